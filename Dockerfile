@@ -1,0 +1,31 @@
+# The project with its Celery app, for each service of compose.yaml that runs Python.
+# No secret is needed to build it, and none is in it: passwords come with the environment at start.
+
+FROM python:3.13-slim-trixie AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/venv
+COPY requirements/image.txt /src/requirements/image.txt
+RUN /opt/venv/bin/pip install --require-hashes --requirement /src/requirements/image.txt
+COPY pyproject.toml README.md LICENSE /src/
+COPY pytest_manifest /src/pytest_manifest
+RUN /opt/venv/bin/pip install --no-deps /src
+
+FROM python:3.13-slim-trixie
+LABEL org.opencontainers.image.title="pytest-celery-manifest" \
+      org.opencontainers.image.licenses="Apache-2.0"
+ENV PATH="/opt/venv/bin:$PATH" \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin manifest \
+    && install -d -o manifest -g manifest /project /project/.manifest /project/manifests /data
+WORKDIR /project
+COPY --from=build /opt/venv /opt/venv
+COPY conftest.py pyproject.toml ./
+COPY tasks tasks
+COPY workflows workflows
+COPY --chown=manifest:manifest manifests manifests
+USER manifest
+# A worker that hangs is not healthy, whatever its process list says: ask it.
+HEALTHCHECK --interval=30s --timeout=15s --start-period=20s --retries=3 \
+    CMD ["sh", "-c", "celery -A tasks inspect ping --timeout 5 -d celery@$(hostname)"]
+CMD ["celery", "-A", "tasks", "worker", "-I", "pytest_manifest.worker", "--loglevel", "INFO"]

@@ -1,0 +1,60 @@
+# `make demo` and `make test` work on a fresh clone; `make help` lists the rest.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+
+# An active virtual environment is somebody else's: everything here runs in .venv.
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format types layers schema schema-check lock lock-check check dist clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
+	 sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile
+
+venv: ## make .venv and install the locked versions (uv where it is installed, else pip)
+	@scripts/venv
+
+demo: venv ## plan 60 jobs, run them on a private stack, verify every receipt
+	$(PY) -m pytest --plan=system_test:mixed --plan-run
+
+test: venv ## all tests; those without their server are skipped, except with CI=true
+	$(PY) -m pytest
+
+lint: venv ## ruff's rules and format
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+format: venv ## let ruff format and fix
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+types: venv ## mypy --strict
+	$(PY) -m mypy
+
+layers: venv ## who may import whom (import-linter)
+	.venv/bin/lint-imports --no-logo
+
+schema: venv ## write the JSON Schemas of the file formats
+	$(PY) -m pytest_manifest.schema
+
+schema-check: venv ## are the committed JSON Schemas current?
+	$(PY) -m pytest_manifest.schema --check
+
+lock: venv ## lock the dependencies anew (make lock UPGRADE=1: the newest versions)
+	$(PY) scripts/lock.py $(if $(UPGRADE),--upgrade)
+
+lock-check: venv ## are the locks current?
+	$(PY) scripts/lock.py --check
+
+check: lint types layers schema-check test ## all of the above
+
+dist: venv ## build the wheel and the sdist into dist/
+	rm -rf dist
+	$(PY) -m build --outdir dist .
+
+clean: ## remove what was built and cached, and .venv; runs and manifests stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,130 @@
+"""The rules of preflight, each a plain function of a demand and of what the workers said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from pytest_manifest.dispatch.demand import Demand, TaskDemand
+from pytest_manifest.dispatch.workers import Worker
+
+NEAREST: Final = 3
+CELERY_OWN: Final = "celery."
+# kombu's default, for apps and workers that do not set visibility_timeout.
+VISIBILITY_TIMEOUT: Final = 3600.0  # s
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How a stack holds messages: what the visibility rule is computed from."""
+
+    visibility: float  # s
+    ahead: int  # jobs that a held message may wait behind
+    late: Callable[[str], bool]  # task name -> is it acknowledged late
+
+
+def unknown_tasks(wanted: Iterable[str], workers: Iterable[Worker]) -> dict[str, list[str]]:
+    """Give the tasks that no worker has registered, each with the nearest names that one has."""
+    registered = {name for worker in workers for name in worker.tasks}
+    if not registered:
+        return {}
+    return {
+        task: nearest(task, registered) for task in sorted(set(wanted)) if task not in registered
+    }
+
+
+def nearest(task: str, registered: Collection[str]) -> list[str]:
+    """Give up to three registered names that ``task`` may have meant, the likeliest first.
+
+    The same function in another module comes before a similar spelling.
+    """
+    own = sorted(name for name in registered if not name.startswith(CELERY_OWN))
+    function = task.rpartition(".")[2]
+    moved = [name for name in own if name.rpartition(".")[2] == function]
+    similar = get_close_matches(task, own, n=NEAREST)
+    return list(dict.fromkeys([*moved, *similar]))[:NEAREST]
+
+
+def idle_queues(needed: Mapping[str, Collection[str]], workers: Sequence[Worker]) -> list[str]:
+    """Give the queues that no worker consumes; none where a worker did not say what it does."""
+    if any(worker.queues is None for worker in workers):
+        return []
+    consumed = {queue for worker in workers for queue in worker.queues or ()}
+    return [queue for queue in sorted(needed) if queue not in consumed]
+
+
+def misrouted(needed: Mapping[str, Collection[str]], workers: Sequence[Worker]) -> list[str]:
+    """Warn of tasks that go to a queue whose workers do not know them, though others do."""
+    known = {task for worker in workers for task in worker.tasks}
+    warnings = []
+    for queue, tasks in sorted(needed.items()):
+        there = [worker for worker in workers if worker.queues and queue in worker.queues]
+        if not all(worker.tasks for worker in there):
+            continue
+        warnings += [
+            f"task {task} goes to queue {queue!r}, where {worker.name} consumes and does not know "
+            f"it; its jobs will fail there, so route the task to a queue of workers that do"
+            for worker in there
+            for task in sorted(tasks)
+            if task in known and task not in worker.tasks
+        ]
+    return warnings
+
+
+def acknowledgement_notices(demand: Demand, late: Mapping[str, bool]) -> list[str]:
+    """Give one line for each task whose entries' ``idempotent`` disagrees with its acks_late."""
+    notices = []
+    for name, task in sorted(demand.tasks.items()):
+        if late.get(name) is True and task.idempotent < task.count:
+            notices.append(
+                f"task {name} is acknowledged late, so a job whose worker dies runs again, but "
+                f"{task.count - task.idempotent} of its {task.count} entries are not declared "
+                f'idempotent; declare them ("idempotent": true) or set acks_late=False'
+            )
+        elif late.get(name) is False and task.idempotent:
+            notices.append(
+                f"task {name} is acknowledged early, so a job whose worker dies is lost, though "
+                f"{task.idempotent} of its {task.count} entries are declared idempotent; with "
+                f"acks_late=True and reject_on_worker_lost=True the broker would run it again"
+            )
+    return notices
+
+
+def visibility_refusals(demand: Demand, holding: Holding) -> list[str]:
+    """Refuse tasks whose message may stay unacknowledged until the broker hands it out again.
+
+    A worker holds a message for its countdown, then while the jobs before it in the same slot
+    run, and a late-acknowledged one while it runs itself. One sentence a task, about its worst
+    entry.
+    """
+    refusals = []
+    for name, task in sorted(demand.tasks.items()):
+        sentence = _refusal(name, task, demand.longest_timeout, holding)
+        if sentence is not None:
+            refusals.append(sentence)
+    return refusals
+
+
+def _refusal(name: str, task: TaskDemand, longest: float, holding: Holding) -> str | None:
+    late = holding.late(name)
+    entry = task.occupied if late else task.delayed
+    if entry is None:
+        return None
+    own = entry.timeout if late else 0.0
+    delay = (task.longest_occupation - own) if late else task.longest_delay
+    held = delay + holding.ahead * longest + own
+    if held < holding.visibility:
+        return None
+    parts = [f"countdown or eta {delay:g} s"] if delay else []
+    if holding.ahead:
+        parts.append(f"{holding.ahead} prefetched jobs before it of up to {longest:g} s each")
+    if late:
+        parts.append(f"its own timeout {own:g} s, as {name} is acknowledged late")
+    return (
+        f"entry {entry.id!r} ({name}) may keep its message unacknowledged for {held:g} s "
+        f"({' + '.join(parts)}), but this broker hands it to another worker after "
+        f"{holding.visibility:g} s, and the job would run twice; raise visibility_timeout in the "
+        f"app's broker_transport_options above {held:g}, or shorten what adds up to it"
+    )

@@ -1,0 +1,113 @@
+"""The Celery client of a stack: the project's own app where there is one, else a plain one.
+
+The app lends its routes, queues, serializer, priorities and transport options. Where its broker
+and result store are is told by the address alone: neither the environment nor the app's own
+configuration is changed, and connections are made with explicit URLs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from celery import Celery
+from celery.app.backends import by_url
+from celery.app.utils import find_app
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.log import redact
+from pytest_manifest.stack.address import StackAddress
+
+if TYPE_CHECKING:
+    from celery.backends.base import Backend
+    from kombu import Connection
+
+CONNECT_TIMEOUT: Final = 5.0  # s
+# Longer than any pipeline takes; without it a broker that stops answering would block for ever.
+SOCKET_TIMEOUT: Final = 30.0  # s
+REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket")
+
+
+def scheme_of(url: str) -> str:
+    """Give the scheme of a URL in lower case, ``""`` where there is none."""
+    scheme, separator, _ = url.partition("://")
+    return scheme.lower() if separator else ""
+
+
+def is_redis(url: str) -> bool:
+    """Tell whether a broker or backend URL means Redis, or a server that speaks its protocol."""
+    return scheme_of(url) in REDIS_SCHEMES
+
+
+def reply_queue_name(prefix: str) -> str:
+    """Name the queue that ``rpc://`` results of a run come back on; ``prefix`` is its RUN8."""
+    return f"manifest-replies-{prefix}"
+
+
+def load_app(address: StackAddress) -> Celery:
+    """Give the app that the address names, or a plain Celery app that knows only URLs.
+
+    The working directory is on ``sys.path`` during the import, as in ``celery -A``.
+
+    Raises:
+        StackError: the module cannot be imported, or has no Celery app under that name.
+    """
+    if address.app is None:
+        # fixups: without a project, DJANGO_SETTINGS_MODULE must not pull one in.
+        return Celery(
+            "pytest_manifest",
+            set_as_current=False,
+            fixups=(),
+            broker=address.broker_url,
+            backend=address.backend_url,
+        )
+    found = _import_app(address.app)
+    if not isinstance(found, Celery):
+        raise StackError(
+            f"{address.app!r} is a {type(found).__name__}, not a Celery app; "
+            f"name it as module:attribute, for instance proj.celery:app"
+        )
+    found.finalize()  # Tasks made with @app.task are registered only now.
+    return found
+
+
+def _import_app(name: str) -> object:
+    try:
+        return find_app(name)
+    except Exception as error:
+        # A project's module can raise anything while it is imported.
+        reason = redact(f"{type(error).__name__}: {error}")
+        raise StackError(
+            f"the Celery app {name!r} cannot be imported ({reason}); name it as module:attribute, "
+            f"importable from the working directory"
+        ) from error
+
+
+def connect(app: Celery, address: StackAddress) -> Connection:
+    """Open a connection to the address's broker with the app's transport options.
+
+    Raises:
+        Exception: whatever the transport raises when the broker cannot be reached; only once
+            tried, within the connect timeout.
+    """
+    connection = app.connection_for_write(
+        url=address.broker_url, transport_options=_transport_options(app, address)
+    )
+    try:
+        connection.connect()
+    except BaseException:
+        connection.release()
+        raise
+    return connection
+
+
+def result_backend(app: Celery, address: StackAddress) -> Backend:
+    """Make the Celery result backend for the address, configured as the app's own would be."""
+    backend_class, url = by_url(address.backend_url, app.loader)
+    return backend_class(app=app, url=url)
+
+
+def _transport_options(app: Celery, address: StackAddress) -> dict[str, object]:
+    options: dict[str, object] = {}
+    if is_redis(address.broker_url):
+        options = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": SOCKET_TIMEOUT}
+    return options | dict(app.conf.broker_transport_options or {})

@@ -1,0 +1,198 @@
+"""Questions and orders to the workers of a stack, by Celery's own remote control messages.
+
+Celery's ``app.control`` speaks to the broker that the app is configured with, asks one question
+at a time, and waits its whole time-out for each unless it is told how many will answer. Here the
+questions go out together, to the broker of the address, and waiting ends when enough is known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from celery import Celery
+from kombu import Producer
+
+from pytest_manifest.dispatch.client import connect
+from pytest_manifest.stack.address import StackAddress
+
+if TYPE_CHECKING:
+    from kombu import Connection, Queue
+    from kombu.pidbox import Mailbox
+    from kombu.transport.base import StdChannel as Channel
+
+Arguments = Mapping[str, object]
+# What each node said: method -> node name -> its reply.
+Answers = dict[str, dict[str, object]]
+
+FIRST_POLL: Final = 0.001  # s
+LAST_POLL: Final = 0.02  # s
+NOT_FOUND: Final = "404"
+REVOKE_CHUNK: Final = 1000  # ids a message
+
+
+class Control:
+    """Remote control over a connection of its own, opened when first used.
+
+    For one thread at a time. Nothing is tried twice: a method raises what the transport raises,
+    and the next call connects anew.
+    """
+
+    def __init__(self, app: Celery, address: StackAddress) -> None:
+        self._app = app
+        self._address = address
+        self._connection: Connection | None = None
+
+    def ask(
+        self,
+        questions: Mapping[str, Arguments],
+        *,
+        timeout: float,
+        enough: Callable[[Answers, float], bool],
+    ) -> Answers:
+        """Put questions to every worker and collect the replies, for ``timeout`` s at most.
+
+        ``enough`` is called with the answers so far and the seconds since the last one came; the
+        first true answer ends the waiting.
+        """
+        with self._channel() as (connection, channel):
+            mailbox: Mailbox = self._app.control.mailbox(connection)
+            replies: Queue = mailbox.get_reply_queue()(channel)
+            replies.declare()
+            try:
+                tickets = {
+                    self._publish(mailbox, channel, method, arguments, ask=True): method
+                    for method, arguments in questions.items()
+                }
+                return self._collect(replies, tickets, timeout, enough)
+            finally:
+                # Left alone it would stay for control_queue_expires seconds, with its binding.
+                with suppress(Exception):
+                    replies.delete()
+
+    def tell(self, method: str, arguments: Arguments) -> None:
+        """Give every worker an order, without waiting for a reply."""
+        with self._channel() as (connection, channel):
+            mailbox: Mailbox = self._app.control.mailbox(connection)
+            self._publish(mailbox, channel, method, arguments, ask=False)
+
+    def revoke(self, task_ids: Iterable[str], *, terminate: bool) -> None:
+        """Tell every worker not to run these tasks; ``terminate`` also ends running ones."""
+        ids = list(task_ids)
+        for start in range(0, len(ids), REVOKE_CHUNK):
+            self.tell(
+                "revoke",
+                {
+                    "task_id": ids[start : start + REVOKE_CHUNK],
+                    "terminate": terminate,
+                    "signal": "SIGTERM",
+                },
+            )
+
+    def queue_lengths(self, names: Iterable[str]) -> dict[str, int]:
+        """Count the messages that wait in each queue; 0 where the broker has no such queue."""
+        lengths: dict[str, int] = {}
+        for name in names:
+            # A channel each: RabbitMQ closes it when the queue is not there.
+            with self._channel() as (connection, channel):
+                lengths[name] = _length(connection, channel, name)
+        return lengths
+
+    def close(self) -> None:
+        """End the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):  # A connection that is gone already is as closed.
+                connection.release()
+
+    @contextmanager
+    def _channel(self) -> Iterator[tuple[Connection, Channel]]:
+        """Lend the connection with a new channel; forget both when something goes wrong."""
+        if self._connection is None:
+            self._connection = connect(self._app, self._address)
+        connection = self._connection
+        try:
+            channel = connection.channel()
+            yield connection, channel
+        except BaseException:
+            self._connection = None
+            with suppress(Exception):
+                connection.collect(socket_timeout=1)
+            raise
+        with suppress(Exception):
+            channel.close()
+
+    def _publish(
+        self, mailbox: Mailbox, channel: Channel, method: str, arguments: Arguments, *, ask: bool
+    ) -> str:
+        ticket = str(uuid4())
+        message: dict[str, object] = {
+            "method": method,
+            "arguments": dict(arguments),
+            "destination": None,
+            "pattern": None,
+            "matcher": None,
+        }
+        if ask:
+            message["ticket"] = ticket
+            message["reply_to"] = {
+                "exchange": mailbox.reply_exchange.name,
+                "routing_key": mailbox.oid,
+            }
+        Producer(channel, auto_declare=False).publish(
+            message,
+            exchange=mailbox.exchange.name,
+            declare=[mailbox.exchange],
+            headers={"clock": mailbox.clock.forward(), "expires": 0},
+            serializer=mailbox.serializer,
+        )
+        return ticket
+
+    def _collect(
+        self,
+        replies: Queue,
+        tickets: Mapping[str, str],
+        timeout: float,
+        enough: Callable[[Answers, float], bool],
+    ) -> Answers:
+        answers: Answers = {method: {} for method in tickets.values()}
+        accept = self._app.control.mailbox.accept
+        last = time.monotonic()
+        deadline = last + timeout
+        pause = FIRST_POLL
+        while True:
+            # Fetched one by one: a Redis consumer would have to wait out its BRPOP to go away.
+            message = replies.get(no_ack=True, accept=accept)
+            now = time.monotonic()
+            if message is not None:
+                method = tickets.get(message.headers.get("ticket"))
+                if method is not None:
+                    answers[method].update(message.payload)
+                    last, pause = now, FIRST_POLL
+            if enough(answers, now - last) or now >= deadline:
+                return answers
+            if message is None:
+                time.sleep(pause)
+                pause = min(pause * 2, LAST_POLL)
+
+
+def _length(connection: Connection, channel: Channel, name: str) -> int:
+    try:
+        return int(channel.queue_declare(queue=name, passive=True).message_count)
+    except connection.channel_errors as error:
+        if str(getattr(error, "reply_code", "")) == NOT_FOUND:
+            return 0
+        raise
+
+
+def by_node(answers: Answers) -> dict[str, set[str]]:
+    """Turn answers around: node name -> the questions that it has answered."""
+    nodes: dict[str, set[str]] = defaultdict(set)
+    for method, replies in answers.items():
+        for node in replies:
+            nodes[node].add(method)
+    return dict(nodes)

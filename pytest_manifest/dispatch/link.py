@@ -1,0 +1,174 @@
+"""One open connection to a broker, and what it can promise about the messages put on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from celery import Celery
+from kombu import Producer, Queue
+from kombu.common import Broadcast
+
+from pytest_manifest.dispatch.client import connect, reply_queue_name
+from pytest_manifest.dispatch.messages import Outgoing
+from pytest_manifest.errors import DispatchError
+from pytest_manifest.stack.address import StackAddress
+
+if TYPE_CHECKING:
+    from kombu import Connection
+
+CONFIRM_TIMEOUT: Final = 30.0  # s
+REPLY_QUEUE_EXPIRES: Final = 3600.0  # s without a reader, after which the broker drops the queue
+# Commands that kombu keeps before it sends them by itself; a queue that expires takes five for
+# one message, and a chunk must not leave in two pieces.
+BATCH_LIMIT: Final = 100_000
+
+
+class Confirms(Protocol):
+    """Waits until the broker has taken responsibility for what was published."""
+
+    def published(self) -> None:
+        """Count one more message that was handed to the transport."""
+
+    def wait(self) -> list[str]:
+        """Return the task ids that the broker sent back as unroutable.
+
+        Raises:
+            Exception: the broker refused a message, or did not confirm them all in time.
+        """
+
+
+class NoConfirms:
+    """For transports whose batch has returned only when the broker has answered (Redis)."""
+
+    def published(self) -> None:
+        """Nothing to count."""
+
+    def wait(self) -> list[str]:
+        """Nothing to wait for."""
+        return []
+
+
+class AmqpConfirms:
+    """RabbitMQ's publisher confirms, waited for once a chunk instead of once a message."""
+
+    def __init__(self, channel: object, drain: Callable[[float], None]) -> None:
+        self._drain = drain
+        self._next = 1
+        self._open: set[int] = set()
+        self._refused = 0
+        self._returned: list[str] = []
+        events = channel.events  # type: ignore[attr-defined]  # amqp.Channel, which is untyped
+        events["basic_ack"].add(self._on_ack)
+        events["basic_nack"].add(self._on_nack)
+        events["basic_return"].add(self._on_return)
+        channel.confirm_select()  # type: ignore[attr-defined]
+
+    def published(self) -> None:
+        """Expect one more confirmation; delivery tags count from 1 in a channel."""
+        self._open.add(self._next)
+        self._next += 1
+
+    def wait(self) -> list[str]:
+        """Read from the connection until every message is confirmed, or refused."""
+        deadline = time.monotonic() + CONFIRM_TIMEOUT
+        while self._open:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"the broker did not confirm within {CONFIRM_TIMEOUT:.0f} s")
+            self._drain(left)
+        if self._refused:
+            raise DispatchError(f"the broker refused {self._refused} messages")
+        returned, self._returned = self._returned, []
+        return returned
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        self._settle(tag, multiple)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        self._refused += self._settle(tag, multiple)
+
+    def _settle(self, tag: int, multiple: bool) -> int:
+        settled = {one for one in self._open if one <= tag} if multiple else {tag}
+        self._open -= settled
+        return len(settled)
+
+    def _on_return(
+        self, _error: Exception, _exchange: str, _routing_key: str, message: object
+    ) -> None:
+        properties = message.properties  # type: ignore[attr-defined]  # amqp.Message, untyped
+        self._returned.append(str(properties.get("correlation_id")))
+
+
+class Link:
+    """An open connection for publishing; of no use any more once a method has raised."""
+
+    def __init__(self, app: Celery, address: StackAddress) -> None:
+        self._connection: Connection = connect(app, address)
+        try:
+            self._channel = self._connection.channel()
+            self._send: Callable[..., None] = app.amqp.send_task_message
+            self._producer = Producer(self._channel, auto_declare=False)
+            self._confirms = self._make_confirms()
+        except BaseException:
+            self._connection.collect(socket_timeout=1)
+            raise
+
+    def declare(self, queues: Iterable[Queue], reply_prefixes: Iterable[str]) -> None:
+        """Declare queues, and the reply queues of runs; a round trip, so it proves the link too."""
+        for queue in queues:
+            if not isinstance(queue, Broadcast):
+                queue(self._channel).declare()
+        for prefix in reply_prefixes:
+            reply_queue(prefix)(self._channel).declare()
+
+    def send(self, chunk: Sequence[Outgoing]) -> list[str]:
+        """Publish a chunk; on return the broker has every message but those whose ids come back.
+
+        Raises:
+            Exception: any of the chunk may have been delivered, or not.
+        """
+        with self._producer.batch(max_size=BATCH_LIMIT):
+            for outgoing in chunk:
+                self._send(
+                    self._producer,
+                    outgoing.attempt.entry.task,
+                    outgoing.message,
+                    declare=[],
+                    retry=False,
+                    **self._flags,
+                    **outgoing.options,
+                )
+                self._confirms.published()
+        return self._confirms.wait()
+
+    def close(self) -> None:
+        """Say goodbye to the broker."""
+        self._connection.release()
+
+    def drop(self) -> None:
+        """Let go of a broken connection without waiting for the other side."""
+        self._connection.collect(socket_timeout=1)
+
+    def _make_confirms(self) -> Confirms:
+        self._flags: dict[str, object] = {}
+        if self._connection.transport.driver_type != "amqp":
+            return NoConfirms()
+        # Without it RabbitMQ drops, in silence, what no queue is bound for.
+        self._flags = {"mandatory": True}
+        if self._connection.transport_options.get("confirm_publish"):
+            return NoConfirms()  # The app has the channel wait after each message already.
+        return AmqpConfirms(self._channel, lambda left: self._connection.drain_events(timeout=left))
+
+
+def reply_queue(prefix: str) -> Queue:
+    """Describe the queue that ``rpc://`` results of the run with this RUN8 come back on."""
+    return Queue(
+        reply_queue_name(prefix),
+        exchange="",
+        routing_key=reply_queue_name(prefix),
+        durable=False,
+        auto_delete=False,
+        expires=REPLY_QUEUE_EXPIRES,
+    )

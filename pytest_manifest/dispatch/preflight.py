@@ -1,0 +1,189 @@
+"""The look before a dispatch: can this stack run these jobs, once each?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pytest_manifest.dispatch import checks
+from pytest_manifest.dispatch.client import is_redis
+from pytest_manifest.dispatch.control import Answers, by_node
+from pytest_manifest.dispatch.demand import Demand, demand_of, tasks_by_queue
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.dispatch.routing import queue_name
+from pytest_manifest.dispatch.workers import QUESTIONS, Worker, workers_of
+from pytest_manifest.errors import StackError
+from pytest_manifest.log import redact, redact_url
+
+__all__ = ["Demand", "Preflight", "add_consumers", "demand_of", "preflight"]
+
+TIMEOUT: Final = 1.0  # s
+# Where nobody knows how many workers there are: all have answered when none has for so long.
+SETTLED: Final = 0.1  # s
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What the look found; every sentence is meant for the user.
+
+    ``unknown_tasks``: task -> nearest registered names; these must not be sent. ``refusals``:
+    reasons not to send anything. ``warnings`` and ``notices`` are to be shown, no more.
+    ``answered``: whether any worker did. ``workers``: their node names. ``added_queues``: queues
+    that the workers were told to consume; a worker that restarts must be told again
+    (:func:`add_consumers`).
+    """
+
+    unknown_tasks: dict[str, list[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    answered: bool = False
+    workers: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    added_queues: list[str] = field(default_factory=list)
+
+
+def preflight(
+    publisher: Publisher,
+    demand: Demand,
+    *,
+    expected_workers: int | None = None,
+    timeout: float = TIMEOUT,
+) -> Preflight:
+    """Ask the workers, for ``timeout`` s at most, and hold the demand against their answers.
+
+    With ``expected_workers`` it ends when so many have answered, else when no more answers come
+    and nothing is missing. On a stack of our own it has idle queues consumed.
+
+    Raises:
+        StackError: the broker cannot be reached.
+        DispatchError: an entry names a queue that the app does not have.
+    """
+    queues = {key: queue_name(publisher.routing(entry)) for key, entry in demand.samples.items()}
+    needed = tasks_by_queue(queues)
+    enough = _enough(demand, needed, expected_workers)
+    try:
+        answers = publisher.control.ask(QUESTIONS, timeout=timeout, enough=enough)
+    except Exception as error:
+        raise StackError(
+            f"the workers at {redact_url(publisher.address.broker_url)} cannot be asked "
+            f"({type(error).__name__}: {redact(str(error))}); check that the broker is up"
+        ) from error
+    workers = list(workers_of(answers).values())
+    unknown = checks.unknown_tasks(demand.tasks, workers)
+    sendable = demand.without(unknown)
+    result = Preflight(
+        unknown_tasks=unknown,
+        answered=bool(workers),
+        workers=[worker.name for worker in workers],
+        refusals=_refusals(publisher, sendable, workers),
+        notices=checks.acknowledgement_notices(sendable, _acks_late(workers)),
+        warnings=_unanswered(workers, expected_workers, timeout),
+    )
+    _see_to_queues(publisher, needed, workers, result)
+    return result
+
+
+def add_consumers(publisher: Publisher, queues: list[str]) -> None:
+    """Have every worker consume these queues as well; those that do already are not disturbed."""
+    for name in queues:
+        publisher.control.tell("add_consumer", _consumer_arguments(publisher, name))
+
+
+def _enough(
+    demand: Demand, needed: Mapping[str, set[str]], expected: int | None
+) -> Callable[[Answers, float], bool]:
+    questions = len(QUESTIONS)
+
+    def enough(answers: Answers, quiet: float) -> bool:
+        nodes = by_node(answers)
+        if not nodes or any(len(said) < questions for said in nodes.values()):
+            return False
+        if expected is not None:
+            return len(nodes) >= expected
+        if quiet < SETTLED:
+            return False
+        # What looks missing may be with a worker that is slow to answer, so that waits longer.
+        workers = list(workers_of(answers).values())
+        return not checks.unknown_tasks(demand.tasks, workers) and not checks.idle_queues(
+            needed, workers
+        )
+
+    return enough
+
+
+def _unanswered(workers: list[Worker], expected: int | None, timeout: float) -> list[str]:
+    if not workers:
+        sentence = (
+            f"no worker answered within {timeout:g} s (none started yet, or all busy), so task "
+            f"names and queues could not be checked; jobs wait in their queue until one comes"
+        )
+        return [sentence]
+    if expected is not None and len(workers) < expected:
+        names = ", ".join(worker.name for worker in workers)
+        return [f"only {len(workers)} of {expected} workers answered within {timeout:g} s: {names}"]
+    return []
+
+
+def _refusals(publisher: Publisher, demand: Demand, workers: list[Worker]) -> list[str]:
+    if not is_redis(publisher.address.broker_url):
+        return []  # Other brokers do not hand out again what a living worker holds.
+    conf = publisher.app.conf
+    options = conf.broker_transport_options or {}
+    configured = float(options.get("visibility_timeout") or checks.VISIBILITY_TIMEOUT)
+    asked = workers or [Worker("", prefetch=conf.worker_prefetch_multiplier)]
+    late = _acks_late(workers)
+    holding = checks.Holding(
+        visibility=min(
+            (worker.visibility or checks.VISIBILITY_TIMEOUT for worker in workers),
+            default=configured,
+        ),
+        ahead=max(worker.ahead(demand.count) for worker in asked),
+        late=lambda task: late[task] if task in late else _late_by_app(publisher, task),
+    )
+    return checks.visibility_refusals(demand, holding)
+
+
+def _acks_late(workers: list[Worker]) -> dict[str, bool]:
+    late: dict[str, bool] = {}
+    for worker in workers:
+        for task, flag in worker.tasks.items():
+            late[task] = late.get(task, False) or flag
+    return late
+
+
+def _late_by_app(publisher: Publisher, task: str) -> bool:
+    known = publisher.app.tasks.get(task)
+    if known is None:
+        return bool(publisher.app.conf.task_acks_late)
+    return bool(known.acks_late)
+
+
+def _see_to_queues(
+    publisher: Publisher,
+    needed: Mapping[str, set[str]],
+    workers: list[Worker],
+    result: Preflight,
+) -> None:
+    result.warnings.extend(checks.misrouted(needed, workers))
+    idle = checks.idle_queues(needed, workers) if workers else []
+    if publisher.address.owned:
+        add_consumers(publisher, idle)
+        result.added_queues.extend(idle)
+        return
+    result.warnings.extend(
+        f"no worker that answered consumes queue {queue!r}, where jobs of "
+        f"{', '.join(sorted(needed[queue]))} go; start a worker with -Q {queue}, or run "
+        f"'celery control add_consumer {queue}'"
+        for queue in idle
+    )
+
+
+def _consumer_arguments(publisher: Publisher, name: str) -> dict[str, object]:
+    queue = publisher.app.amqp.queues[name]
+    return {
+        "queue": name,
+        "exchange": queue.exchange.name or None,
+        "exchange_type": queue.exchange.type,
+        "routing_key": queue.routing_key or name,
+    }

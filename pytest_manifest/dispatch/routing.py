@@ -1,0 +1,84 @@
+"""Where an entry's message goes and with which delivery options: what ``.delay()`` would do."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from celery import Celery
+from celery.app.routes import MapRoute
+from celery.exceptions import QueueNotFound
+from kombu import Queue
+
+from pytest_manifest.errors import DispatchError
+from pytest_manifest.schema.models import Entry
+
+Options = dict[str, object]
+
+# What the message itself is made of; the rest of the options go to the transport.
+MESSAGE_OPTIONS: Final = frozenset({"time_limit", "soft_time_limit", "expires", "ignore_result"})
+
+
+class Routing(Protocol):
+    """Gives an entry's delivery options; ``queue`` in them is a :class:`kombu.Queue`."""
+
+    def __call__(self, entry: Entry) -> Options: ...
+
+
+class AppRouting:
+    """The app's routes, queues and its tasks' own options, below what the entry says itself."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._router = app.amqp.router
+        # Tables look at the task's name only; functions may look at the arguments.
+        self._by_name = all(isinstance(route, MapRoute) for route in app.amqp.routes)
+        self._cache: dict[tuple[str, str | None], Options] = {}
+
+    def __call__(self, entry: Entry) -> Options:
+        """Give a fresh dict of options for ``entry``.
+
+        Raises:
+            DispatchError: the queue is unknown and the app does not create missing ones.
+        """
+        if not self._by_name:
+            return self._with_priority(entry, self._route(entry))
+        key = (entry.task, entry.queue)
+        options = self._cache.get(key)
+        if options is None:
+            options = self._cache[key] = self._route(entry)
+        return self._with_priority(entry, options)
+
+    def _with_priority(self, entry: Entry, options: Options) -> Options:
+        if entry.priority is None:
+            return dict(options)
+        return {**options, "priority": entry.priority}
+
+    def _route(self, entry: Entry) -> Options:
+        options = self._task_options(entry.task)
+        if entry.queue is not None:
+            options["queue"] = entry.queue
+        task = self._app.tasks.get(entry.task)
+        try:
+            routed = self._router.route(options, entry.task, entry.args, entry.kwargs, task)
+        except QueueNotFound as error:
+            known = ", ".join(sorted(self._app.amqp.queues)) or "none"
+            raise DispatchError(
+                f"entry {entry.id!r} goes to a queue that the app does not have ({error}); its "
+                f"task_queues are: {known}"
+            ) from error
+        return {name: value for name, value in routed.items() if value is not None}
+
+    def _task_options(self, name: str) -> Options:
+        """The task's own options (``@app.task(queue=..., priority=...)``), where it is known."""
+        task = self._app.tasks.get(name)
+        if task is not None:
+            own = task._get_exec_options()
+            return {key: value for key, value in own.items() if value is not None}
+        priority = self._app.conf.task_default_priority
+        return {} if priority is None else {"priority": priority}
+
+
+def queue_name(options: Options) -> str | None:
+    """Name the queue in ``options``; None where a route names only an exchange."""
+    queue = options.get("queue")
+    return queue.name if isinstance(queue, Queue) else None

@@ -1,0 +1,91 @@
+"""What the workers of a stack say about themselves, read out of Celery's replies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pytest_manifest.dispatch.control import Answers, Arguments
+
+# builtins: an entry may name one of Celery's own tasks, and those are registered as well.
+QUESTIONS: Final[Mapping[str, Arguments]] = {
+    "registered": {"taskinfoitems": ["acks_late"], "builtins": True},
+    "active_queues": {},
+    "stats": {},
+}
+_REGISTERED = re.compile(r"(?P<name>.+?) \[acks_late=(?P<late>True|False)\]\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker that answered; None and empty where it did not answer that question.
+
+    ``tasks``: registered name -> whether it is acknowledged late. ``prefetch``: messages held at
+    once, 0 for no limit. ``visibility``: its broker's visibility timeout as configured (s).
+    """
+
+    name: str
+    tasks: dict[str, bool] = field(default_factory=dict)
+    queues: frozenset[str] | None = None
+    slots: int = 1
+    prefetch: int | None = None
+    visibility: float | None = None
+
+    def ahead(self, entries: int) -> int:
+        """Count the jobs that one of ``entries`` may wait behind once this worker holds it."""
+        others = -(-max(0, entries - 1) // self.slots)
+        if not self.prefetch:
+            return others
+        return min(others, -(-self.prefetch // self.slots))
+
+
+def workers_of(answers: Answers) -> dict[str, Worker]:
+    """Read the replies to :data:`QUESTIONS`, by node name; what cannot be read counts as unsaid."""
+    nodes = {node for replies in answers.values() for node in replies}
+    return {node: _worker(node, answers) for node in sorted(nodes)}
+
+
+def _worker(node: str, answers: Answers) -> Worker:
+    queues = answers["active_queues"].get(node)
+    stats = answers["stats"].get(node)
+    figures = stats if isinstance(stats, dict) else {}
+    return Worker(
+        name=node,
+        tasks=_tasks(answers["registered"].get(node)),
+        queues=_queues(queues) if isinstance(queues, list) else None,
+        slots=_slots(figures.get("pool")),
+        prefetch=_whole(figures.get("prefetch_count")),
+        visibility=_visibility(figures.get("broker")),
+    )
+
+
+def _tasks(reply: object) -> dict[str, bool]:
+    found: dict[str, bool] = {}
+    for line in reply if isinstance(reply, list) else ():
+        match = _REGISTERED.match(str(line))
+        if match is None:
+            found[str(line)] = False
+        else:
+            found[match["name"]] = match["late"] == "True"
+    return found
+
+
+def _queues(reply: list[object]) -> frozenset[str]:
+    return frozenset(str(queue["name"]) for queue in reply if isinstance(queue, dict))
+
+
+def _slots(pool: object) -> int:
+    size = _whole(pool.get("max-concurrency")) if isinstance(pool, dict) else None
+    return size or 1
+
+
+def _visibility(broker: object) -> float | None:
+    options = broker.get("transport_options") if isinstance(broker, dict) else None
+    value = options.get("visibility_timeout") if isinstance(options, dict) else None
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

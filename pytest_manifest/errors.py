@@ -1,0 +1,59 @@
+"""The errors a user can cause, each with a sentence that says what, where, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class ManifestToolError(Exception):
+    """Base of every error this package raises on purpose.
+
+    The message is a whole sentence for the user: what is wrong, where, and what to do next.
+    """
+
+    def __init__(self, message: str) -> None:
+        if not message:
+            raise TypeError(f"{type(self).__name__} needs a sentence for the user")
+        super().__init__(message)
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong in a file; ``line`` counts from 1, 0 means the file as a whole."""
+
+    path: Path
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.path}:{self.line}" if self.line else str(self.path)
+        return f"{place}: {self.message}"
+
+
+class ManifestError(ManifestToolError):
+    """A manifest or receipts file that does not hold what its format promises."""
+
+    def __init__(self, faults: Sequence[Fault], *, more: int = 0) -> None:
+        self.faults = tuple(faults)
+        self.more = more
+        lines = [str(fault) for fault in self.faults]
+        if more:
+            lines.append(f"... and {more} more")
+        super().__init__("\n".join(lines))
+
+
+class PlanError(ManifestToolError):
+    """A plan that cannot be made: an unknown name or option, a bad entry, a file in the way."""
+
+
+class StackError(ManifestToolError):
+    """A broker, result store or worker that does not start, cannot be reached, or died."""
+
+
+class DispatchError(ManifestToolError):
+    """A run that must not, or could not, be sent."""
+
+
+class LedgerError(ManifestToolError):
+    """A ledger that cannot be opened, read or written."""

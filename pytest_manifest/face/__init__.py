@@ -1,0 +1,1 @@
+"""The pytest face: hooks say when, the modules below say what."""

@@ -1,0 +1,82 @@
+"""Which test verifies which entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BUILTIN_ENTRY = "manifest_builtin_entry"
+"""The fixture of the built-in verification; a name that no project uses."""
+NO_ENTRY = "no-entry"
+
+
+class EntryId(str):
+    """An entry's id as a test's parameter; it also knows its manifest.
+
+    A plain string to everyone else: Allure's history is a hash over the parameters.
+    """
+
+    __slots__ = ("manifest",)
+    manifest: Path
+
+    def __new__(cls, entry: str, manifest: Path) -> EntryId:
+        self = super().__new__(cls, entry)
+        self.manifest = manifest
+        return self
+
+
+class ManifestName(str):
+    """A manifest's name as a test's parameter; it also knows its file."""
+
+    __slots__ = ("path",)
+    path: Path
+
+    def __new__(cls, name: str, path: Path) -> ManifestName:
+        self = super().__new__(cls, name)
+        self.path = path
+        return self
+
+
+class RawId:
+    """A parameter id that pytest shows as it is.
+
+    pytest escapes strings outside ASCII and then does not find them as typed; of any other object
+    it takes ``__name__`` unchanged.
+    """
+
+    __slots__ = ("__name__",)
+
+    def __init__(self, text: str) -> None:
+        self.__name__ = text
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a test item verifies: an entry of a manifest, or (``entry`` None) the manifest itself.
+
+    ``whole_run``: it must wait until every selected entry of the manifest has its verdict.
+    """
+
+    manifest: Path
+    entry: str | None
+    whole_run: bool = False
+
+
+def binding_of(item: pytest.Item) -> Binding | None:
+    """The binding of a collected item; None for a test that has nothing to do with manifests."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return None
+    params: dict[str, Any] = callspec.params  # a test's parameters can be anything
+    for name in ("entry", BUILTIN_ENTRY):
+        value = params.get(name)
+        if isinstance(value, EntryId):
+            return Binding(value.manifest, str(value))
+    value = params.get("manifest")
+    if isinstance(value, ManifestName):
+        whole = "manifest_run" in getattr(item, "fixturenames", ())
+        return Binding(value.path, None, whole_run=whole)
+    return None

@@ -1,0 +1,257 @@
+"""Collection: manifest files as collectors, and tests parametrized by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_manifest.face import fixtures, verification
+from pytest_manifest.face.bindings import (
+    BUILTIN_ENTRY,
+    NO_ENTRY,
+    EntryId,
+    ManifestName,
+    RawId,
+)
+from pytest_manifest.face.session import ManifestSession, manifest_session
+
+if TYPE_CHECKING:
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.schema import Entry
+
+
+class ManifestFile(pytest.Module):
+    """A manifest as a collector: an ``entry[ID]`` for each entry that no workflow's test verifies."""
+
+    def _getobj(self) -> object:
+        # The module that the built-in test lives in; a manifest is not Python.
+        return verification
+
+    def funcnamefilter(self, name: str) -> bool:
+        return name == "entry"
+
+    def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
+        state = manifest_session(self.config)
+        manifest = state.load(self.path)
+        state.add_file(self.path.resolve())
+        if len(manifest.ids) == len(state.covered.get(manifest.path.resolve(), ())):
+            return
+        made = self.ihook.pytest_pycollect_makeitem(
+            collector=self, name="entry", obj=verification.entry
+        )
+        yield from made or ()
+
+
+def collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile | None:
+    """A collector for ``.jsonl`` files that were asked for; others are somebody's data."""
+    if file_path.suffix != ".jsonl" or not parent.session.isinitpath(file_path):
+        return None
+    node: ManifestFile = ManifestFile.from_parent(parent, path=file_path)
+    return node
+
+
+def collection_arguments(state: ManifestSession, paths: Sequence[Path]) -> list[str]:
+    """What to collect for these manifests when the user names no paths: their workflow's verify.py,
+    and the files themselves for the entries that it leaves alone."""
+    arguments: list[str] = []
+    for path in paths:
+        workflow = state.load(path).header.workflow
+        verify = state.options.workflows / (workflow or "-") / "verify.py"
+        if workflow and verify.is_file() and str(verify) not in arguments:
+            arguments.append(str(verify))
+    return arguments + [str(path) for path in paths]
+
+
+def generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize tests that ask for fixtures of ours."""
+    if BUILTIN_ENTRY in metafunc.fixturenames:
+        _by_entry(metafunc, BUILTIN_ENTRY, builtin=True)
+    elif _is_ours(metafunc, "entry"):
+        _by_entry(metafunc, "entry", builtin=False)
+    elif _is_ours(metafunc, "manifest"):
+        _by_manifest(metafunc)
+
+
+def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Whether the fixture that this test would get is ours, and not a project's of that name."""
+    if name not in metafunc.fixturenames:
+        return False
+    # pytest has no public way to ask which definition of a fixture a test would get.
+    definitions = metafunc.definition._fixtureinfo.name2fixturedefs.get(name)
+    return definitions is not None and definitions[0].func.__module__ == fixtures.__name__
+
+
+def _by_entry(metafunc: pytest.Metafunc, argument: str, *, builtin: bool) -> None:
+    state = manifest_session(metafunc.config)
+    manifests = _manifests_for(state, metafunc)
+    if manifests is None:
+        return
+    several = len(manifests) > 1
+    values: list[object] = []
+    ids: list[RawId] = []
+    for manifest in manifests:
+        path = manifest.path.resolve()
+        covered = state.covered.setdefault(path, set())
+        chosen = _chosen(metafunc, manifest)
+        for entry in chosen:
+            if builtin and entry.id in covered:
+                continue
+            value = EntryId(entry.id, path)
+            marks = _marks(metafunc.config, tuple(entry.tags))
+            values.append(pytest.param(value, marks=marks) if marks else value)
+            ids.append(RawId(f"{path.stem}:{entry.id}" if several else entry.id))
+            if not builtin:
+                covered.add(entry.id)
+    _parametrize(metafunc, argument, values, ids)
+
+
+def _by_manifest(metafunc: pytest.Metafunc) -> None:
+    state = manifest_session(metafunc.config)
+    manifests = _manifests_for(state, metafunc)
+    if manifests is None:
+        return
+    values: list[object] = []
+    ids: list[RawId] = []
+    for manifest in manifests:
+        if next(iter(_chosen(metafunc, manifest)), None) is not None:
+            path = manifest.path.resolve()
+            values.append(ManifestName(path.stem, path))
+            ids.append(RawId(path.stem))
+    _parametrize(metafunc, "manifest", values, ids)
+
+
+def _parametrize(
+    metafunc: pytest.Metafunc, argument: str, values: list[object], ids: list[RawId]
+) -> None:
+    if values:
+        metafunc.parametrize(argument, values, ids=ids, indirect=True)
+    else:
+        # An empty parameter set would become a skipped test that says nothing; this one is dropped.
+        metafunc.parametrize(argument, [NO_ENTRY], ids=[NO_ENTRY], indirect=True)
+
+
+def drop_unneeded(made: object) -> object:
+    """Leave out the tests that no entry needs, as :func:`_parametrize` marked them."""
+    if not isinstance(made, list):
+        return made
+    return [item for item in made if not _is_unneeded(item)]
+
+
+def _is_unneeded(item: object) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and any(
+        type(value) is str and value == NO_ENTRY and name in ("entry", "manifest", BUILTIN_ENTRY)
+        for name, value in callspec.params.items()
+    )
+
+
+def _manifests_for(state: ManifestSession, metafunc: pytest.Metafunc) -> list[Manifest] | None:
+    """The manifests a test verifies; None (and the test says so) where there is none."""
+    node = metafunc.definition.getparent(ManifestFile)
+    if node is not None:
+        return [state.load(node.path)]
+    mark = metafunc.definition.get_closest_marker("manifest")
+    if mark is not None:
+        return _marked(state, metafunc, mark)
+    workflow = _workflow_of(state, metafunc.definition.path)
+    found = [
+        manifest
+        for manifest in map(state.load, state.files)
+        if workflow is None or manifest.header.workflow == workflow
+    ]
+    if found:
+        return found
+    whose = f" of workflow {workflow!r}" if workflow else ""
+    _say_why_not(metafunc, f"no manifest{whose} was given; add --manifest=FILE")
+    return None
+
+
+def _marked(
+    state: ManifestSession, metafunc: pytest.Metafunc, mark: pytest.Mark
+) -> list[Manifest] | None:
+    """What ``@pytest.mark.manifest(...)`` asks for: a plan with options, or a file."""
+    if len(mark.args) != 1 or not isinstance(mark.args[0], str):
+        raise pytest.UsageError(
+            f"{metafunc.definition.nodeid}: write @pytest.mark.manifest('WORKFLOW:MODE') "
+            "or @pytest.mark.manifest('FILE.jsonl')"
+        )
+    name = mark.args[0]
+    if name.endswith(".jsonl"):
+        path = state.options.root / name
+        if not path.is_file():
+            raise pytest.UsageError(f"{metafunc.definition.nodeid}: there is no manifest {path}")
+        return [state.load(path)]
+    if not state.options.may_dispatch:
+        # Looking at a collection must not run planners, which may be slow and costly.
+        _say_why_not(metafunc, f"plan {name} is made when the tests run")
+        return None
+    manifest = state.plan(metafunc.definition.session, name, mark.kwargs)
+    if manifest is None:
+        _say_why_not(metafunc, f"plan {name} is empty: there is nothing to do")
+        return None
+    return [manifest]
+
+
+def _say_why_not(metafunc: pytest.Metafunc, reason: str) -> None:
+    argument = next(
+        name for name in (BUILTIN_ENTRY, "entry", "manifest") if name in metafunc.fixturenames
+    )
+    param = pytest.param(None, marks=pytest.mark.skip(reason=reason))
+    metafunc.parametrize(argument, [param], ids=["no-manifest"], indirect=True)
+
+
+def _workflow_of(state: ManifestSession, path: Path) -> str | None:
+    """The workflow whose folder a test file lies in."""
+    try:
+        parts = path.relative_to(state.options.workflows).parts
+    except ValueError:
+        return None
+    return parts[0] if len(parts) > 1 else None
+
+
+def _chosen(metafunc: pytest.Metafunc, manifest: Manifest) -> Iterator[Entry]:
+    """The entries that ``@pytest.mark.entries(task=, mode=, tag=)`` leaves to this test."""
+    filters = [dict(mark.kwargs) for mark in metafunc.definition.iter_markers("entries")]
+    for chosen in filters:
+        unknown = set(chosen) - {"task", "mode", "tag"}
+        if unknown:
+            raise pytest.UsageError(
+                f"{metafunc.definition.nodeid}: @pytest.mark.entries knows task, mode and tag, "
+                f"not {', '.join(sorted(unknown))}"
+            )
+    mode = manifest.header.mode or ""
+    if not all(_matches(chosen.get("mode"), (mode,)) for chosen in filters):
+        return
+    for entry in manifest:
+        if all(
+            _matches(chosen.get("task"), (entry.task,)) and _matches(chosen.get("tag"), entry.tags)
+            for chosen in filters
+        ):
+            yield entry
+
+
+def _matches(patterns: str | Sequence[str] | None, values: Sequence[str]) -> bool:
+    if patterns is None:
+        return True
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    return any(fnmatchcase(value, pattern) for value in values for pattern in listed)
+
+
+@cache
+def _register_mark(config: pytest.Config, name: str) -> None:
+    config.addinivalue_line("markers", f"{name}: a tag of manifest entries")
+
+
+def _marks(config: pytest.Config, tags: tuple[str, ...]) -> list[pytest.MarkDecorator]:
+    """An entry's tags as markers, so that ``-m`` can choose by them."""
+    marks: list[pytest.MarkDecorator] = []
+    for tag in tags:
+        if tag and not tag.startswith("_"):  # pytest.mark refuses names with a leading underscore
+            _register_mark(config, tag)
+            marks.append(getattr(pytest.mark, tag))
+    return marks

@@ -1,0 +1,101 @@
+"""How the processes of one xdist session agree: files in a folder that only they know.
+
+A lock that the kernel frees when its holder dies cannot leave the others waiting, so whoever
+needs a plan first makes it, and a process that dies at it is simply followed by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class KnownPlan:
+    """What this session knows of a plan: whether it is made, and its file (None: an empty plan)."""
+
+    _record: Path
+    done: bool = False
+    path: Path | None = None
+
+    def finish(self, path: Path | None) -> None:
+        _write(self._record, json.dumps(None if path is None else str(path.resolve())))
+
+
+@dataclass(frozen=True, slots=True)
+class RunAddress:
+    """Where the xdist workers read the verdicts of a manifest."""
+
+    manifest: Path
+    ledger: Path
+
+
+class Coordination:
+    """The folder that the controller makes and names to its workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextlib.contextmanager
+    def planning(self, name: str) -> Iterator[KnownPlan]:
+        """Hold the right to make this plan; waits while another process of the session makes it."""
+        record = self._plan_record(name)
+        with record.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = KnownPlan(record)
+            if record.exists():
+                text = json.loads(record.read_text("utf-8"))
+                known = KnownPlan(record, done=True, path=Path(text) if text else None)
+            yield known
+
+    def publish_plan(self, name: str, path: Path | None) -> None:
+        """Tell the workers what the controller planned; None where there is nothing to run."""
+        KnownPlan(self._plan_record(name)).finish(path)
+
+    def wait_for_plan(self, name: str) -> Path | None:
+        """In a worker: wait until the controller has planned, however long that takes."""
+        record = self._plan_record(name)
+        controller = os.getppid()
+        while not record.exists():
+            if os.getppid() != controller:
+                return None
+            time.sleep(0.02)
+        text = json.loads(record.read_text("utf-8"))
+        return Path(text) if text else None
+
+    def _plan_record(self, name: str) -> Path:
+        key = hashlib.sha256(name.encode()).hexdigest()[:16]
+        return self.folder / f"plan-{key}.json"
+
+    def publish_bindings(
+        self, worker: str, bindings: Sequence[tuple[str, str | None, bool] | None]
+    ) -> None:
+        """Tell, for every item in order: (manifest, entry, waits for the whole run), or None."""
+        _write(self.folder / f"bindings-{worker}.json", json.dumps(list(bindings)))
+
+    def bindings(self, worker: str) -> list[tuple[str, str | None, bool] | None]:
+        rows = json.loads((self.folder / f"bindings-{worker}.json").read_text("utf-8"))
+        return [None if row is None else (row[0], row[1], row[2]) for row in rows]
+
+    def publish_runs(self, runs: Mapping[Path, Path], facts: Mapping[str, object]) -> None:
+        """Tell which ledger holds the verdicts of which manifest, and what is known of the stack."""
+        rows = {str(manifest): str(ledger) for manifest, ledger in runs.items()}
+        _write(self.folder / "runs.json", json.dumps({"runs": rows, "facts": dict(facts)}))
+
+    def runs(self) -> tuple[dict[Path, Path], dict[str, object]]:
+        told = json.loads((self.folder / "runs.json").read_text("utf-8"))
+        return {Path(m): Path(ledger) for m, ledger in told["runs"].items()}, told["facts"]
+
+
+def _write(path: Path, text: str) -> None:
+    """Write at once: a reader sees the whole text or no file."""
+    scratch = path.with_suffix(".new")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)

@@ -1,0 +1,261 @@
+"""What the dispatch fixture does: find a stack, refuse what must not run twice, start the runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from pytest_manifest.errors import DispatchError, LedgerError
+from pytest_manifest.face.options import Options
+from pytest_manifest.face.session import ManifestSession, short_path, user_errors
+from pytest_manifest.ledger import Ledger, find_runs
+
+if TYPE_CHECKING:
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.run import Run, RunSettings, WorkerLoss
+    from pytest_manifest.stack.address import StackAddress
+
+EMBEDDED_START = 60.0
+"""Seconds that the embedded stack may take to start on a slow machine."""
+
+
+def wants_embedded_stack(options: Options) -> bool:
+    """Whether the options leave the choice of a stack to us."""
+    outlives = options.dispatch_only or options.audit or options.use_running_stack
+    return options.broker is None and not outlives
+
+
+def start_stack_early(state: ManifestSession) -> None:
+    """Begin to start the embedded stack, so that it comes up while tests are being collected."""
+    if state.stack is not None or not wants_embedded_stack(state.options):
+        return
+    from pytest_manifest.stack.embedded import EmbeddedStack
+
+    options = state.options
+    if not options.app:
+        raise pytest.UsageError(
+            "the embedded stack needs your Celery application: add --manifest-app=module:app, or "
+            "the ini option manifest_app; for an existing stack add --manifest-broker=URL"
+        )
+    with user_errors():
+        state.stack = EmbeddedStack(
+            app=options.app,
+            workers=options.workers,
+            cwd=options.root,
+            log_format=options.log_format,
+            log_level=options.log_level,
+        )
+        state.stack.start()
+
+
+class Dispatch:
+    """The runs of this session: what the ``dispatch`` fixture yields.
+
+    In an xdist worker it is empty: there the controller has dispatched.
+    """
+
+    def __init__(self, state: ManifestSession) -> None:
+        self._state = state
+        self.changed = threading.Event()
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        return self._state.runs
+
+    def begin(self) -> None:
+        """Start a run for every manifest with selected entries."""
+        state = self._state
+        if state.role == "worker":
+            return
+        with user_errors():
+            if state.options.audit:
+                self._attach()
+            else:
+                self._dispatch()
+
+    def end(self) -> None:
+        """Stop what still runs, and write down what there is."""
+        state = self._state
+        if state.role == "worker":
+            return
+        for run in state.runs:
+            run.stop()
+        if state.stack is not None:
+            state.stack.stop()
+
+    def _dispatch(self) -> None:
+        state = self._state
+        work = [(state.load(path), entries) for path, entries in state.selected.items() if entries]
+        for manifest, _ in work:
+            guard_against_repetition(state.options, manifest, state.notices)
+        address, expected = self._find_stack()
+        from pytest_manifest.run import Run
+
+        settings = run_settings(state.options)
+        for manifest, entries in work:
+            run = Run.dispatch(manifest, entries, address, settings)
+            self._adopt(run)
+            run.start(expected_workers=expected)
+            state.notices += run.notices
+
+    def _attach(self) -> None:
+        state = self._state
+        address, _ = self._find_stack()
+        from pytest_manifest.run import Run
+
+        for path in state.selected:
+            manifest = state.load(path)
+            ledger = ledger_of(state.options, manifest)
+            run = Run.attach(
+                manifest,
+                ledger,
+                address,
+                run_settings(state.options),
+                wait=state.options.wait,
+            )
+            self._adopt(run)
+            run.start()
+
+    def _adopt(self, run: Run) -> None:
+        state = self._state
+        run.on_settled(lambda _entries: self.changed.set())
+        run.watch_workers(self._lost_workers)
+        log_to_file(state, run)
+        state.runs.append(run)
+
+    def _lost_workers(self) -> Sequence[WorkerLoss]:
+        from pytest_manifest.run import WorkerLoss
+
+        stack = self._state.stack
+        return [] if stack is None else [WorkerLoss(e.name, e.returncode) for e in stack.exits]
+
+    def _find_stack(self) -> tuple[StackAddress, int | None]:
+        """The stack to use, once it answers, and its number of workers where that is known."""
+        state = self._state
+        options = state.options
+        if wants_embedded_stack(options):
+            start_stack_early(state)
+            assert state.stack is not None
+            address = state.stack.wait_broker(EMBEDDED_START)
+            state.stack.wait_workers(EMBEDDED_START)
+            return address, options.workers
+        address = external_address(options)
+        from pytest_manifest.stack.reach import reach
+
+        reach(address)
+        return address, None
+
+
+def external_address(options: Options) -> StackAddress:
+    """The existing stack that the options name, or the running ``manifest-stack``."""
+    from pytest_manifest.gather.stream import has_stream
+    from pytest_manifest.stack.address import StackAddress
+    from pytest_manifest.stack.state import running_stack
+
+    if options.broker is None:
+        running = running_stack()
+        if running is None:
+            raise DispatchError(
+                "this needs a stack that outlives pytest: start one with 'manifest-stack up', "
+                "or name yours with --manifest-broker=URL"
+            )
+        return running
+    backend = options.backend
+    if backend is None and has_stream(options.broker):
+        backend = options.broker
+    if backend is None:
+        raise DispatchError(
+            "the broker is not a Redis that could keep results as well; "
+            "name the result store with --manifest-backend=URL"
+        )
+    return StackAddress(options.broker, backend, options.app, owned=False)
+
+
+def run_settings(options: Options) -> RunSettings:
+    from pytest_manifest.run import RunSettings
+
+    return RunSettings(
+        folder=options.ledgers,
+        window=options.window,
+        deadline=options.deadline,
+        strict=options.strict,
+        send_only=options.dispatch_only,
+    )
+
+
+def guard_against_repetition(options: Options, manifest: Manifest, notices: list[str]) -> None:
+    """A batch is never bought twice by accident.
+
+    Raises DispatchError where an earlier run of the manifest may still be going on, or where its
+    header forbids a second run.
+    """
+    earlier = find_runs(options.ledgers, manifest.sha256)
+    if not earlier:
+        return
+    ledger = Ledger.open(earlier[-1])
+    try:
+        status, info, counts = ledger.status, ledger.info(), ledger.send_states()
+    finally:
+        ledger.close()
+    name = short_path(manifest.path, options.root)
+    if options.rerun:
+        return
+    if status in ("running", "detached") and not info.owned:
+        raise DispatchError(
+            f"{name}: run {info.run} of this manifest is unfinished and its jobs may still be "
+            "queued or running; attach to it with --audit --wait, or send everything again with "
+            "--manifest-rerun"
+        )
+    sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
+    if not manifest.header.rerun and sent:
+        raise DispatchError(
+            f"{name}: run {info.run} sent {sent} of its entries already, and its header says "
+            "that this work must not be repeated; look at it with --audit, or insist with --manifest-rerun"
+        )
+    if status != "finished" and sent:
+        notices.append(
+            f"{name}: run {info.run} was stopped after {sent} of {info.entries} entries; "
+            "this run sends all that is selected again"
+        )
+
+
+def ledger_of(options: Options, manifest: Manifest) -> Path:
+    """The ledger of the run to audit: the one named, or the newest of this manifest."""
+    name = short_path(manifest.path, options.root)
+    if options.run:
+        path = options.ledgers / f"{options.run}.sqlite"
+        if not path.is_file():
+            known = ", ".join(p.stem for p in find_runs(options.ledgers, manifest.sha256)) or "none"
+            raise LedgerError(f"there is no run {options.run}; runs of {name}: {known}")
+        ledger = Ledger.open(path)
+        try:
+            sha256 = ledger.info().sha256
+        finally:
+            ledger.close()
+        if sha256 != manifest.sha256:
+            raise LedgerError(f"run {options.run} was a run of another manifest than {name}")
+        return path
+    earlier = find_runs(options.ledgers, manifest.sha256)
+    if not earlier:
+        raise LedgerError(
+            f"{name}: there is no run of this manifest in {options.ledgers}; "
+            "dispatch it first, without --audit"
+        )
+    return earlier[-1]
+
+
+def log_to_file(state: ManifestSession, run: Run) -> None:
+    """Keep a log beside the run's ledger."""
+    from pytest_manifest.log import add_run_log
+
+    form: Literal["text", "json"] = "json" if state.options.log_format == "json" else "text"
+    handler = add_run_log(run.log_path, format=form)
+    state.log_handlers.append(handler)
+
+
+def ledgers_by_manifest(runs: Sequence[Run]) -> Mapping[Path, Path]:
+    return {run.manifest.path.resolve(): run.ledger_path for run in runs}

@@ -1,0 +1,252 @@
+"""The two sides of an xdist session: what the controller decides, and what its workers do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from xdist.scheduler import LoadScheduling
+
+from pytest_manifest.face.bindings import Binding
+from pytest_manifest.face.coordination import Coordination
+from pytest_manifest.face.session import ManifestSession, manifest_session
+from pytest_manifest.face.work import begin_dispatch, file_order_wanted
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.workermanage import WorkerController
+
+MAX_REPEATS = 3
+"""How often an entry is judged again when the xdist worker that judged it crashed."""
+CHUNK = 20
+"""Ready tests handed to a worker at once: enough to hide a round trip, few enough to share fairly."""
+
+
+class AsCompletedScheduling(LoadScheduling):
+    """Load scheduling that hands out an entry's test only when its verdict is there.
+
+    A worker runs a test only when it holds another one or was told to finish, so one ready test can
+    be parked in a worker until the next is ready: new ones go to a worker that has a parked one.
+    Without tests of ours it is xdist's own load scheduling.
+    """
+
+    def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
+        super().__init__(config, log)
+        self._state = manifest_session(config)
+        self._ready: deque[int] = deque()
+        self._by_entry: dict[tuple[Path, str], list[int]] = {}
+        self._by_run: dict[Path, list[int]] = {}
+        self._bound = False
+
+    def bind(self, bindings: Sequence[tuple[str, str | None, bool] | None]) -> None:
+        """Say what each test of the collection waits for."""
+        self._bound = True
+        for index, row in enumerate(bindings):
+            if row is not None and row[1] is not None:
+                self._by_entry.setdefault((Path(row[0]), row[1]), []).append(index)
+            elif row is not None and row[2]:
+                self._by_run.setdefault(Path(row[0]), []).append(index)
+            else:
+                self._ready.append(index)
+
+    @property
+    def tests_finished(self) -> bool:
+        if not self._bound:
+            return super().tests_finished
+        if not self.collection_is_completed or self._left:
+            return False
+        return all(len(pending) < 2 for pending in self.node2pending.values())
+
+    @property
+    def has_pending(self) -> bool:
+        return bool(self._bound and self._left) or super().has_pending
+
+    @property
+    def _left(self) -> bool:
+        return bool(self._ready or self._by_entry or self._by_run)
+
+    def schedule(self) -> None:
+        if not self._bound:
+            super().schedule()
+            return
+        if self.collection is None:
+            if not self._check_nodes_have_same_collection():
+                return
+            self.collection = next(iter(self.node2collection.values()))
+        self.pump()
+
+    def check_schedule(self, node: WorkerController, duration: float = 0) -> None:
+        if self._bound:
+            self.pump()
+        else:
+            super().check_schedule(node, duration)
+
+    def mark_test_pending(self, item: str) -> None:
+        if not self._bound:
+            super().mark_test_pending(item)
+            return
+        assert self.collection is not None
+        self._ready.appendleft(self.collection.index(item))
+        self.pump()
+
+    def remove_pending_tests_from_node(
+        self, node: WorkerController, indices: Sequence[int]
+    ) -> None:
+        """Called in the controller's loop when something has settled (see :func:`wake`)."""
+        self.pump()
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        if not self._bound:
+            return super().remove_node(node)
+        pending = self.node2pending.pop(node)
+        if not pending:
+            return None
+        assert self.collection is not None
+        self._ready.extend(pending[1:])
+        self.pump()
+        return self.collection[pending[0]]
+
+    def pump(self) -> None:
+        """Hand out what is ready; when nothing is left, let the workers finish."""
+        if self.collection is None:
+            return
+        self._absorb()
+        nodes = [node for node in self.nodes if not node.shutting_down]
+        if self._ready and nodes:
+            share = max(1, min(CHUNK, len(self._ready) // (2 * len(nodes))))
+            # Those with one parked test first: it is waiting for company.
+            nodes.sort(key=lambda n: (len(self.node2pending[n]) != 1, len(self.node2pending[n])))
+            for node in nodes:
+                self._give(node, share + 1 - len(self.node2pending[node]))
+        if not self._left:
+            for node in nodes:
+                node.shutdown()
+
+    def _give(self, node: WorkerController, number: int) -> None:
+        tests = [self._ready.popleft() for _ in range(min(number, len(self._ready)))]
+        if tests:
+            self.node2pending[node].extend(tests)
+            node.send_runtest_some(tests)
+
+    def _absorb(self) -> None:
+        book = self._state.book
+        if book is None:
+            return
+        for manifest, entry in book.refresh():
+            self._ready.extend(self._by_entry.pop((manifest, entry), ()))
+        for manifest in list(self._by_run):
+            if book.is_ready(Binding(manifest, None, whole_run=True)):
+                self._ready.extend(self._by_run.pop(manifest))
+        if all(run.ended.is_set() for run in self._state.runs):
+            # Nothing more will settle: what is left will say so itself.
+            for manifest, entry in book.refresh():
+                self._ready.extend(self._by_entry.pop((manifest, entry), ()))
+            for waiting in (self._by_entry, self._by_run):
+                for indices in waiting.values():
+                    self._ready.extend(indices)
+                waiting.clear()
+
+
+class ControllerHooks:
+    """xdist's hooks in the controller; registered only where xdist distributes tests."""
+
+    def __init__(self, config: pytest.Config, state: ManifestSession) -> None:
+        self._config = config
+        self._state = state
+        self._session: pytest.Session | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="pytest-manifest-"))
+        self._collected: dict[str, list[str]] = {}
+        self._workers = 0
+        self._failed = False
+        self._dispatched = False
+        self._repeats: dict[str, int] = {}
+        self._scheduler: AsCompletedScheduling | None = None
+        state.coordination = Coordination(self._folder)
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        self._workers = node.workerinput["workercount"]
+        told = {"folder": str(self._folder)}
+        node.workerinput["manifest"] = json.dumps(told)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(
+        self, config: pytest.Config, log: Producer
+    ) -> AsCompletedScheduling | None:
+        if config.getvalue("dist") != "load" or file_order_wanted(config):
+            return None
+        self._scheduler = AsCompletedScheduling(config, log)
+        return self._scheduler
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._failed = self._failed or report.failed
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(
+        self, node: WorkerController, ids: Sequence[str]
+    ) -> None:
+        """The last worker has collected: send what was selected, before any test starts."""
+        self._collected[node.gateway.id] = list(ids)
+        if self._dispatched or len(self._collected) < self._workers:
+            return
+        lists = list(self._collected.values())
+        assert self._state.coordination is not None
+        bindings = self._state.coordination.bindings(node.gateway.id)
+        if not any(bindings):
+            return
+        if any(other != lists[0] for other in lists):
+            return  # xdist refuses the run and shows the difference; nothing is sent
+        assert self._session is not None
+        if self._failed and not self._config.option.continue_on_collection_errors:
+            raise self._session.Interrupted("errors during collection; nothing was dispatched")
+        self._dispatched = True
+        self._dispatch(self._session, bindings)
+
+    def _dispatch(
+        self, session: pytest.Session, bindings: list[tuple[str, str | None, bool] | None]
+    ) -> None:
+        if not self._state.options.may_dispatch:
+            return
+        begin_dispatch(session, [Binding(Path(r[0]), r[1], r[2]) for r in bindings if r])
+        if self._scheduler is not None:
+            self._scheduler.bind(bindings)
+            for run in self._state.runs:
+                run.on_settled(lambda _entries: self._wake())
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the controller's loop, which has no tick of its own, look at what has settled."""
+        nodes = [] if self._scheduler is None else self._scheduler.nodes
+        for node in nodes[:1]:
+            node.notify_inproc("unscheduled", node=node, indices=[])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(
+        self, crashitem: str, report: pytest.TestReport, sched: LoadScheduling
+    ) -> None:
+        """A crash of an xdist worker says nothing of the entry that it judged: judge it again."""
+        times = self._repeats.get(crashitem, 0)
+        if self._scheduler is None or not self._dispatched or times >= MAX_REPEATS:
+            return
+        self._repeats[crashitem] = times + 1
+        report.outcome = "rerun"  # type: ignore[assignment]  # the word of pytest-rerunfailures, that reporters know
+        self._scheduler.mark_test_pending(crashitem)
+
+    def pytest_report_teststatus(
+        self, report: pytest.CollectReport | pytest.TestReport
+    ) -> tuple[str, str, str] | None:
+        if report.outcome == "rerun":  # type: ignore[comparison-overlap]  # see pytest_handlecrashitem
+            return "rerun", "R", "RERUN"
+        return None
+
+    def pytest_unconfigure(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)

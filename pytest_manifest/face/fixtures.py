@@ -1,0 +1,83 @@
+"""The fixtures a test may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_manifest.face.bindings import BUILTIN_ENTRY, ManifestName, binding_of
+from pytest_manifest.face.session import manifest_session
+
+if TYPE_CHECKING:
+    from pytest_manifest.face.dispatching import Dispatch
+    from pytest_manifest.face.verdicts import ManifestRun
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.schema import Entry, Receipt
+
+
+@pytest.fixture(scope="session")
+def dispatch(request: pytest.FixtureRequest) -> Iterator[Dispatch]:
+    """Sends what was selected, once a session, and ends the runs when the session ends.
+
+    Override it in the root conftest.py to prepare something before anything is sent; ask for
+    this one with ``request.getfixturevalue("dispatch")`` when that is done.
+    """
+    from pytest_manifest.face.dispatching import Dispatch
+
+    work = Dispatch(manifest_session(request.config))
+    work.begin()
+    yield work
+    work.end()
+
+
+@pytest.fixture
+def manifest(request: pytest.FixtureRequest) -> Manifest:
+    """The manifest that this test verifies, or an entry of which it verifies."""
+    param = getattr(request, "param", None)
+    if isinstance(param, ManifestName):
+        return manifest_session(request.config).load(param.path)
+    binding = binding_of(request.node)
+    if binding is None:
+        raise pytest.UsageError(f"{request.node.nodeid}: there is no manifest for this test")
+    return manifest_session(request.config).load(binding.manifest)
+
+
+@pytest.fixture
+def entry(request: pytest.FixtureRequest) -> Entry:
+    """The entry that this test verifies."""
+    binding = binding_of(request.node)
+    if binding is None or binding.entry is None:
+        raise pytest.UsageError(f"{request.node.nodeid}: there is no entry for this test")
+    return manifest_session(request.config).load(binding.manifest)[binding.entry]
+
+
+@pytest.fixture
+def receipt(request: pytest.FixtureRequest, entry: Entry) -> Receipt | None:
+    """What became of the entry; None where no receipt exists and the entry expected none."""
+    return _receipt(request)
+
+
+@pytest.fixture(name=BUILTIN_ENTRY)
+def _builtin_entry(request: pytest.FixtureRequest) -> Receipt | None:
+    """The receipt, for the built-in verification."""
+    return _receipt(request)
+
+
+def _receipt(request: pytest.FixtureRequest) -> Receipt | None:
+    book = manifest_session(request.config).book
+    binding = binding_of(request.node)
+    if book is None or binding is None or binding.entry is None:
+        raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
+    settled = book.settled(binding)
+    return None if settled is None else settled.receipt
+
+
+@pytest.fixture
+def manifest_run(request: pytest.FixtureRequest, manifest: Manifest) -> ManifestRun:
+    """The whole run of a manifest, after every selected entry has its verdict."""
+    book = manifest_session(request.config).book
+    if book is None:
+        raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
+    return book.whole_run(manifest)

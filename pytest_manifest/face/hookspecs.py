@@ -1,0 +1,23 @@
+"""Hooks that projects and other plugins may implement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.run import Run
+
+
+def pytest_manifest_planned(config: pytest.Config, manifest: Manifest) -> None:
+    """A plan has been written to, or found unchanged in, a manifest file."""
+
+
+def pytest_manifest_dispatched(config: pytest.Config, run: Run) -> None:
+    """A run has begun; its ledger exists. Called in the process that dispatches."""
+
+
+def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
+    """A run has ended, or was left to go on by itself; its ledger and receipts are written."""

@@ -1,0 +1,185 @@
+"""What happens in one pytest session, from its configuration to its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_manifest.face.bindings import binding_of
+from pytest_manifest.face.collection import collection_arguments
+from pytest_manifest.face.planning_fixture import fixture_name
+from pytest_manifest.face.session import ManifestSession
+from pytest_manifest.face.synthetic import synthetic_item
+from pytest_manifest.face.work import begin_dispatch, file_order_wanted
+
+if TYPE_CHECKING:
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.run import Run
+
+
+def configure_active(config: pytest.Config, state: ManifestSession) -> None:
+    """Collect just the manifests' tests, unless the user named paths."""
+    options = state.options
+    if options.plan:
+        state.plans.target = options.files[0] if options.files else None
+    else:
+        _collect_only_ours(config, state)
+
+
+def _collect_only_ours(config: pytest.Config, state: ManifestSession) -> None:
+    arguments = collection_arguments(state, state.files)
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args = arguments
+
+
+def start_early(state: ManifestSession) -> None:
+    """Let the embedded stack come up while tests are collected; a plan is made before that."""
+    if state.options.may_dispatch and not state.options.plan:
+        from pytest_manifest.face.dispatching import start_stack_early
+
+        start_stack_early(state)
+
+
+def collect_plan(session: pytest.Session, state: ManifestSession) -> bool | None:
+    """With ``--plan``: collect the plan item alone; with ``--plan-run``: plan, collect its tests."""
+    options = state.options
+    assert options.plan is not None
+    if not options.plan_run or not options.may_dispatch:
+        _collect_plan_item(session, state, options.plan)
+        return True
+    if state.role == "worker":
+        assert state.coordination is not None
+        path = state.coordination.wait_for_plan(options.plan)
+        manifest = None if path is None else state.load(path)
+    else:
+        manifest = _plan_to_run(session, state, options.plan)
+    if manifest is None:
+        session.items = []
+        session.testscollected = 0
+        state.empty_plan = True
+        return True
+    state.add_file(manifest.path.resolve())
+    _collect_only_ours(session.config, state)
+    return None
+
+
+def _plan_to_run(session: pytest.Session, state: ManifestSession, name: str) -> Manifest | None:
+    """Plan in the process that dispatches, and tell the xdist workers, also when it fails."""
+    told = False
+    coordination, state.coordination = state.coordination, None
+    try:
+        manifest = state.plan(session, name, state.options.plan_options)
+        if coordination is not None:
+            coordination.publish_plan(name, None if manifest is None else manifest.path)
+            told = True
+        if manifest is not None:
+            start_planned_stack(state)
+        return manifest
+    finally:
+        state.coordination = coordination
+        if coordination is not None and not told:
+            coordination.publish_plan(name, None)
+
+
+def start_planned_stack(state: ManifestSession) -> None:
+    from pytest_manifest.face.dispatching import start_stack_early
+
+    start_stack_early(state)
+
+
+def _collect_plan_item(session: pytest.Session, state: ManifestSession, name: str) -> None:
+    spec = state.find_plan(name, state.options.plan_options)
+    fixture = fixture_name(spec)
+
+    def body(**values: Manifest | None) -> None:
+        manifest = values[fixture]
+        if manifest is None:
+            state.empty_plan = True
+        else:
+            state.planned.append(manifest)
+
+    session.items = [synthetic_item(session, f"plan[{spec.name}]", body, fixture)]
+    session.testscollected = 1
+
+
+def note_collection(session: pytest.Session, state: ManifestSession) -> None:
+    """Tell the controller of an xdist session which test verifies which entry."""
+    _report_unseen_overrides(session)
+    if state.role != "worker" or state.coordination is None:
+        return
+    rows: list[tuple[str, str | None, bool] | None] = []
+    for item in session.items:
+        binding = binding_of(item)
+        row = None if binding is None else (str(binding.manifest), binding.entry, binding.whole_run)
+        rows.append(row)
+    worker = str(session.config.workerinput["workerid"])  # type: ignore[attr-defined]  # set by xdist in its workers
+    state.coordination.publish_bindings(worker, rows)
+
+
+def _report_unseen_overrides(session: pytest.Session) -> None:
+    """Refuse an override of ``dispatch`` below the root: dispatch happens once, above it."""
+    manager = session._fixturemanager
+    seen: set[str] = set()
+    for item in session.items:
+        parent = item.parent
+        if parent is None or parent.nodeid in seen or binding_of(item) is None:
+            continue
+        seen.add(parent.nodeid)
+        # pytest has no public way to ask which definitions of a fixture an item would see.
+        definitions = manager.getfixturedefs("dispatch", item) or ()
+        for definition in definitions:
+            if definition.baseid:
+                raise pytest.UsageError(
+                    f"{definition.baseid} overrides the fixture 'dispatch', but dispatch happens "
+                    "once for the whole session; move the override into the root conftest.py"
+                )
+
+
+def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
+    """Without xdist: dispatch what was selected, then run each test when its verdict is there."""
+    if session.testsfailed and not session.config.option.continue_on_collection_errors:
+        return None  # pytest's own loop says so; nothing is sent
+    bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
+    if not bindings:
+        return None
+    work = begin_dispatch(session, bindings)
+    for run in state.runs:
+        session.config.hook.pytest_manifest_dispatched(config=session.config, run=run)
+    if state.options.dispatch_only:
+        _wait_until_sent(state.runs)
+        return True
+    if file_order_wanted(session.config):
+        return None
+    from pytest_manifest.face.loop import run_as_completed
+
+    def wait(seconds: float) -> None:
+        work.changed.wait(seconds)
+        work.changed.clear()
+
+    assert state.book is not None
+    run_as_completed(
+        session, state.book, wait, lambda: all(run.ended.is_set() for run in state.runs)
+    )
+    return True
+
+
+def _wait_until_sent(runs: list[Run]) -> None:
+    for run in runs:
+        while not run.all_sent.wait(0.2):
+            pass
+        if run.error is not None:
+            raise pytest.UsageError(str(run.error))
+
+
+def finish(session: pytest.Session, state: ManifestSession) -> None:
+    """After the last fixture is torn down: write what a run leaves behind."""
+    if state.role == "worker":
+        return
+    state.stop_everything()
+    for run in state.runs:
+        session.config.hook.pytest_manifest_finished(config=session.config, run=run)
+    code = session.exitstatus
+    nothing_to_do = state.empty_plan or (state.options.dispatch_only and bool(state.runs))
+    if nothing_to_do and code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        session.exitstatus = pytest.ExitCode.OK

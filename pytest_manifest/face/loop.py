@@ -1,0 +1,162 @@
+"""The order in which tests run: an entry's test as soon as its verdict is there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.face.bindings import Binding, binding_of
+from pytest_manifest.face.verdicts import VerdictBook
+
+WAIT = 0.5
+"""Seconds after which a waiting loop looks around although nobody has woken it."""
+
+
+class StandIn(pytest.Item):
+    """Stands where the next item is not known yet, so that shared fixtures are kept alive."""
+
+    def runtest(self) -> None:
+        raise AssertionError("a stand-in is never run")
+
+
+class Agenda:
+    """Which item may run next.
+
+    Items that verify nothing of ours may run at once. Pending items are kept by what they wait for
+    and counted by parent, so that no step looks at all of them.
+    """
+
+    def __init__(self, items: Sequence[pytest.Item]) -> None:
+        self._ready: dict[pytest.Collector, deque[pytest.Item]] = {}
+        self._by_entry: dict[tuple[Path, str], list[pytest.Item]] = {}
+        self._by_run: dict[Path, list[pytest.Item]] = {}
+        self._left: dict[pytest.Collector, int] = {}
+        self._stand_ins: dict[pytest.Collector, StandIn] = {}
+        for item in items:
+            self._file(item, binding_of(item))
+
+    def _file(self, item: pytest.Item, binding: Binding | None) -> None:
+        parent = _parent(item)
+        self._left[parent] = self._left.get(parent, 0) + 1
+        if binding is not None and binding.entry is not None:
+            self._by_entry.setdefault((binding.manifest, binding.entry), []).append(item)
+        elif binding is not None and binding.whole_run:
+            self._by_run.setdefault(binding.manifest, []).append(item)
+        else:
+            self._make_ready([item])
+
+    @property
+    def empty(self) -> bool:
+        return not self._left
+
+    def entry_settled(self, manifest: Path, entry: str) -> None:
+        self._make_ready(self._by_entry.pop((manifest, entry), ()))
+
+    def run_settled(self, manifest: Path) -> None:
+        self._make_ready(self._by_run.pop(manifest, ()))
+
+    def waiting_for_run(self) -> list[Path]:
+        return list(self._by_run)
+
+    def give_up_waiting(self) -> None:
+        """Everything may run: nothing more will settle, and the tests will say so."""
+        for items in [*self._by_entry.values(), *self._by_run.values()]:
+            self._make_ready(items)
+        self._by_entry.clear()
+        self._by_run.clear()
+
+    def take(self, after: pytest.Item | None) -> pytest.Item | None:
+        """An item that may run now, of the same parent as the one before where there is one."""
+        parent = None if after is None else _parent(after)
+        if parent not in self._ready:
+            parent = next(iter(self._ready), None)
+        if parent is None:
+            return None
+        queue = self._ready[parent]
+        item = queue.popleft()
+        if not queue:
+            del self._ready[parent]
+        self._left[parent] -= 1
+        if not self._left[parent]:
+            del self._left[parent]
+        return item
+
+    def stand_in(self, item: pytest.Item) -> pytest.Item | None:
+        """A next item for ``item``, in the deepest collector it shares with all that is left."""
+        if self.empty:
+            return None
+        shared = _parent(item).listchain()
+        for parent in self._left:
+            chain = set(parent.listchain())
+            shared = [node for node in shared if node in chain]
+        node = shared[-1]
+        assert isinstance(node, pytest.Collector)
+        if node not in self._stand_ins:
+            self._stand_ins[node] = StandIn.from_parent(node, name="next")
+        return self._stand_ins[node]
+
+    def _make_ready(self, items: Iterable[pytest.Item]) -> None:
+        for item in items:
+            self._ready.setdefault(_parent(item), deque()).append(item)
+
+
+def _parent(item: pytest.Item) -> pytest.Collector:
+    assert isinstance(item.parent, pytest.Collector)
+    return item.parent
+
+
+def run_as_completed(
+    session: pytest.Session,
+    book: VerdictBook,
+    wait: Callable[[float], object],
+    over: Callable[[], bool],
+) -> None:
+    """Run the session's items, each when its verdict is there.
+
+    ``wait`` sleeps up to so many seconds until something may have settled; ``over`` tells that
+    nothing more will.
+    """
+    agenda = Agenda(session.items)
+    previous: pytest.Item | None = None
+    item: pytest.Item | None = None
+    while not (item is None and agenda.empty):
+        if item is None:
+            item = _next_ready(agenda, book, previous, wait, over)
+        _absorb(agenda, book)
+        following = agenda.take(after=item)
+        nextitem = following if following is not None else agenda.stand_in(item)
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        previous, item = item, following
+
+
+def _next_ready(
+    agenda: Agenda,
+    book: VerdictBook,
+    previous: pytest.Item | None,
+    wait: Callable[[float], object],
+    over: Callable[[], bool],
+) -> pytest.Item:
+    while True:
+        ended = over()
+        _absorb(agenda, book)
+        if ended:
+            agenda.give_up_waiting()
+        item = agenda.take(after=previous)
+        if item is not None:
+            return item
+        wait(WAIT)
+
+
+def _absorb(agenda: Agenda, book: VerdictBook) -> None:
+    for manifest, entry in book.refresh():
+        agenda.entry_settled(manifest, entry)
+    for manifest in agenda.waiting_for_run():
+        if book.is_ready(Binding(manifest, None, whole_run=True)):
+            agenda.run_settled(manifest)

@@ -1,0 +1,235 @@
+"""What one pytest process knows of manifests, kept in ``config.stash`` for as long as it lives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.face.bindings import Binding
+from pytest_manifest.face.coordination import Coordination
+from pytest_manifest.face.options import Options, read_options
+from pytest_manifest.face.planning_fixture import Plans, fixture_name
+from pytest_manifest.face.synthetic import set_up, synthetic_item
+
+if TYPE_CHECKING:
+    from pytest_manifest.face.verdicts import VerdictBook
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.planning import PlanSpec
+    from pytest_manifest.run import Run
+    from pytest_manifest.stack.embedded import EmbeddedStack
+
+Role = Literal["main", "controller", "worker"]
+"""main: a pytest without xdist; controller and worker: the two sides of one with it."""
+
+
+class ManifestSession:
+    """The state of the plugin in one pytest process; see the module."""
+
+    def __init__(self, config: pytest.Config, role: Role, options: Options) -> None:
+        self.config = config
+        self.role = role
+        self.options = options
+        self.plans = Plans(options.plans)
+        self.plans.force = options.plan_force
+        self.coordination: Coordination | None = None
+        self.files: list[Path] = list(options.files) if not options.plan else []
+        self.runs: list[Run] = []
+        self.book: VerdictBook | None = None
+        self.stack: EmbeddedStack | None = None
+        self.notices: list[str] = []
+        self.planned: list[Manifest] = []
+        self.covered: dict[Path, set[str]] = {}
+        self.selected: dict[Path, list[str]] = {}
+        self.log_handlers: list[int] = []
+        self.empty_plan = False
+        self._exported = False
+        self._manifests: dict[Path, Manifest] = {}
+
+    # Manifests
+
+    def load(self, path: Path) -> Manifest:
+        """The manifest in this file, checked whole; raises pytest.UsageError with every fault."""
+        from pytest_manifest.manifest import read_manifest
+
+        path = path.resolve()
+        if path not in self._manifests:
+            with user_errors():
+                self._manifests[path] = read_manifest(path)
+        return self._manifests[path]
+
+    def loaded(self) -> Mapping[Path, Manifest]:
+        return self._manifests
+
+    def add_file(self, path: Path) -> None:
+        if path not in self.files:
+            self.files.append(path)
+
+    def select(self, bindings: Sequence[Binding]) -> None:
+        """Note which entries the collected tests verify, each manifest's in its own order.
+
+        A test of a whole run selects nothing by itself; standing alone it selects every entry.
+        """
+        chosen: dict[Path, set[str]] = {}
+        for binding in bindings:
+            entries = chosen.setdefault(binding.manifest, set())
+            if binding.entry is not None:
+                entries.add(binding.entry)
+        whole = {binding.manifest for binding in bindings if binding.whole_run}
+        for path, entries in chosen.items():
+            manifest = self.load(path)
+            if entries:
+                self.selected[path] = [entry for entry in manifest.ids if entry in entries]
+            elif path in whole:
+                self.selected[path] = list(manifest.ids)
+
+    # The end
+
+    def stop_everything(self) -> None:
+        """Stop runs and stack, and export the receipts; safe to call more than once."""
+        for run in self.runs:
+            run.stop()
+        if self.stack is not None:
+            self.stack.stop()
+        if not self._exported:
+            self._exported = True
+            for run in self.runs:
+                run.export_receipts()
+
+    def close(self) -> None:
+        """Release what the process holds, whatever happened before."""
+        if self.role != "worker":
+            for run in self.runs:
+                run.stop()
+            if self.stack is not None:
+                self.stack.stop()
+        if self.book is not None:
+            self.book.close()
+            self.book = None
+        for handler in self.log_handlers:
+            remove_run_log(handler)
+        self.log_handlers.clear()
+
+    # Plans
+
+    def plan(
+        self, session: pytest.Session, name: str, options: Mapping[str, str]
+    ) -> Manifest | None:
+        """The manifest of a plan, planned now unless another process of this session has done so.
+
+        Returns None for an empty plan. Raises pytest.UsageError for an unknown name or bad options,
+        and pytest's own collection failure with the planner's traceback where the planner raises.
+        """
+        spec = self.find_plan(name, options)
+        if self.coordination is None:
+            return self._plan_here(session, spec)
+        with self.coordination.planning(spec.name) as known:
+            if known.done:
+                return None if known.path is None else self.load(known.path)
+            manifest = self._plan_here(session, spec)
+            known.finish(None if manifest is None else manifest.path)
+            return manifest
+
+    def find_plan(self, name: str, options: Mapping[str, str]) -> PlanSpec:
+        """The plan of this name among the planning fixtures that plugins and conftests define."""
+        for plugin in self.config.pluginmanager.get_plugins():
+            self.plans.register(plugin)
+        with user_errors():
+            spec = self.plans.find(name)
+            self.plans.set_options(spec, options)
+        return spec
+
+    def _plan_here(self, session: pytest.Session, spec: PlanSpec) -> Manifest | None:
+        name = fixture_name(spec)
+        item = synthetic_item(session, f"plan[{spec.name}]", lambda **v: None, name)
+        report, call = set_up(item)
+        if call.excinfo is not None:
+            self._planner_failed(session, spec, report, call)
+        manifest: Manifest | None = item.funcargs[name]  # type: ignore[assignment]  # the fixture's own type
+        if manifest is None:
+            return None
+        path = manifest.path.resolve()
+        self._manifests[path] = manifest
+        self.planned.append(manifest)
+        return manifest
+
+    def _planner_failed(
+        self,
+        session: pytest.Session,
+        spec: PlanSpec,
+        report: pytest.TestReport,
+        call: pytest.CallInfo[None],
+    ) -> None:
+        assert call.excinfo is not None
+        if isinstance(call.excinfo.value, pytest.fail.Exception):
+            raise pytest.UsageError(str(call.excinfo.value))
+        if self.role == "worker":
+            # A worker's reports of anything but its own tests are refused by xdist; a collection
+            # error carries the same traceback.
+            raise pytest.Collector.CollectError(f"plan {spec.name} failed:\n{report.longreprtext}")
+        self.config.hook.pytest_runtest_logreport(report=report)
+        raise session.Failed(f"plan {spec.name} failed; nothing was dispatched")
+
+
+def remove_run_log(handler: int) -> None:
+    from loguru import logger
+
+    with contextlib.suppress(ValueError):  # the project's own code may have removed all handlers
+        logger.remove(handler)
+
+
+SESSION_KEY = pytest.StashKey[ManifestSession]()
+
+
+def manifest_session(config: pytest.Config) -> ManifestSession:
+    """The plugin's state; made when it is asked for first, so that an idle plugin costs nothing."""
+    if SESSION_KEY not in config.stash:
+        role = role_of(config)
+        state = ManifestSession(config, role, read_options(config))
+        config.stash[SESSION_KEY] = state
+        workerinput = getattr(config, "workerinput", None)
+        if isinstance(workerinput, dict) and "manifest" in workerinput:
+            join_controller(state, workerinput["manifest"])
+    return config.stash[SESSION_KEY]
+
+
+def join_controller(state: ManifestSession, told: str) -> None:
+    """Take over, in an xdist worker, what the controller says."""
+    state.coordination = Coordination(Path(json.loads(told)["folder"]))
+
+
+def role_of(config: pytest.Config) -> Role:
+    if hasattr(config, "workerinput"):
+        return "worker"
+    return "main" if getattr(config.option, "dist", "no") == "no" else "controller"
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Errors with a sentence for the user become pytest's usage errors: one line, exit code 4."""
+    try:
+        yield
+    except ManifestToolError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def short_path(path: Path, root: Path) -> str:
+    """The path as a person would type it: relative where it lies below ``root``."""
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(root))
+    return str(path)
+
+
+__all__: Sequence[str] = (
+    "SESSION_KEY",
+    "ManifestSession",
+    "manifest_session",
+    "role_of",
+    "short_path",
+    "user_errors",
+)

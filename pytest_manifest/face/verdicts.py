@@ -1,0 +1,99 @@
+"""Where a test finds the verdict of its entry: the ledgers of this session's runs, read only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_manifest.face.bindings import Binding
+from pytest_manifest.ledger import Ledger, Settled
+
+if TYPE_CHECKING:
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.schema import Receipt
+
+POLL = 0.02
+
+
+@dataclass(frozen=True)
+class ManifestRun:
+    """A run as a whole, for tests of a whole manifest.
+
+    ``workers``: worker processes that answered before dispatch, None where none did; ``owned``: the
+    stack was started for this run.
+    """
+
+    manifest: Manifest
+    settled: Sequence[Settled]
+    workers: int | None
+    owned: bool
+
+    def receipts(self) -> dict[str, Receipt]:
+        """The receipts of the selected entries, by entry id."""
+        return {s.verdict.entry: s.receipt for s in self.settled if s.receipt is not None}
+
+
+@dataclass
+class _Page:
+    ledger: Ledger
+    entries: int
+    seen: set[str] = field(default_factory=set)
+    position: int = 0
+
+
+class VerdictBook:
+    """The verdicts of the runs in ``ledgers`` (by manifest). Use it from one thread."""
+
+    def __init__(self, ledgers: Mapping[Path, Path], workers: int | None, *, owned: bool) -> None:
+        self._pages: dict[Path, _Page] = {}
+        for manifest, path in ledgers.items():
+            ledger = Ledger.open(path)
+            self._pages[manifest] = _Page(ledger, ledger.info().entries)
+        self._workers = workers
+        self._owned = owned
+
+    def close(self) -> None:
+        for page in self._pages.values():
+            page.ledger.close()
+
+    def refresh(self) -> list[tuple[Path, str]]:
+        """(manifest, entry) of what settled since the last call, in the order in which it did."""
+        fresh: list[tuple[Path, str]] = []
+        for manifest, page in self._pages.items():
+            for seq, entry in page.ledger.settled_since(page.position):
+                page.position = seq
+                page.seen.add(entry)
+                fresh.append((manifest, entry))
+        return fresh
+
+    def is_ready(self, binding: Binding) -> bool:
+        """Whether the binding's verdict, or all of its run's, are there by the last refresh."""
+        page = self._pages.get(binding.manifest)
+        if page is None:
+            return True  # not dispatched: the test will say so
+        if binding.entry is not None:
+            return binding.entry in page.seen
+        return not binding.whole_run or len(page.seen) >= page.entries
+
+    def wait(self, binding: Binding, give_up: Callable[[], bool]) -> bool:
+        """Wait until the binding is ready; False where ``give_up`` says so first."""
+        self.refresh()
+        while not self.is_ready(binding):
+            if give_up():
+                return False
+            time.sleep(POLL)
+            self.refresh()
+        return True
+
+    def settled(self, binding: Binding) -> Settled | None:
+        page = self._pages.get(binding.manifest)
+        if page is None or binding.entry is None:
+            return None
+        return page.ledger.settled(binding.entry)
+
+    def whole_run(self, manifest: Manifest) -> ManifestRun:
+        page = self._pages[manifest.path.resolve()]
+        return ManifestRun(manifest, list(page.ledger.all_settled()), self._workers, self._owned)

@@ -1,0 +1,151 @@
+"""The work of a session in order: plan, dispatch, verify."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.face.bindings import Binding, binding_of
+from pytest_manifest.face.session import ManifestSession, manifest_session
+from pytest_manifest.face.synthetic import set_up, synthetic_item
+
+if TYPE_CHECKING:
+    from pytest_manifest.face.dispatching import Dispatch
+
+
+def file_order_wanted(config: pytest.Config) -> bool:
+    """Whether the user asked for an order that as-completed running would break."""
+    option = config.option
+    return bool(
+        getattr(option, "stepwise", False)
+        or getattr(option, "stepwise_skip", False)
+        or getattr(option, "failedfirst", False)
+        or getattr(option, "newfirst", False)
+    )
+
+
+def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> Dispatch:
+    """Evaluate the ``dispatch`` fixture for what was selected, and open the book of verdicts.
+
+    Raises pytest.UsageError where the stack or the manifest forbids it, and session.Failed where an
+    overriding fixture of the user's raises.
+    """
+    state = manifest_session(session.config)
+    state.select(bindings)
+    item = synthetic_item(session, "dispatch", lambda **v: None, "dispatch")
+    report, call = set_up(item)
+    if call.excinfo is not None:
+        error = call.excinfo.value
+        if isinstance(error, ManifestToolError | pytest.UsageError):
+            raise pytest.UsageError(str(error))
+        session.config.hook.pytest_runtest_logreport(report=report)
+        raise session.Failed("the dispatch fixture failed")
+    open_book(state)
+    work: Dispatch = item.funcargs["dispatch"]  # type: ignore[assignment]  # the fixture's own type
+    return work
+
+
+def open_book(state: ManifestSession) -> None:
+    from pytest_manifest.face.dispatching import ledgers_by_manifest
+    from pytest_manifest.face.verdicts import VerdictBook
+
+    ledgers = ledgers_by_manifest(state.runs)
+    workers = state.runs[0].workers if state.runs else None
+    owned = state.stack is not None
+    state.book = VerdictBook(ledgers, workers, owned=owned)
+    if state.coordination is not None:
+        state.coordination.publish_runs(ledgers, {"workers": workers, "owned": owned})
+
+
+def open_book_in_worker(state: ManifestSession) -> None:
+    """In an xdist worker: open the ledgers that the controller named before it handed out tests."""
+    from pytest_manifest.face.verdicts import VerdictBook
+
+    if state.book is not None or state.coordination is None:
+        return
+    ledgers, facts = state.coordination.runs()
+    workers = facts.get("workers")
+    state.book = VerdictBook(
+        ledgers,
+        workers if isinstance(workers, int) else None,
+        owned=facts.get("owned") is True,
+    )
+
+
+def wait_for_verdict(item: pytest.Item) -> None:
+    """Wait, outside the test's own protocol, until the item's verdict is there."""
+    binding = binding_of(item)
+    if binding is None:
+        return
+    state = manifest_session(item.config)
+    if state.role == "worker":
+        open_book_in_worker(state)
+    if state.book is None:
+        return
+    parent = os.getppid()
+
+    def given_up() -> bool:
+        if state.role == "worker":
+            return os.getppid() != parent  # the controller is gone: nobody will write any more
+        return all(run.ended.is_set() for run in state.runs)
+
+    state.book.wait(binding, given_up)
+
+
+def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
+    """Turn the generic verdict into the test's outcome.
+
+    A failed expectation is a failure of the test; what the harness or stack could not tell is an
+    error, which pytest knows only of the set-up; what was skipped is skipped.
+    """
+    binding = binding_of(item)
+    if binding is None or binding.entry is None:
+        return
+    from pytest_manifest.verdict import explain, outcome
+
+    state = manifest_session(item.config)
+    settled = None if state.book is None else state.book.settled(binding)
+    if settled is None:
+        if when == "setup":
+            pytest.fail(_no_verdict(state, binding), pytrace=False)
+        return
+    kind = outcome(settled.verdict.verdict)
+    if when == "setup":
+        item.user_properties.extend(properties_of(settled.verdict.verdict, settled.receipt))
+        if kind == "skipped":
+            pytest.skip(settled.verdict.sentence)
+    if (when == "setup") == (kind == "error") and kind in ("error", "failed"):
+        entry = state.load(binding.manifest)[binding.entry]
+        pytest.fail(explain(entry, settled.receipt, settled.verdict), pytrace=False)
+
+
+def properties_of(verdict: str, receipt: object) -> list[tuple[str, object]]:
+    """What reports show of an entry: JUnit properties, and whatever reads ``user_properties``."""
+    from pytest_manifest.schema import Receipt
+
+    rows: list[tuple[str, object]] = [("manifest_verdict", verdict)]
+    if isinstance(receipt, Receipt):
+        values = {
+            "manifest_run": receipt.run,
+            "manifest_task_id": receipt.task_id,
+            "manifest_attempt": receipt.attempt,
+            "manifest_worker": receipt.worker,
+            "manifest_wait": receipt.wait,
+            "manifest_runtime": receipt.runtime,
+        }
+        rows += [(name, value) for name, value in values.items() if value is not None]
+    return rows
+
+
+def _no_verdict(state: ManifestSession, binding: Binding) -> str:
+    for run in state.runs:
+        if run.error is not None and run.manifest.path.resolve() == binding.manifest:
+            return f"entry {binding.entry!r} was not judged: {run.error}"
+    return (
+        f"entry {binding.entry!r} of {binding.manifest} has no verdict: it was not part of the run "
+        "that is being looked at, or the run was cut short"
+    )

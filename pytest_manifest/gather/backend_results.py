@@ -1,0 +1,188 @@
+"""Final states from the plain Celery result backend, of workers that know nothing of this package.
+
+Results are read as stored: an exception stays a type name and a message, and no class is imported
+or instantiated for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from celery import states
+from pydantic import JsonValue
+
+from pytest_manifest.dispatch.client import load_app, scheme_of
+from pytest_manifest.errors import StackError
+from pytest_manifest.gather.sources import Meta, Source, open_source
+from pytest_manifest.log import redact, redact_url
+from pytest_manifest.schema import ErrorInfo, State
+from pytest_manifest.schema.wire import plain_traceback, unwrap_result
+from pytest_manifest.stack.address import StackAddress
+
+CHUNK: Final = 500  # ids a round trip: some 100 KB of small results
+FAILURES: Final[Mapping[str, State]] = {
+    "WorkerLostError": "crashed",
+    "TimeLimitExceeded": "timed_out",
+    "SoftTimeLimitExceeded": "timed_out",
+    "NotRegistered": "unknown_task",
+}
+FINAL_STATES: Final[Mapping[str, State]] = {
+    states.SUCCESS: "succeeded",
+    states.FAILURE: "failed",
+    states.REVOKED: "revoked",
+    states.REJECTED: "rejected",
+    states.IGNORED: "ignored",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlainResult:
+    """One task's final state as the result backend has it; times are UTC.
+
+    ``worker``, ``queue`` and ``retries`` are known where the app sets ``result_extended``.
+    ``receipt`` is what an instrumented worker put inside the result, as it stands there.
+    """
+
+    state: State
+    result: JsonValue = None
+    error: ErrorInfo | None = None
+    finished_at: datetime | None = None
+    worker: str | None = None
+    queue: str | None = None
+    retries: int | None = None
+    receipt: dict[str, JsonValue] | None = None
+
+
+class ResultReader:
+    """Reads results of the stack at ``address``. For the one thread that made its first read.
+
+    With ``rpc://`` each result is a message on the run's reply queue: it is handed out once, to
+    the reader in whose runs' names (the first eight characters of its task ids) it comes.
+    """
+
+    def __init__(self, address: StackAddress) -> None:
+        self._address = address
+        self._source: Source | None = None
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, PlainResult]:
+        """Give the final states there are for these ids; what is not final yet is left out.
+
+        Raises:
+            StackError: the result backend cannot be reached or read; the next call tries anew.
+        """
+        found: dict[str, PlainResult] = {}
+        try:
+            if self._source is None:
+                self._source = open_source(load_app(self._address), self._address)
+            for start in range(0, len(task_ids), CHUNK):
+                metas = self._source.read(task_ids[start : start + CHUNK])
+                found.update(_final(metas.items()))
+        except StackError:
+            raise
+        except Exception as error:
+            self.close()
+            raise StackError(
+                f"the result backend {redact_url(self._address.backend_url)} cannot be read "
+                f"({type(error).__name__}: {redact(str(error))}); check that it is up and that "
+                f"its URL is that of the workers"
+            ) from error
+        return found
+
+    def close(self) -> None:
+        """End the connection; with ``rpc://`` also what is left on the reply queues."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+
+def needs_this_process(address: StackAddress) -> bool:
+    """Tell whether results come back to this process only (``rpc://``), so no later audit can."""
+    return scheme_of(address.backend_url) == "rpc"
+
+
+def _final(metas: Iterable[tuple[str, Meta]]) -> Iterable[tuple[str, PlainResult]]:
+    for task_id, meta in metas:
+        result = plain_result(meta)
+        if result is not None:
+            yield task_id, result
+
+
+def plain_result(meta: Meta) -> PlainResult | None:
+    """Read one stored result; None while its state is not final."""
+    status = str(meta.get("status"))
+    state = FINAL_STATES.get(status)
+    if state is None:
+        return None
+    receipt, value = unwrap_result(meta)
+    error = None
+    if status != states.SUCCESS:
+        value, error = None, _error(meta)
+        state = _state(state, error)
+    return PlainResult(
+        state=state,
+        result=value,
+        error=error if state not in ("revoked", "expired") else None,
+        finished_at=_moment(meta.get("date_done")),
+        worker=_text(meta.get("worker")),
+        queue=_text(meta.get("queue")),
+        retries=_whole(meta.get("retries")),
+        receipt=receipt,
+    )
+
+
+def _state(state: State, error: ErrorInfo) -> State:
+    if state == "failed":
+        return FAILURES.get(error.type.rpartition(".")[2], state)
+    if state == "revoked" and error.message == "expired":
+        return "expired"
+    return state
+
+
+def _error(meta: Meta) -> ErrorInfo:
+    stored = meta.get("result")
+    traceback = _text(meta.get("traceback"))
+    if isinstance(stored, Mapping):
+        kind, message = str(stored.get("exc_type")), _message(stored.get("exc_message"))
+    elif isinstance(stored, BaseException):
+        kind, message = _pickled(stored)
+    else:
+        kind, message = "Exception", "" if stored is None else str(stored)
+    return ErrorInfo(type=kind, message=message, traceback=plain_traceback(traceback))
+
+
+def _pickled(error: BaseException) -> tuple[str, str]:
+    # Celery's wrapper for what pickle refused keeps the name and the arguments of the original.
+    name = getattr(error, "exc_cls_name", None)
+    if isinstance(name, str):
+        return name, _message(getattr(error, "exc_args", ()))
+    return type(error).__name__, str(error)
+
+
+def _message(arguments: object) -> str:
+    """Say what ``str`` of an exception with these arguments says."""
+    if isinstance(arguments, (list, tuple)):
+        return str(Exception(*arguments))
+    return "" if arguments is None else str(arguments)
+
+
+def _moment(value: object) -> datetime | None:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    # Databases hold Celery's UTC times without a zone.
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,147 @@
+"""Gathering: what the workers said since the last look, from the stream or from the plain results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
+
+from pytest_manifest.gather.backend_results import PlainResult, ResultReader
+from pytest_manifest.gather.stream import StreamReader
+from pytest_manifest.ledger import Start
+from pytest_manifest.schema import Entry, Receipt
+from pytest_manifest.schema.wire import FinishedRecord, StartedRecord, parse_record
+
+SWEEP_STOCK = 0.05
+"""Seconds between looks at plain results while no instrumented worker has been heard of."""
+SWEEP_INSTRUMENTED = 2.0
+SWEEP_SIZE = 500
+
+
+class Awaited(Protocol):
+    """What gathering must know of an attempt that has no final receipt yet."""
+
+    run: str
+    entry: Entry
+    number: int
+
+
+@dataclass(slots=True)
+class Sip:
+    """What one look brought; ``position`` is where the stream's next look begins."""
+
+    starts: list[Start] = field(default_factory=list)
+    finals: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
+    position: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.starts or self.finals)
+
+
+class Gatherer:
+    """The one reader of a run. Use it from one thread."""
+
+    def __init__(self, stream: StreamReader | None, results: ResultReader) -> None:
+        self._stream = stream
+        self._results = results
+        self._heard_of_worker = False
+        self._next_sweep = 0.0
+        self._sweep: Iterator[str] = iter(())
+
+    def sip(self, awaited: Mapping[str, Awaited], block_ms: int) -> Sip:
+        """One look: at the stream and, when their time has come, at some of the plain results.
+
+        Waits up to ``block_ms`` for a first record. Raises StackError where the store cannot be
+        reached.
+        """
+        sip = Sip()
+        found: dict[str, PlainResult] = {}
+        if time.monotonic() >= self._next_sweep and awaited:
+            found = self._results.read(self._next_ids(awaited))
+            pause = SWEEP_INSTRUMENTED if self._heard_of_worker else SWEEP_STOCK
+            self._next_sweep = time.monotonic() + pause
+        if self._stream is not None:
+            # After the plain results: a worker of ours writes both at once, so what the results
+            # showed is in the stream by now, and in better words.
+            self._read_stream(self._stream, sip, 0 if found else block_ms)
+        elif not found:
+            time.sleep(block_ms / 1000)
+        known = {task_id for task_id, _, _ in sip.finals}
+        for task_id, result in found.items():
+            if task_id not in known and task_id in awaited:
+                sip.finals.append((task_id, None, plain_receipt(task_id, awaited[task_id], result)))
+        return sip
+
+    def sweep_all(self, awaited: Mapping[str, Awaited]) -> Sip:
+        """One look at everything: the stream to its end and every awaited plain result."""
+        sip = Sip()
+        found = self._results.read(list(awaited))
+        while self._stream is not None and self._read_stream(self._stream, sip, 0):
+            pass
+        known = {task_id for task_id, _, _ in sip.finals}
+        for task_id, result in found.items():
+            if task_id not in known:
+                sip.finals.append((task_id, None, plain_receipt(task_id, awaited[task_id], result)))
+        return sip
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._results.close()
+
+    def _next_ids(self, awaited: Mapping[str, Awaited]) -> list[str]:
+        chunk = [task_id for task_id in islice(self._sweep, SWEEP_SIZE) if task_id in awaited]
+        if not chunk:
+            self._sweep = iter(list(awaited))
+            chunk = list(islice(self._sweep, SWEEP_SIZE))
+        return chunk
+
+    def _read_stream(self, stream: StreamReader, sip: Sip, block_ms: int) -> int:
+        records = stream.read(block_ms)
+        for raw in records:
+            record = parse_record(raw)
+            if isinstance(record, StartedRecord):
+                sip.starts.append(_start(record))
+            elif isinstance(record, FinishedRecord):
+                receipt = Receipt.model_validate(record.receipt)
+                sip.finals.append((receipt.task_id, record.execution, receipt))
+        self._heard_of_worker = self._heard_of_worker or bool(records)
+        sip.position = stream.position
+        return len(records)
+
+
+def plain_receipt(task_id: str, attempt: Awaited, result: PlainResult) -> Receipt:
+    """The receipt of a job whose worker knows nothing of us, from its plain Celery result."""
+    if result.receipt is not None:
+        return Receipt.model_validate(result.receipt)
+    return Receipt(
+        run=attempt.run,
+        entry=attempt.entry.id,
+        attempt=attempt.number,
+        task_id=task_id,
+        task=attempt.entry.task,
+        state=result.state,
+        source="backend",
+        result=result.result,
+        error=result.error,
+        worker=result.worker,
+        queue=result.queue,
+        retries=result.retries or 0,
+        finished_at=result.finished_at,
+        executions=1,
+    )
+
+
+def _start(record: StartedRecord) -> Start:
+    return Start(
+        task_id=record.task_id,
+        execution=record.execution,
+        started_at=record.started_at,
+        retries=record.retries,
+        worker=record.worker,
+        host=record.host,
+        pid=record.pid,
+        redelivered=record.redelivered,
+    )

@@ -1,0 +1,191 @@
+"""One reader for each kind of Celery result backend, giving results as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from celery import Celery, states
+from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
+from kombu.exceptions import DecodeError
+from loguru import logger
+
+from pytest_manifest.dispatch.attempt import RUN8_LENGTH
+from pytest_manifest.dispatch.client import connect, result_backend, scheme_of
+from pytest_manifest.dispatch.link import reply_queue
+from pytest_manifest.stack.address import StackAddress
+
+if TYPE_CHECKING:
+    from celery.backends.base import Backend
+    from celery.backends.database import DatabaseBackend
+    from kombu import Connection, Queue
+    from kombu.message import Message
+
+Meta = Mapping[str, object]
+"""A result as Celery stores it: status, result, traceback, date_done, ..."""
+
+REPLIES_A_READ: Final = 5000
+
+
+class Source(Protocol):
+    """Where results are kept. Methods raise whatever the backend's driver raises."""
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Give what is stored for these ids, in whatever state."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+def open_source(app: Celery, address: StackAddress) -> Source:
+    """Make the source for the address's result backend, with the app's own settings for it."""
+    if scheme_of(address.backend_url) == "rpc":
+        return ReplySource(app, address)
+    backend = result_backend(app, address)
+    if isinstance(backend, DisabledBackend):
+        return NoSource()
+    if isinstance(backend, BaseKeyValueStoreBackend):
+        return KeyValueSource(backend)
+    if hasattr(backend, "ResultSession"):
+        return DatabaseSource(backend)
+    return OtherSource(backend)
+
+
+class NoSource:
+    """For stacks without a result backend: there is never anything to read."""
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:  # noqa: ARG002 - nothing to find
+        """Give nothing."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class KeyValueSource:
+    """Redis and the like: all ids in one MGET."""
+
+    def __init__(self, backend: BaseKeyValueStoreBackend) -> None:
+        self._backend = backend
+        self._warned = False
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Give what is stored, without what cannot be decoded."""
+        keys = [self._backend.get_key_for_task(task_id) for task_id in task_ids]
+        found: dict[str, Meta] = {}
+        for task_id, payload in zip(task_ids, self._backend.mget(keys), strict=True):
+            meta = self._decode(task_id, payload) if payload else None
+            if meta is not None:
+                found[task_id] = meta
+        return found
+
+    def close(self) -> None:
+        """End the connections of the backend's pool."""
+        client = self._backend.__dict__.get("client")
+        if client is not None:
+            with suppress(Exception):
+                client.close()
+                client.connection_pool.disconnect()
+
+    def _decode(self, task_id: str, payload: object) -> Meta | None:
+        try:
+            meta = self._backend.decode(payload)
+        except DecodeError as error:
+            if not self._warned:
+                self._warned = True
+                logger.warning(
+                    "the stored result of task {} cannot be decoded ({}); the workers' "
+                    "result_serializer must be one that the app here accepts",
+                    task_id,
+                    error,
+                )
+            return None
+        return meta if isinstance(meta, dict) else None
+
+
+class DatabaseSource:
+    """SQL databases: one query for the final ones among the ids."""
+
+    def __init__(self, backend: DatabaseBackend) -> None:
+        self._backend = backend
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Give what is stored in a final state."""
+        table = self._backend.task_cls
+        session = self._backend.ResultSession()
+        try:
+            rows = session.query(table).filter(
+                table.task_id.in_(task_ids), table.status.in_(states.READY_STATES)
+            )
+            return {row.task_id: self._meta(row.to_dict()) for row in rows}
+        finally:
+            session.close()
+
+    def close(self) -> None:
+        """End the connections of the engine's pool."""
+        with suppress(Exception):
+            self._backend.session_manager.get_engine(self._backend.url).dispose()
+
+    def _meta(self, row: dict[str, object]) -> Meta:
+        return row | {"result": self._backend.decode(row["result"])}
+
+
+class OtherSource:
+    """Any other backend: one request for each id, by the way all of them have."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._get: Callable[..., Meta] = backend.get_task_meta
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Give what is stored; exceptions come as instances here."""
+        return {task_id: self._get(task_id, cache=False) for task_id in task_ids}
+
+    def close(self) -> None:
+        """Nothing that every backend could end."""
+
+
+class ReplySource:
+    """``rpc://``: results are messages on a queue of the run's own, each to be had once.
+
+    They are fetched one by one, not consumed, so that no thread but the reading one is bound to
+    the connection and a Redis broker is not left with a blocked pop.
+    """
+
+    def __init__(self, app: Celery, address: StackAddress) -> None:
+        self._connection: Connection = connect(app, address)
+        self._channel = self._connection.channel()
+        self._accept: object = app.conf.result_accept_content or app.conf.accept_content
+        self._queues: dict[str, Queue] = {}
+        self._waiting: dict[str, Meta] = {}
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Fetch what has come, and give what is final among the ids; the rest waits here."""
+        for prefix in {task_id[:RUN8_LENGTH] for task_id in task_ids}:
+            self._fetch(self._queue(prefix))
+        wanted = [task_id for task_id in task_ids if task_id in self._waiting]
+        return {task_id: self._waiting.pop(task_id) for task_id in wanted}
+
+    def close(self) -> None:
+        """Delete the reply queues and end the connection."""
+        with suppress(Exception):
+            for queue in self._queues.values():
+                queue.delete()
+        with suppress(Exception):
+            self._connection.release()
+
+    def _queue(self, prefix: str) -> Queue:
+        queue = self._queues.get(prefix)
+        if queue is None:
+            queue = self._queues[prefix] = reply_queue(prefix)(self._channel)
+            queue.declare()
+        return queue
+
+    def _fetch(self, queue: Queue) -> None:
+        for _ in range(REPLIES_A_READ):
+            message: Message | None = queue.get(no_ack=True, accept=self._accept)
+            if message is None:
+                return
+            meta = message.payload
+            if isinstance(meta, dict) and meta.get("status") in states.READY_STATES:
+                self._waiting[str(meta.get("task_id"))] = meta

@@ -1,0 +1,23 @@
+"""The codec: manifests and receipts files, read and written with care."""
+
+from pytest_manifest.manifest.atomic import atomic_file
+from pytest_manifest.manifest.dump import dump_document, dump_entry, dump_header
+from pytest_manifest.manifest.reader import Manifest, read_manifest
+from pytest_manifest.manifest.receipts import read_receipts
+from pytest_manifest.manifest.scan import Summary, check_manifest, manifest_digest
+from pytest_manifest.manifest.writer import write_manifest, write_receipts
+
+__all__ = [
+    "Manifest",
+    "Summary",
+    "atomic_file",
+    "check_manifest",
+    "dump_document",
+    "dump_entry",
+    "dump_header",
+    "manifest_digest",
+    "read_manifest",
+    "read_receipts",
+    "write_manifest",
+    "write_receipts",
+]

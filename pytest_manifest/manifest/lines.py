@@ -1,0 +1,180 @@
+"""JSON lines: from bytes to checked JSON objects, or to a sentence about a fault."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from pytest_manifest.manifest.faults import Faults, file_error
+from pytest_manifest.schema import MAX_DEPTH, PARSED, Document, problems
+
+_BOM = b"\xef\xbb\xbf"
+_BUFFER = 1 << 18
+_WORDS = {list: "an array", str: "text", bool: "true or false", type(None): "null"}
+_Doc = TypeVar("_Doc", bound=Document)
+
+
+class Line(NamedTuple):
+    """One line: its number from 1, the byte offset of its start, its bytes with the newline."""
+
+    number: int
+    offset: int
+    raw: bytes
+
+
+class _RefusedError(ValueError):
+    """A line that is no JSON object of the careful kind; the message is for the user."""
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Opens a file for reading; raises ManifestError where it cannot be, or is no regular file."""
+    try:
+        file = path.open("rb", buffering=_BUFFER)
+    except FileNotFoundError:
+        raise file_error(path, "there is no such file; check the path") from None
+    except IsADirectoryError:
+        raise file_error(path, "it is a folder; name a file in it") from None
+    except OSError as error:
+        raise file_error(path, f"it cannot be read ({error.strerror}); check it") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise file_error(path, "it is not a regular file; save it as one, it is read repeatedly")
+    return file
+
+
+def read_lines(file: IO[bytes], faults: Faults) -> Iterator[Line]:
+    """All lines that are not blank; notes blank ones, a BOM, and a last line that is cut off."""
+    offset = 0
+    for number, raw in enumerate(file, 1):
+        line = Line(number, offset, raw)
+        offset += len(raw)
+        if number == 1 and raw.startswith(_BOM):
+            faults.add(1, "the file starts with a byte order mark (BOM); save it as UTF-8 without")
+            line = Line(1, len(_BOM), raw[len(_BOM) :])
+        if not raw.endswith(b"\n"):
+            faults.add(
+                number,
+                "the last line has no newline, so the file may be cut off here; "
+                "write it again, or end the line if it is whole",
+            )
+        if line.raw.isspace() or not line.raw:
+            faults.add(number, "the line is blank; remove it")
+        else:
+            yield line
+
+
+def parse_object(line: Line, faults: Faults) -> dict[str, Any] | None:
+    """The JSON object on the line; None, with a fault noted, where there is none.
+
+    Raises ManifestError for UTF-16, of which no other line can be understood either.
+    """
+    if line.number == 1 and line.raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise file_error(faults.path, "the file is UTF-16; save it as UTF-8")
+    try:
+        return _parse(line)
+    except _RefusedError as refused:
+        faults.add(line.number, str(refused))
+    return None
+
+
+def validate(document: dict[str, Any], model: type[_Doc], line: Line) -> _Doc:
+    """The model of a parsed line; raises pydantic's ValidationError."""
+    return model.__pydantic_validator__.validate_python(  # type: ignore[no-any-return]  # typed Any
+        document, context=None if _is_suspect(line.raw) else PARSED, by_alias=True, by_name=False
+    )
+
+
+def parse_document(line: Line, model: type[_Doc], faults: Faults) -> _Doc | None:
+    """Parses and validates a line; None, with every fault noted, where it does not hold."""
+    document = parse_object(line, faults)
+    return None if document is None else check_document(document, line, model, faults)
+
+
+def check_document(
+    document: dict[str, Any], line: Line, model: type[_Doc], faults: Faults
+) -> _Doc | None:
+    """Validates a parsed line; None, with every fault noted, where it does not hold."""
+    try:
+        return validate(document, model, line)
+    except ValidationError as error:
+        for problem in problems(error, model):
+            faults.add(line.number, problem)
+    return None
+
+
+def _is_suspect(raw: bytes) -> bool:
+    """Whether the line may hold what only a walk through its values can tell.
+
+    Surrogates need an escape in UTF-8, and nesting needs brackets; nearly no line has either.
+    """
+    return b"\\u" in raw or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
+
+
+def _parse(line: Line) -> dict[str, Any]:
+    try:
+        value = _decode(line.raw.decode())
+    except UnicodeDecodeError as error:
+        raise _RefusedError(_not_utf8(line, error.start)) from None
+    except json.JSONDecodeError as error:
+        raise _RefusedError(_bad_json(error)) from None
+    except RecursionError:
+        raise _RefusedError(
+            f"the JSON is nested too deeply (at most {MAX_DEPTH} levels); flatten it"
+        ) from None
+    except _RefusedError:
+        raise
+    except ValueError:  # Python's limit on the digits of an integer
+        raise _RefusedError("a number has more digits than can be read; send it as text") from None
+    if type(value) is not dict:
+        word = _WORDS.get(type(value), "a number")
+        raise _RefusedError(f"the line is {word}, but each line must be a JSON object; make it one")
+    return value
+
+
+def _bad_json(error: json.JSONDecodeError) -> str:
+    if error.msg == "Extra data":
+        return (
+            f"bad JSON at column {error.colno}: there is more after the object; "
+            "put each object on a line of its own"
+        )
+    reason = error.msg.removesuffix(" at")
+    return f"bad JSON at column {error.colno}: {reason[0].lower()}{reason[1:]}; correct it there"
+
+
+def _not_utf8(line: Line, start: int) -> str:
+    return (
+        f"byte 0x{line.raw[start]:02x} at byte {line.offset + start} of the file is not UTF-8; "
+        "save the file as UTF-8"
+    )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add() is for its effect
+        raise _RefusedError(f"duplicate key {json.dumps(twice)}; keep one of them")
+    return document
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise _RefusedError(f"the number {text[:20]} is too large; use a smaller one, or text")
+    return number
+
+
+def _no_constant(name: str) -> object:
+    raise _RefusedError(f"{name} is not JSON; use null or text")
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+).decode

@@ -1,0 +1,192 @@
+"""The pytest plugin: hooks that say when; the modules of ``face`` say what.
+
+Nothing heavy is imported here: an idle plugin must cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.face.collection import (
+    ManifestFile,
+    collect_file,
+    drop_unneeded,
+    generate_tests,
+)
+from pytest_manifest.face.fixtures import (  # fixtures are found by their names here
+    _builtin_entry,
+    dispatch,
+    entry,
+    manifest,
+    manifest_run,
+    receipt,
+)
+from pytest_manifest.face.options import add_options
+from pytest_manifest.face.session import SESSION_KEY, ManifestSession, manifest_session
+
+__all__ = ["_builtin_entry", "dispatch", "entry", "manifest", "manifest_run", "receipt"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from pytest_manifest.face import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    # A wrapper, to be there before xdist makes up its mind.
+    option = config.option
+    if option.dispatch_only or (option.plan and not option.plan_run):
+        option.numprocesses = None
+        option.dist = "no"
+    return (yield)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "manifest(plan, **options): plan WORKFLOW:MODE (or take FILE.jsonl), dispatch it, and "
+        "parametrize this module's tests by its entries",
+    )
+    config.addinivalue_line(
+        "markers",
+        "entries(task=, mode=, tag=): verify only the entries that match these patterns",
+    )
+    state = manifest_session(config)
+    if state.role == "controller" and config.pluginmanager.hasplugin("xdist"):
+        from pytest_manifest.face.distributed import ControllerHooks
+
+        config.pluginmanager.register(ControllerHooks(config, state), "manifest-controller")
+    if state.options.active:
+        from pytest_manifest.face.lifecycle import configure_active
+
+        configure_active(config, state)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # Last, but before xdist starts its workers: the stack comes up while tests are collected.
+    state = manifest_session(session.config)
+    if state.options.active and state.role != "worker":
+        from pytest_manifest.face.lifecycle import start_early
+
+        start_early(state)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> bool | None:
+    state = manifest_session(session.config)
+    if not state.options.plan:
+        return None
+    from pytest_manifest.face.lifecycle import collect_plan
+
+    return collect_plan(session, state)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile | None:
+    return collect_file(file_path, parent)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    generate_tests(metafunc)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem() -> Generator[None, object, object]:
+    return drop_unneeded((yield))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    from pytest_manifest.face.lifecycle import note_collection
+
+    note_collection(session, manifest_session(session.config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    state = manifest_session(session.config)
+    if state.role != "main" or not state.options.may_dispatch:
+        return None
+    from pytest_manifest.face.lifecycle import run_tests
+
+    return run_tests(session, state)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    # Outside everybody else's wrappers, so that a time limit for tests does not count the waiting.
+    if _verifies(item):
+        from pytest_manifest.face.work import wait_for_verdict
+
+        wait_for_verdict(item)
+    return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if _verifies(item):
+        from pytest_manifest.face.work import assert_verdict
+
+        assert_verdict(item, "setup")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    if _verifies(item):
+        from pytest_manifest.face.work import assert_verdict
+
+        assert_verdict(item, "call")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    state = manifest_session(config)
+    if not state.options.active:
+        return []
+    from pytest_manifest.reporting.terminal import header_lines
+
+    return header_lines(state)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    state: ManifestSession | None = config.stash.get(SESSION_KEY, None)
+    if state is not None and state.role != "worker":
+        from pytest_manifest.reporting.terminal import write_summary
+
+        write_summary(terminalreporter, state)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(
+    session: pytest.Session,
+) -> Generator[None, object, object]:
+    result = yield
+    state: ManifestSession | None = session.config.stash.get(SESSION_KEY, None)
+    if state is not None:
+        from pytest_manifest.face.lifecycle import finish
+
+        finish(session, state)
+    return result
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    state: ManifestSession | None = config.stash.get(SESSION_KEY, None)
+    if state is not None:
+        state.close()
+
+
+def _verifies(item: pytest.Item) -> bool:
+    from pytest_manifest.face.bindings import binding_of
+
+    return binding_of(item) is not None

@@ -1,0 +1,77 @@
+"""The terminal: a header, a plan's preview, and a summary with the places of everything written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_manifest.face.session import ManifestSession, short_path
+
+if TYPE_CHECKING:
+    from pytest_manifest.run import Run
+
+
+def header_lines(state: ManifestSession) -> list[str]:
+    """What is about to happen, for pytest's header."""
+    lines: list[str] = []
+    for path in state.files:
+        manifest = state.loaded().get(path)
+        count = "" if manifest is None else f" ({len(manifest)} entries)"
+        lines.append(f"manifest: {short_path(path, state.options.root)}{count}")
+    return lines
+
+
+def write_summary(reporter: pytest.TerminalReporter, state: ManifestSession) -> None:
+    """Previews of what was planned, then one block a run."""
+    if state.empty_plan:
+        reporter.write_sep("=", "manifest")
+        reporter.write_line(
+            f"plan {state.options.plan}: nothing to do; no manifest was written, nothing was sent"
+        )
+    if state.options.plan and state.planned:
+        _write_previews(reporter, state)
+    if state.runs:
+        reporter.write_sep("=", "manifest runs")
+        for notice in state.notices:
+            reporter.write_line(f"note: {notice}", yellow=True)
+        for run in state.runs:
+            for line in run_lines(run, state):
+                reporter.write_line(line)
+
+
+def _write_previews(reporter: pytest.TerminalReporter, state: ManifestSession) -> None:
+    from pytest_manifest.planning import preview
+
+    reporter.write_sep("=", "plan")
+    for manifest in state.planned:
+        for line in preview(manifest).lines():
+            reporter.write_line(line.replace(str(state.options.root) + "/", ""))
+        if not state.runs:
+            name = short_path(manifest.path, state.options.root)
+            reporter.write_line(f"nothing was sent; to dispatch it: pytest --manifest={name}")
+
+
+def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
+    """A run in plain text: its verdicts, and where its documents are."""
+    root = state.options.root
+    name = short_path(run.manifest.path, root)
+    ledger = run.read()
+    try:
+        counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
+    finally:
+        ledger.close()
+    verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none yet"
+    yield f"{name}: run {run.info.run}, {run.info.entries} entries: {verdicts}"
+    unsent = sending.get("planned", 0)
+    if status == "stopped" and unsent:
+        yield f"  stopped: {unsent} entries were not sent, what was queued has been revoked"
+    if status == "detached":
+        yield f"  sent and left to the workers; {unsent} entries were not sent"
+        yield f"  to go on: pytest --manifest={name} --audit --wait"
+    if run.error is not None:
+        yield f"  the run gave up: {run.error}"
+    yield f"  ledger    {short_path(run.ledger_path, root)}"
+    yield f"  receipts  {short_path(run.receipts_path, root)}"
+    yield f"  log       {short_path(run.log_path, root)}"

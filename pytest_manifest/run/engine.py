@@ -1,0 +1,231 @@
+"""The thread of a run: it sends, gathers and judges, and commits before it tells."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from loguru import logger
+
+from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.errors import StackError
+from pytest_manifest.gather.gatherer import Gatherer, Sip
+from pytest_manifest.ledger import Ledger, utc_now
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.receipts import complete_receipt
+from pytest_manifest.run.settings import RunSettings, WorkerLoss
+from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from pytest_manifest.verdict import judge
+
+SIP_PERIOD = 0.05
+"""Seconds from one look at the receipts to the next: eager reading costs three times as much."""
+BATCH = 500
+FIRST_BATCH = 20
+"""A small first batch lets the first job start while the rest is still being written."""
+PATIENCE = 60.0
+"""Seconds that broker and result store may be out of reach before a run gives up."""
+
+Judged = tuple[Verdict, Receipt | None]
+
+
+@dataclass
+class Signals:
+    """How the thread and the rest of the process speak: ``settled`` is called with entry ids."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    all_sent: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    settled: Callable[[Sequence[str]], None] = lambda _entries: None
+    lost_workers: Callable[[], Sequence[WorkerLoss]] = lambda: ()
+
+
+class Engine:
+    """One pass through a run's work, with everything it needs open. Use it from one thread."""
+
+    def __init__(
+        self,
+        run: str,
+        manifest: Manifest,
+        settings: RunSettings,
+        signals: Signals,
+        ledger: Ledger,
+        gatherer: Gatherer,
+        publisher: Publisher | None,
+        to_send: list[Attempt],
+    ) -> None:
+        self._manifest = manifest
+        self._settings = settings
+        self._signals = signals
+        self._ledger = ledger
+        self._gatherer = gatherer
+        self._publisher = publisher
+        self._to_send = to_send
+        self._sent = 0
+        self._trouble_since: float | None = None
+        self._losses_seen = 0
+        self._log = logger.bind(run=run)
+        self.flights = Flights()
+
+    @property
+    def _all_sent(self) -> bool:
+        return self._sent >= len(self._to_send)
+
+    @property
+    def _room(self) -> bool:
+        return not self._all_sent and len(self.flights) < self._settings.window
+
+    def work(self) -> None:
+        """Send and gather until every entry has its verdict, time is over, or it is stopped.
+
+        Raises StackError where broker or result store stay out of reach.
+        """
+        deadline = time.monotonic() + self._settings.deadline
+        while not self._signals.stop.is_set():
+            began = time.monotonic()
+            self._send_some()
+            if self._all_sent and (self._settings.send_only or not self.flights):
+                return
+            self._sip()
+            self._expire()
+            if time.monotonic() > deadline:
+                note = f"the run's deadline of {self._settings.deadline:g} s is over"
+                self.settle_rest("timed_out", note)
+                return
+            if not self._room:
+                self._signals.stop.wait(max(0.0, SIP_PERIOD - (time.monotonic() - began)))
+
+    def look_once(self) -> None:
+        """Gather everything that is there now, and wait for nothing."""
+        self._take(self._gatherer.sweep_all(self.flights.by_task_id))
+
+    def revoke_queued(self) -> None:
+        """Have the workers drop what is sent and not finished."""
+        if self._publisher is not None and self.flights:
+            self._publisher.revoke(list(self.flights.by_task_id))
+
+    def settle_rest(self, kind: VerdictKind, note: str) -> None:
+        """Give every entry that has no verdict this one."""
+        judged: list[Judged] = []
+        for row in self._ledger.attempts(unsettled=True):
+            why = f"{note}; it had not been sent yet" if row.state == "planned" else note
+            entry = self._manifest[row.entry]
+            judged.append((judge(entry, None, attempt=row.attempt, problem=kind, note=why), None))
+        self.flights.clear()
+        self.commit(judged)
+
+    def commit(self, judged: Iterable[Judged]) -> None:
+        """Write verdicts down, then tell."""
+        rows = list(judged)
+        if rows:
+            with self._ledger.transaction():
+                self._ledger.settle(rows)
+            self._tell([verdict for verdict, _ in rows])
+
+    # Sending
+
+    def _send_some(self) -> None:
+        if self._publisher is not None and self._room:
+            size = min(
+                BATCH if self._sent else FIRST_BATCH, self._settings.window - len(self.flights)
+            )
+            self._publish(self._publisher, self._to_send[self._sent : self._sent + size])
+        if self._all_sent:
+            self._signals.all_sent.set()
+
+    def _publish(self, publisher: Publisher, batch: Sequence[Attempt]) -> None:
+        """Intent is in the ledger before the broker is asked, and what came of it right after."""
+        sent_at = utc_now()
+        with self._ledger.transaction():
+            self._ledger.mark((a.task_id for a in batch), "intent", sent_at=sent_at)
+        result = publisher.publish(batch, sent_at)
+        with self._ledger.transaction():
+            self._ledger.mark(result.certain, "sent")
+            self._ledger.mark(result.uncertain, "uncertain", note=result.error)
+            self._ledger.mark(result.unsent, "planned", note=result.error)
+        now = time.monotonic()
+        unsent = set(result.unsent)
+        for attempt in batch:
+            if attempt.task_id not in unsent:
+                self.flights.follow(attempt, now)
+        self._sent += len(batch)
+        self._to_send[self._sent : self._sent] = [a for a in batch if a.task_id in unsent]
+        if result.error is None:
+            self._trouble_since = None
+        else:
+            self._trouble(
+                StackError(f"the broker failed while jobs were being sent: {result.error}")
+            )
+
+    def _trouble(self, error: StackError) -> None:
+        """Broker or store is out of reach: be patient for a while, then give up."""
+        now = time.monotonic()
+        if self._trouble_since is None:
+            self._trouble_since = now
+            self._log.warning("{}; trying again", error)
+        elif now - self._trouble_since > PATIENCE:
+            raise error
+        self._signals.stop.wait(0.5)
+
+    # Gathering and judging
+
+    def _sip(self) -> None:
+        block_ms = 0 if self._room else int(SIP_PERIOD * 1000)
+        try:
+            sip = self._gatherer.sip(self.flights.by_task_id, block_ms)
+        except StackError as error:
+            self._trouble(error)
+            return
+        self._take(sip)
+
+    def _take(self, sip: Sip) -> None:
+        """Commit what a sip brought and the verdicts that follow from it at once; then tell."""
+        if not sip:
+            return
+        now = time.monotonic()
+        judged: list[Judged] = []
+        with self._ledger.transaction():
+            self._ledger.add_starts(sip.starts)
+            for start in sip.starts:
+                self.flights.started(start.task_id, start.worker, now)
+            self._ledger.add_receipts(sip.finals)
+            for task_id, _, receipt in sip.finals:
+                judged += self._judge(task_id, receipt)
+            self._ledger.settle(judged)
+            if sip.position is not None:
+                self._ledger.note("stream_position", sip.position)
+        self._tell([verdict for verdict, _ in judged])
+
+    def _judge(self, task_id: str, receipt: Receipt) -> list[Judged]:
+        """The verdict that a final receipt brings; none where it is late and changes nothing."""
+        whole = complete_receipt(receipt, self._ledger.starts(task_id))
+        flight = self.flights.land(task_id)
+        if flight is not None:
+            return [(judge(flight.entry, whole, attempt=flight.number), whole)]
+        if whole.executions < 2 or whole.entry not in self._manifest.ids:
+            return []
+        entry = self._manifest[whole.entry]
+        return [(judge(entry, whole, attempt=whole.attempt), whole)]
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        losses = self._signals.lost_workers()
+        for loss in losses[self._losses_seen :]:
+            self.flights.worker_lost(loss, now)
+        self._losses_seen = len(losses)
+        self.commit(
+            (
+                judge(o.flight.entry, None, attempt=o.flight.number, problem=o.kind, note=o.note),
+                None,
+            )
+            for o in self.flights.overdue(now)
+        )
+
+    def _tell(self, verdicts: Sequence[Verdict]) -> None:
+        for verdict in verdicts:
+            self._log.bind(entry=verdict.entry).debug("{}: {}", verdict.verdict, verdict.sentence)
+        if verdicts:
+            self._signals.settled([verdict.entry for verdict in verdicts])

@@ -1,0 +1,35 @@
+"""What the start records of an attempt add to its receipt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from pytest_manifest.ledger import Start
+from pytest_manifest.schema import Receipt
+
+
+def complete_receipt(receipt: Receipt, starts: Sequence[Start]) -> Receipt:
+    """Add what the start records know: the executions, and what a killed process could not say.
+
+    Executions are counted per retry number: Celery's own retry of a task is not a second execution.
+    ``starts`` are of the receipt's attempt, oldest first.
+    """
+    if not starts:
+        return receipt
+    last = starts[-1]
+    started_at = receipt.started_at or last.started_at
+    wait = receipt.wait
+    if wait is None and started_at is not None and receipt.sent_at is not None:
+        wait = max(0.0, (started_at - receipt.sent_at).total_seconds())
+    return receipt.model_copy(
+        update={
+            "executions": max(Counter(start.retries for start in starts).values()),
+            "redelivered": receipt.redelivered or any(start.redelivered for start in starts),
+            "started_at": started_at,
+            "wait": wait,
+            "worker": receipt.worker or last.worker,
+            "host": receipt.host or last.host,
+            "pid": receipt.pid or last.pid,
+        }
+    )

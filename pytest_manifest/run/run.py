@@ -1,0 +1,328 @@
+"""A run as the rest of the program sees it: made, started, stopped, read.
+
+It works in a thread of its own (see ``engine``) and knows nothing of pytest.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from loguru import logger
+
+from pytest_manifest.dispatch.attempt import Attempt, attempt_of, new_run_id
+from pytest_manifest.dispatch.demand import demand_of
+from pytest_manifest.dispatch.preflight import preflight
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.errors import DispatchError, ManifestToolError
+from pytest_manifest.gather.backend_results import ResultReader
+from pytest_manifest.gather.gatherer import Gatherer
+from pytest_manifest.gather.stream import StreamReader, has_stream
+from pytest_manifest.ledger import Ledger, RunInfo, utc_now
+from pytest_manifest.log import redact_url
+from pytest_manifest.manifest import Manifest, write_receipts
+from pytest_manifest.run.engine import Engine, Judged, Signals
+from pytest_manifest.run.settings import RunSettings, WorkerLoss
+from pytest_manifest.schema import VerdictKind
+from pytest_manifest.schema.wire import stream_key
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.verdict import judge
+
+TTL_MARGIN = 24 * 3600
+"""Seconds that receipts outlive the run's deadline, so that a late audit finds them."""
+JOIN_SECONDS = 30.0
+
+
+class Run:
+    """See the module. Make one with :meth:`dispatch` or :meth:`attach`, then :meth:`start` it."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        ledger_path: Path,
+        info: RunInfo,
+        address: StackAddress,
+        settings: RunSettings,
+    ) -> None:
+        self.manifest = manifest
+        self.ledger_path = ledger_path
+        self.info = info
+        self.address = address
+        self.settings = settings
+        self.error: ManifestToolError | None = None
+        self.notices: list[str] = []
+        self.workers: int | None = None
+        self._signals = Signals()
+        self._attached = False
+        self._wait = True
+        self._to_send: list[Attempt] = []
+        self._thread: threading.Thread | None = None
+
+    # Making one
+
+    @classmethod
+    def dispatch(
+        cls,
+        manifest: Manifest,
+        selected: Sequence[str],
+        address: StackAddress,
+        settings: RunSettings,
+    ) -> Run:
+        """A new run of the selected entries: its ledger exists on return, nothing is sent."""
+        run_id = new_run_id()
+        info = RunInfo(
+            run=run_id,
+            manifest=manifest.path.resolve(),
+            sha256=manifest.sha256,
+            workflow=manifest.header.workflow,
+            mode=manifest.header.mode,
+            entries=len(selected),
+            created_at=utc_now(),
+            broker=redact_url(address.broker_url),
+            backend=redact_url(address.backend_url),
+            owned=address.owned,
+            stream_ttl=int(settings.deadline) + TTL_MARGIN,
+        )
+        run = cls(manifest, settings.folder / f"{run_id}.sqlite", info, address, settings)
+        run._to_send = [attempt_of(run_id, manifest[entry], 1) for entry in selected]
+        ledger = Ledger.create(run.ledger_path, info)
+        try:
+            with ledger.transaction():
+                ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(run._to_send))
+        finally:
+            ledger.close()
+        return run
+
+    @classmethod
+    def attach(
+        cls,
+        manifest: Manifest,
+        ledger_path: Path,
+        address: StackAddress,
+        settings: RunSettings,
+        *,
+        wait: bool,
+    ) -> Run:
+        """An earlier run, to gather what has arrived since; ``wait`` waits for what is pending."""
+        ledger = Ledger.open(ledger_path)
+        try:
+            run = cls(manifest, ledger_path, ledger.info(), address, settings)
+        finally:
+            ledger.close()
+        run._attached = True
+        run._wait = wait
+        return run
+
+    # Life
+
+    def on_settled(self, call: Callable[[Sequence[str]], None]) -> None:
+        """Have ``call`` called, in the run's thread, with the ids of entries whose verdict has just
+        been committed, and with none when the run has ended."""
+        self._signals.settled = call
+
+    def watch_workers(self, losses: Callable[[], Sequence[WorkerLoss]]) -> None:
+        """Name the source of news about worker processes of ours that died."""
+        self._signals.lost_workers = losses
+
+    @property
+    def all_sent(self) -> threading.Event:
+        return self._signals.all_sent
+
+    @property
+    def ended(self) -> threading.Event:
+        return self._signals.ended
+
+    @property
+    def receipts_path(self) -> Path:
+        return self.ledger_path.with_suffix(".receipts.jsonl")
+
+    @property
+    def log_path(self) -> Path:
+        return self.ledger_path.with_suffix(".log")
+
+    def start(self, *, expected_workers: int | None = None) -> None:
+        """Ask the stack what it can do, then begin in a thread.
+
+        Raises DispatchError or StackError where nothing should be sent; nothing has been sent then.
+        """
+        publisher: Publisher | None = None
+        if not self._attached:
+            key = stream_key(self.info.run)
+            publisher = Publisher(self.address, stream=key, ttl=self.info.stream_ttl)
+            try:
+                self._preflight(publisher, expected_workers)
+            except BaseException:
+                publisher.close()
+                self._set_status_stopped()
+                raise
+        name = f"manifest-run-{self.info.run}"
+        self._thread = threading.Thread(
+            target=self._main, args=(publisher,), name=name, daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send no more and end the thread; on a stack of ours what is still queued is revoked."""
+        self._signals.stop.set()
+        if self._thread is not None:
+            self._thread.join(JOIN_SECONDS)
+
+    def read(self) -> Ledger:
+        """The ledger for reading, in the calling thread."""
+        return Ledger.open(self.ledger_path)
+
+    def export_receipts(self) -> Path:
+        """Write the receipts beside the ledger, and return their file's path."""
+        ledger = self.read()
+        try:
+            receipts = (s.receipt for s in ledger.all_settled() if s.receipt is not None)
+            write_receipts(self.receipts_path, receipts)
+        finally:
+            ledger.close()
+        return self.receipts_path
+
+    # Before the first message
+
+    def _preflight(self, publisher: Publisher, expected_workers: int | None) -> None:
+        demand = demand_of(attempt.entry for attempt in self._to_send)
+        found = preflight(publisher, demand, expected_workers=expected_workers)
+        self.notices += found.warnings + found.notices
+        self.workers = len(found.workers) if found.answered else None
+        if found.refusals:
+            raise DispatchError("nothing was sent: " + " ".join(found.refusals))
+        if found.unknown_tasks:
+            notes = {name: _unknown_note(name, near) for name, near in found.unknown_tasks.items()}
+            if self.settings.strict:
+                raise DispatchError("nothing was sent: " + "; ".join(notes.values()))
+            self._withhold(notes)
+
+    def _withhold(self, notes: dict[str, str]) -> None:
+        """Judge entries whose task nobody knows, and do not send them."""
+        withheld = [a for a in self._to_send if a.entry.task in notes]
+        self._to_send = [a for a in self._to_send if a.entry.task not in notes]
+        ledger = Ledger.open(self.ledger_path, write=True)
+        try:
+            with ledger.transaction():
+                ledger.mark((a.task_id for a in withheld), "withheld", note="unknown task")
+                ledger.settle(
+                    _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
+                )
+        finally:
+            ledger.close()
+
+    def _set_status_stopped(self) -> None:
+        ledger = Ledger.open(self.ledger_path, write=True)
+        try:
+            ledger.set_status("stopped")
+        finally:
+            ledger.close()
+
+    # The thread
+
+    def _main(self, publisher: Publisher | None) -> None:
+        ledger = Ledger.open(self.ledger_path, write=True)
+        gatherer = self._open_gatherer(ledger)
+        engine = Engine(
+            self.info.run,
+            self.manifest,
+            self.settings,
+            self._signals,
+            ledger,
+            gatherer,
+            publisher,
+            self._to_send,
+        )
+        try:
+            self._work(engine, ledger)
+        except ManifestToolError as error:
+            self._give_up(engine, ledger, error)
+        except Exception as error:  # a thread has no caller: the run itself must carry its fault
+            logger.bind(run=self.info.run).exception("the run's thread failed")
+            fault = DispatchError(f"the run stopped on an internal error: {error!r}")
+            self._give_up(engine, ledger, fault)
+        finally:
+            for part in (gatherer, publisher, ledger):
+                if part is not None:
+                    part.close()
+            self._signals.all_sent.set()
+            self._signals.ended.set()
+            self._signals.settled([])
+
+    def _open_gatherer(self, ledger: Ledger) -> Gatherer:
+        stream = None
+        if has_stream(self.address.backend_url):
+            position = ledger.noted("stream_position") or "0"
+            key = stream_key(self.info.run)
+            stream = StreamReader(self.address.backend_url, key, position=position)
+        return Gatherer(stream, ResultReader(self.address))
+
+    def _work(self, engine: Engine, ledger: Ledger) -> None:
+        if not self._attached:
+            engine.work()
+            self._close_dispatch(engine, ledger)
+            return
+        self._follow_unsettled(engine, ledger)
+        if self._wait:
+            engine.work()
+        else:
+            engine.look_once()
+        self._close_audit(engine, ledger)
+
+    def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
+        interrupted = self._signals.stop.is_set() and ledger.has_unsettled()
+        if not interrupted and not engine.flights:
+            ledger.set_status("finished")
+        elif self.address.owned:
+            ledger.set_status("stopped")
+            engine.revoke_queued()
+        else:
+            ledger.set_status("detached")
+
+    def _give_up(self, engine: Engine, ledger: Ledger, error: ManifestToolError) -> None:
+        self.error = error
+        logger.bind(run=self.info.run).error("{}", error)
+        engine.settle_rest("unknown", f"the run gave up: {error}")
+        ledger.set_status("stopped" if self.address.owned else "detached")
+
+    # Audit
+
+    def _follow_unsettled(self, engine: Engine, ledger: Ledger) -> None:
+        now = time.monotonic()
+        for row in ledger.attempts(unsettled=True):
+            if row.entry in self.manifest.ids and row.state not in ("planned", "withheld"):
+                age = 0.0 if row.sent_at is None else (utc_now() - row.sent_at).total_seconds()
+                attempt = Attempt(self.info.run, self.manifest[row.entry], row.attempt, row.task_id)
+                engine.flights.follow(attempt, now - max(age, 0.0))
+
+    def _close_audit(self, engine: Engine, ledger: Ledger) -> None:
+        """What an audit finds unfinished is pending, expired or never sent: nothing final."""
+        age = (utc_now() - self.info.created_at).total_seconds()
+        judged: list[Judged] = []
+        for row in ledger.attempts(unsettled=True):
+            kind, note = _unfinished(row.state, expired=age > self.info.stream_ttl)
+            entry = self.manifest[row.entry]
+            verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
+            judged.append((verdict, None))
+        engine.commit(judged)
+        if not judged and ledger.status != "stopped":
+            ledger.set_status("finished")
+
+
+def _without_receipt(attempt: Attempt, kind: VerdictKind, note: str) -> Judged:
+    verdict = judge(attempt.entry, None, attempt=attempt.number, problem=kind, note=note)
+    return verdict, None
+
+
+def _unfinished(state: str, *, expired: bool) -> tuple[VerdictKind, str]:
+    if state == "planned":
+        return "unknown", "it was never sent: the run ended before its turn came"
+    if expired:
+        return "unknown", "the result store keeps receipts no longer than this run's lifetime"
+    return "pending", "no receipt has arrived; it is still queued or running"
+
+
+def _unknown_note(task: str, nearest: Sequence[str]) -> str:
+    hint = f" (did you mean {' or '.join(map(repr, nearest))}?)" if nearest else ""
+    return f"no worker knows the task {task!r}{hint}"

@@ -1,0 +1,27 @@
+"""The formats as pydantic models; their JSON Schemas stand beside them, for other languages."""
+
+from pytest_manifest.schema.base import SCHEMA_VERSION, Document, Source, State, VerdictKind
+from pytest_manifest.schema.fields import ID_MAX_LENGTH, MAX_DEPTH, PARSED
+from pytest_manifest.schema.models import Entry, Expectations, ExpectedError, Header
+from pytest_manifest.schema.problems import problems
+from pytest_manifest.schema.receipts import ErrorInfo, Mismatch, Receipt, Verdict
+
+__all__ = [
+    "ID_MAX_LENGTH",
+    "MAX_DEPTH",
+    "PARSED",
+    "SCHEMA_VERSION",
+    "Document",
+    "Entry",
+    "ErrorInfo",
+    "Expectations",
+    "ExpectedError",
+    "Header",
+    "Mismatch",
+    "Receipt",
+    "Source",
+    "State",
+    "Verdict",
+    "VerdictKind",
+    "problems",
+]

@@ -1,0 +1,236 @@
+"""The field types that the documents are made of: names, times, seconds, JSON values, free text."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    JsonValue,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import PydanticCustomError, core_schema
+
+ID_MAX_LENGTH = 200
+MAX_DEPTH = 100
+"""How many levels of arrays and objects a JSON value may have: room for any real argument, and far
+below where Python's own JSON decoder and encoder, and those of other languages, give up."""
+
+PARSED: Final[object] = object()
+"""Validation context that says: these values come from a JSON parser that already refused NaN,
+infinities, lone surrogates and deep nesting, so JSON values need no second look."""
+
+# JSON Schema knows no character categories, so what str.isprintable() refuses is spelled out.
+_UNPRINTABLE = (
+    r"\u0000-\u001f\u007f-\u00a0\u00ad\u0600-\u0605\u061c\u06dd\u070f\u1680\u180e\u2000-\u200f"
+    r"\u2028-\u202f\u205f-\u206f\u3000\ud800-\uf8ff\ufeff\ufff0-\ufffb"
+)
+_RFC3339 = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})?", re.ASCII
+)
+_MAX_INT_BITS = 14_000  # about 4,200 digits: Python refuses to print or parse longer ones
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        bad = next(char for char in value if not char.isprintable())
+        raise PydanticCustomError(
+            "unprintable",
+            "must be printable text, but has the character U+{code}; take it out",
+            {"code": f"{ord(bad):04X}"},
+        )
+    return value
+
+
+def _well_formed(value: str) -> str:
+    """Text as it came from outside, with lone surrogates replaced: no receipt is lost over them."""
+    if value.isascii():
+        return value
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _utc(value: object) -> object:
+    """The time in UTC that ``value``, a datetime or RFC 3339 text, says."""
+    if isinstance(value, str):
+        value = _parse_time(value)
+    if not isinstance(value, datetime):
+        raise PydanticCustomError("time_type", 'must be a time like "2026-11-24T15:00:00Z"')
+    if value.utcoffset() is None:
+        raise PydanticCustomError(
+            "time_naive", 'must say its time zone: append "Z" for UTC or an offset like "+01:00"'
+        )
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("time_range", "must be a time between years 1 and 9999") from None
+
+
+def _parse_time(text: str) -> datetime:
+    wrong = PydanticCustomError("time_format", 'must be a time like "2026-11-24T15:00:00Z"')
+    if not _RFC3339.fullmatch(text):
+        raise wrong
+    try:
+        return datetime.fromisoformat(text.upper())
+    except ValueError:
+        raise wrong from None
+
+
+def _expiry(value: object) -> object:
+    if isinstance(value, (str, datetime)):
+        return _utc(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise PydanticCustomError(
+            "expiry_type", "must be seconds from the sending (a number), or a time with its zone"
+        )
+    if value < 0:
+        raise PydanticCustomError("expiry_negative", "must not be negative")
+    return value
+
+
+def _version(value: object) -> object:
+    if type(value) is not int or value != 1:
+        raise PydanticCustomError(
+            "schema_version",
+            "names a version of the format that this release does not know (it knows 1): "
+            "upgrade pytest-celery-manifest, or write version 1; it must be 1",
+        )
+    return value
+
+
+_NAME_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": ID_MAX_LENGTH}
+_NAME_SCHEMA["pattern"] = f"^[^{_UNPRINTABLE}]+$"
+_TIME_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "format": "date-time",
+    "pattern": r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$",
+}
+
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=ID_MAX_LENGTH),
+    AfterValidator(_printable),
+    WithJsonSchema(_NAME_SCHEMA),
+]
+"""Printable text of 1 to 200 characters: ids, task names, queues, tags."""
+
+Text = Annotated[str, AfterValidator(_well_formed)]
+"""Free text from a worker: always storable as UTF-8."""
+
+Time = Annotated[datetime, BeforeValidator(_utc), WithJsonSchema(_TIME_SCHEMA)]
+"""An aware time, normalised to UTC; RFC 3339 text in JSON."""
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Version = Annotated[
+    Literal[1], BeforeValidator(_version), WithJsonSchema({"type": "integer", "const": 1})
+]
+Expiry = Annotated[
+    float | datetime,
+    BeforeValidator(_expiry),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, _TIME_SCHEMA]}),
+]
+
+
+class _JsonField:
+    """Marks a field as a JSON value of one shape, checked and copied on the way in.
+
+    Pydantic's own JsonValue calls a Python function for every node and lets NaN and lone
+    surrogates pass; values that a careful parser made (``PARSED``) are taken as they are.
+    """
+
+    def __init__(self, shape: type[dict[str, Any]] | type[list[Any]] | None = None) -> None:
+        self.shape = shape
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.with_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(
+        self, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        if self.shape is None:
+            return {}
+        return {"type": "object"} if self.shape is dict else {"type": "array"}
+
+    def _check(
+        self, value: object, info: core_schema.ValidationInfo[object]
+    ) -> JsonValue:  # a plain validator: what it returns is the field's value
+        parsed = info.context is PARSED
+        result: Any = value if parsed else json_value(value)
+        if self.shape is not None and type(result) is not self.shape:
+            word = "an object" if self.shape is dict else "an array"
+            raise PydanticCustomError("json_shape", "must be {word}", {"word": word})
+        return result  # type: ignore[no-any-return]  # checked above, or by the parser
+
+
+Json = Annotated[JsonValue, _JsonField()]
+JsonObject = Annotated[dict[str, JsonValue], _JsonField(dict)]
+JsonArray = Annotated[list[JsonValue], _JsonField(list)]
+
+
+def json_value(value: object) -> JsonValue:
+    """A deep copy of ``value`` in plain JSON types; tuples become arrays.
+
+    Raises PydanticCustomError, which names the place, for what JSON cannot hold: NaN, infinities,
+    other types, keys that are not text, lone surrogates, more than ``MAX_DEPTH`` levels.
+    """
+    return _copy(value, "", 0)
+
+
+def _copy(value: object, place: str, depth: int) -> JsonValue:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _encodable(value, place)
+    if isinstance(value, int):
+        if value.bit_length() > _MAX_INT_BITS:
+            raise _refusal(place, "an integer of more than 4,000 digits", "send it as text")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise _refusal(place, f"{value!r}, which JSON does not have", "use null or text")
+        return float(value)
+    if depth >= MAX_DEPTH:
+        raise _refusal("", f"more than {MAX_DEPTH} levels of nesting", "flatten it")
+    if isinstance(value, dict):
+        return {
+            _key(key, place): _copy(item, f"{place}.{key}", depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_copy(item, f"{place}[{i}]", depth + 1) for i, item in enumerate(value)]
+    hint = "convert it to text, a number, a list or a dict"
+    raise _refusal(place, f"a {type(value).__name__}, which JSON does not have", hint)
+
+
+def _key(key: object, place: str) -> str:
+    if not isinstance(key, str):
+        raise _refusal(place, f"the key {key!r}, which is not text", "make it text")
+    return _encodable(key, place)
+
+
+def _encodable(text: str, place: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise _refusal(place, "half of a surrogate pair", "write whole characters") from None
+    return str(text)
+
+
+def _refusal(place: str, what: str, hint: str) -> PydanticCustomError:
+    where = f" at {place.lstrip('.')}" if place else ""
+    facts = {"what": what, "where": where, "hint": hint}
+    return PydanticCustomError("json_value", "holds {what}{where}; {hint}", facts)

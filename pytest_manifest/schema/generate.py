@@ -1,0 +1,90 @@
+"""JSON Schemas of the formats, generated from the models and kept beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_manifest.schema.base import Document
+from pytest_manifest.schema.models import Entry, Header
+from pytest_manifest.schema.receipts import Receipt, Verdict
+
+FOLDER: Final = Path(__file__).parent
+_BASE = "https://pytest-celery-manifest.invalid/schema/1/"
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
+    "manifest-entry": (Entry, "Manifest entry: one background job"),
+    "manifest-header": (Header, "Manifest header: the optional first line of a manifest"),
+    "receipt": (Receipt, "Receipt: what became of one attempt"),
+    "verdict": (Verdict, "Verdict: a receipt held against its entry's expectations"),
+}
+
+
+def schemas() -> dict[Path, str]:
+    """The text of every schema file, by its path."""
+    return {
+        FOLDER / f"{name}.schema.json": _text(name, model, title)
+        for name, (model, title) in _DOCUMENTS.items()
+    }
+
+
+def stale() -> list[Path]:
+    """The schema files that are absent or not what the models say."""
+    return [
+        path
+        for path, text in schemas().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def write() -> list[Path]:
+    """Writes the files that are stale, and returns them."""
+    paths = stale()
+    for path, text in schemas().items():
+        if path in paths:
+            path.write_text(text, encoding="utf-8")
+    return paths
+
+
+def _text(name: str, model: type[Document], title: str) -> str:
+    schema = model.model_json_schema(by_alias=True)
+    if model is Entry:
+        _add_rules_between_fields(schema)
+    _simplify(schema)
+    head = {"$schema": _DIALECT, "$id": f"{_BASE}{name}.schema.json", "title": title}
+    del schema["title"]
+    return json.dumps(head | schema, indent=2) + "\n"
+
+
+def _add_rules_between_fields(schema: dict[str, Any]) -> None:
+    """What pydantic cannot know: our validators, as far as JSON Schema can say them."""
+    schema["not"] = {
+        "description": "countdown and eta exclude each other",
+        "required": ["countdown", "eta"],
+        "properties": {"countdown": {"type": "number"}, "eta": {"type": "string"}},
+    }
+    expectations = schema["$defs"]["Expectations"]
+    expectations["if"] = {"required": ["error"], "properties": {"error": {"type": "object"}}}
+    expectations["then"] = {
+        "description": "an expected error goes with a state that is not succeeded",
+        "required": ["state"],
+        "properties": {"state": {"not": {"const": "succeeded"}}},
+    }
+    expectations["properties"]["schema"]["anyOf"][0] = {"type": "object", "$ref": _DIALECT}
+    match = schema["$defs"]["ExpectedError"]["properties"]["match"]
+    match["anyOf"][0]["format"] = "regex"
+
+
+def _simplify(schema: object) -> None:
+    """Drops the titles that repeat a property's name, in place."""
+    if isinstance(schema, dict):
+        for field in schema.get("properties", {}).values():
+            if isinstance(field, dict) and isinstance(field.get("title"), str):
+                del field["title"]
+        for part in schema.values():
+            _simplify(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _simplify(part)

@@ -1,0 +1,180 @@
+"""The lines of a manifest: its header and its entries."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Annotated, Self
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from pytest_manifest.schema.base import Document, State
+from pytest_manifest.schema.fields import (
+    Count,
+    Expiry,
+    Json,
+    JsonArray,
+    JsonObject,
+    Name,
+    PositiveSeconds,
+    Seconds,
+    Sha256,
+    Time,
+    Version,
+)
+
+
+class ExpectedError(Document):
+    """The error that a task is expected to end with."""
+
+    type: Name | None = None
+    """The exception's class name, with or without its module."""
+    match: str | None = None
+    """A regular expression (Python's) that is searched in the error's message."""
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise PydanticCustomError(
+                "regex", "is not a regular expression: {why}", {"why": str(error)}
+            ) from None
+        return value
+
+
+class Expectations(Document):
+    """What an entry's receipt must look like."""
+
+    state: State = "succeeded"
+    """How the task must end."""
+    result: Json = None
+    """What the result must contain: objects contain, arrays are equal, true is not 1."""
+    result_schema: JsonObject | None = Field(default=None, alias="schema")
+    """A JSON Schema (2020-12) that the result must satisfy."""
+    error: ExpectedError | None = None
+    """The error that the task must end with; goes with a state other than "succeeded"."""
+    max_runtime: Seconds | None = None
+    """The longest that the task may run, in seconds from its start."""
+    max_wait: Seconds | None = None
+    """The longest that the task may wait before it starts, in seconds from its sending."""
+    executions: Annotated[int, Field(ge=1)] = 1
+    """How often the job may run; Celery's own retries of the task are not counted."""
+
+    @field_validator("result_schema")
+    @classmethod
+    def _is_a_schema(cls, value: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+        if value is not None:
+            why = _schema_problem(_canonical(value))
+            if why:
+                raise PydanticCustomError(
+                    "json_schema", "is not a valid JSON Schema (2020-12): {why}", {"why": why}
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _error_goes_with_a_failure(self) -> Self:
+        if self.error is not None and self.state == "succeeded":
+            raise PydanticCustomError(
+                "error_without_failure",
+                "'error' is expected of a task whose 'state' is to be \"succeeded\"; "
+                'add "state": "failed"',
+            )
+        return self
+
+
+def _canonical(schema: dict[str, JsonValue]) -> str:
+    import json
+
+    return json.dumps(schema, sort_keys=True)
+
+
+@lru_cache(maxsize=256)  # a planner gives the same schema to thousands of entries; a check is 1 ms
+def _schema_problem(text: str) -> str:
+    """Why this JSON text is no JSON Schema, or an empty string."""
+    import json
+
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Draft202012Validator.check_schema(json.loads(text))
+    except SchemaError as error:
+        return f"{error.json_path.removeprefix('$').removeprefix('.') or 'it'}: {error.message}"
+    return ""
+
+
+class Entry(Document):
+    """One background job of a manifest."""
+
+    id: Name
+    """Unique within the manifest; printable, at most 200 characters."""
+    task: Name
+    """The name that the task is registered under."""
+    args: JsonArray = Field(default_factory=list)
+    """Positional arguments."""
+    kwargs: JsonObject = Field(default_factory=dict)
+    """Keyword arguments."""
+    queue: Name | None = None
+    """The queue to send to; without it the app's routes decide."""
+    priority: Annotated[int, Field(ge=0, le=255)] | None = None
+    """The message's priority; what it means is the broker's."""
+    countdown: Seconds | None = None
+    """Seconds from the sending before which the task must not start."""
+    eta: Time | None = None
+    """The time before which the task must not start."""
+    expires: Expiry | None = None
+    """Seconds from the sending, or the time, after which the task must not start."""
+    timeout: PositiveSeconds = 300.0
+    """The longest that the task may run, in seconds from its start."""
+    deadline: PositiveSeconds | None = None
+    """Seconds from the sending by which there must be a verdict."""
+    retries: Count = 0
+    """How often the harness may send it again."""
+    idempotent: bool = False
+    """Whether running it twice does no harm."""
+    after: list[Name] = Field(default_factory=list)
+    """Ids of entries that must pass before this one is sent."""
+    tags: list[Name] = Field(default_factory=list)
+    """Become pytest markers."""
+    cost: Seconds | None = None
+    """Estimated cost, in units of your own."""
+    meta: JsonObject = Field(default_factory=dict)
+    """Anything; shown in reports."""
+    expect: Expectations = Field(default_factory=Expectations)
+    """What the receipt must look like."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.countdown is not None and self.eta is not None:
+            raise PydanticCustomError(
+                "countdown_and_eta", "'countdown' and 'eta' exclude each other; keep one"
+            )
+        if self.id in self.after:
+            raise PydanticCustomError(
+                "after_itself", "'after' names the entry itself; take that id out"
+            )
+        return self
+
+
+class Header(Document):
+    """The first line of a manifest; files written by hand may leave it out."""
+
+    manifest: Version = 1
+    """The version of this format."""
+    workflow: Name | None = None
+    """The workflow whose planning fixture wrote the file."""
+    mode: Name | None = None
+    """The mode that was planned."""
+    params: JsonObject = Field(default_factory=dict)
+    """The options that it was planned with."""
+    planned_at: Time | None = None
+    """When it was planned."""
+    entries: Count | None = None
+    """How many lines follow."""
+    sha256: Sha256 | None = None
+    """SHA-256, in lower-case hex, of the bytes of all lines after this one."""
+    rerun: bool = True
+    """Whether a finished run of this manifest may simply be run again."""

@@ -1,0 +1,132 @@
+"""Validation errors in the user's words: which field, what it must be, what it is instead."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+_MUST_BE: Mapping[str, str] = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "list_type": "an array",
+    "finite_number": "a finite number",
+    "string_unicode": "text of whole characters, without halves of surrogate pairs",
+}
+_SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "greater_than": lambda ctx: f"must be greater than {ctx['gt']:g}",
+    "greater_than_equal": lambda ctx: f"must be {ctx['ge']:g} or more",
+    "less_than_equal": lambda ctx: f"must be {ctx['le']:g} or less",
+    "string_too_short": lambda _: "must not be empty",
+    "string_too_long": lambda ctx: f"must have at most {ctx['max_length']} characters",
+    "literal_error": lambda ctx: f"must be one of {ctx['expected'].replace(chr(39), chr(34))}",
+    "string_pattern_mismatch": lambda _: "must be 64 lower-case hex digits",
+}
+_OWN = "json_value", "unprintable", "json_schema", "regex", "time_naive"
+"""Our own errors whose sentence already says what is wrong with the value."""
+
+
+def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One phrase for each thing that ``error``, raised by ``model``, found, in the order found."""
+    return [_phrase(details, model) for details in error.errors(include_url=False)]
+
+
+def _phrase(details: ErrorDetails, model: type[BaseModel]) -> str:
+    kind, loc = details["type"], details["loc"]
+    if kind == "extra_forbidden":
+        return _unknown_field(loc, model)
+    if kind == "invalid_key":
+        return f"the field name {in_json(details['input'])} is not text of whole characters"
+    if kind == "missing":
+        return f"{_field(loc)} is missing; add it"
+    if kind in _MUST_BE:
+        sentence = f"must be {_MUST_BE[kind]}"
+    elif kind in _SENTENCES:
+        sentence = _SENTENCES[kind](details.get("ctx", {}))
+    else:
+        sentence = details["msg"]
+    if not loc:
+        return f"it {sentence}{_instead(details)}" if kind in _MUST_BE else sentence
+    return f"{_field(loc)} {sentence}{_instead(details)}"
+
+
+def _instead(details: ErrorDetails) -> str:
+    """What stands there, where the sentence does not say so itself."""
+    kind, value = details["type"], details["input"]
+    if kind in _OWN:
+        return ""
+    if kind in ("string_too_short", "string_too_long"):
+        return "" if not value else f", not {len(value)}"
+    hint = "; write it without quotes" if _is_quoted_number(kind, value) else ""
+    return f", not {in_json(value)}{hint}"
+
+
+def _is_quoted_number(kind: str, value: object) -> bool:
+    if kind not in ("int_type", "float_type", "bool_type") or not isinstance(value, str):
+        return False
+    return value in ("true", "false") or value.replace(".", "", 1).isdecimal()
+
+
+def in_json(value: object, limit: int = 60) -> str:
+    """``value`` as JSON writes it, shortened; a Python value that JSON lacks as Python does."""
+    if isinstance(value, (dict, list, tuple)) and len(value) > 20:
+        return "an array" if not isinstance(value, dict) else "an object"
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = f"a {type(value).__name__}"
+    text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _unknown_field(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    name, known = str(loc[-1]), _known_fields(loc[:-1], model)
+    where = f" in {_field(loc[:-1])}" if loc[:-1] else ""
+    start = f"unknown field {_quoted(name)}{where}; "
+    near = get_close_matches(name, known, n=1, cutoff=0.6) or get_close_matches(
+        name.lower(), known, n=1, cutoff=0.6
+    )
+    if near:
+        return f"{start}did you mean '{near[0]}'?"
+    return f"{start}the known ones are {', '.join(known)}"
+
+
+def _known_fields(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    """The names, as written in JSON, of the fields of the model at ``loc`` within ``model``."""
+    for part in loc:
+        by_alias = {info.alias or name: info for name, info in model.model_fields.items()}
+        info = by_alias.get(str(part))
+        if info is not None:
+            model = _model_in(info.annotation) or model
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, types.UnionType, Annotated, list):
+        return next(filter(None, map(_model_in, get_args(annotation))), None)
+    return None
+
+
+def _field(loc: tuple[int | str, ...]) -> str:
+    """``'expect.schema'``, ``'after[2]'``: a place within a document, as a reader writes it."""
+    path = ""
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return _quoted(path.removeprefix("."))
+
+
+def _quoted(name: str) -> str:
+    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in name)
+    return f"'{shown if len(shown) <= 80 else shown[:77] + '...'}'"

@@ -1,0 +1,120 @@
+"""What came of an attempt: receipts from the workers, verdicts on them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pytest_manifest.schema.base import Document, Source, State, VerdictKind
+from pytest_manifest.schema.fields import (
+    Count,
+    Json,
+    JsonObject,
+    Name,
+    Number,
+    Sha256,
+    Text,
+    Time,
+    Version,
+)
+
+
+class ErrorInfo(Document):
+    """What a task raised."""
+
+    type: Text
+    """The exception's class name."""
+    message: Text
+    """The exception's message."""
+    traceback: Text | None = None
+    """The worker's traceback as text."""
+
+
+class Receipt(Document):
+    """What became of one attempt. Times are UTC."""
+
+    receipt: Version = 1
+    """The version of this format."""
+    run: Name
+    """The run's id."""
+    entry: Name
+    """The entry's id."""
+    attempt: Count
+    """Which sending of the entry within the run this was."""
+    task_id: Name
+    """Celery's id of this attempt."""
+    task: Name
+    """The task's name."""
+    state: State
+    """How it ended."""
+    source: Source = "worker"
+    """Who says so: the worker itself, the plain result store, or the harness."""
+    result: Json = None
+    """What the task returned."""
+    error: ErrorInfo | None = None
+    """What the task raised."""
+    worker: Text | None = None
+    """Celery's name of the worker."""
+    host: Text | None = None
+    """The host that it ran on."""
+    pid: int | None = None
+    """The process that ran it."""
+    queue: Text | None = None
+    """The queue that it came from."""
+    sent_at: Time | None = None
+    """When the dispatcher sent it."""
+    received_at: Time | None = None
+    """When the worker took it."""
+    started_at: Time | None = None
+    """When the task started."""
+    finished_at: Time | None = None
+    """When the task ended."""
+    wait: Number | None = None
+    """Seconds from the sending to the start."""
+    runtime: Number | None = None
+    """Seconds from the start to the end."""
+    executions: Count = 0
+    """How often the job was seen to start; 0: not known."""
+    redelivered: bool = False
+    """Whether the broker delivered it more than once."""
+    retries: Count = 0
+    """How often the task asked Celery to retry it."""
+    args_sha256: Sha256 | None = None
+    """SHA-256 of the arguments as compact JSON with sorted keys."""
+    result_sha256: Sha256 | None = None
+    """SHA-256 of the result, likewise."""
+    log: list[Text] = Field(default_factory=list)
+    """The task's last log lines."""
+    log_dropped: Count = 0
+    """How many earlier log lines were left out."""
+    cpu: Number | None = None
+    """CPU seconds that it used."""
+    max_rss: int | None = None
+    """The process's memory high-water mark, in bytes."""
+    evidence: JsonObject = Field(default_factory=dict)
+    """What the task itself added."""
+
+
+class Mismatch(Document):
+    """One place where a receipt differs from what was expected."""
+
+    path: str
+    """Where, like ``result.lifecycle[1]``."""
+    expected: str
+    """What was expected there, shortened."""
+    actual: str
+    """What was found there, shortened."""
+
+
+class Verdict(Document):
+    """A receipt held against its entry's expectations."""
+
+    verdict: VerdictKind
+    """What it comes to."""
+    entry: Name
+    """The entry's id."""
+    attempt: Count | None = None
+    """The attempt that was judged."""
+    sentence: str
+    """What happened, what is known, and what to do next."""
+    mismatches: list[Mismatch] = Field(default_factory=list)
+    """Where the receipt differs from the expectations."""

@@ -1,0 +1,213 @@
+"""What travels between dispatching side and workers: headers, stream records, wrapped results.
+
+Both sides import this module, so it knows neither Celery nor any client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from pydantic import JsonValue
+
+HEADER_RUN: Final = "manifest_run"
+HEADER_ENTRY: Final = "manifest_entry"
+HEADER_ATTEMPT: Final = "manifest_attempt"
+HEADER_SENT_AT: Final = "manifest_sent_at"
+HEADER_STREAM: Final = "manifest_stream"
+HEADER_TTL: Final = "manifest_ttl"
+
+HEADER_RECEIVED_AT: Final = "manifest_received_at"
+"""Added by the worker that takes the message, for its own pool processes."""
+HEADER_EXECUTION: Final = "manifest_execution"
+"""Added by the worker that takes the message: names this delivery of it."""
+
+STREAM_FIELD: Final = "r"
+"""The one field of a stream record; it holds a JSON document."""
+KIND_STARTED: Final = "started"
+KIND_FINISHED: Final = "finished"
+
+RESULT_RECEIPT: Final = "manifest_receipt"
+RESULT_VALUE: Final = "manifest_result"
+TRACEBACK_MARK: Final = "\n-- manifest receipt --\n"
+"""Where a result store has no stream, a failed task's receipt stands behind its traceback."""
+
+RUN8_LENGTH: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRecord:
+    """A worker began an execution; times are UTC, ``execution`` is unique among all executions."""
+
+    run: str
+    entry: str
+    attempt: int
+    task_id: str
+    task: str
+    execution: str
+    worker: str | None
+    host: str | None
+    pid: int | None
+    queue: str | None
+    sent_at: datetime | None
+    received_at: datetime | None
+    started_at: datetime | None
+    redelivered: bool
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRecord:
+    """An execution ended; ``receipt`` has the fields of ``schema.Receipt``, not validated yet."""
+
+    execution: str
+    receipt: dict[str, JsonValue]
+
+
+def stream_key(run: str) -> str:
+    """The key of the run's stream of receipts in the result store."""
+    return f"manifest:{run[-RUN8_LENGTH:]}:receipts"
+
+
+def timestamp(moment: datetime) -> str:
+    """An aware time as text: ISO 8601, UTC, microseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def parse_timestamp(text: object) -> datetime | None:
+    """The time that ``timestamp`` wrote; None for anything else, also for a time without a zone."""
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo else None
+
+
+def canonical(value: object) -> bytes | None:
+    """Compact JSON with sorted keys, UTF-8; None for what JSON cannot hold."""
+    try:
+        text = json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        return text.encode()
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def json_sha256(value: object) -> str | None:
+    """SHA-256, in hex, of the canonical JSON of ``value``; None for what JSON cannot hold."""
+    data = canonical(value)
+    return None if data is None else sha256(data)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def arguments_sha256(args: object, kwargs: object) -> str | None:
+    """The digest of a task's arguments as they were sent."""
+    return json_sha256([args, kwargs])
+
+
+def parse_record(record: Mapping[str, object]) -> StartedRecord | FinishedRecord | None:
+    """The stream record that this document is; None for kinds that a newer worker may send."""
+    kind = record.get("kind")
+    if kind == KIND_STARTED:
+        return started_record(record)
+    if kind == KIND_FINISHED:
+        return finished_record(record)
+    return None
+
+
+def started_record(record: Mapping[str, object]) -> StartedRecord:
+    """Parse a ``started`` document; raises ValueError where it names no attempt."""
+    return StartedRecord(
+        run=_text(record, "run"),
+        entry=_text(record, "entry"),
+        attempt=_integer(record, "attempt") or 0,
+        task_id=_text(record, "task_id"),
+        task=_text(record, "task"),
+        execution=_text(record, "execution"),
+        worker=_optional_text(record, "worker"),
+        host=_optional_text(record, "host"),
+        pid=_integer(record, "pid"),
+        queue=_optional_text(record, "queue"),
+        sent_at=parse_timestamp(record.get("sent_at")),
+        received_at=parse_timestamp(record.get("received_at")),
+        started_at=parse_timestamp(record.get("started_at")),
+        redelivered=record.get("redelivered") is True,
+        retries=_integer(record, "retries") or 0,
+    )
+
+
+def finished_record(record: Mapping[str, object]) -> FinishedRecord:
+    """Parse a ``finished`` document; raises ValueError where there is no receipt in it."""
+    receipt = record.get("receipt")
+    if not isinstance(receipt, dict):
+        raise ValueError("a finished record without a receipt")  # noqa: TRY004 - bad data, not a bug
+    return FinishedRecord(execution=_text(record, "execution"), receipt=receipt)
+
+
+def unwrap_result(meta: Mapping[str, object]) -> tuple[dict[str, JsonValue] | None, JsonValue]:
+    """The receipt that rides inside a plain result, and the task's own result.
+
+    ``meta`` is what Celery's backends give for a task id (``get_task_meta``). The receipt is None
+    where the worker is not instrumented; the result is None where the task raised something.
+    """
+    result = meta.get("result")
+    receipt: dict[str, JsonValue] | None = None
+    if isinstance(result, Mapping) and isinstance(result.get(RESULT_RECEIPT), dict):
+        receipt, result = dict(result[RESULT_RECEIPT]), result.get(RESULT_VALUE)
+    else:
+        traceback = meta.get("traceback")
+        if isinstance(traceback, str) and TRACEBACK_MARK in traceback:
+            receipt = _receipt_behind(traceback)
+    own = None if isinstance(result, BaseException) else _json_or_none(result)
+    if receipt is not None and receipt.get("state") == "succeeded":
+        receipt.setdefault("result", own)  # it travels once
+    return receipt, own
+
+
+def plain_traceback(traceback: str | None) -> str | None:
+    """The traceback without the receipt that may stand behind it."""
+    if traceback is None:
+        return None
+    text = traceback.rpartition(TRACEBACK_MARK)[0] if TRACEBACK_MARK in traceback else traceback
+    return text.rstrip("\n") or None
+
+
+def _receipt_behind(traceback: str) -> dict[str, JsonValue] | None:
+    try:
+        receipt = json.loads(traceback.rpartition(TRACEBACK_MARK)[2])
+    except ValueError:
+        return None
+    return receipt if isinstance(receipt, dict) else None
+
+
+def _json_or_none(value: object) -> JsonValue:
+    data = canonical(value)
+    result: JsonValue = None if data is None else json.loads(data)
+    return result
+
+
+def _text(record: Mapping[str, object], name: str) -> str:
+    value = record.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"a record of a worker without a text for {name!r}")  # noqa: TRY004
+    return value
+
+
+def _optional_text(record: Mapping[str, object], name: str) -> str | None:
+    value = record.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _integer(record: Mapping[str, object], name: str) -> int | None:
+    value = record.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

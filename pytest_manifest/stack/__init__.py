@@ -1,0 +1,1 @@
+"""Broker, result store and workers: started by us (embedded, background) or reached by URL."""

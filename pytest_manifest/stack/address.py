@@ -1,0 +1,26 @@
+"""Where a stack is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytest_manifest.log import redact_url
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StackAddress:
+    """Broker and result store by URL; ``owned`` ones were started by us and die with pytest.
+
+    ``app`` is the Celery app as ``module:attribute``, None where only URLs are known.
+    """
+
+    broker_url: str
+    backend_url: str
+    app: str | None
+    owned: bool
+
+    def __repr__(self) -> str:
+        return (
+            f"StackAddress(broker_url={redact_url(self.broker_url)!r}, "
+            f"backend_url={redact_url(self.backend_url)!r}, app={self.app!r}, owned={self.owned})"
+        )

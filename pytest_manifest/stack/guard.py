@@ -1,0 +1,121 @@
+"""The keeper's twin: ends the stack when the keeper itself is killed. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+GONE_SECONDS = 5.0
+
+
+class Guard:
+    """A forked process that holds a pipe to the keeper and outlives it just long enough.
+
+    It knows the process groups and paths of the stack. When the pipe closes it kills those groups
+    and removes those paths; after an orderly stop there is nothing left for it to do.
+    """
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._paths: set[str] = set()
+        self._pipe = -1
+        self.pid = 0
+        self.start()
+
+    def start(self) -> None:
+        """Fork the twin; again when somebody has killed it."""
+        if self._pipe >= 0:
+            os.close(self._pipe)
+        reader, self._pipe = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.close(self._pipe)
+                _watch(reader)
+            finally:
+                os._exit(0)
+        os.close(reader)
+        for group in self._groups:
+            self._tell(f"+{group}")
+        for path in self._paths:
+            self._tell(f"path {path}")
+
+    def add_group(self, group: int) -> None:
+        self._groups.add(group)
+        self._tell(f"+{group}")
+
+    def drop_group(self, group: int) -> None:
+        self._groups.discard(group)
+        self._tell(f"-{group}")
+
+    def add_path(self, path: Path) -> None:
+        self._paths.add(str(path))
+        self._tell(f"path {path}")
+
+    def close(self) -> None:
+        """Let it go, and wait for it."""
+        os.close(self._pipe)
+        self._pipe = -1
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+    def _tell(self, line: str) -> None:
+        # A dead twin is noticed by SIGCHLD and replaced, and the new one is told everything.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._pipe, f"{line}\n".encode())
+
+
+def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:
+    """Signal a process group; False when nobody is in it any more."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        # macOS says this of a group that holds only zombies.
+        return False
+    return True
+
+
+def remove_path(path: Path) -> None:
+    """Remove a directory or a file, whatever is left of it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _watch(reader: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        # The client waits for the end of the keeper's output: nobody else may hold it open.
+        os.dup2(null, descriptor)
+    groups, paths = _read(reader)
+    deadline = time.monotonic() + GONE_SECONDS
+    while any([kill_group(group) for group in groups]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for path in paths:
+        remove_path(Path(path))
+
+
+def _read(reader: int) -> tuple[set[int], list[str]]:
+    groups: set[int] = set()
+    paths: list[str] = []
+    with os.fdopen(reader, encoding="utf-8", errors="surrogateescape") as lines:
+        for raw in lines:
+            line = raw.rstrip("\n")
+            if line.startswith("+"):
+                groups.add(int(line[1:]))
+            elif line.startswith("-"):
+                groups.discard(int(line[1:]))
+            elif line.startswith("path "):
+                paths.append(line[5:])
+    return groups, paths

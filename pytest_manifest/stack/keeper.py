@@ -1,0 +1,272 @@
+"""The keeper: one process that starts the whole stack, watches it, and ends it.
+
+Run as ``python -m pytest_manifest.stack.keeper`` with a pipe on standard input; the protocol is in
+``settings.py``. Only the standard library is imported, so that it is up in some 30 ms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import selectors
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from pytest_manifest.stack.child import Child
+from pytest_manifest.stack.guard import Guard, remove_path
+from pytest_manifest.stack.report import Reporter
+from pytest_manifest.stack.services import broker_child, broker_url, flower_child, worker_children
+from pytest_manifest.stack.settings import READY_LINE, STOP_LINE, Settings
+from pytest_manifest.stack.valkey import answers, free_port
+
+BROKER_SECONDS = 10.0
+PORT_ATTEMPTS = 10
+GRACE_SECONDS = 2.0
+PARENT_CHECK_SECONDS = 0.5
+# A worker that has never been ready and dies this often within this time will never be.
+LOOP_DEATHS = 5
+LOOP_SECONDS = 10.0
+# celery's command line ends with 2 when it cannot find or import the app: no use to try again.
+USAGE_ERROR = 2
+RESTART_DELAYS = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0)
+
+
+class Keeper:
+    """Owns the processes and the directory of one stack."""
+
+    def __init__(self, settings: Settings, directory: Path, guard: Guard) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.guard = guard
+        self.report = Reporter(settings, directory)
+        self.parent = os.getppid()
+        self.password = os.urandom(18).hex()
+        self.port = 0
+        self.broker: Child | None = None
+        self.workers: list[Child] = []
+        self.flower: Child | None = None
+        self.ready = False
+        self.stopping = False
+        self._input = b""
+        self._selector = selectors.DefaultSelector()
+        self._listen()
+
+    def run(self) -> None:
+        """Start everything, keep it up until told otherwise, then end it."""
+        try:
+            self._start_broker()
+            if not self.stopping:
+                self._start_rest()
+            while not self.stopping:
+                self._wait(self._pause())
+                self._look_after()
+        except Exception as error:
+            traceback.print_exc()
+            self._fail(f"the stack's keeper failed: {type(error).__name__}: {error}", [])
+        finally:
+            self._end()
+
+    # Starting
+
+    def _start_broker(self) -> None:
+        for _ in range(PORT_ATTEMPTS):
+            self.port = free_port()
+            self.broker = broker_child(self.settings, self.directory, self.port, self.password)
+            self._start(self.broker)
+            if self._broker_answers() or self.stopping:
+                break
+            # Mostly somebody else was quicker to take the port.
+        else:
+            tail = self.broker.tail() if self.broker else []
+            self._fail("the private Valkey server does not start", tail)
+            return
+        url = broker_url(self.port, self.password)
+        self.report.broker(url, self.broker.pid or 0)
+
+    def _broker_answers(self) -> bool:
+        deadline = time.monotonic() + BROKER_SECONDS
+        broker = self.broker
+        assert broker is not None
+        while time.monotonic() < deadline and not self.stopping:
+            if broker.process is None or broker.process.poll() is not None:
+                break
+            if answers(self.port, self.password):
+                return True
+            self._wait(0.002)
+        broker.kill()
+        return False
+
+    def _start_rest(self) -> None:
+        url = broker_url(self.port, self.password)
+        self.workers = worker_children(self.settings, self.directory, url)
+        for worker in self.workers:
+            self._start(worker)
+        if self.settings.flower:
+            port, password = free_port(), os.urandom(18).hex()
+            self.flower = flower_child(self.settings, self.directory, url, port, password)
+            self.report.flower(port, password, self._start(self.flower))
+
+    def _start(self, child: Child) -> int:
+        pid = child.start()
+        self.guard.add_group(pid)
+        if child in self.workers:
+            self.report.worker_started(child, self.workers)
+        return pid
+
+    # Watching
+
+    def _children(self) -> list[Child]:
+        return [child for child in (*self.workers, self.flower, self.broker) if child is not None]
+
+    def _listen(self) -> None:
+        self._wake, waker = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(waker, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._told_to_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._selector.register(0, selectors.EVENT_READ)
+
+    def _told_to_stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def _pause(self) -> float | None:
+        """Seconds until something is due."""
+        due = [child.restart_at for child in self._children() if child.restart_at is not None]
+        soon = max(0.0, min(due) - time.monotonic()) if due else None
+        if self.settings.detached:
+            return soon
+        return PARENT_CHECK_SECONDS if soon is None else min(soon, PARENT_CHECK_SECONDS)
+
+    def _wait(self, seconds: float | None) -> None:
+        for key, _ in self._selector.select(seconds):
+            if key.fd == 0:
+                self._read_input()
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+        # The pipe stays open where the client had forked before it was killed; this does not.
+        if not self.settings.detached and os.getppid() != self.parent:
+            self.stopping = True
+
+    def _read_input(self) -> None:
+        data = os.read(0, 4096)
+        if not data:
+            self._selector.unregister(0)
+            self.stopping = self.stopping or not self.settings.detached
+        *lines, self._input = (self._input + data).split(b"\n")
+        for line in lines:
+            if line == STOP_LINE.encode():
+                self.stopping = True
+            elif line == READY_LINE.encode():
+                self.ready = True
+
+    def _look_after(self) -> None:
+        self._look_after_guard()
+        for child in self._children():
+            pid = child.pid or 0
+            code = child.reap()
+            if code is not None:
+                self.guard.drop_group(pid)
+                self._buried(child, pid, code)
+            if self.stopping:
+                return
+            if child.restart_at is not None and child.restart_at <= time.monotonic():
+                self._start(child)
+
+    def _look_after_guard(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(self.guard.pid, os.WNOHANG)[0]:
+                self.guard.start()
+
+    def _buried(self, child: Child, pid: int, code: int) -> None:
+        """Tell of a death, and plan the restart, or give up on a worker that cannot start."""
+        tail = child.tail()
+        self.report.exited(child, pid, code, tail, self.workers)
+        now = time.monotonic()
+        recent = sum(1 for death in child.deaths if now - death <= LOOP_SECONDS)
+        hopeless = code == USAGE_ERROR or recent >= LOOP_DEATHS
+        if not self.ready and child in self.workers and hopeless:
+            self._fail(f"worker {child.name} cannot start: it ended with code {code}", tail)
+            return
+        child.restart_at = now + RESTART_DELAYS[min(recent, len(RESTART_DELAYS) - 1)]
+
+    # Ending
+
+    def _fail(self, message: str, tail: list[str]) -> None:
+        self.report.failed(message, tail)
+        self.stopping = True
+
+    def _end(self) -> None:
+        self.stopping = True
+        clients = [child for child in (*self.workers, self.flower) if child is not None]
+        # A private stack ends with its broker: what is still running cannot be answered any more.
+        polite = signal.SIGTERM if self.settings.detached else signal.SIGQUIT
+        for child in clients:
+            child.signal(polite)
+        self._await_end(clients, GRACE_SECONDS)
+        if self.broker is not None:
+            self.broker.kill()
+            self._await_end([self.broker], GRACE_SECONDS)
+        self.report.close()
+        remove_path(self.directory)
+        self.guard.close()
+        self.report.stopped()
+
+    def _await_end(self, children: list[Child], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        left = children
+        while left and time.monotonic() < deadline:
+            left = [child for child in left if child.process is not None and child.reap() is None]
+            if left:
+                self._selector.select(0.02)
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+        for child in left:
+            child.kill()
+            if child.process is not None:
+                child.process.wait()
+
+
+def _read_settings() -> Settings:
+    """The first line of standard input, read byte by byte: what follows is for the selector."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            sys.exit("the keeper got no settings")
+        line += byte
+    return Settings.load(line.decode())
+
+
+def _take_lock(path: str) -> None:
+    """Hold the lock for as long as this process lives; others see by it that the stack is up."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def main() -> None:
+    """Run one stack until it is told to end."""
+    settings = _read_settings()
+    if settings.lock_file:
+        _take_lock(settings.lock_file)
+    directory = Path(tempfile.mkdtemp(prefix="pytest-manifest-"))
+    guard = Guard()
+    guard.add_path(directory)
+    if settings.state_file:
+        guard.add_path(Path(settings.state_file))
+    log = os.open(directory / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 2)
+    os.close(log)
+    Keeper(settings, directory, guard).run()
+
+
+if __name__ == "__main__":
+    main()

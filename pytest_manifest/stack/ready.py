@@ -1,0 +1,63 @@
+"""Asking workers whether they are there."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+import redis
+from celery import Celery
+
+from pytest_manifest.stack.address import StackAddress
+
+# The channel that a worker's remote control listens to in database 0, as kombu names it.
+CONTROL_CHANNEL = "/0.celery.pidbox"
+POLL_SECONDS = 0.01
+REPLY_SECONDS = 0.5
+
+
+class WorkerProbe:
+    """Pings workers of a private stack until as many as expected have answered.
+
+    A ping is lost on a worker that does not listen yet, and costs a booting machine more than a
+    look at the number of listeners: it is sent when that number is reached, or time is up.
+    """
+
+    def __init__(self, address: StackAddress, expected: int) -> None:
+        self._expected = expected
+        self._app = Celery("manifest-probe", broker=address.broker_url, set_as_current=False)
+        self._redis = redis.Redis.from_url(address.broker_url, socket_timeout=2.0)
+        self.answered: set[str] = set()
+
+    def __enter__(self) -> WorkerProbe:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._redis.close()
+        self._app.close()
+
+    @property
+    def complete(self) -> bool:
+        return len(self.answered) >= self._expected
+
+    def ask(self, seconds: float) -> None:
+        """Wait up to ``seconds`` for listeners, then ping; ``answered`` holds who replied."""
+        self._await_listeners(seconds)
+        replies: list[dict[str, object]] = self._app.control.ping(
+            timeout=REPLY_SECONDS, limit=self._expected
+        )
+        for reply in replies:
+            self.answered |= reply.keys()
+
+    def _await_listeners(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            counts = self._redis.pubsub_numsub(CONTROL_CHANNEL)
+            if counts and int(counts[0][1]) >= self._expected:
+                return
+            time.sleep(POLL_SECONDS)

@@ -1,0 +1,107 @@
+"""What the keeper tells: events to its client, and the state file of a detached stack."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pytest_manifest.stack.child import Child
+from pytest_manifest.stack.guard import remove_path
+from pytest_manifest.stack.settings import Event, Settings, State, WorkerState
+from pytest_manifest.stack.valkey import HOST
+
+STDOUT = 1
+
+
+class Reporter:
+    """Writes events to standard output and, for a detached stack, keeps its state file current."""
+
+    def __init__(self, settings: Settings, directory: Path) -> None:
+        self._path = Path(settings.state_file) if settings.state_file else None
+        self._broken = False
+        # A client that stopped reading must not stop the keeper: rather lose events than workers.
+        os.set_blocking(STDOUT, False)
+        self._state: State = {
+            "keeper": os.getpid(),
+            "app": settings.app,
+            "cwd": settings.cwd,
+            "directory": str(directory),
+            "broker": 0,
+            "broker_url": "",
+            "backend_url": "",
+            "workers": [],
+            "flower_url": "",
+            "flower_password": "",
+        }
+
+    def broker(self, url: str, pid: int) -> None:
+        self._state.update({"broker": pid, "broker_url": url, "backend_url": url})
+        self._say({"event": "broker", "url": url, "pid": pid, "directory": self._directory})
+
+    def flower(self, port: int, password: str, pid: int) -> None:
+        url = f"http://{HOST}:{port}"
+        self._state.update({"flower_url": url, "flower_password": password})
+        self._say({"event": "flower", "url": url, "pid": pid})
+
+    def worker_started(self, worker: Child, workers: list[Child]) -> None:
+        self._update_workers(workers)
+        pid = worker.pid or 0
+        self._say(
+            {"event": "worker_started", "name": worker.name, "pid": pid, "log": str(worker.log)}
+        )
+
+    def exited(
+        self, child: Child, pid: int, code: int, tail: list[str], workers: list[Child]
+    ) -> None:
+        self._update_workers(workers)
+        self._say(
+            {
+                "event": "worker_exited" if child in workers else "service_exited",
+                "name": child.name,
+                "pid": pid,
+                "returncode": code,
+                "tail": tail,
+            }
+        )
+
+    def failed(self, message: str, tail: list[str]) -> None:
+        self._say({"event": "failed", "message": message, "tail": tail})
+
+    def stopped(self) -> None:
+        self._say({"event": "stopped"})
+
+    def close(self) -> None:
+        """The stack is over: nobody shall find it by its state file."""
+        if self._path is not None:
+            remove_path(self._path)
+            self._path = None
+
+    @property
+    def _directory(self) -> str:
+        return self._state["directory"]
+
+    def _update_workers(self, workers: list[Child]) -> None:
+        self._state["workers"] = [
+            WorkerState(name=worker.name, pid=worker.pid, log=str(worker.log)) for worker in workers
+        ]
+
+    def _say(self, event: Event) -> None:
+        self._save()
+        if self._broken:
+            return
+        try:
+            os.write(STDOUT, json.dumps(event).encode() + b"\n")
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._broken = True
+
+    def _save(self) -> None:
+        if self._path is None:
+            return
+        temporary = self._path.with_suffix(f".{os.getpid()}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(self._state, file, indent=1)
+        temporary.replace(self._path)

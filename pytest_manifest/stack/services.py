@@ -1,0 +1,93 @@
+"""The commands of the stack's processes. Secrets go by file or environment, never by argument."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pytest_manifest.stack.child import Child
+from pytest_manifest.stack.settings import WORKER_PREFIX, Settings
+from pytest_manifest.stack.valkey import HOST, write_configuration
+
+
+def broker_url(port: int, password: str) -> str:
+    return f"redis://:{password}@{HOST}:{port}/0"
+
+
+def broker_child(settings: Settings, directory: Path, port: int, password: str) -> Child:
+    """The private Valkey, with its append-only file in the stack's directory."""
+    configuration = write_configuration(directory, port, password)
+    return Child(
+        "broker",
+        [settings.server, str(configuration)],
+        env=dict(os.environ),
+        cwd=directory,
+        log=directory / "valkey.log",
+    )
+
+
+def worker_children(settings: Settings, directory: Path, url: str) -> list[Child]:
+    """Stock celery workers with one pool child each, not started yet."""
+    spool = directory / "spool"
+    spool.mkdir(mode=0o700)
+    env = _environment(settings, url) | {
+        "MANIFEST_LOG_FORMAT": settings.log_format,
+        "MANIFEST_LOG_LEVEL": settings.log_level,
+        "MANIFEST_SPOOL": str(spool),
+    }
+    return [
+        Child(
+            f"{WORKER_PREFIX}{number}",
+            _worker_command(settings, number),
+            env=env,
+            cwd=Path(settings.cwd),
+            log=directory / f"worker-{number}.log",
+        )
+        for number in range(1, settings.workers + 1)
+    ]
+
+
+def flower_child(settings: Settings, directory: Path, url: str, port: int, password: str) -> Child:
+    """Flower on loopback, behind the stack's password."""
+    env = _environment(settings, url) | {
+        "FLOWER_BASIC_AUTH": f"manifest:{password}",
+        "FLOWER_ADDRESS": HOST,
+        "FLOWER_PORT": str(port),
+    }
+    return Child(
+        "flower",
+        [settings.python, "-m", "celery", "-A", settings.app, "flower"],
+        env=env,
+        cwd=Path(settings.cwd),
+        log=directory / "flower.log",
+    )
+
+
+def _environment(settings: Settings, url: str) -> dict[str, str]:
+    env = dict(os.environ)
+    env["CELERY_BROKER_URL"] = url
+    env["CELERY_RESULT_BACKEND"] = url
+    return env
+
+
+def _worker_command(settings: Settings, number: int) -> list[str]:
+    command = [
+        settings.python,
+        "-m",
+        "celery",
+        "-A",
+        settings.app,
+        "worker",
+        "--concurrency=1",
+        "--pool=prefork",
+        "--prefetch-multiplier=1",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+        "-n",
+        f"{WORKER_PREFIX}{number}@%h",
+        f"--loglevel={settings.log_level}",
+    ]
+    if settings.include:
+        command += ["-I", settings.include]
+    return command

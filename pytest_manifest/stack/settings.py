@@ -1,0 +1,94 @@
+"""What a keeper is told when it starts, and the words that it and its client exchange.
+
+Only the standard library, like all that the keeper imports: it must be up in some 30 ms.
+
+The client writes one line of settings to the keeper's standard input, then ``ready`` once all
+workers have answered, and ``stop`` to end it; the end of input means the same as ``stop`` unless
+the keeper is detached. The keeper writes events, one JSON object a line, to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal, NamedTuple, TypedDict
+
+READY_LINE = "ready"
+STOP_LINE = "stop"
+WORKER_PREFIX = "manifest"
+INCLUDE = "pytest_manifest.worker"
+
+
+class Settings(NamedTuple):
+    """Everything a keeper needs; paths are absolute."""
+
+    app: str
+    workers: int
+    cwd: str
+    python: str
+    server: str
+    log_format: str = "text"
+    log_level: str = "INFO"
+    include: str = INCLUDE
+    detached: bool = False
+    # Detached only: the file that tells others of this stack, and the lock held while it is up.
+    state_file: str = ""
+    lock_file: str = ""
+    flower: bool = False
+
+    def dump(self) -> str:
+        return json.dumps(self._asdict())
+
+    @classmethod
+    def load(cls, line: str) -> Settings:
+        return cls(**json.loads(line))
+
+
+class WorkerState(TypedDict):
+    """A worker process as the keeper knows it; ``pid`` is None between death and restart."""
+
+    name: str
+    pid: int | None
+    log: str
+
+
+class State(TypedDict):
+    """The state file of a detached stack; it holds passwords, hence its mode 0600."""
+
+    keeper: int
+    app: str
+    cwd: str
+    directory: str
+    broker: int
+    broker_url: str
+    backend_url: str
+    workers: list[WorkerState]
+    flower_url: str
+    flower_password: str
+
+
+class Event(TypedDict, total=False):
+    """What a keeper says. ``event`` is always there, the rest depends on it.
+
+    broker: ``url``, ``directory``, ``pid``. worker_started: ``name``, ``pid``, ``log``.
+    worker_exited, service_exited (broker or Flower): ``name``, ``pid``, ``returncode``, ``tail``
+    (the log's last lines). flower: ``url``, ``pid``. failed: ``message``, ``tail``. stopped: no
+    more.
+    """
+
+    event: Literal[
+        "broker",
+        "worker_started",
+        "worker_exited",
+        "service_exited",
+        "flower",
+        "failed",
+        "stopped",
+    ]
+    url: str
+    directory: str
+    name: str
+    pid: int
+    log: str
+    returncode: int
+    message: str
+    tail: list[str]

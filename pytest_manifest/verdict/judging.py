@@ -1,0 +1,215 @@
+"""Judging: one receipt, or the lack of one, held against one entry's expectations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Final, Literal
+
+from pydantic import JsonValue
+
+from pytest_manifest.schema import Entry, ExpectedError, Mismatch, Receipt, State, Verdict
+from pytest_manifest.schema import VerdictKind as Kind
+from pytest_manifest.verdict import sentences
+from pytest_manifest.verdict.containment import differences
+from pytest_manifest.verdict.text import VALUE_LIMIT, middle, plain, seconds, short
+
+Outcome = Literal["passed", "failed", "error", "skipped"]
+
+MAX_MISMATCHES: Final = 20
+_MAX_VIOLATIONS = 5
+_OVERRIDES = frozenset({"forged", "quarantined", "skipped"})
+"""Problems that stand even where a receipt exists: it is not to be believed, or not the point."""
+_KIND_OF: Mapping[State, Kind] = {
+    "succeeded": "failed",  # that is: where something else was expected
+    "failed": "failed",
+    "ignored": "failed",
+    "timed_out": "timed_out",
+    "crashed": "crashed",
+    "revoked": "revoked",
+    "expired": "expired",
+    "rejected": "rejected",
+    "unknown_task": "unknown_task",
+}
+
+
+def outcome(kind: Kind) -> Outcome:
+    """What a test report shows: ``error`` where it could not be told what became of the job."""
+    if kind == "passed":
+        return "passed"
+    if kind in ("lost", "unknown", "pending"):
+        return "error"
+    return "skipped" if kind == "skipped" else "failed"
+
+
+def judge(
+    entry: Entry,
+    receipt: Receipt | None,
+    *,
+    attempt: int | None,
+    problem: Kind | None = None,
+    note: str = "",
+) -> Verdict:
+    """The verdict on one attempt (``None``: on an entry that was never sent).
+
+    ``problem`` is what the harness found where there is no receipt, and ``note`` a phrase about it
+    ("the nearest names are ..."); a receipt, once there, speaks for itself, unless the problem is
+    that it is forged, or that the job was quarantined or skipped. Neither given: ``unknown``.
+    Raises ValueError for another entry's receipt.
+    """
+    if receipt is not None and receipt.entry != entry.id:
+        raise ValueError(f"the receipt is of entry {receipt.entry!r}, not of {entry.id!r}")
+    if receipt is None or problem in _OVERRIDES:
+        return _judge_problem(entry, attempt, problem or "unknown", note)
+    number = receipt.attempt if attempt is None else attempt
+    state = effective_state(entry, receipt)
+    if state != entry.expect.state:
+        return _wrong_state(entry, receipt, state, number)
+    return _right_state(entry, receipt, number)
+
+
+def effective_state(entry: Entry, receipt: Receipt) -> State:
+    """How it ended, once a runtime past the timeout counts, that the pool could not enforce."""
+    too_long = receipt.runtime is not None and receipt.runtime > entry.timeout
+    if too_long and receipt.state in ("succeeded", "failed", "ignored"):
+        return "timed_out"
+    return receipt.state
+
+
+def _judge_problem(entry: Entry, attempt: int | None, problem: Kind, note: str) -> Verdict:
+    expect = entry.expect
+    if problem == expect.state and expect.error is None and problem not in _OVERRIDES:
+        sentence = sentences.expected_problem(problem, note)
+        return Verdict(verdict="passed", entry=entry.id, attempt=attempt, sentence=sentence)
+    sentence = sentences.problem(entry, problem, note)
+    return Verdict(verdict=problem, entry=entry.id, attempt=attempt, sentence=sentence)
+
+
+def _wrong_state(entry: Entry, receipt: Receipt, state: State, attempt: int) -> Verdict:
+    mismatches = [Mismatch(path="state", expected=entry.expect.state, actual=state)]
+    if state != receipt.state and receipt.runtime is not None:
+        limit = f"at most {seconds(entry.timeout)} (timeout)"
+        mismatches += [Mismatch(path="runtime", expected=limit, actual=seconds(receipt.runtime))]
+    mismatches += _executions(entry, receipt)
+    return Verdict(
+        verdict=_KIND_OF[state],
+        entry=entry.id,
+        attempt=attempt,
+        sentence=sentences.wrong_state(entry, receipt, state),
+        mismatches=mismatches,
+    )
+
+
+def _right_state(entry: Entry, receipt: Receipt, attempt: int) -> Verdict:
+    repeated = _executions(entry, receipt)
+    found = list(islice(_unmet(entry, receipt), MAX_MISMATCHES + 1))
+    untold = _untold(entry, receipt)
+    kind: Kind = "passed"
+    if repeated:
+        kind, sentence = "duplicated", sentences.duplicated(entry, receipt)
+    elif found:
+        kind, sentence = "failed", sentences.unmet(receipt, found)
+    elif untold:
+        kind, sentence = "unknown", sentences.untold(receipt, untold)
+    else:
+        sentence = sentences.passed(receipt)
+    return Verdict(
+        verdict=kind,
+        entry=entry.id,
+        attempt=attempt,
+        sentence=sentence,
+        mismatches=(repeated + found)[:MAX_MISMATCHES],
+    )
+
+
+def allowed_executions(entry: Entry, receipt: Receipt) -> int:
+    """How often it may have started: a retry that the task asked Celery for is one start more."""
+    return entry.expect.executions + receipt.retries
+
+
+def _executions(entry: Entry, receipt: Receipt) -> list[Mismatch]:
+    allowed = allowed_executions(entry, receipt)
+    if receipt.executions <= allowed:  # also 0, not known: nobody who counts saw it start
+        return []
+    actual = str(receipt.executions)
+    return [Mismatch(path="executions", expected=f"at most {allowed}", actual=actual)]
+
+
+def _untold(entry: Entry, receipt: Receipt) -> list[str]:
+    """Expectations that this receipt has no figure for."""
+    limits = {"runtime": entry.expect.max_runtime, "wait": entry.expect.max_wait}
+    return [
+        f"max_{name}"
+        for name, limit in limits.items()
+        if limit is not None and getattr(receipt, name) is None
+    ]
+
+
+def _unmet(entry: Entry, receipt: Receipt) -> Iterator[Mismatch]:
+    expect = entry.expect
+    if expect.error is not None:
+        yield from _unmet_error(expect.error, receipt)
+    if "result" in expect.model_fields_set:
+        yield from differences(expect.result, receipt.result)
+    if expect.result_schema is not None:
+        yield from _violations(expect.result_schema, receipt.result)
+    yield from _too_long("runtime", expect.max_runtime, receipt.runtime)
+    yield from _too_long("wait", expect.max_wait, receipt.wait)
+
+
+def _too_long(path: str, limit: float | None, actual: float | None) -> Iterator[Mismatch]:
+    if limit is not None and actual is not None and actual > limit:
+        expected = f"at most {seconds(limit)} (max_{path})"
+        yield Mismatch(path=path, expected=expected, actual=seconds(actual))
+
+
+def _unmet_error(expected: ExpectedError, receipt: Receipt) -> Iterator[Mismatch]:
+    error = receipt.error
+    if error is None:
+        wanted = expected.type or f"a message that matches {expected.match!r}"
+        yield Mismatch(path="error", expected=wanted, actual="no error")
+        return
+    if expected.type is not None and not _same_class(expected.type, error.type):
+        yield Mismatch(path="error.type", expected=expected.type, actual=short(error.type))
+    if expected.match is not None and not re.search(expected.match, error.message):
+        wanted = f"a match of {short(expected.match)}"
+        yield Mismatch(path="error.message", expected=wanted, actual=short(error.message))
+
+
+def _same_class(expected: str, actual: str) -> bool:
+    """Class names are equal; where one of the two lacks its module, the last parts are."""
+    if "." in expected and "." in actual:
+        return expected == actual
+    return expected.rpartition(".")[2] == actual.rpartition(".")[2]
+
+
+def _violations(schema: dict[str, JsonValue], result: JsonValue) -> list[Mismatch]:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+    from jsonschema_specifications import REGISTRY
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import SchemaRegistry
+
+    registry: SchemaRegistry = REGISTRY  # explicit, or jsonschema would fetch from the network
+
+    def mismatch(error: ValidationError) -> Mismatch:
+        path = f"result{error.json_path.removeprefix('$')}"
+        return Mismatch(path=path, expected=_rule(error), actual=short(error.instance))
+
+    try:
+        found = Draft202012Validator(schema, registry=registry).iter_errors(result)
+        return [mismatch(error) for error in islice(found, _MAX_VIOLATIONS)]
+    except Unresolvable as error:
+        ref = short(error.ref)
+        rule = f"a schema without the reference {ref}, which leads nowhere"
+    except RecursionError:
+        rule = "a schema that does not refer to itself without end"
+    return [Mismatch(path="expect.schema", expected=rule, actual="not checked")]
+
+
+def _rule(error: object) -> str:
+    validator, value = getattr(error, "validator", ""), getattr(error, "validator_value", None)
+    if validator in ("type", "const", "enum", "pattern", "format", "minimum", "maximum"):
+        return f"{validator} {short(value)} (schema)"
+    return f"{middle(plain(getattr(error, 'message', '')), VALUE_LIMIT)} (schema)"

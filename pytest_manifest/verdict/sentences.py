@@ -1,0 +1,248 @@
+"""The sentence of each verdict: what happened, what is known, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictKind
+from pytest_manifest.verdict.text import middle, plain, plural, seconds
+
+_RESEND = "send it again with --resume if running it twice does no harm"
+_ERROR_LIMIT = 160
+
+
+def passed(receipt: Receipt) -> str:
+    """All expectations hold."""
+    took = f" in {seconds(receipt.runtime)}" if receipt.runtime is not None else ""
+    if receipt.state == "succeeded":
+        return f"The task succeeded{_where(receipt)}{took}, as expected."
+    return (
+        f"The task ended as {receipt.state!r}{_with_error(receipt)}{_where(receipt)}, as expected."
+    )
+
+
+def expected_problem(kind: VerdictKind, note: str) -> str:
+    """No receipt, but what became of the job is what the entry expects."""
+    return f"The job ended as {kind!r}{_in_brackets(note)}, as expected."
+
+
+def unmet(receipt: Receipt, found: Sequence[Mismatch]) -> str:
+    """The state is right, but something else is not."""
+    first, more = found[0], len(found) - 1
+    rest = f" (and {plural(more, 'more difference')})" if more else ""
+    did = "succeeded" if receipt.state == "succeeded" else f"ended as {receipt.state!r}"
+    return (
+        f"The task {did}{_where(receipt)}, but {first.path} is {first.actual} where "
+        f"{first.expected} was expected{rest}; find out whether the task or the plan's 'expect' "
+        "is wrong, and correct it."
+    )
+
+
+def untold(receipt: Receipt, names: Sequence[str]) -> str:
+    """Nothing is wrong, but an expectation could not be checked."""
+    what = " and ".join(names)
+    return (
+        f"The task ended as {receipt.state!r}{_where(receipt)}, but {what} cannot be checked: the "
+        "receipt has no such time, as the worker does not report any; instrument the worker "
+        "(celery worker -I pytest_manifest.worker), or drop the expectation."
+    )
+
+
+def duplicated(entry: Entry, receipt: Receipt) -> str:
+    """It ran more often than it may."""
+    allowed = entry.expect.executions + receipt.retries
+    why = ", as the broker delivered it again," if receipt.redelivered else ""
+    return (
+        f"The job was started {plural(receipt.executions, 'time')} where {allowed} is allowed; it "
+        f"ended as {receipt.state!r}{_where(receipt)}{why} so look for what it did twice, and at "
+        "acks_late and the broker's visibility timeout, which decide about redelivery."
+    )
+
+
+def wrong_state(entry: Entry, receipt: Receipt, state: State) -> str:
+    """It ended otherwise than expected."""
+    if state == "succeeded":
+        return _succeeded(entry, receipt)
+    what, then = _ENDINGS[state](entry, receipt)
+    wanted = entry.expect.state
+    instead = "" if wanted == "succeeded" else f", where {wanted!r} was expected"
+    return f"{what}{instead}; {then}."
+
+
+def problem(entry: Entry, kind: VerdictKind, note: str) -> str:
+    """There is no receipt to go by."""
+    what, then = _PROBLEMS.get(kind, _PROBLEMS["unknown"])
+    facts = {"task": repr(entry.task), "timeout": seconds(entry.timeout)}
+    return f"{what.format_map(facts)}{_in_brackets(note)}; {then}."
+
+
+def _succeeded(entry: Entry, receipt: Receipt) -> str:
+    error = entry.expect.error
+    wanted = ""
+    if error is not None and error.type:
+        wanted = f" with {error.type}"
+    return (
+        f"The task succeeded{_where(receipt)}, but this entry expects it to end as "
+        f"{entry.expect.state!r}{wanted}; if success is right now, correct 'expect' in the plan, "
+        "else find out why the task no longer fails."
+    )
+
+
+def _failed(_: Entry, receipt: Receipt) -> tuple[str, str]:
+    return (
+        f"The task raised{_error(receipt, ' an error that was not reported')}{_where(receipt)}",
+        "start from the worker's traceback",
+    )
+
+
+def _timed_out(entry: Entry, receipt: Receipt) -> tuple[str, str]:
+    limit = seconds(entry.timeout)
+    then = "find in its log lines what held it up, or raise its 'timeout'"
+    if receipt.state != "timed_out" and receipt.runtime is not None:
+        took = seconds(receipt.runtime)
+        return f"The task ran for {took}{_where(receipt)}, longer than its timeout of {limit}", then
+    took = f" after {seconds(receipt.runtime)}" if receipt.runtime is not None else ""
+    return f"The task was stopped{took}{_where(receipt)}, as its timeout of {limit} was over", then
+
+
+def _crashed(_: Entry, receipt: Receipt) -> tuple[str, str]:
+    return (
+        f"The process that ran the task{_where(receipt)} died before the task ended"
+        f"{_in_brackets(_error(receipt, ''))}",
+        "look at the worker's log and for a lack of memory (the kernel's OOM killer), then "
+        f"{_RESEND}",
+    )
+
+
+def _ignored(_: Entry, receipt: Receipt) -> tuple[str, str]:
+    return (
+        f"The task ended without a result{_where(receipt)}, as it raised Ignore",
+        "let it return a result, or expect the state 'ignored'",
+    )
+
+
+def _unknown_task(entry: Entry, receipt: Receipt) -> tuple[str, str]:
+    return (
+        f"The worker{_where(receipt)} knows no task named {entry.task!r}",
+        "correct the name, or start a worker whose app has that task",
+    )
+
+
+def _rejected(_: Entry, receipt: Receipt) -> tuple[str, str]:
+    return (
+        f"The message was rejected{_where(receipt)} and the task not run"
+        f"{_in_brackets(_error(receipt, ''))}",
+        "look at the worker's log, and at the entry's 'eta' and the app's accepted content types",
+    )
+
+
+def _expired(_: Entry, receipt: Receipt) -> tuple[str, str]:
+    return (
+        f"The job expired before it was started{_where(receipt)}",
+        "add workers, or give it a later 'expires', and send it again with --resume",
+    )
+
+
+def _revoked(_: Entry, receipt: Receipt) -> tuple[str, str]:
+    return (
+        f"The job was revoked{_where(receipt)}",
+        "send it again with --resume if it is still wanted",
+    )
+
+
+_ENDINGS: Mapping[State, Callable[[Entry, Receipt], tuple[str, str]]] = {
+    "failed": _failed,
+    "timed_out": _timed_out,
+    "crashed": _crashed,
+    "ignored": _ignored,
+    "unknown_task": _unknown_task,
+    "rejected": _rejected,
+    "expired": _expired,
+    "revoked": _revoked,
+}
+_PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
+    "passed": ("The job passed, though its receipt is not at hand", "look at the run's ledger"),
+    "failed": (
+        "The job failed, and no receipt says how",
+        "look at the worker's log",
+    ),
+    "pending": (
+        "No receipt has come yet, as the job is still queued or running",
+        "look again with --audit, or wait for it with --audit --wait",
+    ),
+    "unknown": (
+        "It cannot be told what became of the job: no receipt was found, and one may have expired "
+        "in the result store",
+        f"look at the worker's log, then {_RESEND}",
+    ),
+    "crashed": (
+        "The process that ran the task died before the task ended",
+        f"look at the worker's log and for a lack of memory, then {_RESEND}",
+    ),
+    "lost": (
+        "The job was sent, but no queue, no worker and no result store has it any more",
+        f"look at the worker's and the broker's logs, then {_RESEND}",
+    ),
+    "timed_out": (
+        "No end of the job was seen in time (its timeout is {timeout} from the start)",
+        "see whether workers are running and free, and what held it up, or raise its limits",
+    ),
+    "unknown_task": (
+        "No worker has a task named {task}, so the job was not run",
+        "correct the name, or start a worker whose app has that task",
+    ),
+    "rejected": (
+        "The message was rejected by the worker and the task not run",
+        "look at the worker's log, and at the entry's 'eta' and the app's accepted content types",
+    ),
+    "expired": (
+        "The job expired before a worker started it",
+        "add workers, or give it a later 'expires', and send it again with --resume",
+    ),
+    "revoked": (
+        "The job was revoked before it came to its end",
+        "send it again with --resume if it is still wanted",
+    ),
+    "duplicated": (
+        "The job ran more often than it is allowed to",
+        "look for what it did twice, and at acks_late and the broker's visibility timeout",
+    ),
+    "quarantined": (
+        "The job was taken out of the queue, as it killed its worker again and again",
+        "run the task by hand under a debugger or with more memory before sending it again",
+    ),
+    "skipped": (
+        "The job was not sent, as an entry that it waits for ('after') did not pass",
+        "repair that one, then go on with --resume",
+    ),
+    "forged": (
+        "The receipt's signature does not hold, so nothing it says is believed",
+        "find out who else can write to the result store, and change its password",
+    ),
+}
+
+
+def _where(receipt: Receipt) -> str:
+    """`` on worker@host (pid 12)``, as far as it is known."""
+    name = receipt.worker or receipt.host
+    if not name:
+        return ""
+    pid = f" (pid {receipt.pid})" if receipt.pid is not None else ""
+    return f" on {plain(name)}{pid}"
+
+
+def _error(receipt: Receipt, otherwise: str) -> str:
+    if receipt.error is None:
+        return otherwise
+    message = " ".join(plain(receipt.error.message).split())
+    shown = f"{plain(receipt.error.type)}: {message}" if message else plain(receipt.error.type)
+    return f" {middle(shown, _ERROR_LIMIT)}"
+
+
+def _with_error(receipt: Receipt) -> str:
+    return f" with{_error(receipt, '')}" if receipt.error is not None else ""
+
+
+def _in_brackets(note: str) -> str:
+    note = note.strip().rstrip(".")
+    return f" ({note})" if note else ""

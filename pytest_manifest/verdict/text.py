@@ -1,0 +1,51 @@
+"""Values and foreign text made fit to be read: plain, bounded, shortened in the middle."""
+
+from __future__ import annotations
+
+import re
+from reprlib import Repr
+from typing import Final
+
+VALUE_LIMIT: Final = 80
+
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\^_])?")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def short(value: object, limit: int = VALUE_LIMIT) -> str:
+    """The value's repr on one line, at most ``limit`` characters, cut in the middle.
+
+    Large values are cut before they are written out, so that a result of megabytes costs nothing.
+    """
+    bounded = Repr()
+    bounded.maxstring = bounded.maxother = bounded.maxlong = limit
+    bounded.maxlist = bounded.maxdict = bounded.maxtuple = 12
+    return middle(bounded.repr(value), limit)
+
+
+def middle(text: str, limit: int) -> str:
+    """``text``, or its head and tail around an ellipsis where it is longer than ``limit``."""
+    if len(text) <= limit:
+        return text
+    tail = (limit - 3) // 2
+    return f"{text[: limit - 3 - tail]}...{text[len(text) - tail :]}"
+
+
+def plain(text: str) -> str:
+    """Text without terminal sequences; other control characters become visible escapes."""
+    text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
+    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def seconds(value: float) -> str:
+    """A duration for people: ``0.031 s``, ``12.4 s``, ``300 s``."""
+    if value and abs(value) < 0.0005:
+        return f"{value:.1g} s"
+    if float(value).is_integer() or abs(value) >= 1000:
+        return f"{value:.0f} s"
+    return f"{value:.3g} s"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 line``, ``2 lines``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

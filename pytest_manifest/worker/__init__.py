@@ -1,0 +1,59 @@
+"""The worker's side: what makes a Celery worker hand in a receipt for every job of a manifest.
+
+Importing this package connects it to Celery's start-up signals, so ``celery worker -I
+pytest_manifest.worker`` is enough; an app may call ``instrument`` instead. Only messages that
+carry a manifest's headers are concerned, all other tasks are left alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from celery import signals
+from pydantic import JsonValue
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["evidence", "instrument"]
+
+
+def instrument(app: Celery) -> None:
+    """Let workers of this app hand in receipts. Call it before or after configuring the app.
+
+    Calling it again does nothing. In processes that are no workers it has no effect worth noting.
+    """
+    from pytest_manifest.worker.instrumentation import instrument_app
+
+    instrument_app(app)
+
+
+def evidence(**facts: JsonValue) -> None:
+    """Add facts to the receipt of the running task; a later fact of the same name replaces it.
+
+    Facts survive when the task fails or its process is killed. Outside a task of a manifest this
+    does nothing, so tasks can call it always. Raises TypeError for a value that JSON cannot hold,
+    ValueError when a task's evidence grows beyond what a receipt may carry.
+    """
+    from pytest_manifest.worker.execution import current_execution
+
+    execution = current_execution()
+    if execution is not None:
+        execution.add_evidence(facts)
+
+
+def _on_worker_init(sender: object, **_: object) -> None:
+    instrument(sender.app)  # type: ignore[attr-defined]  # the WorkController; celery has no types
+
+
+def _on_process_init(**_: object) -> None:
+    from celery import current_app
+
+    from pytest_manifest.worker.instrumentation import enter_pool_process
+
+    instrument(current_app)
+    enter_pool_process()
+
+
+signals.worker_init.connect(_on_worker_init, dispatch_uid="pytest_manifest.worker.init")
+signals.worker_process_init.connect(_on_process_init, dispatch_uid="pytest_manifest.worker.process")

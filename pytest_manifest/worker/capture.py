@@ -1,0 +1,104 @@
+"""Catching what a task logs, by loguru or the standard library, and changing nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+from loguru import logger
+
+from pytest_manifest import log
+from pytest_manifest.worker.execution import current_execution
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+FORMAT_VARIABLE: Final = "MANIFEST_LOG_FORMAT"
+LEVEL_VARIABLE: Final = "MANIFEST_LOG_LEVEL"
+# Celery's account of the task is the receipt itself.
+_NOT_THE_TASK: Final = ("celery.app.trace", "celery.worker.request", "celery.worker.strategy")
+_ROOTS: Final = ("", "celery.task")  # Celery keeps task loggers' records from the root logger
+
+
+def is_own_worker() -> bool:
+    """Whether this worker was started by us, so that its logging is ours to set up."""
+    return FORMAT_VARIABLE in os.environ
+
+
+def set_up_own_logging() -> None:
+    """Route all that this process logs through loguru."""
+    format_: Literal["text", "json"] = "json" if os.environ[FORMAT_VARIABLE] == "json" else "text"
+    level = _level()
+    log.configure(format=format_, level=level)
+    log.intercept_stdlib(level)
+    catch_loguru(again=True)
+
+
+def catch_loguru(*, again: bool = False) -> None:
+    """Add the sink that keeps tasks' lines; ``again``, where all sinks have been removed."""
+    if _sink.handler is None or again:
+        _sink.handler = logger.add(
+            _sink,
+            level=_level(),
+            format=_loguru_format,
+            filter=_is_wanted,
+            backtrace=False,
+            diagnose=False,
+            catch=True,
+        )
+
+
+def catch_stdlib() -> None:
+    """See to it that records of the standard library's loggers are kept: cheap, for every task."""
+    if is_own_worker():
+        return  # they come by loguru
+    for name in _ROOTS:
+        target = logging.getLogger(name)
+        if _handler not in target.handlers and (target.parent is None or not target.propagate):
+            target.addHandler(_handler)
+
+
+class _Sink:
+    handler: int | None = None
+
+    def __call__(self, message: Message) -> None:
+        execution = current_execution()
+        if execution is not None:
+            record = message.record
+            execution.add_log(str(message), message=record["message"], origin="loguru")
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        execution = current_execution()
+        if execution is None or record.name in _NOT_THE_TASK:
+            return
+        try:
+            execution.add_log(self.format(record), message=record.getMessage(), origin="logging")
+        except Exception:  # as every handler does with what a record makes it raise
+            self.handleError(record)
+
+
+class _Formatter(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        moment = datetime.fromtimestamp(record.created, UTC)
+        return moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
+
+
+_sink = _Sink()
+_handler = _Handler()
+_handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+
+def _level() -> str:
+    return os.environ.get(LEVEL_VARIABLE, "INFO").upper()
+
+
+def _is_wanted(record: Record) -> bool:
+    return current_execution() is not None and record["name"] not in _NOT_THE_TASK
+
+
+def _loguru_format(_record: Record) -> str:
+    return "{time:HH:mm:ss.SSS!UTC} {level} {name}: {message}\n{exception}"

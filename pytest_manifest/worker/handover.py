@@ -1,0 +1,113 @@
+"""A receipt on its way out, and what of it was there before: each execution hands in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from pytest_manifest.schema.wire import arguments_sha256, timestamp
+from pytest_manifest.worker.delivery import Delivery, delivery_of, is_ours
+from pytest_manifest.worker.execution import Execution, Ran, seconds_since
+from pytest_manifest.worker.outcome import Ending
+from pytest_manifest.worker.receipt import Document, finished_record, receipt_document
+from pytest_manifest.worker.spool import take_spooled
+
+# Kept on the task's request, so that they go when it goes.
+EXECUTION: Final = "manifest_running_execution"
+FINISHED: Final = "manifest_finished"
+
+_taken: WeakValueDictionary[str, Any] = WeakValueDictionary()
+"""Requests that this worker has taken and not let go of yet, by execution."""
+
+
+class Handover:
+    """One receipt, sent or not yet; ``request`` is None where a message never became a task."""
+
+    __slots__ = ("_record", "_request", "ending", "facts", "receipt", "sent")
+
+    def __init__(self, facts: Delivery, ending: Ending, receipt: Document, request: object) -> None:
+        self.facts = facts
+        self.ending = ending
+        self.receipt = receipt
+        self.sent = False
+        self._request = request
+        self._record: bytes | None = None
+
+    @property
+    def request(self) -> object:
+        return self._request
+
+    def record(self) -> bytes:
+        """The record for the stream, made once."""
+        if self._record is None:
+            self._record = finished_record(self.facts.execution, self.receipt)
+        return self._record
+
+    def belongs_to(self, key: bytes) -> bool:
+        """Whether this key of a result store is this task's."""
+        return key.endswith(self.facts.task_id.encode())
+
+    def mark_sent(self) -> None:
+        """From here on the execution has its receipt, and gets no second one."""
+        self.sent = True
+        if self._request is not None:
+            setattr(self._request, FINISHED, True)
+
+
+def hand_over(
+    request: object, ending: Callable[[], Ending], outside: Callable[[], Ending] | None = None
+) -> Handover | None:
+    """Prepare the receipt of the task that ``request`` belongs to.
+
+    ``outside`` is what the ending is to the process that does not run the task, where it differs.
+    None where the message is not ours, or the execution has its receipt already.
+    """
+    if not is_ours(request) or FINISHED in request.__dict__:
+        return None
+    execution = execution_of(request)
+    facts = delivery_of(request) if execution is None else execution.delivery
+    assert facts is not None
+    end = ending() if execution is not None or outside is None else outside()
+    if execution is not None:
+        receipt = receipt_document(
+            facts, end, execution.ran(), execution.said(), execution.args_sha256
+        )
+    else:
+        receipt = _from_outside(facts, end, request)
+    return Handover(facts, end, receipt, request)
+
+
+def execution_of(request: object) -> Execution | None:
+    """The execution in this process that a request belongs to."""
+    execution = request.__dict__.get(EXECUTION)
+    return execution if isinstance(execution, Execution) else None
+
+
+def note_taken(execution: str, request: object) -> None:
+    """Remember, for as long as Celery keeps it, a request that this worker took."""
+    _taken[execution] = request
+
+
+def _from_outside(facts: Delivery, ending: Ending, request: object) -> Document:
+    """The receipt of a task that another process ran, or nobody."""
+    ran = _seen_from_outside(facts)
+    said = take_spooled(facts.task_id, facts.execution)
+    fields = request.__dict__
+    digest = arguments_sha256(fields.get("args"), fields.get("kwargs"))
+    return receipt_document(facts, ending, ran, said, digest)
+
+
+def _seen_from_outside(facts: Delivery) -> Ran:
+    request = _taken.get(facts.execution)
+    if request is None or not request.time_start:
+        return Ran()
+    now, started = datetime.now(UTC), datetime.fromtimestamp(request.time_start, UTC)
+    return Ran(
+        pid=request.worker_pid,
+        started_at=timestamp(started),
+        finished_at=timestamp(now),
+        wait=seconds_since(facts.sent_at, started),
+        runtime=max(0.0, round((now - started).total_seconds(), 6)),
+    )

@@ -1,0 +1,65 @@
+"""Connecting it all to an app's workers, by Celery's signals and its table of backends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery import signals
+
+from pytest_manifest.worker import capture, hooks, main_process, stores
+from pytest_manifest.worker.backends import ensure_receipts
+from pytest_manifest.worker.execution import enter_pool_child
+from pytest_manifest.worker.spool import sweep_stale
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+def instrument_app(app: Celery) -> None:
+    """Let this app's backends hand in receipts, and connect this process's signals."""
+    loader = app.loader
+    # The app's own choices stay: their backends are seen to when the first message comes.
+    loader.override_backends = {**stores.overrides(), **_of_others(loader.override_backends)}
+    connect()
+
+
+def enter_pool_process() -> None:
+    """Called in a new process of a prefork pool."""
+    enter_pool_child()
+    capture.catch_loguru()
+
+
+def connect() -> None:
+    """Connect the signals; doing it again changes nothing."""
+    for signal, receiver in (
+        (signals.task_received, main_process.on_received),
+        (signals.task_unknown, main_process.on_unknown),
+        (signals.task_rejected, main_process.on_rejected),
+        (signals.worker_ready, _on_ready),
+        (signals.task_prerun, hooks.on_prerun),
+        (signals.task_postrun, hooks.on_postrun),
+        (signals.before_task_publish, hooks.on_publish),
+    ):
+        signal.connect(receiver, dispatch_uid=f"{receiver.__module__}.{receiver.__name__}")
+    if capture.is_own_worker():
+        signals.setup_logging.connect(_on_setup_logging, dispatch_uid=f"{__name__}.logging")
+
+
+def _on_ready(sender: Any, **_: object) -> None:
+    main_process.on_ready(sender)
+    ensure_receipts(sender.app.backend)
+    capture.catch_loguru()
+    sweep_stale()
+
+
+def _on_setup_logging(**_: object) -> None:
+    from celery import current_app
+
+    capture.set_up_own_logging()
+    if current_app.conf.worker_redirect_stdouts:
+        # Celery leaves it to whoever sets logging up; what tasks print is theirs to keep as well.
+        current_app.log.redirect_stdouts(current_app.conf.worker_redirect_stdouts_level)
+
+
+def _of_others(table: dict[str, str]) -> dict[str, str]:
+    return {name: path for name, path in table.items() if not path.startswith(stores.__name__)}

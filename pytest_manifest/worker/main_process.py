@@ -1,0 +1,77 @@
+"""What only a worker's main process sees: messages coming in, and those it turns away."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.exceptions import NotRegistered
+
+from pytest_manifest.schema import wire
+from pytest_manifest.schema.base import State
+from pytest_manifest.worker.backends import Receipts, ensure_receipts
+from pytest_manifest.worker.delivery import delivery_of_message, new_execution
+from pytest_manifest.worker.handover import note_taken
+from pytest_manifest.worker.outcome import turned_away
+
+
+def on_received(request: Any, **_: object) -> None:
+    """Name the delivery and note its time; both travel with the request to the pool's process."""
+    fields: dict[str, object] = request.request_dict
+    if wire.HEADER_RUN not in fields:
+        return
+    execution = new_execution()
+    fields[wire.HEADER_EXECUTION] = execution
+    fields[wire.HEADER_RECEIVED_AT] = wire.timestamp(datetime.now(UTC))
+    note_taken(execution, request)
+    ensure_receipts(request.task.backend)
+
+
+def on_unknown(sender: Any, message: object, name: str = "", **_: object) -> None:
+    """No task of that name is registered here."""
+    _turn_away(sender, message, "unknown_task", NotRegistered(name))
+
+
+def on_rejected(
+    sender: Any, message: object, exc: BaseException | None = None, **_: object
+) -> None:
+    """The message made no sense: a time that is none, arguments that are no mapping."""
+    _turn_away(sender, message, "rejected", exc)
+
+
+def on_ready(sender: Any, **_: object) -> None:
+    """Notice messages that cannot be decoded, of which Celery only writes a log line."""
+    celery_does = sender.on_decode_error
+    if getattr(celery_does, "tells_manifest", False):
+        return
+
+    def on_decode_error(message: object, exc: BaseException) -> None:
+        celery_does(message, exc)
+        _turn_away(sender, message, "rejected", exc)
+
+    on_decode_error.tells_manifest = True  # type: ignore[attr-defined]  # the mark looked for above
+    sender.on_decode_error = on_decode_error
+
+
+def _turn_away(consumer: Any, message: object, state: State, error: BaseException | None) -> None:
+    request = request_of(message, consumer.hostname)
+    backend = ensure_receipts(consumer.app.backend)
+    if request is not None and isinstance(backend, Receipts):
+        backend.report(request, turned_away(state, error))
+
+
+def request_of(message: Any, worker: str) -> object | None:
+    """A task's request made of a message that never got one; None for messages not ours."""
+    from celery.app.task import Context
+
+    if delivery_of_message(message, worker) is None:
+        return None
+    properties = message.properties or {}
+    request: object = Context(
+        message.headers,
+        hostname=worker,
+        delivery_info=message.delivery_info or {},
+        reply_to=properties.get("reply_to"),
+        correlation_id=properties.get("correlation_id"),
+    )
+    return request

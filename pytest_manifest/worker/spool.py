@@ -1,0 +1,199 @@
+"""What a running task said, on disk: a pool process that is killed cannot hand it in itself.
+
+One file a task, ``TASK_ID.log``, made at the task's first line and removed when it ends: JSON
+documents a line, ``{"execution"}`` first, then ``{"line"}``, ``{"dropped"}`` and ``{"evidence"}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loguru import logger
+from pydantic import JsonValue
+
+from pytest_manifest.worker.lines import MAX_BYTES, Lines
+
+SPOOL_VARIABLE = "MANIFEST_SPOOL"
+REWRITE_BYTES = 8 * MAX_BYTES
+STALE_SECONDS = 7 * 24 * 3600
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_@=+-][A-Za-z0-9_.@=+-]{0,199}")
+
+
+@dataclass(slots=True)
+class Spooled:
+    """What was found of a killed task."""
+
+    lines: list[str] = field(default_factory=list)
+    dropped: int = 0
+    evidence: dict[str, JsonValue] = field(default_factory=dict)
+
+
+def spool_directory() -> Path:
+    """The directory of ``MANIFEST_SPOOL``, else one of this user's in the temporary directory."""
+    given = os.environ.get(SPOOL_VARIABLE)
+    if given:
+        return Path(given)
+    return Path(tempfile.gettempdir()) / f"pytest-manifest-spool-{os.getuid()}"
+
+
+def spool_path(task_id: str) -> Path:
+    """The file of a task; ids that are no plain file name (they come from outside) are hashed."""
+    if not _SAFE_NAME.fullmatch(task_id):
+        task_id = hashlib.sha256(task_id.encode("utf-8", "replace")).hexdigest()
+    return spool_directory() / f"{task_id}.log"
+
+
+class Spool:
+    """The file of one running task. A file that cannot be written is given up with a warning."""
+
+    __slots__ = ("_descriptor", "_execution", "_given_up", "_path", "_size")
+
+    def __init__(self, task_id: str, execution: str) -> None:
+        self._path = spool_path(task_id)
+        self._execution = execution
+        self._descriptor: int | None = None
+        self._size = 0
+        self._given_up = False
+
+    def add_line(self, line: str, lines: Lines) -> None:
+        """Append a line; a file that has grown far beyond ``lines`` is written anew from them."""
+        if self._size > REWRITE_BYTES:
+            self._rewrite(lines)
+        else:
+            self._append({"line": line})
+
+    def add_evidence(self, facts: Mapping[str, JsonValue]) -> None:
+        self._append({"evidence": dict(facts)})
+
+    def close(self, *, stale: bool = False) -> None:
+        """Remove the file. ``stale``: one may be there that this process did not write."""
+        if self._descriptor is None and not stale:
+            return
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def _append(self, document: Mapping[str, JsonValue]) -> None:
+        if self._given_up:
+            return
+        try:
+            if self._descriptor is None:
+                self._descriptor = self._open()
+                self._write({"execution": self._execution})
+            self._write(document)
+        except OSError as error:
+            self._give_up(error)
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        if SPOOL_VARIABLE not in os.environ:
+            _check_own(self._path.parent)
+        try:
+            return os.open(self._path, flags, 0o600)
+        except FileNotFoundError:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(self._path, flags, 0o600)
+
+    def _write(self, document: Mapping[str, JsonValue]) -> None:
+        # No fsync: the system has it after this, whatever becomes of the process.
+        assert self._descriptor is not None
+        self._size += os.write(self._descriptor, json.dumps(document).encode() + b"\n")
+
+    def _rewrite(self, lines: Lines) -> None:
+        kept = self._evidence_so_far()
+        old, final = self._descriptor, self._path
+        self._path = final.with_suffix(".new")
+        try:
+            self._descriptor, self._size = self._open(), 0
+            self._write({"execution": self._execution})
+            self._write({"dropped": lines.dropped})
+            self._write({"evidence": kept})
+            for line in lines.as_list():
+                self._write({"line": line})
+            self._path.replace(final)
+        except OSError as error:
+            self._give_up(error)
+        finally:
+            self._path = final
+            if old is not None:
+                os.close(old)
+
+    def _evidence_so_far(self) -> dict[str, JsonValue]:
+        return _read(self._path, self._execution).evidence
+
+    def _give_up(self, error: OSError) -> None:
+        self._given_up = True
+        logger.warning(
+            "log lines of killed tasks will be missing: {} cannot be written ({}); "
+            "give a directory in {}",
+            self._path,
+            error,
+            SPOOL_VARIABLE,
+        )
+
+
+def take_spooled(task_id: str, execution: str) -> Spooled:
+    """What a killed task said, which is removed with this; nothing if it said nothing."""
+    path = spool_path(task_id)
+    spooled = _read(path, execution)
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return spooled
+
+
+def sweep_stale() -> None:
+    """Remove files that nobody came for, a week old: of tasks that were delivered elsewhere."""
+    oldest = time.time() - STALE_SECONDS
+    with contextlib.suppress(OSError):
+        for path in spool_directory().glob("*.log"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+
+def _read(path: Path, execution: str) -> Spooled:
+    lines, spooled = Lines(), Spooled()
+    for number, document in enumerate(_documents(path)):
+        if number == 0 and document.get("execution") != execution:
+            break  # of an earlier delivery, whose end nobody saw
+        line, dropped = document.get("line"), document.get("dropped")
+        facts = document.get("evidence")
+        if isinstance(line, str):
+            lines.add(line)
+        if isinstance(dropped, int):
+            lines.dropped += dropped
+        if isinstance(facts, dict):
+            spooled.evidence.update(facts)
+    spooled.lines, spooled.dropped = lines.as_list(), lines.dropped
+    return spooled
+
+
+def _documents(path: Path) -> Iterator[dict[str, JsonValue]]:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        for raw in file:
+            try:
+                document = json.loads(raw)
+            except ValueError:
+                continue  # the kill came in the middle of it
+            if isinstance(document, dict):
+                yield document
+
+
+def _check_own(directory: Path) -> None:
+    """Make the directory, for this user only; OSError if it is there and somebody else's."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise PermissionError(f"{directory} is not a directory of this user")

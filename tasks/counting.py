@@ -1,0 +1,36 @@
+"""The workers' own count of task runs, kept apart from receipts so that it can check them.
+
+A worker loads this module when ``MANIFEST_RUN_COUNTER`` names a key: each run of a task, also a
+repeated one, adds one to that key in the result store.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+import redis
+from celery.signals import task_prerun
+
+from tasks import settings
+
+KEEP_SECONDS = 86_400
+
+
+def count_run(**_: object) -> None:
+    """Add one; an error here is logged by Celery and does not touch the task."""
+    key = settings.run_counter
+    if key is not None:
+        with _client(os.getpid()).pipeline(transaction=True) as batch:
+            batch.incr(key)
+            batch.expire(key, KEEP_SECONDS)
+            batch.execute()
+
+
+@lru_cache(maxsize=1)
+def _client(pid: int) -> redis.Redis:
+    """One client a process: a forked child must not share its parent's connection."""
+    return redis.Redis.from_url(settings.results_url)
+
+
+task_prerun.connect(count_run, weak=False)

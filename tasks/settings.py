@@ -1,0 +1,53 @@
+"""What the environment says about broker, result store and database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT = Path(__file__).resolve().parent.parent
+LOCAL_REDIS = "redis://127.0.0.1:6379/0"
+
+# In the project's folder and not below the working directory, so that workers and the verifying
+# process share one file wherever each was started.
+LOCAL_DATABASE = f"sqlite:///{PROJECT / '.manifest' / 'system_test.sqlite3'}"
+
+
+class Settings(BaseSettings):
+    """Read once a process; times in seconds. URLs may hold passwords, so ``repr`` leaves them out.
+
+    An empty variable counts as not set.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    broker_url: str = Field(LOCAL_REDIS, validation_alias="CELERY_BROKER_URL", repr=False)
+    result_backend: str | None = Field(None, validation_alias="CELERY_RESULT_BACKEND", repr=False)
+    task_time_limit: PositiveInt = Field(3600, validation_alias="CELERY_TASK_TIME_LIMIT")
+    result_expires: PositiveInt = Field(86_400, validation_alias="CELERY_RESULT_EXPIRES")
+
+    database_url: str = Field(
+        LOCAL_DATABASE,
+        validation_alias=AliasChoices("MANIFEST_DATABASE_URL", "DATABASE_URL"),
+        repr=False,
+    )
+    pool_size: PositiveInt = Field(5, validation_alias="MANIFEST_DATABASE_POOL_SIZE")
+    pool_overflow: NonNegativeInt = Field(5, validation_alias="MANIFEST_DATABASE_POOL_OVERFLOW")
+    pool_timeout: PositiveFloat = Field(30.0, validation_alias="MANIFEST_DATABASE_POOL_TIMEOUT")
+    lock_timeout: PositiveFloat = Field(30.0, validation_alias="MANIFEST_DATABASE_LOCK_TIMEOUT")
+
+    run_counter: str | None = Field(None, validation_alias="MANIFEST_RUN_COUNTER")
+
+    @property
+    def results_url(self) -> str:
+        """The result store; where none is set, a Redis broker keeps the results too."""
+        if self.result_backend is not None:
+            return self.result_backend
+        return self.broker_url if is_redis(self.broker_url) else "rpc://"
+
+
+def is_redis(url: str) -> bool:
+    """Whether the URL names a Redis or Valkey server."""
+    return url.startswith(("redis://", "rediss://", "redis+socket://"))

@@ -1,0 +1,52 @@
+"""The servers that live tests ask for by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from typing import NoReturn
+
+import pytest
+
+from tests import services
+
+
+def _missing(reason: str) -> NoReturn:
+    """Skip with the reason; in continuous integration nothing may be skipped, so fail there."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def _given_or_started(variable: str, server: AbstractContextManager[str]) -> Iterator[str]:
+    """Yield the URL that ``variable`` holds, else that of a private server for this session."""
+    given = os.environ.get(variable)
+    if given:
+        yield given
+        return
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(server)
+        except services.ServiceUnavailableError as unavailable:
+            _missing(str(unavailable))
+        yield url
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[str]:
+    """URL of a private Valkey: ``redis://:PASSWORD@127.0.0.1:PORT/0``."""
+    with services.valkey_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """AMQP URL of ``MANIFEST_TEST_RABBITMQ_URL``, or of a private RabbitMQ."""
+    yield from _given_or_started("MANIFEST_TEST_RABBITMQ_URL", services.rabbitmq_server())
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """``postgresql://`` URL of ``MANIFEST_TEST_POSTGRES_URL``, or of a private PostgreSQL."""
+    yield from _given_or_started("MANIFEST_TEST_POSTGRES_URL", services.postgres_server())

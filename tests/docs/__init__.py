@@ -1,0 +1,1 @@
+"""The documents: every command and snippet in them runs, and their tables hold."""

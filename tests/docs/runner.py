@@ -1,0 +1,197 @@
+"""Runs a document's blocks, in order, in one folder, as its reader would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from tests.docs.blocks import Block, blocks, missing_line, steps
+from tests.services import valkey_server
+
+COMMAND_SECONDS = 120
+BROKER = "redis://broker.example.com:6379/0"
+"""What documents call the user's own broker; a private server stands in for it."""
+NOT_INHERITED = ("PYTEST", "CELERY", "MANIFEST", "COV_", "DATABASE", "VIRTUAL_ENV", "PYTHON", "CI")
+COPIED = (
+    "pytest_manifest",
+    "tasks",
+    "workflows",
+    "manifests",
+    "scripts",
+    "requirements",
+    "conftest.py",
+    "pyproject.toml",
+    "Makefile",
+    "compose.yaml",
+    ".env.example",
+)
+
+
+class Reader:
+    """Someone who follows a document in ``folder``. Use it as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = Path(tempfile.mkdtemp(prefix="manifest-docs-"))
+        self.background: list[subprocess.Popen[str]] = []
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(NOT_INHERITED)}
+        self.environment = inherited | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(self.home),
+            "XDG_RUNTIME_DIR": str(self.home),
+            "TMPDIR": str(self.home),
+            "COLUMNS": "100",
+            "PYTHONWARNINGS": "default",
+        }
+        self.broker: str | None = None
+        self._server = valkey_server()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stack = self.home / "pytest-celery-manifest"
+        try:
+            if stack.exists():
+                self._bash("manifest-stack down")
+            for process in self.background:
+                self._end(process)
+            if self.broker is not None:
+                self._server.__exit__(None, None, None)
+        finally:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def follow(self, path: Path) -> int:
+        """Do what the document says; return how many blocks ran."""
+        done = 0
+        for block in blocks(path):
+            if "skip" not in block.options:
+                self.do(block)
+                done += 1
+        return done
+
+    def do(self, block: Block) -> None:
+        """One block. Raises AssertionError with its place where it does not do what it says."""
+        if "title" in block.options:
+            self._write(block)
+        elif block.language == "console":
+            self._console(block)
+        elif block.language == "python":
+            self._script(block)
+        elif block.language in ("json", "jsonl"):
+            for line in [block.body] if block.language == "json" else block.body.splitlines():
+                json.loads(line)
+        else:
+            raise AssertionError(
+                f"{block.place}: {block.language or chr(39) * 2} cannot be run; give skip=\"why\""
+            )
+
+    def _write(self, block: Block) -> None:
+        target = self.folder / block.options["title"]
+        assert target.resolve().is_relative_to(self.folder.resolve()), block.place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(block.body, "utf-8")
+
+    def _script(self, block: Block) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", block.body],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, f"{block.place}:\n{done.stdout}{done.stderr}"
+
+    def _console(self, block: Block) -> None:
+        todo = steps(block)
+        for number, step in enumerate(todo, 1):
+            place = f"{block.place}: $ {step.command}"
+            command = self._with_broker(step.command)
+            if command.startswith("export "):
+                name, _, value = command.removeprefix("export ").partition("=")
+                self.environment[name] = value
+                continue
+            if command.endswith(" &"):
+                self._start(command.removesuffix(" &"))
+                continue
+            done = self._bash(command)
+            expected = int(block.options.get("exit", 0)) if number == len(todo) else 0
+            assert done.returncode == expected, (
+                f"{place}\nended with {done.returncode}, not {expected}:\n{done.stdout}"
+            )
+            absent = missing_line(step.output, done.stdout)
+            assert absent is None, f"{place}\ndid not print\n    {absent}\nbut\n{done.stdout}"
+
+    def _with_broker(self, command: str) -> str:
+        if BROKER not in command:
+            return command
+        if self.broker is None:
+            self.broker = self._server.__enter__()
+        return command.replace(BROKER, self.broker)
+
+    def _bash(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command; whatever it started and left in its process group ends with it."""
+        process = self._popen(command, subprocess.PIPE)
+        try:
+            output, _ = process.communicate(timeout=COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._end(process)
+            raise
+        return subprocess.CompletedProcess(command, process.returncode, output)
+
+    def _start(self, command: str) -> None:
+        self.background.append(self._popen(command, subprocess.DEVNULL))
+
+    def _popen(self, command: str, output: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    @staticmethod
+    def _end(process: subprocess.Popen[str]) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(20)
+
+
+def copy_project(root: Path, folder: Path) -> None:
+    """A clone of the project, its environment already installed: the one that runs the tests."""
+    for name in COPIED:
+        source = root / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(source, folder / name, ignore=ignored)
+        elif source.exists():
+            shutil.copy(source, folder / name)
+    tools = folder / ".tools"
+    tools.mkdir()
+    python = f'#!/bin/sh\\nexec "{sys.executable}" "$@"\\n'
+    (tools / "uv").write_text(
+        '#!/bin/sh\n[ "$1" = venv ] || exit 0\nmkdir -p .venv/bin\n'
+        f"printf '{python}' >.venv/bin/python\nchmod +x .venv/bin/python\n"
+    )
+    (tools / "uv").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "scripts/venv"], cwd=folder, env=environment, check=True)
+    shutil.rmtree(tools)

@@ -1,0 +1,1 @@
+"""What holds the project together: packaging, containers, locks, layers, words."""

@@ -1,0 +1,136 @@
+"""compose.yaml: valid, and closed to everyone but this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+import yaml
+
+Service: TypeAlias = "dict[str, object]"
+
+SERVICES = {"shell", "redis", "worker", "flower"}
+SECRETS = {"REDIS_PASSWORD": "letmein1", "FLOWER_PASSWORD": "letmein2"}
+
+
+def config(
+    command: list[str], root: Path, secrets: dict[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `docker compose config` with these secrets and no .env file."""
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_PASSWORD")}
+    return subprocess.run(
+        [*command, "--env-file", os.devnull, "config", *arguments],
+        cwd=root,
+        env=environment | secrets,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def services(compose_command: list[str], root: Path) -> dict[str, Service]:
+    """The services as Compose itself understands them."""
+    done = config(compose_command, root, SECRETS, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    loaded: dict[str, Service] = json.loads(done.stdout)["services"]
+    return loaded
+
+
+def test_the_file_is_valid_and_has_the_four_services(services: dict[str, Service]) -> None:
+    """Compose accepts the file, and the services have the names that the docs use."""
+    assert set(services) == SERVICES
+
+
+@pytest.mark.parametrize("name", sorted(SECRETS))
+@pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
+def test_a_missing_password_is_refused_by_name(
+    compose_command: list[str], root: Path, name: str, value: str | None
+) -> None:
+    """Without one of the passwords nothing starts, and the message says which to set."""
+    secrets = {key: text for key, text in SECRETS.items() if key != name}
+    if value is not None:
+        secrets[name] = value
+    done = config(compose_command, root, secrets, "--quiet")
+    assert done.returncode != 0
+    assert f"set {name} in .env" in done.stderr
+
+
+def test_ports_are_published_on_loopback_only(services: dict[str, Service]) -> None:
+    """No port is open to a network, and at least Flower's is published."""
+    ports = [port for service in services.values() for port in _dicts(service.get("ports"))]
+    assert ports
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+
+
+def test_every_service_is_checked_restarted_and_hardened(services: dict[str, Service]) -> None:
+    """Health check, restart policy, read-only root, no capabilities, no new privileges."""
+    for name, service in services.items():
+        check = service.get("healthcheck")
+        assert isinstance(check, dict), f"{name} has a health check"
+        assert check["test"], name
+        assert service["restart"] == "unless-stopped", name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "privileged" not in service, name
+
+
+def test_python_services_wait_for_a_healthy_redis(services: dict[str, Service]) -> None:
+    """A worker that starts before its broker would only fill the log with errors."""
+    for name in SERVICES - {"redis"}:
+        needed = services[name]["depends_on"]
+        assert isinstance(needed, dict)
+        assert needed["redis"]["condition"] == "service_healthy", name
+
+
+def test_images_are_pinned(services: dict[str, Service]) -> None:
+    """An image that is not built here has a version in its name."""
+    for name, service in services.items():
+        if "build" not in service:
+            assert re.search(r":\d+(\.\d+)*", str(service["image"])), name
+
+
+def test_no_password_is_written_down(root: Path) -> None:
+    """Whatever is called a password, or stands in a URL as one, comes from the environment."""
+    text = (root / "compose.yaml").read_text("utf-8")
+    loaded = yaml.safe_load(text)
+    for service in loaded["services"].values():
+        environment = service.get("environment", {})
+        for name, value in environment.items():
+            if re.search("PASSWORD|SECRET|TOKEN|AUTH", name):
+                assert re.fullmatch(r"([a-z]+:)?\$\{[A-Z_]+:\?[^}]+\}", value), name
+    for password in re.findall(r"://[^/\s@]*:([^/\s]*)@", text):
+        assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]+\}", password)
+
+
+def test_no_password_is_an_argument(services: dict[str, Service]) -> None:
+    """Arguments show in the process list; passwords come in the environment or on stdin."""
+    for name, service in services.items():
+        command = json.dumps(service.get("command"))
+        for secret in SECRETS.values():
+            assert secret not in command, name
+
+
+def test_the_example_environment_names_every_variable(root: Path) -> None:
+    """.env.example has each variable that compose.yaml reads, and no password in it."""
+    used = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", (root / "compose.yaml").read_text("utf-8")))
+    lines = (root / ".env.example").read_text("utf-8").splitlines()
+    given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert set(given) == used
+    assert {given[name] for name in SECRETS} == {""}
+
+
+def test_an_environment_file_cannot_be_committed_by_accident(root: Path) -> None:
+    """.env holds passwords, so git ignores it."""
+    lines = (root / ".gitignore").read_text("utf-8").splitlines()
+    assert ".env" in lines
+
+
+def _dicts(value: object) -> list[dict[str, object]]:
+    return list(value) if isinstance(value, list) else []

@@ -1,0 +1,77 @@
+"""A stock Celery project, for tests: routes, priorities and tasks, and no word of this package."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from celery import Celery
+from celery.exceptions import Ignore
+from kombu import Exchange, Queue
+
+app = Celery("tests.live.dispatch_app", set_as_current=False)
+app.conf.update(
+    task_default_queue="standard",
+    task_routes={
+        "stock.heavy": {"queue": "heavy", "priority": 7},
+        "stock.topical": {"queue": "news", "routing_key": "news.sport"},
+    },
+    task_queues=[
+        Queue("standard"),
+        Queue("heavy"),
+        Queue("news", Exchange("news", type="topic"), routing_key="news.#"),
+    ],
+    task_default_priority=2,
+    broker_transport_options={"priority_steps": [0, 2, 5, 9], "global_keyprefix": "proj-"},
+    result_backend_transport_options={"global_keyprefix": "proj-"},
+    result_extended=os.environ.get("TEST_RESULT_EXTENDED") == "1",
+    broker_connection_retry_on_startup=True,
+    worker_enable_remote_control=True,
+)
+
+
+class OddError(Exception):
+    """An exception with two arguments."""
+
+
+@app.task(name="stock.echo")
+def echo(value: object) -> object:
+    """Return what was given."""
+    return value
+
+
+@app.task(name="stock.heavy", acks_late=True)
+def heavy(value: object) -> object:
+    """Go to a queue and a priority of its own."""
+    return value
+
+
+@app.task(name="stock.topical")
+def topical() -> str:
+    """Go through a topic exchange."""
+    return "sport"
+
+
+@app.task(name="stock.fail")
+def fail() -> None:
+    """Raise an exception that has two arguments."""
+    raise OddError("no", 7)
+
+
+@app.task(name="stock.ignore")
+def ignore() -> None:
+    """Leave no result at all."""
+    raise Ignore
+
+
+@app.task(name="stock.sleep")
+def sleep(seconds: float) -> float:
+    """Keep the worker busy."""
+    time.sleep(seconds)
+    return seconds
+
+
+@app.task(name="stock.die")
+def die() -> None:
+    """Kill the process that runs it."""
+    os._exit(3)

@@ -1,0 +1,334 @@
+"""The publisher on a real Valkey: what arrives, and what is known after a failure."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from loguru import logger
+
+from pytest_manifest.dispatch.publisher import CHUNK
+from pytest_manifest.errors import DispatchError, StackError
+from pytest_manifest.gather.backend_results import ResultReader
+from pytest_manifest.schema import Entry
+from tests import services
+from tests.live.dispatch_support import (
+    APP,
+    SENT_AT,
+    address,
+    attempts,
+    body,
+    database,
+    entries,
+    messages,
+    proxied,
+    publishing,
+    queued_ids,
+    results_of,
+    stock_worker,
+)
+from tests.support import eventually
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def broker(valkey: str) -> str:
+    """URL of an empty database."""
+    return database(valkey, 1)
+
+
+def test_message_carries_everything_that_a_worker_needs(broker: str) -> None:
+    """All delivery options of an entry, and our headers, are in the raw message of its queue."""
+    entry = Entry(
+        id="crud/é[1]",
+        task="any.task",
+        args=[1, "zwei"],
+        kwargs={"data": {"n": None}},
+        queue="own queue",
+        priority=5,
+        countdown=20,
+        expires=90,
+        timeout=12.5,
+    )
+    [attempt] = attempts([entry])
+    with publishing(address(broker), stream="manifest:abc:receipts") as publisher:
+        result = publisher.publish([attempt], SENT_AT)
+
+    assert result.certain == [attempt.task_id]
+    assert (result.uncertain, result.unsent, result.error) == ([], [], None)
+    [message] = messages(broker, "own queue\x06\x163")  # kombu's default steps are 0, 3, 6, 9
+    headers, properties = message["headers"], message["properties"]
+    assert body(message)[:2] == [[1, "zwei"], {"data": {"n": None}}]
+    assert headers["id"] == headers["root_id"] == properties["correlation_id"] == attempt.task_id
+    assert headers["task"] == "any.task"
+    assert datetime.fromisoformat(headers["eta"]) == SENT_AT + timedelta(seconds=20)
+    assert datetime.fromisoformat(headers["expires"]) == SENT_AT + timedelta(seconds=90)
+    assert headers["timelimit"] == [12.5, None]
+    assert headers["ignore_result"] is False
+    assert headers["argsrepr"] == "[1, 'zwei']"
+    assert properties["priority"] == 5
+    assert message["content-type"] == "application/json"
+    assert {name: headers[name] for name in headers if name.startswith("manifest_")} == {
+        "manifest_run": attempt.run,
+        "manifest_entry": "crud/é[1]",
+        "manifest_attempt": 1,
+        "manifest_sent_at": "2026-11-24T15:00:00.123456+00:00",
+        "manifest_stream": "manifest:abc:receipts",
+        "manifest_ttl": 600,
+    }
+
+
+def test_plain_entries_go_to_the_default_queue_in_order(broker: str) -> None:
+    """Without a project, entries wait in ``celery``, in the order of the manifest."""
+    sent = attempts(entries(250))
+    with publishing(address(broker)) as publisher:
+        result = publisher.publish(sent, SENT_AT)
+        assert publisher.queue_lengths(["celery", "nobody's"]) == {"celery": 250, "nobody's": 0}
+
+    assert result.certain == queued_ids(broker) == [attempt.task_id for attempt in sent]
+
+
+def test_project_options_are_honoured(broker: str) -> None:
+    """Routes, default queue, default priority, priority steps and key prefix are the app's own."""
+    sent = attempts(
+        [
+            Entry(id="default", task="stock.echo", args=[1]),
+            Entry(id="unregistered", task="elsewhere.task"),
+            Entry(id="routed", task="stock.heavy", args=[1]),
+            Entry(id="overridden", task="stock.heavy", args=[1], priority=9, queue="standard"),
+            Entry(id="topic", task="stock.topical"),
+        ]
+    )
+    with publishing(address(broker, app=APP)) as publisher:
+        publisher.publish(sent, SENT_AT)
+        assert publisher.queue_lengths(["standard", "heavy", "news"]) == {
+            "standard": 3,
+            "heavy": 1,
+            "news": 1,
+        }
+
+    where = {attempt.entry.id: attempt.task_id for attempt in sent}
+    assert queued_ids(broker, "proj-standard\x06\x162") == [where["default"], where["unregistered"]]
+    assert queued_ids(broker, "proj-heavy\x06\x165") == [where["routed"]]
+    assert queued_ids(broker, "proj-standard\x06\x169") == [where["overridden"]]
+    [topical] = messages(broker, "proj-news\x06\x162")
+    assert topical["headers"]["id"] == where["topic"]
+    assert topical["properties"]["delivery_info"] == {
+        "exchange": "news",
+        "routing_key": "news.sport",
+    }
+
+
+def test_higher_priority_is_taken_first(broker: str, tmp_path: Path) -> None:
+    """A worker takes from the priority lists in the order of the app's steps: low numbers first."""
+    where = address(broker, app=APP)
+    levels = {"nine": 9, "none": 0, "five": 5}
+    sent = attempts(
+        [
+            Entry(id=name, task="stock.echo", args=[name], priority=level)
+            for name, level in levels.items()
+        ]
+    )
+    with publishing(where) as publisher, closing(ResultReader(where)) as reader:
+        publisher.publish(sent, SENT_AT)
+        with stock_worker(
+            where, tmp_path, queues="standard", options=["--prefetch-multiplier", "1"]
+        ):
+            results = results_of(reader, [attempt.task_id for attempt in sent])
+
+    finished = sorted(sent, key=lambda attempt: results[attempt.task_id].finished_at)
+    assert [attempt.entry.id for attempt in finished] == ["none", "five", "nine"]
+
+
+def test_unserialisable_entry_stops_its_batch(broker: str) -> None:
+    """An entry that no message can be made of is named, and nothing of its batch is sent."""
+    good = entries(150)
+    bad = Entry.model_construct(id="bad", task="t", args=[object()], kwargs={}, timeout=1.0)
+    with publishing(address(broker)) as publisher:
+        with pytest.raises(DispatchError, match="entry 'bad' cannot be made into a message"):
+            publisher.publish(attempts([*good, bad]), SENT_AT)
+        assert publisher.queue_lengths(["celery"]) == {"celery": 0}
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.97], ids="cut at {}".format)
+@pytest.mark.parametrize("replies", [False, True], ids=["on the way out", "on the way back"])
+def test_connection_cut_within_a_batch(broker: str, part: float, replies: bool) -> None:
+    """Certain ids are in the queue, unsent ones are not, and one chunk at most is in doubt."""
+    sent = attempts(entries(5 * CHUNK))
+    with proxied(broker) as (proxy, url), publishing(address(url)) as publisher:
+        assert publisher.publish(attempts(entries(1)), SENT_AT).error is None
+        proxy.arm(None, replies=replies)
+        assert publisher.publish(attempts(entries(5 * CHUNK)), SENT_AT).error is None
+        whole = proxy.seen
+        with closing(redis.Redis.from_url(broker)) as client:
+            client.delete("celery")
+        # Behind the look at the queue that comes before a batch, so that the batch has begun.
+        proxy.arm(300 + int(part * (whole - 300)), replies=replies)
+        result = publisher.publish(sent, SENT_AT)
+
+        assert proxy.cuts == 1
+        assert result.error is not None
+        assert "publishing failed" in result.error
+        assert result.certain + result.uncertain + result.unsent == [a.task_id for a in sent]
+        assert len(result.certain) % CHUNK == 0
+        assert len(result.uncertain) == CHUNK
+        queued = set(queued_ids(broker))
+        assert set(result.certain) <= queued
+        assert not set(result.unsent) & queued
+        if replies:
+            assert set(result.uncertain) & queued  # delivered, though nobody could know
+
+        missing = [a for a in sent if a.task_id not in queued]
+        assert publisher.publish(missing, SENT_AT).error is None
+    assert sorted(queued_ids(broker)) == sorted(attempt.task_id for attempt in sent)
+
+
+def test_password_is_not_in_the_error(broker: str) -> None:
+    """The sentence about a failed batch shows where the broker is, without its password."""
+    with proxied(broker) as (proxy, url), publishing(address(url)) as publisher:
+        proxy.close()
+        result = publisher.publish(attempts(entries(3)), SENT_AT)
+
+    assert result.error is not None
+    assert "redis://:***@127.0.0.1" in result.error
+    assert len(result.unsent) == 3
+
+
+def test_idle_connection_that_was_closed_is_renewed(broker: str) -> None:
+    """A connection cut between two batches costs nothing: the next batch is certain."""
+    with proxied(broker) as (proxy, url), publishing(address(url)) as publisher:
+        assert publisher.publish(attempts(entries(3)), SENT_AT).error is None
+        proxy.cut()
+        result = publisher.publish(attempts(entries(3)), SENT_AT)
+
+    assert result.error is None
+    assert len(result.certain) == 3
+
+
+def test_broker_that_dies_and_comes_back() -> None:
+    """While the broker is away everything is unsent; no exception, and a later batch arrives."""
+    with services.valkey_server() as url, proxied(url) as (proxy, through):
+        with publishing(address(through)) as publisher:
+            assert publisher.publish(attempts(entries(3)), SENT_AT).error is None
+            with closing(redis.Redis.from_url(url)) as client:
+                server = int(client.info("server")["process_id"])
+            os.kill(server, 9)
+            eventually(lambda: not _answers(url), what="the broker is gone")
+            gone = publisher.publish(attempts(entries(3)), SENT_AT)
+            assert (gone.certain, gone.uncertain, len(gone.unsent)) == ([], [], 3)
+            with pytest.raises(StackError, match="cannot revoke jobs"):
+                publisher.revoke(gone.unsent)
+
+            with services.valkey_server() as other:
+                proxy.retarget(other)
+                # The other one has another password, so ours is refused: still no exception.
+                refused = publisher.publish(attempts(entries(3)), SENT_AT)
+                assert len(refused.unsent) == 3
+                assert refused.error is not None
+
+
+def _answers(url: str) -> bool:
+    try:
+        with closing(redis.Redis.from_url(url)) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def test_broker_that_refuses_messages(broker: str) -> None:
+    """An error reply to the batch leaves its chunk in doubt and the rest unsent, with the reason."""
+    url = urlsplit(broker)
+    limited = f"redis://limited:pw-limited@{url.hostname}:{url.port}{url.path}"
+    with closing(redis.Redis.from_url(broker)) as client:
+        client.execute_command(
+            *"ACL SETUSER limited on >pw-limited ~* &* +@all -lpush".split()  # noqa: SIM905
+        )
+        try:
+            with publishing(address(limited)) as publisher:
+                result = publisher.publish(attempts(entries(CHUNK + 1)), SENT_AT)
+        finally:
+            client.execute_command("ACL", "DELUSER", "limited")
+
+    assert (len(result.uncertain), len(result.unsent)) == (CHUNK, 1)
+    assert result.error is not None
+    assert "lpush" in result.error
+
+
+def test_each_sending_is_logged(broker: str) -> None:
+    """Every published attempt is a "Job Sent" record with its run, entry, task id and queue."""
+    records: list[dict[str, object]] = []
+    handler = logger.add(
+        lambda message: records.append({"text": message.record["message"], **message.record["extra"]}),
+        level="DEBUG",
+        filter="pytest_manifest.dispatch",
+    )
+    try:
+        [attempt] = attempts([Entry(id="e-{}", task="t.x", queue="q")])
+        with publishing(address(broker)) as publisher:
+            publisher.publish([attempt], SENT_AT)
+    finally:
+        logger.remove(handler)
+
+    assert records == [
+        {
+            "text": f"Job Sent: e-{{}} -> t.x ({attempt.task_id})",
+            "run": attempt.run,
+            "entry": "e-{}",
+            "task_id": attempt.task_id,
+            "queue": "q",
+        }
+    ]
+
+
+def test_stock_worker_runs_what_was_sent(broker: str, tmp_path: Path) -> None:
+    """A worker that knows nothing of us executes the messages and stores their results."""
+    where = address(broker, app=APP)
+    sent = attempts(entries(20))
+    with (
+        stock_worker(where, tmp_path),
+        publishing(where) as publisher,
+        closing(ResultReader(where)) as reader,
+    ):
+        publisher.publish(sent, datetime.now(UTC))
+        results = results_of(reader, [attempt.task_id for attempt in sent])
+
+    assert [results[attempt.task_id].result for attempt in sent] == list(range(20))
+
+
+def test_revoked_jobs_do_not_run(broker: str, tmp_path: Path) -> None:
+    """Jobs revoked while they wait for their eta end as revoked; the others run."""
+    where = address(broker, app=APP)
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    sent = attempts([Entry(id=f"e-{n}", task="stock.echo", args=[n], eta=soon) for n in range(4)])
+    with (
+        stock_worker(where, tmp_path),
+        publishing(where) as publisher,
+        closing(ResultReader(where)) as reader,
+    ):
+        publisher.revoke([attempt.task_id for attempt in sent[:2]])
+        publisher.publish(sent, datetime.now(UTC))
+        results = results_of(reader, [attempt.task_id for attempt in sent])
+
+    states = [results[attempt.task_id].state for attempt in sent]
+    assert states == ["revoked", "revoked", "succeeded", "succeeded"]
+
+
+def test_expired_jobs_say_so(broker: str, tmp_path: Path) -> None:
+    """A job taken after its ``expires``, counted from the sending, ends as expired."""
+    where = address(broker, app=APP)
+    sent = attempts(entries(2, expires=5))
+    with (
+        publishing(where) as publisher,
+        closing(ResultReader(where)) as reader,
+        stock_worker(where, tmp_path),
+    ):
+        publisher.publish(sent, datetime.now(UTC) - timedelta(seconds=60))
+        results = results_of(reader, [attempt.task_id for attempt in sent])
+
+    assert {result.state for result in results.values()} == {"expired"}

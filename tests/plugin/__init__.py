@@ -1,0 +1,1 @@
+"""The plugin in real pytest processes, on the embedded stack."""

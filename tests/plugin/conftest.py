@@ -1,0 +1,116 @@
+"""A small project with a Celery app of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+JOBS = '''
+import os, signal, time
+from pathlib import Path
+from celery import Celery
+
+app = Celery("jobs")
+app.conf.task_ignore_result = False
+
+
+def count(key):
+    with Path(__file__).with_name("ran.txt").open("a") as file:
+        file.write(f"{key}\\n")
+
+
+@app.task(name="jobs.double")
+def double(n, key=None):
+    count(key or n)
+    return {"n": 2 * n, "type": "number"}
+
+
+@app.task(name="jobs.nap")
+def nap(sec, key=None):
+    count(key)
+    time.sleep(sec)
+    return {"slept": sec}
+
+
+@app.task(name="jobs.fail")
+def fail(message, key=None):
+    count(key)
+    raise ValueError(message)
+
+
+@app.task(name="jobs.die")
+def die(key=None):
+    count(key)
+    os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+INI = """
+[pytest]
+manifest_app = jobs:app
+manifest_workers = 2
+"""
+
+
+class Project:
+    """A folder with jobs.py and pytest.ini, in which pytest is run as a user would."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.path = pytester.path
+        self.write("jobs.py", JOBS)
+        self.write("pytest.ini", INI)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def manifest(self, name: str, entries: Sequence[Mapping[str, object]]) -> Path:
+        """Write a manifest by hand, without a header."""
+        lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries]
+        return self.write(name, "".join(lines))
+
+    def doubles(self, name: str = "m.jsonl", count: int = 6) -> Path:
+        """A manifest of jobs that double a number: ids d-0, d-1, ..."""
+        return self.manifest(
+            name,
+            [
+                {
+                    "id": f"d-{n}",
+                    "task": "jobs.double",
+                    "kwargs": {"n": n, "key": f"d-{n}"},
+                    "timeout": 20,
+                    "tags": ["even" if n % 2 == 0 else "odd"],
+                    "expect": {"result": {"n": 2 * n}},
+                }
+                for n in range(count)
+            ],
+        )
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        """Run pytest in the project, in a process of its own."""
+        return self.pytester.runpytest_subprocess(*arguments, timeout=120)
+
+    def ran(self) -> Counter[str]:
+        """How often each job's code has run, by its key."""
+        path = self.path / "ran.txt"
+        return Counter(path.read_text("utf-8").split("\n")[:-1]) if path.exists() else Counter()
+
+    def ledgers(self) -> list[Path]:
+        return sorted((self.path / ".manifest" / "runs").glob("*.sqlite"))
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """An empty project; nothing of the surrounding session reaches into it."""
+    for name in list(os.environ):
+        if name.startswith(("CELERY_", "MANIFEST_", "PYTEST_XDIST")):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("CI", raising=False)
+    return Project(pytester)

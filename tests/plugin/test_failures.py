@@ -1,0 +1,146 @@
+"""Failures read well: which entry, what was expected, what happened, what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.plugin.conftest import Project
+
+SEVEN = {
+    "exception": {"task": "jobs.fail", "kwargs": {"message": "no such film"}},
+    "wrong-result": {"task": "jobs.double", "kwargs": {"n": 2}, "expect": {"result": {"n": 5}}},
+    "too-slow": {"task": "jobs.nap", "kwargs": {"sec": 0.6}, "expect": {"max_runtime": 0.1}},
+    "wrong-type": {
+        "task": "jobs.double",
+        "kwargs": {"n": 1},
+        "expect": {"schema": {"properties": {"n": {"type": "string"}}}},
+    },
+    "unknown-task": {"task": "jobs.duoble", "kwargs": {"n": 1}},
+    "should-have-failed": {
+        "task": "jobs.double",
+        "kwargs": {"n": 1},
+        "expect": {"state": "failed"},
+    },
+    "killed": {"task": "jobs.die"},
+}
+
+
+def entries() -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = [
+        {"id": f"good-{n}", "task": "jobs.double", "kwargs": {"n": n}, "expect": {"result": {"n": 2 * n}}}
+        for n in range(93)
+    ]
+    for n, (name, fields) in enumerate(SEVEN.items()):
+        rows.insert(n * 12, {"id": name, **fields})
+    return rows
+
+
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_seven_kinds_of_failure_turn_exactly_their_tests_red(
+    project: Project, xdist: tuple[str, ...]
+) -> None:
+    """Of 100 entries the seven that go wrong fail, each with a sentence of its own."""
+    project.manifest("m.jsonl", entries())
+    result = project.run("--manifest=m.jsonl", *xdist)
+    result.assert_outcomes(passed=93, failed=7)
+    text = result.stdout.str()
+    for name in SEVEN:
+        assert f"FAILED m.jsonl::entry[{name}]" in text
+    for part in (
+        "no such film",
+        "result.n",
+        "jobs.duoble",
+        "did you mean 'jobs.double'",
+        "SIGKILL",
+    ):
+        assert part in text
+    assert "pytest_manifest/" not in text.replace("rootdir", "")
+
+
+def test_a_workflow_verifies_with_its_own_tests(project: Project) -> None:
+    """verify.py of the manifest's workflow is used; entries that it leaves alone are verified too."""
+    project.write(
+        "workflows/demo/verify.py",
+        """
+import pytest
+
+@pytest.mark.entries(task="jobs.d*")
+def test_double(entry, receipt):
+    assert receipt.result["n"] == 2 * entry.kwargs["n"]
+
+@pytest.mark.entries(mode="other")
+def test_of_another_mode(manifest_run):
+    raise AssertionError("must not be collected")
+
+def test_whole(manifest_run):
+    assert len(manifest_run.receipts()) == 3
+    assert manifest_run.workers == 2
+    assert manifest_run.owned
+""",
+    )
+    project.write(
+        "m.jsonl",
+        '{"manifest": 1, "workflow": "demo", "mode": "one"}\n'
+        '{"id": "a", "task": "jobs.double", "kwargs": {"n": 1}}\n'
+        '{"id": "b", "task": "jobs.double", "kwargs": {"n": 2}}\n'
+        '{"id": "nap", "task": "jobs.nap", "kwargs": {"sec": 0}}\n',
+    )
+    for xdist in ((), ("-n", "2")):
+        result = project.run("--manifest=m.jsonl", "-v", *xdist)
+        result.assert_outcomes(passed=4)
+        text = result.stdout.str()
+        for node in ("verify.py::test_double[a]", "m.jsonl::entry[nap]", "verify.py::test_whole[m]"):
+            assert node in text
+
+
+def test_a_strict_run_is_refused_for_an_unknown_task(project: Project) -> None:
+    """--manifest-strict sends nothing when a task is unknown."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": "a", "task": "jobs.double", "kwargs": {"n": 1, "key": "a"}},
+            {"id": "b", "task": "jobs.duoble", "kwargs": {"n": 1}},
+        ],
+    )
+    result = project.run("--manifest=m.jsonl", "--manifest-strict")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*nothing was sent: no worker knows the task 'jobs.duoble'*"])
+    assert not project.ran()
+
+
+def test_a_broken_manifest_lists_its_faults(project: Project) -> None:
+    """Every fault is shown with file and line, and nothing is started."""
+    project.write(
+        "m.jsonl",
+        '{"id": "a", "task": "t"}\n{"id": "a", "task": "t"}\n{"id": "b"}\n{"id": "c", "tsk": "t"\n',
+    )
+    result = project.run("--manifest=m.jsonl")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*m.jsonl:2: *'a'*line 1*", "*m.jsonl:3: *task*", "*m.jsonl:4: *"])
+
+
+def test_the_stack_needs_an_application(project: Project) -> None:
+    """Without an app and without a broker there is one clear sentence."""
+    project.write("pytest.ini", "[pytest]\n")
+    project.doubles(count=1)
+    result = project.run("--manifest=m.jsonl")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*needs your Celery application*--manifest-app*"])
+
+
+def test_an_application_that_cannot_be_imported(project: Project) -> None:
+    """The import's own error is shown, soon, and nothing is left running."""
+    project.write("jobs.py", "raise RuntimeError('no settings')\n")
+    project.doubles(count=1)
+    result = project.run("--manifest=m.jsonl")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*no settings*"])
+
+
+def test_a_broker_out_of_reach_is_one_error(project: Project) -> None:
+    """A broker that does not answer is named, without its password."""
+    project.doubles(count=1)
+    result = project.run("--manifest=m.jsonl", "--manifest-broker=redis://:secret@127.0.0.1:1/0")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*redis://:[*][*][*]@127.0.0.1:1*"])
+    assert "secret" not in result.stderr.str() + result.stdout.str()

@@ -1,0 +1,233 @@
+"""The main job: ``pytest --manifest=FILE`` on the embedded stack."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.plugin.conftest import Project
+
+
+def test_every_entry_is_a_test_and_runs_once(project: Project) -> None:
+    """Six entries are six passed tests, each job's code ran once, and the documents are written."""
+    project.doubles(count=6)
+    result = project.run("--manifest=m.jsonl", "-v")
+    result.assert_outcomes(passed=6)
+    result.stdout.fnmatch_lines(["*m.jsonl::entry[[]d-3] PASSED*"])
+    result.stdout.fnmatch_lines(["m.jsonl: run *, 6 entries: 6 passed", "*ledger*.sqlite"])
+    assert project.ran() == {f"d-{n}": 1 for n in range(6)}
+    receipts = next((project.path / ".manifest/runs").glob("*.receipts.jsonl"))
+    rows = [json.loads(line) for line in receipts.read_text("utf-8").splitlines()]
+    assert [row["entry"] for row in rows] == [f"d-{n}" for n in range(6)]
+    assert all(row["worker"] and row["pid"] and row["runtime"] is not None for row in rows)
+
+
+@pytest.mark.parametrize("workers", ["0", "2", "4"])
+def test_dispatch_is_exactly_once_under_xdist(project: Project, workers: str) -> None:
+    """However many xdist workers collect, every job's code runs once."""
+    project.doubles(count=30)
+    result = project.run("--manifest=m.jsonl", "-n", workers)
+    result.assert_outcomes(passed=30)
+    assert project.ran() == {f"d-{n}": 1 for n in range(30)}
+    assert len(project.ledgers()) == 1
+
+
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (("-k", "d-1 or d-4"), {"d-1", "d-4"}),
+        (("-m", "odd"), {"d-1", "d-3", "d-5"}),
+        (("m.jsonl::entry[d-2]",), {"d-2"}),
+    ],
+    ids=["k", "m", "node-id"],
+)
+def test_only_what_is_selected_is_dispatched(
+    project: Project, choice: tuple[str, ...], expected: set[str], xdist: tuple[str, ...]
+) -> None:
+    """-k, -m and node ids choose entries, and the others are not sent."""
+    project.doubles(count=6)
+    result = project.run("--manifest=m.jsonl", *choice, *xdist)
+    result.assert_outcomes(passed=len(expected), deselected=6 - len(expected) if choice[0][0] == "-" and not xdist else 0)
+    assert set(project.ran()) == expected
+
+
+def test_a_manifest_named_as_a_path_needs_no_option(project: Project) -> None:
+    """``pytest m.jsonl::entry[ID]`` dispatches and verifies that entry."""
+    project.doubles(count=3)
+    result = project.run("m.jsonl::entry[d-1]")
+    result.assert_outcomes(passed=1)
+    assert set(project.ran()) == {"d-1"}
+
+
+def test_ids_are_shown_and_selected_as_typed(project: Project) -> None:
+    """Ids with letters beyond ASCII, slashes, brackets and colons work as node ids."""
+    names = ["données/é[0]::x", "s3://bucket/キー", "plain"]
+    project.manifest(
+        "m.jsonl",
+        [{"id": i, "task": "jobs.double", "kwargs": {"n": 1, "key": i}} for i in names],
+    )
+    listed = project.run("--manifest=m.jsonl", "--collect-only", "-q")
+    listed.stdout.fnmatch_lines([f"m.jsonl::entry[[]{i.replace('[', '[[]')}]" for i in names])
+    result = project.run("--manifest=m.jsonl", f"m.jsonl::entry[{names[0]}]", "-v")
+    result.assert_outcomes(passed=1)
+    assert set(project.ran()) == {names[0]}
+
+
+def test_last_failed_dispatches_only_what_failed(project: Project) -> None:
+    """--lf sends the entry that failed, and no other."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": "good", "task": "jobs.double", "kwargs": {"n": 1, "key": "good"}},
+            {"id": "bad", "task": "jobs.fail", "kwargs": {"message": "no", "key": "bad"}},
+        ],
+    )
+    project.run("--manifest=m.jsonl").assert_outcomes(passed=1, failed=1)
+    project.run("--manifest=m.jsonl", "--lf").assert_outcomes(failed=1)
+    assert project.ran() == {"good": 1, "bad": 2}
+
+
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_collect_only_dispatches_nothing(project: Project, xdist: tuple[str, ...]) -> None:
+    """--collect-only shows the entries and makes no ledger."""
+    project.doubles(count=3)
+    result = project.run("--manifest=m.jsonl", "--collect-only", "-q", *xdist)
+    assert result.ret == 0
+    assert not project.ran()
+    assert not project.ledgers()
+
+
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_a_collection_error_dispatches_nothing(project: Project, xdist: tuple[str, ...]) -> None:
+    """A test module that cannot be imported stops everything before a job is sent."""
+    project.doubles(count=3)
+    project.write("test_broken.py", "import nothing_of_that_name\n")
+    result = project.run("--manifest=m.jsonl", "m.jsonl", "test_broken.py", *xdist)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert not project.ran()
+
+
+def test_differing_collections_dispatch_nothing(project: Project) -> None:
+    """Where xdist refuses the run because its workers collected different tests, nothing is sent."""
+    project.doubles(count=3)
+    project.write(
+        "conftest.py",
+        """
+import os
+def pytest_collection_modifyitems(items):
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
+        items.reverse()
+""",
+    )
+    result = project.run("--manifest=m.jsonl", "-n", "2")
+    result.stdout.fnmatch_lines(["*Different tests were collected*"])
+    assert not project.ran()
+
+
+def test_several_manifests_in_one_session(project: Project) -> None:
+    """Each manifest is a run of its own."""
+    project.doubles("a.jsonl", count=2)
+    project.doubles("b.jsonl", count=3)
+    result = project.run("--manifest=a.jsonl", "--manifest=b.jsonl", "-v")
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines_random(["a.jsonl::entry[[]d-1] PASSED*", "b.jsonl::entry[[]d-1] PASSED*"])
+    assert len(project.ledgers()) == 2
+
+
+def test_tests_run_as_completed(project: Project) -> None:
+    """A slow first entry does not hold back the verdicts of the quick ones behind it."""
+    naps = [("slow", 3.0), ("quick-1", 0.0), ("quick-2", 0.0)]
+    project.manifest(
+        "m.jsonl",
+        [{"id": i, "task": "jobs.nap", "kwargs": {"sec": s, "key": i}} for i, s in naps],
+    )
+    result = project.run("--manifest=m.jsonl", "-v")
+    result.stdout.fnmatch_lines(["*quick-1] PASSED*", "*quick-2] PASSED*", "*slow] PASSED*"])
+
+
+def test_first_failure_stops_at_once(project: Project) -> None:
+    """-x ends the run at the first failure; what was queued behind is revoked, not run."""
+    entries: list[dict[str, object]] = [
+        {"id": "bad", "task": "jobs.fail", "kwargs": {"message": "no", "key": "bad"}}
+    ]
+    entries += [
+        {"id": f"nap-{n}", "task": "jobs.nap", "kwargs": {"sec": 1, "key": f"nap-{n}"}}
+        for n in range(40)
+    ]
+    project.manifest("m.jsonl", entries)
+    result = project.run("--manifest=m.jsonl", "-x")
+    assert result.parseoutcomes()["failed"] == 1
+    assert sum(project.ran().values()) < 20
+    result.stdout.fnmatch_lines(["*stopped:*"])
+
+
+def test_a_crashed_xdist_worker_costs_no_verdict(project: Project) -> None:
+    """The entry that a dying xdist worker was judging is judged again, and passes."""
+    project.doubles(count=8)
+    project.write(
+        "conftest.py",
+        """
+import os
+from pathlib import Path
+import pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_setup(item):
+    marker = Path(__file__).with_name("crashed")
+    if item.name == "entry[d-3]" and not marker.exists():
+        marker.touch()
+        os._exit(1)
+""",
+    )
+    result = project.run("--manifest=m.jsonl", "-n", "2")
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] == 8
+    assert "failed" not in outcomes
+    assert project.ran() == {f"d-{n}": 1 for n in range(8)}
+
+
+def test_ordinary_tests_run_beside_the_entries(project: Project) -> None:
+    """Tests that have nothing to do with manifests run as ever, in the same session."""
+    project.doubles(count=2)
+    project.write("test_plain.py", "def test_plain(): pass\n")
+    result = project.run("--manifest=m.jsonl", "m.jsonl", "test_plain.py")
+    result.assert_outcomes(passed=3)
+
+
+def test_a_projects_own_fixtures_are_left_alone(project: Project) -> None:
+    """Fixtures named ``receipt``, ``entry`` or ``manifest`` that a project defines stay its own."""
+    project.write(
+        "test_own.py",
+        """
+import pytest
+
+@pytest.fixture
+def receipt(): return 1
+
+@pytest.fixture
+def entry(): return 2
+
+@pytest.fixture
+def manifest(): return 3
+
+def test_own(receipt, entry, manifest): assert (receipt, entry, manifest) == (1, 2, 3)
+""",
+    )
+    project.run().assert_outcomes(passed=1)
+
+
+def test_an_idle_plugin_does_nothing(project: Project) -> None:
+    """Without a manifest nothing is started or written, with and without xdist."""
+    project.write("test_plain.py", "def test_one(): pass\ndef test_two(): pass\n")
+    project.run().assert_outcomes(passed=2)
+    project.run("-n", "2").assert_outcomes(passed=2)
+    assert not (project.path / ".manifest").exists()
+
+
+def test_waiting_is_not_counted_by_pytest_timeout(project: Project) -> None:
+    """A time limit for tests does not count the time that a job takes."""
+    project.manifest("m.jsonl", [{"id": "nap", "task": "jobs.nap", "kwargs": {"sec": 3}}])
+    project.run("--manifest=m.jsonl", "--timeout=2").assert_outcomes(passed=1)
+    project.run("--manifest=m.jsonl", "--timeout=2", "-n", "1").assert_outcomes(passed=1)
