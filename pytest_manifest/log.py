@@ -41,7 +41,7 @@ _PAIR_RE = re.compile(
 )
 _BEARER_RE = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 
-_literals: set[str] = set()
+_literals: frozenset[str] = frozenset()
 
 
 def redact_url(url: str) -> str:
@@ -71,8 +71,10 @@ def redact(text: str) -> str:
 
 def hide(secret: str) -> None:
     """Keep this very value out of all logs of this process from now on."""
+    global _literals
     if len(secret) >= SHORTEST_LITERAL:
-        _literals.add(secret)
+        # Replaced, not changed: other threads are going through it.
+        _literals |= {secret}
 
 
 def configure(

@@ -12,7 +12,7 @@ import pytest
 from tests import services
 
 
-def _missing(reason: str) -> NoReturn:
+def missing(reason: str) -> NoReturn:
     """Skip with the reason; in continuous integration nothing may be skipped, so fail there."""
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(reason, pytrace=False)
@@ -29,7 +29,7 @@ def _given_or_started(variable: str, server: AbstractContextManager[str]) -> Ite
         try:
             url = stack.enter_context(server)
         except services.ServiceUnavailableError as unavailable:
-            _missing(str(unavailable))
+            missing(str(unavailable))
         yield url
 
 

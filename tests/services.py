@@ -1,8 +1,4 @@
-"""Private servers for live tests: each on loopback, on a free port, in a directory of its own.
-
-Every server here is a child of this process, ended by its pid when its ``with`` block ends, however
-it ends. Where the system can (Linux), a server also ends when this process is killed.
-"""
+"""Private servers for live tests: each on loopback, on a free port, in a directory of its own."""
 
 from __future__ import annotations
 
@@ -13,135 +9,27 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 import redis
 
-from tests.support import eventually
-
-LOOPBACK = "127.0.0.1"
-START_SECONDS = 60.0
-STOP_SECONDS = 20.0
-TRIES = 3
-"""How often a server is started: someone may take the port between our look and its bind."""
+from tests.processes import (
+    LOOPBACK,
+    START_SECONDS,
+    StartFailedError,
+    child,
+    free_port,
+    started,
+    temporary_directory,
+    wait_until,
+)
 
 
 class ServiceUnavailableError(Exception):
     """A server that cannot be started on this machine; the message names what to install."""
-
-
-class StartFailedError(Exception):
-    """A server that ended, or did not answer in time; the message ends with its last log lines."""
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def tail(log: Path, lines: int = 15) -> str:
-    """Return the last lines of a log file, or a word that there is none."""
-    with suppress(OSError):
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-    return "(no log)"
-
-
-def bound_to_us(command: Sequence[str], signal_name: str) -> list[str]:
-    """Return ``command``, to get the signal when this process dies, where the system can."""
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", signal_name, *command] if setpriv else list(command)
-
-
-@contextmanager
-def temporary_directory(owner: str | None = None) -> Iterator[Path]:
-    """Make a directory (mode 0700) that ``owner``, a user name, can use; remove it at the end."""
-    directory = Path(tempfile.mkdtemp(prefix="manifest-test-"))
-    try:
-        if owner is not None:
-            shutil.chown(directory, owner)
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextmanager
-def child(
-    command: Sequence[str],
-    *,
-    log: Path,
-    cwd: Path,
-    env: Mapping[str, str] | None = None,
-    user: str | None = None,
-    stop: signal.Signals = signal.SIGTERM,
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in a session of its own, its output in ``log``; end it, gently and then not."""
-    group = pwd.getpwnam(user).pw_gid if user else None
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            bound_to_us(command, stop.name.removeprefix("SIG")),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=env,
-            user=user,
-            group=group,
-            extra_groups=[] if user else None,
-            start_new_session=True,  # Ctrl-C in the terminal is ours to handle, not the server's
-        )
-    try:
-        yield process
-    finally:
-        _end(process, stop)
-
-
-def _end(process: subprocess.Popen[bytes], stop: signal.Signals) -> None:
-    """Stop the process and its whole session, whose group id is the process's own pid."""
-    if process.poll() is None:
-        process.send_signal(stop)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(STOP_SECONDS)
-
-
-def wait_until(
-    answers: Callable[[], bool], process: subprocess.Popen[bytes], *, log: Path, name: str
-) -> None:
-    """Return when the server answers; raise ``StartFailedError`` when it ended or stays silent."""
-
-    def look() -> bool:
-        if process.poll() is not None:
-            raise StartFailedError(f"{name} ended with {process.returncode}:\n{tail(log)}")
-        return answers()
-
-    try:
-        eventually(look, within=START_SECONDS, what=f"{name} answers")
-    except AssertionError as silent:
-        raise StartFailedError(f"{silent}\n{tail(log)}") from None
-
-
-def started(stack: ExitStack, start: Callable[[ExitStack], str]) -> str:
-    """Call ``start`` until it succeeds, at most ``TRIES`` times; ``stack`` then owns them."""
-    for attempt in range(1, TRIES + 1):
-        with ExitStack() as trial:
-            try:
-                url = start(trial)
-            except StartFailedError:
-                if attempt == TRIES:
-                    raise
-                continue
-            stack.push(trial.pop_all())
-            return url
-    raise AssertionError("unreachable")
 
 
 @contextmanager
@@ -185,7 +73,8 @@ def rabbitmq_server() -> Iterator[str]:
         yield started(stack, _start_rabbitmq)
 
 
-def _rabbitmq_binaries() -> tuple[str, str]:
+def rabbitmq_binaries() -> tuple[str, str]:
+    """The broker's and the port mapper's commands, or ``ServiceUnavailableError``."""
     # Debian's command in PATH insists on the rabbitmq user and its directories; this one does not.
     debian = "/usr/lib/rabbitmq/bin"
     server = shutil.which("rabbitmq-server", path=debian) or shutil.which("rabbitmq-server")
@@ -199,7 +88,7 @@ def _rabbitmq_binaries() -> tuple[str, str]:
 
 
 def _start_rabbitmq(stack: ExitStack) -> str:
-    server, epmd = _rabbitmq_binaries()
+    server, epmd = rabbitmq_binaries()
     directory = stack.enter_context(temporary_directory())
     port, user, password = free_port(), "manifest", secrets.token_hex(16)
     log, epmd_port = directory / "rabbitmq.log", free_port()
@@ -257,7 +146,9 @@ def postgres_server() -> Iterator[str]:
         yield started(stack, _start_postgres)
 
 
-def _postgres_bin() -> Path:
+def postgres_binaries() -> Path:
+    """The folder of ``initdb`` and ``postgres``, newest version, or ``ServiceUnavailableError``."""
+
     def version(folder: Path) -> tuple[int, ...]:
         return tuple(int(part) for part in folder.parent.name.split(".") if part.isdigit())
 
@@ -284,7 +175,7 @@ def _unprivileged_user() -> str | None:
 
 
 def _start_postgres(stack: ExitStack) -> str:
-    binaries, user = _postgres_bin(), _unprivileged_user()
+    binaries, user = postgres_binaries(), _unprivileged_user()
     directory = stack.enter_context(temporary_directory(owner=user))
     port, password, log = free_port(), secrets.token_hex(16), directory / "postgres.log"
     data = directory / "data"

@@ -66,34 +66,37 @@ def load_app(address: StackAddress) -> Celery:
             f"{address.app!r} is a {type(found).__name__}, not a Celery app; "
             f"name it as module:attribute, for instance proj.celery:app"
         )
-    found.finalize()  # Tasks made with @app.task are registered only now.
     return found
 
 
 def _import_app(name: str) -> object:
     try:
-        return find_app(name)
+        found = find_app(name)
+        if isinstance(found, Celery):
+            found.finalize()  # Tasks made with @app.task are registered only now.
     except Exception as error:
-        # A project's module can raise anything while it is imported.
+        # A project's modules can raise anything while they are imported.
         reason = redact(f"{type(error).__name__}: {error}")
         raise StackError(
             f"the Celery app {name!r} cannot be imported ({reason}); name it as module:attribute, "
             f"importable from the working directory"
         ) from error
+    return found
 
 
 def connect(app: Celery, address: StackAddress) -> Connection:
     """Open a connection to the address's broker with the app's transport options.
 
     Raises:
-        Exception: whatever the transport raises when the broker cannot be reached; only once
-            tried, within the connect timeout.
+        Exception: what kombu raises when the broker cannot be reached; every host that the URL
+            names is tried once, without a pause.
     """
     connection = app.connection_for_write(
         url=address.broker_url, transport_options=_transport_options(app, address)
     )
     try:
-        connection.connect()
+        others = max(0, len(connection.alt) - 1)
+        connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0)
     except BaseException:
         connection.release()
         raise

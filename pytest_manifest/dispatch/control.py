@@ -17,7 +17,7 @@ from uuid import uuid4
 from celery import Celery
 from kombu import Producer
 
-from pytest_manifest.dispatch.client import connect
+from pytest_manifest.dispatch.client import connect, is_redis
 from pytest_manifest.stack.address import StackAddress
 
 if TYPE_CHECKING:
@@ -97,9 +97,11 @@ class Control:
         """Count the messages that wait in each queue; 0 where the broker has no such queue."""
         lengths: dict[str, int] = {}
         for name in names:
-            # A channel each: RabbitMQ closes it when the queue is not there.
+            # A channel each: RabbitMQ closes it when the queue is not there. On Redis passive
+            # declaring finds nothing under a global_keyprefix, and declaring creates nothing.
             with self._channel() as (connection, channel):
-                lengths[name] = _length(connection, channel, name)
+                passive = not is_redis(self._address.broker_url)
+                lengths[name] = _length(connection, channel, name, passive=passive)
         return lengths
 
     def close(self) -> None:
@@ -180,9 +182,9 @@ class Control:
                 pause = min(pause * 2, LAST_POLL)
 
 
-def _length(connection: Connection, channel: Channel, name: str) -> int:
+def _length(connection: Connection, channel: Channel, name: str, *, passive: bool) -> int:
     try:
-        return int(channel.queue_declare(queue=name, passive=True).message_count)
+        return int(channel.queue_declare(queue=name, passive=passive).message_count)
     except connection.channel_errors as error:
         if str(getattr(error, "reply_code", "")) == NOT_FOUND:
             return 0

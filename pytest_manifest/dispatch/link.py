@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 from celery import Celery
 from kombu import Producer, Queue
 from kombu.common import Broadcast
+from kombu.transport import virtual
 
 from pytest_manifest.dispatch.client import connect, reply_queue_name
 from pytest_manifest.dispatch.messages import Outgoing
+from pytest_manifest.dispatch.routing import Target, queue_of, topic_target
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.stack.address import StackAddress
 
@@ -111,37 +113,58 @@ class Link:
             self._send: Callable[..., None] = app.amqp.send_task_message
             self._producer = Producer(self._channel, auto_declare=False)
             self._confirms = self._make_confirms()
+            self._dead_ends: set[Target] = set()
         except BaseException:
             self._connection.collect(socket_timeout=1)
             raise
 
-    def declare(self, queues: Iterable[Queue], reply_prefixes: Iterable[str]) -> None:
-        """Declare queues, and the reply queues of runs; a round trip, so it proves the link too."""
-        for queue in queues:
+    def prepare(self, outgoing: Iterable[Outgoing], reply_prefixes: Iterable[str]) -> None:
+        """Declare the queues of a batch, and the reply queues of runs.
+
+        That is a round trip, so it proves the link as well.
+        """
+        queues: dict[str, Queue] = {}
+        targets: set[Target] = set()
+        for one in outgoing:
+            queue = queue_of(one.options)
+            if queue is not None:
+                queues[queue.name] = queue
+            target = topic_target(one.options)
+            if target is not None:
+                targets.add(target)
+        for queue in queues.values():
             if not isinstance(queue, Broadcast):
                 queue(self._channel).declare()
         for prefix in reply_prefixes:
             reply_queue(prefix)(self._channel).declare()
+        self._dead_ends = {target for target in targets if not self._leads_somewhere(target)}
 
     def send(self, chunk: Sequence[Outgoing]) -> list[str]:
-        """Publish a chunk; on return the broker has every message but those whose ids come back.
+        """Publish a chunk of what was prepared.
+
+        On return the broker has every message but those whose task ids come back, because no
+        queue is bound where they go.
 
         Raises:
             Exception: any of the chunk may have been delivered, or not.
         """
+        unroutable = []
         with self._producer.batch(max_size=BATCH_LIMIT):
-            for outgoing in chunk:
+            for one in chunk:
+                if self._dead_ends and topic_target(one.options) in self._dead_ends:
+                    unroutable.append(one.attempt.task_id)
+                    continue
                 self._send(
                     self._producer,
-                    outgoing.attempt.entry.task,
-                    outgoing.message,
+                    one.attempt.entry.task,
+                    one.message,
                     declare=[],
                     retry=False,
                     **self._flags,
-                    **outgoing.options,
+                    **one.options,
                 )
                 self._confirms.published()
-        return self._confirms.wait()
+        return unroutable + self._confirms.wait()
 
     def close(self) -> None:
         """Say goodbye to the broker."""
@@ -150,6 +173,16 @@ class Link:
     def drop(self) -> None:
         """Let go of a broken connection without waiting for the other side."""
         self._connection.collect(socket_timeout=1)
+
+    def _leads_somewhere(self, target: Target) -> bool:
+        # kombu's own exchanges (on Redis) drop what matches no binding, and tell nobody;
+        # RabbitMQ sends it back, as it is asked to.
+        if not isinstance(self._channel, virtual.Channel):
+            return True
+        exchange, routing_key = target
+        table = self._channel.get_table(exchange)
+        kind = self._channel.typeof(exchange)
+        return bool(kind.lookup(table, exchange, routing_key, None))
 
     def _make_confirms(self) -> Confirms:
         self._flags: dict[str, object] = {}

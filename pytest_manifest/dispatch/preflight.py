@@ -60,8 +60,7 @@ def preflight(
         DispatchError: an entry names a queue that the app does not have.
     """
     queues = {key: queue_name(publisher.routing(entry)) for key, entry in demand.samples.items()}
-    needed = tasks_by_queue(queues)
-    enough = _enough(demand, needed, expected_workers)
+    enough = _enough(demand, tasks_by_queue(queues), expected_workers)
     try:
         answers = publisher.control.ask(QUESTIONS, timeout=timeout, enough=enough)
     except Exception as error:
@@ -80,6 +79,7 @@ def preflight(
         notices=checks.acknowledgement_notices(sendable, _acks_late(workers)),
         warnings=_unanswered(workers, expected_workers, timeout),
     )
+    needed = tasks_by_queue({key: queues[key] for key in sendable.samples})
     _see_to_queues(publisher, needed, workers, result)
     return result
 
@@ -153,7 +153,7 @@ def _acks_late(workers: list[Worker]) -> dict[str, bool]:
 
 
 def _late_by_app(publisher: Publisher, task: str) -> bool:
-    known = publisher.app.tasks.get(task)
+    known = publisher.tasks.get(task)
     if known is None:
         return bool(publisher.app.conf.task_acks_late)
     return bool(known.acks_late)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from celery import Celery
+from celery import Celery, Task
 from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt, run8
@@ -52,7 +52,9 @@ class Publisher:
     def __init__(self, address: StackAddress, *, stream: str, ttl: int) -> None:
         self.address = address
         self.app: Celery = load_app(address)
-        self.routing = AppRouting(self.app)
+        # Finalising a plain app would give it the tasks of every other app in this process.
+        self.tasks: Mapping[str, Task] = self.app.tasks if address.app else {}
+        self.routing = AppRouting(self.app, self.tasks)
         self._rpc = scheme_of(address.backend_url) == "rpc"
         self._builder = MessageBuilder(
             self.app, self.routing, stream=stream, ttl=ttl, rpc=self._rpc
@@ -128,7 +130,7 @@ class Publisher:
         """Give a link that has just answered, with every queue of the batch declared."""
         if self._link is not None:
             try:
-                self._declare(self._link, outgoing)
+                self._prepare(self._link, outgoing)
             except Exception:
                 # It was idle, and the broker or something between has closed it since.
                 self._drop()
@@ -136,20 +138,15 @@ class Publisher:
                 return self._link
         self._link = Link(self.app, self.address)
         try:
-            self._declare(self._link, outgoing)
+            self._prepare(self._link, outgoing)
         except BaseException:
             self._drop()
             raise
         return self._link
 
-    def _declare(self, link: Link, outgoing: Sequence[Outgoing]) -> None:
-        queues = {
-            name: one.options["queue"]
-            for one in outgoing
-            if (name := queue_name(one.options)) is not None
-        }
+    def _prepare(self, link: Link, outgoing: Sequence[Outgoing]) -> None:
         prefixes = {run8(one.attempt.run) for one in outgoing} if self._rpc else set()
-        link.declare(queues.values(), prefixes)
+        link.prepare(outgoing, prefixes)
 
     def _drop(self) -> None:
         link, self._link = self._link, None
@@ -188,8 +185,8 @@ def _unroutable(unsent: Sequence[str], outgoing: Sequence[Outgoing]) -> str:
     lost = set(unsent)
     first = next(one.attempt.entry for one in outgoing if one.attempt.task_id in lost)
     return (
-        f"the broker returned {len(unsent)} messages because no queue is bound to where they "
-        f"go, the first one of entry {first.id!r} ({first.task}); check the task's route"
+        f"{len(unsent)} messages were not sent because no queue is bound to where they go, the "
+        f"first one of entry {first.id!r} ({first.task}); check the task's route"
     )
 
 

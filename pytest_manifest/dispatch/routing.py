@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Protocol
 
-from celery import Celery
+from celery import Celery, Task
 from celery.app.routes import MapRoute
 from celery.exceptions import QueueNotFound
 from kombu import Queue
@@ -13,6 +14,8 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.schema.models import Entry
 
 Options = dict[str, object]
+Target = tuple[str, str]
+"""Name of an exchange, and routing key."""
 
 # What the message itself is made of; the rest of the options go to the transport.
 MESSAGE_OPTIONS: Final = frozenset({"time_limit", "soft_time_limit", "expires", "ignore_result"})
@@ -25,10 +28,14 @@ class Routing(Protocol):
 
 
 class AppRouting:
-    """The app's routes, queues and its tasks' own options, below what the entry says itself."""
+    """The app's routes, queues and its tasks' own options, below what the entry says itself.
 
-    def __init__(self, app: Celery) -> None:
+    ``tasks``: the tasks whose options count, by name.
+    """
+
+    def __init__(self, app: Celery, tasks: Mapping[str, Task]) -> None:
         self._app = app
+        self._tasks = tasks
         self._router = app.amqp.router
         # Tables look at the task's name only; functions may look at the arguments.
         self._by_name = all(isinstance(route, MapRoute) for route in app.amqp.routes)
@@ -54,10 +61,11 @@ class AppRouting:
         return {**options, "priority": entry.priority}
 
     def _route(self, entry: Entry) -> Options:
-        options = self._task_options(entry.task)
+        task = self._tasks.get(entry.task)
+        # @app.task(queue=..., priority=...): as with .delay(), these win over a route.
+        options: Options = {} if task is None else _given(task._get_exec_options())
         if entry.queue is not None:
             options["queue"] = entry.queue
-        task = self._app.tasks.get(entry.task)
         try:
             routed = self._router.route(options, entry.task, entry.args, entry.kwargs, task)
         except QueueNotFound as error:
@@ -66,19 +74,33 @@ class AppRouting:
                 f"entry {entry.id!r} goes to a queue that the app does not have ({error}); its "
                 f"task_queues are: {known}"
             ) from error
-        return {name: value for name, value in routed.items() if value is not None}
+        if self._app.conf.task_default_priority is not None:
+            # Registered tasks have it from their class; send_task forgets it for others.
+            routed.setdefault("priority", self._app.conf.task_default_priority)
+        return _given(routed)
 
-    def _task_options(self, name: str) -> Options:
-        """The task's own options (``@app.task(queue=..., priority=...)``), where it is known."""
-        task = self._app.tasks.get(name)
-        if task is not None:
-            own = task._get_exec_options()
-            return {key: value for key, value in own.items() if value is not None}
-        priority = self._app.conf.task_default_priority
-        return {} if priority is None else {"priority": priority}
+
+def _given(options: Options) -> Options:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def queue_of(options: Options) -> Queue | None:
+    """Give the queue in ``options``; None where a route names only an exchange."""
+    queue = options.get("queue")
+    return queue if isinstance(queue, Queue) else None
 
 
 def queue_name(options: Options) -> str | None:
     """Name the queue in ``options``; None where a route names only an exchange."""
-    queue = options.get("queue")
-    return queue.name if isinstance(queue, Queue) else None
+    queue = queue_of(options)
+    return None if queue is None else str(queue.name)
+
+
+def topic_target(options: Options) -> Target | None:
+    """Give the exchange and routing key of a message that goes through a topic exchange."""
+    queue = queue_of(options)
+    if queue is None or queue.exchange is None or queue.exchange.type != "topic":
+        return None
+    exchange = options.get("exchange") or queue.exchange
+    name = str(getattr(exchange, "name", exchange))
+    return name, str(options.get("routing_key") or queue.routing_key)

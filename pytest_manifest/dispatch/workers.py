@@ -73,7 +73,8 @@ def _tasks(reply: object) -> dict[str, bool]:
 
 
 def _queues(reply: list[object]) -> frozenset[str]:
-    return frozenset(str(queue["name"]) for queue in reply if isinstance(queue, dict))
+    named = [queue.get("name") for queue in reply if isinstance(queue, dict)]
+    return frozenset(name for name in named if isinstance(name, str))
 
 
 def _slots(pool: object) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class ManifestFile(pytest.Module):
-    """A manifest as a collector: an ``entry[ID]`` for each entry that no workflow's test verifies."""
+    """A manifest as a collector: an ``entry[ID]`` for each entry that no other test verifies."""
 
     def _getobj(self) -> object:
         # The module that the built-in test lives in; a manifest is not Python.
@@ -82,8 +82,12 @@ def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
     if name not in metafunc.fixturenames:
         return False
     # pytest has no public way to ask which definition of a fixture a test would get.
-    definitions = metafunc.definition._fixtureinfo.name2fixturedefs.get(name)
-    return definitions is not None and definitions[0].func.__module__ == fixtures.__name__
+    for definition in reversed(metafunc.definition._fixtureinfo.name2fixturedefs.get(name, ())):
+        if definition.func.__module__ == fixtures.__name__:
+            return True
+        if name not in definition.argnames:
+            return False  # a project's own; one that extends ours asks for it by the same name
+    return False
 
 
 def _by_entry(metafunc: pytest.Metafunc, argument: str, *, builtin: bool) -> None:

@@ -29,12 +29,19 @@ class KnownPlan:
         _write(self._record, json.dumps(None if path is None else str(path.resolve())))
 
 
-@dataclass(frozen=True, slots=True)
-class RunAddress:
-    """Where the xdist workers read the verdicts of a manifest."""
+Row = tuple[str, str | None, bool]
+"""A test's binding: manifest, entry, whether it waits for the whole run."""
 
-    manifest: Path
-    ledger: Path
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What an xdist worker collected: each test's binding in order, and what is wrong with it.
+
+    A worker cannot report an error of its own making to the user; the controller does it for it.
+    """
+
+    rows: Sequence[Row | None]
+    problem: str | None = None
 
 
 class Coordination:
@@ -74,15 +81,15 @@ class Coordination:
         key = hashlib.sha256(name.encode()).hexdigest()[:16]
         return self.folder / f"plan-{key}.json"
 
-    def publish_bindings(
-        self, worker: str, bindings: Sequence[tuple[str, str | None, bool] | None]
-    ) -> None:
-        """Tell, for every item in order: (manifest, entry, waits for the whole run), or None."""
-        _write(self.folder / f"bindings-{worker}.json", json.dumps(list(bindings)))
+    def publish_collection(self, worker: str, collection: Collection) -> None:
+        """Tell the controller, in a worker, what was collected."""
+        told = {"rows": list(collection.rows), "problem": collection.problem}
+        _write(self.folder / f"collection-{worker}.json", json.dumps(told))
 
-    def bindings(self, worker: str) -> list[tuple[str, str | None, bool] | None]:
-        rows = json.loads((self.folder / f"bindings-{worker}.json").read_text("utf-8"))
-        return [None if row is None else (row[0], row[1], row[2]) for row in rows]
+    def collection(self, worker: str) -> Collection:
+        told = json.loads((self.folder / f"collection-{worker}.json").read_text("utf-8"))
+        rows = [None if row is None else (row[0], row[1], row[2]) for row in told["rows"]]
+        return Collection(rows, told["problem"])
 
     def publish_runs(self, runs: Mapping[Path, Path], facts: Mapping[str, object]) -> None:
         """Tell which ledger holds the verdicts of which manifest, and what is known of the stack."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +18,8 @@ from pytest_manifest.face.session import ManifestSession, short_path, user_error
 from pytest_manifest.ledger import Ledger, find_runs
 
 if TYPE_CHECKING:
+    from loguru import Record
+
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.run import Run, RunSettings, WorkerLoss
     from pytest_manifest.stack.address import StackAddress
@@ -31,6 +36,7 @@ def wants_embedded_stack(options: Options) -> bool:
 
 def start_stack_early(state: ManifestSession) -> None:
     """Begin to start the embedded stack, so that it comes up while tests are being collected."""
+    quiet_console()
     if state.stack is not None or not wants_embedded_stack(state.options):
         return
     from pytest_manifest.stack.embedded import EmbeddedStack
@@ -71,6 +77,7 @@ class Dispatch:
         state = self._state
         if state.role == "worker":
             return
+        quiet_console()
         with user_errors():
             if state.options.audit:
                 self._attach()
@@ -246,6 +253,24 @@ def ledger_of(options: Options, manifest: Manifest) -> Path:
             "dispatch it first, without --audit"
         )
     return earlier[-1]
+
+
+def quiet_console() -> None:
+    """Keep what this package logs, short of warnings, out of the terminal that pytest writes to.
+
+    loguru begins with one handler that prints everything to standard error; a project's own
+    handlers are left alone, and so are other packages' records.
+    """
+    from loguru import logger
+
+    with contextlib.suppress(ValueError):  # the project has removed it already
+        logger.remove(0)
+        logger.add(lambda text: sys.stderr.write(text), filter=_for_console, level="DEBUG")
+
+
+def _for_console(record: Record) -> bool:
+    ours = (record["name"] or "").startswith("pytest_manifest.")
+    return not ours or record["level"].no >= logging.WARNING
 
 
 def log_to_file(state: ManifestSession, run: Run) -> None:

@@ -14,7 +14,7 @@ import pytest
 from xdist.scheduler import LoadScheduling
 
 from pytest_manifest.face.bindings import Binding
-from pytest_manifest.face.coordination import Coordination
+from pytest_manifest.face.coordination import Coordination, Row
 from pytest_manifest.face.session import ManifestSession, manifest_session
 from pytest_manifest.face.work import begin_dispatch, file_order_wanted
 
@@ -44,10 +44,10 @@ class AsCompletedScheduling(LoadScheduling):
         self._by_run: dict[Path, list[int]] = {}
         self._bound = False
 
-    def bind(self, bindings: Sequence[tuple[str, str | None, bool] | None]) -> None:
+    def bind(self, rows: Sequence[Row | None]) -> None:
         """Say what each test of the collection waits for."""
         self._bound = True
-        for index, row in enumerate(bindings):
+        for index, row in enumerate(rows):
             if row is not None and row[1] is not None:
                 self._by_entry.setdefault((Path(row[0]), row[1]), []).append(index)
             elif row is not None and row[2]:
@@ -200,8 +200,10 @@ class ControllerHooks:
             return
         lists = list(self._collected.values())
         assert self._state.coordination is not None
-        bindings = self._state.coordination.bindings(node.gateway.id)
-        if not any(bindings):
+        collection = self._state.coordination.collection(node.gateway.id)
+        if collection.problem is not None:
+            raise pytest.UsageError(collection.problem)
+        if not any(collection.rows):
             return
         if any(other != lists[0] for other in lists):
             return  # xdist refuses the run and shows the difference; nothing is sent
@@ -209,16 +211,16 @@ class ControllerHooks:
         if self._failed and not self._config.option.continue_on_collection_errors:
             raise self._session.Interrupted("errors during collection; nothing was dispatched")
         self._dispatched = True
-        self._dispatch(self._session, bindings)
+        self._dispatch(self._session, collection.rows)
 
-    def _dispatch(
-        self, session: pytest.Session, bindings: list[tuple[str, str | None, bool] | None]
-    ) -> None:
+    def _dispatch(self, session: pytest.Session, rows: Sequence[Row | None]) -> None:
         if not self._state.options.may_dispatch:
             return
-        begin_dispatch(session, [Binding(Path(r[0]), r[1], r[2]) for r in bindings if r])
+        begin_dispatch(session, [Binding(Path(r[0]), r[1], r[2]) for r in rows if r])
+        for run in self._state.runs:
+            self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
         if self._scheduler is not None:
-            self._scheduler.bind(bindings)
+            self._scheduler.bind(rows)
             for run in self._state.runs:
                 run.on_settled(lambda _entries: self._wake())
             self._wake()

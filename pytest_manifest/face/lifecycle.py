@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.face.bindings import binding_of
+from pytest_manifest.face.bindings import Binding, binding_of
 from pytest_manifest.face.collection import collection_arguments
+from pytest_manifest.face.coordination import Collection, Row
 from pytest_manifest.face.planning_fixture import fixture_name
 from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.face.synthetic import synthetic_item
@@ -55,9 +56,8 @@ def collect_plan(session: pytest.Session, state: ManifestSession) -> bool | None
     else:
         manifest = _plan_to_run(session, state, options.plan)
     if manifest is None:
-        session.items = []
-        session.testscollected = 0
         state.empty_plan = True
+        session.perform_collect([])
         return True
     state.add_file(manifest.path.resolve())
     _collect_only_ours(session.config, state)
@@ -101,24 +101,28 @@ def _collect_plan_item(session: pytest.Session, state: ManifestSession, name: st
 
     session.items = [synthetic_item(session, f"plan[{spec.name}]", body, fixture)]
     session.testscollected = 1
+    session.config.hook.pytest_collection_finish(session=session)
 
 
 def note_collection(session: pytest.Session, state: ManifestSession) -> None:
-    """Tell the controller of an xdist session which test verifies which entry."""
-    _report_unseen_overrides(session)
-    if state.role != "worker" or state.coordination is None:
-        return
-    rows: list[tuple[str, str | None, bool] | None] = []
-    for item in session.items:
-        binding = binding_of(item)
-        row = None if binding is None else (str(binding.manifest), binding.entry, binding.whole_run)
-        rows.append(row)
-    worker = str(session.config.workerinput["workerid"])  # type: ignore[attr-defined]  # set by xdist in its workers
-    state.coordination.publish_bindings(worker, rows)
+    """Look over what was collected; in an xdist worker, tell the controller."""
+    problem = _unseen_override(session)
+    if state.role == "worker" and state.coordination is not None:
+        rows = [_row(binding_of(item)) for item in session.items]
+        worker = str(session.config.workerinput["workerid"])  # type: ignore[attr-defined]  # set by xdist in its workers
+        state.coordination.publish_collection(worker, Collection(rows, problem))
+    elif problem is not None:
+        raise pytest.UsageError(problem)
 
 
-def _report_unseen_overrides(session: pytest.Session) -> None:
-    """Refuse an override of ``dispatch`` below the root: dispatch happens once, above it."""
+def _row(binding: Binding | None) -> Row | None:
+    if binding is None:
+        return None
+    return str(binding.manifest), binding.entry, binding.whole_run
+
+
+def _unseen_override(session: pytest.Session) -> str | None:
+    """What is wrong with an override of ``dispatch`` below the root, which nobody would look at."""
     manager = session._fixturemanager
     seen: set[str] = set()
     for item in session.items:
@@ -127,13 +131,13 @@ def _report_unseen_overrides(session: pytest.Session) -> None:
             continue
         seen.add(parent.nodeid)
         # pytest has no public way to ask which definitions of a fixture an item would see.
-        definitions = manager.getfixturedefs("dispatch", item) or ()
-        for definition in definitions:
+        for definition in manager.getfixturedefs("dispatch", item) or ():
             if definition.baseid:
-                raise pytest.UsageError(
+                return (
                     f"{definition.baseid} overrides the fixture 'dispatch', but dispatch happens "
                     "once for the whole session; move the override into the root conftest.py"
                 )
+    return None
 
 
 def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:

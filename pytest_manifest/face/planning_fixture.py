@@ -35,6 +35,7 @@ def planning_fixture(name: str, *, rerun: bool = True) -> Callable[[PlanFunction
         def planned(request: pytest.FixtureRequest) -> Manifest | None:
             from pytest_manifest.face.session import manifest_session
 
+            __tracebackhide__ = True  # a planner's traceback begins with the planner
             try:
                 return manifest_session(request.config).plans.evaluate(spec, request)
             except ManifestToolError as error:
@@ -114,6 +115,7 @@ class Plans:
         """Run the planning function and freeze its plan."""
         from pytest_manifest.planning import PlanBuilder, convert_options
 
+        __tracebackhide__ = True
         values = convert_options(spec, self._options.get(spec.name, {}))
         builder = PlanBuilder(spec, values)
         fixtures = [request.getfixturevalue(name) for name in spec.fixtures]

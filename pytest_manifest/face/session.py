@@ -15,7 +15,7 @@ from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.coordination import Coordination
 from pytest_manifest.face.options import Options, read_options
 from pytest_manifest.face.planning_fixture import Plans, fixture_name
-from pytest_manifest.face.synthetic import set_up, synthetic_item
+from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
 
 if TYPE_CHECKING:
     from pytest_manifest.face.verdicts import VerdictBook
@@ -146,7 +146,7 @@ class ManifestSession:
 
     def _plan_here(self, session: pytest.Session, spec: PlanSpec) -> Manifest | None:
         name = fixture_name(spec)
-        item = synthetic_item(session, f"plan[{spec.name}]", lambda **v: None, name)
+        item = synthetic_item(session, f"plan[{spec.name}]", do_nothing, name)
         report, call = set_up(item)
         if call.excinfo is not None:
             self._planner_failed(session, spec, report, call)

@@ -5,38 +5,45 @@ They drive public hooks only, so that a fixture that raises is reported like any
 
 from __future__ import annotations
 
-import inspect
+import os
 from collections.abc import Callable
 
 import pytest
 
+from pytest_manifest.face.placeholder import placeholder
+
+
+class SyntheticItem(pytest.Function):
+    """An item of no file: reports call it by its name alone."""
+
+    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
+        return self.config.rootpath, None, self.name
+
 
 def synthetic_item(
-    parent: pytest.Session | pytest.Module, name: str, body: Callable[..., None], *fixtures: str
+    session: pytest.Session, name: str, body: Callable[..., None], *fixtures: str
 ) -> pytest.Function:
     """An item that asks for ``fixtures`` and, run as a test, calls ``body`` with them by name."""
-
-    def call(**values: object) -> None:
-        body(**values)
-
-    parameters = [inspect.Parameter(f, inspect.Parameter.KEYWORD_ONLY) for f in fixtures]
-    # pytest reads a test's fixtures from its signature.
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # any function takes attributes
-    call.__name__ = name
-    return pytest.Function.from_parent(parent, name=name, callobj=call)
+    function = placeholder(name, body, fixtures)
+    item: SyntheticItem = SyntheticItem.from_parent(session, name=name, callobj=function)
+    item._nodeid = name  # pytest makes one of the parent's, which for a session is empty
+    return item
 
 
-def keep_session(session: pytest.Session) -> pytest.Function:
-    """A next item that leaves session fixtures alive when the present one is torn down."""
-    return synthetic_item(session, "session", lambda: None)
+def do_nothing(**_values: object) -> None:
+    """The body of an item that is evaluated for its fixtures alone."""
 
 
 def set_up(item: pytest.Function) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
     """Evaluate an item's fixtures, keeping those of session scope; the report is not logged yet."""
     hook = item.ihook
-    call = pytest.CallInfo.from_call(
-        lambda: hook.pytest_runtest_setup(item=item), when="setup", reraise=(KeyboardInterrupt,)
-    )
+
+    def evaluate() -> None:
+        __tracebackhide__ = True
+        hook.pytest_runtest_setup(item=item)
+
+    call = pytest.CallInfo.from_call(evaluate, when="setup", reraise=(KeyboardInterrupt,))
     report: pytest.TestReport = hook.pytest_runtest_makereport(item=item, call=call)
-    hook.pytest_runtest_teardown(item=item, nextitem=keep_session(item.session))
+    keeper = synthetic_item(item.session, "session", do_nothing)
+    hook.pytest_runtest_teardown(item=item, nextitem=keeper)
     return report, call

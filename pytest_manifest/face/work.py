@@ -11,7 +11,7 @@ import pytest
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.face.bindings import Binding, binding_of
 from pytest_manifest.face.session import ManifestSession, manifest_session
-from pytest_manifest.face.synthetic import set_up, synthetic_item
+from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
 
 if TYPE_CHECKING:
     from pytest_manifest.face.dispatching import Dispatch
@@ -36,7 +36,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> Disp
     """
     state = manifest_session(session.config)
     state.select(bindings)
-    item = synthetic_item(session, "dispatch", lambda **v: None, "dispatch")
+    item = synthetic_item(session, "dispatch", do_nothing, "dispatch")
     report, call = set_up(item)
     if call.excinfo is not None:
         error = call.excinfo.value

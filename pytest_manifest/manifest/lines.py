@@ -119,7 +119,7 @@ def _is_suspect(raw: bytes) -> bool:
 
 def _parse(line: Line) -> dict[str, Any]:
     try:
-        value = _decode(line.raw.decode())
+        value = _decode(line.raw.decode().rstrip("\r\n"))
     except UnicodeDecodeError as error:
         raise _RefusedError(_not_utf8(line, error.start)) from None
     except json.JSONDecodeError as error:

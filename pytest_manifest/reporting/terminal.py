@@ -65,10 +65,14 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
     verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none yet"
     yield f"{name}: run {run.info.run}, {run.info.entries} entries: {verdicts}"
     unsent = sending.get("planned", 0)
-    if status == "stopped" and unsent:
-        yield f"  stopped: {unsent} entries were not sent, what was queued has been revoked"
+    open_entries = run.info.entries - sum(counts.values())
+    if status == "stopped" and open_entries:
+        yield (
+            f"  stopped: {open_entries} entries have no verdict; {unsent} of them were not sent, "
+            "the others were revoked"
+        )
     if status == "detached":
-        yield f"  sent and left to the workers; {unsent} entries were not sent"
+        yield f"  the workers go on without pytest; {unsent} entries were not sent"
         yield f"  to go on: pytest --manifest={name} --audit --wait"
     if run.error is not None:
         yield f"  the run gave up: {run.error}"

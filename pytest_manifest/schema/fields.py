@@ -106,7 +106,8 @@ def _version(value: object) -> object:
 
 
 _NAME_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": ID_MAX_LENGTH}
-_NAME_SCHEMA["pattern"] = f"^[^{_UNPRINTABLE}]+$"
+# Not one pattern to its end: in Python a trailing newline would pass it.
+_NAME_SCHEMA["not"] = {"pattern": f"[{_UNPRINTABLE}]"}
 _TIME_SCHEMA: dict[str, Any] = {
     "type": "string",
     "format": "date-time",

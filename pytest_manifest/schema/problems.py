@@ -45,8 +45,6 @@ def _phrase(details: ErrorDetails, model: type[BaseModel]) -> str:
     kind, loc = details["type"], details["loc"]
     if kind == "extra_forbidden":
         return _unknown_field(loc, model)
-    if kind == "invalid_key":
-        return f"the field name {in_json(details['input'])} is not text of whole characters"
     if kind == "missing":
         return f"{_field(loc)} is missing; add it"
     if kind in _MUST_BE:
@@ -56,7 +54,8 @@ def _phrase(details: ErrorDetails, model: type[BaseModel]) -> str:
     else:
         sentence = details["msg"]
     if not loc:
-        return f"it {sentence}{_instead(details)}" if kind in _MUST_BE else sentence
+        subject = "a field's name" if kind == "string_unicode" else "it"
+        return f"{subject} {sentence}{_instead(details)}" if kind in _MUST_BE else sentence
     return f"{_field(loc)} {sentence}{_instead(details)}"
 
 

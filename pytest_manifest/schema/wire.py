@@ -38,6 +38,11 @@ TRACEBACK_MARK: Final = "\n-- manifest receipt --\n"
 
 RUN8_LENGTH: Final = 8
 
+# json.dumps would make a new encoder for every call with such options.
+_CANONICAL: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+
 
 @dataclass(frozen=True, slots=True)
 class StartedRecord:
@@ -92,10 +97,7 @@ def parse_timestamp(text: object) -> datetime | None:
 def canonical(value: object) -> bytes | None:
     """Compact JSON with sorted keys, UTF-8; None for what JSON cannot hold."""
     try:
-        text = json.dumps(
-            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
-        return text.encode()
+        return _CANONICAL.encode(value).encode()
     except (TypeError, ValueError, RecursionError):
         return None
 

@@ -31,6 +31,7 @@ class Child:
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
         self.deaths: list[float] = []
+        self.started_at = 0.0
         self.restart_at: float | None = None
 
     @property
@@ -41,6 +42,7 @@ class Child:
         """Start it, and return its pid, which is its group's number too."""
         descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.restart_at = None
+        self.started_at = time.monotonic()
         try:
             self.process = subprocess.Popen(
                 self.argv,
@@ -72,16 +74,20 @@ class Child:
         self.deaths.append(time.monotonic())
         return code
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Signal the process itself, not its group."""
         if self.process is not None and self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal the process and all of its group."""
+        if self.process is not None:
+            kill_group(self.process.pid, number)
+
     def kill(self) -> None:
         """SIGKILL for the whole group."""
-        if self.process is not None:
-            kill_group(self.process.pid)
+        self.signal_group(signal.SIGKILL)
 
     def tail(self, lines: int = 12) -> list[str]:
         """The last lines of its log that are not empty; at most 3,000 bytes of them."""

@@ -100,7 +100,8 @@ def _watch(reader: int) -> None:
         os.dup2(null, descriptor)
     groups, paths = _read(reader)
     deadline = time.monotonic() + GONE_SECONDS
-    while any([kill_group(group) for group in groups]) and time.monotonic() < deadline:
+    while groups and time.monotonic() < deadline:
+        groups = {group for group in groups if kill_group(group)}
         time.sleep(0.01)
     for path in paths:
         remove_path(Path(path))

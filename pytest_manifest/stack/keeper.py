@@ -28,12 +28,16 @@ BROKER_SECONDS = 10.0
 PORT_ATTEMPTS = 10
 GRACE_SECONDS = 2.0
 PARENT_CHECK_SECONDS = 0.5
-# A worker that has never been ready and dies this often within this time will never be.
-LOOP_DEATHS = 5
-LOOP_SECONDS = 10.0
+LOCK_SECONDS = 1.0
+# A worker that dies this often before it was ever ready will never be.
+BOOT_DEATHS = 3
 # celery's command line ends with 2 when it cannot find or import the app: no use to try again.
 USAGE_ERROR = 2
-RESTART_DELAYS = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0)
+# A worker that was up this long has been ready, whether or not anybody asked it.
+PROVEN_SECONDS = 10.0
+# By the number of deaths within the last 10 s: a job that kills each worker must not melt the CPU.
+RECENT_SECONDS = 10.0
+RESTART_DELAYS = (0.0, 0.0, 0.2, 0.5, 1.0, 2.0)
 
 
 class Keeper:
@@ -191,11 +195,13 @@ class Keeper:
         tail = child.tail()
         self.report.exited(child, pid, code, tail, self.workers)
         now = time.monotonic()
-        recent = sum(1 for death in child.deaths if now - death <= LOOP_SECONDS)
-        hopeless = code == USAGE_ERROR or recent >= LOOP_DEATHS
-        if not self.ready and child in self.workers and hopeless:
-            self._fail(f"worker {child.name} cannot start: it ended with code {code}", tail)
+        if now - child.started_at > PROVEN_SECONDS:
+            child.deaths = []
+        booting = not self.ready and child in self.workers
+        if booting and (code == USAGE_ERROR or len(child.deaths) >= BOOT_DEATHS):
+            self._fail(f"worker {child.name} cannot start (it ended with code {code})", tail)
             return
+        recent = sum(1 for death in child.deaths if now - death <= RECENT_SECONDS)
         child.restart_at = now + RESTART_DELAYS[min(recent, len(RESTART_DELAYS) - 1)]
 
     # Ending
@@ -207,10 +213,13 @@ class Keeper:
     def _end(self) -> None:
         self.stopping = True
         clients = [child for child in (*self.workers, self.flower) if child is not None]
-        # A private stack ends with its broker: what is still running cannot be answered any more.
-        polite = signal.SIGTERM if self.settings.detached else signal.SIGQUIT
         for child in clients:
-            child.signal(polite)
+            if self.settings.detached:
+                child.send(signal.SIGTERM)
+            else:
+                # The pool's children, too: a private stack ends with its broker, so what is still
+                # running can answer nobody, and an idle child takes a second to notice.
+                child.signal_group(signal.SIGTERM)
         self._await_end(clients, GRACE_SECONDS)
         if self.broker is not None:
             self.broker.kill()
@@ -249,7 +258,17 @@ def _read_settings() -> Settings:
 def _take_lock(path: str) -> None:
     """Hold the lock for as long as this process lives; others see by it that the stack is up."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Perhaps somebody only looked whether it is held.
+            if time.monotonic() > deadline:
+                sys.exit("another stack is up already")
+            time.sleep(0.01)
+        else:
+            return
 
 
 def main() -> None:

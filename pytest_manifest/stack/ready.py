@@ -10,8 +10,6 @@ from celery import Celery
 
 from pytest_manifest.stack.address import StackAddress
 
-# The channel that a worker's remote control listens to in database 0, as kombu names it.
-CONTROL_CHANNEL = "/0.celery.pidbox"
 POLL_SECONDS = 0.01
 REPLY_SECONDS = 0.5
 
@@ -57,7 +55,8 @@ class WorkerProbe:
     def _await_listeners(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            counts = self._redis.pubsub_numsub(CONTROL_CHANNEL)
-            if counts and int(counts[0][1]) >= self._expected:
+            # kombu subscribes by pattern, which PUBSUB NUMSUB does not count.
+            clients: list[dict[str, str]] = self._redis.client_list(_type="pubsub")
+            if sum(1 for client in clients if client["psub"] != "0") >= self._expected:
                 return
             time.sleep(POLL_SECONDS)

@@ -9,6 +9,9 @@ from pytest_manifest.stack.child import Child
 from pytest_manifest.stack.settings import WORKER_PREFIX, Settings
 from pytest_manifest.stack.valkey import HOST, write_configuration
 
+# Levels that loguru has and celery has not.
+CELERY_LEVELS = {"TRACE": "DEBUG", "SUCCESS": "INFO"}
+
 
 def broker_url(port: int, password: str) -> str:
     return f"redis://:{password}@{HOST}:{port}/0"
@@ -30,7 +33,7 @@ def worker_children(settings: Settings, directory: Path, url: str) -> list[Child
     """Stock celery workers with one pool child each, not started yet."""
     spool = directory / "spool"
     spool.mkdir(mode=0o700)
-    env = _environment(settings, url) | {
+    env = _environment(url) | {
         "MANIFEST_LOG_FORMAT": settings.log_format,
         "MANIFEST_LOG_LEVEL": settings.log_level,
         "MANIFEST_SPOOL": str(spool),
@@ -49,7 +52,7 @@ def worker_children(settings: Settings, directory: Path, url: str) -> list[Child
 
 def flower_child(settings: Settings, directory: Path, url: str, port: int, password: str) -> Child:
     """Flower on loopback, behind the stack's password."""
-    env = _environment(settings, url) | {
+    env = _environment(url) | {
         "FLOWER_BASIC_AUTH": f"manifest:{password}",
         "FLOWER_ADDRESS": HOST,
         "FLOWER_PORT": str(port),
@@ -63,7 +66,7 @@ def flower_child(settings: Settings, directory: Path, url: str, port: int, passw
     )
 
 
-def _environment(settings: Settings, url: str) -> dict[str, str]:
+def _environment(url: str) -> dict[str, str]:
     env = dict(os.environ)
     env["CELERY_BROKER_URL"] = url
     env["CELERY_RESULT_BACKEND"] = url
@@ -75,6 +78,8 @@ def _worker_command(settings: Settings, number: int) -> list[str]:
         settings.python,
         "-m",
         "celery",
+        # The banner is not JSON.
+        *(["--quiet"] if settings.log_format == "json" else []),
         "-A",
         settings.app,
         "worker",
@@ -86,7 +91,7 @@ def _worker_command(settings: Settings, number: int) -> list[str]:
         "--without-heartbeat",
         "-n",
         f"{WORKER_PREFIX}{number}@%h",
-        f"--loglevel={settings.log_level}",
+        f"--loglevel={CELERY_LEVELS.get(settings.log_level, settings.log_level)}",
     ]
     if settings.include:
         command += ["-I", settings.include]

@@ -1,4 +1,4 @@
-"""A private Valkey server: its binary, its configuration, and a first PING. Standard library only."""
+"""A private Valkey: its binary, its configuration, a first PING. Standard library only."""
 
 from __future__ import annotations
 

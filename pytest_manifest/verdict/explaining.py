@@ -18,7 +18,7 @@ _INTERNAL = re.compile(
 
 
 def explain(entry: Entry, receipt: Receipt | None, verdict: Verdict) -> str:
-    """Plain text of several lines, for a terminal or a report; no colours, no control characters."""
+    """Plain text of several lines for a terminal or a report, free of colours and control codes."""
     parts = [verdict.sentence]
     if verdict.mismatches:
         parts.append("\n".join(_table(verdict.mismatches)))

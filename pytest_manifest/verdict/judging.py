@@ -171,7 +171,7 @@ def _unmet_error(expected: ExpectedError, receipt: Receipt) -> Iterator[Mismatch
         yield Mismatch(path="error", expected=wanted, actual="no error")
         return
     if expected.type is not None and not _same_class(expected.type, error.type):
-        yield Mismatch(path="error.type", expected=expected.type, actual=short(error.type))
+        yield Mismatch(path="error.type", expected=expected.type, actual=plain(error.type))
     if expected.match is not None and not re.search(expected.match, error.message):
         wanted = f"a match of {short(expected.match)}"
         yield Mismatch(path="error.message", expected=wanted, actual=short(error.message))
@@ -187,7 +187,7 @@ def _same_class(expected: str, actual: str) -> bool:
 def _violations(schema: dict[str, JsonValue], result: JsonValue) -> list[Mismatch]:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
-    from jsonschema_specifications import REGISTRY
+    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # has no types
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import SchemaRegistry
 
@@ -201,11 +201,10 @@ def _violations(schema: dict[str, JsonValue], result: JsonValue) -> list[Mismatc
         found = Draft202012Validator(schema, registry=registry).iter_errors(result)
         return [mismatch(error) for error in islice(found, _MAX_VIOLATIONS)]
     except Unresolvable as error:
-        ref = short(error.ref)
-        rule = f"a schema without the reference {ref}, which leads nowhere"
+        flaw = f"refers to {short(error.ref)}, which is not part of it"
     except RecursionError:
-        rule = "a schema that does not refer to itself without end"
-    return [Mismatch(path="expect.schema", expected=rule, actual="not checked")]
+        flaw = "refers to itself without end"
+    return [Mismatch(path=sentences.SCHEMA_PATH, expected="a schema to check by", actual=flaw)]
 
 
 def _rule(error: object) -> str:

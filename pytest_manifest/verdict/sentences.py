@@ -9,6 +9,8 @@ from pytest_manifest.verdict.text import middle, plain, plural, seconds
 
 _RESEND = "send it again with --resume if running it twice does no harm"
 _ERROR_LIMIT = 160
+SCHEMA_PATH = "expect.schema"
+"""The path of a mismatch that is the schema's own fault."""
 
 
 def passed(receipt: Receipt) -> str:
@@ -29,6 +31,11 @@ def expected_problem(kind: VerdictKind, note: str) -> str:
 def unmet(receipt: Receipt, found: Sequence[Mismatch]) -> str:
     """The state is right, but something else is not."""
     first, more = found[0], len(found) - 1
+    if first.path == SCHEMA_PATH:
+        return (
+            f"The task ended as {receipt.state!r}{_where(receipt)}, but 'expect.schema' cannot be "
+            f"applied to its result: it {first.actual}; correct the schema in the plan."
+        )
     rest = f" (and {plural(more, 'more difference')})" if more else ""
     did = "succeeded" if receipt.state == "succeeded" else f"ended as {receipt.state!r}"
     return (
@@ -51,11 +58,12 @@ def untold(receipt: Receipt, names: Sequence[str]) -> str:
 def duplicated(entry: Entry, receipt: Receipt) -> str:
     """It ran more often than it may."""
     allowed = entry.expect.executions + receipt.retries
-    why = ", as the broker delivered it again," if receipt.redelivered else ""
+    are = "is" if allowed == 1 else "are"
+    why = " (the broker delivered it again)" if receipt.redelivered else ""
     return (
-        f"The job was started {plural(receipt.executions, 'time')} where {allowed} is allowed; it "
-        f"ended as {receipt.state!r}{_where(receipt)}{why} so look for what it did twice, and at "
-        "acks_late and the broker's visibility timeout, which decide about redelivery."
+        f"The job was started {plural(receipt.executions, 'time')} where {allowed} {are} allowed"
+        f"{why}, and ended as {receipt.state!r}{_where(receipt)}; look for what it did more than "
+        "once, and at acks_late and the broker's visibility timeout, which decide about redelivery."
     )
 
 
@@ -106,11 +114,10 @@ def _timed_out(entry: Entry, receipt: Receipt) -> tuple[str, str]:
 
 
 def _crashed(_: Entry, receipt: Receipt) -> tuple[str, str]:
+    why = _in_brackets(_error(receipt, ""))
     return (
-        f"The process that ran the task{_where(receipt)} died before the task ended"
-        f"{_in_brackets(_error(receipt, ''))}",
-        "look at the worker's log and for a lack of memory (the kernel's OOM killer), then "
-        f"{_RESEND}",
+        f"The process that ran the task{_where(receipt)} died before the task ended{why}",
+        f"look at the worker's log and for a lack of memory, then {_RESEND}",
     )
 
 
@@ -129,9 +136,9 @@ def _unknown_task(entry: Entry, receipt: Receipt) -> tuple[str, str]:
 
 
 def _rejected(_: Entry, receipt: Receipt) -> tuple[str, str]:
+    why = _in_brackets(_error(receipt, ""))
     return (
-        f"The message was rejected{_where(receipt)} and the task not run"
-        f"{_in_brackets(_error(receipt, ''))}",
+        f"The message was rejected{_where(receipt)} and the task not run{why}",
         "look at the worker's log, and at the entry's 'eta' and the app's accepted content types",
     )
 
@@ -171,8 +178,7 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
         "look again with --audit, or wait for it with --audit --wait",
     ),
     "unknown": (
-        "It cannot be told what became of the job: no receipt was found, and one may have expired "
-        "in the result store",
+        "What became of the job cannot be told: a receipt may have been, and be past its lifetime",
         f"look at the worker's log, then {_RESEND}",
     ),
     "crashed": (
@@ -184,7 +190,7 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
         f"look at the worker's and the broker's logs, then {_RESEND}",
     ),
     "timed_out": (
-        "No end of the job was seen in time (its timeout is {timeout} from the start)",
+        "No end of the job was seen in time, its timeout being {timeout} from the start",
         "see whether workers are running and free, and what held it up, or raise its limits",
     ),
     "unknown_task": (

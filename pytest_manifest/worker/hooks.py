@@ -9,11 +9,12 @@ from celery import states
 from loguru import logger
 
 from pytest_manifest.schema import wire
-from pytest_manifest.worker.backends import Receipts, ensure_receipts
+from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.capture import catch_stdlib
 from pytest_manifest.worker.delivery import delivery_of, is_ours
 from pytest_manifest.worker.execution import Execution, current_execution, in_pool_child
 from pytest_manifest.worker.handover import EXECUTION, execution_of
+from pytest_manifest.worker.marking import Receipts
 from pytest_manifest.worker.outcome import turned_away
 from pytest_manifest.worker.receipt import started_record
 
@@ -51,14 +52,15 @@ def on_postrun(task: Any, state: str | None = None, retval: object = None, **_: 
     execution = execution_of(request)
     if execution is None:
         return
-    # No state: something that is no Exception is on its way up, and will end the process.
-    execution.end(killed=state is None)
     backend = task.backend
+    left_to_main = state == states.REJECTED and getattr(backend, "rejections_from_main", False)
+    # No state: something that is no Exception is on its way up, and will end the process.
+    execution.end(killed=state is None or left_to_main)
     if not isinstance(backend, Receipts) or not isinstance(retval, BaseException):
         return
     if state == states.IGNORED and not execution.replaced:
         backend.report(request, turned_away("ignored", retval))
-    elif state == states.REJECTED and not getattr(retval, "requeue", False):
+    elif state == states.REJECTED and not left_to_main and not getattr(retval, "requeue", False):
         backend.report(request, turned_away("rejected", retval))
 
 

@@ -9,9 +9,10 @@ from celery.exceptions import NotRegistered
 
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.base import State
-from pytest_manifest.worker.backends import Receipts, ensure_receipts
+from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.delivery import delivery_of_message, new_execution
 from pytest_manifest.worker.handover import note_taken
+from pytest_manifest.worker.marking import Receipts
 from pytest_manifest.worker.outcome import turned_away
 
 

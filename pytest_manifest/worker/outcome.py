@@ -54,6 +54,8 @@ def failed_outside(error: BaseException, traceback: str | None = None) -> Ending
         state = "crashed"
     elif isinstance(error, _LIMITS):
         state = "timed_out"
+    elif isinstance(error, Reject):
+        state = "rejected"
     return Ending(state, error=_describe(error, traceback))
 
 

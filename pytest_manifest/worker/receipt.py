@@ -19,6 +19,7 @@ from pytest_manifest.worker.outcome import Ending
 from pytest_manifest.worker.spool import Spooled
 
 Document = dict[str, JsonValue]
+_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _LONG_NUMBER = re.compile(rb"\d{4000}")
 
 
@@ -100,9 +101,9 @@ def receipt_document(
 def encode(document: Document) -> bytes:
     """Compact UTF-8 JSON; half surrogates, which UTF-8 does not have, become escapes."""
     try:
-        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+        return _COMPACT.encode(document).encode()
     except UnicodeEncodeError:
-        return json.dumps(document, separators=(",", ":")).encode()
+        return json.dumps(document).encode()
 
 
 @lru_cache(maxsize=1)

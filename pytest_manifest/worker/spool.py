@@ -56,10 +56,10 @@ def spool_path(task_id: str) -> Path:
 class Spool:
     """The file of one running task. A file that cannot be written is given up with a warning."""
 
-    __slots__ = ("_descriptor", "_execution", "_given_up", "_path", "_size")
+    __slots__ = ("_descriptor", "_execution", "_given_up", "_size", "_task_id")
 
     def __init__(self, task_id: str, execution: str) -> None:
-        self._path = spool_path(task_id)
+        self._task_id = task_id
         self._execution = execution
         self._descriptor: int | None = None
         self._size = 0
@@ -83,28 +83,28 @@ class Spool:
             os.close(self._descriptor)
             self._descriptor = None
         with contextlib.suppress(OSError):
-            self._path.unlink()
+            spool_path(self._task_id).unlink()
 
     def _append(self, document: Mapping[str, JsonValue]) -> None:
         if self._given_up:
             return
         try:
             if self._descriptor is None:
-                self._descriptor = self._open()
+                self._descriptor = self._open(spool_path(self._task_id))
                 self._write({"execution": self._execution})
             self._write(document)
         except OSError as error:
             self._give_up(error)
 
-    def _open(self) -> int:
+    def _open(self, path: Path) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         if SPOOL_VARIABLE not in os.environ:
-            _check_own(self._path.parent)
+            _check_own(path.parent)
         try:
-            return os.open(self._path, flags, 0o600)
+            return os.open(path, flags, 0o600)
         except FileNotFoundError:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return os.open(self._path, flags, 0o600)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(path, flags, 0o600)
 
     def _write(self, document: Mapping[str, JsonValue]) -> None:
         # No fsync: the system has it after this, whatever becomes of the process.
@@ -112,33 +112,28 @@ class Spool:
         self._size += os.write(self._descriptor, json.dumps(document).encode() + b"\n")
 
     def _rewrite(self, lines: Lines) -> None:
-        kept = self._evidence_so_far()
-        old, final = self._descriptor, self._path
-        self._path = final.with_suffix(".new")
+        final, old = spool_path(self._task_id), self._descriptor
+        kept, new = _read(final, self._execution).evidence, final.with_suffix(".new")
         try:
-            self._descriptor, self._size = self._open(), 0
+            self._descriptor, self._size = self._open(new), 0
             self._write({"execution": self._execution})
             self._write({"dropped": lines.dropped})
             self._write({"evidence": kept})
             for line in lines.as_list():
                 self._write({"line": line})
-            self._path.replace(final)
+            new.replace(final)
         except OSError as error:
             self._give_up(error)
         finally:
-            self._path = final
             if old is not None:
                 os.close(old)
-
-    def _evidence_so_far(self) -> dict[str, JsonValue]:
-        return _read(self._path, self._execution).evidence
 
     def _give_up(self, error: OSError) -> None:
         self._given_up = True
         logger.warning(
             "log lines of killed tasks will be missing: {} cannot be written ({}); "
             "give a directory in {}",
-            self._path,
+            spool_directory(),
             error,
             SPOOL_VARIABLE,
         )

@@ -72,7 +72,7 @@ def missing_line(expected: list[str], actual: str) -> str | None:
     """The first expected line that the output does not have, in order; None when all are there.
 
     ``...`` in a line stands for any text; a line of only that is passed over, and so is an empty
-    one. Rules (``====``) may differ in width, and figures of seconds in value.
+    one. Rules (``====``) and gaps may differ in width, and figures of seconds in value.
     """
     patterns = [line for line in expected if line.strip() not in ("", "...")]
     lines = iter(actual.splitlines())
@@ -89,4 +89,5 @@ def _pattern(line: str) -> re.Pattern[str]:
     text = re.sub(r"\b\d+(?:\\\.\d+)?s\b", r"[\\d.:() ]+s", text)  # pytest's own "in 1.23s"
     text = re.sub(r"(?:=){3,}", "=+", text)
     text = re.sub(r"(?:_){3,}", "_+", text)
+    text = re.sub(r"(?:\\ )+", " +", text)  # columns are as wide as the terminal
     return re.compile(text)

@@ -90,7 +90,7 @@ class Reader:
                 json.loads(line)
         else:
             raise AssertionError(
-                f"{block.place}: {block.language or chr(39) * 2} cannot be run; give skip=\"why\""
+                f'{block.place}: {block.language or chr(39) * 2} cannot be run; give skip="why"'
             )
 
     def _write(self, block: Block) -> None:
@@ -184,6 +184,7 @@ def copy_project(root: Path, folder: Path) -> None:
             shutil.copytree(source, folder / name, ignore=ignored)
         elif source.exists():
             shutil.copy(source, folder / name)
+    (folder / "tests").mkdir()  # pytest's configuration names it
     tools = folder / ".tools"
     tools.mkdir()
     python = f'#!/bin/sh\\nexec "{sys.executable}" "$@"\\n'

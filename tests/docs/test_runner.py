@@ -94,6 +94,7 @@ def test_commands_may_go_on_in_the_next_line(tmp_path: Path) -> None:
             "=== 2 passed in 1.00s ===",
         ),
         (["...", "", "a"], "a", None),
+        (["a PASSED [ 5%]"], "a PASSED          [ 5%]", None),
         (["a"], "ab", "a"),
     ],
 )

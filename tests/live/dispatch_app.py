@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 from celery import Celery
 from celery.exceptions import Ignore
@@ -14,6 +16,8 @@ app.conf.update(
     task_default_queue="standard",
     task_routes={
         "stock.heavy": {"queue": "heavy", "priority": 7},
+        "elsewhere.astray": {"queue": "news", "routing_key": "weather.rain"},
+        "elsewhere.heavy": {"queue": "heavy", "priority": 7},
         "stock.topical": {"queue": "news", "routing_key": "news.sport"},
     },
     task_queues=[
@@ -22,7 +26,11 @@ app.conf.update(
         Queue("news", Exchange("news", type="topic"), routing_key="news.#"),
     ],
     task_default_priority=2,
-    broker_transport_options={"priority_steps": [0, 2, 5, 9], "global_keyprefix": "proj-"},
+    broker_transport_options={
+        "priority_steps": [0, 2, 5, 9],
+        "global_keyprefix": "proj-",
+        "visibility_timeout": int(os.environ.get("TEST_VISIBILITY_TIMEOUT", "3600")),
+    },
     result_backend_transport_options={"global_keyprefix": "proj-"},
     result_extended=os.environ.get("TEST_RESULT_EXTENDED") == "1",
     broker_connection_retry_on_startup=True,
@@ -30,48 +38,62 @@ app.conf.update(
 )
 
 
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def task(name: str, **options: object) -> Callable[[F], F]:
+    """Register a task with this app only: a shared one would join every app of a test process."""
+    return cast("Callable[[F], F]", app.task(shared=False, name=name, **options))
+
+
 class OddError(Exception):
     """An exception with two arguments."""
 
 
-@app.task(name="stock.echo")
+@task("stock.echo")
 def echo(value: object) -> object:
     """Return what was given."""
     return value
 
 
-@app.task(name="stock.heavy", acks_late=True)
+@task("stock.heavy", acks_late=True)
 def heavy(value: object) -> object:
     """Go to a queue and a priority of its own."""
     return value
 
 
-@app.task(name="stock.topical")
-def topical() -> str:
+@task("stock.topical")
+def topical(value: object = None) -> str:
     """Go through a topic exchange."""
     return "sport"
 
 
-@app.task(name="stock.fail")
+@task("stock.own", soft_time_limit=8)
+def own(value: object) -> object:
+    """Have a limit of its own."""
+    return value
+
+
+@task("stock.fail")
 def fail() -> None:
     """Raise an exception that has two arguments."""
     raise OddError("no", 7)
 
 
-@app.task(name="stock.ignore")
+@task("stock.ignore")
 def ignore() -> None:
     """Leave no result at all."""
     raise Ignore
 
 
-@app.task(name="stock.sleep")
+@task("stock.sleep")
 def sleep(seconds: float) -> float:
     """Keep the worker busy."""
     time.sleep(seconds)
     return seconds
 
 
-@app.task(name="stock.die")
+@task("stock.die")
 def die() -> None:
     """Kill the process that runs it."""
     os._exit(3)

@@ -138,6 +138,7 @@ class CuttingProxy:
         self.replies = False
         self.seen = 0
         self.cuts = 0
+        self._paused = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -155,6 +156,15 @@ class CuttingProxy:
         """Lead later connections to another server."""
         parts = urlsplit(url)
         self._target = (str(parts.hostname), int(parts.port or 0))
+
+    def pause(self) -> None:
+        """Cut all open connections, and every later one as soon as it is made."""
+        self._paused = True
+        self.cut()
+
+    def resume(self) -> None:
+        """Let later connections pass again."""
+        self._paused = False
 
     def cut(self) -> None:
         """Cut all open connections at once."""
@@ -181,6 +191,9 @@ class CuttingProxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self._paused:
+                    client.close()
+                    continue
                 try:
                     server = socket.create_connection(self._target)
                 except OSError:

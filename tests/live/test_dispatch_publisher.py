@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -100,8 +102,8 @@ def test_project_options_are_honoured(broker: str) -> None:
         [
             Entry(id="default", task="stock.echo", args=[1]),
             Entry(id="unregistered", task="elsewhere.task"),
-            Entry(id="routed", task="stock.heavy", args=[1]),
-            Entry(id="overridden", task="stock.heavy", args=[1], priority=9, queue="standard"),
+            Entry(id="routed", task="elsewhere.heavy", args=[1]),
+            Entry(id="overridden", task="elsewhere.heavy", priority=9, queue="standard"),
             Entry(id="topic", task="stock.topical"),
         ]
     )
@@ -115,14 +117,44 @@ def test_project_options_are_honoured(broker: str) -> None:
 
     where = {attempt.entry.id: attempt.task_id for attempt in sent}
     assert queued_ids(broker, "proj-standard\x06\x162") == [where["default"], where["unregistered"]]
-    assert queued_ids(broker, "proj-heavy\x06\x165") == [where["routed"]]
+    assert queued_ids(broker, "proj-heavy\x06\x165") == [where["routed"]]  # its priority is 7
     assert queued_ids(broker, "proj-standard\x06\x169") == [where["overridden"]]
     [topical] = messages(broker, "proj-news\x06\x162")
     assert topical["headers"]["id"] == where["topic"]
-    assert topical["properties"]["delivery_info"] == {
-        "exchange": "news",
-        "routing_key": "news.sport",
-    }
+
+
+@pytest.mark.parametrize("task", ["stock.echo", "stock.heavy", "stock.topical", "stock.own"])
+def test_goes_where_delay_would_send_it(broker: str, task: str) -> None:
+    """Queue, exchange, priority and options of a registered task's message are those of delay."""
+    with publishing(address(broker, app=APP)) as publisher:
+        publisher.publish(attempts([Entry(id="e", task=task, args=[1])]), SENT_AT)
+        ours = _everything(broker)
+        database(broker, 1)
+        with publisher.app.connection_for_write(url=broker) as connection:
+            publisher.app.tasks[task].apply_async((1,), connection=connection)
+        theirs = _everything(broker)
+
+    assert ours == theirs
+    assert len(ours) == 1
+
+
+def _everything(url: str) -> dict[str, list[dict[str, object]]]:
+    """Return, for each message list of the database, how and where its messages were sent."""
+    found: dict[str, list[dict[str, object]]] = {}
+    with closing(redis.Redis.from_url(url)) as client:
+        keys = [key.decode() for key in client.scan_iter("*") if client.type(key) == b"list"]
+    for key in keys:
+        found[key] = [
+            {
+                "info": message["properties"]["delivery_info"],
+                "priority": message["properties"]["priority"],
+                "mode": message["properties"]["delivery_mode"],
+                "content": message["content-type"],
+                "soft": message["headers"]["timelimit"][1],
+            }
+            for message in messages(url, key)
+        ]
+    return found
 
 
 def test_higher_priority_is_taken_first(broker: str, tmp_path: Path) -> None:
@@ -149,7 +181,8 @@ def test_higher_priority_is_taken_first(broker: str, tmp_path: Path) -> None:
 def test_unserialisable_entry_stops_its_batch(broker: str) -> None:
     """An entry that no message can be made of is named, and nothing of its batch is sent."""
     good = entries(150)
-    bad = Entry.model_construct(id="bad", task="t", args=[object()], kwargs={}, timeout=1.0)
+    fields: dict[str, Any] = {"args": [object()], "kwargs": {}, "timeout": 1.0}
+    bad = Entry.model_construct(id="bad", task="t", **fields)
     with publishing(address(broker)) as publisher:
         with pytest.raises(DispatchError, match="entry 'bad' cannot be made into a message"):
             publisher.publish(attempts([*good, bad]), SENT_AT)
@@ -211,26 +244,28 @@ def test_idle_connection_that_was_closed_is_renewed(broker: str) -> None:
     assert len(result.certain) == 3
 
 
-def test_broker_that_dies_and_comes_back() -> None:
-    """While the broker is away everything is unsent; no exception, and a later batch arrives."""
-    with services.valkey_server() as url, proxied(url) as (proxy, through):
-        with publishing(address(through)) as publisher:
-            assert publisher.publish(attempts(entries(3)), SENT_AT).error is None
-            with closing(redis.Redis.from_url(url)) as client:
-                server = int(client.info("server")["process_id"])
-            os.kill(server, 9)
-            eventually(lambda: not _answers(url), what="the broker is gone")
-            gone = publisher.publish(attempts(entries(3)), SENT_AT)
-            assert (gone.certain, gone.uncertain, len(gone.unsent)) == ([], [], 3)
-            with pytest.raises(StackError, match="cannot revoke jobs"):
-                publisher.revoke(gone.unsent)
+def test_broker_that_dies_and_another_takes_its_place() -> None:
+    """While the broker is away everything is unsent, without an exception; then it arrives."""
+    with (
+        services.valkey_server() as url,
+        proxied(url) as (proxy, through),
+        publishing(address(through)) as publisher,
+    ):
+        assert publisher.publish(attempts(entries(3)), SENT_AT).error is None
+        with closing(redis.Redis.from_url(url)) as client:
+            os.kill(int(client.info("server")["process_id"]), signal.SIGKILL)
+        eventually(lambda: not _answers(url), what="the broker is gone")
+        gone = publisher.publish(attempts(entries(3)), SENT_AT)
+        assert (gone.certain, gone.uncertain, len(gone.unsent)) == ([], [], 3)
+        with pytest.raises(StackError, match="cannot revoke jobs"):
+            publisher.revoke(gone.unsent)
 
-            with services.valkey_server() as other:
-                proxy.retarget(other)
-                # The other one has another password, so ours is refused: still no exception.
-                refused = publisher.publish(attempts(entries(3)), SENT_AT)
-                assert len(refused.unsent) == 3
-                assert refused.error is not None
+        with services.valkey_server() as other, closing(redis.Redis.from_url(other)) as client:
+            client.config_set("requirepass", str(urlsplit(url).password))
+            proxy.retarget(other)
+            later = publisher.publish(attempts(entries(3)), SENT_AT)
+            assert len(later.certain) == client.llen("celery") == 3
+            publisher.revoke(later.certain)
 
 
 def _answers(url: str) -> bool:
@@ -242,29 +277,56 @@ def _answers(url: str) -> bool:
 
 
 def test_broker_that_refuses_messages(broker: str) -> None:
-    """An error reply to the batch leaves its chunk in doubt and the rest unsent, with the reason."""
+    """An error reply to the batch leaves its chunk in doubt and the rest unsent, with reason."""
     url = urlsplit(broker)
     limited = f"redis://limited:pw-limited@{url.hostname}:{url.port}{url.path}"
     with closing(redis.Redis.from_url(broker)) as client:
-        client.execute_command(
-            *"ACL SETUSER limited on >pw-limited ~* &* +@all -lpush".split()  # noqa: SIM905
+        client.acl_setuser(
+            "limited",
+            enabled=True,
+            passwords=["+pw-limited"],
+            keys=["*"],
+            channels=["*"],
+            categories=["+@all"],
+            commands=["-lpush"],
         )
         try:
             with publishing(address(limited)) as publisher:
                 result = publisher.publish(attempts(entries(CHUNK + 1)), SENT_AT)
         finally:
-            client.execute_command("ACL", "DELUSER", "limited")
+            client.acl_deluser("limited")
 
     assert (len(result.uncertain), len(result.unsent)) == (CHUNK, 1)
     assert result.error is not None
     assert "lpush" in result.error
 
 
+def test_message_that_no_queue_is_bound_for(broker: str) -> None:
+    """What a topic exchange would drop in silence is unsent, and the sentence names an entry."""
+    sent = attempts(
+        [
+            Entry(id="sport", task="stock.topical"),
+            Entry(id="rain", task="elsewhere.astray"),
+            Entry(id="echo", task="stock.echo"),
+        ]
+    )
+    ids = [attempt.task_id for attempt in sent]
+    with publishing(address(broker, app=APP)) as publisher:
+        result = publisher.publish(sent, SENT_AT)
+
+    assert (result.certain, result.uncertain, result.unsent) == ([ids[0], ids[2]], [], [ids[1]])
+    assert result.error is not None
+    assert "no queue is bound" in result.error
+    assert "entry 'rain' (elsewhere.astray)" in result.error
+
+
 def test_each_sending_is_logged(broker: str) -> None:
     """Every published attempt is a "Job Sent" record with its run, entry, task id and queue."""
     records: list[dict[str, object]] = []
     handler = logger.add(
-        lambda message: records.append({"text": message.record["message"], **message.record["extra"]}),
+        lambda message: records.append(
+            {"text": message.record["message"], **message.record["extra"]}
+        ),
         level="DEBUG",
         filter="pytest_manifest.dispatch",
     )

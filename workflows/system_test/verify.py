@@ -37,13 +37,7 @@ def database() -> Iterator[Database]:
 @pytest.fixture
 def shared_database(receipt: Receipt | None, database: Database) -> Database:
     """The database, where it is the very one that the worker wrote to; an error otherwise."""
-    used = None if receipt is None else _mapping(receipt.result).get("database")
-    if used is not None and used != database.identity:
-        pytest.fail(
-            "the worker used another database than this process does, so nothing can be said about "
-            "its rows; set DATABASE_URL alike for both",
-            pytrace=False,
-        )
+    refuse_another_database(receipt, database)
     return database
 
 
@@ -95,6 +89,17 @@ def test_no_row_is_left(manifest_run: ManifestRun, database: Database) -> None:
     """When all is done, the table is empty."""
     assert manifest_run.receipts()
     assert database.rows() == 0
+
+
+def refuse_another_database(receipt: Receipt | None, database: Database) -> None:
+    """End the test, as one that cannot tell, where the worker used another database than we do."""
+    used = None if receipt is None else _mapping(receipt.result).get("database")
+    if used is not None and used != database.identity:
+        pytest.fail(
+            "the worker used another database than this process does, so nothing can be said about "
+            "its rows; set DATABASE_URL alike for both",
+            pytrace=False,
+        )
 
 
 def check_slept(receipt: Receipt, sec: JsonValue) -> None:

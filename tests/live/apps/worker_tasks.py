@@ -105,7 +105,7 @@ def chatter(lines: int = 3) -> str:
         logger.info("loguru {}", number)
     logging.getLogger("some.library").warning("stdlib says amqp://user:hunter2secret@host/vhost")
     task_log.warning("task logger")
-    print("printed")  # noqa: T201
+    print("printed")
     thread = threading.Thread(target=lambda: logger.info("from a thread"))
     thread.start()
     thread.join()

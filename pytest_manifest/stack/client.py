@@ -1,0 +1,189 @@
+"""The other end of a keeper's pipe: starts it, hears its events, tells it to end."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from loguru import logger
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.log import hide, redact, redact_url
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.stack.launch import failure_sentence, parse_event, spawn_keeper
+from pytest_manifest.stack.settings import READY_LINE, STOP_LINE, Event, Settings
+
+STOP_SECONDS: Final = 10.0
+NOISE_LINES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExit:
+    """A worker that died and was restarted; ``returncode`` is negative for a signal."""
+
+    name: str
+    pid: int
+    returncode: int
+
+
+class KeeperClient:
+    """Starts one keeper and follows it; safe to use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.address: StackAddress | None = None
+        self.directory: Path | None = None
+        self.flower_url = ""
+        self.pids: dict[str, int] = {}
+        self.exits: list[WorkerExit] = []
+        self.failure: str | None = None
+        self._noise: list[str] = []
+        self._told_to_stop = False
+        self._changed = threading.Condition()
+        self._process = spawn_keeper(settings)
+        threading.Thread(target=self._listen, name="manifest-stack", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The keeper's."""
+        return self._process.pid
+
+    def wait_broker(self, timeout: float) -> StackAddress:
+        """Wait until Valkey answers; StackError when it does not within ``timeout`` seconds."""
+        self._wait(lambda: self.address is not None, timeout)
+        assert self.address is not None
+        return self.address
+
+    def wait_workers(self, timeout: float) -> None:
+        """Wait until every worker has answered a ping; StackError when one cannot start."""
+        # Here, not above: Celery takes as long to import as a worker takes to boot meanwhile.
+        from pytest_manifest.stack.ready import WorkerProbe
+
+        deadline = time.monotonic() + timeout
+        with WorkerProbe(self.wait_broker(timeout), self.settings.workers) as probe:
+            while not probe.complete:
+                self._check()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise StackError(self._late(probe.answered, timeout))
+                probe.ask(min(left, 0.5))
+        self._say(READY_LINE)
+        logger.debug("{} workers are ready", self.settings.workers)
+
+    def begin_stop(self) -> None:
+        """Tell the keeper to end everything, and do not wait for it."""
+        with self._changed:
+            self._told_to_stop = True
+        self._say(STOP_LINE)
+
+    def stop(self) -> None:
+        """End everything, and wait until it is done; more than once does no harm."""
+        self.begin_stop()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Its guard does the rest.
+            self._process.kill()
+            self._process.wait()
+        self._hang_up()
+
+    def detach(self) -> None:
+        """Let a detached keeper go on alone."""
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+    def _say(self, line: str) -> None:
+        if self._process.stdin is not None:
+            # A keeper that is gone, or was hung up on, cannot be told any more.
+            with contextlib.suppress(OSError, ValueError):
+                self._process.stdin.write(f"{line}\n")
+                self._process.stdin.flush()
+
+    def _listen(self) -> None:
+        """Take the keeper's events, in a thread of its own, until its output ends."""
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                event = parse_event(line)
+                with self._changed:
+                    if event is not None:
+                        self._take(event)
+                    elif line.strip():
+                        self._noise = [*self._noise[1 - NOISE_LINES :], line.strip()]
+                    self._changed.notify_all()
+        with self._changed:
+            if not self._told_to_stop and self.failure is None:
+                said = f": {redact(self._noise[-1])}" if self._noise else ""
+                self.failure = f"the stack's keeper (pid {self.pid}) has ended{said}"
+            self._changed.notify_all()
+
+    def _take(self, event: Event) -> None:
+        match event["event"]:
+            case "broker":
+                self._take_broker(event["url"], Path(event["directory"]))
+            case "worker_started":
+                self.pids[event["name"]] = event["pid"]
+            case "worker_exited":
+                died = WorkerExit(event["name"], event["pid"], event["returncode"])
+                self.pids.pop(died.name, None)
+                self.exits.append(died)
+                logger.warning(
+                    "worker {} (pid {}) ended with code {}", died.name, died.pid, died.returncode
+                )
+            case "service_exited":
+                logger.warning("{} ended with code {}", event["name"], event["returncode"])
+            case "flower":
+                self.flower_url = event["url"]
+            case "failed":
+                self.failure = failure_sentence(event)
+            case "stopped":
+                pass
+
+    def _take_broker(self, url: str, directory: Path) -> None:
+        hide(url.partition("://:")[2].partition("@")[0])
+        self.directory = directory
+        owned = not self.settings.detached
+        self.address = StackAddress(url, url, app=self.settings.app, owned=owned)
+        logger.debug("broker {} answers", redact_url(url))
+
+    def _check(self) -> None:
+        with self._changed:
+            if self.failure is not None:
+                raise StackError(self.failure)
+            if self._told_to_stop:
+                raise StackError("the stack was stopped")
+
+    def _wait(self, check: Callable[[], bool], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while True:
+            self._check()
+            with self._changed:
+                if check():
+                    return
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise StackError(
+                        f"the private Valkey server does not answer within {timeout:g} s: "
+                        "is this machine overloaded?"
+                    )
+                if self.failure is None:
+                    self._changed.wait(left)
+
+    def _late(self, answered: set[str], timeout: float) -> str:
+        with self._changed:
+            missing = sorted(self.pids.keys() - {name.partition("@")[0] for name in answered})
+        names = f" ({', '.join(missing)})" if missing else ""
+        return (
+            f"{self.settings.workers - len(answered)} of {self.settings.workers} workers{names} "
+            f"did not answer within {timeout:g} s: see their logs in {self.directory}"
+        )

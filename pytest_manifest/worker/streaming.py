@@ -1,0 +1,87 @@
+"""Receipts for Redis: into the run's stream, in the round trip that stores the result."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from celery import states
+
+from pytest_manifest.schema import wire
+from pytest_manifest.worker.handover import Handover
+from pytest_manifest.worker.marking import Receipts, underway, underway_for
+
+MAX_EXPIRY_SECONDS: Final = 30.0
+MAX_STREAMS: Final = 64
+
+
+class _Expiries:
+    """When this process last put a stream's expiry off: every record need not do it."""
+
+    def __init__(self) -> None:
+        self._put_off: dict[str, float] = {}
+
+    def is_due(self, stream: str, ttl: int) -> bool:
+        now = time.monotonic()
+        last = self._put_off.get(stream)
+        # By a quarter of its life at the latest: a stream that this process knows of is alive.
+        if last is not None and now - last < min(ttl / 4, MAX_EXPIRY_SECONDS):
+            return False
+        if len(self._put_off) >= MAX_STREAMS:
+            self._put_off.clear()
+        self._put_off[stream] = now
+        return True
+
+
+_expiries = _Expiries()
+
+
+class StreamReceipts(Receipts):
+    """For Redis: the record joins the transaction that stores and publishes the result."""
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, object]:
+        # Celery looks whether a success is there, which it must not overwrite. Our write only
+        # succeeds where there is nothing yet, which saves the round trip.
+        if underway_for(task_id) is not None:
+            return {"status": states.PENDING, "result": None}
+        return super()._get_task_meta_for(task_id)
+
+    def _set(self, key: bytes, value: str | bytes, expires: int | None = None) -> None:
+        handover = underway()
+        if handover is None or not handover.belongs_to(key):
+            super()._set(key, value, expires)
+            return
+        lifetime = self.expires if expires is None else expires
+        with self.client.pipeline() as pipe:
+            pipe.set(key, value, ex=lifetime or None, nx=True)
+            pipe.publish(key, value)
+            self._add_record(pipe, handover.facts.stream, handover.facts.ttl, handover.record())
+            stored = pipe.execute()[0]
+        handover.mark_sent()
+        if not stored:
+            # A state that is not final, or what another execution of the same task came to.
+            earlier = super()._get_task_meta_for(handover.facts.task_id)
+            if earlier["status"] != states.SUCCESS:
+                super()._set(key, value, expires)
+
+    def deliver(self, handover: Handover) -> None:
+        facts = handover.facts
+        self._ensure_retryable(
+            self.ensure, self._send, (facts.stream, facts.ttl, handover.record())
+        )
+
+    def announce(self, stream: str | None, ttl: int, record: bytes) -> None:
+        self._send(stream, ttl, record)
+
+    def _send(self, stream: str | None, ttl: int, record: bytes) -> None:
+        if stream:
+            self.client.xadd(stream, {wire.STREAM_FIELD: record})
+            if _expiries.is_due(stream, ttl):
+                self.client.expire(stream, ttl)
+
+    @staticmethod
+    def _add_record(pipe: Any, stream: str | None, ttl: int, record: bytes) -> None:
+        if stream:
+            pipe.xadd(stream, {wire.STREAM_FIELD: record})
+            if _expiries.is_due(stream, ttl):
+                pipe.expire(stream, ttl)

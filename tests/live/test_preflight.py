@@ -1,0 +1,223 @@
+"""Preflight against real stock workers: what it finds, and what it does about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import redis
+
+from pytest_manifest.dispatch.preflight import add_consumers, demand_of, preflight
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.errors import StackError
+from pytest_manifest.gather.backend_results import ResultReader
+from pytest_manifest.schema import Entry
+from pytest_manifest.stack.address import StackAddress
+from tests.live.dispatch_support import (
+    APP,
+    SENT_AT,
+    address,
+    attempts,
+    database,
+    entries,
+    proxied,
+    publishing,
+    results_of,
+    stock_worker,
+)
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module")
+def broker(valkey: str) -> str:
+    """URL of an empty database."""
+    return database(valkey, 2)
+
+
+@pytest.fixture(scope="module")
+def worker(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The node name of a stock worker that consumes ``standard`` only."""
+    directory = tmp_path_factory.mktemp("worker")
+    with stock_worker(address(broker, app=APP), directory, queues="standard") as name:
+        yield name
+
+
+@pytest.fixture
+def publisher(broker: str) -> Iterator[Publisher]:
+    """A publisher for the test project, on a stack that is not ours."""
+    with publishing(address(broker, app=APP)) as publisher:
+        yield publisher
+
+
+def test_all_is_well(worker: str, publisher: Publisher) -> None:
+    """Known tasks in consumed queues give no word at all, and the worker's name."""
+    found = preflight(publisher, demand_of(entries(3)), expected_workers=1)
+
+    assert found.answered
+    assert found.workers == [worker]
+    assert (found.unknown_tasks, found.refusals, found.warnings, found.notices) == ({}, [], [], [])
+
+
+def test_number_of_workers_need_not_be_known(worker: str, publisher: Publisher) -> None:
+    """Without a number, everyone who answers is heard."""
+    found = preflight(publisher, demand_of(entries(3)))
+
+    assert found.workers == [worker]
+    assert found.warnings == []
+
+
+def test_unknown_task_is_named_with_the_nearest_names(worker: str, publisher: Publisher) -> None:
+    """A task that no worker has registered comes with the names it may have meant."""
+    demand = demand_of(
+        [
+            Entry(id="a", task="stock.ecko"),
+            Entry(id="b", task="tasks.sleep"),
+            Entry(id="c", task="zzz"),
+            Entry(id="d", task="celery.backend_cleanup"),
+            *entries(1),
+        ]
+    )
+    found = preflight(publisher, demand, expected_workers=1)
+
+    assert list(found.unknown_tasks) == ["stock.ecko", "tasks.sleep", "zzz"]
+    assert found.unknown_tasks["stock.ecko"][0] == "stock.echo"
+    assert found.unknown_tasks["tasks.sleep"][0] == "stock.sleep"
+    assert found.unknown_tasks["zzz"] == []
+
+
+def test_no_worker_is_a_warning(valkey: str) -> None:
+    """Nobody's answer is not a no: nothing is unknown, nothing refused, one warning says so."""
+    with publishing(address(database(valkey, 3), app=APP)) as publisher:
+        found = preflight(
+            publisher, demand_of([Entry(id="a", task="no.such")]), timeout=0.2, expected_workers=2
+        )
+
+    assert not found.answered
+    assert (found.unknown_tasks, found.refusals, found.workers) == ({}, [], [])
+    [warning] = found.warnings
+    assert warning.startswith("no worker answered within 0.2 s")
+
+
+def test_missing_workers_are_counted(worker: str, publisher: Publisher) -> None:
+    """Fewer answers than workers that should be there is a warning that names who answered."""
+    found = preflight(publisher, demand_of(entries(1)), expected_workers=3, timeout=0.3)
+
+    assert found.warnings == [f"only 1 of 3 workers answered within 0.3 s: {worker}"]
+
+
+def test_unconsumed_queue_on_an_external_stack(worker: str, publisher: Publisher) -> None:
+    """A queue that no worker consumes is a warning that says what to do, and stays as it is."""
+    demand = demand_of([Entry(id="a", task="stock.echo", queue="attic")])
+    found = preflight(publisher, demand, expected_workers=1)
+
+    [warning] = found.warnings
+    assert "consumes queue 'attic', where jobs of stock.echo go" in warning
+    assert "celery control add_consumer attic" in warning
+    assert found.added_queues == []
+
+
+def test_unconsumed_queue_on_our_own_stack(valkey: str, tmp_path: Path) -> None:
+    """On our own stack the workers are told to consume it, and jobs sent there run."""
+    where = address(database(valkey, 4), app=APP, owned=True)
+    sent = attempts(
+        [
+            Entry(id="a", task="stock.echo", args=[1], queue="cellar"),
+            Entry(id="b", task="stock.heavy", args=[2]),
+            Entry(id="c", task="stock.topical"),
+        ]
+    )
+    with (
+        stock_worker(where, tmp_path, queues="standard"),
+        publishing(where) as publisher,
+        closing(ResultReader(where)) as reader,
+    ):
+        found = preflight(publisher, demand_of(a.entry for a in sent), expected_workers=1)
+        assert (found.added_queues, found.warnings) == (["cellar", "heavy", "news"], [])
+        publisher.publish(sent, SENT_AT)
+        results = results_of(reader, [attempt.task_id for attempt in sent])
+        add_consumers(publisher, found.added_queues)  # as after a restart; harmless otherwise
+        again = preflight(publisher, demand_of(a.entry for a in sent), expected_workers=1)
+
+    assert [results[attempt.task_id].result for attempt in sent] == [1, 2, "sport"]
+    assert again.added_queues == []
+
+
+def test_visibility_rule(worker: str, publisher: Publisher) -> None:
+    """What may stay unacknowledged beyond the visibility timeout is refused, with its figures."""
+    late = preflight(
+        publisher,
+        demand_of([Entry(id="far", task="stock.echo", countdown=4000)]),
+        expected_workers=1,
+    )
+    [refusal] = late.refusals
+    assert refusal.startswith(
+        "entry 'far' (stock.echo) may keep its message unacknowledged for 4000 s "
+        "(countdown or eta 4000 s), but this broker hands it to another worker after 3600 s"
+    )
+
+    # Four are prefetched for one slot; the rule counts those that run before.
+    many = [Entry(id=f"e-{n}", task="stock.heavy", timeout=720, idempotent=True) for n in range(9)]
+    [refusal] = preflight(publisher, demand_of(many), expected_workers=1).refusals
+    assert "for 3600 s (4 prefetched jobs before it of up to 720 s each" in refusal
+    assert "its own timeout 720 s, as stock.heavy is acknowledged late" in refusal
+    assert preflight(publisher, demand_of(many[:4]), expected_workers=1).refusals == []
+
+
+def test_visibility_timeout_of_the_workers_counts(valkey: str, tmp_path: Path) -> None:
+    """Workers with a shorter visibility timeout than the client's app has are believed."""
+    where = address(database(valkey, 5), app=APP)
+    with (
+        stock_worker(where, tmp_path, env={"TEST_VISIBILITY_TIMEOUT": "60"}),
+        publishing(where) as publisher,
+    ):
+        demand = demand_of([Entry(id="far", task="stock.echo", countdown=90)])
+        [refusal] = preflight(publisher, demand, expected_workers=1).refusals
+
+    assert "hands it to another worker after 60 s" in refusal
+
+
+def test_acknowledgement_and_idempotence_disagree(worker: str, publisher: Publisher) -> None:
+    """Each task, not each entry, gets one line where acks_late and ``idempotent`` disagree."""
+    found = preflight(
+        publisher,
+        demand_of(
+            [
+                *entries(5, task="stock.heavy", queue="standard"),
+                Entry(id="x", task="stock.echo", queue="standard", idempotent=True),
+                Entry(id="y", task="stock.own", queue="standard"),
+            ]
+        ),
+        expected_workers=1,
+    )
+
+    early, late = found.notices
+    assert early.startswith("task stock.echo is acknowledged early")
+    assert late.startswith("task stock.heavy is acknowledged late")
+    assert "5 of its 5 entries are not declared idempotent" in late
+
+
+def test_nothing_is_left_in_the_broker(valkey: str) -> None:
+    """The reply queue of the questions and its binding are gone afterwards."""
+    url = database(valkey, 6)
+    with publishing(address(url)) as publisher:
+        preflight(publisher, demand_of(entries(1)), timeout=0.05)
+    with closing(redis.Redis.from_url(url)) as client:
+        left = {key for key in client.scan_iter("*") if client.type(key) == b"list"}
+        bindings = client.smembers("_kombu.binding.reply.celery.pidbox")
+
+    assert left == set()
+    assert bindings == set()
+
+
+def test_unreachable_broker_is_one_sentence(broker: str) -> None:
+    """A broker that is not there is a StackError that names it, without its password."""
+    with proxied(broker) as (proxy, url):
+        proxy.close()
+        with (
+            publishing(StackAddress(url, url, None, False)) as publisher,
+            pytest.raises(StackError, match=r"redis://:\*\*\*@127\.0\.0\.1:\d+/2 cannot be asked"),
+        ):
+            preflight(publisher, demand_of(entries(1)))

@@ -1,0 +1,167 @@
+"""The tasks in a stock Celery worker with two pool children, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from celery import Celery
+from pydantic import JsonValue
+
+from tasks.database import Database
+from tasks.settings import Settings
+from tests.crud_load import ROOT, run_together
+from tests.processes import child, temporary_directory
+from tests.support import eventually
+
+pytestmark = pytest.mark.live
+
+Job = tuple[str, dict[str, JsonValue]]
+
+
+class Worker:
+    """A running worker, as a client that knows nothing of our code sees it."""
+
+    def __init__(self, url: str, counter: str) -> None:
+        self._redis = redis.Redis.from_url(url)
+        self._counter = counter
+        # Its own queue: tests share one Valkey.
+        self._app = Celery(broker=url, backend=url, set_as_current=False)
+
+    def run(self, jobs: Sequence[Job]) -> list[JsonValue]:
+        """Send all jobs at once; return their results in this order."""
+        sent = [
+            self._app.send_task(name, kwargs=kwargs, queue=self._counter) for name, kwargs in jobs
+        ]
+        return [result.get(timeout=60) for result in sent]
+
+    def runs(self) -> int:
+        """How many task runs the worker itself has counted."""
+        return int(self._redis.get(self._counter) or 0)
+
+    def close(self) -> None:
+        self._redis.delete(self._counter)
+        self._redis.close()
+        self._app.close()
+
+
+@contextmanager
+def worker_on(url: str, database: str) -> Iterator[Worker]:
+    """A worker on this broker and database, ready for jobs; ended when the block ends."""
+    counter = f"test-{secrets.token_hex(4)}"
+    environment = {
+        **os.environ,
+        "CELERY_BROKER_URL": url,
+        "CELERY_RESULT_BACKEND": url,
+        "MANIFEST_DATABASE_URL": database,
+        "MANIFEST_RUN_COUNTER": counter,
+    }
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-c", "2", "-Q", counter]
+    worker = Worker(url, counter)
+    with temporary_directory() as folder:
+        log = folder / "worker.log"
+        with child([*command, "-n", counter], log=log, cwd=ROOT, env=environment) as process:
+
+            def ready() -> bool:
+                said = log.read_text()
+                assert process.poll() is None, said
+                return "ready." in said
+
+            eventually(ready, within=60, what="the worker is ready")
+            try:
+                yield worker
+            finally:
+                worker.close()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/tasks.sqlite3"
+
+
+@pytest.fixture(params=["sqlite_url", pytest.param("postgres_url", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each kind of database, also set in this process's environment."""
+    url: str = request.getfixturevalue(request.param)
+    monkeypatch.setenv("MANIFEST_DATABASE_URL", url)
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The same database, seen from here."""
+    opened = Database(Settings())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def worker(valkey: str, database_url: str) -> Iterator[Worker]:
+    with worker_on(valkey, database_url) as running:
+        yield running
+
+
+def test_all_tasks(worker: Worker, database: Database) -> None:
+    """Every task does its work there; rows are gone; the worker counted each run exactly once."""
+    data: dict[str, JsonValue] = {"title": "Rashōmon", "year": 1950, "tags": ["a", None, 1.5]}
+    jobs: list[Job] = []
+    for number in range(10):
+        jobs += [
+            ("tasks.diagnostics.debug_task", {"msg": f"hello {number}"}),
+            ("tasks.diagnostics.sleep_task", {"sec": 0.01}),
+            ("tasks.crud.fast_crud_task", {"data": data}),
+            ("tasks.crud.sleep_crud_task", {"sec": 0.01, "data": data}),
+        ]
+    results = worker.run(jobs)
+    assert [r["echo"] for r in map(_mapping, results[0::4])] == [f"hello {n}" for n in range(10)]
+    assert all(r["slept"] >= 0.01 for r in map(_mapping, results[1::4] + results[3::4]))
+    crud = list(map(_mapping, results[2::4] + results[3::4]))
+    assert len({r["row_id"] for r in crud}) == 20
+    for result in crud:
+        assert result["lifecycle"] == ["created", "verified", "deleted"]
+        assert result["verified"]["fields"] == {"year": 1950, "tags": ["a", None, 1.5]}
+        assert result["database"] == database.identity
+    assert database.rows() == 0
+    assert worker.runs() == len(jobs)
+
+
+@pytest.mark.parametrize("data", [{}, ["title"], {"title": "a\0b"}])
+def test_bad_data_fails_with_its_sentence(valkey: str, sqlite_url: str, data: JsonValue) -> None:
+    """The sender gets the very exception, not a wrapper of one that could not be sent."""
+    with worker_on(valkey, sqlite_url) as worker, pytest.raises(ValueError, match="data"):
+        worker.run([("tasks.crud.fast_crud_task", {"data": data})])
+
+
+def test_several_processes_at_once(database_url: str, database: Database) -> None:
+    """Six processes open the database and run their cycles: all succeed, ids are unique."""
+    lines = run_together(database_url, processes=6, cycles=10)
+    assert len({row_id for row_id, *_ in lines}) == len(lines) == 60
+    assert {identity for _, identity, *_ in lines} == {database.identity}
+    assert database.rows() == 0
+
+
+@pytest.mark.postgres
+def test_tables_that_several_create_at_once(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an empty PostgreSQL database too, where IF NOT EXISTS alone does not protect."""
+    monkeypatch.setenv("MANIFEST_DATABASE_URL", postgres_url)
+    opened = Database(Settings())
+    for _ in range(3):
+        with opened.engine.begin() as connection:
+            for table in ("record", "identity"):
+                connection.exec_driver_sql(f"DROP TABLE system_test_{table}")
+        lines = run_together(postgres_url, processes=6, cycles=1)
+        assert len({identity for _, identity, *_ in lines}) == 1
+    opened.close()
+
+
+def _mapping(value: JsonValue) -> dict[str, JsonValue]:
+    assert isinstance(value, dict)
+    return value

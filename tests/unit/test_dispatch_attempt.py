@@ -1,0 +1,42 @@
+"""The names of runs and attempts."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+from pytest_manifest.dispatch.attempt import attempt_of, new_run_id, run8, task_id_for
+from pytest_manifest.schema import Entry
+
+RUN = "20261124T150000-0a1b2c3d"
+
+
+def test_run_id_is_time_and_chance() -> None:
+    """A run's name is its UTC second and eight random hex characters."""
+    moment = datetime(2026, 11, 24, 16, 0, 0, tzinfo=timezone(timedelta(hours=1)))
+
+    assert re.fullmatch(r"20261124T150000-[0-9a-f]{8}", new_run_id(moment))
+    assert new_run_id(moment) != new_run_id(moment)
+    assert abs(
+        datetime.strptime(new_run_id()[:15] + "Z", "%Y%m%dT%H%M%S%z") - datetime.now(UTC)
+    ) < (timedelta(seconds=5))
+
+
+def test_task_id_belongs_to_one_attempt() -> None:
+    """The id is the same for the same run, entry and number, and another for any other."""
+    ids = {
+        task_id_for(run, entry, number)
+        for run in (RUN, "20261124T150000-ffffffff")
+        for entry in ("a", "b", "é/[::]")
+        for number in (1, 2)
+    }
+
+    assert len(ids) == 12
+    assert task_id_for(RUN, "a", 1) == "0a1b2c3d-ca59abc7-d3f2-546c-9b5f-c8e462079253"
+    assert attempt_of(RUN, Entry(id="a", task="t"), 1).task_id == task_id_for(RUN, "a", 1)
+
+
+def test_task_ids_of_a_run_have_a_common_prefix() -> None:
+    """Every id begins with the run's eight characters, for whoever subscribes by pattern."""
+    assert run8(RUN) == "0a1b2c3d"
+    assert task_id_for(RUN, "x", 3).startswith("0a1b2c3d-")

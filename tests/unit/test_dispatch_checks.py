@@ -1,0 +1,216 @@
+"""The rules of preflight, on figures."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pytest_manifest.dispatch import checks
+from pytest_manifest.dispatch.checks import Holding
+from pytest_manifest.dispatch.control import Answers
+from pytest_manifest.dispatch.demand import Demand, demand_of
+from pytest_manifest.dispatch.workers import QUESTIONS, Worker, workers_of
+from pytest_manifest.schema import Entry
+
+NOW = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
+
+
+def held(demand: Demand, *, ahead: int, late: bool, visibility: float = 3600) -> list[str]:
+    """Apply the visibility rule."""
+    return checks.visibility_refusals(demand, Holding(visibility, ahead, lambda _: late))
+
+
+def test_demand_is_summed_up() -> None:
+    """Counts, longest times and their entries are kept for each task, not the entries."""
+    demand = demand_of(
+        (
+            Entry(
+                id=f"e-{n}",
+                task=f"t.{n % 2}",
+                queue="q" if n % 3 else None,
+                timeout=1 + n,
+                countdown=1000 - n,
+                idempotent=n < 10,
+            )
+            for n in range(1000)
+        ),
+        NOW,
+    )
+
+    assert (demand.count, demand.longest_timeout, len(demand.samples)) == (1000, 1000, 4)
+    task = demand.tasks["t.1"]
+    assert (task.count, task.idempotent, task.longest_timeout) == (500, 5, 1000)
+    assert (task.longest_delay, task.delayed and task.delayed.id) == (999, "e-1")
+    assert task.longest_occupation == 1001
+    assert list(demand.without(["t.1"]).tasks) == ["t.0"]
+    assert {key[0] for key in demand.without(["t.1"]).samples} == {"t.0"}
+
+
+def test_eta_counts_from_now() -> None:
+    """An eta delays for as long as it is away; one that is over, not at all."""
+    demand = demand_of(
+        [
+            Entry(id="a", task="a", eta=NOW + timedelta(hours=2)),
+            Entry(id="b", task="b", eta=NOW - timedelta(hours=2)),
+        ],
+        NOW,
+    )
+
+    assert demand.tasks["a"].longest_delay == 7200
+    assert demand.tasks["b"].longest_delay == 0
+
+
+@pytest.mark.parametrize(
+    ("countdown", "timeout", "ahead", "late", "refused"),
+    [
+        (0, 300, 4, True, False),  # 4 * 300 + 300 = 1500
+        (0, 900, 4, False, True),  # 3600 is not below 3600
+        (0, 899, 4, False, False),
+        (0, 720, 4, True, True),  # 4 * 720 + 720
+        (0, 719, 4, True, False),
+        (0, 3600, 0, True, True),
+        (0, 86400, 0, False, False),  # acknowledged when it starts
+        (3599, 1, 0, False, False),
+        (3600, 1, 0, False, True),
+        (3000, 300, 1, True, True),
+        (2999, 300, 1, True, False),
+    ],
+)
+def test_visibility_rule(
+    countdown: float, timeout: float, ahead: int, late: bool, refused: bool
+) -> None:
+    """Countdown, what runs before, and with late acks the own run must stay below the timeout."""
+    demand = demand_of([Entry(id="e", task="t", countdown=countdown, timeout=timeout)])
+
+    assert bool(held(demand, ahead=ahead, late=late)) is refused
+
+
+def test_visibility_refusal_is_about_the_worst_entry_of_each_task() -> None:
+    """One sentence a task; with late acks the worst is not the one with the longest countdown."""
+    demand = demand_of(
+        [
+            Entry(id="far", task="t", countdown=100, timeout=10),
+            Entry(id="long", task="t", countdown=50, timeout=200),
+            Entry(id="other", task="u", countdown=60, timeout=10),
+        ]
+    )
+    early = held(demand, ahead=1, late=False, visibility=100)
+    late = held(demand, ahead=1, late=True, visibility=100)
+
+    assert [sentence.split("'")[1] for sentence in early] == ["far", "other"]
+    assert [sentence.split("'")[1] for sentence in late] == ["long", "other"]
+    assert "unacknowledged for 300 s (countdown or eta 100 s + 1 prefetched jobs" in early[0]
+    assert "unacknowledged for 450 s (countdown or eta 50 s + 1 prefetched jobs" in late[0]
+    assert "after 100 s" in early[0]
+    assert "raise visibility_timeout" in early[0]
+
+
+@pytest.mark.parametrize(
+    ("prefetch", "slots", "entries", "ahead"),
+    [
+        (4, 1, 1000, 4),
+        (16, 4, 1000, 4),
+        (5, 2, 1000, 3),
+        (4, 1, 3, 2),  # two others are all that there is
+        (4, 1, 1, 0),
+        (0, 2, 1000, 500),  # no limit: all of them may be held
+        (None, 1, 7, 6),
+    ],
+)
+def test_jobs_that_run_before(prefetch: int | None, slots: int, entries: int, ahead: int) -> None:
+    """A held message waits behind what its slot has prefetched, and never behind more than all."""
+    assert Worker("w", prefetch=prefetch, slots=slots).ahead(entries) == ahead
+
+
+def test_nearest_names() -> None:
+    """The same function elsewhere comes first, then similar spellings; Celery's own never."""
+    registered = {"tasks.crud.fast", "crud.slow", "other.fasd", "celery.fast", "zzz"}
+
+    assert checks.nearest("tasks.crude.fast", registered) == ["tasks.crud.fast"]
+    assert checks.nearest("fast", registered)[0] == "tasks.crud.fast"
+    assert checks.nearest("qqqqqqqq", registered) == []
+
+
+def test_nothing_is_unknown_when_nobody_says_what_is_known() -> None:
+    """Without an answer about registered tasks no task is called unknown."""
+    assert checks.unknown_tasks(["a"], []) == {}
+    assert checks.unknown_tasks(["a"], [Worker("w")]) == {}
+    assert checks.unknown_tasks(["a", "b"], [Worker("w", {"b": False})]) == {"a": []}
+
+
+def test_idle_queues() -> None:
+    """Queues that nobody consumes are found; not where a worker did not say what it consumes."""
+    needed = {"a": {"t"}, "b": {"t"}}
+    one, other = Worker("1", queues=frozenset("a")), Worker("2", queues=frozenset("c"))
+
+    assert checks.idle_queues(needed, [one, other]) == ["b"]
+    assert checks.idle_queues(needed, [one, Worker("3")]) == []
+
+
+def test_task_that_its_queue_does_not_know() -> None:
+    """A task routed to workers that do not have it is a warning, though others have it."""
+    workers = [
+        Worker("w1", {"t": False}, frozenset({"a"})),
+        Worker("w2", {"u": False}, frozenset({"b"})),
+    ]
+
+    [warning] = checks.misrouted({"b": {"t", "u", "nobody's"}, "a": {"t"}}, workers)
+    assert warning.startswith("task t goes to queue 'b', where w2 consumes and does not know it")
+
+
+def test_acknowledgement_notices() -> None:
+    """One line a task where the declarations disagree, none where they agree or nobody knows."""
+    demand = demand_of(
+        [
+            Entry(id="1", task="late", idempotent=True),
+            Entry(id="2", task="late"),
+            Entry(id="3", task="early", idempotent=True),
+            Entry(id="4", task="fine"),
+            Entry(id="5", task="fine late", idempotent=True),
+            Entry(id="6", task="unknown", idempotent=True),
+        ]
+    )
+    late = {"late": True, "early": False, "fine": False, "fine late": True}
+    notices = checks.acknowledgement_notices(demand, late)
+
+    assert len(notices) == 2
+    assert notices[0].startswith("task early is acknowledged early")
+    assert "1 of its 2 entries are not declared idempotent" in notices[1]
+
+
+def test_replies_of_workers() -> None:
+    """Tasks, queues, slots, prefetch and visibility timeout are read from Celery's replies."""
+    answers: Answers = {
+        "registered": {"w": ["t.a [acks_late=True]", "t.b [acks_late=False]", "t.c"]},
+        "active_queues": {"w": [{"name": "q1"}, {"name": "q2"}]},
+        "stats": {
+            "w": {
+                "prefetch_count": 8,
+                "pool": {"max-concurrency": 2},
+                "broker": {"transport_options": {"visibility_timeout": 60}},
+            }
+        },
+    }
+
+    assert workers_of(answers) == {
+        "w": Worker(
+            "w",
+            {"t.a": True, "t.b": False, "t.c": False},
+            frozenset({"q1", "q2"}),
+            slots=2,
+            prefetch=8,
+            visibility=60,
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    "reply", [None, "text", 5, {"error": "boom"}, [None], [{}], {"pool": "N/A", "broker": None}]
+)
+def test_replies_that_make_no_sense(reply: object) -> None:
+    """A worker that answers with errors or nonsense counts as one that did not say."""
+    worker = workers_of({method: {"w": reply} for method in QUESTIONS})["w"]
+
+    assert (worker.slots, worker.prefetch, worker.visibility) == (1, None, None)
+    assert not worker.queues

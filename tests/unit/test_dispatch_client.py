@@ -1,0 +1,105 @@
+"""The Celery client of a stack, made without a broker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import current_app
+
+from pytest_manifest.dispatch.client import is_redis, load_app, result_backend, scheme_of
+from pytest_manifest.errors import StackError
+from pytest_manifest.stack.address import StackAddress
+
+
+def address(app: str | None, broker: str = "redis://u:secret@localhost:1/0") -> StackAddress:
+    """Return an address that nobody connects to."""
+    return StackAddress(broker, broker, app, False)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory that is not on ``sys.path``, whose modules are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one not in ("", str(tmp_path))])
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+def test_app_is_found_in_the_working_directory(project: Path) -> None:
+    """As with ``celery -A``, the working directory is importable, and tasks are registered."""
+    (project / "my_client_project.py").write_text(
+        "from celery import Celery\n"
+        "app = Celery('my', broker='redis://theirs:1/7', set_as_current=False)\n"
+        "@app.task(name='my.task', shared=False)\ndef task(): pass\n"
+    )
+    app = load_app(address("my_client_project:app"))
+
+    assert app.conf.broker_url == "redis://theirs:1/7"  # untouched
+    assert "my.task" in app._tasks
+    assert load_app(address("my_client_project")) is app
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "reason"),
+    [
+        (
+            "raise RuntimeError('no redis://x:topsecret@h here')",
+            "broken_client_project:app",
+            "RuntimeError",
+        ),
+        ("app = 5", "broken_client_project:app", "is a int, not a Celery app"),
+        ("", "broken_client_project:app", "broken_client_project"),
+        ("", "no_such_client_project:app", "No module named 'no_such_client_project'"),
+    ],
+)
+def test_import_failure_is_one_sentence(project: Path, source: str, name: str, reason: str) -> None:
+    """Whatever an import raises is a StackError with the module and the reason, and no password."""
+    (project / "broken_client_project.py").write_text(source)
+    with pytest.raises(StackError) as caught:
+        load_app(address(name))
+
+    sentence = str(caught.value)
+    assert name in sentence
+    assert reason in sentence
+    assert "module:attribute" in sentence
+    assert "topsecret" not in sentence
+
+
+def test_plain_client_leaves_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an app neither the current app nor the environment changes, nor is Django set up."""
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "no_such_settings")
+    before, environment = current_app._get_current_object(), dict(os.environ)
+    app = load_app(address(None))
+
+    assert app.conf.broker_url == "redis://u:secret@localhost:1/0"
+    assert current_app._get_current_object() is before
+    assert dict(os.environ) == environment
+
+
+def test_explicit_urls_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections go where the address says, whatever Celery's own variables say."""
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://elsewhere:2/2")
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://elsewhere:2/2")
+    where = address(None)
+    app = load_app(where)
+
+    assert result_backend(app, where).connparams["host"] == "localhost"
+    assert app.connection_for_write(url=where.broker_url).hostname == "localhost"
+
+
+def test_schemes() -> None:
+    """Redis brokers are told apart from others, also behind TLS or a socket."""
+    assert [scheme_of(url) for url in ("RPC://", "db+sqlite:///x", "nothing")] == [
+        "rpc",
+        "db+sqlite",
+        "",
+    ]
+    redis = ["redis://h", "rediss://h:1/0", "redis+socket:///run/x"]
+    assert all(is_redis(url) for url in redis)
+    assert not is_redis("amqp://h")

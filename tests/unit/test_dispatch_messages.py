@@ -1,0 +1,155 @@
+"""Messages, built without a broker."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from pytest_manifest.dispatch.attempt import attempt_of
+from pytest_manifest.dispatch.messages import MessageBuilder, Outgoing
+from pytest_manifest.dispatch.routing import AppRouting, queue_name
+from pytest_manifest.errors import DispatchError
+from pytest_manifest.schema import Entry
+
+RUN = "20261124T150000-0a1b2c3d"
+SENT_AT = datetime(2026, 11, 24, 16, 0, tzinfo=timezone(timedelta(hours=1)))
+
+
+def app_with(**conf: object) -> Celery:
+    """Return an app that knows no broker."""
+    app = Celery("messages", set_as_current=False, fixups=())
+    app.conf.update(conf)
+    return app
+
+
+def build(entry: Entry, app: Celery | None = None, *, rpc: bool = False) -> Outgoing:
+    """Build the message of one entry."""
+    app = app or app_with()
+    builder = MessageBuilder(app, AppRouting(app, app.tasks), stream="s", ttl=60, rpc=rpc)
+    [outgoing] = builder.build([attempt_of(RUN, entry, 2)], SENT_AT)
+    return outgoing
+
+
+def headers(outgoing: Outgoing) -> dict[str, Any]:
+    """Return Celery's headers of a message."""
+    message: Any = outgoing.message
+    return dict(message.headers)
+
+
+@pytest.mark.parametrize(
+    ("entry", "eta", "expires"),
+    [
+        (Entry(id="e", task="t"), None, None),
+        (Entry(id="e", task="t", countdown=0, expires=0), None, SENT_AT),
+        (
+            Entry(id="e", task="t", countdown=1.5, expires=9),
+            SENT_AT + timedelta(seconds=1.5),
+            SENT_AT + timedelta(seconds=9),
+        ),
+        (
+            Entry(id="e", task="t", eta=datetime(2027, 1, 1, tzinfo=UTC), expires=datetime(2027, 1, 2, tzinfo=UTC)),
+            datetime(2027, 1, 1, tzinfo=UTC),
+            datetime(2027, 1, 2, tzinfo=UTC),
+        ),
+    ],
+)
+def test_times_count_from_the_sending(
+    entry: Entry, eta: datetime | None, expires: datetime | None
+) -> None:
+    """Relative times become absolute ones from ``sent_at``; absolute ones stay."""
+    found = headers(build(entry))
+
+    assert [found["eta"], found["expires"]] == [
+        None if moment is None else moment.isoformat() for moment in (eta, expires)
+    ]
+
+
+def test_our_headers() -> None:
+    """Run, entry, attempt, sending time (UTC, µs), stream and its lifetime travel along."""
+    assert build(Entry(id="é", task="t")).options["headers"] == {
+        "manifest_run": RUN,
+        "manifest_entry": "é",
+        "manifest_attempt": 2,
+        "manifest_sent_at": "2026-11-24T15:00:00.000000+00:00",
+        "manifest_stream": "s",
+        "manifest_ttl": 60,
+    }
+
+
+def test_timeout_is_the_hard_limit() -> None:
+    """The entry's timeout wins over the task's own; a whole number travels as one."""
+    app = app_with()
+
+    @app.task(name="t", time_limit=9, soft_time_limit=4, shared=False)  # type: ignore[untyped-decorator]  # celery ships no types
+    def task() -> None: ...
+
+    assert headers(build(Entry(id="e", task="t", timeout=30.0), app))["timelimit"] == [30, 4]
+    assert headers(build(Entry(id="e", task="t", timeout=0.5), app))["timelimit"] == [0.5, 4]
+
+
+def test_replies_go_to_the_queue_of_the_run() -> None:
+    """With rpc:// the worker is told the run's own reply queue, else none."""
+    message: Any = build(Entry(id="e", task="t"), rpc=True).message
+    assert message.properties["reply_to"] == "manifest-replies-0a1b2c3d"
+    message = build(Entry(id="e", task="t")).message
+    assert message.properties["reply_to"] == ""
+
+
+def test_shown_arguments_are_short() -> None:
+    """What Flower and worker logs show of the arguments is cut."""
+    found = headers(build(Entry(id="e", task="t", args=["x" * 10_000], kwargs={})))
+
+    assert len(found["argsrepr"]) == 103
+    assert found["kwargsrepr"] == "{}"
+
+
+def test_routes_by_table_and_by_function() -> None:
+    """Tables are looked up by name, functions with the arguments; a queue of the entry wins."""
+
+    def by_arguments(name: str, args: list[Any], kwargs: Any, options: Any, **_: Any) -> Any:
+        return {"queue": f"q{args[0]}"} if name == "f" else None
+
+    app = app_with(task_routes=([("t.*", {"queue": "table"})], by_arguments))
+    routed = {
+        (task, queue, n): queue_name(
+            build(Entry(id="e", task=task, args=[n], queue=queue), app).options
+        )
+        for task, queue, n in [("t.a", None, 1), ("f", None, 1), ("f", None, 2), ("f", "own", 2)]
+    }
+
+    assert list(routed.values()) == ["table", "q1", "q2", "own"]
+    assert queue_name(build(Entry(id="e", task="other", args=[1]), app).options) == "celery"
+
+
+def test_options_of_one_message_do_not_reach_another() -> None:
+    """Messages routed alike get options of their own, with their own priority."""
+    app = app_with(task_default_priority=1)
+    routing = AppRouting(app, app.tasks)
+    first = routing(Entry(id="a", task="t", priority=9))
+    first["queue"] = "spoilt"
+
+    assert routing(Entry(id="b", task="t"))["priority"] == 1
+    assert queue_name(routing(Entry(id="b", task="t"))) == "celery"
+
+
+def test_unknown_queue_is_named_with_the_known_ones() -> None:
+    """An app that creates no missing queues refuses others, with the names it has."""
+    app = app_with(task_create_missing_queues=False, task_default_queue="only")
+    with pytest.raises(DispatchError, match=r"entry 'e' goes to a queue .* task_queues are: only"):
+        build(Entry(id="e", task="t", queue="other"), app)
+
+
+@pytest.mark.parametrize(
+    ("argument", "serializer"),
+    [(object(), "json"), ({1, 2}, "json"), (1, "no such"), (lambda: 0, "pickle")],
+    ids=["object", "set of a newer json", "serializer", "pickle"],
+)
+def test_what_cannot_be_serialised_is_named(argument: object, serializer: str) -> None:
+    """An argument that the app's serializer refuses is a DispatchError that names the entry."""
+    fields: dict[str, Any] = {"args": [argument], "kwargs": {}, "timeout": 1.0}
+    entry = Entry.model_construct(id="bad one", task="t", **fields)
+    with pytest.raises(DispatchError, match="entry 'bad one' cannot be made into a message for t"):
+        build(entry, app_with(task_serializer=serializer))

@@ -1,0 +1,329 @@
+"""Judging: every kind of verdict, from receipts and from the lack of one."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Any, get_args
+
+import pytest
+
+from pytest_manifest.schema import Entry, Receipt, VerdictKind
+from pytest_manifest.verdict import judge, outcome
+
+
+def entry(expect: dict[str, Any] | None = None, **fields: Any) -> Entry:
+    """An entry with these expectations."""
+    return Entry.model_validate(
+        {"id": "e-1", "task": "tasks.crud.work", "timeout": 30, "expect": expect or {}, **fields}
+    )
+
+
+def receipt(state: str = "succeeded", **fields: Any) -> Receipt:
+    """A receipt of that entry from an instrumented worker."""
+    base = {
+        "run": "20261124T150000-0a1b2c3d",
+        "entry": "e-1",
+        "attempt": 1,
+        "task_id": "0a1b2c3d-x",
+        "task": "tasks.crud.work",
+        "worker": "celery@w1",
+        "pid": 77,
+        "executions": 1,
+        "wait": 0.01,
+        "runtime": 1.25,
+    }
+    return Receipt.model_validate({**base, "state": state, **fields})
+
+
+def error(kind: str = "ValueError", message: str = "no such film") -> dict[str, str]:
+    return {"type": kind, "message": message}
+
+
+@pytest.mark.parametrize(
+    ("expect", "result"),
+    [
+        ({}, {"anything": 1}),
+        ({"result": {"a": 1}}, {"a": 1.0, "b": 2}),
+        ({"result": None}, None),
+        ({"schema": {"type": "object", "required": ["a"]}}, {"a": 1}),
+        ({"max_runtime": 1.25, "max_wait": 0.01}, None),
+        ({"executions": 2}, None),
+    ],
+)
+def test_passed(expect: dict[str, Any], result: Any) -> None:
+    """All expectations hold: the sentence says where it ran and how long."""
+    verdict = judge(entry(expect), receipt(result=result), attempt=1)
+    assert (verdict.verdict, verdict.mismatches) == ("passed", [])
+    assert verdict.sentence == "The task succeeded on celery@w1 (pid 77) in 1.25 s, as expected."
+
+
+@pytest.mark.parametrize(
+    ("expect", "fields", "path", "expected", "actual"),
+    [
+        ({"result": {"a": 1}}, {"result": {"a": 2}}, "result.a", "1", "2"),
+        ({"result": None}, {"result": 0}, "result", "None", "0"),
+        ({"max_runtime": 1}, {}, "runtime", "at most 1 s (max_runtime)", "1.25 s"),
+        ({"max_wait": 0.001}, {}, "wait", "at most 0.001 s (max_wait)", "0.01 s"),
+        (
+            {"schema": {"properties": {"a": {"items": {"type": "integer"}}}}},
+            {"result": {"a": [1, True]}},
+            "result.a[1]",
+            "type 'integer' (schema)",
+            "True",
+        ),
+        (
+            {"schema": {"type": "object", "required": ["a"]}},
+            {"result": {}},
+            "result",
+            "'a' is a required property (schema)",
+            "{}",
+        ),
+    ],
+)
+def test_failed_on_an_expectation(
+    expect: dict[str, Any], fields: dict[str, Any], path: str, expected: str, actual: str
+) -> None:
+    """The mismatch says where, what was expected, what is; the sentence repeats the first one."""
+    verdict = judge(entry(expect), receipt(**fields), attempt=1)
+    assert verdict.verdict == "failed"
+    assert [(m.path, m.expected, m.actual) for m in verdict.mismatches] == [
+        (path, expected, actual)
+    ]
+    assert f"but {path} is {actual} where {expected} was expected;" in verdict.sentence
+    assert "correct it" in verdict.sentence
+
+
+def test_several_differences_are_counted() -> None:
+    """The sentence names the first one, the mismatches have all, up to twenty."""
+    few = judge(entry({"result": [1, 2, 3]}), receipt(result=[0, 0, 0]), attempt=1)
+    assert "(and 2 more differences)" in few.sentence
+    wanted = {str(i): i for i in range(100)}
+    many = judge(entry({"result": wanted}), receipt(result={}), attempt=1)
+    assert len(many.mismatches) == 20
+
+
+def test_failed_with_an_error() -> None:
+    """The error's type and message are in the sentence, in one line and bounded."""
+    failed = receipt("failed", error=error(message="no\nsuch \x1b[31mfilm" + "!" * 500))
+    verdict = judge(entry(), failed, attempt=1)
+    assert verdict.verdict == "failed"
+    assert verdict.sentence.startswith("The task raised ValueError: no such film!!!")
+    assert verdict.sentence.endswith("on celery@w1 (pid 77); start from the worker's traceback.")
+    assert len(verdict.sentence) < 260
+    assert [(m.path, m.expected, m.actual) for m in verdict.mismatches] == [
+        ("state", "succeeded", "failed")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [
+        ({"type": "ValueError"}, error()),
+        ({"type": "films.NoFilm"}, error("NoFilm")),
+        ({"type": "NoFilm"}, error("films.NoFilm")),
+        ({"match": "such (film|book)$"}, error()),
+        ({"type": "ValueError", "match": "^no"}, error()),
+        ({}, error()),
+    ],
+)
+def test_an_expected_error_passes(expected: dict[str, Any], actual: dict[str, str]) -> None:
+    """By class name, with or without module, and by a search in the message."""
+    expect = {"state": "failed", "error": expected}
+    verdict = judge(entry(expect), receipt("failed", error=actual), attempt=1)
+    assert verdict.verdict == "passed"
+    assert verdict.sentence.startswith(f"The task ended as 'failed' with {actual['type']}: no such")
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "mismatch"),
+    [
+        ({"type": "KeyError"}, error(), ("error.type", "KeyError", "ValueError")),
+        ({"type": "a.E"}, error("b.E"), ("error.type", "a.E", "b.E")),
+        ({"match": "^film"}, error(), ("error.message", "a match of '^film'", "'no such film'")),
+        ({"type": "E"}, None, ("error", "E", "no error")),
+        ({"match": "x"}, None, ("error", "a message that matches 'x'", "no error")),
+    ],
+)
+def test_another_error_than_expected(
+    expected: dict[str, Any], actual: dict[str, str] | None, mismatch: tuple[str, str, str]
+) -> None:
+    """The task failed as it should, but not in the way it should."""
+    expect = {"state": "failed", "error": expected}
+    verdict = judge(entry(expect), receipt("failed", error=actual), attempt=1)
+    assert verdict.verdict == "failed"
+    assert [(m.path, m.expected, m.actual) for m in verdict.mismatches] == [mismatch]
+
+
+def test_an_expected_failure_that_succeeds_says_so() -> None:
+    """Its sentence leaves no doubt that success is what is wrong."""
+    expect = {"state": "failed", "error": {"type": "ValueError"}}
+    verdict = judge(entry(expect), receipt(), attempt=1)
+    assert verdict.verdict == "failed"
+    assert verdict.sentence.startswith(
+        "The task succeeded on celery@w1 (pid 77), but this entry expects it to end as 'failed' "
+        "with ValueError; if success is right now, correct 'expect'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "says"),
+    [
+        ("crashed", "crashed", "The process that ran the task on celery@w1 (pid 77) died before"),
+        ("timed_out", "timed_out", "The task was stopped after 1.25 s on celery@w1 (pid 77)"),
+        ("unknown_task", "unknown_task", "knows no task named 'tasks.crud.work'"),
+        ("rejected", "rejected", "The message was rejected"),
+        ("expired", "expired", "The job expired before it was started"),
+        ("revoked", "revoked", "The job was revoked"),
+        ("ignored", "failed", "ended without a result"),
+    ],
+)
+def test_states_become_verdicts_unless_expected(state: str, kind: str, says: str) -> None:
+    """Each has its sentence; where the state is expected, it passes."""
+    verdict = judge(entry(), receipt(state), attempt=1)
+    assert verdict.verdict == kind
+    assert says in verdict.sentence
+    assert "; " in verdict.sentence
+    other = judge(entry({"state": "failed"}), receipt(state), attempt=1)
+    assert other.verdict == kind
+    assert "where 'failed' was expected" in other.sentence
+    assert judge(entry({"state": state}), receipt(state), attempt=1).verdict == "passed"
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed"])
+def test_a_runtime_past_the_timeout_counts_as_timed_out(state: str) -> None:
+    """Also where the pool could not stop the task; and it may be expected."""
+    late = receipt(state, runtime=45.2)
+    verdict = judge(entry({"state": state}), late, attempt=1)
+    assert verdict.verdict == "timed_out"
+    assert (
+        "ran for 45.2 s on celery@w1 (pid 77), longer than its timeout of 30 s" in verdict.sentence
+    )
+    assert [m.path for m in verdict.mismatches] == ["state", "runtime"]
+    assert judge(entry({"state": "timed_out"}), late, attempt=1).verdict == "passed"
+    assert judge(entry(), receipt(runtime=30.0), attempt=1).verdict == "passed"
+
+
+def test_more_executions_than_allowed_are_a_duplicate() -> None:
+    """Whatever else holds; and what does not hold is told as well."""
+    twice = receipt(executions=2, redelivered=True, result=1)
+    verdict = judge(entry({"result": 2}), twice, attempt=1)
+    assert verdict.verdict == "duplicated"
+    assert "started 2 times where 1 is allowed (the broker delivered it again)" in verdict.sentence
+    assert [m.path for m in verdict.mismatches] == ["executions", "result"]
+    assert verdict.mismatches[0].expected == "at most 1"
+
+
+@pytest.mark.parametrize(("executions", "retries"), [(0, 0), (1, 0), (3, 2)])
+def test_retries_and_unknown_counts_are_no_duplicates(executions: int, retries: int) -> None:
+    """A retry that the task asked for starts it once more; 0 means that nobody counted."""
+    seen = receipt(executions=executions, retries=retries)
+    assert judge(entry(), seen, attempt=1).verdict == "passed"
+
+
+def test_a_failure_stays_a_failure_when_it_ran_twice() -> None:
+    """The state comes first, and the count is among the mismatches."""
+    verdict = judge(entry(), receipt("failed", executions=2, error=error()), attempt=1)
+    assert verdict.verdict == "failed"
+    assert [m.path for m in verdict.mismatches] == ["state", "executions"]
+
+
+def test_what_cannot_be_checked_is_unknown_not_failed() -> None:
+    """A worker that reports no times: an error of the set-up, unless something is really wrong."""
+    plain = receipt(source="backend", runtime=None, wait=None, result=1)
+    limits = {"max_runtime": 1, "max_wait": 1}
+    verdict = judge(entry(limits), plain, attempt=1)
+    assert verdict.verdict == "unknown"
+    assert "max_runtime and max_wait cannot be checked" in verdict.sentence
+    assert "celery worker -I pytest_manifest.worker" in verdict.sentence
+    assert judge(entry({**limits, "result": 2}), plain, attempt=1).verdict == "failed"
+
+
+def test_a_schema_never_leads_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference to somewhere else is a flaw of the schema, and is told as one."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    schema = {"$ref": "http://127.0.0.1:9/x.json"}
+    verdict = judge(entry({"schema": schema}), receipt(result=1), attempt=1)
+    assert verdict.verdict == "failed"
+    assert "it refers to 'http://127.0.0.1:9/x.json', which is not part of it" in verdict.sentence
+
+
+def test_a_schema_may_refer_to_itself_and_to_the_standard() -> None:
+    """References that lead somewhere are followed; a circle without end is told as a flaw."""
+    tree = {"$defs": {"t": {"items": {"$ref": "#/$defs/t"}, "type": "array"}}, "$ref": "#/$defs/t"}
+    assert judge(entry({"schema": tree}), receipt(result=[[], [[]]]), attempt=1).verdict == "passed"
+    bad = judge(entry({"schema": tree}), receipt(result=[[], [[1]]]), attempt=1)
+    assert [m.path for m in bad.mismatches] == ["result[1][0][0]"]
+    standard = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
+    assert judge(entry({"schema": standard}), receipt(result={}), attempt=1).verdict == "passed"
+    endless = judge(entry({"schema": {"$ref": "#"}}), receipt(result=1), attempt=1)
+    assert "it refers to itself without end" in endless.sentence
+
+
+def test_only_the_first_violations_are_told() -> None:
+    """Five places are enough to see what is wrong."""
+    schema = {"items": {"type": "string"}}
+    verdict = judge(entry({"schema": schema}), receipt(result=list(range(50))), attempt=1)
+    assert [m.path for m in verdict.mismatches] == [f"result[{i}]" for i in range(5)]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in get_args(VerdictKind) if kind != "passed"])
+def test_a_problem_stands_where_there_is_no_receipt(kind: VerdictKind) -> None:
+    """One sentence each, with the note in it, ending in what to do."""
+    note = "the nearest name is 'tasks.crud.walk'."
+    verdict = judge(entry(), None, attempt=2, problem=kind, note=note)
+    assert (verdict.verdict, verdict.entry, verdict.attempt) == (kind, "e-1", 2)
+    assert "(the nearest name is 'tasks.crud.walk'); " in verdict.sentence
+    assert re.fullmatch(r"[A-Z][^\n]*\.", verdict.sentence)
+    assert ") (" not in verdict.sentence
+
+
+def test_neither_receipt_nor_problem_is_unknown() -> None:
+    """Nothing is made up."""
+    assert judge(entry(), None, attempt=None).verdict == "unknown"
+
+
+def test_a_receipt_speaks_for_itself() -> None:
+    """A late receipt wins over a suspicion, but not over a forged signature or a quarantine."""
+    kinds: list[VerdictKind] = ["lost", "pending", "timed_out", "unknown"]
+    for kind in kinds:
+        assert judge(entry(), receipt(), attempt=1, problem=kind).verdict == "passed"
+    stronger: list[VerdictKind] = ["forged", "quarantined", "skipped"]
+    for kind in stronger:
+        assert judge(entry(), receipt(), attempt=1, problem=kind).verdict == kind
+
+
+def test_a_problem_may_be_what_is_expected() -> None:
+    """An entry that expects to be unknown, and was not sent for it, passes."""
+    wanted = entry({"state": "unknown_task"})
+    assert judge(wanted, None, attempt=None, problem="unknown_task").verdict == "passed"
+    assert judge(wanted, None, attempt=None, problem="lost").verdict == "lost"
+    with_error = entry({"state": "crashed", "error": {"type": "WorkerLostError"}})
+    assert judge(with_error, None, attempt=1, problem="crashed").verdict == "crashed"
+
+
+def test_another_entrys_receipt_is_a_mistake_of_the_caller() -> None:
+    """Receipts join by id, so a mix-up is never judged."""
+    with pytest.raises(ValueError, match="the receipt is of entry 'e-2', not of 'e-1'"):
+        judge(entry(), receipt(entry="e-2"), attempt=1)
+
+
+def test_the_attempt_is_the_receipts_where_none_is_given() -> None:
+    """And the caller's where one is."""
+    assert judge(entry(), receipt(attempt=3), attempt=None).attempt == 3
+    assert judge(entry(), receipt(attempt=3), attempt=4).attempt == 4
+
+
+def test_outcomes_tell_errors_from_failures() -> None:
+    """ERROR where it could not be told what became of the job, FAIL where it could."""
+    by_outcome: dict[str, list[str]] = {}
+    for kind in get_args(VerdictKind):
+        by_outcome.setdefault(outcome(kind), []).append(kind)
+    assert by_outcome["passed"] == ["passed"]
+    assert by_outcome["error"] == ["pending", "unknown", "lost"]
+    assert by_outcome["skipped"] == ["skipped"]
+    assert len(by_outcome["failed"]) == len(get_args(VerdictKind)) - 5
