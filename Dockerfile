@@ -16,8 +16,11 @@ LABEL org.opencontainers.image.title="pytest-celery-manifest" \
 ENV PATH="/opt/venv/bin:$PATH" \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin manifest \
-    && install -d -o manifest -g manifest /project /project/.manifest /project/manifests /data
+# The id of whoever plans in a container, so that the manifests it writes belong to them outside too.
+ARG USER_ID=1000
+RUN useradd --uid "$USER_ID" --create-home --shell /usr/sbin/nologin manifest \
+    && install -d -o manifest -g manifest /project /project/.manifest /project/manifests \
+        /project/tests /data
 WORKDIR /project
 COPY --from=build /opt/venv /opt/venv
 COPY conftest.py pyproject.toml ./

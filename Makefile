@@ -35,7 +35,7 @@ types: venv ## mypy --strict
 	$(PY) -m mypy
 
 layers: venv ## who may import whom (import-linter)
-	.venv/bin/lint-imports --no-logo
+	.venv/bin/lint-imports --no-logo --no-cache
 
 schema: venv ## write the JSON Schemas of the file formats
 	$(PY) -m pytest_manifest.schema

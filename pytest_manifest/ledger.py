@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.schema import Receipt, Verdict
@@ -46,8 +46,16 @@ CREATE TABLE settled (
 );
 """
 
-_FINAL = "SELECT entry FROM settled WHERE kind NOT IN ('pending', 'unknown')"
-"""Entries whose verdict no later look at the stack will change."""
+_ATTEMPTS = """
+SELECT task_id, entry, attempt, ordinal, state, sent_at, note FROM attempts
+ORDER BY ordinal, attempt
+"""
+_UNSETTLED = """
+SELECT task_id, entry, attempt, ordinal, state, sent_at, note FROM attempts
+WHERE entry NOT IN (SELECT entry FROM settled WHERE kind NOT IN ('pending', 'unknown'))
+ORDER BY ordinal, attempt
+"""
+"""Attempts of entries without a verdict, or with one that a later look at the stack may change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +162,7 @@ class Ledger:
         except sqlite3.Error as error:
             raise LedgerError(f"{path}: this is not a ledger that can be read ({error})") from error
         if row is None or row[0] != str(LEDGER_VERSION):
+            db.close()
             raise LedgerError(
                 f"{path}: the ledger has version {row and row[0]}, this program reads version "
                 f"{LEDGER_VERSION}; use the version of pytest-celery-manifest that wrote it"
@@ -162,6 +171,12 @@ class Ledger:
 
     def close(self) -> None:
         self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -239,19 +254,13 @@ class Ledger:
 
     def attempts(self, *, unsettled: bool = False) -> Iterator[AttemptRow]:
         """All attempts in the manifest's order, or those of entries that have no final verdict."""
-        where = f"WHERE entry NOT IN ({_FINAL})" if unsettled else ""
-        # No user input reaches this text: it is one of two constants.
-        query = (
-            "SELECT task_id, entry, attempt, ordinal, state, sent_at, note FROM attempts "
-            f"{where} ORDER BY ordinal, attempt"
-        )
+        query = _UNSETTLED if unsettled else _ATTEMPTS
         for task_id, entry, attempt, ordinal, state, sent_at, note in self._db.execute(query):
             yield AttemptRow(task_id, entry, attempt, ordinal, state, _moment(sent_at), note)
 
     def has_unsettled(self) -> bool:
         """Whether some entry has no final verdict."""
-        query = f"SELECT 1 FROM attempts WHERE entry NOT IN ({_FINAL}) LIMIT 1"  # noqa: S608 - a constant
-        return self._db.execute(query).fetchone() is not None
+        return self._db.execute(_UNSETTLED).fetchone() is not None
 
     def send_states(self) -> Mapping[str, int]:
         """How many attempts are in each sending state."""
@@ -348,15 +357,10 @@ def find_runs(folder: Path, sha256: str) -> list[Path]:
     """Ledgers in ``folder`` of runs of the manifest with this digest, oldest first."""
     found: list[Path] = []
     for path in sorted(folder.glob("*.sqlite")):
-        try:
-            ledger = Ledger.open(path)
-        except LedgerError:
-            continue  # another version's ledger, or one cut off at birth: not a run of ours
-        try:
+        with suppress(LedgerError), Ledger.open(path) as ledger:
+            # One of another version, or cut off at birth, is passed over: it is no run of this.
             if ledger.noted("sha256") == sha256:
                 found.append(path)
-        finally:
-            ledger.close()
     return found
 
 

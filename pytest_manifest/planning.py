@@ -106,7 +106,7 @@ def _convert(spec: PlanSpec, name: str, hint: object, value: JsonValue) -> objec
         return None if isinstance(raw, str) and raw.lower() in {"none", "null"} else raw
 
     annotated = Annotated[hint, BeforeValidator(unquote)] if _allows_none(hint) else hint
-    adapter: TypeAdapter[object] = TypeAdapter(annotated)
+    adapter: TypeAdapter[object] = TypeAdapter(annotated)  # type: ignore[arg-type]  # a type known at run time
     try:
         return adapter.validate_python(value)
     except ValidationError as error:

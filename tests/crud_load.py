@@ -9,16 +9,37 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Forked, as a worker's pool is: six interpreters would spend the time with their imports.
 PROGRAM = """
-import sys
+import os, sys, traceback
 from tasks.crud import fast_crud_task
 from tasks.database import database
 
-sys.stdin.readline()  # all processes begin together
-for number in range(int(sys.argv[1])):
-    result = fast_crud_task({"title": f"Alien {number}", "number": number})
-    print(result["row_id"], result["database"], *result["lifecycle"])
-database().close()
+def work():
+    go.close()
+    start.read()  # until the parent has forked them all
+    for number in range(cycles):
+        result = fast_crud_task({"title": f"Alien {number}", "number": number})
+        words = (result["row_id"], result["database"], *result["lifecycle"])
+        os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+    database().close()
+
+processes, cycles = map(int, sys.argv[1:])
+start, go = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), "rw"))
+children = []
+for _ in range(processes):
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    children.append(child)
+go.close()
+start.close()
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 """
 
 
@@ -28,34 +49,16 @@ def run_together(url: str, *, processes: int, cycles: int) -> list[list[str]]:
     A line is ``[row_id, database, *lifecycle]``. A process that fails raises AssertionError with
     what it wrote.
     """
-    environment = {**os.environ, "MANIFEST_DATABASE_URL": url, "PYTHONPATH": python_path()}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(cycles)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for _ in range(processes)
-    ]
-    lines: list[list[str]] = []
-    try:
-        for process in running:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        for process in running:
-            output, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-            lines += [line.split() for line in output.splitlines()]
-    finally:
-        for process in running:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-    return lines
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(processes), str(cycles)],
+        env={**os.environ, "MANIFEST_DATABASE_URL": url, "PYTHONPATH": python_path()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [line.split() for line in done.stdout.splitlines()]
 
 
 def python_path() -> str:

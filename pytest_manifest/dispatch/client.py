@@ -84,16 +84,21 @@ def _import_app(name: str) -> object:
     return found
 
 
+def connection_to(app: Celery, address: StackAddress) -> Connection:
+    """Make a connection to the address's broker with the app's transport options, not yet open."""
+    return app.connection_for_write(
+        url=address.broker_url, transport_options=_timeouts(app, address)
+    )
+
+
 def connect(app: Celery, address: StackAddress) -> Connection:
-    """Open a connection to the address's broker with the app's transport options.
+    """Open a connection to the address's broker.
 
     Raises:
         Exception: what kombu raises when the broker cannot be reached; every host that the URL
             names is tried once, without a pause.
     """
-    connection = app.connection_for_write(
-        url=address.broker_url, transport_options=_transport_options(app, address)
-    )
+    connection = connection_to(app, address)
     try:
         others = max(0, len(connection.alt) - 1)
         connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0)
@@ -109,8 +114,10 @@ def result_backend(app: Celery, address: StackAddress) -> Backend:
     return backend_class(app=app, url=url)
 
 
-def _transport_options(app: Celery, address: StackAddress) -> dict[str, object]:
-    options: dict[str, object] = {}
-    if is_redis(address.broker_url):
-        options = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": SOCKET_TIMEOUT}
-    return options | dict(app.conf.broker_transport_options or {})
+def _timeouts(app: Celery, address: StackAddress) -> dict[str, float]:
+    """Give the time-outs that the app does not set itself; Celery adds its own options."""
+    if not is_redis(address.broker_url):
+        return {}
+    own = app.conf.broker_transport_options or {}
+    timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": SOCKET_TIMEOUT}
+    return {name: seconds for name, seconds in timeouts.items() if name not in own}

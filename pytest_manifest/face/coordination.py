@@ -92,7 +92,7 @@ class Coordination:
         return Collection(rows, told["problem"])
 
     def publish_runs(self, runs: Mapping[Path, Path], facts: Mapping[str, object]) -> None:
-        """Tell which ledger holds the verdicts of which manifest, and what is known of the stack."""
+        """Tell which ledger holds which manifest's verdicts, and what is known of the stack."""
         rows = {str(manifest): str(ledger) for manifest, ledger in runs.items()}
         _write(self.folder / "runs.json", json.dumps({"runs": rows, "facts": dict(facts)}))
 

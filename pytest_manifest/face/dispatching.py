@@ -161,9 +161,10 @@ def external_address(options: Options) -> StackAddress:
     """The existing stack that the options name, or the running ``manifest-stack``."""
     from pytest_manifest.gather.stream import has_stream
     from pytest_manifest.stack.address import StackAddress
-    from pytest_manifest.stack.state import running_stack
 
     if options.broker is None:
+        from pytest_manifest.stack.state import running_stack
+
         running = running_stack()
         if running is None:
             raise DispatchError(
@@ -203,11 +204,8 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
     earlier = find_runs(options.ledgers, manifest.sha256)
     if not earlier:
         return
-    ledger = Ledger.open(earlier[-1])
-    try:
+    with Ledger.open(earlier[-1]) as ledger:
         status, info, counts = ledger.status, ledger.info(), ledger.send_states()
-    finally:
-        ledger.close()
     name = short_path(manifest.path, options.root)
     if options.rerun:
         return
@@ -221,7 +219,8 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
     if not manifest.header.rerun and sent:
         raise DispatchError(
             f"{name}: run {info.run} sent {sent} of its entries already, and its header says "
-            "that this work must not be repeated; look at it with --audit, or insist with --manifest-rerun"
+            "that this work must not be repeated; look at it with --audit, or insist with "
+            "--manifest-rerun"
         )
     if status != "finished" and sent:
         notices.append(
@@ -238,11 +237,8 @@ def ledger_of(options: Options, manifest: Manifest) -> Path:
         if not path.is_file():
             known = ", ".join(p.stem for p in find_runs(options.ledgers, manifest.sha256)) or "none"
             raise LedgerError(f"there is no run {options.run}; runs of {name}: {known}")
-        ledger = Ledger.open(path)
-        try:
+        with Ledger.open(path) as ledger:
             sha256 = ledger.info().sha256
-        finally:
-            ledger.close()
         if sha256 != manifest.sha256:
             raise LedgerError(f"run {options.run} was a run of another manifest than {name}")
         return path
@@ -265,7 +261,11 @@ def quiet_console() -> None:
 
     with contextlib.suppress(ValueError):  # the project has removed it already
         logger.remove(0)
-        logger.add(lambda text: sys.stderr.write(text), filter=_for_console, level="DEBUG")
+        logger.add(_write_to_console, filter=_for_console, level="DEBUG")
+
+
+def _write_to_console(text: str) -> None:
+    sys.stderr.write(text)  # looked up each time: pytest changes it when it captures
 
 
 def _for_console(record: Record) -> bool:

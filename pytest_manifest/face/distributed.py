@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 MAX_REPEATS = 3
-"""How often an entry is judged again when the xdist worker that judged it crashed."""
+"""How often a test is run again when the xdist worker that ran it crashed."""
 CHUNK = 20
-"""Ready tests handed to a worker at once: enough to hide a round trip, few enough to share fairly."""
+"""Ready tests handed to a worker at once: enough to hide a round trip, few enough to share."""
 
 
 class AsCompletedScheduling(LoadScheduling):
@@ -35,6 +35,11 @@ class AsCompletedScheduling(LoadScheduling):
     be parked in a worker until the next is ready: new ones go to a worker that has a parked one.
     Without tests of ours it is xdist's own load scheduling.
     """
+
+    # xdist's own, which ships no types.
+    collection: list[str] | None
+    node2pending: dict[WorkerController, list[int]]
+    node2collection: dict[WorkerController, list[str]]
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
         super().__init__(config, log)
@@ -58,7 +63,8 @@ class AsCompletedScheduling(LoadScheduling):
     @property
     def tests_finished(self) -> bool:
         if not self._bound:
-            return super().tests_finished
+            finished: bool = super().tests_finished
+            return finished
         if not self.collection_is_completed or self._left:
             return False
         return all(len(pending) < 2 for pending in self.node2pending.values())
@@ -96,14 +102,17 @@ class AsCompletedScheduling(LoadScheduling):
         self.pump()
 
     def remove_pending_tests_from_node(
-        self, node: WorkerController, indices: Sequence[int]
+        self,
+        node: WorkerController,  # noqa: ARG002 - xdist's signature
+        indices: Sequence[int],  # noqa: ARG002
     ) -> None:
         """Called in the controller's loop when something has settled (see :func:`wake`)."""
         self.pump()
 
     def remove_node(self, node: WorkerController) -> str | None:
         if not self._bound:
-            return super().remove_node(node)
+            crashed: str | None = super().remove_node(node)
+            return crashed
         pending = self.node2pending.pop(node)
         if not pending:
             return None
@@ -232,9 +241,7 @@ class ControllerHooks:
             node.notify_inproc("unscheduled", node=node, indices=[])
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(
-        self, crashitem: str, report: pytest.TestReport, sched: LoadScheduling
-    ) -> None:
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """A crash of an xdist worker says nothing of the entry that it judged: judge it again."""
         times = self._repeats.get(crashitem, 0)
         if self._scheduler is None or not self._dispatched or times >= MAX_REPEATS:

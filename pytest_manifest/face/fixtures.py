@@ -54,7 +54,7 @@ def entry(request: pytest.FixtureRequest) -> Entry:
 
 
 @pytest.fixture
-def receipt(request: pytest.FixtureRequest, entry: Entry) -> Receipt | None:
+def receipt(request: pytest.FixtureRequest, entry: Entry) -> Receipt | None:  # noqa: ARG001 - asking parametrizes
     """What became of the entry; None where no receipt exists and the entry expected none."""
     return _receipt(request)
 

@@ -43,7 +43,7 @@ def start_early(state: ManifestSession) -> None:
 
 
 def collect_plan(session: pytest.Session, state: ManifestSession) -> bool | None:
-    """With ``--plan``: collect the plan item alone; with ``--plan-run``: plan, collect its tests."""
+    """With ``--plan``: collect the plan item; with ``--plan-run``: plan, and collect its tests."""
     options = state.options
     assert options.plan is not None
     if not options.plan_run or not options.may_dispatch:

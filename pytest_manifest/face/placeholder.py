@@ -1,7 +1,7 @@
 """The body of synthetic items.
 
-It stands in a module of its own because pytest cuts a traceback at the module of the test's function:
-beside the code that evaluates such items, everything in between would be shown.
+It stands in a module of its own because pytest cuts a traceback at the module of the test's
+function: beside the code that evaluates such items, everything in between would be shown.
 """
 
 from __future__ import annotations

@@ -16,6 +16,10 @@ from pytest_manifest.face.placeholder import placeholder
 class SyntheticItem(pytest.Function):
     """An item of no file: reports call it by its name alone."""
 
+    @property
+    def nodeid(self) -> str:
+        return self.name
+
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         return self.config.rootpath, None, self.name
 
@@ -26,7 +30,6 @@ def synthetic_item(
     """An item that asks for ``fixtures`` and, run as a test, calls ``body`` with them by name."""
     function = placeholder(name, body, fixtures)
     item: SyntheticItem = SyntheticItem.from_parent(session, name=name, callobj=function)
-    item._nodeid = name  # pytest makes one of the parent's, which for a session is empty
     return item
 
 

@@ -1,4 +1,4 @@
-"""Gathering: what the workers said since the last look, from the stream or from the plain results."""
+"""Gathering: what the workers said since the last look, in the stream or in plain results."""
 
 from __future__ import annotations
 

@@ -14,14 +14,15 @@ class IdIndex:
 
     A million ids in a set of strings take about 150 MB. What the hashes say is a suspicion, to be
     confirmed on the lines themselves: two ids may share a hash, though in a file of a million
-    the odds are 1 in 37 million. Buckets keep what is unpacked at a time small.
+    the odds are 1 in 37 million. Buckets keep what is unpacked at a time small. An id that is
+    waited for costs 12 bytes more.
     """
 
     def __init__(self) -> None:
         self._hashes = [array("Q") for _ in range(_BUCKETS)]
-        self._lines = [array("L") for _ in range(_BUCKETS)]
+        self._lines = [array("I") for _ in range(_BUCKETS)]
         self._wanted = [array("Q") for _ in range(_BUCKETS)]
-        self._wanted_by = [array("L") for _ in range(_BUCKETS)]
+        self._wanted_by = [array("I") for _ in range(_BUCKETS)]
 
     def add(self, entry_id: str, line: int) -> None:
         """Notes that an id stands on a line."""
@@ -62,20 +63,18 @@ class IdIndex:
         key = hash(entry_id) & _MASK
         return key in self._hashes[key % _BUCKETS]
 
+    def circle(self) -> list[int]:
+        """Lines that wait for one another in a circle, in order of waiting; empty if none do.
 
-def find_circle(references: Iterable[tuple[int, int]]) -> list[int]:
-    """Lines that wait for one another in a circle, in order of waiting; empty if none do.
-
-    Files whose entries only wait for earlier lines, as nearly all do, are known to have no circle
-    after one look at each reference.
-    """
-    edges = [(line, target) for line, target in references if target]
-    if all(target < line for line, target in edges):
-        return []
-    waits_for: dict[int, list[int]] = {}
-    for line, target in edges:
-        waits_for.setdefault(line, []).append(target)
-    return _circle(waits_for)
+        Where entries wait only for earlier lines, as nearly always, one look at each tells.
+        """
+        if all(target < line for line, target in self.references()):
+            return []
+        waits_for: dict[int, list[int]] = {}
+        for line, target in self.references():
+            if target:
+                waits_for.setdefault(line, []).append(target)
+        return _circle(waits_for)
 
 
 def _circle(waits_for: dict[int, list[int]]) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from pytest_manifest.manifest.faults import Faults
-from pytest_manifest.manifest.ids import IdIndex, find_circle
+from pytest_manifest.manifest.ids import IdIndex
 from pytest_manifest.manifest.lines import (
     Line,
     check_document,
@@ -184,14 +184,14 @@ class _Scan:
     def _check_ids(self) -> None:
         twice = self.ids.suspected_twice()
         waiting = {line for line, target in self.ids.references() if not target}
-        circle = find_circle(self.ids.references())
+        circle = self.ids.circle()
         if not (twice or waiting or circle):
             return
         first: dict[str, int] = {}
         names: dict[int, str] = {}
         for number, document in self._again(twice | waiting | set(circle)):
             entry_id = names[number] = document["id"]
-            if number in twice and first.setdefault(entry_id, number) != number:
+            if first.setdefault(entry_id, number) != number:
                 self.faults.add(
                     number,
                     f"entry id {entry_id!r} was used on line {first[entry_id]} already; "

@@ -57,11 +57,8 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
     """A run in plain text: its verdicts, and where its documents are."""
     root = state.options.root
     name = short_path(run.manifest.path, root)
-    ledger = run.read()
-    try:
+    with run.read() as ledger:
         counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
-    finally:
-        ledger.close()
     verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none yet"
     yield f"{name}: run {run.info.run}, {run.info.entries} entries: {verdicts}"
     unsent = sending.get("planned", 0)

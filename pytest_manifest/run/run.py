@@ -87,12 +87,8 @@ class Run:
         )
         run = cls(manifest, settings.folder / f"{run_id}.sqlite", info, address, settings)
         run._to_send = [attempt_of(run_id, manifest[entry], 1) for entry in selected]
-        ledger = Ledger.create(run.ledger_path, info)
-        try:
-            with ledger.transaction():
-                ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(run._to_send))
-        finally:
-            ledger.close()
+        with Ledger.create(run.ledger_path, info) as ledger, ledger.transaction():
+            ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(run._to_send))
         return run
 
     @classmethod
@@ -106,11 +102,8 @@ class Run:
         wait: bool,
     ) -> Run:
         """An earlier run, to gather what has arrived since; ``wait`` waits for what is pending."""
-        ledger = Ledger.open(ledger_path)
-        try:
+        with Ledger.open(ledger_path) as ledger:
             run = cls(manifest, ledger_path, ledger.info(), address, settings)
-        finally:
-            ledger.close()
         run._attached = True
         run._wait = wait
         return run
@@ -175,12 +168,9 @@ class Run:
 
     def export_receipts(self) -> Path:
         """Write the receipts beside the ledger, and return their file's path."""
-        ledger = self.read()
-        try:
+        with self.read() as ledger:
             receipts = (s.receipt for s in ledger.all_settled() if s.receipt is not None)
             write_receipts(self.receipts_path, receipts)
-        finally:
-            ledger.close()
         return self.receipts_path
 
     # Before the first message
@@ -202,22 +192,15 @@ class Run:
         """Judge entries whose task nobody knows, and do not send them."""
         withheld = [a for a in self._to_send if a.entry.task in notes]
         self._to_send = [a for a in self._to_send if a.entry.task not in notes]
-        ledger = Ledger.open(self.ledger_path, write=True)
-        try:
-            with ledger.transaction():
-                ledger.mark((a.task_id for a in withheld), "withheld", note="unknown task")
-                ledger.settle(
-                    _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
-                )
-        finally:
-            ledger.close()
+        with Ledger.open(self.ledger_path, write=True) as ledger, ledger.transaction():
+            ledger.mark((a.task_id for a in withheld), "withheld", note="unknown task")
+            ledger.settle(
+                _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
+            )
 
     def _set_status_stopped(self) -> None:
-        ledger = Ledger.open(self.ledger_path, write=True)
-        try:
+        with Ledger.open(self.ledger_path, write=True) as ledger:
             ledger.set_status("stopped")
-        finally:
-            ledger.close()
 
     # The thread
 

@@ -48,6 +48,5 @@ class Document(BaseModel):
         extra="forbid",
         populate_by_name=True,
         protected_namespaces=(),
-        use_attribute_docstrings=True,
         serialize_by_alias=True,
     )

@@ -28,10 +28,11 @@ PARSED: Final[object] = object()
 """Validation context that says: these values come from a JSON parser that already refused NaN,
 infinities, lone surrogates and deep nesting, so JSON values need no second look."""
 
-# JSON Schema knows no character categories, so what str.isprintable() refuses is spelled out.
+# JSON Schema knows no character categories, so what str.isprintable() refuses is spelled out;
+# without surrogates, which other languages' JSON cannot hold and their regexes cannot name.
 _UNPRINTABLE = (
     r"\u0000-\u001f\u007f-\u00a0\u00ad\u0600-\u0605\u061c\u06dd\u070f\u1680\u180e\u2000-\u200f"
-    r"\u2028-\u202f\u205f-\u206f\u3000\ud800-\uf8ff\ufeff\ufff0-\ufffb"
+    r"\u2028-\u202f\u205f-\u206f\u3000\ue000-\uf8ff\ufeff\ufff0-\ufffb"
 )
 _RFC3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})?", re.ASCII

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from loguru import logger
 
@@ -18,9 +19,11 @@ from pytest_manifest.log import hide, redact, redact_url
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.launch import failure_sentence, parse_event, spawn_keeper
 from pytest_manifest.stack.settings import READY_LINE, STOP_LINE, Event, Settings
+from pytest_manifest.stack.valkey import listens
 
 STOP_SECONDS: Final = 10.0
 NOISE_LINES: Final = 20
+POLL_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,19 @@ class KeeperClient:
                 probe.ask(min(left, 0.5))
         self._say(READY_LINE)
         logger.debug("{} workers are ready", self.settings.workers)
+
+    def wait_flower(self, timeout: float) -> None:
+        """Wait until Flower accepts connections; StackError when it does not."""
+        deadline = time.monotonic() + timeout
+        self._wait(lambda: bool(self.flower_url), timeout)
+        port = urlsplit(self.flower_url).port or 0
+        while not listens(port):
+            self._check()
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"Flower does not answer within {timeout:g} s: see {self.directory}/flower.log"
+                )
+            time.sleep(POLL_SECONDS)
 
     def begin_stop(self) -> None:
         """Tell the keeper to end everything, and do not wait for it."""

@@ -16,7 +16,8 @@ class Guard:
     """A forked process that holds a pipe to the keeper and outlives it just long enough.
 
     It knows the process groups and paths of the stack. When the pipe closes it kills those groups
-    and removes those paths; after an orderly stop there is nothing left for it to do.
+    and removes those paths; after an orderly stop there is nothing left for it to do. Being forked
+    it shares the keeper's locks: they are free when it is done, not before.
     """
 
     def __init__(self) -> None:

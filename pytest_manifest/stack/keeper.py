@@ -90,7 +90,7 @@ class Keeper:
             self._fail("the private Valkey server does not start", tail)
             return
         url = broker_url(self.port, self.password)
-        self.report.broker(url, self.broker.pid or 0)
+        self.report.broker_answers(url)
 
     def _broker_answers(self) -> bool:
         deadline = time.monotonic() + BROKER_SECONDS
@@ -120,6 +120,8 @@ class Keeper:
         self.guard.add_group(pid)
         if child in self.workers:
             self.report.worker_started(child, self.workers)
+        elif child is self.broker:
+            self.report.broker_started(pid)
         return pid
 
     # Watching
@@ -164,7 +166,9 @@ class Keeper:
         data = os.read(0, 4096)
         if not data:
             self._selector.unregister(0)
-            self.stopping = self.stopping or not self.settings.detached
+            # A detached stack stays, once somebody has seen it ready.
+            if not (self.settings.detached and self.ready):
+                self.stopping = True
         *lines, self._input = (self._input + data).split(b"\n")
         for line in lines:
             if line == STOP_LINE.encode():
@@ -276,7 +280,7 @@ def main() -> None:
     settings = _read_settings()
     if settings.lock_file:
         _take_lock(settings.lock_file)
-    directory = Path(tempfile.mkdtemp(prefix="pytest-manifest-"))
+    directory = Path(tempfile.mkdtemp(prefix="manifest-stack-"))
     guard = Guard()
     guard.add_path(directory)
     if settings.state_file:

@@ -7,11 +7,14 @@ from types import TracebackType
 
 import redis
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from pytest_manifest.stack.address import StackAddress
 
 POLL_SECONDS = 0.01
 REPLY_SECONDS = 0.5
+# Without these kombu tries a broker that is gone a hundred times before it says so.
+TRANSPORT_OPTIONS = {"max_retries": 1, "interval_start": 0, "socket_timeout": 2.0}
 
 
 class WorkerProbe:
@@ -24,6 +27,7 @@ class WorkerProbe:
     def __init__(self, address: StackAddress, expected: int) -> None:
         self._expected = expected
         self._app = Celery("manifest-probe", broker=address.broker_url, set_as_current=False)
+        self._app.conf.broker_transport_options = TRANSPORT_OPTIONS
         self._redis = redis.Redis.from_url(address.broker_url, socket_timeout=2.0)
         self.answered: set[str] = set()
 
@@ -44,11 +48,19 @@ class WorkerProbe:
         return len(self.answered) >= self._expected
 
     def ask(self, seconds: float) -> None:
-        """Wait up to ``seconds`` for listeners, then ping; ``answered`` holds who replied."""
-        self._await_listeners(seconds)
-        replies: list[dict[str, object]] = self._app.control.ping(
-            timeout=REPLY_SECONDS, limit=self._expected
-        )
+        """Wait up to ``seconds`` for listeners, then ping; ``answered`` holds who replied.
+
+        A broker that is down at this moment is no error here: its keeper restarts it, or gives up
+        and says why.
+        """
+        try:
+            self._await_listeners(seconds)
+            replies: list[dict[str, object]] = self._app.control.ping(
+                timeout=REPLY_SECONDS, limit=self._expected
+            )
+        except (redis.RedisError, OperationalError, OSError):
+            time.sleep(POLL_SECONDS)
+            return
         for reply in replies:
             self.answered |= reply.keys()
 

@@ -35,8 +35,13 @@ class Reporter:
             "flower_password": "",
         }
 
-    def broker(self, url: str, pid: int) -> None:
-        self._state.update({"broker": pid, "broker_url": url, "backend_url": url})
+    def broker_started(self, pid: int) -> None:
+        self._state["broker"] = pid
+        self._save()
+
+    def broker_answers(self, url: str) -> None:
+        self._state.update({"broker_url": url, "backend_url": url})
+        pid = self._state["broker"]
         self._say({"event": "broker", "url": url, "pid": pid, "directory": self._directory})
 
     def flower(self, port: int, password: str, pid: int) -> None:

@@ -57,6 +57,15 @@ def free_port() -> int:
         return port
 
 
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on this loopback port."""
+    try:
+        socket.create_connection((HOST, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
 def write_configuration(directory: Path, port: int, password: str) -> Path:
     """Write ``valkey.conf``, readable by its owner only, since it holds the password."""
     path = directory / "valkey.conf"

@@ -7,6 +7,7 @@ carry a manifest's headers are concerned, all other tasks are left alone.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from celery import signals
@@ -42,17 +43,22 @@ def evidence(**facts: JsonValue) -> None:
         execution.add_evidence(facts)
 
 
+_main_process: list[int] = []
+
+
 def _on_worker_init(sender: object, **_: object) -> None:
+    _main_process[:] = [os.getpid()]
     instrument(sender.app)  # type: ignore[attr-defined]  # the WorkController; celery has no types
 
 
 def _on_process_init(**_: object) -> None:
     from celery import current_app
 
-    from pytest_manifest.worker.instrumentation import enter_pool_process
+    from pytest_manifest.worker.instrumentation import enter_process
 
     instrument(current_app)
-    enter_pool_process()
+    # A solo worker, which has no process of its own for its tasks, sends this signal too.
+    enter_process(is_pool_child=os.getpid() not in _main_process)
 
 
 signals.worker_init.connect(_on_worker_init, dispatch_uid="pytest_manifest.worker.init")

@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -55,22 +54,22 @@ class Ran:
 class Execution:
     """From ``begin`` to ``end``, in the process and thread that run the task."""
 
-    def __init__(self, delivery: Delivery, args: object, kwargs: object, *, alone: bool) -> None:
-        """``alone``: the process runs nothing beside this task, and may be killed for it."""
+    def __init__(self, delivery: Delivery, args: object, kwargs: object) -> None:
         self.delivery = delivery
         self.args_sha256 = arguments_sha256(args, kwargs)  # now: the task may change its arguments
         self.lines = Lines()
         self.evidence: dict[str, JsonValue] = {}
         self.replaced = False
         self.started = datetime.now(UTC)
-        self._alone = alone
-        self._spool = Spool(delivery.task_id, delivery.execution) if alone else None
+        self._spool = (
+            Spool(delivery.task_id, delivery.execution) if _process.is_pool_child else None
+        )
         self._evidence_bytes = 0
         self._last_message = ""
         self._last_origin = ""
         self._token: Token[Execution | None] | None = None
         self._log_context: AbstractContextManager[None] | None = None
-        self._clock = _cpu_clock(alone)
+        self._clock = _cpu_clock()
         self.start_clocks()
 
     def start_clocks(self) -> None:
@@ -86,11 +85,11 @@ class Execution:
         )
         self._log_context.__enter__()
         self._token = _current.set(self)
-        _process.alone = self if self._alone else None
+        _process.running = self if _process.runs_one_task else None
 
     def end(self, *, killed: bool) -> None:
         """The task is over. ``killed``: its process is ending too, and others will tell of it."""
-        _process.alone = None
+        _process.running = None
         if self._token is not None:
             _current.reset(self._token)
             self._token = None
@@ -134,7 +133,7 @@ class Execution:
             wait=seconds_since(self.delivery.sent_at, self.started),
             runtime=round(time.monotonic() - self._begun, 6),
             cpu=round(self._clock() - self._cpu, 6),
-            max_rss=_max_rss() if self._alone else None,
+            max_rss=_max_rss() if _process.is_pool_child else None,
         )
 
     def said(self) -> Spooled:
@@ -143,10 +142,11 @@ class Execution:
 
 
 class _Process:
-    """What this pool process is running, where it runs one task at a time."""
+    """What this process is: ``running`` is its task, where it runs one at a time."""
 
     def __init__(self) -> None:
-        self.alone: Execution | None = None
+        self.running: Execution | None = None
+        self.runs_one_task = False
         self.is_pool_child = False
 
 
@@ -157,18 +157,18 @@ _current: ContextVar[Execution | None] = ContextVar("manifest_execution", defaul
 def current_execution() -> Execution | None:
     """The execution that the caller belongs to.
 
-    In a pool process that is the running task, from threads that the task started too.
+    Where a process runs one task at a time, threads that the task started belong to it too.
     """
-    return _current.get() or _process.alone
+    return _current.get() or _process.running
 
 
-def enter_pool_child() -> None:
-    """Say that this process is a child of a prefork pool."""
-    _process.is_pool_child = True
+def run_one_task_at_a_time(*, is_pool_child: bool) -> None:
+    """Say that this process does: as a child of a prefork pool, or as a whole solo worker.
 
-
-def in_pool_child() -> bool:
-    return _process.is_pool_child
+    A pool child can be killed for its task; the worker's main process then tells of it.
+    """
+    _process.runs_one_task = True
+    _process.is_pool_child = is_pool_child
 
 
 def seconds_since(earlier: str | None, later: datetime) -> float | None:
@@ -181,11 +181,9 @@ def seconds_since(earlier: str | None, later: datetime) -> float | None:
         return None
 
 
-def _cpu_clock(alone: bool) -> Callable[[], float]:
+def _cpu_clock() -> Callable[[], float]:
     # In a pool of threads the process's clock would count the other tasks too.
-    if alone or threading.current_thread() is threading.main_thread():
-        return time.process_time
-    return time.thread_time
+    return time.process_time if _process.runs_one_task else time.thread_time
 
 
 def _max_rss() -> int:

@@ -12,7 +12,7 @@ from pytest_manifest.schema import wire
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.capture import catch_stdlib
 from pytest_manifest.worker.delivery import delivery_of, is_ours
-from pytest_manifest.worker.execution import Execution, current_execution, in_pool_child
+from pytest_manifest.worker.execution import Execution, current_execution
 from pytest_manifest.worker.handover import EXECUTION, execution_of
 from pytest_manifest.worker.marking import Receipts
 from pytest_manifest.worker.outcome import turned_away
@@ -28,7 +28,7 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
     assert facts is not None
     backend = ensure_receipts(task.backend)
     catch_stdlib()
-    execution = Execution(facts, args, kwargs, alone=in_pool_child())
+    execution = Execution(facts, args, kwargs)
     setattr(request, EXECUTION, execution)
     execution.begin()
     if isinstance(backend, Receipts):

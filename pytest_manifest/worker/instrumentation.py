@@ -8,7 +8,7 @@ from celery import signals
 
 from pytest_manifest.worker import capture, hooks, main_process, stores
 from pytest_manifest.worker.backends import ensure_receipts
-from pytest_manifest.worker.execution import enter_pool_child
+from pytest_manifest.worker.execution import run_one_task_at_a_time
 from pytest_manifest.worker.spool import sweep_stale
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ def instrument_app(app: Celery) -> None:
     connect()
 
 
-def enter_pool_process() -> None:
-    """Called in a new process of a prefork pool."""
-    enter_pool_child()
+def enter_process(*, is_pool_child: bool) -> None:
+    """Called in a new process of a prefork pool, and in the process of a solo worker."""
+    run_one_task_at_a_time(is_pool_child=is_pool_child)
     capture.catch_loguru()
 
 

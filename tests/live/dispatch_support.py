@@ -23,7 +23,7 @@ from pytest_manifest.dispatch.attempt import Attempt, attempt_of, new_run_id
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
-from tests import services
+from tests import processes
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -105,8 +105,8 @@ def stock_worker(
         **(env or {}),
     }
     log = directory / f"{name}.log"
-    with services.child(command, log=log, cwd=ROOT, env=environment) as process:
-        services.wait_until(lambda: name in pinged(where), process, log=log, name="the worker")
+    with processes.child(command, log=log, cwd=ROOT, env=environment) as process:
+        processes.wait_until(lambda: name in pinged(where), process, log=log, name="the worker")
         yield name
 
 
@@ -131,7 +131,7 @@ class CuttingProxy:
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
-        self._listener = socket.create_server((services.LOOPBACK, 0))
+        self._listener = socket.create_server((processes.LOOPBACK, 0))
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
         self.cut_after: int | None = None

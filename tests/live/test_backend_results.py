@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import redis
+from amqp import NotFound
+from kombu import Connection
 
-from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.dispatch.attempt import Attempt, run8
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.backend_results import PlainResult, ResultReader, needs_this_process
 from pytest_manifest.schema import Entry
@@ -212,6 +214,11 @@ def test_replies_over_rabbitmq(rabbitmq_url: str, tmp_path: Path) -> None:
     where = address(rabbitmq_url, "rpc://", app=APP)
     with ran(where, tmp_path, [*ENDINGS, *entries(150)]) as (sent, reader):
         results = results_of(reader, [attempt.task_id for attempt in sent], within=40)
+        reader.close()
+        with Connection(rabbitmq_url) as connection, pytest.raises(NotFound):
+            connection.channel().queue_declare(
+                f"manifest-replies-{run8(sent[0].run)}", passive=True
+            )
 
     named = by_entry(sent, results)
     assert_endings({entry.id: named[entry.id] for entry in ENDINGS})

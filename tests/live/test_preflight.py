@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from pytest_manifest.dispatch.control import Answers
 from pytest_manifest.dispatch.preflight import add_consumers, demand_of, preflight
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.errors import StackError
@@ -197,6 +198,20 @@ def test_acknowledgement_and_idempotence_disagree(worker: str, publisher: Publis
     assert early.startswith("task stock.echo is acknowledged early")
     assert late.startswith("task stock.heavy is acknowledged late")
     assert "5 of its 5 entries are not declared idempotent" in late
+
+
+def test_waiting_ends_when_enough_is_known(worker: str, publisher: Publisher) -> None:
+    """Questions are not waited for any longer than until the caller has heard enough."""
+    verdicts: list[bool] = []
+
+    def enough(answers: Answers, quiet: float) -> bool:
+        verdicts.append(worker in answers["ping"])
+        return verdicts[-1]
+
+    answers = publisher.control.ask({"ping": {}}, timeout=30, enough=enough)
+
+    assert answers == {"ping": {worker: {"ok": "pong"}}}
+    assert verdicts.index(True) == len(verdicts) - 1
 
 
 def test_nothing_is_left_in_the_broker(valkey: str) -> None:

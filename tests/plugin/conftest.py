@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-JOBS = '''
+JOBS = """
 import os, signal, time
 from pathlib import Path
 from celery import Celery
@@ -47,7 +47,7 @@ def fail(message, key=None):
 def die(key=None):
     count(key)
     os.kill(os.getpid(), signal.SIGKILL)
-'''
+"""
 
 INI = """
 [pytest]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.plugin.conftest import Project
 
-SEVEN = {
+SEVEN: dict[str, dict[str, object]] = {
     "exception": {"task": "jobs.fail", "kwargs": {"message": "no such film"}},
     "wrong-result": {"task": "jobs.double", "kwargs": {"n": 2}, "expect": {"result": {"n": 5}}},
     "too-slow": {"task": "jobs.nap", "kwargs": {"sec": 0.6}, "expect": {"max_runtime": 0.1}},
@@ -27,7 +27,12 @@ SEVEN = {
 
 def entries() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = [
-        {"id": f"good-{n}", "task": "jobs.double", "kwargs": {"n": n}, "expect": {"result": {"n": 2 * n}}}
+        {
+            "id": f"good-{n}",
+            "task": "jobs.double",
+            "kwargs": {"n": n},
+            "expect": {"result": {"n": 2 * n}},
+        }
         for n in range(93)
     ]
     for n, (name, fields) in enumerate(SEVEN.items()):
@@ -58,7 +63,7 @@ def test_seven_kinds_of_failure_turn_exactly_their_tests_red(
 
 
 def test_a_workflow_verifies_with_its_own_tests(project: Project) -> None:
-    """verify.py of the manifest's workflow is used; entries that it leaves alone are verified too."""
+    """The workflow's verify.py is used; entries that it leaves alone are verified too."""
     project.write(
         "workflows/demo/verify.py",
         """
@@ -89,7 +94,11 @@ def test_whole(manifest_run):
         result = project.run("--manifest=m.jsonl", "-v", *xdist)
         result.assert_outcomes(passed=4)
         text = result.stdout.str()
-        for node in ("verify.py::test_double[a]", "m.jsonl::entry[nap]", "verify.py::test_whole[m]"):
+        for node in (
+            "verify.py::test_double[a]",
+            "m.jsonl::entry[nap]",
+            "verify.py::test_whole[m]",
+        ):
             assert node in text
 
 

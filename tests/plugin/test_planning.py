@@ -101,7 +101,10 @@ def test_a_different_manifest_is_not_overwritten(planned: Project) -> None:
     [
         (("--plan=demo",), "*workflow 'demo' has several modes; choose one:*"),
         (("--plan=demo:oen",), "*there is no plan 'demo:oen'; did you mean 'demo:one'*"),
-        (("--plan=demo:one", "--plan-opt", "cuont=1"), "*did you mean 'count'*known options: count*"),
+        (
+            ("--plan=demo:one", "--plan-opt", "cuont=1"),
+            "*did you mean 'count'*known options: count*",
+        ),
         (("--plan=demo:one", "--plan-opt", "count=many"), "*option count='many' is not valid*"),
         (("--plan=demo:one", "--plan-opt", "count"), "*write it as NAME=VALUE*"),
         (("--plan-run",), "*--plan-run needs --plan*"),

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 from celery import current_app
 
-from pytest_manifest.dispatch.client import is_redis, load_app, result_backend, scheme_of
+from pytest_manifest.dispatch.client import (
+    connection_to,
+    is_redis,
+    load_app,
+    result_backend,
+    scheme_of,
+)
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.address import StackAddress
 
@@ -91,6 +97,21 @@ def test_explicit_urls_win_over_the_environment(monkeypatch: pytest.MonkeyPatch)
 
     assert result_backend(app, where).connparams["host"] == "localhost"
     assert app.connection_for_write(url=where.broker_url).hostname == "localhost"
+
+
+def test_transport_options_of_the_app_stay() -> None:
+    """The app's own transport options are kept; only time-outs that it does not set are added."""
+    where = address(None)
+    app = load_app(where)
+    app.conf.broker_transport_options = {"socket_timeout": 3, "priority_steps": [0, 1]}
+
+    assert connection_to(app, where).transport_options == {
+        "socket_timeout": 3,
+        "socket_connect_timeout": 5,
+        "priority_steps": [0, 1],
+    }
+    amqp = address(None, "amqp://u:secret@localhost:1//")
+    assert "socket_connect_timeout" not in connection_to(app, amqp).transport_options
 
 
 def test_schemes() -> None:

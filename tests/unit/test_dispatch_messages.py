@@ -50,7 +50,12 @@ def headers(outgoing: Outgoing) -> dict[str, Any]:
             SENT_AT + timedelta(seconds=9),
         ),
         (
-            Entry(id="e", task="t", eta=datetime(2027, 1, 1, tzinfo=UTC), expires=datetime(2027, 1, 2, tzinfo=UTC)),
+            Entry(
+                id="e",
+                task="t",
+                eta=datetime(2027, 1, 1, tzinfo=UTC),
+                expires=datetime(2027, 1, 2, tzinfo=UTC),
+            ),
             datetime(2027, 1, 1, tzinfo=UTC),
             datetime(2027, 1, 2, tzinfo=UTC),
         ),

@@ -8,6 +8,6 @@ from tests.live.apps.worker_tasks import register
 app = Celery("instrumented")
 early = app.backend
 instrument(app)
-app.config_from_object({"broker_connection_retry_on_startup": True})
+app.config_from_object({"task_default_queue": "celery"})
 instrument(app)
-register(app)
+register(app, __name__)

@@ -5,5 +5,4 @@ from celery import Celery
 from tests.live.apps.worker_tasks import register
 
 app = Celery("stock")
-app.conf.update(broker_connection_retry_on_startup=True)
-register(app)
+register(app, __name__)

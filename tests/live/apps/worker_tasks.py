@@ -93,7 +93,8 @@ def reject_once(marker: str) -> str:
 
 
 def replace(self: Any, value: int) -> None:
-    raise self.replace(self.app.signature("double", args=[value]))
+    queue = self.request.delivery_info["routing_key"]
+    raise self.replace(self.app.signature("double", args=[value], queue=queue))
 
 
 def double(value: int) -> int:
@@ -110,6 +111,33 @@ def chatter(lines: int = 3) -> str:
     thread.start()
     thread.join()
     return "said"
+
+
+def long_story(lines: int, width: int = 20) -> None:
+    for number in range(lines):
+        logger.info("{:06d} {}", number, "x" * width)
+
+
+def long_story_and_die(lines: int) -> None:
+    evidence(before="the story")
+    long_story(lines)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def raise_and_log() -> None:
+    try:
+        _ = os.environ["AN_INNER_MATTER"]
+    except KeyError:
+        logger.exception("caught")
+
+
+def whole_context() -> dict[str, object]:
+    """What loguru would add to a line of this task."""
+    found: dict[str, object] = {}
+    handler = logger.add(lambda message: found.update(message.record["extra"]))
+    logger.info("look")
+    logger.remove(handler)
+    return found
 
 
 def witness(**facts: Any) -> str:
@@ -162,10 +190,35 @@ def burn(seconds: float) -> None:
         pass
 
 
-def register(app: Celery) -> None:
-    """Register all of the above with an app, under their own names."""
+def burn_here(seconds: float) -> None:
+    """As ``burn``, counting this thread's time only."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def register(app: Celery, module: str) -> None:
+    """Configure a test app, and register all of the above with it under their own names."""
+    app.conf.update(
+        broker_connection_retry_on_startup=True,
+        imports=[module],  # a process that is spawned, not forked, knows no more than this
+        worker_pool_start_method=os.environ.get("MANIFEST_TEST_POOL_START_METHOD", "fork"),
+    )
     simple = [add, echo, empty, dated, mutate, fail, unpicklable, unserialisable, huge, ignore]
-    simple += [reject, double, chatter, witness, bad_evidence, die, leave, hang, hold, burn]
+    simple += [
+        reject,
+        double,
+        chatter,
+        witness,
+        bad_evidence,
+        die,
+        leave,
+        hang,
+        hold,
+        burn,
+        burn_here,
+    ]
+    simple += [long_story, long_story_and_die, raise_and_log, whole_context]
     for function in simple:
         app.task(name=function.__name__)(function)
     app.task(name="flaky", bind=True)(flaky)

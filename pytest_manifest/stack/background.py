@@ -1,0 +1,233 @@
+"""Starting, showing and ending the stack that runs in the background."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pytest_manifest import log
+from pytest_manifest.errors import StackError
+from pytest_manifest.stack.client import KeeperClient
+from pytest_manifest.stack.settings import WORKER_PREFIX, Settings, State
+from pytest_manifest.stack.state import (
+    changing,
+    clean_up,
+    is_up,
+    lock_file,
+    read_state,
+    runtime_directory,
+    state_file,
+)
+from pytest_manifest.stack.valkey import server_binary
+
+DOWN_SECONDS: Final = 15.0
+POLL_SECONDS: Final = 0.02
+FOLLOW_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What ``up`` shall start; ``timeout`` in seconds until all workers answer."""
+
+    app: str
+    workers: int
+    cwd: Path
+    flower: bool
+    log_format: str
+    log_level: str
+    timeout: float
+
+
+def default_app(folder: Path) -> str:
+    """The app that MANIFEST_APP names, else ``manifest_app`` of pytest's options, or StackError."""
+    app = os.environ.get("MANIFEST_APP")
+    if app:
+        return app
+    path = folder / "pyproject.toml"
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        document = {}
+    except (OSError, ValueError) as error:
+        raise StackError(f"{path} cannot be read: {error}; or give --app") from error
+    options = document.get("tool", {}).get("pytest", {})
+    named = options.get("ini_options", {}).get("manifest_app") or options.get("manifest_app")
+    if not isinstance(named, str) or not named:
+        raise StackError(
+            "which Celery app? give --app=MODULE:ATTRIBUTE, set MANIFEST_APP, or set manifest_app "
+            f"in [tool.pytest.ini_options] of {path}"
+        )
+    return named
+
+
+def up(options: UpOptions) -> Iterator[str]:
+    """Start the stack unless it is up, and wait until it is ready; yields lines for the user."""
+    directory = runtime_directory()
+    with changing(directory):
+        state = read_state(directory)
+        if state is not None:
+            _require_same(state, options)
+            yield "already up"
+        else:
+            clean_up(directory)
+            _start(options, directory)
+            state = read_state(directory)
+            if state is None:
+                raise StackError("the stack ended right after it was ready: see manifest-stack up")
+            yield "up"
+    yield from _describe(state, directory)
+
+
+def down() -> str:
+    """End the stack that is up, remove what is left of one that died; says what was done."""
+    directory = runtime_directory()
+    with changing(directory):
+        state = read_state(directory)
+        if state is None:
+            return "removed what a dead stack had left" if clean_up(directory) else "none was up"
+        _end(state["keeper"], directory)
+        clean_up(directory)
+    return "down"
+
+
+def status() -> list[str]:
+    """Lines about the stack that is up; none when none is."""
+    directory = runtime_directory()
+    state = read_state(directory)
+    if state is None:
+        return []
+    from pytest_manifest.stack.queues import broker_lines
+
+    lines = _describe(state, directory)
+    for worker in state["workers"]:
+        pid = worker["pid"]
+        alive = f"pid {pid}  {'alive' if pid and _alive(pid) else 'dead'}" if pid else "restarting"
+        lines.append(f"worker   {worker['name']}  {alive}  {worker['log']}")
+    return [*lines, *broker_lines(state["broker_url"])]
+
+
+def logs(worker: int | None, *, follow: bool) -> Iterator[str] | None:
+    """The workers' log lines, each after its worker's name if there are several; None: not up."""
+    directory = runtime_directory()
+    state = read_state(directory)
+    if state is None:
+        return None
+    paths = {entry["name"]: Path(entry["log"]) for entry in state["workers"]}
+    if worker is not None:
+        name = f"{WORKER_PREFIX}{worker}"
+        if name not in paths:
+            raise StackError(f"there is no worker {worker}: this stack has {len(paths)}")
+        paths = {name: paths[name]}
+    return _lines(paths, directory if follow else None)
+
+
+def _require_same(state: State, options: UpOptions) -> None:
+    if (state["app"], state["cwd"]) != (options.app, str(options.cwd)):
+        raise StackError(
+            f"a stack for {state['app']} in {state['cwd']} is up already: "
+            "end it with manifest-stack down first"
+        )
+
+
+def _start(options: UpOptions, directory: Path) -> None:
+    if options.flower and importlib.util.find_spec("flower") is None:
+        raise StackError("Flower is not installed: install pytest-celery-manifest[flower]")
+    log.configure(level="WARNING")
+    client = KeeperClient(
+        Settings(
+            app=options.app,
+            workers=options.workers,
+            cwd=str(options.cwd),
+            python=sys.executable,
+            server=str(server_binary()),
+            log_format=options.log_format,
+            log_level=options.log_level,
+            detached=True,
+            state_file=str(state_file(directory)),
+            lock_file=str(lock_file(directory)),
+            flower=options.flower,
+        )
+    )
+    try:
+        client.wait_workers(options.timeout)
+        if options.flower:
+            client.wait_flower(options.timeout)
+    except BaseException:
+        client.stop()
+        raise
+    client.detach()
+
+
+def _end(keeper: int, directory: Path) -> None:
+    # The lock says that this keeper lives, so its pid is still its own.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(keeper, signal.SIGTERM)
+    if _wait_until_down(directory, DOWN_SECONDS):
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(keeper, signal.SIGKILL)
+    if not _wait_until_down(directory, DOWN_SECONDS):
+        raise StackError(f"the stack's keeper (pid {keeper}) does not end")
+
+
+def _wait_until_down(directory: Path, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while is_up(directory):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def _describe(state: State, directory: Path) -> list[str]:
+    lines = [
+        f"app      {state['app']}  in {state['cwd']}",
+        f"broker   {log.redact_url(state['broker_url'])}",
+    ]
+    if state["flower_url"]:
+        lines.append(f"flower   {state['flower_url']}  (user manifest)")
+    lines.append(f"state    {state_file(directory)}  (the passwords are in it)")
+    return lines
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _lines(paths: dict[str, Path], following: Path | None) -> Iterator[str]:
+    """Whole lines of all files; with ``following`` on and on, until that stack is down."""
+    positions = dict.fromkeys(paths, 0)
+    prefix = {name: f"{name} | " if len(paths) > 1 else "" for name in paths}
+    while True:
+        running = following is not None and is_up(following)
+        for name, path in paths.items():
+            data = _read_from(path, positions[name])
+            complete = data if not running else data[: data.rfind(b"\n") + 1]
+            positions[name] += len(complete)
+            for line in complete.decode("utf-8", "replace").splitlines():
+                yield prefix[name] + line
+        if not running:
+            return
+        time.sleep(FOLLOW_SECONDS)
+
+
+def _read_from(path: Path, position: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(position)
+            return file.read()
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,172 @@
+"""The embedded stack when all goes well."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.stack.embedded import EmbeddedStack
+from pytest_manifest.stack.valkey import answers
+from tests.live.stack_support import (
+    READY_SECONDS,
+    assert_gone,
+    call,
+    client,
+    command_lines,
+    embedded,
+    family,
+    write_app,
+)
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+    """One stack with two workers for the tests that only look at it."""
+    with embedded(write_app(tmp_path_factory.mktemp("project")), workers=2) as started:
+        started.wait_workers(READY_SECONDS)
+        yield started
+
+
+@pytest.fixture
+def address(stack: EmbeddedStack) -> StackAddress:
+    return stack.wait_broker(READY_SECONDS)
+
+
+def test_it_runs_jobs(address: StackAddress) -> None:
+    """A job that is sent when the workers are ready comes back."""
+    assert call(address, "add", 2, 3) == 5
+
+
+def test_every_worker_is_a_process_of_its_own(stack: EmbeddedStack, address: StackAddress) -> None:
+    """As many workers answer as were asked for, each known by name and pid, with one pool child."""
+    with client(address) as app:
+        replies = app.control.inspect(timeout=READY_SECONDS, limit=2).stats()
+    pids = {name.partition("@")[0]: reply["pid"] for name, reply in replies.items()}
+
+    assert pids == stack.worker_pids
+    assert set(pids) == {"manifest1", "manifest2"}
+    assert [reply["pool"]["max-concurrency"] for reply in replies.values()] == [1, 1]
+
+
+def test_the_address_is_owned(address: StackAddress) -> None:
+    """The address names the app, and says that the stack ends with this process."""
+    assert address.owned
+    assert address.app == "stackapp:app"
+    assert address.backend_url == address.broker_url
+
+
+def test_the_broker_is_private(stack: EmbeddedStack, address: StackAddress) -> None:
+    """It listens on loopback only, keeps its data on disk, and lets nobody in without password."""
+    with redis.Redis.from_url(address.broker_url, decode_responses=True) as broker:
+        assert broker.config_get("bind") == {"bind": "127.0.0.1"}
+        assert broker.config_get("append*") | {"appendonly": "yes", "appendfsync": "everysec"} == (
+            broker.config_get("append*")
+        )
+        port = int(broker.connection_pool.connection_kwargs["port"])
+    once = Retry(NoBackoff(), 0)
+    with redis.Redis(port=port, retry=once) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+    assert answers(port, "wrong") is False
+
+
+def test_no_password_is_on_any_command_line(stack: EmbeddedStack, address: StackAddress) -> None:
+    """What everybody can read of our processes does not have the password."""
+    password = address.broker_url.partition("://:")[2].partition("@")[0]
+    assert stack.keeper_pid is not None
+    shown = command_lines(family(stack.keeper_pid))
+
+    assert "valkey-server" in shown
+    assert shown.count("celery -A stackapp:app worker") >= 2
+    assert password not in shown
+
+
+def test_files_are_for_the_owner_only(stack: EmbeddedStack) -> None:
+    """The directory, the configuration with the password, and the logs are closed to others."""
+    directory = stack.directory
+    assert directory is not None
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert modes["valkey.conf"] == 0o600
+    assert modes["worker-1.log"] == 0o600
+    assert "password" not in (directory / "worker-1.log").read_text()
+
+
+def test_a_second_start_is_refused(stack: EmbeddedStack) -> None:
+    """One object is one stack."""
+    with pytest.raises(StackError, match="started already"):
+        stack.start()
+
+
+def test_the_broker_is_there_before_the_workers(tmp_path: Path) -> None:
+    """One can talk to the broker while the workers are still booting, and stop at that point."""
+    with embedded(write_app(tmp_path)) as stack:
+        address = stack.wait_broker(READY_SECONDS)
+        with redis.Redis.from_url(address.broker_url) as broker:
+            assert broker.ping()
+        pids = family(stack.keeper_pid or 0)
+        directory = stack.directory
+    assert_gone(pids, directory)
+
+
+def test_stop_ends_everything(tmp_path: Path) -> None:
+    """After stop no process and no file is left; again, it does no harm."""
+    with embedded(write_app(tmp_path), workers=2) as stack:
+        stack.wait_workers(READY_SECONDS)
+        pids = family(stack.keeper_pid or 0)
+        directory = stack.directory
+        assert directory is not None
+        stack.stop()
+        left = [pid for pid in pids if psutil.pid_exists(pid)]
+        assert left == []
+        assert not directory.exists()
+        stack.stop()
+        with pytest.raises(StackError, match="was stopped"):
+            stack.wait_workers(1.0)
+
+
+def test_stop_can_be_begun_early(tmp_path: Path) -> None:
+    """A stop that was begun goes on while something else is done."""
+    with embedded(write_app(tmp_path)) as stack:
+        stack.wait_broker(READY_SECONDS)
+        pids = family(stack.keeper_pid or 0)
+        stack.begin_stop()
+        assert_gone(pids[1:], stack.directory)
+
+
+def test_an_unstarted_stack_can_be_stopped(tmp_path: Path) -> None:
+    """Stopping what was never started does nothing; waiting for it is an error."""
+    stack = EmbeddedStack(app="stackapp:app", workers=1, cwd=tmp_path)
+    stack.stop()
+
+    with pytest.raises(StackError, match="not started"):
+        stack.wait_broker(1.0)
+    assert (stack.exits, stack.worker_pids, stack.failure) == ([], {}, None)
+
+
+def test_workers_log_json_when_asked(tmp_path: Path) -> None:
+    """With the JSON format each line of a worker's log is an object, from its first record on."""
+    with embedded(write_app(tmp_path), log_format="json") as stack:
+        stack.wait_workers(READY_SECONDS)
+        assert call(stack.wait_broker(1.0), "add", 1, 1) == 2
+        assert stack.directory is not None
+        lines = (stack.directory / "worker-1.log").read_text().splitlines()
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+
+    assert any("ready" in record["message"] for record in records)
+    # Celery warns of the superuser before any logging is set up.
+    if os.getuid() != 0:
+        assert len(records) == len(lines)

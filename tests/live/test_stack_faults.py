@@ -1,0 +1,290 @@
+"""The embedded stack when something dies, or cannot start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.stack.embedded import EmbeddedStack
+from tests.live.stack_support import (
+    READY_SECONDS,
+    alive,
+    assert_gone,
+    call,
+    client,
+    embedded,
+    family,
+    python,
+    write_app,
+)
+from tests.support import eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+# A process that owns a stack, says so, and waits for a word or a signal.
+OWNER = """
+import json, os, sys, time
+from pathlib import Path
+from pytest_manifest.stack.embedded import EmbeddedStack
+
+stack = EmbeddedStack(app="stackapp:app", workers=1, cwd=Path.cwd())
+stack.start()
+try:
+    stack.wait_workers(60)
+    if sys.argv[1:] == ["fork"] and os.fork() == 0:
+        time.sleep(600)
+    print(json.dumps([stack.keeper_pid, str(stack.directory)]), flush=True)
+    sys.stdin.readline()
+finally:
+    if os.getpid() == os.getpgid(0):
+        stack.stop()
+"""
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[EmbeddedStack]:
+    """A ready stack with one worker."""
+    with embedded(write_app(tmp_path)) as started:
+        started.wait_workers(READY_SECONDS)
+        yield started
+
+
+def pool_child(worker: int) -> int:
+    """The pid of a worker's one pool child."""
+    children: list[psutil.Process] = eventually(
+        psutil.Process(worker).children, within=READY_SECONDS, what="a pool child"
+    )
+    return int(children[0].pid)
+
+
+def run_busy(stack: EmbeddedStack, folder: Path) -> tuple[int, int]:
+    """Start a job that takes minutes; returns the pids of its worker and its pool child."""
+    mark = folder / "busy"
+    with client(stack.wait_broker(1.0)) as app:
+        app.send_task("stackapp.busy", [str(mark), 300])
+    eventually(lambda: mark.exists() and mark.read_text().endswith("\n"), within=READY_SECONDS)
+    worker, child = mark.read_text().split()
+    return int(worker), int(child)
+
+
+def test_a_killed_worker_is_restarted(stack: EmbeddedStack) -> None:
+    """A worker that was killed comes back under its name, is noted, and jobs run on."""
+    pid = stack.worker_pids["manifest1"]
+
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: stack.exits, within=READY_SECONDS, what="the death is noted")
+
+    died = stack.exits[0]
+    assert (died.name, died.pid, died.returncode) == ("manifest1", pid, -signal.SIGKILL)
+    eventually(lambda: stack.worker_pids.get("manifest1", pid) != pid, within=READY_SECONDS)
+    assert call(stack.wait_broker(1.0), "add", 1, 2) == 3
+    assert stack.failure is None
+
+
+def test_a_worker_may_be_killed_again_and_again(stack: EmbeddedStack) -> None:
+    """A worker that has been ready once is restarted however often it dies."""
+    for count in range(1, 7):
+        pid = eventually(lambda: stack.worker_pids.get("manifest1", 0), within=READY_SECONDS)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda n=count: len(stack.exits) == n, within=READY_SECONDS)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+
+    assert call(stack.wait_broker(1.0), "add", 1, 2) == 3
+
+
+def test_a_killed_worker_leaves_no_orphan(stack: EmbeddedStack, tmp_path: Path) -> None:
+    """The pool child of a killed worker ends with it, in the middle of its job."""
+    worker, child = run_busy(stack, tmp_path)
+    assert worker == stack.worker_pids["manifest1"]
+
+    os.kill(worker, signal.SIGKILL)
+
+    eventually(lambda: not alive(child), within=READY_SECONDS, what="the pool child ends")
+
+
+def test_a_killed_pool_child_is_replaced(stack: EmbeddedStack) -> None:
+    """The worker itself replaces its child, and at the end neither is left."""
+    worker = stack.worker_pids["manifest1"]
+    child = pool_child(worker)
+
+    os.kill(child, signal.SIGKILL)
+
+    assert call(stack.wait_broker(1.0), "pids") != [worker, child]
+    assert stack.worker_pids["manifest1"] == worker
+    assert stack.exits == []
+    pids = [child, *family(stack.keeper_pid or 0)]
+    stack.stop()
+    assert_gone(pids, stack.directory)
+
+
+def test_stop_does_not_wait_for_a_job(stack: EmbeddedStack, tmp_path: Path) -> None:
+    """A job of minutes does not hold up the end of a private stack."""
+    _, child = run_busy(stack, tmp_path)
+    pids = [child, *family(stack.keeper_pid or 0)]
+
+    stack.stop()
+
+    assert_gone(pids, stack.directory)
+
+
+def test_a_killed_broker_comes_back_with_its_data(stack: EmbeddedStack) -> None:
+    """Valkey is restarted on its port, from its append-only file."""
+    address = stack.wait_broker(1.0)
+    with redis.Redis.from_url(address.broker_url) as broker:
+        broker.set("kept", "yes")
+        # What was written is on disk a second later; this does not wait for the second.
+        broker.execute_command("WAITAOF", 1, 0, 5000)
+        pid = int(broker.info("server")["process_id"])
+
+    os.kill(pid, signal.SIGKILL)
+
+    def value() -> object:
+        try:
+            with redis.Redis.from_url(address.broker_url) as broker:
+                return broker.get("kept")
+        except redis.RedisError:
+            return None
+
+    eventually(lambda: not alive(pid), within=READY_SECONDS)
+    assert eventually(value, within=READY_SECONDS, what="the broker is back") == b"yes"
+    assert call(address, "add", 1, 2) == 3
+
+
+@pytest.mark.parametrize("mode", ["plain", "fork"])
+def test_everything_ends_with_a_killed_client(mode: str, tmp_path: Path) -> None:
+    """kill -9 of the owner ends the stack, also while a fork of it holds the pipe open."""
+    with python(OWNER, mode, cwd=write_app(tmp_path)) as owner:
+        assert owner.stdout is not None
+        keeper, directory = json.loads(owner.stdout.readline())
+        pids = family(keeper)
+        os.kill(owner.pid, signal.SIGKILL)
+        assert_gone(pids, Path(directory))
+
+
+def test_ctrl_c_is_for_the_client(tmp_path: Path) -> None:
+    """A Ctrl-C in the terminal interrupts the owner, which stops the stack in its own time."""
+    with python(OWNER, cwd=write_app(tmp_path)) as owner:
+        assert owner.stdout is not None
+        keeper, directory = json.loads(owner.stdout.readline())
+        pids = family(keeper)
+        assert os.getpgid(keeper) != os.getpgid(owner.pid)
+        assert os.getsid(keeper) != os.getsid(owner.pid)
+        os.killpg(owner.pid, signal.SIGINT)
+        owner.wait(READY_SECONDS)
+        assert_gone(pids, Path(directory))
+
+
+def test_everything_ends_with_a_killed_keeper(stack: EmbeddedStack) -> None:
+    """kill -9 of the keeper ends Valkey and the workers, and the client says what happened."""
+    keeper = stack.keeper_pid
+    assert keeper is not None
+    pids = family(keeper)
+
+    os.kill(keeper, signal.SIGKILL)
+
+    assert_gone([pid for pid in pids if pid != keeper], stack.directory)
+    eventually(lambda: stack.failure, within=READY_SECONDS, what="the client has noticed")
+    with pytest.raises(StackError, match=rf"keeper \(pid {keeper}\) has ended"):
+        stack.wait_workers(1.0)
+
+
+def test_a_killed_guard_is_replaced(stack: EmbeddedStack) -> None:
+    """The keeper's twin may be killed, too: a new one still ends everything."""
+    keeper = stack.keeper_pid
+    assert keeper is not None
+
+    def guards() -> list[int]:
+        command = psutil.Process(keeper).cmdline()
+        children = psutil.Process(keeper).children()
+        return [child.pid for child in children if child.cmdline() == command]
+
+    (guard,) = guards()
+    os.kill(guard, signal.SIGKILL)
+    eventually(lambda: guards() not in ([], [guard]), within=READY_SECONDS, what="a new guard")
+    pids = family(keeper)
+    os.kill(keeper, signal.SIGKILL)
+
+    assert_gone([pid for pid in pids if pid != keeper], stack.directory)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self"), reason="only Linux kills orphans by itself")  # noqa: PTH110
+def test_everything_ends_with_keeper_and_guard(stack: EmbeddedStack) -> None:
+    """Without keeper and guard the kernel still ends Valkey and the workers."""
+    keeper = stack.keeper_pid
+    assert keeper is not None
+    pids = family(keeper)
+    group = [pid for pid in pids if os.getpgid(pid) == keeper]
+    assert len(group) == 2
+    directory = stack.directory
+    assert directory is not None
+
+    for pid in group:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in reversed(group):
+        os.kill(pid, signal.SIGKILL)
+
+    eventually(
+        lambda: not [pid for pid in pids if pid != keeper and alive(pid)], within=READY_SECONDS
+    )
+    for path in sorted(directory.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    directory.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("text", "app", "said"),
+    [
+        (None, "nowhere:app", "nowhere"),
+        ("import no_such_library\n", "stackapp:app", "No module named 'no_such_library'"),
+        ("raise RuntimeError('no settings')\n", "stackapp:app", "no settings"),
+        ("x = (\n", "stackapp:app", "SyntaxError"),
+    ],
+)
+def test_a_broken_app_is_one_clear_error(
+    text: str | None, app: str, said: str, tmp_path: Path
+) -> None:
+    """An app that cannot be imported is reported with the import's own words, and all ends."""
+    folder = write_app(tmp_path, text) if text else tmp_path
+    with embedded(folder, app=app, workers=2) as stack:
+        with pytest.raises(StackError, match="cannot start") as caught:
+            stack.wait_workers(READY_SECONDS)
+        directory = stack.directory
+        assert directory is not None
+        eventually(lambda: not directory.exists(), within=READY_SECONDS, what="all has ended")
+
+    assert said in str(caught.value)
+
+
+def test_a_crash_loop_is_one_clear_error(tmp_path: Path) -> None:
+    """A worker that dies at once, again and again, ends the attempt, with its last words."""
+    text = "import os, sys\nprint('last words', file=sys.stderr, flush=True)\nos._exit(7)\n"
+    with embedded(write_app(tmp_path, text)) as stack:
+        with pytest.raises(StackError, match=r"manifest1 cannot start .*code 7.*: last words"):
+            stack.wait_workers(READY_SECONDS)
+
+        assert [died.returncode for died in stack.exits] == [7, 7, 7]
+
+
+def test_a_missing_folder_is_one_clear_error(tmp_path: Path) -> None:
+    """A working directory that is not there is named."""
+    with (
+        embedded(tmp_path / "absent") as stack,
+        pytest.raises(StackError, match="absent"),
+    ):
+        stack.wait_workers(READY_SECONDS)
+
+
+def test_workers_that_never_answer_are_named(tmp_path: Path) -> None:
+    """Where time is up, the silent workers and the place of their logs are named."""
+    text = "import time\ntime.sleep(600)\n"
+    with embedded(write_app(tmp_path, text), workers=2) as stack:
+        stack.wait_broker(READY_SECONDS)
+        with pytest.raises(StackError, match=r"2 of 2 workers .*did not answer within 1 s: see"):
+            stack.wait_workers(1.0)

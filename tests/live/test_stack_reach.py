@@ -1,0 +1,122 @@
+"""Whether an existing stack answers is known within a bounded time, in a sentence."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.stack.reach import reach
+
+# Not an assertion on time: a hang must end the test, not the test run.
+pytestmark = pytest.mark.timeout(30)
+
+
+@pytest.fixture
+def blackhole() -> Iterator[int]:
+    """The port of a server that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def nobody() -> int:
+    """A port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def failure(broker: str, backend: str = "rpc://", timeout: float = 5.0) -> str:
+    """The one sentence that says why this stack cannot be used."""
+    with pytest.raises(StackError) as caught:
+        reach(StackAddress(broker, backend, None, owned=False), timeout)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert "s3cret" not in sentence
+    return sentence
+
+
+def test_a_stack_that_answers(valkey: str, tmp_path: Path) -> None:
+    """Redis as broker, with Redis, the broker itself, a database or nothing as result store."""
+    for backend in (valkey, "rpc://", "disabled://", "", f"db+sqlite:///{tmp_path}/results.db"):
+        reach(StackAddress(valkey, backend, None, owned=False))
+
+
+def test_rabbitmq_answers(rabbitmq_url: str) -> None:
+    """RabbitMQ is reached with the same call."""
+    reach(StackAddress(rabbitmq_url, "rpc://", None, owned=False))
+
+
+def test_postgresql_answers(valkey: str, postgres_url: str) -> None:
+    """PostgreSQL as result store is reached, and no table is made in it."""
+    backend = "db+" + postgres_url.replace("postgresql://", "postgresql+psycopg://", 1)
+    reach(StackAddress(valkey, backend, None, owned=False))
+
+
+def test_a_wrong_password_of_rabbitmq(rabbitmq_url: str) -> None:
+    """RabbitMQ's refusal is told."""
+    scheme, _, rest = rabbitmq_url.partition("://")
+    host = rest.rpartition("@")[2]
+    sentence = failure(f"{scheme}://nobody:s3cret@{host}")
+
+    assert "ACCESS_REFUSED" in sentence
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_closed_port(scheme: str, nobody: int) -> None:
+    """A broker that is not running is named, without its password, and with what to check."""
+    sentence = failure(f"{scheme}://user:s3cret@127.0.0.1:{nobody}//")
+
+    assert f"broker {scheme}://user:***@127.0.0.1:{nobody}//" in sentence
+    assert "refused" in sentence
+    assert "--manifest-broker" in sentence
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "amqp"])
+def test_a_silent_broker(scheme: str, blackhole: int) -> None:
+    """A server that never answers is given up."""
+    assert "did not answer" in failure(f"{scheme}://127.0.0.1:{blackhole}/0", timeout=0.5)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:s3cret@127.0.0.1:{}/0", "db+postgresql+psycopg://u:s3cret@127.0.0.1:{}/x"]
+)
+def test_a_silent_result_store(url: str, valkey: str, blackhole: int) -> None:
+    """The result store is checked, too, within the same time, and named as what it is."""
+    sentence = failure(valkey, url.format(blackhole), timeout=0.5)
+
+    assert sentence.startswith("result store ")
+    assert "did not answer" in sentence
+    assert "--manifest-backend" in sentence
+
+
+def test_a_wrong_password(valkey: str) -> None:
+    """The server's own refusal is told, and the password is not."""
+    host = valkey.rpartition("@")[2]
+    sentence = failure(f"redis://:s3cret@{host}")
+
+    assert "redis://:***@" in sentence
+    assert "username-password" in sentence
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://no-such-host.invalid:1/0", "no-such-host.invalid"),
+        ("gopher://h", "No such transport: gopher"),
+        ("redis://h:port/0", "port"),
+    ],
+)
+def test_a_nonsense_broker(url: str, said: str) -> None:
+    """A URL that cannot be right is an answer at once."""
+    assert said in failure(url)
+
+
+def test_a_database_that_cannot_be_opened(valkey: str, tmp_path: Path) -> None:
+    """A database's own reason is told."""
+    assert "unable to open database file" in failure(valkey, f"db+sqlite:///{tmp_path}/no/x.db")

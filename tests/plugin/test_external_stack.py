@@ -1,0 +1,199 @@
+"""The main job on a stack that is not ours: a broker by URL, and workers that somebody started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+
+from pytest_manifest.ledger import Ledger
+from tests import processes
+from tests.plugin.conftest import Project
+from tests.support import eventually
+
+COUNTING = """
+from celery.signals import task_prerun
+
+@task_prerun.connect
+def count_in_redis(**_):
+    app.backend.client.incr("ran")
+"""
+
+
+@pytest.fixture
+def broker(valkey: str) -> Iterator[str]:
+    """An empty database of the private Valkey."""
+    with redis.Redis.from_url(valkey) as client:
+        client.flushall()
+    yield valkey
+
+
+@contextmanager
+def worker(
+    project: Project, broker: str, *options: str, backend: str | None = None
+) -> Iterator[None]:
+    """A ``celery worker`` of the project's app, up and answering."""
+    name = "outside@localhost"
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "jobs",
+        "worker",
+        "-n",
+        name,
+        "-c",
+        "2",
+        "-l",
+        "info",
+    ]
+    env = dict(os.environ) | {
+        "CELERY_BROKER_URL": broker,
+        "CELERY_RESULT_BACKEND": backend or broker,
+    }
+    log = project.path / "worker.log"
+    with processes.child([*command, *options], log=log, cwd=project.path, env=env) as process:
+        processes.wait_until(
+            lambda: log.exists() and f"{name} ready." in log.read_text("utf-8"),
+            process,
+            log=log,
+            name="the worker",
+        )
+        yield
+
+
+INSTRUMENTED = ("-I", "pytest_manifest.worker")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("xdist", ["0", "4"])
+def test_the_workers_own_count_is_the_number_of_entries(
+    project: Project, broker: str, xdist: str
+) -> None:
+    """Two hundred entries run exactly two hundred times, by the workers' own count."""
+    project.write("jobs.py", (project.path / "jobs.py").read_text("utf-8") + COUNTING)
+    project.doubles(count=200)
+    with worker(project, broker, *INSTRUMENTED):
+        result = project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", "-n", xdist)
+        result.assert_outcomes(passed=200)
+        with redis.Redis.from_url(broker) as client:
+            assert client.get("ran") == b"200"
+
+
+@pytest.mark.live
+def test_a_worker_that_knows_nothing_of_us_yields_verdicts(project: Project, broker: str) -> None:
+    """A stock worker's plain results are enough to pass and to fail by."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": "good", "task": "jobs.double", "kwargs": {"n": 2}},
+            {"id": "bad", "task": "jobs.fail", "kwargs": {"message": "no such film"}},
+            {"id": "killed", "task": "jobs.die"},
+            {
+                "id": "wrong",
+                "task": "jobs.double",
+                "kwargs": {"n": 2},
+                "expect": {"result": {"n": 5}},
+            },
+        ],
+    )
+    with worker(project, broker):
+        result = project.run("--manifest=m.jsonl", f"--manifest-broker={broker}")
+    result.assert_outcomes(passed=1, failed=3)
+    result.stdout.fnmatch_lines_random(["*no such film*", "*result.n*", "*SIGKILL*"])
+
+
+@pytest.mark.live
+def test_dispatch_only_then_audit(project: Project, broker: str) -> None:
+    """Sent now, judged later: pending while nobody works, passed when somebody has."""
+    project.doubles(count=5)
+    url = f"--manifest-broker={broker}"
+    sent = project.run("--manifest=m.jsonl", url, "--dispatch-only")
+    assert sent.ret == 0
+    sent.stdout.fnmatch_lines(
+        ["*run *, 5 entries: none yet", "*pytest --manifest=m.jsonl --audit*"]
+    )
+    assert not project.ran()
+
+    again = project.run("--manifest=m.jsonl", url)
+    assert again.ret == pytest.ExitCode.USAGE_ERROR
+    again.stderr.fnmatch_lines(["*is unfinished*--audit --wait*--manifest-rerun*"])
+
+    early = project.run("--manifest=m.jsonl", url, "--audit")
+    early.assert_outcomes(errors=5)
+    with worker(project, broker, *INSTRUMENTED):
+        late = project.run("--manifest=m.jsonl", url, "--audit", "--wait", "-n", "2")
+        late.assert_outcomes(passed=5)
+        once_more = project.run("--manifest=m.jsonl", url, "--audit")
+        once_more.assert_outcomes(passed=5)
+    assert project.ran() == {f"d-{n}": 1 for n in range(5)}
+    assert len(project.ledgers()) == 1
+
+
+@pytest.mark.live
+def test_a_stopped_run_is_detached_from_a_foreign_stack(project: Project, broker: str) -> None:
+    """-x leaves what is queued to the workers, and says how to go on."""
+    rows: list[dict[str, object]] = [{"id": "bad", "task": "jobs.fail", "kwargs": {"message": "x"}}]
+    rows += [
+        {"id": f"n-{n}", "task": "jobs.nap", "kwargs": {"sec": 0.2, "key": f"n-{n}"}}
+        for n in range(10)
+    ]
+    project.manifest("m.jsonl", rows)
+    url = f"--manifest-broker={broker}"
+    with worker(project, broker, *INSTRUMENTED):
+        result = project.run("--manifest=m.jsonl", url, "-x")
+        assert result.parseoutcomes()["failed"] == 1
+        result.stdout.fnmatch_lines(["*the workers go on without pytest*", "*--audit --wait*"])
+        audit = project.run("--manifest=m.jsonl", url, "--audit", "--wait")
+        audit.assert_outcomes(passed=10, failed=1)
+    assert set(project.ran().values()) == {1}
+
+
+@pytest.mark.live
+def test_nobody_works_and_the_run_ends_all_the_same(project: Project, broker: str) -> None:
+    """Without workers every entry is judged when the run's deadline is over, and it is said why."""
+    project.doubles(count=2)
+    result = project.run(
+        "--manifest=m.jsonl", f"--manifest-broker={broker}", "--manifest-deadline=2s"
+    )
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*deadline of 2 s is over*"])
+
+
+@pytest.mark.live
+@pytest.mark.rabbitmq
+@pytest.mark.parametrize("store", ["redis", "rpc"])
+def test_rabbitmq_with_either_result_store(
+    project: Project, broker: str, rabbitmq_url: str, store: str
+) -> None:
+    """RabbitMQ as broker works with a Redis result store and with rpc://."""
+    backend = broker if store == "redis" else "rpc://"
+    project.doubles(count=8)
+    with worker(project, rabbitmq_url, *INSTRUMENTED, backend=backend):
+        result = project.run(
+            "--manifest=m.jsonl",
+            f"--manifest-broker={rabbitmq_url}",
+            f"--manifest-backend={backend}",
+            "-n",
+            "2",
+        )
+    result.assert_outcomes(passed=8)
+    assert project.ran() == {f"d-{n}": 1 for n in range(8)}
+
+
+@pytest.mark.live
+def test_the_ledger_says_what_was_sent(project: Project, broker: str) -> None:
+    """After --dispatch-only every attempt is in the ledger as certainly sent, with its time."""
+    project.doubles(count=3)
+    project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", "--dispatch-only")
+    (path,) = eventually(project.ledgers, what="a ledger")
+    with Ledger.open(path) as ledger:
+        rows = list(ledger.attempts())
+        assert ledger.status == "detached"
+    assert [(row.entry, row.state) for row in rows] == [(f"d-{n}", "sent") for n in range(3)]
+    assert all(row.sent_at is not None for row in rows)

