@@ -329,6 +329,10 @@ class Ledger:
             ),
         )
 
+    def reopen(self) -> None:
+        """Take back the verdicts that a new look at the stack may change."""
+        self._db.execute("DELETE FROM settled WHERE kind IN ('pending', 'unknown')")
+
     def settled_since(self, seq: int) -> list[tuple[int, str]]:
         """``(seq, entry)`` of what settled after ``seq``, in order."""
         rows = self._db.execute("SELECT seq, entry FROM settled WHERE seq > ? ORDER BY seq", (seq,))

@@ -19,7 +19,7 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _given_or_started(variable: str, server: AbstractContextManager[str]) -> Iterator[str]:
+def given_or_started(variable: str, server: AbstractContextManager[str]) -> Iterator[str]:
     """Yield the URL that ``variable`` holds, else that of a private server for this session."""
     given = os.environ.get(variable)
     if given:
@@ -43,10 +43,10 @@ def valkey() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def rabbitmq_url() -> Iterator[str]:
     """AMQP URL of ``MANIFEST_TEST_RABBITMQ_URL``, or of a private RabbitMQ."""
-    yield from _given_or_started("MANIFEST_TEST_RABBITMQ_URL", services.rabbitmq_server())
+    yield from given_or_started("MANIFEST_TEST_RABBITMQ_URL", services.rabbitmq_server())
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """``postgresql://`` URL of ``MANIFEST_TEST_POSTGRES_URL``, or of a private PostgreSQL."""
-    yield from _given_or_started("MANIFEST_TEST_POSTGRES_URL", services.postgres_server())
+    yield from given_or_started("MANIFEST_TEST_POSTGRES_URL", services.postgres_server())

@@ -56,20 +56,19 @@ def idle_queues(needed: Mapping[str, Collection[str]], workers: Sequence[Worker]
 
 
 def misrouted(needed: Mapping[str, Collection[str]], workers: Sequence[Worker]) -> list[str]:
-    """Warn of tasks that go to a queue whose workers do not know them, though others do."""
+    """Warn of tasks that go to a queue where a worker does not know them, though others do."""
     known = {task for worker in workers for task in worker.tasks}
     warnings = []
     for queue, tasks in sorted(needed.items()):
-        there = [worker for worker in workers if worker.queues and queue in worker.queues]
-        if not all(worker.tasks for worker in there):
-            continue
-        warnings += [
-            f"task {task} goes to queue {queue!r}, where {worker.name} consumes and does not know "
-            f"it; its jobs will fail there, so route the task to a queue of workers that do"
-            for worker in there
-            for task in sorted(tasks)
-            if task in known and task not in worker.tasks
-        ]
+        there = [one for one in workers if one.queues and queue in one.queues and one.tasks]
+        for task in sorted(known & set(tasks)):
+            strangers = [worker.name for worker in there if task not in worker.tasks]
+            if strangers:
+                warnings.append(
+                    f"task {task} goes to queue {queue!r}, which {', '.join(strangers)} consumes "
+                    f"without knowing it; its jobs will fail there, so route it to a queue of "
+                    f"workers that do"
+                )
     return warnings
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT: Final = 5.0  # s
 # Longer than any pipeline takes; without it a broker that stops answering would block for ever.
 SOCKET_TIMEOUT: Final = 30.0  # s
-REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket")
+REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 
 
 def scheme_of(url: str) -> str:

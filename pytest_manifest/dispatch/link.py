@@ -186,7 +186,7 @@ class Link:
 
     def _make_confirms(self) -> Confirms:
         self._flags: dict[str, object] = {}
-        if self._connection.transport.driver_type != "amqp":
+        if not hasattr(self._channel, "confirm_select"):
             return NoConfirms()
         # Without it RabbitMQ drops, in silence, what no queue is bound for.
         self._flags = {"mandatory": True}

@@ -75,6 +75,7 @@ class MessageBuilder:
                 f"({type(error).__name__}: {error}); nothing of its batch was sent"
             ) from error
         options["headers"] = {
+            **_mapping(options.get("headers")),
             **headers,
             "manifest_run": attempt.run,
             "manifest_entry": entry.id,
@@ -100,6 +101,10 @@ class MessageBuilder:
             argsrepr=_short_repr(entry.args),
             kwargsrepr=_short_repr(entry.kwargs),
         )
+
+
+def _mapping(value: object) -> Options:
+    return value if isinstance(value, dict) else {}
 
 
 def _check_serialisable(value: object, serializer: str) -> None:

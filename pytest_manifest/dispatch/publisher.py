@@ -119,6 +119,10 @@ class Publisher:
                 result.uncertain.extend(_ids(chunk))
                 result.unsent.extend(_ids(outgoing[start + CHUNK :]))
                 return _with_error(result, self._sentence(error))
+            except BaseException:
+                # Interrupted between question and answer: the connection is of no use any more.
+                self._drop()
+                raise
             _log_sent(one for one in chunk if one.attempt.task_id not in returned)
             result.certain.extend(one for one in _ids(chunk) if one not in returned)
             result.unsent.extend(one for one in _ids(chunk) if one in returned)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
+from loguru import logger
+
 from pytest_manifest.gather.backend_results import PlainResult, ResultReader
 from pytest_manifest.gather.stream import StreamReader
 from pytest_manifest.ledger import Start
@@ -101,15 +103,24 @@ class Gatherer:
     def _read_stream(self, stream: StreamReader, sip: Sip, block_ms: int) -> int:
         records = stream.read(block_ms)
         for raw in records:
-            record = parse_record(raw)
-            if isinstance(record, StartedRecord):
-                sip.starts.append(_start(record))
-            elif isinstance(record, FinishedRecord):
-                receipt = Receipt.model_validate(record.receipt)
-                sip.finals.append((receipt.task_id, record.execution, receipt))
+            try:
+                _take(raw, sip)
+            except ValueError as error:  # pydantic's is one
+                # The job's plain result, which the sweep looks at, still gives it a verdict.
+                logger.warning("a record in the receipts stream cannot be read: {}", error)
         self._heard_of_worker = self._heard_of_worker or bool(records)
         sip.position = stream.position
         return len(records)
+
+
+def _take(raw: Mapping[str, object], sip: Sip) -> None:
+    """Add a record of the stream to the sip; raises ValueError where it is malformed."""
+    record = parse_record(raw)
+    if isinstance(record, StartedRecord):
+        sip.starts.append(_start(record))
+    elif isinstance(record, FinishedRecord):
+        receipt = Receipt.model_validate(record.receipt)
+        sip.finals.append((receipt.task_id, record.execution, receipt))
 
 
 def plain_receipt(task_id: str, attempt: Awaited, result: PlainResult) -> Receipt:

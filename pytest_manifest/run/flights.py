@@ -34,7 +34,8 @@ class _Due:
     task_id: str
     kind: VerdictKind
     note: str
-    worker: str | None = None
+    since: float | None = None
+    """The start that it is about; None: about the attempt, whatever it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +76,14 @@ class Flights:
         timeout = flight.entry.timeout
         note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"
         when = now + timeout + TIMEOUT_GRACE
-        heapq.heappush(self._due, _Due(when, task_id, "timed_out", note))
+        heapq.heappush(self._due, _Due(when, task_id, "timed_out", note, since=now))
 
     def worker_lost(self, loss: WorkerLoss, now: float) -> None:
         """A worker process died: what it was running is lost unless it turns up soon."""
         note = f"worker {loss.worker} ended (exit code {loss.returncode}) while it was running it"
         for task_id, flight in self.by_task_id.items():
             if _node(flight.worker) == loss.worker:
-                due = _Due(now + CRASH_GRACE, task_id, "crashed", note, flight.worker)
+                due = _Due(now + CRASH_GRACE, task_id, "crashed", note, since=flight.started)
                 heapq.heappush(self._due, due)
 
     def land(self, task_id: str) -> InFlight | None:
@@ -94,8 +95,8 @@ class Flights:
         while self._due and self._due[0].when <= now:
             due = heapq.heappop(self._due)
             flight = self.by_task_id.get(due.task_id)
-            if flight is None or (due.worker is not None and flight.worker != due.worker):
-                continue  # settled meanwhile, or taken over by another worker
+            if flight is None or (due.since is not None and flight.started != due.since):
+                continue  # settled meanwhile, or started once more: a retry, another worker
             del self.by_task_id[due.task_id]
             yield Overdue(flight, due.kind, due.note)
 

@@ -141,7 +141,10 @@ class Run:
         Raises DispatchError or StackError where nothing should be sent; nothing has been sent then.
         """
         publisher: Publisher | None = None
-        if not self._attached:
+        if self._attached:
+            with Ledger.open(self.ledger_path, write=True) as ledger:
+                ledger.reopen()
+        else:
             key = stream_key(self.info.run)
             publisher = Publisher(self.address, stream=key, ttl=self.info.stream_ttl)
             try:
@@ -303,7 +306,7 @@ def _unfinished(state: str, *, expired: bool) -> tuple[VerdictKind, str]:
         return "unknown", "it was never sent: the run ended before its turn came"
     if expired:
         return "unknown", "the result store keeps receipts no longer than this run's lifetime"
-    return "pending", "no receipt has arrived; it is still queued or running"
+    return "pending", ""
 
 
 def _unknown_note(task: str, nearest: Sequence[str]) -> str:

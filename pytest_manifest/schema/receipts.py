@@ -73,7 +73,8 @@ class Receipt(Document):
     runtime: Number | None = None
     """Seconds from the start to the end."""
     executions: Count = 0
-    """How often the job was seen to start; 0: not known."""
+    """How often it was started for the same retry number (Celery's own retries are no second
+    execution); 0: not known."""
     redelivered: bool = False
     """Whether the broker delivered it more than once."""
     retries: Count = 0

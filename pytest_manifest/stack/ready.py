@@ -8,6 +8,8 @@ from types import TracebackType
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from pytest_manifest.stack.address import StackAddress
 
@@ -28,7 +30,10 @@ class WorkerProbe:
         self._expected = expected
         self._app = Celery("manifest-probe", broker=address.broker_url, set_as_current=False)
         self._app.conf.broker_transport_options = TRANSPORT_OPTIONS
-        self._redis = redis.Redis.from_url(address.broker_url, socket_timeout=2.0)
+        # No retries of its own: they would hide for seconds that the keeper has given up.
+        self._redis = redis.Redis.from_url(
+            address.broker_url, socket_timeout=2.0, retry=Retry(NoBackoff(), 0)
+        )
         self.answered: set[str] = set()
 
     def __enter__(self) -> WorkerProbe:

@@ -57,7 +57,7 @@ def untold(receipt: Receipt, names: Sequence[str]) -> str:
 
 def duplicated(entry: Entry, receipt: Receipt) -> str:
     """It ran more often than it may."""
-    allowed = entry.expect.executions + receipt.retries
+    allowed = entry.expect.executions
     are = "is" if allowed == 1 else "are"
     why = " (the broker delivered it again)" if receipt.redelivered else ""
     return (

@@ -56,7 +56,9 @@ class ResultReceipts(Receipts):
     def deliver(self, handover: Handover) -> None:
         ending = handover.ending
         state = _STORED_AS.get(ending.state, states.FAILURE)
-        result = ending.value if ending.error is None else _stand_in(ending.error)
+        result = ending.value
+        if ending.error is not None and state in states.EXCEPTION_STATES:
+            result = _stand_in(ending.error)
         with handing_over(handover):
             self.store_result(handover.facts.task_id, result, state, request=handover.request)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from amqp import NotFound
 from kombu import Connection
 
 from pytest_manifest.dispatch.attempt import Attempt, run8
@@ -215,7 +214,7 @@ def test_replies_over_rabbitmq(rabbitmq_url: str, tmp_path: Path) -> None:
     with ran(where, tmp_path, [*ENDINGS, *entries(150)]) as (sent, reader):
         results = results_of(reader, [attempt.task_id for attempt in sent], within=40)
         reader.close()
-        with Connection(rabbitmq_url) as connection, pytest.raises(NotFound):
+        with Connection(rabbitmq_url) as connection, pytest.raises(connection.channel_errors):
             connection.channel().queue_declare(
                 f"manifest-replies-{run8(sent[0].run)}", passive=True
             )

@@ -1,4 +1,4 @@
-"""The system test for real: planned, dispatched and verified by the commands that a person types."""
+"""The system test for real: planned, dispatched and verified by what a person types."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from tests.live.apps.worker_support import (
     Sent,
     running_worker,
 )
+from tests.processes import tail
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
@@ -65,7 +66,10 @@ def riding(bench: Bench, sent: Sent) -> tuple[Receipt, JsonValue, dict[str, obje
         receipt, result = unwrap_result(meta)
         return None if receipt is None else (Receipt.model_validate(receipt), result, meta)
 
-    found = eventually(look, within=30, what=f"the receipt of {sent.task_id}")
+    try:
+        found = eventually(look, within=30, what=f"the receipt of {sent.task_id}")
+    except AssertionError as missing:
+        raise AssertionError(f"{missing}\n{tail(bench.log, 40)}") from None
     assert found is not None
     return found
 
@@ -126,6 +130,14 @@ def test_other_results_are_left_alone(bench: Bench) -> None:
     sent = bench.send("add", 1, 2, ours=False)
     assert bench.app.AsyncResult(sent.task_id).get(timeout=30) == 3
     assert bench.app.backend.get_task_meta(sent.task_id)["traceback"] is None
+
+
+def test_no_receipt_was_lost(bench: Bench) -> None:
+    """No signal handler of ours failed, and no receipt failed to be stored."""
+    riding(bench, bench.send("empty"))
+    log = bench.log.read_text()
+    assert "Signal handler" not in log
+    assert "was lost" not in log
 
 
 @pytest.mark.rabbitmq

@@ -156,7 +156,7 @@ def test_task_that_its_queue_does_not_know() -> None:
     ]
 
     [warning] = checks.misrouted({"b": {"t", "u", "nobody's"}, "a": {"t"}}, workers)
-    assert warning.startswith("task t goes to queue 'b', where w2 consumes and does not know it")
+    assert warning.startswith("task t goes to queue 'b', which w2 consumes without knowing it")
 
 
 def test_acknowledgement_notices() -> None:

@@ -84,6 +84,15 @@ def test_our_headers() -> None:
     }
 
 
+def test_headers_of_a_route_stay() -> None:
+    """Headers that the app's route adds travel beside ours."""
+    app = app_with(task_routes={"t": {"queue": "q", "headers": {"tenant": "a"}}})
+    found = build(Entry(id="e", task="t"), app).options["headers"]
+
+    assert isinstance(found, dict)
+    assert (found["tenant"], found["manifest_run"]) == ("a", RUN)
+
+
 def test_timeout_is_the_hard_limit() -> None:
     """The entry's timeout wins over the task's own; a whole number travels as one."""
     app = app_with()

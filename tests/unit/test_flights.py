@@ -39,6 +39,15 @@ def test_a_deadline_counts_from_the_sending() -> None:
     assert (late.kind, late.flight.entry.id) == ("timed_out", "a")
 
 
+def test_a_retry_has_its_own_timeout() -> None:
+    """A task that is started again by a retry is measured from its last start."""
+    made, (task_id,) = flights(Entry(id="a", task="t", timeout=10))
+    made.started(task_id, "w@h", now=200.0)
+    made.started(task_id, "w@h", now=209.0)
+    assert list(made.overdue(200 + 10 + TIMEOUT_GRACE)) == []
+    assert [late.kind for late in made.overdue(209 + 10 + TIMEOUT_GRACE)] == ["timed_out"]
+
+
 def test_what_has_landed_is_never_overdue() -> None:
     """A receipt in time ends all waiting, and a second one finds nothing."""
     made, (task_id,) = flights(Entry(id="a", task="t", deadline=30))

@@ -214,9 +214,9 @@ def test_more_executions_than_allowed_are_a_duplicate() -> None:
     assert verdict.mismatches[0].expected == "at most 1"
 
 
-@pytest.mark.parametrize(("executions", "retries"), [(0, 0), (1, 0), (3, 2)])
+@pytest.mark.parametrize(("executions", "retries"), [(0, 0), (1, 0), (1, 2)])
 def test_retries_and_unknown_counts_are_no_duplicates(executions: int, retries: int) -> None:
-    """A retry that the task asked for starts it once more; 0 means that nobody counted."""
+    """A retry that the task asked for is no second execution; 0 means that nobody counted."""
     seen = receipt(executions=executions, retries=retries)
     assert judge(entry(), seen, attempt=1).verdict == "passed"
 
