@@ -23,7 +23,7 @@ _taken: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 
 class Handover:
-    """One receipt, sent or not yet; ``request`` is None where a message never became a task."""
+    """One receipt, sent or not yet, of the task that ``request`` belongs to."""
 
     __slots__ = ("_record", "_request", "ending", "facts", "receipt", "sent")
 
@@ -52,8 +52,7 @@ class Handover:
     def mark_sent(self) -> None:
         """From here on the execution has its receipt, and gets no second one."""
         self.sent = True
-        if self._request is not None:
-            setattr(self._request, FINISHED, True)
+        setattr(self._request, FINISHED, self)
 
 
 def hand_over(
@@ -83,6 +82,12 @@ def execution_of(request: object) -> Execution | None:
     """The execution in this process that a request belongs to."""
     execution = request.__dict__.get(EXECUTION)
     return execution if isinstance(execution, Execution) else None
+
+
+def handed_over(request: object, task_id: str) -> Handover | None:
+    """What was handed in before for the task that ``request`` belongs to."""
+    earlier = getattr(request, "__dict__", {}).get(FINISHED)
+    return earlier if isinstance(earlier, Handover) and earlier.facts.task_id == task_id else None
 
 
 def note_taken(execution: str, request: object) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from celery import states
 
 from pytest_manifest.schema import wire
-from pytest_manifest.worker.handover import Handover
+from pytest_manifest.worker.handover import Handover, handed_over
 from pytest_manifest.worker.marking import Receipts, handing_over, underway_for
 from pytest_manifest.worker.receipt import Document, encode
 
@@ -39,6 +39,9 @@ class ResultReceipts(Receipts):
         **kwargs: object,
     ) -> object:
         handover = underway_for(task_id)
+        if handover is None and state in states.READY_STATES:
+            # Celery marks some failures twice; what is stored last must have the receipt as well.
+            handover = handed_over(request, task_id)
         if handover is None:
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
         receipt = json.loads(encode(handover.receipt))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,21 @@ def test_lines_of_a_killed_child_ride_too(bench: Bench) -> None:
     """What a killed child said comes with the failure that the main process stores."""
     receipt, _, _ = riding(bench, bench.send("die", "last words"))
     assert [line.rpartition(": ")[2] for line in receipt.log] == ["last words"]
+
+
+def test_time_limit_rides_too(bench: Bench) -> None:
+    """A hard time limit, which Celery stores twice, leaves the receipt in what it stored last."""
+    sent = bench.send("hang", "slow", time_limit=1)
+    receipt, _, _ = riding(bench, sent)
+    assert receipt.state == "timed_out"
+    riding(bench, bench.send("empty"))
+    assert riding(bench, sent)[0] == receipt
+
+
+def test_revoked_rides_too(bench: Bench) -> None:
+    """What came too late is told as expired."""
+    late = datetime.now(UTC) - timedelta(seconds=5)
+    assert riding(bench, bench.send("add", 1, 2, expires=late))[0].state == "expired"
 
 
 def test_long_log_does_not_break_the_store(bench: Bench) -> None:

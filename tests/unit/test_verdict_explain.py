@@ -84,7 +84,7 @@ def test_expected_and_actual_stand_side_by_side() -> None:
         "  attempt   1, task id 0a1b2c3d-x\n"
         "  ran on    celery@w1, host w1, pid 77, queue celery\n"
         "  times     sent 2026-11-24 15:00:00.250000 UTC, waited 0.031 s, ran 12.4 s, CPU 4e-05 s\n"
-        "  counts    1 execution, redelivered, 2 retries\n"
+        "  counts    redelivered, 2 retries\n"
         "  meta      {'film': 7}\n"
         "  evidence  {'pool': 5}"
     )
