@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from loguru import logger
+
 from pytest_manifest.schema.wire import arguments_sha256, timestamp
 from pytest_manifest.worker.delivery import Delivery, delivery_of, is_ours
 from pytest_manifest.worker.execution import Execution, Ran, seconds_since
@@ -25,19 +27,15 @@ _taken: WeakValueDictionary[str, Any] = WeakValueDictionary()
 class Handover:
     """One receipt, sent or not yet, of the task that ``request`` belongs to."""
 
-    __slots__ = ("_record", "_request", "ending", "facts", "receipt", "sent")
+    __slots__ = ("_record", "ending", "facts", "receipt", "request", "sent")
 
     def __init__(self, facts: Delivery, ending: Ending, receipt: Document, request: object) -> None:
         self.facts = facts
         self.ending = ending
         self.receipt = receipt
         self.sent = False
-        self._request = request
+        self.request: object = request
         self._record: bytes | None = None
-
-    @property
-    def request(self) -> object:
-        return self._request
 
     def record(self) -> bytes:
         """The record for the stream, made once."""
@@ -51,8 +49,10 @@ class Handover:
 
     def mark_sent(self) -> None:
         """From here on the execution has its receipt, and gets no second one."""
-        self.sent = True
-        setattr(self._request, FINISHED, self)
+        if not self.sent:
+            self.sent = True
+            setattr(self.request, FINISHED, self)
+            self.request = None  # or each would keep the other alive
 
 
 def hand_over(
@@ -65,6 +65,17 @@ def hand_over(
     """
     if not is_ours(request) or FINISHED in request.__dict__:
         return None
+    try:
+        return _prepare(request, ending, outside)
+    except Exception:
+        # The task's outcome must not change for it, and the plain result still tells of that.
+        logger.exception("the receipt of {} could not be made", request.__dict__.get("id"))
+        return None
+
+
+def _prepare(
+    request: object, ending: Callable[[], Ending], outside: Callable[[], Ending] | None
+) -> Handover:
     execution = execution_of(request)
     facts = delivery_of(request) if execution is None else execution.delivery
     assert facts is not None

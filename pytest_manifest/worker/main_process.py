@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from celery.exceptions import NotRegistered
+from loguru import logger
 
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.base import State
@@ -25,7 +27,16 @@ def on_received(request: Any, **_: object) -> None:
     fields[wire.HEADER_EXECUTION] = execution
     fields[wire.HEADER_RECEIVED_AT] = wire.timestamp(datetime.now(UTC))
     note_taken(execution, request)
-    ensure_receipts(request.task.backend)
+    if not isinstance(ensure_receipts(request.task.backend), Receipts):
+        _warn_without_store()
+
+
+@cache
+def _warn_without_store() -> None:
+    logger.warning(
+        "jobs of a manifest come in, but this app has no result store to hand in their receipts by; "
+        "set result_backend (or CELERY_RESULT_BACKEND), best to Redis"
+    )
 
 
 def on_unknown(sender: Any, message: object, name: str = "", **_: object) -> None:

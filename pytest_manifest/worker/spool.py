@@ -56,18 +56,19 @@ def spool_path(task_id: str) -> Path:
 class Spool:
     """The file of one running task. A file that cannot be written is given up with a warning."""
 
-    __slots__ = ("_descriptor", "_execution", "_given_up", "_size", "_task_id")
+    __slots__ = ("_descriptor", "_execution", "_given_up", "_room", "_size", "_task_id")
 
     def __init__(self, task_id: str, execution: str) -> None:
         self._task_id = task_id
         self._execution = execution
         self._descriptor: int | None = None
         self._size = 0
+        self._room = REWRITE_BYTES
         self._given_up = False
 
     def add_line(self, line: str, lines: Lines) -> None:
         """Append a line; a file that has grown far beyond ``lines`` is written anew from them."""
-        if self._size > REWRITE_BYTES:
+        if self._size > self._room:
             self._rewrite(lines)
         else:
             self._append({"line": line})
@@ -122,6 +123,7 @@ class Spool:
             for line in lines.as_list():
                 self._write({"line": line})
             new.replace(final)
+            self._room = self._size + REWRITE_BYTES  # evidence alone may be as large
         except OSError as error:
             self._give_up(error)
         finally:

@@ -24,7 +24,7 @@ READY_SECONDS = 60.0
 GONE_SECONDS = 30.0
 
 APP = """
-import os, time
+import os, subprocess, sys, time
 from celery import Celery
 
 app = Celery("stackapp")
@@ -39,8 +39,9 @@ def pids():
 
 @app.task(acks_late=False)
 def busy(path, seconds):
+    tool = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
     with open(path, "w") as file:
-        file.write(f"{os.getppid()} {os.getpid()}\\n")
+        file.write(f"{os.getppid()} {os.getpid()} {tool.pid}\\n")
     time.sleep(seconds)
 """
 

@@ -65,14 +65,13 @@ def pool_child(worker: int) -> int:
     return int(children[0].pid)
 
 
-def run_busy(stack: EmbeddedStack, folder: Path) -> tuple[int, int]:
-    """Start a job that takes minutes; returns the pids of its worker and its pool child."""
+def run_busy(stack: EmbeddedStack, folder: Path) -> list[int]:
+    """Start a job of minutes; returns the pids of its worker, pool child, and a tool it runs."""
     mark = folder / "busy"
     with client(stack.wait_broker(1.0)) as app:
         app.send_task("stackapp.busy", [str(mark), 300])
     eventually(lambda: mark.exists() and mark.read_text().endswith("\n"), within=READY_SECONDS)
-    worker, child = mark.read_text().split()
-    return int(worker), int(child)
+    return [int(pid) for pid in mark.read_text().split()]
 
 
 def test_a_killed_worker_is_restarted(stack: EmbeddedStack) -> None:
@@ -100,13 +99,17 @@ def test_a_worker_may_be_killed_again_and_again(stack: EmbeddedStack) -> None:
 
 
 def test_a_killed_worker_leaves_no_orphan(stack: EmbeddedStack, tmp_path: Path) -> None:
-    """The pool child of a killed worker ends with it, in the middle of its job."""
-    worker, child = run_busy(stack, tmp_path)
+    """The pool child of a killed worker ends with it, and so does a tool that its job runs."""
+    worker, child, tool = run_busy(stack, tmp_path)
     assert worker == stack.worker_pids["manifest1"]
 
     os.kill(worker, signal.SIGKILL)
 
-    eventually(lambda: not alive(child), within=READY_SECONDS, what="the pool child ends")
+    eventually(
+        lambda: not alive(child) and not alive(tool),
+        within=READY_SECONDS,
+        what="the pool child and its tool end",
+    )
 
 
 def test_a_killed_pool_child_is_replaced(stack: EmbeddedStack) -> None:
@@ -126,8 +129,7 @@ def test_a_killed_pool_child_is_replaced(stack: EmbeddedStack) -> None:
 
 def test_stop_does_not_wait_for_a_job(stack: EmbeddedStack, tmp_path: Path) -> None:
     """A job of minutes does not hold up the end of a private stack."""
-    _, child = run_busy(stack, tmp_path)
-    pids = [child, *family(stack.keeper_pid or 0)]
+    pids = [*run_busy(stack, tmp_path), *family(stack.keeper_pid or 0)]
 
     stack.stop()
 

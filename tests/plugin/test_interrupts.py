@@ -1,0 +1,130 @@
+"""However pytest ends, nothing of the embedded stack stays behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pytest_manifest.ledger import Ledger
+from tests.plugin.conftest import Project
+from tests.support import eventually
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def long(project: Project) -> Project:
+    """A manifest of jobs that take far longer than the test."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": f"n-{n}", "task": "jobs.nap", "kwargs": {"sec": 60, "key": f"n-{n}"}}
+            for n in range(6)
+        ],
+    )
+    return project
+
+
+@contextmanager
+def running(project: Project, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """pytest in the middle of a run: at least one job has started."""
+    command = [sys.executable, "-m", "pytest", "--manifest=m.jsonl", *arguments]
+    with subprocess.Popen(
+        command,
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            eventually(project.ran, within=60, what="a job starts")
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Every process that descends from pytest now; keeper, Valkey and workers are among them."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    assert any("valkey" in child.name() for child in found)
+    return found
+
+
+def all_gone(processes: list[psutil.Process]) -> None:
+    def survivors() -> list[psutil.Process]:
+        return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    eventually(lambda: not survivors(), within=30, what="every process has ended")
+
+
+def private_folders(processes: list[psutil.Process]) -> list[Path]:
+    folders = {Path(p.cwd()) for p in processes if "valkey" in p.name()}
+    return list(folders)
+
+
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_ctrl_c_ends_everything(long: Project, xdist: tuple[str, ...]) -> None:
+    """Ctrl-C in the middle: pytest says what was left, and leaves no process and no folder."""
+    with running(long, *xdist) as process:
+        children = family(process)
+        folders = private_folders(children)
+        process.send_signal(signal.SIGINT)
+        text, _ = process.communicate(timeout=60)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert "stopped: 6 entries have no verdict" in text
+    assert "INTERNALERROR" not in text
+    all_gone(children)
+    assert not [folder for folder in folders if folder.exists()]
+    with Ledger.open(long.ledgers()[0]) as ledger:
+        assert ledger.status == "stopped"
+
+
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_kill_9_leaves_nothing(long: Project, xdist: tuple[str, ...]) -> None:
+    """kill -9 of pytest in the middle: the stack notices and ends by itself."""
+    with running(long, *xdist) as process:
+        children = family(process)
+        folders = private_folders(children)
+        process.kill()
+        process.wait(timeout=30)
+        all_gone(children)
+    eventually(
+        lambda: not [folder for folder in folders if folder.exists()], what="the folder is gone"
+    )
+
+
+def test_after_a_kill_the_manifest_can_be_run_again(long: Project) -> None:
+    """A run that died with its own stack can have left nothing running: no insisting is needed."""
+    with running(long) as process:
+        children = family(process)
+        process.kill()
+        process.wait(timeout=30)
+        all_gone(children)
+    (long.path / "ran.txt").unlink()
+    with running(long) as process:
+        process.send_signal(signal.SIGINT)
+        text, _ = process.communicate(timeout=60)
+    assert "was stopped after 6 of 6 entries; this run sends all that is selected again" in text
+
+
+def test_a_worker_that_dies_is_replaced_and_its_job_judged(project: Project) -> None:
+    """kill -9 of a worker process: the job that it ran is judged crashed, and the run ends."""
+    project.manifest(
+        "m.jsonl", [{"id": "victim", "task": "jobs.nap", "kwargs": {"sec": 60, "key": "victim"}}]
+    )
+    with running(project, "--manifest-workers=1") as process:
+        workers = [p for p in family(process) if "celery" in p.cmdline() and p.children()]
+        assert len(workers) == 1
+        workers[0].kill()
+        text, _ = process.communicate(timeout=60)
+    assert "1 failed" in text
+    assert "ended (exit code -9) while it was running it" in text

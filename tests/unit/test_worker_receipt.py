@@ -1,0 +1,430 @@
+"""Receipts as they are made, without a broker: results, errors, evidence."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from celery import Celery
+from celery.app.task import Context
+from celery.exceptions import NotRegistered, Reject
+from loguru import logger
+
+from pytest_manifest.schema import Receipt, wire
+from pytest_manifest.worker import evidence, instrument
+from pytest_manifest.worker.backends import ensure_receipts, with_receipts
+from pytest_manifest.worker.delivery import delivery_of, delivery_of_message
+from pytest_manifest.worker.execution import Execution, Ran, current_execution
+from pytest_manifest.worker.handover import hand_over
+from pytest_manifest.worker.outcome import (
+    Ending,
+    failed,
+    failed_outside,
+    revoked,
+    succeeded,
+    turned_away,
+)
+from pytest_manifest.worker.receipt import Document, encode, finished_record, receipt_document
+from pytest_manifest.worker.spool import Spooled
+
+RUN = "20261124T150000-0123abcd"
+
+
+def request(**fields: object) -> Any:
+    return Context(
+        {
+            "id": "0123abcd-1",
+            "task": "add",
+            "args": [1],
+            "kwargs": {},
+            "hostname": "celery@host",
+            "delivery_info": {"routing_key": "q", "redelivered": True},
+            wire.HEADER_RUN: RUN,
+            wire.HEADER_ENTRY: "entry",
+            wire.HEADER_ATTEMPT: 3,
+            wire.HEADER_STREAM: wire.stream_key(RUN),
+            wire.HEADER_TTL: 60,
+            wire.HEADER_SENT_AT: "2026-11-24T15:00:00.000000+00:00",
+            **fields,
+        }
+    )
+
+
+def document(ending: Ending, said: Spooled | None = None) -> Document:
+    facts = delivery_of(request())
+    assert facts is not None
+    return receipt_document(facts, ending, Ran(), said or Spooled(), None)
+
+
+def receipt(ending: Ending, said: Spooled | None = None) -> Receipt:
+    """As the other side reads it."""
+    record = wire.parse_record(json.loads(finished_record("x", document(ending, said))))
+    assert isinstance(record, wire.FinishedRecord)
+    return Receipt.model_validate(record.receipt)
+
+
+@pytest.fixture
+def execution() -> Iterator[Execution]:
+    facts = delivery_of(request())
+    assert facts is not None
+    running = Execution(facts, [1], {})
+    running.begin()
+    yield running
+    running.end(killed=False)
+
+
+def test_delivery_is_read_from_the_request() -> None:
+    """Everything that the headers and the delivery say is there."""
+    facts = delivery_of(request(retries=2))
+    assert facts is not None
+    assert (facts.run, facts.entry, facts.attempt, facts.task_id) == (RUN, "entry", 3, "0123abcd-1")
+    assert (facts.queue, facts.redelivered, facts.retries, facts.ttl) == ("q", True, 2, 60)
+
+
+def test_execution_is_named_once() -> None:
+    """A delivery that nobody named is named when it is first looked at, and keeps its name."""
+    one = request()
+    first, second = delivery_of(one), delivery_of(one)
+    assert first is not None
+    assert first == second
+
+
+@pytest.mark.parametrize("other", [Context({"id": "1"}), None, object(), {"manifest_run": "r"}])
+def test_what_is_not_ours_is_none(other: object) -> None:
+    """A request without our headers is nobody's delivery."""
+    assert delivery_of(other) is None
+    assert hand_over(other, lambda: succeeded(1)) is None
+
+
+@pytest.mark.parametrize("headers", [None, {}, "odd", {"task": "add"}])
+def test_messages_that_are_not_ours(headers: object) -> None:
+    """A message that the worker turned away is looked at with care."""
+
+    class Message:
+        pass
+
+    message = Message()
+    message.headers = headers  # type: ignore[attr-defined]  # as kombu's message has
+    assert delivery_of_message(message, "celery@host") is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, 0, -1.5, "é\u0000\U0001f3ac", [], {"a": {"b": [1, "x", None]}}, 2**70],
+)
+def test_json_results_are_kept_as_they_are(value: Any) -> None:
+    """A result that is JSON is in the receipt, with its digest."""
+    made = receipt(succeeded(value))
+    assert made.result == value
+    assert made.result_sha256 == wire.json_sha256(value)
+
+
+def test_tuples_and_number_keys_become_json() -> None:
+    """What JSON writes another way is shown as JSON has it."""
+    assert receipt(succeeded({1: (2, 3)})).result == {"1": [2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (datetime(2026, 11, 24, tzinfo=UTC), "2026-11-24T00:00:00+00:00"),
+        ([date(2026, 11, 24)], ["2026-11-24"]),
+        ({"price": Decimal("1.10")}, {"price": "1.10"}),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    ],
+)
+def test_usual_types_are_shown_as_text(value: object, shown: object) -> None:
+    """Dates, decimals and UUIDs are shown as text; they have no digest."""
+    made = receipt(succeeded(value))
+    assert (made.result, made.result_sha256) == (shown, None)
+
+
+@pytest.mark.parametrize(
+    "value", [object(), math.nan, {"a": {1, 2}}, "\ud800", b"bytes", {("a", "b"): 1}]
+)
+def test_other_results_are_left_out_and_said_so(value: object) -> None:
+    """A result that JSON does not have is left out; the receipt says so and is valid."""
+    made = receipt(succeeded(value))
+    assert made.result is None
+    assert made.result_sha256 is None
+    assert "result_not_json" in made.evidence
+    assert "not JSON" in made.log[-1]
+
+
+def test_deep_results_are_left_out() -> None:
+    """A result nested deeper than a receipt may be keeps its digest only."""
+    deep: list[Any] = []
+    for _ in range(150):
+        deep = [deep]
+    made = receipt(succeeded(deep))
+    assert made.result is None
+    assert made.result_sha256 == wire.json_sha256(deep)
+    assert "result_not_json" in made.evidence
+
+
+def test_endless_results_are_left_out() -> None:
+    """A result that contains itself does not end the worker."""
+    endless: list[Any] = []
+    endless.append(endless)
+    assert "result_not_json" in receipt(succeeded(endless)).evidence
+
+
+def test_wide_results_are_kept() -> None:
+    """Many brackets beside one another are not many levels."""
+    wide = [[number] for number in range(1000)]
+    assert receipt(succeeded(wide)).result == wide
+
+
+def test_result_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is in bytes of JSON, and the environment's to set."""
+    monkeypatch.setenv("MANIFEST_RESULT_LIMIT", "10")
+    assert receipt(succeeded("x" * 8)).result == "x" * 8
+    made = receipt(succeeded("x" * 9))
+    assert made.result is None
+    assert made.evidence == {"result_omitted": 11}
+    assert "MANIFEST_RESULT_LIMIT" in made.log[-1]
+
+
+def test_odd_limit_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that is no number is no reason to lose receipts."""
+    monkeypatch.setenv("MANIFEST_RESULT_LIMIT", "plenty")
+    assert receipt(succeeded("x" * 1000)).result == "x" * 1000
+
+
+def test_half_surrogates_in_a_message() -> None:
+    """A message that is no UTF-8 still makes a record."""
+    assert receipt(failed(ValueError("half \ud800"))).error is not None
+    assert encode({"a": "\ud800"}) == b'{"a": "\\ud800"}'
+
+
+@pytest.mark.parametrize(
+    ("ending", "state"),
+    [
+        (failed(ValueError("x")), "failed"),
+        (failed(SoftTimeLimitExceeded()), "timed_out"),
+        # From inside a task these are other tasks' errors, raised again by result.get().
+        (failed(WorkerLostError("x")), "failed"),
+        (failed(TimeLimitExceeded(3)), "failed"),
+        (failed(NotRegistered("x")), "failed"),
+        (failed_outside(WorkerLostError("x")), "crashed"),
+        (failed_outside(TimeLimitExceeded(3)), "timed_out"),
+        (failed_outside(Reject("x")), "rejected"),
+        (failed_outside(ValueError("x")), "failed"),
+        (revoked("expired"), "expired"),
+        (revoked("revoked"), "revoked"),
+        (revoked("terminated"), "revoked"),
+        (turned_away("unknown_task", NotRegistered("x")), "unknown_task"),
+        (turned_away("rejected", None), "rejected"),
+    ],
+)
+def test_states(ending: Ending, state: str) -> None:
+    """Every ending has its state, and makes a valid receipt."""
+    assert receipt(ending).state == state
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (TimeLimitExceeded(2.5), "the hard time limit of 2.5 s was exceeded"),
+        (SoftTimeLimitExceeded(), "the soft time limit was exceeded"),
+        (NotRegistered("no.such"), "no task of the name 'no.such' is registered with this worker"),
+        (Reject("not mine"), "not mine"),
+        (Reject(), ""),
+        (ValueError(), ""),
+        (KeyError("k"), "'k'"),
+    ],
+)
+def test_messages_are_readable(error: Exception, message: str) -> None:
+    """Errors whose own text says little get words."""
+    ending = failed_outside(error)
+    assert ending.error is not None
+    assert ending.error["message"] == message
+
+
+def test_errors_that_cannot_even_be_printed() -> None:
+    """An exception with a broken __str__ is named."""
+
+    class BrokenError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    ending = failed(BrokenError())
+    assert ending.error is not None
+    assert ending.error["type"] == "BrokenError"
+    assert "RuntimeError" in str(ending.error["message"])
+
+
+def test_worker_frames_are_taken_out() -> None:
+    """The frames of the worker that called the task are not shown, the task's own are."""
+    text = (
+        "Traceback (most recent call last):\n"
+        '  File "/venv/celery/app/trace.py", line 564, in trace_task\n'
+        "    R = retval = fun(*args, **kwargs)\n"
+        "                 ^^^^^^^^^^^^^^^^^^^^\n"
+        '  File "/venv/celery/app/trace.py", line 883, in __protected_call__\n'
+        "    return self.run(*args, **kwargs)\n"
+        '  File "/home/me/celery/app/tasks.py", line 3, in add\n'
+        "    raise ValueError('no')\n"
+        "ValueError: no\n"
+    )
+    ending = failed(ValueError("no"), text)
+    assert ending.error is not None
+    assert ending.error["traceback"] == (
+        "Traceback (most recent call last):\n"
+        '  File "/home/me/celery/app/tasks.py", line 3, in add\n'
+        "    raise ValueError('no')\n"
+        "ValueError: no\n"
+    )
+
+
+def test_long_texts_keep_their_ends() -> None:
+    """A huge message keeps its beginning and its end."""
+    ending = failed(ValueError("begin" + "x" * 1_000_000 + "end"))
+    assert ending.error is not None
+    message = ending.error["message"]
+    assert message is not None
+    assert len(message) <= 16 * 1024
+    assert message.startswith("begin")
+    assert message.endswith("end")
+
+
+def test_passwords_are_taken_out_of_errors() -> None:
+    """The password in a URL that an error quotes is not in the receipt."""
+    error = RuntimeError("cannot reach postgresql://me:hunter2secret@host/db")
+    made = receipt(failed(error, f"Traceback\nRuntimeError: {error}"))
+    assert "hunter2secret" not in made.model_dump_json()
+
+
+def test_evidence_is_merged(execution: Execution) -> None:
+    """Later facts replace earlier ones of the same name."""
+    evidence(a=1, b=[1])
+    evidence(a=2)
+    assert execution.said().evidence == {"a": 2, "b": [1]}
+
+
+@pytest.mark.parametrize("value", [object(), {1: 2}, math.inf, {"deep": [b"x"]}])
+def test_evidence_that_is_no_json(execution: Execution, value: Any) -> None:
+    """The error names the fact, and nothing of the call is kept."""
+    with pytest.raises(TypeError, match="evidence 'odd'"):
+        evidence(fine=1, odd=value)
+    assert execution.said().evidence == {}
+
+
+def test_evidence_cannot_be_endless(execution: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a receipt may carry is refused, by name."""
+    monkeypatch.setenv("MANIFEST_RESULT_LIMIT", "100")
+    evidence(small=1)
+    with pytest.raises(ValueError, match="big"):
+        evidence(big="x" * 200)
+
+
+def test_evidence_outside_a_task() -> None:
+    """Outside a task of ours nothing happens."""
+    assert current_execution() is None
+    evidence(a=1)
+
+
+def test_the_same_line_by_two_ways_is_one(execution: Execution) -> None:
+    """A record that a relay shows to both logging systems is kept once; a repetition twice."""
+    execution.add_log("one", message="one", origin="loguru")
+    execution.add_log("one", message="one", origin="logging")
+    execution.add_log("one", message="one", origin="loguru")
+    execution.add_log("one", message="one", origin="logging")
+    execution.add_log("one", message="one", origin="logging")
+    assert execution.said().lines == ["one", "one", "one"]
+
+
+def test_context_ends_with_the_task(execution: Execution) -> None:
+    """loguru's context is as before once the task has ended."""
+    seen: list[dict[str, object]] = []
+    handler = logger.add(lambda message: seen.append(dict(message.record["extra"])))
+    try:
+        logger.info("in")
+        execution.end(killed=False)
+        logger.info("out")
+    finally:
+        logger.remove(handler)
+    assert seen[0]["task_id"] == "0123abcd-1"
+    assert seen[1] == {}
+
+
+def test_second_receipt_is_not_made() -> None:
+    """An execution that has handed in its receipt hands in no other."""
+    one = request()
+    first = hand_over(one, lambda: succeeded(1))
+    assert first is not None
+    first.mark_sent()
+    assert hand_over(one, lambda: failed(ValueError("late"))) is None
+
+
+def test_receipt_that_cannot_be_made_breaks_nothing() -> None:
+    """A fault of ours is logged; the task's own outcome is stored as ever."""
+
+    def broken() -> Ending:
+        raise ZeroDivisionError
+
+    said: list[str] = []
+    handler = logger.add(lambda message: said.append(str(message)))
+    try:
+        assert hand_over(request(), broken) is None
+    finally:
+        logger.remove(handler)
+    assert "0123abcd-1" in said[0]
+
+
+def test_instrumenting_twice_changes_nothing_more() -> None:
+    """An app can be instrumented again, and before or after its configuration."""
+    app = Celery("twice", set_as_current=False)
+    instrument(app)
+    once = dict(app.loader.override_backends)
+    instrument(app)
+    assert app.loader.override_backends == once
+    app.conf.result_backend = "redis://127.0.0.1:1/0"
+    assert type(app.backend).__name__ == "RedisBackendStreamReceipts"
+
+
+def test_backend_that_was_made_already() -> None:
+    """A backend that is there hands in receipts as well, and stays the same object."""
+    app = Celery("early", backend="redis://127.0.0.1:1/0", set_as_current=False)
+    backend = app.backend
+    assert ensure_receipts(backend) is backend
+    assert ensure_receipts(backend) is backend
+    assert type(backend).__name__ == "RedisBackendStreamReceipts"
+
+
+def test_backends_of_the_app_stay_its_own() -> None:
+    """An app's own table of backends is not overridden."""
+    app = Celery("own", set_as_current=False)
+    app.loader.override_backends = {"redis": "my.module:Backend"}
+    instrument(app)
+    assert app.loader.override_backends["redis"] == "my.module:Backend"
+    assert "db" in app.loader.override_backends
+
+
+def test_an_app_without_a_store_stays_without() -> None:
+    """The backend that stores nothing is not touched."""
+    app = Celery("none", set_as_current=False)
+    plain = type(app.backend)
+    assert with_receipts(plain) is plain
+
+
+def test_backend_can_be_pickled() -> None:
+    """A result that refers to its backend can be pickled still, and read without this package."""
+    app = Celery("pickled", backend="cache+memory://", set_as_current=False)
+    backend = ensure_receipts(app.backend)
+    _, arguments = backend.__reduce__()[:2]
+    assert arguments[0].__module__.startswith("celery.")
+
+
+def test_standard_handlers_are_left_alone() -> None:
+    """Importing the worker side adds no handler to the root logger."""
+    names = [type(handler).__module__ for handler in logging.getLogger().handlers]
+    assert not any(name.startswith("pytest_manifest") for name in names)
