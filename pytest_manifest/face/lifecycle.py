@@ -9,7 +9,7 @@ import pytest
 from pytest_manifest.face.bindings import Binding, binding_of
 from pytest_manifest.face.collection import collection_arguments
 from pytest_manifest.face.coordination import Collection, Row
-from pytest_manifest.face.planning_fixture import fixture_name
+from pytest_manifest.face.plans import fixture_name
 from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.face.synthetic import synthetic_item
 from pytest_manifest.face.work import begin_dispatch, file_order_wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +15,7 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.coordination import Coordination
 from pytest_manifest.face.options import Options, read_options
-from pytest_manifest.face.planning_fixture import Plans, fixture_name
+from pytest_manifest.face.plans import Plans, fixture_name
 from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
 
 if TYPE_CHECKING:
@@ -94,12 +95,20 @@ class ManifestSession:
         """Stop runs and stack, and export the receipts; safe to call more than once."""
         for run in self.runs:
             run.stop()
+        if self._exported:
+            return
+        self._exported = True
+        for run in self.runs:
+            run.export_receipts()
         if self.stack is not None:
+            if self.runs:
+                self._keep_worker_logs(self.stack, self.runs[0])
             self.stack.stop()
-        if not self._exported:
-            self._exported = True
-            for run in self.runs:
-                run.export_receipts()
+
+    def _keep_worker_logs(self, stack: EmbeddedStack, run: Run) -> None:
+        """Keep what the workers wrote beside the run's ledger: their own folder goes with them."""
+        for log in sorted(stack.directory.glob("worker-*.log")) if stack.directory else ():
+            shutil.copyfile(log, run.ledger_path.with_suffix(f".{log.name}"))
 
     def close(self) -> None:
         """Release what the process holds, whatever happened before."""

@@ -76,3 +76,5 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
     yield f"  ledger    {short_path(run.ledger_path, root)}"
     yield f"  receipts  {short_path(run.receipts_path, root)}"
     yield f"  log       {short_path(run.log_path, root)}"
+    for log in sorted(run.log_path.parent.glob(f"{run.info.run}.worker-*.log")):
+        yield f"  worker    {short_path(log, root)}"

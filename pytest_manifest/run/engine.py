@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.dispatch.preflight import add_consumers
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.gatherer import Gatherer, Sip
@@ -26,6 +28,8 @@ SIP_PERIOD = 0.05
 BATCH = 500
 FIRST_BATCH = 20
 """A small first batch lets the first job start while the rest is still being written."""
+REMINDERS = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds after a worker's death at which its successor may be up, and can be told something."""
 PATIENCE = 60.0
 """Seconds that broker and result store may be out of reach before a run gives up."""
 
@@ -56,6 +60,7 @@ class Engine:
         gatherer: Gatherer,
         publisher: Publisher | None,
         to_send: list[Attempt],
+        added_queues: Sequence[str] = (),
     ) -> None:
         self._manifest = manifest
         self._settings = settings
@@ -67,6 +72,8 @@ class Engine:
         self._sent = 0
         self._trouble_since: float | None = None
         self._losses_seen = 0
+        self._added_queues = list(added_queues)
+        self._reminders: deque[float] = deque()
         self._log = logger.bind(run=run)
         self.flights = Flights()
 
@@ -215,7 +222,10 @@ class Engine:
         losses = self._signals.lost_workers()
         for loss in losses[self._losses_seen :]:
             self.flights.worker_lost(loss, now)
+        if len(losses) > self._losses_seen:
+            self._reminders = deque(now + seconds for seconds in REMINDERS)
         self._losses_seen = len(losses)
+        self._remind_workers(now)
         self.commit(
             (
                 judge(o.flight.entry, None, attempt=o.flight.number, problem=o.kind, note=o.note),
@@ -223,6 +233,14 @@ class Engine:
             )
             for o in self.flights.overdue(now)
         )
+
+    def _remind_workers(self, now: float) -> None:
+        """A worker that was started anew consumes only the queues of its app: name the others."""
+        if self._publisher is None or not self._added_queues:
+            return
+        while self._reminders and self._reminders[0] <= now:
+            self._reminders.popleft()
+            add_consumers(self._publisher, self._added_queues)
 
     def _tell(self, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:

@@ -58,6 +58,7 @@ class Run:
         self._attached = False
         self._wait = True
         self._to_send: list[Attempt] = []
+        self._added_queues: list[str] = []
         self._thread: threading.Thread | None = None
 
     # Making one
@@ -183,6 +184,7 @@ class Run:
         found = preflight(publisher, demand, expected_workers=expected_workers)
         self.notices += found.warnings + found.notices
         self.workers = len(found.workers) if found.answered else None
+        self._added_queues = found.added_queues
         if found.refusals:
             raise DispatchError("nothing was sent: " + " ".join(found.refusals))
         if found.unknown_tasks:
@@ -219,6 +221,7 @@ class Run:
             gatherer,
             publisher,
             self._to_send,
+            self._added_queues,
         )
         try:
             self._work(engine, ledger)

@@ -65,8 +65,7 @@ class Execution:
             Spool(delivery.task_id, delivery.execution) if _process.is_pool_child else None
         )
         self._evidence_bytes = 0
-        self._last_message = ""
-        self._last_origin = ""
+        self._last: tuple[str, str] | None = None
         self._token: Token[Execution | None] | None = None
         self._log_context: AbstractContextManager[None] | None = None
         self._clock = _cpu_clock()
@@ -101,10 +100,10 @@ class Execution:
 
     def add_log(self, text: str, *, message: str, origin: str) -> None:
         """Keep a log record's text. One that comes by two ways (``origin``) is kept once."""
-        if message == self._last_message and origin != self._last_origin:
-            self._last_origin = ""
+        if self._last is not None and self._last[0] == message and self._last[1] != origin:
+            self._last = None
             return
-        self._last_message, self._last_origin = message, origin
+        self._last = message, origin
         for line in redact(text).splitlines():
             self.lines.add(line)
             if self._spool is not None:

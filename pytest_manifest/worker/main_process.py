@@ -34,7 +34,7 @@ def on_received(request: Any, **_: object) -> None:
 @cache
 def _warn_without_store() -> None:
     logger.warning(
-        "jobs of a manifest come in, but this app has no result store to hand in their receipts by; "
+        "jobs of a manifest come in, but this app has no result store for their receipts; "
         "set result_backend (or CELERY_RESULT_BACKEND), best to Redis"
     )
 

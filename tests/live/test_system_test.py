@@ -55,18 +55,21 @@ def two_workers(**environment: str) -> Iterator[None]:
     """Two worker processes of one child each, as an external stack has them."""
     with ExitStack() as stack:
         folder = stack.enter_context(temporary_directory())
+        env = {**os.environ, **environment}
+        started: list[tuple[subprocess.Popen[bytes], Path]] = []
         for number in (1, 2):
             log = folder / f"{number}.log"
             command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-c", "1"]
             command += ["-n", f"w{number}@here", "-l", "INFO"]
-            env = {**os.environ, **environment}
             process = stack.enter_context(child(command, log=log, cwd=ROOT, env=env))
+            started.append((process, log))
 
-            def ready(process: subprocess.Popen[bytes] = process, log: Path = log) -> bool:
+        def ready() -> bool:
+            for process, log in started:
                 assert process.poll() is None, tail(log)
-                return " ready." in log.read_text()
+            return all(" ready." in log.read_text() for _, log in started)
 
-            eventually(ready, within=60, what="the worker says that it is ready")
+        eventually(ready, within=60, what="both workers say that they are ready")
         yield
 
 

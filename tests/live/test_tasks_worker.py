@@ -159,7 +159,7 @@ def test_tables_that_several_create_at_once(
     """On an empty PostgreSQL database too, where IF NOT EXISTS alone does not protect."""
     monkeypatch.setenv("MANIFEST_DATABASE_URL", postgres_url)
     opened = Database(Settings())
-    for _ in range(5):
+    for _ in range(2):
         with opened.engine.begin() as connection:
             for table in ("record", "identity"):
                 connection.exec_driver_sql(f"DROP TABLE system_test_{table}")

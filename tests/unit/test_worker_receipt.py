@@ -412,14 +412,14 @@ def test_backends_of_the_app_stay_its_own() -> None:
 def test_an_app_without_a_store_stays_without() -> None:
     """The backend that stores nothing is not touched."""
     app = Celery("none", set_as_current=False)
-    plain = type(app.backend)
+    plain: Any = type(app.backend)
     assert with_receipts(plain) is plain
 
 
 def test_backend_can_be_pickled() -> None:
     """A result that refers to its backend can be pickled still, and read without this package."""
     app = Celery("pickled", backend="cache+memory://", set_as_current=False)
-    backend = ensure_receipts(app.backend)
+    backend: Any = ensure_receipts(app.backend)
     _, arguments = backend.__reduce__()[:2]
     assert arguments[0].__module__.startswith("celery.")
 
