@@ -86,13 +86,8 @@ class Dispatch:
 
     def end(self) -> None:
         """Stop what still runs, and write down what there is."""
-        state = self._state
-        if state.role == "worker":
-            return
-        for run in state.runs:
-            run.stop()
-        if state.stack is not None:
-            state.stack.stop()
+        if self._state.role != "worker":
+            self._state.stop_everything()
 
     def _dispatch(self) -> None:
         state = self._state
