@@ -6,22 +6,41 @@ every worker and every pytest process does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pytest_manifest.face.planning_fixture import planning_fixture
+    from pytest_manifest.face.verdicts import ManifestRun
+    from pytest_manifest.manifest import Manifest
     from pytest_manifest.planning import PlanBuilder
+    from pytest_manifest.schema import Entry, Receipt
+    from pytest_manifest.worker import evidence, instrument
 
-__all__ = ["PlanBuilder", "planning_fixture"]
+__all__ = [
+    "Entry",
+    "Manifest",
+    "ManifestRun",
+    "PlanBuilder",
+    "Receipt",
+    "evidence",
+    "instrument",
+    "planning_fixture",
+]
+
+_HOME: Final = {
+    "Entry": "pytest_manifest.schema",
+    "Manifest": "pytest_manifest.manifest",
+    "ManifestRun": "pytest_manifest.face.verdicts",
+    "PlanBuilder": "pytest_manifest.planning",
+    "Receipt": "pytest_manifest.schema",
+    "evidence": "pytest_manifest.worker",
+    "instrument": "pytest_manifest.worker",
+    "planning_fixture": "pytest_manifest.face.planning_fixture",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name == "planning_fixture":
-        from pytest_manifest.face.planning_fixture import planning_fixture
-
-        return planning_fixture
-    if name == "PlanBuilder":
-        from pytest_manifest.planning import PlanBuilder
-
-        return PlanBuilder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -276,7 +276,7 @@ def test_a_killed_keeper_is_cleaned_up_by_its_guard(run: Run, runtime: Path) -> 
     assert not state.state_file(runtime).exists()
 
 
-def test_an_interrupted_up_leaves_nothing(runtime: Path, project: Path) -> None:
+def test_an_interrupted_up_leaves_nothing(run: Run, runtime: Path, project: Path) -> None:
     """Killed or interrupted before the stack is ready, ``up`` takes everything back."""
     (project / "stackapp.py").write_text("import time\ntime.sleep(600)\n")
     for number in (signal.SIGINT, signal.SIGKILL):

@@ -14,7 +14,7 @@ from tasks.settings import Settings
 from workflows.system_test.plan import LIFECYCLE
 
 if TYPE_CHECKING:
-    from pytest_manifest.face.verdicts import ManifestRun
+    from pytest_manifest import ManifestRun
     from tasks.database import Database
 
 CLOCK_SECONDS = 0.05

@@ -1,0 +1,1 @@
+"""The public API as a user's type checker sees it."""
