@@ -59,7 +59,7 @@ class Control:
         ``enough`` is called with the answers so far and the seconds since the last one came; the
         first true answer ends the waiting.
         """
-        with self._channel() as (connection, channel):
+        with self._lend() as (connection, channel):
             mailbox: Mailbox = self._app.control.mailbox(connection)
             replies: Queue = mailbox.get_reply_queue()(channel)
             replies.declare()
@@ -76,7 +76,7 @@ class Control:
 
     def tell(self, method: str, arguments: Arguments) -> None:
         """Give every worker an order, without waiting for a reply."""
-        with self._channel() as (connection, channel):
+        with self._lend() as (connection, channel):
             mailbox: Mailbox = self._app.control.mailbox(connection)
             self._publish(mailbox, channel, method, arguments, ask=False)
 
@@ -99,7 +99,7 @@ class Control:
         for name in names:
             # A channel each: RabbitMQ closes it when the queue is not there. On Redis passive
             # declaring finds nothing under a global_keyprefix, and declaring creates nothing.
-            with self._channel() as (connection, channel):
+            with self._lend() as (connection, channel):
                 passive = not is_redis(self._address.broker_url)
                 lengths[name] = _length(connection, channel, name, passive=passive)
         return lengths
@@ -112,7 +112,13 @@ class Control:
                 connection.release()
 
     @contextmanager
-    def _channel(self) -> Iterator[tuple[Connection, Channel]]:
+    def channel(self) -> Iterator[Channel]:
+        """Lend a new channel, for what remote control has no words for."""
+        with self._lend() as (_, channel):
+            yield channel
+
+    @contextmanager
+    def _lend(self) -> Iterator[tuple[Connection, Channel]]:
         """Lend the connection with a new channel; forget both when something goes wrong."""
         if self._connection is None:
             self._connection = connect(self._app, self._address)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.dispatch.orphans import OrphanSearch
 from pytest_manifest.dispatch.preflight import add_consumers
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.errors import StackError
@@ -28,8 +29,9 @@ SIP_PERIOD = 0.05
 BATCH = 500
 FIRST_BATCH = 20
 """A small first batch lets the first job start while the rest is still being written."""
-REMINDERS = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds after a worker's death at which its successor may be up, and can be told something."""
+REPAIRS_AFTER = (2.0, 5.0, 10.0, 20.0)
+"""Seconds after a worker's death at which its successor may be up and be asked."""
+LOOK_GAP = 1.0
 PATIENCE = 60.0
 """Seconds that broker and result store may be out of reach before a run gives up."""
 
@@ -61,6 +63,7 @@ class Engine:
         publisher: Publisher | None,
         to_send: list[Attempt],
         added_queues: Sequence[str] = (),
+        orphans: OrphanSearch | None = None,
     ) -> None:
         self._manifest = manifest
         self._settings = settings
@@ -73,7 +76,8 @@ class Engine:
         self._trouble_since: float | None = None
         self._losses_seen = 0
         self._added_queues = list(added_queues)
-        self._reminders: deque[float] = deque()
+        self._orphans = orphans
+        self._after_loss: deque[tuple[float, Callable[[], object]]] = deque()
         self._log = logger.bind(run=run)
         self.flights = Flights()
 
@@ -223,9 +227,10 @@ class Engine:
         for loss in losses[self._losses_seen :]:
             self.flights.worker_lost(loss, now)
         if len(losses) > self._losses_seen:
-            self._reminders = deque(now + seconds for seconds in REMINDERS)
+            self._after_loss = deque((now + after, do) for after, do in self._repairs())
         self._losses_seen = len(losses)
-        self._remind_workers(now)
+        while self._after_loss and self._after_loss[0][0] <= now:
+            self._repair(self._after_loss.popleft()[1])
         self.commit(
             (
                 judge(o.flight.entry, None, attempt=o.flight.number, problem=o.kind, note=o.note),
@@ -234,13 +239,22 @@ class Engine:
             for o in self.flights.overdue(now)
         )
 
-    def _remind_workers(self, now: float) -> None:
-        """A worker that was started anew consumes only the queues of its app: name the others."""
-        if self._publisher is None or not self._added_queues:
-            return
-        while self._reminders and self._reminders[0] <= now:
-            self._reminders.popleft()
-            add_consumers(self._publisher, self._added_queues)
+    def _repairs(self) -> Iterator[tuple[float, Callable[[], object]]]:
+        """What to do, and how many seconds after a worker died: its successor must be up."""
+        publisher, orphans = self._publisher, self._orphans
+        for after in REPAIRS_AFTER:
+            if publisher is not None and self._added_queues:
+                # A worker that was started anew consumes only the queues of its app.
+                yield after, lambda: add_consumers(publisher, self._added_queues)
+            if orphans is not None:
+                yield after, lambda: orphans.look(self.flights.unstarted())
+                yield after + LOOK_GAP, lambda: orphans.restore(self.flights.unstarted())
+
+    def _repair(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except Exception as error:  # the broker may be away: there is a next time
+            self._log.warning("a repair after a worker's death did not succeed: {}", error)
 
     def _tell(self, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:

@@ -86,6 +86,10 @@ class Flights:
                 due = _Due(now + CRASH_GRACE, task_id, "crashed", note, since=flight.started)
                 heapq.heappush(self._due, due)
 
+    def unstarted(self) -> set[str]:
+        """The task ids that have been sent and that no worker has begun."""
+        return {i for i, flight in self.by_task_id.items() if flight.started is None}
+
     def land(self, task_id: str) -> InFlight | None:
         """It has its final receipt; None where it had one before, or is not ours."""
         return self.by_task_id.pop(task_id, None)

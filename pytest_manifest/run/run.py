@@ -13,7 +13,9 @@ from pathlib import Path
 from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of, new_run_id
+from pytest_manifest.dispatch.client import is_redis
 from pytest_manifest.dispatch.demand import demand_of
+from pytest_manifest.dispatch.orphans import OrphanSearch
 from pytest_manifest.dispatch.preflight import preflight
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.errors import DispatchError, ManifestToolError
@@ -222,6 +224,7 @@ class Run:
             publisher,
             self._to_send,
             self._added_queues,
+            self._orphan_search(publisher),
         )
         try:
             self._work(engine, ledger)
@@ -238,6 +241,13 @@ class Run:
             self._signals.all_sent.set()
             self._signals.ended.set()
             self._signals.settled([])
+
+    def _orphan_search(self, publisher: Publisher | None) -> OrphanSearch | None:
+        """Only on a stack of our own: what another's workers hold is not ours to move."""
+        ours = self.address.owned and is_redis(self.address.broker_url)
+        if publisher is None or not ours or self.workers is None:
+            return None
+        return OrphanSearch(publisher, self.workers)
 
     def _open_gatherer(self, ledger: Ledger) -> Gatherer:
         stream = None

@@ -24,6 +24,8 @@ from pytest_manifest.stack.valkey import listens
 STOP_SECONDS: Final = 10.0
 NOISE_LINES: Final = 20
 POLL_SECONDS: Final = 0.02
+# How long a worker that cannot start may go unnoticed.
+ASK_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class KeeperClient:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise StackError(self._late(probe.answered, timeout))
-                probe.ask(min(left, 0.5))
+                probe.ask(min(left, ASK_SECONDS))
         self._say(READY_LINE)
         logger.debug("{} workers are ready", self.settings.workers)
 

@@ -15,6 +15,7 @@ from pytest_manifest.stack.address import StackAddress
 
 POLL_SECONDS = 0.01
 REPLY_SECONDS = 0.5
+BLIND_PING_SECONDS = 2.0
 # Without these kombu tries a broker that is gone a hundred times before it says so.
 TRANSPORT_OPTIONS = {"max_retries": 1, "interval_start": 0, "socket_timeout": 2.0}
 
@@ -23,7 +24,7 @@ class WorkerProbe:
     """Pings workers of a private stack until as many as expected have answered.
 
     A ping is lost on a worker that does not listen yet, and costs a booting machine more than a
-    look at the number of listeners: it is sent when that number is reached, or time is up.
+    look at the number of listeners: it is sent when that number is reached, and now and then.
     """
 
     def __init__(self, address: StackAddress, expected: int) -> None:
@@ -34,6 +35,7 @@ class WorkerProbe:
         self._redis = redis.Redis.from_url(
             address.broker_url, socket_timeout=2.0, retry=Retry(NoBackoff(), 0)
         )
+        self._blind_ping_at = time.monotonic() + BLIND_PING_SECONDS
         self.answered: set[str] = set()
 
     def __enter__(self) -> WorkerProbe:
@@ -53,27 +55,34 @@ class WorkerProbe:
         return len(self.answered) >= self._expected
 
     def ask(self, seconds: float) -> None:
-        """Wait up to ``seconds`` for listeners, then ping; ``answered`` holds who replied.
+        """Look for up to ``seconds``, and ping if it is time to; ``answered`` holds who replied.
 
         A broker that is down at this moment is no error here: its keeper restarts it, or gives up
         and says why.
         """
         try:
-            self._await_listeners(seconds)
-            replies: list[dict[str, object]] = self._app.control.ping(
-                timeout=REPLY_SECONDS, limit=self._expected
-            )
+            if self._heard_listeners(seconds) or time.monotonic() >= self._blind_ping_at:
+                self._ping()
         except (redis.RedisError, OperationalError, OSError):
             time.sleep(POLL_SECONDS)
-            return
-        for reply in replies:
-            self.answered |= reply.keys()
 
-    def _await_listeners(self, seconds: float) -> None:
+    def _heard_listeners(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             # kombu subscribes by pattern, which PUBSUB NUMSUB does not count.
             clients: list[dict[str, str]] = self._redis.client_list(_type="pubsub")
             if sum(1 for client in clients if client["psub"] != "0") >= self._expected:
-                return
+                return True
             time.sleep(POLL_SECONDS)
+        return False
+
+    def _ping(self) -> None:
+        # A new connection each time: after an unanswered ping the old one is still in a BRPOP for
+        # up to a second, and hears nothing before that.
+        with self._app.connection_for_write() as connection:
+            replies: list[dict[str, object]] = self._app.control.ping(
+                timeout=REPLY_SECONDS, limit=self._expected, connection=connection
+            )
+        for reply in replies:
+            self.answered |= reply.keys()
+        self._blind_ping_at = time.monotonic() + BLIND_PING_SECONDS

@@ -1,7 +1,7 @@
 """The fenced blocks of a Markdown document, and what their info strings say.
 
 ``console``: lines after ``$ `` are commands, the others what they print. ``exit=1`` in the info
-string: the last command ends with that status. ``python``, ``json`` and others with ``title=NAME``
+string: the last command ends with that status; ``order=any``: lines may come in any order. ``python``, ``json`` and others with ``title=NAME``
 are files; a ``python`` block without is a script. ``skip="why"``: not run, for that reason.
 """
 
@@ -68,8 +68,10 @@ def steps(block: Block) -> list[Step]:
     return found
 
 
-def missing_line(expected: list[str], actual: str) -> str | None:
+def missing_line(expected: list[str], actual: str, *, ordered: bool = True) -> str | None:
     """The first expected line that the output does not have, in order; None when all are there.
+
+    Jobs settle in any order, and so do their tests: not ``ordered`` asks for the lines alone.
 
     ``...`` in a line stands for any text; a line of only that is passed over, and so is an empty
     one. Rules (``====``) and gaps may differ in width, and figures of seconds in value.
@@ -78,6 +80,8 @@ def missing_line(expected: list[str], actual: str) -> str | None:
     lines = iter(actual.splitlines())
     for line in patterns:
         pattern = _pattern(line)
+        if not ordered:
+            lines = iter(actual.splitlines())
         if not any(pattern.fullmatch(candidate.rstrip()) for candidate in lines):
             return line
     return None

@@ -105,6 +105,12 @@ def test_output_is_compared_line_by_line(
     assert missing_line(expected, actual) == missing
 
 
+def test_lines_may_come_in_any_order_where_that_is_said() -> None:
+    """`order=any`: every line must be there, wherever it is."""
+    assert missing_line(["b", "a"], "a\nb\n", ordered=False) is None
+    assert missing_line(["b", "c"], "a\nb\n", ordered=False) == "c"
+
+
 def test_what_was_started_ends_with_the_reader(tmp_path: Path) -> None:
     """A command in the background is ended at the end of the document."""
     folder = tmp_path / "reader"

@@ -15,11 +15,18 @@ pytestmark = pytest.mark.live
 RELAYED = "tests.live.apps.worker_relayed"
 OWN_TEXT = {"MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO"}
 OWN_JSON = {"MANIFEST_LOG_FORMAT": "json", "MANIFEST_LOG_LEVEL": "INFO"}
-FLAVOURS = [
-    Flavour("stock", STOCK, INCLUDE),
-    Flavour("relayed", RELAYED, INCLUDE),
+OWN = [
     Flavour("own-text", STOCK, INCLUDE, OWN_TEXT),
     Flavour("own-json", STOCK, INCLUDE, OWN_JSON),
+]
+FORKED = [
+    Flavour("stock", STOCK, INCLUDE),
+    Flavour("relayed", RELAYED, INCLUDE),
+    *OWN,
+]
+FLAVOURS = [
+    *FORKED,
+    # Solo and threads die with a task that kills its process: nobody is left to tell of it.
     Flavour("solo", STOCK, (*INCLUDE, "--pool=solo")),
     Flavour("threads", STOCK, (*INCLUDE, "--pool=threads")),
 ]
@@ -108,10 +115,9 @@ def test_nothing_is_left_on_disk(bench: Bench) -> None:
     assert bench.spooled() == []
 
 
+@pytest.mark.parametrize("bench", FORKED, indirect=True, ids=lambda flavour: flavour.name)
 def test_a_killed_child_had_much_to_say(bench: Bench) -> None:
     """What a killed process said is bounded like everything else, and its evidence is kept."""
-    if "pool=" in " ".join(bench.flavour.options):
-        pytest.skip("solo and threads die with their tasks: there is nobody to tell of it")
     receipt = bench.ask("long_story_and_die", 20_000)
     assert receipt.state == "crashed"
     assert len(receipt.log) == 200
@@ -121,15 +127,13 @@ def test_a_killed_child_had_much_to_say(bench: Bench) -> None:
     assert bench.spooled() == []
 
 
+@pytest.mark.parametrize("bench", OWN, indirect=True, ids=lambda flavour: flavour.name)
 def test_own_workers_log_by_loguru(bench: Bench) -> None:
     """Workers of ours write Celery's records too in the format that was asked for."""
-    wanted = bench.flavour.environment.get("MANIFEST_LOG_FORMAT")
-    if wanted is None:
-        pytest.skip("only workers that we start log as we say")
     bench.ask("chatter")
     lines = [line for line in bench.log.read_text().splitlines() if "received" in line]
     assert lines
-    if wanted == "json":
+    if bench.flavour.environment == OWN_JSON:
         document = json.loads(lines[-1])
         assert document["logger"] == "celery.worker.strategy"
     else:

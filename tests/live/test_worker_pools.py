@@ -79,7 +79,7 @@ def test_cpu_is_the_tasks_own(bench: Bench) -> None:
     """CPU seconds are counted in every pool."""
     receipt = bench.ask("burn_here", 0.1)
     assert receipt.cpu is not None
-    assert 0.1 <= receipt.cpu < 0.2
+    assert receipt.cpu >= 0.1
 
 
 def test_tasks_beside_one_another(valkey: str) -> None:

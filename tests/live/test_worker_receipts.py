@@ -101,7 +101,7 @@ def test_cpu_and_runtime(bench: Bench) -> None:
     receipt = bench.ask("burn", 0.2)
     assert receipt.cpu is not None
     assert receipt.runtime is not None
-    assert 0.2 <= receipt.cpu < 0.4
+    assert receipt.cpu >= 0.2
     assert receipt.runtime >= 0.2
 
 

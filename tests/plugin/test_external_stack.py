@@ -25,11 +25,11 @@ def count_in_redis(**_):
 
 
 @pytest.fixture
-def broker(valkey: str) -> Iterator[str]:
+def broker(valkey: str) -> str:
     """An empty database of the private Valkey."""
     with redis.Redis.from_url(valkey) as client:
         client.flushall()
-    yield valkey
+    return valkey
 
 
 @contextmanager

@@ -116,6 +116,24 @@ def test_after_a_kill_the_manifest_can_be_run_again(long: Project) -> None:
     assert "was stopped after 6 of 6 entries; this run sends all that is selected again" in text
 
 
+def test_what_a_dead_worker_had_taken_and_not_begun_still_runs(project: Project) -> None:
+    """kill -9 of a worker: the job that it held in reserve is put back, and runs once."""
+    rows: list[dict[str, object]] = [
+        {"id": "victim", "task": "jobs.nap", "kwargs": {"sec": 60, "key": "victim"}}
+    ]
+    rows += [
+        {"id": f"q-{n}", "task": "jobs.double", "kwargs": {"n": n, "key": f"q-{n}"}}
+        for n in range(8)
+    ]
+    project.manifest("m.jsonl", rows)
+    with running(project, "--manifest-workers=1") as process:
+        workers = [p for p in family(process) if "celery" in p.cmdline() and p.children()]
+        workers[0].kill()
+        text, _ = process.communicate(timeout=90)
+    assert "1 failed, 8 passed" in text
+    assert project.ran() == {"victim": 1} | {f"q-{n}": 1 for n in range(8)}
+
+
 def test_a_worker_that_dies_is_replaced_and_its_job_judged(project: Project) -> None:
     """kill -9 of a worker process: the job that it ran is judged crashed, and the run ends."""
     project.manifest(
