@@ -56,7 +56,7 @@ def project(folder: Path) -> None:
     (folder / "m.jsonl").write_text('{"id": "a", "task": "jobs.echo", "args": ["hi"]}\n')
 
 
-def worker(url: str, folder: Path) -> tuple[list[str], dict[str, str]]:
+def worker(url: str) -> tuple[list[str], dict[str, str]]:
     command = [sys.executable, "-m", "celery", "-A", "jobs", "worker", "-c", "1", "-l", "info"]
     env = dict(os.environ) | {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
     return [*command, "-I", "pytest_manifest.worker"], env
@@ -67,7 +67,7 @@ def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name, valkey_server() as url:
         folder = Path(name)
         project(folder)
-        command, env = worker(url, folder)
+        command, env = worker(url)
         log = folder / "worker.log"
         with processes.child(command, log=log, cwd=folder, env=env) as process:
             processes.wait_until(

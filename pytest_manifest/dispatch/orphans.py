@@ -1,7 +1,7 @@
 """Messages that a dead worker had taken and not begun: found, and put back into their queue.
 
 A Redis broker keeps what a worker has taken in its ``unacked`` hash, and gives it to others only
-when the visibility timeout is over, an hour by default. A worker that died does not come back for it.
+when the visibility timeout is over, an hour by default. A dead worker does not come back for it.
 """
 
 from __future__ import annotations

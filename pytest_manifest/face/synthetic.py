@@ -18,7 +18,8 @@ class SyntheticItem(pytest.Function):
 
     @property
     def nodeid(self) -> str:
-        return self.name
+        # With a part before the colons, as reporters expect of every test.
+        return f"manifest::{self.name}"
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         return self.config.rootpath, None, self.name

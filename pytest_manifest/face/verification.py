@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pytest_manifest.schema import Receipt
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_manifest.schema import Receipt
 
 
 def entry(manifest_builtin_entry: Receipt | None) -> None:

@@ -53,7 +53,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="worker processes; default: one for each core (%(default)s)",
     )
-    up.add_argument("--flower", action="store_true", help="run Flower, too (loopback, password)")
+    up.add_argument(
+        "--flower",
+        action="store_true",
+        help="run Flower, too, on loopback (the worker events it asks for cost throughput)",
+    )
     up.add_argument("--log-format", choices=("text", "json"), default="text")
     up.add_argument("--log-level", type=str.upper, default="INFO", metavar="LEVEL")
     up.add_argument(

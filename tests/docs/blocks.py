@@ -1,8 +1,9 @@
 """The fenced blocks of a Markdown document, and what their info strings say.
 
 ``console``: lines after ``$ `` are commands, the others what they print. ``exit=1`` in the info
-string: the last command ends with that status; ``order=any``: lines may come in any order. ``python``, ``json`` and others with ``title=NAME``
-are files; a ``python`` block without is a script. ``skip="why"``: not run, for that reason.
+string: the last command ends with that status; ``order=any``: lines may come in any order.
+``python``, ``json`` and others with ``title=NAME`` are files; without, ``python`` is a script.
+``skip="why"``: not run, for that reason.
 """
 
 from __future__ import annotations

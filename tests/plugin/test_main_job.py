@@ -231,6 +231,37 @@ def test_an_idle_plugin_does_nothing(project: Project) -> None:
     assert not (project.path / ".manifest").exists()
 
 
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_allure_and_junit_have_a_result_for_each_entry(
+    project: Project, xdist: tuple[str, ...]
+) -> None:
+    """Reports know every entry by its id, once, also when a plan is made in the same call."""
+    project.write(
+        "conftest.py",
+        """
+from pytest_manifest import planning_fixture
+
+@planning_fixture("demo:one")
+def one(plan):
+    for n in range(3):
+        plan.add("jobs.double", id=f"d-{n}", kwargs={"n": n})
+""",
+    )
+    result = project.run(
+        "--plan=demo:one", "--plan-run", "--alluredir=allure", "--junitxml=junit.xml", *xdist
+    )
+    result.assert_outcomes(passed=3)
+    found = [
+        json.loads(p.read_text("utf-8")) for p in (project.path / "allure").glob("*-result.json")
+    ]
+    assert sorted(row["name"] for row in found) == [f"entry[d-{n}]" for n in range(3)]
+    assert len({row["historyId"] for row in found}) == 3
+    junit = (project.path / "junit.xml").read_text("utf-8")
+    for n in range(3):
+        assert f'name="entry[d-{n}]"' in junit
+    assert junit.count('<property name="manifest_verdict" value="passed"') == 3
+
+
 def test_waiting_is_not_counted_by_pytest_timeout(project: Project) -> None:
     """A time limit for tests does not count the time that a job takes."""
     project.manifest("m.jsonl", [{"id": "nap", "task": "jobs.nap", "kwargs": {"sec": 3}}])
