@@ -18,6 +18,8 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.schema import Receipt, Verdict
 
 LEDGER_VERSION = 1
+# Where SQLite's WAL cannot rely on locks and shared memory.
+NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "ceph", "glusterfs", "lustre", "9p", "fuse.sshfs")
 SendState = Literal["planned", "intent", "sent", "uncertain", "withheld"]
 """planned: selected, not sent; intent: about to be published; sent: the broker has it; uncertain:
 the broker failed while it was being published; withheld: never sent, as its task is unknown."""
@@ -138,6 +140,7 @@ class Ledger:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_network(path.parent)
             path.touch(mode=0o600, exist_ok=False)
             db = _connect(path)
             with db:
@@ -366,6 +369,25 @@ def find_runs(folder: Path, sha256: str) -> list[Path]:
             if ledger.noted("sha256") == sha256:
                 found.append(path)
     return found
+
+
+def _refuse_network(folder: Path) -> None:
+    kind = file_system(folder)
+    if kind.startswith(NETWORK_FILE_SYSTEMS):
+        raise LedgerError(
+            f"{folder}: lies on a network file system ({kind}), where a ledger is not safe; "
+            "name a local folder with the ini option manifest_dir"
+        )
+
+
+def file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The kind of file system a folder lies on; "" where the system does not tell."""
+    if not mounts.is_file():
+        return ""
+    place = folder.resolve()
+    rows = [line.split() for line in mounts.read_text("utf-8", "replace").splitlines()]
+    around = [row for row in rows if place.is_relative_to(row[1].replace("\\040", " "))]
+    return max(around, key=lambda row: len(row[1]))[2] if around else ""
 
 
 def _connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:

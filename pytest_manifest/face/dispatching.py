@@ -146,8 +146,14 @@ class Dispatch:
             state.stack.wait_workers(EMBEDDED_START)
             return address, options.workers
         address = external_address(options)
+        from pytest_manifest.gather.backend_results import needs_this_process
         from pytest_manifest.stack.reach import reach
 
+        if needs_this_process(address) and (options.audit or options.dispatch_only):
+            raise DispatchError(
+                "results of rpc:// come back only to the process that sent the jobs, so nobody "
+                "can look at them later; name a Redis or a database with --manifest-backend=URL"
+            )
         reach(address)
         return address, None
 

@@ -70,7 +70,10 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
         )
     if status == "detached":
         yield f"  the workers go on without pytest; {unsent} entries were not sent"
-        yield f"  to go on: pytest --manifest={name} --audit --wait"
+        if run.info.backend.startswith("rpc"):
+            yield "  nobody can look at them later: rpc:// serves only the process that sent them"
+        else:
+            yield f"  to go on: pytest --manifest={name} --audit --wait"
     if run.error is not None:
         yield f"  the run gave up: {run.error}"
     yield f"  ledger    {short_path(run.ledger_path, root)}"

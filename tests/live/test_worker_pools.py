@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
@@ -94,6 +95,13 @@ def test_tasks_beside_one_another(valkey: str) -> None:
         held = bench.receipt(holding)
     assert [line.rpartition(": ")[2] for line in held.log] == ["holding"]
     assert len(beside.log) == 3
+
+
+def test_first_message_comes_too_late(valkey: str) -> None:
+    """A worker whose backend was made before it was instrumented tells of its first message."""
+    with running_worker(valkey, valkey, Flavour("first", INSTRUMENTED)) as bench:
+        late = datetime.now(UTC) - timedelta(seconds=5)
+        assert bench.receipt(bench.send("add", 1, 2, expires=late)).state == "expired"
 
 
 def test_app_keeps_its_own_backend(valkey: str) -> None:

@@ -133,6 +133,14 @@ def test_retry_is_not_final(bench: Bench) -> None:
     assert [start.execution for start in bench.starts(sent)][1] == bench.ends(sent)[0].execution
 
 
+def test_retry_that_comes_too_late(bench: Bench) -> None:
+    """A retry that expires before its turn is another execution than the one that asked for it."""
+    sent = bench.send("retry_too_late")
+    assert bench.receipt(sent).state == "expired"
+    (start,) = bench.starts(sent)
+    assert start.execution != bench.ends(sent)[0].execution
+
+
 def test_replaced_task_keeps_its_receipt(bench: Bench) -> None:
     """A task that replaces itself is told by what its replacement came to."""
     sent = bench.send("replace", 21)

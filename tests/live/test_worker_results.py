@@ -109,6 +109,16 @@ def test_lines_of_a_killed_child_ride_too(bench: Bench) -> None:
     assert [line.rpartition(": ")[2] for line in receipt.log] == ["last words"]
 
 
+def test_rejection_keeps_its_lines(bench: Bench) -> None:
+    """What a task said before it rejected its message comes with what the main process stores."""
+    sent = bench.send("reject")
+    riding(bench, sent)
+    riding(bench, bench.send("empty"))  # by now the main process has stored what it stores
+    receipt, _, _ = riding(bench, sent)
+    assert [line.rpartition(": ")[2] for line in receipt.log] == ["rejecting"]
+    assert bench.spooled() == []
+
+
 def test_time_limit_rides_too(bench: Bench) -> None:
     """A hard time limit, which Celery stores twice, leaves the receipt in what it stored last."""
     sent = bench.send("hang", "slow", time_limit=1)

@@ -187,6 +187,23 @@ def test_rabbitmq_with_either_result_store(
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("option", ["--dispatch-only", "--audit"])
+def test_rpc_results_cannot_be_looked_at_later(project: Project, broker: str, option: str) -> None:
+    """Where results come back to one process only, leaving them to a later one is refused."""
+    project.doubles(count=1)
+    project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", "--dispatch-only")
+    result = project.run(
+        "--manifest=m.jsonl",
+        f"--manifest-broker={broker}",
+        "--manifest-backend=rpc://",
+        "--manifest-rerun",
+        option,
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*rpc:// come back only to the process that sent the jobs*"])
+
+
+@pytest.mark.live
 def test_the_ledger_says_what_was_sent(project: Project, broker: str) -> None:
     """After --dispatch-only every attempt is in the ledger as certainly sent, with its time."""
     project.doubles(count=3)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import Ledger, RunInfo, Start, find_runs, utc_now
+from pytest_manifest.ledger import Ledger, RunInfo, Start, file_system, find_runs, utc_now
 from pytest_manifest.schema import Receipt, Verdict
 
 INFO = RunInfo(
@@ -165,6 +165,21 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path, ledger: Ledger, path: Path
         Ledger.open(path)
     with pytest.raises(LedgerError, match="cannot be created"):
         Ledger.create(path, INFO)
+
+
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The innermost mount counts; SQLite's locks are not to be trusted across a network."""
+    share = tmp_path / "my share"
+    share.mkdir()
+    mounts = tmp_path / "mounts"
+    where = str(share.resolve()).replace(" ", "\\040")
+    mounts.write_text(f"root / ext4 rw 0 0\nserver:/x {where} nfs4 rw 0 0\n")
+    assert file_system(share / "runs", mounts) == "nfs4"
+    assert file_system(tmp_path, mounts) == "ext4"
+    assert file_system(tmp_path, tmp_path / "absent") == ""
+    monkeypatch.setattr("pytest_manifest.ledger.file_system", lambda _folder: "nfs4")
+    with pytest.raises(LedgerError, match=r"network file system \(nfs4\).*manifest_dir"):
+        Ledger.create(share / "runs" / "r.sqlite", INFO)
 
 
 def test_runs_of_a_manifest_are_found_by_its_digest(tmp_path: Path) -> None:

@@ -81,7 +81,12 @@ def ignore() -> None:
     raise Ignore("nothing to do")
 
 
+def retry_too_late(self: Any) -> None:
+    raise self.retry(countdown=0, expires=datetime(2026, 1, 1, tzinfo=UTC))
+
+
 def reject() -> None:
+    logger.info("rejecting")
     raise Reject("not for me", requeue=False)
 
 
@@ -223,6 +228,7 @@ def register(app: Celery, module: str) -> None:
         app.task(name=function.__name__)(function)
     app.task(name="flaky", bind=True)(flaky)
     app.task(name="replace", bind=True)(replace)
+    app.task(name="retry_too_late", bind=True)(retry_too_late)
     app.task(name="quiet", ignore_result=True)(add)
     app.task(name="quiet_fail", ignore_result=True)(fail)
     app.task(name="quiet_die", ignore_result=True)(die)
