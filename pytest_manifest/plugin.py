@@ -71,16 +71,6 @@ def pytest_configure(config: pytest.Config) -> None:
         configure_active(config, state)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    # Last, but before xdist starts its workers: the stack comes up while tests are collected.
-    state = manifest_session(session.config)
-    if state.options.active and state.role != "worker":
-        from pytest_manifest.face.lifecycle import start_early
-
-        start_early(state)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> bool | None:
     state = manifest_session(session.config)

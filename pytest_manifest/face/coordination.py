@@ -11,6 +11,8 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,8 +46,24 @@ class Collection:
     problem: str | None = None
 
 
+PREFIX = "pytest-manifest-"
+
+
 class Coordination:
     """The folder that the controller makes and names to its workers."""
+
+    @classmethod
+    def create(cls) -> Coordination:
+        """Make the folder, and clear away those of controllers that were killed."""
+        top = Path(tempfile.gettempdir())
+        for folder in top.glob(f"{PREFIX}*-*"):
+            owner = folder.name.removeprefix(PREFIX).partition("-")[0]
+            if owner.isdecimal() and not _is_alive(int(owner)):
+                shutil.rmtree(folder, ignore_errors=True)  # another user's cannot be, and stays
+        return cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=top)))
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,6 +117,16 @@ class Coordination:
     def runs(self) -> tuple[dict[Path, Path], dict[str, object]]:
         told = json.loads((self.folder / "runs.json").read_text("utf-8"))
         return {Path(m): Path(ledger) for m, ledger in told["runs"].items()}, told["facts"]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _write(path: Path, text: str) -> None:

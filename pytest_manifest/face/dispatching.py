@@ -125,7 +125,7 @@ class Dispatch:
     def _adopt(self, run: Run) -> None:
         state = self._state
         run.on_settled(lambda _entries: self.changed.set())
-        run.watch_workers(self._lost_workers)
+        run.watch_stack(self._lost_workers, self._stack_failure)
         log_to_file(state, run)
         state.runs.append(run)
 
@@ -134,6 +134,10 @@ class Dispatch:
 
         stack = self._state.stack
         return [] if stack is None else [WorkerLoss(e.name, e.returncode) for e in stack.exits]
+
+    def _stack_failure(self) -> str | None:
+        stack = self._state.stack
+        return None if stack is None else stack.failure
 
     def _find_stack(self) -> tuple[StackAddress, int | None]:
         """The stack to use, once it answers, and its number of workers where that is known."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -169,14 +167,14 @@ class ControllerHooks:
         self._config = config
         self._state = state
         self._session: pytest.Session | None = None
-        self._folder = Path(tempfile.mkdtemp(prefix="pytest-manifest-"))
+        self._coordination = Coordination.create()
         self._collected: dict[str, list[str]] = {}
         self._workers = 0
         self._failed = False
         self._dispatched = False
         self._repeats: dict[str, int] = {}
         self._scheduler: AsCompletedScheduling | None = None
-        state.coordination = Coordination(self._folder)
+        state.coordination = self._coordination
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
@@ -184,7 +182,7 @@ class ControllerHooks:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
         self._workers = node.workerinput["workercount"]
-        told = {"folder": str(self._folder)}
+        told = {"folder": str(self._coordination.folder)}
         node.workerinput["manifest"] = json.dumps(told)
 
     @pytest.hookimpl(optionalhook=True)
@@ -208,8 +206,7 @@ class ControllerHooks:
         if self._dispatched or len(self._collected) < self._workers:
             return
         lists = list(self._collected.values())
-        assert self._state.coordination is not None
-        collection = self._state.coordination.collection(node.gateway.id)
+        collection = self._coordination.collection(node.gateway.id)
         if collection.problem is not None:
             raise pytest.UsageError(collection.problem)
         if not any(collection.rows):
@@ -258,4 +255,4 @@ class ControllerHooks:
         return None
 
     def pytest_unconfigure(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._coordination.remove()

@@ -24,8 +24,10 @@ def configure_active(config: pytest.Config, state: ManifestSession) -> None:
     options = state.options
     if options.plan:
         state.plans.target = options.files[0] if options.files else None
-    else:
-        _collect_only_ours(config, state)
+        return
+    if state.role != "worker":
+        _start_early(state)
+    _collect_only_ours(config, state)
 
 
 def _collect_only_ours(config: pytest.Config, state: ManifestSession) -> None:
@@ -34,9 +36,9 @@ def _collect_only_ours(config: pytest.Config, state: ManifestSession) -> None:
         config.args = arguments
 
 
-def start_early(state: ManifestSession) -> None:
-    """Let the embedded stack come up while tests are collected; a plan is made before that."""
-    if state.options.may_dispatch and not state.options.plan:
+def _start_early(state: ManifestSession) -> None:
+    """Let the embedded stack come up while manifests are read and tests collected."""
+    if state.options.may_dispatch:
         from pytest_manifest.face.dispatching import start_stack_early
 
         start_stack_early(state)

@@ -98,11 +98,13 @@ class ManifestSession:
         if self._exported:
             return
         self._exported = True
-        for run in self.runs:
-            run.export_receipts()
         if self.stack is not None:
             if self.runs:
                 self._keep_worker_logs(self.stack, self.runs[0])
+            self.stack.begin_stop()
+        for run in self.runs:
+            run.export_receipts()
+        if self.stack is not None:
             self.stack.stop()
 
     def _keep_worker_logs(self, stack: EmbeddedStack, run: Run) -> None:

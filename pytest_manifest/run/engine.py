@@ -47,6 +47,7 @@ class Signals:
     ended: threading.Event = field(default_factory=threading.Event)
     settled: Callable[[Sequence[str]], None] = lambda _entries: None
     lost_workers: Callable[[], Sequence[WorkerLoss]] = lambda: ()
+    stack_failure: Callable[[], str | None] = lambda: None
 
 
 class Engine:
@@ -92,11 +93,14 @@ class Engine:
     def work(self) -> None:
         """Send and gather until every entry has its verdict, time is over, or it is stopped.
 
-        Raises StackError where broker or result store stay out of reach.
+        Raises StackError where broker or result store stay out of reach, or the stack has ended.
         """
         deadline = time.monotonic() + self._settings.deadline
         while not self._signals.stop.is_set():
             began = time.monotonic()
+            failure = self._signals.stack_failure()
+            if failure is not None:
+                raise StackError(failure)
             self._send_some()
             if self._all_sent and (self._settings.send_only or not self.flights):
                 return

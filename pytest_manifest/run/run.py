@@ -118,9 +118,12 @@ class Run:
         been committed, and with none when the run has ended."""
         self._signals.settled = call
 
-    def watch_workers(self, losses: Callable[[], Sequence[WorkerLoss]]) -> None:
-        """Name the source of news about worker processes of ours that died."""
+    def watch_stack(
+        self, losses: Callable[[], Sequence[WorkerLoss]], failure: Callable[[], str | None]
+    ) -> None:
+        """Name the sources of news about a stack of ours: workers that died, and its own end."""
         self._signals.lost_workers = losses
+        self._signals.stack_failure = failure
 
     @property
     def all_sent(self) -> threading.Event:

@@ -86,6 +86,7 @@ def _worker_command(settings: Settings, number: int) -> list[str]:
         "--concurrency=1",
         "--pool=prefork",
         "--prefetch-multiplier=1",
+        "--disable-prefetch",
         "--without-gossip",
         "--without-mingle",
         "--without-heartbeat",

@@ -1,0 +1,75 @@
+"""Files through which the processes of one xdist session agree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.face.coordination import PREFIX, Collection, Coordination
+
+
+@pytest.fixture
+def coordination(tmp_path: Path) -> Coordination:
+    return Coordination(tmp_path)
+
+
+def test_what_is_told_is_what_is_heard(coordination: Coordination, tmp_path: Path) -> None:
+    """Collections and runs pass through unchanged, None and all."""
+    rows = [("/m.jsonl", "é[0]::x", False), None, ("/m.jsonl", None, True)]
+    coordination.publish_collection("gw0", Collection(rows, problem=None))
+    assert coordination.collection("gw0") == Collection(rows, None)
+    coordination.publish_runs({Path("/m.jsonl"): tmp_path / "l"}, {"workers": 2, "owned": True})
+    assert coordination.runs() == (
+        {Path("/m.jsonl"): tmp_path / "l"},
+        {"workers": 2, "owned": True},
+    )
+
+
+def test_a_plan_is_made_by_one_and_read_by_the_others(
+    coordination: Coordination, tmp_path: Path
+) -> None:
+    """Whoever comes second waits, and then finds it done."""
+    made: list[int] = []
+
+    def want(number: int) -> None:
+        with coordination.planning("a:b") as known:
+            if not known.done:
+                made.append(number)
+                known.finish(tmp_path / "m.jsonl")
+
+    threads = [threading.Thread(target=want, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert len(made) == 1
+    with coordination.planning("a:b") as known:
+        assert known.path == (tmp_path / "m.jsonl").resolve()
+    coordination.publish_plan("c:d", None)
+    assert coordination.wait_for_plan("c:d") is None
+
+
+def test_folders_of_killed_controllers_are_cleared_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead process's folder goes, a living one's stays."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait(timeout=30)
+    dead, alive, other = (
+        tmp_path / f"{PREFIX}{name}"
+        for name in (f"{process.pid}-x", f"{os.getpid()}-x", "notes-of-mine")
+    )
+    for folder in (dead, alive, other):
+        folder.mkdir()
+    mine = Coordination.create()
+    assert not dead.exists()
+    assert alive.exists()
+    assert other.exists()
+    mine.remove()
+    assert not mine.folder.exists()
