@@ -91,8 +91,10 @@ def _held(answers: Answers) -> Iterator[str]:
 def _unacknowledged(channel: Channel) -> dict[str, str]:
     """Delivery tag -> task id of every message that some worker has taken."""
     found: dict[str, str] = {}
+    # kombu adds a project's key prefix to the commands that it uses itself; this one it does not.
+    key = f"{channel.global_keyprefix or ''}{channel.unacked_key}"
     with channel.conn_or_acquire() as client:
-        for tag, raw in client.hgetall(channel.unacked_key).items():
+        for tag, raw in client.hgetall(key).items():
             message = json.loads(raw)[0]
             task_id = message.get("headers", {}).get("id")
             if isinstance(task_id, str):

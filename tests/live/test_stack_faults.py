@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -204,8 +205,11 @@ def test_a_killed_guard_is_replaced(stack: EmbeddedStack) -> None:
 
     def guards() -> list[int]:
         command = psutil.Process(keeper).cmdline()
-        children = psutil.Process(keeper).children()
-        return [child.pid for child in children if child.cmdline() == command]
+        found: list[int] = []
+        for child in psutil.Process(keeper).children():
+            with suppress(psutil.NoSuchProcess):  # a zombie has no command line
+                found += [child.pid] if child.cmdline() == command else []
+        return found
 
     (guard,) = guards()
     os.kill(guard, signal.SIGKILL)
