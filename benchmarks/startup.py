@@ -82,9 +82,7 @@ def main(rounds: int) -> None:
 
 
 def measure(folder: Path, url: str, times: dict[str, list[float]]) -> None:
-    times.setdefault("bare pytest", []).append(
-        run(folder, "-p", "no:manifest", "test_one.py")[1]
-    )
+    times.setdefault("bare pytest", []).append(run(folder, "-p", "no:manifest", "test_one.py")[1])
     times.setdefault("idle plugin", []).append(run(folder, "test_one.py")[1])
     external = run(folder, "--manifest=m.jsonl", f"--manifest-broker={url}")[1]
     times.setdefault("external stack", []).append(external)
