@@ -139,7 +139,7 @@ class Ledger:
         Raises LedgerError where the file exists or cannot be made.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _refuse_network(path.parent)
             path.touch(mode=0o600, exist_ok=False)
             db = _connect(path)
@@ -306,11 +306,6 @@ class Ledger:
             ((task_id, execution, r.model_dump_json(), now) for task_id, execution, r in receipts),
         )
 
-    def count_receipts(self, task_id: str) -> int:
-        """How many receipts of an attempt have arrived."""
-        row = self._db.execute("SELECT count(*) FROM receipts WHERE task_id = ?", (task_id,))
-        return int(row.fetchone()[0])
-
     # Verdicts
 
     def settle(self, verdicts: Iterable[tuple[Verdict, Receipt | None]]) -> None:
@@ -362,13 +357,13 @@ class Ledger:
 
 def find_runs(folder: Path, sha256: str) -> list[Path]:
     """Ledgers in ``folder`` of runs of the manifest with this digest, oldest first."""
-    found: list[Path] = []
+    found: list[tuple[str, Path]] = []
     for path in sorted(folder.glob("*.sqlite")):
         with suppress(LedgerError), Ledger.open(path) as ledger:
             # One of another version, or cut off at birth, is passed over: it is no run of this.
             if ledger.noted("sha256") == sha256:
-                found.append(path)
-    return found
+                found.append((ledger.noted("created_at") or "", path))
+    return [path for _, path in sorted(found)]
 
 
 def _refuse_network(folder: Path) -> None:

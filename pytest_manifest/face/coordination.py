@@ -114,6 +114,13 @@ class Coordination:
         rows = {str(manifest): str(ledger) for manifest, ledger in runs.items()}
         _write(self.folder / "runs.json", json.dumps({"runs": rows, "facts": dict(facts)}))
 
+    def publish_end_of_runs(self) -> None:
+        """Tell the workers that no more verdicts will come."""
+        (self.folder / "ended").touch()
+
+    def runs_ended(self) -> bool:
+        return (self.folder / "ended").exists()
+
     def runs(self) -> tuple[dict[Path, Path], dict[str, object]]:
         told = json.loads((self.folder / "runs.json").read_text("utf-8"))
         return {Path(m): Path(ledger) for m, ledger in told["runs"].items()}, told["facts"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -66,7 +65,6 @@ class Dispatch:
 
     def __init__(self, state: ManifestSession) -> None:
         self._state = state
-        self.changed = threading.Event()
 
     @property
     def runs(self) -> Sequence[Run]:
@@ -77,6 +75,7 @@ class Dispatch:
         state = self._state
         if state.role == "worker":
             return
+        state.dispatch_begun = True
         quiet_console()
         with user_errors():
             if state.options.audit:
@@ -90,41 +89,61 @@ class Dispatch:
             self._state.stop_everything()
 
     def _dispatch(self) -> None:
+        """Make and prepare every run before any of them sends: one that is refused stops all."""
+        from pytest_manifest.run import Run
+        from pytest_manifest.run.locks import one_dispatch_at_a_time
+
         state = self._state
         work = [(state.load(path), entries) for path, entries in state.selected.items() if entries]
-        for manifest, _ in work:
-            guard_against_repetition(state.options, manifest, state.notices)
         address, expected = self._find_stack()
-        from pytest_manifest.run import Run
-
         settings = run_settings(state.options)
-        for manifest, entries in work:
-            run = Run.dispatch(manifest, entries, address, settings)
-            self._adopt(run)
-            run.start(expected_workers=expected)
+        with contextlib.ExitStack() as locks:
+            for digest in sorted({manifest.sha256 for manifest, _ in work}):
+                locks.enter_context(one_dispatch_at_a_time(state.options.ledgers, digest))
+            for manifest, _ in work:
+                guard_against_repetition(state.options, manifest, state.notices)
+            made = [
+                Run.dispatch(manifest, entries, address, settings) for manifest, entries in work
+            ]
+        self._prepare(made, expected)
+        for run in made:
+            run.start()
             state.notices += run.notices
+
+    def _prepare(self, runs: Sequence[Run], expected_workers: int | None) -> None:
+        prepared: list[Run] = []
+        try:
+            for run in runs:
+                self._adopt(run)
+                run.prepare(expected_workers=expected_workers)
+                prepared.append(run)
+        except BaseException:
+            for run in prepared:
+                run.abandon()
+            raise
 
     def _attach(self) -> None:
         state = self._state
         address, _ = self._find_stack()
         from pytest_manifest.run import Run
 
-        for path in state.selected:
-            manifest = state.load(path)
-            ledger = ledger_of(state.options, manifest)
-            run = Run.attach(
-                manifest,
-                ledger,
+        made = [
+            Run.attach(
+                state.load(path),
+                ledger_of(state.options, state.load(path)),
                 address,
                 run_settings(state.options),
                 wait=state.options.wait,
             )
-            self._adopt(run)
+            for path in state.selected
+        ]
+        self._prepare(made, None)
+        for run in made:
             run.start()
 
     def _adopt(self, run: Run) -> None:
         state = self._state
-        run.on_settled(lambda _entries: self.changed.set())
+        run.on_settled(lambda _entries: self._state.changed.set())
         run.watch_stack(self._lost_workers, self._stack_failure)
         log_to_file(state, run)
         state.runs.append(run)
@@ -167,7 +186,7 @@ def external_address(options: Options) -> StackAddress:
     from pytest_manifest.gather.stream import has_stream
     from pytest_manifest.stack.address import StackAddress
 
-    if options.broker is None:
+    if options.broker is None or options.use_running_stack:
         from pytest_manifest.stack.state import running_stack
 
         running = running_stack()
@@ -206,30 +225,33 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
     Raises DispatchError where an earlier run of the manifest may still be going on, or where its
     header forbids a second run.
     """
-    earlier = find_runs(options.ledgers, manifest.sha256)
-    if not earlier:
-        return
-    with Ledger.open(earlier[-1]) as ledger:
-        status, info, counts = ledger.status, ledger.info(), ledger.send_states()
-    name = short_path(manifest.path, options.root)
     if options.rerun:
         return
-    if status in ("running", "detached") and not info.owned:
+    name = short_path(manifest.path, options.root)
+    sent_before = 0
+    for path in find_runs(options.ledgers, manifest.sha256):
+        with Ledger.open(path) as ledger:
+            status, info, counts = ledger.status, ledger.info(), ledger.send_states()
+        sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
+        sent_before += sent
+        if status in ("running", "detached") and not info.owned and sent:
+            raise DispatchError(
+                f"{name}: run {info.run} of this manifest is unfinished and its jobs may still be "
+                "queued or running; attach to it with --audit --wait, or send everything again "
+                "with --manifest-rerun"
+            )
+        last = (info, status, sent)
+    if not sent_before:
+        return
+    if not manifest.header.rerun:
         raise DispatchError(
-            f"{name}: run {info.run} of this manifest is unfinished and its jobs may still be "
-            "queued or running; attach to it with --audit --wait, or send everything again with "
-            "--manifest-rerun"
+            f"{name}: earlier runs, the last of them {last[0].run}, sent {sent_before} of its "
+            "entries already, and its header says that this work must not be repeated; look at it "
+            "with --audit, or insist with --manifest-rerun"
         )
-    sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
-    if not manifest.header.rerun and sent:
-        raise DispatchError(
-            f"{name}: run {info.run} sent {sent} of its entries already, and its header says "
-            "that this work must not be repeated; look at it with --audit, or insist with "
-            "--manifest-rerun"
-        )
-    if status != "finished" and sent:
+    if last[1] != "finished" and last[2]:
         notices.append(
-            f"{name}: run {info.run} was stopped after {sent} of {info.entries} entries; "
+            f"{name}: run {last[0].run} was stopped after {last[2]} of {last[0].entries} entries; "
             "this run sends all that is selected again"
         )
 

@@ -75,6 +75,14 @@ class AsCompletedScheduling(LoadScheduling):
     def _left(self) -> bool:
         return bool(self._ready or self._by_entry or self._by_run)
 
+    @property
+    def unassigned(self) -> int:
+        """The tests that no worker has been given."""
+        if not self._bound:
+            return 0
+        waiting = [*self._by_entry.values(), *self._by_run.values()]
+        return len(self._ready) + sum(map(len, waiting))
+
     def schedule(self) -> None:
         if not self._bound:
             super().schedule()
@@ -173,6 +181,7 @@ class ControllerHooks:
         self._failed = False
         self._dispatched = False
         self._repeats: dict[str, int] = {}
+        self._crashes = 0
         self._scheduler: AsCompletedScheduling | None = None
         state.coordination = self._coordination
 
@@ -227,25 +236,53 @@ class ControllerHooks:
             self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
         if self._scheduler is not None:
             self._scheduler.bind(rows)
-            for run in self._state.runs:
-                run.on_settled(lambda _entries: self._wake())
-            self._wake()
+        for run in self._state.runs:
+            run.on_settled(lambda _entries: self._wake())
+        self._wake()
 
     def _wake(self) -> None:
         """Have the controller's loop, which has no tick of its own, look at what has settled."""
+        if all(run.ended.is_set() for run in self._state.runs):
+            self._coordination.publish_end_of_runs()
         nodes = [] if self._scheduler is None else self._scheduler.nodes
         for node in nodes[:1]:
             node.notify_inproc("unscheduled", node=node, indices=[])
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+    def pytest_testnodedown(self, error: object) -> None:
+        self._crashes += bool(error)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(
+        self, crashitem: str, report: pytest.TestReport, sched: LoadScheduling
+    ) -> None:
         """A crash of an xdist worker says nothing of the entry that it judged: judge it again."""
         times = self._repeats.get(crashitem, 0)
-        if self._scheduler is None or not self._dispatched or times >= MAX_REPEATS:
+        if not self._dispatched or times >= MAX_REPEATS or self._given_up:
             return
+        try:
+            sched.mark_test_pending(crashitem)
+        except NotImplementedError:
+            return  # this distribution cannot take a test back: it stays failed, as xdist says
         self._repeats[crashitem] = times + 1
-        report.outcome = "rerun"  # type: ignore[assignment]  # the word of pytest-rerunfailures, that reporters know
-        self._scheduler.mark_test_pending(crashitem)
+        report.outcome = "rerun"  # type: ignore[assignment]  # pytest-rerunfailures' word
+
+    @property
+    def _given_up(self) -> bool:
+        """Whether so many xdist workers have crashed that xdist ends the session."""
+        limit = self._config.getoption("maxworkerrestart", None)
+        allowed = self._workers * 4 if limit is None else int(limit)
+        return self._crashes > allowed
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Tests that nobody was left to run must not pass for a good run."""
+        left = 0 if self._scheduler is None else self._scheduler.unassigned
+        if not left or not self._given_up:
+            return
+        self._state.notices.append(f"{left} tests were not run: too many xdist workers crashed")
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_report_teststatus(
         self, report: pytest.CollectReport | pytest.TestReport

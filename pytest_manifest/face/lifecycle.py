@@ -76,18 +76,12 @@ def _plan_to_run(session: pytest.Session, state: ManifestSession, name: str) -> 
             coordination.publish_plan(name, None if manifest is None else manifest.path)
             told = True
         if manifest is not None:
-            start_planned_stack(state)
+            _start_early(state)
         return manifest
     finally:
         state.coordination = coordination
         if coordination is not None and not told:
             coordination.publish_plan(name, None)
-
-
-def start_planned_stack(state: ManifestSession) -> None:
-    from pytest_manifest.face.dispatching import start_stack_early
-
-    start_stack_early(state)
 
 
 def _collect_plan_item(session: pytest.Session, state: ManifestSession, name: str) -> None:
@@ -149,7 +143,7 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
     if not bindings:
         return None
-    work = begin_dispatch(session, bindings)
+    begin_dispatch(session, bindings)
     for run in state.runs:
         session.config.hook.pytest_manifest_dispatched(config=session.config, run=run)
     if state.options.dispatch_only:
@@ -160,8 +154,8 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     from pytest_manifest.face.loop import run_as_completed
 
     def wait(seconds: float) -> None:
-        work.changed.wait(seconds)
-        work.changed.clear()
+        state.changed.wait(seconds)
+        state.changed.clear()
 
     assert state.book is not None
     run_as_completed(

@@ -11,6 +11,16 @@ import pytest
 
 from pytest_manifest.errors import PlanError
 
+_LOOKING_ONLY = (
+    "collectonly",
+    "setupplan",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "help",
+    "markers",
+    "cacheshow",
+)
+"""Options with which nothing runs; a plugin that is switched off has not even declared its own."""
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -142,6 +152,7 @@ class Options:
     log_format: str
     log_level: str
     broker: str | None
+    broker_given: bool
     backend: str | None
     app: str | None
     workers: int
@@ -181,6 +192,7 @@ def read_options(config: pytest.Config) -> Options:
         log_format=option.manifest_log_format or config.getini("manifest_log_format"),
         log_level=(option.manifest_log_level or config.getini("manifest_log_level")).upper(),
         broker=broker or environment,
+        broker_given=bool(option.manifest_broker),
         backend=_backend(config, broker),
         app=option.manifest_app or _ini(config, "manifest_app"),
         workers=_positive(config, "manifest_workers", os.cpu_count() or 1),
@@ -188,12 +200,7 @@ def read_options(config: pytest.Config) -> Options:
         ledgers=root / config.getini("manifest_dir") / "runs",
         plans=root / config.getini("manifest_plans"),
         workflows=root / config.getini("manifest_workflows"),
-        may_dispatch=not (
-            option.collectonly
-            or option.setupplan
-            or option.showfixtures
-            or option.show_fixtures_per_test
-        ),
+        may_dispatch=not any(getattr(option, name, False) for name in _LOOKING_ONLY),
     )
     _check_together(result)
     return result
@@ -202,7 +209,7 @@ def read_options(config: pytest.Config) -> Options:
 def _backend(config: pytest.Config, broker: str | None) -> str | None:
     """The result store; with a broker given by hand the environment speaks of another stack."""
     given = config.option.manifest_backend or _ini(config, "manifest_backend")
-    if given or broker:
+    if given or broker or not os.environ.get("CELERY_BROKER_URL"):
         return given or None
     return os.environ.get("CELERY_RESULT_BACKEND")
 
@@ -223,6 +230,8 @@ def _check_together(options: Options) -> None:
         raise usage("--wait belongs to --audit; a run without --audit waits anyway")
     if (options.audit or options.dispatch_only) and not options.active:
         raise usage("name the manifest with --manifest=FILE")
+    if options.use_running_stack and options.broker_given:
+        raise usage("--manifest-stack and --manifest-broker name two stacks; choose one")
     if options.run and not options.audit:
         raise usage("--manifest-run names an earlier run; it goes with --audit")
     if options.backend and not options.broker and not options.use_running_stack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -43,6 +44,8 @@ class ManifestSession:
         self.runs: list[Run] = []
         self.book: VerdictBook | None = None
         self.stack: EmbeddedStack | None = None
+        self.dispatch_begun = False
+        self.changed = threading.Event()
         self.notices: list[str] = []
         self.planned: list[Manifest] = []
         self.covered: dict[Path, set[str]] = {}
@@ -94,6 +97,8 @@ class ManifestSession:
     def stop_everything(self) -> None:
         """Stop runs and stack, and export the receipts; safe to call more than once."""
         for run in self.runs:
+            run.begin_stop()
+        for run in self.runs:
             run.stop()
         if self._exported:
             return
@@ -110,7 +115,9 @@ class ManifestSession:
     def _keep_worker_logs(self, stack: EmbeddedStack, run: Run) -> None:
         """Keep what the workers wrote beside the run's ledger: their own folder goes with them."""
         for log in sorted(stack.directory.glob("worker-*.log")) if stack.directory else ():
-            shutil.copyfile(log, run.ledger_path.with_suffix(f".{log.name}"))
+            kept = run.ledger_path.with_suffix(f".{log.name}")
+            kept.touch(mode=0o600)
+            shutil.copyfile(log, kept)
 
     def close(self) -> None:
         """Release what the process holds, whatever happened before."""

@@ -82,10 +82,11 @@ class VerdictBook:
         """Wait until the binding is ready; False where ``give_up`` says so first."""
         self.refresh()
         while not self.is_ready(binding):
-            if give_up():
-                return False
+            over = give_up()
+            self.refresh()  # after the question: what was written before the end is seen
+            if over:
+                return self.is_ready(binding)
             time.sleep(POLL)
-            self.refresh()
         return True
 
     def settled(self, binding: Binding) -> Settled | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import pytest
 
@@ -12,9 +12,6 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.face.bindings import Binding, binding_of
 from pytest_manifest.face.session import ManifestSession, manifest_session
 from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
-
-if TYPE_CHECKING:
-    from pytest_manifest.face.dispatching import Dispatch
 
 
 def file_order_wanted(config: pytest.Config) -> bool:
@@ -28,7 +25,7 @@ def file_order_wanted(config: pytest.Config) -> bool:
     )
 
 
-def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> Dispatch:
+def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None:
     """Evaluate the ``dispatch`` fixture for what was selected, and open the book of verdicts.
 
     Raises pytest.UsageError where the stack or the manifest forbids it, and session.Failed where an
@@ -44,9 +41,12 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> Disp
             raise pytest.UsageError(str(error))
         session.config.hook.pytest_runtest_logreport(report=report)
         raise session.Failed("the dispatch fixture failed")
+    if not state.dispatch_begun:
+        raise pytest.UsageError(
+            "the fixture 'dispatch' was overridden and the override sent nothing; end it with "
+            "return request.getfixturevalue('dispatch')"
+        )
     open_book(state)
-    work: Dispatch = item.funcargs["dispatch"]  # type: ignore[assignment]  # the fixture's own type
-    return work
 
 
 def open_book(state: ManifestSession) -> None:
@@ -90,7 +90,8 @@ def wait_for_verdict(item: pytest.Item) -> None:
 
     def given_up() -> bool:
         if state.role == "worker":
-            return os.getppid() != parent  # the controller is gone: nobody will write any more
+            ended = state.coordination is not None and state.coordination.runs_ended()
+            return ended or os.getppid() != parent  # nobody will write any more
         return all(run.ended.is_set() for run in state.runs)
 
     state.book.wait(binding, given_up)

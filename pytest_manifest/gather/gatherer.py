@@ -64,29 +64,34 @@ class Gatherer:
             found = self._results.read(self._next_ids(awaited))
             pause = SWEEP_INSTRUMENTED if self._heard_of_worker else SWEEP_STOCK
             self._next_sweep = time.monotonic() + pause
-        if self._stream is not None:
-            # After the plain results: a worker of ours writes both at once, so what the results
-            # showed is in the stream by now, and in better words.
-            self._read_stream(self._stream, sip, 0 if found else block_ms)
-        elif not found:
+        if found:
+            self._add_plain(sip, found, awaited)
+        elif self._stream is not None:
+            self._read_stream(self._stream, sip, block_ms)
+        else:
             time.sleep(block_ms / 1000)
-        known = {task_id for task_id, _, _ in sip.finals}
-        for task_id, result in found.items():
-            if task_id not in known and task_id in awaited:
-                sip.finals.append((task_id, None, plain_receipt(task_id, awaited[task_id], result)))
         return sip
 
     def sweep_all(self, awaited: Mapping[str, Awaited]) -> Sip:
         """One look at everything: the stream to its end and every awaited plain result."""
         sip = Sip()
-        found = self._results.read(list(awaited))
+        self._add_plain(sip, self._results.read(list(awaited)), awaited)
+        return sip
+
+    def _add_plain(
+        self, sip: Sip, found: Mapping[str, PlainResult], awaited: Mapping[str, Awaited]
+    ) -> None:
+        """Read the stream to its end, then add the plain results that it says nothing of.
+
+        In this order, for a worker of ours writes both at once: what the plain results showed is in
+        the stream by now, and in better words.
+        """
         while self._stream is not None and self._read_stream(self._stream, sip, 0):
             pass
         known = {task_id for task_id, _, _ in sip.finals}
         for task_id, result in found.items():
-            if task_id not in known:
+            if task_id not in known and task_id in awaited:
                 sip.finals.append((task_id, None, plain_receipt(task_id, awaited[task_id], result)))
-        return sip
 
     def close(self) -> None:
         if self._stream is not None:
@@ -126,7 +131,10 @@ def _take(raw: Mapping[str, object], sip: Sip) -> None:
 def plain_receipt(task_id: str, attempt: Awaited, result: PlainResult) -> Receipt:
     """The receipt of a job whose worker knows nothing of us, from its plain Celery result."""
     if result.receipt is not None:
-        return Receipt.model_validate(result.receipt)
+        try:
+            return Receipt.model_validate(result.receipt)
+        except ValueError as error:  # pydantic's is one
+            logger.warning("the receipt inside the result of {} is malformed: {}", task_id, error)
     return Receipt(
         run=attempt.run,
         entry=attempt.entry.id,

@@ -6,8 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from loguru import logger
+
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact_url
+from pytest_manifest.schema.wire import STREAM_FIELD
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -62,9 +65,14 @@ class StreamReader:
         streams = answer.values() if isinstance(answer, dict) else [s[1] for s in _list(answer)]
         records: list[Mapping[str, object]] = []
         for stream in streams:
-            for rows in _rows(stream):
-                self.position = rows[0].decode()
-                record = json.loads(rows[1][b"r"])
+            for identity, fields in _rows(stream):
+                self.position = identity.decode()
+                try:
+                    record = json.loads(fields[STREAM_FIELD.encode()])
+                except (KeyError, ValueError) as error:
+                    # Somebody else's, or cut short: the job's plain result still gives a verdict.
+                    logger.warning("record {} of {}: {!r}", self.position, self._key, error)
+                    continue
                 if isinstance(record, dict):
                     records.append(record)
         return records

@@ -14,7 +14,7 @@ from pytest_manifest.dispatch.attempt import Attempt
 from pytest_manifest.dispatch.orphans import OrphanSearch
 from pytest_manifest.dispatch.preflight import add_consumers
 from pytest_manifest.dispatch.publisher import Publisher
-from pytest_manifest.errors import StackError
+from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.gather.gatherer import Gatherer, Sip
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.manifest import Manifest
@@ -50,6 +50,23 @@ class Signals:
     stack_failure: Callable[[], str | None] = lambda: None
 
 
+class Outage:
+    """How long something has been out of reach without a break."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def goes_on(self) -> bool:
+        """Note a failure; true when they have gone on for longer than our patience."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+        return now - self._since > PATIENCE
+
+    def over(self) -> None:
+        self._since = None
+
+
 class Engine:
     """One pass through a run's work, with everything it needs open. Use it from one thread."""
 
@@ -74,8 +91,9 @@ class Engine:
         self._publisher = publisher
         self._to_send = to_send
         self._sent = 0
-        self._trouble_since: float | None = None
+        self._sending, self._gathering = Outage(), Outage()
         self._losses_seen = 0
+        self._fresh_losses: Sequence[WorkerLoss] = ()
         self._added_queues = list(added_queues)
         self._orphans = orphans
         self._after_loss: deque[tuple[float, Callable[[], object]]] = deque()
@@ -107,11 +125,18 @@ class Engine:
             self._sip()
             self._expire()
             if time.monotonic() > deadline:
+                self._last_look()
                 note = f"the run's deadline of {self._settings.deadline:g} s is over"
                 self.settle_rest("timed_out", note)
                 return
             if not self._room:
                 self._signals.stop.wait(max(0.0, SIP_PERIOD - (time.monotonic() - began)))
+
+    def _last_look(self) -> None:
+        try:
+            self.look_once()
+        except StackError as error:
+            self._log.warning("no last look before the deadline: {}", error)
 
     def look_once(self) -> None:
         """Gather everything that is there now, and wait for nothing."""
@@ -119,8 +144,12 @@ class Engine:
 
     def revoke_queued(self) -> None:
         """Have the workers drop what is sent and not finished."""
-        if self._publisher is not None and self.flights:
+        if self._publisher is None or not self.flights:
+            return
+        try:
             self._publisher.revoke(list(self.flights.by_task_id))
+        except StackError as error:
+            self._log.warning("what is queued could not be revoked: {}", error)
 
     def settle_rest(self, kind: VerdictKind, note: str) -> None:
         """Give every entry that has no verdict this one."""
@@ -156,7 +185,12 @@ class Engine:
         sent_at = utc_now()
         with self._ledger.transaction():
             self._ledger.mark((a.task_id for a in batch), "intent", sent_at=sent_at)
-        result = publisher.publish(batch, sent_at)
+        try:
+            result = publisher.publish(batch, sent_at)
+        except DispatchError as error:  # nothing of the batch was sent
+            with self._ledger.transaction():
+                self._ledger.mark((a.task_id for a in batch), "planned", note=str(error))
+            raise
         with self._ledger.transaction():
             self._ledger.mark(result.certain, "sent")
             self._ledger.mark(result.uncertain, "uncertain", note=result.error)
@@ -169,20 +203,16 @@ class Engine:
         self._sent += len(batch)
         self._to_send[self._sent : self._sent] = [a for a in batch if a.task_id in unsent]
         if result.error is None:
-            self._trouble_since = None
+            self._sending.over()
         else:
-            self._trouble(
-                StackError(f"the broker failed while jobs were being sent: {result.error}")
-            )
+            fault = f"the broker failed while jobs were being sent: {result.error}"
+            self._trouble(self._sending, StackError(fault))
 
-    def _trouble(self, error: StackError) -> None:
+    def _trouble(self, outage: Outage, error: StackError) -> None:
         """Broker or store is out of reach: be patient for a while, then give up."""
-        now = time.monotonic()
-        if self._trouble_since is None:
-            self._trouble_since = now
-            self._log.warning("{}; trying again", error)
-        elif now - self._trouble_since > PATIENCE:
+        if outage.goes_on():
             raise error
+        self._log.warning("{}; trying again", error)
         self._signals.stop.wait(0.5)
 
     # Gathering and judging
@@ -192,8 +222,9 @@ class Engine:
         try:
             sip = self._gatherer.sip(self.flights.by_task_id, block_ms)
         except StackError as error:
-            self._trouble(error)
+            self._trouble(self._gathering, error)
             return
+        self._gathering.over()
         self._take(sip)
 
     def _take(self, sip: Sip) -> None:
@@ -216,9 +247,12 @@ class Engine:
 
     def _judge(self, task_id: str, receipt: Receipt) -> list[Judged]:
         """The verdict that a final receipt brings; none where it is late and changes nothing."""
+        flight = self.flights.by_task_id.get(task_id)
+        if flight is not None and flight.entry.id != receipt.entry:
+            self._log.warning("a receipt of {!r} came for {!r}", receipt.entry, flight.entry.id)
+            return []
         whole = complete_receipt(receipt, self._ledger.starts(task_id))
-        flight = self.flights.land(task_id)
-        if flight is not None:
+        if self.flights.land(task_id) is not None and flight is not None:
             return [(judge(flight.entry, whole, attempt=flight.number), whole)]
         if whole.executions < 2 or whole.entry not in self._manifest.ids:
             return []
@@ -226,22 +260,38 @@ class Engine:
         return [(judge(entry, whole, attempt=whole.attempt), whole)]
 
     def _expire(self) -> None:
+        """Speak for the jobs that nobody else will speak for any more."""
         now = time.monotonic()
-        losses = self._signals.lost_workers()
-        for loss in losses[self._losses_seen :]:
+        # One sip after the news of a death, so that the starts that came before it are known.
+        for loss in self._fresh_losses:
             self.flights.worker_lost(loss, now)
-        if len(losses) > self._losses_seen:
+        losses = self._signals.lost_workers()
+        self._fresh_losses = losses[self._losses_seen :]
+        if self._fresh_losses:
             self._after_loss = deque((now + after, do) for after, do in self._repairs())
         self._losses_seen = len(losses)
         while self._after_loss and self._after_loss[0][0] <= now:
             self._repair(self._after_loss.popleft()[1])
-        self.commit(
-            (
-                judge(o.flight.entry, None, attempt=o.flight.number, problem=o.kind, note=o.note),
-                None,
-            )
-            for o in self.flights.overdue(now)
-        )
+        self._give_up_overdue(now)
+
+    def _give_up_overdue(self, now: float) -> None:
+        overdue = self.flights.overdue(now)
+        if not overdue:
+            return
+        try:
+            # Once more, for a receipt that is there and has only not been read yet.
+            self._take(self._gatherer.sweep_all({i: o.flight for i, o in overdue.items()}))
+        except StackError as error:
+            self._log.warning("no last look for overdue jobs: {}", error)
+        judged: list[Judged] = []
+        for task_id, late in overdue.items():
+            flight = self.flights.land(task_id)
+            if flight is not None:
+                verdict = judge(
+                    flight.entry, None, attempt=flight.number, problem=late.kind, note=late.note
+                )
+                judged.append((verdict, None))
+        self.commit(judged)
 
     def _repairs(self) -> Iterator[tuple[float, Callable[[], object]]]:
         """What to do, and how many seconds after a worker died: its successor must be up."""

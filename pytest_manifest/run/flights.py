@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_manifest.dispatch.attempt import Attempt
@@ -94,15 +93,16 @@ class Flights:
         """It has its final receipt; None where it had one before, or is not ours."""
         return self.by_task_id.pop(task_id, None)
 
-    def overdue(self, now: float) -> Iterator[Overdue]:
-        """Give up, and hand out, everything whose time is over."""
+    def overdue(self, now: float) -> dict[str, Overdue]:
+        """What time is over for, by task id; each is handed out once, and stays in flight."""
+        found: dict[str, Overdue] = {}
         while self._due and self._due[0].when <= now:
             due = heapq.heappop(self._due)
             flight = self.by_task_id.get(due.task_id)
             if flight is None or (due.since is not None and flight.started != due.since):
                 continue  # settled meanwhile, or started once more: a retry, another worker
-            del self.by_task_id[due.task_id]
-            yield Overdue(flight, due.kind, due.note)
+            found[due.task_id] = Overdue(flight, due.kind, due.note)
+        return found
 
     def clear(self) -> None:
         self.by_task_id.clear()

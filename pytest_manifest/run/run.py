@@ -5,8 +5,8 @@ It works in a thread of its own (see ``engine``) and knows nothing of pytest.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,7 +25,9 @@ from pytest_manifest.gather.stream import StreamReader, has_stream
 from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest, write_receipts
+from pytest_manifest.run.audit import close_audit, follow_unsettled
 from pytest_manifest.run.engine import Engine, Judged, Signals
+from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.settings import RunSettings, WorkerLoss
 from pytest_manifest.schema import VerdictKind
 from pytest_manifest.schema.wire import stream_key
@@ -61,6 +63,8 @@ class Run:
         self._wait = True
         self._to_send: list[Attempt] = []
         self._added_queues: list[str] = []
+        self._publisher: Publisher | None = None
+        self._lock = RunLock(ledger_path.with_suffix(".lock"))
         self._thread: threading.Thread | None = None
 
     # Making one
@@ -141,35 +145,54 @@ class Run:
     def log_path(self) -> Path:
         return self.ledger_path.with_suffix(".log")
 
-    def start(self, *, expected_workers: int | None = None) -> None:
-        """Ask the stack what it can do, then begin in a thread.
+    def prepare(self, *, expected_workers: int | None = None) -> None:
+        """Take hold of the ledger, and ask the stack what it can do; nothing is sent.
 
-        Raises DispatchError or StackError where nothing should be sent; nothing has been sent then.
+        Raises DispatchError or StackError where nothing should be sent.
         """
-        publisher: Publisher | None = None
+        self._lock.acquire(self.info.run)
         if self._attached:
             with Ledger.open(self.ledger_path, write=True) as ledger:
                 ledger.reopen()
-        else:
+            return
+        try:
             key = stream_key(self.info.run)
-            publisher = Publisher(self.address, stream=key, ttl=self.info.stream_ttl)
-            try:
-                self._preflight(publisher, expected_workers)
-            except BaseException:
-                publisher.close()
-                self._set_status_stopped()
-                raise
+            self._publisher = Publisher(self.address, stream=key, ttl=self.info.stream_ttl)
+            self._preflight(self._publisher, expected_workers)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """End a run that was prepared and will not be started."""
+        if self._publisher is not None:
+            self._publisher.close()
+        if not self._attached:
+            with Ledger.open(self.ledger_path, write=True) as ledger:
+                ledger.set_status("stopped")
+        self._lock.release()
+
+    def start(self) -> None:
+        """Begin, in a thread, what has been prepared."""
         name = f"manifest-run-{self.info.run}"
-        self._thread = threading.Thread(
-            target=self._main, args=(publisher,), name=name, daemon=True
-        )
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Send no more and end the thread; on a stack of ours what is still queued is revoked."""
+    def begin_stop(self) -> None:
+        """Send no more; on a stack of ours what is still queued is revoked. Does not wait."""
         self._signals.stop.set()
-        if self._thread is not None:
-            self._thread.join(JOIN_SECONDS)
+
+    def stop(self) -> None:
+        """As :meth:`begin_stop`, and wait for the thread to end."""
+        self.begin_stop()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(JOIN_SECONDS)
+            if thread.is_alive():
+                self.notices.append(
+                    f"run {self.info.run} did not end within {JOIN_SECONDS:g} s; its ledger may "
+                    "lack what came last"
+                )
 
     def read(self) -> Ledger:
         """The ledger for reading, in the calling thread."""
@@ -185,6 +208,13 @@ class Run:
     # Before the first message
 
     def _preflight(self, publisher: Publisher, expected_workers: int | None) -> None:
+        waiting = next((a.entry.id for a in self._to_send if a.entry.after), None)
+        if waiting is not None:
+            raise DispatchError(
+                f"nothing was sent: entry {waiting!r} waits for others ('after'), which this "
+                "version cannot do yet; take 'after' out, or put what comes first into a manifest "
+                "of its own"
+            )
         demand = demand_of(attempt.entry for attempt in self._to_send)
         found = preflight(publisher, demand, expected_workers=expected_workers)
         self.notices += found.warnings + found.notices
@@ -208,15 +238,30 @@ class Run:
                 _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
             )
 
-    def _set_status_stopped(self) -> None:
-        with Ledger.open(self.ledger_path, write=True) as ledger:
-            ledger.set_status("stopped")
-
     # The thread
 
-    def _main(self, publisher: Publisher | None) -> None:
-        ledger = Ledger.open(self.ledger_path, write=True)
-        gatherer = self._open_gatherer(ledger)
+    def _main(self) -> None:
+        """The thread's body: however it ends, whoever waits for the run is told."""
+        try:
+            with contextlib.ExitStack() as parts:
+                parts.callback(self._lock.release)
+                ledger = parts.enter_context(Ledger.open(self.ledger_path, write=True))
+                gatherer = parts.enter_context(contextlib.closing(self._open_gatherer(ledger)))
+                if self._publisher is not None:
+                    parts.enter_context(contextlib.closing(self._publisher))
+                self._run_engine(ledger, gatherer)
+        except ManifestToolError as error:
+            self.error = self.error or error
+        except Exception as error:  # a thread has no caller: the run itself must carry its fault
+            logger.bind(run=self.info.run).exception("the run's thread failed")
+            fault = DispatchError(f"the run stopped on an internal error: {error!r}")
+            self.error = self.error or fault
+        finally:
+            self._signals.all_sent.set()
+            self._signals.ended.set()
+            self._signals.settled([])
+
+    def _run_engine(self, ledger: Ledger, gatherer: Gatherer) -> None:
         engine = Engine(
             self.info.run,
             self.manifest,
@@ -224,26 +269,19 @@ class Run:
             self._signals,
             ledger,
             gatherer,
-            publisher,
+            self._publisher,
             self._to_send,
             self._added_queues,
-            self._orphan_search(publisher),
+            self._orphan_search(self._publisher),
         )
         try:
             self._work(engine, ledger)
         except ManifestToolError as error:
             self._give_up(engine, ledger, error)
-        except Exception as error:  # a thread has no caller: the run itself must carry its fault
-            logger.bind(run=self.info.run).exception("the run's thread failed")
+        except Exception as error:  # as above; here the entries can still be given a verdict
+            logger.bind(run=self.info.run).exception("the run failed")
             fault = DispatchError(f"the run stopped on an internal error: {error!r}")
             self._give_up(engine, ledger, fault)
-        finally:
-            for part in (gatherer, publisher, ledger):
-                if part is not None:
-                    part.close()
-            self._signals.all_sent.set()
-            self._signals.ended.set()
-            self._signals.settled([])
 
     def _orphan_search(self, publisher: Publisher | None) -> OrphanSearch | None:
         """Only on a stack of our own: what another's workers hold is not ours to move."""
@@ -265,12 +303,11 @@ class Run:
             engine.work()
             self._close_dispatch(engine, ledger)
             return
-        self._follow_unsettled(engine, ledger)
+        follow_unsettled(engine, ledger, self.manifest, self.info)
+        engine.look_once()
         if self._wait:
             engine.work()
-        else:
-            engine.look_once()
-        self._close_audit(engine, ledger)
+        close_audit(engine, ledger, self.manifest, self.info)
 
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
         interrupted = self._signals.stop.is_set() and ledger.has_unsettled()
@@ -288,41 +325,10 @@ class Run:
         engine.settle_rest("unknown", f"the run gave up: {error}")
         ledger.set_status("stopped" if self.address.owned else "detached")
 
-    # Audit
-
-    def _follow_unsettled(self, engine: Engine, ledger: Ledger) -> None:
-        now = time.monotonic()
-        for row in ledger.attempts(unsettled=True):
-            if row.entry in self.manifest.ids and row.state not in ("planned", "withheld"):
-                age = 0.0 if row.sent_at is None else (utc_now() - row.sent_at).total_seconds()
-                attempt = Attempt(self.info.run, self.manifest[row.entry], row.attempt, row.task_id)
-                engine.flights.follow(attempt, now - max(age, 0.0))
-
-    def _close_audit(self, engine: Engine, ledger: Ledger) -> None:
-        """What an audit finds unfinished is pending, expired or never sent: nothing final."""
-        age = (utc_now() - self.info.created_at).total_seconds()
-        judged: list[Judged] = []
-        for row in ledger.attempts(unsettled=True):
-            kind, note = _unfinished(row.state, expired=age > self.info.stream_ttl)
-            entry = self.manifest[row.entry]
-            verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
-            judged.append((verdict, None))
-        engine.commit(judged)
-        if not judged and ledger.status != "stopped":
-            ledger.set_status("finished")
-
 
 def _without_receipt(attempt: Attempt, kind: VerdictKind, note: str) -> Judged:
     verdict = judge(attempt.entry, None, attempt=attempt.number, problem=kind, note=note)
     return verdict, None
-
-
-def _unfinished(state: str, *, expired: bool) -> tuple[VerdictKind, str]:
-    if state == "planned":
-        return "unknown", "it was never sent: the run ended before its turn came"
-    if expired:
-        return "unknown", "the result store keeps receipts no longer than this run's lifetime"
-    return "pending", ""
 
 
 def _unknown_note(task: str, nearest: Sequence[str]) -> str:

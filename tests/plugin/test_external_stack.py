@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -184,6 +185,59 @@ def test_rabbitmq_with_either_result_store(
         )
     result.assert_outcomes(passed=8)
     assert project.ran() == {f"d-{n}": 1 for n in range(8)}
+
+
+@pytest.mark.live
+def test_two_at_once_send_once(project: Project, broker: str) -> None:
+    """Of two pytest processes that begin together on one manifest, one sends and one is refused."""
+    project.doubles(count=5)
+    command = [sys.executable, "-m", "pytest", "-q", "--manifest=m.jsonl", "--dispatch-only"]
+    both = [
+        subprocess.Popen(
+            [*command, f"--manifest-broker={broker}"],
+            cwd=project.path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]
+    codes = sorted(process.wait(timeout=60) for process in both)
+    assert codes == [pytest.ExitCode.OK, pytest.ExitCode.USAGE_ERROR]
+    with redis.Redis.from_url(broker) as client:
+        assert client.llen("celery") == 5
+
+
+@pytest.mark.live
+def test_an_audit_of_a_part_ends(project: Project, broker: str) -> None:
+    """Entries that the run never had are errors, under xdist too, and nothing waits for ever."""
+    project.doubles(count=4)
+    url = f"--manifest-broker={broker}"
+    with worker(project, broker, *INSTRUMENTED):
+        project.run("--manifest=m.jsonl", url, "-k", "d-0 or d-1").assert_outcomes(
+            passed=2, deselected=2
+        )
+        result = project.run("--manifest=m.jsonl", url, "--audit", "-n", "2")
+    result.assert_outcomes(passed=2, errors=2)
+
+
+@pytest.mark.live
+def test_a_late_audit_finds_what_came_in_time(project: Project, broker: str) -> None:
+    """Entries whose deadline is long over, and that succeeded before it, pass an audit."""
+    rows = [
+        {"id": f"e-{n}", "task": "jobs.double", "kwargs": {"n": n}, "deadline": 1}
+        for n in range(600)
+    ]
+    project.manifest("m.jsonl", rows)
+    url = f"--manifest-broker={broker}"
+    with worker(project, broker):
+        project.run("--manifest=m.jsonl", url, "--dispatch-only")
+        with redis.Redis.from_url(broker) as client:
+            eventually(
+                lambda: len(list(client.scan_iter("celery-task-meta-*"))) == 600,
+                within=60,
+                what="all have run",
+            )
+    project.run("--manifest=m.jsonl", url, "--audit", "--wait").assert_outcomes(passed=600)
 
 
 @pytest.mark.live

@@ -193,6 +193,94 @@ def pytest_runtest_setup(item):
     assert project.ran() == {f"d-{n}": 1 for n in range(8)}
 
 
+CRASH_ONCE = """
+import os
+from pathlib import Path
+import pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_setup(item):
+    marker = Path(__file__).with_name("crashed")
+    if item.name == "entry[d-1]" and not marker.exists():
+        marker.touch()
+        os._exit(1)
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_verdict_is_swallowed_when_xdist_gives_up(project: Project, workers: str) -> None:
+    """Where no crashed worker may be replaced, the session is not green."""
+    project.doubles(count=6)
+    project.write("conftest.py", CRASH_ONCE)
+    result = project.run("--manifest=m.jsonl", "-n", workers, "--max-worker-restart=0")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert result.parseoutcomes()["failed"] == 1
+
+
+def test_another_distribution_judges_again_too(project: Project) -> None:
+    """The entry of a crashed xdist worker is judged again under worksteal as well."""
+    project.doubles(count=6)
+    project.write("conftest.py", CRASH_ONCE)
+    result = project.run("--manifest=m.jsonl", "-n", "2", "--dist", "worksteal")
+    assert result.ret == 0
+    assert result.parseoutcomes()["passed"] == 6
+
+
+@pytest.mark.parametrize("option", ["--sw", "--ff", "--maxfail=2"])
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_other_orders_and_limits_work(
+    project: Project, option: str, xdist: tuple[str, ...]
+) -> None:
+    """Options that want the file's own order, or stop later, change nothing about the verdicts."""
+    project.doubles(count=5)
+    result = project.run("--manifest=m.jsonl", option, *xdist)
+    result.assert_outcomes(passed=5)
+    assert project.ran() == {f"d-{n}": 1 for n in range(5)}
+
+
+def test_a_small_window_sends_everything_in_the_end(project: Project) -> None:
+    """With two entries in flight at most, all ten run, once each."""
+    project.doubles(count=10)
+    project.run("--manifest=m.jsonl", "--manifest-window=2").assert_outcomes(passed=10)
+    assert project.ran() == {f"d-{n}": 1 for n in range(10)}
+
+
+def test_a_refused_manifest_keeps_the_others_from_being_sent(project: Project) -> None:
+    """All runs are looked over before the first one sends."""
+    project.doubles("a.jsonl", count=2)
+    project.manifest("b.jsonl", [{"id": "x", "task": "jobs.nobody", "kwargs": {}}])
+    result = project.run("--manifest=a.jsonl", "--manifest=b.jsonl", "--manifest-strict")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert not project.ran()
+    project.run("--manifest=a.jsonl").assert_outcomes(passed=2)
+
+
+def test_dependencies_are_refused_until_they_work(project: Project) -> None:
+    """An entry that waits for another is not sent as if it did not."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": "a", "task": "jobs.double", "kwargs": {"n": 1, "key": "a"}},
+            {"id": "b", "task": "jobs.double", "kwargs": {"n": 1, "key": "b"}, "after": ["a"]},
+        ],
+    )
+    result = project.run("--manifest=m.jsonl")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*entry 'b' waits for others*"])
+    assert not project.ran()
+
+
+def test_the_environments_result_store_does_not_disturb_other_sessions(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result store in the environment without a broker concerns no ordinary pytest call."""
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://127.0.0.1:1/0")
+    project.write("test_plain.py", "def test_plain(): pass\n")
+    project.run().assert_outcomes(passed=1)
+    project.doubles(count=1)
+    project.run("--manifest=m.jsonl").assert_outcomes(passed=1)
+
+
 def test_ordinary_tests_run_beside_the_entries(project: Project) -> None:
     """Tests that have nothing to do with manifests run as ever, in the same session."""
     project.doubles(count=2)
