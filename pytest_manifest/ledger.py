@@ -175,6 +175,10 @@ class Ledger:
     def close(self) -> None:
         self._db.close()
 
+    def compact(self) -> None:
+        """Bring everything into the one file, so that a copy of it is whole."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def __enter__(self) -> Self:
         return self
 

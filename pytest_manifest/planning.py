@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import tempfile
 from collections import Counter
@@ -178,9 +179,13 @@ class PlanBuilder:
         )
 
     def _at(self, fresh: Manifest, target: Path, *, force: bool) -> Manifest:
+        if target.is_dir():
+            raise PlanError(f"{target}: is a folder; name the file to write")
+        if target.exists() and _same_plan(target, fresh):
+            return read_manifest(target)
+        if target.exists() and force and not _looks_like_manifest(target):
+            raise PlanError(f"{target}: is no manifest, and is not overwritten; move it away first")
         if target.exists() and not force:
-            if _same_plan(target, fresh):
-                return read_manifest(target)
             raise PlanError(
                 f"{target}: holds a different manifest; plan into another file, "
                 "or replace it with --plan-force"
@@ -224,6 +229,16 @@ def _same_plan(path: Path, fresh: Manifest) -> bool:
         and header.rerun == fresh.header.rerun
         and header.entries == len(fresh)
     )
+
+
+def _looks_like_manifest(path: Path) -> bool:
+    """Whether a file is empty or begins with a line of JSON, as every manifest does."""
+    with path.open("rb") as file:
+        first = file.readline(1_000_000)
+    try:
+        return not first or isinstance(json.loads(first), dict)
+    except ValueError:
+        return False
 
 
 def _plain(value: object) -> JsonValue:

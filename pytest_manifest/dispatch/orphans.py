@@ -7,7 +7,7 @@ when the visibility timeout is over, an hour by default. A dead worker does not 
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from loguru import logger
@@ -27,7 +27,9 @@ TIMEOUT: Final = 1.0  # s
 
 
 class OrphanSearch:
-    """Two looks with a gap: what no living worker holds, under one tag both times, is nobody's.
+    """What became of messages on a stack of our own that nobody speaks of.
+
+    Two looks with a gap: what no living worker holds, under one tag both times, is nobody's.
 
     Use it from one thread, on a Redis broker of our own with this many workers.
     """
@@ -57,11 +59,27 @@ class OrphanSearch:
                     )
         return restored
 
-    def _nobodys(self, waiting: Container[str]) -> dict[str, str]:
-        """Delivery tag -> task id of what is taken, waited for, and held by no living worker."""
-        answers = self._publisher.control.ask(
+    def nowhere(self, waiting: Container[str], queues: Sequence[str]) -> bool:
+        """Whether none of ``waiting`` is in a queue, taken, or held by a worker.
+
+        Certain only when said twice with a gap: a message on its way is in none of these places.
+        """
+        answers = self._ask()
+        if not _complete(answers, self._workers) or any(i in waiting for i in _held(answers)):
+            return False
+        if any(self._publisher.queue_lengths(queues).values()):
+            return False
+        with self._publisher.control.channel() as channel:
+            return not any(i in waiting for i in _unacknowledged(channel).values())
+
+    def _ask(self) -> Answers:
+        return self._publisher.control.ask(
             QUESTIONS, timeout=TIMEOUT, enough=lambda a, _quiet: _complete(a, self._workers)
         )
+
+    def _nobodys(self, waiting: Container[str]) -> dict[str, str]:
+        """Delivery tag -> task id of what is taken, waited for, and held by no living worker."""
+        answers = self._ask()
         if not _complete(answers, self._workers):
             return {}  # a worker that is silent may hold anything
         held = set(_held(answers))

@@ -31,7 +31,7 @@ class Preflight:
     reasons not to send anything. ``warnings`` and ``notices`` are to be shown, no more.
     ``answered``: whether any worker did. ``workers``: their node names. ``added_queues``: queues
     that the workers were told to consume; a worker that restarts must be told again
-    (:func:`add_consumers`).
+    (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to.
     """
 
     unknown_tasks: dict[str, list[str]] = field(default_factory=dict)
@@ -41,6 +41,7 @@ class Preflight:
     workers: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     added_queues: list[str] = field(default_factory=list)
+    queues: list[str] = field(default_factory=list)
 
 
 def preflight(
@@ -80,6 +81,7 @@ def preflight(
         warnings=_unanswered(workers, expected_workers, timeout),
     )
     needed = tasks_by_queue({key: queues[key] for key in sendable.samples})
+    result.queues.extend(sorted(needed))
     _see_to_queues(publisher, needed, workers, result)
     return result
 

@@ -37,7 +37,10 @@ class ManifestFile(pytest.Module):
 
     def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
         state = manifest_session(self.config)
-        manifest = state.load(self.path)
+        try:
+            manifest = state.load(self.path)
+        except pytest.UsageError as error:
+            raise self.CollectError(str(error)) from None
         state.add_file(self.path.resolve())
         if len(manifest.ids) == len(state.covered.get(manifest.path.resolve(), ())):
             return
@@ -68,7 +71,14 @@ def collection_arguments(state: ManifestSession, paths: Sequence[Path]) -> list[
 
 
 def generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize tests that ask for fixtures of ours."""
+    """Parametrize tests that ask for fixtures of ours; a user's mistake is a collection error."""
+    try:
+        _parametrize_ours(metafunc)
+    except pytest.UsageError as error:
+        raise pytest.Collector.CollectError(str(error)) from None
+
+
+def _parametrize_ours(metafunc: pytest.Metafunc) -> None:
     if BUILTIN_ENTRY in metafunc.fixturenames:
         _by_entry(metafunc, BUILTIN_ENTRY, builtin=True)
     elif _is_ours(metafunc, "entry"):
@@ -194,7 +204,7 @@ def _marked(
         # Looking at a collection must not run planners, which may be slow and costly.
         _say_why_not(metafunc, f"plan {name} is made when the tests run")
         return None
-    manifest = state.plan(metafunc.definition.session, name, mark.kwargs)
+    manifest = state.plan(metafunc.definition.session, name, mark.kwargs, collecting=True)
     if manifest is None:
         _say_why_not(metafunc, f"plan {name} is empty: there is nothing to do")
         return None

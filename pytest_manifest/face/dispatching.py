@@ -76,6 +76,9 @@ class Dispatch:
         if state.role == "worker":
             return
         state.dispatch_begun = True
+        root = str(state.options.root)
+        if root not in sys.path:  # where the configuration is, its application is, as for workers
+            sys.path.insert(0, root)
         quiet_console()
         with user_errors():
             if state.options.audit:
@@ -85,8 +88,9 @@ class Dispatch:
 
     def end(self) -> None:
         """Stop what still runs, and write down what there is."""
-        if self._state.role != "worker":
-            self._state.stop_everything()
+        # The waiting is left to the session's end: here it would count as the last test's time.
+        for run in self._state.runs if self._state.role != "worker" else ():
+            run.begin_stop()
 
     def _dispatch(self) -> None:
         """Make and prepare every run before any of them sends: one that is refused stops all."""
@@ -111,22 +115,24 @@ class Dispatch:
             state.notices += run.notices
 
     def _prepare(self, runs: Sequence[Run], expected_workers: int | None) -> None:
-        prepared: list[Run] = []
         try:
             for run in runs:
                 self._adopt(run)
                 run.prepare(expected_workers=expected_workers)
-                prepared.append(run)
         except BaseException:
-            for run in prepared:
+            for run in runs:
                 run.abandon()
             raise
 
     def _attach(self) -> None:
         state = self._state
-        address, _ = self._find_stack()
         from pytest_manifest.run import Run
+        from pytest_manifest.stack.address import StackAddress
 
+        ledgers = [ledger_of(state.options, state.load(path)) for path in state.selected]
+        complete = all(map(is_complete, ledgers))
+        # What has all its verdicts can be looked at without any stack.
+        address = StackAddress("", "", None, owned=False) if complete else self._find_stack()[0]
         made = [
             Run.attach(
                 state.load(path),
@@ -137,6 +143,12 @@ class Dispatch:
             )
             for path in state.selected
         ]
+        if complete:
+            for run in made:
+                self._adopt(run)
+                run.all_sent.set()
+                run.ended.set()
+            return
         self._prepare(made, None)
         for run in made:
             run.start()
@@ -199,6 +211,11 @@ def external_address(options: Options) -> StackAddress:
     backend = options.backend
     if backend is None and has_stream(options.broker):
         backend = options.broker
+    if options.broker.startswith("memory:") or (backend or "").startswith("cache+memory:"):
+        raise DispatchError(
+            "a broker or result store in memory lives in one process, and workers are others; "
+            "leave the URLs out for the embedded stack"
+        )
     if backend is None:
         raise DispatchError(
             "the broker is not a Redis that could keep results as well; "
@@ -225,6 +242,8 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
     Raises DispatchError where an earlier run of the manifest may still be going on, or where its
     header forbids a second run.
     """
+    from pytest_manifest.run.locks import is_held
+
     if options.rerun:
         return
     name = short_path(manifest.path, options.root)
@@ -234,7 +253,8 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
             status, info, counts = ledger.status, ledger.info(), ledger.send_states()
         sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
         sent_before += sent
-        if status in ("running", "detached") and not info.owned and sent:
+        followed = status == "running" and is_held(path.with_suffix(".lock"))
+        if followed or (status in ("running", "detached") and not info.owned and sent):
             raise DispatchError(
                 f"{name}: run {info.run} of this manifest is unfinished and its jobs may still be "
                 "queued or running; attach to it with --audit --wait, or send everything again "
@@ -298,6 +318,12 @@ def _write_to_console(text: str) -> None:
 def _for_console(record: Record) -> bool:
     ours = (record["name"] or "").startswith("pytest_manifest.")
     return not ours or record["level"].no >= logging.WARNING
+
+
+def is_complete(path: Path) -> bool:
+    """Whether every entry of the run has its final verdict."""
+    with Ledger.open(path) as ledger:
+        return not ledger.has_unsettled()
 
 
 def log_to_file(state: ManifestSession, run: Run) -> None:

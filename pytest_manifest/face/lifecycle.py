@@ -12,7 +12,7 @@ from pytest_manifest.face.coordination import Collection, Row
 from pytest_manifest.face.plans import fixture_name
 from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.face.synthetic import synthetic_item
-from pytest_manifest.face.work import begin_dispatch, file_order_wanted
+from pytest_manifest.face.work import begin_dispatch, file_order_wanted, note_left_out
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -142,6 +142,7 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
         return None  # pytest's own loop says so; nothing is sent
     bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
     if not bindings:
+        note_left_out(state)
         return None
     begin_dispatch(session, bindings)
     for run in state.runs:

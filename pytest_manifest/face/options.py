@@ -216,6 +216,8 @@ def _backend(config: pytest.Config, broker: str | None) -> str | None:
 
 def _check_together(options: Options) -> None:
     usage = pytest.UsageError
+    if options.plan == "":
+        raise usage("--plan is empty; write --plan=WORKFLOW:MODE")
     if options.plan_run and not options.plan:
         raise usage("--plan-run needs --plan=WORKFLOW:MODE")
     if options.plan_options and not options.plan:
@@ -237,6 +239,8 @@ def _check_together(options: Options) -> None:
     if options.backend and not options.broker and not options.use_running_stack:
         raise usage("a result store was given without a broker; add --manifest-broker=URL")
     for path in () if options.plan else options.files:
+        if path.is_dir():
+            raise usage(f"{path}: is a folder; name a manifest in it")
         if not path.is_file():
             raise usage(f"{path}: there is no such manifest; plan one with --plan=WORKFLOW:MODE")
 

@@ -129,6 +129,8 @@ class ManifestSession:
         if self.book is not None:
             self.book.close()
             self.book = None
+        for run in self.runs:
+            run.compact_ledger()
         for handler in self.log_handlers:
             remove_run_log(handler)
         self.log_handlers.clear()
@@ -136,20 +138,25 @@ class ManifestSession:
     # Plans
 
     def plan(
-        self, session: pytest.Session, name: str, options: Mapping[str, str]
+        self,
+        session: pytest.Session,
+        name: str,
+        options: Mapping[str, str],
+        *,
+        collecting: bool = False,
     ) -> Manifest | None:
         """The manifest of a plan, planned now unless another process of this session has done so.
 
         Returns None for an empty plan. Raises pytest.UsageError for an unknown name or bad options,
-        and pytest's own collection failure with the planner's traceback where the planner raises.
+        and where the planner raises session.Failed or, while ``collecting``, a collection error.
         """
         spec = self.find_plan(name, options)
         if self.coordination is None:
-            return self._plan_here(session, spec)
+            return self._plan_here(session, spec, collecting=collecting)
         with self.coordination.planning(spec.name) as known:
             if known.done:
                 return None if known.path is None else self.load(known.path)
-            manifest = self._plan_here(session, spec)
+            manifest = self._plan_here(session, spec, collecting=collecting)
             known.finish(None if manifest is None else manifest.path)
             return manifest
 
@@ -162,12 +169,14 @@ class ManifestSession:
             self.plans.set_options(spec, options)
         return spec
 
-    def _plan_here(self, session: pytest.Session, spec: PlanSpec) -> Manifest | None:
+    def _plan_here(
+        self, session: pytest.Session, spec: PlanSpec, *, collecting: bool
+    ) -> Manifest | None:
         name = fixture_name(spec)
         item = synthetic_item(session, f"plan[{spec.name}]", do_nothing, name)
         report, call = set_up(item)
         if call.excinfo is not None:
-            self._planner_failed(session, spec, report, call)
+            self._planner_failed(session, spec, report, call, collecting=collecting)
         manifest: Manifest | None = item.funcargs[name]  # type: ignore[assignment]  # the fixture's own type
         if manifest is None:
             return None
@@ -182,13 +191,15 @@ class ManifestSession:
         spec: PlanSpec,
         report: pytest.TestReport,
         call: pytest.CallInfo[None],
+        *,
+        collecting: bool,
     ) -> None:
         assert call.excinfo is not None
         if isinstance(call.excinfo.value, pytest.fail.Exception):
             raise pytest.UsageError(str(call.excinfo.value))
-        if self.role == "worker":
-            # A worker's reports of anything but its own tests are refused by xdist; a collection
-            # error carries the same traceback.
+        if isinstance(call.excinfo.value, pytest.skip.Exception):
+            raise pytest.UsageError(f"plan {spec.name} was skipped: {call.excinfo.value}")
+        if collecting:
             raise pytest.Collector.CollectError(f"plan {spec.name} failed:\n{report.longreprtext}")
         self.config.hook.pytest_runtest_logreport(report=report)
         raise session.Failed(f"plan {spec.name} failed; nothing was dispatched")

@@ -22,7 +22,7 @@ class SyntheticItem(pytest.Function):
         return f"manifest::{self.name}"
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
-        return self.config.rootpath, None, self.name
+        return self.config.rootpath, 0, self.name
 
 
 def synthetic_item(

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.face.bindings import Binding, binding_of
-from pytest_manifest.face.session import ManifestSession, manifest_session
+from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
 from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
 
 
@@ -47,6 +47,22 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
             "return request.getfixturevalue('dispatch')"
         )
     open_book(state)
+    note_left_out(state)
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    for notice in state.notices if reporter is not None and reporter.verbosity >= 0 else ():
+        reporter.ensure_newline()
+        reporter.write_line(f"note: {notice}", yellow=True)
+
+
+def note_left_out(state: ManifestSession) -> None:
+    """Say so where a manifest was given beside paths that do not name it."""
+    for path in state.files:
+        if path not in state.selected:
+            name = short_path(path, state.options.root)
+            state.notices.append(
+                f"{name}: nothing of it was selected, so nothing of it was sent; where paths are "
+                "given, name it among them"
+            )
 
 
 def open_book(state: ManifestSession) -> None:

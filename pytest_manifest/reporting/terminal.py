@@ -32,7 +32,7 @@ def write_summary(reporter: pytest.TerminalReporter, state: ManifestSession) -> 
         )
     if state.options.plan and state.planned:
         _write_previews(reporter, state)
-    if state.runs:
+    if state.runs or state.notices:
         reporter.write_sep("=", "manifest runs")
         for notice in state.notices:
             reporter.write_line(f"note: {notice}", yellow=True)

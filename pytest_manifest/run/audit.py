@@ -41,7 +41,7 @@ def _unfinished(state: str, *, expired: bool) -> tuple[VerdictKind, str]:
     if state == "planned":
         return "unknown", "it was never sent: the run ended before its turn came"
     if expired:
-        return "unknown", "the result store keeps receipts no longer than this run's lifetime"
+        return "unknown", "a receipt may have been, and be past its lifetime in the result store"
     return "pending", ""
 
 

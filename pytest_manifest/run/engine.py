@@ -32,6 +32,8 @@ FIRST_BATCH = 20
 REPAIRS_AFTER = (2.0, 5.0, 10.0, 20.0)
 """Seconds after a worker's death at which its successor may be up and be asked."""
 LOOK_GAP = 1.0
+QUIET = 5.0
+"""Seconds without any news after which a stack of our own is asked where the jobs are."""
 PATIENCE = 60.0
 """Seconds that broker and result store may be out of reach before a run gives up."""
 
@@ -82,6 +84,7 @@ class Engine:
         to_send: list[Attempt],
         added_queues: Sequence[str] = (),
         orphans: OrphanSearch | None = None,
+        queues: Sequence[str] = (),
     ) -> None:
         self._manifest = manifest
         self._settings = settings
@@ -96,6 +99,9 @@ class Engine:
         self._fresh_losses: Sequence[WorkerLoss] = ()
         self._added_queues = list(added_queues)
         self._orphans = orphans
+        self._queues = list(queues)
+        self._quiet_since = time.monotonic()
+        self._nowhere: set[str] = set()
         self._after_loss: deque[tuple[float, Callable[[], object]]] = deque()
         self._log = logger.bind(run=run)
         self.flights = Flights()
@@ -231,7 +237,7 @@ class Engine:
         """Commit what a sip brought and the verdicts that follow from it at once; then tell."""
         if not sip:
             return
-        now = time.monotonic()
+        now = self._quiet_since = time.monotonic()
         judged: list[Judged] = []
         with self._ledger.transaction():
             self._ledger.add_starts(sip.starts)
@@ -273,6 +279,39 @@ class Engine:
         while self._after_loss and self._after_loss[0][0] <= now:
             self._repair(self._after_loss.popleft()[1])
         self._give_up_overdue(now)
+        self._give_up_lost(now)
+
+    def _give_up_lost(self, now: float) -> None:
+        """On a stack of our own that is idle: what is nowhere, twice, is lost."""
+        orphans = self._orphans
+        if orphans is None or not self._all_sent or now - self._quiet_since < QUIET:
+            return
+        self._quiet_since = now
+        waiting = self.flights.unstarted()
+        if not waiting or not self._is_nowhere(orphans, waiting):
+            self._nowhere = set()
+            return
+        if waiting != self._nowhere:
+            self._nowhere = waiting
+            return
+        self.look_once()
+        judged: list[Judged] = []
+        for task_id in waiting & self.flights.unstarted():
+            flight = self.flights.land(task_id)
+            if flight is not None:
+                note = "it is in no queue, and no worker has it or has begun it"
+                verdict = judge(
+                    flight.entry, None, attempt=flight.number, problem="lost", note=note
+                )
+                judged.append((verdict, None))
+        self.commit(judged)
+
+    def _is_nowhere(self, orphans: OrphanSearch, waiting: set[str]) -> bool:
+        try:
+            return orphans.nowhere(waiting, self._queues)
+        except Exception as error:  # the broker may be away: there is a next time
+            self._log.warning("the jobs could not be looked for: {}", error)
+            return False
 
     def _give_up_overdue(self, now: float) -> None:
         overdue = self.flights.overdue(now)

@@ -42,6 +42,17 @@ class RunLock:
             os.close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Whether some process has the lock with this file."""
+    lock = RunLock(path)
+    try:
+        lock.acquire("")
+    except DispatchError:
+        return True
+    lock.release()
+    return False
+
+
 @contextlib.contextmanager
 def one_dispatch_at_a_time(folder: Path, sha256: str) -> Iterator[None]:
     """Hold off other processes that would dispatch the same manifest from the same folder.

@@ -6,6 +6,7 @@ It works in a thread of its own (see ``engine``) and knows nothing of pytest.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from pytest_manifest.dispatch.demand import demand_of
 from pytest_manifest.dispatch.orphans import OrphanSearch
 from pytest_manifest.dispatch.preflight import preflight
 from pytest_manifest.dispatch.publisher import Publisher
-from pytest_manifest.errors import DispatchError, ManifestToolError
+from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
 from pytest_manifest.gather.backend_results import ResultReader
 from pytest_manifest.gather.gatherer import Gatherer
 from pytest_manifest.gather.stream import StreamReader, has_stream
@@ -63,6 +64,7 @@ class Run:
         self._wait = True
         self._to_send: list[Attempt] = []
         self._added_queues: list[str] = []
+        self._queues: list[str] = []
         self._publisher: Publisher | None = None
         self._lock = RunLock(ledger_path.with_suffix(".lock"))
         self._thread: threading.Thread | None = None
@@ -94,6 +96,8 @@ class Run:
         )
         run = cls(manifest, settings.folder / f"{run_id}.sqlite", info, address, settings)
         run._to_send = [attempt_of(run_id, manifest[entry], 1) for entry in selected]
+        settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        run._lock.acquire(run_id)
         with Ledger.create(run.ledger_path, info) as ledger, ledger.transaction():
             ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(run._to_send))
         return run
@@ -150,8 +154,8 @@ class Run:
 
         Raises DispatchError or StackError where nothing should be sent.
         """
-        self._lock.acquire(self.info.run)
         if self._attached:
+            self._lock.acquire(self.info.run)
             with Ledger.open(self.ledger_path, write=True) as ledger:
                 ledger.reopen()
             return
@@ -165,8 +169,9 @@ class Run:
 
     def abandon(self) -> None:
         """End a run that was prepared and will not be started."""
-        if self._publisher is not None:
-            self._publisher.close()
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            publisher.close()
         if not self._attached:
             with Ledger.open(self.ledger_path, write=True) as ledger:
                 ledger.set_status("stopped")
@@ -194,6 +199,16 @@ class Run:
                     "lack what came last"
                 )
 
+    def compact_ledger(self) -> None:
+        """Leave the ledger as one file, once nobody of this session reads it any more."""
+        if self.ended.is_set():
+            # Where that cannot be done, the ledger is as good as it was before.
+            with (
+                contextlib.suppress(LedgerError, sqlite3.Error),
+                Ledger.open(self.ledger_path, write=True) as ledger,
+            ):
+                ledger.compact()
+
     def read(self) -> Ledger:
         """The ledger for reading, in the calling thread."""
         return Ledger.open(self.ledger_path)
@@ -203,6 +218,7 @@ class Run:
         with self.read() as ledger:
             receipts = (s.receipt for s in ledger.all_settled() if s.receipt is not None)
             write_receipts(self.receipts_path, receipts)
+        self.receipts_path.chmod(0o600)
         return self.receipts_path
 
     # Before the first message
@@ -220,6 +236,7 @@ class Run:
         self.notices += found.warnings + found.notices
         self.workers = len(found.workers) if found.answered else None
         self._added_queues = found.added_queues
+        self._queues = found.queues
         if found.refusals:
             raise DispatchError("nothing was sent: " + " ".join(found.refusals))
         if found.unknown_tasks:
@@ -273,6 +290,7 @@ class Run:
             self._to_send,
             self._added_queues,
             self._orphan_search(self._publisher),
+            self._queues,
         )
         try:
             self._work(engine, ledger)

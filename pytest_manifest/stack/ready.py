@@ -31,6 +31,8 @@ class WorkerProbe:
         self._expected = expected
         self._app = Celery("manifest-probe", broker=address.broker_url, set_as_current=False)
         self._app.conf.broker_transport_options = TRANSPORT_OPTIONS
+        # An app's workers answer in its own serializer; they are ours, on a broker of our own.
+        self._app.conf.accept_content = ["json", "pickle", "yaml", "msgpack"]
         # No retries of its own: they would hide for seconds that the keeper has given up.
         self._redis = redis.Redis.from_url(
             address.broker_url, socket_timeout=2.0, retry=Retry(NoBackoff(), 0)

@@ -134,18 +134,31 @@ def _executions(entry: Entry, receipt: Receipt) -> list[Mismatch]:
 
 def _untold(entry: Entry, receipt: Receipt) -> list[str]:
     """Expectations that this receipt has no figure for."""
+    untold: list[str] = []
+    if _is_left_out(receipt):
+        untold += ["result"] if "result" in entry.expect.model_fields_set else []
+        untold += ["schema"] if entry.expect.result_schema is not None else []
     limits = {"runtime": entry.expect.max_runtime, "wait": entry.expect.max_wait}
-    return [
+    return untold + [
         f"max_{name}"
         for name, limit in limits.items()
         if limit is not None and getattr(receipt, name) is None
     ]
 
 
+def _is_left_out(receipt: Receipt) -> bool:
+    """Whether the receipt lacks the result because it is too large, or no JSON."""
+    return receipt.result is None and not {"result_omitted", "result_not_json"}.isdisjoint(
+        receipt.evidence
+    )
+
+
 def _unmet(entry: Entry, receipt: Receipt) -> Iterator[Mismatch]:
     expect = entry.expect
     if expect.error is not None:
         yield from _unmet_error(expect.error, receipt)
+    if _is_left_out(receipt):
+        return
     if "result" in expect.model_fields_set:
         yield from differences(expect.result, receipt.result)
     if expect.result_schema is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictKind
 from pytest_manifest.verdict.text import middle, plain, plural, seconds
 
-_RESEND = "send it again with --resume if running it twice does no harm"
+_RESEND = "send it again if running it twice does no harm"
 _ERROR_LIMIT = 160
 SCHEMA_PATH = "expect.schema"
 """The path of a mismatch that is the schema's own fault."""
@@ -46,10 +46,18 @@ def unmet(receipt: Receipt, found: Sequence[Mismatch]) -> str:
 
 
 def untold(receipt: Receipt, names: Sequence[str]) -> str:
-    """Nothing is wrong, but an expectation could not be checked."""
+    """Expectations that nobody can check."""
     what = " and ".join(names)
+    ended = f"The task ended as {receipt.state!r}{_where(receipt)}, but {what} cannot be checked: "
+    if "result_omitted" in receipt.evidence:
+        return (
+            f"{ended}its result of {receipt.evidence['result_omitted']} bytes is too large for a "
+            "receipt; return less, or raise MANIFEST_RESULT_LIMIT (bytes) for the workers."
+        )
+    if "result_not_json" in receipt.evidence:
+        return f"{ended}its result is not JSON; return plain values, or drop the expectation."
     return (
-        f"The task ended as {receipt.state!r}{_where(receipt)}, but {what} cannot be checked: the "
+        f"{ended}the "
         "receipt has no such time, as the worker does not report any; instrument the worker "
         "(celery worker -I pytest_manifest.worker), or drop the expectation."
     )
@@ -146,14 +154,14 @@ def _rejected(_: Entry, receipt: Receipt) -> tuple[str, str]:
 def _expired(_: Entry, receipt: Receipt) -> tuple[str, str]:
     return (
         f"The job expired before it was started{_where(receipt)}",
-        "add workers, or give it a later 'expires', and send it again with --resume",
+        "add workers, or give it a later 'expires', and send it again",
     )
 
 
 def _revoked(_: Entry, receipt: Receipt) -> tuple[str, str]:
     return (
         f"The job was revoked{_where(receipt)}",
-        "send it again with --resume if it is still wanted",
+        "send it again if it is still wanted",
     )
 
 
@@ -178,7 +186,7 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
         "look again with --audit, or wait for it with --audit --wait",
     ),
     "unknown": (
-        "What became of the job cannot be told: a receipt may have been, and be past its lifetime",
+        "What became of the job cannot be told",
         f"look at the worker's log, then {_RESEND}",
     ),
     "crashed": (
@@ -203,11 +211,11 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
     ),
     "expired": (
         "The job expired before a worker started it",
-        "add workers, or give it a later 'expires', and send it again with --resume",
+        "add workers, or give it a later 'expires', and send it again",
     ),
     "revoked": (
         "The job was revoked before it came to its end",
-        "send it again with --resume if it is still wanted",
+        "send it again if it is still wanted",
     ),
     "duplicated": (
         "The job ran more often than it is allowed to",
@@ -219,7 +227,7 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
     ),
     "skipped": (
         "The job was not sent, as an entry that it waits for ('after') did not pass",
-        "repair that one, then go on with --resume",
+        "repair that one, then send both again",
     ),
     "forged": (
         "The receipt's signature does not hold, so nothing it says is believed",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
@@ -132,6 +133,41 @@ def test_what_a_dead_worker_had_taken_and_not_begun_still_runs(project: Project)
         text, _ = process.communicate(timeout=90)
     assert "1 failed, 8 passed" in text
     assert project.ran() == {"victim": 1} | {f"q-{n}": 1 for n in range(8)}
+
+
+def test_a_message_that_is_nowhere_is_lost_and_said_so(project: Project) -> None:
+    """A queue emptied behind our back: the jobs are judged lost soon, not at the run's deadline."""
+    rows: list[dict[str, object]] = [
+        {"id": "first", "task": "jobs.nap", "kwargs": {"sec": 4, "key": "first"}}
+    ]
+    rows += [{"id": f"q-{n}", "task": "jobs.double", "kwargs": {"n": n}} for n in range(5)]
+    project.manifest("m.jsonl", rows)
+    with running(project, "--manifest-workers=1") as process:
+        workers = [p for p in family(process) if "celery" in p.cmdline()]
+        with redis.Redis.from_url(workers[0].environ()["CELERY_BROKER_URL"]) as client:
+            eventually(lambda: client.llen("celery") == 5, what="the others wait in the queue")
+            client.delete("celery")
+        text, _ = process.communicate(timeout=90)
+    assert "1 passed, 5 errors" in text
+    assert "no queue, no worker and no result store has it any more" in text
+
+
+def test_the_private_broker_restarts_in_the_middle(project: Project) -> None:
+    """kill -9 of the private Valkey: it comes back with what it held, and the run ends."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": f"n-{n}", "task": "jobs.nap", "kwargs": {"sec": 0.5, "key": f"n-{n}"}}
+            for n in range(12)
+        ],
+    )
+    with running(project) as process:
+        (valkey,) = [p for p in family(process) if "valkey" in p.name()]
+        valkey.kill()
+        text, _ = process.communicate(timeout=110)
+    assert "INTERNALERROR" not in text
+    assert "12 entries:" in text
+    assert set(project.ran().values()) == {1}
 
 
 def test_a_worker_that_dies_is_replaced_and_its_job_judged(project: Project) -> None:

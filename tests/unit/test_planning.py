@@ -162,6 +162,10 @@ def test_a_broken_file_in_the_way_is_not_taken_for_the_plan(tmp_path: Path) -> N
     with pytest.raises(PlanError, match=r"m\.jsonl: holds a different manifest.*--plan-force"):
         builder(2).freeze(target, tmp_path)
     assert target.read_text() == "precious notes\n"
+    with pytest.raises(PlanError, match="is no manifest, and is not overwritten"):
+        builder(2).freeze(target, tmp_path, force=True)
+    assert target.read_text() == "precious notes\n"
+    target.write_text('{"id": "a", "task": "t"}\n')
     replaced = builder(2).freeze(target, tmp_path, force=True)
     assert replaced is not None
     assert len(replaced) == 2
