@@ -65,7 +65,7 @@ class AmqpConfirms:
         events["basic_ack"].add(self._on_ack)
         events["basic_nack"].add(self._on_nack)
         events["basic_return"].add(self._on_return)
-        channel.confirm_select()  # type: ignore[attr-defined]
+        channel.confirm_select()  # type: ignore[attr-defined]  # as above
 
     def published(self) -> None:
         """Expect one more confirmation; delivery tags count from 1 in a channel."""

@@ -93,7 +93,7 @@ def _collect_plan_item(session: pytest.Session, state: ManifestSession, name: st
         if manifest is None:
             state.empty_plan = True
         else:
-            state.planned.append(manifest)
+            state.note_planned(manifest)
 
     session.items = [synthetic_item(session, f"plan[{spec.name}]", body, fixture)]
     session.testscollected = 1

@@ -160,6 +160,11 @@ class ManifestSession:
             known.finish(None if manifest is None else manifest.path)
             return manifest
 
+    def note_planned(self, manifest: Manifest) -> None:
+        """Remember a plan for the summary, and tell other plugins."""
+        self.planned.append(manifest)
+        self.config.hook.pytest_manifest_planned(config=self.config, manifest=manifest)
+
     def find_plan(self, name: str, options: Mapping[str, str]) -> PlanSpec:
         """The plan of this name among the planning fixtures that plugins and conftests define."""
         for plugin in self.config.pluginmanager.get_plugins():
@@ -182,7 +187,7 @@ class ManifestSession:
             return None
         path = manifest.path.resolve()
         self._manifests[path] = manifest
-        self.planned.append(manifest)
+        self.note_planned(manifest)
         return manifest
 
     def _planner_failed(
