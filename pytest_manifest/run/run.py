@@ -240,10 +240,14 @@ class Run:
         if found.refusals:
             raise DispatchError("nothing was sent: " + " ".join(found.refusals))
         if found.unknown_tasks:
-            notes = {name: _unknown_note(name, near) for name, near in found.unknown_tasks.items()}
+            hints = {name: _did_you_mean(near) for name, near in found.unknown_tasks.items()}
             if self.settings.strict:
-                raise DispatchError("nothing was sent: " + "; ".join(notes.values()))
-            self._withhold(notes)
+                unknown = "; ".join(
+                    f"no worker knows the task {name!r}{hint and f' ({hint})'}"
+                    for name, hint in hints.items()
+                )
+                raise DispatchError(f"nothing was sent: {unknown}")
+            self._withhold(hints)
 
     def _withhold(self, notes: dict[str, str]) -> None:
         """Judge entries whose task nobody knows, and do not send them."""
@@ -349,6 +353,5 @@ def _without_receipt(attempt: Attempt, kind: VerdictKind, note: str) -> Judged:
     return verdict, None
 
 
-def _unknown_note(task: str, nearest: Sequence[str]) -> str:
-    hint = f" (did you mean {' or '.join(map(repr, nearest))}?)" if nearest else ""
-    return f"no worker knows the task {task!r}{hint}"
+def _did_you_mean(nearest: Sequence[str]) -> str:
+    return f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
