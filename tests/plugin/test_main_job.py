@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import pytest
 
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.run.locks import RunLock
+from pytest_manifest.schema import Verdict
 from tests.plugin.conftest import Project
+from tests.services import valkey_server
 
 
 def test_every_entry_is_a_test_and_runs_once(project: Project) -> None:
@@ -164,7 +170,7 @@ def test_first_failure_stops_at_once(project: Project) -> None:
     project.manifest("m.jsonl", entries)
     result = project.run("--manifest=m.jsonl", "-x")
     assert result.parseoutcomes()["failed"] == 1
-    assert sum(project.ran().values()) < 20
+    assert sum(project.ran().values()) < len(entries)
     result.stdout.fnmatch_lines(["*stopped:*"])
 
 
@@ -253,6 +259,69 @@ def test_a_refused_manifest_keeps_the_others_from_being_sent(project: Project) -
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert not project.ran()
     project.run("--manifest=a.jsonl").assert_outcomes(passed=2)
+
+
+def test_a_finished_run_is_one_file_and_needs_no_stack_to_audit(project: Project) -> None:
+    """A copy of the ledger alone holds every receipt, and --audit needs nothing else."""
+    project.doubles(count=3)
+    project.run("--manifest=m.jsonl").assert_outcomes(passed=3)
+    (ledger,) = project.ledgers()
+    copy = project.path / "copy.sqlite"
+    shutil.copyfile(ledger, copy)
+    with Ledger.open(copy) as kept:
+        assert [s.verdict.entry for s in kept.all_settled()] == ["d-0", "d-1", "d-2"]
+    receipts = ledger.with_suffix(".receipts.jsonl")
+    assert receipts.stat().st_mode & 0o777 == 0o600
+    project.run("--manifest=m.jsonl", "--audit").assert_outcomes(passed=3)
+    assert sum(project.ran().values()) == 3
+
+
+def test_a_run_is_followed_by_one_process(project: Project) -> None:
+    """An audit beside a process that follows the run is refused, and changes nothing."""
+    project.doubles(count=2)
+    project.run("--manifest=m.jsonl").assert_outcomes(passed=2)
+    (ledger,) = project.ledgers()
+    with Ledger.open(ledger, write=True) as kept:
+        verdict = Verdict(verdict="pending", entry="d-0", attempt=1, sentence="not yet")
+        kept.settle([(verdict, None)])
+    lock = RunLock(ledger.with_suffix(".lock"))
+    lock.acquire("the first")
+    try:
+        with valkey_server() as url:
+            result = project.run("--manifest=m.jsonl", "--audit", f"--manifest-broker={url}")
+    finally:
+        lock.release()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*is being followed by another pytest*"])
+
+
+def test_pytest_may_be_started_in_a_subfolder(project: Project) -> None:
+    """The application is found from where the configuration is."""
+    project.doubles(count=2)
+    below = project.path / "below"
+    below.mkdir()
+    os.chdir(below)  # pytester goes back when the test ends
+    project.run("--manifest=../m.jsonl").assert_outcomes(passed=2)
+
+
+def test_an_app_that_answers_in_pickle_works(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workers answer the readiness probe in the serializer that the app chose."""
+    monkeypatch.setenv("C_FORCE_ROOT", "1")
+    text = (project.path / "jobs.py").read_text("utf-8")
+    conf = 'app.conf.update(task_serializer="pickle", accept_content=["pickle", "json"])'
+    project.write("jobs.py", f"{text}\n{conf}\n")
+    project.doubles(count=2)
+    project.run("--manifest=m.jsonl").assert_outcomes(passed=2)
+
+
+def test_a_store_in_memory_is_refused(project: Project) -> None:
+    """No worker could reach it, so nothing waits for one."""
+    project.doubles(count=1)
+    result = project.run("--manifest=m.jsonl", "--manifest-broker=memory://")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*in memory lives in one process*"])
 
 
 def test_dependencies_are_refused_until_they_work(project: Project) -> None:

@@ -200,6 +200,26 @@ def test_a_marked_plan_that_raises_stops_the_session(
     assert not planned.ran()
 
 
+def test_a_planner_that_skips_says_why(project: Project) -> None:
+    """pytest.skip in a planner is no internal error, and nothing is sent."""
+    project.write(
+        "conftest.py",
+        """
+import pytest
+from pytest_manifest import planning_fixture
+
+@planning_fixture("demo:skip")
+def skip(plan):
+    pytest.skip("no corpus on this machine")
+""",
+    )
+    for arguments in (("--plan=demo:skip", "-rs"), ("--plan=demo:skip", "--plan-run")):
+        result = project.run(*arguments)
+        text = result.stdout.str() + result.stderr.str()
+        assert "no corpus on this machine" in text
+        assert "INTERNALERROR" not in text
+
+
 def test_plans_are_deterministic(planned: Project) -> None:
     """The same options give the same bytes but for the moment of planning."""
     planned.run("--plan=demo:one", "--manifest=a.jsonl")

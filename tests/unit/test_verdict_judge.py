@@ -221,6 +221,15 @@ def test_retries_and_unknown_counts_are_no_duplicates(executions: int, retries: 
     assert judge(entry(), seen, attempt=1).verdict == "passed"
 
 
+@pytest.mark.parametrize("expect", [{"result": None}, {"schema": {"type": "null"}}])
+def test_a_result_that_was_left_out_is_not_null(expect: dict[str, object]) -> None:
+    """Too large for a receipt: that it is null, or is not, nobody can say."""
+    seen = receipt(result=None, evidence={"result_omitted": 5_000_002})
+    verdict = judge(entry(expect), seen, attempt=1)
+    assert verdict.verdict == "unknown"
+    assert "5000002 bytes is too large for a receipt" in verdict.sentence
+
+
 def test_a_failure_stays_a_failure_when_it_ran_twice() -> None:
     """The state comes first, and the count is among the mismatches."""
     verdict = judge(entry(), receipt("failed", executions=2, error=error()), attempt=1)
