@@ -16,6 +16,7 @@ from pytest_manifest.face.collection import (
     drop_unneeded,
     generate_tests,
 )
+from pytest_manifest.face.declarations import add_options
 from pytest_manifest.face.fixtures import (  # fixtures are found by their names here
     _builtin_entry,
     dispatch,
@@ -24,7 +25,6 @@ from pytest_manifest.face.fixtures import (  # fixtures are found by their names
     manifest_run,
     receipt,
 )
-from pytest_manifest.face.options import add_options
 from pytest_manifest.face.session import SESSION_KEY, ManifestSession, manifest_session
 
 __all__ = ["_builtin_entry", "dispatch", "entry", "manifest", "manifest_run", "receipt"]

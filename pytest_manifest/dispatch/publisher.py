@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from celery import Celery, Task
@@ -61,6 +61,14 @@ class Publisher:
         )
         self.control = Control(self.app, address)
         self._link: Link | None = None
+
+    @property
+    def result_expires(self) -> float | None:
+        """Seconds for which the app's result store keeps results; None for ever."""
+        value = self.app.conf.result_expires
+        if isinstance(value, timedelta):
+            return value.total_seconds()
+        return float(value) if value else None
 
     def publish(self, attempts: Sequence[Attempt], sent_at: datetime) -> PublishResult:
         """Send all attempts, or as many as the broker takes; ``sent_at`` goes into each message.

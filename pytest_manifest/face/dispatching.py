@@ -8,50 +8,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import pytest
-
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.face.console import quiet_console
-from pytest_manifest.face.earlier_runs import guard_against_repetition, is_complete, ledger_of
+from pytest_manifest.face.earlier_runs import (
+    STACK_DATA,
+    AuditSource,
+    audit_source,
+    guard_against_repetition,
+    ledger_to_resume,
+)
 from pytest_manifest.face.options import Options
 from pytest_manifest.face.session import ManifestSession, user_errors
+from pytest_manifest.face.stacks import find_stack, stack_for_audit
 
 if TYPE_CHECKING:
-    from pytest_manifest.run import Run, RunSettings, WorkerLoss
-    from pytest_manifest.stack.address import StackAddress
-
-EMBEDDED_START = 60.0
-"""Seconds that the embedded stack may take to start on a slow machine."""
-
-
-def wants_embedded_stack(options: Options) -> bool:
-    """Whether the options leave the choice of a stack to us."""
-    outlives = options.dispatch_only or options.audit or options.use_running_stack
-    return options.broker is None and not outlives
-
-
-def start_stack_early(state: ManifestSession) -> None:
-    """Begin to start the embedded stack, so that it comes up while tests are being collected."""
-    quiet_console()
-    if state.stack is not None or not wants_embedded_stack(state.options):
-        return
-    from pytest_manifest.stack.embedded import EmbeddedStack
-
-    options = state.options
-    if not options.app:
-        raise pytest.UsageError(
-            "the embedded stack needs your Celery application: add --manifest-app=module:app, or "
-            "the ini option manifest_app; for an existing stack add --manifest-broker=URL"
-        )
-    with user_errors():
-        state.stack = EmbeddedStack(
-            app=options.app,
-            workers=options.workers,
-            cwd=options.root,
-            log_format=options.log_format,
-            log_level=options.log_level,
-        )
-        state.stack.start()
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.run import FailureLimit, ResumeRules, Run, RunSettings, WorkerLoss
 
 
 class Dispatch:
@@ -79,7 +51,9 @@ class Dispatch:
         quiet_console()
         with user_errors():
             if state.options.audit:
-                self._attach()
+                self._audit()
+            elif state.options.resumes:
+                self._resume()
             else:
                 self._dispatch()
 
@@ -87,7 +61,15 @@ class Dispatch:
         """Stop what still runs, and write down what there is."""
         # The waiting is left to the session's end: here it would count as the last test's time.
         for run in self._state.runs if self._state.role != "worker" else ():
-            run.begin_stop()
+            run.begin_stop(interrupted=self._state.interrupted)
+
+    def _work(self) -> list[tuple[Manifest, list[str]]]:
+        """The manifests with selected entries, and these."""
+        state = self._state
+        work = [(state.load(path), entries) for path, entries in state.selected.items() if entries]
+        for manifest, entries in work if state.options.dispatch_only else ():
+            _refuse_dependencies(manifest, entries)
+        return work
 
     def _dispatch(self) -> None:
         """Make and prepare every run before any of them sends: one that is refused stops all."""
@@ -95,8 +77,8 @@ class Dispatch:
         from pytest_manifest.run.locks import one_dispatch_at_a_time
 
         state = self._state
-        work = [(state.load(path), entries) for path, entries in state.selected.items() if entries]
-        address, expected = self._find_stack()
+        work = self._work()
+        address, expected = find_stack(state)
         settings = run_settings(state.options)
         with contextlib.ExitStack() as locks:
             for digest in sorted({manifest.sha256 for manifest, _ in work}):
@@ -106,10 +88,38 @@ class Dispatch:
             made = [
                 Run.dispatch(manifest, entries, address, settings) for manifest, entries in work
             ]
+            for run in made if state.stack_data is not None else ():
+                run.note(STACK_DATA, str(state.stack_data))
+        self._start(made, expected)
+
+    def _resume(self) -> None:
+        """Go on with the newest run of every manifest, once all of them can be gone on with."""
+        from pytest_manifest.run import ResumeRun, told
+
+        state = self._state
+        options = state.options
+        work = self._work()
+        ledgers = [ledger_to_resume(options, manifest) for manifest, _ in work]
+        address, expected = find_stack(state)
+        made = [
+            ResumeRun.resume(
+                manifest, path, entries, address, run_settings(options), resume_rules(options)
+            )
+            for (manifest, entries), path in zip(work, ledgers, strict=True)
+        ]
         self._prepare(made, expected)
         for run in made:
+            if state.stack_data is not None:
+                run.note(STACK_DATA, str(state.stack_data))
+            state.resume_lines += told(run.decisions, every=state.config.option.verbose > 0)
             run.start()
             state.notices += run.notices
+
+    def _start(self, runs: Sequence[Run], expected_workers: int | None) -> None:
+        self._prepare(runs, expected_workers)
+        for run in runs:
+            run.start()
+            self._state.notices += run.notices
 
     def _prepare(self, runs: Sequence[Run], expected_workers: int | None) -> None:
         try:
@@ -121,34 +131,61 @@ class Dispatch:
                 run.abandon()
             raise
 
-    def _attach(self) -> None:
-        state = self._state
-        from pytest_manifest.run import Run
+    def _audit(self) -> None:
+        from pytest_manifest.run import AuditRun
         from pytest_manifest.stack.address import StackAddress
 
-        ledgers = [ledger_of(state.options, state.load(path)) for path in state.selected]
-        complete = all(map(is_complete, ledgers))
-        # What has all its verdicts can be looked at without any stack.
-        address = StackAddress("", "", None, owned=False) if complete else self._find_stack()[0]
-        made = [
-            Run.attach(
-                state.load(path),
-                ledger_of(state.options, state.load(path)),
-                address,
-                run_settings(state.options),
-                wait=state.options.wait,
+        state = self._state
+        options = state.options
+        nowhere = StackAddress("", "", None, owned=False)
+        sources = [self._audited(state.load(path)) for path in state.selected]
+        made: list[AuditRun] = []
+        address: StackAddress | None = None
+        ask = any(source.can_be_asked for source in sources)
+        if ask:
+            address = stack_for_audit(state)
+            if address is None:
+                self._no_stack_to_ask()
+        for path, source in zip(state.selected, sources, strict=True):
+            made.append(
+                AuditRun.attach(
+                    state.load(path),
+                    source.ledger,
+                    address if address is not None and source.can_be_asked else nowhere,
+                    run_settings(options),
+                    wait=options.wait,
+                    scratch=source.scratch,
+                )
             )
-            for path in state.selected
-        ]
-        if complete:
-            for run in made:
-                self._adopt(run)
-                run.all_sent.set()
-                run.ended.set()
-            return
         self._prepare(made, None)
         for run in made:
-            run.start()
+            if run.asks:
+                run.start()
+            else:
+                run.finish_offline()
+
+    def _no_stack_to_ask(self) -> None:
+        if self._state.options.wait:
+            raise DispatchError(
+                "the run is unfinished, and --wait needs the stack that works on it: name it with "
+                "--manifest-broker=URL, or start it with 'manifest-stack up'"
+            )
+        self._state.notices.append(
+            "the run is unfinished and no stack was named, so it is judged by its ledger alone; "
+            "--manifest-broker=URL asks the stack as well"
+        )
+
+    def _audited(self, manifest: Manifest) -> AuditSource:
+        """What is audited for this manifest, and where its verdicts are written."""
+        state = self._state
+        if state.options.receipts is not None:
+            from pytest_manifest.run import ledger_of_receipts
+
+            scratch = state.scratch_folder()
+            path, notes = ledger_of_receipts(manifest, state.options.receipts, scratch)
+            state.notices += notes
+            return AuditSource(path, can_be_asked=False, scratch=None)
+        return audit_source(state, manifest)
 
     def _adopt(self, run: Run) -> None:
         state = self._state
@@ -161,64 +198,22 @@ class Dispatch:
         from pytest_manifest.run import WorkerLoss
 
         stack = self._state.stack
-        return [] if stack is None else [WorkerLoss(e.name, e.returncode) for e in stack.exits]
+        exits = [] if stack is None else stack.exits
+        return [WorkerLoss(e.name, e.returncode, tuple(e.tail)) for e in exits]
 
     def _stack_failure(self) -> str | None:
-        stack = self._state.stack
+        stack = self._state.stack or self._state.memory_stack
         return None if stack is None else stack.failure
 
-    def _find_stack(self) -> tuple[StackAddress, int | None]:
-        """The stack to use, once it answers, and its number of workers where that is known."""
-        state = self._state
-        options = state.options
-        if wants_embedded_stack(options):
-            start_stack_early(state)
-            assert state.stack is not None
-            address = state.stack.wait_broker(EMBEDDED_START)
-            state.stack.wait_workers(EMBEDDED_START)
-            return address, options.workers
-        address = external_address(options)
-        from pytest_manifest.gather.backend_results import needs_this_process
-        from pytest_manifest.stack.reach import reach
 
-        if needs_this_process(address) and (options.audit or options.dispatch_only):
-            raise DispatchError(
-                "results of rpc:// come back only to the process that sent the jobs, so nobody "
-                "can look at them later; name a Redis or a database with --manifest-backend=URL"
-            )
-        reach(address)
-        return address, None
-
-
-def external_address(options: Options) -> StackAddress:
-    """The existing stack that the options name, or the running ``manifest-stack``."""
-    from pytest_manifest.gather.stream import has_stream
-    from pytest_manifest.stack.address import StackAddress
-
-    if options.broker is None or options.use_running_stack:
-        from pytest_manifest.stack.state import running_stack
-
-        running = running_stack()
-        if running is None:
-            raise DispatchError(
-                "this needs a stack that outlives pytest: start one with 'manifest-stack up', "
-                "or name yours with --manifest-broker=URL"
-            )
-        return running
-    backend = options.backend
-    if backend is None and has_stream(options.broker):
-        backend = options.broker
-    if options.broker.startswith("memory:") or (backend or "").startswith("cache+memory:"):
+def _refuse_dependencies(manifest: Manifest, entries: Sequence[str]) -> None:
+    waiting = next((entry for entry in entries if manifest[entry].after), None)
+    if waiting is not None:
         raise DispatchError(
-            "a broker or result store in memory lives in one process, and workers are others; "
-            "leave the URLs out for the embedded stack"
+            f"nothing was sent: entry {waiting!r} waits for others ('after'), and with "
+            "--dispatch-only nobody stays to send it when they have passed; leave "
+            "--dispatch-only out"
         )
-    if backend is None:
-        raise DispatchError(
-            "the broker is not a Redis that could keep results as well; "
-            "name the result store with --manifest-backend=URL"
-        )
-    return StackAddress(options.broker, backend, options.app, owned=False)
 
 
 def run_settings(options: Options) -> RunSettings:
@@ -230,6 +225,29 @@ def run_settings(options: Options) -> RunSettings:
         deadline=options.deadline,
         strict=options.strict,
         send_only=options.dispatch_only,
+        canary=options.canary,
+        max_failed=_failure_limit(options.max_failed),
+        revoke_on_max_failed=options.revoke_on_max_failed,
+        kills=options.kills,
+        grace=options.grace,
+        on_stop=options.on_interrupt,
+        repair=options.repair,
+    )
+
+
+def _failure_limit(value: int | float | None) -> FailureLimit | None:
+    from pytest_manifest.run import FailureLimit
+
+    if value is None:
+        return None
+    return FailureLimit(number=value) if isinstance(value, int) else FailureLimit(share=value)
+
+
+def resume_rules(options: Options) -> ResumeRules:
+    from pytest_manifest.run import ResumeRules
+
+    return ResumeRules(
+        unsafe=options.resume_unsafe, changed=options.resume_changed, unfinished=options.resume
     )
 
 

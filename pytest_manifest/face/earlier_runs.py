@@ -1,17 +1,31 @@
-"""Earlier runs of a manifest: the one to audit, and those that forbid to send it again."""
+"""Earlier runs of a manifest: the one to audit or to go on with, and those that forbid another."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.face.options import Options
-from pytest_manifest.face.session import short_path
-from pytest_manifest.ledger import Ledger, find_runs
+from pytest_manifest.face.session import ManifestSession, short_path
+from pytest_manifest.ledger import Ledger, find_runs, find_runs_of
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
+
+STACK_DATA = "stack_data"
+"""The ledger's key for the folder with the data of the embedded stack's broker."""
+
+
+@dataclass(frozen=True)
+class AuditSource:
+    """A ledger to audit; ``scratch``: a folder for a copy to judge in, where the run's own verdicts
+    are to stay; ``can_be_asked``: a stack may know more."""
+
+    ledger: Path
+    can_be_asked: bool
+    scratch: Path | None
 
 
 def guard_against_repetition(options: Options, manifest: Manifest, notices: list[str]) -> None:
@@ -23,19 +37,28 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
     from pytest_manifest.run.locks import is_held
 
     if options.rerun:
+        _give_up_unfinished(options, manifest)
         return
     name = short_path(manifest.path, options.root)
     sent_before = 0
     for path in find_runs(options.ledgers, manifest.sha256):
         with Ledger.open(path) as ledger:
             status, info, counts = ledger.status, ledger.info(), ledger.send_states()
+            kept = _kept(ledger) is not None
         sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
         sent_before += sent
         followed = status == "running" and is_held(path.with_suffix(".lock"))
-        if followed or (status in ("running", "detached") and not info.owned and sent):
+        if followed:
+            raise DispatchError(
+                f"{name}: run {info.run} of this manifest is going on in another pytest; wait for "
+                "it, or send everything again with --manifest-rerun"
+            )
+        outlives = not info.owned or kept
+        if status in ("running", "detached") and outlives and sent:
+            attach = "" if kept else "attach to it with --audit --wait, "
             raise DispatchError(
                 f"{name}: run {info.run} of this manifest is unfinished and its jobs may still be "
-                "queued or running; attach to it with --audit --wait, or send everything again "
+                f"queued or running; {attach}go on with it by --resume, or send everything again "
                 "with --manifest-rerun"
             )
         last = (info, status, sent)
@@ -45,38 +68,110 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
         raise DispatchError(
             f"{name}: earlier runs, the last of them {last[0].run}, sent {sent_before} of its "
             "entries already, and its header says that this work must not be repeated; look at it "
-            "with --audit, or insist with --manifest-rerun"
+            "with --audit, go on with it by --resume, or insist with --manifest-rerun"
         )
     if last[1] != "finished" and last[2]:
         notices.append(
             f"{name}: run {last[0].run} was stopped after {last[2]} of {last[0].entries} entries; "
-            "this run sends all that is selected again"
+            "this run sends all that is selected again, --resume would have gone on"
         )
 
 
-def ledger_of(options: Options, manifest: Manifest) -> Path:
-    """The ledger of the run to audit: the one named, or the newest of this manifest."""
+def _give_up_unfinished(options: Options, manifest: Manifest) -> None:
+    """Everything is sent again, so nobody will go on with a run whose pytest is gone."""
+    from pytest_manifest.run.locks import is_held
+
+    for path in find_runs(options.ledgers, manifest.sha256):
+        with Ledger.open(path, write=True) as ledger:
+            if ledger.status == "running" and not is_held(path.with_suffix(".lock")):
+                ledger.set_status("stopped")
+
+
+def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
+    """The run to audit: the one named, or the newest of this manifest.
+
+    Where the manifest was changed since, the run is judged by it in a copy of its ledger.
+    """
+    path = newest_run(state.options, manifest)
+    with Ledger.open(path) as ledger:
+        info, unfinished = ledger.info(), ledger.has_unsettled()
+    changed = info.sha256 != manifest.sha256
+    if changed:
+        name = short_path(manifest.path, state.options.root)
+        state.notices.append(
+            f"{name} is not what run {info.run} was made of: the run is judged by what it says "
+            "now, and its own ledger stays as it is"
+        )
+    scratch = state.scratch_folder() if changed else None
+    return AuditSource(path, can_be_asked=unfinished and not info.owned, scratch=scratch)
+
+
+def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
+    """The ledger of the run to go on with. Raises LedgerError where there is none that can be."""
+    path = newest_run(options, manifest)
+    with Ledger.open(path) as ledger:
+        info = ledger.info()
+    if info.sha256 != manifest.sha256 and not options.resume_changed:
+        raise LedgerError(
+            f"{short_path(manifest.path, options.root)}: was changed since run {info.run} (its "
+            f"digest was {info.sha256[:12]}... and is {manifest.sha256[:12]}...); send what "
+            "changed with --resume-changed, or restore the manifest"
+        )
+    return path
+
+
+def newest_run(options: Options, manifest: Manifest) -> Path:
+    """The ledger of the run that was named, or of the newest of this manifest.
+
+    Where there is none of its digest, it is the newest that was made of this file before it was
+    changed. Raises LedgerError where there is none at all.
+    """
     name = short_path(manifest.path, options.root)
     if options.run:
         path = options.ledgers / f"{options.run}.sqlite"
         if not path.is_file():
-            known = ", ".join(p.stem for p in find_runs(options.ledgers, manifest.sha256)) or "none"
+            runs = find_runs_of(options.ledgers, manifest.path)
+            known = ", ".join(p.stem for p in runs) or "none"
             raise LedgerError(f"there is no run {options.run}; runs of {name}: {known}")
-        with Ledger.open(path) as ledger:
-            sha256 = ledger.info().sha256
-        if sha256 != manifest.sha256:
-            raise LedgerError(f"run {options.run} was a run of another manifest than {name}")
         return path
     earlier = find_runs(options.ledgers, manifest.sha256)
+    earlier = earlier or find_runs_of(options.ledgers, manifest.path)
     if not earlier:
         raise LedgerError(
             f"{name}: there is no run of this manifest in {options.ledgers}; "
-            "dispatch it first, without --audit"
+            "dispatch it first, without --audit and --resume"
         )
     return earlier[-1]
 
 
-def is_complete(path: Path) -> bool:
-    """Whether every entry of the run has its final verdict."""
+def kept_stack_data(options: Options, manifest: Manifest) -> Path | None:
+    """What the broker of a stack of ours left behind when its pytest ended without a stop."""
+    with Ledger.open(newest_run(options, manifest)) as ledger:
+        return _kept(ledger)
+
+
+def stack_is_gone(path: Path) -> bool:
+    """Whether the run's stack was our own and has left nothing behind."""
     with Ledger.open(path) as ledger:
-        return not ledger.has_unsettled()
+        return ledger.info().owned and _kept(ledger) is None
+
+
+def _kept(ledger: Ledger) -> Path | None:
+    noted = ledger.noted(STACK_DATA)
+    return Path(noted) if noted and Path(noted).is_dir() else None
+
+
+def forget_stack_data(options: Options) -> None:
+    """Remove what brokers left behind that no unfinished run would take up again."""
+    import shutil
+
+    folders = set(options.stacks.iterdir()) if options.stacks.is_dir() else set()
+    if not folders:
+        return
+    for path in options.ledgers.glob("*.sqlite"):
+        with Ledger.open(path) as ledger:
+            kept = _kept(ledger)
+            if kept is not None and ledger.status == "running":
+                folders.discard(kept)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

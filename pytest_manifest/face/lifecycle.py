@@ -39,7 +39,7 @@ def _collect_only_ours(config: pytest.Config, state: ManifestSession) -> None:
 def _start_early(state: ManifestSession) -> None:
     """Let the embedded stack come up while manifests are read and tests collected."""
     if state.options.may_dispatch:
-        from pytest_manifest.face.dispatching import start_stack_early
+        from pytest_manifest.face.stacks import start_stack_early
 
         start_stack_early(state)
 
@@ -109,6 +109,10 @@ def note_collection(session: pytest.Session, state: ManifestSession) -> None:
         state.coordination.publish_collection(worker, Collection(rows, problem))
     elif problem is not None:
         raise pytest.UsageError(problem)
+    if state.options.resumes and session.config.option.collectonly:
+        from pytest_manifest.face.resuming import preview_resume
+
+        preview_resume(session, state)
 
 
 def _row(binding: Binding | None) -> Row | None:
@@ -184,3 +188,10 @@ def finish(session: pytest.Session, state: ManifestSession) -> None:
     nothing_to_do = state.empty_plan or (state.options.dispatch_only and bool(state.runs))
     if nothing_to_do and code == pytest.ExitCode.NO_TESTS_COLLECTED:
         session.exitstatus = pytest.ExitCode.OK
+    elif code == pytest.ExitCode.OK and any(map(_is_worse_than_shown, state.runs)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _is_worse_than_shown(run: Run) -> bool:
+    """Whether a verdict that a test may have passed by was taken back afterwards."""
+    return any(c.before == "passed" != c.verdict.verdict for c in run.corrections)

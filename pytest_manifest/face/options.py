@@ -1,4 +1,4 @@
-"""Command line options and ini settings, and what they add up to."""
+"""What the options of the command line and of the configuration file add up to, checked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -24,116 +25,12 @@ _LOOKING_ONLY = (
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def add_options(parser: pytest.Parser) -> None:
-    """Declare every option of the plugin; nothing here may be slow."""
-    group = parser.getgroup("manifest", "batches of Celery jobs as tests (pytest-celery-manifest)")
-    _add_work_options(group)
-    _add_stack_options(group)
-    _add_ini(parser)
-
-
-def _add_work_options(group: pytest.OptionGroup) -> None:
-    add = group.addoption
-    add(
-        "--manifest",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="dispatch this manifest and verify every receipt; may be given several times",
-    )
-    add(
-        "--plan",
-        metavar="WORKFLOW[:MODE]",
-        help="run a planning fixture, write its manifest, show a preview and stop",
-    )
-    add(
-        "--plan-opt",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of the plan; may be given several times",
-    )
-    add("--plan-run", action="store_true", help="with --plan: dispatch and verify what was planned")
-    add(
-        "--plan-force",
-        action="store_true",
-        help="with --plan --manifest=FILE: replace a different manifest",
-    )
-    add(
-        "--dispatch-only",
-        action="store_true",
-        help="send and return with a run id; needs a stack that outlives pytest",
-    )
-    add(
-        "--audit",
-        action="store_true",
-        help="send nothing: judge the newest run of the manifest from its ledger",
-    )
-    add("--wait", action="store_true", help="with --audit: wait for what is still pending")
-    add("--manifest-run", metavar="RUN", help="with --audit: this run instead of the newest")
-    add(
-        "--manifest-rerun",
-        action="store_true",
-        help="dispatch although an earlier run is unfinished or must not be repeated",
-    )
-    add(
-        "--manifest-strict",
-        action="store_true",
-        help="refuse the run when a task is unknown to every worker",
-    )
-    add("--manifest-window", type=int, metavar="N", help="entries in flight at most (10000)")
-    add(
-        "--manifest-deadline",
-        metavar="TIME",
-        help="time for the whole run: seconds, or like 90s, 30m, 6h (6h)",
-    )
-    add(
-        "--manifest-log-format",
-        choices=["text", "json"],
-        help="format of the run's log and of the workers' logs (text)",
-    )
-    add("--manifest-log-level", metavar="LEVEL", help="least level of the workers' logs (INFO)")
-
-
-def _add_stack_options(group: pytest.OptionGroup) -> None:
-    add = group.addoption
-    add("--manifest-broker", metavar="URL", help="broker of an existing stack (CELERY_BROKER_URL)")
-    add(
-        "--manifest-backend",
-        metavar="URL",
-        help="result store of an existing stack (CELERY_RESULT_BACKEND; a Redis broker's own URL)",
-    )
-    add("--manifest-app", metavar="MODULE:APP", help="the Celery application, like proj.celery:app")
-    add(
-        "--manifest-workers",
-        type=int,
-        metavar="N",
-        help="worker processes of the embedded stack (one a core)",
-    )
-    add(
-        "--manifest-stack",
-        action="store_true",
-        help="use the stack that 'manifest-stack up' keeps running",
-    )
-
-
-def _add_ini(parser: pytest.Parser) -> None:
-    parser.addini("manifest_app", "the Celery application, like proj.celery:app")
-    parser.addini("manifest_broker", "broker URL of an existing stack")
-    parser.addini("manifest_backend", "result store URL of an existing stack")
-    parser.addini("manifest_workers", "worker processes of the embedded stack")
-    parser.addini("manifest_window", "entries in flight at most")
-    parser.addini("manifest_deadline", "time for a whole run, like 6h")
-    parser.addini("manifest_dir", "folder of ledgers, receipts and logs", default=".manifest")
-    parser.addini("manifest_plans", "folder that plans are written into", default="manifests")
-    parser.addini("manifest_workflows", "folder of the workflows", default="workflows")
-    parser.addini("manifest_log_format", "text or json", default="text")
-    parser.addini("manifest_log_level", "least level of the workers' logs", default="INFO")
-
-
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for, checked; times in seconds, folders absolute."""
+    """What the user asked for, checked; times in seconds, folders absolute.
+
+    ``max_failed`` is a number of entries, or as a float a share of them.
+    """
 
     root: Path
     files: tuple[Path, ...]
@@ -145,7 +42,18 @@ class Options:
     audit: bool
     wait: bool
     run: str | None
+    receipts: Path | None
     rerun: bool
+    resume: bool
+    resume_unsafe: bool
+    resume_changed: bool
+    repair: bool
+    canary: int
+    max_failed: int | float | None
+    revoke_on_max_failed: bool
+    on_interrupt: Literal["revoke", "detach"] | None
+    kills: int
+    grace: float
     strict: bool
     window: int
     deadline: float
@@ -158,6 +66,7 @@ class Options:
     workers: int
     use_running_stack: bool
     ledgers: Path
+    stacks: Path
     plans: Path
     workflows: Path
     may_dispatch: bool
@@ -166,6 +75,11 @@ class Options:
     def active(self) -> bool:
         """Whether the command line names work of ours."""
         return bool(self.files or self.plan)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether an earlier run is gone on with."""
+        return self.resume or self.resume_changed
 
 
 def read_options(config: pytest.Config) -> Options:
@@ -185,10 +99,21 @@ def read_options(config: pytest.Config) -> Options:
         audit=option.audit,
         wait=option.wait,
         run=option.manifest_run,
+        receipts=_path(config, option.manifest_receipts),
         rerun=option.manifest_rerun,
+        resume=option.resume,
+        resume_unsafe=option.resume_unsafe,
+        resume_changed=option.resume_changed,
+        repair=option.manifest_repair,
+        canary=_positive(config, "manifest_canary", 0),
+        max_failed=_limit(option.manifest_max_failed or _ini(config, "manifest_max_failed")),
+        revoke_on_max_failed=option.manifest_on_max_failed == "revoke",
+        on_interrupt=_on_interrupt(config),
+        kills=_positive(config, "manifest_kills", 3),
+        grace=_duration("manifest_grace", _given(config, "manifest_grace", "10s"), zero=True),
         strict=option.manifest_strict,
         window=_positive(config, "manifest_window", 10_000),
-        deadline=_duration(option.manifest_deadline or _ini(config, "manifest_deadline") or "6h"),
+        deadline=_duration("manifest_deadline", _given(config, "manifest_deadline", "6h")),
         log_format=option.manifest_log_format or config.getini("manifest_log_format"),
         log_level=(option.manifest_log_level or config.getini("manifest_log_level")).upper(),
         broker=broker or environment,
@@ -198,6 +123,7 @@ def read_options(config: pytest.Config) -> Options:
         workers=_positive(config, "manifest_workers", os.cpu_count() or 1),
         use_running_stack=option.manifest_stack,
         ledgers=root / config.getini("manifest_dir") / "runs",
+        stacks=root / config.getini("manifest_dir") / "stacks",
         plans=root / config.getini("manifest_plans"),
         workflows=root / config.getini("manifest_workflows"),
         may_dispatch=not any(getattr(option, name, False) for name in _LOOKING_ONLY),
@@ -222,27 +148,60 @@ def _check_together(options: Options) -> None:
         raise usage("--plan-run needs --plan=WORKFLOW:MODE")
     if options.plan_options and not options.plan:
         raise usage("--plan-opt needs --plan=WORKFLOW:MODE")
+    if options.plan and options.resumes:
+        raise usage("--plan plans anew; name the manifest to go on with by --manifest=FILE")
     if options.plan and (options.audit or options.dispatch_only) and not options.plan_run:
         raise usage("--plan only plans; plan first, then use the manifest that it wrote")
     if options.plan and len(options.files) > 1:
         raise usage("--plan writes one manifest; give --manifest=FILE once")
-    if options.audit and options.dispatch_only:
-        raise usage("--audit sends nothing and --dispatch-only only sends; choose one")
-    if options.wait and not options.audit:
-        raise usage("--wait belongs to --audit; a run without --audit waits anyway")
-    if (options.audit or options.dispatch_only) and not options.active:
+    if (options.audit or options.dispatch_only or options.resumes) and not options.active:
         raise usage("name the manifest with --manifest=FILE")
     if options.use_running_stack and options.broker_given:
         raise usage("--manifest-stack and --manifest-broker name two stacks; choose one")
-    if options.run and not options.audit:
-        raise usage("--manifest-run names an earlier run; it goes with --audit")
+    if options.run and not (options.audit or options.resumes):
+        raise usage("--manifest-run names an earlier run; it goes with --audit or --resume")
     if options.backend and not options.broker and not options.use_running_stack:
         raise usage("a result store was given without a broker; add --manifest-broker=URL")
+    _check_audit(options)
+    _check_resume(options)
     for path in () if options.plan else options.files:
         if path.is_dir():
             raise usage(f"{path}: is a folder; name a manifest in it")
         if not path.is_file():
             raise usage(f"{path}: there is no such manifest; plan one with --plan=WORKFLOW:MODE")
+
+
+def _check_audit(options: Options) -> None:
+    usage = pytest.UsageError
+    if options.audit and options.dispatch_only:
+        raise usage("--audit sends nothing and --dispatch-only only sends; choose one")
+    if options.wait and not options.audit:
+        raise usage("--wait belongs to --audit; a run without --audit waits anyway")
+    if options.receipts is None:
+        return
+    if not options.audit:
+        raise usage("--manifest-receipts is judged by --audit; add it")
+    if options.wait or options.run:
+        raise usage("--manifest-receipts is all there is to judge; leave --wait and --manifest-run")
+    if len(options.files) != 1:
+        raise usage("--manifest-receipts is of one manifest; give --manifest=FILE once")
+    if not options.receipts.is_file():
+        raise usage(f"{options.receipts}: there is no such file of receipts")
+
+
+def _check_resume(options: Options) -> None:
+    usage = pytest.UsageError
+    if options.resume_unsafe and not options.resumes:
+        raise usage("--resume-unsafe belongs to --resume; add it")
+    if options.resumes and options.audit:
+        raise usage("--audit sends nothing and --resume goes on sending; choose one")
+    if options.resumes and options.rerun:
+        raise usage("--resume goes on with a run and --manifest-rerun begins anew; choose one")
+    if options.dispatch_only and (options.canary or options.max_failed is not None):
+        raise usage(
+            "with --dispatch-only nobody stays to judge a canary or to count failures; "
+            "leave it out, or --manifest-canary and --manifest-max-failed"
+        )
 
 
 def _plan_options(pairs: list[str]) -> dict[str, str]:
@@ -277,12 +236,43 @@ def _positive(config: pytest.Config, name: str, default: int) -> int:
     return number
 
 
-def _duration(text: str) -> float:
+def _duration(name: str, text: str, *, zero: bool = False) -> float:
     """Seconds from ``90``, ``90s``, ``30m``, ``6h`` or ``2d``."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if match is None or float(match.group(1)) <= 0:
-        raise pytest.UsageError(f"--manifest-deadline {text}: write it like 90s, 30m or 6h")
+    if match is None or (float(match.group(1)) <= 0 and not zero):
+        flag = "--" + name.replace("_", "-")
+        raise pytest.UsageError(f"{flag} {text}: write it like 90s, 30m or 6h")
     return float(match.group(1)) * _UNITS[match.group(2)]
 
 
-__all__ = ["Options", "PlanError", "add_options", "read_options"]
+def _given(config: pytest.Config, name: str, default: str) -> str:
+    return getattr(config.option, name) or _ini(config, name) or default
+
+
+def _path(config: pytest.Config, name: str | None) -> Path | None:
+    return None if name is None else (config.invocation_params.dir / name).resolve()
+
+
+def _limit(text: str | None) -> int | float | None:
+    """A number of entries from ``20``, a share of them from ``5%``."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", text.strip())
+    if match is None or float(match.group(2) or 0) > 100:
+        raise pytest.UsageError(f"--manifest-max-failed {text}: write it like 20 or 5%")
+    return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
+
+
+def _on_interrupt(config: pytest.Config) -> Literal["revoke", "detach"] | None:
+    match config.option.manifest_on_interrupt or _ini(config, "manifest_on_interrupt"):
+        case None:
+            return None
+        case "revoke":
+            return "revoke"
+        case "detach":
+            return "detach"
+        case other:
+            raise pytest.UsageError(f"manifest_on_interrupt = {other}: write revoke or detach")
+
+
+__all__ = ["Options", "PlanError", "read_options"]

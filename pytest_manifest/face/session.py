@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_manifest.planning import PlanSpec
     from pytest_manifest.run import Run
     from pytest_manifest.stack.embedded import EmbeddedStack
+    from pytest_manifest.testing import MemoryStack
 
 Role = Literal["main", "controller", "worker"]
 """main: a pytest without xdist; controller and worker: the two sides of one with it."""
@@ -44,6 +46,10 @@ class ManifestSession:
         self.runs: list[Run] = []
         self.book: VerdictBook | None = None
         self.stack: EmbeddedStack | None = None
+        self.stack_data: Path | None = None
+        self.memory_stack: MemoryStack | None = None
+        self.interrupted = False
+        self.resume_lines: list[str] = []
         self.dispatch_begun = False
         self.changed = threading.Event()
         self.notices: list[str] = []
@@ -53,6 +59,7 @@ class ManifestSession:
         self.log_handlers: list[int] = []
         self.empty_plan = False
         self._exported = False
+        self._scratch: Path | None = None
         self._manifests: dict[Path, Manifest] = {}
 
     # Manifests
@@ -94,12 +101,29 @@ class ManifestSession:
 
     # The end
 
+    def scratch_folder(self) -> Path:
+        """A folder for ledgers that nobody needs after this session."""
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="manifest-audit-"))
+        return self._scratch
+
+    def interrupt(self) -> None:
+        """A person wants it to end: send no more, and wait a while for what runs."""
+        self.interrupted = True
+        for run in self.runs:
+            run.begin_stop(interrupted=True)
+
     def stop_everything(self) -> None:
-        """Stop runs and stack, and export the receipts; safe to call more than once."""
-        for run in self.runs:
-            run.begin_stop()
-        for run in self.runs:
-            run.stop()
+        """Stop runs and stack, and export the receipts; safe to call more than once.
+
+        Another Ctrl-C meanwhile is taken as a wish for haste.
+        """
+        try:
+            self._stop_runs()
+        except KeyboardInterrupt:
+            for run in self.runs:
+                run.hurry()
+            self._stop_runs()
         if self._exported:
             return
         self._exported = True
@@ -109,8 +133,18 @@ class ManifestSession:
             self.stack.begin_stop()
         for run in self.runs:
             run.export_receipts()
-        if self.stack is not None:
-            self.stack.stop()
+        self._stop_stacks()
+
+    def _stop_runs(self) -> None:
+        for run in self.runs:
+            run.begin_stop(interrupted=self.interrupted)
+        for run in self.runs:
+            run.stop()
+
+    def _stop_stacks(self) -> None:
+        for stack in (self.stack, self.memory_stack):
+            if stack is not None:
+                stack.stop()
 
     def _keep_worker_logs(self, stack: EmbeddedStack, run: Run) -> None:
         """Keep what the workers wrote beside the run's ledger: their own folder goes with them."""
@@ -124,8 +158,7 @@ class ManifestSession:
         if self.role != "worker":
             for run in self.runs:
                 run.stop()
-            if self.stack is not None:
-                self.stack.stop()
+            self._stop_stacks()
         if self.book is not None:
             self.book.close()
             self.book = None
@@ -134,6 +167,8 @@ class ManifestSession:
         for handler in self.log_handlers:
             remove_run_log(handler)
         self.log_handlers.clear()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     # Plans
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.face.bindings import Binding
-from pytest_manifest.ledger import Ledger, Settled
+from pytest_manifest.ledger import AttemptRow, Ledger, Settled
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -51,7 +51,7 @@ class VerdictBook:
         self._pages: dict[Path, _Page] = {}
         for manifest, path in ledgers.items():
             ledger = Ledger.open(path)
-            self._pages[manifest] = _Page(ledger, ledger.info().entries)
+            self._pages[manifest] = _Page(ledger, ledger.count_entries())
         self._workers = workers
         self._owned = owned
 
@@ -94,6 +94,13 @@ class VerdictBook:
         if page is None or binding.entry is None:
             return None
         return page.ledger.settled(binding.entry)
+
+    def attempts(self, binding: Binding) -> list[AttemptRow]:
+        """Every sending of the binding's entry, oldest first."""
+        page = self._pages.get(binding.manifest)
+        if page is None or binding.entry is None:
+            return []
+        return page.ledger.attempts_of(binding.entry)
 
     def whole_run(self, manifest: Manifest) -> ManifestRun:
         page = self._pages[manifest.path.resolve()]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.face.bindings import Binding, binding_of
+from pytest_manifest.face.interrupts import Interrupts
 from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
 from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
+
+if TYPE_CHECKING:
+    from pytest_manifest.ledger import AttemptRow
+    from pytest_manifest.verdict import AttemptLine
 
 
 def file_order_wanted(config: pytest.Config) -> bool:
@@ -46,9 +51,13 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
             "the fixture 'dispatch' was overridden and the override sent nothing; end it with "
             "return request.getfixturevalue('dispatch')"
         )
+    session.config.pluginmanager.register(Interrupts(session.config, state))
     open_book(state)
     note_left_out(state)
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    for line in state.resume_lines if reporter is not None and reporter.verbosity >= 0 else ():
+        reporter.ensure_newline()
+        reporter.write_line(f"resume: {line}")
     for notice in state.notices if reporter is not None and reporter.verbosity >= 0 else ():
         reporter.ensure_newline()
         reporter.write_line(f"note: {notice}", yellow=True)
@@ -131,13 +140,19 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
             pytest.fail(_no_verdict(state, binding), pytrace=False)
         return
     kind = outcome(settled.verdict.verdict)
+    assert state.book is not None
+    attempts = state.book.attempts(binding)
     if when == "setup":
-        item.user_properties.extend(properties_of(settled.verdict.verdict, settled.receipt))
+        rows = properties_of(settled.verdict.verdict, settled.receipt)
+        if len(attempts) > 1:
+            rows.append(("manifest_attempts", len(attempts)))
+        item.user_properties.extend(rows)
         if kind == "skipped":
             pytest.skip(settled.verdict.sentence)
     if (when == "setup") == (kind == "error") and kind in ("error", "failed"):
         entry = state.load(binding.manifest)[binding.entry]
-        pytest.fail(explain(entry, settled.receipt, settled.verdict), pytrace=False)
+        told = [line for row in attempts if (line := _attempt_line(row)) is not None]
+        pytest.fail(explain(entry, settled.receipt, settled.verdict, told), pytrace=False)
 
 
 def properties_of(verdict: str, receipt: object) -> list[tuple[str, object]]:
@@ -156,6 +171,14 @@ def properties_of(verdict: str, receipt: object) -> list[tuple[str, object]]:
         }
         rows += [(name, value) for name, value in values.items() if value is not None]
     return rows
+
+
+def _attempt_line(row: AttemptRow) -> AttemptLine | None:
+    from pytest_manifest.verdict import AttemptLine
+
+    if row.verdict is None:
+        return None
+    return AttemptLine(row.attempt, row.verdict.verdict, row.verdict.sentence, row.reason)
 
 
 def _no_verdict(state: ManifestSession, binding: Binding) -> str:

@@ -52,6 +52,21 @@ class Gatherer:
         self._next_sweep = 0.0
         self._sweep: Iterator[str] = iter(())
 
+    def begin(self, ttl: int) -> None:
+        """Mark the stream as begun, before the first message is sent; it lives ``ttl`` s.
+
+        Raises StackError where the store cannot be reached.
+        """
+        if self._stream is not None:
+            self._stream.begin(ttl)
+
+    def intact(self) -> bool | None:
+        """Whether the store still has what it was given; None where there is no stream to tell by.
+
+        Raises StackError where the store cannot be reached.
+        """
+        return None if self._stream is None else self._stream.intact()
+
     def sip(self, awaited: Mapping[str, Awaited], block_ms: int) -> Sip:
         """One look: at the stream and, when their time has come, at some of the plain results.
 

@@ -42,6 +42,10 @@ def open_source(app: Celery, address: StackAddress) -> Source:
     """Make the source for the address's result backend, with the app's own settings for it."""
     if scheme_of(address.backend_url) == "rpc":
         return ReplySource(app, address)
+    if scheme_of(address.backend_url) == "memory":
+        from pytest_manifest.worker.memory import MemoryBackend
+
+        return KeyValueSource(MemoryBackend(app=app, url=address.backend_url))
     backend = result_backend(app, address)
     if isinstance(backend, DisabledBackend):
         return NoSource()

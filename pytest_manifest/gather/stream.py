@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from loguru import logger
 
@@ -16,13 +18,48 @@ if TYPE_CHECKING:
     from redis import Redis
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+socket://", "valkey://", "valkeys://")
+MEMORY_SCHEME = "memory://"
 SIP = 5_000
 """Records taken in one round trip."""
+KIND_BEGIN: Final = "begin"
+CERT_REQS: Final = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
+"""Celery's words in a URL, and redis-py's."""
 
 
 def has_stream(backend_url: str) -> bool:
     """Whether this result store can carry a receipts stream."""
-    return backend_url.startswith(REDIS_SCHEMES)
+    return backend_url.startswith((*REDIS_SCHEMES, MEMORY_SCHEME))
+
+
+def open_client(backend_url: str) -> Redis:
+    """A client of the store's streams; the one in this process's memory answers to the same."""
+    if backend_url.startswith(MEMORY_SCHEME):
+        from pytest_manifest.worker.memory import store
+
+        return cast("Redis", store)
+    from redis import Redis
+
+    client: Redis = Redis.from_url(
+        redis_url(backend_url),
+        socket_timeout=30,
+        socket_connect_timeout=5,
+        health_check_interval=30,
+    )
+    return client
+
+
+def redis_url(backend_url: str) -> str:
+    """A result store's URL as redis-py understands it: other names for some schemes and options."""
+    url = backend_url.replace("redis+socket://", "unix://")
+    url = url.replace("valkeys://", "rediss://").replace("valkey://", "redis://")
+    parts = urlsplit(url)
+    if "ssl_cert_reqs" not in parts.query:
+        return url
+    options = [
+        (name, CERT_REQS.get(value, value) if name == "ssl_cert_reqs" else value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+    ]
+    return urlunsplit(parts._replace(query=urlencode(options)))
 
 
 class StreamReader:
@@ -33,33 +70,68 @@ class StreamReader:
     """
 
     def __init__(self, backend_url: str, key: str, *, position: str = "0") -> None:
-        from redis import Redis
-
         self._url = backend_url
         self._key = key
         self.position = position
-        url = backend_url.replace("redis+socket://", "unix://")
-        url = url.replace("valkeys://", "rediss://").replace("valkey://", "redis://")
-        self._client: Redis = Redis.from_url(
-            url, socket_timeout=30, socket_connect_timeout=5, health_check_interval=30
-        )
+        self._mark: str | None = None
+        self._client = open_client(backend_url)
 
     def read(self, block_ms: int = 0) -> list[Mapping[str, object]]:
         """New records, waiting up to ``block_ms`` for the first; none where there is nothing new.
 
         Raises StackError where the store cannot be reached: nothing is lost, read again.
         """
-        from redis.exceptions import RedisError
-
-        try:
+        with self._reaching("read from"):
             answer = self._client.xread(
                 {self._key: self.position}, count=SIP, block=block_ms or None
             )
+        return self._records(answer)
+
+    def begin(self, ttl: int) -> None:
+        """Mark the stream as begun, for ``ttl`` s, so that it can be told when it was emptied.
+
+        Raises StackError where the store cannot be reached.
+        """
+        record = json.dumps({"kind": KIND_BEGIN, "stream": self._key})
+        with self._reaching("written to"):
+            mark = self._client.xadd(self._key, {STREAM_FIELD: record})
+            self._client.expire(self._key, ttl)
+        self._mark = cast("bytes", mark).decode()
+
+    def intact(self) -> bool:
+        """Whether the mark is still there; without it the stream was emptied, or has expired.
+
+        Raises StackError where the store cannot be reached.
+        """
+        with self._reaching("read from"):
+            if self._mark is None:
+                self._mark = self._find_mark()
+            if self._mark is None:
+                return False
+            return bool(self._client.xrange(self._key, self._mark, self._mark))
+
+    def _find_mark(self) -> str | None:
+        """The id of the first mark: the first record of all, but where a run was taken up again."""
+        start = "-"
+        count = 1
+        while rows := _rows(self._client.xrange(self._key, start, "+", count=count)):
+            for identity, fields in rows:
+                record = _parsed(fields)
+                if record is not None and record.get("kind") == KIND_BEGIN:
+                    return identity.decode()
+            start, count = _after(rows[-1][0].decode()), SIP
+        return None
+
+    @contextmanager
+    def _reaching(self, doing: str) -> Iterator[None]:
+        from redis.exceptions import RedisError
+
+        try:
+            yield
         except (RedisError, OSError) as error:
             raise StackError(
-                f"the receipts cannot be read from {redact_url(self._url)}: {error}"
+                f"the receipts cannot be {doing} {redact_url(self._url)}: {error}"
             ) from error
-        return self._records(answer)
 
     def _records(self, answer: object) -> list[Mapping[str, object]]:
         streams = answer.values() if isinstance(answer, dict) else [s[1] for s in _list(answer)]
@@ -67,13 +139,11 @@ class StreamReader:
         for stream in streams:
             for identity, fields in _rows(stream):
                 self.position = identity.decode()
-                try:
-                    record = json.loads(fields[STREAM_FIELD.encode()])
-                except (KeyError, ValueError) as error:
+                record = _parsed(fields)
+                if record is None:
                     # Somebody else's, or cut short: the job's plain result still gives a verdict.
-                    logger.warning("record {} of {}: {!r}", self.position, self._key, error)
-                    continue
-                if isinstance(record, dict):
+                    logger.warning("record {} of {} cannot be read", self.position, self._key)
+                elif record.get("kind") != KIND_BEGIN:
                     records.append(record)
         return records
 
@@ -92,3 +162,17 @@ def _rows(stream: object) -> list[tuple[bytes, dict[bytes, bytes]]]:
     if stream and isinstance(stream[0], list):
         return [row for rows in stream for row in rows]
     return stream
+
+
+def _parsed(fields: Mapping[bytes, bytes]) -> Mapping[str, object] | None:
+    try:
+        record = json.loads(fields[STREAM_FIELD.encode()])
+    except (KeyError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _after(identity: str) -> str:
+    """The id that follows this one: milliseconds, and a number within them."""
+    moment, _, number = identity.partition("-")
+    return f"{moment}-{int(number) + 1}"

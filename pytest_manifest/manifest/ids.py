@@ -62,36 +62,3 @@ class IdIndex:
         """Whether the id's hash is known; slow, for reports."""
         key = hash(entry_id) & _MASK
         return key in self._hashes[key % _BUCKETS]
-
-    def circle(self) -> list[int]:
-        """Lines that wait for one another in a circle, in order of waiting; empty if none do.
-
-        Where entries wait only for earlier lines, as nearly always, one look at each tells.
-        """
-        if all(target < line for line, target in self.references()):
-            return []
-        waits_for: dict[int, list[int]] = {}
-        for line, target in self.references():
-            if target:
-                waits_for.setdefault(line, []).append(target)
-        return _circle(waits_for)
-
-
-def _circle(waits_for: dict[int, list[int]]) -> list[int]:
-    done: set[int] = set()
-    for start in sorted(waits_for):
-        path, on_path = [start], {start}
-        ways = [iter(waits_for[start])]
-        while path:
-            target = next((t for t in ways[-1] if t not in done), None)
-            if target is None:
-                ways.pop()
-                on_path.discard(path[-1])
-                done.add(path.pop())
-            elif target in on_path:
-                return path[path.index(target) :]
-            else:
-                path.append(target)
-                on_path.add(target)
-                ways.append(iter(waits_for.get(target, ())))
-    return []

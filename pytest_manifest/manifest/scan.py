@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Final, Protocol
 
-from pytest_manifest.manifest.faults import Faults
+from pytest_manifest.manifest.circles import circles
+from pytest_manifest.manifest.faults import MAX_FAULTS, Faults
 from pytest_manifest.manifest.ids import IdIndex
 from pytest_manifest.manifest.lines import (
     Line,
@@ -19,6 +21,9 @@ from pytest_manifest.manifest.lines import (
     read_lines,
 )
 from pytest_manifest.schema import Entry, Header
+
+_RING_END: Final = 5
+"""How many lines of a long circle are named at its beginning and at its end."""
 
 
 class _Digest(Protocol):
@@ -184,12 +189,16 @@ class _Scan:
     def _check_ids(self) -> None:
         twice = self.ids.suspected_twice()
         waiting = {line for line, target in self.ids.references() if not target}
-        circle = self.ids.circle()
-        if not (twice or waiting or circle):
+        rings = [
+            (len(circle), _shown(circle))
+            for circle in islice(circles(self.ids.references), MAX_FAULTS)
+        ]
+        in_rings = {line for _, shown in rings for line in shown}
+        if not (twice or waiting or rings):
             return
         first: dict[str, int] = {}
         names: dict[int, str] = {}
-        for number, document in self._again(twice | waiting | set(circle)):
+        for number, document in self._again(twice | waiting | in_rings):
             entry_id = names[number] = document["id"]
             if first.setdefault(entry_id, number) != number:
                 self.faults.add(
@@ -199,9 +208,8 @@ class _Scan:
                 )
             if number in waiting:
                 self._check_references(number, document)
-        if circle:
-            way = " -> ".join(repr(names[number]) for number in [*circle, circle[0]])
-            self.faults.add(circle[0], f"entries wait for one another: {way}; break the circle")
+        for length, shown in rings:
+            self.faults.add(shown[0], _waiting_for_one_another(length, shown, names))
 
     def _check_references(self, number: int, document: dict[str, Any]) -> None:
         for wanted in document.get("after", ()):
@@ -219,3 +227,20 @@ class _Scan:
                 document = parse_object(line, unheard)
                 if document is not None:
                     yield line.number, document
+
+
+def _shown(circle: Sequence[int]) -> list[int]:
+    """The lines of a circle that are told of: all, or the first and last ones of a long one."""
+    if len(circle) <= 2 * _RING_END:
+        return list(circle)
+    return [*circle[:_RING_END], *circle[-_RING_END:]]
+
+
+def _waiting_for_one_another(length: int, shown: Sequence[int], names: Mapping[int, str]) -> str:
+    way = [f"{names[number]!r} (line {number})" for number in shown]
+    if length > len(shown):
+        way.insert(_RING_END, f"... {length - len(shown):,} more ...")
+    return (
+        f"entries wait for one another: {' -> '.join([*way, repr(names[shown[0]])])}; "
+        "none could ever be sent, so take one of these ids out of an 'after'"
+    )

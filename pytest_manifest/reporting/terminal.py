@@ -32,6 +32,10 @@ def write_summary(reporter: pytest.TerminalReporter, state: ManifestSession) -> 
         )
     if state.options.plan and state.planned:
         _write_previews(reporter, state)
+    if state.resume_lines and not state.options.may_dispatch:
+        reporter.write_sep("=", "resume: what would be done")
+        for line in state.resume_lines:
+            reporter.write_line(line)
     if state.runs or state.notices:
         reporter.write_sep("=", "manifest runs")
         for notice in state.notices:
@@ -59,21 +63,22 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
     name = short_path(run.manifest.path, root)
     with run.read() as ledger:
         counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
+        entries, reasons = ledger.count_entries(), ledger.reasons()
     verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none yet"
-    yield f"{name}: run {run.info.run}, {run.info.entries} entries: {verdicts}"
-    unsent = sending.get("planned", 0)
-    open_entries = run.info.entries - sum(counts.values())
-    if status == "stopped" and open_entries:
+    yield f"{name}: run {run.info.run}, {entries} entries: {verdicts}"
+    if reasons:
+        again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        yield f"  sent again: {again}"
+    for correction in run.corrections:
+        verdict = correction.verdict
         yield (
-            f"  stopped: {open_entries} entries have no verdict; {unsent} of them were not sent, "
-            "the others were revoked"
+            f"  {verdict.entry!r} was {correction.before} at first and is {verdict.verdict}: "
+            f"{verdict.sentence}"
         )
-    if status == "detached":
-        yield f"  the workers go on without pytest; {unsent} entries were not sent"
-        if run.info.backend.startswith("rpc"):
-            yield "  nobody can look at them later: rpc:// serves only the process that sent them"
-        else:
-            yield f"  to go on: pytest --manifest={name} --audit --wait"
+    for finding in run.findings:
+        yield f"  {finding}"
+    open_entries = entries - sum(counts.values())
+    yield from _how_to_go_on(run, name, status, sending.get("planned", 0), open_entries)
     if run.error is not None:
         yield f"  the run gave up: {run.error}"
     yield f"  ledger    {short_path(run.ledger_path, root)}"
@@ -81,3 +86,22 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
     yield f"  log       {short_path(run.log_path, root)}"
     for log in sorted(run.log_path.parent.glob(f"{run.info.run}.worker-*.log")):
         yield f"  worker    {short_path(log, root)}"
+
+
+def _how_to_go_on(run: Run, name: str, status: str, unsent: int, unjudged: int) -> Iterator[str]:
+    if status == "stopped" and unjudged:
+        yield (
+            f"  stopped: {unjudged} entries have no verdict; {unsent} of them were not sent, "
+            "the others were running"
+        )
+    if status == "stopped":
+        yield f"  to go on: pytest --manifest={name} --resume"
+    if status == "detached":
+        left = f"; {unsent} entries were not sent" if unsent else ""
+        yield f"  the workers go on without pytest{left}"
+        if run.info.backend.startswith("rpc"):
+            yield "  nobody can look at them later: rpc:// serves only the process that sent them"
+        else:
+            yield f"  to go on: pytest --manifest={name} --audit --wait"
+            if unsent:
+                yield f"  to send the rest: pytest --manifest={name} --resume"

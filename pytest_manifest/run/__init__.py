@@ -1,6 +1,21 @@
 """Runs: one dispatch of one manifest, from its first message to its last verdict."""
 
+from pytest_manifest.run.audit import AuditRun, ledger_of_receipts
+from pytest_manifest.run.resume import Decision, ResumeRules
+from pytest_manifest.run.resuming import ResumeRun, preview, told
 from pytest_manifest.run.run import Run
-from pytest_manifest.run.settings import RunSettings, WorkerLoss
+from pytest_manifest.run.settings import FailureLimit, RunSettings, WorkerLoss
 
-__all__ = ["Run", "RunSettings", "WorkerLoss"]
+__all__ = [
+    "AuditRun",
+    "Decision",
+    "FailureLimit",
+    "ResumeRules",
+    "ResumeRun",
+    "Run",
+    "RunSettings",
+    "WorkerLoss",
+    "ledger_of_receipts",
+    "preview",
+    "told",
+]

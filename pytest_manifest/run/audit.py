@@ -1,40 +1,278 @@
-"""Looking at an earlier run again: what to wait for, and what to say of what has not come."""
+"""Looking at an earlier run again: what it comes to now, and what has come since."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 
-from pytest_manifest.dispatch.attempt import Attempt
-from pytest_manifest.ledger import Ledger, RunInfo, utc_now
-from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.engine import Engine, Judged
-from pytest_manifest.schema import VerdictKind
+from loguru import logger
+
+from pytest_manifest.dispatch.attempt import Attempt, task_id_for
+from pytest_manifest.dispatch.locating import Located
+from pytest_manifest.errors import LedgerError, StackError
+from pytest_manifest.ledger import AttemptRow, Ledger, RunInfo, utc_now
+from pytest_manifest.manifest import Manifest, read_receipts
+from pytest_manifest.run.changes import change_of, kept_manifest
+from pytest_manifest.run.engine import Engine
+from pytest_manifest.run.flights import Flights, InFlight
+from pytest_manifest.run.judging import Bench, Judged
+from pytest_manifest.run.run import Run
+from pytest_manifest.run.search import Search
+from pytest_manifest.run.settings import RunSettings
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
+from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import judge
 
 
-def follow_unsettled(engine: Engine, ledger: Ledger, manifest: Manifest, info: RunInfo) -> None:
+class AuditRun(Run):
+    """An earlier run, judged from its ledger and from what has come since; nothing is sent.
+
+    Without a broker in its address the stack is not asked. Where the manifest is not the one that
+    the run was made of, all verdicts go into ``scratch``, a copy of the ledger.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        ledger_path: Path,
+        info: RunInfo,
+        address: StackAddress,
+        settings: RunSettings,
+        *,
+        wait: bool = False,
+    ) -> None:
+        super().__init__(manifest, ledger_path, info, address, settings)
+        self._wait = wait
+
+    @classmethod
+    def attach(
+        cls,
+        manifest: Manifest,
+        ledger_path: Path,
+        address: StackAddress,
+        settings: RunSettings,
+        *,
+        wait: bool,
+        scratch: Path | None = None,
+    ) -> AuditRun:
+        """The run with this ledger, judged by this manifest."""
+        with Ledger.open(ledger_path) as ledger:
+            info = ledger.info()
+            if scratch is not None:
+                target = scratch / ledger_path.name
+                ledger.copy_to(target)
+        path = ledger_path if scratch is None else target
+        return cls(manifest, path, info, address, settings, wait=wait)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the stack is asked."""
+        return bool(self.address.broker_url)
+
+    def _prepare(self, expected_workers: int | None) -> None:  # noqa: ARG002 - the base class's
+        self._lock.acquire(self.info.run)
+        before = kept_manifest(self.ledger_path)
+        with Ledger.open(self.ledger_path, write=True) as ledger:
+            with ledger.transaction():
+                ledger.settle(judge_again(ledger, self.manifest, before, self._bench(ledger)))
+            if self.asks:
+                ledger.reopen()
+            if self.asks:
+                follow_unsettled(self._flights, ledger, self.manifest, self.info)
+                self._open_locator(self._open_publisher(), self._flights.entries())
+
+    def finish_offline(self) -> None:
+        """Judge what is there without a stack; instead of :meth:`start`."""
+        with Ledger.open(self.ledger_path, write=True) as ledger:
+            ledger.reopen()
+            self._close(ledger, {})
+        self.all_sent.set()
+        self.ended.set()
+        self._lock.release()
+
+    def abandon(self) -> None:
+        self._close_publisher()
+        self._lock.release()
+
+    def _work(self, engine: Engine, ledger: Ledger) -> None:
+        engine.look_once()
+        if self._wait:
+            engine.work()
+            found: dict[str, str] = {}
+        else:
+            found = self._look(engine)
+        self._close(ledger, found)
+
+    def _look(self, engine: Engine) -> dict[str, str]:
+        """Where what has no verdict is: task id -> a phrase. What is nowhere is judged lost."""
+        if self._locator is None or not engine.flights:
+            return {}
+        try:
+            located = Search(self._locator, engine.flights).look_twice()
+            engine.act_on(located)
+        except StackError as error:
+            logger.warning("the jobs could not be looked for: {}", error)
+            return {}
+        return phrases(located)
+
+    def _close(self, ledger: Ledger, found: dict[str, str]) -> None:
+        """What an audit finds unfinished is pending, expired or never sent: nothing final."""
+        age = (utc_now() - self.info.created_at).total_seconds()
+        judged: list[Judged] = []
+        for row in ledger.attempts(unsettled=True):
+            if row.entry not in self.manifest.ids:
+                continue
+            kind, note = _unfinished(row.state, expired=age > self.info.stream_ttl)
+            if not note:
+                note = found.get(row.task_id, "" if self.asks else "the stack was not asked")
+            entry = self.manifest[row.entry]
+            verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
+            judged.append((verdict, None))
+        with ledger.transaction():
+            ledger.settle(judged)
+        self._signals.settled([])
+        if not judged and ledger.status in ("running", "detached"):
+            ledger.set_status("finished")
+
+
+def phrases(located: Located) -> dict[str, str]:
+    """Where two looks have found jobs, in words, by task id."""
+    found = dict.fromkeys(located.queued, "it waits in its queue")
+    found.update(dict.fromkeys(located.underway, "a worker has it"))
+    found.update(dict.fromkeys(located.orphaned, "a worker that is gone had taken it"))
+    return found
+
+
+def judge_again(
+    ledger: Ledger, manifest: Manifest, before: Manifest | None, bench: Bench
+) -> Iterator[Judged]:
+    """Every final verdict anew, by this manifest's expectations; only those that differ.
+
+    ``before`` is the manifest that the run was made of, where that is known.
+    """
+    sent = {row.entry: row for row in ledger.last_attempts()}
+    for settled in list(ledger.all_settled()):
+        verdict = settled.verdict
+        if verdict.entry not in manifest.ids or verdict.verdict in ("pending", "unknown"):
+            continue
+        entry, row = manifest[verdict.entry], sent.get(verdict.entry)
+        old = entry if before is None or entry.id not in before.ids else before[entry.id]
+        change, words = change_of(entry, old)
+        if change == "job":
+            note = f"{words} since, so what the run says is of other work; --resume-changed runs it"
+            again = judge(entry, None, attempt=verdict.attempt, problem="unknown", note=note)
+            yield again, None
+        elif settled.receipt is None:
+            if change is not None:
+                yield _problem_again(verdict, entry, old), None
+        elif row is not None:
+            flight = InFlight(bench.run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
+            again, receipt = bench.judge(flight, settled.receipt)
+            if again != verdict:
+                yield again, receipt
+
+
+def _problem_again(verdict: Verdict, entry: Entry, old: Entry) -> Verdict:
+    """The verdict on what there is no receipt of, by other expectations."""
+    kind, expected = verdict.verdict, old.expect.state
+    if kind == "passed" and expected != "succeeded" and expected != "ignored":
+        kind = expected  # what became of it was what the old expectations wanted
+    again = judge(entry, None, attempt=verdict.attempt, problem=kind)
+    return verdict if again.verdict == verdict.verdict else again
+
+
+def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[Path, list[str]]:
+    """A ledger made of exported receipts alone, and notes about what was odd in them.
+
+    Raises LedgerError where the file cannot be read, or holds receipts of several runs.
+    """
+    receipts: dict[str, Receipt] = {}
+    runs: set[str] = set()
+    strange = doubled = 0
+    for receipt in read_receipts(file):
+        runs.add(receipt.run)
+        if receipt.entry not in manifest.ids:
+            strange += 1
+            continue
+        known = receipts.get(receipt.entry)
+        doubled += known is not None and known.attempt == receipt.attempt
+        if known is None or receipt.attempt >= known.attempt:
+            receipts[receipt.entry] = receipt
+    if len(runs) > 1:
+        raise LedgerError(
+            f"{file}: holds receipts of several runs ({', '.join(sorted(runs)[:3])}); "
+            "give the receipts of one"
+        )
+    run = next(iter(runs), "no-receipts")
+    info = RunInfo(
+        run=run,
+        manifest=manifest.path.resolve(),
+        sha256=manifest.sha256,
+        workflow=manifest.header.workflow,
+        mode=manifest.header.mode,
+        entries=len(manifest.ids),
+        created_at=utc_now(),
+        broker="",
+        backend="",
+        owned=False,
+        stream_ttl=0,
+    )
+    path = scratch / f"{run}.sqlite"
+    with Ledger.create(path, info) as ledger, ledger.transaction():
+        for ordinal, entry in enumerate(manifest.ids):
+            _add_receipt(ledger, run, entry, ordinal, receipts.get(entry))
+        ledger.settle(_judge_receipts(manifest, receipts, file, run, ledger))
+        ledger.set_status("finished")
+    notes = []
+    if strange:
+        notes.append(f"{file.name}: {strange} receipts are of entries that are not in the manifest")
+    if doubled:
+        notes.append(f"{file.name}: {doubled} receipts are of an attempt that has another one")
+    return path, notes
+
+
+def _add_receipt(
+    ledger: Ledger, run: str, entry: str, ordinal: int, receipt: Receipt | None
+) -> None:
+    number = 1 if receipt is None else max(receipt.attempt, 1)
+    task_id = task_id_for(run, entry, number)
+    ledger.plan([(task_id, entry, number, ordinal)])
+    if receipt is not None:
+        ledger.mark([task_id], "sent", sent_at=receipt.sent_at)
+        ledger.add_receipts([(task_id, None, receipt)])
+
+
+def _judge_receipts(
+    manifest: Manifest, receipts: Mapping[str, Receipt], file: Path, run: str, ledger: Ledger
+) -> Iterator[Judged]:
+    bench = Bench(run, manifest, ledger, kills=1, lifetime=0)
+    for entry in manifest:
+        receipt = receipts.get(entry.id)
+        if receipt is None:
+            note = f"{file.name} has no receipt of it"
+            yield judge(entry, None, attempt=None, problem="unknown", note=note), None
+            continue
+        number = max(receipt.attempt, 1)
+        task_id = task_id_for(run, entry.id, number)
+        flight = InFlight(run, entry, number, task_id, 0.0, receipt.sent_at)
+        yield bench.judge(flight, receipt)
+
+
+def follow_unsettled(flights: Flights, ledger: Ledger, manifest: Manifest, info: RunInfo) -> None:
     """Put in flight what was sent and has no final verdict, as old as it is."""
     for row in ledger.attempts(unsettled=True):
-        if row.state in ("planned", "withheld") or row.entry not in manifest.ids:
-            continue
-        attempt = Attempt(info.run, manifest[row.entry], row.attempt, row.task_id)
-        engine.flights.follow(attempt, _monotonic(row.sent_at))
-        for start in ledger.starts(row.task_id):
-            engine.flights.started(row.task_id, start.worker, _monotonic(start.started_at))
+        if row.state not in ("planned", "withheld") and row.entry in manifest.ids:
+            follow(flights, ledger, row, manifest[row.entry], info)
 
 
-def close_audit(engine: Engine, ledger: Ledger, manifest: Manifest, info: RunInfo) -> None:
-    """What an audit finds unfinished is pending, expired or never sent: nothing final."""
-    age = (utc_now() - info.created_at).total_seconds()
-    judged: list[Judged] = []
-    for row in ledger.attempts(unsettled=True):
-        kind, note = _unfinished(row.state, expired=age > info.stream_ttl)
-        verdict = judge(manifest[row.entry], None, attempt=row.attempt, problem=kind, note=note)
-        judged.append((verdict, None))
-    engine.commit(judged)
-    if not judged and ledger.status != "stopped":
-        ledger.set_status("finished")
+def follow(flights: Flights, ledger: Ledger, row: AttemptRow, entry: Entry, info: RunInfo) -> None:
+    """Put one attempt in flight, as old as it is."""
+    attempt = Attempt(info.run, entry, row.attempt, row.task_id)
+    flights.follow(attempt, _monotonic(row.sent_at), row.sent_at)
+    for start in ledger.starts(row.task_id):
+        flights.started(start, _monotonic(start.started_at))
 
 
 def _unfinished(state: str, *, expired: bool) -> tuple[VerdictKind, str]:

@@ -1,118 +1,95 @@
-"""The thread of a run: it sends, gathers and judges, and commits before it tells."""
+"""The thread of a run: it sends, gathers, looks for jobs, and commits before it tells."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loguru import logger
 
-from pytest_manifest.dispatch.attempt import Attempt
-from pytest_manifest.dispatch.orphans import OrphanSearch
+from pytest_manifest.dispatch.locating import Located, Locator
 from pytest_manifest.dispatch.preflight import add_consumers
 from pytest_manifest.dispatch.publisher import Publisher
-from pytest_manifest.errors import DispatchError, StackError
+from pytest_manifest.errors import StackError
 from pytest_manifest.gather.gatherer import Gatherer, Sip
-from pytest_manifest.ledger import Ledger, utc_now
-from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.receipts import complete_receipt
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.run.flights import Flights, InFlight
+from pytest_manifest.run.judging import Bench, Correction, Judged
+from pytest_manifest.run.outage import Outage
+from pytest_manifest.run.schedule import Held, Schedule
+from pytest_manifest.run.search import AFTER_LOSS, AGAIN, Search
+from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.settings import RunSettings, WorkerLoss
+from pytest_manifest.run.signals import Signals
 from pytest_manifest.schema import Receipt, Verdict, VerdictKind
-from pytest_manifest.verdict import judge
 
 SIP_PERIOD = 0.05
 """Seconds from one look at the receipts to the next: eager reading costs three times as much."""
-BATCH = 500
-FIRST_BATCH = 20
-"""A small first batch lets the first job start while the rest is still being written."""
-REPAIRS_AFTER = (2.0, 5.0, 10.0, 20.0)
-"""Seconds after a worker's death at which its successor may be up and be asked."""
-LOOK_GAP = 1.0
-QUIET = 5.0
-"""Seconds without any news after which a stack of our own is asked where the jobs are."""
-PATIENCE = 60.0
-"""Seconds that broker and result store may be out of reach before a run gives up."""
-
-Judged = tuple[Verdict, Receipt | None]
+CRASH_LOOP = 6
+"""Deaths in a row of one worker, none of them after it had begun a job, that end the run."""
+DRAIN = 10.0
+"""Seconds that messages of ours which are left when every verdict is there are waited for."""
 
 
 @dataclass
-class Signals:
-    """How the thread and the rest of the process speak: ``settled`` is called with entry ids."""
+class Parts:
+    """Everything that an engine works with, open and ready."""
 
-    stop: threading.Event = field(default_factory=threading.Event)
-    all_sent: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
-    settled: Callable[[Sequence[str]], None] = lambda _entries: None
-    lost_workers: Callable[[], Sequence[WorkerLoss]] = lambda: ()
-    stack_failure: Callable[[], str | None] = lambda: None
-
-
-class Outage:
-    """How long something has been out of reach without a break."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    def goes_on(self) -> bool:
-        """Note a failure; true when they have gone on for longer than our patience."""
-        now = time.monotonic()
-        if self._since is None:
-            self._since = now
-        return now - self._since > PATIENCE
-
-    def over(self) -> None:
-        self._since = None
+    run: str
+    settings: RunSettings
+    signals: Signals
+    ledger: Ledger
+    gatherer: Gatherer
+    bench: Bench
+    schedule: Schedule
+    flights: Flights
+    publisher: Publisher | None = None
+    locator: Locator | None = None
+    owned: bool = False
+    added_queues: Sequence[str] = ()
+    queues: Sequence[str] = ()
+    findings: list[str] = field(default_factory=list)
+    """Sentences for the summary: what was noticed and is no entry's verdict."""
 
 
 class Engine:
-    """One pass through a run's work, with everything it needs open. Use it from one thread."""
+    """One pass through a run's work. Use it from one thread."""
 
-    def __init__(
-        self,
-        run: str,
-        manifest: Manifest,
-        settings: RunSettings,
-        signals: Signals,
-        ledger: Ledger,
-        gatherer: Gatherer,
-        publisher: Publisher | None,
-        to_send: list[Attempt],
-        added_queues: Sequence[str] = (),
-        orphans: OrphanSearch | None = None,
-        queues: Sequence[str] = (),
-    ) -> None:
-        self._manifest = manifest
-        self._settings = settings
-        self._signals = signals
-        self._ledger = ledger
-        self._gatherer = gatherer
-        self._publisher = publisher
-        self._to_send = to_send
-        self._sent = 0
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._signals = parts.signals
+        self._ledger = parts.ledger
+        self._gatherer = parts.gatherer
+        self._publisher = parts.publisher
+        self._bench = parts.bench
+        self._schedule = parts.schedule
+        self.flights = parts.flights
+        self._sender: Sender | None = None
+        if parts.publisher is not None:
+            self._sender = Sender(
+                parts.ledger, parts.publisher, parts.schedule, parts.flights, parts.settings.window
+            )
+        self._search = None if parts.locator is None else Search(parts.locator, parts.flights)
         self._sending, self._gathering = Outage(), Outage()
         self._losses_seen = 0
         self._fresh_losses: Sequence[WorkerLoss] = ()
-        self._added_queues = list(added_queues)
-        self._orphans = orphans
-        self._queues = list(queues)
-        self._quiet_since = time.monotonic()
-        self._nowhere: set[str] = set()
-        self._after_loss: deque[tuple[float, Callable[[], object]]] = deque()
-        self._log = logger.bind(run=run)
-        self.flights = Flights()
+        self._idle_deaths: Counter[str] = Counter()
+        self._repairs: deque[tuple[float, Callable[[], object]]] = deque()
+        self._quarantined: list[str] = []
+        self._log = logger.bind(run=parts.run)
 
     @property
-    def _all_sent(self) -> bool:
-        return self._sent >= len(self._to_send)
+    def corrections(self) -> Sequence[Correction]:
+        return self._bench.corrections
 
     @property
-    def _room(self) -> bool:
-        return not self._all_sent and len(self.flights) < self._settings.window
+    def _finished(self) -> bool:
+        if self._settings.send_only:
+            return not self._schedule.has_ready
+        return self._schedule.exhausted and not self.flights
 
     def work(self) -> None:
         """Send and gather until every entry has its verdict, time is over, or it is stopped.
@@ -120,50 +97,73 @@ class Engine:
         Raises StackError where broker or result store stay out of reach, or the stack has ended.
         """
         deadline = time.monotonic() + self._settings.deadline
+        underway = [flight.entry.id for flight in self.flights.by_task_id.values()]
+        self._hold(self._schedule.start(underway))
         while not self._signals.stop.is_set():
             began = time.monotonic()
-            failure = self._signals.stack_failure()
-            if failure is not None:
-                raise StackError(failure)
+            self._check_stack()
             self._send_some()
-            if self._all_sent and (self._settings.send_only or not self.flights):
+            if self._finished:
+                self._drain()
                 return
             self._sip()
-            self._expire()
+            self._attend(time.monotonic())
             if time.monotonic() > deadline:
                 self._last_look()
                 note = f"the run's deadline of {self._settings.deadline:g} s is over"
                 self.settle_rest("timed_out", note)
                 return
-            if not self._room:
+            if not self._has_room:
                 self._signals.stop.wait(max(0.0, SIP_PERIOD - (time.monotonic() - began)))
-
-    def _last_look(self) -> None:
-        try:
-            self.look_once()
-        except StackError as error:
-            self._log.warning("no last look before the deadline: {}", error)
 
     def look_once(self) -> None:
         """Gather everything that is there now, and wait for nothing."""
         self._take(self._gatherer.sweep_all(self.flights.by_task_id))
 
-    def revoke_queued(self) -> None:
-        """Have the workers drop what is sent and not finished."""
-        if self._publisher is None or not self.flights:
-            return
+    def send_nothing(self) -> None:
+        """Only look: no attempt follows from what is found."""
+        self._schedule.close("the run is only looked at")
+
+    def mend(self, located: Located) -> None:
+        """Put back what a dead worker had taken and not begun, and take out what it had begun."""
+        orphans = {i: tags for i, tags in located.orphaned.items() if i in self.flights.by_task_id}
+        begun = {i: t for i, t in orphans.items() if self._flight(i).started is not None}
+        waiting = {i: t for i, t in orphans.items() if i not in begun}
+        if self._parts.owned or self._settings.repair:
+            self._restore(waiting)
+            self._discard(begun)
+        elif waiting:
+            self._report_orphans(waiting)
+
+    def wind_down(self) -> None:
+        """After a stop: take back what waits and, where a person stopped it, await what runs.
+
+        What no worker has begun, now that all of them know that it is revoked, never will be.
+        """
+        self._revoke(list(self.flights.unstarted()))
+        if self._signals.interrupted.is_set():
+            self._await_running(self._settings.grace)
+        begun = self._begun_or_untold()
+        note = "the run was stopped before a worker had begun it"
+        flights = self.flights.land_all(self.flights.unstarted() - begun)
+        self.commit((self._bench.speak_for(flight, "revoked", note), None) for flight in flights)
+
+    def _begun_or_untold(self) -> set[str]:
+        """What a worker runs, or may run: asked after the revocation, which they have all heard."""
+        everything = set(self.flights.by_task_id)
+        if self._parts.locator is None or not everything:
+            return everything
         try:
-            self._publisher.revoke(list(self.flights.by_task_id))
+            look = self._parts.locator.look(everything)
+            self._sip()
         except StackError as error:
-            self._log.warning("what is queued could not be revoked: {}", error)
+            self._log.warning("what runs could not be asked for: {}", error)
+            return everything
+        return everything if look.silent or not look.answered else set(look.running)
 
     def settle_rest(self, kind: VerdictKind, note: str) -> None:
         """Give every entry that has no verdict this one."""
-        judged: list[Judged] = []
-        for row in self._ledger.attempts(unsettled=True):
-            why = f"{note}; it had not been sent yet" if row.state == "planned" else note
-            entry = self._manifest[row.entry]
-            judged.append((judge(entry, None, attempt=row.attempt, problem=kind, note=why), None))
+        judged = self._bench.rest(kind, note)
         self.flights.clear()
         self.commit(judged)
 
@@ -177,42 +177,19 @@ class Engine:
 
     # Sending
 
-    def _send_some(self) -> None:
-        if self._publisher is not None and self._room:
-            size = min(
-                BATCH if self._sent else FIRST_BATCH, self._settings.window - len(self.flights)
-            )
-            self._publish(self._publisher, self._to_send[self._sent : self._sent + size])
-        if self._all_sent:
-            self._signals.all_sent.set()
+    @property
+    def _has_room(self) -> bool:
+        return self._sender is not None and self._sender.has_room
 
-    def _publish(self, publisher: Publisher, batch: Sequence[Attempt]) -> None:
-        """Intent is in the ledger before the broker is asked, and what came of it right after."""
-        sent_at = utc_now()
-        with self._ledger.transaction():
-            self._ledger.mark((a.task_id for a in batch), "intent", sent_at=sent_at)
-        try:
-            result = publisher.publish(batch, sent_at)
-        except DispatchError as error:  # nothing of the batch was sent
-            with self._ledger.transaction():
-                self._ledger.mark((a.task_id for a in batch), "planned", note=str(error))
-            raise
-        with self._ledger.transaction():
-            self._ledger.mark(result.certain, "sent")
-            self._ledger.mark(result.uncertain, "uncertain", note=result.error)
-            self._ledger.mark(result.unsent, "planned", note=result.error)
-        now = time.monotonic()
-        unsent = set(result.unsent)
-        for attempt in batch:
-            if attempt.task_id not in unsent:
-                self.flights.follow(attempt, now)
-        self._sent += len(batch)
-        self._to_send[self._sent : self._sent] = [a for a in batch if a.task_id in unsent]
-        if result.error is None:
-            self._sending.over()
-        else:
-            fault = f"the broker failed while jobs were being sent: {result.error}"
-            self._trouble(self._sending, StackError(fault))
+    def _send_some(self) -> None:
+        if self._sender is not None and self._sender.has_room:
+            error = self._sender.send_some()
+            if error is not None:
+                self._trouble(self._sending, error)
+            elif self._sending.over() and self._search is not None:
+                self._search.look_soon(time.monotonic())  # what was uncertain can be looked for
+        if self._schedule.exhausted or (self._settings.send_only and self._finished):
+            self._signals.all_sent.set()
 
     def _trouble(self, outage: Outage, error: StackError) -> None:
         """Broker or store is out of reach: be patient for a while, then give up."""
@@ -221,10 +198,15 @@ class Engine:
         self._log.warning("{}; trying again", error)
         self._signals.stop.wait(0.5)
 
+    def _check_stack(self) -> None:
+        failure = self._signals.stack_failure()
+        if failure is not None:
+            raise StackError(failure)
+
     # Gathering and judging
 
     def _sip(self) -> None:
-        block_ms = 0 if self._room else int(SIP_PERIOD * 1000)
+        block_ms = 0 if self._has_room else int(SIP_PERIOD * 1000)
         try:
             sip = self._gatherer.sip(self.flights.by_task_id, block_ms)
         except StackError as error:
@@ -237,81 +219,142 @@ class Engine:
         """Commit what a sip brought and the verdicts that follow from it at once; then tell."""
         if not sip:
             return
-        now = self._quiet_since = time.monotonic()
+        now = time.monotonic()
+        if self._search is not None:
+            self._search.news(now)
         judged: list[Judged] = []
         with self._ledger.transaction():
             self._ledger.add_starts(sip.starts)
+            repeated: list[str] = []
             for start in sip.starts:
-                self.flights.started(start.task_id, start.worker, now)
+                self._idle_deaths.pop((start.worker or "").partition("@")[0], None)
+                flight = self.flights.by_task_id.get(start.task_id)
+                if flight is None or flight.started is not None:
+                    repeated.append(start.task_id)
+                self.flights.started(start, now)
             self._ledger.add_receipts(sip.finals)
             for task_id, _, receipt in sip.finals:
-                judged += self._judge(task_id, receipt)
+                if self._is_hearsay(task_id, receipt):
+                    continue
+                flight = self.flights.land(task_id)
+                if flight is None:
+                    judged += self._bench.late(task_id, receipt)
+                else:
+                    judged += self._conclude(flight, *self._bench.judge(flight, receipt))
+            for task_id in repeated:
+                judged += self._started_again(task_id)
             self._ledger.settle(judged)
             if sip.position is not None:
                 self._ledger.note("stream_position", sip.position)
         self._tell([verdict for verdict, _ in judged])
+        self._take_out_quarantined()
 
-    def _judge(self, task_id: str, receipt: Receipt) -> list[Judged]:
-        """The verdict that a final receipt brings; none where it is late and changes nothing."""
+    def _is_hearsay(self, task_id: str, receipt: Receipt) -> bool:
+        """Whether it is another worker's word: Celery 5.7 has every worker that hears of a
+        revocation, and does not run the job itself, store that it was revoked."""
         flight = self.flights.by_task_id.get(task_id)
-        if flight is not None and flight.entry.id != receipt.entry:
-            self._log.warning("a receipt of {!r} came for {!r}", receipt.entry, flight.entry.id)
-            return []
-        whole = complete_receipt(receipt, self._ledger.starts(task_id))
-        if self.flights.land(task_id) is not None and flight is not None:
-            return [(judge(flight.entry, whole, attempt=flight.number), whole)]
-        if whole.executions < 2 or whole.entry not in self._manifest.ids:
-            return []
-        entry = self._manifest[whole.entry]
-        return [(judge(entry, whole, attempt=whole.attempt), whole)]
+        begun = flight is not None and flight.started is not None
+        return begun and receipt.state == "revoked" and receipt.source == "backend"
 
-    def _expire(self) -> None:
+    def _conclude(
+        self, flight: InFlight, verdict: Verdict, receipt: Receipt | None
+    ) -> list[Judged]:
+        """What follows from an attempt's verdict: the entry's, or another attempt.
+
+        To be called within a transaction, for a flight that has landed.
+        """
+        if not self._signals.stop.is_set() and self._schedule.closed is None:
+            again = self._bench.next_attempt(flight, verdict)
+            if again is not None:
+                self._schedule.add(again)
+                return []
+        verdict = self._bench.final(flight, verdict)
+        held = self._schedule.finished(flight.entry.id, verdict.verdict)
+        if self._schedule.closed is not None and held and self._settings.revoke_on_max_failed:
+            self._quarantined += self.flights.unstarted()
+        return [(verdict, receipt), *self._bench.held(held)]
+
+    def _started_again(self, task_id: str) -> list[Judged]:
+        """A job was started a second time: after its end, or because it kills its workers."""
+        flight = self.flights.by_task_id.get(task_id)
+        if flight is None:
+            return self._bench.started_after_end(task_id)
+        verdict = self._bench.quarantine(flight)
+        if verdict is None:
+            return []
+        self.flights.land(task_id)
+        self._quarantined.append(task_id)
+        return self._conclude(flight, verdict, None)
+
+    def _take_out_quarantined(self) -> None:
+        if self._quarantined:
+            task_ids, self._quarantined = self._quarantined, []
+            self._revoke(task_ids, terminate=False)
+
+    def _speak(self, flights: Iterable[tuple[InFlight, VerdictKind, str]]) -> None:
+        """Judge attempts that no receipt will come of; they must have landed."""
+        judged: list[Judged] = []
+        with self._ledger.transaction():
+            for flight, kind, note in flights:
+                judged += self._conclude(flight, self._bench.speak_for(flight, kind, note), None)
+            self._ledger.settle(judged)
+        self._tell([verdict for verdict, _ in judged])
+        self._take_out_quarantined()
+
+    def _hold(self, held: Sequence[Held]) -> None:
+        if held:
+            with self._ledger.transaction():
+                judged = self._bench.held(held)
+                self._ledger.settle(judged)
+            self._tell([verdict for verdict, _ in judged])
+
+    # What is overdue or missing
+
+    def _attend(self, now: float) -> None:
         """Speak for the jobs that nobody else will speak for any more."""
-        now = time.monotonic()
         # One sip after the news of a death, so that the starts that came before it are known.
         for loss in self._fresh_losses:
-            self.flights.worker_lost(loss, now)
+            self.flights.worker_lost(loss)
+            self._count_idle_death(loss)
         losses = self._signals.lost_workers()
         self._fresh_losses = losses[self._losses_seen :]
-        if self._fresh_losses:
-            self._after_loss = deque((now + after, do) for after, do in self._repairs())
         self._losses_seen = len(losses)
-        while self._after_loss and self._after_loss[0][0] <= now:
-            self._repair(self._after_loss.popleft()[1])
+        if self._fresh_losses:
+            self._plan_repairs(now)
+        while self._repairs and self._repairs[0][0] <= now:
+            self._repair(self._repairs.popleft()[1])
         self._give_up_overdue(now)
-        self._give_up_lost(now)
+        if self._search is not None:
+            located = self._search.tick(now)
+            if located is not None:
+                self.act_on(located)
 
-    def _give_up_lost(self, now: float) -> None:
-        """On a stack of our own that is idle: what is nowhere, twice, is lost."""
-        orphans = self._orphans
-        if orphans is None or not self._all_sent or now - self._quiet_since < QUIET:
-            return
-        self._quiet_since = now
-        waiting = self.flights.unstarted()
-        if not waiting or not self._is_nowhere(orphans, waiting):
-            self._nowhere = set()
-            return
-        if waiting != self._nowhere:
-            self._nowhere = waiting
-            return
-        self.look_once()
-        judged: list[Judged] = []
-        for task_id in waiting & self.flights.unstarted():
-            flight = self.flights.land(task_id)
-            if flight is not None:
-                note = "it is in no queue, and no worker has it or has begun it"
-                verdict = judge(
-                    flight.entry, None, attempt=flight.number, problem="lost", note=note
-                )
-                judged.append((verdict, None))
-        self.commit(judged)
+    def _count_idle_death(self, loss: WorkerLoss) -> None:
+        self._idle_deaths[loss.worker] += 1
+        if self._idle_deaths[loss.worker] >= CRASH_LOOP:
+            tail = "".join(f"\n    {line}" for line in loss.tail)
+            raise StackError(
+                f"worker {loss.worker} ended {self._idle_deaths[loss.worker]} times in a row "
+                f"before it began any job (exit code {loss.returncode}); mend what ends it, then "
+                f"go on with --resume{':' if tail else ''}{tail}"
+            )
 
-    def _is_nowhere(self, orphans: OrphanSearch, waiting: set[str]) -> bool:
+    def _plan_repairs(self, now: float) -> None:
+        """A worker of ours died: what it had is looked for, and its successor is told things."""
+        if self._search is not None:
+            self._search.look_soon(now, *AFTER_LOSS)
+        publisher, queues = self._publisher, list(self._parts.added_queues)
+        if publisher is not None and queues:
+            # A worker that was started anew consumes only the queues of its app.
+            self._repairs = deque(
+                (now + after, lambda: add_consumers(publisher, queues)) for after in AFTER_LOSS[1:]
+            )
+
+    def _repair(self, do: Callable[[], object]) -> None:
         try:
-            return orphans.nowhere(waiting, self._queues)
+            do()
         except Exception as error:  # the broker may be away: there is a next time
-            self._log.warning("the jobs could not be looked for: {}", error)
-            return False
+            self._log.warning("a repair after a worker's death did not succeed: {}", error)
 
     def _give_up_overdue(self, now: float) -> None:
         overdue = self.flights.overdue(now)
@@ -322,32 +365,127 @@ class Engine:
             self._take(self._gatherer.sweep_all({i: o.flight for i, o in overdue.items()}))
         except StackError as error:
             self._log.warning("no last look for overdue jobs: {}", error)
-        judged: list[Judged] = []
-        for task_id, late in overdue.items():
-            flight = self.flights.land(task_id)
-            if flight is not None:
-                verdict = judge(
-                    flight.entry, None, attempt=flight.number, problem=late.kind, note=late.note
-                )
-                judged.append((verdict, None))
-        self.commit(judged)
+        late = {i: o for i, o in overdue.items() if self.flights.land(i) is not None}
+        self._speak((o.flight, o.kind, o.note) for o in late.values())
 
-    def _repairs(self) -> Iterator[tuple[float, Callable[[], object]]]:
-        """What to do, and how many seconds after a worker died: its successor must be up."""
-        publisher, orphans = self._publisher, self._orphans
-        for after in REPAIRS_AFTER:
-            if publisher is not None and self._added_queues:
-                # A worker that was started anew consumes only the queues of its app.
-                yield after, lambda: add_consumers(publisher, self._added_queues)
-            if orphans is not None:
-                yield after, lambda: orphans.look(self.flights.unstarted())
-                yield after + LOOK_GAP, lambda: orphans.restore(self.flights.unstarted())
-
-    def _repair(self, do: Callable[[], object]) -> None:
+    def act_on(self, located: Located) -> None:
+        """Put back, take out, send again or give up what two looks have found."""
+        if not (located.orphaned or located.nowhere):
+            return
         try:
-            do()
-        except Exception as error:  # the broker may be away: there is a next time
-            self._log.warning("a repair after a worker's death did not succeed: {}", error)
+            self.look_once()  # for a receipt that came between the two looks
+            self.mend(located)
+        except StackError as error:
+            self._log.warning("what was found could not be mended: {}", error)
+            if self._search is not None:
+                self._search.look_soon(time.monotonic(), AGAIN)
+            return
+        in_flight = self.flights.by_task_id
+        begun = [i for i in located.orphaned if i in in_flight and in_flight[i].started is not None]
+        self._give_up(begun, located.nowhere)
+
+    def _flight(self, task_id: str) -> InFlight:
+        return self.flights.by_task_id[task_id]
+
+    def _restore(self, orphans: Mapping[str, frozenset[str]]) -> None:
+        still = {i: tags for i, tags in orphans.items() if i in self.flights.by_task_id}
+        for task_id in self._locator.restore(still) if still else ():
+            entry = self._flight(task_id).entry.id
+            self._log.bind(entry=entry).info(
+                "a worker died before it began {!r}; it is back in its queue", entry
+            )
+
+    def _discard(self, orphans: Mapping[str, frozenset[str]]) -> None:
+        still = {i: tags for i, tags in orphans.items() if i in self.flights.by_task_id}
+        if still:
+            self._locator.discard(still)
+
+    @property
+    def _locator(self) -> Locator:
+        assert self._parts.locator is not None
+        return self._parts.locator
+
+    def _report_orphans(self, orphans: Mapping[str, frozenset[str]]) -> None:
+        names = sorted(self._flight(i).entry.id for i in orphans if i in self.flights.by_task_id)
+        if not names:
+            return
+        sentence = (
+            f"a worker that is gone holds {len(names)} jobs, among them {names[0]!r}; the broker "
+            "gives them back when its visibility timeout is over, --manifest-repair at once"
+        )
+        if sentence not in self._parts.findings:
+            self._parts.findings.append(sentence)
+            self._log.warning("{}", sentence)
+
+    def _give_up(self, begun: Iterable[str], nowhere: Iterable[str]) -> None:
+        """Judge what its worker died of or with, and what nobody has any more."""
+        intact = self._is_intact()
+        rows: list[tuple[InFlight, VerdictKind, str]] = [
+            (flight, "crashed", self._bench.how_it_died(flight))
+            for flight in self.flights.land_all(begun)
+        ]
+        for flight in self.flights.land_all(nowhere):
+            if flight.started is None and intact is not False and self._send_again(flight):
+                continue
+            kind, note = self._bench.missing(flight, emptied=intact is False)
+            rows.append((flight, kind, note))
+        self._speak(rows)
+
+    def _send_again(self, flight: InFlight) -> bool:
+        return self._sender is not None and self._sender.send_again(flight.attempt)
+
+    def _is_intact(self) -> bool | None:
+        try:
+            intact = self._gatherer.intact()
+        except StackError as error:
+            self._log.warning("the receipts stream could not be looked at: {}", error)
+            return None
+        if intact is False and self._ledger.noted("emptied") is None:
+            self._ledger.note("emptied", "1")
+            self._parts.findings.append(
+                "the result store was emptied, or lost what it held, while the run was going on"
+            )
+        return intact
+
+    # The end
+
+    def _last_look(self) -> None:
+        try:
+            self.look_once()
+        except StackError as error:
+            self._log.warning("no last look before the deadline: {}", error)
+
+    def _drain(self) -> None:
+        """Every verdict is there: see whether messages of ours are left, which would run again."""
+        publisher = self._publisher
+        if publisher is None or not self._parts.owned or self._settings.send_only:
+            return
+        until = time.monotonic() + DRAIN
+        try:
+            while any(publisher.queue_lengths(self._parts.queues).values()):
+                if time.monotonic() > until or self._signals.stop.wait(SIP_PERIOD):
+                    return
+                self._sip()
+            self._sip()
+        except StackError as error:
+            self._log.warning("no look for what is left in the queues: {}", error)
+
+    def _await_running(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._signals.hurry.is_set():
+            if len(self.flights.unstarted()) == len(self.flights):
+                return
+            self._sip()
+            self._signals.hurry.wait(SIP_PERIOD)
+
+    def _revoke(self, task_ids: Sequence[str], *, terminate: bool = False) -> None:
+        """Have the workers drop what is sent and not finished."""
+        if self._publisher is None or not task_ids:
+            return
+        try:
+            self._publisher.revoke(task_ids, terminate=terminate)
+        except StackError as error:
+            self._log.warning("what is queued could not be revoked: {}", error)
 
     def _tell(self, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.ledger import Start
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, VerdictKind
 
 TIMEOUT_GRACE = 5.0
 """Seconds an overdue job's own receipt is waited for before the harness speaks for it."""
-CRASH_GRACE = 3.0
-"""Seconds a job has to turn up again, or its receipt to arrive, after its worker process died."""
 
 
 @dataclass(slots=True)
 class InFlight:
-    """An attempt without a final receipt; times are of the monotonic clock, in seconds."""
+    """An attempt without a final receipt; ``sent`` and ``started`` are of the monotonic clock (s).
+
+    ``pid`` and ``host`` are of the process that began it; ``loss`` is how its worker ended.
+    """
 
     run: str
     entry: Entry
     number: int
+    task_id: str
     sent: float
+    sent_at: datetime | None = None
     started: float | None = None
     worker: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    loss: WorkerLoss | None = None
+
+    @property
+    def attempt(self) -> Attempt:
+        return Attempt(self.run, self.entry, self.number, self.task_id)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,34 +69,38 @@ class Flights:
     def __len__(self) -> int:
         return len(self.by_task_id)
 
-    def follow(self, attempt: Attempt, sent: float) -> None:
+    def follow(self, attempt: Attempt, sent: float, sent_at: datetime | None = None) -> None:
         """Wait for this attempt, which was sent at this moment."""
         entry = attempt.entry
-        self.by_task_id[attempt.task_id] = InFlight(attempt.run, entry, attempt.number, sent)
+        self.by_task_id[attempt.task_id] = InFlight(
+            attempt.run, entry, attempt.number, attempt.task_id, sent, sent_at
+        )
         if entry.deadline is not None:
             note = f"its deadline of {entry.deadline:g} s from dispatch is over"
             when = sent + entry.deadline
             heapq.heappush(self._due, _Due(when, attempt.task_id, "timed_out", note))
 
-    def started(self, task_id: str, worker: str | None, now: float) -> None:
+    def started(self, start: Start, now: float) -> None:
         """A worker began it: its timeout counts from now."""
-        flight = self.by_task_id.get(task_id)
+        flight = self.by_task_id.get(start.task_id)
         if flight is None:
             return
         flight.started = now
-        flight.worker = worker
+        flight.worker, flight.host, flight.pid = start.worker, start.host, start.pid
+        flight.loss = None
         timeout = flight.entry.timeout
         note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"
         when = now + timeout + TIMEOUT_GRACE
-        heapq.heappush(self._due, _Due(when, task_id, "timed_out", note, since=now))
+        heapq.heappush(self._due, _Due(when, start.task_id, "timed_out", note, since=now))
 
-    def worker_lost(self, loss: WorkerLoss, now: float) -> None:
-        """A worker process died: what it was running is lost unless it turns up soon."""
-        note = f"worker {loss.worker} ended (exit code {loss.returncode}) while it was running it"
-        for task_id, flight in self.by_task_id.items():
-            if _node(flight.worker) == loss.worker:
-                due = _Due(now + CRASH_GRACE, task_id, "crashed", note, since=flight.started)
-                heapq.heappush(self._due, due)
+    def worker_lost(self, loss: WorkerLoss) -> None:
+        """A worker process died: note it at what it was running."""
+        for flight in self.by_task_id.values():
+            if node_of(flight.worker) == loss.worker:
+                flight.loss = loss
+
+    def entries(self) -> list[Entry]:
+        return [flight.entry for flight in self.by_task_id.values()]
 
     def unstarted(self) -> set[str]:
         """The task ids that have been sent and that no worker has begun."""
@@ -92,6 +109,9 @@ class Flights:
     def land(self, task_id: str) -> InFlight | None:
         """It has its final receipt; None where it had one before, or is not ours."""
         return self.by_task_id.pop(task_id, None)
+
+    def land_all(self, task_ids: Iterable[str]) -> list[InFlight]:
+        return [f for f in map(self.land, task_ids) if f is not None]
 
     def overdue(self, now: float) -> dict[str, Overdue]:
         """What time is over for, by task id; each is handed out once, and stays in flight."""
@@ -109,6 +129,6 @@ class Flights:
         self._due.clear()
 
 
-def _node(worker: str | None) -> str | None:
+def node_of(worker: str | None) -> str | None:
     """A worker's node name without its host."""
     return None if worker is None else worker.partition("@")[0]

@@ -1,22 +1,23 @@
 """A run as the rest of the program sees it: made, started, stopped, read.
 
-It works in a thread of its own (see ``engine``) and knows nothing of pytest.
+It works in a thread of its own (see ``engine``) and knows nothing of pytest. This is a run that is
+dispatched; ``audit`` and ``resuming`` have those that look at, or go on with, an earlier one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
+import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of, new_run_id
-from pytest_manifest.dispatch.client import is_redis
 from pytest_manifest.dispatch.demand import demand_of
-from pytest_manifest.dispatch.orphans import OrphanSearch
+from pytest_manifest.dispatch.locating import Locator, open_locator, queues_of
 from pytest_manifest.dispatch.preflight import preflight
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
@@ -26,11 +27,16 @@ from pytest_manifest.gather.stream import StreamReader, has_stream
 from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest, write_receipts
-from pytest_manifest.run.audit import close_audit, follow_unsettled
-from pytest_manifest.run.engine import Engine, Judged, Signals
+from pytest_manifest.run.changes import keep_manifest
+from pytest_manifest.run.engine import Engine, Parts
+from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.judging import Bench, Correction, Judged
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, WorkerLoss
-from pytest_manifest.schema import VerdictKind
+from pytest_manifest.run.signals import Signals
+from pytest_manifest.schema import Entry, VerdictKind
+from pytest_manifest.schema.code_digest import code_digest
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import judge
@@ -41,7 +47,7 @@ JOIN_SECONDS = 30.0
 
 
 class Run:
-    """See the module. Make one with :meth:`dispatch` or :meth:`attach`, then :meth:`start` it."""
+    """See the module. Make one with :meth:`dispatch`, then :meth:`prepare` and :meth:`start` it."""
 
     def __init__(
         self,
@@ -58,14 +64,20 @@ class Run:
         self.settings = settings
         self.error: ManifestToolError | None = None
         self.notices: list[str] = []
+        """What is to be said before the first test."""
+        self.findings: list[str] = []
+        """What was noticed while the run was going on."""
+        self.corrections: Sequence[Correction] = ()
+        """Verdicts that were changed after they had been told."""
         self.workers: int | None = None
         self._signals = Signals()
-        self._attached = False
-        self._wait = True
         self._to_send: list[Attempt] = []
+        self._flights = Flights()
+        self._nodes: set[str] = set()
         self._added_queues: list[str] = []
         self._queues: list[str] = []
         self._publisher: Publisher | None = None
+        self._locator: Locator | None = None
         self._lock = RunLock(ledger_path.with_suffix(".lock"))
         self._thread: threading.Thread | None = None
 
@@ -78,7 +90,7 @@ class Run:
         selected: Sequence[str],
         address: StackAddress,
         settings: RunSettings,
-    ) -> Run:
+    ) -> Self:
         """A new run of the selected entries: its ledger exists on return, nothing is sent."""
         run_id = new_run_id()
         info = RunInfo(
@@ -98,33 +110,16 @@ class Run:
         run._to_send = [attempt_of(run_id, manifest[entry], 1) for entry in selected]
         settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         run._lock.acquire(run_id)
+        keep_manifest(manifest, run.ledger_path)
         with Ledger.create(run.ledger_path, info) as ledger, ledger.transaction():
             ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(run._to_send))
         return run
 
-    @classmethod
-    def attach(
-        cls,
-        manifest: Manifest,
-        ledger_path: Path,
-        address: StackAddress,
-        settings: RunSettings,
-        *,
-        wait: bool,
-    ) -> Run:
-        """An earlier run, to gather what has arrived since; ``wait`` waits for what is pending."""
-        with Ledger.open(ledger_path) as ledger:
-            run = cls(manifest, ledger_path, ledger.info(), address, settings)
-        run._attached = True
-        run._wait = wait
-        return run
+    # Its life
 
-    # Life
-
-    def on_settled(self, call: Callable[[Sequence[str]], None]) -> None:
-        """Have ``call`` called, in the run's thread, with the ids of entries whose verdict has just
-        been committed, and with none when the run has ended."""
-        self._signals.settled = call
+    def on_settled(self, listener: Callable[[Sequence[str]], None]) -> None:
+        """Call ``listener`` from the run's thread with the entries that have just settled."""
+        self._signals.settled = listener
 
     def watch_stack(
         self, losses: Callable[[], Sequence[WorkerLoss]], failure: Callable[[], str | None]
@@ -150,32 +145,34 @@ class Run:
         return self.ledger_path.with_suffix(".log")
 
     def prepare(self, *, expected_workers: int | None = None) -> None:
-        """Take hold of the ledger, and ask the stack what it can do; nothing is sent.
+        """Ask the stack what it can do; nothing is sent.
 
         Raises DispatchError or StackError where nothing should be sent.
         """
-        if self._attached:
-            self._lock.acquire(self.info.run)
-            with Ledger.open(self.ledger_path, write=True) as ledger:
-                ledger.reopen()
-            return
         try:
-            key = stream_key(self.info.run)
-            self._publisher = Publisher(self.address, stream=key, ttl=self.info.stream_ttl)
-            self._preflight(self._publisher, expected_workers)
+            self._prepare(expected_workers)
         except BaseException:
             self.abandon()
             raise
 
+    def _prepare(self, expected_workers: int | None) -> None:
+        publisher = self._open_publisher()
+        self._preflight(publisher, self._to_send, expected_workers)
+        self._open_locator(publisher, ())
+        with contextlib.closing(self._open_gatherer("0")) as gatherer:
+            gatherer.begin(self.info.stream_ttl)
+
     def abandon(self) -> None:
         """End a run that was prepared and will not be started."""
-        publisher, self._publisher = self._publisher, None
-        if publisher is not None:
-            publisher.close()
-        if not self._attached:
-            with Ledger.open(self.ledger_path, write=True) as ledger:
-                ledger.set_status("stopped")
+        self._close_publisher()
+        with Ledger.open(self.ledger_path, write=True) as ledger:
+            ledger.set_status("stopped")
         self._lock.release()
+
+    def note(self, key: str, value: str) -> None:
+        """Keep a fact about the run in its ledger."""
+        with Ledger.open(self.ledger_path, write=True) as ledger:
+            ledger.note(key, value)
 
     def start(self) -> None:
         """Begin, in a thread, what has been prepared."""
@@ -183,18 +180,30 @@ class Run:
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
 
-    def begin_stop(self) -> None:
-        """Send no more; on a stack of ours what is still queued is revoked. Does not wait."""
+    def begin_stop(self, *, interrupted: bool = False) -> None:
+        """Send no more, and end; does not wait.
+
+        What has been sent is taken back or left to the workers, as the settings say. Where a person
+        ``interrupted``, jobs that run are waited for, as long as the settings say.
+        """
+        if interrupted:
+            self._signals.interrupted.set()
+        self._signals.stop.set()
+
+    def hurry(self) -> None:
+        """Stop at once, and wait for nothing that runs."""
+        self._signals.hurry.set()
         self._signals.stop.set()
 
     def stop(self) -> None:
         """As :meth:`begin_stop`, and wait for the thread to end."""
         self.begin_stop()
-        thread, self._thread = self._thread, None
+        thread = self._thread
         if thread is not None:
-            thread.join(JOIN_SECONDS)
+            thread.join(JOIN_SECONDS + self.settings.grace)
+            self._thread = None
             if thread.is_alive():
-                self.notices.append(
+                self.findings.append(
                     f"run {self.info.run} did not end within {JOIN_SECONDS:g} s; its ledger may "
                     "lack what came last"
                 )
@@ -204,7 +213,7 @@ class Run:
         if self.ended.is_set():
             # Where that cannot be done, the ledger is as good as it was before.
             with (
-                contextlib.suppress(LedgerError, sqlite3.Error),
+                contextlib.suppress(LedgerError),
                 Ledger.open(self.ledger_path, write=True) as ledger,
             ):
                 ledger.compact()
@@ -223,18 +232,25 @@ class Run:
 
     # Before the first message
 
-    def _preflight(self, publisher: Publisher, expected_workers: int | None) -> None:
-        waiting = next((a.entry.id for a in self._to_send if a.entry.after), None)
-        if waiting is not None:
-            raise DispatchError(
-                f"nothing was sent: entry {waiting!r} waits for others ('after'), which this "
-                "version cannot do yet; take 'after' out, or put what comes first into a manifest "
-                "of its own"
-            )
-        demand = demand_of(attempt.entry for attempt in self._to_send)
-        found = preflight(publisher, demand, expected_workers=expected_workers)
+    def _open_publisher(self) -> Publisher:
+        key = stream_key(self.info.run)
+        self._publisher = Publisher(self.address, stream=key, ttl=self.info.stream_ttl)
+        return self._publisher
+
+    def _close_publisher(self) -> None:
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            publisher.close()
+
+    def _preflight(
+        self, publisher: Publisher, attempts: Sequence[Attempt], expected_workers: int | None
+    ) -> None:
+        found = preflight(
+            publisher, demand_of(a.entry for a in attempts), expected_workers=expected_workers
+        )
         self.notices += found.warnings + found.notices
         self.workers = len(found.workers) if found.answered else None
+        self._nodes = set(found.workers)
         self._added_queues = found.added_queues
         self._queues = found.queues
         if found.refusals:
@@ -248,8 +264,9 @@ class Run:
                 )
                 raise DispatchError(f"nothing was sent: {unknown}")
             self._withhold(hints)
+        self._note_code(publisher)
 
-    def _withhold(self, notes: dict[str, str]) -> None:
+    def _withhold(self, notes: Mapping[str, str]) -> None:
         """Judge entries whose task nobody knows, and do not send them."""
         withheld = [a for a in self._to_send if a.entry.task in notes]
         self._to_send = [a for a in self._to_send if a.entry.task not in notes]
@@ -259,6 +276,13 @@ class Run:
                 _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
             )
 
+    def _note_code(self, publisher: Publisher) -> None:
+        """Keep the digests of the code of the tasks here, to hold the workers' against them."""
+        names = {attempt.entry.task for attempt in self._to_send}
+        found = {name: code_digest(publisher.tasks[name]) for name in names & set(publisher.tasks)}
+        known = {name: digest for name, digest in found.items() if digest}
+        self.note("code", json.dumps(known))
+
     # The thread
 
     def _main(self) -> None:
@@ -266,10 +290,11 @@ class Run:
         try:
             with contextlib.ExitStack() as parts:
                 parts.callback(self._lock.release)
+                parts.callback(self._close_publisher)
                 ledger = parts.enter_context(Ledger.open(self.ledger_path, write=True))
-                gatherer = parts.enter_context(contextlib.closing(self._open_gatherer(ledger)))
-                if self._publisher is not None:
-                    parts.enter_context(contextlib.closing(self._publisher))
+                position = ledger.noted("stream_position") or "0"
+                gatherer = self._open_gatherer(position)
+                parts.enter_context(contextlib.closing(gatherer))
                 self._run_engine(ledger, gatherer)
         except ManifestToolError as error:
             self.error = self.error or error
@@ -283,19 +308,8 @@ class Run:
             self._signals.settled([])
 
     def _run_engine(self, ledger: Ledger, gatherer: Gatherer) -> None:
-        engine = Engine(
-            self.info.run,
-            self.manifest,
-            self.settings,
-            self._signals,
-            ledger,
-            gatherer,
-            self._publisher,
-            self._to_send,
-            self._added_queues,
-            self._orphan_search(self._publisher),
-            self._queues,
-        )
+        engine = self._make_engine(ledger, gatherer)
+        self.corrections = engine.corrections
         try:
             self._work(engine, ledger)
         except ManifestToolError as error:
@@ -305,41 +319,83 @@ class Run:
             fault = DispatchError(f"the run stopped on an internal error: {error!r}")
             self._give_up(engine, ledger, fault)
 
-    def _orphan_search(self, publisher: Publisher | None) -> OrphanSearch | None:
-        """Only on a stack of our own: what another's workers hold is not ours to move."""
-        ours = self.address.owned and is_redis(self.address.broker_url)
-        if publisher is None or not ours or self.workers is None:
-            return None
-        return OrphanSearch(publisher, self.workers)
+    def _make_engine(self, ledger: Ledger, gatherer: Gatherer) -> Engine:
+        return Engine(
+            Parts(
+                run=self.info.run,
+                settings=self.settings,
+                signals=self._signals,
+                ledger=ledger,
+                gatherer=gatherer,
+                bench=self._bench(ledger),
+                schedule=Schedule(
+                    self._to_send,
+                    settled=ledger.kinds(),
+                    canary=self.settings.canary,
+                    max_failed=self.settings.max_failed,
+                ),
+                flights=self._flights,
+                publisher=self._publisher,
+                locator=self._locator,
+                owned=self.address.owned,
+                added_queues=self._added_queues,
+                queues=self._queues,
+                findings=self.findings,
+            )
+        )
 
-    def _open_gatherer(self, ledger: Ledger) -> Gatherer:
+    def _open_locator(self, publisher: Publisher, entries: Iterable[Entry]) -> Locator:
+        """What looks for jobs; ``entries`` tell the queues where no preflight has done so.
+
+        Not to be called in the run's thread: it imports, and two threads of CPython 3.11 that parse
+        at once disturb one another ("AST constructor recursion depth mismatch").
+        """
+        queues = self._queues or queues_of(publisher, entries)
+        self._locator = open_locator(publisher, queues, self._nodes)
+        return self._locator
+
+    def _bench(self, ledger: Ledger) -> Bench:
+        return Bench(
+            self.info.run,
+            self.manifest,
+            ledger,
+            kills=self.settings.kills,
+            lifetime=self._lifetime(),
+            code=json.loads(ledger.noted("code") or "{}"),
+        )
+
+    def _lifetime(self) -> float:
+        """Seconds for which what became of a job can be read."""
+        expires = None if self._publisher is None else self._publisher.result_expires
+        stream = float(self.info.stream_ttl)
+        return stream if expires is None else min(stream, expires)
+
+    def _open_gatherer(self, position: str) -> Gatherer:
         stream = None
         if has_stream(self.address.backend_url):
-            position = ledger.noted("stream_position") or "0"
             key = stream_key(self.info.run)
             stream = StreamReader(self.address.backend_url, key, position=position)
         return Gatherer(stream, ResultReader(self.address))
 
     def _work(self, engine: Engine, ledger: Ledger) -> None:
-        if not self._attached:
-            engine.work()
-            self._close_dispatch(engine, ledger)
-            return
-        follow_unsettled(engine, ledger, self.manifest, self.info)
-        engine.look_once()
-        if self._wait:
-            engine.work()
-        close_audit(engine, ledger, self.manifest, self.info)
+        engine.work()
+        self._close_dispatch(engine, ledger)
 
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
         interrupted = self._signals.stop.is_set() and ledger.has_unsettled()
         if not interrupted and not engine.flights:
             ledger.set_status("finished")
-        elif self.address.owned:
+        elif self.takes_back and not self.settings.send_only:
             ledger.set_status("stopped")
-            engine.revoke_queued()
+            engine.wind_down()
         else:
             ledger.set_status("detached")
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether the run, when it is stopped, takes back what it has sent."""
+        chosen = self.settings.on_stop
+        return self.address.owned if chosen is None else chosen == "revoke"
 
     def _give_up(self, engine: Engine, ledger: Ledger, error: ManifestToolError) -> None:
         self.error = error

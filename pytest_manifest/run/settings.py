@@ -4,24 +4,59 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+OnStop = Literal["revoke", "detach"]
+"""What becomes of jobs that were sent when a run is stopped: taken back, or left to the workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLimit:
+    """How many entries may fail before no more are sent: a number, or a share of all (0 to 1)."""
+
+    number: int | None = None
+    share: float | None = None
+
+    def allows(self, failed: int, entries: int) -> bool:
+        """Whether sending may go on with so many failed of so many entries."""
+        if self.number is not None and failed > self.number:
+            return False
+        return self.share is None or failed <= self.share * entries
+
+    def __str__(self) -> str:
+        return str(self.number) if self.share is None else f"{self.share * 100:g}%"
 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
     """``folder``: where ledgers are kept; ``window``: entries in flight at most; ``deadline``:
     seconds for the whole run; ``strict``: refuse the run for an unknown task; ``send_only``: end
-    when all is sent."""
+    when all is sent; ``canary``: entries that are tried before the others, 0 for none;
+    ``max_failed``: stop sending beyond it, ``revoke_on_max_failed``: and take back what waits;
+    ``kills``: deaths of a worker after which an entry is quarantined; ``grace``: seconds that
+    running jobs are waited for when the run is interrupted; ``on_stop``: None for what suits the
+    stack (ours: revoke, another's: detach); ``repair``: messages that a dead worker holds are put
+    back on a broker that is not ours, too."""
 
     folder: Path
     window: int = 10_000
     deadline: float = 6 * 3600.0
     strict: bool = False
     send_only: bool = False
+    canary: int = 0
+    max_failed: FailureLimit | None = None
+    revoke_on_max_failed: bool = False
+    kills: int = 3
+    grace: float = 10.0
+    on_stop: OnStop | None = None
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoss:
-    """A worker process of ours that ended; ``worker`` is its node name without the host."""
+    """A worker process of ours that ended; ``worker`` is its node name without the host, ``tail``
+    the last lines of its log."""
 
     worker: str
     returncode: int
+    tail: tuple[str, ...] = ()

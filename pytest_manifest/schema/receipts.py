@@ -30,7 +30,10 @@ class ErrorInfo(Document):
 
 
 class Receipt(Document):
-    """What became of one attempt. Times are UTC."""
+    """What became of one attempt. Times are UTC.
+
+    Older workers leave out the newer fields; a client older than the worker refuses them.
+    """
 
     receipt: Version = 1
     """The version of this format."""
@@ -79,6 +82,10 @@ class Receipt(Document):
     """Whether the broker delivered it more than once."""
     retries: Count = 0
     """How often the task asked Celery to retry it."""
+    replaced: bool = False
+    """Whether the task gave its job to another one (Celery's ``Task.replace``), which ended it."""
+    code: Text | None = None
+    """``py3.11:`` and the SHA-256 of the syntax tree of the module that defines the task."""
     args_sha256: Sha256 | None = None
     """SHA-256 of the arguments as compact JSON with sorted keys."""
     result_sha256: Sha256 | None = None

@@ -19,16 +19,30 @@ PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """A command that may be started again and again; its output is appended to one log file."""
+    """A command that may be started again and again; its output is appended to one log file.
+
+    ``gently``: it is told to end, not killed, when the keeper dies. It inherits ``holds``,
+    descriptors of locks.
+    """
 
     def __init__(
-        self, name: str, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        gently: bool = False,
+        holds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.argv = argv
         self.env = env
         self.cwd = cwd
         self.log = log
+        self.gently = gently
+        self.holds = holds
         self.process: subprocess.Popen[bytes] | None = None
         self.deaths: list[float] = []
         self.started_at = 0.0
@@ -52,7 +66,8 @@ class Child:
                 stdout=descriptor,
                 stderr=descriptor,
                 process_group=0,
-                preexec_fn=_die_with_parent(),
+                pass_fds=self.holds,
+                preexec_fn=_die_with_parent(signal.SIGTERM if self.gently else signal.SIGKILL),
             )
         finally:
             os.close(descriptor)
@@ -106,15 +121,15 @@ def tail(path: Path, lines: int) -> list[str]:
     return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """On Linux: the kernel kills the child when the keeper is gone, should the guard be, too."""
+def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """On Linux: the kernel signals the child when the keeper is gone, should the guard be, too."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)
     keeper = os.getpid()
 
     def prepare() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != keeper:
             os._exit(1)
 

@@ -18,10 +18,16 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.log import hide, redact, redact_url
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.launch import failure_sentence, parse_event, spawn_keeper
-from pytest_manifest.stack.settings import READY_LINE, STOP_LINE, Event, Settings
+from pytest_manifest.stack.settings import (
+    READY_LINE,
+    STOP_AND_KEEP_LINE,
+    STOP_LINE,
+    Event,
+    Settings,
+)
 from pytest_manifest.stack.valkey import listens
 
-STOP_SECONDS: Final = 10.0
+STOP_SECONDS: Final = 15.0
 NOISE_LINES: Final = 20
 POLL_SECONDS: Final = 0.02
 # How long a worker that cannot start may go unnoticed.
@@ -30,11 +36,15 @@ ASK_SECONDS: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """A worker that died and was restarted; ``returncode`` is negative for a signal."""
+    """A worker that died and was restarted.
+
+    ``returncode`` is negative for a signal; ``tail`` holds its log's last lines, without passwords.
+    """
 
     name: str
     pid: int
     returncode: int
+    tail: tuple[str, ...] = ()
 
 
 class KeeperClient:
@@ -94,15 +104,17 @@ class KeeperClient:
                 )
             time.sleep(POLL_SECONDS)
 
-    def begin_stop(self) -> None:
-        """Tell the keeper to end everything, and do not wait for it."""
+    def begin_stop(self, *, keep_data: bool = False) -> None:
+        """Tell the keeper to end everything, and do not wait for it; the first word counts."""
         with self._changed:
+            if self._told_to_stop:
+                return
             self._told_to_stop = True
-        self._say(STOP_LINE)
+        self._say(STOP_AND_KEEP_LINE if keep_data else STOP_LINE)
 
-    def stop(self) -> None:
+    def stop(self, *, keep_data: bool = False) -> None:
         """End everything, and wait until it is done; more than once does no harm."""
-        self.begin_stop()
+        self.begin_stop(keep_data=keep_data)
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -152,7 +164,8 @@ class KeeperClient:
             case "worker_started":
                 self.pids[event["name"]] = event["pid"]
             case "worker_exited":
-                died = WorkerExit(event["name"], event["pid"], event["returncode"])
+                tail = tuple(redact(line) for line in event["tail"])
+                died = WorkerExit(event["name"], event["pid"], event["returncode"], tail)
                 self.pids.pop(died.name, None)
                 self.exits.append(died)
                 logger.warning(

@@ -19,6 +19,12 @@ class EmbeddedStack:
 
     ``start`` returns at once; the ``wait_*`` methods say when what is ready. Everything ends with
     ``stop``, and also when this process ends in any other way.
+
+    ``data``: a folder (made with mode 0700) in which the broker's data and the workers' spool
+    outlive a crash. ``stop`` removes it; when this process or the keeper is killed it stays, and a
+    new stack on it goes on with all queues, unacknowledged messages, results and streams. A folder
+    that a live stack uses is refused: ``wait_broker`` raises the StackError. Without it all is in a
+    temporary directory and goes with the stack.
     """
 
     def __init__(
@@ -30,6 +36,7 @@ class EmbeddedStack:
         log_format: str = "text",
         log_level: str = "INFO",
         include: str = INCLUDE,
+        data: Path | None = None,
     ) -> None:
         self._app = app
         self._workers = workers
@@ -37,6 +44,7 @@ class EmbeddedStack:
         self._log_format = log_format
         self._log_level = log_level
         self._include = include
+        self._data = data
         self._client: KeeperClient | None = None
 
     def start(self) -> None:
@@ -53,6 +61,7 @@ class EmbeddedStack:
                 log_format=self._log_format,
                 log_level=self._log_level,
                 include=self._include,
+                data=str(self._data.absolute()) if self._data is not None else "",
             )
         )
 
@@ -67,15 +76,18 @@ class EmbeddedStack:
         """
         self._started().wait_workers(timeout)
 
-    def begin_stop(self) -> None:
+    def begin_stop(self, *, keep_data: bool = False) -> None:
         """Tell everything to end, and return at once; ``stop`` then waits for the rest."""
         if self._client is not None:
-            self._client.begin_stop()
+            self._client.begin_stop(keep_data=keep_data)
 
-    def stop(self) -> None:
-        """End everything and remove the directory; returns when it is done. Idempotent."""
+    def stop(self, *, keep_data: bool = False) -> None:
+        """End everything and remove the directory; returns when it is done. Idempotent.
+
+        The data folder is removed, too, unless ``keep_data``, or the stack had failed before.
+        """
         if self._client is not None:
-            self._client.stop()
+            self._client.stop(keep_data=keep_data)
 
     @property
     def exits(self) -> list[WorkerExit]:

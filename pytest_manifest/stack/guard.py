@@ -10,18 +10,21 @@ import time
 from pathlib import Path
 
 GONE_SECONDS = 5.0
+# A broker that was told to end writes what it has not written yet.
+FLUSH_SECONDS = 10.0
 
 
 class Guard:
     """A forked process that holds a pipe to the keeper and outlives it just long enough.
 
     It knows the process groups and paths of the stack. When the pipe closes it kills those groups
-    and removes those paths; after an orderly stop there is nothing left for it to do. Being forked
-    it shares the keeper's locks: they are free when it is done, not before.
+    and removes those paths; a group that is to end gently is told to first, after all others are
+    gone. After an orderly stop there is nothing left for it to do. Being forked it shares the
+    keeper's locks: they are free when it is done, not before.
     """
 
     def __init__(self) -> None:
-        self._groups: set[int] = set()
+        self._groups: dict[int, bool] = {}
         self._paths: set[str] = set()
         self._pipe = -1
         self.pid = 0
@@ -40,17 +43,17 @@ class Guard:
             finally:
                 os._exit(0)
         os.close(reader)
-        for group in self._groups:
-            self._tell(f"+{group}")
+        for group, gently in self._groups.items():
+            self._tell_group(group, gently)
         for path in self._paths:
             self._tell(f"path {path}")
 
-    def add_group(self, group: int) -> None:
-        self._groups.add(group)
-        self._tell(f"+{group}")
+    def add_group(self, group: int, *, gently: bool = False) -> None:
+        self._groups[group] = gently
+        self._tell_group(group, gently)
 
     def drop_group(self, group: int) -> None:
-        self._groups.discard(group)
+        self._groups.pop(group, None)
         self._tell(f"-{group}")
 
     def add_path(self, path: Path) -> None:
@@ -63,6 +66,9 @@ class Guard:
         self._pipe = -1
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
+
+    def _tell_group(self, group: int, gently: bool) -> None:
+        self._tell(f"{'~' if gently else '+'}{group}")
 
     def _tell(self, line: str) -> None:
         # A dead twin is noticed by SIGCHLD and replaced, and the new one is told everything.
@@ -82,6 +88,20 @@ def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:
     return True
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or (where /proc tells) only a zombie that nobody has buried."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False
+
+
 def remove_path(path: Path) -> None:
     """Remove a directory or a file, whatever is left of it."""
     if path.is_dir() and not path.is_symlink():
@@ -99,25 +119,40 @@ def _watch(reader: int) -> None:
     for descriptor in (0, 1, 2):
         # The client waits for the end of the keeper's output: nobody else may hold it open.
         os.dup2(null, descriptor)
-    groups, paths = _read(reader)
-    deadline = time.monotonic() + GONE_SECONDS
-    while groups and time.monotonic() < deadline:
-        groups = {group for group in groups if kill_group(group)}
+    groups, gentle, paths = _read(reader)
+    _kill(groups)
+    for group in gentle:
+        kill_group(group, signal.SIGTERM)
+    deadline = time.monotonic() + FLUSH_SECONDS
+    while time.monotonic() < deadline and not all(map(has_ended, gentle)):
         time.sleep(0.01)
+    _kill(gentle)
     for path in paths:
         remove_path(Path(path))
 
 
-def _read(reader: int) -> tuple[set[int], list[str]]:
+def _kill(groups: set[int]) -> None:
+    deadline = time.monotonic() + GONE_SECONDS
+    while groups and time.monotonic() < deadline:
+        groups = {group for group in groups if kill_group(group)}
+        time.sleep(0.01)
+
+
+def _read(reader: int) -> tuple[set[int], set[int], list[str]]:
+    """Groups to kill, groups to tell to end first, and paths to remove."""
     groups: set[int] = set()
+    gentle: set[int] = set()
     paths: list[str] = []
     with os.fdopen(reader, encoding="utf-8", errors="surrogateescape") as lines:
         for raw in lines:
             line = raw.rstrip("\n")
             if line.startswith("+"):
                 groups.add(int(line[1:]))
+            elif line.startswith("~"):
+                gentle.add(int(line[1:]))
             elif line.startswith("-"):
                 groups.discard(int(line[1:]))
+                gentle.discard(int(line[1:]))
             elif line.startswith("path "):
                 paths.append(line[5:])
-    return groups, paths
+    return groups, gentle, paths

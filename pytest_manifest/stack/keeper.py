@@ -1,36 +1,35 @@
 """The keeper: one process that starts the whole stack, watches it, and ends it.
 
-Run as ``python -m pytest_manifest.stack.keeper`` with a pipe on standard input; the protocol is in
-``settings.py``. Only the standard library is imported, so that it is up in some 30 ms.
+``keeper_main.py`` is its program, the protocol is in ``settings.py``. Only the standard library is
+imported, so that it is up in some 30 ms.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import selectors
 import signal
-import sys
-import tempfile
 import time
 import traceback
 from pathlib import Path
 
 from pytest_manifest.stack.child import Child
-from pytest_manifest.stack.guard import Guard, remove_path
-from pytest_manifest.stack.report import Reporter
+from pytest_manifest.stack.data import DataFolder
+from pytest_manifest.stack.guard import FLUSH_SECONDS, Guard, remove_path
+from pytest_manifest.stack.report import Reporter, failure_of
 from pytest_manifest.stack.services import broker_child, broker_url, flower_child, worker_children
-from pytest_manifest.stack.settings import READY_LINE, STOP_LINE, Settings
-from pytest_manifest.stack.valkey import answers, free_port
+from pytest_manifest.stack.settings import READY_LINE, STOP_AND_KEEP_LINE, STOP_LINE, Settings
+from pytest_manifest.stack.valkey import free_port, greeting
 
 BROKER_SECONDS = 10.0
 PORT_ATTEMPTS = 10
 GRACE_SECONDS = 2.0
 PARENT_CHECK_SECONDS = 0.5
-LOCK_SECONDS = 1.0
 # A worker that dies this often before it was ever ready will never be.
 BOOT_DEATHS = 3
+# Valkey that dies this often, each time before PROVEN_SECONDS, is not helped by another start.
+BROKER_DEATHS = 8
 # celery's command line ends with 2 when it cannot find or import the app: no use to try again.
 USAGE_ERROR = 2
 # A worker that was up this long has been ready, whether or not anybody asked it.
@@ -43,9 +42,13 @@ RESTART_DELAYS = (0.0, 0.0, 0.2, 0.5, 1.0, 2.0)
 class Keeper:
     """Owns the processes and the directory of one stack."""
 
-    def __init__(self, settings: Settings, directory: Path, guard: Guard) -> None:
+    def __init__(
+        self, settings: Settings, directory: Path, guard: Guard, data: DataFolder | None
+    ) -> None:
         self.settings = settings
         self.directory = directory
+        self.data = data
+        self.keeps_data = data is not None
         self.guard = guard
         self.report = Reporter(settings, directory)
         self.parent = os.getppid()
@@ -70,8 +73,9 @@ class Keeper:
                 self._wait(self._pause())
                 self._look_after()
         except Exception as error:
-            traceback.print_exc()
-            self._fail(f"the stack's keeper failed: {type(error).__name__}: {error}", [])
+            self._fail(failure_of(error, self.directory), [])
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
         finally:
             self._end()
 
@@ -80,14 +84,15 @@ class Keeper:
     def _start_broker(self) -> None:
         for _ in range(PORT_ATTEMPTS):
             self.port = free_port()
-            self.broker = broker_child(self.settings, self.directory, self.port, self.password)
+            self.broker = broker_child(
+                self.settings, self.directory, self.port, self.password, self.data
+            )
             self._start(self.broker)
             if self._broker_answers() or self.stopping:
                 break
             # Mostly somebody else was quicker to take the port.
         else:
-            tail = self.broker.tail() if self.broker else []
-            self._fail("the private Valkey server does not start", tail)
+            self._fail(self._no_broker(), self.broker.tail() if self.broker else [])
             return
         url = broker_url(self.port, self.password)
         self.report.broker_answers(url)
@@ -99,15 +104,27 @@ class Keeper:
         while time.monotonic() < deadline and not self.stopping:
             if broker.process is None or broker.process.poll() is not None:
                 break
-            if answers(self.port, self.password):
+            said = greeting(self.port, self.password)
+            if said == "ready":
                 return True
+            if said == "loading":
+                # Much data take long; how long to wait for them the client knows.
+                deadline = time.monotonic() + BROKER_SECONDS
             self._wait(0.002)
         broker.kill()
         return False
 
+    def _no_broker(self) -> str:
+        if self.data is not None and self.data.is_old:
+            return (
+                f"the private Valkey server does not start with the data in {self.data.path} (move "
+                "that folder away to start without them)"
+            )
+        return f"the private Valkey server does not start in {self.directory}"
+
     def _start_rest(self) -> None:
         url = broker_url(self.port, self.password)
-        self.workers = worker_children(self.settings, self.directory, url)
+        self.workers = worker_children(self.settings, self.directory, url, self.data)
         for worker in self.workers:
             self._start(worker)
         if self.settings.flower:
@@ -117,7 +134,7 @@ class Keeper:
 
     def _start(self, child: Child) -> int:
         pid = child.start()
-        self.guard.add_group(pid)
+        self.guard.add_group(pid, gently=child.gently)
         if child in self.workers:
             self.report.worker_started(child, self.workers)
         elif child is self.broker:
@@ -171,8 +188,9 @@ class Keeper:
                 self.stopping = True
         *lines, self._input = (self._input + data).split(b"\n")
         for line in lines:
-            if line == STOP_LINE.encode():
+            if line in (STOP_LINE.encode(), STOP_AND_KEEP_LINE.encode()):
                 self.stopping = True
+                self.keeps_data = self.keeps_data and line != STOP_LINE.encode()
             elif line == READY_LINE.encode():
                 self.ready = True
 
@@ -205,6 +223,9 @@ class Keeper:
         if booting and (code == USAGE_ERROR or len(child.deaths) >= BOOT_DEATHS):
             self._fail(f"worker {child.name} cannot start (it ended with code {code})", tail)
             return
+        if child is self.broker and len(child.deaths) >= BROKER_DEATHS:
+            self._fail(f"the private Valkey server ends again and again (with code {code})", tail)
+            return
         recent = sum(1 for death in child.deaths if now - death <= RECENT_SECONDS)
         child.restart_at = now + RESTART_DELAYS[min(recent, len(RESTART_DELAYS) - 1)]
 
@@ -218,20 +239,30 @@ class Keeper:
         self.stopping = True
         clients = [child for child in (*self.workers, self.flower) if child is not None]
         for child in clients:
-            if self.settings.detached:
+            if self.settings.detached or self.keeps_data:
+                # What runs may end, and its receipt is kept.
                 child.send(signal.SIGTERM)
             else:
                 # The pool's children, too: a private stack ends with its broker, so what is still
                 # running can answer nobody, and an idle child takes a second to notice.
                 child.signal_group(signal.SIGTERM)
         self._await_end(clients, GRACE_SECONDS)
-        if self.broker is not None:
-            self.broker.kill()
-            self._await_end([self.broker], GRACE_SECONDS)
+        self._end_broker()
         self.report.close()
+        if self.data is not None and not self.keeps_data:
+            self.data.remove()
         remove_path(self.directory)
         self.guard.close()
         self.report.stopped()
+
+    def _end_broker(self) -> None:
+        if self.broker is None:
+            return
+        if self.keeps_data:
+            self.broker.send(signal.SIGTERM)
+            self._await_end([self.broker], FLUSH_SECONDS)
+        self.broker.kill()
+        self._await_end([self.broker], GRACE_SECONDS)
 
     def _await_end(self, children: list[Child], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -246,50 +277,3 @@ class Keeper:
             child.kill()
             if child.process is not None:
                 child.process.wait()
-
-
-def _read_settings() -> Settings:
-    """The first line of standard input, read byte by byte: what follows is for the selector."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
-            sys.exit("the keeper got no settings")
-        line += byte
-    return Settings.load(line.decode())
-
-
-def _take_lock(path: str) -> None:
-    """Hold the lock for as long as this process lives; others see by it that the stack is up."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # Perhaps somebody only looked whether it is held.
-            if time.monotonic() > deadline:
-                sys.exit("another stack is up already")
-            time.sleep(0.01)
-        else:
-            return
-
-
-def main() -> None:
-    """Run one stack until it is told to end."""
-    settings = _read_settings()
-    if settings.lock_file:
-        _take_lock(settings.lock_file)
-    directory = Path(tempfile.mkdtemp(prefix="manifest-stack-"))
-    guard = Guard()
-    guard.add_path(directory)
-    if settings.state_file:
-        guard.add_path(Path(settings.state_file))
-    log = os.open(directory / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(log, 2)
-    os.close(log)
-    Keeper(settings, directory, guard).run()
-
-
-if __name__ == "__main__":
-    main()

@@ -22,7 +22,7 @@ def spawn_keeper(settings: Settings) -> subprocess.Popen[str]:
     """
     process = subprocess.Popen(
         # -P: a module of the project must not shadow one of the standard library.
-        [sys.executable, "-P", "-m", "pytest_manifest.stack.keeper"],
+        [sys.executable, "-P", "-m", "pytest_manifest.stack.keeper_main"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 from pytest_manifest.stack.child import Child
 from pytest_manifest.stack.guard import remove_path
@@ -12,6 +15,24 @@ from pytest_manifest.stack.settings import Event, Settings, State, WorkerState
 from pytest_manifest.stack.valkey import HOST
 
 STDOUT = 1
+# A file cannot grow: no room on the disk or in the quota, a medium or a limit that forbids it.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+def refuse(message: str) -> NoReturn:
+    """Tell the client in a sentence why there is no stack at all, and end."""
+    os.write(STDOUT, json.dumps(Event(event="failed", message=message, tail=[])).encode() + b"\n")
+    sys.exit(1)
+
+
+def failure_of(error: Exception, directory: Path) -> str:
+    """What an unforeseen error in the keeper is to a user; ``directory`` is the stack's."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return (
+            f"the embedded stack cannot write to {error.filename or directory} ({error.strerror}): "
+            "free some space there, or set TMPDIR to a folder that has some"
+        )
+    return f"the stack's keeper failed: {type(error).__name__}: {error}"
 
 
 class Reporter:
@@ -71,10 +92,10 @@ class Reporter:
         )
 
     def failed(self, message: str, tail: list[str]) -> None:
-        self._say({"event": "failed", "message": message, "tail": tail})
+        self._tell({"event": "failed", "message": message, "tail": tail})
 
     def stopped(self) -> None:
-        self._say({"event": "stopped"})
+        self._tell({"event": "stopped"})
 
     def close(self) -> None:
         """The stack is over: nobody shall find it by its state file."""
@@ -93,6 +114,9 @@ class Reporter:
 
     def _say(self, event: Event) -> None:
         self._save()
+        self._tell(event)
+
+    def _tell(self, event: Event) -> None:
         if self._broken:
             return
         try:

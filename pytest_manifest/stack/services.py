@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from pytest_manifest.stack.child import Child
+from pytest_manifest.stack.data import DataFolder
 from pytest_manifest.stack.settings import WORKER_PREFIX, Settings
 from pytest_manifest.stack.valkey import HOST, write_configuration
 
@@ -17,22 +18,30 @@ def broker_url(port: int, password: str) -> str:
     return f"redis://:{password}@{HOST}:{port}/0"
 
 
-def broker_child(settings: Settings, directory: Path, port: int, password: str) -> Child:
-    """The private Valkey, with its append-only file in the stack's directory."""
-    configuration = write_configuration(directory, port, password)
+def broker_child(
+    settings: Settings, directory: Path, port: int, password: str, data: DataFolder | None
+) -> Child:
+    """The private Valkey, with its append-only files in the data folder, or in ``directory``."""
+    kept = data.path if data is not None else directory
+    configuration = write_configuration(directory, port, password, data=kept)
     return Child(
         "broker",
         [settings.server, str(configuration)],
         env=dict(os.environ),
         cwd=directory,
         log=directory / "valkey.log",
+        gently=data is not None,
+        # Without keeper and guard it still holds the folder until it has written all.
+        holds=[data.lock] if data is not None else [],
     )
 
 
-def worker_children(settings: Settings, directory: Path, url: str) -> list[Child]:
+def worker_children(
+    settings: Settings, directory: Path, url: str, data: DataFolder | None
+) -> list[Child]:
     """Stock celery workers with one pool child each, not started yet."""
-    spool = directory / "spool"
-    spool.mkdir(mode=0o700)
+    spool = data.spool if data is not None else directory / "spool"
+    spool.mkdir(mode=0o700, exist_ok=True)
     env = _environment(url) | {
         "MANIFEST_LOG_FORMAT": settings.log_format,
         "MANIFEST_LOG_LEVEL": settings.log_level,

@@ -3,8 +3,9 @@
 Only the standard library, like all that the keeper imports: it must be up in some 30 ms.
 
 The client writes one line of settings to the keeper's standard input, then ``ready`` once all
-workers have answered, and ``stop`` to end it; the end of input means the same as ``stop`` unless
-the keeper is detached. The keeper writes events, one JSON object a line, to standard output.
+workers have answered, and ``stop`` to end it, with the data, or ``stop, keep the data``. The end
+of input means that the client is gone: all ends, unless the keeper is detached, and a data folder
+is kept. The keeper writes events, one JSON object a line, to standard output.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal, NamedTuple, TypedDict
 
 READY_LINE = "ready"
 STOP_LINE = "stop"
+STOP_AND_KEEP_LINE = "stop, keep the data"
 WORKER_PREFIX = "manifest"
 INCLUDE = "pytest_manifest.worker"
 
@@ -29,6 +31,8 @@ class Settings(NamedTuple):
     log_format: str = "text"
     log_level: str = "INFO"
     include: str = INCLUDE
+    # The folder in which the broker's data outlive a crash; empty: a temporary one.
+    data: str = ""
     detached: bool = False
     # Detached only: the file that tells others of this stack, and the lock held while it is up.
     state_file: str = ""

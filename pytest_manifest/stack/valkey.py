@@ -7,10 +7,12 @@ import os
 import platform
 import socket
 from pathlib import Path
+from typing import Literal
 
 from pytest_manifest.errors import StackError
 
 HOST = "127.0.0.1"
+REPLIES = 2
 CONFIGURATION = """\
 bind {host}
 port {port}
@@ -22,6 +24,8 @@ databases 16
 save ""
 appendonly yes
 appendfsync everysec
+# A broker that was killed in the middle of a write starts again, without that write.
+aof-load-truncated yes
 maxmemory-policy noeviction
 # Keep the command line as it was: the path in it tells whose server this is.
 set-proc-title no
@@ -66,27 +70,38 @@ def listens(port: int) -> bool:
     return True
 
 
-def write_configuration(directory: Path, port: int, password: str) -> Path:
-    """Write ``valkey.conf``, readable by its owner only, since it holds the password."""
+def write_configuration(directory: Path, port: int, password: str, *, data: Path) -> Path:
+    """Write ``valkey.conf``, readable by its owner only, since it holds the password.
+
+    The server keeps its append-only files below ``data``.
+    """
     path = directory / "valkey.conf"
-    text = CONFIGURATION.format(host=HOST, port=port, password=password, directory=f'"{directory}"')
+    quoted = '"' + str(data).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    text = CONFIGURATION.format(host=HOST, port=port, password=password, directory=quoted)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     return path
 
 
-def answers(port: int, password: str) -> bool:
-    """Whether the server on this port accepts our password and answers a PING."""
+def greeting(port: int, password: str) -> Literal["ready", "loading", "silent"]:
+    """What the server on this port says to our password and a PING; silent: nothing, or no."""
+    reply = b""
     try:
         with socket.create_connection((HOST, port), timeout=1.0) as connection:
             connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
-            reply = b""
-            while b"+PONG" not in reply and not reply.startswith(b"-"):
+            while reply.count(b"\r\n") < REPLIES and not reply.startswith(b"-"):
                 received = connection.recv(256)
                 if not received:
-                    return False
+                    return "silent"
                 reply += received
     except OSError:
-        return False
-    return reply.startswith(b"+OK")
+        return "silent"
+    if not reply.startswith(b"+OK"):
+        return "silent"
+    return "loading" if b"-LOADING" in reply else "ready"
+
+
+def answers(port: int, password: str) -> bool:
+    """Whether the server on this port accepts our password and answers a PING."""
+    return greeting(port, password) == "ready"

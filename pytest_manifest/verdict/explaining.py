@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from pytest_manifest.schema import Entry, Mismatch, Receipt, Verdict
 from pytest_manifest.verdict.text import middle, plain, plural, seconds, short
@@ -17,12 +18,35 @@ _INTERNAL = re.compile(
 )
 
 
-def explain(entry: Entry, receipt: Receipt | None, verdict: Verdict) -> str:
-    """Plain text of several lines for a terminal or a report, free of colours and control codes."""
+@dataclass(frozen=True, slots=True)
+class AttemptLine:
+    """What is told of one attempt: its verdict, and why it was made (None: it was the first)."""
+
+    number: int
+    kind: str
+    sentence: str
+    reason: str | None = None
+
+
+def explain(
+    entry: Entry,
+    receipt: Receipt | None,
+    verdict: Verdict,
+    attempts: Sequence[AttemptLine] = (),
+) -> str:
+    """Plain text of several lines for a terminal or a report, free of colours and control codes.
+
+    ``attempts``, oldest first, are shown where there is more than one.
+    """
     parts = [verdict.sentence]
     if verdict.mismatches:
         parts.append("\n".join(_table(verdict.mismatches)))
-    parts.append("\n".join(f"  {name:<10}{value}" for name, value in _facts(entry, receipt)))
+    facts = list(_facts(entry, receipt))
+    if receipt is not None and verdict.verdict == "forged":
+        facts.insert(2, ("receipt", "what follows is what it says, believed or not"))
+    parts.append("\n".join(f"  {name:<10}{value}" for name, value in facts))
+    if len(attempts) > 1:
+        parts.append("\n".join(["Attempts:", *_attempts(attempts)]))
     if receipt is not None:
         parts.extend("\n".join(block) for block in (_traceback(receipt), _log(receipt)) if block)
     return "\n\n".join(parts)
@@ -48,6 +72,14 @@ def _facts(entry: Entry, receipt: Receipt | None) -> Iterator[tuple[str, str]]:
         yield "meta", _one_line(short(entry.meta, _WIDTH))
     if receipt is not None and receipt.evidence:
         yield "evidence", _one_line(short(receipt.evidence, _WIDTH))
+
+
+def _attempts(attempts: Sequence[AttemptLine]) -> Iterator[str]:
+    wide = max(len(plain(one.kind)) for one in attempts)
+    for one in attempts:
+        why = f"sent again ({_one_line(one.reason)}): " if one.reason else ""
+        said = middle(_one_line(one.sentence), 2 * _WIDTH)
+        yield f"  {one.number}  {plain(one.kind):<{wide}}  {why}{said}"
 
 
 def _arguments(entry: Entry) -> str:

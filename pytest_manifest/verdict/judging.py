@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.schema import Entry, ExpectedError, Mismatch, Receipt, State, Verdict
 from pytest_manifest.schema import VerdictKind as Kind
+from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.verdict import sentences
 from pytest_manifest.verdict.containment import differences
 from pytest_manifest.verdict.text import VALUE_LIMIT, middle, plain, seconds, short
@@ -50,23 +51,27 @@ def judge(
     attempt: int | None,
     problem: Kind | None = None,
     note: str = "",
+    code: str | None = None,
 ) -> Verdict:
     """The verdict on one attempt (``None``: on an entry that was never sent).
 
     ``problem`` is what the harness found where there is no receipt, and ``note`` a phrase about it
     ("the nearest names are ..."); a receipt, once there, speaks for itself, unless the problem is
     that it is forged, or that the job was quarantined or skipped. Neither given: ``unknown``.
-    Raises ValueError for another entry's receipt.
+    ``code`` is the digest of the task's code on this side (``schema.code_digest``): a worker of the
+    same Python version that ran other code fails the entry. Raises ValueError for another entry's
+    receipt, unless that is what makes it forged.
     """
-    if receipt is not None and receipt.entry != entry.id:
-        raise ValueError(f"the receipt is of entry {receipt.entry!r}, not of {entry.id!r}")
     if receipt is None or problem in _OVERRIDES:
         return _judge_problem(entry, attempt, problem or "unknown", note)
+    if receipt.entry != entry.id:
+        raise ValueError(f"the receipt is of entry {receipt.entry!r}, not of {entry.id!r}")
     number = receipt.attempt if attempt is None else attempt
     state = effective_state(entry, receipt)
+    other_code = _other_code(receipt, code)
     if state != entry.expect.state:
-        return _wrong_state(entry, receipt, state, number)
-    return _right_state(entry, receipt, number)
+        return _wrong_state(entry, receipt, state, number, other_code)
+    return _right_state(entry, receipt, number, other_code)
 
 
 def effective_state(entry: Entry, receipt: Receipt) -> State:
@@ -86,28 +91,39 @@ def _judge_problem(entry: Entry, attempt: int | None, problem: Kind, note: str) 
     return Verdict(verdict=problem, entry=entry.id, attempt=attempt, sentence=sentence)
 
 
-def _wrong_state(entry: Entry, receipt: Receipt, state: State, attempt: int) -> Verdict:
-    mismatches = [Mismatch(path="state", expected=entry.expect.state, actual=state)]
+def _wrong_state(
+    entry: Entry, receipt: Receipt, state: State, attempt: int, other_code: list[Mismatch]
+) -> Verdict:
+    kind = _KIND_OF[state]
+    mismatches = [*other_code, Mismatch(path="state", expected=entry.expect.state, actual=state)]
     if state != receipt.state and receipt.runtime is not None:
         limit = f"at most {seconds(entry.timeout)} (timeout)"
         mismatches += [Mismatch(path="runtime", expected=limit, actual=seconds(receipt.runtime))]
     mismatches += _executions(entry, receipt)
+    if other_code and kind == "failed":  # no wonder, then, that it ended otherwise
+        sentence = sentences.other_code(receipt)
+    else:
+        sentence = sentences.wrong_state(entry, receipt, state)
     return Verdict(
-        verdict=_KIND_OF[state],
+        verdict=kind,
         entry=entry.id,
         attempt=attempt,
-        sentence=sentences.wrong_state(entry, receipt, state),
+        sentence=sentence,
         mismatches=mismatches,
     )
 
 
-def _right_state(entry: Entry, receipt: Receipt, attempt: int) -> Verdict:
+def _right_state(
+    entry: Entry, receipt: Receipt, attempt: int, other_code: list[Mismatch]
+) -> Verdict:
     repeated = _executions(entry, receipt)
     found = list(islice(_unmet(entry, receipt), MAX_MISMATCHES + 1))
     untold = _untold(entry, receipt)
     kind: Kind = "passed"
     if repeated:
         kind, sentence = "duplicated", sentences.duplicated(entry, receipt)
+    elif other_code:
+        kind, sentence = "failed", sentences.other_code(receipt)
     elif found:
         kind, sentence = "failed", sentences.unmet(receipt, found)
     elif untold:
@@ -119,7 +135,7 @@ def _right_state(entry: Entry, receipt: Receipt, attempt: int) -> Verdict:
         entry=entry.id,
         attempt=attempt,
         sentence=sentence,
-        mismatches=(repeated + found)[:MAX_MISMATCHES],
+        mismatches=(repeated + other_code + found)[:MAX_MISMATCHES],
     )
 
 
@@ -132,10 +148,17 @@ def _executions(entry: Entry, receipt: Receipt) -> list[Mismatch]:
     return [Mismatch(path="executions", expected=f"at most {allowed}", actual=actual)]
 
 
+def _other_code(receipt: Receipt, code: str | None) -> list[Mismatch]:
+    # Where a task hands its job on, what ran in the end is another task's code.
+    if receipt.replaced or not comparable(code, receipt.code) or code == receipt.code:
+        return []
+    return [Mismatch(path="code", expected=short(code), actual=short(receipt.code))]
+
+
 def _untold(entry: Entry, receipt: Receipt) -> list[str]:
     """Expectations that this receipt has no figure for."""
     untold: list[str] = []
-    if _is_left_out(receipt):
+    if result_left_out(receipt):
         untold += ["result"] if "result" in entry.expect.model_fields_set else []
         untold += ["schema"] if entry.expect.result_schema is not None else []
     limits = {"runtime": entry.expect.max_runtime, "wait": entry.expect.max_wait}
@@ -146,7 +169,7 @@ def _untold(entry: Entry, receipt: Receipt) -> list[str]:
     ]
 
 
-def _is_left_out(receipt: Receipt) -> bool:
+def result_left_out(receipt: Receipt) -> bool:
     """Whether the receipt lacks the result because it is too large, or no JSON."""
     return receipt.result is None and not {"result_omitted", "result_not_json"}.isdisjoint(
         receipt.evidence
@@ -157,7 +180,7 @@ def _unmet(entry: Entry, receipt: Receipt) -> Iterator[Mismatch]:
     expect = entry.expect
     if expect.error is not None:
         yield from _unmet_error(expect.error, receipt)
-    if _is_left_out(receipt):
+    if result_left_out(receipt):
         return
     if "result" in expect.model_fields_set:
         yield from differences(expect.result, receipt.result)

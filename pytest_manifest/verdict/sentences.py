@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictKind
 from pytest_manifest.verdict.text import middle, plain, plural, seconds
 
-_RESEND = "send it again if running it twice does no harm"
+_RESEND = "send it again (--resume) if running it twice does no harm"
 _ERROR_LIMIT = 160
 SCHEMA_PATH = "expect.schema"
 """The path of a mismatch that is the schema's own fault."""
@@ -75,6 +75,15 @@ def duplicated(entry: Entry, receipt: Receipt) -> str:
     )
 
 
+def other_code(receipt: Receipt) -> str:
+    """It ran, but not the code that is here."""
+    host = f" on {plain(receipt.host)}" if receipt.host else ""
+    return (
+        f"The worker{host} ran other code of {receipt.task!r} than is here, so what came of it "
+        "says nothing of this code; deploy, or start the worker anew, and run it again."
+    )
+
+
 def wrong_state(entry: Entry, receipt: Receipt, state: State) -> str:
     """It ended otherwise than expected."""
     if state == "succeeded":
@@ -88,6 +97,8 @@ def wrong_state(entry: Entry, receipt: Receipt, state: State) -> str:
 def problem(entry: Entry, kind: VerdictKind, note: str) -> str:
     """There is no receipt to go by."""
     what, then = _PROBLEMS.get(kind, _PROBLEMS["unknown"])
+    if kind == "lost" and note.startswith("started"):
+        what, then = _LOST_IN_FLIGHT
     facts = {"task": repr(entry.task), "timeout": seconds(entry.timeout)}
     return f"{what.format_map(facts)}{_in_brackets(note)}; {then}."
 
@@ -161,7 +172,7 @@ def _expired(_: Entry, receipt: Receipt) -> tuple[str, str]:
 def _revoked(_: Entry, receipt: Receipt) -> tuple[str, str]:
     return (
         f"The job was revoked{_where(receipt)}",
-        "send it again if it is still wanted",
+        "send it again (--resume) if it is still wanted",
     )
 
 
@@ -215,7 +226,7 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
     ),
     "revoked": (
         "The job was revoked before it came to its end",
-        "send it again if it is still wanted",
+        "send it again (--resume) if it is still wanted",
     ),
     "duplicated": (
         "The job ran more often than it is allowed to",
@@ -226,14 +237,18 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
         "run the task by hand under a debugger or with more memory before sending it again",
     ),
     "skipped": (
-        "The job was not sent, as an entry that it waits for ('after') did not pass",
-        "repair that one, then send both again",
+        "The job was held back and never sent",
+        "put right what held it back, then send it with --resume",
     ),
     "forged": (
-        "The receipt's signature does not hold, so nothing it says is believed",
-        "find out who else can write to the result store, and change its password",
+        "The receipt is not to be believed",
+        f"find out what else writes to this run's result store, then {_RESEND}",
     ),
 }
+_LOST_IN_FLIGHT = (
+    "The job was lost in flight",
+    f"look at that worker's log and for a lack of memory, then {_RESEND}",
+)
 
 
 def _where(receipt: Receipt) -> str:

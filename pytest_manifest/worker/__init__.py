@@ -48,7 +48,18 @@ _main_process: list[int] = []
 
 def _on_worker_init(sender: object, **_: object) -> None:
     _main_process[:] = [os.getpid()]
-    instrument(sender.app)  # type: ignore[attr-defined]  # the WorkController; celery has no types
+    app: Celery = sender.app  # type: ignore[attr-defined]  # a WorkController; celery has no types
+    instrument(app)
+    _take_digests(app)
+
+
+def _take_digests(app: Celery) -> None:
+    """Before files change, and before the pool's processes start, which inherit them."""
+    from pytest_manifest.schema.code_digest import code_digest
+
+    for name, task in app.tasks.items():
+        if not name.startswith("celery."):
+            code_digest(task)
 
 
 def _on_process_init(**_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from datetime import UTC, datetime
@@ -58,6 +59,16 @@ def catch_stdlib() -> None:
         target = logging.getLogger(name)
         if _handler not in target.handlers and (target.parent is None or not target.propagate):
             target.addHandler(_handler)
+
+
+def release() -> None:
+    """Take back what the above has added to this process's loggers."""
+    handler, _sink.handler = _sink.handler, None
+    if handler is not None:
+        with contextlib.suppress(ValueError):  # somebody has removed all sinks
+            logger.remove(handler)
+    for name in _ROOTS:
+        logging.getLogger(name).removeHandler(_handler)
 
 
 class _Sink:

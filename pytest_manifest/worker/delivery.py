@@ -30,6 +30,7 @@ class Delivery:
     received_at: str | None
     redelivered: bool
     retries: int
+    replaced: bool
 
 
 def is_ours(request: object) -> bool:
@@ -87,6 +88,7 @@ def _delivery(fields: Mapping[str, object]) -> Delivery:
         received_at=_text(fields.get(wire.HEADER_RECEIVED_AT)),
         redelivered=bool(info.get("redelivered")),
         retries=_integer(fields.get("retries")),
+        replaced=_integer(fields.get("replaced_task_nesting")) > 0,
     )
 
 

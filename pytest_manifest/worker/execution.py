@@ -54,8 +54,11 @@ class Ran:
 class Execution:
     """From ``begin`` to ``end``, in the process and thread that run the task."""
 
-    def __init__(self, delivery: Delivery, args: object, kwargs: object) -> None:
+    def __init__(
+        self, delivery: Delivery, args: object, kwargs: object, code: str | None = None
+    ) -> None:
         self.delivery = delivery
+        self.code = code
         self.args_sha256 = arguments_sha256(args, kwargs)  # now: the task may change its arguments
         self.lines = Lines()
         self.evidence: dict[str, JsonValue] = {}

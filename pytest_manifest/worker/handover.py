@@ -81,9 +81,8 @@ def _prepare(
     assert facts is not None
     end = ending() if execution is not None or outside is None else outside()
     if execution is not None:
-        receipt = receipt_document(
-            facts, end, execution.ran(), execution.said(), execution.args_sha256
-        )
+        digests = execution.args_sha256, execution.code
+        receipt = receipt_document(facts, end, execution.ran(), execution.said(), *digests)
     else:
         receipt = _from_outside(facts, end, request)
     return Handover(facts, end, receipt, request)
@@ -111,7 +110,9 @@ def _from_outside(facts: Delivery, ending: Ending, request: object) -> Document:
     ran = _seen_from_outside(facts)
     said = take_spooled(facts.task_id, facts.execution)
     fields = request.__dict__
-    digest = arguments_sha256(fields.get("args"), fields.get("kwargs"))
+    digest = None
+    if "args" in fields:  # not where the message was turned away unread
+        digest = arguments_sha256(fields["args"], fields.get("kwargs"))
     return receipt_document(facts, ending, ran, said, digest)
 
 

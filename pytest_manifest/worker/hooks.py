@@ -9,6 +9,7 @@ from celery import states
 from loguru import logger
 
 from pytest_manifest.schema import wire
+from pytest_manifest.schema.code_digest import code_digest
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.capture import catch_stdlib
 from pytest_manifest.worker.delivery import delivery_of, is_ours
@@ -28,7 +29,7 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
     assert facts is not None
     backend = ensure_receipts(task.backend)
     catch_stdlib()
-    execution = Execution(facts, args, kwargs)
+    execution = Execution(facts, args, kwargs, code_digest(task))
     setattr(request, EXECUTION, execution)
     execution.begin()
     if isinstance(backend, Receipts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from celery import signals
 
@@ -13,6 +13,19 @@ from pytest_manifest.worker.spool import sweep_stale
 
 if TYPE_CHECKING:
     from celery import Celery
+
+# For workers that we started: their broker, which holds the results, too, comes back when it dies.
+OWN_SETTINGS: Final[dict[str, object]] = {
+    # A job that has succeeded must not fail because its result cannot be stored at this moment.
+    "result_backend_always_retry": True,
+    "result_backend_max_sleep_between_retries_ms": 1000,
+    "result_backend_transport_options": {
+        "retry_policy": {"max_retries": 20, "interval_step": 0.2, "interval_max": 1.0}
+    },
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,
+}
 
 
 def instrument_app(app: Celery) -> None:
@@ -43,6 +56,7 @@ def connect() -> None:
         signal.connect(receiver, dispatch_uid=f"{receiver.__module__}.{receiver.__name__}")
     if capture.is_own_worker():
         signals.setup_logging.connect(_on_setup_logging, dispatch_uid=f"{__name__}.logging")
+        signals.celeryd_after_setup.connect(_on_set_up, dispatch_uid=f"{__name__}.settings")
 
 
 def _on_ready(sender: Any, **_: object) -> None:
@@ -50,6 +64,13 @@ def _on_ready(sender: Any, **_: object) -> None:
     ensure_receipts(sender.app.backend)
     capture.catch_loguru()
     sweep_stale()
+
+
+def _on_set_up(conf: Any, **_: object) -> None:
+    """Before anything connects and any process is forked: what the app has set itself stays."""
+    for name, value in OWN_SETTINGS.items():
+        if not conf.value_set_for(name):
+            conf[name] = value
 
 
 def _on_setup_logging(**_: object) -> None:

@@ -20,6 +20,8 @@ from pytest_manifest.worker.spool import Spooled
 
 Document = dict[str, JsonValue]
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+# A key that may have been a number, true, false or null: sorted in another order than its text is.
+_OTHER_KEY = re.compile(rb'"(?:[-0-9][-+.0-9e]*|true|false|null)":')
 _LONG_NUMBER = re.compile(rb"\d{4000}")
 
 
@@ -54,9 +56,17 @@ def finished_record(execution: str, receipt: Document) -> bytes:
 
 
 def receipt_document(
-    facts: Delivery, ending: Ending, ran: Ran, said: Spooled, args_sha256: str | None
+    facts: Delivery,
+    ending: Ending,
+    ran: Ran,
+    said: Spooled,
+    args_sha256: str | None,
+    code: str | None = None,
 ) -> Document:
-    """The receipt of one execution; it validates as ``schema.Receipt``."""
+    """The receipt of one execution; it validates as ``schema.Receipt``.
+
+    ``code`` is the digest of the code that ran, where this process ran it.
+    """
     evidence = dict(said.evidence)
     log, result, digest = said.lines, None, None
     if ending.state == "succeeded":
@@ -88,6 +98,8 @@ def receipt_document(
         "executions": 1,
         "redelivered": facts.redelivered,
         "retries": facts.retries,
+        "replaced": facts.replaced,
+        "code": code,
         "args_sha256": args_sha256,
         "result_sha256": digest,
         "log": list(log),
@@ -116,7 +128,7 @@ def _result(value: object) -> tuple[JsonValue, str | None, Document | None]:
     data = wire.canonical(value)
     if data is None:
         return _in_other_words(value)
-    digest = wire.sha256(data)
+    digest = wire.sha256(data) if _OTHER_KEY.search(data) is None else _digest_as_read(data)
     if len(data) > result_limit():
         return None, digest, {"result_omitted": len(data)}
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH or _LONG_NUMBER.search(data):
@@ -126,6 +138,14 @@ def _result(value: object) -> tuple[JsonValue, str | None, Document | None]:
             return None, digest, {"result_not_json": str(error)}
     plain: JsonValue = value  # type: ignore[assignment]  # canonical() has just encoded it
     return plain, digest, None
+
+
+def _digest_as_read(data: bytes) -> str | None:
+    """The digest that whoever reads this JSON comes to."""
+    try:
+        return wire.json_sha256(json.loads(data))
+    except (ValueError, RecursionError):  # deeper, or with longer numbers, than anyone can read
+        return wire.sha256(data)
 
 
 def _in_other_words(value: object) -> tuple[JsonValue, None, Document | None]:

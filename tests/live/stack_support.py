@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import psutil
+import redis
 from celery import Celery
 
 from pytest_manifest.stack.address import StackAddress
@@ -55,15 +56,26 @@ def write_app(folder: Path, text: str = APP) -> Path:
 
 @contextlib.contextmanager
 def embedded(
-    folder: Path, *, workers: int = 1, app: str = "stackapp:app", log_format: str = "text"
+    folder: Path,
+    *,
+    workers: int = 1,
+    app: str = "stackapp:app",
+    log_format: str = "text",
+    data: Path | None = None,
 ) -> Iterator[EmbeddedStack]:
     """A stack that was started and is ended in any case."""
-    stack = EmbeddedStack(app=app, workers=workers, cwd=folder, log_format=log_format)
+    stack = EmbeddedStack(app=app, workers=workers, cwd=folder, log_format=log_format, data=data)
     try:
         stack.start()
         yield stack
     finally:
         stack.stop()
+
+
+def broker_pid(address: StackAddress) -> int:
+    """The pid of the Valkey server that answers at this address."""
+    with redis.Redis.from_url(address.broker_url) as broker:
+        return int(broker.info("server")["process_id"])
 
 
 @contextlib.contextmanager

@@ -15,7 +15,9 @@ import pytest
 import redis
 from celery.result import AsyncResult
 
+from pytest_manifest.schema.code_digest import code_digest
 from pytest_manifest.schema.wire import FinishedRecord, StartedRecord, stream_key
+from tests.live.apps import worker_tasks
 from tests.live.apps.worker_support import (
     INCLUDE,
     INSTRUMENTED,
@@ -96,6 +98,16 @@ def test_plain_result_is_stored_and_published_as_ever(bench: Bench) -> None:
     assert bench.app.backend.client.ttl(f"celery-task-meta-{sent.task_id}") > 3600
 
 
+@pytest.mark.parametrize(("task", "argument"), [("echo", 1), ("flaky", 1), ("fail", "no")])
+def test_the_code_that_ran_is_the_code_that_is_here(
+    bench: Bench, task: str, argument: object
+) -> None:
+    """Worker and dispatching side come to the same digest, also of a bound task that retries."""
+    code = bench.ask(task, argument).code
+    assert code is not None
+    assert code == code_digest(getattr(worker_tasks, task))
+
+
 def test_cpu_and_runtime(bench: Bench) -> None:
     """CPU seconds and run time are those of the task."""
     receipt = bench.ask("burn", 0.2)
@@ -146,6 +158,7 @@ def test_replaced_task_keeps_its_receipt(bench: Bench) -> None:
     sent = bench.send("replace", 21)
     receipt = bench.receipt(sent)
     assert (receipt.state, receipt.task, receipt.result) == ("succeeded", "double", 42)
+    assert receipt.replaced
 
 
 @pytest.mark.parametrize(

@@ -75,13 +75,16 @@ def private_folders(processes: list[psutil.Process]) -> list[Path]:
 @pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
 def test_ctrl_c_ends_everything(long: Project, xdist: tuple[str, ...]) -> None:
     """Ctrl-C in the middle: pytest says what was left, and leaves no process and no folder."""
-    with running(long, *xdist) as process:
+    with running(long, *xdist, "--manifest-grace=1s") as process:
+        eventually(lambda: len(long.ran()) == 2, what="both workers have begun a job")
         children = family(process)
         folders = private_folders(children)
         process.send_signal(signal.SIGINT)
         text, _ = process.communicate(timeout=60)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
-    assert "stopped: 6 entries have no verdict" in text
+    assert "6 entries: 4 revoked" in text
+    assert "stopped: 2 entries have no verdict; 0 of them were not sent" in text
+    assert "to go on: pytest --manifest=m.jsonl --resume" in text
     assert "INTERNALERROR" not in text
     all_gone(children)
     assert not [folder for folder in folders if folder.exists()]
@@ -91,30 +94,40 @@ def test_ctrl_c_ends_everything(long: Project, xdist: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
 def test_kill_9_leaves_nothing(long: Project, xdist: tuple[str, ...]) -> None:
-    """kill -9 of pytest in the middle: the stack notices and ends by itself."""
+    """kill -9 of pytest in the middle: the stack ends by itself; what its broker held is kept."""
     with running(long, *xdist) as process:
         children = family(process)
         folders = private_folders(children)
         process.kill()
         process.wait(timeout=30)
         all_gone(children)
-    eventually(
-        lambda: not [folder for folder in folders if folder.exists()], what="the folder is gone"
-    )
+    private = [folder for folder in folders if not folder.is_relative_to(long.path)]
+    eventually(lambda: not [f for f in private if f.exists()], what="the private folders are gone")
 
 
-def test_after_a_kill_the_manifest_can_be_run_again(long: Project) -> None:
-    """A run that died with its own stack can have left nothing running: no insisting is needed."""
-    with running(long) as process:
+def test_after_a_kill_the_run_is_gone_on_with(project: Project) -> None:
+    """What was queued when pytest was killed runs once; what was running is left, and said so."""
+    rows: list[dict[str, object]] = [
+        {"id": f"n-{n}", "task": "jobs.nap", "kwargs": {"sec": 60 if n < 2 else 0, "key": f"n-{n}"}}
+        for n in range(6)
+    ]
+    project.manifest("m.jsonl", rows)
+    with running(project, "--manifest-workers=2") as process:
+        eventually(lambda: len(project.ran()) == 2, what="both workers have begun a job")
         children = family(process)
         process.kill()
         process.wait(timeout=30)
         all_gone(children)
-    (long.path / "ran.txt").unlink()
-    with running(long) as process:
-        process.send_signal(signal.SIGINT)
-        text, _ = process.communicate(timeout=60)
-    assert "was stopped after 6 of 6 entries; this run sends all that is selected again" in text
+    refused = project.run("--manifest=m.jsonl")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["*is unfinished*go on with it by --resume*"])
+    result = project.run("--manifest=m.jsonl", "--resume")
+    result.assert_outcomes(passed=4, failed=2)
+    result.stdout.fnmatch_lines(
+        ["resume: leaves 'n-0': *may have run and is not idempotent", "*2 crashed, 4 passed*"]
+    )
+    assert sorted(project.ran()) == [f"n-{n}" for n in range(6)]
+    assert not list((project.path / ".manifest/stacks").iterdir())
 
 
 def test_what_a_dead_worker_had_taken_and_not_begun_still_runs(project: Project) -> None:

@@ -316,16 +316,18 @@ def test_an_app_that_answers_in_pickle_works(
     project.run("--manifest=m.jsonl").assert_outcomes(passed=2)
 
 
-def test_a_store_in_memory_is_refused(project: Project) -> None:
-    """No worker could reach it, so nothing waits for one."""
-    project.doubles(count=1)
-    result = project.run("--manifest=m.jsonl", "--manifest-broker=memory://")
+def test_a_stack_in_memory_is_for_one_pytest(project: Project) -> None:
+    """It runs the jobs in this process, and is refused where it would have to outlive it."""
+    project.doubles(count=3)
+    project.run("--manifest=m.jsonl", "--manifest-broker=memory://").assert_outcomes(passed=3)
+    assert sorted(project.ran()) == ["d-0", "d-1", "d-2"]
+    result = project.run("--manifest=m.jsonl", "--manifest-broker=memory://", "--dispatch-only")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*in memory lives in one process*"])
+    result.stderr.fnmatch_lines(["*in memory ends with this pytest*"])
 
 
-def test_dependencies_are_refused_until_they_work(project: Project) -> None:
-    """An entry that waits for another is not sent as if it did not."""
+def test_dependencies_are_refused_where_nobody_stays(project: Project) -> None:
+    """With --dispatch-only nobody could send an entry when what it waits for has passed."""
     project.manifest(
         "m.jsonl",
         [
@@ -333,7 +335,8 @@ def test_dependencies_are_refused_until_they_work(project: Project) -> None:
             {"id": "b", "task": "jobs.double", "kwargs": {"n": 1, "key": "b"}, "after": ["a"]},
         ],
     )
-    result = project.run("--manifest=m.jsonl")
+    broker = "--manifest-broker=redis://127.0.0.1:1/0"
+    result = project.run("--manifest=m.jsonl", "--dispatch-only", broker)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*entry 'b' waits for others*"])
     assert not project.ran()

@@ -14,6 +14,7 @@ from pytest_manifest import (
     evidence,
     planning_fixture,
 )
+from pytest_manifest.testing import MemoryStack, make_receipt, plan, run
 
 
 @planning_fixture("typing:sample", rerun=False)
@@ -26,6 +27,22 @@ def sample(plan: PlanBuilder, corpus: Path, *, count: int = 3) -> None:
 def verifier(entry: Entry, receipt: Receipt, manifest: Manifest) -> bool:
     """A test's body as users write it."""
     return receipt.entry == entry.id and manifest[entry.id].timeout >= (receipt.runtime or 0.0)
+
+
+def summarise(chapter: str) -> dict[str, object]:
+    """What stands in for a task in a test."""
+    return {"chapter": chapter, "words": 7}
+
+
+def planned(corpus: Path) -> list[str]:
+    """A test of a planner as users write it."""
+    return [entry.id for entry in plan(sample, corpus, count=2)]
+
+
+def in_memory(entries: list[Entry]) -> dict[str, str]:
+    """A test of a whole batch as users write it."""
+    with MemoryStack("book:app", tasks={"book.summarise": summarise}, workers=2) as stack:
+        return {name: one.verdict.verdict for name, one in run(entries, stack, deadline=5).items()}
 
 
 def whole_run(manifest_run: ManifestRun) -> set[str]:
@@ -50,3 +67,6 @@ def test_the_sample_verifier_runs() -> None:
     receipt = Receipt(run="r", entry="a", attempt=1, task_id="x", task="t", state="succeeded")
     assert receipt.entry == entry.id
     assert receipt.runtime is None
+    assert planned(Path("corpus")) == ["w-0", "w-1"]
+    made = make_receipt(entry, result=[1], runtime=2.0)
+    assert (made.entry, made.result, made.runtime) == ("a", [1], 2.0)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 import pytest
+from redis import SSLConnection
 
 from pytest_manifest.gather.backend_results import PlainResult, ResultReader
-from pytest_manifest.gather.gatherer import Gatherer
-from pytest_manifest.gather.stream import StreamReader
-from pytest_manifest.run.engine import PATIENCE, Outage
+from pytest_manifest.gather.gatherer import SWEEP_STOCK, Gatherer
+from pytest_manifest.gather.stream import StreamReader, redis_url
 from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.outage import PATIENCE, Outage
 from pytest_manifest.schema import Entry
+from pytest_manifest.worker.memory import store
 
 RUN = "20261124T150000-0123abcd"
-AWAITED = {"t-a": InFlight(RUN, Entry(id="a", task="t"), 1, sent=0.0)}
+AWAITED = {"t-a": InFlight(RUN, Entry(id="a", task="t"), 1, "t-a", sent=0.0)}
 
 
 class FakeStream:
@@ -97,3 +100,65 @@ def test_an_outage_ends_with_the_first_success(monkeypatch: pytest.MonkeyPatch) 
     assert outage.goes_on()
     outage.over()
     assert not outage.goes_on()
+
+
+def test_without_a_stream_nothing_tells_whether_the_store_is_intact() -> None:
+    """There is nothing to mark, and None is neither yes nor no."""
+    gatherer = Gatherer(None, cast("ResultReader", FakeResults({})))
+    gatherer.begin(60)
+    assert gatherer.intact() is None
+
+
+def test_a_stream_in_memory_tells_as_one_in_redis_does() -> None:
+    """Its mark is no record, and is gone when the store is cleared."""
+    stream = StreamReader("memory://", "manifest:0123abcd:evidence")
+    gatherer = Gatherer(stream, cast("ResultReader", FakeResults({})))
+    assert gatherer.intact() is False
+    gatherer.begin(60)
+    assert gatherer.intact() is True
+    assert stream.read() == []
+    store.clear()
+    assert gatherer.intact() is False
+
+
+def test_the_mark_says_nothing_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While no worker has written to the stream, plain results are looked at often."""
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    stream = StreamReader("memory://", "manifest:0123abcd:mark")
+    gatherer = Gatherer(stream, cast("ResultReader", FakeResults({})))
+    gatherer.begin(60)
+    for _ in range(2):
+        gatherer.sip(AWAITED, 0)
+        clock[0] += 1.5 * SWEEP_STOCK
+    results = FakeResults({"t-a": PlainResult(state="succeeded")})
+    monkeypatch.setattr(gatherer, "_results", results)
+    assert len(gatherer.sip(AWAITED, 0).finals) == 1
+    store.clear()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("rediss://h/1?ssl_cert_reqs=CERT_NONE", "rediss://h/1?ssl_cert_reqs=none"),
+        (
+            "valkeys://h?a=%2Fb&ssl_cert_reqs=CERT_REQUIRED",
+            "rediss://h?a=%2Fb&ssl_cert_reqs=required",
+        ),
+        ("rediss://h/1?ssl_cert_reqs=optional", "rediss://h/1?ssl_cert_reqs=optional"),
+        ("redis+socket:///tmp/s?virtual_host=1", "unix:///tmp/s?virtual_host=1"),
+        ("redis://:p%40w@h:1/0", "redis://:p%40w@h:1/0"),
+    ],
+)
+def test_result_store_urls_in_celerys_words(given: str, expected: str) -> None:
+    """redis-py has other names for how certificates are checked; the rest stays as it is."""
+    assert redis_url(given) == expected
+
+
+def test_the_client_takes_celerys_word_for_no_certificate_check() -> None:
+    """As the result backend does, so that one URL serves both."""
+    stream = StreamReader("rediss://h/1?ssl_cert_reqs=CERT_NONE", "k")
+    connection = stream._client.connection_pool.make_connection()
+    assert isinstance(connection, SSLConnection)
+    assert (connection.cert_reqs, connection.check_hostname) == (ssl.CERT_NONE, False)
+    stream.close()

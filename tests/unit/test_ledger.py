@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import Ledger, RunInfo, Start, file_system, find_runs, utc_now
-from pytest_manifest.schema import Receipt, Verdict
-
-INFO = RunInfo(
-    run="20261124T150000-0123abcd",
-    manifest=Path("/tmp/m.jsonl"),
-    sha256="0" * 64,
-    workflow="demo",
-    mode=None,
-    entries=2,
-    created_at=datetime(2026, 11, 24, 15, tzinfo=UTC),
-    broker="redis://:***@127.0.0.1:1/0",
-    backend="redis://:***@127.0.0.1:1/0",
-    owned=True,
-    stream_ttl=3600,
+from pytest_manifest.ledger import (
+    AttemptRow,
+    Ledger,
+    PlannedEntry,
+    file_system,
+    find_runs,
+    find_runs_of,
+    utc_now,
 )
-
-
-def receipt(entry: str) -> Receipt:
-    return Receipt(
-        run=INFO.run, entry=entry, attempt=1, task_id=f"t-{entry}", task="t", state="succeeded"
-    )
-
-
-def verdict(entry: str, kind: str = "passed") -> Verdict:
-    return Verdict.model_validate(
-        {"verdict": kind, "entry": entry, "attempt": 1, "sentence": f"{entry} {kind}"}
-    )
+from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 
 @pytest.fixture
@@ -102,11 +83,122 @@ def test_what_may_change_counts_as_unsettled(ledger: Ledger) -> None:
 
 def test_starts_are_counted_once_each(ledger: Ledger) -> None:
     """The same start record read twice is one execution; another execution is another."""
-    start = Start("t-a", "x1", utc_now(), 0, "w@h", "h", 1, redelivered=False)
-    ledger.add_starts([start, start])
-    ledger.add_starts([replace(start, execution="x2", redelivered=True)])
-    assert [s.execution for s in ledger.starts("t-a")] == ["x1", "x2"]
-    assert [s.redelivered for s in ledger.starts("t-a")] == [False, True]
+    first = start("t-a", "x1")
+    second = replace(first, execution="x2", redelivered=True)
+    ledger.add_starts([first, first])
+    ledger.add_starts([second, start("t-b", "x1"), replace(first, worker="another")])
+    assert ledger.starts("t-a") == [first, second]
+    assert ledger.starts_by_task() == {"t-a": [first, second], "t-b": [start("t-b", "x1")]}
+    assert ledger.starts("t-c") == []
+
+
+def test_an_attempt_that_another_follows_is_judged_and_its_entry_stays_open(
+    ledger: Ledger,
+) -> None:
+    """Each attempt has its reason and verdict; the newest alone is still unsettled."""
+    ledger.mark(["t-a"], "sent", sent_at=MOMENT, note="n")
+    ledger.end_attempt("t-a", verdict("a", "crashed"))
+    ledger.plan([("t-a2", "a", 2, 0, "crashed")])
+    first = AttemptRow(
+        "t-a", "a", 1, 0, "sent", MOMENT, "n", None, "crashed", verdict("a", "crashed")
+    )
+    second = AttemptRow("t-a2", "a", 2, 0, "planned", None, None, "crashed")
+    assert ledger.settled("a") is None
+    assert ledger.attempts_of("a") == [first, second]
+    assert ledger.attempt("t-a2") == second
+    assert ledger.attempt("t-z") is None
+    assert [row.task_id for row in ledger.attempts(unsettled=True)] == ["t-a2", "t-b"]
+    assert [row.task_id for row in ledger.last_attempts()] == ["t-a2", "t-b"]
+    assert ledger.reasons() == {"crashed": 1}
+    assert ledger.count_entries() == 2
+
+
+def test_settling_an_entry_judges_the_attempt_that_it_is_about(ledger: Ledger) -> None:
+    """The attempt of the verdict's number, and none where the entry was never sent."""
+    ledger.plan([("t-a2", "a", 2, 0, "lost")])
+    ledger.settle([(verdict("a", attempt=2), receipt("a", 2)), (verdict("b", "lost", None), None)])
+    judged = {row.task_id: (row.kind, row.verdict) for row in ledger.attempts()}
+    assert judged == {
+        "t-a": (None, None),
+        "t-a2": ("passed", verdict("a", attempt=2)),
+        "t-b": (None, None),
+    }
+    assert ledger.kinds() == {"a": "passed", "b": "lost"}
+
+
+def test_verdicts_are_taken_back(ledger: Ledger) -> None:
+    """Those that may change, or those of the entries named; the attempts keep theirs."""
+    ledger.settle([(verdict("a", "unknown"), None), (verdict("b", "failed"), receipt("b"))])
+    ledger.reopen()
+    assert ledger.kinds() == {"b": "failed"}
+    ledger.settle([(verdict("a", "unknown"), None)])
+    ledger.reopen(["b", "z"])
+    assert ledger.kinds() == {"a": "unknown"}
+    assert [row.kind for row in ledger.attempts()] == ["unknown", "failed"]
+    ledger.reopen([])
+    assert ledger.kinds() == {"a": "unknown"}
+
+
+def test_receipts_are_kept_as_they_arrive(ledger: Ledger) -> None:
+    """Second ones too, of every attempt, in order."""
+    late = receipt("a", result={"n": 1})
+    ledger.add_receipts([("t-b", None, receipt("b")), ("t-a", "x1", receipt("a"))])
+    ledger.add_receipts([("t-a", "x2", late)])
+    assert ledger.receipts("t-a") == [("x1", receipt("a")), ("x2", late)]
+    assert ledger.receipts("t-z") == []
+    assert list(ledger.last_receipts()) == [
+        ("t-b", None, receipt("b")),
+        ("t-a", "x1", receipt("a")),
+        ("t-a", "x2", late),
+    ]
+
+
+def test_entries_are_kept_as_they_were_planned(ledger: Ledger) -> None:
+    """Their digests, those of the last planning, in the manifest's order."""
+    assert ledger.planned_entries() == {}
+    ledger.plan_entries([("b", 1, "1" * 64, "2" * 64), ("a", 0, "3" * 64, "4" * 64)])
+    ledger.plan_entries([("b", 1, "1" * 64, "5" * 64)])
+    found = ledger.planned_entries()
+    assert list(found) == ["a", "b"]
+    assert found["b"] == PlannedEntry("b", 1, "1" * 64, "5" * 64)
+
+
+def test_the_order_is_that_of_the_newest_attempts(ledger: Ledger) -> None:
+    """After a change of the manifest the verdicts come in its present order."""
+    ledger.plan([("t-a2", "a", 2, 9, "expectation changed")])
+    ledger.settle([(verdict("a", attempt=2), None), (verdict("b"), None)])
+    assert [s.verdict.entry for s in ledger.all_settled()] == ["b", "a"]
+    assert [row.task_id for row in ledger.last_attempts()] == ["t-b", "t-a2"]
+
+
+def test_a_run_goes_on_with_a_changed_manifest(ledger: Ledger, path: Path) -> None:
+    """It is a run of the present digest; the earlier ones are remembered."""
+    for digest in ("1" * 64, "1" * 64, "2" * 64):
+        ledger.set_digest(digest)
+    assert ledger.info().sha256 == "2" * 64
+    assert json.loads(ledger.noted("earlier_sha256") or "") == ["0" * 64, "1" * 64]
+    assert find_runs(path.parent, "0" * 64) == find_runs(path.parent, "1" * 64) == []
+    assert find_runs(path.parent, "2" * 64) == [path]
+
+
+def test_a_copy_is_exact_and_leaves_the_run_alone(
+    ledger: Ledger, path: Path, tmp_path: Path
+) -> None:
+    """It holds what is committed; what is written into it stays in it."""
+    ledger.settle([(verdict("a"), receipt("a"))])
+    target = tmp_path / "scratch" / "copy.sqlite"
+    with Ledger.open(path) as reader:
+        reader.copy_to(target)
+    with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(target)) as two:
+        assert list(one.iterdump()) == list(two.iterdump())
+    with Ledger.open(target, write=True) as copy:
+        copy.settle([(verdict("b"), receipt("b"))])
+    assert ledger.settled("b") is None
+    assert target.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(LedgerError, match="cannot be copied there"):
+        ledger.copy_to(target)
+    with Ledger.open(target) as copy:
+        assert copy.kinds() == {"a": "passed", "b": "passed"}
 
 
 def test_a_failed_transaction_leaves_nothing(ledger: Ledger, path: Path) -> None:
@@ -123,31 +215,33 @@ def test_a_failed_transaction_leaves_nothing(ledger: Ledger, path: Path) -> None
         assert reader.settled_since(0) == []
 
 
-def test_committed_records_survive_kill_9(path: Path) -> None:
-    """A writer that is killed inside its second transaction leaves the first one whole."""
-    script = f"""
-import os, signal
-from tests.unit.test_ledger import *
-made = Ledger.create(Path({str(path)!r}), INFO)
-with made.transaction():
-    made.plan([("t-a", "a", 1, 0), ("t-b", "b", 1, 1)])
-    made.settle([(verdict("a"), receipt("a"))])
-with made.transaction():
-    made.settle([(verdict("b"), receipt("b"))])
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
-    assert done.returncode == -9
-    with Ledger.open(path) as reader:
-        assert [entry for _, entry in reader.settled_since(0)] == ["a"]
-        assert [row.entry for row in reader.attempts(unsettled=True)] == ["b"]
+def test_a_method_that_writes_does_so_in_whole(ledger: Ledger) -> None:
+    """Outside of a transaction too: where the second row cannot be written, the first is not."""
+    rows = [("t-c", "c", 1, 2), ("t-a", "a", 1, 0)]
+    with pytest.raises(LedgerError, match=r"cannot be written \(UNIQUE.*--resume"):
+        ledger.plan(rows)
+    assert ledger.attempt("t-c") is None
+
+
+def test_what_follows_a_failed_record_is_not_written(ledger: Ledger) -> None:
+    """Where SQLite took a transaction back, the rest of it is refused, not written alone."""
+
+    def go_on_regardless() -> None:
+        with ledger.transaction():
+            ledger.note("one", "1")
+            ledger._db.execute("ROLLBACK")  # as SQLite does by itself on a full disk
+            ledger.note("two", "2")
+
+    with pytest.raises(LedgerError, match="an earlier record of the transaction failed"):
+        go_on_regardless()
+    assert (ledger.noted("one"), ledger.noted("two")) == (None, None)
 
 
 def test_a_reader_cannot_write(ledger: Ledger, path: Path) -> None:
-    """Opened for reading, the ledger refuses changes."""
+    """Opened for reading, the ledger refuses changes, in a sentence."""
     with (
         Ledger.open(path) as reader,
-        pytest.raises(sqlite3.OperationalError, match="readonly"),
+        pytest.raises(LedgerError, match=r"cannot be written \(.*readonly.*--resume"),
     ):
         reader.set_status("finished")
 
@@ -161,7 +255,7 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path, ledger: Ledger, path: Path
     with pytest.raises(LedgerError, match="not a ledger that can be read"):
         Ledger.open(text)
     ledger.note("ledger", "99")
-    with pytest.raises(LedgerError, match="version 99, this program reads version 1"):
+    with pytest.raises(LedgerError, match="version 99, this program reads version 2"):
         Ledger.open(path)
     with pytest.raises(LedgerError, match="cannot be created"):
         Ledger.create(path, INFO)
@@ -177,7 +271,7 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     assert file_system(share / "runs", mounts) == "nfs4"
     assert file_system(tmp_path, mounts) == "ext4"
     assert file_system(tmp_path, tmp_path / "absent") == ""
-    monkeypatch.setattr("pytest_manifest.ledger.file_system", lambda _folder: "nfs4")
+    monkeypatch.setattr("pytest_manifest.ledger.places.file_system", lambda _folder: "nfs4")
     with pytest.raises(LedgerError, match=r"network file system \(nfs4\).*manifest_dir"):
         Ledger.create(share / "runs" / "r.sqlite", INFO)
 
@@ -190,3 +284,25 @@ def test_runs_of_a_manifest_are_found_by_its_digest(tmp_path: Path) -> None:
     (tmp_path / "20261124T150003-broken.sqlite").write_bytes(b"")
     assert [path.stem for path in find_runs(tmp_path, "1" * 64)] == [names[0], names[2]]
     assert find_runs(tmp_path / "nowhere", "1" * 64) == []
+
+
+def test_runs_of_a_manifest_are_found_by_its_path(tmp_path: Path) -> None:
+    """Oldest first, whatever was in it then."""
+    ours, others = tmp_path / "m.jsonl", tmp_path / "other.jsonl"
+    for name, manifest, digest in [("2", ours, "1"), ("1", ours, "2"), ("3", others, "1")]:
+        moment = INFO.created_at.replace(second=int(name))
+        info = replace(INFO, run=name, manifest=manifest, sha256=digest * 64, created_at=moment)
+        Ledger.create(tmp_path / f"x{digest}{name}.sqlite", info).close()
+    found = find_runs_of(tmp_path, tmp_path / "." / "m.jsonl")
+    assert [path.stem for path in found] == ["x21", "x12"]
+    assert find_runs_of(tmp_path, tmp_path / "none.jsonl") == []
+
+
+def test_a_ledger_that_cannot_be_made_leaves_no_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the next try finds no half of one in its way."""
+    monkeypatch.setattr("pytest_manifest.ledger.file.TABLES", ["CREATE TABLE run (key)", "bad"])
+    with pytest.raises(LedgerError, match=r"cannot be created.*manifest_dir"):
+        Ledger.create(path, INFO)
+    assert not path.exists()

@@ -134,6 +134,10 @@ def test_a_plan_that_breaks_leaves_the_old_file(tmp_path: Path, error: BaseExcep
         ([], "m.jsonl: there is a header but no entries"),
         ([CRUD, CRUD], "m.jsonl:3: entry id 'crud-0001' was used on line 2 already"),
         ([Entry(id="a", task="t", after=["b"])], "m.jsonl:2: 'after' names 'b'"),
+        (
+            [Entry(id="a", task="t", after=["b"]), Entry(id="b", task="t", after=["a"])],
+            "m.jsonl:2: entries wait for one another: 'a' (line 2) -> 'b' (line 3) -> 'a'; ",
+        ),
     ],
 )
 def test_what_would_not_be_valid_is_not_written(

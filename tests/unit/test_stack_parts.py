@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -11,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack import background, launch, state, valkey
+from pytest_manifest.stack import background, guard, launch, locks, report, state, valkey
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.child import tail
 from pytest_manifest.stack.settings import Settings
+from tests.support import eventually
 
 SETTINGS = Settings(app="a:b", workers=2, cwd="/c", python="/p", server="/s")
 # What the keeper would have to wait for, and what it must never do without a need.
@@ -36,7 +39,7 @@ def test_settings_survive_the_pipe() -> None:
 
 def test_the_keeper_is_light() -> None:
     """The keeper imports the standard library alone."""
-    code = f"import sys, pytest_manifest.stack.keeper; print(set({HEAVY}) & set(sys.modules))"
+    code = f"import sys, pytest_manifest.stack.keeper_main; print(set({HEAVY}) & set(sys.modules))"
     env = os.environ | launch.own_pythonpath()
     shown = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
@@ -49,7 +52,7 @@ def test_a_keeper_without_settings_says_so() -> None:
     """Run by hand, a keeper ends with a sentence."""
     env = os.environ | launch.own_pythonpath()
     shown = subprocess.run(
-        [sys.executable, "-m", "pytest_manifest.stack.keeper"],
+        [sys.executable, "-m", "pytest_manifest.stack.keeper_main"],
         env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -108,12 +111,74 @@ def test_the_configuration_is_private(tmp_path: Path) -> None:
     directory = tmp_path / "with space"
     directory.mkdir()
 
-    path = valkey.write_configuration(directory, 1234, "s3cret")
+    path = valkey.write_configuration(directory, 1234, "s3cret", data=directory)
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     lines = path.read_text().splitlines()
     assert {"bind 127.0.0.1", "port 1234", "requirepass s3cret", "appendonly yes"} <= set(lines)
     assert f'dir "{directory}"' in lines
+
+
+def test_paths_with_odd_characters_are_quoted(tmp_path: Path) -> None:
+    """A quote or a backslash in the data's path does not end the line of the configuration."""
+    data = tmp_path / 'a"b\\c'
+
+    lines = valkey.write_configuration(tmp_path, 1, "s3cret", data=data).read_text().splitlines()
+
+    assert f'dir "{tmp_path}/a\\"b\\\\c"' in lines
+
+
+def test_a_lock_has_one_holder(tmp_path: Path) -> None:
+    """Whoever comes second gets nothing, at once where waiting is hopeless, else in time."""
+    path = tmp_path / "lock"
+    held = locks.take_lock(path, 0.0)
+    assert held is not None
+
+    assert locks.take_lock(path, 0.0) is None
+    assert locks.take_lock(path, 600.0, hopeless=lambda: True) is None
+    os.close(held)
+    again = locks.take_lock(path, 0.0)
+    assert again is not None
+    os.close(again)
+
+
+def test_a_removed_lock_is_no_lock(tmp_path: Path) -> None:
+    """A lock whose file its holder has removed does not keep anybody from a new one."""
+    path = tmp_path / "lock"
+    old = locks.take_lock(path, 0.0)
+    assert old is not None
+    path.unlink()
+
+    new = locks.take_lock(path, 0.0)
+
+    assert new is not None
+    assert locks.take_lock(path, 0.0) is None
+    os.close(old)
+    os.close(new)
+
+
+def test_a_dead_process_is_told_from_a_live_one() -> None:
+    """A process has ended when it is gone or, where that can be seen, when it is a zombie."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert not guard.has_ended(process.pid)
+        process.kill()
+        if Path("/proc/self/stat").exists():
+            eventually(lambda: guard.has_ended(process.pid), what="the zombie is seen")
+    assert guard.has_ended(process.pid)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), r"cannot write to /stack .*free some"),
+        (OSError(errno.EDQUOT, "Quota", "/stack/f"), r"cannot write to /stack/f \(Quota\)"),
+        (PermissionError(errno.EACCES, "no", "/bin/x"), r"keeper failed: PermissionError.*/bin/x"),
+        (ValueError("odd"), "keeper failed: ValueError: odd"),
+    ],
+)
+def test_the_keepers_errors_are_sentences(error: Exception, said: str) -> None:
+    """A disk without room is named with what to do; anything else is said as it is."""
+    assert re.search(said, report.failure_of(error, Path("/stack")))
 
 
 def test_the_app_comes_from_the_environment(

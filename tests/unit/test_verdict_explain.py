@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.verdict import explain, judge, plain, short
+from pytest_manifest.verdict import AttemptLine, explain, judge, plain, short
 
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/app/lib/python3.11/site-packages/celery/app/trace.py", line 453, in trace_task
@@ -88,6 +88,46 @@ def test_expected_and_actual_stand_side_by_side() -> None:
         "  meta      {'film': 7}\n"
         "  evidence  {'pool': 5}"
     )
+
+
+def test_earlier_attempts_are_told_of() -> None:
+    """One line each, with why it was made, between the facts and the traceback."""
+    error = {"type": "E", "message": "m", "traceback": "Traceback:\nE: m"}
+    failed = receipt(state="failed", error=error, attempt=2)
+    verdict = judge(ENTRY, failed, attempt=2)
+    attempts = [
+        AttemptLine(1, "crashed", "The process died\x1b[31m.\n"),
+        AttemptLine(2, "failed", "The task raised E: m.", "crashed"),
+    ]
+    text = explain(ENTRY, failed, verdict, attempts)
+    assert (
+        "  meta      {'film': 7}\n"
+        "\n"
+        "Attempts:\n"
+        "  1  crashed  The process died.\\n\n"
+        "  2  failed   sent again (crashed): The task raised E: m.\n"
+        "\n"
+        "The worker's traceback:\n"
+    ) in text
+
+
+def test_a_single_attempt_needs_no_list() -> None:
+    """Its sentence stands at the top already."""
+    found = receipt()
+    verdict = judge(ENTRY, found, attempt=1)
+    single = [AttemptLine(1, verdict.verdict, verdict.sentence)]
+    assert explain(ENTRY, found, verdict, single) == explain(ENTRY, found, verdict)
+
+
+def test_what_a_forged_receipt_says_is_marked() -> None:
+    """It is shown, for whoever looks for its origin, but not as a fact."""
+    liar = receipt(entry="crud-0004")
+    note = "it is of another entry: 'crud-0004', not 'crud-0003'"
+    text = explain(ENTRY, liar, judge(ENTRY, liar, attempt=1, problem="forged", note=note))
+    assert (
+        "  receipt   what follows is what it says, believed or not\n"
+        "  attempt   1, task id 0a1b2c3d-x\n"
+    ) in text
 
 
 def test_the_traceback_is_the_tasks_own() -> None:

@@ -315,6 +315,85 @@ def test_a_problem_may_be_what_is_expected() -> None:
     assert judge(with_error, None, attempt=1, problem="crashed").verdict == "crashed"
 
 
+CODE = "py3.11:" + "a" * 64
+OTHER = "py3.11:" + "b" * 64
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "kind", "paths"),
+    [
+        ("succeeded", {}, "failed", ["code"]),
+        ("succeeded", {"result": 2}, "failed", ["code", "result"]),
+        ("failed", {"error": error()}, "failed", ["code", "state"]),
+        ("crashed", {}, "crashed", ["code", "state"]),
+        ("succeeded", {"executions": 2}, "duplicated", ["executions", "code"]),
+    ],
+)
+def test_a_worker_that_ran_other_code_fails_the_entry(
+    state: str, fields: dict[str, Any], kind: str, paths: list[str]
+) -> None:
+    """Whatever came of it, also what was expected; a worse end keeps its own kind."""
+    ran = receipt(state, **{"result": 1, "host": "w1", "code": OTHER, **fields})
+    verdict = judge(entry({"result": 1}), ran, attempt=1, code=CODE)
+    assert verdict.verdict == kind
+    assert [m.path for m in verdict.mismatches] == paths
+    (code,) = (m for m in verdict.mismatches if m.path == "code")
+    assert (code.expected, code.actual) == (repr(CODE), repr(OTHER))
+    if kind == "failed":
+        assert verdict.sentence == (
+            "The worker on w1 ran other code of 'tasks.crud.work' than is here, so what came of it "
+            "says nothing of this code; deploy, or start the worker anew, and run it again."
+        )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "fields"),
+    [
+        (CODE, CODE, {}),
+        (OTHER.replace("3.11", "3.12"), CODE, {}),
+        (None, CODE, {}),
+        (OTHER, None, {}),
+        (OTHER, CODE, {"replaced": True, "task": "tasks.other"}),
+    ],
+)
+def test_code_that_is_the_same_or_cannot_be_compared_passes(
+    theirs: str | None, ours: str | None, fields: dict[str, Any]
+) -> None:
+    """Another Python version, an older worker, no source here, a job that was handed on."""
+    ran = receipt(code=theirs, **fields)
+    assert judge(entry(), ran, attempt=1, code=ours).verdict == "passed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "note", "before", "after"),
+    [
+        ("lost", "started on celery@w1, and nobody has it any more", "in flight", "look at that"),
+        ("lost", "", "no queue, no worker and no result store has it any more", "look at the"),
+        ("skipped", "the canary failed", "held back and never sent", "put right what held it"),
+        ("revoked", "the run was interrupted", "revoked before it came to its end", "send it"),
+        ("quarantined", "3 starts", "as it killed its worker again and again", "run the task"),
+        ("crashed", "exit status -9", "died before the task ended", "look at the worker's log"),
+        ("unknown", "the store was emptied", "What became of the job cannot be told", "look at"),
+    ],
+)
+def test_a_note_and_its_sentence_say_one_thing(
+    kind: VerdictKind, note: str, before: str, after: str
+) -> None:
+    """What the harness found stands in brackets, and the words around it do not contradict it."""
+    verdict = judge(entry(), None, attempt=1, problem=kind, note=note)
+    shown = f" ({note})" if note else ""
+    assert f"{before}{shown}; {after}" in verdict.sentence
+
+
+def test_a_receipt_of_another_entry_may_be_forged() -> None:
+    """Where that is the finding, it is no mistake of the caller; nothing in it is compared."""
+    swapped = receipt("failed", entry="e-2", executions=3)
+    note = "it is of another entry: 'e-2', not 'e-1'"
+    verdict = judge(entry(), swapped, attempt=1, problem="forged", note=note)
+    assert (verdict.verdict, verdict.entry, verdict.mismatches) == ("forged", "e-1", [])
+    assert verdict.sentence.startswith(f"The receipt is not to be believed ({note}); find out ")
+
+
 def test_another_entrys_receipt_is_a_mistake_of_the_caller() -> None:
     """Receipts join by id, so a mix-up is never judged."""
     with pytest.raises(ValueError, match="the receipt is of entry 'e-2', not of 'e-1'"):

@@ -19,7 +19,8 @@ from celery.exceptions import NotRegistered, Reject
 from loguru import logger
 
 from pytest_manifest.schema import Receipt, wire
-from pytest_manifest.worker import evidence, instrument
+from pytest_manifest.schema.code_digest import code_digest
+from pytest_manifest.worker import evidence, hooks, instrument
 from pytest_manifest.worker.backends import ensure_receipts, with_receipts
 from pytest_manifest.worker.delivery import delivery_of, delivery_of_message
 from pytest_manifest.worker.execution import Execution, Ran, current_execution
@@ -354,6 +355,52 @@ def test_context_ends_with_the_task(execution: Execution) -> None:
         logger.remove(handler)
     assert seen[0]["task_id"] == "0123abcd-1"
     assert seen[1] == {}
+
+
+def test_the_code_that_ran_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receipt from the process that ran the task has the digest of the task's code."""
+    monkeypatch.setattr(hooks, "catch_stdlib", lambda: None)  # its handler would stay
+    app = Celery("code", set_as_current=False)
+    add: Any = app.task(shared=False, autoretry_for=(ValueError,))(request)
+    add.push_request(vars(request()))
+    try:
+        hooks.on_prerun(add, [1], {})
+        handover = hand_over(add.request, lambda: succeeded(1))
+        hooks.on_postrun(add, "SUCCESS", 1)
+    finally:
+        add.pop_request()
+    assert handover is not None
+    assert Receipt.model_validate(handover.receipt).code == code_digest(request) is not None
+
+
+def test_a_receipt_from_outside_names_no_code() -> None:
+    """Who did not run the task does not know; nor its arguments, where nobody read them."""
+    handover = hand_over(request(), lambda: revoked("expired"))
+    assert handover is not None
+    made = Receipt.model_validate(handover.receipt)
+    assert (made.code, made.args_sha256) == (None, wire.arguments_sha256([1], {}))
+    unread = Context({name: value for name, value in vars(request()).items() if name != "args"})
+    handover = hand_over(unread, lambda: turned_away("rejected", None))
+    assert handover is not None
+    assert handover.receipt["args_sha256"] is None
+
+
+@pytest.mark.parametrize(
+    ("nesting", "replaced"), [({}, False), ({"replaced_task_nesting": 1}, True)]
+)
+def test_a_job_that_was_handed_on_says_so(nesting: dict[str, object], replaced: bool) -> None:
+    """Celery's Task.replace: another task ends the job, under the same id."""
+    handover = hand_over(request(**nesting), lambda: succeeded(1))
+    assert handover is not None
+    assert Receipt.model_validate(handover.receipt).replaced is replaced
+
+
+def test_receipts_of_older_workers_are_read() -> None:
+    """They lack what was added since."""
+    made = document(succeeded(1))
+    del made["code"], made["replaced"]
+    old = Receipt.model_validate(made)
+    assert (old.code, old.replaced) == (None, False)
 
 
 def test_second_receipt_is_not_made() -> None:

@@ -1,0 +1,51 @@
+"""Finding the jobs that nobody speaks of: in queues, taken by the dead, or held by a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from pytest_manifest.dispatch.client import is_redis, scheme_of
+from pytest_manifest.dispatch.locating.asking import AskingLocator
+from pytest_manifest.dispatch.locating.base import Located, Locator, Look, StartedOn, compare
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.dispatch.routing import queue_name
+from pytest_manifest.schema.models import Entry
+
+__all__ = ["Located", "Locator", "Look", "StartedOn", "compare", "open_locator", "queues_of"]
+
+AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp", "librabbitmq")
+MEMORY_SCHEME: Final = "memory"
+
+
+def open_locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> Locator:
+    """Give the locator for the publisher's broker; it uses the publisher's control connection.
+
+    ``queues``: names of all queues that the jobs go to. ``nodes``: names of the worker nodes known
+    to exist; those that answer later are added.
+    """
+    url = publisher.address.broker_url
+    # Imported where needed: each needs its transport's own library.
+    if is_redis(url):
+        from pytest_manifest.dispatch.locating.redis import RedisLocator
+
+        return RedisLocator(publisher, queues, nodes)
+    if scheme_of(url) in AMQP_SCHEMES:
+        from pytest_manifest.dispatch.locating.amqp import AmqpLocator
+
+        return AmqpLocator(publisher, queues, nodes)
+    if scheme_of(url) == MEMORY_SCHEME:
+        from pytest_manifest.dispatch.locating.memory import MemoryLocator
+
+        return MemoryLocator(publisher, queues, nodes)
+    return AskingLocator(publisher, nodes)
+
+
+def queues_of(publisher: Publisher, entries: Iterable[Entry]) -> list[str]:
+    """Name the queues that these entries go to, as far as routes name one; sorted.
+
+    Raises:
+        DispatchError: an entry names a queue that the app does not have.
+    """
+    names = {queue_name(publisher.routing(entry)) for entry in entries}
+    return sorted(name for name in names if name is not None)

@@ -1,0 +1,80 @@
+"""Jobs on RabbitMQ, which tells how many messages wait in a queue, but not which.
+
+Where none waits and every consumer has answered, that is enough. Nothing is ever put back: the
+broker itself gives to others what a consumer held whose connection has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kombu.transport.native_delayed_delivery import MAX_LEVEL, level_name
+
+from pytest_manifest.dispatch.control import NOT_FOUND
+from pytest_manifest.dispatch.locating.asking import AskingLocator
+from pytest_manifest.dispatch.locating.workers import unknown
+from pytest_manifest.dispatch.publisher import Publisher
+
+DELAYING: Final = tuple(level_name(level) for level in range(MAX_LEVEL + 1))
+"""Where messages with a countdown or eta wait for it, with quorum queues."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What the broker says of one queue."""
+
+    name: str
+    messages: int
+    consumers: int
+
+
+class AmqpLocator(AskingLocator):
+    """Counts what waits in the queues, and asks the workers."""
+
+    def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
+        super().__init__(publisher, nodes)
+        self._queues = queues
+        self._consumers: dict[str, int] = {}
+
+    def look_at_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
+        """No message can be seen; nothing is unseen where none waits."""
+        counts = [*self._counts(self._queues), *self._counts(DELAYING, all_or_none=True)]
+        self._consumers = {one.name: one.consumers for one in counts}
+        waiting = ", ".join(
+            f"{one.messages} {'waits' if one.messages == 1 else 'wait'} in {one.name!r}"
+            for one in counts
+            if one.messages
+        )
+        if not waiting:
+            return {}, unknown(self._queues)
+        return {}, f"RabbitMQ does not show which messages wait in a queue ({waiting})"
+
+    def beyond(self, answered: frozenset[str]) -> str:
+        """A phrase where a queue has more consumers than nodes have answered, known or not."""
+        for name, consumers in self._consumers.items():
+            if consumers > len(answered):
+                missing = consumers - len(answered)
+                return f"{missing} of the {consumers} consumers of queue {name!r} did not answer"
+        return ""
+
+    def _counts(self, names: Sequence[str], *, all_or_none: bool = False) -> Iterator[Count]:
+        for name in names:
+            count = self._count(name)
+            if count is not None:
+                yield count
+            elif all_or_none:
+                return
+
+    def _count(self, name: str) -> Count | None:
+        """What is in the queue; None where the broker has none of this name."""
+        with self.publisher.control.channel() as channel:
+            try:
+                said = channel.queue_declare(queue=name, passive=True)
+            except Exception as error:
+                # The broker has closed the channel, not the connection.
+                if str(getattr(error, "reply_code", "")) == NOT_FOUND:
+                    return None
+                raise
+        return Count(name, int(said.message_count), int(said.consumer_count))

@@ -1,0 +1,55 @@
+"""Jobs on a broker that shows no messages: only the workers can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from pytest_manifest.dispatch.client import scheme_of
+from pytest_manifest.dispatch.locating.base import Look, Tags
+from pytest_manifest.dispatch.locating.workers import Workers, reaching
+from pytest_manifest.dispatch.publisher import Publisher
+
+
+class AskingLocator:
+    """Asks the workers, for any transport. Nothing is put back or removed."""
+
+    def __init__(self, publisher: Publisher, nodes: Collection[str]) -> None:
+        self.publisher = publisher
+        self._workers = Workers(publisher, nodes)
+
+    def look(self, task_ids: Collection[str]) -> Look:
+        """Look at the queues, as far as they can be seen, before and after the workers."""
+        wanted = frozenset(task_ids)
+        with reaching(self.publisher):
+            queued, unseen = self.look_at_queues(wanted)
+            said = self._workers.ask(wanted)
+            # And again, for one that went back meanwhile: a retry.
+            after, still_unseen = self.look_at_queues(wanted)
+        return Look(
+            queued={**queued, **after},
+            held=said.held,
+            running=said.running,
+            silent=said.silent,
+            answered=said.answered,
+            unseen=still_unseen or unseen or self.beyond(said.answered),
+        )
+
+    def restore(self, orphans: Mapping[str, Tags]) -> list[str]:  # noqa: ARG002
+        """Nothing can be put back here."""
+        return []
+
+    def discard(self, orphans: Mapping[str, Tags]) -> list[str]:  # noqa: ARG002
+        """Nothing can be removed here."""
+        return []
+
+    def close(self) -> None:
+        """Nothing is open but the publisher's connection."""
+
+    def look_at_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
+        """Task id -> queue for what can be seen, and a phrase for what cannot."""
+        scheme = scheme_of(self.publisher.address.broker_url)
+        return {}, f"a broker reached by {scheme}:// does not show which messages wait in a queue"
+
+    def beyond(self, answered: frozenset[str]) -> str:  # noqa: ARG002
+        """A phrase for consumers that the broker knows of and that have not answered."""
+        return ""

@@ -1,0 +1,33 @@
+"""Jobs on kombu's in-memory broker: its queues are in this very process."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from pytest_manifest.dispatch.locating.asking import AskingLocator
+from pytest_manifest.dispatch.locating.messages import task_id_of
+from pytest_manifest.dispatch.locating.workers import unknown
+from pytest_manifest.dispatch.publisher import Publisher
+
+
+class MemoryLocator(AskingLocator):
+    """Reads the queues, and asks the workers; what these had taken dies with the process."""
+
+    def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
+        super().__init__(publisher, nodes)
+        self._queues = queues
+
+    def look_at_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:
+        """What waits in the queues; all of it can be seen."""
+        found: dict[str, str] = {}
+        with self.publisher.control.channel() as channel:
+            for name in self._queues:
+                waiting = channel.queues.get(name)
+                if waiting is None:
+                    continue
+                with waiting.mutex:
+                    messages = list(waiting.queue)
+                for task_id in map(task_id_of, messages):
+                    if task_id in wanted:
+                        found[task_id] = name
+        return found, unknown(self._queues)

@@ -1,0 +1,195 @@
+"""Jobs on a Redis broker: everything there can be seen, and what the dead had taken be put back.
+
+kombu keeps a queue in one list for each priority step, and what a worker has taken and not
+acknowledged in the ``unacked`` hash, by delivery tag. A dead worker does not come back for it;
+others get it when the visibility timeout is over, an hour by default.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from loguru import logger
+from redis import Redis
+
+from pytest_manifest.dispatch.locating.base import Look, Tags
+from pytest_manifest.dispatch.locating.messages import parsed, taken_message, task_id_of
+from pytest_manifest.dispatch.locating.workers import Workers, reaching, unknown
+from pytest_manifest.dispatch.publisher import Publisher
+
+if TYPE_CHECKING:
+    from kombu.transport.redis import Channel
+
+FIRST_CHUNK: Final = 4
+LARGEST_CHUNK: Final = 200
+SCAN: Final = 64
+CHUNK_BYTES: Final = 4 << 20
+"""What one round trip should bring at most: a queue may hold gigabytes."""
+
+
+class RedisLocator:
+    """Looks into the queues' lists, the ``unacked`` hash, and asks the workers."""
+
+    def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
+        self._publisher = publisher
+        self._queues = queues
+        self._workers = Workers(publisher, nodes)
+
+    def look(self, task_ids: Collection[str]) -> Look:
+        """Look in the order in which a job passes through the places, so that none slips by."""
+        wanted = frozenset(task_ids)
+        with reaching(self._publisher):
+            with self._broker() as broker:
+                queued, taken = broker.queued(self._queues, wanted), broker.taken(wanted)
+            said = self._workers.ask(wanted)
+            missing = wanted - queued.keys() - taken.keys() - said.held.keys() - said.running.keys()
+            if missing:
+                # And again, for one that went back meanwhile, a retry or restored by somebody; and
+                # in all other queues of the app, for one that its task has sent elsewhere.
+                everywhere = dict.fromkeys([*self._queues, *self._publisher.app.amqp.queues])
+                with self._broker() as broker:
+                    queued |= broker.queued(list(everywhere), missing)
+                    taken |= broker.taken(missing)
+        return Look(
+            queued,
+            taken,
+            said.held,
+            said.running,
+            said.silent,
+            said.answered,
+            unknown(self._queues),
+        )
+
+    def restore(self, orphans: Mapping[str, Tags]) -> list[str]:
+        """Put back what is still there under these tags; see :class:`Locator`."""
+        return self._each(orphans, _Broker.restore_one, "a worker had {}; it is back in its queue")
+
+    def discard(self, orphans: Mapping[str, Tags]) -> list[str]:
+        """Remove what is still there under these tags; see :class:`Locator`."""
+        return self._each(orphans, _Broker.discard_all, "a worker had {}; the message was removed")
+
+    def close(self) -> None:
+        """Nothing is open but the publisher's connection."""
+
+    def _each(
+        self, orphans: Mapping[str, Tags], act: Callable[[_Broker, str, Tags], bool], words: str
+    ) -> list[str]:
+        done = []
+        with reaching(self._publisher), self._broker() as broker:
+            for task_id, tags in orphans.items():
+                if tags and act(broker, task_id, tags):
+                    done.append(task_id)
+                    logger.bind(task_id=task_id).warning(words, task_id)
+        return done
+
+    @contextmanager
+    def _broker(self) -> Iterator[_Broker]:
+        with (
+            self._publisher.control.channel() as channel,
+            channel.conn_or_acquire() as client,
+            # kombu's own client puts the app's key prefix before some commands and not others.
+            Redis(connection_pool=client.connection_pool) as plain,
+        ):
+            yield _Broker(self._publisher, channel, plain)
+
+
+class _Broker:
+    """One channel, and a client of its connection pool that is given whole keys."""
+
+    def __init__(self, publisher: Publisher, channel: Channel, client: Redis) -> None:
+        self._app = publisher.app
+        self._channel = channel
+        self._client = client
+        self._unacked = self._key(channel.unacked_key)
+        self._index = self._key(channel.unacked_index_key)
+
+    def queued(self, queues: Sequence[str], task_ids: Container[str]) -> dict[str, str]:
+        """Task id -> queue in which it waits, at any priority."""
+        found = {}
+        for queue in queues:
+            for step in self._channel.priority_steps:
+                for raw in self._items(self._key(self._channel._q_for_pri(queue, step))):
+                    task_id = task_id_of(parsed(raw))
+                    if task_id is not None and task_id in task_ids:
+                        found[task_id] = queue
+        return found
+
+    def taken(self, task_ids: Container[str]) -> dict[str, Tags]:
+        """Task id -> tags under which workers have taken it."""
+        found: dict[str, Tags] = {}
+        for tag, raw in self._client.hscan_iter(self._unacked, count=SCAN):
+            task_id = task_id_of(taken_message(raw))
+            if task_id is not None and task_id in task_ids:
+                found[task_id] = found.get(task_id, Tags()) | {tag.decode()}
+        return found
+
+    def restore_one(self, task_id: str, tags: Tags) -> bool:
+        """Put the message back, to be taken next; whether it was there, and is in its queue.
+
+        Each tag is a copy of it: only the first goes back, so that it runs once.
+        """
+        first, *copies = sorted(tags)
+        raw = self._message(first, task_id)
+        if raw is None:
+            return False
+        if not self._leads_somewhere(raw):
+            # kombu would remove it, and put it nowhere.
+            logger.error("{} stays unacknowledged: no queue is bound where it came from", task_id)
+            return False
+        # A transaction: where another process was faster, this finds nothing and does nothing.
+        self._channel.qos.restore_by_tag(first)
+        self.discard_all(task_id, frozenset(copies))
+        return True
+
+    def discard_all(self, task_id: str, tags: Tags) -> bool:
+        """Remove the message and its copies; whether any was there."""
+        return any([self._discard(tag, task_id) for tag in sorted(tags)])  # noqa: C419 - all of them
+
+    def _discard(self, tag: str, task_id: str) -> bool:
+        if self._message(tag, task_id) is None:
+            return False
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.zrem(self._index, tag)
+            pipe.hdel(self._unacked, tag)
+            _, removed = pipe.execute()
+        return bool(removed)
+
+    def _message(self, tag: str, task_id: str) -> bytes | None:
+        """What is kept under a tag, if it is of this task; a tag never gets another message."""
+        raw = self._client.hget(self._unacked, tag)
+        return raw if isinstance(raw, bytes) and task_id_of(taken_message(raw)) == task_id else None
+
+    def _key(self, name: str) -> str:
+        return f"{self._channel.global_keyprefix or ''}{name}"
+
+    def _items(self, key: str) -> Iterator[bytes]:
+        """All messages of a list, a chunk at a time.
+
+        From the left, where new ones come in and none is taken: what shifts is seen twice, never
+        missed.
+        """
+        start, size = 0, FIRST_CHUNK
+        while chunk := _bytes_of(self._client.lrange(key, start, start + size - 1)):
+            yield from chunk
+            start += len(chunk)
+            mean = max(1, sum(map(len, chunk)) // len(chunk))
+            size = max(1, min(LARGEST_CHUNK, 2 * size, CHUNK_BYTES // mean))
+
+    def _leads_somewhere(self, raw: bytes) -> bool:
+        """Whether kombu will find the queue; it must know the exchange's type for that."""
+        _, exchange, routing_key = json.loads(raw)
+        if not exchange:
+            return True
+        for queue in self._app.amqp.queues.values():
+            if queue.exchange.name == exchange:
+                queue.exchange(self._channel).declare()
+        table = self._channel.get_table(exchange)
+        kind = self._channel.typeof(exchange)
+        return bool(kind.lookup(table, exchange, routing_key, None))
+
+
+def _bytes_of(answer: object) -> list[bytes]:
+    return answer if isinstance(answer, list) else []

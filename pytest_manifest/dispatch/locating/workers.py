@@ -1,0 +1,114 @@
+"""What the worker nodes say that they have; silence is kept apart from a "no"."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_manifest.dispatch.control import Answers, Arguments
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.errors import StackError
+from pytest_manifest.log import redact, redact_url
+
+RUNNING: Final = "active"
+# In the order in which a job passes through them: asked the other way round, one that moves on
+# between two questions would be in neither answer.
+QUESTIONS: Final[Mapping[str, Arguments]] = {"scheduled": {}, "reserved": {}, RUNNING: {}}
+TIMEOUT: Final = 1.0  # s
+SETTLED: Final = 0.1  # s
+"""All have answered, also nodes that nobody knew of, when no answer has come for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The answers of all nodes, for a set of task ids: see :class:`Look`."""
+
+    held: Mapping[str, str]
+    running: Mapping[str, str]
+    silent: frozenset[str]
+    answered: frozenset[str]
+
+
+class Workers:
+    """Asks the nodes that are known, and remembers those that answer besides."""
+
+    def __init__(self, publisher: Publisher, nodes: Collection[str]) -> None:
+        self._publisher = publisher
+        self._known = set(nodes)
+
+    def ask(self, task_ids: Container[str]) -> Said:
+        """Ask all nodes what they have, for a second at most; raises what the transport raises."""
+        answers = self._publisher.control.ask(
+            QUESTIONS,
+            timeout=TIMEOUT,
+            enough=lambda answers, quiet: quiet >= SETTLED and self._all_have(answers),
+        )
+        answered = frozenset(node for node, said in _said(answers).items() if _complete(said))
+        self._known |= _said(answers).keys()
+        running = dict(_rows(answers, (RUNNING,), task_ids))
+        waits = [question for question in QUESTIONS if question != RUNNING]
+        held = {i: node for i, node in _rows(answers, waits, task_ids) if i not in running}
+        return Said(held, running, frozenset(self._known - answered), answered)
+
+    def _all_have(self, answers: Answers) -> bool:
+        said = _said(answers)
+        return bool(said) and all(_complete(said.get(one, ())) for one in self._known | said.keys())
+
+
+@contextmanager
+def reaching(publisher: Publisher) -> Iterator[None]:
+    """Turn what a transport raises into a sentence.
+
+    Raises:
+        StackError: anything was raised within.
+    """
+    try:
+        yield
+    except Exception as error:
+        # kombu wraps the transport's own error, which is the one that says what happened.
+        cause = error.__cause__ or error
+        raise StackError(
+            f"cannot look for jobs at {redact_url(publisher.address.broker_url)} "
+            f"({type(cause).__name__}: {redact(str(cause))}); check that the broker is up"
+        ) from error
+
+
+def unknown(queues: Collection[str]) -> str:
+    """A phrase where it is not known which queues to look into."""
+    return "" if queues else "it is not known to which queues the jobs went"
+
+
+def _complete(said: Collection[str]) -> bool:
+    return len(said) == len(QUESTIONS)
+
+
+def _said(answers: Answers) -> dict[str, set[str]]:
+    """Node name -> the questions that it has answered; an error is no answer."""
+    nodes: dict[str, set[str]] = {}
+    for question, replies in answers.items():
+        for node, reply in replies.items():
+            questions = nodes.setdefault(node, set())
+            if isinstance(reply, list):
+                questions.add(question)
+    return nodes
+
+
+def _rows(
+    answers: Answers, questions: Collection[str], task_ids: Container[str]
+) -> Iterator[tuple[str, str]]:
+    """Task id and node, of every row that is about one of ``task_ids``."""
+    for question in questions:
+        for node, reply in answers.get(question, {}).items():
+            for row in reply if isinstance(reply, list) else ():
+                task_id = _task_id(row)
+                if task_id is not None and task_id in task_ids:
+                    yield task_id, node
+
+
+def _task_id(row: object) -> str | None:
+    # What waits for its time is one level deeper than what a worker runs or holds.
+    request = row.get("request", row) if isinstance(row, dict) else None
+    task_id = request.get("id") if isinstance(request, dict) else None
+    return task_id if isinstance(task_id, str) else None

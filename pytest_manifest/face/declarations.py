@@ -1,0 +1,193 @@
+"""The options of the command line and of the configuration file, as pytest is told of them."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare every option of the plugin; nothing here may be slow."""
+    group = parser.getgroup("manifest", "batches of Celery jobs as tests (pytest-celery-manifest)")
+    _add_work_options(group)
+    _add_run_options(group)
+    _add_gate_options(group)
+    _add_resume_options(group)
+    _add_stack_options(group)
+    _add_ini(parser)
+
+
+def _add_work_options(group: pytest.OptionGroup) -> None:
+    add = group.addoption
+    add(
+        "--manifest",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="dispatch this manifest and verify every receipt; may be given several times",
+    )
+    add(
+        "--plan",
+        metavar="WORKFLOW[:MODE]",
+        help="run a planning fixture, write its manifest, show a preview and stop",
+    )
+    add(
+        "--plan-opt",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the plan; may be given several times",
+    )
+    add("--plan-run", action="store_true", help="with --plan: dispatch and verify what was planned")
+    add(
+        "--plan-force",
+        action="store_true",
+        help="with --plan --manifest=FILE: replace a different manifest",
+    )
+
+
+def _add_run_options(group: pytest.OptionGroup) -> None:
+    add = group.addoption
+    add(
+        "--dispatch-only",
+        action="store_true",
+        help="send and return with a run id; needs a stack that outlives pytest",
+    )
+    add(
+        "--audit",
+        action="store_true",
+        help="send nothing: judge the newest run of the manifest from its ledger",
+    )
+    add("--wait", action="store_true", help="with --audit: wait for what is still pending")
+    add(
+        "--manifest-receipts",
+        metavar="FILE.jsonl",
+        help="with --audit: judge exported receipts alone, without a ledger",
+    )
+    add(
+        "--manifest-run",
+        metavar="RUN",
+        help="with --audit or --resume: this run instead of the newest",
+    )
+    add(
+        "--manifest-rerun",
+        action="store_true",
+        help="dispatch although an earlier run is unfinished or must not be repeated",
+    )
+    add(
+        "--manifest-strict",
+        action="store_true",
+        help="refuse the run when a task is unknown to every worker",
+    )
+    add("--manifest-window", type=int, metavar="N", help="entries in flight at most (10000)")
+    add(
+        "--manifest-deadline",
+        metavar="TIME",
+        help="time for the whole run: seconds, or like 90s, 30m, 6h (6h)",
+    )
+    add(
+        "--manifest-log-format",
+        choices=["text", "json"],
+        help="format of the run's log and of the workers' logs (text)",
+    )
+    add("--manifest-log-level", metavar="LEVEL", help="least level of the workers' logs (INFO)")
+
+
+def _add_gate_options(group: pytest.OptionGroup) -> None:
+    add = group.addoption
+    add(
+        "--manifest-canary",
+        metavar="N",
+        help="try N entries, spread over the manifest, and send the others only if they pass",
+    )
+    add(
+        "--manifest-max-failed",
+        metavar="N|P%",
+        help="stop sending when more entries than this have failed: a number, or a share like 5%%",
+    )
+    add(
+        "--manifest-on-max-failed",
+        choices=["drain", "revoke"],
+        default="drain",
+        help="what is sent already is then waited for, or taken back (drain)",
+    )
+    add(
+        "--manifest-kills",
+        metavar="K",
+        help="quarantine an entry when it has killed its worker K times (3)",
+    )
+    add(
+        "--manifest-on-interrupt",
+        choices=["revoke", "detach"],
+        help="on Ctrl-C take back what waits, or leave it to the workers "
+        "(revoke on a stack of our own, else detach)",
+    )
+    add(
+        "--manifest-grace",
+        metavar="TIME",
+        help="on Ctrl-C wait so long for jobs that are running (10s)",
+    )
+
+
+def _add_resume_options(group: pytest.OptionGroup) -> None:
+    add = group.addoption
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the manifest's newest run: send what has no passing verdict",
+    )
+    add(
+        "--resume-unsafe",
+        action="store_true",
+        help="with --resume: send also what may have run and is not declared idempotent",
+    )
+    add(
+        "--resume-changed",
+        action="store_true",
+        help="the manifest was changed: send what changed; with --resume also what has not passed",
+    )
+    add(
+        "--manifest-repair",
+        action="store_true",
+        help="on an existing broker, too, put back what a worker that is gone had taken",
+    )
+
+
+def _add_stack_options(group: pytest.OptionGroup) -> None:
+    add = group.addoption
+    add("--manifest-broker", metavar="URL", help="broker of an existing stack (CELERY_BROKER_URL)")
+    add(
+        "--manifest-backend",
+        metavar="URL",
+        help="result store of an existing stack (CELERY_RESULT_BACKEND; a Redis broker's own URL)",
+    )
+    add("--manifest-app", metavar="MODULE:APP", help="the Celery application, like proj.celery:app")
+    add(
+        "--manifest-workers",
+        type=int,
+        metavar="N",
+        help="worker processes of the embedded stack (one a core)",
+    )
+    add(
+        "--manifest-stack",
+        action="store_true",
+        help="use the stack that 'manifest-stack up' keeps running",
+    )
+
+
+def _add_ini(parser: pytest.Parser) -> None:
+    parser.addini("manifest_app", "the Celery application, like proj.celery:app")
+    parser.addini("manifest_broker", "broker URL of an existing stack")
+    parser.addini("manifest_backend", "result store URL of an existing stack")
+    parser.addini("manifest_workers", "worker processes of the embedded stack")
+    parser.addini("manifest_window", "entries in flight at most")
+    parser.addini("manifest_deadline", "time for a whole run, like 6h")
+    parser.addini("manifest_dir", "folder of ledgers, receipts and logs", default=".manifest")
+    parser.addini("manifest_plans", "folder that plans are written into", default="manifests")
+    parser.addini("manifest_workflows", "folder of the workflows", default="workflows")
+    parser.addini("manifest_canary", "entries that are tried before the others")
+    parser.addini("manifest_max_failed", "stop sending when more have failed: N, or P%")
+    parser.addini("manifest_on_interrupt", "revoke or detach")
+    parser.addini("manifest_kills", "deaths of a worker that quarantine an entry")
+    parser.addini("manifest_grace", "time for running jobs after Ctrl-C, like 10s")
+    parser.addini("manifest_log_format", "text or json", default="text")
+    parser.addini("manifest_log_level", "least level of the workers' logs", default="INFO")

@@ -1,0 +1,31 @@
+"""``--resume --collect-only``: what would be sent, by the ledger alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_manifest.face.bindings import binding_of
+from pytest_manifest.face.earlier_runs import ledger_to_resume, stack_is_gone
+from pytest_manifest.face.session import ManifestSession, user_errors
+
+
+def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
+    """Note, for the summary, what ``--resume`` would do with each selected entry."""
+    from pytest_manifest.face.dispatching import resume_rules
+    from pytest_manifest.run import preview, told
+
+    bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
+    with user_errors():
+        state.select(bindings)
+        for path, entries in state.selected.items():
+            manifest = state.load(path)
+            ledger = ledger_to_resume(state.options, manifest)
+            decided = preview(
+                ledger,
+                manifest,
+                entries,
+                resume_rules(state.options),
+                stack_is_gone=stack_is_gone(ledger),
+            )
+            lines = told(decided, every=True)
+            state.resume_lines += lines or ["there is nothing to be sent: every entry has passed"]

@@ -1,0 +1,148 @@
+"""Which stack a session uses: the embedded one, one in memory, or an existing one by its URL."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_manifest.errors import DispatchError
+from pytest_manifest.face.console import quiet_console
+from pytest_manifest.face.earlier_runs import kept_stack_data
+from pytest_manifest.face.options import Options
+from pytest_manifest.face.session import ManifestSession, user_errors
+
+if TYPE_CHECKING:
+    from pytest_manifest.stack.address import StackAddress
+
+EMBEDDED_START = 60.0
+"""Seconds that the embedded stack may take to start on a slow machine."""
+MEMORY = ("memory://", "memory://localhost", "memory://localhost/")
+
+
+def wants_embedded_stack(options: Options) -> bool:
+    """Whether the options leave the choice of a stack to us."""
+    outlives = options.dispatch_only or options.audit or options.use_running_stack
+    return options.broker is None and not outlives
+
+
+def start_stack_early(state: ManifestSession) -> None:
+    """Begin to start the embedded stack, so that it comes up while tests are being collected."""
+    quiet_console()
+    if state.stack is not None or not wants_embedded_stack(state.options):
+        return
+    from pytest_manifest.stack.embedded import EmbeddedStack
+
+    options = state.options
+    if not options.app:
+        raise pytest.UsageError(
+            "the embedded stack needs your Celery application: add --manifest-app=module:app, or "
+            "the ini option manifest_app; for an existing stack add --manifest-broker=URL"
+        )
+    with user_errors():
+        state.stack_data = _stack_data(state)
+        state.stack = EmbeddedStack(
+            app=options.app,
+            workers=options.workers,
+            cwd=options.root,
+            log_format=options.log_format,
+            log_level=options.log_level,
+            data=state.stack_data,
+        )
+        state.stack.start()
+
+
+def _stack_data(state: ManifestSession) -> Path:
+    """Where the stack's broker keeps its data: where the run that is resumed has left them."""
+    if state.options.resumes:
+        for path in state.files:
+            kept = kept_stack_data(state.options, state.load(path))
+            if kept is not None:
+                return kept
+    return state.options.stacks / secrets.token_hex(8)
+
+
+def find_stack(state: ManifestSession) -> tuple[StackAddress, int | None]:
+    """The stack to use, once it answers, and its number of workers where that is known."""
+    options = state.options
+    if options.broker in MEMORY and not (options.dispatch_only or options.audit):
+        return _memory_stack(state), 1
+    if wants_embedded_stack(options):
+        start_stack_early(state)
+        assert state.stack is not None
+        address = state.stack.wait_broker(EMBEDDED_START)
+        state.stack.wait_workers(EMBEDDED_START)
+        return address, options.workers
+    address = external_address(options)
+    from pytest_manifest.gather.backend_results import needs_this_process
+    from pytest_manifest.stack.reach import reach
+
+    later = options.audit or options.dispatch_only or options.resumes
+    if needs_this_process(address) and later:
+        raise DispatchError(
+            "results of rpc:// come back only to the process that sent the jobs, so nobody "
+            "can look at them later; name a Redis or a database with --manifest-backend=URL"
+        )
+    reach(address)
+    return address, None
+
+
+def stack_for_audit(state: ManifestSession) -> StackAddress | None:
+    """The stack to ask in an audit; None where none is named and none is up."""
+    from pytest_manifest.stack.state import running_stack
+
+    options = state.options
+    if options.broker is None and not options.use_running_stack and running_stack() is None:
+        return None
+    return find_stack(state)[0]
+
+
+def _memory_stack(state: ManifestSession) -> StackAddress:
+    from pytest_manifest.testing import MemoryStack
+
+    if not state.options.app:
+        raise pytest.UsageError(
+            "the stack in memory needs your Celery application: add --manifest-app=module:app, or "
+            "the ini option manifest_app"
+        )
+    state.memory_stack = MemoryStack(app=state.options.app)
+    state.memory_stack.start()
+    return state.memory_stack.address
+
+
+def external_address(options: Options) -> StackAddress:
+    """The existing stack that the options name, or the running ``manifest-stack``."""
+    from pytest_manifest.gather.stream import has_stream
+    from pytest_manifest.stack.address import StackAddress
+
+    if options.broker is None or options.use_running_stack:
+        from pytest_manifest.stack.state import running_stack
+
+        running = running_stack()
+        if running is None:
+            raise DispatchError(
+                "this needs a stack that outlives pytest: start one with 'manifest-stack up', "
+                "or name yours with --manifest-broker=URL"
+            )
+        return running
+    backend = options.backend
+    if backend is None and has_stream(options.broker):
+        backend = options.broker
+    if options.broker in MEMORY:
+        raise DispatchError(
+            "a stack in memory ends with this pytest, so nobody can look at it later; leave "
+            "--dispatch-only and --audit out, or name a stack that outlives pytest"
+        )
+    if options.broker.startswith("memory:") or (backend or "").startswith("cache+memory:"):
+        raise DispatchError(
+            "a broker or result store in memory lives in one process, and workers are others; "
+            "leave the URLs out for the embedded stack"
+        )
+    if backend is None:
+        raise DispatchError(
+            "the broker is not a Redis that could keep results as well; "
+            "name the result store with --manifest-backend=URL"
+        )
+    return StackAddress(options.broker, backend, options.app, owned=False)

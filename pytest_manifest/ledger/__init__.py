@@ -1,0 +1,41 @@
+"""The ledger: a SQLite file a run, the record of what was planned, sent, started and judged.
+
+One process writes (the one that dispatches or audits); any number may read while it does. A record
+is committed before anyone acts on it, so a reader sees nothing that would not survive a crash.
+"""
+
+from pytest_manifest.ledger.places import (
+    NETWORK_FILE_SYSTEMS,
+    file_system,
+    find_runs,
+    find_runs_of,
+)
+from pytest_manifest.ledger.rows import (
+    AttemptRow,
+    PlannedEntry,
+    RunInfo,
+    RunStatus,
+    SendState,
+    Settled,
+    Start,
+    utc_now,
+)
+from pytest_manifest.ledger.store import Ledger
+from pytest_manifest.ledger.versions import LEDGER_VERSION
+
+__all__ = [
+    "LEDGER_VERSION",
+    "NETWORK_FILE_SYSTEMS",
+    "AttemptRow",
+    "Ledger",
+    "PlannedEntry",
+    "RunInfo",
+    "RunStatus",
+    "SendState",
+    "Settled",
+    "Start",
+    "file_system",
+    "find_runs",
+    "find_runs_of",
+    "utc_now",
+]

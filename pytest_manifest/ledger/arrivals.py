@@ -1,0 +1,66 @@
+"""What the ledger keeps of what arrived from workers: starts and receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pytest_manifest.ledger.file import LedgerFile
+from pytest_manifest.ledger.rows import (
+    Start,
+    row_of_start,
+    start_of_row,
+    text,
+    utc_now,
+)
+from pytest_manifest.schema import Receipt
+
+_STARTS = (
+    "SELECT task_id, execution, started_at, retries, worker, host, pid, redelivered FROM starts "
+)
+
+
+class Arrivals(LedgerFile):
+    """Starts and receipts, as they arrived."""
+
+    def add_starts(self, starts: Iterable[Start]) -> None:
+        """Keep starts; one that is known already is left as it is."""
+        with self._writing() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO starts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                map(row_of_start, starts),
+            )
+
+    def starts(self, task_id: str) -> list[Start]:
+        """Every execution of an attempt that a worker began, oldest first."""
+        query = _STARTS + "WHERE task_id = ? ORDER BY started_at"
+        return [start_of_row(row) for row in self._read(query, (task_id,))]
+
+    def starts_by_task(self) -> dict[str, list[Start]]:
+        """Every execution that a worker began, by task id, oldest first."""
+        found: dict[str, list[Start]] = {}
+        for row in self._read(_STARTS + "ORDER BY task_id, started_at"):
+            start = start_of_row(row)
+            found.setdefault(start.task_id, []).append(start)
+        return found
+
+    def add_receipts(self, receipts: Iterable[tuple[str, str | None, Receipt]]) -> None:
+        """Keep ``(task_id, execution, receipt)`` as they arrived, second ones too."""
+        now = text(utc_now())
+        with self._writing() as db:
+            db.executemany(
+                "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
+                "VALUES (?, ?, ?, ?)",
+                ((task_id, run, r.model_dump_json(), now) for task_id, run, r in receipts),
+            )
+
+    def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:
+        """``(execution, receipt)`` of an attempt, in the order in which they arrived."""
+        query = "SELECT execution, receipt FROM receipts WHERE task_id = ? ORDER BY seq"
+        rows = self._read(query, (task_id,))
+        return [(execution, Receipt.model_validate_json(receipt)) for execution, receipt in rows]
+
+    def last_receipts(self) -> Iterator[tuple[str, str | None, Receipt]]:
+        """``(task_id, execution, receipt)`` of all that arrived, in that order."""
+        query = "SELECT task_id, execution, receipt FROM receipts ORDER BY seq"
+        for task_id, execution, receipt in self._read(query):
+            yield task_id, execution, Receipt.model_validate_json(receipt)

@@ -1,0 +1,205 @@
+"""A ledger's file: made, opened, migrated, copied, and written in whole transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger.places import connect, refuse_network
+from pytest_manifest.ledger.rows import Row, RunInfo, info_rows
+from pytest_manifest.ledger.versions import LEDGER_VERSION, TABLES, is_older, migrate, version_of
+
+_TROUBLE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+"""Errors that say nothing of the file's content."""
+
+
+class LedgerFile:
+    """The file and its connection; see :class:`~pytest_manifest.ledger.store.Ledger`."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._db = connection
+        self._in_transaction = False
+
+    @classmethod
+    def create(cls, path: Path, info: RunInfo) -> Self:
+        """Begin a new ledger at ``path``.
+
+        Raises LedgerError where the file exists or cannot be made.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            refuse_network(path.parent)
+            path.touch(mode=0o600, exist_ok=False)
+            return cls(path, _made(path, info))
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerError(
+                f"{path}: the ledger cannot be created ({error}); "
+                "choose a writable local folder with the ini option manifest_dir"
+            ) from error
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool = False) -> Self:
+        """Open an existing ledger, by default for reading only.
+
+        One of an older version is brought to the present one first. Raises LedgerError where it is
+        missing, of another version, or not a ledger.
+        """
+        try:
+            with closing(connect(path, "ro")) as db:
+                version = version_of(db)
+        except (OSError, sqlite3.Error) as error:
+            raise _unreadable(path, error) from error
+        if is_older(version):
+            version = _migrated(path, version)
+        if version != str(LEDGER_VERSION):
+            raise LedgerError(
+                f"{path}: the ledger has version {version}, this program reads version "
+                f"{LEDGER_VERSION}; use the version of pytest-celery-manifest that wrote it"
+            )
+        try:
+            return cls(path, connect(path, "rw" if write else "ro"))
+        except sqlite3.Error as error:
+            raise (_unwritable if write else _unreadable)(path, error) from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def compact(self) -> None:
+        """Bring everything into the one file, so that a copy of it is whole."""
+        with self._told():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def copy_to(self, path: Path) -> None:
+        """Make an exact copy in a new file, of what is committed at this moment.
+
+        Raises LedgerError where the file exists or cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600, exist_ok=False)
+        except OSError as error:
+            raise _uncopied(path, error) from error
+        try:
+            with closing(sqlite3.connect(path)) as copy:
+                self._db.backup(copy)
+        except sqlite3.Error as error:
+            path.unlink(missing_ok=True)
+            raise _uncopied(path, error) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything written inside is committed together, or not at all.
+
+        Raises LedgerError where that fails; then nothing of it was written.
+        """
+        with self._told():
+            self._db.execute("BEGIN IMMEDIATE")
+        self._in_transaction = True
+        try:
+            yield
+            with self._told():
+                self._db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # a full disk has taken it back already
+                self._db.execute("ROLLBACK")
+            raise
+        finally:
+            self._in_transaction = False
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """For a method that writes: within the caller's transaction, or in one of its own."""
+        if not self._in_transaction:
+            with self.transaction(), self._told():
+                yield self._db
+        elif self._db.in_transaction:
+            with self._told():
+                yield self._db
+        else:
+            raise _unwritable(self.path, "an earlier record of the transaction failed")
+
+    def _read(self, query: str, values: Sequence[str | int] = ()) -> Generator[Row, None, None]:
+        try:
+            yield from self._db.execute(query, values)
+        except sqlite3.Error as error:
+            raise _unreadable(self.path, error) from error
+
+    def _read_one(self, query: str, values: Sequence[str | int] = ()) -> Row | None:
+        with closing(self._read(query, values)) as rows:
+            return next(rows, None)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of writing in a sentence for the user."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _unwritable(self.path, error) from error
+
+
+def _made(path: Path, info: RunInfo) -> sqlite3.Connection:
+    """The empty file at ``path`` turned into a ledger, and removed where that fails."""
+    db: sqlite3.Connection | None = None
+    try:
+        db = connect(path)
+        db.execute("BEGIN IMMEDIATE")
+        for statement in TABLES:
+            db.execute(statement)
+        rows = [("ledger", str(LEDGER_VERSION)), *info_rows(info)]
+        db.executemany("INSERT INTO run VALUES (?, ?)", rows)
+        db.execute("COMMIT")
+    except sqlite3.Error:
+        if db is not None:
+            db.close()
+        path.unlink(missing_ok=True)
+        raise
+    return db
+
+
+def _migrated(path: Path, version: str | None) -> str | None:
+    """The version of an older ledger after it was migrated."""
+    try:
+        with closing(connect(path)) as db:
+            migrate(db)
+            return version_of(db)
+    except sqlite3.Error as error:
+        raise LedgerError(
+            f"{path}: the ledger has version {version} and cannot be brought to version "
+            f"{LEDGER_VERSION} ({error}); copy it to a folder that is writable and has free space, "
+            "and name that with the ini option manifest_dir"
+        ) from error
+
+
+def _unreadable(path: Path, error: Exception) -> LedgerError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it tells the details
+    if isinstance(error, OSError) or code in _TROUBLE:
+        return LedgerError(
+            f"{path}: the ledger cannot be read now ({error}); free some space, or see that the "
+            "folder is in order, then try again"
+        )
+    return LedgerError(f"{path}: this is not a ledger that can be read ({error})")
+
+
+def _unwritable(path: Path, error: Exception | str) -> LedgerError:
+    return LedgerError(
+        f"{path}: cannot be written ({error}); free some space, or see that the folder is "
+        "writable, then go on with --resume"
+    )
+
+
+def _uncopied(path: Path, error: Exception) -> LedgerError:
+    return LedgerError(
+        f"{path}: the ledger cannot be copied there ({error}); name a new file in a folder that is "
+        "writable and has free space"
+    )

@@ -1,0 +1,96 @@
+"""Where ledgers lie: their file systems, their connections, and the runs in a folder."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Literal
+
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger.versions import LEDGER_VERSION, is_older, version_of
+
+# Where SQLite's WAL cannot rely on locks and shared memory.
+NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "ceph", "glusterfs", "lustre", "9p", "fuse.sshfs")
+BUSY_SECONDS = 30.0
+"""How long a connection waits for another process that writes."""
+
+
+def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
+    """A connection to an existing file; transactions are begun and ended by hand.
+
+    Raises sqlite3.Error where there is no such file, or it is no database.
+    """
+    alone = "&immutable=1" if mode == "ro" and _cannot_change(path) else ""
+    address = f"{path.resolve().as_uri()}?mode={mode}{alone}"
+    db = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)
+    db.isolation_level = None
+    try:
+        if mode == "rw":
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _cannot_change(path: Path) -> bool:
+    """Whether the file is whole and lies where nobody can write.
+
+    SQLite reads a file in WAL mode there only when told so: it would make files beside it.
+    """
+    wal = path.with_name(f"{path.name}-wal")
+    return path.is_file() and not wal.exists() and not os.access(path.parent, os.W_OK)
+
+
+def find_runs(folder: Path, sha256: str) -> list[Path]:
+    """Ledgers in ``folder`` of runs of the manifest with this digest, oldest first."""
+    return [path for path, noted in _runs(folder) if noted.get("sha256") == sha256]
+
+
+def find_runs_of(folder: Path, manifest: Path) -> list[Path]:
+    """Ledgers in ``folder`` of runs of the manifest at this path, whatever was in it then.
+
+    Oldest first.
+    """
+    name = str(manifest.resolve())
+    return [path for path, noted in _runs(folder) if noted.get("manifest") == name]
+
+
+def _runs(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Every run in the folder and what is noted of it, oldest first.
+
+    One of a version that cannot be read, or cut off at birth, is passed over; one of an older
+    version is found, and stays as it is.
+    """
+    found: list[tuple[str, Path, dict[str, str]]] = []
+    for path in sorted(folder.glob("*.sqlite")):
+        with suppress(sqlite3.Error), closing(connect(path, "ro")) as db:
+            version = version_of(db)
+            if version == str(LEDGER_VERSION) or is_older(version):
+                noted = dict(db.execute("SELECT key, value FROM run").fetchall())
+                found.append((noted.get("created_at", ""), path, noted))
+    return ((path, noted) for _, path, noted in sorted(found, key=lambda one: one[:2]))
+
+
+def refuse_network(folder: Path) -> None:
+    """Raises LedgerError where the folder lies on a network file system."""
+    kind = file_system(folder)
+    if kind.startswith(NETWORK_FILE_SYSTEMS):
+        raise LedgerError(
+            f"{folder}: lies on a network file system ({kind}), where a ledger is not safe; "
+            "name a local folder with the ini option manifest_dir"
+        )
+
+
+def file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The kind of file system a folder lies on; "" where the system does not tell."""
+    if not mounts.is_file():
+        return ""
+    place = folder.resolve()
+    rows = [line.split() for line in mounts.read_text("utf-8", "replace").splitlines()]
+    around = [row for row in rows if place.is_relative_to(row[1].replace("\\040", " "))]
+    return max(around, key=lambda row: len(row[1]))[2] if around else ""

@@ -1,0 +1,176 @@
+"""What the ledger's rows say, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+
+SendState = Literal["planned", "intent", "sent", "uncertain", "withheld"]
+"""planned: selected, not sent; intent: about to be published; sent: the broker has it; uncertain:
+the broker failed while it was being published; withheld: never sent, the attempt's note says why
+(its task is unknown, its predecessor failed, the run stopped sending)."""
+RunStatus = Literal["running", "finished", "stopped", "detached"]
+
+Row: TypeAlias = tuple[Any, ...]
+"""A row as SQLite gives it: its values carry no types."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a run is about; ``broker`` and ``backend`` without their passwords."""
+
+    run: str
+    manifest: Path
+    sha256: str
+    workflow: str | None
+    mode: str | None
+    entries: int
+    created_at: datetime
+    broker: str
+    backend: str
+    owned: bool
+    stream_ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEntry:
+    """An entry as it was planned; the digests are None where the run is older than they are."""
+
+    entry: str
+    ordinal: int
+    job_sha256: str | None
+    expect_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One sending of one entry; ``sent_at`` is UTC.
+
+    ``reason``: why it was made, None for a first sending; ``kind`` and ``verdict``: how it was
+    judged last, None before that.
+    """
+
+    task_id: str
+    entry: str
+    attempt: int
+    ordinal: int
+    state: SendState
+    sent_at: datetime | None
+    note: str | None
+    reason: str | None = None
+    kind: VerdictKind | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A worker began an execution of an attempt."""
+
+    task_id: str
+    execution: str
+    started_at: datetime | None
+    retries: int
+    worker: str | None
+    host: str | None
+    pid: int | None
+    redelivered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An entry that has its verdict; ``seq`` grows in the order in which entries settled."""
+
+    seq: int
+    verdict: Verdict
+    receipt: Receipt | None
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def text(moment: datetime | None) -> str | None:
+    """A moment as the ledger keeps it."""
+    return None if moment is None else moment.isoformat(timespec="microseconds")
+
+
+def moment(text: str | None) -> datetime | None:
+    """A moment as :func:`text` wrote it."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def info_rows(info: RunInfo) -> list[tuple[str, str]]:
+    """Key and value of everything that describes a run; what is None is left out."""
+    rows = {
+        "status": "running",
+        "run": info.run,
+        "manifest": str(info.manifest),
+        "sha256": info.sha256,
+        "workflow": info.workflow,
+        "mode": info.mode,
+        "entries": str(info.entries),
+        "created_at": info.created_at.isoformat(),
+        "broker": info.broker,
+        "backend": info.backend,
+        "owned": "1" if info.owned else "0",
+        "stream_ttl": str(info.stream_ttl),
+    }
+    return [(key, value) for key, value in rows.items() if value is not None]
+
+
+def info_of(values: Mapping[str, str]) -> RunInfo:
+    """A run's description from the rows that :func:`info_rows` made."""
+    return RunInfo(
+        run=values["run"],
+        manifest=Path(values["manifest"]),
+        sha256=values["sha256"],
+        workflow=values.get("workflow"),
+        mode=values.get("mode"),
+        entries=int(values["entries"]),
+        created_at=datetime.fromisoformat(values["created_at"]),
+        broker=values["broker"],
+        backend=values["backend"],
+        owned=values["owned"] == "1",
+        stream_ttl=int(values["stream_ttl"]),
+    )
+
+
+def attempt_of_row(row: Row) -> AttemptRow:
+    """An attempt from its columns in the order of the table."""
+    task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict = row
+    judged = None if verdict is None else Verdict.model_validate_json(verdict)
+    sent = moment(sent_at)
+    return AttemptRow(task_id, entry, attempt, ordinal, state, sent, note, reason, kind, judged)
+
+
+def row_of_start(start: Start) -> Row:
+    """A start as its columns in the order of the table."""
+    return (
+        start.task_id,
+        start.execution,
+        text(start.started_at),
+        start.retries,
+        start.worker,
+        start.host,
+        start.pid,
+        int(start.redelivered),
+    )
+
+
+def start_of_row(row: Row) -> Start:
+    """A start from its columns in the order of the table."""
+    task_id, execution, started_at, retries, worker, host, pid, redelivered = row
+    began = moment(started_at)
+    return Start(task_id, execution, began, retries, worker, host, pid, bool(redelivered))
+
+
+def settled_of_row(row: Row) -> Settled:
+    """A settled entry from ``seq, verdict, receipt``."""
+    seq, verdict, receipt = row
+    received = None if receipt is None else Receipt.model_validate_json(receipt)
+    return Settled(seq, Verdict.model_validate_json(verdict), received)

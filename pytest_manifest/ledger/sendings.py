@@ -1,0 +1,111 @@
+"""What the ledger knows of sending: the entries as planned, and their attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import TypeAlias
+
+from pytest_manifest.ledger.file import LedgerFile
+from pytest_manifest.ledger.rows import (
+    AttemptRow,
+    PlannedEntry,
+    SendState,
+    attempt_of_row,
+    text,
+)
+
+PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
+"""``(task_id, entry, attempt, ordinal)``, and why the attempt is made where it is not the first."""
+
+_COLUMNS = "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict"
+_NEWEST = (
+    "FROM attempts "
+    "WHERE attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = attempts.entry) "
+)
+# Without a verdict, or with one that a later look at the stack may change.
+_OPEN = "AND entry NOT IN (SELECT entry FROM settled WHERE kind NOT IN ('pending', 'unknown')) "
+_UNSETTLED = _NEWEST + _OPEN
+
+
+class Sendings(LedgerFile):
+    """Entries and attempts: planned, sent, withheld."""
+
+    def plan_entries(self, rows: Iterable[tuple[str, int, str, str]]) -> None:
+        """Record ``(entry, ordinal, job_sha256, expect_sha256)``, again where it is known."""
+        with self._writing() as db:
+            db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
+
+    def planned_entries(self) -> dict[str, PlannedEntry]:
+        """Every entry as it was planned last, by its id, in the manifest's order."""
+        query = "SELECT entry, ordinal, job_sha256, expect_sha256 FROM entries ORDER BY ordinal"
+        return {row[0]: PlannedEntry(*row) for row in self._read(query)}
+
+    def plan(self, rows: Iterable[PlanRow]) -> None:
+        """Record ``(task_id, entry, attempt, ordinal[, reason])`` of all that is to be sent."""
+        with self._writing() as db:
+            db.executemany(
+                "INSERT INTO attempts (task_id, entry, attempt, ordinal, reason, state) "
+                "VALUES (?, ?, ?, ?, ?, 'planned')",
+                (row if len(row) == 5 else (*row, None) for row in rows),
+            )
+
+    def mark(
+        self,
+        task_ids: Iterable[str],
+        state: SendState,
+        *,
+        sent_at: datetime | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Set the sending state of attempts; ``sent_at`` and ``note`` are kept where not given."""
+        moment = text(sent_at)
+        with self._writing() as db:
+            db.executemany(
+                "UPDATE attempts SET state = ?, sent_at = coalesce(?, sent_at), "
+                "note = coalesce(?, note) WHERE task_id = ?",
+                ((state, moment, note, task_id) for task_id in task_ids),
+            )
+
+    def send_states(self) -> Mapping[str, int]:
+        """How many attempts are in each sending state."""
+        rows = self._read("SELECT state, count(*) FROM attempts GROUP BY state")
+        return {state: int(count) for state, count in rows}
+
+    def reasons(self) -> Mapping[str, int]:
+        """Why entries were sent again, and how many for each reason."""
+        query = "SELECT reason, count(*) FROM attempts WHERE reason IS NOT NULL GROUP BY reason"
+        return {reason: int(count) for reason, count in self._read(query)}
+
+    def attempt(self, task_id: str) -> AttemptRow | None:
+        """The attempt with this task id."""
+        row = self._read_one(f"SELECT {_COLUMNS} " + "FROM attempts WHERE task_id = ?", (task_id,))
+        return None if row is None else attempt_of_row(row)
+
+    def attempts(self, *, unsettled: bool = False) -> Iterator[AttemptRow]:
+        """All attempts in the manifest's order.
+
+        ``unsettled``: only the newest attempt of each entry that has no final verdict.
+        """
+        which = _UNSETTLED if unsettled else "FROM attempts "
+        return self._attempts(which + "ORDER BY ordinal, attempt")
+
+    def attempts_of(self, entry: str) -> list[AttemptRow]:
+        """Every attempt of an entry, by number."""
+        return list(self._attempts("FROM attempts WHERE entry = ? ORDER BY attempt", entry))
+
+    def last_attempts(self) -> Iterator[AttemptRow]:
+        """The newest attempt of each entry, in the manifest's order."""
+        return self._attempts(_NEWEST + "ORDER BY ordinal, entry")
+
+    def has_unsettled(self) -> bool:
+        """Whether some entry has no final verdict."""
+        return self._read_one("SELECT 1 " + _UNSETTLED + "LIMIT 1") is not None
+
+    def count_entries(self) -> int:
+        """How many entries have an attempt."""
+        row = self._read_one("SELECT count(DISTINCT entry) FROM attempts")
+        return 0 if row is None else int(row[0])
+
+    def _attempts(self, which: str, *values: str) -> Iterator[AttemptRow]:
+        return map(attempt_of_row, self._read(f"SELECT {_COLUMNS} {which}", values))

@@ -1,0 +1,90 @@
+"""What the ledger knows of verdicts: on attempts, and on entries."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+
+from pytest_manifest.ledger.file import LedgerFile
+from pytest_manifest.ledger.rows import Settled, settled_of_row, text, utc_now
+from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+
+
+class Verdicts(LedgerFile):
+    """Verdicts; an entry that has one is settled."""
+
+    def settle(self, verdicts: Iterable[tuple[Verdict, Receipt | None]]) -> None:
+        """Record the verdicts of entries; an earlier verdict of the same entry is replaced.
+
+        The attempt that a verdict is about is judged by it too.
+        """
+        now = text(utc_now())
+        with self._writing() as db:
+            for verdict, receipt in verdicts:
+                _settle(db, verdict, receipt, now)
+
+    def end_attempt(self, task_id: str, verdict: Verdict) -> None:
+        """Record the verdict on an attempt that another one follows; the entry stays open."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE attempts SET kind = ?, verdict = ? WHERE task_id = ?",
+                (verdict.verdict, verdict.model_dump_json(), task_id),
+            )
+
+    def reopen(self, entries: Iterable[str] | None = None) -> None:
+        """Take back the verdicts of these entries, or all that a new look at the stack may change.
+
+        What was said of their attempts stays.
+        """
+        with self._writing() as db:
+            if entries is None:
+                db.execute("DELETE FROM settled WHERE kind IN ('pending', 'unknown')")
+            else:
+                rows = ((entry,) for entry in entries)
+                db.executemany("DELETE FROM settled WHERE entry = ?", rows)
+
+    def settled_since(self, seq: int) -> list[tuple[int, str]]:
+        """``(seq, entry)`` of what settled after ``seq``, in order."""
+        rows = self._read("SELECT seq, entry FROM settled WHERE seq > ? ORDER BY seq", (seq,))
+        return [(int(row[0]), str(row[1])) for row in rows]
+
+    def settled(self, entry: str) -> Settled | None:
+        query = "SELECT seq, verdict, receipt FROM settled WHERE entry = ?"
+        row = self._read_one(query, (entry,))
+        return None if row is None else settled_of_row(row)
+
+    def all_settled(self) -> Iterator[Settled]:
+        """Every entry's verdict and receipt, in the manifest's order."""
+        # Of a manifest that was changed in the meantime, the newest attempt has the order.
+        query = """
+            SELECT s.seq, s.verdict, s.receipt FROM settled s ORDER BY (
+                SELECT a.ordinal FROM attempts a WHERE a.entry = s.entry
+                ORDER BY a.attempt DESC LIMIT 1
+            ), s.seq
+        """
+        return map(settled_of_row, self._read(query))
+
+    def kinds(self) -> dict[str, VerdictKind]:
+        """The kind of verdict of every entry that is settled, by its id."""
+        return {entry: kind for entry, kind in self._read("SELECT entry, kind FROM settled")}  # noqa: C416
+
+    def verdict_counts(self) -> Mapping[str, int]:
+        rows = self._read("SELECT kind, count(*) FROM settled GROUP BY kind")
+        return {kind: int(count) for kind, count in rows}
+
+
+def _settle(
+    db: sqlite3.Connection, verdict: Verdict, receipt: Receipt | None, now: str | None
+) -> None:
+    document = verdict.model_dump_json()
+    received = None if receipt is None else receipt.model_dump_json()
+    db.execute(
+        "INSERT OR REPLACE INTO settled (entry, attempt, kind, verdict, receipt, settled_at) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (verdict.entry, verdict.attempt, verdict.verdict, document, received, now),
+    )
+    if verdict.attempt is not None:
+        db.execute(
+            "UPDATE attempts SET kind = ?, verdict = ? WHERE entry = ? AND attempt = ?",
+            (verdict.verdict, document, verdict.entry, verdict.attempt),
+        )

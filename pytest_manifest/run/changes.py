@@ -1,0 +1,72 @@
+"""The manifest that a run was made of, kept beside its ledger, and how a later one differs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.schema import Entry
+
+Change = Literal["new", "job", "expectation"]
+
+JOB_FIELDS = ("task", "args", "kwargs", "queue", "priority", "countdown", "eta", "expires")
+"""What a worker is asked to do; the other fields say what is made of it."""
+
+
+def copy_path(ledger: Path) -> Path:
+    """Where a run keeps the manifest that it was made of."""
+    return ledger.with_suffix(".manifest.jsonl")
+
+
+def keep_manifest(manifest: Manifest, ledger: Path) -> None:
+    """Copy the manifest beside the ledger. Raises LedgerError where that cannot be done."""
+    target = copy_path(ledger)
+    scratch = target.with_suffix(".new")
+    try:
+        shutil.copyfile(manifest.path, scratch)
+        scratch.chmod(0o600)
+        descriptor = os.open(scratch, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        scratch.replace(target)
+    except OSError as error:
+        raise LedgerError(
+            f"{target}: the manifest cannot be kept beside the run's ledger ({error}); free some "
+            "space, or choose another folder with the ini option manifest_dir"
+        ) from error
+
+
+def kept_manifest(ledger: Path) -> Manifest | None:
+    """The manifest that a run was made of; None for runs that kept none."""
+    path = copy_path(ledger)
+    return read_manifest(path) if path.is_file() else None
+
+
+def change_of(entry: Entry, before: Entry | None) -> tuple[Change | None, str]:
+    """How an entry differs from the one of this id before, and a phrase that names the fields."""
+    if before is None:
+        return "new", "new in the manifest"
+    changed = [name for name in JOB_FIELDS if getattr(entry, name) != getattr(before, name)]
+    if changed:
+        return "job", f"its job was changed ({', '.join(changed)})"
+    expected = [
+        name
+        for name in sorted(entry.expect.model_fields_set | before.expect.model_fields_set)
+        if _expected(entry, name) != _expected(before, name)
+    ]
+    if entry.timeout != before.timeout:
+        expected.append("timeout")
+    if expected:
+        return "expectation", f"expectation changed ({', '.join(expected)})"
+    return None, ""
+
+
+def _expected(entry: Entry, name: str) -> tuple[bool, object]:
+    # "result": null is not the same as no expectation of a result.
+    return name in entry.expect.model_fields_set, getattr(entry.expect, name)

@@ -1,0 +1,231 @@
+"""Verdicts of a run's attempts: on receipts, on the lack of one, and what follows for the entry.
+
+All methods read and write the ledger and keep nothing of their own, so that a run which is taken
+up again judges as the first one did.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from loguru import logger
+
+from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.ledger import Ledger, Settled, Start, utc_now
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.receipts import complete_receipt
+from pytest_manifest.run.schedule import Held
+from pytest_manifest.run.search import is_alive
+from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from pytest_manifest.verdict import contradiction, judge
+
+Judged = tuple[Verdict, Receipt | None]
+
+SENT_AGAIN: Final = frozenset({"lost", "crashed"})
+"""What an idempotent entry with retries is sent again for."""
+SPOKEN_FOR: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked"})
+"""What the harness may have said for want of a receipt; one that comes late knows better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """An entry's verdict that was changed after it had been told."""
+
+    before: VerdictKind
+    verdict: Verdict
+
+
+class Bench:
+    """Judges for one run. ``code``: digests of the tasks' code here, by task name; ``lifetime``:
+    seconds for which a result is kept; ``kills``: deaths that quarantine an entry."""
+
+    def __init__(
+        self,
+        run: str,
+        manifest: Manifest,
+        ledger: Ledger,
+        *,
+        kills: int,
+        lifetime: float,
+        code: Mapping[str, str] | None = None,
+    ) -> None:
+        self.run = run
+        self._manifest = manifest
+        self._ledger = ledger
+        self._kills = kills
+        self._lifetime = lifetime
+        self._code = code or {}
+        self._resent: Counter[str] = Counter()
+        self.corrections: list[Correction] = []
+
+    # One attempt
+
+    def judge(self, flight: InFlight, receipt: Receipt) -> Judged:
+        """The verdict that a final receipt brings."""
+        entry = flight.entry
+        lie = contradiction(
+            entry,
+            receipt,
+            run=self.run,
+            task_id=flight.task_id,
+            attempt=flight.number,
+            sent_at=flight.sent_at,
+        )
+        if lie:
+            logger.bind(entry=entry.id).info("a receipt is not to be believed: {}", lie)
+            verdict = judge(entry, None, attempt=flight.number, problem="forged", note=lie)
+            return verdict, receipt if receipt.entry == entry.id else None
+        whole = complete_receipt(receipt, self._ledger.starts(flight.task_id))
+        code = self._code.get(entry.task)
+        return judge(entry, whole, attempt=flight.number, code=code), whole
+
+    def speak_for(self, flight: InFlight, kind: VerdictKind, note: str) -> Verdict:
+        """The verdict on an attempt that no receipt will come of."""
+        return judge(flight.entry, None, attempt=flight.number, problem=kind, note=note)
+
+    def how_it_died(self, flight: InFlight) -> str:
+        """A phrase for an attempt whose process is gone."""
+        loss = flight.loss
+        if loss is not None:
+            how = f"exit code {loss.returncode}"
+            return f"worker {loss.worker} ended ({how}) while it was running it"
+        where = f"process {flight.pid} of {flight.worker or flight.host}"
+        return f"{where}, which had begun it, is gone"
+
+    def missing(self, flight: InFlight, *, emptied: bool) -> tuple[VerdictKind, str]:
+        """What to say of an attempt that is nowhere."""
+        if flight.sent_at is not None:
+            age = (utc_now() - flight.sent_at).total_seconds()
+            if age > self._lifetime:
+                return "unknown", "a receipt may have been, and be past its lifetime"
+        why = "; the broker or the result store was emptied meanwhile" if emptied else ""
+        if flight.started is None:
+            return "lost", f"it is in no queue, and no worker has it or has begun it{why}"
+        if is_alive(flight) is False:
+            return "crashed", f"{self.how_it_died(flight)}{why}"
+        return "lost", f"started on {flight.worker}, which has it no more{why}"
+
+    # What follows for the entry
+
+    def next_attempt(self, flight: InFlight, verdict: Verdict) -> Attempt | None:
+        """Another attempt, where the entry allows one; the last one is closed in the ledger."""
+        entry = flight.entry
+        if verdict.verdict not in SENT_AGAIN or not entry.idempotent:
+            return None
+        if self._resent[entry.id] >= entry.retries:
+            return None
+        if verdict.verdict == "crashed" and self._deaths(flight) >= self._kills:
+            return None
+        self._resent[entry.id] += 1
+        attempt = attempt_of(self.run, entry, flight.number + 1)
+        ordinal = self._ledger.attempts_of(entry.id)[-1].ordinal
+        self._ledger.end_attempt(flight.task_id, verdict)
+        row = (attempt.task_id, entry.id, attempt.number, ordinal, verdict.verdict)
+        self._ledger.plan([row])
+        logger.bind(entry=entry.id).info(
+            "attempt {} of {!r} was {}; it is sent again", flight.number, entry.id, verdict.verdict
+        )
+        return attempt
+
+    def final(self, flight: InFlight, verdict: Verdict) -> Verdict:
+        """The entry's verdict: quarantined, where its workers died of it too often."""
+        if verdict.verdict != "crashed":
+            return verdict
+        deaths = self._deaths(flight)
+        return verdict if deaths < self._kills else self._quarantined(flight, deaths)
+
+    def quarantine(self, flight: InFlight) -> Verdict | None:
+        """The verdict on a job that is being started again and again; None below the limit."""
+        starts = self._ledger.starts(flight.task_id)
+        by_retry = Counter(start.retries for start in starts)
+        deaths = self._earlier_crashes(flight) + max(by_retry.values(), default=1) - 1
+        return None if deaths < self._kills else self._quarantined(flight, deaths, starts)
+
+    def _deaths(self, flight: InFlight) -> int:
+        return self._earlier_crashes(flight) + 1
+
+    def _earlier_crashes(self, flight: InFlight) -> int:
+        rows = self._ledger.attempts_of(flight.entry.id)
+        return sum(row.kind == "crashed" for row in rows if row.attempt < flight.number)
+
+    def _quarantined(self, flight: InFlight, deaths: int, starts: Sequence[Start] = ()) -> Verdict:
+        pids = ", ".join(str(start.pid) for start in starts[:deaths] if start.pid is not None)
+        note = f"{deaths} processes died of it{f', with the pids {pids}' if pids else ''}"
+        return judge(flight.entry, None, attempt=flight.number, problem="quarantined", note=note)
+
+    def held(self, held: Sequence[Held]) -> list[Judged]:
+        """The verdicts of what will not be sent; to be called within a transaction."""
+        self._ledger.mark((one.attempt.task_id for one in held), "withheld")
+        return [(self._skipped(one.attempt, one.note), None) for one in held]
+
+    def _skipped(self, attempt: Attempt, note: str) -> Verdict:
+        return judge(attempt.entry, None, attempt=attempt.number, problem="skipped", note=note)
+
+    def rest(self, kind: VerdictKind, note: str) -> list[Judged]:
+        """A verdict for every entry that has none."""
+        judged: list[Judged] = []
+        for row in self._ledger.attempts(unsettled=True):
+            if row.entry not in self._manifest.ids:
+                continue
+            why = f"{note}; it had not been sent yet" if row.state == "planned" else note
+            entry = self._manifest[row.entry]
+            judged.append((judge(entry, None, attempt=row.attempt, problem=kind, note=why), None))
+        return judged
+
+    # What comes after the verdict
+
+    def late(self, task_id: str, receipt: Receipt) -> list[Judged]:
+        """A receipt of an attempt that has its verdict: it may know better."""
+        settled = self._verdict_on(task_id)
+        if settled is None or settled.verdict.entry not in self._manifest.ids:
+            return []
+        entry = self._manifest[settled.verdict.entry]
+        attempt = settled.verdict.attempt
+        if attempt is None or contradiction(
+            entry, receipt, run=self.run, task_id=task_id, attempt=attempt, sent_at=None
+        ):
+            return []
+        spoken_for = settled.receipt is None and settled.verdict.verdict in SPOKEN_FOR
+        whole = complete_receipt(receipt, self._ledger.starts(task_id))
+        if not spoken_for and (settled.receipt is None or whole.executions < 2):
+            return []
+        verdict = judge(entry, whole, attempt=attempt, code=self._code.get(entry.task))
+        return self._correct(settled, verdict, whole)
+
+    def started_after_end(self, task_id: str) -> list[Judged]:
+        """A job that has its receipt was started once more: that counts, however it will end."""
+        settled = self._verdict_on(task_id)
+        if settled is None or settled.receipt is None:
+            return []
+        if settled.verdict.verdict in ("forged", "quarantined"):
+            return []
+        if settled.verdict.entry not in self._manifest.ids:
+            return []
+        entry = self._manifest[settled.verdict.entry]
+        whole = complete_receipt(settled.receipt, self._ledger.starts(task_id))
+        if whole.executions == settled.receipt.executions:
+            return []
+        code = self._code.get(entry.task)
+        verdict = judge(entry, whole, attempt=settled.verdict.attempt, code=code)
+        return self._correct(settled, verdict, whole)
+
+    def _verdict_on(self, task_id: str) -> Settled | None:
+        """The entry's verdict, where it is about the attempt with this task id."""
+        row = self._ledger.attempt(task_id)
+        settled = None if row is None else self._ledger.settled(row.entry)
+        if row is None or settled is None or settled.verdict.attempt != row.attempt:
+            return None
+        return settled
+
+    def _correct(self, settled: Settled, verdict: Verdict, receipt: Receipt) -> list[Judged]:
+        before = settled.verdict.verdict
+        if verdict.verdict != before:
+            logger.bind(entry=verdict.entry).info(
+                "{!r} was {} and is {} now", verdict.entry, before, verdict.verdict
+            )
+            self.corrections.append(Correction(before, verdict))
+        return [(verdict, receipt)]

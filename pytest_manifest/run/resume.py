@@ -1,0 +1,155 @@
+"""Taking up a run again: which entries are sent, which are waited for, which are left, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.ledger import AttemptRow, Ledger, Settled
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.changes import Change
+from pytest_manifest.schema import Entry, Receipt, VerdictKind
+
+Action = Literal["keep", "send", "wait", "leave"]
+"""keep: its verdict stands; send: now; wait: it is under way; leave: it might run twice."""
+Place = Literal["queued", "underway", "untold", "nowhere"]
+
+NOT_RUN = frozenset({"revoked", "expired", "rejected", "unknown_task"})
+"""States of receipts that say that the task's body was never entered."""
+NOT_SENT = frozenset({"planned", "withheld"})
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRules:
+    """``unsafe``: send also what is not idempotent and may have started; ``changed``: go on with a
+    manifest that was changed; ``unfinished``: send what has no passing verdict."""
+
+    unsafe: bool = False
+    changed: bool = False
+    unfinished: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of an entry when its run is taken up again.
+
+    ``kind`` is its verdict by the present expectations; ``before`` the one it had; ``changed``
+    names what was changed; ``place`` is where its last attempt was found, None where it has a
+    receipt or was never sent.
+    """
+
+    last: AttemptRow | None
+    kind: VerdictKind | None = None
+    before: VerdictKind | None = None
+    change: Change | None = None
+    changed: str = ""
+    place: Place | None = None
+    may_have_started: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done with an entry, and why: a phrase."""
+
+    entry: str
+    action: Action
+    reason: str
+
+
+def decide(entry: Entry, facts: Facts, rules: ResumeRules) -> Decision:
+    """The rule of ``--resume`` for one entry."""
+    if facts.change == "job":
+        return _decide_changed_job(entry, facts)
+    if facts.kind == "passed":
+        return Decision(entry.id, "keep", "passed")
+    if facts.place in ("queued", "underway", "untold"):
+        return Decision(entry.id, "wait", _WHERE[facts.place])
+    reason = _why(facts)
+    if not rules.unfinished and facts.change is None:
+        return Decision(entry.id, "keep", f"{reason}; unchanged")
+    if facts.may_have_started and not entry.idempotent and not rules.unsafe:
+        return Decision(entry.id, "leave", f"{reason}; it may have run and is not idempotent")
+    return Decision(entry.id, "send", reason)
+
+
+_WHERE: Mapping[Place, str] = {
+    "queued": "still queued",
+    "underway": "held or run by a worker",
+    "untold": "it may still be queued or running",
+}
+
+
+def _decide_changed_job(entry: Entry, facts: Facts) -> Decision:
+    if facts.place in ("queued", "underway", "untold"):
+        reason = f"{facts.changed}, but the old one is under way ({_WHERE[facts.place]})"
+        return Decision(entry.id, "leave", reason)
+    # Other work than before, whatever became of that.
+    return Decision(entry.id, "send", facts.changed)
+
+
+def _why(facts: Facts) -> str:
+    if facts.change == "new":
+        return facts.changed
+    if facts.last is None or (facts.kind is None and facts.last.state in NOT_SENT):
+        return "never sent"
+    if facts.change == "expectation" and facts.before == "passed":
+        return facts.changed
+    if facts.kind is not None:
+        return facts.kind if facts.last.state not in NOT_SENT else f"never sent ({facts.kind})"
+    return "lost in flight" if facts.may_have_started else "lost"
+
+
+def may_have_started(
+    row: AttemptRow | None, settled: Settled | None, *, begun: bool, witnessed: bool
+) -> bool:
+    """Whether the last attempt's body may have been entered.
+
+    ``begun``: a worker said so; ``witnessed``: everything that workers said has been kept and read.
+    """
+    if row is None or row.state in NOT_SENT:
+        return False
+    if begun:
+        return True
+    receipt: Receipt | None = None if settled is None else settled.receipt
+    if receipt is not None:
+        return receipt.state not in NOT_RUN
+    if settled is not None and settled.verdict.verdict in ("revoked", "skipped"):
+        return False
+    return not witnessed
+
+
+def attempts_to_send(
+    decisions: Iterable[Decision], manifest: Manifest, run: str, last: Mapping[str, AttemptRow]
+) -> Iterator[Attempt]:
+    """The attempts that the decisions come to: a new one where the last was really sent."""
+    for decision in decisions:
+        if decision.action != "send":
+            continue
+        row = last.get(decision.entry)
+        number = 1
+        if row is not None:
+            number = row.attempt if row.state in NOT_SENT else row.attempt + 1
+        yield attempt_of(run, manifest[decision.entry], number)
+
+
+def record(
+    ledger: Ledger,
+    manifest: Manifest,
+    decisions: Iterable[Decision],
+    attempts: Iterable[Attempt],
+    last: Mapping[str, AttemptRow],
+) -> None:
+    """Write down what is about to be sent, and take back the verdicts that it replaces."""
+    reasons = {decision.entry: decision.reason for decision in decisions}
+    order = {entry: number for number, entry in enumerate(manifest.ids)}
+    rows = list(attempts)
+    fresh = [a for a in rows if a.entry.id not in last or last[a.entry.id].attempt != a.number]
+    known = [a for a in rows if a.entry.id in last and last[a.entry.id].attempt == a.number]
+    with ledger.transaction():
+        ledger.plan(
+            (a.task_id, a.entry.id, a.number, order[a.entry.id], reasons[a.entry.id]) for a in fresh
+        )
+        ledger.mark((a.task_id for a in known), "planned")
+        ledger.reopen([a.entry.id for a in rows])

@@ -1,0 +1,285 @@
+"""Going on with an earlier run: reconcile with the broker, decide entry by entry, send the rest."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_manifest.dispatch.locating import Located
+from pytest_manifest.errors import DispatchError, StackError
+from pytest_manifest.gather.gatherer import Gatherer
+from pytest_manifest.ledger import Ledger, RunInfo
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.audit import follow, follow_unsettled, judge_again
+from pytest_manifest.run.changes import Change, change_of, keep_manifest, kept_manifest
+from pytest_manifest.run.engine import Engine
+from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.judging import SPOKEN_FOR
+from pytest_manifest.run.resume import (
+    NOT_SENT,
+    Decision,
+    Facts,
+    Place,
+    ResumeRules,
+    attempts_to_send,
+    decide,
+    may_have_started,
+    record,
+)
+from pytest_manifest.run.run import Run
+from pytest_manifest.run.search import Search
+from pytest_manifest.run.settings import RunSettings
+from pytest_manifest.schema import Entry, VerdictKind
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.verdict import judge
+
+SHOWN = 50
+"""Decisions that are told one by one; of more, each reason is told once, with some of the ids."""
+EXAMPLES = 5
+
+
+class ResumeRun(Run):
+    """An earlier run that is gone on with; see the module."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        ledger_path: Path,
+        info: RunInfo,
+        address: StackAddress,
+        settings: RunSettings,
+        *,
+        selected: Sequence[str] = (),
+        rules: ResumeRules | None = None,
+    ) -> None:
+        super().__init__(manifest, ledger_path, info, address, settings)
+        self._selected = selected
+        self._rules = rules or ResumeRules()
+        self.decisions: list[Decision] = []
+
+    @classmethod
+    def resume(
+        cls,
+        manifest: Manifest,
+        ledger_path: Path,
+        selected: Sequence[str],
+        address: StackAddress,
+        settings: RunSettings,
+        rules: ResumeRules,
+    ) -> ResumeRun:
+        """The run with this ledger, to be gone on with for the selected entries."""
+        with Ledger.open(ledger_path) as ledger:
+            info = ledger.info()
+        return cls(manifest, ledger_path, info, address, settings, selected=selected, rules=rules)
+
+    def abandon(self) -> None:
+        self._close_publisher()
+        self._lock.release()
+
+    # Before the first message
+
+    def _prepare(self, expected_workers: int | None) -> None:
+        self._lock.acquire(self.info.run)
+        publisher = self._open_publisher()
+        with Ledger.open(self.ledger_path, write=True) as ledger:
+            position = ledger.noted("stream_position") or "0"
+            with contextlib.closing(self._open_gatherer(position)) as gatherer:
+                self._follow(ledger)
+                self._open_locator(publisher, self._flights.entries())
+                self._reconcile(ledger, gatherer)
+        if self._to_send:
+            self._preflight(publisher, self._to_send, expected_workers)
+            self._open_locator(publisher, ())
+
+    def _follow(self, ledger: Ledger) -> None:
+        ledger.reopen()
+        follow_unsettled(self._flights, ledger, self.manifest, self.info)
+        follow_spoken_for(self._flights, ledger, self.manifest, self.info)
+
+    def _reconcile(self, ledger: Ledger, gatherer: Gatherer) -> None:
+        """Read what came since, look for what is under way, and decide what is to be sent."""
+        before = kept_manifest(self.ledger_path)
+        engine = self._make_engine(ledger, gatherer)
+        engine.send_nothing()
+        engine.look_once()
+        places = self._places(engine)
+        engine.look_once()
+        had = ledger.kinds()
+        with ledger.transaction():
+            ledger.settle(list(judge_again(ledger, self.manifest, before, self._bench(ledger))))
+        intact = gatherer.intact()
+        known = Known(ledger, before, had, places, witnessed=intact is not False)
+        self.decisions = decisions(known, self.manifest, self._selected, self._rules)
+        self._settle_what_is_left(ledger)
+        self._plan(ledger)
+        if intact is False and self._to_send:
+            gatherer.begin(self.info.stream_ttl)
+
+    def _plan(self, ledger: Ledger) -> None:
+        """Write down what is to be sent, and what is waited for."""
+        last = {row.entry: row for row in ledger.last_attempts()}
+        attempts = list(attempts_to_send(self.decisions, self.manifest, self.info.run, last))
+        waiting = {d.entry for d in self.decisions if d.action == "wait"}
+        with ledger.transaction():
+            ledger.reopen(waiting)
+        for flight in list(self._flights.by_task_id.values()):
+            if flight.entry.id not in waiting:
+                self._flights.land(flight.task_id)
+        if self.manifest.sha256 != ledger.info().sha256:
+            keep_manifest(self.manifest, self.ledger_path)
+            ledger.set_digest(self.manifest.sha256)
+        record(ledger, self.manifest, self.decisions, attempts, last)
+        ledger.set_status("running")
+        self._to_send = attempts
+
+    def _places(self, engine: Engine) -> dict[str, Place]:
+        """Where what has no receipt is, by task id. Raises DispatchError where nobody can tell."""
+        if self._locator is None or not self._flights:
+            return {}
+        try:
+            located = Search(self._locator, self._flights).look_twice()
+            engine.mend(located)
+        except StackError as error:
+            raise DispatchError(
+                f"run {self.info.run} was not gone on with: what is still queued cannot be told "
+                f"({error})"
+            ) from error
+        return places_of(located, self._flights, mended=self.address.owned or self.settings.repair)
+
+    def _settle_what_is_left(self, ledger: Ledger) -> None:
+        """A verdict for what is not sent again and has none."""
+        last = {row.entry: row for row in ledger.last_attempts()}
+        with ledger.transaction():
+            for decision in self.decisions:
+                row = last.get(decision.entry)
+                if decision.action != "leave" or row is None:
+                    continue
+                flight = self._flights.by_task_id.get(row.task_id)
+                if flight is None or ledger.settled(decision.entry) is not None:
+                    continue
+                kind: VerdictKind = "lost" if flight.started is None else "crashed"
+                note = f"{decision.reason}; --resume-unsafe sends it again"
+                entry = self.manifest[decision.entry]
+                verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
+                ledger.settle([(verdict, None)])
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known when the decisions are taken.
+
+    ``before``: the manifest of the run; ``had``: the verdicts by it; ``places``: where attempts
+    without a receipt were found, by task id; ``witnessed``: all that workers said has been kept.
+    """
+
+    ledger: Ledger
+    before: Manifest | None
+    had: Mapping[str, VerdictKind]
+    places: Mapping[str, Place]
+    witnessed: bool
+
+
+def decisions(
+    known: Known, manifest: Manifest, selected: Iterable[str], rules: ResumeRules
+) -> list[Decision]:
+    """What is done with each selected entry, in the given order."""
+    ledger = known.ledger
+    last = {row.entry: row for row in ledger.last_attempts()}
+    starts = ledger.starts_by_task()
+    instrumented = ledger.info().owned or bool(starts)
+    witnessed = known.witnessed and instrumented and ledger.noted("emptied") is None
+    decided: list[Decision] = []
+    for name in selected:
+        row, settled = last.get(name), ledger.settled(name)
+        change, changed = _change(manifest[name], known.before)
+        facts = Facts(
+            last=row,
+            kind=None if settled is None else settled.verdict.verdict,
+            before=known.had.get(name),
+            change=change,
+            changed=changed,
+            place=None if row is None else known.places.get(row.task_id),
+            may_have_started=may_have_started(
+                row,
+                settled,
+                begun=row is not None and row.task_id in starts,
+                witnessed=witnessed,
+            ),
+        )
+        decided.append(decide(manifest[name], facts, rules))
+    return decided
+
+
+def preview(
+    ledger_path: Path,
+    manifest: Manifest,
+    selected: Iterable[str],
+    rules: ResumeRules,
+    *,
+    stack_is_gone: bool,
+) -> list[Decision]:
+    """What would be decided by the ledger alone: no stack is asked, and nothing is written.
+
+    What was sent and has no receipt counts as still under way, unless its ``stack_is_gone``: only a
+    look at the stack could tell.
+    """
+    before = kept_manifest(ledger_path)
+    with Ledger.open(ledger_path) as ledger:
+        places: dict[str, Place] = {
+            row.task_id: "nowhere" if stack_is_gone else "untold"
+            for row in ledger.attempts(unsettled=True)
+            if row.state not in NOT_SENT
+        }
+        had = ledger.kinds()
+        known = Known(ledger, before, had, places, witnessed=ledger.status != "running")
+        return decisions(known, manifest, selected, rules)
+
+
+def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:
+    if before is None:
+        return None, ""
+    return change_of(entry, before[entry.id] if entry.id in before.ids else None)
+
+
+def follow_spoken_for(flights: Flights, ledger: Ledger, manifest: Manifest, info: RunInfo) -> None:
+    """Put in flight also what got its verdict for want of a receipt: it may still be queued."""
+    last = {row.entry: row for row in ledger.last_attempts()}
+    for settled in ledger.all_settled():
+        row = last.get(settled.verdict.entry)
+        if settled.receipt is not None or settled.verdict.verdict not in SPOKEN_FOR:
+            continue
+        if row is None or row.state in NOT_SENT or row.entry not in manifest.ids:
+            continue
+        follow(flights, ledger, row, manifest[row.entry], info)
+
+
+def places_of(located: Located, flights: Flights, *, mended: bool) -> dict[str, Place]:
+    """Where each flight was found; ``mended``: orphans were put back, or taken out where begun."""
+    found: dict[str, Place] = dict.fromkeys(located.untold, "untold")
+    found.update(dict.fromkeys(located.nowhere, "nowhere"))
+    found.update(dict.fromkeys(located.queued, "queued"))
+    found.update(dict.fromkeys(located.underway, "underway"))
+    for task_id in located.orphaned:
+        flight = flights.by_task_id.get(task_id)
+        begun = flight is not None and flight.started is not None
+        found[task_id] = "nowhere" if begun and mended else "queued"
+    return found
+
+
+def told(decided: Sequence[Decision], *, every: bool = False) -> list[str]:
+    """The decisions in lines for a person; of many, by reason, unless ``every`` one is wanted."""
+    verbs = {"send": "sends", "wait": "waits for", "leave": "leaves"}
+    shown = [d for d in decided if d.action in verbs]
+    if every or len(shown) <= SHOWN:
+        return [f"{verbs[d.action]} {d.entry!r}: {d.reason}" for d in shown]
+    groups = Counter((d.action, d.reason) for d in shown)
+    lines: list[str] = []
+    for (action, reason), count in groups.most_common():
+        ids = [d.entry for d in shown if (d.action, d.reason) == (action, reason)][:EXAMPLES]
+        names = ", ".join(map(repr, ids))
+        more = f" and {count - len(ids)} more" if count > len(ids) else ""
+        lines.append(f"{verbs[action]} {names}{more}: {reason}")
+    return lines

@@ -1,0 +1,241 @@
+"""What may be sent, and when: dependencies, the canary, and the failure threshold. Pure logic.
+
+An entry is free when every entry that it waits for (``after``) has passed. It is held, for good,
+when one of them did not pass, when the canary failed, or when too many entries have failed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.run.settings import FailureLimit
+from pytest_manifest.schema import VerdictKind
+
+CHAIN_SHOWN = 4
+"""Entries of a chain of dependencies that a sentence names; the others are counted."""
+NAMES_SHOWN = 3
+NOT_FAILURES = frozenset({"passed", "skipped", "pending"})
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An attempt that will not be sent, and why: a phrase for its verdict."""
+
+    attempt: Attempt
+    note: str
+
+
+@dataclass(slots=True)
+class _Blocked:
+    attempt: Attempt
+    missing: set[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Dead:
+    """An entry that did not pass: the chain from it to the culprit, and what that one did.
+
+    A chain may be as long as the manifest: of a long one only the two ends are kept.
+    """
+
+    chain: tuple[str, ...]
+    end: str
+    left_out: int = 0
+
+    def behind(self, entry: str) -> _Dead:
+        chain = (entry, *self.chain)
+        if len(chain) <= CHAIN_SHOWN:
+            return _Dead(chain, self.end, self.left_out)
+        return _Dead((*chain[:2], *chain[-2:]), self.end, self.left_out + 1)
+
+    def note(self) -> str:
+        parts = [f"it waits for {self.chain[0]!r}"]
+        for position, name in enumerate(self.chain[1:], 1):
+            left_out = self.left_out if position == CHAIN_SHOWN // 2 else 0
+            through = f" (through {left_out} others)" if left_out else ""
+            parts.append(f"which waits{through} for {name!r}")
+        return f"{', '.join(parts)}, {self.end}"
+
+
+class Schedule:
+    """The attempts of a run that are still to be sent.
+
+    ``settled`` are verdicts that entries outside of ``attempts`` have already: of an earlier part
+    of the same run. Call :meth:`start` first. Nothing here knows of time or of a broker.
+    """
+
+    def __init__(
+        self,
+        attempts: Sequence[Attempt],
+        *,
+        settled: Mapping[str, VerdictKind] | None = None,
+        canary: int = 0,
+        max_failed: FailureLimit | None = None,
+        entries: int | None = None,
+    ) -> None:
+        self._attempts = attempts
+        self._settled: Mapping[str, VerdictKind] = settled or {}
+        self._entries = len(attempts) if entries is None else entries
+        self._max_failed = max_failed
+        self._canary_size = canary
+        self._ready: deque[Attempt] = deque()
+        self._after_canary: deque[Attempt] = deque()
+        self._canary: set[str] = set()
+        self._canary_failed: list[str] = []
+        self._blocked: dict[str, _Blocked] = {}
+        self._waiting_for: dict[str, list[str]] = {}
+        self._dead: dict[str, _Dead] = {}
+        self._failed = 0
+        self.closed: str | None = None
+
+    def start(self, underway: Iterable[str] = ()) -> list[Held]:
+        """Sort the attempts; returns those that can never be sent.
+
+        ``underway`` are entries that are not to be sent but whose verdict is still to come.
+        """
+        sending = {attempt.entry.id for attempt in self._attempts}
+        coming = sending | set(underway)
+        for attempt in self._attempts:
+            for name in attempt.entry.after:
+                if name not in coming and self._settled.get(name) != "passed":
+                    self._dead.setdefault(name, _Dead((name,), self._why_dead(name)))
+            missing = {n for n in attempt.entry.after if n in coming or n in self._dead}
+            if missing:
+                self._blocked[attempt.entry.id] = _Blocked(attempt, missing)
+                for name in missing:
+                    self._waiting_for.setdefault(name, []).append(attempt.entry.id)
+            else:
+                self._ready.append(attempt)
+        held: list[Held] = []
+        for name in list(self._dead):
+            held += self._fell(name)
+        self._choose_canary()
+        return held
+
+    def _why_dead(self, name: str) -> str:
+        kind = self._settled.get(name)
+        if kind is None:
+            return "which was not selected and has not passed in this run"
+        return f"which did not pass ({kind})"
+
+    def _choose_canary(self) -> None:
+        free = list(self._ready)
+        if not self._canary_size or not free:
+            return
+        size = min(self._canary_size, len(free))
+        chosen = {index * len(free) // size for index in range(size)}
+        self._ready = deque(free[index] for index in sorted(chosen))
+        self._after_canary = deque(a for index, a in enumerate(free) if index not in chosen)
+        self._canary = {attempt.entry.id for attempt in self._ready}
+
+    # What is left
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether something may be sent at this moment."""
+        return bool(self._ready)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to be sent, now or later."""
+        return not (self._ready or self._after_canary or self._blocked)
+
+    @property
+    def failed(self) -> int:
+        return self._failed
+
+    def take(self, number: int) -> list[Attempt]:
+        """Up to so many attempts that may be sent now, in order."""
+        return [self._ready.popleft() for _ in range(min(number, len(self._ready)))]
+
+    def put_back(self, attempts: Sequence[Attempt]) -> None:
+        """These could not be sent: they come first again."""
+        self._ready.extendleft(reversed(attempts))
+
+    def add(self, attempt: Attempt) -> Held | None:
+        """One more attempt of an entry that was sent before; held where sending is over."""
+        if self.closed is not None:
+            return Held(attempt, self.closed)
+        self._ready.appendleft(attempt)
+        return None
+
+    # What became of entries
+
+    def finished(self, entry: str, kind: VerdictKind) -> list[Held]:
+        """An entry has its final verdict; returns what can never be sent for it."""
+        held = self._passed(entry) if kind == "passed" else self._failed_with(entry, kind)
+        return held + self._judge_canary(entry, kind)
+
+    def close(self, note: str) -> list[Held]:
+        """Send no more; returns everything that was left."""
+        self.closed = note
+        left = [*self._ready, *self._after_canary, *(b.attempt for b in self._blocked.values())]
+        self._ready.clear()
+        self._after_canary.clear()
+        self._blocked.clear()
+        self._waiting_for.clear()
+        return [Held(attempt, note) for attempt in left]
+
+    def _passed(self, entry: str) -> list[Held]:
+        for name in self._waiting_for.pop(entry, ()):
+            blocked = self._blocked.get(name)
+            if blocked is None:
+                continue
+            blocked.missing.discard(entry)
+            if not blocked.missing:
+                del self._blocked[name]
+                (self._after_canary if self._canary else self._ready).append(blocked.attempt)
+        return []
+
+    def _failed_with(self, entry: str, kind: VerdictKind) -> list[Held]:
+        self._dead[entry] = _Dead((entry,), f"which did not pass ({kind})")
+        held = self._fell(entry)
+        if kind not in NOT_FAILURES:
+            self._failed += 1
+        return held + self._hold_for_failures()
+
+    def _hold_for_failures(self) -> list[Held]:
+        limit = self._max_failed
+        if limit is None or self.closed or limit.allows(self._failed, self._entries):
+            return []
+        return self.close(
+            f"{self._failed} of {self._entries} entries have failed, more than "
+            f"--manifest-max-failed={limit} allows"
+        )
+
+    def _fell(self, entry: str) -> list[Held]:
+        """Everything that waits for an entry that did not pass, directly or not."""
+        held: list[Held] = []
+        fallen = deque([entry])
+        while fallen:
+            culprit = fallen.popleft()
+            for name in self._waiting_for.pop(culprit, ()):
+                blocked = self._blocked.pop(name, None)
+                if blocked is not None:
+                    held.append(Held(blocked.attempt, self._dead[culprit].note()))
+                    self._dead[name] = self._dead[culprit].behind(name)
+                    fallen.append(name)
+        return held
+
+    def _judge_canary(self, entry: str, kind: VerdictKind) -> list[Held]:
+        if entry not in self._canary:
+            return []
+        self._canary.discard(entry)
+        if kind != "passed":
+            self._canary_failed.append(entry)
+        if self._canary:
+            return []
+        if not self._canary_failed:
+            self._ready.extend(self._after_canary)
+            self._after_canary.clear()
+            return []
+        if self.closed is not None:
+            return []
+        names = ", ".join(map(repr, self._canary_failed[:NAMES_SHOWN]))
+        more = len(self._canary_failed) - NAMES_SHOWN
+        return self.close(
+            f"the canary failed: {names}{f' and {more} more' if more > 0 else ''} did not pass"
+        )

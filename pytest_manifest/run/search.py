@@ -1,0 +1,131 @@
+"""Looking for jobs that nobody speaks of: when to look, and what two looks together say."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from loguru import logger
+
+from pytest_manifest.dispatch.locating import Located, Locator, Look, StartedOn, compare
+from pytest_manifest.errors import StackError
+from pytest_manifest.run.flights import Flights, InFlight
+
+LOOK_GAP = 1.0
+"""Seconds between the two looks: what is on its way from one place to the next arrives in them."""
+AFTER_LOSS = (0.5, 2.0, 5.0, 10.0, 20.0)
+"""Seconds after a worker's death at which to look: its successor may be up and answer by then."""
+QUIET = 5.0
+"""Seconds without any news after which the stack is asked where the jobs are."""
+LONGEST_QUIET = 30.0
+AGAIN = 2.0
+"""Seconds until the next look after one that did not succeed."""
+
+
+class Search:
+    """Two looks at the places where a job can be, with a gap. Use it from one thread."""
+
+    def __init__(self, locator: Locator, flights: Flights) -> None:
+        self._locator = locator
+        self._flights = flights
+        self._first: tuple[float, Look, frozenset[str]] | None = None
+        self._due: list[float] = []
+        self._quiet = QUIET
+        self._news_at = time.monotonic()
+
+    def news(self, now: float) -> None:
+        """Something was heard: jobs are on their way."""
+        self._news_at, self._quiet = now, QUIET
+
+    def look_soon(self, now: float, *after: float) -> None:
+        """Look at these moments, seconds from now, whatever is heard meanwhile."""
+        for seconds in after or (0.0,):
+            heapq.heappush(self._due, now + seconds)
+
+    def tick(self, now: float) -> Located | None:
+        """Take a look where it is time for one; after a second look, what the two say."""
+        if not self._flights:
+            return None
+        if self._first is not None:
+            return self._second_look() if now >= self._first[0] + LOOK_GAP else None
+        if self._is_due(now):
+            self._first_look()
+        return None
+
+    def look_twice(self) -> Located:
+        """Both looks at once, waiting for the gap. Raises StackError where the broker is away."""
+        ids = frozenset(self._flights.by_task_id)
+        first = self._locator.look(ids)
+        time.sleep(LOOK_GAP)
+        return self._compare(first, self._locator.look(ids), ids)
+
+    def _is_due(self, now: float) -> bool:
+        if self._due and self._due[0] <= now:
+            while self._due and self._due[0] <= now:
+                heapq.heappop(self._due)
+            return True
+        if now - self._news_at < self._quiet:
+            return False
+        self._news_at, self._quiet = now, min(2 * self._quiet, LONGEST_QUIET)
+        return True
+
+    def _first_look(self) -> None:
+        ids = frozenset(self._flights.by_task_id)
+        look = self._look(ids)
+        if look is not None:
+            self._first = (time.monotonic(), look, ids)
+
+    def _second_look(self) -> Located | None:
+        assert self._first is not None
+        _, first, seen = self._first
+        self._first = None
+        ids = frozenset(self._flights.by_task_id) & seen
+        look = self._look(ids)
+        return None if look is None else self._compare(first, look, ids)
+
+    def _compare(self, first: Look, second: Look, ids: frozenset[str]) -> Located:
+        located = compare(first, second, ids, started=self._starts(ids))
+        if first.answered and second.answered:
+            return located
+        # Where no worker answers at all, nobody has said what they hold.
+        silent = located.nowhere | frozenset(located.orphaned)
+        return replace(located, nowhere=frozenset(), orphaned={}, untold=located.untold | silent)
+
+    def _look(self, ids: frozenset[str]) -> Look | None:
+        try:
+            return self._locator.look(ids)
+        except StackError as error:  # the broker is away: there is a next time
+            logger.warning("the jobs could not be looked for: {}", error)
+            self.look_soon(time.monotonic(), AGAIN)
+            return None
+
+    def _starts(self, ids: frozenset[str]) -> dict[str, StartedOn]:
+        flights = (self._flights.by_task_id[i] for i in ids)
+        return {
+            f.task_id: StartedOn(f.worker, is_alive(f)) for f in flights if f.started is not None
+        }
+
+
+def is_alive(flight: InFlight) -> bool | None:
+    """Whether the process that began the job still is; None where that cannot be told from here."""
+    if flight.pid is None or flight.host != socket.gethostname():
+        return None if flight.loss is None else False
+    try:
+        os.kill(flight.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(flight.pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[:1] == ["Z"]

@@ -1,0 +1,99 @@
+"""Sending: from the schedule to the broker, with every step in the ledger before it is taken."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.dispatch.publisher import Publisher, PublishResult
+from pytest_manifest.errors import DispatchError, StackError
+from pytest_manifest.ledger import Ledger, utc_now
+from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.schedule import Schedule
+
+BATCH = 500
+FIRST_BATCH = 20
+"""A small first batch lets the first job start while the rest is still being written."""
+REPEATS = 3
+"""How often one message is published anew after it was found to have got lost on its way."""
+
+
+class Sender:
+    """Sends what the schedule has free, at most ``window`` entries in flight. For one thread."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        publisher: Publisher,
+        schedule: Schedule,
+        flights: Flights,
+        window: int,
+    ) -> None:
+        self._ledger = ledger
+        self._publisher = publisher
+        self._schedule = schedule
+        self._flights = flights
+        self._window = window
+        self._begun = False
+        self._sent_at = utc_now()
+        self._repeats: Counter[str] = Counter()
+        self.uncertain: set[str] = set()
+        """Task ids whose message may have got lost on its way to the broker."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether something may be sent at this moment."""
+        return self._schedule.has_ready and len(self._flights) < self._window
+
+    def send_some(self) -> StackError | None:
+        """Send one batch; returns what was wrong with the broker, if anything was.
+
+        Raises DispatchError where an entry cannot be made into a message.
+        """
+        size = BATCH if self._begun else FIRST_BATCH
+        batch = self._schedule.take(min(size, self._window - len(self._flights)))
+        self._begun = True
+        result = self._publish(batch)
+        now = time.monotonic()
+        unsent = set(result.unsent)
+        for attempt in batch:
+            if attempt.task_id not in unsent:
+                # Of what was published twice nobody knows which message a receipt will be of.
+                once = self._repeats[attempt.task_id] == 0
+                self._flights.follow(attempt, now, self._sent_at if once else None)
+        self.uncertain.update(result.uncertain)
+        self._schedule.put_back([a for a in batch if a.task_id in unsent])
+        if result.error is None:
+            return None
+        return StackError(f"the broker failed while jobs were being sent: {result.error}")
+
+    def send_again(self, attempt: Attempt) -> bool:
+        """Publish anew a message that certainly got lost on its way; False where that is no use.
+
+        The attempt stays the same, as nobody has ever had it.
+        """
+        if attempt.task_id not in self.uncertain or self._repeats[attempt.task_id] >= REPEATS:
+            return False
+        self._repeats[attempt.task_id] += 1
+        self.uncertain.discard(attempt.task_id)
+        self._schedule.put_back([attempt])
+        return True
+
+    def _publish(self, batch: Sequence[Attempt]) -> PublishResult:
+        """Intent is in the ledger before the broker is asked, and what came of it right after."""
+        self._sent_at = utc_now()
+        with self._ledger.transaction():
+            self._ledger.mark((a.task_id for a in batch), "intent", sent_at=self._sent_at)
+        try:
+            result = self._publisher.publish(batch, self._sent_at)
+        except DispatchError as error:  # nothing of the batch was sent
+            with self._ledger.transaction():
+                self._ledger.mark((a.task_id for a in batch), "planned", note=str(error))
+            raise
+        with self._ledger.transaction():
+            self._ledger.mark(result.certain, "sent")
+            self._ledger.mark(result.uncertain, "uncertain", note=result.error)
+            self._ledger.mark(result.unsent, "planned", note=result.error)
+        return result

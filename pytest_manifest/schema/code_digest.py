@@ -1,0 +1,69 @@
+"""A digest of the code that a task runs, the same in the worker and on the dispatching side.
+
+Both sides import this module, so it knows neither Celery nor any client.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import sys
+import threading
+import warnings
+from functools import partial
+from types import ModuleType
+from weakref import WeakKeyDictionary
+
+_digests: WeakKeyDictionary[ModuleType, str | None] = WeakKeyDictionary()
+_making = threading.Lock()  # and warnings.catch_warnings() is for one thread at a time
+
+
+def code_digest(task: object) -> str | None:
+    """``py3.11:`` and the SHA-256, in hex, of the module that defines what ``task`` runs.
+
+    ``task`` is a Celery task, or a plain function; wrappers that say what they wrap (autoretry,
+    ``functools.wraps``) are looked through. Comments and layout do not count. Digests made by other
+    Python versions, which have another syntax tree, cannot be compared. None where there is no
+    source. It is made once for each module: what a process has loaded does not change with the
+    file, so a worker makes it when it starts.
+    """
+    module = _defining_module(task)
+    if module is None:
+        return None
+    with _making:
+        if module not in _digests:
+            _digests[module] = _module_digest(module)
+        return _digests[module]
+
+
+def comparable(one: str | None, other: str | None) -> bool:
+    """Whether both digests are known and of the same Python version."""
+    if one is None or other is None:
+        return False
+    return one.partition(":")[0] == other.partition(":")[0]
+
+
+def _defining_module(task: object) -> ModuleType | None:
+    function: object = getattr(task, "run", task)
+    try:
+        while callable(function):
+            inner = function.func if isinstance(function, partial) else inspect.unwrap(function)
+            if inner is function:
+                break
+            function = inner
+    except ValueError:  # wrappers that wrap one another
+        return None
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    return module if isinstance(module, ModuleType) else None
+
+
+def _module_digest(module: ModuleType) -> str | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the source's own, said when it was imported
+            tree = ast.dump(ast.parse(inspect.getsource(module)))
+    except (OSError, TypeError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None  # built in, without its source, or with a line that Python's own parser refuses
+    version = f"py{sys.version_info.major}.{sys.version_info.minor}"
+    return f"{version}:{hashlib.sha256(tree.encode('utf-8', 'surrogatepass')).hexdigest()}"

@@ -1,0 +1,13 @@
+"""For tests of planners and verifiers: plans without a file, receipts made by hand, and a stack in
+this process's memory.
+
+``MemoryStack`` runs jobs by a real Celery worker, in threads of this process. Nothing here imports
+pytest.
+"""
+
+from pytest_manifest.testing.plans import plan
+from pytest_manifest.testing.receipts import make_receipt
+from pytest_manifest.testing.running import run
+from pytest_manifest.testing.stack import MemoryStack
+
+__all__ = ["MemoryStack", "make_receipt", "plan", "run"]

@@ -1,0 +1,59 @@
+"""A whole run on a stack in one call, for tests: sent, gathered and judged."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, Protocol
+
+from pytest_manifest.ledger import Settled
+from pytest_manifest.manifest import Manifest, write_manifest
+from pytest_manifest.run import Run, RunSettings
+from pytest_manifest.schema import Entry, Header
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.testing.stack import MemoryStack
+
+DEADLINE: Final = 60.0  # s
+
+
+class Stack(Protocol):
+    """What a run must know of a stack; ``MemoryStack`` and ``EmbeddedStack`` both do."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it has ended, if it has."""
+
+    def wait_broker(self, timeout: float) -> StackAddress:
+        """Its address."""
+
+
+def run(
+    work: Manifest | Iterable[Entry], stack: Stack, *, deadline: float = DEADLINE
+) -> dict[str, Settled]:
+    """Send all of ``work`` to ``stack`` once, and return verdict and receipt by entry id.
+
+    What has no receipt after ``deadline`` s is judged ``timed_out``. Nothing is left behind but the
+    messages of what was still waiting then. Raises DispatchError, StackError or ManifestError
+    where the run could not be made.
+    """
+    with tempfile.TemporaryDirectory(prefix="manifest-testing-") as name:
+        folder = Path(name)
+        manifest = work if isinstance(work, Manifest) else _manifest(folder, work)
+        settings = RunSettings(folder=folder / "runs", deadline=deadline)
+        made = Run.dispatch(manifest, manifest.ids, stack.wait_broker(deadline), settings)
+        made.watch_stack(lambda: (), lambda: stack.failure)
+        made.prepare(expected_workers=1 if isinstance(stack, MemoryStack) else None)
+        made.start()
+        try:
+            made.ended.wait()
+        finally:
+            made.stop()
+        if made.error is not None:
+            raise made.error
+        with made.read() as ledger:
+            return {one.verdict.entry: one for one in ledger.all_settled()}
+
+
+def _manifest(folder: Path, entries: Iterable[Entry]) -> Manifest:
+    return write_manifest(folder / "testing.jsonl", Header(), entries)

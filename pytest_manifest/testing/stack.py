@@ -1,0 +1,226 @@
+"""A whole stack in this process: broker and result store in memory, and a real Celery worker."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from celery import Celery
+from loguru import logger
+
+from pytest_manifest.dispatch.client import load_app
+from pytest_manifest.errors import StackError
+from pytest_manifest.log import redact
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.stack.client import WorkerExit
+from pytest_manifest.testing import current
+from pytest_manifest.testing.borrowing import URL, borrowed
+from pytest_manifest.testing.stand_ins import plain_app, standing_in
+from pytest_manifest.testing.worker import END, STOP_SECONDS, Worker, make_worker
+from pytest_manifest.worker import instrument
+
+START_SECONDS: Final = 30.0
+JOIN_SECONDS: Final = STOP_SECONDS + 5.0
+
+_one_at_a_time = threading.Lock()
+
+
+class MemoryStack:
+    """Runs jobs in this process, for tests without a broker; a context manager.
+
+    ``app``: the Celery app, or its name as ``module:attribute``; None for one that knows no tasks
+    but those of ``tasks``. ``tasks``: callables that stand in for the tasks of these names; they
+    get a job's arguments. ``workers``: how many jobs run at once, each in a thread.
+
+    The app's settings, and CELERY_* variables that name a broker or result store, point into
+    memory from ``start`` to ``stop``. Jobs cannot be killed, so no time limit ends one: a job that
+    hangs takes its thread away from the others, and ``stop`` leaves it behind. One stack at a time
+    can run in a process.
+    """
+
+    def __init__(
+        self,
+        app: str | Celery | None = None,
+        *,
+        tasks: Mapping[str, Callable[..., object]] | None = None,
+        workers: int = 1,
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"an in-memory stack needs at least one worker, not {workers}")
+        self._given = app
+        self._tasks = dict(tasks or {})
+        self._workers = workers
+        self._parts: ExitStack | None = None
+        self._worker: Worker | None = None
+        self._thread: threading.Thread | None = None
+        self._told_to_stop = False
+        self._error: BaseException | None = None
+        self._hostname = f"memory@{socket.gethostname()}"
+        self._app: Celery | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Return when the worker takes jobs.
+
+        Raises StackError where the app cannot be imported or the worker does not start, TypeError
+        for a stand-in that cannot be called.
+        """
+        if self._parts is not None or self._told_to_stop:
+            raise StackError("this in-memory stack was started already: make a new one")
+        with ExitStack() as parts:
+            if not _one_at_a_time.acquire(blocking=False):
+                raise StackError(
+                    "another in-memory stack runs in this process, and kombu has one broker in "
+                    "memory for all of it: stop that one first, or use it here too"
+                )
+            parts.callback(_one_at_a_time.release)
+            self._prepare(parts)
+            parts.callback(self._end_worker)
+            self._start_worker()
+            self._parts = parts.pop_all()
+
+    def begin_stop(self) -> None:
+        """Tell the worker to end, and return at once; ``stop`` then waits for it."""
+        worker = self._worker
+        if worker is not None and not self._told_to_stop:
+            self._told_to_stop = True
+            with worker.app.connection_for_write() as connection:
+                worker.app.control.broadcast(
+                    END, destination=[self._hostname], connection=connection
+                )
+        self._told_to_stop = True
+
+    def stop(self) -> None:
+        """End the worker and put the app back as it was; more than once does no harm.
+
+        Jobs that run are waited for, for some seconds; those that wait are dropped.
+        """
+        self.begin_stop()
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            parts.close()
+
+    def wait_broker(self, timeout: float) -> StackAddress:  # noqa: ARG002 - started is ready
+        """The address; as of an embedded stack."""
+        return self.address
+
+    def wait_workers(self, timeout: float) -> None:  # noqa: ARG002 - started is ready
+        """StackError when the worker has ended; as of an embedded stack."""
+        if self.failure is not None:
+            raise StackError(self.failure)
+
+    @property
+    def address(self) -> StackAddress:
+        """Where jobs are sent; StackError before ``start`` and after ``stop``."""
+        if self._parts is None:
+            raise StackError("this in-memory stack does not run: use it as 'with MemoryStack(...)'")
+        name = self._given if isinstance(self._given, str) else current.NAME
+        return StackAddress(URL, URL, app=name, owned=True)
+
+    @property
+    def app(self) -> Celery:
+        """The app whose tasks are run; StackError before ``start``."""
+        if self._app is None:
+            raise StackError("this in-memory stack was not started")
+        return self._app
+
+    @property
+    def exits(self) -> list[WorkerExit]:
+        """Workers that died and were restarted: none, this one dies with the process only."""
+        return []
+
+    @property
+    def failure(self) -> str | None:
+        """Why the worker has ended although nobody stopped it, in a sentence; else None."""
+        thread = self._thread
+        if thread is None or thread.is_alive() or self._told_to_stop:
+            return None
+        error = self._error or (self._worker and self._worker.error)
+        return (
+            f"the in-memory worker has ended by itself ({_reason(error)}), so what was still "
+            "waiting in memory is gone; run these jobs again on a new stack"
+        )
+
+    @property
+    def directory(self) -> Path | None:
+        """There are no files."""
+        return None
+
+    # Parts
+
+    def _prepare(self, parts: ExitStack) -> None:
+        """Import the app and its tasks, lead it to memory, and put the stand-ins in place."""
+        if isinstance(self._given, str):
+            app = load_app(StackAddress(URL, URL, app=self._given, owned=True))
+        else:
+            app = self._given or plain_app()
+        self._app = app
+        parts.enter_context(borrowed(app))
+        try:
+            app.loader.init_worker()  # imports the modules of tasks that the settings name
+            app.finalize()
+        except Exception as error:
+            raise StackError(
+                f"the tasks of the Celery app {app.main!r} cannot be imported ({_reason(error)})"
+            ) from error
+        parts.enter_context(standing_in(app, self._tasks))
+        instrument(app)
+        current.running.append(app)
+        parts.callback(current.running.remove, app)
+
+    def _start_worker(self) -> None:
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=self._main, args=(ready,), name="manifest-memory", daemon=True
+        )
+        self._thread.start()
+        if not ready.wait(START_SECONDS):
+            raise StackError(f"the in-memory worker was not ready within {START_SECONDS:g} s")
+        failure = self.failure
+        if failure is not None:
+            raise StackError(f"the in-memory worker did not start ({_reason(self._error)})")
+
+    def _main(self, ready: threading.Event) -> None:
+        """The worker's thread, in which the app is Celery's current one."""
+        try:
+            self.app.set_current()
+            self._worker = make_worker(self.app, self._hostname, self._workers, ready)
+            self._worker.start()
+        except BaseException as error:  # a thread has no caller: it is told by ``failure``
+            self._error = error
+        finally:
+            ready.set()
+
+    def _end_worker(self) -> None:
+        self.begin_stop()
+        thread, worker = self._thread, self._worker
+        if thread is not None:
+            thread.join(JOIN_SECONDS)
+        busy = worker.pool.busy if worker is not None and worker.pool is not None else 0
+        if busy or (thread is not None and thread.is_alive()):
+            logger.warning(
+                "{} of the in-memory stack's jobs still run {:g} s after it was stopped; they are "
+                "left alone, and end with this process",
+                busy or "some",
+                STOP_SECONDS,
+            )
+
+
+def _reason(error: BaseException | None) -> str:
+    return "no error" if error is None else redact(f"{type(error).__name__}: {error}")

@@ -1,0 +1,164 @@
+"""A Celery worker for a thread of this process, and the pool of threads that it runs jobs in."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
+from typing import Final, NamedTuple
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+from celery import Celery, signals
+from celery.app.trace import fast_trace_task, trace_task_ret
+from celery.concurrency.base import BasePool
+from celery.exceptions import WorkerShutdown
+from celery.worker import WorkController
+from celery.worker.control import control_command
+from kombu.serialization import prepare_accept_content
+from loguru import logger
+
+STOP_SECONDS: Final = 5.0
+"""How long jobs that run may go on when the worker is told to stop."""
+END: Final = "manifest_end"
+"""The remote-control command that ends the worker; Celery's own logs a warning."""
+
+
+def _end(_state: object, **_: object) -> None:
+    raise WorkerShutdown(0)
+
+
+control_command(name=END, visible=False)(_end)
+
+
+class Job(NamedTuple):
+    """What the worker gives a pool to do."""
+
+    target: Callable[..., object]
+    args: Sequence[object] | None
+    kwargs: Mapping[str, object] | None
+    callback: Callable[..., object] | None
+    accept_callback: Callable[..., object] | None
+
+
+class DaemonPool(BasePool):
+    """Runs jobs in daemon threads.
+
+    Celery's own pool of threads waits for each of them, at the latest when the interpreter ends: a
+    job that hangs would keep pytest from ending.
+    """
+
+    body_can_be_buffer = True
+    task_join_will_block = False  # said of a whole process, and tests wait for results, too
+    signal_safe = False
+    threads: Sequence[threading.Thread] = ()
+
+    def on_start(self) -> None:
+        _, hostname = self.options["initargs"]
+        accepted = prepare_accept_content(self.app.conf.accept_content)
+        self._place = (self.app.tasks, accepted, hostname)
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._stopping = False
+        self.threads = [
+            threading.Thread(target=self._work, name=f"manifest-memory-{number}", daemon=True)
+            for number in range(1, self.limit + 1)
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def on_stop(self) -> None:
+        """Let running jobs end, within a bound; jobs that wait do not begin any more."""
+        self._stopping = True
+        for _ in self.threads:
+            self._jobs.put(None)
+        deadline = time.monotonic() + STOP_SECONDS
+        for thread in self.threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    on_terminate = on_stop
+
+    @property
+    def busy(self) -> int:
+        """How many jobs still run after the pool has stopped."""
+        return sum(thread.is_alive() for thread in self.threads)
+
+    def on_apply(
+        self,
+        target: Callable[..., object],
+        args: Sequence[object] | None = None,
+        kwargs: Mapping[str, object] | None = None,
+        callback: Callable[..., object] | None = None,
+        accept_callback: Callable[..., object] | None = None,
+        **_: object,
+    ) -> None:
+        if target is trace_task_ret:
+            # As a worker process does; this one is not the worker's alone, so no globals say where.
+            target, kwargs = fast_trace_task, {**(kwargs or {}), "_loc": self._place}
+        self._jobs.put(Job(target, args, kwargs, callback, accept_callback))
+
+    def _work(self) -> None:
+        self.app.set_current()  # of this thread alone
+        while (job := self._jobs.get()) is not None and not self._stopping:
+            try:
+                _do(job)
+            except Exception as error:  # The thread is for the other jobs, too.
+                logger.error("the end of a job of the in-memory stack was not told: {!r}", error)
+
+    def _get_info(self) -> dict[str, object]:
+        info: dict[str, object] = super()._get_info()
+        return info | {"max-concurrency": self.limit, "threads": len(self.threads)}
+
+
+def _do(job: Job) -> None:
+    """Run a job and tell the worker how it ended, as a process of a prefork pool does."""
+    if job.accept_callback is not None:
+        job.accept_callback(os.getpid(), time.monotonic())
+    try:
+        told = job.target(*(job.args or ()), **(job.kwargs or {}))
+    except BaseException as error:
+        # Celery has caught what a task may raise: this would have ended a process (SystemExit).
+        told = (1, _worker_lost(error), 0.0)
+    if job.callback is not None:
+        job.callback(told)
+
+
+def _worker_lost(error: BaseException) -> ExceptionInfo:
+    try:
+        raise WorkerLostError(f"the job ended its worker: {error!r}") from error  # noqa: TRY301
+    except WorkerLostError:
+        return ExceptionInfo()
+
+
+class Worker(WorkController):
+    """Sets ``ready`` when it takes jobs, and keeps the error that ended it."""
+
+    def __init__(self, *args: object, ready: threading.Event, **kwargs: object) -> None:
+        self._ready = ready
+        self.error: BaseException | None = None
+        super().__init__(*args, **kwargs)
+
+    def on_consumer_ready(self, consumer: object) -> None:
+        signals.worker_ready.send(sender=consumer)
+        self._ready.set()
+
+    def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
+        # Celery calls this where it has caught what ended the worker.
+        self.error = self.error or sys.exc_info()[1]
+        super().stop(in_sighandler, exitcode)
+
+
+def make_worker(app: Celery, hostname: str, threads: int, ready: threading.Event) -> Worker:
+    """A worker of ``app`` that leaves the process's logging and signal handlers alone."""
+    return Worker(
+        app=app,
+        ready=ready,
+        hostname=hostname,
+        pool=DaemonPool,
+        concurrency=threads,
+        without_heartbeat=True,
+        without_mingle=True,
+        without_gossip=True,
+    )

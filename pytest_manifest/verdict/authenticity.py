@@ -1,0 +1,96 @@
+"""Whether a receipt can be what it says it is: a receipt of this very sending."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from pytest_manifest.schema import Entry, Receipt, wire
+from pytest_manifest.verdict.judging import result_left_out
+from pytest_manifest.verdict.text import plain, short
+
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""By how much the clocks of two hosts may differ."""
+
+
+def contradiction(
+    entry: Entry,
+    receipt: Receipt,
+    *,
+    run: str,
+    task_id: str,
+    attempt: int,
+    sent_at: datetime | None,
+) -> str:
+    """A phrase that names the first lie of a receipt, or "" where there is none.
+
+    The receipt is held against the ``attempt``-th sending of ``entry`` in ``run``, whose message
+    was made at ``sent_at`` (UTC; None: not known) under ``task_id``. Only what is there can lie:
+    receipts of older workers, and those made of a plain result, lack digests or times. Other code
+    than ours is no forgery; ``judge`` looks at that.
+    """
+    return (
+        _another_sending(entry, receipt, run, task_id, attempt)
+        or _another_job(entry, receipt)
+        or _another_result(receipt)
+        or _another_time(receipt, sent_at)
+    )
+
+
+def _another_sending(entry: Entry, receipt: Receipt, run: str, task_id: str, attempt: int) -> str:
+    facts = (
+        ("run", receipt.run, run),
+        ("entry", receipt.entry, entry.id),
+        ("attempt", receipt.attempt, attempt),
+        ("task id", receipt.task_id, task_id),
+    )
+    for name, said, true in facts:
+        if said != true:
+            return f"it is of another {name}: {short(said)}, not {short(true)}"
+    return ""
+
+
+def _another_job(entry: Entry, receipt: Receipt) -> str:
+    if receipt.replaced:  # Celery lets a task hand its job on to another one
+        return ""
+    if receipt.task != entry.task:
+        return f"it is of another task: {short(receipt.task)}, not {short(entry.task)}"
+    if receipt.retries or receipt.args_sha256 is None:  # a retry may be with other arguments
+        return ""
+    digest = wire.arguments_sha256(entry.args, entry.kwargs)
+    if digest is not None and digest != receipt.args_sha256:
+        return "the job ran with other arguments than this entry has now"
+    return ""
+
+
+def _another_result(receipt: Receipt) -> str:
+    if receipt.result_sha256 is None or result_left_out(receipt):
+        return ""
+    if wire.json_sha256(receipt.result) in (None, receipt.result_sha256):
+        return ""
+    return (
+        f"its result {short(receipt.result)} is not the one that the worker made its digest of, "
+        "so it was changed on its way"
+    )
+
+
+def _another_time(receipt: Receipt, sent_at: datetime | None) -> str:
+    if sent_at is not None and receipt.sent_at is not None and receipt.sent_at != sent_at:
+        return (
+            f"it is of a message sent at {_time(receipt.sent_at)}, "
+            f"where this one was sent at {_time(sent_at)}"
+        )
+    sent = sent_at or receipt.sent_at
+    times = ("started", receipt.started_at), ("finished", receipt.finished_at)
+    for did, moment in times:
+        if sent is not None and moment is not None and moment < sent - CLOCK_TOLERANCE:
+            where = f" on {plain(receipt.host)}" if receipt.host else ""
+            return (
+                f"it says that the job {did} at {_time(moment)}, before it was sent at "
+                f"{_time(sent)}: it is old, or the clock{where} is wrong"
+            )
+    return ""
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S.%f} UTC"

@@ -1,0 +1,160 @@
+"""A result store in this process's memory, for the in-memory stack: results and receipts streams.
+
+The streams answer to those of redis-py's methods that the reading side uses, so that it reads both
+alike. All stores of this process are one: where it is, is told by the scheme ``memory://`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from threading import Condition
+from typing import Final
+
+from celery.backends.base import KeyValueStoreBackend
+
+from pytest_manifest.schema import wire
+from pytest_manifest.worker.handover import Handover
+from pytest_manifest.worker.marking import Receipts, underway
+
+SCHEME: Final = "memory"
+
+Row = tuple[bytes, dict[bytes, bytes]]
+"""A record of a stream: its id, and its fields."""
+
+
+class MemoryStore:
+    """Values by key, and streams by name; every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._values: dict[bytes, bytes] = {}
+        self._streams: dict[str, list[Row]] = {}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._changed:
+            self._values.clear()
+            self._streams.clear()
+            self._changed.notify_all()
+
+    # Values
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._values.get(key)
+
+    def set(self, key: bytes, value: bytes) -> None:
+        with self._changed:
+            self._values[key] = value
+
+    def incr(self, key: bytes) -> int:
+        with self._changed:
+            count = int(self._values.get(key, b"0")) + 1
+            self._values[key] = b"%d" % count
+            return count
+
+    def delete(self, key: bytes) -> None:
+        with self._changed:
+            self._values.pop(key, None)
+
+    # Streams, as redis-py has them
+
+    def xadd(self, name: str, fields: Mapping[str, bytes | str], **_: object) -> bytes:
+        """Append a record; returns its id. Limits on a stream's length are not kept."""
+        with self._changed:
+            rows = self._streams.setdefault(name, [])
+            identity = b"%d-0" % (len(rows) + 1)
+            rows.append((identity, {k.encode(): _bytes(v) for k, v in fields.items()}))
+            self._changed.notify_all()
+            return identity
+
+    def xread(
+        self, streams: Mapping[str, str], count: int | None = None, block: int | None = None
+    ) -> list[list[object]]:
+        """Records behind the given ids; ``block`` waits so many ms for a first one."""
+        with self._changed:
+            if block is not None:
+                self._changed.wait_for(lambda: self._behind(streams), block / 1000)
+            found = self._behind(streams)
+        return [[name.encode(), rows[:count]] for name, rows in found.items()]
+
+    def xrange(
+        self,
+        name: str,
+        min: str = "-",  # noqa: A002
+        max: str = "+",  # noqa: A002
+        count: int | None = None,
+    ) -> list[Row]:
+        """Records from the id ``min`` to the id ``max``, both of them included."""
+        first, last = _place(min), None if max == "+" else _place(max)
+        with self._changed:
+            rows = list(self._streams.get(name, ()))
+        kept = [row for row in rows if first <= _place(row[0])]
+        return [row for row in kept if last is None or _place(row[0]) <= last][:count]
+
+    def expire(self, name: str, seconds: int) -> bool:  # noqa: ARG002 - nothing outlives the stack
+        return name in self._streams
+
+    def close(self) -> None:
+        """There is no connection."""
+
+    def _behind(self, streams: Mapping[str, str]) -> dict[str, list[Row]]:
+        rows = {name: self._streams.get(name, [])[_place(at)[0] :] for name, at in streams.items()}
+        return {name: found for name, found in rows.items() if found}
+
+
+store: Final = MemoryStore()
+
+
+class MemoryBackend(Receipts, KeyValueStoreBackend):
+    """Celery's results in :data:`store`; a receipt is there before the result it belongs to."""
+
+    supports_autoexpire = True
+    implements_incr = True
+    plain_class: type
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.thread_safe = True
+
+    def get(self, key: bytes) -> bytes | None:
+        return store.get(key)
+
+    def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [store.get(key) for key in keys]
+
+    def set(self, key: bytes, value: str | bytes) -> None:
+        handover = underway()
+        if handover is not None and handover.belongs_to(key):
+            self.deliver(handover)
+            handover.mark_sent()
+        store.set(key, _bytes(value))
+
+    def incr(self, key: bytes) -> int:
+        return store.incr(key)
+
+    def delete(self, key: bytes) -> None:
+        store.delete(key)
+
+    def as_uri(self, *_: object, **__: object) -> str:
+        return f"{SCHEME}://"
+
+    def deliver(self, handover: Handover) -> None:
+        self.announce(handover.facts.stream, handover.facts.ttl, handover.record())
+
+    def announce(self, stream: str | None, ttl: int, record: bytes) -> None:  # noqa: ARG002
+        if stream:
+            store.xadd(stream, {wire.STREAM_FIELD: record})
+
+
+MemoryBackend.plain_class = MemoryBackend
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _place(identity: str | bytes) -> tuple[int, int]:
+    """An id as Redis orders them: two numbers, of which the second is 0 unless it is given."""
+    text = identity.decode() if isinstance(identity, bytes) else identity
+    first, _, second = text.partition("-")
+    return int(first or 0), int(second or 0)

@@ -1,0 +1,154 @@
+"""Judging a run: every verdict is held against what the tasks counted themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from tests.chaos.executions import Counted
+from tests.chaos.record import Told, outcome_of
+from tests.chaos.workload import Group, Kinds, kinds
+
+GRAZE_SECONDS = 0.5
+"""A process killed so soon after a task's end may not have handed in the receipt any more."""
+PROOF_OF_NOTHING = kinds("lost", "skipped", "expired", "unknown_task", "rejected")
+"""Verdicts that say that no execution came to its end."""
+
+
+@dataclass
+class Outcome:
+    """One round of one fault. ``seconds``: from the fault to the last verdict; the lists hold one
+    sentence for each flaw, and are empty in a good round."""
+
+    fault: str
+    seed: int
+    verdicts: dict[str, int] = field(default_factory=dict)
+    seconds: float | None = None
+    wrong: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    doubles: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+
+    @property
+    def flaws(self) -> list[str]:
+        named = {"wrong": self.wrong, "lost": self.lost, "double": self.doubles, "": self.other}
+        return [f"{name}: {flaw}".lstrip(": ") for name, found in named.items() for flaw in found]
+
+    def as_property(self) -> dict[str, object]:
+        """Plain data, which pytest-xdist can carry."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a round left behind. ``hits``: pid and time of killed processes; ``forced``: the fault
+    itself makes jobs run twice, so that only an untold second run is a flaw."""
+
+    members: Mapping[str, Group]
+    verdicts: Mapping[str, Told]
+    counted: Mapping[str, Counted]
+    hits: Sequence[tuple[int, float]] = ()
+    aimed: frozenset[str] = frozenset()
+    forced: bool = False
+    damage: int | None = None
+    injected: float | None = None
+
+
+def judge(fault: str, seed: int, evidence: Evidence) -> Outcome:
+    """Hold the verdicts against the count."""
+    outcome = Outcome(fault, seed)
+    outcome.verdicts = dict(sorted(Counter(t.kind for t in evidence.verdicts.values()).items()))
+    for name, group in evidence.members.items():
+        counted = evidence.counted.get(name, Counted())
+        told = evidence.verdicts.get(name)
+        if told is None or told.kind == "pending":
+            outcome.lost.append(f"{name} has no verdict ({_figures(counted)})")
+            continue
+        allowed = allowed_kinds(name, group, counted, evidence)
+        contradicts = contradiction(told.kind, counted, aimed=name in evidence.aimed)
+        if told.kind not in allowed or contradicts:
+            expected = " or ".join(sorted(allowed)) or "no verdict that fits"
+            outcome.wrong.append(
+                f"{name} is {told.kind!r}, not {expected} ({_figures(counted)}"
+                f"{contradicts}): {told.sentence}"
+            )
+        if is_undeclared(group, counted, told.kind, forced=evidence.forced):
+            outcome.doubles.append(f"{name} is {told.kind!r} ({_figures(counted)})")
+    _check_damage(outcome, evidence)
+    last = max((told.at for told in evidence.verdicts.values()), default=None)
+    if last is not None and evidence.injected is not None:
+        outcome.seconds = max(0.0, last - evidence.injected)
+    return outcome
+
+
+def allowed_kinds(name: str, group: Group, counted: Counted, evidence: Evidence) -> Kinds:
+    """The verdicts that this entry may have."""
+    rules = group.allowed
+    if name in evidence.aimed and rules.aimed is not None:
+        return rules.aimed
+    if counted.most > group.executions:
+        return rules.again or kinds("duplicated")
+    if counted.ends:
+        return rules.done | (rules.cut if _is_grazed(counted, evidence) else frozenset())
+    return rules.cut if counted.starts else rules.never
+
+
+def contradiction(kind: str, counted: Counted, *, aimed: bool) -> str:
+    """Where a verdict cannot be true by the count, whatever the fault was: why.
+
+    A fault that destroys the evidence of one entry may make that one look lost.
+    """
+    if kind == "passed" and not counted.ends:
+        return "; nothing that passed can have no end"
+    if kind in PROOF_OF_NOTHING and counted.ends and not aimed:
+        return "; it did come to its end"
+    return ""
+
+
+def is_undeclared(group: Group, counted: Counted, kind: str, *, forced: bool) -> bool:
+    """Whether it ran more than once, and its manifest did not allow it, or nobody said so."""
+    if kind == "duplicated" and (forced or group.is_late):
+        return False
+    if not group.is_idempotent and not group.is_late and not forced:
+        return counted.runs > group.executions
+    return counted.most > group.executions and kind in ("passed", "failed")
+
+
+def unlike_reports(
+    verdicts: Mapping[str, Told], outcomes: Mapping[str, str], output: str, exit_code: int | None
+) -> list[str]:
+    """Entries that the report shows otherwise than the ledger.
+
+    A second execution may become known when the test has passed and been reported: then the
+    terminal must say so, and the session must not be green.
+    """
+    return [
+        f"{name} is {told.kind!r} in the ledger and {outcomes[name]!r} in the JUnit file"
+        for name, told in verdicts.items()
+        if name in outcomes and outcomes[name] != outcome_of(told.kind)
+        if exit_code == 0 or f"{name!r} was passed at first and is {told.kind}" not in output
+    ]
+
+
+def _check_damage(outcome: Outcome, evidence: Evidence) -> None:
+    damaged = [name for name, told in evidence.verdicts.items() if told.kind != "passed"]
+    if evidence.damage is not None and len(damaged) > evidence.damage:
+        outcome.wrong.append(
+            f"{len(damaged)} entries did not pass, where the fault can have hit at most "
+            f"{evidence.damage}: {', '.join(sorted(damaged))}"
+        )
+
+
+def _is_grazed(counted: Counted, evidence: Evidence) -> bool:
+    """Whether what ended was killed before it can have handed in a receipt."""
+    killed = dict(evidence.hits)
+    return all(
+        end.pid in killed and 0.0 <= killed[end.pid] - end.at < GRAZE_SECONDS
+        for end in counted.ends
+    )
+
+
+def _figures(counted: Counted) -> str:
+    attempts = len({start.task_id for start in counted.starts})
+    return f"{len(counted.starts)} starts in {attempts} attempts, {len(counted.ends)} ends"

@@ -1,0 +1,55 @@
+"""What a run left behind, read without any code of the plugin: its ledger and JUnit file."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An entry's verdict; ``at`` is the wall clock, in seconds."""
+
+    kind: str
+    sentence: str
+    at: float
+
+
+def read_verdicts(ledgers: Iterable[Path]) -> dict[str, Told]:
+    """The verdicts of all runs by entry; a later run's replaces an earlier one's."""
+    found: dict[str, Told] = {}
+    for path in ledgers:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            rows = db.execute("SELECT entry, kind, verdict, settled_at FROM settled ORDER BY seq")
+            for entry, kind, verdict, settled_at in rows:
+                at = datetime.fromisoformat(settled_at).timestamp()
+                found[entry] = Told(kind, str(json.loads(verdict)["sentence"]), at)
+    return found
+
+
+def outcome_of(kind: str) -> str:
+    """How a report must show a verdict: what could not be told is an error, never a failure."""
+    if kind in ("passed", "skipped"):
+        return kind
+    return "error" if kind in ("lost", "unknown", "pending") else "failed"
+
+
+def read_outcomes(junit: Path) -> dict[str, str]:
+    """What the JUnit file shows of each entry: passed, failed, error or skipped."""
+    if not junit.exists():
+        return {}
+    found: dict[str, str] = {}
+    for case in ET.parse(junit).getroot().iter("testcase"):
+        match = re.fullmatch(r"entry\[(.+)\]", case.get("name", ""))
+        if match is not None:
+            tags = {child.tag for child in case}
+            shown = next((tag for tag in ("failure", "error", "skipped") if tag in tags), "passed")
+            found[match.group(1)] = "failed" if shown == "failure" else shown
+    return found

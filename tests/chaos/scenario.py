@@ -1,0 +1,128 @@
+"""A scenario: entries, a stack, a fault, and how one round of it is run."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos.executions import count
+from tests.chaos.judge import Evidence, Outcome, judge, unlike_reports
+from tests.chaos.record import read_outcomes, read_verdicts
+from tests.chaos.session import Family
+from tests.chaos.stacks import Embedded, External, Setup
+from tests.chaos.stage import Stage
+from tests.chaos.workload import Group, Json, build
+
+BOUND_SECONDS = 90.0
+"""When waiting for a run's end stops; how long it took is in the report."""
+DEADLINE = "--manifest-deadline=80s"
+EMBEDDED = Setup()
+Fault = Callable[[Stage], None]
+
+
+def nothing(stage: Stage) -> None:
+    """No fault from outside: what the entries do themselves is fault enough."""
+    stage.moment(1, 1, jitter=0.0)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``then``: options of further sessions, after the first has ended (or was killed by the
+    fault); ``damage``: entries that may at most not pass; ``forced``: the fault makes jobs run
+    twice; ``app``: settings of the Celery app."""
+
+    name: str
+    groups: tuple[Group, ...]
+    fault: Fault = nothing
+    setup: Setup = EMBEDDED
+    options: tuple[str, ...] = ()
+    then: tuple[tuple[str, ...], ...] = ()
+    damage: int | None = None
+    forced: bool = False
+    app: Mapping[str, Json] = field(default_factory=dict)
+    bound: float = BOUND_SECONDS
+
+
+@contextmanager
+def staged(scenario: Scenario, seed: int, folder: Path, rabbitmq: str = "") -> Iterator[Stage]:
+    """The project and the stack, nothing launched; at the end no process is left."""
+    rng = random.Random(f"{scenario.name}/{seed}")
+    family, setup = Family(), scenario.setup
+    app = dict(scenario.app)
+    if setup.kind == "rabbitmq":  # one server for all rounds, so each has a queue of its own
+        app["task_default_queue"] = f"chaos-{secrets.token_hex(4)}"
+    members = build(folder, scenario.groups, rng, app=app)
+    stack = (
+        Embedded(setup, family)
+        if setup.kind == "embedded"
+        else External(setup, folder, rabbitmq if setup.kind == "rabbitmq" else "")
+    )
+    stage = Stage(folder, rng, members, stack, family)
+    try:
+        stack.start()
+        yield stage
+    finally:
+        for session in stage.sessions:
+            session.end()
+        stage.leftovers = family.end()
+        stack.stop()
+
+
+def play(scenario: Scenario, seed: int, folder: Path, rabbitmq: str = "") -> tuple[Outcome, str]:
+    """One round: run it with its fault, and judge it; also what pytest and the stack said."""
+    flaws: list[str] = []
+    with staged(scenario, seed, folder, rabbitmq) as stage:
+        stage.launch((DEADLINE, *scenario.options))
+        try:
+            scenario.fault(stage)
+        except AssertionError as error:  # the round is judged all the same
+            flaws.append(f"the fault could not be injected: {error}")
+        flaws += _finish(stage, scenario)
+        said = "\n".join(f"-- {s.log.name}\n{s.output()[-6000:]}" for s in stage.sessions)
+        said += "\n" + stage.stack.log()
+    verdicts = read_verdicts(stage.ledgers())
+    evidence = Evidence(
+        stage.members,
+        verdicts,
+        count(folder),
+        hits=stage.hits,
+        aimed=frozenset(stage.aimed),
+        forced=scenario.forced,
+        damage=scenario.damage,
+        injected=stage.injected,
+    )
+    outcome = judge(scenario.name, seed, evidence)
+    outcome.other += flaws + [f"left behind: {name}" for name in stage.leftovers]
+    last = stage.session
+    outcome.other += unlike_reports(
+        verdicts, read_outcomes(last.junit), last.output(), last.process.returncode
+    )
+    return outcome, said
+
+
+def _finish(stage: Stage, scenario: Scenario) -> list[str]:
+    """Wait for the end, hold the further sessions; what was not as it should be."""
+    flaws = _await_end(stage, scenario)
+    for options in scenario.then:
+        stage.launch((DEADLINE, *options))
+        flaws += _await_end(stage, scenario)
+    if len(stage.ledgers()) > 1:
+        flaws.append(f"{len(stage.ledgers())} ledgers: a second run was begun")
+    return flaws
+
+
+def _await_end(stage: Stage, scenario: Scenario) -> list[str]:
+    session = stage.session
+    if not session.wait(scenario.bound):
+        session.end()
+        return [f"pytest did not end within {scenario.bound:g} s"]
+    flaws = []
+    if "INTERNALERROR" in session.output():
+        flaws.append("pytest had an internal error")
+    if session.process.returncode in (0, 1) or session.pid in dict(stage.hits):
+        return flaws
+    return [*flaws, f"pytest ended with exit code {session.process.returncode}"]

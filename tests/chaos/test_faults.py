@@ -1,0 +1,41 @@
+"""Each fault, at random moments: right verdicts, in time, and nothing run twice unsaid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import report
+from tests.chaos.scenario import Scenario, play
+from tests.chaos.scenarios import SCENARIOS
+
+pytestmark = [pytest.mark.chaos, pytest.mark.live, pytest.mark.timeout(300)]
+
+
+FLAWS_SHOWN = 12
+
+
+def marks(scenario: Scenario) -> tuple[pytest.MarkDecorator, ...]:
+    return (pytest.mark.rabbitmq,) if scenario.setup.kind == "rabbitmq" else ()
+
+
+@pytest.mark.parametrize(
+    "scenario", [pytest.param(one, id=one.name, marks=marks(one)) for one in SCENARIOS]
+)
+def test_fault(
+    scenario: Scenario,
+    seed: int,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Every entry has, within the bound, a verdict that its own count of executions bears out."""
+    rabbitmq = ""
+    if scenario.setup.kind == "rabbitmq":
+        rabbitmq = request.getfixturevalue("rabbitmq_url")
+    outcome, said = play(scenario, seed, tmp_path / "project", rabbitmq)
+    request.node.user_properties.append((report.PROPERTY, outcome.as_property()))
+    flaws = "\n".join(outcome.flaws[:FLAWS_SHOWN])
+    if outcome.flaws:
+        title = f"{scenario.name}, seed {seed}: {len(outcome.flaws)} flaws"
+        pytest.fail(f"{title}\n{flaws}\n\n{said}", pytrace=False)

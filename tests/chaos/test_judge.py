@@ -1,0 +1,161 @@
+"""The judge of chaos runs: it must see every flaw that it is there for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import executions, report
+from tests.chaos.executions import Counted, Execution
+from tests.chaos.judge import Evidence, Outcome, judge, unlike_reports
+from tests.chaos.record import Told
+from tests.chaos.workload import build, kinds, late, late_safe, plain, safe
+
+PLAIN = {"e": plain(1)}
+
+
+def counted(*whats: str, tasks: str = "1", pid: int = 7) -> Counted:
+    """Executions of one entry: "start" and "end"; one attempt unless ``tasks`` names more."""
+    found, numbers = Counted(), iter(tasks.ljust(len(whats), tasks[-1]))
+    for at, what in enumerate(whats):
+        one = Execution(what, float(at), "e", next(numbers), 0, pid)
+        (found.starts if what == "start" else found.ends).append(one)
+    return found
+
+
+def judged(
+    kind: str | None, count: Counted, evidence: Mapping[str, object] | None = None
+) -> Outcome:
+    """The outcome of one entry with this verdict and count."""
+    verdicts = {} if kind is None else {"e": Told(kind, "Why.", 5.0)}
+    fields = {"members": PLAIN} | dict(evidence or {})
+    return judge("fault", 1, Evidence(verdicts=verdicts, counted={"e": count}, **fields))  # type: ignore[arg-type]  # fields by name
+
+
+ONCE = counted("start", "end")
+
+
+def test_one_execution_that_passed_is_good() -> None:
+    """No flaw, and the verdict is counted."""
+    outcome = judged("passed", ONCE, {"injected": 2.0})
+    assert outcome.flaws == []
+    assert outcome.verdicts == {"passed": 1}
+    assert outcome.seconds == 3.0
+
+
+@pytest.mark.parametrize("kind", [None, "pending"])
+def test_no_final_verdict_is_lost(kind: str | None) -> None:
+    """Neither none at all nor a pending one is an answer."""
+    assert judged(kind, ONCE).lost
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("passed", counted()),
+        ("passed", counted("start")),
+        ("lost", ONCE),
+        ("crashed", ONCE),
+        ("crashed", counted("start")),
+        ("skipped", ONCE),
+    ],
+)
+def test_a_verdict_against_the_count_is_wrong(kind: str, count: Counted) -> None:
+    """Whatever no rule of the entry allows for what was counted."""
+    assert judged(kind, count).wrong
+
+
+def test_passed_without_an_end_is_wrong_even_where_it_was_aimed_at() -> None:
+    """No fault makes a job pass that did not run."""
+    members = {"e": plain(1, aimed=kinds("passed"))}
+    assert judged("passed", counted(), {"members": members, "aimed": frozenset("e")}).wrong
+
+
+def test_the_rules_of_the_fault_hold() -> None:
+    """A job that was cut off may be crashed where the fault kills, and only there."""
+    members = {"e": plain(1, cut=kinds("crashed"))}
+    assert not judged("crashed", counted("start"), {"members": members}).flaws
+
+
+def test_a_job_killed_right_behind_its_end_may_be_crashed() -> None:
+    """Its receipt may never have left the process; half a minute later that is no excuse."""
+    members = {"e": plain(1, cut=kinds("crashed"))}
+    hits = {"members": members, "hits": [(7, 1.1)]}
+    assert not judged("crashed", ONCE, hits).flaws
+    assert judged("crashed", ONCE, hits | {"hits": [(7, 31.0)]}).wrong
+    assert judged("crashed", ONCE, hits | {"hits": [(8, 1.1)]}).wrong
+
+
+TWICE = counted("start", "end", "start", "end")
+
+
+def test_a_second_run_of_a_plain_job_is_a_double_run() -> None:
+    """Also where it is declared duplicated, unless the fault itself made it run twice."""
+    assert judged("duplicated", TWICE).doubles
+    assert judged("passed", TWICE, {"forced": True}).doubles
+    assert not judged("duplicated", TWICE, {"forced": True}).flaws
+
+
+def test_a_second_attempt_counts_for_a_plain_job_only() -> None:
+    """What is idempotent may be sent again."""
+    attempts = counted("start", "start", "end", tasks="122")
+    assert judged("passed", attempts).doubles
+    assert not judged("passed", attempts, {"members": {"e": safe(1)}}).flaws
+
+
+def test_a_redelivered_job_must_be_called_so() -> None:
+    """A late-acked job that ran twice in one attempt is duplicated, unless it may do so."""
+    assert judged("passed", TWICE, {"members": {"e": late(1)}}).doubles
+    assert not judged("duplicated", TWICE, {"members": {"e": late(1)}}).flaws
+    assert not judged("passed", TWICE, {"members": {"e": late_safe(1)}}).flaws
+
+
+def test_more_damage_than_the_fault_can_do_is_wrong() -> None:
+    """Each verdict may be allowed, and all of them together may not."""
+    members = {"e": plain(1, cut=kinds("crashed"))}
+    assert judged("crashed", counted("start"), {"members": members, "damage": 0}).wrong
+
+
+def test_reports_must_agree_with_the_ledger() -> None:
+    """What the JUnit file shows is what the ledger says, or the terminal corrects it."""
+    told = {"e": Told("duplicated", "Twice.", 1.0), "f": Told("lost", "Gone.", 1.0)}
+    assert unlike_reports(told, {"e": "failed", "f": "error"}, "", 1) == []
+    correction = "'e' was passed at first and is duplicated"
+    shown = {"e": "passed", "f": "error"}
+    assert unlike_reports(told, shown, "", 1)
+    assert unlike_reports(told, shown, correction, 0)
+    assert unlike_reports(told, shown, correction, 1) == []
+
+
+def test_the_same_seed_makes_the_same_manifest(tmp_path: Path) -> None:
+    """A round can be played again."""
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        build(tmp_path / folder, (plain(5), safe(5)), random.Random(seed))
+    texts = [(tmp_path / folder / "m.jsonl").read_text("utf-8") for folder in "abc"]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_jobs_that_run_are_found(tmp_path: Path) -> None:
+    """A start without its end, also where the same job was begun before."""
+    rows = [("start", 1), ("end", 1), ("start", 2)]
+    lines = [f"{what}\t{at}.0\te\tid\t0\t{pid}\n" for at, (what, pid) in enumerate(rows)]
+    (tmp_path / "executions.log").write_text("".join(lines), encoding="utf-8")
+    assert [one.pid for one in executions.running(tmp_path)] == [2]
+
+
+def test_the_table_has_a_row_a_fault() -> None:
+    """Rounds, verdicts, times and flaws of each, and of all."""
+    rounds = [
+        Outcome("kill", 1, {"passed": 2}, 1.0),
+        Outcome("kill", 2, {"passed": 1, "lost": 1}, 3.0, wrong=["e"]),
+        Outcome("cut", 1, {"passed": 2}),
+    ]
+    properties = [(report.PROPERTY, one.as_property()) for one in rounds]
+    table = report.rows(report.outcomes(properties))
+    assert table[0][:5] == ("cut", "1", "2 passed", "-", "-")
+    assert table[1] == ("kill", "2", "3 passed, 1 lost", "2.0", "3.0", "1", "0", "0", "0")
+    assert table[2][0] == "all"
+    assert report.markdown(table).count("\n") == 5

@@ -1,0 +1,119 @@
+"""An app whose tasks end in every way that does not end their process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar, cast
+
+from celery import Celery, Task
+from celery.exceptions import Ignore, Reject
+from loguru import logger
+
+from pytest_manifest.worker import evidence
+
+ROUTED = "contract-routed"
+app = Celery("contract")
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    imports=["tests.contract.app"],
+    task_routes={"contract.routed": {"queue": ROUTED}},
+)
+
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def job(name: str, **options: Any) -> Callable[[F], F]:
+    """Register a task with this app alone; Celery's own decorator has no types."""
+    return cast("Callable[[F], F]", app.task(name=f"contract.{name}", shared=False, **options))
+
+
+class OwnCall(Task):  # type: ignore[misc]  # Celery has no types
+    """A task class with a ``__call__`` of its own, as web frameworks' recipes have it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **kwargs)
+
+
+@job("add")
+def add(first: int, second: int) -> int:
+    return first + second
+
+
+@job("fail")
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+@job(
+    "flaky",
+    bind=True,
+    autoretry_for=(OSError,),
+    max_retries=2,
+    default_retry_delay=0,
+)
+def flaky(self: Any, failures: int) -> str:
+    if self.request.retries < failures:
+        raise OSError("not yet")
+    return f"after {self.request.retries} retries"
+
+
+@job("ignore")
+def ignore() -> None:
+    raise Ignore("nothing to do")
+
+
+@job("reject")
+def reject() -> None:
+    raise Reject("not for me", requeue=False)
+
+
+@job("lock")
+def lock() -> object:
+    return threading.Lock()
+
+
+@job("dated")
+def dated() -> dict[str, object]:
+    return {"at": datetime(2026, 11, 24, 15, 0, tzinfo=UTC)}
+
+
+@job("talk")
+def talk(text: str) -> str:
+    logger.info("loguru says {}", text)
+    logging.getLogger("some.library").warning("logging says %s", text)
+    evidence(rows=3, text=text)
+    return text
+
+
+@job("routed")
+def routed() -> str:
+    return "routed"
+
+
+@job("sleep")
+def sleep(seconds: float) -> str:
+    time.sleep(seconds)
+    return "slept"
+
+
+@job("own_call", bind=True, base=OwnCall)
+def own_call(self: Any) -> str:
+    return str(self.request.id)
+
+
+@job("leave")
+def leave() -> None:
+    sys.exit(3)
+
+
+@job("sends", bind=True)
+def sends(self: Any) -> str:
+    """Send another job, as tasks do."""
+    self.app.send_task("contract.add", (1, 1), queue=self.request.delivery_info["routing_key"])
+    return "sent"

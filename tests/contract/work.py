@@ -1,0 +1,99 @@
+"""The jobs of the contract, and how they are run on a stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_manifest.dispatch.attempt import attempt_of
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.ledger import Settled
+from pytest_manifest.manifest import write_manifest
+from pytest_manifest.run import Run, RunSettings
+from pytest_manifest.schema import Entry, Header
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.testing.running import Stack
+from tests.contract.stacks import OTHER_QUEUE, START_SECONDS
+from tests.support import eventually
+
+DEADLINE: Final = 90.0
+HOLD: Final = 0.5
+"""Seconds for which a job that is to expire, or to be revoked, is held back."""
+
+
+def entry(name: str, task: str, *args: Any, **fields: Any) -> Entry:
+    """A job of the contract's app."""
+    return Entry(id=name, task=f"contract.{task}", args=list(args), **fields)
+
+
+WORK: Final[Mapping[str, Entry]] = {
+    one.id: one
+    for one in (
+        entry("succeeds", "add", 1, 2, expect={"result": 3}),
+        entry("wrong result", "add", 1, 2, expect={"result": 4}),
+        entry("raises", "fail", "no"),
+        entry(
+            "expected failure",
+            "fail",
+            "no such item",
+            expect={"state": "failed", "error": {"type": "ValueError", "match": "^no such"}},
+        ),
+        entry("retries", "flaky", 2, expect={"result": "after 2 retries"}),
+        entry("retries in vain", "flaky", 9),
+        entry("ignored", "ignore"),
+        entry("expected to be ignored", "ignore", expect={"state": "ignored"}),
+        entry("rejected", "reject"),
+        entry("unknown task", "no_such_task"),
+        entry("expired", "add", 1, 2, countdown=HOLD, expires=HOLD / 5),
+        entry("revoked", "add", 1, 2, countdown=HOLD),
+        entry("no JSON", "lock"),
+        entry("a date", "dated", expect={"result": {"at": "2026-11-24T15:00:00+00:00"}}),
+        entry("talks", "talk", "grüße", expect={"result": "grüße"}),
+        entry("schema", "add", 1, 2, expect={"schema": {"type": "integer"}}),
+        entry("schema broken", "add", 1, 2, expect={"schema": {"type": "string"}}),
+        entry("other queue", "add", 1, 2, queue=OTHER_QUEUE, expect={"result": 3}),
+        entry("routed", "routed", expect={"result": "routed"}),
+        entry("priority", "add", 1, 2, priority=5, expect={"result": 3}),
+        entry("corpus/Ærø::[☃]", "add", 1, 2, expect={"result": 3}),
+        entry("countdown", "add", 1, 2, countdown=HOLD, expect={"result": 3}),
+        entry("too long", "sleep", 0.4, timeout=0.1),
+        entry("slow", "sleep", 0.2, expect={"max_runtime": 0.1}),
+        entry("own call", "own_call"),
+        entry("leaves", "leave"),
+        entry("sends", "sends", expect={"result": "sent"}),
+    )
+}
+
+
+def run_all(stack: Stack, folder: Path) -> dict[str, Settled]:
+    """Run all of it once, with one job revoked before it is sent; verdicts by entry id."""
+    address = stack.wait_broker(START_SECONDS)
+    manifest = write_manifest(folder / "contract.jsonl", Header(), WORK.values())
+    settings = RunSettings(folder=folder / "runs", deadline=DEADLINE)
+    run = Run.dispatch(manifest, manifest.ids, address, settings)
+    run.prepare(expected_workers=1)
+    try:
+        revoke(address, attempt_of(run.info.run, WORK["revoked"], 1).task_id)
+        run.start()
+        run.ended.wait()
+    finally:
+        run.stop()
+    assert run.error is None
+    with run.read() as ledger:
+        return {one.verdict.entry: one for one in ledger.all_settled()}
+
+
+def revoke(address: StackAddress, task_id: str) -> None:
+    """Revoke a job that nobody has got yet, and return when the worker knows of it."""
+    with closing(Publisher(address, stream="", ttl=60)) as publisher:
+        publisher.revoke([task_id])
+
+        def known() -> bool:
+            answers = publisher.control.ask(
+                {"revoked": {}}, timeout=5, enough=lambda found, _: any(found.values())
+            )
+            return any(task_id in str(ids) for ids in answers["revoked"].values())
+
+        eventually(known, within=START_SECONDS, what="a worker that knows what is revoked")

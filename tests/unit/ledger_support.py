@@ -1,0 +1,60 @@
+"""Runs, receipts and verdicts for tests of the ledger."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pytest_manifest.ledger import RunInfo, Start
+from pytest_manifest.schema import Receipt, Verdict
+
+ROOT = Path(__file__).resolve().parents[2]
+OLD_LEDGER = Path(__file__).with_name("data") / "ledger-v1.sql"
+"""Everything that a ledger of version 1 held, as SQL."""
+MOMENT = datetime(2026, 11, 24, 15, 0, 1, 123456, tzinfo=UTC)
+INFO = RunInfo(
+    run="20261124T150000-0123abcd",
+    manifest=Path("/tmp/m.jsonl"),
+    sha256="0" * 64,
+    workflow="demo",
+    mode=None,
+    entries=2,
+    created_at=datetime(2026, 11, 24, 15, tzinfo=UTC),
+    broker="redis://:***@127.0.0.1:1/0",
+    backend="redis://:***@127.0.0.1:1/0",
+    owned=True,
+    stream_ttl=3600,
+)
+
+
+def receipt(entry: str, attempt: int = 1, **more: object) -> Receipt:
+    document = {"run": INFO.run, "entry": entry, "attempt": attempt, "task_id": f"t-{entry}"}
+    return Receipt.model_validate({**document, "task": "t", "state": "succeeded", **more})
+
+
+def verdict(entry: str, kind: str = "passed", attempt: int | None = 1) -> Verdict:
+    return Verdict.model_validate(
+        {"verdict": kind, "entry": entry, "attempt": attempt, "sentence": f"{entry} {kind}"}
+    )
+
+
+def start(task_id: str, execution: str) -> Start:
+    return Start(task_id, execution, MOMENT, 0, "w@h", "h", 1, redelivered=False)
+
+
+def old_ledger(path: Path) -> Path:
+    """A ledger of version 1 at ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.executescript(OLD_LEDGER.read_text("utf-8"))
+    return path
+
+
+def is_sound(path: Path) -> bool:
+    """Whether SQLite finds nothing wrong with the file."""
+    with closing(sqlite3.connect(path)) as db:
+        row: tuple[str] = db.execute("PRAGMA integrity_check").fetchone()
+    return row == ("ok",)

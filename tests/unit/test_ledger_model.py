@@ -1,0 +1,241 @@
+"""The ledger against a model of plain dicts: after any writes in any order, both say the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import get_args
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pytest_manifest.ledger import AttemptRow, Ledger, PlannedEntry, SendState, Settled, Start
+from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
+
+OPEN_KINDS = ("pending", "unknown")
+ENTRIES = st.sampled_from("abc")
+KINDS = st.sampled_from(get_args(VerdictKind))
+STATES = st.sampled_from(get_args(SendState))
+NOTES = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+DIGESTS = st.sampled_from(["1" * 64, "2" * 64, "3" * 64])
+
+
+@dataclass
+class Model:
+    """What the ledger should hold."""
+
+    attempts: dict[str, AttemptRow] = field(default_factory=dict)
+    entries: dict[str, PlannedEntry] = field(default_factory=dict)
+    starts: dict[tuple[str, str], Start] = field(default_factory=dict)
+    receipts: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
+    settled: dict[str, tuple[Verdict, Receipt | None]] = field(default_factory=dict)
+    """In the order in which they settled."""
+    sha256: str = INFO.sha256
+
+    def of(self, entry: str) -> list[AttemptRow]:
+        rows = [row for row in self.attempts.values() if row.entry == entry]
+        return sorted(rows, key=lambda row: row.attempt)
+
+    def newest(self) -> list[AttemptRow]:
+        entries = {row.entry for row in self.attempts.values()}
+        return in_order(self.of(entry)[-1] for entry in entries)
+
+    def is_open(self, entry: str) -> bool:
+        found = self.settled.get(entry)
+        return found is None or found[0].verdict in OPEN_KINDS
+
+
+def in_order(rows: Iterable[AttemptRow]) -> list[AttemptRow]:
+    return sorted(rows, key=lambda row: (row.ordinal, row.attempt))
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Writes into both, and reads both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory(prefix="manifest-test-")
+        self.path = Path(self.folder.name) / "run.sqlite"
+        self.ledger = Ledger.create(self.path, INFO)
+        self.model = Model()
+        self.last_seq = 0
+
+    def teardown(self) -> None:
+        self.ledger.close()
+        self.folder.cleanup()
+
+    def has_attempts(self) -> bool:
+        return bool(self.model.attempts)
+
+    def a_task(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(sorted(self.model.attempts)), "task")
+
+    # Writing
+
+    @rule(entry=ENTRIES, reason=st.sampled_from([None, "lost", "crashed"]))
+    def plan(self, entry: str, reason: str | None) -> None:
+        number = len(self.model.of(entry)) + 1
+        task_id = f"t-{entry}-{number}"
+        row = AttemptRow(task_id, entry, number, ord(entry), "planned", None, None, reason)
+        self.model.attempts[task_id] = row
+        if reason is None:
+            self.ledger.plan([(task_id, entry, number, row.ordinal)])
+        else:
+            self.ledger.plan([(task_id, entry, number, row.ordinal, reason)])
+
+    @rule(entries=st.sets(ENTRIES), job=DIGESTS, expect=DIGESTS)
+    def plan_entries(self, entries: set[str], job: str, expect: str) -> None:
+        self.ledger.plan_entries((entry, ord(entry), job, expect) for entry in entries)
+        for entry in entries:
+            self.model.entries[entry] = PlannedEntry(entry, ord(entry), job, expect)
+
+    @precondition(has_attempts)
+    @rule(data=st.data(), state=STATES, note=NOTES, sent=st.booleans())
+    def mark(self, data: st.DataObject, state: SendState, note: str | None, *, sent: bool) -> None:
+        task_ids = data.draw(st.sets(st.sampled_from(sorted(self.model.attempts))), "tasks")
+        moment = MOMENT if sent else None
+        self.ledger.mark([*task_ids, "t-nobody"], state, sent_at=moment, note=note)
+        for task_id in task_ids:
+            row = self.model.attempts[task_id]
+            self.model.attempts[task_id] = replace(
+                row,
+                state=state,
+                sent_at=moment or row.sent_at,
+                note=row.note if note is None else note,
+            )
+
+    @precondition(has_attempts)
+    @rule(data=st.data(), executions=st.lists(st.sampled_from(["x1", "x2", "x3"]), max_size=3))
+    def add_starts(self, data: st.DataObject, executions: list[str]) -> None:
+        task_id = self.a_task(data)
+        starts = [start(task_id, execution) for execution in executions]
+        self.ledger.add_starts(starts)
+        for one in starts:
+            self.model.starts.setdefault((task_id, one.execution), one)
+
+    @precondition(has_attempts)
+    @rule(data=st.data(), execution=st.sampled_from([None, "x1"]), number=st.integers(0, 3))
+    def add_receipts(self, data: st.DataObject, execution: str | None, number: int) -> None:
+        task_id = self.a_task(data)
+        said = receipt(self.model.attempts[task_id].entry, result=number)
+        self.ledger.add_receipts([(task_id, execution, said)])
+        self.model.receipts.append((task_id, execution, said))
+
+    @precondition(has_attempts)
+    @rule(data=st.data(), kind=KINDS, sent=st.booleans(), received=st.booleans())
+    def settle(self, data: st.DataObject, kind: str, *, sent: bool, received: bool) -> None:
+        row = self.model.attempts[self.a_task(data)]
+        judged = verdict(row.entry, kind, row.attempt if sent else None)
+        said = receipt(row.entry, row.attempt) if received else None
+        self.ledger.settle([(judged, said)])
+        self.model.settled.pop(row.entry, None)
+        self.model.settled[row.entry] = (judged, said)
+        if sent:
+            judged_row = replace(row, kind=judged.verdict, verdict=judged)
+            self.model.attempts[row.task_id] = judged_row
+
+    @precondition(has_attempts)
+    @rule(data=st.data(), kind=KINDS)
+    def end_attempt(self, data: st.DataObject, kind: str) -> None:
+        row = self.model.attempts[self.a_task(data)]
+        judged = verdict(row.entry, kind, row.attempt)
+        self.ledger.end_attempt(row.task_id, judged)
+        self.model.attempts[row.task_id] = replace(row, kind=judged.verdict, verdict=judged)
+
+    @rule(entries=st.none() | st.sets(ENTRIES))
+    def reopen(self, entries: set[str] | None) -> None:
+        self.ledger.reopen(entries)
+        for entry, (judged, _) in list(self.model.settled.items()):
+            if judged.verdict in OPEN_KINDS if entries is None else entry in entries:
+                del self.model.settled[entry]
+
+    @rule(digest=DIGESTS)
+    def set_digest(self, digest: str) -> None:
+        self.ledger.set_digest(digest)
+        self.model.sha256 = digest
+
+    @rule(data=st.data())
+    def fail_within_a_transaction(self, data: st.DataObject) -> None:
+        """Writes by some other rules, all of which are taken back."""
+        everything: list[Callable[[], None]] = [
+            lambda: self.ledger.reopen(list("abc")),
+            lambda: self.ledger.plan([("t-x", "x", 1, 0)]),
+            lambda: self.ledger.mark(self.model.attempts, "sent", note="no"),
+            lambda: self.ledger.plan_entries([("a", 9, "4" * 64, "4" * 64)]),
+            lambda: self.ledger.settle([(verdict("a"), None)]),
+            lambda: self.ledger.set_digest("4" * 64),
+        ]
+        with suppress(ZeroDivisionError), self.ledger.transaction():
+            for write in data.draw(st.permutations(everything), "writes"):
+                write()
+            raise ZeroDivisionError
+
+    @rule(write=st.booleans())
+    def close_and_open(self, *, write: bool) -> None:
+        self.ledger.close()
+        if not write:
+            with Ledger.open(self.path) as reader:
+                self.compare(reader)
+        self.ledger = Ledger.open(self.path, write=True)
+
+    # Reading
+
+    @invariant()
+    def both_say_the_same(self) -> None:
+        self.compare(self.ledger)
+
+    def compare(self, ledger: Ledger) -> None:
+        self.compare_attempts(ledger)
+        self.compare_verdicts(ledger)
+        by_task: dict[str, list[Start]] = {}
+        for (task_id, _), one in sorted(self.model.starts.items()):
+            by_task.setdefault(task_id, []).append(one)
+        assert ledger.starts_by_task() == by_task
+        assert list(ledger.last_receipts()) == self.model.receipts
+        assert ledger.planned_entries() == self.model.entries
+        assert ledger.info() == replace(INFO, sha256=self.model.sha256)
+        for task_id in self.model.attempts:
+            mine = [(x, r) for task, x, r in self.model.receipts if task == task_id]
+            assert ledger.receipts(task_id) == mine
+            assert ledger.starts(task_id) == by_task.get(task_id, [])
+
+    def compare_attempts(self, ledger: Ledger) -> None:
+        model = self.model
+        assert list(ledger.attempts()) == in_order(model.attempts.values())
+        newest = model.newest()
+        assert list(ledger.last_attempts()) == newest
+        unsettled = [row for row in newest if model.is_open(row.entry)]
+        assert list(ledger.attempts(unsettled=True)) == unsettled
+        assert ledger.has_unsettled() == bool(unsettled)
+        assert ledger.count_entries() == len(newest)
+        assert ledger.send_states() == Counter(row.state for row in model.attempts.values())
+        reasons = Counter(row.reason for row in model.attempts.values() if row.reason is not None)
+        assert ledger.reasons() == reasons
+        for row in newest:
+            assert ledger.attempts_of(row.entry) == model.of(row.entry)
+            assert ledger.attempt(row.task_id) == row
+
+    def compare_verdicts(self, ledger: Ledger) -> None:
+        settled = self.model.settled
+        in_time = ledger.settled_since(0)
+        assert [entry for _, entry in in_time] == list(settled)
+        seqs = {entry: seq for seq, entry in in_time}
+        found = [Settled(seqs[e], *settled[e]) for e in sorted(settled)]
+        assert list(ledger.all_settled()) == found
+        assert [ledger.settled(one.verdict.entry) for one in found] == found
+        assert ledger.kinds() == {entry: judged.verdict for entry, (judged, _) in settled.items()}
+        assert ledger.verdict_counts() == Counter(v.verdict for v, _ in settled.values())
+
+
+LedgerMachine.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None, database=None
+)
+
+
+TestLedger = LedgerMachine.TestCase

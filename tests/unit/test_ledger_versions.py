@@ -1,0 +1,136 @@
+"""Ledgers of an older version: what they held is there, and comes to this version in one piece."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger import (
+    LEDGER_VERSION,
+    AttemptRow,
+    Ledger,
+    PlannedEntry,
+    find_runs,
+    find_runs_of,
+)
+from pytest_manifest.ledger.versions import version_of
+from tests.unit.ledger_support import INFO, MOMENT, ROOT, is_sound, old_ledger, receipt, verdict
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return old_ledger(tmp_path / "runs" / f"{INFO.run}.sqlite")
+
+
+def version(path: Path) -> str | None:
+    with closing(sqlite3.connect(path)) as db:
+        return version_of(db)
+
+
+def layout(path: Path) -> Iterator[tuple[str, ...]]:
+    """Every table's columns, as SQLite understands them."""
+    with closing(sqlite3.connect(path)) as db:
+        for (name,) in db.execute("SELECT name FROM sqlite_schema ORDER BY name").fetchall():
+            yield from [(name, *row) for row in db.execute(f"PRAGMA table_info({name})")]
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_everything_that_an_old_ledger_held_is_there(old: Path, *, write: bool) -> None:
+    """Its attempts have the verdicts of their entries, its entries no digests."""
+    said = receipt("a", result={"n": 1, "text": "it's\nö"})
+    with Ledger.open(old, write=write) as ledger:
+        assert list(ledger.attempts()) == [
+            AttemptRow("t-a", "a", 1, 0, "sent", MOMENT, None, None, "passed", verdict("a")),
+            AttemptRow(
+                "t-b", "b", 1, 1, "sent", MOMENT, None, None, "pending", verdict("b", "pending")
+            ),
+            AttemptRow("t-c", "c", 1, 2, "uncertain", MOMENT, "connection reset"),
+            AttemptRow("t-d", "d", 1, 3, "withheld", None, "unknown task 'nö'"),
+        ]
+        assert ledger.planned_entries() == {
+            entry: PlannedEntry(entry, ordinal, None, None) for ordinal, entry in enumerate("abcd")
+        }
+        assert ledger.kinds() == {"a": "passed", "b": "pending", "d": "unknown_task"}
+        assert list(ledger.last_receipts()) == [("t-a", "x1", said)]
+        assert sorted(ledger.starts_by_task()) == ["t-a", "t-b"]
+        assert ledger.noted("position") == "1-0"
+        assert ledger.status == "running"
+    assert version(old) == str(LEDGER_VERSION)
+
+
+def test_a_migrated_ledger_is_as_a_new_one(old: Path, tmp_path: Path) -> None:
+    """Its tables have the same columns, so that all can be written."""
+    new = tmp_path / "new.sqlite"
+    Ledger.create(new, INFO).close()
+    Ledger.open(old).close()
+    assert list(layout(old)) == list(layout(new))
+    with Ledger.open(old, write=True) as ledger:
+        ledger.plan([("t-c2", "c", 2, 2, "lost")])
+        assert ledger.attempts_of("c")[-1].reason == "lost"
+
+
+def test_looking_for_runs_leaves_old_ledgers_as_they_are(old: Path) -> None:
+    """They are found by digest and by path, and a search changes nothing."""
+    assert find_runs(old.parent, INFO.sha256) == [old]
+    assert find_runs_of(old.parent, INFO.manifest) == [old]
+    assert version(old) == "1"
+
+
+def test_two_processes_may_migrate_at_once(old: Path) -> None:
+    """One does it, the others find it done; all of them can write."""
+    command = [sys.executable, "-m", "tests.unit.ledger_processes", "migrate", str(old)]
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen(
+                    command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
+            for _ in range(4)
+        ]
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [process.wait(60) for process in started] == [0] * 4
+    with Ledger.open(old) as ledger:
+        assert all(ledger.noted(f"seen by {process.pid}") for process in started)
+        assert ledger.count_entries() == 4
+    assert is_sound(old)
+
+
+def test_a_killed_migration_leaves_an_old_ledger(old: Path, tmp_path: Path) -> None:
+    """Wherever it is killed, nothing was changed, and the next one succeeds."""
+    folder, seeds = tmp_path / "killed", 25
+    command = [sys.executable, "-m", "tests.unit.ledger_processes", "die-migrating"]
+    subprocess.run([*command, str(folder), str(seeds)], cwd=ROOT, check=True, timeout=120)
+    with closing(sqlite3.connect(old)) as db:
+        before = list(db.iterdump())
+    for seed in range(seeds):
+        path = folder / str(seed) / "run.sqlite"
+        with closing(sqlite3.connect(path)) as db:
+            assert list(db.iterdump()) == before, f"seed {seed}"
+        with Ledger.open(path) as ledger:
+            assert ledger.count_entries() == len(ledger.planned_entries()) == 4
+        assert is_sound(path)
+
+
+def test_an_old_ledger_that_cannot_be_migrated_says_what_to_do(old: Path) -> None:
+    """Where another process holds it for good, as where the disk is read only: a sentence."""
+    with closing(sqlite3.connect(old)) as db:
+        db.execute("ALTER TABLE attempts RENAME TO elsewhere")
+    with pytest.raises(
+        LedgerError, match=r"has version 1 and cannot be brought to version 2 \(no such table.*copy"
+    ):
+        Ledger.open(old)
+    assert version(old) == "1"

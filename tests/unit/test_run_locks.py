@@ -1,0 +1,108 @@
+"""Locks between processes: one holds, the others wait or are told, and no crash keeps one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pytest_manifest.errors import DispatchError
+from pytest_manifest.run.locks import RunLock, is_held, one_dispatch_at_a_time
+from tests.support import eventually
+from tests.unit.ledger_support import ROOT
+
+
+@contextmanager
+def process(what: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process of the module ``lock_holder``, killed in the end."""
+    command = [sys.executable, "-m", "tests.unit.lock_holder", what, str(path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        try:
+            yield holder
+        finally:
+            holder.kill()
+
+
+def told(holder: subprocess.Popen[str]) -> str:
+    assert holder.stdout is not None
+    return holder.stdout.readline()
+
+
+def go_on(holder: subprocess.Popen[str]) -> None:
+    assert holder.stdin is not None
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.lock"
+
+
+def test_two_processes_exclude_one_another(path: Path) -> None:
+    """The second is told so in a sentence, until the first has given the lock back."""
+    lock = RunLock(path)
+    with process("hold", path) as holder:
+        assert told(holder) == "held\n"
+        assert is_held(path)
+        with pytest.raises(DispatchError, match=r"run a-b is being followed by another.*wait"):
+            lock.acquire("a-b")
+        go_on(holder)
+        assert told(holder) == "released\n"
+        assert not is_held(path)
+        lock.acquire("a-b")
+        assert is_held(path)
+        lock.release()
+        lock.release()
+
+
+def test_a_killed_holder_leaves_the_lock_free_at_once(path: Path) -> None:
+    """Also where a process that it started lives on."""
+    lock = RunLock(path)
+    with process("hold-with-heir", path) as holder:
+        heir = psutil.Process(int(told(holder)))
+        with pytest.raises(DispatchError):
+            lock.acquire("a")
+        holder.kill()
+        holder.wait()
+        lock.acquire("a")
+        lock.release()
+        assert heir.is_running()
+    eventually(lambda: not heir.is_running() or heir.status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.parametrize(("what", "name"), [("contend", "run.lock"), ("contend-folder", "")])
+def test_of_many_processes_one_is_inside(tmp_path: Path, what: str, name: str) -> None:
+    """However often they ask, no two are inside at the same moment."""
+    with ExitStack() as stack:
+        started = [stack.enter_context(process(what, tmp_path / name)) for _ in range(3)]
+        assert [one.wait(60) for one in started] == [0, 0, 0]
+
+
+def test_dispatches_of_a_manifest_wait_for_one_another(tmp_path: Path) -> None:
+    """Until the first is through, or was killed; other manifests do not wait."""
+    entered = threading.Event()
+
+    def dispatch() -> None:
+        with one_dispatch_at_a_time(tmp_path, "0" * 64):
+            entered.set()
+
+    for end_it in (go_on, subprocess.Popen.kill):
+        entered.clear()
+        with process("hold-folder", tmp_path) as holder:
+            assert told(holder) == "held\n"
+            waiting = threading.Thread(target=dispatch)
+            waiting.start()
+            with one_dispatch_at_a_time(tmp_path, "1" * 64):
+                assert not entered.is_set()
+            end_it(holder)
+            assert entered.wait(30)
+            waiting.join(30)

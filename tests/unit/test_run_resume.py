@@ -1,0 +1,210 @@
+"""The rule of --resume: what is sent, waited for, left, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_manifest.ledger import AttemptRow, SendState, Settled
+from pytest_manifest.manifest import read_manifest, write_manifest
+from pytest_manifest.run.changes import Change, change_of
+from pytest_manifest.run.resume import (
+    Decision,
+    Facts,
+    Place,
+    ResumeRules,
+    attempts_to_send,
+    decide,
+    may_have_started,
+)
+from pytest_manifest.run.resuming import SHOWN, told
+from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictKind
+
+RUN = "20261124T150000-0123abcd"
+ONCE = Entry(id="a", task="t")
+IDEMPOTENT = Entry(id="a", task="t", idempotent=True)
+
+
+def row(state: SendState = "sent", number: int = 1) -> AttemptRow:
+    return AttemptRow(f"t-{number}", "a", number, 0, state, None, None)
+
+
+def settled(kind: VerdictKind, receipt: Receipt | None = None) -> Settled:
+    return Settled(1, Verdict(verdict=kind, entry="a", attempt=1, sentence="."), receipt)
+
+
+def receipt(state: str) -> Receipt:
+    return Receipt.model_validate(
+        {"run": RUN, "entry": "a", "attempt": 1, "task_id": "t-1", "task": "t", "state": state}
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "action", "reason"),
+    [
+        (Facts(None), "send", "never sent"),
+        (Facts(row("planned")), "send", "never sent"),
+        (Facts(row("withheld"), kind="skipped"), "send", "never sent (skipped)"),
+        (Facts(row(), kind="passed"), "keep", "passed"),
+        (Facts(row(), kind="lost"), "send", "lost"),
+        (Facts(row(), place="nowhere"), "send", "lost"),
+        (Facts(row(), place="queued"), "wait", "still queued"),
+        (Facts(row(), kind="timed_out", place="queued"), "wait", "still queued"),
+        (Facts(row(), place="underway"), "wait", "held or run by a worker"),
+        (Facts(row(), place="untold"), "wait", "it may still be queued or running"),
+        (
+            Facts(row(), kind="failed", may_have_started=True),
+            "leave",
+            "failed; it may have run and is not idempotent",
+        ),
+    ],
+)
+def test_an_entry_is_decided_by_what_is_known_of_it(facts: Facts, action: str, reason: str) -> None:
+    """What passed stays, what is under way is waited for, the rest is sent with its reason."""
+    assert decide(ONCE, facts, ResumeRules()) == Decision("a", action, reason)  # type: ignore[arg-type]  # a literal of the table
+
+
+def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
+    """An idempotent entry is, and any other with --resume-unsafe."""
+    facts = Facts(row(), kind="crashed", may_have_started=True)
+    assert decide(IDEMPOTENT, facts, ResumeRules()).action == "send"
+    assert decide(ONCE, facts, ResumeRules(unsafe=True)).action == "send"
+    assert decide(ONCE, facts, ResumeRules()).action == "leave"
+
+
+def test_changes_alone_are_sent_when_only_they_are_wanted() -> None:
+    """Without --resume an unchanged entry is left as it is, whatever became of it."""
+    only_changes = ResumeRules(changed=True, unfinished=False)
+    assert decide(ONCE, Facts(row(), kind="lost"), only_changes).action == "keep"
+    new = Facts(None, change="new", changed="new in the manifest")
+    assert decide(ONCE, new, only_changes) == Decision("a", "send", "new in the manifest")
+
+
+def test_a_changed_job_is_other_work() -> None:
+    """It is sent although the old one passed, but not while the old one is under way."""
+    changed = "its job was changed (kwargs)"
+    facts = Facts(row(), kind="passed", change="job", changed=changed, may_have_started=True)
+    assert decide(ONCE, facts, ResumeRules(changed=True)) == Decision("a", "send", changed)
+    queued = Facts(row(), change="job", changed=changed, place="queued")
+    assert decide(ONCE, queued, ResumeRules(changed=True)).action == "leave"
+
+
+def test_a_changed_expectation_sends_what_no_longer_passes() -> None:
+    """What passes by the new one too is not sent again."""
+    changed = "expectation changed (result)"
+    facts = Facts(row(), kind="failed", before="passed", change="expectation", changed=changed)
+    assert decide(ONCE, facts, ResumeRules(changed=True)) == Decision("a", "send", changed)
+    passes = Facts(row(), kind="passed", before="passed", change="expectation", changed=changed)
+    assert decide(ONCE, passes, ResumeRules(changed=True)).action == "keep"
+
+
+KINDS: tuple[VerdictKind | None, ...] = (
+    None,
+    "passed",
+    "failed",
+    "lost",
+    "crashed",
+    "timed_out",
+    "revoked",
+    "quarantined",
+    "skipped",
+)
+STATES: tuple[SendState, ...] = ("planned", "intent", "sent", "uncertain", "withheld")
+PLACES: tuple[Place | None, ...] = (None, "queued", "underway", "untold", "nowhere")
+CHANGES: tuple[Change | None, ...] = (None, "job", "expectation")
+
+
+@given(
+    state=st.sampled_from(STATES),
+    kind=st.sampled_from(KINDS),
+    place=st.sampled_from(PLACES),
+    change=st.sampled_from(CHANGES),
+    started=st.booleans(),
+    idempotent=st.booleans(),
+    unsafe=st.booleans(),
+)
+def test_nothing_is_silently_run_twice(
+    state: SendState,
+    kind: VerdictKind | None,
+    place: Place | None,
+    change: Change | None,
+    started: bool,
+    idempotent: bool,
+    unsafe: bool,
+) -> None:
+    """What is under way, or may have run and is not idempotent, is never sent of itself."""
+    entry = IDEMPOTENT if idempotent else ONCE
+    facts = Facts(row(state), kind, None, change, "changed", place, started)
+    decision = decide(entry, facts, ResumeRules(unsafe=unsafe))
+    if decision.action != "send":
+        return
+    assert place not in ("queued", "underway", "untold")
+    assert change == "job" or kind != "passed"
+    assert change == "job" or not started or idempotent or unsafe
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "begun", "witnessed", "expected"),
+    [
+        ("planned", None, False, False, False),
+        ("sent", None, True, True, True),
+        ("sent", None, False, True, False),
+        ("sent", None, False, False, True),
+        ("intent", settled("lost"), False, False, True),
+        ("sent", settled("revoked"), False, False, False),
+        ("sent", settled("failed", receipt("failed")), False, True, True),
+        ("sent", settled("expired", receipt("expired")), False, False, False),
+    ],
+)
+def test_whether_a_job_may_have_started(
+    state: SendState, verdict: Settled | None, begun: bool, witnessed: bool, expected: bool
+) -> None:
+    """A start or a receipt says so; without them it is the completeness of the records."""
+    assert may_have_started(row(state), verdict, begun=begun, witnessed=witnessed) is expected
+
+
+def test_only_what_was_really_sent_gets_another_attempt(tmp_path: Path) -> None:
+    """An attempt that never left keeps its number, and so its task id."""
+    path = tmp_path / "m.jsonl"
+    entries = [ONCE, Entry(id="b", task="t"), Entry(id="c", task="t")]
+    write_manifest(path, Header(), entries)
+    manifest = read_manifest(path)
+    decided = [Decision(name, "send", "lost") for name in ("a", "b", "c")]
+    last = {
+        "a": row("sent", 2),
+        "b": AttemptRow("t-b", "b", 1, 1, "planned", None, None),
+    }
+    found = attempts_to_send(decided, manifest, RUN, last)
+    assert [(one.entry.id, one.number) for one in found] == [("a", 3), ("b", 1), ("c", 1)]
+
+
+@pytest.mark.parametrize(
+    ("now", "change", "words"),
+    [
+        (Entry(id="a", task="t", kwargs={"x": 1}), "job", "its job was changed (kwargs)"),
+        (Entry(id="a", task="t", timeout=5), "expectation", "expectation changed (timeout)"),
+        (
+            Entry.model_validate({"id": "a", "task": "t", "expect": {"result": None}}),
+            "expectation",
+            "expectation changed (result)",
+        ),
+        (Entry(id="a", task="t", tags=["new"], meta={"x": 1}), None, ""),
+    ],
+)
+def test_a_change_names_its_fields(now: Entry, change: Change | None, words: str) -> None:
+    """Jobs and expectations count; tags and notes do not."""
+    assert change_of(now, ONCE) == (change, words)
+    assert change_of(now, None) == ("new", "new in the manifest")
+
+
+def test_many_decisions_are_told_by_reason() -> None:
+    """Few are told one by one; of many each reason once, with some ids and a count."""
+    few = [Decision("a", "send", "lost"), Decision("b", "keep", "passed")]
+    assert told(few) == ["sends 'a': lost"]
+    many = [Decision(f"e{n}", "send", "lost") for n in range(SHOWN + 1)]
+    (line,) = told(many)
+    assert line == "sends 'e0', 'e1', 'e2', 'e3', 'e4' and 46 more: lost"
+    assert len(told(many, every=True)) == SHOWN + 1

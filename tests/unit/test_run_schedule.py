@@ -1,0 +1,199 @@
+"""What may be sent, and when: dependencies, the canary, the failure threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.run.schedule import Held, Schedule
+from pytest_manifest.run.settings import FailureLimit
+from pytest_manifest.schema import Entry, VerdictKind
+
+RUN = "20261124T150000-0123abcd"
+
+
+def attempts(**after: str) -> list[Attempt]:
+    """Attempts of entries by name, with the names (separated by spaces) that each waits for."""
+    return [
+        attempt_of(RUN, Entry(id=name, task="t", after=names.split()), 1)
+        for name, names in after.items()
+    ]
+
+
+def plain(number: int) -> list[Attempt]:
+    return [attempt_of(RUN, Entry(id=f"e{n}", task="t"), 1) for n in range(number)]
+
+
+def names(taken: list[Attempt]) -> list[str]:
+    return [attempt.entry.id for attempt in taken]
+
+
+def held(found: list[Held]) -> dict[str, str]:
+    return {one.attempt.entry.id: one.note for one in found}
+
+
+def test_an_entry_waits_until_all_that_it_names_have_passed() -> None:
+    """Sending follows the passing of single entries, not levels of them."""
+    schedule = Schedule(attempts(a="", b="", c="a", d="a b"))
+    assert schedule.start() == []
+    assert names(schedule.take(9)) == ["a", "b"]
+    assert schedule.finished("a", "passed") == []
+    assert names(schedule.take(9)) == ["c"]
+    assert schedule.finished("b", "passed") == []
+    assert names(schedule.take(9)) == ["d"]
+    assert schedule.exhausted
+
+
+def test_what_waits_for_a_failed_entry_is_held_with_the_chain() -> None:
+    """The note leads from the entry to the one that did not pass; others go on."""
+    schedule = Schedule(attempts(a="", b="a", c="b", other=""))
+    schedule.start()
+    found = held(schedule.finished("a", "crashed"))
+    assert found == {
+        "b": "it waits for 'a', which did not pass (crashed)",
+        "c": "it waits for 'b', which waits for 'a', which did not pass (crashed)",
+    }
+    assert names(schedule.take(9)) == ["a", "other"]
+    assert schedule.exhausted
+
+
+def test_a_long_chain_is_told_by_its_ends() -> None:
+    """A chain of ten thousand entries makes short notes, and no deep recursion."""
+    chain = {"e0": ""} | {f"e{n}": f"e{n - 1}" for n in range(1, 10_000)}
+    schedule = Schedule(attempts(**chain))
+    schedule.start()
+    found = held(schedule.finished("e0", "failed"))
+    assert len(found) == 9_999
+    assert found["e9999"] == (
+        "it waits for 'e9998', which waits for 'e9997', which waits (through 9995 others) "
+        "for 'e1', which waits for 'e0', which did not pass (failed)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settled", "note"),
+    [
+        ({}, "it waits for 'a', which was not selected and has not passed in this run"),
+        ({"a": "lost"}, "it waits for 'a', which did not pass (lost)"),
+    ],
+)
+def test_a_deselected_entry_counts_by_its_verdict_in_this_run(
+    settled: Mapping[str, VerdictKind], note: str
+) -> None:
+    """Without a passing verdict what waits for it is held; with one it is free."""
+    schedule = Schedule(attempts(b="a", c="b"), settled=settled)
+    assert held(schedule.start())["b"] == note
+    assert schedule.exhausted
+    free = Schedule(attempts(b="a"), settled={"a": "passed"})
+    assert free.start() == []
+    assert names(free.take(9)) == ["b"]
+
+
+def test_an_entry_under_way_is_waited_for() -> None:
+    """When a run is gone on with, what is still queued may yet pass."""
+    schedule = Schedule(attempts(b="a"))
+    assert schedule.start(underway=["a"]) == []
+    assert schedule.take(9) == []
+    schedule.finished("a", "passed")
+    assert names(schedule.take(9)) == ["b"]
+
+
+def test_the_canary_goes_first_spread_over_the_manifest() -> None:
+    """The others are free when every one of the canary has passed."""
+    schedule = Schedule(plain(10), canary=2)
+    schedule.start()
+    assert names(schedule.take(9)) == ["e0", "e5"]
+    assert not schedule.has_ready
+    assert not schedule.exhausted
+    schedule.finished("e0", "passed")
+    assert not schedule.has_ready
+    schedule.finished("e5", "passed")
+    assert names(schedule.take(99)) == ["e1", "e2", "e3", "e4", "e6", "e7", "e8", "e9"]
+
+
+def test_a_failed_canary_holds_everything_else() -> None:
+    """Also when it fails first and passes after; the note names who failed."""
+    schedule = Schedule(plain(4), canary=2)
+    schedule.start()
+    schedule.take(9)
+    assert schedule.finished("e0", "failed") == []
+    found = held(schedule.finished("e2", "passed"))
+    assert found == dict.fromkeys(["e1", "e3"], "the canary failed: 'e0' did not pass")
+    assert schedule.exhausted
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"), [(FailureLimit(number=1), "1"), (FailureLimit(share=0.25), "25%")]
+)
+def test_more_failures_than_allowed_end_the_sending(limit: FailureLimit, words: str) -> None:
+    """The first failure too many holds what is left, and skips do not count as failures."""
+    schedule = Schedule(plain(4), max_failed=limit)
+    schedule.start()
+    schedule.take(3)
+    schedule.finished("e0", "failed")
+    schedule.finished("e1", "skipped")
+    assert schedule.closed is None
+    found = held(schedule.finished("e2", "lost"))
+    assert found == {
+        "e3": f"2 of 4 entries have failed, more than --manifest-max-failed={words} allows"
+    }
+    again = schedule.add(attempt_of(RUN, Entry(id="e0", task="t"), 2))
+    assert again is not None
+
+
+def test_what_could_not_be_sent_comes_first_again() -> None:
+    """In its old order, before what comes after it."""
+    schedule = Schedule(plain(4))
+    schedule.start()
+    taken = schedule.take(2)
+    schedule.put_back(taken)
+    assert names(schedule.take(9)) == ["e0", "e1", "e2", "e3"]
+
+
+KINDS: tuple[VerdictKind, ...] = ("passed", "failed", "lost", "skipped")
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> list[Attempt]:
+    size = draw(st.integers(1, 12))
+    made = []
+    for n in range(size):
+        after = draw(st.sets(st.integers(0, max(n - 1, 0)), max_size=3)) if n else set()
+        entry = Entry(id=f"e{n}", task="t", after=[f"e{m}" for m in sorted(after)])
+        made.append(attempt_of(RUN, entry, 1))
+    return made
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    todo=graphs(),
+    verdicts=st.data(),
+    canary=st.integers(0, 4),
+    limit=st.none() | st.integers(0, 3).map(lambda n: FailureLimit(number=n)),
+)
+def test_every_entry_is_sent_once_or_held_once(
+    todo: list[Attempt], verdicts: st.DataObject, canary: int, limit: FailureLimit | None
+) -> None:
+    """Whatever passes and fails: it ends, nothing is forgotten, nothing goes before its time."""
+    schedule = Schedule(todo, canary=canary, max_failed=limit)
+    after = {attempt.entry.id: attempt.entry.after for attempt in todo}
+    out: dict[str, str] = dict.fromkeys((h.attempt.entry.id for h in schedule.start()), "held")
+    kinds: dict[str, VerdictKind] = {}
+    flying: list[str] = []
+    while not schedule.exhausted or flying:
+        for name in names(schedule.take(verdicts.draw(st.integers(1, 4)))):
+            assert name not in out
+            assert all(kinds.get(one) == "passed" for one in after[name])
+            out[name] = "sent"
+            flying.append(name)
+        assert flying, "nothing is in flight and something is left: it would wait for ever"
+        done = flying.pop(verdicts.draw(st.integers(0, len(flying) - 1)))
+        kinds[done] = verdicts.draw(st.sampled_from(KINDS))
+        for one in schedule.finished(done, kinds[done]):
+            assert one.attempt.entry.id not in out
+            out[one.attempt.entry.id] = "held"
+    assert set(out) == {attempt.entry.id for attempt in todo}
