@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
+# Tests wait for processes more than they compute: some more than there are cores, in two of them.
+TEST_PROCESSES ?= 3
 
 # An active virtual environment is somebody else's: everything here runs in .venv.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
@@ -21,7 +23,8 @@ demo: venv ## plan 60 jobs, run them on a private stack, verify every receipt
 	$(PY) -m pytest --plan=system_test:mixed --plan-run
 
 test: venv ## all tests; those without their server are skipped, except with CI=true
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/chaos
+	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos
 
 lint: venv ## ruff's rules and format
 	$(PY) -m ruff check

@@ -11,6 +11,10 @@ import pytest
 
 from tests import services
 
+# A test that runs pytest must get one that knows nothing of the xdist worker around it.
+for _name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
+    del os.environ[_name]
+
 
 def missing(reason: str) -> NoReturn:
     """Skip with the reason; in continuous integration nothing may be skipped, so fail there."""

@@ -14,6 +14,7 @@ from pytest_manifest.face.earlier_runs import (
     STACK_DATA,
     AuditSource,
     audit_source,
+    forget_stack_data,
     guard_against_repetition,
     ledger_to_resume,
 )
@@ -88,8 +89,7 @@ class Dispatch:
             made = [
                 Run.dispatch(manifest, entries, address, settings) for manifest, entries in work
             ]
-            for run in made if state.stack_data is not None else ():
-                run.note(STACK_DATA, str(state.stack_data))
+            self._note_stack_data(made)
         self._start(made, expected)
 
     def _resume(self) -> None:
@@ -108,12 +108,20 @@ class Dispatch:
             for (manifest, entries), path in zip(work, ledgers, strict=True)
         ]
         self._prepare(made, expected)
+        self._note_stack_data(made)
         for run in made:
-            if state.stack_data is not None:
-                run.note(STACK_DATA, str(state.stack_data))
             state.resume_lines += told(run.decisions, every=state.config.option.verbose > 0)
             run.start()
             state.notices += run.notices
+
+    def _note_stack_data(self, runs: Sequence[Run]) -> None:
+        """Remember where the broker keeps what these runs send, in case nobody can end them."""
+        state = self._state
+        if state.stack_data is None:
+            return
+        for run in runs:
+            run.note(STACK_DATA, str(state.stack_data))
+        forget_stack_data(state.options)
 
     def _start(self, runs: Sequence[Run], expected_workers: int | None) -> None:
         self._prepare(runs, expected_workers)

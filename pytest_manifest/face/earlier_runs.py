@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,8 +54,8 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
                 f"{name}: run {info.run} of this manifest is going on in another pytest; wait for "
                 "it, or send everything again with --manifest-rerun"
             )
-        outlives = not info.owned or kept
-        if status in ("running", "detached") and outlives and sent:
+        outlives = not info.owned and status in ("running", "detached")
+        if (outlives or kept) and sent:
             attach = "" if kept else "attach to it with --audit --wait, "
             raise DispatchError(
                 f"{name}: run {info.run} of this manifest is unfinished and its jobs may still be "
@@ -83,7 +84,10 @@ def _give_up_unfinished(options: Options, manifest: Manifest) -> None:
 
     for path in find_runs(options.ledgers, manifest.sha256):
         with Ledger.open(path, write=True) as ledger:
-            if ledger.status == "running" and not is_held(path.with_suffix(".lock")):
+            if is_held(path.with_suffix(".lock")):
+                continue
+            ledger.note(STACK_DATA, "")
+            if ledger.status == "running":
                 ledger.set_status("stopped")
 
 
@@ -162,16 +166,17 @@ def _kept(ledger: Ledger) -> Path | None:
 
 
 def forget_stack_data(options: Options) -> None:
-    """Remove what brokers left behind that no unfinished run would take up again."""
+    """Remove what brokers have left behind that no run would take up again."""
     import shutil
 
+    from pytest_manifest.run.locks import is_held
+
     folders = set(options.stacks.iterdir()) if options.stacks.is_dir() else set()
-    if not folders:
-        return
-    for path in options.ledgers.glob("*.sqlite"):
-        with Ledger.open(path) as ledger:
+    folders = {folder for folder in folders if not is_held(folder / "lock")}
+    for path in options.ledgers.glob("*.sqlite") if folders else ():
+        with suppress(LedgerError), Ledger.open(path) as ledger:
             kept = _kept(ledger)
-            if kept is not None and ledger.status == "running":
+            if kept is not None and ledger.status != "finished":
                 folders.discard(kept)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

@@ -130,7 +130,7 @@ class ManifestSession:
         if self.stack is not None:
             if self.runs:
                 self._keep_worker_logs(self.stack, self.runs[0])
-            self.stack.begin_stop()
+            self.stack.begin_stop(keep_data=self._leaves_jobs)
         for run in self.runs:
             run.export_receipts()
         self._stop_stacks()
@@ -141,10 +141,15 @@ class ManifestSession:
         for run in self.runs:
             run.stop()
 
+    @property
+    def _leaves_jobs(self) -> bool:
+        return any(run.leaves_jobs for run in self.runs)
+
     def _stop_stacks(self) -> None:
-        for stack in (self.stack, self.memory_stack):
-            if stack is not None:
-                stack.stop()
+        if self.stack is not None:
+            self.stack.stop(keep_data=self._leaves_jobs)
+        if self.memory_stack is not None:
+            self.memory_stack.stop()
 
     def _keep_worker_logs(self, stack: EmbeddedStack, run: Run) -> None:
         """Keep what the workers wrote beside the run's ledger: their own folder goes with them."""

@@ -69,6 +69,8 @@ class Run:
         """What was noticed while the run was going on."""
         self.corrections: Sequence[Correction] = ()
         """Verdicts that were changed after they had been told."""
+        self.leaves_jobs = False
+        """Whether it ended with jobs that a stack of ours still holds, for --resume to go on with."""
         self.workers: int | None = None
         self._signals = Signals()
         self._to_send: list[Attempt] = []
@@ -389,7 +391,8 @@ class Run:
             ledger.set_status("stopped")
             engine.wind_down()
         else:
-            ledger.set_status("detached")
+            self.leaves_jobs = self.address.owned
+            ledger.set_status("stopped" if self.address.owned else "detached")
 
     @property
     def takes_back(self) -> bool:
@@ -399,6 +402,7 @@ class Run:
 
     def _give_up(self, engine: Engine, ledger: Ledger, error: ManifestToolError) -> None:
         self.error = error
+        self.leaves_jobs = self.address.owned
         logger.bind(run=self.info.run).error("{}", error)
         engine.settle_rest("unknown", f"the run gave up: {error}")
         ledger.set_status("stopped" if self.address.owned else "detached")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ensure: Callable[..., object]
         expires: int | None
         client: Any
+        exception_safe_to_retry: Callable[[Exception], bool]
         _ensure_retryable: Callable[..., object]
         _get_task_meta_for: Callable[[str], dict[str, object]]
         _set: Callable[..., None]

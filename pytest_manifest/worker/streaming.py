@@ -64,6 +64,12 @@ class StreamReceipts(Receipts):
             if earlier["status"] != states.SUCCESS:
                 super()._set(key, value, expires)
 
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Also where the store is full: the job has its result, and there may be room again."""
+        from redis.exceptions import OutOfMemoryError
+
+        return isinstance(exc, OutOfMemoryError) or super().exception_safe_to_retry(exc)
+
     def deliver(self, handover: Handover) -> None:
         facts = handover.facts
         self._ensure_retryable(

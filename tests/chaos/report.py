@@ -6,11 +6,25 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
+import pytest
+
 from tests.chaos.judge import Outcome
+from tests.chaos.scenario import Round
 
 HEAD = ("fault", "rounds", "verdicts", "median s", "max s", "wrong", "lost", "double runs", "other")
 PROPERTY = "chaos"
+FLAWS_SHOWN = 12
 Row = tuple[str, ...]
+
+
+def check(played: Round, test: pytest.Item) -> None:
+    """Put a round into the table, and fail its test where it has a flaw."""
+    outcome = played.outcome
+    test.user_properties.append((PROPERTY, outcome.as_property()))
+    if outcome.flaws:
+        flaws = "\n".join(outcome.flaws[:FLAWS_SHOWN])
+        title = f"{outcome.fault}, seed {outcome.seed}: {len(outcome.flaws)} flaws"
+        pytest.fail(f"{title}\n{flaws}\n\n{played.said}", pytrace=False)
 
 
 def outcomes(properties: Iterable[tuple[str, object]]) -> list[Outcome]:

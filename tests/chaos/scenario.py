@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.chaos.executions import count
 from tests.chaos.judge import Evidence, Outcome, judge, unlike_reports
-from tests.chaos.record import read_outcomes, read_verdicts
+from tests.chaos.record import Told, read_outcomes, read_verdicts
 from tests.chaos.session import Family
 from tests.chaos.stacks import Embedded, External, Setup
 from tests.chaos.stage import Stage
@@ -48,7 +48,13 @@ class Scenario:
 
 
 @contextmanager
-def staged(scenario: Scenario, seed: int, folder: Path, rabbitmq: str = "") -> Iterator[Stage]:
+def staged(
+    scenario: Scenario,
+    seed: int,
+    folder: Path,
+    rabbitmq: str = "",
+    prepare: Callable[[Stage], None] = lambda _: None,
+) -> Iterator[Stage]:
     """The project and the stack, nothing launched; at the end no process is left."""
     rng = random.Random(f"{scenario.name}/{seed}")
     family, setup = Family(), scenario.setup
@@ -63,6 +69,7 @@ def staged(scenario: Scenario, seed: int, folder: Path, rabbitmq: str = "") -> I
     )
     stage = Stage(folder, rng, members, stack, family)
     try:
+        prepare(stage)
         stack.start()
         yield stage
     finally:
@@ -72,10 +79,26 @@ def staged(scenario: Scenario, seed: int, folder: Path, rabbitmq: str = "") -> I
         stack.stop()
 
 
-def play(scenario: Scenario, seed: int, folder: Path, rabbitmq: str = "") -> tuple[Outcome, str]:
-    """One round: run it with its fault, and judge it; also what pytest and the stack said."""
+@dataclass(frozen=True)
+class Round:
+    """What came of one round; ``said``: the output of pytest and of the harness's stack."""
+
+    outcome: Outcome
+    stage: Stage
+    verdicts: Mapping[str, Told]
+    said: str
+
+
+def play(
+    scenario: Scenario,
+    seed: int,
+    folder: Path,
+    rabbitmq: str = "",
+    prepare: Callable[[Stage], None] = lambda _: None,
+) -> Round:
+    """One round: run it with its fault, and judge it. ``prepare`` may add to the project first."""
     flaws: list[str] = []
-    with staged(scenario, seed, folder, rabbitmq) as stage:
+    with staged(scenario, seed, folder, rabbitmq, prepare) as stage:
         stage.launch((DEADLINE, *scenario.options))
         try:
             scenario.fault(stage)
@@ -101,7 +124,7 @@ def play(scenario: Scenario, seed: int, folder: Path, rabbitmq: str = "") -> tup
     outcome.other += unlike_reports(
         verdicts, read_outcomes(last.junit), last.output(), last.process.returncode
     )
-    return outcome, said
+    return Round(outcome, stage, verdicts, said)
 
 
 def _finish(stage: Stage, scenario: Scenario) -> list[str]:

@@ -29,7 +29,8 @@ class Setup:
     ``workers``: worker processes; ``slots``: jobs at once in each (external ones only);
     ``aof``: whether an external Valkey keeps what it holds; ``own_store``: results are in a Valkey
     of their own; ``proxy``: who reaches the broker through a proxy; ``stock``: the workers know
-    nothing of manifests; ``cwd``: a folder with another version of the app for the workers.
+    nothing of manifests; ``cwd``: a folder below the project's, with another edition of
+    the app for the workers.
     """
 
     kind: Literal["embedded", "valkey", "rabbitmq"] = "embedded"
@@ -230,6 +231,7 @@ class External:
         broker = self._rabbitmq or self._through(self._setup.proxy == "all")
         store = self._store.url if self._rabbitmq or self._setup.own_store else broker
         env = {"CELERY_BROKER_URL": broker, "CELERY_RESULT_BACKEND": store}
+        env["CHAOS_HOME"] = str(self._folder)
         cwd = (self._folder / self._setup.cwd).resolve()
         self._started.append(spawn(command, self._family, log=log, cwd=cwd, env=env))
         return log

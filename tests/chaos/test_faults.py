@@ -13,9 +13,6 @@ from tests.chaos.scenarios import SCENARIOS
 pytestmark = [pytest.mark.chaos, pytest.mark.live, pytest.mark.timeout(300)]
 
 
-FLAWS_SHOWN = 12
-
-
 def marks(scenario: Scenario) -> tuple[pytest.MarkDecorator, ...]:
     return (pytest.mark.rabbitmq,) if scenario.setup.kind == "rabbitmq" else ()
 
@@ -33,9 +30,5 @@ def test_fault(
     rabbitmq = ""
     if scenario.setup.kind == "rabbitmq":
         rabbitmq = request.getfixturevalue("rabbitmq_url")
-    outcome, said = play(scenario, seed, tmp_path / "project", rabbitmq)
-    request.node.user_properties.append((report.PROPERTY, outcome.as_property()))
-    flaws = "\n".join(outcome.flaws[:FLAWS_SHOWN])
-    if outcome.flaws:
-        title = f"{scenario.name}, seed {seed}: {len(outcome.flaws)} flaws"
-        pytest.fail(f"{title}\n{flaws}\n\n{said}", pytrace=False)
+    played = play(scenario, seed, tmp_path / "project", rabbitmq)
+    report.check(played, request.node)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from celery import Celery
 
-HERE = Path(__file__).parent
+HERE = Path(os.environ.get("CHAOS_HOME") or Path(__file__).parent)
 app = Celery("chaosapp")
 app.conf.update(json.loads((HERE / "app.json").read_text("utf-8")))
 
@@ -105,7 +105,21 @@ def huge(self, key, sec):
 def memory(self, key, sec):
     count("start", self, key)
     raise MemoryError("no memory left")
+
+
+import chaosextra  # noqa
 '''
+EXTRA = """
+from celery import shared_task
+
+
+@shared_task(name="chaos.extra", bind=True)
+def extra(self, key, sec):
+    from chaosapp import run
+
+    return run(self, key, sec)
+"""
+"""A module of its own: another edition of it may be deployed."""
 QUEUE = "celery"
 INI = """
 [pytest]
@@ -201,6 +215,7 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "chaosapp.py").write_text(APP, encoding="utf-8")
     conf: dict[str, Json] = {"task_default_queue": QUEUE, **(app or {})}
+    (folder / "chaosextra.py").write_text(EXTRA, encoding="utf-8")
     (folder / "app.json").write_text(json.dumps(conf), encoding="utf-8")
     (folder / "pytest.ini").write_text(INI, encoding="utf-8")
     members = {f"{group.name}-{n}": group for group in groups for n in range(group.count)}
