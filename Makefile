@@ -10,7 +10,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format types layers schema schema-check lock lock-check check dist clean
+.PHONY: help venv demo test chaos lint format types layers schema schema-check lock lock-check check dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -25,6 +25,11 @@ demo: venv ## plan 60 jobs, run them on a private stack, verify every receipt
 test: venv ## all tests; those without their server are skipped, except with CI=true
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/chaos
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos
+
+chaos: venv ## every fault at 25 random moments (ROUNDS=n); the table is in build/chaos.md
+	mkdir -p build
+	MANIFEST_CHAOS_ROUNDS=$(or $(ROUNDS),25) MANIFEST_CHAOS_REPORT=build/chaos.md \
+	 $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos
 
 lint: venv ## ruff's rules and format
 	$(PY) -m ruff check

@@ -82,11 +82,11 @@ def acknowledgement_notices(demand: Demand, late: Mapping[str, bool]) -> list[st
                 f"{task.count - task.idempotent} of its {task.count} entries are not declared "
                 f'idempotent; declare them ("idempotent": true) or set acks_late=False'
             )
-        elif late.get(name) is False and task.idempotent:
+        elif late.get(name) is False and task.unretried:
             notices.append(
-                f"task {name} is acknowledged early, so a job whose worker dies is lost, though "
-                f"{task.idempotent} of its {task.count} entries are declared idempotent; with "
-                f"acks_late=True and reject_on_worker_lost=True the broker would run it again"
+                f"task {name} is acknowledged early, so a job whose worker dies is not run again, "
+                f"though {task.unretried} of its {task.count} entries are declared idempotent; "
+                f'give them "retries", or the task acks_late=True and reject_on_worker_lost=True'
             )
     return notices
 

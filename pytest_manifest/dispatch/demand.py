@@ -13,12 +13,14 @@ from pytest_manifest.schema.models import Entry
 class TaskDemand:
     """The entries of one task; times in seconds.
 
+    ``unretried`` are those that are idempotent and that nobody would send again (no ``retries``).
     ``delayed`` and ``occupied`` are the entries whose message is unacknowledged the longest for
     their own sake: by countdown or eta alone, and with their own timeout added.
     """
 
     count: int = 0
     idempotent: int = 0
+    unretried: int = 0
     longest_timeout: float = 0.0
     delayed: Entry | None = None
     longest_delay: float = 0.0
@@ -78,6 +80,7 @@ def delay_of(entry: Entry, now: datetime) -> float:
 def _add(task: TaskDemand, entry: Entry, delay: float) -> None:
     task.count += 1
     task.idempotent += entry.idempotent
+    task.unretried += entry.idempotent and not entry.retries
     task.longest_timeout = max(task.longest_timeout, entry.timeout)
     if task.delayed is None or delay > task.longest_delay:
         task.delayed, task.longest_delay = entry, delay

@@ -79,6 +79,7 @@ class Engine:
         self._idle_deaths: Counter[str] = Counter()
         self._repairs: deque[tuple[float, Callable[[], object]]] = deque()
         self._quarantined: list[str] = []
+        self._deadline = float("inf")
         self._log = logger.bind(run=parts.run)
 
     @property
@@ -96,25 +97,35 @@ class Engine:
 
         Raises StackError where broker or result store stay out of reach, or the stack has ended.
         """
-        deadline = time.monotonic() + self._settings.deadline
-        underway = [flight.entry.id for flight in self.flights.by_task_id.values()]
-        self._hold(self._schedule.start(underway))
+        self.begin()
         while not self._signals.stop.is_set():
             began = time.monotonic()
-            self._check_stack()
-            self._send_some()
-            if self._finished:
-                self._drain()
-                return
-            self._sip()
-            self._attend(time.monotonic())
-            if time.monotonic() > deadline:
-                self._last_look()
-                note = f"the run's deadline of {self._settings.deadline:g} s is over"
-                self.settle_rest("timed_out", note)
+            if self.step():
                 return
             if not self._has_room:
                 self._signals.stop.wait(max(0.0, SIP_PERIOD - (time.monotonic() - began)))
+
+    def begin(self) -> None:
+        """Sort what is to be sent; before the first :meth:`step`."""
+        self._deadline = time.monotonic() + self._settings.deadline
+        underway = [flight.entry.id for flight in self.flights.by_task_id.values()]
+        self._hold(self._schedule.start(underway))
+
+    def step(self) -> bool:
+        """Once around: send, gather, look after what is missing; true when the work is done."""
+        self._check_stack()
+        self._send_some()
+        if self._finished:
+            self._drain()
+            return True
+        self._sip()
+        self._attend(time.monotonic())
+        if time.monotonic() <= self._deadline:
+            return False
+        self._last_look()
+        note = f"the run's deadline of {self._settings.deadline:g} s is over"
+        self.settle_rest("timed_out", note)
+        return True
 
     def look_once(self) -> None:
         """Gather everything that is there now, and wait for nothing."""

@@ -9,9 +9,9 @@ from contextlib import suppress
 import psutil
 
 from tests.chaos.executions import running
-from tests.chaos.scenario import Fault
+from tests.chaos.servers import spawn
 from tests.chaos.session import suspended
-from tests.chaos.stacks import main_workers, spawn
+from tests.chaos.stacks import main_workers
 from tests.chaos.stage import Stage
 
 PAUSE_SECONDS = 4.0
@@ -166,13 +166,3 @@ def _kill_driver(stage: Stage) -> None:
     stage.session.kill()
     left = stage.family.end()
     assert not left, f"processes outlived pytest: {left}"
-
-
-def kill_repeatedly(fault: Fault, times: int) -> Fault:
-    """The same fault several times over, each at a random moment of its own."""
-
-    def again(stage: Stage) -> None:
-        for _ in range(times):
-            fault(stage)
-
-    return again

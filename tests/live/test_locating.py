@@ -258,10 +258,29 @@ def test_a_tag_of_another_task_is_left_alone(where: StackAddress) -> None:
         publisher.publish(sent, SENT_AT)
         take(where, publisher, "standard", 1)
         locator = open_locator(publisher, QUEUES, [])
-        wrong = {"another": frozenset(taken_in(where))}
+        wrong = {"another": locator.look(ids_of(sent)).taken[sent[0].task_id]}
         assert locator.restore(wrong) == []
         assert locator.discard(wrong) == []
         assert list(taken_in(where).values()) == ids_of(sent)
+
+
+def test_what_a_living_worker_took_since_is_left_alone(where: StackAddress) -> None:
+    """A message that was put back keeps its delivery tag; whoever takes it next keeps it."""
+    sent = attempts(entries(1))
+    with publishing(where) as publisher:
+        publisher.publish(sent, SENT_AT)
+        take(where, publisher, "standard", 1)
+        locator = open_locator(publisher, QUEUES, [])
+        first = locator.look(ids_of(sent)).taken
+        tags = list(taken_in(where))
+        assert locator.restore(first) == ids_of(sent)
+        take(where, publisher, "standard", 1)
+        assert list(taken_in(where)) == tags
+        assert locator.restore(first) == []
+        assert locator.discard(first) == []
+        again = locator.look(ids_of(sent)).taken
+        assert not again[sent[0].task_id] & first[sent[0].task_id]
+        assert locator.restore(again) == ids_of(sent)
 
 
 def test_of_several_copies_one_goes_back(where: StackAddress) -> None:
@@ -284,6 +303,7 @@ def test_two_that_restore_at_once_restore_once(where: StackAddress) -> None:
     sent = attempts(entries(40))
     barrier = threading.Barrier(2)
     failures: list[BaseException] = []
+    restored: list[str] = []
     with publishing(where) as publisher, publishing(where) as other:
         publisher.publish(sent, SENT_AT)
         take(where, publisher, "standard", 40)
@@ -294,7 +314,7 @@ def test_two_that_restore_at_once_restore_once(where: StackAddress) -> None:
         def restore(locator: Locator) -> None:
             try:
                 barrier.wait(10)
-                locator.restore(taken)
+                restored.extend(locator.restore(taken))
             except BaseException as error:
                 failures.append(error)
 
@@ -304,6 +324,7 @@ def test_two_that_restore_at_once_restore_once(where: StackAddress) -> None:
         for thread in threads:
             thread.join(30)
     assert failures == []
+    assert sorted(restored) == sorted(ids_of(sent))
     assert sorted(waiting_in(where, "standard\x06\x162")) == sorted(ids_of(sent))
     assert taken_in(where) == {}
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest.ledger import Ledger
+
 JOBS = """
 import os, signal, time
 from pathlib import Path
@@ -47,6 +49,30 @@ def fail(message, key=None):
 def die(key=None):
     count(key)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="jobs.die_late", acks_late=True, reject_on_worker_lost=True)
+def die_late(key=None):
+    count(key)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="jobs.die_once")
+def die_once(key):
+    marker = Path(__file__).with_name(f"died-{key}")
+    count(key)
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"key": key}
+
+
+@app.task(name="jobs.flaky")
+def flaky(key):
+    count(key)
+    if Path(__file__).with_name(f"broken-{key}").exists():
+        raise ValueError(f"{key} is broken")
+    return {"key": key}
 """
 
 INI = """
@@ -99,8 +125,21 @@ class Project:
 
     def ran(self) -> Counter[str]:
         """How often each job's code has run, by its key."""
+        return Counter(self.order())
+
+    def order(self) -> list[str]:
+        """The keys of the jobs in the order in which their code began."""
         path = self.path / "ran.txt"
-        return Counter(path.read_text("utf-8").split("\n")[:-1]) if path.exists() else Counter()
+        return path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
+
+    def break_(self, key: str) -> Path:
+        """Make ``jobs.flaky`` fail for this key, until the file that is returned is removed."""
+        return self.write(f"broken-{key}", "")
+
+    def verdicts(self) -> dict[str, str]:
+        """The verdicts in the newest run's ledger, by entry."""
+        with Ledger.open(self.ledgers()[-1]) as ledger:
+            return {s.verdict.entry: s.verdict.verdict for s in ledger.all_settled()}
 
     def ledgers(self) -> list[Path]:
         return sorted((self.path / ".manifest" / "runs").glob("*.sqlite"))

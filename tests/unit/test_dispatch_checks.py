@@ -169,9 +169,10 @@ def test_acknowledgement_notices() -> None:
             Entry(id="4", task="fine"),
             Entry(id="5", task="fine late", idempotent=True),
             Entry(id="6", task="unknown", idempotent=True),
+            Entry(id="7", task="sent again", idempotent=True, retries=1),
         ]
     )
-    late = {"late": True, "early": False, "fine": False, "fine late": True}
+    late = {"late": True, "early": False, "fine": False, "fine late": True, "sent again": False}
     notices = checks.acknowledgement_notices(demand, late)
 
     assert len(notices) == 2

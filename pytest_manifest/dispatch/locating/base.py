@@ -14,11 +14,12 @@ Place = Literal["queued", "underway", "orphaned", "nowhere", "untold"]
 class Look:
     """One look at everything, for a set of task ids; only these are in it.
 
-    ``queued``: task id -> queue it waits in. ``taken``: task id -> delivery tags under which the
-    broker keeps it for a worker that has not acknowledged it (Redis only). ``held`` and
-    ``running``: task id -> node that has it reserved or scheduled, or says that it runs it.
-    ``silent``: nodes known to exist that did not answer, or not everything; ``answered``: nodes
-    that did. ``unseen``: a phrase that says what this broker cannot tell, "" where all was seen.
+    ``queued``: task id -> queue it waits in. ``taken``: task id -> tags, one for each time that a
+    worker took it and has not acknowledged it (Redis only; their text is for :class:`Locator`).
+    ``held`` and ``running``: task id -> node that has it reserved or scheduled, or says that it
+    runs it. ``silent``: nodes known to exist that did not answer, or not everything; ``answered``:
+    nodes that did. ``unseen``: a phrase that says what this broker cannot tell, "" where all was
+    seen.
     """
 
     queued: Mapping[str, str] = field(default_factory=dict)

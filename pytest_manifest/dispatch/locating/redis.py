@@ -22,6 +22,7 @@ from pytest_manifest.dispatch.publisher import Publisher
 
 if TYPE_CHECKING:
     from kombu.transport.redis import Channel
+    from redis.client import Pipeline
 
 FIRST_CHUNK: Final = 4
 LARGEST_CHUNK: Final = 200
@@ -118,20 +119,25 @@ class _Broker:
         return found
 
     def taken(self, task_ids: Container[str]) -> dict[str, Tags]:
-        """Task id -> tags under which workers have taken it."""
+        """Task id -> takings: the tag, and the moment at which a worker took the message.
+
+        A message that was put back keeps its tag, so the next worker takes it under the same one.
+        """
         found: dict[str, Tags] = {}
-        for tag, raw in self._client.hscan_iter(self._unacked, count=SCAN):
+        for raw_tag, raw in self._client.hscan_iter(self._unacked, count=SCAN):
             task_id = task_id_of(taken_message(raw))
             if task_id is not None and task_id in task_ids:
-                found[task_id] = found.get(task_id, Tags()) | {tag.decode()}
+                taking = self._taking(raw_tag.decode())
+                found[task_id] = found.get(task_id, Tags()) | {taking}
         return found
 
-    def restore_one(self, task_id: str, tags: Tags) -> bool:
-        """Put the message back, to be taken next; whether it was there, and is in its queue.
+    def restore_one(self, task_id: str, takings: Tags) -> bool:
+        """Put the message back, to be taken next; whether this was done now, and by us.
 
-        Each tag is a copy of it: only the first goes back, so that it runs once.
+        Each taking is a copy of it: only the first goes back, so that it runs once.
         """
-        first, *copies = sorted(tags)
+        first, *copies = sorted(takings)
+        tag = _tag_of(first)
         raw = self._message(first, task_id)
         if raw is None:
             return False
@@ -139,28 +145,37 @@ class _Broker:
             # kombu would remove it, and put it nowhere.
             logger.error("{} stays unacknowledged: no queue is bound where it came from", task_id)
             return False
-        # A transaction: where another process was faster, this finds nothing and does nothing.
-        self._channel.qos.restore_by_tag(first)
-        self.discard_all(task_id, frozenset(copies))
-        return True
+        with self._channel.conn_or_acquire() as client:
+            guarded = _Guarded(client, lambda: self._message(first, task_id) is not None)
+            self._channel.qos.restore_by_tag(tag, client=guarded)
+        if guarded.done:
+            self.discard_all(task_id, frozenset(copies))
+        return guarded.done
 
-    def discard_all(self, task_id: str, tags: Tags) -> bool:
+    def discard_all(self, task_id: str, takings: Tags) -> bool:
         """Remove the message and its copies; whether any was there."""
-        return any([self._discard(tag, task_id) for tag in sorted(tags)])  # noqa: C419 - all of them
+        done = [self._discard(taking, task_id) for taking in sorted(takings)]
+        return any(done)
 
-    def _discard(self, tag: str, task_id: str) -> bool:
-        if self._message(tag, task_id) is None:
-            return False
-        with self._client.pipeline(transaction=True) as pipe:
-            pipe.zrem(self._index, tag)
-            pipe.hdel(self._unacked, tag)
-            _, removed = pipe.execute()
-        return bool(removed)
+    def _discard(self, taking: str, task_id: str) -> bool:
+        def remove(pipe: Pipeline) -> None:
+            pipe.multi()
+            pipe.zrem(self._index, _tag_of(taking))
+            pipe.hdel(self._unacked, _tag_of(taking))
 
-    def _message(self, tag: str, task_id: str) -> bytes | None:
-        """What is kept under a tag, if it is of this task; a tag never gets another message."""
+        guarded = _Guarded(self._client, lambda: self._message(taking, task_id) is not None)
+        guarded.transaction(remove, self._unacked)
+        return guarded.done
+
+    def _message(self, taking: str, task_id: str) -> bytes | None:
+        """What is kept since this taking, if it still is, and is of this task."""
+        tag = _tag_of(taking)
         raw = self._client.hget(self._unacked, tag)
-        return raw if isinstance(raw, bytes) and task_id_of(taken_message(raw)) == task_id else None
+        same = task_id_of(taken_message(raw)) == task_id and self._taking(tag) == taking
+        return raw if isinstance(raw, bytes) and same else None
+
+    def _taking(self, tag: str) -> str:
+        return f"{tag} {self._client.zscore(self._index, tag)}"
 
     def _key(self, name: str) -> str:
         return f"{self._channel.global_keyprefix or ''}{name}"
@@ -189,6 +204,34 @@ class _Broker:
         table = self._channel.get_table(exchange)
         kind = self._channel.typeof(exchange)
         return bool(kind.lookup(table, exchange, routing_key, None))
+
+
+class _Guarded:
+    """A client for one transaction, which is carried out only while ``holds`` does.
+
+    It watches what kombu's own watches. ``done``: whether it was carried out.
+    """
+
+    def __init__(self, client: Redis, holds: Callable[[], bool]) -> None:
+        self._client = client
+        self._holds = holds
+        self.done = False
+
+    def transaction(self, act: Callable[[Pipeline], object], *watched: str) -> None:
+        """As redis-py's: again and again until nobody has changed what is watched meanwhile."""
+
+        def guarded(pipe: Pipeline) -> None:
+            self.done = self._holds()
+            if self.done:
+                act(pipe)
+            else:
+                pipe.multi()  # of nothing
+
+        self._client.transaction(guarded, *watched)
+
+
+def _tag_of(taking: str) -> str:
+    return taking.partition(" ")[0]
 
 
 def _bytes_of(answer: object) -> list[bytes]:

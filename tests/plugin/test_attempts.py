@@ -1,0 +1,106 @@
+"""Second attempts: what may be sent again is, what may not is not, and what kills is taken out."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_manifest.ledger import AttemptRow, Ledger
+from tests.plugin.conftest import Project
+
+pytestmark = pytest.mark.live
+
+
+def attempts(project: Project, entry: str) -> list[AttemptRow]:
+    with Ledger.open(project.ledgers()[-1]) as ledger:
+        return ledger.attempts_of(entry)
+
+
+def double(name: str) -> dict[str, object]:
+    return {"id": name, "task": "jobs.double", "kwargs": {"n": 1, "key": name}}
+
+
+def test_what_crashes_once_is_sent_again_where_that_does_no_harm(project: Project) -> None:
+    """The idempotent entry passes at the second attempt; the other one fails at its first."""
+    job = {"task": "jobs.die_once", "retries": 2}
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": "again", "kwargs": {"key": "again"}, "idempotent": True, **job},
+            {"id": "once", "kwargs": {"key": "once"}, **job},
+            double("plain"),
+        ],
+    )
+    result = project.run("--manifest=m.jsonl")
+    result.assert_outcomes(passed=2, failed=1)
+    assert project.ran() == {"again": 2, "once": 1, "plain": 1}
+    assert project.verdicts() == {"again": "passed", "once": "crashed", "plain": "passed"}
+    first, second = attempts(project, "again")
+    assert (first.kind, first.reason) == ("crashed", None)
+    assert (second.kind, second.reason) == ("passed", "crashed")
+    assert first.task_id != second.task_id
+    assert len(attempts(project, "once")) == 1
+    result.stdout.fnmatch_lines(["*sent again: 1 crashed"])
+
+
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_an_entry_that_crashes_at_all_attempts_tells_of_each(
+    project: Project, xdist: tuple[str, ...]
+) -> None:
+    """It fails after one attempt and two retries, and its text has a line for each of them."""
+    row = {"id": "bad", "task": "jobs.die", "args": ["bad"], "idempotent": True, "retries": 2}
+    project.manifest("m.jsonl", [row, double("good")])
+    result = project.run("--manifest=m.jsonl", "--manifest-kills=9", "--junitxml=j.xml", *xdist)
+    result.assert_outcomes(passed=1, failed=1)
+    assert project.ran() == {"bad": 3, "good": 1}
+    assert [row.kind for row in attempts(project, "bad")] == ["crashed"] * 3
+    result.stdout.fnmatch_lines(
+        [
+            "Attempts:",
+            "  1  crashed  The process that ran the task*",
+            "  2  crashed  sent again (crashed): The process that ran the task*",
+            "  3  crashed  sent again (crashed): The process that ran the task*",
+        ],
+    )
+    junit = (project.path / "j.xml").read_text("utf-8")
+    assert '<property name="manifest_attempts" value="3"' in junit
+
+
+def test_a_task_that_fails_is_not_sent_again(project: Project) -> None:
+    """An error that the task raised is its answer: retries are for what crashed or got lost."""
+    row = {"id": "bad", "task": "jobs.fail", "args": ["no", "bad"]}
+    project.manifest("m.jsonl", [{**row, "idempotent": True, "retries": 3}])
+    project.run("--manifest=m.jsonl", "--manifest-broker=memory://").assert_outcomes(failed=1)
+    assert project.ran() == {"bad": 1}
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {"task": "jobs.die", "idempotent": True, "retries": 5},
+        {"task": "jobs.die_late", "expect": {"executions": 9}},
+    ],
+    ids=["early-ack", "late-ack"],
+)
+def test_what_kills_its_worker_again_and_again_is_quarantined(
+    project: Project, poison: dict[str, object]
+) -> None:
+    """After two deaths it is taken out, whoever sent it the second time; the others pass."""
+    rows = [{"id": "poison", "args": ["poison"], **poison}, *(double(f"d-{n}") for n in range(6))]
+    project.manifest("m.jsonl", rows)
+    result = project.run("--manifest=m.jsonl", "--manifest-kills=2")
+    result.assert_outcomes(passed=6, failed=1)
+    assert project.verdicts()["poison"] == "quarantined"
+    # Between the second death and the revocation the broker may have handed it out once more.
+    assert 2 <= project.ran()["poison"] <= 3
+    result.stdout.fnmatch_lines(["*killed its worker again and again (2 processes died of it*"])
+
+
+def test_how_many_deaths_quarantine_is_an_ini_option(project: Project) -> None:
+    """manifest_kills = 1 takes an entry out at its first death, whatever its retries."""
+    ini = (project.path / "pytest.ini").read_text("utf-8")
+    project.write("pytest.ini", f"{ini}manifest_kills = 1\n")
+    row = {"id": "bad", "task": "jobs.die", "args": ["bad"], "idempotent": True, "retries": 5}
+    project.manifest("m.jsonl", [row])
+    project.run("--manifest=m.jsonl").assert_outcomes(failed=1)
+    assert project.ran() == {"bad": 1}
+    assert project.verdicts() == {"bad": "quarantined"}
