@@ -12,7 +12,6 @@ from pytest_manifest.ledger.places import (
 )
 from pytest_manifest.ledger.rows import (
     AttemptRow,
-    PlannedEntry,
     RunInfo,
     RunStatus,
     SendState,
@@ -28,7 +27,6 @@ __all__ = [
     "NETWORK_FILE_SYSTEMS",
     "AttemptRow",
     "Ledger",
-    "PlannedEntry",
     "RunInfo",
     "RunStatus",
     "SendState",

@@ -38,16 +38,6 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedEntry:
-    """An entry as it was planned; the digests are None where the run is older than they are."""
-
-    entry: str
-    ordinal: int
-    job_sha256: str | None
-    expect_sha256: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class AttemptRow:
     """One sending of one entry; ``sent_at`` is UTC.
 
@@ -141,7 +131,7 @@ def info_of(values: Mapping[str, str]) -> RunInfo:
 
 
 def attempt_of_row(row: Row) -> AttemptRow:
-    """An attempt from its columns in the order of the table."""
+    """An attempt from the table's columns in their order, the last two as it was judged last."""
     task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict = row
     judged = None if verdict is None else Verdict.model_validate_json(verdict)
     sent = moment(sent_at)

@@ -1,4 +1,4 @@
-"""What the ledger knows of sending: the entries as planned, and their attempts."""
+"""What the ledger knows of sending: the attempts, and how each was judged."""
 
 from __future__ import annotations
 
@@ -7,39 +7,27 @@ from datetime import datetime
 from typing import TypeAlias
 
 from pytest_manifest.ledger.file import LedgerFile
-from pytest_manifest.ledger.rows import (
-    AttemptRow,
-    PlannedEntry,
-    SendState,
-    attempt_of_row,
-    text,
-)
+from pytest_manifest.ledger.rows import AttemptRow, SendState, attempt_of_row, text
 
 PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
 """``(task_id, entry, attempt, ordinal)``, and why the attempt is made where it is not the first."""
 
-_COLUMNS = "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict"
-_NEWEST = (
-    "FROM attempts "
-    "WHERE attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = attempts.entry) "
-)
+# The verdict that stands for an entry is kept once, in `settled`; an attempt's own row has only
+# what was said of it before.
+_ATTEMPTS = """
+    SELECT a.task_id, a.entry, a.attempt, a.ordinal, a.state, a.sent_at, a.note, a.reason,
+        coalesce(s.kind, a.kind), coalesce(s.verdict, a.verdict)
+    FROM attempts a LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+"""
+_NEWEST = "WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry) "
 # Without a verdict, or with one that a later look at the stack may change.
-_OPEN = "AND entry NOT IN (SELECT entry FROM settled WHERE kind NOT IN ('pending', 'unknown')) "
+_OPEN = "AND a.entry NOT IN (SELECT entry FROM settled WHERE kind NOT IN ('pending', 'unknown')) "
 _UNSETTLED = _NEWEST + _OPEN
+_FIRST_UNSETTLED = f"SELECT 1 FROM attempts a {_UNSETTLED} LIMIT 1"  # noqa: S608 - fixed text
 
 
 class Sendings(LedgerFile):
-    """Entries and attempts: planned, sent, withheld."""
-
-    def plan_entries(self, rows: Iterable[tuple[str, int, str, str]]) -> None:
-        """Record ``(entry, ordinal, job_sha256, expect_sha256)``, again where it is known."""
-        with self._writing() as db:
-            db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
-
-    def planned_entries(self) -> dict[str, PlannedEntry]:
-        """Every entry as it was planned last, by its id, in the manifest's order."""
-        query = "SELECT entry, ordinal, job_sha256, expect_sha256 FROM entries ORDER BY ordinal"
-        return {row[0]: PlannedEntry(*row) for row in self._read(query)}
+    """Attempts: planned, sent, withheld."""
 
     def plan(self, rows: Iterable[PlanRow]) -> None:
         """Record ``(task_id, entry, attempt, ordinal[, reason])`` of all that is to be sent."""
@@ -79,7 +67,7 @@ class Sendings(LedgerFile):
 
     def attempt(self, task_id: str) -> AttemptRow | None:
         """The attempt with this task id."""
-        row = self._read_one(f"SELECT {_COLUMNS} " + "FROM attempts WHERE task_id = ?", (task_id,))
+        row = self._read_one(_ATTEMPTS + "WHERE a.task_id = ?", (task_id,))
         return None if row is None else attempt_of_row(row)
 
     def attempts(self, *, unsettled: bool = False) -> Iterator[AttemptRow]:
@@ -87,20 +75,20 @@ class Sendings(LedgerFile):
 
         ``unsettled``: only the newest attempt of each entry that has no final verdict.
         """
-        which = _UNSETTLED if unsettled else "FROM attempts "
-        return self._attempts(which + "ORDER BY ordinal, attempt")
+        which = _UNSETTLED if unsettled else ""
+        return self._attempts(which + "ORDER BY a.ordinal, a.attempt")
 
     def attempts_of(self, entry: str) -> list[AttemptRow]:
         """Every attempt of an entry, by number."""
-        return list(self._attempts("FROM attempts WHERE entry = ? ORDER BY attempt", entry))
+        return list(self._attempts("WHERE a.entry = ? ORDER BY a.attempt", entry))
 
     def last_attempts(self) -> Iterator[AttemptRow]:
         """The newest attempt of each entry, in the manifest's order."""
-        return self._attempts(_NEWEST + "ORDER BY ordinal, entry")
+        return self._attempts(_NEWEST + "ORDER BY a.ordinal, a.entry")
 
     def has_unsettled(self) -> bool:
         """Whether some entry has no final verdict."""
-        return self._read_one("SELECT 1 " + _UNSETTLED + "LIMIT 1") is not None
+        return self._read_one(_FIRST_UNSETTLED) is not None
 
     def count_entries(self) -> int:
         """How many entries have an attempt."""
@@ -108,4 +96,4 @@ class Sendings(LedgerFile):
         return 0 if row is None else int(row[0])
 
     def _attempts(self, which: str, *values: str) -> Iterator[AttemptRow]:
-        return map(attempt_of_row, self._read(f"SELECT {_COLUMNS} {which}", values))
+        return map(attempt_of_row, self._read(_ATTEMPTS + which, values))

@@ -9,6 +9,15 @@ from pytest_manifest.ledger.file import LedgerFile
 from pytest_manifest.ledger.rows import Settled, settled_of_row, text, utc_now
 from pytest_manifest.schema import Receipt, Verdict, VerdictKind
 
+# Verdicts are long, so the one that stands is kept once, in `settled`. Before such a row goes, its
+# attempt takes over what it said; a condition on the rows that go completes the statement.
+_KEEP = """
+    UPDATE attempts SET (kind, verdict) = (
+        SELECT s.kind, s.verdict FROM settled s
+        WHERE s.entry = attempts.entry AND s.attempt = attempts.attempt
+    )
+    WHERE (entry, attempt) IN (SELECT entry, attempt FROM settled WHERE """
+
 
 class Verdicts(LedgerFile):
     """Verdicts; an entry that has one is settled."""
@@ -30,6 +39,12 @@ class Verdicts(LedgerFile):
                 "UPDATE attempts SET kind = ?, verdict = ? WHERE task_id = ?",
                 (verdict.verdict, verdict.model_dump_json(), task_id),
             )
+            # Where the entry has a verdict on this attempt, that is no longer the attempt's last.
+            db.execute(
+                "UPDATE settled SET attempt = NULL WHERE (entry, attempt) = "
+                "(SELECT entry, attempt FROM attempts WHERE task_id = ?)",
+                (task_id,),
+            )
 
     def reopen(self, entries: Iterable[str] | None = None) -> None:
         """Take back the verdicts of these entries, or all that a new look at the stack may change.
@@ -38,10 +53,12 @@ class Verdicts(LedgerFile):
         """
         with self._writing() as db:
             if entries is None:
+                db.execute(_KEEP + "kind IN ('pending', 'unknown'))")
                 db.execute("DELETE FROM settled WHERE kind IN ('pending', 'unknown')")
             else:
-                rows = ((entry,) for entry in entries)
-                db.executemany("DELETE FROM settled WHERE entry = ?", rows)
+                for entry in entries:
+                    db.execute(_KEEP + "entry = ?)", (entry,))
+                    db.execute("DELETE FROM settled WHERE entry = ?", (entry,))
 
     def settled_since(self, seq: int) -> list[tuple[int, str]]:
         """``(seq, entry)`` of what settled after ``seq``, in order."""
@@ -76,15 +93,17 @@ class Verdicts(LedgerFile):
 def _settle(
     db: sqlite3.Connection, verdict: Verdict, receipt: Receipt | None, now: str | None
 ) -> None:
-    document = verdict.model_dump_json()
     received = None if receipt is None else receipt.model_dump_json()
+    db.execute(_KEEP + "entry = ? AND attempt IS NOT ?)", (verdict.entry, verdict.attempt))
     db.execute(
         "INSERT OR REPLACE INTO settled (entry, attempt, kind, verdict, receipt, settled_at) "
         "VALUES (?, ?, ?, ?, ?, ?)",
-        (verdict.entry, verdict.attempt, verdict.verdict, document, received, now),
+        (
+            verdict.entry,
+            verdict.attempt,
+            verdict.verdict,
+            verdict.model_dump_json(),
+            received,
+            now,
+        ),
     )
-    if verdict.attempt is not None:
-        db.execute(
-            "UPDATE attempts SET kind = ?, verdict = ? WHERE entry = ? AND attempt = ?",
-            (verdict.verdict, document, verdict.entry, verdict.attempt),
-        )

@@ -18,11 +18,6 @@ TABLES: Sequence[str] = (
     """,
     "CREATE INDEX attempts_by_entry ON attempts (entry, attempt)",
     """
-    CREATE TABLE entries (
-        entry TEXT PRIMARY KEY, ordinal INTEGER NOT NULL, job_sha256 TEXT, expect_sha256 TEXT
-    ) WITHOUT ROWID
-    """,
-    """
     CREATE TABLE starts (
         task_id TEXT NOT NULL, execution TEXT NOT NULL, started_at TEXT, retries INTEGER NOT NULL,
         worker TEXT, host TEXT, pid INTEGER, redelivered INTEGER NOT NULL,
@@ -49,21 +44,6 @@ _STEPS: Mapping[int, Sequence[str]] = {
         "ALTER TABLE attempts ADD COLUMN reason TEXT",
         "ALTER TABLE attempts ADD COLUMN kind TEXT",
         "ALTER TABLE attempts ADD COLUMN verdict TEXT",
-        """
-        CREATE TABLE entries (
-            entry TEXT PRIMARY KEY, ordinal INTEGER NOT NULL, job_sha256 TEXT, expect_sha256 TEXT
-        ) WITHOUT ROWID
-        """,
-        """
-        INSERT INTO entries (entry, ordinal)
-        SELECT entry, min(ordinal) FROM attempts GROUP BY entry
-        """,
-        """
-        UPDATE attempts SET (kind, verdict) = (
-            SELECT s.kind, s.verdict FROM settled s
-            WHERE s.entry = attempts.entry AND s.attempt = attempts.attempt
-        )
-        """,
     ),
 }
 """What turns a ledger of a version into one of the next."""

@@ -245,8 +245,6 @@ RECEIPTS = (
     ),
 )
 
-LEFT = LOST | UNKNOWN
-"""What ``--resume`` leaves alone, as it may have begun and is not declared idempotent."""
 DRIVER = (
     Scenario(
         "pytest killed before it sends",
@@ -257,7 +255,7 @@ DRIVER = (
     ),
     Scenario(
         "pytest killed within a batch",
-        (plain(24, never=LEFT), safe(16)),
+        (plain(24), safe(16)),
         processes.kill_driver_within_a_batch,
         PROXIED,
         then=RESUME,
@@ -271,9 +269,11 @@ DRIVER = (
     ),
     Scenario(
         "pytest killed with its own stack",
-        (plain(16, never=LEFT, cut=LEFT | CRASHED, done=PASSED | UNKNOWN), safe(8)),
+        # What ran, and its neighbours on the way in, are left alone: they may have begun.
+        (plain(16, never=CRASHED | LOST, cut=CRASHED | LOST), safe(8)),
         processes.kill_driver_after_publishing,
         then=RESUME,
+        damage=4,
     ),
     Scenario(
         "xdist worker killed",

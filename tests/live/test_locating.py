@@ -24,7 +24,7 @@ from pytest_manifest.dispatch.locating import (
     open_locator,
     queues_of,
 )
-from pytest_manifest.dispatch.locating.redis import LARGEST_CHUNK
+from pytest_manifest.dispatch.locating.redis import LARGEST_CHUNK, _Broker
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.gather.backend_results import ResultReader
 from pytest_manifest.schema import Entry
@@ -281,6 +281,29 @@ def test_what_a_living_worker_took_since_is_left_alone(where: StackAddress) -> N
         again = locator.look(ids_of(sent)).taken
         assert not again[sent[0].task_id] & first[sent[0].task_id]
         assert locator.restore(again) == ids_of(sent)
+
+
+def test_a_message_that_is_taken_at_the_last_moment_is_left_alone(
+    where: StackAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at it and the transaction another process put it back, a worker took it."""
+    sent = attempts(entries(1))
+    with publishing(where) as publisher, publishing(where) as other:
+        publisher.publish(sent, SENT_AT)
+        take(where, publisher, "standard", 1)
+        locator, faster = (open_locator(one, QUEUES, []) for one in (publisher, other))
+        orphans = locator.look(ids_of(sent)).taken
+
+        def meanwhile(*_: object) -> bool:
+            monkeypatch.undo()
+            assert faster.restore(orphans) == ids_of(sent)
+            take(where, other, "standard", 1)
+            return True
+
+        monkeypatch.setattr(_Broker, "_leads_somewhere", meanwhile)
+        assert locator.restore(orphans) == []
+        assert list(taken_in(where).values()) == ids_of(sent)
+        assert waiting_in(where, "standard\x06\x162") == []
 
 
 def test_of_several_copies_one_goes_back(where: StackAddress) -> None:

@@ -34,9 +34,6 @@ def write_batch(ledger: Ledger, number: int) -> None:
     tasks = [f"t-{entry}" for entry in entries]
     with ledger.transaction():
         ledger.plan((f"t-{e}", e, 1, number * BATCH + n) for n, e in enumerate(entries))
-        ledger.plan_entries(
-            (e, number * BATCH + n, "1" * 64, "2" * 64) for n, e in enumerate(entries)
-        )
         ledger.mark(tasks, "sent")
         ledger.add_starts(start(task, "x") for task in tasks)
         ledger.add_receipts((f"t-{e}", "x", receipt(e, log=["line"] * 20)) for e in entries)

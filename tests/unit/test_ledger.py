@@ -15,7 +15,6 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
     AttemptRow,
     Ledger,
-    PlannedEntry,
     file_system,
     find_runs,
     find_runs_of,
@@ -139,6 +138,50 @@ def test_verdicts_are_taken_back(ledger: Ledger) -> None:
     assert ledger.kinds() == {"a": "unknown"}
 
 
+def test_an_attempt_that_is_sent_again_keeps_its_verdict_until_the_next(ledger: Ledger) -> None:
+    """What was said last of an attempt counts, whichever way it was said."""
+
+    def said() -> list[str | None]:
+        return [row.kind for row in ledger.attempts_of("a")]
+
+    ledger.settle([(verdict("a", "lost"), None)])
+    ledger.reopen(["a"])
+    ledger.mark(["t-a"], "planned")
+    assert said() == ["lost"]
+    ledger.settle([(verdict("a", "failed"), receipt("a"))])
+    assert said() == ["failed"]
+    ledger.end_attempt("t-a", verdict("a", "crashed"))
+    assert said() == ["crashed"]
+    assert ledger.kinds() == {"a": "failed"}
+    ledger.reopen(["a"])
+    assert said() == ["crashed"]
+
+
+def test_an_earlier_attempt_keeps_its_verdict_when_the_entry_gets_another(ledger: Ledger) -> None:
+    """Without the entry having been reopened in between, and where nothing was sent for it too."""
+    ledger.plan([("t-a2", "a", 2, 0, "lost")])
+    ledger.settle([(verdict("a", "lost"), None), (verdict("b", "failed"), None)])
+    ledger.settle([(verdict("a", attempt=2), None), (verdict("b", "unknown", None), None)])
+    judged = {row.task_id: row.verdict for row in ledger.attempts()}
+    assert judged == {
+        "t-a": verdict("a", "lost"),
+        "t-a2": verdict("a", attempt=2),
+        "t-b": verdict("b", "failed"),
+    }
+
+
+def test_a_verdict_is_kept_once(ledger: Ledger) -> None:
+    """With the entry while it stands, and with its attempt once it is taken back."""
+    found = "SELECT count(*) FROM attempts WHERE kind IS NOT NULL OR verdict IS NOT NULL"
+    ledger.settle([(verdict("a"), receipt("a")), (verdict("b", "pending"), None)])
+    assert ledger._db.execute(found).fetchone() == (0,)
+    ledger.reopen()
+    assert ledger._db.execute(found).fetchone() == (1,)
+    ledger.settle([(verdict("b", "pending"), None)])
+    ledger.reopen(entry for entry in "ab")
+    assert ledger._db.execute(found).fetchone() == (2,)
+
+
 def test_receipts_are_kept_as_they_arrive(ledger: Ledger) -> None:
     """Second ones too, of every attempt, in order."""
     late = receipt("a", result={"n": 1})
@@ -151,16 +194,6 @@ def test_receipts_are_kept_as_they_arrive(ledger: Ledger) -> None:
         ("t-a", "x1", receipt("a")),
         ("t-a", "x2", late),
     ]
-
-
-def test_entries_are_kept_as_they_were_planned(ledger: Ledger) -> None:
-    """Their digests, those of the last planning, in the manifest's order."""
-    assert ledger.planned_entries() == {}
-    ledger.plan_entries([("b", 1, "1" * 64, "2" * 64), ("a", 0, "3" * 64, "4" * 64)])
-    ledger.plan_entries([("b", 1, "1" * 64, "5" * 64)])
-    found = ledger.planned_entries()
-    assert list(found) == ["a", "b"]
-    assert found["b"] == PlannedEntry("b", 1, "1" * 64, "5" * 64)
 
 
 def test_the_order_is_that_of_the_newest_attempts(ledger: Ledger) -> None:

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pytest_manifest.ledger import AttemptRow, Ledger, PlannedEntry, SendState, Settled, Start
+from pytest_manifest.ledger import AttemptRow, Ledger, SendState, Settled, Start
 from pytest_manifest.schema import Receipt, Verdict, VerdictKind
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
@@ -31,7 +31,6 @@ class Model:
     """What the ledger should hold."""
 
     attempts: dict[str, AttemptRow] = field(default_factory=dict)
-    entries: dict[str, PlannedEntry] = field(default_factory=dict)
     starts: dict[tuple[str, str], Start] = field(default_factory=dict)
     receipts: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
     settled: dict[str, tuple[Verdict, Receipt | None]] = field(default_factory=dict)
@@ -88,12 +87,6 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.plan([(task_id, entry, number, row.ordinal)])
         else:
             self.ledger.plan([(task_id, entry, number, row.ordinal, reason)])
-
-    @rule(entries=st.sets(ENTRIES), job=DIGESTS, expect=DIGESTS)
-    def plan_entries(self, entries: set[str], job: str, expect: str) -> None:
-        self.ledger.plan_entries((entry, ord(entry), job, expect) for entry in entries)
-        for entry in entries:
-            self.model.entries[entry] = PlannedEntry(entry, ord(entry), job, expect)
 
     @precondition(has_attempts)
     @rule(data=st.data(), state=STATES, note=NOTES, sent=st.booleans())
@@ -167,7 +160,6 @@ class LedgerMachine(RuleBasedStateMachine):
             lambda: self.ledger.reopen(list("abc")),
             lambda: self.ledger.plan([("t-x", "x", 1, 0)]),
             lambda: self.ledger.mark(self.model.attempts, "sent", note="no"),
-            lambda: self.ledger.plan_entries([("a", 9, "4" * 64, "4" * 64)]),
             lambda: self.ledger.settle([(verdict("a"), None)]),
             lambda: self.ledger.set_digest("4" * 64),
         ]
@@ -198,7 +190,6 @@ class LedgerMachine(RuleBasedStateMachine):
             by_task.setdefault(task_id, []).append(one)
         assert ledger.starts_by_task() == by_task
         assert list(ledger.last_receipts()) == self.model.receipts
-        assert ledger.planned_entries() == self.model.entries
         assert ledger.info() == replace(INFO, sha256=self.model.sha256)
         for task_id in self.model.attempts:
             mine = [(x, r) for task, x, r in self.model.receipts if task == task_id]

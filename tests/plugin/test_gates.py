@@ -1,0 +1,192 @@
+"""Gates: a canary that goes first, and a number of failures at which sending ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.ledger import Ledger
+from tests.plugin.conftest import Project
+
+MEMORY = "--manifest-broker=memory://"
+
+
+def flaky(project: Project, count: int, *broken: int) -> None:
+    """A manifest of ``count`` entries f-0, f-1, ...; those in ``broken`` fail."""
+    for n in broken:
+        project.break_(f"f-{n}")
+    project.manifest(
+        "m.jsonl",
+        [{"id": f"f-{n}", "task": "jobs.flaky", "kwargs": {"key": f"f-{n}"}} for n in range(count)],
+    )
+
+
+def begin(project: Project, *lines: str) -> None:
+    ini = (project.path / "pytest.ini").read_text("utf-8")
+    project.write("pytest.ini", ini + "".join(f"{line}\n" for line in lines))
+
+
+def states(project: Project) -> dict[str, int]:
+    with Ledger.open(project.ledgers()[-1]) as ledger:
+        return ledger.send_states()
+
+
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_the_others_follow_a_canary_that_passes(project: Project, xdist: tuple[str, ...]) -> None:
+    """Three spread over the manifest run first, then all the others; each runs once."""
+    flaky(project, 9)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-canary=3", *xdist)
+    result.assert_outcomes(passed=9)
+    assert sorted(project.order()[:3]) == ["f-0", "f-3", "f-6"]
+    assert len(project.order()) == 9
+
+
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_nothing_follows_a_canary_that_fails(project: Project, xdist: tuple[str, ...]) -> None:
+    """The others are skipped, and each says which entry of the canary did not pass."""
+    flaky(project, 9, 3)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-canary=3", "-rs", *xdist)
+    result.assert_outcomes(passed=2, failed=1, skipped=6)
+    assert sorted(project.order()) == ["f-0", "f-3", "f-6"]
+    result.stdout.fnmatch_lines(["*the canary failed: 'f-3' did not pass*"])
+    assert states(project) == {"sent": 3, "withheld": 6}
+
+
+def test_a_canary_larger_than_the_manifest_is_all_of_it(project: Project) -> None:
+    """A canary of 50 of three entries tries all three."""
+    flaky(project, 3, 1)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-canary=50")
+    result.assert_outcomes(passed=2, failed=1)
+
+
+def test_a_canary_and_dependencies_go_together(project: Project) -> None:
+    """What waits for an entry of the canary is sent when the canary has passed as a whole."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": "a", "task": "jobs.flaky", "args": ["a"]},
+            {"id": "b", "task": "jobs.flaky", "args": ["b"], "after": ["a"]},
+            {"id": "c", "task": "jobs.flaky", "args": ["c"]},
+        ],
+    )
+    project.break_("c")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-canary=2")
+    result.assert_outcomes(passed=1, failed=1, skipped=1)
+    assert sorted(project.order()) == ["a", "c"]
+
+
+def test_resume_sends_what_a_failed_canary_held_back(project: Project) -> None:
+    """What never ran is sent, and the canary's broken entry is left: it may have done harm."""
+    flaky(project, 6, 0)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-canary=1").assert_outcomes(
+        failed=1, skipped=5
+    )
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result.assert_outcomes(passed=5, failed=1)
+    assert project.ran() == {f"f-{n}": 1 for n in range(6)}
+    result.stdout.fnmatch_lines(
+        ["resume: leaves 'f-0': failed; it may have run and is not idempotent"]
+    )
+
+
+def test_sending_ends_when_too_many_have_failed(project: Project) -> None:
+    """The second failure is one too many: what is not sent is skipped, and says why."""
+    flaky(project, 8, 1, 3, 5)
+    result = project.run(
+        "--manifest=m.jsonl", MEMORY, "--manifest-max-failed=1", "--manifest-window=1", "-rs"
+    )
+    result.assert_outcomes(passed=2, failed=2, skipped=4)
+    assert project.order() == ["f-0", "f-1", "f-2", "f-3"]
+    result.stdout.fnmatch_lines(
+        ["*2 of 8 entries have failed, more than --manifest-max-failed=1 allows*"]
+    )
+
+
+def test_so_many_failures_as_are_allowed_end_nothing(project: Project) -> None:
+    """One failure with --manifest-max-failed=1: everything is sent."""
+    flaky(project, 6, 0)
+    result = project.run(
+        "--manifest=m.jsonl", MEMORY, "--manifest-max-failed=1", "--manifest-window=1"
+    )
+    result.assert_outcomes(passed=5, failed=1)
+
+
+def test_the_threshold_may_be_a_share(project: Project) -> None:
+    """With 50% of four, two may fail; the third failure ends the sending."""
+    flaky(project, 4, 0, 1, 2)
+    result = project.run(
+        "--manifest=m.jsonl", MEMORY, "--manifest-max-failed=50%", "--manifest-window=1", "-rs"
+    )
+    result.assert_outcomes(failed=3, skipped=1)
+    result.stdout.fnmatch_lines(
+        ["*3 of 4 entries have failed, more than --manifest-max-failed=50% allows*"]
+    )
+
+
+def test_the_share_of_a_resumed_run_is_of_all_its_entries(project: Project) -> None:
+    """Where most of a run has passed, one entry of the rest that fails is no half of it."""
+    flaky(project, 8, 6, 7)
+    rows = [
+        {"id": f"f-{n}", "task": "jobs.flaky", "kwargs": {"key": f"f-{n}"}, "idempotent": True}
+        for n in range(8)
+    ]
+    project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=6, failed=2)
+    options = ("--manifest-max-failed=20%", "--manifest-window=1")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", *options)
+    result.assert_outcomes(passed=6, failed=2)
+    assert project.ran()["f-7"] == 2
+
+
+def naps(project: Project) -> None:
+    """One that fails after a moment, behind naps that fill both workers and their queue."""
+    rows: list[dict[str, object]] = [{"id": "bad", "task": "jobs.fail", "args": ["no", "bad"]}]
+    rows += [
+        {"id": f"n-{n}", "task": "jobs.nap", "kwargs": {"sec": 0.7, "key": f"n-{n}"}}
+        for n in range(10)
+    ]
+    project.manifest("m.jsonl", rows)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("choice", ["drain", "revoke"])
+def test_what_is_sent_already_is_drained_or_revoked(project: Project, choice: str) -> None:
+    """Of six in flight all run to their end, or those that have not begun are taken back."""
+    naps(project)
+    options = ("--manifest-max-failed=0", f"--manifest-on-max-failed={choice}")
+    result = project.run("--manifest=m.jsonl", "--manifest-window=6", *options)
+    verdicts = project.verdicts()
+    counts = {kind: list(verdicts.values()).count(kind) for kind in set(verdicts.values())}
+    assert len(verdicts) == 11
+    assert counts.pop("failed") == 1
+    assert counts.pop("skipped") == 5
+    if choice == "drain":
+        assert counts == {"passed": 5}
+    else:
+        assert counts["revoked"] >= 1
+        assert sum(counts.values()) == 5
+    ran = project.ran()
+    assert {name for name, kind in verdicts.items() if kind in ("passed", "failed")} == set(ran)
+    assert set(ran.values()) == {1}
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_gates_are_ini_options_too(project: Project) -> None:
+    """manifest_canary and manifest_max_failed of the configuration file count; options win."""
+    begin(project, "manifest_canary = 2", "manifest_max_failed = 0")
+    flaky(project, 6, 0)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=1, skipped=4)
+    options = ("--manifest-canary=6", "--manifest-max-failed=100%")
+    project.run("--manifest=m.jsonl", MEMORY, *options).assert_outcomes(passed=5, failed=1)
+
+
+def test_a_repetition_after_a_closed_gate_is_told_of_resume(project: Project) -> None:
+    """A second run of the whole says nothing false of the first, which has a verdict for all."""
+    flaky(project, 4, 0)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-canary=1")
+    with Ledger.open(project.ledgers()[-1]) as ledger:
+        assert ledger.status == "finished"
+    Path(project.path / "broken-f-0").unlink()
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=4)
+    assert len(project.ledgers()) == 2
