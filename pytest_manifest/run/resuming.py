@@ -116,6 +116,7 @@ class ResumeRun(Run):
         self._settle_what_is_left(ledger)
         self._plan(ledger)
         if intact is False and self._to_send:
+            ledger.note("stream_position", "0")  # a stream that begins anew may count from 1 again
             gatherer.begin(self.info.stream_ttl)
 
     def _plan(self, ledger: Ledger) -> None:

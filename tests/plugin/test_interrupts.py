@@ -61,10 +61,14 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def all_gone(processes: list[psutil.Process]) -> None:
-    def survivors() -> list[psutil.Process]:
-        return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    eventually(lambda: not any(map(is_alive, processes)), within=30, what="every process has ended")
 
-    eventually(lambda: not survivors(), within=30, what="every process has ended")
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it went between the two questions
+        return False
 
 
 def private_folders(processes: list[psutil.Process]) -> list[Path]:

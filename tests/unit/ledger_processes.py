@@ -24,7 +24,7 @@ BATCH = 4
 """Entries in a transaction."""
 INSTRUCTIONS = 12_000
 """Those of SQLite's machine in some ten batches."""
-MIGRATION_INSTRUCTIONS = 600
+MIGRATION_INSTRUCTIONS = 450
 """Those of fewer than a migration has."""
 
 

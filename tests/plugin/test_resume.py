@@ -1,0 +1,403 @@
+"""``--resume``: what has no passing verdict is sent, what has passed is kept, and each says why."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.ledger import Ledger
+from tests.plugin.conftest import Project
+from tests.support import eventually
+
+MEMORY = "--manifest-broker=memory://"
+XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+
+Row = dict[str, object]
+
+
+def flaky(name: str, **fields: object) -> Row:
+    return {"id": name, "task": "jobs.flaky", "kwargs": {"key": name}, **fields}
+
+
+def double(name: str, n: int, **fields: object) -> Row:
+    return {
+        "id": name,
+        "task": "jobs.double",
+        "kwargs": {"n": n, "key": name},
+        "expect": {"result": {"n": 2 * n}},
+        **fields,
+    }
+
+
+def change(manifest: Path, entry: str, fields: Mapping[str, object]) -> None:
+    """Replace fields of one entry, where it stands in the file."""
+    rows = [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
+    for row in rows:
+        if row.get("id") == entry:
+            row.update(fields)
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def reasons(project: Project) -> dict[str, str | None]:
+    """Why the newest attempt of each entry was made."""
+    with Ledger.open(project.ledgers()[-1]) as ledger:
+        return {row.entry: row.reason for row in ledger.last_attempts()}
+
+
+# What is sent
+
+
+@XDIST
+def test_what_passed_is_kept_and_what_failed_runs_again(
+    project: Project, xdist: tuple[str, ...]
+) -> None:
+    """Three passed and one failed: only that one runs a second time, in the same run."""
+    broken = project.break_("b")
+    project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "abcd"])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3, failed=1)
+    broken.unlink()
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", *xdist)
+    result.assert_outcomes(passed=4)
+    assert project.ran() == {"a": 1, "b": 2, "c": 1, "d": 1}
+    assert len(project.ledgers()) == 1
+    result.stdout.fnmatch_lines(["resume: sends 'b': failed"])
+    assert reasons(project) == {"a": None, "b": "failed", "c": None, "d": None}
+    with Ledger.open(project.ledgers()[0]) as ledger:
+        first, second = ledger.attempts_of("b")
+        assert (first.kind, second.kind) == ("failed", "passed")
+
+
+def test_the_receipts_of_a_resumed_run_are_as_good_as_the_first_ones(project: Project) -> None:
+    """The second attempt's receipt comes from its worker, with its process and its times."""
+    broken = project.break_("a")
+    project.manifest("m.jsonl", [flaky("a", idempotent=True), *(flaky(n) for n in "bcd")])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3, failed=1)
+    broken.unlink()
+    project.run("--manifest=m.jsonl", MEMORY, "--resume").assert_outcomes(passed=4)
+    with Ledger.open(project.ledgers()[0]) as ledger:
+        settled = ledger.settled("a")
+    assert settled is not None
+    assert settled.receipt is not None
+    assert (settled.receipt.source, settled.receipt.attempt) == ("worker", 2)
+    assert settled.receipt.started_at is not None
+
+
+def test_what_may_have_run_and_must_not_run_twice_is_left(project: Project) -> None:
+    """It is named with the reason, stays red and does not run; --resume-unsafe sends it."""
+    broken = project.break_("b")
+    project.manifest("m.jsonl", [flaky(n) for n in "abc"])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
+    broken.unlink()
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(
+        ["resume: leaves 'b': failed; it may have run and is not idempotent"]
+    )
+    assert project.ran() == {"a": 1, "b": 1, "c": 1}
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", "--resume-unsafe")
+    result.assert_outcomes(passed=3)
+    assert project.ran() == {"a": 1, "b": 2, "c": 1}
+
+
+def test_there_may_be_nothing_to_go_on_with(project: Project) -> None:
+    """Where all have passed, all tests pass and nothing runs; without a run it is refused."""
+    project.doubles(count=3)
+    refused = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["*there is no run of this manifest*dispatch it first*"])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result.assert_outcomes(passed=3)
+    assert project.ran() == {f"d-{n}": 1 for n in range(3)}
+    with Ledger.open(project.ledgers()[0]) as ledger:
+        assert ledger.status == "finished"
+
+
+def test_an_entry_that_was_not_selected_before_is_sent(project: Project) -> None:
+    """A run of two entries is gone on with for all four: the other two follow."""
+    project.doubles(count=4)
+    project.run("--manifest=m.jsonl", MEMORY, "-k", "d-1 or d-2").assert_outcomes(
+        passed=2, deselected=2
+    )
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result.assert_outcomes(passed=4)
+    assert project.ran() == {f"d-{n}": 1 for n in range(4)}
+    result.stdout.fnmatch_lines(["resume: sends 'd-0': never sent", "*4 entries: 4 passed"])
+
+
+def test_resume_sends_only_what_is_selected(project: Project) -> None:
+    """-k chooses among what would be sent; the other one waits for another time."""
+    for name in "ab":
+        project.break_(name)
+    project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "abc"])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=2)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", "-k", "entry[a]")
+    result.assert_outcomes(failed=1, deselected=2)
+    assert project.ran() == {"a": 2, "b": 1, "c": 1}
+
+
+def test_what_no_worker_knew_is_sent_when_one_does(project: Project) -> None:
+    """What was withheld for an unknown task is sent by --resume, once a worker has that task."""
+    project.manifest("m.jsonl", [{"id": "x", "task": "jobs.later", "args": []}, flaky("a")])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=1)
+    text = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", f'{text}\n@app.task(name="jobs.later")\ndef later(): count("x")\n')
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result.assert_outcomes(passed=2)
+    assert project.ran() == {"a": 1, "x": 1}
+    result.stdout.fnmatch_lines(["resume: sends 'x': never sent (unknown_task)"])
+
+
+# After a stop
+
+
+@pytest.mark.live
+def test_after_a_first_failure_the_rest_is_sent(project: Project) -> None:
+    """-x stopped the run: what was revoked or never sent runs once, and what passed is kept."""
+    rows: list[Row] = [{"id": "bad", "task": "jobs.fail", "args": ["no", "bad"]}]
+    rows += [
+        {"id": f"n-{n}", "task": "jobs.nap", "kwargs": {"sec": 0.3, "key": f"n-{n}"}}
+        for n in range(12)
+    ]
+    project.manifest("m.jsonl", rows)
+    first = project.run("--manifest=m.jsonl", "-x", "--manifest-window=6")
+    assert first.parseoutcomes()["failed"] == 1
+    before = project.ran()
+    assert len(before) < len(rows)
+    result = project.run("--manifest=m.jsonl", "--resume")
+    ran = project.ran()
+    assert set(ran) == {str(row["id"]) for row in rows}
+    assert set(ran.values()) == {1}
+    # What was running when the stack went is not idempotent: it is left, and said so.
+    verdicts = project.verdicts()
+    left = {name for name, kind in verdicts.items() if kind != "passed"}
+    assert left <= set(before)
+    result.assert_outcomes(passed=len(rows) - len(left), failed=len(left))
+    for name in left:
+        result.stdout.fnmatch_lines([f"resume: leaves '{name}': *may have run*"])
+
+
+@pytest.mark.live
+def test_after_ctrl_c_the_rest_is_sent(project: Project) -> None:
+    """What was never sent and what was revoked runs once; what passed before is not sent again."""
+    rows = [
+        {"id": f"n-{n}", "task": "jobs.nap", "kwargs": {"sec": 0.5, "key": f"n-{n}"}}
+        for n in range(10)
+    ]
+    project.manifest("m.jsonl", rows)
+    command = [sys.executable, "-m", "pytest", "--manifest=m.jsonl", "--manifest-window=6"]
+    with subprocess.Popen(
+        command, cwd=project.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            eventually(lambda: len(project.ran()) >= 3, within=60, what="three jobs have begun")
+            process.send_signal(signal.SIGINT)
+            text, _ = process.communicate(timeout=60)
+        finally:
+            if process.poll() is None:
+                process.kill()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert "to go on: pytest --manifest=m.jsonl --resume" in text
+    before = project.ran()
+    assert 3 <= len(before) < 10
+    # A job that was running had the grace period to end in, so nothing is left.
+    project.run("--manifest=m.jsonl", "--resume").assert_outcomes(passed=10)
+    assert project.ran() == {f"n-{n}": 1 for n in range(10)}
+    assert {reasons(project)[name] for name in before} == {None}
+
+
+# A changed manifest
+
+
+def test_a_changed_manifest_is_refused(project: Project) -> None:
+    """Plain --resume says that it was changed, and what to do; nothing runs."""
+    path = project.doubles(count=2)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
+    change(path, "d-0", {"kwargs": {"n": 7, "key": "d-0"}})
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*m.jsonl: was changed since run *send what changed with --resume-changed, or restore*"]
+    )
+    assert project.ran() == {"d-0": 1, "d-1": 1}
+
+
+@XDIST
+def test_only_what_changed_is_sent(project: Project, xdist: tuple[str, ...]) -> None:
+    """Changed arguments and a new entry run; what failed before and is unchanged does not."""
+    project.break_("bad")
+    rows = [double("a", 1), double("b", 2), flaky("bad", idempotent=True)]
+    path = project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
+    (project.path / "broken-bad").unlink()
+    project.manifest("m.jsonl", [*rows, double("new", 4)])
+    change(path, "b", {"kwargs": {"n": 3, "key": "b"}, "expect": {"result": {"n": 6}}})
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume-changed", *xdist)
+    result.assert_outcomes(passed=3, failed=1)
+    assert project.ran() == {"a": 1, "b": 2, "bad": 1, "new": 1}
+    result.stdout.fnmatch_lines_random(
+        [
+            "resume: sends 'b': its job was changed (kwargs)",
+            "resume: sends 'new': new in the manifest",
+        ]
+    )
+    # The changed manifest is the run's from now on.
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result.assert_outcomes(passed=4)
+    assert project.ran() == {"a": 1, "b": 2, "bad": 2, "new": 1}
+
+
+def test_changes_and_what_has_not_passed_go_together(project: Project) -> None:
+    """--resume --resume-changed sends both, each with its reason."""
+    project.break_("bad")
+    rows = [double("a", 1), double("b", 2), flaky("bad", idempotent=True)]
+    path = project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
+    (project.path / "broken-bad").unlink()
+    change(path, "b", {"kwargs": {"n": 3, "key": "b"}, "expect": {"result": {"n": 6}}})
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", "--resume-changed")
+    result.assert_outcomes(passed=3)
+    assert project.ran() == {"a": 1, "b": 2, "bad": 2}
+    result.stdout.fnmatch_lines_random(
+        ["resume: sends 'b': its job was changed (kwargs)", "resume: sends 'bad': failed"]
+    )
+
+
+def test_a_changed_expectation_that_still_holds_sends_nothing(project: Project) -> None:
+    """The receipt that is there passes by the new expectation too, so the job need not run."""
+    path = project.doubles(count=2)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
+    change(path, "d-1", {"expect": {"result": {"n": 2, "type": "number"}}})
+    project.run("--manifest=m.jsonl", MEMORY, "--resume-changed").assert_outcomes(passed=2)
+    assert project.ran() == {"d-0": 1, "d-1": 1}
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_a_changed_expectation_that_fails_is_sent_where_that_does_no_harm(
+    project: Project, idempotent: bool
+) -> None:
+    """The old receipt fails by it: an idempotent entry runs again, another is left and is red."""
+    path = project.manifest("m.jsonl", [double("a", 1, idempotent=idempotent), double("b", 2)])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
+    change(path, "a", {"expect": {"result": {"n": 99}}})
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume-changed")
+    result.assert_outcomes(passed=1, failed=1)
+    assert project.ran() == {"a": 2 if idempotent else 1, "b": 1}
+    verb = "sends" if idempotent else "leaves"
+    result.stdout.fnmatch_lines([f"resume: {verb} 'a': expectation changed (result)*"])
+
+
+def test_a_changed_expectation_may_turn_red_into_green(project: Project) -> None:
+    """What failed only by its expectation passes by the new one, and does not run again."""
+    path = project.manifest("m.jsonl", [double("a", 1, expect={"result": {"n": 3}})])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(failed=1)
+    change(path, "a", {"expect": {"result": {"n": 2}}})
+    project.run("--manifest=m.jsonl", MEMORY, "--resume-changed").assert_outcomes(passed=1)
+    assert project.ran() == {"a": 1}
+
+
+def test_a_removed_entry_is_no_hindrance(project: Project) -> None:
+    """What is no longer in the manifest is neither sent nor judged."""
+    project.break_("b")
+    project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "abc"])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
+    project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "ac"])
+    project.run("--manifest=m.jsonl", MEMORY, "--resume-changed").assert_outcomes(passed=2)
+    assert project.ran() == {"a": 1, "b": 1, "c": 1}
+
+
+def test_nothing_but_layout_was_changed(project: Project) -> None:
+    """Entries in another order and other white space are the same work: nothing runs."""
+    path = project.doubles(count=3)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3)
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    text = "".join(json.dumps(row, separators=(",", ": ")) + "\n" for row in reversed(lines))
+    path.write_text(text, "utf-8")
+    project.run("--manifest=m.jsonl", MEMORY, "--resume-changed").assert_outcomes(passed=3)
+    assert project.ran() == {f"d-{n}": 1 for n in range(3)}
+
+
+# Looking first, and choosing a run
+
+
+@XDIST
+def test_collect_only_shows_and_sends_nothing(project: Project, xdist: tuple[str, ...]) -> None:
+    """Each entry that would be sent or left is named with its reason; ledger and jobs stay."""
+    for name in "bc":
+        project.break_(name)
+    project.manifest("m.jsonl", [flaky("a"), flaky("b"), flaky("c", idempotent=True)])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=2)
+    before = project.ledgers()[0].read_bytes()
+    result = project.run("--manifest=m.jsonl", "--resume", "--collect-only", "-q", *xdist)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(
+        [
+            "*resume: what would be done*",
+            "leaves 'b': failed; it may have run and is not idempotent",
+            "sends 'c': failed",
+        ]
+    )
+    assert "'a'" not in result.stdout.str()
+    assert project.ran() == {"a": 1, "b": 1, "c": 1}
+    assert project.ledgers()[0].read_bytes() == before
+
+
+def test_collect_only_says_so_where_nothing_would_be_sent(project: Project) -> None:
+    """All have passed: a line says that."""
+    project.doubles(count=2)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
+    result = project.run("--manifest=m.jsonl", "--resume", "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["there is nothing to be sent: every entry has passed"])
+
+
+def test_collect_only_of_a_changed_manifest_is_refused_and_shown_alike(project: Project) -> None:
+    """As --resume itself would; with --resume-changed the change is shown."""
+    path = project.doubles(count=2)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
+    change(path, "d-0", {"kwargs": {"n": 7, "key": "d-0"}})
+    refused = project.run("--manifest=m.jsonl", "--resume", "--collect-only", "-q")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    shown = project.run("--manifest=m.jsonl", "--resume-changed", "--collect-only", "-q")
+    shown.stdout.fnmatch_lines(["sends 'd-0': its job was changed (kwargs)"])
+    assert project.ran() == {"d-0": 1, "d-1": 1}
+
+
+def test_an_older_run_is_gone_on_with_by_its_name(project: Project) -> None:
+    """--manifest-run picks the first of two runs; an unknown name is refused with those known."""
+    broken = project.break_("b")
+    project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "ab"])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=1)
+    (first,) = project.ledgers()
+    broken.unlink()
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-rerun").assert_outcomes(passed=2)
+    refused = project.run("--manifest=m.jsonl", MEMORY, "--resume", "--manifest-run=nobody")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines([f"*there is no run nobody; runs of m.jsonl: *{first.stem}*"])
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", f"--manifest-run={first.stem}")
+    result.assert_outcomes(passed=2)
+    assert project.ran() == {"a": 2, "b": 3}
+    with Ledger.open(first) as ledger:
+        assert len(ledger.attempts_of("b")) == 2
+
+
+def test_two_manifests_are_gone_on_with_or_none(project: Project) -> None:
+    """Where one of two has no run, nothing of the other is sent."""
+    broken = project.break_("a")
+    project.manifest("a.jsonl", [flaky("a", idempotent=True)])
+    project.manifest("b.jsonl", [flaky("b", idempotent=True)])
+    project.run("--manifest=a.jsonl", MEMORY).assert_outcomes(failed=1)
+    broken.unlink()
+    both = ("--manifest=a.jsonl", "--manifest=b.jsonl", MEMORY, "--resume")
+    refused = project.run(*both)
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["*b.jsonl: there is no run of this manifest*"])
+    assert project.ran() == {"a": 1}
+    project.run("--manifest=b.jsonl", MEMORY).assert_outcomes(passed=1)
+    project.run(*both).assert_outcomes(passed=2)
+    assert project.ran() == {"a": 2, "b": 1}
