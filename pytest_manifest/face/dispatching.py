@@ -20,7 +20,7 @@ from pytest_manifest.face.earlier_runs import (
 )
 from pytest_manifest.face.options import Options
 from pytest_manifest.face.session import ManifestSession, user_errors
-from pytest_manifest.face.stacks import find_stack, stack_for_audit
+from pytest_manifest.face.stacks import find_stack, nothing_to_resume, stack_for_audit
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -52,6 +52,9 @@ class Dispatch:
         quiet_console()
         with user_errors():
             if state.options.audit:
+                self._audit()
+            elif nothing_to_resume(state):
+                state.resume_lines.append("nothing is sent: every entry has passed")
                 self._audit()
             elif state.options.resumes:
                 self._resume()

@@ -154,6 +154,16 @@ def kept_stack_data(options: Options, manifest: Manifest) -> Path | None:
         return _kept(ledger)
 
 
+def is_finished(options: Options, manifest: Manifest) -> bool:
+    """Whether the newest run is of this very manifest and every entry has passed: then there is
+    nothing to go on with."""
+    with Ledger.open(newest_run(options, manifest)) as ledger:
+        if ledger.info().sha256 != manifest.sha256:
+            return False
+        kinds = ledger.kinds()
+    return all(kinds.get(entry) == "passed" for entry in manifest.ids)
+
+
 def stack_is_gone(path: Path) -> bool:
     """Whether the run's stack was our own and has left nothing behind."""
     with Ledger.open(path) as ledger:

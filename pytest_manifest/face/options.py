@@ -105,15 +105,17 @@ def read_options(config: pytest.Config) -> Options:
         resume_unsafe=option.resume_unsafe,
         resume_changed=option.resume_changed,
         repair=option.manifest_repair,
-        canary=_positive(config, "manifest_canary", 0),
-        max_failed=_limit(option.manifest_max_failed or _ini(config, "manifest_max_failed")),
+        canary=_positive(config, "manifest_canary", 0)
+        if _applies(config, "manifest_canary")
+        else 0,
+        max_failed=_limit(config) if _applies(config, "manifest_max_failed") else None,
         revoke_on_max_failed=option.manifest_on_max_failed == "revoke",
         on_interrupt=_on_interrupt(config),
         kills=_positive(config, "manifest_kills", 3),
-        grace=_duration("manifest_grace", _given(config, "manifest_grace", "10s"), zero=True),
+        grace=_duration(config, "manifest_grace", 10.0, zero=True),
         strict=option.manifest_strict,
         window=_positive(config, "manifest_window", 10_000),
-        deadline=_duration("manifest_deadline", _given(config, "manifest_deadline", "6h")),
+        deadline=_duration(config, "manifest_deadline", 6 * 3600.0),
         log_format=option.manifest_log_format or config.getini("manifest_log_format"),
         log_level=(option.manifest_log_level or config.getini("manifest_log_level")).upper(),
         broker=broker or environment,
@@ -221,9 +223,22 @@ def _ini(config: pytest.Config, name: str) -> str | None:
     return str(value) if value else None
 
 
+def _setting(config: pytest.Config, name: str) -> tuple[str | None, str]:
+    """A setting's text, and how the user wrote it; the command line goes before the file."""
+    given = getattr(config.option, name)
+    if given is not None:
+        return str(given), f"--{name.replace('_', '-')} {given}"
+    text = _ini(config, name)
+    return text, f"{name} = {text}"
+
+
+def _applies(config: pytest.Config, name: str) -> bool:
+    """Whether a gate applies: one of the configuration file does not where nobody stays."""
+    return getattr(config.option, name) is not None or not config.option.dispatch_only
+
+
 def _positive(config: pytest.Config, name: str, default: int) -> int:
-    value = getattr(config.option, name)
-    text = value if value is not None else _ini(config, name)
+    text, written = _setting(config, name)
     if text is None:
         return default
     try:
@@ -231,35 +246,33 @@ def _positive(config: pytest.Config, name: str, default: int) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        flag = "--" + name.replace("_", "-")
-        raise pytest.UsageError(f"{flag} {text}: give a whole number from 1")
+        raise pytest.UsageError(f"{written}: give a whole number from 1")
     return number
 
 
-def _duration(name: str, text: str, *, zero: bool = False) -> float:
+def _duration(config: pytest.Config, name: str, default: float, *, zero: bool = False) -> float:
     """Seconds from ``90``, ``90s``, ``30m``, ``6h`` or ``2d``."""
+    text, written = _setting(config, name)
+    if text is None:
+        return default
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     if match is None or (float(match.group(1)) <= 0 and not zero):
-        flag = "--" + name.replace("_", "-")
-        raise pytest.UsageError(f"{flag} {text}: write it like 90s, 30m or 6h")
+        raise pytest.UsageError(f"{written}: write it like 90s, 30m or 6h")
     return float(match.group(1)) * _UNITS[match.group(2)]
-
-
-def _given(config: pytest.Config, name: str, default: str) -> str:
-    return getattr(config.option, name) or _ini(config, name) or default
 
 
 def _path(config: pytest.Config, name: str | None) -> Path | None:
     return None if name is None else (config.invocation_params.dir / name).resolve()
 
 
-def _limit(text: str | None) -> int | float | None:
+def _limit(config: pytest.Config) -> int | float | None:
     """A number of entries from ``20``, a share of them from ``5%``."""
+    text, written = _setting(config, "manifest_max_failed")
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", text.strip())
     if match is None or float(match.group(2) or 0) > 100:
-        raise pytest.UsageError(f"--manifest-max-failed {text}: write it like 20 or 5%")
+        raise pytest.UsageError(f"{written}: write it like 20 or 5%")
     return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
 
 

@@ -132,7 +132,8 @@ class ManifestSession:
                 self._keep_worker_logs(self.stack, self.runs[0])
             self.stack.begin_stop(keep_data=self._leaves_jobs)
         for run in self.runs:
-            run.export_receipts()
+            if run.ledger_path.parent == self.options.ledgers:
+                run.export_receipts()
         self._stop_stacks()
 
     def _stop_runs(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.face.console import quiet_console
-from pytest_manifest.face.earlier_runs import kept_stack_data
+from pytest_manifest.face.earlier_runs import is_finished, kept_stack_data
 from pytest_manifest.face.options import Options
 from pytest_manifest.face.session import ManifestSession, user_errors
 
@@ -41,6 +41,8 @@ def start_stack_early(state: ManifestSession) -> None:
             "the embedded stack needs your Celery application: add --manifest-app=module:app, or "
             "the ini option manifest_app; for an existing stack add --manifest-broker=URL"
         )
+    if nothing_to_resume(state):
+        return
     with user_errors():
         state.stack_data = _stack_data(state)
         state.stack = EmbeddedStack(
@@ -52,6 +54,14 @@ def start_stack_early(state: ManifestSession) -> None:
             data=state.stack_data,
         )
         state.stack.start()
+
+
+def nothing_to_resume(state: ManifestSession) -> bool:
+    """Whether ``--resume`` finds that everything has passed, so that no stack is needed."""
+    if not state.options.resumes:
+        return False
+    with user_errors():
+        return all(is_finished(state.options, state.load(path)) for path in state.files)
 
 
 def _stack_data(state: ManifestSession) -> Path:

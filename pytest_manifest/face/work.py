@@ -148,7 +148,8 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
             rows.append(("manifest_attempts", len(attempts)))
         item.user_properties.extend(rows)
         if kind == "skipped":
-            pytest.skip(settled.verdict.sentence)
+            # Said of the entry's test: plain pytest.skip() would name this line.
+            raise pytest.skip.Exception(settled.verdict.sentence, _use_item_location=True)
     if (when == "setup") == (kind == "error") and kind in ("error", "failed"):
         entry = state.load(binding.manifest)[binding.entry]
         told = [line for row in attempts if (line := _attempt_line(row)) is not None]

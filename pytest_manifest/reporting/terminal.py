@@ -65,10 +65,10 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
         counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
         entries, reasons = ledger.count_entries(), ledger.reasons()
     verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none yet"
-    yield f"{name}: run {run.info.run}, {entries} entries: {verdicts}"
+    yield f"{name}: run {run.info.run}, {_entries(entries)}: {verdicts}"
     if reasons:
         again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        yield f"  sent again: {again}"
+        yield f"  further sendings: {again}"
     for correction in run.corrections:
         verdict = correction.verdict
         yield (
@@ -81,6 +81,9 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
     yield from _how_to_go_on(run, name, status, sending.get("planned", 0), open_entries)
     if run.error is not None:
         yield f"  the run gave up: {run.error}"
+    if run.ledger_path.parent != state.options.ledgers:
+        yield "  judged apart: what the run itself has kept stays as it was"
+        return
     yield f"  ledger    {short_path(run.ledger_path, root)}"
     yield f"  receipts  {short_path(run.receipts_path, root)}"
     yield f"  log       {short_path(run.log_path, root)}"
@@ -88,16 +91,20 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
         yield f"  worker    {short_path(log, root)}"
 
 
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
+
+
 def _how_to_go_on(run: Run, name: str, status: str, unsent: int, unjudged: int) -> Iterator[str]:
     if status == "stopped" and unjudged:
         yield (
-            f"  stopped: {unjudged} entries have no verdict; {unsent} of them were not sent, "
+            f"  stopped: {_entries(unjudged)} without a verdict; {unsent} of them not sent, "
             "the others were running"
         )
     if status == "stopped":
         yield f"  to go on: pytest --manifest={name} --resume"
     if status == "detached":
-        left = f"; {unsent} entries were not sent" if unsent else ""
+        left = f"; {_entries(unsent)} not sent" if unsent else ""
         yield f"  the workers go on without pytest{left}"
         if run.info.backend.startswith("rpc"):
             yield "  nobody can look at them later: rpc:// serves only the process that sent them"

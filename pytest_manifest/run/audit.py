@@ -42,9 +42,11 @@ class AuditRun(Run):
         settings: RunSettings,
         *,
         wait: bool = False,
+        before: Manifest | None = None,
     ) -> None:
         super().__init__(manifest, ledger_path, info, address, settings)
         self._wait = wait
+        self._before = before
 
     @classmethod
     def attach(
@@ -64,7 +66,8 @@ class AuditRun(Run):
                 target = scratch / ledger_path.name
                 ledger.copy_to(target)
         path = ledger_path if scratch is None else target
-        return cls(manifest, path, info, address, settings, wait=wait)
+        before = kept_manifest(ledger_path)
+        return cls(manifest, path, info, address, settings, wait=wait, before=before)
 
     @property
     def asks(self) -> bool:
@@ -73,20 +76,22 @@ class AuditRun(Run):
 
     def _prepare(self, expected_workers: int | None) -> None:  # noqa: ARG002 - the base class's
         self._lock.acquire(self.info.run)
-        before = kept_manifest(self.ledger_path)
         with Ledger.open(self.ledger_path, write=True) as ledger:
-            with ledger.transaction():
-                ledger.settle(judge_again(ledger, self.manifest, before, self._bench(ledger)))
             if self.asks:
                 ledger.reopen()
+            with ledger.transaction():
+                again = judge_again(ledger, self.manifest, self._before, self._bench(ledger))
+                ledger.settle(again)
             if self.asks:
                 follow_unsettled(self._flights, ledger, self.manifest, self.info)
+                for flight in list(self._flights.by_task_id.values()):
+                    if ledger.settled(flight.entry.id) is not None:  # it is other work now
+                        self._flights.land(flight.task_id)
                 self._open_locator(self._open_publisher(), self._flights.entries())
 
     def finish_offline(self) -> None:
         """Judge what is there without a stack; instead of :meth:`start`."""
         with Ledger.open(self.ledger_path, write=True) as ledger:
-            ledger.reopen()
             self._close(ledger, {})
         self.all_sent.set()
         self.ended.set()
@@ -122,7 +127,7 @@ class AuditRun(Run):
         age = (utc_now() - self.info.created_at).total_seconds()
         judged: list[Judged] = []
         for row in ledger.attempts(unsettled=True):
-            if row.entry not in self.manifest.ids:
+            if row.entry not in self.manifest.ids or _is_told(ledger, row.entry):
                 continue
             kind, note = _unfinished(row.state, expired=age > self.info.stream_ttl)
             if not note:
@@ -133,7 +138,7 @@ class AuditRun(Run):
         with ledger.transaction():
             ledger.settle(judged)
         self._signals.settled([])
-        if not judged and ledger.status in ("running", "detached"):
+        if not ledger.has_unsettled() and ledger.status in ("running", "detached"):
             ledger.set_status("finished")
 
 
@@ -273,6 +278,12 @@ def follow(flights: Flights, ledger: Ledger, row: AttemptRow, entry: Entry, info
     flights.follow(attempt, _monotonic(row.sent_at), row.sent_at)
     for start in ledger.starts(row.task_id):
         flights.started(start, _monotonic(start.started_at))
+
+
+def _is_told(ledger: Ledger, entry: str) -> bool:
+    """Whether it has been said why nobody can tell: without a new look that is all there is."""
+    settled = ledger.settled(entry)
+    return settled is not None and settled.verdict.verdict == "unknown"
 
 
 def _unfinished(state: str, *, expired: bool) -> tuple[VerdictKind, str]:

@@ -275,7 +275,7 @@ class Engine:
         To be called within a transaction, for a flight that has landed.
         """
         if not self._signals.stop.is_set() and self._schedule.closed is None:
-            again = self._bench.next_attempt(flight, verdict)
+            again = self._bench.next_attempt(flight, verdict, receipt)
             if again is not None:
                 self._schedule.add(again)
                 return []

@@ -7,7 +7,7 @@ up again judges as the first one did.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from loguru import logger
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of
 from pytest_manifest.ledger import Ledger, Settled, Start, utc_now
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.code import CodeHistory
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.receipts import complete_receipt
 from pytest_manifest.run.schedule import Held
@@ -25,7 +26,7 @@ from pytest_manifest.verdict import contradiction, judge
 
 Judged = tuple[Verdict, Receipt | None]
 
-SENT_AGAIN: Final = frozenset({"lost", "crashed"})
+SENT_AGAIN: Final = frozenset({"lost", "crashed", "unknown"})
 """What an idempotent entry with retries is sent again for."""
 SPOKEN_FOR: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked"})
 """What the harness may have said for want of a receipt; one that comes late knows better."""
@@ -40,8 +41,8 @@ class Correction:
 
 
 class Bench:
-    """Judges for one run. ``code``: digests of the tasks' code here, by task name; ``lifetime``:
-    seconds for which a result is kept; ``kills``: deaths that quarantine an entry."""
+    """Judges for one run. ``code``: what the tasks' code here was; ``lifetime``: seconds for which
+    a result is kept; ``kills``: deaths that quarantine an entry."""
 
     def __init__(
         self,
@@ -51,14 +52,14 @@ class Bench:
         *,
         kills: int,
         lifetime: float,
-        code: Mapping[str, str] | None = None,
+        code: CodeHistory | None = None,
     ) -> None:
         self.run = run
         self._manifest = manifest
         self._ledger = ledger
         self._kills = kills
         self._lifetime = lifetime
-        self._code = code or {}
+        self._code = CodeHistory(ledger) if code is None else code
         self._resent: Counter[str] = Counter()
         self.corrections: list[Correction] = []
 
@@ -80,7 +81,7 @@ class Bench:
             verdict = judge(entry, None, attempt=flight.number, problem="forged", note=lie)
             return verdict, receipt if receipt.entry == entry.id else None
         whole = complete_receipt(receipt, self._ledger.starts(flight.task_id))
-        code = self._code.get(entry.task)
+        code = self._code.digest(entry.task, flight.sent_at)
         return judge(entry, whole, attempt=flight.number, code=code), whole
 
     def speak_for(self, flight: InFlight, kind: VerdictKind, note: str) -> Verdict:
@@ -102,20 +103,26 @@ class Bench:
             age = (utc_now() - flight.sent_at).total_seconds()
             if age > self._lifetime:
                 return "unknown", "a receipt may have been, and be past its lifetime"
-        why = "; the broker or the result store was emptied meanwhile" if emptied else ""
+        if emptied:
+            # It may be gone with the broker's queue, or have ended and be gone with its receipt.
+            return "unknown", "the broker or the result store was emptied while it was out"
         if flight.started is None:
-            return "lost", f"it is in no queue, and no worker has it or has begun it{why}"
+            return "lost", "it is in no queue, and no worker has it or has begun it"
         if is_alive(flight) is False:
-            return "crashed", f"{self.how_it_died(flight)}{why}"
-        return "lost", f"started on {flight.worker}, which has it no more{why}"
+            return "crashed", self.how_it_died(flight)
+        return "lost", f"started on {flight.worker}, which has it no more"
 
     # What follows for the entry
 
-    def next_attempt(self, flight: InFlight, verdict: Verdict) -> Attempt | None:
+    def next_attempt(
+        self, flight: InFlight, verdict: Verdict, receipt: Receipt | None
+    ) -> Attempt | None:
         """Another attempt, where the entry allows one; the last one is closed in the ledger."""
         entry = flight.entry
         if verdict.verdict not in SENT_AGAIN or not entry.idempotent:
             return None
+        if verdict.verdict == "unknown" and receipt is not None:
+            return None  # it ran; what cannot be told is whether it met its expectations
         if self._resent[entry.id] >= entry.retries:
             return None
         if verdict.verdict == "crashed" and self._deaths(flight) >= self._kills:
@@ -193,7 +200,8 @@ class Bench:
         whole = complete_receipt(receipt, self._ledger.starts(task_id))
         if not spoken_for and (settled.receipt is None or whole.executions < 2):
             return []
-        verdict = judge(entry, whole, attempt=attempt, code=self._code.get(entry.task))
+        code = self._code.digest(entry.task, receipt.sent_at)
+        verdict = judge(entry, whole, attempt=attempt, code=code)
         return self._correct(settled, verdict, whole)
 
     def started_after_end(self, task_id: str) -> list[Judged]:
@@ -209,7 +217,7 @@ class Bench:
         whole = complete_receipt(settled.receipt, self._ledger.starts(task_id))
         if whole.executions == settled.receipt.executions:
             return []
-        code = self._code.get(entry.task)
+        code = self._code.digest(entry.task, whole.sent_at)
         verdict = judge(entry, whole, attempt=settled.verdict.attempt, code=code)
         return self._correct(settled, verdict, whole)
 

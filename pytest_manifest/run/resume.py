@@ -14,10 +14,11 @@ from pytest_manifest.schema import Entry, Receipt, VerdictKind
 
 Action = Literal["keep", "send", "wait", "leave"]
 """keep: its verdict stands; send: now; wait: it is under way; leave: it might run twice."""
-Place = Literal["queued", "underway", "untold", "nowhere"]
+Place = Literal["queued", "orphaned", "underway", "untold", "nowhere"]
 
 NOT_RUN = frozenset({"revoked", "expired", "rejected", "unknown_task"})
 """States of receipts that say that the task's body was never entered."""
+UNDER_WAY = frozenset({"queued", "orphaned", "underway", "untold"})
 NOT_SENT = frozenset({"planned", "withheld"})
 
 
@@ -56,6 +57,8 @@ class Decision:
     entry: str
     action: Action
     reason: str
+    unsafe: bool = False
+    """Whether --resume-unsafe would send it."""
 
 
 def decide(entry: Entry, facts: Facts, rules: ResumeRules) -> Decision:
@@ -64,25 +67,28 @@ def decide(entry: Entry, facts: Facts, rules: ResumeRules) -> Decision:
         return _decide_changed_job(entry, facts)
     if facts.kind == "passed":
         return Decision(entry.id, "keep", "passed")
-    if facts.place in ("queued", "underway", "untold"):
+    if facts.place in UNDER_WAY:
         return Decision(entry.id, "wait", _WHERE[facts.place])
     reason = _why(facts)
     if not rules.unfinished and facts.change is None:
         return Decision(entry.id, "keep", f"{reason}; unchanged")
     if facts.may_have_started and not entry.idempotent and not rules.unsafe:
-        return Decision(entry.id, "leave", f"{reason}; it may have run and is not idempotent")
+        reason = f"{reason}; it may have run and is not idempotent"
+        return Decision(entry.id, "leave", reason, unsafe=True)
     return Decision(entry.id, "send", reason)
 
 
 _WHERE: Mapping[Place, str] = {
     "queued": "still queued",
+    "orphaned": "held by a worker that is gone, until the broker's visibility timeout is over; "
+    "--manifest-repair puts it back now",
     "underway": "held or run by a worker",
     "untold": "it may still be queued or running",
 }
 
 
 def _decide_changed_job(entry: Entry, facts: Facts) -> Decision:
-    if facts.place in ("queued", "underway", "untold"):
+    if facts.place in UNDER_WAY:
         reason = f"{facts.changed}, but the old one is under way ({_WHERE[facts.place]})"
         return Decision(entry.id, "leave", reason)
     # Other work than before, whatever became of that.

@@ -17,7 +17,7 @@ from pytest_manifest.run.audit import follow, follow_unsettled, judge_again
 from pytest_manifest.run.changes import Change, change_of, keep_manifest, kept_manifest
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.judging import SPOKEN_FOR
+from pytest_manifest.run.judging import SPOKEN_FOR, Bench
 from pytest_manifest.run.resume import (
     NOT_SENT,
     Decision,
@@ -59,6 +59,7 @@ class ResumeRun(Run):
         self._selected = selected
         self._rules = rules or ResumeRules()
         self.decisions: list[Decision] = []
+        self._taken_up = False
 
     @classmethod
     def resume(
@@ -77,6 +78,9 @@ class ResumeRun(Run):
 
     def abandon(self) -> None:
         self._close_publisher()
+        if self._taken_up:
+            with Ledger.open(self.ledger_path, write=True) as ledger:
+                ledger.set_status("stopped" if self.info.owned else "detached")
         self._lock.release()
 
     # Before the first message
@@ -92,7 +96,7 @@ class ResumeRun(Run):
                 self._reconcile(ledger, gatherer)
         if self._to_send:
             self._preflight(publisher, self._to_send, expected_workers)
-            self._open_locator(publisher, ())
+            self._open_locator(publisher, self._flights.entries())
 
     def _follow(self, ledger: Ledger) -> None:
         ledger.reopen()
@@ -111,7 +115,7 @@ class ResumeRun(Run):
         with ledger.transaction():
             ledger.settle(list(judge_again(ledger, self.manifest, before, self._bench(ledger))))
         intact = gatherer.intact()
-        known = Known(ledger, before, had, places, witnessed=intact is not False)
+        known = Known(ledger, before, had, ledger.kinds(), places, witnessed=intact is not False)
         self.decisions = decisions(known, self.manifest, self._selected, self._rules)
         self._settle_what_is_left(ledger)
         self._plan(ledger)
@@ -132,6 +136,7 @@ class ResumeRun(Run):
         if self.manifest.sha256 != ledger.info().sha256:
             keep_manifest(self.manifest, self.ledger_path)
             ledger.set_digest(self.manifest.sha256)
+        self._taken_up = True
         record(ledger, self.manifest, self.decisions, attempts, last)
         ledger.set_status("running")
         self._to_send = attempts
@@ -162,7 +167,7 @@ class ResumeRun(Run):
                 if flight is None or ledger.settled(decision.entry) is not None:
                     continue
                 kind: VerdictKind = "lost" if flight.started is None else "crashed"
-                note = f"{decision.reason}; --resume-unsafe sends it again"
+                note = decision.reason
                 entry = self.manifest[decision.entry]
                 verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
                 ledger.settle([(verdict, None)])
@@ -172,13 +177,14 @@ class ResumeRun(Run):
 class Known:
     """What is known when the decisions are taken.
 
-    ``before``: the manifest of the run; ``had``: the verdicts by it; ``places``: where attempts
-    without a receipt were found, by task id; ``witnessed``: all that workers said has been kept.
+    ``before``: the manifest of the run; ``had``: the verdicts by it; ``kinds``: those by the present
+    one; ``places``: where attempts without a receipt were found, by task id; ``witnessed``: all that workers said has been kept.
     """
 
     ledger: Ledger
     before: Manifest | None
     had: Mapping[str, VerdictKind]
+    kinds: Mapping[str, VerdictKind]
     places: Mapping[str, Place]
     witnessed: bool
 
@@ -198,7 +204,7 @@ def decisions(
         change, changed = _change(manifest[name], known.before)
         facts = Facts(
             last=row,
-            kind=None if settled is None else settled.verdict.verdict,
+            kind=known.kinds.get(name),
             before=known.had.get(name),
             change=change,
             changed=changed,
@@ -235,7 +241,11 @@ def preview(
             if row.state not in NOT_SENT
         }
         had = ledger.kinds()
-        known = Known(ledger, before, had, places, witnessed=ledger.status != "running")
+        bench = Bench(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
+        again = {v.entry: v.verdict for v, _ in judge_again(ledger, manifest, before, bench)}
+        # Pending and unknown ones are looked at anew.
+        kinds = {e: kind for e, kind in had.items() if kind not in ("pending", "unknown")} | again
+        known = Known(ledger, before, had, kinds, places, witnessed=ledger.status != "running")
         return decisions(known, manifest, selected, rules)
 
 
@@ -266,7 +276,10 @@ def places_of(located: Located, flights: Flights, *, mended: bool) -> dict[str, 
     for task_id in located.orphaned:
         flight = flights.by_task_id.get(task_id)
         begun = flight is not None and flight.started is not None
-        found[task_id] = "nowhere" if begun and mended else "queued"
+        if mended:
+            found[task_id] = "nowhere" if begun else "queued"
+        else:
+            found[task_id] = "orphaned"
     return found
 
 
@@ -274,8 +287,10 @@ def told(decided: Sequence[Decision], *, every: bool = False) -> list[str]:
     """The decisions in lines for a person; of many, by reason, unless ``every`` one is wanted."""
     verbs = {"send": "sends", "wait": "waits for", "leave": "leaves"}
     shown = [d for d in decided if d.action in verbs]
+    hint = ["--resume-unsafe sends what is left as well"]
+    hints = hint if any(d.action == "leave" and d.unsafe for d in shown) else []
     if every or len(shown) <= SHOWN:
-        return [f"{verbs[d.action]} {d.entry!r}: {d.reason}" for d in shown]
+        return [f"{verbs[d.action]} {d.entry!r}: {d.reason}" for d in shown] + hints
     groups = Counter((d.action, d.reason) for d in shown)
     lines: list[str] = []
     for (action, reason), count in groups.most_common():
@@ -283,4 +298,4 @@ def told(decided: Sequence[Decision], *, every: bool = False) -> list[str]:
         names = ", ".join(map(repr, ids))
         more = f" and {count - len(ids)} more" if count > len(ids) else ""
         lines.append(f"{verbs[action]} {names}{more}: {reason}")
-    return lines
+    return lines + hints

@@ -7,7 +7,6 @@ dispatched; ``audit`` and ``resuming`` have those that look at, or go on with, a
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest, write_receipts
 from pytest_manifest.run.changes import keep_manifest
+from pytest_manifest.run.code import CodeHistory, note_code
 from pytest_manifest.run.engine import Engine, Parts
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.judging import Bench, Correction, Judged
@@ -36,7 +36,6 @@ from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, WorkerLoss
 from pytest_manifest.run.signals import Signals
 from pytest_manifest.schema import Entry, VerdictKind
-from pytest_manifest.schema.code_digest import code_digest
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import judge
@@ -70,7 +69,7 @@ class Run:
         self.corrections: Sequence[Correction] = ()
         """Verdicts that were changed after they had been told."""
         self.leaves_jobs = False
-        """Whether it ended with jobs that a stack of ours still holds, for --resume to go on with."""
+        """Whether it ended with jobs that a stack of ours still holds, for --resume to take up."""
         self.workers: int | None = None
         self._signals = Signals()
         self._to_send: list[Attempt] = []
@@ -266,7 +265,9 @@ class Run:
                 )
                 raise DispatchError(f"nothing was sent: {unknown}")
             self._withhold(hints)
-        self._note_code(publisher)
+        # Where a worker runs other code of a task than is here, that is told by these.
+        with Ledger.open(self.ledger_path, write=True) as ledger:
+            note_code(ledger, (attempt.entry.task for attempt in self._to_send), publisher.tasks)
 
     def _withhold(self, notes: Mapping[str, str]) -> None:
         """Judge entries whose task nobody knows, and do not send them."""
@@ -277,13 +278,6 @@ class Run:
             ledger.settle(
                 _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
             )
-
-    def _note_code(self, publisher: Publisher) -> None:
-        """Keep the digests of the code of the tasks here, to hold the workers' against them."""
-        names = {attempt.entry.task for attempt in self._to_send}
-        found = {name: code_digest(publisher.tasks[name]) for name in names & set(publisher.tasks)}
-        known = {name: digest for name, digest in found.items() if digest}
-        self.note("code", json.dumps(known))
 
     # The thread
 
@@ -347,12 +341,12 @@ class Run:
         )
 
     def _open_locator(self, publisher: Publisher, entries: Iterable[Entry]) -> Locator:
-        """What looks for jobs; ``entries`` tell the queues where no preflight has done so.
+        """What looks for jobs; ``entries`` are those that no preflight has told the queues of.
 
         Not to be called in the run's thread: it imports, and two threads of CPython 3.11 that parse
         at once disturb one another ("AST constructor recursion depth mismatch").
         """
-        queues = self._queues or queues_of(publisher, entries)
+        queues = sorted({*self._queues, *queues_of(publisher, entries)})
         self._locator = open_locator(publisher, queues, self._nodes)
         return self._locator
 
@@ -363,7 +357,7 @@ class Run:
             ledger,
             kills=self.settings.kills,
             lifetime=self._lifetime(),
-            code=json.loads(ledger.noted("code") or "{}"),
+            code=CodeHistory(ledger),
         )
 
     def _lifetime(self) -> float:

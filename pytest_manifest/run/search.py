@@ -22,6 +22,9 @@ AFTER_LOSS = (0.5, 2.0, 5.0, 10.0, 20.0)
 QUIET = 5.0
 """Seconds without any news after which the stack is asked where the jobs are."""
 LONGEST_QUIET = 30.0
+SILENCE = 60.0
+"""Seconds that a node may be silent beyond the longest timeout before it counts as gone: one whose
+only process runs a job answers nothing meanwhile, one that was renamed will never answer."""
 AGAIN = 2.0
 """Seconds until the next look after one that did not succeed."""
 
@@ -36,6 +39,7 @@ class Search:
         self._due: list[float] = []
         self._quiet = QUIET
         self._news_at = time.monotonic()
+        self._silent_since: dict[str, float] = {}
 
     def news(self, now: float) -> None:
         """Something was heard: jobs are on their way."""
@@ -88,6 +92,9 @@ class Search:
         return None if look is None else self._compare(first, look, ids)
 
     def _compare(self, first: Look, second: Look, ids: frozenset[str]) -> Located:
+        gone = self._gone(second)
+        first = replace(first, silent=first.silent - gone)
+        second = replace(second, silent=second.silent - gone)
         located = compare(first, second, ids, started=self._starts(ids))
         if first.answered and second.answered:
             return located
@@ -102,6 +109,14 @@ class Search:
             logger.warning("the jobs could not be looked for: {}", error)
             self.look_soon(time.monotonic(), AGAIN)
             return None
+
+    def _gone(self, look: Look) -> frozenset[str]:
+        """The nodes that have been silent for longer than any job would keep them."""
+        now = time.monotonic()
+        since = {node: self._silent_since.get(node, now) for node in look.silent}
+        self._silent_since = since
+        longest = max((f.entry.timeout for f in self._flights.by_task_id.values()), default=0.0)
+        return frozenset(node for node, t in since.items() if now - t > longest + SILENCE)
 
     def _starts(self, ids: frozenset[str]) -> dict[str, StartedOn]:
         flights = (self._flights.by_task_id[i] for i in ids)

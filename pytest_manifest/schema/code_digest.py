@@ -60,9 +60,14 @@ def _defining_module(task: object) -> ModuleType | None:
 
 def _module_digest(module: ModuleType) -> str | None:
     try:
+        source = inspect.getsource(module)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the source's own, said when it was imported
-            tree = ast.dump(ast.parse(inspect.getsource(module)))
+            try:
+                tree = ast.dump(ast.parse(source))
+            except SystemError:
+                # Two threads of CPython 3.11 that parse at once disturb one another.
+                tree = ast.dump(ast.parse(source))
     except (OSError, TypeError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # built in, without its source, or with a line that Python's own parser refuses
     version = f"py{sys.version_info.major}.{sys.version_info.minor}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictKind
 from pytest_manifest.verdict.text import middle, plain, plural, seconds
 
-_RESEND = "send it again (--resume) if running it twice does no harm"
+_RESEND = "if running it twice does no harm, send it again (--resume, or --resume-unsafe)"
 _ERROR_LIMIT = 160
 SCHEMA_PATH = "expect.schema"
 """The path of a mismatch that is the schema's own fault."""

@@ -102,7 +102,8 @@ def disconnect_all(stage: Stage) -> None:
     """The broker ends every connection."""
     stage.moment()
     with closing(stage.client()) as client:
-        client.client_kill_filter(_type="normal", skipme=True)
+        ended = client.client_kill_filter(_type="normal", skipme=True)
+    assert ended, "there was no connection to end"
 
 
 def flush(stage: Stage) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
+from tests.support import eventually
 
 JOBS = """
 import os, signal, time
@@ -143,6 +148,42 @@ class Project:
 
     def ledgers(self) -> list[Path]:
         return sorted((self.path / ".manifest" / "runs").glob("*.sqlite"))
+
+
+def kill_in_the_middle(project: Project) -> None:
+    """kill -9 of a pytest whose stack is in its own memory, so that both are gone.
+
+    Of five entries n-0 ... n-4, of which n-2 is idempotent, n-0 has passed, n-1 is running, n-2 has
+    been sent and the others have not.
+    """
+    project.manifest(
+        "m.jsonl",
+        [
+            {
+                "id": f"n-{n}",
+                "task": "jobs.nap",
+                "kwargs": {"sec": 60 if n == 1 else 0, "key": f"n-{n}"},
+                "idempotent": n == 2,
+            }
+            for n in range(5)
+        ],
+    )
+    command = [sys.executable, "-m", "pytest", "--manifest=m.jsonl", "--manifest-broker=memory://"]
+    with subprocess.Popen(
+        [*command, "--manifest-window=2"], cwd=project.path, stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            eventually(lambda: _sent(project) == 3, within=60, what="three jobs are sent")
+            eventually(lambda: len(project.ran()) == 2, what="the second job has begun")
+        finally:
+            process.kill()
+
+
+def _sent(project: Project) -> int:
+    for path in project.ledgers():
+        with suppress(LedgerError), Ledger.open(path) as ledger:  # it is made at this moment
+            return ledger.send_states().get("sent", 0)
+    return 0
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_what_crashes_once_is_sent_again_where_that_does_no_harm(project: Projec
     assert (second.kind, second.reason) == ("passed", "crashed")
     assert first.task_id != second.task_id
     assert len(attempts(project, "once")) == 1
-    result.stdout.fnmatch_lines(["*sent again: 1 crashed"])
+    result.stdout.fnmatch_lines(["*further sendings: 1 crashed"])
 
 
 @pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])

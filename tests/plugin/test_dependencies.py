@@ -60,9 +60,7 @@ def test_a_failed_entry_holds_back_the_chain_behind_it(
     text = result.stdout.str()
     assert "it waits for 'a', which did not pass (failed)" in text
     assert "it waits for 'b', which waits for 'a', which did not pass (failed)" in text
-    assert (
-        "it waits for 'c', which waits for 'b', which waits for 'a', which did not pass" in text
-    )
+    assert "it waits for 'c', which waits for 'b', which waits for 'a', which did not pass" in text
     assert project.verdicts()["d"] == "skipped"
 
 
@@ -155,7 +153,9 @@ def test_entries_that_wait_for_one_another_are_refused(
     result = project.run("--manifest=m.jsonl", MEMORY, *xdist)
     assert result.ret != pytest.ExitCode.OK
     text = result.stdout.str() + result.stderr.str()
-    assert "entries wait for one another: 'a' (line 1) -> 'c' (line 3) -> 'b' (line 2) -> 'a'" in text
+    assert (
+        "entries wait for one another: 'a' (line 1) -> 'c' (line 3) -> 'b' (line 2) -> 'a'" in text
+    )
     assert not project.ran()
     assert not project.ledgers()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from pytest_manifest.ledger import Ledger
@@ -29,7 +27,7 @@ def begin(project: Project, *lines: str) -> None:
 
 def states(project: Project) -> dict[str, int]:
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        return ledger.send_states()
+        return dict(ledger.send_states())
 
 
 @pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
@@ -179,12 +177,12 @@ def test_gates_are_ini_options_too(project: Project) -> None:
     project.run("--manifest=m.jsonl", MEMORY, *options).assert_outcomes(passed=5, failed=1)
 
 
-def test_a_repetition_after_a_closed_gate_is_told_of_resume(project: Project) -> None:
-    """A second run of the whole says nothing false of the first, which has a verdict for all."""
+def test_a_run_that_a_gate_has_closed_is_finished(project: Project) -> None:
+    """Every entry has its verdict, so another run of the whole is a run of its own."""
     flaky(project, 4, 0)
     project.run("--manifest=m.jsonl", MEMORY, "--manifest-canary=1")
     with Ledger.open(project.ledgers()[-1]) as ledger:
         assert ledger.status == "finished"
-    Path(project.path / "broken-f-0").unlink()
+    (project.path / "broken-f-0").unlink()
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=4)
     assert len(project.ledgers()) == 2

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger
-from tests.plugin.conftest import Project
+from tests.plugin.conftest import Project, kill_in_the_middle
 from tests.support import eventually
 
 MEMORY = "--manifest-broker=memory://"
@@ -212,6 +212,25 @@ def test_after_ctrl_c_the_rest_is_sent(project: Project) -> None:
     assert {reasons(project)[name] for name in before} == {None}
 
 
+def test_after_a_kill_only_what_is_certain_or_harmless_is_sent(project: Project) -> None:
+    """The stack went with pytest: what may have run is left, unless it may run twice."""
+    kill_in_the_middle(project)
+    ran = project.ran()
+    assert ran == {"n-0": 1, "n-1": 1}
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result.assert_outcomes(passed=4, failed=1)
+    lines = result.stdout.str().splitlines()
+    told = {line for line in lines if line.startswith("resume: ")}
+    assert told == {
+        "resume: leaves 'n-1': lost in flight; it may have run and is not idempotent",
+        "resume: sends 'n-2': lost in flight",
+        "resume: sends 'n-3': never sent",
+        "resume: sends 'n-4': never sent",
+    }
+    assert project.ran() == ran | {f"n-{n}": 1 for n in (2, 3, 4)}
+    assert project.verdicts()["n-1"] == "crashed"
+
+
 # A changed manifest
 
 
@@ -384,6 +403,22 @@ def test_an_older_run_is_gone_on_with_by_its_name(project: Project) -> None:
     assert project.ran() == {"a": 2, "b": 3}
     with Ledger.open(first) as ledger:
         assert len(ledger.attempts_of("b")) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--audit", "--resume"), ("--resume", "--manifest-rerun"), ("--resume-unsafe",)],
+    ids=" ".join,
+)
+def test_options_that_contradict_one_another_send_nothing(
+    project: Project, options: tuple[str, ...]
+) -> None:
+    """pytest ends with a usage error before a stack is started."""
+    project.doubles(count=1)
+    result = project.run("--manifest=m.jsonl", *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert not project.ran()
+    assert not (project.path / ".manifest").exists()
 
 
 def test_two_manifests_are_gone_on_with_or_none(project: Project) -> None:

@@ -141,20 +141,23 @@ def test_verdicts_are_taken_back(ledger: Ledger) -> None:
 def test_an_attempt_that_is_sent_again_keeps_its_verdict_until_the_next(ledger: Ledger) -> None:
     """What was said last of an attempt counts, whichever way it was said."""
 
-    def said() -> list[str | None]:
-        return [row.kind for row in ledger.attempts_of("a")]
+    def said() -> str | None:
+        (row,) = ledger.attempts_of("a")
+        assert row.verdict is not None
+        assert row.verdict.verdict == row.kind
+        return row.kind
 
     ledger.settle([(verdict("a", "lost"), None)])
     ledger.reopen(["a"])
     ledger.mark(["t-a"], "planned")
-    assert said() == ["lost"]
+    assert said() == "lost"
     ledger.settle([(verdict("a", "failed"), receipt("a"))])
-    assert said() == ["failed"]
+    assert said() == "failed"
     ledger.end_attempt("t-a", verdict("a", "crashed"))
-    assert said() == ["crashed"]
+    assert said() == "crashed"
     assert ledger.kinds() == {"a": "failed"}
     ledger.reopen(["a"])
-    assert said() == ["crashed"]
+    assert said() == "crashed"
 
 
 def test_an_earlier_attempt_keeps_its_verdict_when_the_entry_gets_another(ledger: Ledger) -> None:
@@ -173,7 +176,8 @@ def test_an_earlier_attempt_keeps_its_verdict_when_the_entry_gets_another(ledger
 def test_a_verdict_is_kept_once(ledger: Ledger) -> None:
     """With the entry while it stands, and with its attempt once it is taken back."""
     found = "SELECT count(*) FROM attempts WHERE kind IS NOT NULL OR verdict IS NOT NULL"
-    ledger.settle([(verdict("a"), receipt("a")), (verdict("b", "pending"), None)])
+    for kind in ("unknown", "passed"):
+        ledger.settle([(verdict("a", kind), receipt("a")), (verdict("b", "pending"), None)])
     assert ledger._db.execute(found).fetchone() == (0,)
     ledger.reopen()
     assert ledger._db.execute(found).fetchone() == (1,)

@@ -53,6 +53,12 @@ def receipt(state: str) -> Receipt:
         (Facts(row(), place="nowhere"), "send", "lost"),
         (Facts(row(), place="queued"), "wait", "still queued"),
         (Facts(row(), kind="timed_out", place="queued"), "wait", "still queued"),
+        (
+            Facts(row(), place="orphaned"),
+            "wait",
+            "held by a worker that is gone, until the broker's visibility timeout is over; "
+            "--manifest-repair puts it back now",
+        ),
         (Facts(row(), place="underway"), "wait", "held or run by a worker"),
         (Facts(row(), place="untold"), "wait", "it may still be queued or running"),
         (
@@ -64,7 +70,8 @@ def receipt(state: str) -> Receipt:
 )
 def test_an_entry_is_decided_by_what_is_known_of_it(facts: Facts, action: str, reason: str) -> None:
     """What passed stays, what is under way is waited for, the rest is sent with its reason."""
-    assert decide(ONCE, facts, ResumeRules()) == Decision("a", action, reason)  # type: ignore[arg-type]  # a literal of the table
+    decision = decide(ONCE, facts, ResumeRules())
+    assert decision == Decision("a", action, reason, unsafe=action == "leave")  # type: ignore[arg-type]  # a literal of the table
 
 
 def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
@@ -89,7 +96,8 @@ def test_a_changed_job_is_other_work() -> None:
     facts = Facts(row(), kind="passed", change="job", changed=changed, may_have_started=True)
     assert decide(ONCE, facts, ResumeRules(changed=True)) == Decision("a", "send", changed)
     queued = Facts(row(), change="job", changed=changed, place="queued")
-    assert decide(ONCE, queued, ResumeRules(changed=True)).action == "leave"
+    left = decide(ONCE, queued, ResumeRules(changed=True, unsafe=True))
+    assert (left.action, left.unsafe) == ("leave", False)
 
 
 def test_a_changed_expectation_sends_what_no_longer_passes() -> None:
@@ -113,7 +121,7 @@ KINDS: tuple[VerdictKind | None, ...] = (
     "skipped",
 )
 STATES: tuple[SendState, ...] = ("planned", "intent", "sent", "uncertain", "withheld")
-PLACES: tuple[Place | None, ...] = (None, "queued", "underway", "untold", "nowhere")
+PLACES: tuple[Place | None, ...] = (None, "queued", "orphaned", "underway", "untold", "nowhere")
 CHANGES: tuple[Change | None, ...] = (None, "job", "expectation")
 
 
@@ -141,7 +149,7 @@ def test_nothing_is_silently_run_twice(
     decision = decide(entry, facts, ResumeRules(unsafe=unsafe))
     if decision.action != "send":
         return
-    assert place not in ("queued", "underway", "untold")
+    assert place in (None, "nowhere")
     assert change == "job" or kind != "passed"
     assert change == "job" or not started or idempotent or unsafe
 
@@ -208,3 +216,5 @@ def test_many_decisions_are_told_by_reason() -> None:
     (line,) = told(many)
     assert line == "sends 'e0', 'e1', 'e2', 'e3', 'e4' and 46 more: lost"
     assert len(told(many, every=True)) == SHOWN + 1
+    left = [Decision("a", "leave", "failed", unsafe=True)]
+    assert told(left)[-1] == "--resume-unsafe sends what is left as well"

@@ -1,0 +1,375 @@
+"""A real engine in a simulated world: put together, driven, and held against what happened."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+from unittest import mock
+
+from loguru import logger
+
+from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.gather import gatherer as gathering
+from pytest_manifest.gather.backend_results import ResultReader
+from pytest_manifest.gather.gatherer import Gatherer
+from pytest_manifest.gather.stream import StreamReader
+from pytest_manifest.ledger import AttemptRow, Ledger, Settled
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run import engine as engines
+from pytest_manifest.run import judging, outage, search, sending
+from pytest_manifest.run.engine import Engine, Parts
+from pytest_manifest.run.flights import TIMEOUT_GRACE, Flights
+from pytest_manifest.run.judging import Bench
+from pytest_manifest.run.schedule import NOT_FAILURES, Schedule
+from pytest_manifest.run.settings import FailureLimit, RunSettings
+from pytest_manifest.run.signals import Signals
+from pytest_manifest.schema import Entry, VerdictKind
+from tests.unit.ledger_support import INFO
+from tests.unit.run_world import (
+    HOST,
+    Execution,
+    FakeLocator,
+    FakePublisher,
+    FakeResults,
+    FakeStream,
+    VirtualEvent,
+    World,
+)
+
+RUN = INFO.run
+FOREVER = 1e6
+PACE = 0.25
+"""Seconds of the virtual clock from one step of the engine to the next."""
+BOUND = 600.0
+"""Seconds in a fair world by which every entry must have its verdict."""
+VISIBILITY = 60.0
+"""Seconds until a fair broker gives back itself what a dead worker had taken."""
+CLOCKS_DIFFER = 300.0
+GIVEN_UP = frozenset({"lost", "crashed", "unknown"})
+"""What is said of an attempt that nobody has any more; an idempotent entry is sent again for it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run, and how. ``entries`` in the manifest's order."""
+
+    entries: tuple[Entry, ...]
+    owned: bool = True
+    repair: bool = False
+    window: int = 10
+    canary: int = 0
+    max_failed: int | None = None
+    revoke_on_max_failed: bool = False
+    kills: int = 3
+
+
+class StandIn(dict[str, Entry]):
+    """As much of a manifest as a bench asks for."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return list(self)
+
+
+class Rig:
+    """One run in one world. Use :func:`rig`."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, world: World) -> None:
+        self.plan = plan
+        self.world = world
+        self.ledger = ledger
+        self.attempts = [attempt_of(RUN, entry, 1) for entry in plan.entries]
+        self.findings: list[str] = []
+        self.told: dict[str, list[VerdictKind]] = {}
+        self.done = False
+        self.schedule = Schedule(
+            self.attempts,
+            canary=plan.canary,
+            max_failed=None if plan.max_failed is None else FailureLimit(plan.max_failed),
+        )
+        self.locator = FakeLocator(self.world)
+        self.publisher = FakePublisher(self.world)
+        self.signals = self._signals()
+        stream = cast(StreamReader, FakeStream(self.world))
+        self.gatherer = Gatherer(stream, cast(ResultReader, FakeResults(self.world)))
+        self.gatherer.begin(1000)
+        self.engine = Engine(self._parts())
+        self.world.on_publish = self._published
+
+    def _signals(self) -> Signals:
+        clock = self.world.clock
+        return Signals(
+            stop=VirtualEvent(clock),
+            interrupted=VirtualEvent(clock),
+            hurry=VirtualEvent(clock),
+            settled=self._told,
+            lost_workers=lambda: list(self.world.losses),
+        )
+
+    def _parts(self) -> Parts:
+        plan = self.plan
+        settings = RunSettings(
+            folder=self.ledger.path.parent,
+            window=plan.window,
+            deadline=FOREVER,
+            canary=plan.canary,
+            kills=plan.kills,
+            repair=plan.repair,
+            revoke_on_max_failed=plan.revoke_on_max_failed,
+        )
+        manifest = cast(Manifest, StandIn((entry.id, entry) for entry in plan.entries))
+        return Parts(
+            run=RUN,
+            settings=settings,
+            signals=self.signals,
+            ledger=self.ledger,
+            gatherer=self.gatherer,
+            bench=Bench(RUN, manifest, self.ledger, kills=plan.kills, lifetime=FOREVER),
+            schedule=self.schedule,
+            flights=Flights(),
+            publisher=cast(Publisher, self.publisher),
+            locator=self.locator,
+            owned=plan.owned,
+            queues=["celery"],
+            findings=self.findings,
+        )
+
+    # Driving
+
+    def step(self, times: int = 1) -> None:
+        """Step the engine, with the pace of its own loop, as long as it has work."""
+        for _ in range(times):
+            if self.done or self.signals.stop.is_set():
+                return
+            self.done = self.engine.step()
+            self.world.clock.sleep(PACE)
+
+    def run(self, seconds: float) -> None:
+        """Step the engine for so long."""
+        until = self.world.clock.now + seconds
+        while self.world.clock.now < until and not self.done and not self.signals.stop.is_set():
+            self.step()
+
+    def finish(self) -> None:
+        """Let everything go well from now on, until the run is over or should be."""
+        self.world.become_fair()
+        if not (self.plan.owned or self.plan.repair):
+            self.world.gives_back_after = VISIBILITY
+        if self.signals.stop.is_set():
+            self.engine.wind_down()
+            self.world.clock.sleep(BOUND)
+            return
+        self.run(BOUND)
+        assert self.done, f"still without a verdict after {BOUND:g} s: {self.open_entries()}"
+
+    def stop(self, *, by_a_person: bool) -> None:
+        if by_a_person:
+            self.signals.interrupted.set()
+        self.signals.stop.set()
+
+    # Reading
+
+    def task_id(self, entry: str, number: int = 1) -> str:
+        return self.ledger.attempts_of(entry)[number - 1].task_id
+
+    def kind(self, entry: str) -> VerdictKind | None:
+        settled = self.ledger.settled(entry)
+        return None if settled is None else settled.verdict.verdict
+
+    def kinds(self) -> dict[str, VerdictKind]:
+        return self.ledger.kinds()
+
+    def sentence(self, entry: str) -> str:
+        settled = self.ledger.settled(entry)
+        assert settled is not None
+        return settled.verdict.sentence
+
+    def open_entries(self) -> list[str]:
+        return [row.entry for row in self.ledger.attempts(unsettled=True)]
+
+    # What must hold at every moment
+
+    def _published(self, attempts: Sequence[Attempt]) -> None:
+        """Nothing goes out that may not, now that it is about to."""
+        assert not self.signals.stop.is_set(), "something was sent after the stop"
+        assert self.schedule.closed is None, f"sent although {self.schedule.closed}"
+        limit = self.plan.max_failed
+        failed = [e for e, kinds in self.told.items() if kinds[0] not in NOT_FAILURES]
+        assert limit is None or len(failed) <= limit, f"sent after {failed} had failed"
+        for attempt in attempts:
+            entry = attempt.entry
+            for name in entry.after:
+                assert "passed" in self.told.get(name, []), f"{entry.id} was sent before {name}"
+            assert entry.id not in self.told, f"{entry.id} was sent after its verdict"
+            if not entry.idempotent:
+                assert attempt.number == 1, f"{entry.id} may have run and was sent again"
+            if self.world.published[attempt.task_id]:
+                assert not self.world.has(attempt.task_id), f"{entry.id} is there, and sent again"
+                ran = self.world.of(attempt.task_id)
+                assert entry.idempotent or not ran, f"{entry.id} ran, and was sent again"
+
+    def _told(self, entries: Sequence[str]) -> None:
+        for entry in entries:
+            settled = self.ledger.settled(entry)
+            assert settled is not None, f"{entry} was told of before it was written down"
+            kinds = self.told.setdefault(entry, [])
+            kinds.append(settled.verdict.verdict)
+            if len(kinds) > 1 and kinds[-1] != kinds[-2]:
+                pairs = [(c.before, c.verdict.verdict) for c in self.engine.corrections]
+                assert (kinds[-2], kinds[-1]) in pairs, f"{entry} went from {kinds} unmentioned"
+            if settled.receipt is None:
+                self._spoken_for(entry, settled)
+
+    def _spoken_for(self, entry: str, settled: Settled) -> None:
+        """Nobody has what is called lost or crashed, and no receipt of it was there to be read."""
+        kind = settled.verdict.verdict
+        row = self.ledger.attempts_of(entry)[-1]
+        if kind in GIVEN_UP:
+            mended = self.plan.owned or self.plan.repair
+            assert not self.world.has(row.task_id, orphans=mended), f"{entry} is {kind}, and there"
+
+    # What must hold at the end
+
+    def check(self) -> None:
+        """Hold the ledger against what truly happened."""
+        for attempt in self.attempts:
+            self._check_entry(attempt.entry)
+        rows = list(self.ledger.attempts())
+        sent = {row.task_id for row in rows if row.state in ("sent", "uncertain")}
+        planned = {row.task_id for row in rows}
+        assert set(self.world.published) <= planned
+        withheld = {row.task_id for row in rows if row.state == "withheld"}
+        assert set(self.world.published) - withheld == sent - withheld
+        for row in rows:
+            lands = self.world.landed[row.task_id]
+            assert lands <= 1 or self.world.meddled >= {row.task_id}, f"{row.entry} landed {lands}x"
+
+    def _check_entry(self, entry: Entry) -> None:
+        rows = self.ledger.attempts_of(entry.id)
+        assert [row.attempt for row in rows] == list(range(1, len(rows) + 1))
+        assert len(rows) == 1 or (entry.idempotent and len(rows) <= 1 + entry.retries)
+        assert all(row.kind in GIVEN_UP for row in rows[:-1])
+        settled = self.ledger.settled(entry.id)
+        if settled is None:
+            assert self.signals.stop.is_set(), f"{entry.id} has no verdict"
+            return
+        kind = settled.verdict.verdict
+        assert settled.verdict.attempt == rows[-1].attempt
+        getattr(self, f"_check_{kind}")(entry, rows, settled)
+
+    def _runs(self, rows: Sequence[AttemptRow]) -> list[Execution]:
+        return self.world.of(rows[-1].task_id)
+
+    def _starts_read(self, task_id: str) -> int:
+        """How often the engine could know that it was started, for one retry number."""
+        starts = [one.raw for one in self.world.read if one.started and one.task_id == task_id]
+        return max(Counter(str(start["retries"]) for start in starts).values(), default=0)
+
+    def _check_passed(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+        runs = self._runs(rows)
+        assert any(run.how == "succeeded" for run in runs), f"{entry.id} passed and did not succeed"
+        read = self._starts_read(rows[-1].task_id)
+        assert read <= 1, f"{entry.id} passed and was started {read} times"
+        assert rows[-1].task_id not in self.world.forged or self._has_told_the_truth(rows[-1])
+
+    def _has_told_the_truth(self, row: AttemptRow) -> bool:
+        """Its plain result could be read before or beside the receipt that lies."""
+        return row.task_id in self.world.results
+
+    def _check_failed(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+        assert any(run.how == "failed" for run in self._runs(rows))
+
+    def _check_duplicated(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+        assert self._starts_read(rows[-1].task_id) > 1
+        assert rows[-1].task_id in self.world.meddled, f"the engine ran {entry.id} twice"
+
+    def _check_forged(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+        row = rows[-1]
+        assert row.sent_at is not None
+        moments = [t for run in self._runs(rows) for t in (run.started_at, run.ended_at) if t]
+        early = any((row.sent_at - t).total_seconds() > CLOCKS_DIFFER for t in moments)
+        assert row.task_id in self.world.forged or early, f"{entry.id} was no lie"
+
+    def _check_quarantined(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+        starts = sum(len(self.world.of(row.task_id)) for row in rows)
+        assert starts >= self.plan.kills
+
+    def _check_skipped(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+        assert not self._runs(rows), f"{entry.id} ran, and was called skipped"
+        gone = any(self.told.get(name, ["skipped"])[0] != "passed" for name in entry.after)
+        assert gone or self.schedule.closed is not None
+
+    def _check_revoked(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+        assert self.signals.stop.is_set() or self.plan.revoke_on_max_failed
+        assert not any(run.how == "succeeded" for run in self._runs(rows)), f"{entry.id} ran"
+
+    def _check_crashed(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+        runs = self._runs(rows)
+        assert any(run.how == "died" for run in runs), f"{entry.id} did not crash"
+        deaths = sum(row.kind == "crashed" for row in rows)
+        assert deaths < self.plan.kills, f"{entry.id} killed {deaths} and is not quarantined"
+        self._check_given_up(entry, rows)
+
+    def _check_lost(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+        succeeded = any(run.how == "succeeded" for run in self._runs(rows))
+        gone = rows[-1].task_id in self.world.meddled
+        assert not succeeded or gone, f"{entry.id} was lost, and its receipt was there"
+        self._check_given_up(entry, rows)
+
+    def _check_unknown(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+        assert self.world.flushed, f"it was there to be known what became of {entry.id}"
+        self._check_given_up(entry, rows)
+
+    def _check_given_up(self, entry: Entry, rows: Sequence[AttemptRow]) -> None:
+        """It was sent again as often as it may, unless its verdict came of a late receipt."""
+        may = entry.idempotent and len(rows) <= entry.retries
+        over = self.schedule.closed is not None or self.signals.stop.is_set()
+        corrected = len(self.told[entry.id]) > 1
+        assert not may or over or corrected, f"{entry.id} was not sent again"
+
+    def _check_timed_out(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+        now = self.world.clock.now
+        slow = any(now - run.began > entry.timeout + TIMEOUT_GRACE for run in self._runs(rows))
+        assert slow or entry.deadline is not None
+
+
+@contextmanager
+def rig(plan: Plan) -> Iterator[Rig]:
+    """A rig whose engine has begun, with every clock that it looks at replaced."""
+    world = World()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="manifest-test-")))
+        info = replace(INFO, entries=len(plan.entries))
+        ledger = stack.enter_context(Ledger.create(folder / "run.sqlite", info))
+        ledger._db.execute("PRAGMA synchronous = OFF")  # it is thrown away in a moment
+        logger.disable("pytest_manifest")
+        stack.callback(logger.enable, "pytest_manifest")
+        _replace_clocks(world, stack)
+        made = Rig(plan, ledger, world)
+        with ledger.transaction():
+            ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(made.attempts))
+        made.engine.begin()
+        yield made
+
+
+def _replace_clocks(world: World, stack: ExitStack) -> None:
+    def kill(pid: int, _signal: int) -> None:
+        if not world.is_alive(pid):
+            raise ProcessLookupError
+
+    clock = world.clock
+    times = SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep)
+    for module in (engines, sending, search, outage, gathering):
+        stack.enter_context(mock.patch.object(module, "time", times))
+    for reader in (judging, sending):
+        stack.enter_context(mock.patch.object(reader, "utc_now", clock.utc_now))
+    stack.enter_context(mock.patch.object(search, "os", SimpleNamespace(kill=kill)))
+    host = SimpleNamespace(gethostname=lambda: HOST)
+    stack.enter_context(mock.patch.object(search, "socket", host))

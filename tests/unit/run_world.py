@@ -1,0 +1,699 @@
+"""A broker, a result store, workers and their clock, all in memory and all at the test's mercy.
+
+Publisher, locator, receipts stream and results of an engine look into one :class:`World`, which
+knows what truly happened. Whatever the engine does to jobs is held against that at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Literal
+
+from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.dispatch.locating import Look
+from pytest_manifest.dispatch.publisher import PublishResult
+from pytest_manifest.errors import StackError
+from pytest_manifest.gather.backend_results import PlainResult
+from pytest_manifest.run.settings import WorkerLoss
+from pytest_manifest.schema import Entry, ErrorInfo, Receipt, State
+from pytest_manifest.schema.wire import arguments_sha256, json_sha256, timestamp
+
+HOST = "box"
+EPOCH = datetime(2026, 11, 24, 15, tzinfo=UTC)
+NOTICED = 2.4
+"""Seconds until a worker notices that a process of its pool is gone."""
+PREFETCH = 2
+FIRST_PID = 10_000_000
+"""Beyond what any system gives, so that no real process is asked for."""
+Fate = Literal["kept", "dropped", "unsaid", "doubled", "delayed", "swapped", "tampered"]
+"""Of a receipt: ``dropped``: from stream and results, ``unsaid``: from the stream alone."""
+How = Literal["running", "succeeded", "failed", "retried", "died"]
+
+
+class Clock:
+    """Both clocks: the monotonic one, and the wall's, which may jump."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.jumped = timedelta()
+        self.passed: Callable[[], object] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def utc_now(self) -> datetime:
+        return EPOCH + timedelta(seconds=self.now) + self.jumped
+
+    def sleep(self, seconds: float) -> None:
+        self.now += max(0.0, seconds)
+        self.passed()
+
+
+class VirtualEvent(threading.Event):
+    """An event; who waits for it lets the clock go on."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self.is_set():
+            self._clock.sleep(timeout or 0.0)
+        return self.is_set()
+
+
+@dataclass(eq=False)
+class Message:
+    """``copies``: whether the world, not the engine, has made another one of it."""
+
+    attempt: Attempt
+    sent_at: datetime
+    retries: int = 0
+    redelivered: bool = False
+
+    @property
+    def task_id(self) -> str:
+        return self.attempt.task_id
+
+    @property
+    def entry(self) -> Entry:
+        return self.attempt.entry
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it is acknowledged after the job, and given back when its process dies."""
+        return bool(self.entry.meta.get("late"))
+
+
+@dataclass(eq=False)
+class Execution:
+    """What truly happened, ``how`` as it stands; times of the monotonic clock."""
+
+    message: Message
+    worker: str
+    pid: int
+    name: str
+    began: float
+    started_at: datetime
+    how: How = "running"
+    ended_at: datetime | None = None
+
+
+@dataclass(eq=False)
+class Delivery:
+    """A message that a worker has; ``tag`` while the broker keeps it for the worker."""
+
+    message: Message
+    tag: str
+    execution: Execution | None = None
+    ends: float = 0.0
+
+
+@dataclass(eq=False)
+class Worker:
+    """A node; ``heard``: revocations that wait until it goes on."""
+
+    name: str
+    alive: bool = True
+    paused: bool = False
+    reserved: deque[Delivery] = field(default_factory=deque)
+    running: list[Delivery] = field(default_factory=list)
+    revoked: set[str] = field(default_factory=set)
+    heard: set[str] = field(default_factory=set)
+
+    @property
+    def works(self) -> bool:
+        return self.alive and not self.paused
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        return [*self.reserved, *self.running]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record of the stream, and what it is about."""
+
+    number: int
+    raw: Mapping[str, object]
+    task_id: str
+    started: bool
+
+
+class World:
+    """See the module. ``fair``: workers take, begin and end jobs by themselves."""
+
+    def __init__(self, nodes: int = 2) -> None:
+        self.clock = Clock()
+        self.clock.passed = self.tick
+        self.workers = {f"w{n}@{HOST}": Worker(f"w{n}@{HOST}") for n in range(1, nodes + 1)}
+        self.queue: deque[Message] = deque()
+        self.unacked: dict[str, Message] = {}
+        self.stream: list[Record] = []
+        self.results: dict[str, PlainResult] = {}
+        self.began_stream = False
+        self.executions: list[Execution] = []
+        self.published: Counter[str] = Counter()
+        self.landed: Counter[str] = Counter()
+        """Task id -> how many of its messages reached the broker by the engine's doing."""
+        self.read: list[Record] = []
+        self.forged: set[str] = set()
+        self.meddled: set[str] = set()
+        """Task ids whose message the world itself has doubled, given back or lost."""
+        self.losses: list[WorkerLoss] = []
+        self.fates: deque[Fate] = deque()
+        self.uncertain: deque[int] = deque()
+        self.flushed = False
+        self.broker_down = self.store_down = 0.0
+        self.fair = False
+        self.gives_back_after: float | None = None
+        self.violations: list[str] = []
+        self.on_publish: Callable[[Sequence[Attempt]], object] = lambda _attempts: None
+        self._numbers = count(1)
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._between: list[tuple[int, Callable[[], object]]] = []
+        self._swap: Record | None = None
+        self._orphaned_at: dict[str, float] = {}
+
+    # Time
+
+    def later(self, seconds: float, do: Callable[[], object]) -> None:
+        self._due.append((self.clock.now + seconds, next(self._numbers), do))
+
+    def between(self, calls: int, do: Callable[[], object]) -> None:
+        """Do this when the engine has asked so many times more for something."""
+        self._between.append((calls, do))
+
+    def tick(self) -> None:
+        """What happens by itself as time goes on."""
+        for due in sorted(due for due in self._due if due[0] <= self.clock.now):
+            if due in self._due:
+                self._due.remove(due)
+                due[2]()
+        if self.fair:
+            self._work()
+
+    def asked(self) -> None:
+        """The engine asks for something: what was to happen meanwhile happens first."""
+        waiting, self._between = self._between, []
+        for calls, do in waiting:
+            if calls:
+                self._between.append((calls - 1, do))
+            else:
+                do()
+        self.tick()
+
+    def become_fair(self) -> None:
+        """From now on nothing breaks any more."""
+        self.fates.clear()
+        self.uncertain.clear()
+        self._between.clear()
+        self.broker_down = self.store_down = 0.0
+        if self._swap is not None:
+            self._append(self._swap)
+            self._swap = None
+        for worker in self.workers.values():
+            self.start(worker)
+            self.go_on(worker)
+        self.fair = True
+
+    def _work(self) -> None:
+        for worker in self.workers.values():
+            for delivery in list(worker.running):
+                if delivery.ends and delivery.ends <= self.clock.now:
+                    self.end(worker, delivery, "succeeded")
+            while worker.works and len(worker.deliveries) < PREFETCH and self.queue:
+                self.take(worker)
+            while worker.works and worker.reserved and not worker.running:
+                begun = self.begin(worker)
+                if begun is not None:
+                    begun.ends = begun.ends or self.clock.now + 0.7
+            for delivery in worker.running:
+                if worker.works and not delivery.ends:
+                    delivery.ends = self.clock.now + 0.7
+        if self.gives_back_after is not None:
+            self._give_back(self.gives_back_after)
+
+    def _give_back(self, after: float) -> None:
+        """The visibility timeout, for what nobody has any more."""
+        for tag in self.orphaned_tags():
+            since = self._orphaned_at.setdefault(tag, self.clock.now)
+            if self.clock.now - since > after:
+                self.give_back(tag)
+
+    # Workers
+
+    def take(self, worker: Worker, *, vanishes: bool = False) -> None:
+        """A worker takes the next message; it ``vanishes`` if the worker dies right then."""
+        if not (worker.works and self.queue) or self.clock.now < self.broker_down:
+            return
+        message = self.queue.popleft()
+        if vanishes:
+            self.meddled.add(message.task_id)
+            return
+        tag = f"tag-{next(self._numbers)}"
+        self.unacked[tag] = message
+        worker.reserved.append(Delivery(message, tag))
+
+    def begin(self, worker: Worker) -> Delivery | None:
+        """A worker begins what it took first; None where that had been revoked."""
+        if not (worker.works and worker.reserved):
+            return None
+        delivery = worker.reserved.popleft()
+        message = delivery.message
+        number = next(self._numbers)
+        execution = Execution(
+            message,
+            worker.name,
+            FIRST_PID + number,
+            f"x{number}",
+            self.clock.now,
+            self.clock.utc_now(),
+        )
+        if message.task_id in worker.revoked:
+            self.unacked.pop(delivery.tag, None)
+            self._store(execution, "revoked", "kept")
+            return None
+        delivery.execution = execution
+        self.executions.append(execution)
+        if not message.is_late:
+            self.unacked.pop(delivery.tag, None)
+        worker.running.append(delivery)
+        self._append(self._record(message, _started(execution), started=True))
+        poison = message.entry.meta.get("poison")
+        if poison == "child":
+            self.kill_child(worker, delivery)
+        elif poison == "worker":
+            self.kill(worker, restart=1.0)
+        return delivery
+
+    def end(self, worker: Worker, delivery: Delivery, how: How) -> None:
+        """A running job ends, and its worker says so."""
+        execution = delivery.execution
+        if execution is None or execution.how != "running" or not worker.works:
+            return
+        worker.running.remove(delivery)
+        execution.how = how
+        if how == "retried":
+            again = replace(delivery.message, retries=delivery.message.retries + 1)
+            self.queue.append(again)
+        else:
+            state: State = "succeeded" if how == "succeeded" else "failed"
+            self._store(execution, state, self.fates.popleft() if self.fates else "kept")
+        self.unacked.pop(delivery.tag, None)
+
+    def kill_child(self, worker: Worker, delivery: Delivery) -> None:
+        """The process that runs a job dies; its worker notices after a while."""
+        execution = delivery.execution
+        if execution is None or execution.how != "running":
+            return
+        execution.how = "died"
+        self.later(NOTICED, lambda: self._notice(worker, delivery, execution))
+
+    def _notice(self, worker: Worker, delivery: Delivery, execution: Execution) -> None:
+        if delivery not in worker.running or not worker.alive:
+            return
+        if worker.paused:
+            self.later(NOTICED, lambda: self._notice(worker, delivery, execution))
+            return
+        worker.running.remove(delivery)
+        if delivery.message.is_late:
+            self.give_back(delivery.tag)
+        else:
+            self._store(execution, "crashed", self.fates.popleft() if self.fates else "kept")
+
+    def kill(self, worker: Worker, *, restart: float | None) -> None:
+        """All processes of a worker die; a new one has its name, after so many seconds."""
+        if not worker.alive:
+            return
+        for delivery in worker.running:
+            if delivery.execution is not None and delivery.execution.how == "running":
+                delivery.execution.how = "died"
+        worker.alive, worker.paused = False, False
+        worker.running.clear()
+        worker.reserved.clear()
+        worker.revoked.clear()
+        worker.heard.clear()
+        self.losses.append(WorkerLoss(worker.name.partition("@")[0], -9))
+        if restart is not None:
+            self.later(restart, lambda: self.start(worker))
+
+    def start(self, worker: Worker) -> None:
+        worker.alive = True
+
+    def go_on(self, worker: Worker) -> None:
+        """A paused worker hears what was said meanwhile."""
+        worker.paused = False
+        self._hear(worker, worker.heard)
+        worker.heard = set()
+
+    def _hear(self, worker: Worker, task_ids: Collection[str]) -> None:
+        """Celery 5.7: a worker that does not run the job stores that it was revoked."""
+        worker.revoked |= set(task_ids)
+        runs = {delivery.message.task_id for delivery in worker.running}
+        for task_id in task_ids:
+            if task_id not in runs and task_id not in self.results:
+                self.results[task_id] = PlainResult("revoked")
+
+    # Messages
+
+    def give_back(self, tag: str) -> None:
+        """What a worker took goes back to its queue, whoever has it."""
+        message = self.unacked.pop(tag, None)
+        if message is not None:
+            self.meddled.add(message.task_id)
+            self.queue.appendleft(replace(message, redelivered=True))
+
+    def orphaned_tags(self) -> list[str]:
+        held = {d.tag for w in self.workers.values() if w.alive for d in w.deliveries}
+        return [tag for tag in self.unacked if tag not in held]
+
+    def has(self, task_id: str, *, orphans: bool = True) -> bool:
+        """Whether the message is anywhere, or a live process runs the job."""
+        held = any(d.message.task_id == task_id for w in self._alive() for d in w.deliveries)
+        taken = orphans and any(m.task_id == task_id for m in self.unacked.values())
+        return held or taken or any(message.task_id == task_id for message in self.queue)
+
+    def is_alive(self, pid: int) -> bool:
+        return any(
+            d.execution is not None and d.execution.pid == pid and d.execution.how == "running"
+            for worker in self._alive()
+            for d in worker.running
+        )
+
+    def of(self, task_id: str) -> list[Execution]:
+        return [one for one in self.executions if one.message.task_id == task_id]
+
+    def flush(self, *, everything: bool) -> None:
+        """The store is emptied; the broker too, where both are one server."""
+        self.flushed = True
+        self.began_stream = False
+        self.stream.clear()
+        self.results.clear()
+        if everything:
+            self.meddled |= {m.task_id for m in [*self.queue, *self.unacked.values()]}
+            self.queue.clear()
+            self.unacked.clear()
+
+    def _alive(self) -> Iterator[Worker]:
+        return (worker for worker in self.workers.values() if worker.alive)
+
+    # Receipts
+
+    def _store(self, execution: Execution, state: State, fate: Fate) -> None:
+        execution.ended_at = self.clock.utc_now()
+        receipt = receipt_of(execution, state, execution.ended_at)
+        task_id = receipt.task_id
+        if fate == "tampered" and state == "succeeded":
+            self.forged.add(task_id)
+            receipt = receipt.model_copy(update={"result": "another"})
+        if fate == "delayed":
+            self.later(7.0, lambda: self._keep(execution, receipt, state, "kept"))
+        else:
+            self._keep(execution, receipt, state, fate)
+
+    def _keep(self, execution: Execution, receipt: Receipt, state: State, fate: Fate) -> None:
+        if fate == "dropped":
+            self.meddled.add(receipt.task_id)
+            return
+        stored = self.results.get(receipt.task_id)
+        if stored is None or stored.state != "succeeded":
+            result = receipt.result if state == "succeeded" else None
+            self.results[receipt.task_id] = PlainResult(state, result, receipt.error)
+        record = self._record(execution.message, finished(execution.name, receipt), started=False)
+        if fate == "swapped":
+            self._exchange(record, receipt)
+        elif fate != "unsaid":
+            self._append(record)
+            if fate == "doubled":
+                self._append(replace(record, number=next(self._numbers)))
+
+    def _exchange(self, record: Record, receipt: Receipt) -> None:
+        """Hold one receipt back until there is another one; then each has the other's task id."""
+        other, self._swap = self._swap, None
+        if other is None or other.task_id == record.task_id:
+            self._append(record) if other is not None else None
+            self._swap = other or record
+            return
+        self.forged |= {other.task_id, record.task_id}
+        for mine, task_id in ((other, record.task_id), (record, other.task_id)):
+            raw = mine.raw["receipt"]
+            assert isinstance(raw, dict)
+            changed = {**mine.raw, "receipt": {**raw, "task_id": task_id}}
+            self._append(Record(next(self._numbers), changed, task_id, started=False))
+
+    def _record(self, message: Message, raw: Mapping[str, object], *, started: bool) -> Record:
+        return Record(next(self._numbers), raw, message.task_id, started)
+
+    def _append(self, record: Record) -> None:
+        self.stream.append(replace(record, number=next(self._numbers)))
+
+
+def _started(execution: Execution) -> dict[str, object]:
+    message = execution.message
+    return {
+        "kind": "started",
+        "run": message.attempt.run,
+        "entry": message.entry.id,
+        "attempt": message.attempt.number,
+        "task_id": message.task_id,
+        "task": message.entry.task,
+        "execution": execution.name,
+        "worker": execution.worker,
+        "host": HOST,
+        "pid": execution.pid,
+        "started_at": timestamp(execution.started_at),
+        "redelivered": message.redelivered,
+        "retries": message.retries,
+    }
+
+
+def finished(execution: str, receipt: Receipt) -> dict[str, object]:
+    """The stream's record of this receipt."""
+    return {
+        "kind": "finished",
+        "execution": execution,
+        "receipt": receipt.model_dump(mode="json"),
+    }
+
+
+def receipt_of(execution: Execution, state: State, now: datetime) -> Receipt:
+    """What an instrumented worker says of an execution that ended."""
+    message = execution.message
+    entry = message.entry
+    result = f"result of {entry.id}" if state == "succeeded" else None
+    error = ErrorInfo(type="Boom", message="no") if state in ("failed", "crashed") else None
+    return Receipt(
+        run=message.attempt.run,
+        entry=entry.id,
+        attempt=message.attempt.number,
+        task_id=message.task_id,
+        task=entry.task,
+        state=state,
+        result=result,
+        error=error,
+        worker=execution.worker,
+        host=HOST,
+        pid=execution.pid,
+        sent_at=message.sent_at,
+        started_at=execution.started_at,
+        finished_at=now,
+        runtime=0.1,
+        executions=1,
+        redelivered=message.redelivered,
+        retries=message.retries,
+        args_sha256=arguments_sha256(entry.args, entry.kwargs),
+        result_sha256=json_sha256(result) if state == "succeeded" else None,
+    )
+
+
+class FakePublisher:
+    """The engine's way to send. It may be told that a batch ends uncertain, and what arrives."""
+
+    result_expires = 24 * 3600.0
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def publish(self, attempts: Sequence[Attempt], sent_at: datetime) -> PublishResult:
+        world = self.world
+        world.asked()
+        ids = [attempt.task_id for attempt in attempts]
+        if world.clock.now < world.broker_down:
+            return PublishResult(unsent=ids, error="publishing failed: no connection")
+        world.on_publish(attempts)
+        if not world.uncertain:
+            self._arrive(attempts, sent_at)
+            world.published.update(ids)
+            return PublishResult(certain=ids)
+        # The number says how the batch is cut in three, and which of the uncertain ones arrive.
+        number = world.uncertain.popleft()
+        sure = number % 2 if len(ids) > 1 else 0
+        unsent = 1 if number % 3 == 2 and len(ids) > sure + 1 else 0
+        doubtful = attempts[sure : len(ids) - unsent]
+        self._arrive(attempts[:sure], sent_at)
+        self._arrive([a for n, a in enumerate(doubtful) if number >> (n + 2) & 1], sent_at)
+        world.published.update(ids[: len(ids) - unsent])
+        return PublishResult(
+            certain=ids[:sure],
+            uncertain=[attempt.task_id for attempt in doubtful],
+            unsent=ids[len(ids) - unsent :],
+            error="publishing failed: the connection broke",
+        )
+
+    def _arrive(self, attempts: Sequence[Attempt], sent_at: datetime) -> None:
+        for attempt in attempts:
+            self.world.landed[attempt.task_id] += 1
+            self.world.queue.append(Message(attempt, sent_at))
+
+    def revoke(self, task_ids: Sequence[str], terminate: bool = False) -> None:
+        self.world.asked()
+        self._reach()
+        for worker in self.world.workers.values():
+            if worker.works:
+                self.world._hear(worker, task_ids)
+            elif worker.alive:
+                worker.heard |= set(task_ids)
+
+    def queue_lengths(self, names: Sequence[str]) -> dict[str, int]:
+        self.world.asked()
+        self._reach()
+        return {name: len(self.world.queue) for name in names}
+
+    def _reach(self) -> None:
+        if self.world.clock.now < self.world.broker_down:
+            raise StackError("the broker cannot be reached")
+
+
+class FakeLocator:
+    """Looks into all places of the world; complains of what must not be done to a message."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.discarded: list[str] = []
+        self.restored: list[str] = []
+
+    def look(self, task_ids: Collection[str]) -> Look:
+        world = self.world
+        world.asked()
+        self._reach()
+        taken: dict[str, frozenset[str]] = {}
+        for tag, message in world.unacked.items():
+            if message.task_id in task_ids:
+                taken[message.task_id] = taken.get(message.task_id, frozenset()) | {tag}
+        nodes = {worker.name for worker in world.workers.values() if worker.works}
+        return Look(
+            queued={m.task_id: "celery" for m in world.queue if m.task_id in task_ids},
+            taken=taken,
+            held={
+                d.message.task_id: node
+                for node in sorted(nodes)
+                for d in world.workers[node].reserved
+                if d.message.task_id in task_ids
+            },
+            running={
+                d.message.task_id: node
+                for node in sorted(nodes)
+                for d in world.workers[node].running
+                if d.message.task_id in task_ids
+            },
+            silent=frozenset(world.workers) - nodes,
+            answered=frozenset(nodes),
+        )
+
+    def restore(self, orphans: Mapping[str, Collection[str]]) -> list[str]:
+        done = []
+        for task_id, tag, message in self._orphans(orphans):
+            del self.world.unacked[tag]
+            if task_id not in done:
+                done.append(task_id)
+                self.world.queue.appendleft(replace(message, redelivered=True))
+        self.restored += done
+        return done
+
+    def discard(self, orphans: Mapping[str, Collection[str]]) -> list[str]:
+        done = []
+        for task_id, tag, _ in self._orphans(orphans):
+            del self.world.unacked[tag]
+            done.append(task_id)
+        self.discarded += done
+        return done
+
+    def close(self) -> None:
+        pass
+
+    def _orphans(
+        self, orphans: Mapping[str, Collection[str]]
+    ) -> Iterator[tuple[str, str, Message]]:
+        self.world.asked()
+        self._reach()
+        free = set(self.world.orphaned_tags())
+        for task_id, tags in orphans.items():
+            for tag in sorted(tags):
+                message = self.world.unacked.get(tag)
+                if message is not None:
+                    assert tag in free, f"{task_id} was taken from a worker that has it"
+                    yield task_id, tag, message
+
+    def _reach(self) -> None:
+        if self.world.clock.now < self.world.broker_down:
+            raise StackError("the broker cannot be reached")
+
+
+class FakeStream:
+    """The receipts stream, to the real gatherer. Who waits for a record lets the clock go on."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.position = "0"
+
+    def begin(self, ttl: int) -> None:
+        self.world.began_stream = True
+
+    def intact(self) -> bool:
+        self.world.asked()
+        self._reach()
+        return self.world.began_stream
+
+    def read(self, block_ms: int = 0) -> list[Mapping[str, object]]:
+        self.world.asked()
+        self._reach()
+        records = self._new()
+        if not records and block_ms:
+            self.world.clock.sleep(block_ms / 1000)
+            records = self._new()
+        for record in records:
+            self.position = str(record.number)
+        self.world.read += records
+        return [record.raw for record in records]
+
+    def _new(self) -> list[Record]:
+        return [one for one in self.world.stream if one.number > int(self.position)]
+
+    def close(self) -> None:
+        pass
+
+    def _reach(self) -> None:
+        if self.world.clock.now < self.world.store_down:
+            raise StackError("the result store cannot be reached")
+
+
+class FakeResults:
+    """The plain results."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, PlainResult]:
+        self.world.asked()
+        if self.world.clock.now < self.world.store_down:
+            raise StackError("the result store cannot be reached")
+        return {i: self.world.results[i] for i in task_ids if i in self.world.results}
+
+    def close(self) -> None:
+        pass

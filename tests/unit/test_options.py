@@ -1,0 +1,289 @@
+"""What the command line and the configuration file add up to, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.face.options import Options, read_options
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
+    for name in list(os.environ):
+        if name.startswith(("CELERY_", "MANIFEST_", "PYTEST_")):
+            monkeypatch.delenv(name)
+    (pytester.path / "m.jsonl").write_text('{"id": "a", "task": "t"}\n', "utf-8")
+    (pytester.path / "n.jsonl").write_text('{"id": "a", "task": "t"}\n', "utf-8")
+    (pytester.path / "r.jsonl").touch()
+    (pytester.path / "folder").mkdir()
+
+
+def read(pytester: pytest.Pytester, *arguments: str, ini: str = "") -> Options:
+    """The options of such a call in a folder with m.jsonl, n.jsonl, r.jsonl and a folder."""
+    (pytester.path / "pytest.ini").write_text(f"[pytest]\n{ini}\n", "utf-8")
+    return read_options(pytester.parseconfig("-p", "no:cacheprovider", *arguments))
+
+
+M = "--manifest=m.jsonl"
+RECEIPTS = "--manifest-receipts=r.jsonl"
+
+CONFLICTS = [
+    (["--plan="], "--plan is empty; write --plan=WORKFLOW:MODE"),
+    ([M, "--plan-run"], "--plan-run needs --plan=WORKFLOW:MODE"),
+    ([M, "--plan-opt", "a=1"], "--plan-opt needs --plan=WORKFLOW:MODE"),
+    (["--plan=x", "--plan-opt", "a"], "--plan-opt a: write it as NAME=VALUE"),
+    (["--plan=x", "--plan-opt", "a=1", "--plan-opt", "a=2"], "--plan-opt a was given twice"),
+    (["--plan=x", "--resume"], "--plan plans anew; name the manifest to go on with by"),
+    (["--plan=x", "--plan-run", "--resume-changed"], "--plan plans anew; name the manifest"),
+    (["--plan=x", "--audit"], "--plan only plans; plan first, then use the manifest"),
+    (["--plan=x", "--dispatch-only"], "--plan only plans; plan first, then use the manifest"),
+    (["--plan=x", M, "--manifest=n.jsonl"], "--plan writes one manifest; give --manifest=FILE"),
+    (["--audit"], "name the manifest with --manifest=FILE"),
+    (["--resume"], "name the manifest with --manifest=FILE"),
+    (["--resume-changed"], "name the manifest with --manifest=FILE"),
+    (["--dispatch-only"], "name the manifest with --manifest=FILE"),
+    ([M, "--manifest-stack", "--manifest-broker=redis://x"], "name two stacks; choose one"),
+    ([M, "--manifest-run=r"], "it goes with --audit or --resume"),
+    ([M, "--manifest-backend=redis://x"], "a result store was given without a broker"),
+    ([M, "--audit", "--dispatch-only"], "--audit sends nothing and --dispatch-only only sends"),
+    ([M, "--wait"], "--wait belongs to --audit"),
+    ([M, RECEIPTS], "--manifest-receipts is judged by --audit; add it"),
+    ([M, "--audit", RECEIPTS, "--wait"], "leave --wait and --manifest-run"),
+    ([M, "--audit", RECEIPTS, "--manifest-run=r"], "leave --wait and --manifest-run"),
+    (
+        [M, "--manifest=n.jsonl", "--audit", RECEIPTS],
+        "--manifest-receipts is of one manifest; give --manifest=FILE once",
+    ),
+    (
+        [M, "--audit", "--manifest-receipts=no.jsonl"],
+        "no.jsonl: there is no such file of receipts",
+    ),
+    ([M, "--resume-unsafe"], "--resume-unsafe belongs to --resume; add it"),
+    ([M, "--audit", "--resume"], "--audit sends nothing and --resume goes on sending"),
+    ([M, "--audit", "--resume-changed"], "--audit sends nothing and --resume goes on sending"),
+    ([M, "--resume", "--manifest-rerun"], "--manifest-rerun begins anew; choose one"),
+    ([M, "--dispatch-only", "--manifest-canary=3"], "nobody stays to judge a canary"),
+    ([M, "--dispatch-only", "--manifest-max-failed=0"], "nobody stays to judge a canary"),
+    (["--manifest=folder"], "folder: is a folder; name a manifest in it"),
+    (["--manifest=none.jsonl"], "none.jsonl: there is no such manifest; plan one with"),
+    ([M, "--manifest-canary=0"], "--manifest-canary 0: give a whole number from 1"),
+    ([M, "--manifest-canary=few"], "--manifest-canary few: give a whole number from 1"),
+    ([M, "--manifest-kills=-1"], "--manifest-kills -1: give a whole number from 1"),
+    ([M, "--manifest-window=0"], "--manifest-window 0: give a whole number from 1"),
+    ([M, "--manifest-workers=0"], "--manifest-workers 0: give a whole number from 1"),
+    ([M, "--manifest-max-failed=x"], "--manifest-max-failed x: write it like 20 or 5%"),
+    ([M, "--manifest-max-failed=-1"], "--manifest-max-failed -1: write it like 20 or 5%"),
+    ([M, "--manifest-max-failed=101%"], "--manifest-max-failed 101%: write it like 20 or 5%"),
+    ([M, "--manifest-max-failed="], "--manifest-max-failed : write it like 20 or 5%"),
+    ([M, "--manifest-deadline=0"], "--manifest-deadline 0: write it like 90s, 30m or 6h"),
+    ([M, "--manifest-deadline=1w"], "--manifest-deadline 1w: write it like 90s, 30m or 6h"),
+    ([M, "--manifest-grace=soon"], "--manifest-grace soon: write it like 90s, 30m or 6h"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"), CONFLICTS, ids=[" ".join(arguments) for arguments, _ in CONFLICTS]
+)
+def test_what_does_not_go_together_is_refused(
+    pytester: pytest.Pytester, arguments: list[str], sentence: str
+) -> None:
+    """One sentence says what is wrong and what to write instead."""
+    with pytest.raises(pytest.UsageError) as caught:
+        read(pytester, *arguments)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [M],
+        [M, "--manifest=n.jsonl", "--audit", "--wait"],
+        [M, "--audit", RECEIPTS],
+        [M, "--audit", "--manifest-run=r"],
+        [M, "--resume", "--manifest-run=r"],
+        [M, "--resume-changed", "--manifest-run=r", "--resume-unsafe"],
+        [M, "--resume", "--resume-changed", "--resume-unsafe", "--manifest-canary=2"],
+        [M, "--dispatch-only", "--manifest-broker=redis://x"],
+        [M, "--manifest-stack", "--manifest-backend=redis://x"],
+        ["--plan=x", M, "--plan-run", "--dispatch-only"],
+        ["--plan=x", "--manifest=not-yet.jsonl", "--plan-opt", "a=b=c"],
+    ],
+    ids=" ".join,
+)
+def test_what_goes_together_is_accepted(pytester: pytest.Pytester, arguments: list[str]) -> None:
+    """Combinations that mean something are read without a word."""
+    assert read(pytester, *arguments).active
+
+
+def test_without_any_option_there_are_defaults_and_nothing_to_do(pytester: pytest.Pytester) -> None:
+    """An ordinary session: inactive, and every setting has its documented default."""
+    options = read(pytester)
+    assert not options.active
+    assert not options.resumes
+    assert (options.canary, options.max_failed, options.revoke_on_max_failed) == (0, None, False)
+    assert (options.kills, options.grace, options.on_interrupt) == (3, 10.0, None)
+    assert (options.window, options.deadline) == (10_000, 6 * 3600.0)
+    assert options.ledgers == pytester.path / ".manifest" / "runs"
+    assert options.may_dispatch
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [("0", 0), ("20", 20), ("5%", 0.05), ("2.5%", 0.025), ("100%", 1.0)]
+)
+def test_a_failure_threshold_is_a_number_or_a_share(
+    pytester: pytest.Pytester, text: str, limit: float
+) -> None:
+    """A whole number counts entries; with a percent sign it is a share of them."""
+    found = read(pytester, M, f"--manifest-max-failed={text}").max_failed
+    assert found == pytest.approx(limit)
+    assert isinstance(found, float) == text.endswith("%")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90.0), ("90s", 90.0), ("1.5m", 90.0), ("6h", 21600.0), ("2d", 172800.0)],
+)
+def test_times_have_units(pytester: pytest.Pytester, text: str, seconds: float) -> None:
+    """Seconds where no unit is given."""
+    assert read(pytester, M, f"--manifest-deadline={text}").deadline == seconds
+
+
+def test_no_grace_at_all_may_be_wanted(pytester: pytest.Pytester) -> None:
+    """--manifest-grace=0 waits for nothing that runs, where a deadline of 0 is a mistake."""
+    assert read(pytester, M, "--manifest-grace=0").grace == 0.0
+
+
+INI = """
+manifest_app = proj.celery:app
+manifest_broker = redis://broker/0
+manifest_backend = redis://store/1
+manifest_workers = 3
+manifest_window = 50
+manifest_deadline = 1h
+manifest_dir = kept
+manifest_canary = 7
+manifest_max_failed = 5%
+manifest_on_interrupt = detach
+manifest_kills = 2
+manifest_grace = 1m
+manifest_log_format = json
+manifest_log_level = debug
+"""
+FROM_INI = {
+    "app": "proj.celery:app",
+    "broker": "redis://broker/0",
+    "backend": "redis://store/1",
+    "workers": 3,
+    "window": 50,
+    "deadline": 3600.0,
+    "canary": 7,
+    "max_failed": 0.05,
+    "on_interrupt": "detach",
+    "kills": 2,
+    "grace": 60.0,
+    "log_format": "json",
+    "log_level": "DEBUG",
+}
+
+
+def test_the_configuration_file_sets_what_is_not_given(pytester: pytest.Pytester) -> None:
+    """Every ini option arrives; paths are below the configuration's folder."""
+    options = read(pytester, ini=INI)
+    assert {name: getattr(options, name) for name in FROM_INI} == FROM_INI
+    assert options.ledgers == pytester.path / "kept" / "runs"
+    assert not options.broker_given
+
+
+def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pytester) -> None:
+    """What is given on the command line counts."""
+    options = read(
+        pytester,
+        "--manifest-app=b:app",
+        "--manifest-broker=redis://other",
+        "--manifest-workers=1",
+        "--manifest-window=2",
+        "--manifest-deadline=5s",
+        "--manifest-canary=1",
+        "--manifest-max-failed=9",
+        "--manifest-on-interrupt=revoke",
+        "--manifest-kills=4",
+        "--manifest-grace=0",
+        "--manifest-log-format=text",
+        "--manifest-log-level=error",
+        ini=INI,
+    )
+    found = {name: getattr(options, name) for name in FROM_INI}
+    assert found == FROM_INI | {
+        "app": "b:app",
+        "broker": "redis://other",
+        "workers": 1,
+        "window": 2,
+        "deadline": 5.0,
+        "canary": 1,
+        "max_failed": 9,
+        "on_interrupt": "revoke",
+        "kills": 4,
+        "grace": 0.0,
+        "log_format": "text",
+        "log_level": "ERROR",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("manifest_canary = lots", "manifest_canary = lots: give a whole number from 1"),
+        ("manifest_kills = 0", "manifest_kills = 0: give a whole number from 1"),
+        ("manifest_max_failed = half", "manifest_max_failed = half: write it like 20 or 5%"),
+        ("manifest_grace = soon", "manifest_grace = soon: write it like 90s, 30m or 6h"),
+        ("manifest_deadline = 0", "manifest_deadline = 0: write it like 90s, 30m or 6h"),
+        ("manifest_on_interrupt = ask", "manifest_on_interrupt = ask: write revoke or detach"),
+    ],
+)
+def test_a_mistake_in_the_configuration_file_is_named_as_it_stands_there(
+    pytester: pytest.Pytester, line: str, sentence: str
+) -> None:
+    """The sentence repeats the line of the file, not an option that nobody gave."""
+    with pytest.raises(pytest.UsageError) as caught:
+        read(pytester, ini=line)
+    assert sentence in str(caught.value)
+
+
+def test_the_environment_names_a_stack_where_nothing_else_does(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its result store goes with its broker only."""
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://env/0")
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://env/1")
+    options = read(pytester, M)
+    assert (options.broker, options.backend) == ("redis://env/0", "redis://env/1")
+    assert not options.broker_given
+    options = read(pytester, M, "--manifest-broker=redis://given")
+    assert (options.broker, options.backend) == ("redis://given", None)
+
+
+def test_gates_of_the_configuration_file_do_not_forbid_only_sending(
+    pytester: pytest.Pytester,
+) -> None:
+    """With --dispatch-only nobody stays to judge, so what the file says of gates does not apply."""
+    options = read(pytester, M, "--dispatch-only", ini=INI)
+    assert (options.canary, options.max_failed) == (0, None)
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--fixtures", "--markers"])
+def test_options_that_only_look_send_nothing(pytester: pytest.Pytester, option: str) -> None:
+    """pytest's own options that run no test must not dispatch either."""
+    assert not read(pytester, M, option).may_dispatch
+
+
+def test_paths_are_absolute(pytester: pytest.Pytester) -> None:
+    """Manifests and receipts are taken from where pytest was started."""
+    options = read(pytester, M, "--audit", RECEIPTS)
+    assert options.files == (pytester.path / "m.jsonl",)
+    assert options.receipts == pytester.path / "r.jsonl"
+    paths = [getattr(options, f.name) for f in fields(options)]
+    assert all(path.is_absolute() for path in paths if isinstance(path, Path))

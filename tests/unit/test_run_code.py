@@ -1,0 +1,34 @@
+"""The code of tasks over the life of a run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.ledger import Ledger, RunInfo
+from pytest_manifest.run import code
+from pytest_manifest.run.code import CodeHistory, note_code
+
+BEGIN = datetime(2026, 11, 24, 15, tzinfo=UTC)
+INFO = RunInfo(
+    "20261124T150000-0123abcd", Path("m.jsonl"), "0" * 64, None, None, 1, BEGIN, "", "", True, 60
+)
+
+
+def test_a_receipt_is_held_against_the_code_of_its_own_sending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that was mended between two parts of a run has two digests, each in its time."""
+    with Ledger.create(tmp_path / "r.sqlite", INFO) as ledger:
+        for hour, digest in enumerate(["py3.11:old", "py3.11:new"]):
+            monkeypatch.setattr(code, "utc_now", lambda now=BEGIN + timedelta(hours=hour): now)
+            monkeypatch.setattr(code, "code_digest", lambda _task, found=digest: found)
+            note_code(ledger, ["t", "elsewhere"], {"t": object()})
+        history = CodeHistory(ledger)
+    assert history.digest("t", BEGIN + timedelta(minutes=59)) == "py3.11:old"
+    assert history.digest("t", BEGIN + timedelta(hours=1)) == "py3.11:new"
+    assert history.digest("t", None) == "py3.11:new"
+    assert history.digest("t", BEGIN - timedelta(seconds=1)) is None
+    assert history.digest("elsewhere", None) is None

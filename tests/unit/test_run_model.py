@@ -1,0 +1,235 @@
+"""The engine in a world where anything may break: whatever happens, no verdict is wrong.
+
+Hypothesis chooses a plan and what happens to it; then the world becomes fair, and the engine must
+come to an end in bounded time. ``run_rig`` says what must hold all the while, and at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from hypothesis import event, example, given, settings
+from hypothesis import strategies as st
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.run.engine import CRASH_LOOP
+from pytest_manifest.schema import Entry
+from tests.unit.run_rig import Plan, Rig, rig
+from tests.unit.run_world import Fate, How, Worker
+
+Name = Literal[
+    "step", "idle", "run", "fair", "take", "begin", "end", "work", "kill_child", "kill", "vanish",
+    "pause", "go_on", "double", "give_back", "uncertain", "broker", "store", "fate", "flush",
+    "jump", "stop",
+]  # fmt: skip
+SECONDS = (0.3, 1.2, 6.0, 20.0)
+HOWS: tuple[How, ...] = ("succeeded", "failed", "retried")
+FATES: tuple[Fate, ...] = ("dropped", "unsaid", "doubled", "delayed", "swapped", "tampered", "kept")
+HOURS = (-5, 3, 8)
+PAUSE = 50.0
+POISONS = (*[None] * 8, "child", "worker")
+OFTEN: tuple[Name, ...] = ("step", "run", "take", "begin", "end", "work")
+BREAKS: tuple[Name, ...] = (
+    "kill_child", "kill", "vanish", "pause", "go_on", "double", "give_back", "uncertain", "broker",
+    "store", "fate", "flush", "jump", "idle", "fair",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happens: to which worker, how; ``calls``: not at once but when the engine has
+    asked broker or store so many times more for something."""
+
+    name: Name
+    worker: int = 1
+    number: int = 0
+    calls: int | None = None
+
+
+class Actor:
+    """Does what steps say."""
+
+    def __init__(self, made: Rig) -> None:
+        self.rig = made
+        self.world = made.world
+
+    def do(self, step: Step) -> None:
+        act = getattr(self, step.name)
+        worker = self.world.workers[f"w{step.worker}@box"]
+        if step.calls is None or step.name in ("step", "run", "idle", "fair", "stop"):
+            act(worker, step.number)
+        else:
+            self.world.between(step.calls, lambda: act(worker, step.number))
+
+    def step(self, worker: Worker, number: int) -> None:
+        self.rig.step(1 + number % 3)
+
+    def idle(self, worker: Worker, number: int) -> None:
+        self.world.clock.sleep(SECONDS[number % len(SECONDS)])
+
+    def run(self, worker: Worker, number: int) -> None:
+        self.rig.run(SECONDS[number % len(SECONDS)])
+
+    def fair(self, worker: Worker, number: int) -> None:
+        self.world.fair = True
+        self.rig.run(SECONDS[number % len(SECONDS)])
+        self.world.fair = False
+
+    def take(self, worker: Worker, number: int) -> None:
+        self.world.take(worker)
+
+    def begin(self, worker: Worker, number: int) -> None:
+        self.world.begin(worker)
+
+    def end(self, worker: Worker, number: int) -> None:
+        if worker.running:
+            delivery = worker.running[number // 7 % len(worker.running)]
+            self.world.end(worker, delivery, HOWS[number % len(HOWS)])
+
+    def work(self, worker: Worker, number: int) -> None:
+        """Take one and run it to its end."""
+        self.take(worker, 0)
+        self.begin(worker, 0)
+        self.end(worker, number)
+
+    def kill_child(self, worker: Worker, number: int) -> None:
+        if worker.running:
+            self.world.kill_child(worker, worker.running[number % len(worker.running)])
+
+    def kill(self, worker: Worker, number: int) -> None:
+        self.world.kill(worker, restart=(None, 0.2, 3.0)[number % 3])
+
+    def vanish(self, worker: Worker, number: int) -> None:
+        self.world.take(worker, vanishes=True)
+
+    def pause(self, worker: Worker, number: int) -> None:
+        """It neither works nor answers, for a while that nobody takes for its death."""
+        if worker.works:
+            worker.paused = True
+            self.world.later(PAUSE, lambda: self.world.go_on(worker))
+
+    def go_on(self, worker: Worker, number: int) -> None:
+        if worker.alive:
+            self.world.go_on(worker)
+        else:
+            self.world.start(worker)
+
+    def double(self, worker: Worker, number: int) -> None:
+        """Somebody sends a message once more."""
+        if self.world.queue:
+            message = self.world.queue[number % len(self.world.queue)]
+            self.world.meddled.add(message.task_id)
+            self.world.queue.append(message)
+
+    def give_back(self, worker: Worker, number: int) -> None:
+        """A visibility timeout that is too short."""
+        if self.world.unacked:
+            self.world.give_back(sorted(self.world.unacked)[number % len(self.world.unacked)])
+
+    def uncertain(self, worker: Worker, number: int) -> None:
+        self.world.uncertain.append(number)
+
+    def broker(self, worker: Worker, number: int) -> None:
+        self.world.broker_down = self.world.clock.now + SECONDS[number % len(SECONDS)]
+
+    def store(self, worker: Worker, number: int) -> None:
+        self.world.store_down = self.world.clock.now + SECONDS[number % len(SECONDS)]
+
+    def fate(self, worker: Worker, number: int) -> None:
+        self.world.fates.append(FATES[number % len(FATES)])
+
+    def flush(self, worker: Worker, number: int) -> None:
+        self.world.flush(everything=number % 2 == 1)
+
+    def jump(self, worker: Worker, number: int) -> None:
+        self.world.clock.jumped += timedelta(hours=HOURS[number % len(HOURS)])
+
+    def stop(self, worker: Worker, number: int) -> None:
+        self.rig.stop(by_a_person=number % 2 == 1)
+
+
+names = st.sampled_from("abcde")
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    size = draw(st.integers(1, 5))
+    entries: list[Entry] = []
+    for name in "abcde"[:size]:
+        earlier = [entry.id for entry in entries]
+        after = draw(st.lists(st.sampled_from(earlier), unique=True, max_size=2)) if earlier else []
+        entries.append(
+            Entry(
+                id=name,
+                task="t",
+                idempotent=draw(st.booleans()),
+                retries=draw(st.integers(0, 2)),
+                timeout=30.0,
+                deadline=draw(st.sampled_from((None, None, None, 60.0))),
+                after=after if draw(st.booleans()) else [],
+                meta={
+                    "late": draw(st.booleans()),
+                    "poison": draw(st.sampled_from(POISONS)),
+                },
+            )
+        )
+    owned = draw(st.booleans())
+    return Plan(
+        entries=tuple(entries),
+        owned=owned,
+        repair=draw(st.booleans()),
+        window=draw(st.sampled_from((1, 2, 10))),
+        canary=draw(st.sampled_from((0, 0, 1, 2))),
+        max_failed=draw(st.sampled_from((None, None, 0, 1))),
+        revoke_on_max_failed=draw(st.booleans()),
+        kills=draw(st.integers(2, 3)),
+    )
+
+
+calls = st.none() | st.integers(0, 5)
+numbers = st.integers(0, 127)
+workers = st.integers(1, 2)
+steps = st.one_of(
+    st.builds(Step, st.sampled_from(OFTEN), workers, numbers),
+    st.builds(Step, st.sampled_from(OFTEN), workers, numbers),
+    st.builds(Step, st.sampled_from(BREAKS), workers, numbers, calls),
+    st.builds(Step, st.sampled_from(OFTEN), workers, numbers, calls),
+)
+programs = st.sampled_from((0, 8, 20, 30)).flatmap(
+    lambda size: st.lists(steps, min_size=size, max_size=size + 20).map(tuple)
+)
+stops = st.none() | st.none() | st.integers(0, 1)
+
+
+def play(plan: Plan, program: tuple[Step, ...], stop: int | None = None) -> dict[str, str]:
+    """Run it, and hold everything against what must be; returns the verdicts' kinds by entry."""
+    with rig(plan) as made:
+        actor = Actor(made)
+        try:
+            for step in program:
+                actor.do(step)
+            if stop is not None:
+                actor.do(Step("stop", number=stop))
+            made.finish()
+        except StackError as error:
+            assert may_give_up(made, str(error)), error
+        made.check()
+        for kind in made.kinds().values():
+            event(kind)
+        return {entry: str(kind) for entry, kind in made.kinds().items()}
+
+
+def may_give_up(made: Rig, error: str) -> bool:
+    """A run may end with an error for nothing but a worker that dies again and again."""
+    return "times in a row" in error and len(made.world.losses) >= CRASH_LOOP
+
+
+@given(plans(), programs, stops)
+@settings(max_examples=120, deadline=None, database=None, report_multiple_bugs=False)
+def test_no_verdict_is_wrong_whatever_happens(
+    plan: Plan, program: tuple[Step, ...], stop: int | None
+) -> None:
+    """Every entry has one right verdict in bounded time, and nothing runs twice by our doing."""
+    play(plan, program, stop)
