@@ -102,7 +102,8 @@ def _add_gate_options(group: pytest.OptionGroup) -> None:
     add(
         "--manifest-max-failed",
         metavar="N|P%",
-        help="stop sending when more entries than this have failed: a number, or a share like 5%%",
+        help="stop sending when more entries than this have failed: a number, or a share of what "
+        "is to be sent, like 5%%",
     )
     add(
         "--manifest-on-max-failed",

@@ -137,6 +137,7 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
             runs = find_runs_of(options.ledgers, manifest.path)
             known = ", ".join(p.stem for p in runs) or "none"
             raise LedgerError(f"there is no run {options.run}; runs of {name}: {known}")
+        _check_kinship(path, manifest, name)
         return path
     earlier = find_runs(options.ledgers, manifest.sha256)
     earlier = earlier or find_runs_of(options.ledgers, manifest.path)
@@ -146,6 +147,19 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
             "dispatch it first, without --audit and --resume"
         )
     return earlier[-1]
+
+
+def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:
+    """Raise LedgerError where a run was made of quite another manifest than this one."""
+    with Ledger.open(path) as ledger:
+        info = ledger.info()
+    planned = info.workflow is not None
+    replanned = (info.workflow, info.mode) == (manifest.header.workflow, manifest.header.mode)
+    same_file = info.manifest == manifest.path.resolve()
+    if info.sha256 != manifest.sha256 and not same_file and not (planned and replanned):
+        raise LedgerError(
+            f"run {info.run} was a run of another manifest ({info.manifest.name}) than {name}"
+        )
 
 
 def kept_stack_data(options: Options, manifest: Manifest) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from loguru import logger
 from pytest_manifest.dispatch.attempt import Attempt, task_id_for
 from pytest_manifest.dispatch.locating import Located
 from pytest_manifest.errors import LedgerError, StackError
-from pytest_manifest.ledger import AttemptRow, Ledger, RunInfo, utc_now
+from pytest_manifest.ledger import AttemptRow, Ledger, RunInfo, Settled, utc_now
 from pytest_manifest.manifest import Manifest, read_receipts
 from pytest_manifest.run.changes import change_of, kept_manifest
 from pytest_manifest.run.engine import Engine
@@ -81,7 +81,7 @@ class AuditRun(Run):
                 ledger.reopen()
             with ledger.transaction():
                 again = judge_again(ledger, self.manifest, self._before, self._bench(ledger))
-                ledger.settle(again)
+                ledger.settle(list(again))
             if self.asks:
                 follow_unsettled(self._flights, ledger, self.manifest, self.info)
                 for flight in list(self._flights.by_task_id.values()):
@@ -151,32 +151,43 @@ def phrases(located: Located) -> dict[str, str]:
 
 
 def judge_again(
-    ledger: Ledger, manifest: Manifest, before: Manifest | None, bench: Bench
+    ledger: Ledger,
+    manifest: Manifest,
+    before: Manifest | None,
+    bench: Bench,
+    only: Container[str] | None = None,
 ) -> Iterator[Judged]:
     """Every final verdict anew, by this manifest's expectations; only those that differ.
 
-    ``before`` is the manifest that the run was made of, where that is known.
+    ``before`` is the manifest that the run was made of, where that is known; ``only`` are the
+    entries to look at, all where it is None.
     """
     sent = {row.entry: row for row in ledger.last_attempts()}
-    for settled in list(ledger.all_settled()):
-        verdict = settled.verdict
-        if verdict.entry not in manifest.ids or verdict.verdict in ("pending", "unknown"):
+    settled = {one.verdict.entry: one for one in ledger.all_settled()}
+    for name, row in sent.items():
+        if name not in manifest.ids or (only is not None and name not in only):
             continue
-        entry, row = manifest[verdict.entry], sent.get(verdict.entry)
-        old = entry if before is None or entry.id not in before.ids else before[entry.id]
+        entry, one = manifest[name], settled.get(name)
+        old = entry if before is None or name not in before.ids else before[name]
         change, words = change_of(entry, old)
-        if change == "job":
+        if change == "job" and row.state not in ("planned", "withheld"):
             note = f"{words} since, so what the run says is of other work; --resume-changed runs it"
-            again = judge(entry, None, attempt=verdict.attempt, problem="unknown", note=note)
-            yield again, None
-        elif settled.receipt is None:
-            if change is not None:
-                yield _problem_again(verdict, entry, old), None
-        elif row is not None:
-            flight = InFlight(bench.run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
-            again, receipt = bench.judge(flight, settled.receipt)
-            if again != verdict:
-                yield again, receipt
+            yield judge(entry, None, attempt=row.attempt, problem="unknown", note=note), None
+        elif one is not None and one.verdict.verdict not in ("pending", "unknown"):
+            yield from _judge_again(bench, row, one, entry, old)
+
+
+def _judge_again(
+    bench: Bench, row: AttemptRow, settled: Settled, entry: Entry, old: Entry
+) -> Iterator[Judged]:
+    verdict = settled.verdict
+    if settled.receipt is not None:
+        flight = InFlight(bench.run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
+        again, receipt = bench.judge(flight, settled.receipt)
+        if again != verdict:
+            yield again, receipt
+    elif change_of(entry, old)[0] is not None:
+        yield _problem_again(verdict, entry, old), None
 
 
 def _problem_again(verdict: Verdict, entry: Entry, old: Entry) -> Verdict:

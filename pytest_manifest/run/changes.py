@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Container
 from pathlib import Path
 from typing import Literal
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
 from pytest_manifest.schema import Entry
 
 Change = Literal["new", "job", "expectation"]
@@ -40,6 +41,31 @@ def keep_manifest(manifest: Manifest, ledger: Path) -> None:
             f"{target}: the manifest cannot be kept beside the run's ledger ({error}); free some "
             "space, or choose another folder with the ini option manifest_dir"
         ) from error
+
+
+def keep_changes(manifest: Manifest, ledger: Path, applied: Container[str]) -> str:
+    """Keep a changed manifest, with those entries as they were that were not ``applied``.
+
+    Of a change that was taken up in part the rest is still a change the next time. Returns the
+    digest of what is kept: the manifest's own where all of it was taken up.
+    """
+    before = kept_manifest(ledger)
+    old = {} if before is None else {entry.id: entry for entry in before}
+    whole = all(e.id in applied or old.get(e.id) == e for e in manifest)
+    if whole or before is None:
+        keep_manifest(manifest, ledger)
+        return manifest.sha256
+    kept = [e if e.id in applied else old.get(e.id) for e in manifest]
+    entries = [entry for entry in kept if entry is not None]
+    names = {entry.id for entry in entries}
+    known = [
+        entry.model_copy(update={"after": [name for name in entry.after if name in names]})
+        for entry in entries
+    ]
+    target = copy_path(ledger)
+    made = write_manifest(target, manifest.header, known)
+    target.chmod(0o600)
+    return made.sha256
 
 
 def kept_manifest(ledger: Path) -> Manifest | None:

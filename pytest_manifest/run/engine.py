@@ -16,7 +16,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.gather.gatherer import Gatherer, Sip
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.run.flights import Flights, InFlight
-from pytest_manifest.run.judging import Bench, Correction, Judged
+from pytest_manifest.run.judging import Bench, Correction, Judged, is_told_of_revocation
 from pytest_manifest.run.outage import Outage
 from pytest_manifest.run.schedule import Held, Schedule
 from pytest_manifest.run.search import AFTER_LOSS, AGAIN, Search
@@ -170,7 +170,9 @@ class Engine:
         except StackError as error:
             self._log.warning("what runs could not be asked for: {}", error)
             return everything
-        return everything if look.silent or not look.answered else set(look.running)
+        if look.silent or not look.answered or self._is_intact() is False:
+            return everything  # of an emptied store nobody knows what it said of starts
+        return set(look.running)
 
     def settle_rest(self, kind: VerdictKind, note: str) -> None:
         """Give every entry that has no verdict this one."""
@@ -263,9 +265,11 @@ class Engine:
     def _is_hearsay(self, task_id: str, receipt: Receipt) -> bool:
         """Whether it is another worker's word: Celery 5.7 has every worker that hears of a
         revocation, and does not run the job itself, store that it was revoked."""
+        if not is_told_of_revocation(receipt):
+            return False
         flight = self.flights.by_task_id.get(task_id)
         begun = flight is not None and flight.started is not None
-        return begun and receipt.state == "revoked" and receipt.source == "backend"
+        return begun or self._is_intact() is False  # then a start may be forgotten
 
     def _conclude(
         self, flight: InFlight, verdict: Verdict, receipt: Receipt | None

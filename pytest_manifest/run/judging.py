@@ -32,6 +32,11 @@ SPOKEN_FOR: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revok
 """What the harness may have said for want of a receipt; one that comes late knows better."""
 
 
+def is_told_of_revocation(receipt: Receipt) -> bool:
+    """Whether it says no more than that some worker has heard of the job's revocation."""
+    return receipt.state == "revoked" and receipt.source == "backend"
+
+
 @dataclass(frozen=True, slots=True)
 class Correction:
     """An entry's verdict that was changed after it had been told."""
@@ -196,7 +201,8 @@ class Bench:
             entry, receipt, run=self.run, task_id=task_id, attempt=attempt, sent_at=None
         ):
             return []
-        spoken_for = settled.receipt is None and settled.verdict.verdict in SPOKEN_FOR
+        hearsay = settled.receipt is None or is_told_of_revocation(settled.receipt)
+        spoken_for = hearsay and settled.verdict.verdict in SPOKEN_FOR
         whole = complete_receipt(receipt, self._ledger.starts(task_id))
         if not spoken_for and (settled.receipt is None or whole.executions < 2):
             return []

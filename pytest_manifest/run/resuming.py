@@ -14,7 +14,7 @@ from pytest_manifest.gather.gatherer import Gatherer
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.audit import follow, follow_unsettled, judge_again
-from pytest_manifest.run.changes import Change, change_of, keep_manifest, kept_manifest
+from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_manifest
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.judging import SPOKEN_FOR, Bench
@@ -112,8 +112,10 @@ class ResumeRun(Run):
         places = self._places(engine)
         engine.look_once()
         had = ledger.kinds()
+        chosen = set(self._selected)
+        again = judge_again(ledger, self.manifest, before, self._bench(ledger), chosen)
         with ledger.transaction():
-            ledger.settle(list(judge_again(ledger, self.manifest, before, self._bench(ledger))))
+            ledger.settle(list(again))
         intact = gatherer.intact()
         known = Known(ledger, before, had, ledger.kinds(), places, witnessed=intact is not False)
         self.decisions = decisions(known, self.manifest, self._selected, self._rules)
@@ -134,8 +136,8 @@ class ResumeRun(Run):
             if flight.entry.id not in waiting:
                 self._flights.land(flight.task_id)
         if self.manifest.sha256 != ledger.info().sha256:
-            keep_manifest(self.manifest, self.ledger_path)
-            ledger.set_digest(self.manifest.sha256)
+            applied = {d.entry for d in self.decisions if d.action != "leave"}
+            ledger.set_digest(keep_changes(self.manifest, self.ledger_path, applied))
         self._taken_up = True
         record(ledger, self.manifest, self.decisions, attempts, last)
         ledger.set_status("running")
@@ -177,8 +179,9 @@ class ResumeRun(Run):
 class Known:
     """What is known when the decisions are taken.
 
-    ``before``: the manifest of the run; ``had``: the verdicts by it; ``kinds``: those by the present
-    one; ``places``: where attempts without a receipt were found, by task id; ``witnessed``: all that workers said has been kept.
+    ``before``: the manifest of the run; ``had``: the verdicts by it; ``kinds``: those by the
+    present one; ``places``: where attempts without a receipt were found, by task id; ``witnessed``:
+    all that workers said has been kept.
     """
 
     ledger: Ledger

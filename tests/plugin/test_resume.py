@@ -18,6 +18,14 @@ from tests.support import eventually
 MEMORY = "--manifest-broker=memory://"
 XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
 
+BROKEN = """
+
+@app.task(name="jobs.broken")
+def broken():
+    count("b")
+    return 1 / 0
+"""
+
 Row = dict[str, object]
 
 
@@ -226,6 +234,7 @@ def test_after_a_kill_only_what_is_certain_or_harmless_is_sent(project: Project)
         "resume: sends 'n-2': lost in flight",
         "resume: sends 'n-3': never sent",
         "resume: sends 'n-4': never sent",
+        "resume: --resume-unsafe sends what is left as well",
     }
     assert project.ran() == ran | {f"n-{n}": 1 for n in (2, 3, 4)}
     assert project.verdicts()["n-1"] == "crashed"
@@ -270,6 +279,33 @@ def test_only_what_changed_is_sent(project: Project, xdist: tuple[str, ...]) -> 
     result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
     result.assert_outcomes(passed=4)
     assert project.ran() == {"a": 1, "b": 2, "bad": 2, "new": 1}
+
+
+def test_a_change_that_was_not_selected_is_still_a_change_the_next_time(project: Project) -> None:
+    """Of two changed entries one is sent; --resume refuses, and --resume-changed sends the other."""
+    path = project.manifest("m.jsonl", [double("a", 1), double("b", 2), double("c", 3)])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3)
+    for name in ("a", "b"):
+        change(path, name, double(name, 10))
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume-changed", "-k", "entry[b]")
+    result.assert_outcomes(passed=1, deselected=2)
+    assert project.run("--manifest=m.jsonl", MEMORY, "--resume").ret == pytest.ExitCode.USAGE_ERROR
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume-changed")
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["resume: sends 'a': its job was changed (kwargs)"])
+    assert project.ran() == {"a": 2, "b": 2, "c": 1}
+
+
+def test_mended_code_leaves_what_passed_as_it_is(project: Project) -> None:
+    """Between two resumptions a task is mended: what passed by the old code stays passed."""
+    project.write("jobs.py", project.path.joinpath("jobs.py").read_text() + BROKEN)
+    rows = [double("a", 1), {"id": "b", "task": "jobs.broken", "idempotent": True}]
+    project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=1)
+    project.write("jobs.py", project.path.joinpath("jobs.py").read_text().replace("1 / 0", "1"))
+    for _ in range(2):
+        project.run("--manifest=m.jsonl", MEMORY, "--resume").assert_outcomes(passed=2)
+    assert project.ran() == {"a": 1, "b": 2}
 
 
 def test_changes_and_what_has_not_passed_go_together(project: Project) -> None:

@@ -370,14 +370,21 @@ class World:
             self.queue.appendleft(replace(message, redelivered=True))
 
     def orphaned_tags(self) -> list[str]:
-        held = {d.tag for w in self.workers.values() if w.alive for d in w.deliveries}
+        held = {delivery.tag for delivery in self._held()}
         return [tag for tag in self.unacked if tag not in held]
 
     def has(self, task_id: str, *, orphans: bool = True) -> bool:
         """Whether the message is anywhere, or a live process runs the job."""
-        held = any(d.message.task_id == task_id for w in self._alive() for d in w.deliveries)
+        held = any(delivery.message.task_id == task_id for delivery in self._held())
         taken = orphans and any(m.task_id == task_id for m in self.unacked.values())
         return held or taken or any(message.task_id == task_id for message in self.queue)
+
+    def _held(self) -> Iterator[Delivery]:
+        """What live processes have, or will take from their own hands."""
+        for worker in self._alive():
+            for delivery in worker.deliveries:
+                if delivery.execution is None or delivery.execution.how == "running":
+                    yield delivery
 
     def is_alive(self, pid: int) -> bool:
         return any(
