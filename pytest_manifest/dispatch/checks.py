@@ -9,6 +9,7 @@ from typing import Final
 
 from pytest_manifest.dispatch.demand import Demand, TaskDemand
 from pytest_manifest.dispatch.workers import Worker
+from pytest_manifest.schema.wire import WORKER_MARK
 
 NEAREST: Final = 3
 CELERY_OWN: Final = "celery."
@@ -40,7 +41,9 @@ def nearest(task: str, registered: Collection[str]) -> list[str]:
 
     The same function in another module comes before a similar spelling.
     """
-    own = sorted(name for name in registered if not name.startswith(CELERY_OWN))
+    own = sorted(
+        name for name in registered if not name.startswith(CELERY_OWN) and name != WORKER_MARK
+    )
     function = task.rpartition(".")[2]
     moved = [name for name in own if name.rpartition(".")[2] == function]
     similar = get_close_matches(task, own, n=NEAREST)

@@ -31,7 +31,8 @@ class Preflight:
     reasons not to send anything. ``warnings`` and ``notices`` are to be shown, no more.
     ``answered``: whether any worker did. ``workers``: their node names. ``added_queues``: queues
     that the workers were told to consume; a worker that restarts must be told again
-    (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to.
+    (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to. ``plain``: the
+    workers that hand in no receipts, so that nobody can tell when they begin a job.
     """
 
     unknown_tasks: dict[str, list[str]] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Preflight:
     notices: list[str] = field(default_factory=list)
     added_queues: list[str] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
+    plain: list[str] = field(default_factory=list)
 
 
 def preflight(
@@ -76,6 +78,7 @@ def preflight(
         unknown_tasks=unknown,
         answered=bool(workers),
         workers=[worker.name for worker in workers],
+        plain=[worker.name for worker in workers if worker.is_plain],
         refusals=_refusals(publisher, sendable, workers),
         notices=checks.acknowledgement_notices(sendable, _acks_late(workers)),
         warnings=_unanswered(workers, expected_workers, timeout),
@@ -84,6 +87,28 @@ def preflight(
     result.queues.extend(sorted(needed))
     _see_to_queues(publisher, needed, workers, result)
     return result
+
+
+def plain_workers(publisher: Publisher, timeout: float = TIMEOUT) -> list[str]:
+    """The workers that are there now and hand in no receipts.
+
+    Raises:
+        StackError: the broker cannot be reached.
+    """
+    question = {"registered": QUESTIONS["registered"]}
+    try:
+        answers = publisher.control.ask(
+            question,
+            timeout=timeout,
+            enough=lambda found, quiet: any(found.values()) and quiet >= SETTLED,
+        )
+    except Exception as error:
+        raise StackError(
+            f"the workers at {redact_url(publisher.address.broker_url)} cannot be asked "
+            f"({type(error).__name__}: {redact(str(error))}); check that the broker is up"
+        ) from error
+    blank: Answers = {method: {} for method in QUESTIONS}
+    return [worker.name for worker in workers_of(blank | answers).values() if worker.is_plain]
 
 
 def add_consumers(publisher: Publisher, queues: list[str]) -> None:

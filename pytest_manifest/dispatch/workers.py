@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_manifest.dispatch.control import Answers, Arguments
+from pytest_manifest.schema.wire import WORKER_MARK
 
 # builtins: an entry may name one of Celery's own tasks, and those are registered as well.
 QUESTIONS: Final[Mapping[str, Arguments]] = {
@@ -32,6 +33,11 @@ class Worker:
     slots: int = 1
     prefetch: int | None = None
     visibility: float | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it said which tasks it has, and is not instrumented."""
+        return bool(self.tasks) and WORKER_MARK not in self.tasks
 
     def ahead(self, entries: int) -> int:
         """Count the jobs that one of ``entries`` may wait behind once this worker holds it."""

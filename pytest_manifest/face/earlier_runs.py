@@ -41,6 +41,12 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
         _give_up_unfinished(options, manifest)
         return
     name = short_path(manifest.path, options.root)
+    unreadable = _unreadable(options, manifest)
+    if unreadable is not None:
+        raise DispatchError(
+            f"{name}: an earlier run of this manifest may be unfinished, and its ledger cannot be "
+            f"read: {unreadable}; to send everything again add --manifest-rerun"
+        )
     sent_before = 0
     for path in find_runs(options.ledgers, manifest.sha256):
         with Ledger.open(path) as ledger:
@@ -98,7 +104,7 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
     """
     path = newest_run(state.options, manifest)
     with Ledger.open(path) as ledger:
-        info, unfinished = ledger.info(), ledger.has_unsettled()
+        info, open_questions = ledger.info(), ledger.has_unsettled() or ledger.has_spoken_for()
     changed = info.sha256 != manifest.sha256
     if changed:
         name = short_path(manifest.path, state.options.root)
@@ -107,14 +113,20 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
             "now, and its own ledger stays as it is"
         )
     scratch = state.scratch_folder() if changed else None
-    return AuditSource(path, can_be_asked=unfinished and not info.owned, scratch=scratch)
+    return AuditSource(path, can_be_asked=open_questions and not info.owned, scratch=scratch)
 
 
 def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
     """The ledger of the run to go on with. Raises LedgerError where there is none that can be."""
+    from pytest_manifest.run.locks import is_held
+
     path = newest_run(options, manifest)
     with Ledger.open(path) as ledger:
         info = ledger.info()
+    if is_held(path.with_suffix(".lock")):
+        raise DispatchError(
+            f"run {info.run} is going on in another pytest; wait until that has ended"
+        )
     if info.sha256 != manifest.sha256 and not options.resume_changed:
         raise LedgerError(
             f"{short_path(manifest.path, options.root)}: was changed since run {info.run} (its "
@@ -141,12 +153,27 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
         return path
     earlier = find_runs(options.ledgers, manifest.sha256)
     earlier = earlier or find_runs_of(options.ledgers, manifest.path)
+    unreadable = None if earlier else _unreadable(options, manifest)
+    if unreadable is not None:
+        raise LedgerError(f"{name}: the run of this manifest cannot be read: {unreadable}")
     if not earlier:
         raise LedgerError(
             f"{name}: there is no run of this manifest in {options.ledgers}; "
             "dispatch it first, without --audit and --resume"
         )
     return earlier[-1]
+
+
+def _unreadable(options: Options, manifest: Manifest) -> LedgerError | None:
+    """What is wrong with a ledger beside which this very manifest is kept, None if nothing is."""
+    from pytest_manifest.run.changes import runs_by_copy
+
+    for path in runs_by_copy(options.ledgers, manifest.sha256):
+        try:
+            Ledger.open(path).close()
+        except LedgerError as error:
+            return error
+    return None
 
 
 def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:
@@ -164,7 +191,7 @@ def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:
 
 def kept_stack_data(options: Options, manifest: Manifest) -> Path | None:
     """What the broker of a stack of ours left behind when its pytest ended without a stop."""
-    with Ledger.open(newest_run(options, manifest)) as ledger:
+    with Ledger.open(ledger_to_resume(options, manifest)) as ledger:
         return _kept(ledger)
 
 

@@ -175,6 +175,8 @@ def _check_together(options: Options) -> None:
 
 def _check_audit(options: Options) -> None:
     usage = pytest.UsageError
+    if options.audit and options.rerun:
+        raise usage("--audit sends nothing and --manifest-rerun sends all again; choose one")
     if options.audit and options.dispatch_only:
         raise usage("--audit sends nothing and --dispatch-only only sends; choose one")
     if options.wait and not options.audit:

@@ -53,6 +53,7 @@ class ManifestSession:
         self.dispatch_begun = False
         self.changed = threading.Event()
         self.notices: list[str] = []
+        self.notices_told = 0
         self.planned: list[Manifest] = []
         self.covered: dict[Path, set[str]] = {}
         self.selected: dict[Path, list[str]] = {}
@@ -129,12 +130,25 @@ class ManifestSession:
         self._exported = True
         if self.stack is not None:
             if self.runs:
-                self._keep_worker_logs(self.stack, self.runs[0])
+                with self._noting("the workers' logs were not kept", self.runs[0]):
+                    self._keep_worker_logs(self.stack, self.runs[0])
             self.stack.begin_stop(keep_data=self._leaves_jobs)
         for run in self.runs:
             if run.ledger_path.parent == self.options.ledgers:
-                run.export_receipts()
-        self._stop_stacks()
+                with self._noting("the receipts were not exported", run):
+                    run.export_receipts()
+        try:
+            self._stop_stacks()
+        except KeyboardInterrupt:
+            self._stop_stacks()
+
+    @contextlib.contextmanager
+    def _noting(self, what: str, run: Run) -> Iterator[None]:
+        """What goes wrong with the papers of a run is said, and stops nothing."""
+        try:
+            yield
+        except (OSError, ManifestToolError) as error:
+            run.findings.append(f"{what}: {error}")
 
     def _stop_runs(self) -> None:
         for run in self.runs:

@@ -66,11 +66,17 @@ def nothing_to_resume(state: ManifestSession) -> bool:
 
 def _stack_data(state: ManifestSession) -> Path:
     """Where the stack's broker keeps its data: where the run that is resumed has left them."""
+    kept: set[Path] = set()
     if state.options.resumes:
-        for path in state.files:
-            kept = kept_stack_data(state.options, state.load(path))
-            if kept is not None:
-                return kept
+        found = [kept_stack_data(state.options, state.load(path)) for path in state.files]
+        kept = {path for path in found if path is not None}
+    if len(kept) > 1:
+        raise DispatchError(
+            "the runs to go on with have left jobs behind in brokers of their own, and one stack "
+            "can take up only one of them; resume these manifests one by one"
+        )
+    if kept:
+        return kept.pop()
     return state.options.stacks / secrets.token_hex(8)
 
 

@@ -61,6 +61,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     for notice in state.notices if reporter is not None and reporter.verbosity >= 0 else ():
         reporter.ensure_newline()
         reporter.write_line(f"note: {notice}", yellow=True)
+        state.notices_told += 1
 
 
 def note_left_out(state: ManifestSession) -> None:

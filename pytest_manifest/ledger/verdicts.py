@@ -85,6 +85,14 @@ class Verdicts(LedgerFile):
         """The kind of verdict of every entry that is settled, by its id."""
         return {entry: kind for entry, kind in self._read("SELECT entry, kind FROM settled")}  # noqa: C416
 
+    def has_spoken_for(self) -> bool:
+        """Whether some entry that was sent has a final verdict and no receipt."""
+        query = """
+            SELECT 1 FROM settled s JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+            WHERE s.receipt IS NULL AND a.state NOT IN ('planned', 'withheld') LIMIT 1
+        """
+        return self._read_one(query) is not None
+
     def verdict_counts(self) -> Mapping[str, int]:
         rows = self._read("SELECT kind, count(*) FROM settled GROUP BY kind")
         return {kind: int(count) for kind, count in rows}

@@ -38,7 +38,7 @@ def write_summary(reporter: pytest.TerminalReporter, state: ManifestSession) -> 
             reporter.write_line(line)
     if state.runs or state.notices:
         reporter.write_sep("=", "manifest runs")
-        for notice in state.notices:
+        for notice in state.notices[state.notices_told :]:
             reporter.write_line(f"note: {notice}", yellow=True)
         for run in state.runs:
             for line in run_lines(run, state):
@@ -78,7 +78,8 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
     for finding in run.findings:
         yield f"  {finding}"
     open_entries = entries - sum(counts.values())
-    yield from _how_to_go_on(run, name, status, sending.get("planned", 0), open_entries)
+    unsent, held = sending.get("planned", 0), counts.get("skipped", 0) > 0
+    yield from _how_to_go_on(run, name, status, unsent, open_entries, held=held)
     if run.error is not None:
         yield f"  the run gave up: {run.error}"
     if run.ledger_path.parent != state.options.ledgers:
@@ -95,13 +96,15 @@ def _entries(count: int) -> str:
     return "1 entry" if count == 1 else f"{count} entries"
 
 
-def _how_to_go_on(run: Run, name: str, status: str, unsent: int, unjudged: int) -> Iterator[str]:
+def _how_to_go_on(
+    run: Run, name: str, status: str, unsent: int, unjudged: int, *, held: bool
+) -> Iterator[str]:
     if status == "stopped" and unjudged:
-        yield (
-            f"  stopped: {_entries(unjudged)} without a verdict; {unsent} of them not sent, "
-            "the others were running"
-        )
-    if status == "stopped":
+        running = unjudged - unsent
+        parts = [f"{unsent} not sent"] if unsent else []
+        parts += [f"{running} that were running"] if running > 0 else []
+        yield f"  stopped: {_entries(unjudged)} without a verdict ({', '.join(parts)})"
+    if status == "stopped" or (status == "finished" and held):
         yield f"  to go on: pytest --manifest={name} --resume"
     if status == "detached":
         left = f"; {_entries(unsent)} not sent" if unsent else ""

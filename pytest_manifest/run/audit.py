@@ -17,7 +17,7 @@ from pytest_manifest.manifest import Manifest, read_receipts
 from pytest_manifest.run.changes import change_of, kept_manifest
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights, InFlight
-from pytest_manifest.run.judging import Bench, Judged
+from pytest_manifest.run.judging import SPOKEN_FOR, Bench, Judged
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
@@ -32,6 +32,8 @@ class AuditRun(Run):
     Without a broker in its address the stack is not asked. Where the manifest is not the one that
     the run was made of, all verdicts go into ``scratch``, a copy of the ledger.
     """
+
+    sends = False
 
     def __init__(
         self,
@@ -62,11 +64,11 @@ class AuditRun(Run):
         """The run with this ledger, judged by this manifest."""
         with Ledger.open(ledger_path) as ledger:
             info = ledger.info()
+            before = kept_manifest(ledger_path, info.sha256)
             if scratch is not None:
                 target = scratch / ledger_path.name
                 ledger.copy_to(target)
         path = ledger_path if scratch is None else target
-        before = kept_manifest(ledger_path)
         return cls(manifest, path, info, address, settings, wait=wait, before=before)
 
     @property
@@ -87,6 +89,7 @@ class AuditRun(Run):
                 for flight in list(self._flights.by_task_id.values()):
                     if ledger.settled(flight.entry.id) is not None:  # it is other work now
                         self._flights.land(flight.task_id)
+                follow_spoken_for(self._flights, ledger, self.manifest, self.info)
                 self._open_locator(self._open_publisher(), self._flights.entries())
 
     def finish_offline(self) -> None:
@@ -102,13 +105,26 @@ class AuditRun(Run):
         self._lock.release()
 
     def _work(self, engine: Engine, ledger: Ledger) -> None:
+        engine.send_nothing()
         engine.look_once()
+        self._let_spoken_for_stand(ledger)
         if self._wait:
             engine.work()
             found: dict[str, str] = {}
         else:
             found = self._look(engine)
         self._close(ledger, found)
+
+    def _let_spoken_for_stand(self, ledger: Ledger) -> None:
+        """What got its verdict for want of a receipt, and still has none, keeps it.
+
+        Only what was given up as overdue may still be waited for.
+        """
+        for flight in list(self._flights.by_task_id.values()):
+            settled = ledger.settled(flight.entry.id)
+            overdue = settled is not None and settled.verdict.verdict == "timed_out"
+            if settled is not None and not (overdue and self._wait):
+                self._flights.land(flight.task_id)
 
     def _look(self, engine: Engine) -> dict[str, str]:
         """Where what has no verdict is: task id -> a phrase. What is nowhere is judged lost."""
@@ -281,6 +297,18 @@ def follow_unsettled(flights: Flights, ledger: Ledger, manifest: Manifest, info:
     for row in ledger.attempts(unsettled=True):
         if row.state not in ("planned", "withheld") and row.entry in manifest.ids:
             follow(flights, ledger, row, manifest[row.entry], info)
+
+
+def follow_spoken_for(flights: Flights, ledger: Ledger, manifest: Manifest, info: RunInfo) -> None:
+    """Put in flight also what got its verdict for want of a receipt: it may still be queued."""
+    last = {row.entry: row for row in ledger.last_attempts()}
+    for settled in ledger.all_settled():
+        row = last.get(settled.verdict.entry)
+        if settled.receipt is not None or settled.verdict.verdict not in SPOKEN_FOR:
+            continue
+        if row is None or row.state in ("planned", "withheld") or row.entry not in manifest.ids:
+            continue
+        follow(flights, ledger, row, manifest[row.entry], info)
 
 
 def follow(flights: Flights, ledger: Ledger, row: AttemptRow, entry: Entry, info: RunInfo) -> None:

@@ -18,14 +18,14 @@ JOB_FIELDS = ("task", "args", "kwargs", "queue", "priority", "countdown", "eta",
 """What a worker is asked to do; the other fields say what is made of it."""
 
 
-def copy_path(ledger: Path) -> Path:
-    """Where a run keeps the manifest that it was made of."""
-    return ledger.with_suffix(".manifest.jsonl")
+def copy_path(ledger: Path, sha256: str) -> Path:
+    """Where a run keeps the manifest with this digest, that it was made of."""
+    return ledger.with_suffix(f".{sha256[:12]}.manifest.jsonl")
 
 
 def keep_manifest(manifest: Manifest, ledger: Path) -> None:
     """Copy the manifest beside the ledger. Raises LedgerError where that cannot be done."""
-    target = copy_path(ledger)
+    target = copy_path(ledger, manifest.sha256)
     scratch = target.with_suffix(".new")
     try:
         shutil.copyfile(manifest.path, scratch)
@@ -43,16 +43,17 @@ def keep_manifest(manifest: Manifest, ledger: Path) -> None:
         ) from error
 
 
-def keep_changes(manifest: Manifest, ledger: Path, applied: Container[str]) -> str:
+def keep_changes(
+    manifest: Manifest, before: Manifest | None, ledger: Path, applied: Container[str]
+) -> str:
     """Keep a changed manifest, with those entries as they were that were not ``applied``.
 
     Of a change that was taken up in part the rest is still a change the next time. Returns the
-    digest of what is kept: the manifest's own where all of it was taken up.
+    digest of what is kept: the manifest's own where all of it was taken up. It counts when the
+    ledger has this digest, not before.
     """
-    before = kept_manifest(ledger)
     old = {} if before is None else {entry.id: entry for entry in before}
-    whole = all(e.id in applied or old.get(e.id) == e for e in manifest)
-    if whole or before is None:
+    if before is None or all(e.id in applied or old.get(e.id) == e for e in manifest):
         keep_manifest(manifest, ledger)
         return manifest.sha256
     kept = [e if e.id in applied else old.get(e.id) for e in manifest]
@@ -62,16 +63,24 @@ def keep_changes(manifest: Manifest, ledger: Path, applied: Container[str]) -> s
         entry.model_copy(update={"after": [name for name in entry.after if name in names]})
         for entry in entries
     ]
-    target = copy_path(ledger)
-    made = write_manifest(target, manifest.header, known)
-    target.chmod(0o600)
+    scratch = ledger.with_suffix(".merged.manifest.jsonl")
+    made = write_manifest(scratch, manifest.header, known)
+    scratch.chmod(0o600)
+    scratch.replace(copy_path(ledger, made.sha256))
     return made.sha256
 
 
-def kept_manifest(ledger: Path) -> Manifest | None:
+def kept_manifest(ledger: Path, sha256: str) -> Manifest | None:
     """The manifest that a run was made of; None for runs that kept none."""
-    path = copy_path(ledger)
+    path = copy_path(ledger, sha256)
     return read_manifest(path) if path.is_file() else None
+
+
+def runs_by_copy(folder: Path, sha256: str) -> list[Path]:
+    """The ledgers in ``folder`` beside which this manifest is kept, whether they can be read or
+    not."""
+    copies = sorted(folder.glob(f"*.{sha256[:12]}.manifest.jsonl"))
+    return [copy.with_name(f"{copy.name.split('.')[0]}.sqlite") for copy in copies]
 
 
 def change_of(entry: Entry, before: Entry | None) -> tuple[Change | None, str]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.schema.code_digest import code_digest
 
-KEY = "code"
+KEY = "code_history"
 
 
 class CodeHistory:

@@ -24,6 +24,7 @@ from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.settings import RunSettings, WorkerLoss
 from pytest_manifest.run.signals import Signals
 from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from pytest_manifest.verdict import plural
 
 SIP_PERIOD = 0.05
 """Seconds from one look at the receipts to the next: eager reading costs three times as much."""
@@ -80,6 +81,8 @@ class Engine:
         self._repairs: deque[tuple[float, Callable[[], object]]] = deque()
         self._quarantined: list[str] = []
         self._deadline = float("inf")
+        self.given_up = 0
+        """Attempts that were judged as time was over; a worker may have them, or get them yet."""
         self._log = logger.bind(run=parts.run)
 
     @property
@@ -177,6 +180,7 @@ class Engine:
     def settle_rest(self, kind: VerdictKind, note: str) -> None:
         """Give every entry that has no verdict this one."""
         judged = self._bench.rest(kind, note)
+        self.given_up += len(self.flights)
         self.flights.clear()
         self.commit(judged)
 
@@ -381,6 +385,7 @@ class Engine:
         except StackError as error:
             self._log.warning("no last look for overdue jobs: {}", error)
         late = {i: o for i, o in overdue.items() if self.flights.land(i) is not None}
+        self.given_up += len(late)
         self._speak((o.flight, o.kind, o.note) for o in late.values())
 
     def act_on(self, located: Located) -> None:
@@ -424,9 +429,10 @@ class Engine:
         names = sorted(self._flight(i).entry.id for i in orphans if i in self.flights.by_task_id)
         if not names:
             return
+        jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
         sentence = (
-            f"a worker that is gone holds {len(names)} jobs, among them {names[0]!r}; the broker "
-            "gives them back when its visibility timeout is over, --manifest-repair at once"
+            f"a worker that is gone holds {jobs}; the broker gives them back when its visibility "
+            "timeout is over, --manifest-repair at once"
         )
         if sentence not in self._parts.findings:
             self._parts.findings.append(sentence)
@@ -488,9 +494,10 @@ class Engine:
     def _await_running(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._signals.hurry.is_set():
-            if len(self.flights.unstarted()) == len(self.flights):
-                return
             self._sip()
+            begun = len(self.flights) > len(self.flights.unstarted())
+            if not begun and not self._begun_or_untold():
+                return
             self._signals.hurry.wait(SIP_PERIOD)
 
     def _revoke(self, task_ids: Sequence[str], *, terminate: bool = False) -> None:

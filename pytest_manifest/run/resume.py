@@ -146,8 +146,12 @@ def record(
     decisions: Iterable[Decision],
     attempts: Iterable[Attempt],
     last: Mapping[str, AttemptRow],
+    digest: str,
 ) -> None:
-    """Write down what is about to be sent, and take back the verdicts that it replaces."""
+    """Write down what is about to be sent, and take back the verdicts that it replaces.
+
+    With it, at once, the ``digest`` of the manifest that the run is of from now on.
+    """
     reasons = {decision.entry: decision.reason for decision in decisions}
     order = {entry: number for number, entry in enumerate(manifest.ids)}
     rows = list(attempts)
@@ -159,3 +163,6 @@ def record(
         )
         ledger.mark((a.task_id for a in known), "planned")
         ledger.reopen([a.entry.id for a in rows])
+        if digest != ledger.info().sha256:
+            ledger.set_digest(digest)
+        ledger.set_status("running")

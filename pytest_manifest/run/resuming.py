@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_manifest.dispatch.locating import Located
+from pytest_manifest.dispatch.preflight import plain_workers
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.gather.gatherer import Gatherer
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.audit import follow, follow_unsettled, judge_again
+from pytest_manifest.run.audit import follow_spoken_for, follow_unsettled, judge_again
 from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_manifest
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.judging import SPOKEN_FOR, Bench
+from pytest_manifest.run.judging import Bench
 from pytest_manifest.run.resume import (
     NOT_SENT,
     Decision,
@@ -29,7 +30,7 @@ from pytest_manifest.run.resume import (
     may_have_started,
     record,
 )
-from pytest_manifest.run.run import Run
+from pytest_manifest.run.run import GAVE_UP, PLAIN_WORKERS, Run
 from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictKind
@@ -105,7 +106,7 @@ class ResumeRun(Run):
 
     def _reconcile(self, ledger: Ledger, gatherer: Gatherer) -> None:
         """Read what came since, look for what is under way, and decide what is to be sent."""
-        before = kept_manifest(self.ledger_path)
+        before = kept_manifest(self.ledger_path, self.info.sha256)
         engine = self._make_engine(ledger, gatherer)
         engine.send_nothing()
         engine.look_once()
@@ -116,16 +117,20 @@ class ResumeRun(Run):
         again = judge_again(ledger, self.manifest, before, self._bench(ledger), chosen)
         with ledger.transaction():
             ledger.settle(list(again))
+        if self._publisher is not None and not self.address.owned:
+            plain = plain_workers(self._publisher)
+            if plain:
+                ledger.note(PLAIN_WORKERS, ", ".join(plain))
         intact = gatherer.intact()
         known = Known(ledger, before, had, ledger.kinds(), places, witnessed=intact is not False)
         self.decisions = decisions(known, self.manifest, self._selected, self._rules)
         self._settle_what_is_left(ledger)
-        self._plan(ledger)
+        self._plan(ledger, before)
         if intact is False and self._to_send:
             ledger.note("stream_position", "0")  # a stream that begins anew may count from 1 again
             gatherer.begin(self.info.stream_ttl)
 
-    def _plan(self, ledger: Ledger) -> None:
+    def _plan(self, ledger: Ledger, before: Manifest | None) -> None:
         """Write down what is to be sent, and what is waited for."""
         last = {row.entry: row for row in ledger.last_attempts()}
         attempts = list(attempts_to_send(self.decisions, self.manifest, self.info.run, last))
@@ -135,12 +140,12 @@ class ResumeRun(Run):
         for flight in list(self._flights.by_task_id.values()):
             if flight.entry.id not in waiting:
                 self._flights.land(flight.task_id)
-        if self.manifest.sha256 != ledger.info().sha256:
+        digest = self.info.sha256
+        if self.manifest.sha256 != digest:
             applied = {d.entry for d in self.decisions if d.action != "leave"}
-            ledger.set_digest(keep_changes(self.manifest, self.ledger_path, applied))
+            digest = keep_changes(self.manifest, before, self.ledger_path, applied)
         self._taken_up = True
-        record(ledger, self.manifest, self.decisions, attempts, last)
-        ledger.set_status("running")
+        record(ledger, self.manifest, self.decisions, attempts, last, digest)
         self._to_send = attempts
 
     def _places(self, engine: Engine) -> dict[str, Place]:
@@ -199,8 +204,7 @@ def decisions(
     ledger = known.ledger
     last = {row.entry: row for row in ledger.last_attempts()}
     starts = ledger.starts_by_task()
-    instrumented = ledger.info().owned or bool(starts)
-    witnessed = known.witnessed and instrumented and ledger.noted("emptied") is None
+    witnessed = known.witnessed and _is_witnessed(ledger, some_start=bool(starts))
     decided: list[Decision] = []
     for name in selected:
         row, settled = last.get(name), ledger.settled(name)
@@ -236,8 +240,8 @@ def preview(
     What was sent and has no receipt counts as still under way, unless its ``stack_is_gone``: only a
     look at the stack could tell.
     """
-    before = kept_manifest(ledger_path)
     with Ledger.open(ledger_path) as ledger:
+        before = kept_manifest(ledger_path, ledger.info().sha256)
         places: dict[str, Place] = {
             row.task_id: "nowhere" if stack_is_gone else "untold"
             for row in ledger.attempts(unsettled=True)
@@ -252,22 +256,17 @@ def preview(
         return decisions(known, manifest, selected, rules)
 
 
+def _is_witnessed(ledger: Ledger, *, some_start: bool) -> bool:
+    """Whether a job that was begun would be known to have been, by all that the ledger knows."""
+    instrumented = ledger.info().owned or some_start
+    doubts = ("emptied", GAVE_UP, PLAIN_WORKERS)
+    return instrumented and all(ledger.noted(doubt) is None for doubt in doubts)
+
+
 def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:
     if before is None:
         return None, ""
     return change_of(entry, before[entry.id] if entry.id in before.ids else None)
-
-
-def follow_spoken_for(flights: Flights, ledger: Ledger, manifest: Manifest, info: RunInfo) -> None:
-    """Put in flight also what got its verdict for want of a receipt: it may still be queued."""
-    last = {row.entry: row for row in ledger.last_attempts()}
-    for settled in ledger.all_settled():
-        row = last.get(settled.verdict.entry)
-        if settled.receipt is not None or settled.verdict.verdict not in SPOKEN_FOR:
-            continue
-        if row is None or row.state in NOT_SENT or row.entry not in manifest.ids:
-            continue
-        follow(flights, ledger, row, manifest[row.entry], info)
 
 
 def places_of(located: Located, flights: Flights, *, mended: bool) -> dict[str, Place]:

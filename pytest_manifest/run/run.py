@@ -43,10 +43,16 @@ from pytest_manifest.verdict import judge
 TTL_MARGIN = 24 * 3600
 """Seconds that receipts outlive the run's deadline, so that a late audit finds them."""
 JOIN_SECONDS = 30.0
+PLAIN_WORKERS = "plain_workers"
+"""The ledger's key for workers that were seen without our instrumentation."""
+GAVE_UP = "gave_up"
+"""The ledger's key for why a run gave up; what workers said at that time may have got lost."""
 
 
 class Run:
     """See the module. Make one with :meth:`dispatch`, then :meth:`prepare` and :meth:`start` it."""
+
+    sends = True
 
     def __init__(
         self,
@@ -265,9 +271,15 @@ class Run:
                 )
                 raise DispatchError(f"nothing was sent: {unknown}")
             self._withhold(hints)
+        self._note_plain(found.plain)
         # Where a worker runs other code of a task than is here, that is told by these.
         with Ledger.open(self.ledger_path, write=True) as ledger:
             note_code(ledger, (attempt.entry.task for attempt in self._to_send), publisher.tasks)
+
+    def _note_plain(self, nodes: Sequence[str]) -> None:
+        """Remember workers that do not say when they begin a job: what they had may have run."""
+        if nodes:
+            self.note(PLAIN_WORKERS, ", ".join(sorted(nodes)))
 
     def _withhold(self, notes: Mapping[str, str]) -> None:
         """Judge entries whose task nobody knows, and do not send them."""
@@ -331,7 +343,7 @@ class Run:
                     max_failed=self.settings.max_failed,
                 ),
                 flights=self._flights,
-                publisher=self._publisher,
+                publisher=self._publisher if self.sends else None,
                 locator=self._locator,
                 owned=self.address.owned,
                 added_queues=self._added_queues,
@@ -380,7 +392,8 @@ class Run:
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
         interrupted = self._signals.stop.is_set() and ledger.has_unsettled()
         if not interrupted and not engine.flights:
-            ledger.set_status("finished")
+            may_go_on = engine.given_up and not self.address.owned
+            ledger.set_status("detached" if may_go_on else "finished")
         elif self.takes_back and not self.settings.send_only:
             ledger.set_status("stopped")
             engine.wind_down()
@@ -399,6 +412,7 @@ class Run:
         self.leaves_jobs = self.address.owned
         logger.bind(run=self.info.run).error("{}", error)
         engine.settle_rest("unknown", f"the run gave up: {error}")
+        ledger.note(GAVE_UP, str(error))
         ledger.set_status("stopped" if self.address.owned else "detached")
 
 

@@ -74,7 +74,8 @@ class Sender:
 
         The attempt stays the same, as nobody has ever had it.
         """
-        if attempt.task_id not in self.uncertain or self._repeats[attempt.task_id] >= REPEATS:
+        over = self._schedule.closed is not None or self._repeats[attempt.task_id] >= REPEATS
+        if over or attempt.task_id not in self.uncertain:
             return False
         self._repeats[attempt.task_id] += 1
         self.uncertain.discard(attempt.task_id)

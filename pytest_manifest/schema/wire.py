@@ -36,6 +36,9 @@ RESULT_VALUE: Final = "manifest_result"
 TRACEBACK_MARK: Final = "\n-- manifest receipt --\n"
 """Where a result store has no stream, a failed task's receipt stands behind its traceback."""
 
+WORKER_MARK: Final = "pytest_manifest.receipts"
+"""A task that instrumented workers have registered, so that whoever asks can tell them apart."""
+
 RUN8_LENGTH: Final = 8
 
 # json.dumps would make a new encoder for every call with such options.

@@ -4,7 +4,7 @@ from pytest_manifest.verdict.authenticity import contradiction
 from pytest_manifest.verdict.containment import differences
 from pytest_manifest.verdict.explaining import AttemptLine, explain
 from pytest_manifest.verdict.judging import Outcome, judge, outcome
-from pytest_manifest.verdict.text import plain, short
+from pytest_manifest.verdict.text import plain, plural, short
 
 __all__ = [
     "AttemptLine",
@@ -15,5 +15,6 @@ __all__ = [
     "judge",
     "outcome",
     "plain",
+    "plural",
     "short",
 ]

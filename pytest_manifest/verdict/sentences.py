@@ -9,6 +9,8 @@ from pytest_manifest.verdict.text import middle, plain, plural, seconds
 
 _RESEND = "if running it twice does no harm, send it again (--resume, or --resume-unsafe)"
 _ERROR_LIMIT = 160
+NEVER_SENT = "it was never sent"
+"""What a note begins with where the run ended before an entry's turn came."""
 SCHEMA_PATH = "expect.schema"
 """The path of a mismatch that is the schema's own fault."""
 
@@ -97,6 +99,8 @@ def wrong_state(entry: Entry, receipt: Receipt, state: State) -> str:
 def problem(entry: Entry, kind: VerdictKind, note: str) -> str:
     """There is no receipt to go by."""
     what, then = _PROBLEMS.get(kind, _PROBLEMS["unknown"])
+    if note.startswith(NEVER_SENT):
+        what, then = "The job was not run", "send it with --resume"
     if kind == "lost" and note.startswith("started"):
         what, then = _LOST_IN_FLIGHT
     facts = {"task": repr(entry.task), "timeout": seconds(entry.timeout)}

@@ -13,6 +13,10 @@ from pytest_manifest.worker.marking import Receipts, underway, underway_for
 
 MAX_EXPIRY_SECONDS: Final = 30.0
 MAX_STREAMS: Final = 64
+DISK_FULL: Final = "MISCONF"
+"""What a server's refusal begins with that cannot write to its disk."""
+START_RETRIES: Final = 20
+"""How often a start is announced again before the job begins all the same: some 20 s of ours."""
 
 
 class _Expiries:
@@ -65,10 +69,12 @@ class StreamReceipts(Receipts):
                 super()._set(key, value, expires)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        """Also where the store is full: the job has its result, and there may be room again."""
-        from redis.exceptions import OutOfMemoryError
+        """Also where the store, or its disk, is full: there may be room again."""
+        from redis.exceptions import OutOfMemoryError, ResponseError
 
-        return isinstance(exc, OutOfMemoryError) or super().exception_safe_to_retry(exc)
+        full = isinstance(exc, OutOfMemoryError)
+        full = full or (isinstance(exc, ResponseError) and str(exc).startswith(DISK_FULL))
+        return full or super().exception_safe_to_retry(exc)
 
     def deliver(self, handover: Handover) -> None:
         facts = handover.facts
@@ -77,7 +83,10 @@ class StreamReceipts(Receipts):
         )
 
     def announce(self, stream: str | None, ttl: int, record: bytes) -> None:
-        self._send(stream, ttl, record)
+        # Before the body: nobody could tell later whether a job was begun that was not announced.
+        self._ensure_retryable(
+            self.ensure, self._send, (stream, ttl, record), max_retries=START_RETRIES
+        )
 
     def _send(self, stream: str | None, ttl: int, record: bytes) -> None:
         if stream:

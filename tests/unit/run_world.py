@@ -165,6 +165,10 @@ class World:
         self.forged: set[str] = set()
         self.meddled: set[str] = set()
         """Task ids whose message the world itself has doubled, given back or lost."""
+        self.dropped: set[str] = set()
+        """Task ids of which the world has taken a receipt away."""
+        self.dead: set[int] = set()
+        """Processes that are gone; each is of one execution, and outlives it."""
         self.losses: list[WorkerLoss] = []
         self.fates: deque[Fate] = deque()
         self.uncertain: deque[int] = deque()
@@ -227,7 +231,7 @@ class World:
             for delivery in list(worker.running):
                 if delivery.ends and delivery.ends <= self.clock.now:
                     self.end(worker, delivery, "succeeded")
-            while worker.works and len(worker.deliveries) < PREFETCH and self.queue:
+            for _ in range(PREFETCH - len(worker.deliveries)):
                 self.take(worker)
             while worker.works and worker.reserved and not worker.running:
                 begun = self.begin(worker)
@@ -313,6 +317,7 @@ class World:
         if execution is None or execution.how != "running":
             return
         execution.how = "died"
+        self.dead.add(execution.pid)
         self.later(NOTICED, lambda: self._notice(worker, delivery, execution))
 
     def _notice(self, worker: Worker, delivery: Delivery, execution: Execution) -> None:
@@ -334,6 +339,7 @@ class World:
         for delivery in worker.running:
             if delivery.execution is not None and delivery.execution.how == "running":
                 delivery.execution.how = "died"
+        self.dead |= {one.pid for one in self.executions if one.worker == worker.name}
         worker.alive, worker.paused = False, False
         worker.running.clear()
         worker.reserved.clear()
@@ -387,11 +393,7 @@ class World:
                     yield delivery
 
     def is_alive(self, pid: int) -> bool:
-        return any(
-            d.execution is not None and d.execution.pid == pid and d.execution.how == "running"
-            for worker in self._alive()
-            for d in worker.running
-        )
+        return pid not in self.dead
 
     def of(self, task_id: str) -> list[Execution]:
         return [one for one in self.executions if one.message.task_id == task_id]
@@ -420,13 +422,14 @@ class World:
             self.forged.add(task_id)
             receipt = receipt.model_copy(update={"result": "another"})
         if fate == "delayed":
+            self.dropped.add(task_id)  # until it comes, which may be too late
             self.later(7.0, lambda: self._keep(execution, receipt, state, "kept"))
         else:
             self._keep(execution, receipt, state, fate)
 
     def _keep(self, execution: Execution, receipt: Receipt, state: State, fate: Fate) -> None:
         if fate == "dropped":
-            self.meddled.add(receipt.task_id)
+            self.dropped.add(receipt.task_id)
             return
         stored = self.results.get(receipt.task_id)
         if stored is None or stored.state != "succeeded":

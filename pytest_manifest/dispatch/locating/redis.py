@@ -83,7 +83,7 @@ class RedisLocator:
             for task_id, tags in orphans.items():
                 if tags and act(broker, task_id, tags):
                     done.append(task_id)
-                    logger.bind(task_id=task_id).warning(words, task_id)
+                    logger.bind(task_id=task_id).info(words, task_id)
         return done
 
     @contextmanager

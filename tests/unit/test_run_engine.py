@@ -1,0 +1,478 @@
+"""The engine's ways through single faults, one by one, in the simulated world."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.run.engine import CRASH_LOOP
+from pytest_manifest.run.sending import REPEATS
+from pytest_manifest.schema import Entry
+from tests.unit.run_rig import Plan, Rig, rig
+from tests.unit.run_world import Delivery, Worker
+
+NOTHING_ARRIVES = 0
+ALL_ARRIVE = 0b1111100
+
+
+def entry(
+    name: str = "a",
+    *,
+    retries: int = 0,
+    late: bool = False,
+    poison: Literal["child", "worker"] | None = None,
+    after: tuple[str, ...] = (),
+    deadline: float | None = None,
+) -> Entry:
+    """An entry; where it has retries, it may be run twice."""
+    return Entry(
+        id=name,
+        task="t",
+        idempotent=retries > 0,
+        retries=retries,
+        timeout=30.0,
+        deadline=deadline,
+        after=list(after),
+        meta={"late": late, "poison": poison},
+    )
+
+
+def first(made: Rig) -> Worker:
+    return made.world.workers["w1@box"]
+
+
+def begun(made: Rig) -> Delivery:
+    """The next job, begun by the first worker."""
+    made.world.take(first(made))
+    delivery = made.world.begin(first(made))
+    assert delivery is not None
+    return delivery
+
+
+def ended(made: Rig) -> Delivery:
+    """The next job, run by the first worker to its good end."""
+    delivery = begun(made)
+    made.world.end(first(made), delivery, "succeeded")
+    return delivery
+
+
+# What is uncertain
+
+
+def test_what_got_lost_on_its_way_is_published_again_as_the_same_attempt() -> None:
+    """Nobody has ever had it, so it may be sent again whatever it is, and counts as one sending."""
+    with rig(Plan((entry(),))) as made:
+        made.world.uncertain.append(NOTHING_ARRIVES)
+        made.step()
+        assert made.world.published == {made.task_id("a"): 1}
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "passed"}
+        assert made.world.published == {made.task_id("a"): 2}
+        assert made.world.landed == {made.task_id("a"): 1}
+
+
+def test_what_arrived_in_spite_of_the_error_is_not_published_again() -> None:
+    """An uncertain message that is found in its queue is waited for."""
+    with rig(Plan((entry(),))) as made:
+        made.world.uncertain.append(ALL_ARRIVE)
+        made.step()
+        made.run(30)
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "passed"}
+        assert made.world.published == {made.task_id("a"): 1}
+
+
+def test_a_message_that_never_arrives_is_not_published_for_ever() -> None:
+    """After some repeats the broker is not believed any more, and the entry is lost."""
+    with rig(Plan((entry(),))) as made:
+        made.world.uncertain.extend([NOTHING_ARRIVES] * (REPEATS + 2))
+        made.run(300)
+        assert made.kinds() == {"a": "lost"}
+        assert made.world.published == {made.task_id("a"): 1 + REPEATS}
+
+
+def test_nothing_is_published_again_once_too_much_has_failed() -> None:
+    """What is found to have got lost after the failure threshold stays unsent, and is lost."""
+    with rig(Plan((entry("a"), entry("b")), max_failed=0)) as made:
+        made.world.uncertain.append(0b01101)  # a is sent for certain, b never arrives
+        made.step()
+        delivery = begun(made)
+        made.world.end(first(made), delivery, "failed")
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "failed", "b": "lost"}
+        assert made.world.published[made.task_id("b")] == 1
+
+
+# What a dead worker had
+
+
+def test_an_orphan_that_no_worker_had_begun_is_put_back_into_its_queue() -> None:
+    """What was only reserved when its worker died runs elsewhere, once, in its first attempt."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        made.world.take(first(made))
+        made.world.kill(first(made), restart=0.2)
+        made.run(10)
+        assert made.locator.restored == [made.task_id("a")]
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "passed"}
+
+
+def test_a_begun_orphan_is_taken_out_and_has_crashed() -> None:
+    """A late-acked job that killed its worker would run again: it is discarded, and judged."""
+    with rig(Plan((entry(late=True),))) as made:
+        made.step()
+        begun(made)
+        made.step()
+        made.world.kill(first(made), restart=0.2)
+        made.run(10)
+        assert made.locator.discarded == [made.task_id("a")]
+        assert made.kinds() == {"a": "crashed"}
+        assert "worker w1 ended (exit code -9)" in made.sentence("a")
+        made.finish()
+        made.check()
+
+
+def test_an_orphan_on_a_broker_of_others_is_reported_and_left() -> None:
+    """Without --manifest-repair nothing is moved there; the broker gives it back in the end."""
+    with rig(Plan((entry(),), owned=False)) as made:
+        made.step()
+        made.world.take(first(made))
+        made.world.kill(first(made), restart=0.2)
+        made.run(40)
+        assert made.locator.restored == []
+        assert ["--manifest-repair" in finding for finding in made.findings] == [True]
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "passed"}
+
+
+def test_a_crashed_idempotent_entry_is_sent_again_as_a_second_attempt() -> None:
+    """The first attempt keeps its verdict in the ledger, and the second one says why it is."""
+    with rig(Plan((entry(retries=1),))) as made:
+        made.step()
+        begun(made)
+        made.step()
+        made.world.kill(first(made), restart=0.2)
+        made.finish()
+        made.check()
+        rows = made.ledger.attempts_of("a")
+        assert [(row.attempt, row.kind, row.reason) for row in rows] == [
+            (1, "crashed", None),
+            (2, "passed", "crashed"),
+        ]
+
+
+def test_a_crashed_entry_that_is_not_idempotent_is_not_sent_again() -> None:
+    """It may have done half of its work: one attempt, and the verdict on it."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        made.world.kill_child(first(made), begun(made))
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "crashed"}
+
+
+@pytest.mark.parametrize("kills", [2, 3])
+def test_a_job_that_kills_its_processes_is_quarantined_at_the_limit(kills: int) -> None:
+    """Late-acked, it is given back again and again: revoked at the k-th death, and out."""
+    with rig(Plan((entry(late=True, poison="child"), entry("b")), kills=kills)) as made:
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "quarantined", "b": "passed"}
+        assert len(made.world.of(made.task_id("a"))) == kills + 1
+        made.world.clock.sleep(60)
+        assert not made.world.queue, "it goes on and on"
+
+
+def test_attempts_count_as_deaths_too() -> None:
+    """An entry with more retries than deaths allowed is quarantined in the k-th attempt."""
+    with rig(Plan((entry(retries=5, poison="worker"),), kills=3)) as made:
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "quarantined"}
+        kinds = [row.kind for row in made.ledger.attempts_of("a")]
+        assert kinds == ["crashed", "crashed", "quarantined"]
+
+
+# What is nowhere
+
+
+def test_what_is_nowhere_in_two_looks_is_lost() -> None:
+    """A message that vanished between queue and worker gets its verdict in bounded time."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        made.world.take(first(made), vanishes=True)
+        made.run(15)
+        assert made.kinds() == {"a": "lost"}
+        made.finish()
+        made.check()
+
+
+def test_one_look_alone_says_nothing() -> None:
+    """Before a second look, a second later, no verdict is given."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        made.world.take(first(made), vanishes=True)
+        made.run(5.2)
+        assert made.kinds() == {}
+
+
+def test_a_receipt_that_comes_with_the_second_look_counts() -> None:
+    """The last thing before the verdict is to read what has come meanwhile."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        delivery = begun(made)
+        made.step()
+        made.world.fates.append("delayed")
+        made.world.end(first(made), delivery, "succeeded")
+        receipt_due = made.world.clock.now + 7.0
+        made.world.clock.sleep(5.0)
+        made.step()  # the first look finds nothing
+        made.world.clock.now = receipt_due - 0.1
+        look = made.locator.look
+
+        def looks_while_the_receipt_comes(task_ids: frozenset[str]) -> object:
+            seen = look(task_ids)
+            made.world.clock.sleep(0.2)
+            return seen
+
+        made.locator.look = looks_while_the_receipt_comes  # type: ignore[method-assign,assignment]
+        made.world.store_down = receipt_due  # what is read before the look is not there yet
+        made.step()
+        assert made.kinds() == {"a": "passed"}
+        assert made.engine.corrections == []
+
+
+def test_a_late_receipt_corrects_what_was_said_for_want_of_it() -> None:
+    """The verdict changes while the run lasts, and the change is told."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        delivery = begun(made)
+        made.step()
+        made.world.fates.append("delayed")
+        made.world.end(first(made), delivery, "succeeded")
+        made.run(6.8)
+        assert made.kinds() == {"a": "lost"}
+        made.run(3)
+        assert made.kinds() == {"a": "passed"}
+        made.finish()
+        made.check()
+        (correction,) = made.engine.corrections
+        assert (correction.before, correction.verdict.verdict) == ("lost", "passed")
+
+
+def test_of_an_emptied_store_nothing_is_claimed() -> None:
+    """Who knows what it held: unknown, noted in the ledger, and said in the summary."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        ended(made)
+        made.world.flush(everything=False)
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "unknown"}
+        assert made.ledger.noted("emptied") == "1"
+        assert ["was emptied" in finding for finding in made.findings] == [True]
+
+
+# What comes twice, or lies
+
+
+def test_a_second_start_after_the_end_is_a_duplicate() -> None:
+    """However the second one will end: the job ran twice, so the entry has not passed."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        delivery = ended(made)
+        made.step()
+        assert made.kinds() == {"a": "passed"}
+        made.world.meddled.add(made.task_id("a"))
+        made.world.queue.appendleft(delivery.message)
+        begun(made)
+        made.step(2)
+        assert made.kinds() == {"a": "duplicated"}
+        assert [c.before for c in made.engine.corrections] == ["passed"]
+        made.finish()
+        made.check()
+
+
+def test_a_retry_that_the_task_asks_for_is_no_second_execution() -> None:
+    """Celery's own retries belong to the same execution."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        made.world.end(first(made), begun(made), "retried")
+        made.step()
+        ended(made)
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "passed"}
+        assert len(made.world.of(made.task_id("a"))) == 2
+
+
+def test_a_receipt_that_comes_twice_counts_once() -> None:
+    """The same receipt again is no second execution, and corrects nothing."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        made.world.fates.append("doubled")
+        ended(made)
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "passed"}
+        assert made.engine.corrections == []
+
+
+def test_receipts_that_changed_places_are_forged() -> None:
+    """Each entry is given the other one's receipt: both are red, and no other one is."""
+    with rig(Plan((entry("a"), entry("b"), entry("c")))) as made:
+        made.step()
+        made.world.results = {}
+        made.world.fates.extend(["swapped", "swapped"])
+        ended(made)
+        ended(made)
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "forged", "b": "forged", "c": "passed"}
+        assert "another entry: 'b', not 'a'" in made.sentence("a")
+
+
+def test_a_result_that_was_changed_on_its_way_is_forged() -> None:
+    """It does not agree with the digest that the worker made."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        made.world.fates.append("tampered")
+        ended(made)
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "forged"}
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_that_a_job_was_revoked_is_hearsay_where_another_worker_runs_it(*, forgotten: bool) -> None:
+    """A worker that only heard of the revocation stores it; what the job comes to counts."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        delivery = begun(made)
+        if forgotten:
+            made.world.flush(everything=False)
+        made.step()
+        made.publisher.revoke([made.task_id("a")])
+        made.step(3)
+        assert made.world.results[made.task_id("a")].state == "revoked"
+        assert made.kinds() == {}
+        made.world.end(first(made), delivery, "succeeded")
+        made.step(2)
+        assert made.kinds() == {"a": "passed"}
+
+
+def test_a_job_that_runs_although_it_was_called_revoked_is_judged_by_its_receipt() -> None:
+    """A paused worker has not heard of the revocation and begins the job when it goes on."""
+    plan = Plan((entry("a"), entry("b"), entry("c")), max_failed=0, revoke_on_max_failed=True)
+    with rig(plan) as made:
+        made.step()
+        second = made.world.workers["w2@box"]
+        delivery = begun(made)  # a
+        made.world.take(second)  # b
+        second.paused = True
+        made.world.take(first(made))  # c
+        made.world.end(first(made), delivery, "failed")
+        made.step(10)
+        assert made.kind("b") == "revoked"
+        second.paused = False
+        late = made.world.begin(second)
+        assert late is not None
+        made.world.end(second, late, "succeeded")
+        made.world.begin(first(made))  # c, which this worker knows to be revoked
+        made.step(2)
+        made.look()
+        assert made.kinds() == {"a": "failed", "b": "passed", "c": "revoked"}
+
+
+# The run as a whole
+
+
+def test_a_worker_that_dies_again_and_again_before_any_job_ends_the_run() -> None:
+    """One clear error: which worker, how often, with what exit code, and what to do."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        with pytest.raises(StackError, match=rf"worker w1 ended {CRASH_LOOP} times .*--resume"):
+            for _ in range(CRASH_LOOP):
+                made.world.kill(first(made), restart=0.2)
+                made.run(1)
+
+
+def test_a_worker_that_begins_jobs_is_in_no_crash_loop() -> None:
+    """Deaths count only in a row, and a job that begins ends the row."""
+    entries = tuple(entry(f"e{number}") for number in range(2 * CRASH_LOOP))
+    with rig(Plan(entries)) as made:
+        made.step()
+        for _ in range(CRASH_LOOP + 2):
+            begun(made)
+            made.world.kill(first(made), restart=0.2)
+            made.run(1)
+        made.finish()
+        made.check()
+
+
+def test_messages_that_are_left_at_the_end_are_waited_for() -> None:
+    """A doubled message that waits when every verdict is there still makes its entry red."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        made.world.meddled.add(made.task_id("a"))
+        made.world.queue.append(made.world.queue[0])
+        ended(made)
+        made.world.later(1.0, lambda: begun(made))
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "duplicated"}
+
+
+def test_a_stop_takes_back_what_no_worker_has_begun() -> None:
+    """What runs is gathered, what waits is revoked, and what was not sent has no verdict."""
+    with rig(Plan((entry("a"), entry("b"), entry("c")), window=2)) as made:
+        made.step()
+        begun(made)
+        made.step()
+        made.stop(by_a_person=True)
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "passed", "b": "revoked"}
+        assert made.open_entries() == ["c"]
+
+
+def test_a_stop_takes_nothing_back_while_a_worker_is_silent() -> None:
+    """It may have begun what nobody else knows of."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        for worker in made.world.workers.values():
+            worker.paused = True
+        made.stop(by_a_person=False)
+        made.engine.wind_down()
+        assert made.kinds() == {}
+
+
+def test_a_deadline_ends_the_waiting_for_an_entry() -> None:
+    """No worker takes it: timed out when its own deadline is over, and not before."""
+    with rig(Plan((entry(deadline=20.0),))) as made:
+        made.run(19)
+        assert made.kinds() == {}
+        made.run(3)
+        assert made.kinds() == {"a": "timed_out"}
+
+
+def test_an_entry_waits_for_what_it_names_and_is_skipped_when_that_fails() -> None:
+    """The world's publisher refuses what is sent too early; what can never go is skipped."""
+    with rig(Plan((entry("a"), entry("b", after=("a",)), entry("c", after=("b",))))) as made:
+        made.step(3)
+        assert list(made.world.published) == [made.task_id("a")]
+        ended(made)
+        made.step(2)
+        assert list(made.world.published) == [made.task_id("a"), made.task_id("b")]
+        made.world.end(first(made), begun(made), "failed")
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "passed", "b": "failed", "c": "skipped"}
