@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -117,17 +118,34 @@ class ManifestSession:
     def stop_everything(self) -> None:
         """Stop runs and stack, and export the receipts; safe to call more than once.
 
-        Another Ctrl-C meanwhile is taken as a wish for haste.
+        Ctrl-C meanwhile is taken as a wish for haste.
         """
-        try:
+        with self._hastened_by_ctrl_c():
             self._stop_runs()
-        except KeyboardInterrupt:
+            if not self._exported:
+                self._exported = True
+                self._leave_papers()
+            self._stop_stacks()
+
+    @contextlib.contextmanager
+    def _hastened_by_ctrl_c(self) -> Iterator[None]:
+        """Meanwhile Ctrl-C breaks nothing off; all that is done here ends in bounded time."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are not ours to handle
+            return
+
+        def hurry(*_: object) -> None:
             for run in self.runs:
                 run.hurry()
-            self._stop_runs()
-        if self._exported:
-            return
-        self._exported = True
+
+        before = signal.signal(signal.SIGINT, hurry)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _leave_papers(self) -> None:
+        """Keep the workers' logs, and export the receipts while the stack is coming down."""
         if self.stack is not None:
             if self.runs:
                 with self._noting("the workers' logs were not kept", self.runs[0]):
@@ -137,10 +155,6 @@ class ManifestSession:
             if run.ledger_path.parent == self.options.ledgers:
                 with self._noting("the receipts were not exported", run):
                     run.export_receipts()
-        try:
-            self._stop_stacks()
-        except KeyboardInterrupt:
-            self._stop_stacks()
 
     @contextlib.contextmanager
     def _noting(self, what: str, run: Run) -> Iterator[None]:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from loguru import logger
 
+from pytest_manifest.errors import StackError
 from pytest_manifest.gather.backend_results import PlainResult, ResultReader
 from pytest_manifest.gather.stream import StreamReader
 from pytest_manifest.ledger import Start
@@ -101,8 +102,13 @@ class Gatherer:
         In this order, for a worker of ours writes both at once: what the plain results showed is in
         the stream by now, and in better words.
         """
-        while self._stream is not None and self._read_stream(self._stream, sip, 0):
-            pass
+        try:
+            while self._stream is not None and self._read_stream(self._stream, sip, 0):
+                pass
+        except StackError:
+            if sip.position is None:
+                raise
+            return  # what has been read is not read again; the rest is there the next time
         known = {task_id for task_id, _, _ in sip.finals}
         for task_id, result in found.items():
             if task_id not in known and task_id in awaited:

@@ -3,56 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 from loguru import logger
 
-from pytest_manifest.dispatch.locating import Located, Locator
-from pytest_manifest.dispatch.preflight import add_consumers
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.dispatch.locating import Located
 from pytest_manifest.errors import StackError
-from pytest_manifest.gather.gatherer import Gatherer, Sip
-from pytest_manifest.ledger import Ledger
-from pytest_manifest.run.flights import Flights, InFlight
-from pytest_manifest.run.judging import Bench, Correction, Judged, is_told_of_revocation
+from pytest_manifest.gather.gatherer import Sip
+from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.judging import Correction, Judged, is_told_of_revocation
+from pytest_manifest.run.mending import Mender
 from pytest_manifest.run.outage import Outage
-from pytest_manifest.run.schedule import Held, Schedule
+from pytest_manifest.run.parts import Parts
+from pytest_manifest.run.schedule import Held
 from pytest_manifest.run.search import AFTER_LOSS, AGAIN, Search
 from pytest_manifest.run.sending import Sender
-from pytest_manifest.run.settings import RunSettings, WorkerLoss
-from pytest_manifest.run.signals import Signals
+from pytest_manifest.run.supervision import Supervision
 from pytest_manifest.schema import Receipt, Verdict, VerdictKind
-from pytest_manifest.verdict import plural
 
 SIP_PERIOD = 0.05
 """Seconds from one look at the receipts to the next: eager reading costs three times as much."""
-CRASH_LOOP = 6
-"""Deaths in a row of one worker, none of them after it had begun a job, that end the run."""
 DRAIN = 10.0
 """Seconds that messages of ours which are left when every verdict is there are waited for."""
-
-
-@dataclass
-class Parts:
-    """Everything that an engine works with, open and ready."""
-
-    run: str
-    settings: RunSettings
-    signals: Signals
-    ledger: Ledger
-    gatherer: Gatherer
-    bench: Bench
-    schedule: Schedule
-    flights: Flights
-    publisher: Publisher | None = None
-    locator: Locator | None = None
-    owned: bool = False
-    added_queues: Sequence[str] = ()
-    queues: Sequence[str] = ()
-    findings: list[str] = field(default_factory=list)
-    """Sentences for the summary: what was noticed and is no entry's verdict."""
 
 
 class Engine:
@@ -75,10 +47,11 @@ class Engine:
             )
         self._search = None if parts.locator is None else Search(parts.locator, parts.flights)
         self._sending, self._gathering = Outage(), Outage()
-        self._losses_seen = 0
-        self._fresh_losses: Sequence[WorkerLoss] = ()
-        self._idle_deaths: Counter[str] = Counter()
-        self._repairs: deque[tuple[float, Callable[[], object]]] = deque()
+        self._supervision = Supervision(parts)
+        self._mender: Mender | None = None
+        if parts.locator is not None:
+            allowed = parts.owned or parts.settings.repair
+            self._mender = Mender(parts.locator, parts.flights, parts.findings, allowed=allowed)
         self._quarantined: list[str] = []
         self._deadline = float("inf")
         self.given_up = 0
@@ -139,15 +112,9 @@ class Engine:
         self._schedule.close("the run is only looked at")
 
     def mend(self, located: Located) -> None:
-        """Put back what a dead worker had taken and not begun, and take out what it had begun."""
-        orphans = {i: tags for i, tags in located.orphaned.items() if i in self.flights.by_task_id}
-        begun = {i: t for i, t in orphans.items() if self._flight(i).started is not None}
-        waiting = {i: t for i, t in orphans.items() if i not in begun}
-        if self._parts.owned or self._settings.repair:
-            self._restore(waiting)
-            self._discard(begun)
-        elif waiting:
-            self._report_orphans(waiting)
+        """Move what dead workers had taken, where that is allowed; see :class:`Mender`."""
+        if self._mender is not None:
+            self._mender.mend(located)
 
     def wind_down(self) -> None:
         """After a stop: take back what waits and, where a person stopped it, await what runs.
@@ -244,7 +211,7 @@ class Engine:
             self._ledger.add_starts(sip.starts)
             repeated: list[str] = []
             for start in sip.starts:
-                self._idle_deaths.pop((start.worker or "").partition("@")[0], None)
+                self._supervision.began(start.worker)
                 flight = self.flights.by_task_id.get(start.task_id)
                 if flight is None or flight.started is not None:
                     repeated.append(start.task_id)
@@ -288,8 +255,10 @@ class Engine:
                 self._schedule.add(again)
                 return []
         verdict = self._bench.final(flight, verdict)
+        was_open = self._schedule.closed is None
         held = self._schedule.finished(flight.entry.id, verdict.verdict)
-        if self._schedule.closed is not None and held and self._settings.revoke_on_max_failed:
+        closes = was_open and self._schedule.closed is not None
+        if closes and self._settings.revoke_on_max_failed:
             self._quarantined += self.flights.unstarted()
         return [(verdict, receipt), *self._bench.held(held)]
 
@@ -331,49 +300,13 @@ class Engine:
 
     def _attend(self, now: float) -> None:
         """Speak for the jobs that nobody else will speak for any more."""
-        # One sip after the news of a death, so that the starts that came before it are known.
-        for loss in self._fresh_losses:
-            self.flights.worker_lost(loss)
-            self._count_idle_death(loss)
-        losses = self._signals.lost_workers()
-        self._fresh_losses = losses[self._losses_seen :]
-        self._losses_seen = len(losses)
-        if self._fresh_losses:
-            self._plan_repairs(now)
-        while self._repairs and self._repairs[0][0] <= now:
-            self._repair(self._repairs.popleft()[1])
+        if self._supervision.attend(now) and self._search is not None:
+            self._search.look_soon(now, *AFTER_LOSS)
         self._give_up_overdue(now)
         if self._search is not None:
             located = self._search.tick(now)
             if located is not None:
                 self.act_on(located)
-
-    def _count_idle_death(self, loss: WorkerLoss) -> None:
-        self._idle_deaths[loss.worker] += 1
-        if self._idle_deaths[loss.worker] >= CRASH_LOOP:
-            tail = "".join(f"\n    {line}" for line in loss.tail)
-            raise StackError(
-                f"worker {loss.worker} ended {self._idle_deaths[loss.worker]} times in a row "
-                f"before it began any job (exit code {loss.returncode}); mend what ends it, then "
-                f"go on with --resume{':' if tail else ''}{tail}"
-            )
-
-    def _plan_repairs(self, now: float) -> None:
-        """A worker of ours died: what it had is looked for, and its successor is told things."""
-        if self._search is not None:
-            self._search.look_soon(now, *AFTER_LOSS)
-        publisher, queues = self._publisher, list(self._parts.added_queues)
-        if publisher is not None and queues:
-            # A worker that was started anew consumes only the queues of its app.
-            self._repairs = deque(
-                (now + after, lambda: add_consumers(publisher, queues)) for after in AFTER_LOSS[1:]
-            )
-
-    def _repair(self, do: Callable[[], object]) -> None:
-        try:
-            do()
-        except Exception as error:  # the broker may be away: there is a next time
-            self._log.warning("a repair after a worker's death did not succeed: {}", error)
 
     def _give_up_overdue(self, now: float) -> None:
         overdue = self.flights.overdue(now)
@@ -403,40 +336,6 @@ class Engine:
         in_flight = self.flights.by_task_id
         begun = [i for i in located.orphaned if i in in_flight and in_flight[i].started is not None]
         self._give_up(begun, located.nowhere)
-
-    def _flight(self, task_id: str) -> InFlight:
-        return self.flights.by_task_id[task_id]
-
-    def _restore(self, orphans: Mapping[str, frozenset[str]]) -> None:
-        still = {i: tags for i, tags in orphans.items() if i in self.flights.by_task_id}
-        for task_id in self._locator.restore(still) if still else ():
-            entry = self._flight(task_id).entry.id
-            self._log.bind(entry=entry).info(
-                "a worker died before it began {!r}; it is back in its queue", entry
-            )
-
-    def _discard(self, orphans: Mapping[str, frozenset[str]]) -> None:
-        still = {i: tags for i, tags in orphans.items() if i in self.flights.by_task_id}
-        if still:
-            self._locator.discard(still)
-
-    @property
-    def _locator(self) -> Locator:
-        assert self._parts.locator is not None
-        return self._parts.locator
-
-    def _report_orphans(self, orphans: Mapping[str, frozenset[str]]) -> None:
-        names = sorted(self._flight(i).entry.id for i in orphans if i in self.flights.by_task_id)
-        if not names:
-            return
-        jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
-        sentence = (
-            f"a worker that is gone holds {jobs}; the broker gives them back when its visibility "
-            "timeout is over, --manifest-repair at once"
-        )
-        if sentence not in self._parts.findings:
-            self._parts.findings.append(sentence)
-            self._log.warning("{}", sentence)
 
     def _give_up(self, begun: Iterable[str], nowhere: Iterable[str]) -> None:
         """Judge what its worker died of or with, and what nobody has any more."""

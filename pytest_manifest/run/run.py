@@ -28,10 +28,11 @@ from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest, write_receipts
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.code import CodeHistory, note_code
-from pytest_manifest.run.engine import Engine, Parts
+from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.judging import Bench, Correction, Judged
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.parts import Parts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, WorkerLoss
 from pytest_manifest.run.signals import Signals
@@ -205,11 +206,11 @@ class Run:
     def stop(self) -> None:
         """As :meth:`begin_stop`, and wait for the thread to end."""
         self.begin_stop()
-        thread = self._thread
-        if thread is not None:
-            thread.join(JOIN_SECONDS + self.settings.grace)
+        if self._thread is not None:
+            # Not join(): where Ctrl-C interrupts it, CPython 3.11 takes the thread for ended.
+            ended = self._signals.ended.wait(JOIN_SECONDS + self.settings.grace)
             self._thread = None
-            if thread.is_alive():
+            if not ended:
                 self.findings.append(
                     f"run {self.info.run} did not end within {JOIN_SECONDS:g} s; its ledger may "
                     "lack what came last"

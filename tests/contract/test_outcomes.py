@@ -50,9 +50,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "test-planners-and-verifi
         pytest.param("rabbitmq", marks=[pytest.mark.live, pytest.mark.rabbitmq]),
     ],
 )
-def outcomes(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Outcomes:
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """What became of all the contract's work on one stack."""
 
     def backend(number: int) -> str:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import redis
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
@@ -42,6 +43,15 @@ def nap(sec, key=None):
     count(key)
     time.sleep(sec)
     return {"slept": sec}
+
+
+@app.task(name="jobs.hold")
+def hold(key):
+    count(key)
+    until = time.monotonic() + 60
+    while Path(__file__).with_name(f"hold-{key}").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    return {"key": key}
 
 
 @app.task(name="jobs.fail")
@@ -141,6 +151,10 @@ class Project:
         """Make ``jobs.flaky`` fail for this key, until the file that is returned is removed."""
         return self.write(f"broken-{key}", "")
 
+    def hold(self, key: str) -> Path:
+        """Make ``jobs.hold`` run on for this key, until the file that is returned is removed."""
+        return self.write(f"hold-{key}", "")
+
     def verdicts(self) -> dict[str, str]:
         """The verdicts in the newest run's ledger, by entry."""
         with Ledger.open(self.ledgers()[-1]) as ledger:
@@ -194,3 +208,11 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
             monkeypatch.delenv(name)
     monkeypatch.delenv("CI", raising=False)
     return Project(pytester)
+
+
+@pytest.fixture
+def broker(valkey: str) -> str:
+    """An empty database of the private Valkey."""
+    with redis.Redis.from_url(valkey) as client:
+        client.flushall()
+    return valkey

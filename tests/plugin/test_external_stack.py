@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import redis
 
 from pytest_manifest.ledger import Ledger
-from tests import processes
 from tests.plugin.conftest import Project
+from tests.plugin.outside import INSTRUMENTED, worker
 from tests.support import eventually
 
 COUNTING = """
@@ -23,52 +20,6 @@ from celery.signals import task_prerun
 def count_in_redis(**_):
     app.backend.client.incr("ran")
 """
-
-
-@pytest.fixture
-def broker(valkey: str) -> str:
-    """An empty database of the private Valkey."""
-    with redis.Redis.from_url(valkey) as client:
-        client.flushall()
-    return valkey
-
-
-@contextmanager
-def worker(
-    project: Project, broker: str, *options: str, backend: str | None = None
-) -> Iterator[None]:
-    """A ``celery worker`` of the project's app, up and answering."""
-    name = "outside@localhost"
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "jobs",
-        "worker",
-        "-n",
-        name,
-        "-c",
-        "2",
-        "-l",
-        "info",
-    ]
-    env = dict(os.environ) | {
-        "CELERY_BROKER_URL": broker,
-        "CELERY_RESULT_BACKEND": backend or broker,
-    }
-    log = project.path / "worker.log"
-    with processes.child([*command, *options], log=log, cwd=project.path, env=env) as process:
-        processes.wait_until(
-            lambda: log.exists() and f"{name} ready." in log.read_text("utf-8"),
-            process,
-            log=log,
-            name="the worker",
-        )
-        yield
-
-
-INSTRUMENTED = ("-I", "pytest_manifest.worker")
 
 
 @pytest.mark.live

@@ -282,7 +282,7 @@ def test_only_what_changed_is_sent(project: Project, xdist: tuple[str, ...]) -> 
 
 
 def test_a_change_that_was_not_selected_is_still_a_change_the_next_time(project: Project) -> None:
-    """Of two changed entries one is sent; --resume refuses, and --resume-changed sends the other."""
+    """Of two changed entries one is sent; --resume refuses, --resume-changed sends the other."""
     path = project.manifest("m.jsonl", [double("a", 1), double("b", 2), double("c", 3)])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3)
     for name in ("a", "b"):

@@ -1,7 +1,6 @@
 """A broker, a result store, workers and their clock, all in memory and all at the test's mercy.
 
-Publisher, locator, receipts stream and results of an engine look into one :class:`World`, which
-knows what truly happened. Whatever the engine does to jobs is held against that at once.
+:class:`World` knows what truly happened; ``run_fakes`` are the engine's windows into it.
 """
 
 from __future__ import annotations
@@ -15,9 +14,6 @@ from itertools import count
 from typing import Literal
 
 from pytest_manifest.dispatch.attempt import Attempt
-from pytest_manifest.dispatch.locating import Look
-from pytest_manifest.dispatch.publisher import PublishResult
-from pytest_manifest.errors import StackError
 from pytest_manifest.gather.backend_results import PlainResult
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt, State
@@ -41,6 +37,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
         self.jumped = timedelta()
+        self.turned_back = False
         self.passed: Callable[[], object] = lambda: None
 
     def monotonic(self) -> float:
@@ -48,6 +45,11 @@ class Clock:
 
     def utc_now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.now) + self.jumped
+
+    def jump(self, hours: int) -> None:
+        """The wall's clock is set; the monotonic one is not."""
+        self.jumped += timedelta(hours=hours)
+        self.turned_back = self.turned_back or hours < 0
 
     def sleep(self, seconds: float) -> None:
         self.now += max(0.0, seconds)
@@ -101,7 +103,6 @@ class Execution:
     began: float
     started_at: datetime
     how: How = "running"
-    ended_at: datetime | None = None
 
 
 @dataclass(eq=False)
@@ -355,10 +356,10 @@ class World:
     def go_on(self, worker: Worker) -> None:
         """A paused worker hears what was said meanwhile."""
         worker.paused = False
-        self._hear(worker, worker.heard)
+        self.hear(worker, worker.heard)
         worker.heard = set()
 
-    def _hear(self, worker: Worker, task_ids: Collection[str]) -> None:
+    def hear(self, worker: Worker, task_ids: Collection[str]) -> None:
         """Celery 5.7: a worker that does not run the job stores that it was revoked."""
         worker.revoked |= set(task_ids)
         runs = {delivery.message.task_id for delivery in worker.running}
@@ -415,8 +416,7 @@ class World:
     # Receipts
 
     def _store(self, execution: Execution, state: State, fate: Fate) -> None:
-        execution.ended_at = self.clock.utc_now()
-        receipt = receipt_of(execution, state, execution.ended_at)
+        receipt = receipt_of(execution, state, self.clock.utc_now())
         task_id = receipt.task_id
         if fate == "tampered" and state == "succeeded":
             self.forged.add(task_id)
@@ -492,11 +492,16 @@ def finished(execution: str, receipt: Receipt) -> dict[str, object]:
     }
 
 
+def result_of(entry: Entry) -> str:
+    """What the entry's task returns."""
+    return f"result of {entry.id}"
+
+
 def receipt_of(execution: Execution, state: State, now: datetime) -> Receipt:
     """What an instrumented worker says of an execution that ended."""
     message = execution.message
     entry = message.entry
-    result = f"result of {entry.id}" if state == "succeeded" else None
+    result = result_of(entry) if state == "succeeded" else None
     error = ErrorInfo(type="Boom", message="no") if state in ("failed", "crashed") else None
     return Receipt(
         run=message.attempt.run,
@@ -520,190 +525,3 @@ def receipt_of(execution: Execution, state: State, now: datetime) -> Receipt:
         args_sha256=arguments_sha256(entry.args, entry.kwargs),
         result_sha256=json_sha256(result) if state == "succeeded" else None,
     )
-
-
-class FakePublisher:
-    """The engine's way to send. It may be told that a batch ends uncertain, and what arrives."""
-
-    result_expires = 24 * 3600.0
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def publish(self, attempts: Sequence[Attempt], sent_at: datetime) -> PublishResult:
-        world = self.world
-        world.asked()
-        ids = [attempt.task_id for attempt in attempts]
-        if world.clock.now < world.broker_down:
-            return PublishResult(unsent=ids, error="publishing failed: no connection")
-        world.on_publish(attempts)
-        if not world.uncertain:
-            self._arrive(attempts, sent_at)
-            world.published.update(ids)
-            return PublishResult(certain=ids)
-        # The number says how the batch is cut in three, and which of the uncertain ones arrive.
-        number = world.uncertain.popleft()
-        sure = number % 2 if len(ids) > 1 else 0
-        unsent = 1 if number % 3 == 2 and len(ids) > sure + 1 else 0
-        doubtful = attempts[sure : len(ids) - unsent]
-        self._arrive(attempts[:sure], sent_at)
-        self._arrive([a for n, a in enumerate(doubtful) if number >> (n + 2) & 1], sent_at)
-        world.published.update(ids[: len(ids) - unsent])
-        return PublishResult(
-            certain=ids[:sure],
-            uncertain=[attempt.task_id for attempt in doubtful],
-            unsent=ids[len(ids) - unsent :],
-            error="publishing failed: the connection broke",
-        )
-
-    def _arrive(self, attempts: Sequence[Attempt], sent_at: datetime) -> None:
-        for attempt in attempts:
-            self.world.landed[attempt.task_id] += 1
-            self.world.queue.append(Message(attempt, sent_at))
-
-    def revoke(self, task_ids: Sequence[str], terminate: bool = False) -> None:
-        self.world.asked()
-        self._reach()
-        for worker in self.world.workers.values():
-            if worker.works:
-                self.world._hear(worker, task_ids)
-            elif worker.alive:
-                worker.heard |= set(task_ids)
-
-    def queue_lengths(self, names: Sequence[str]) -> dict[str, int]:
-        self.world.asked()
-        self._reach()
-        return {name: len(self.world.queue) for name in names}
-
-    def _reach(self) -> None:
-        if self.world.clock.now < self.world.broker_down:
-            raise StackError("the broker cannot be reached")
-
-
-class FakeLocator:
-    """Looks into all places of the world; complains of what must not be done to a message."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.discarded: list[str] = []
-        self.restored: list[str] = []
-
-    def look(self, task_ids: Collection[str]) -> Look:
-        world = self.world
-        world.asked()
-        self._reach()
-        taken: dict[str, frozenset[str]] = {}
-        for tag, message in world.unacked.items():
-            if message.task_id in task_ids:
-                taken[message.task_id] = taken.get(message.task_id, frozenset()) | {tag}
-        nodes = {worker.name for worker in world.workers.values() if worker.works}
-        return Look(
-            queued={m.task_id: "celery" for m in world.queue if m.task_id in task_ids},
-            taken=taken,
-            held={
-                d.message.task_id: node
-                for node in sorted(nodes)
-                for d in world.workers[node].reserved
-                if d.message.task_id in task_ids
-            },
-            running={
-                d.message.task_id: node
-                for node in sorted(nodes)
-                for d in world.workers[node].running
-                if d.message.task_id in task_ids
-            },
-            silent=frozenset(world.workers) - nodes,
-            answered=frozenset(nodes),
-        )
-
-    def restore(self, orphans: Mapping[str, Collection[str]]) -> list[str]:
-        done = []
-        for task_id, tag, message in self._orphans(orphans):
-            del self.world.unacked[tag]
-            if task_id not in done:
-                done.append(task_id)
-                self.world.queue.appendleft(replace(message, redelivered=True))
-        self.restored += done
-        return done
-
-    def discard(self, orphans: Mapping[str, Collection[str]]) -> list[str]:
-        done = []
-        for task_id, tag, _ in self._orphans(orphans):
-            del self.world.unacked[tag]
-            done.append(task_id)
-        self.discarded += done
-        return done
-
-    def close(self) -> None:
-        pass
-
-    def _orphans(
-        self, orphans: Mapping[str, Collection[str]]
-    ) -> Iterator[tuple[str, str, Message]]:
-        self.world.asked()
-        self._reach()
-        free = set(self.world.orphaned_tags())
-        for task_id, tags in orphans.items():
-            for tag in sorted(tags):
-                message = self.world.unacked.get(tag)
-                if message is not None:
-                    assert tag in free, f"{task_id} was taken from a worker that has it"
-                    yield task_id, tag, message
-
-    def _reach(self) -> None:
-        if self.world.clock.now < self.world.broker_down:
-            raise StackError("the broker cannot be reached")
-
-
-class FakeStream:
-    """The receipts stream, to the real gatherer. Who waits for a record lets the clock go on."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.position = "0"
-
-    def begin(self, ttl: int) -> None:
-        self.world.began_stream = True
-
-    def intact(self) -> bool:
-        self.world.asked()
-        self._reach()
-        return self.world.began_stream
-
-    def read(self, block_ms: int = 0) -> list[Mapping[str, object]]:
-        self.world.asked()
-        self._reach()
-        records = self._new()
-        if not records and block_ms:
-            self.world.clock.sleep(block_ms / 1000)
-            records = self._new()
-        for record in records:
-            self.position = str(record.number)
-        self.world.read += records
-        return [record.raw for record in records]
-
-    def _new(self) -> list[Record]:
-        return [one for one in self.world.stream if one.number > int(self.position)]
-
-    def close(self) -> None:
-        pass
-
-    def _reach(self) -> None:
-        if self.world.clock.now < self.world.store_down:
-            raise StackError("the result store cannot be reached")
-
-
-class FakeResults:
-    """The plain results."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def read(self, task_ids: Sequence[str]) -> dict[str, PlainResult]:
-        self.world.asked()
-        if self.world.clock.now < self.world.store_down:
-            raise StackError("the result store cannot be reached")
-        return {i: self.world.results[i] for i in task_ids if i in self.world.results}
-
-    def close(self) -> None:
-        pass

@@ -7,11 +7,12 @@ from typing import Literal
 import pytest
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.run.engine import CRASH_LOOP
+from pytest_manifest.run.flights import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
+from pytest_manifest.run.supervision import CRASH_LOOP
 from pytest_manifest.schema import Entry
 from tests.unit.run_rig import Plan, Rig, rig
-from tests.unit.run_world import Delivery, Worker
+from tests.unit.run_world import Delivery, How, Worker
 
 NOTHING_ARRIVES = 0
 ALL_ARRIVE = 0b1111100
@@ -21,16 +22,17 @@ def entry(
     name: str = "a",
     *,
     retries: int = 0,
+    idempotent: bool = True,
     late: bool = False,
     poison: Literal["child", "worker"] | None = None,
     after: tuple[str, ...] = (),
     deadline: float | None = None,
 ) -> Entry:
-    """An entry; where it has retries, it may be run twice."""
+    """An entry; without retries it is sent once, whatever else it is."""
     return Entry(
         id=name,
         task="t",
-        idempotent=retries > 0,
+        idempotent=idempotent,
         retries=retries,
         timeout=30.0,
         deadline=deadline,
@@ -98,7 +100,7 @@ def test_a_message_that_never_arrives_is_not_published_for_ever() -> None:
 def test_nothing_is_published_again_once_too_much_has_failed() -> None:
     """What is found to have got lost after the failure threshold stays unsent, and is lost."""
     with rig(Plan((entry("a"), entry("b")), max_failed=0)) as made:
-        made.world.uncertain.append(0b01101)  # a is sent for certain, b never arrives
+        made.world.uncertain.append(0b00001)  # a is sent for certain, b never arrives
         made.step()
         delivery = begun(made)
         made.world.end(first(made), delivery, "failed")
@@ -169,9 +171,19 @@ def test_a_crashed_idempotent_entry_is_sent_again_as_a_second_attempt() -> None:
         ]
 
 
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_an_entry_that_crashes_each_time_is_sent_again_as_often_as_it_allows(retries: int) -> None:
+    """The last attempt's verdict is the entry's, and no more follow."""
+    with rig(Plan((entry(retries=retries, poison="child"),), kills=9)) as made:
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "crashed"}
+        assert len(made.ledger.attempts_of("a")) == 1 + retries
+
+
 def test_a_crashed_entry_that_is_not_idempotent_is_not_sent_again() -> None:
     """It may have done half of its work: one attempt, and the verdict on it."""
-    with rig(Plan((entry(),))) as made:
+    with rig(Plan((entry(retries=1, idempotent=False),))) as made:
         made.step()
         made.world.kill_child(first(made), begun(made))
         made.finish()
@@ -213,6 +225,19 @@ def test_what_is_nowhere_in_two_looks_is_lost() -> None:
         assert made.kinds() == {"a": "lost"}
         made.finish()
         made.check()
+
+
+def test_what_a_silent_worker_may_have_is_not_given_up() -> None:
+    """A worker that does not answer may hold it: nothing is claimed, and nothing moved."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        made.world.take(first(made))
+        first(made).paused = True
+        made.run(45)
+        assert (made.kinds(), made.locator.restored) == ({}, [])
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "passed"}
 
 
 def test_one_look_alone_says_nothing() -> None:
@@ -399,10 +424,12 @@ def test_a_worker_that_dies_again_and_again_before_any_job_ends_the_run() -> Non
     """One clear error: which worker, how often, with what exit code, and what to do."""
     with rig(Plan((entry(),))) as made:
         made.step()
+        for _ in range(CRASH_LOOP - 1):
+            made.world.kill(first(made), restart=0.2)
+            made.run(1)
+        made.world.kill(first(made), restart=0.2)
         with pytest.raises(StackError, match=rf"worker w1 ended {CRASH_LOOP} times .*--resume"):
-            for _ in range(CRASH_LOOP):
-                made.world.kill(first(made), restart=0.2)
-                made.run(1)
+            made.run(1)
 
 
 def test_a_worker_that_begins_jobs_is_in_no_crash_loop() -> None:
@@ -426,8 +453,9 @@ def test_messages_that_are_left_at_the_end_are_waited_for() -> None:
         made.world.queue.append(made.world.queue[0])
         ended(made)
         made.world.later(1.0, lambda: begun(made))
-        made.finish()
+        made.step(2)
         made.check()
+        assert made.done
         assert made.kinds() == {"a": "duplicated"}
 
 
@@ -455,6 +483,45 @@ def test_a_stop_takes_nothing_back_while_a_worker_is_silent() -> None:
         assert made.kinds() == {}
 
 
+def test_a_stop_calls_nothing_revoked_once_the_store_was_emptied() -> None:
+    """What the store said of starts is gone, so nobody knows what was not begun."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        ended(made)
+        made.world.flush(everything=False)
+        made.stop(by_a_person=False)
+        made.engine.wind_down()
+        assert made.kinds() == {}
+
+
+def test_a_job_that_runs_too_long_is_timed_out_until_its_receipt_comes() -> None:
+    """The harness speaks for it after its timeout and a grace; the receipt knows better."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        delivery = begun(made)
+        made.run(30 + TIMEOUT_GRACE)
+        assert made.kinds() == {}
+        made.run(1)
+        assert made.kinds() == {"a": "timed_out"}
+        made.world.end(first(made), delivery, "failed")
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "failed", "b": "passed"}
+
+
+@pytest.mark.parametrize(("how", "others"), [("succeeded", "passed"), ("failed", "skipped")])
+def test_the_canary_opens_the_way_only_if_it_passes(how: How, others: str) -> None:
+    """Until it has its verdict nothing else is sent; if it failed, nothing ever is."""
+    with rig(Plan((entry("a"), entry("b"), entry("c")), canary=1)) as made:
+        made.step(3)
+        assert list(made.world.published) == [made.task_id("a")]
+        made.world.end(first(made), begun(made), how)
+        made.finish()
+        made.check()
+        assert (made.kind("b"), made.kind("c")) == (others, others)
+        assert len(made.world.published) == (3 if others == "passed" else 1)
+
+
 def test_a_deadline_ends_the_waiting_for_an_entry() -> None:
     """No worker takes it: timed out when its own deadline is over, and not before."""
     with rig(Plan((entry(deadline=20.0),))) as made:
@@ -476,3 +543,17 @@ def test_an_entry_waits_for_what_it_names_and_is_skipped_when_that_fails() -> No
         made.finish()
         made.check()
         assert made.kinds() == {"a": "passed", "b": "failed", "c": "skipped"}
+
+
+def test_what_was_read_before_the_store_went_away_is_kept() -> None:
+    """A sweep that is cut short has moved the reader on: what it brought would not come again."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        ended(made)
+        clock = made.world.clock
+        # The plain results and the records are read; then, for the stream's end, nothing is there.
+        made.world.between(2, lambda: setattr(made.world, "store_down", clock.now + 1))
+        made.step()
+        made.run(3)
+        assert made.kinds() == {"a": "passed"}
+        assert [one.execution for one in made.ledger.starts(made.task_id("a"))] != []

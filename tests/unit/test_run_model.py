@@ -7,14 +7,13 @@ come to an end in bounded time. ``run_rig`` says what must hold all the while, a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Literal
 
-from hypothesis import event, example, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.run.engine import CRASH_LOOP
+from pytest_manifest.run.supervision import CRASH_LOOP
 from pytest_manifest.schema import Entry
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Fate, How, Worker
@@ -144,7 +143,7 @@ class Actor:
         self.world.flush(everything=number % 2 == 1)
 
     def jump(self, worker: Worker, number: int) -> None:
-        self.world.clock.jumped += timedelta(hours=HOURS[number % len(HOURS)])
+        self.world.clock.jump(HOURS[number % len(HOURS)])
 
     def stop(self, worker: Worker, number: int) -> None:
         self.rig.stop(by_a_person=number % 2 == 1)
@@ -214,7 +213,9 @@ def play(plan: Plan, program: tuple[Step, ...], stop: int | None = None) -> dict
                 actor.do(Step("stop", number=stop))
             made.finish()
         except StackError as error:
-            assert may_give_up(made, str(error)), error
+            if not may_give_up(made, str(error)):
+                raise
+            return {}
         made.check()
         for kind in made.kinds().values():
             event(kind)
@@ -227,7 +228,7 @@ def may_give_up(made: Rig, error: str) -> bool:
 
 
 @given(plans(), programs, stops)
-@settings(max_examples=120, deadline=None, database=None, report_multiple_bugs=False)
+@settings(max_examples=400, deadline=None, database=None)
 def test_no_verdict_is_wrong_whatever_happens(
     plan: Plan, program: tuple[Step, ...], stop: int | None
 ) -> None:

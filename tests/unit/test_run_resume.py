@@ -56,8 +56,10 @@ def receipt(state: str) -> Receipt:
         (
             Facts(row(), place="orphaned"),
             "wait",
-            "held by a worker that is gone, until the broker's visibility timeout is over; "
-            "--manifest-repair puts it back now",
+            (
+                "held by a worker that is gone, until the broker's visibility timeout is over; "
+                "--manifest-repair puts it back now"
+            ),
         ),
         (Facts(row(), place="underway"), "wait", "held or run by a worker"),
         (Facts(row(), place="untold"), "wait", "it may still be queued or running"),

@@ -1,0 +1,58 @@
+"""What dead workers had taken: put back, or taken out, where that is ours to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from loguru import logger
+
+from pytest_manifest.dispatch.locating import Located, Locator
+from pytest_manifest.run.flights import Flights
+from pytest_manifest.verdict import plural
+
+Orphans = Mapping[str, frozenset[str]]
+
+
+class Mender:
+    """Mends what two looks have found. ``allowed``: the messages on this broker may be moved;
+    where they may not, ``findings`` gets a sentence about them. For one thread."""
+
+    def __init__(
+        self, locator: Locator, flights: Flights, findings: list[str], *, allowed: bool
+    ) -> None:
+        self._locator = locator
+        self._flights = flights
+        self._findings = findings
+        self._allowed = allowed
+
+    def mend(self, located: Located) -> None:
+        """Put back what a dead worker had taken and not begun, and take out what it had begun.
+
+        Raises StackError where the broker is away.
+        """
+        in_flight = self._flights.by_task_id
+        orphans = {i: tags for i, tags in located.orphaned.items() if i in in_flight}
+        begun = {i: t for i, t in orphans.items() if in_flight[i].started is not None}
+        waiting = {i: t for i, t in orphans.items() if i not in begun}
+        if not self._allowed:
+            self._report(waiting)
+            return
+        for task_id in self._locator.restore(waiting) if waiting else ():
+            entry = in_flight[task_id].entry.id
+            logger.bind(entry=entry).info(
+                "a worker died before it began {!r}; it is back in its queue", entry
+            )
+        if begun:
+            self._locator.discard(begun)
+
+    def _report(self, orphans: Orphans) -> None:
+        if not orphans:
+            return
+        names = sorted(self._flights.by_task_id[task_id].entry.id for task_id in orphans)
+        jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
+        sentence = (
+            f"a worker that is gone holds {jobs}; the broker gives them back when its visibility "
+            "timeout is over, --manifest-repair at once"
+        )
+        if sentence not in self._findings:
+            self._findings.append(sentence)

@@ -1,0 +1,37 @@
+"""What the parts of an engine share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pytest_manifest.dispatch.locating import Locator
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.gather.gatherer import Gatherer
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.judging import Bench
+from pytest_manifest.run.schedule import Schedule
+from pytest_manifest.run.settings import RunSettings
+from pytest_manifest.run.signals import Signals
+
+
+@dataclass
+class Parts:
+    """Everything that an engine works with, open and ready."""
+
+    run: str
+    settings: RunSettings
+    signals: Signals
+    ledger: Ledger
+    gatherer: Gatherer
+    bench: Bench
+    schedule: Schedule
+    flights: Flights
+    publisher: Publisher | None = None
+    locator: Locator | None = None
+    owned: bool = False
+    added_queues: Sequence[str] = ()
+    queues: Sequence[str] = ()
+    findings: list[str] = field(default_factory=list)
+    """Sentences for the summary: what was noticed and is no entry's verdict."""

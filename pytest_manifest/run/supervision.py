@@ -1,0 +1,74 @@
+"""Workers of a stack of our own that die: what is told of them, and to their successors."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+
+from loguru import logger
+
+from pytest_manifest.dispatch.preflight import add_consumers
+from pytest_manifest.errors import StackError
+from pytest_manifest.run.flights import node_of
+from pytest_manifest.run.parts import Parts
+from pytest_manifest.run.search import AFTER_LOSS
+from pytest_manifest.run.settings import WorkerLoss
+
+CRASH_LOOP = 6
+"""Deaths in a row of one worker, none of them after it had begun a job, that end the run."""
+
+
+class Supervision:
+    """Follows the deaths of workers that the stack's keeper tells of. For one thread."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._signals = parts.signals
+        self._flights = parts.flights
+        self._publisher = parts.publisher
+        self._queues = list(parts.added_queues)
+        self._seen = 0
+        self._fresh: Sequence[WorkerLoss] = ()
+        self._idle_deaths: Counter[str] = Counter()
+        self._due: deque[float] = deque()
+
+    def began(self, worker: str | None) -> None:
+        """A worker began a job: whatever ended it before, it works."""
+        self._idle_deaths.pop(node_of(worker) or "", None)
+
+    def attend(self, now: float) -> bool:
+        """Note the deaths since the last call; whether there are any.
+
+        Raises StackError where a worker dies again and again before it begins any job.
+        """
+        # One call after the news of a death, so that the starts that came before it are known.
+        for loss in self._fresh:
+            self._flights.worker_lost(loss)
+            self._count(loss)
+        losses = self._signals.lost_workers()
+        self._fresh, self._seen = losses[self._seen :], len(losses)
+        if self._fresh and self._queues:
+            self._due = deque(now + after for after in AFTER_LOSS[1:])
+        while self._due and self._due[0] <= now:
+            self._due.popleft()
+            self._tell_queues()
+        return bool(self._fresh)
+
+    def _count(self, loss: WorkerLoss) -> None:
+        self._idle_deaths[loss.worker] += 1
+        deaths = self._idle_deaths[loss.worker]
+        if deaths >= CRASH_LOOP:
+            tail = "".join(f"\n    {line}" for line in loss.tail)
+            raise StackError(
+                f"worker {loss.worker} ended {deaths} times in a row before it began any job "
+                f"(exit code {loss.returncode}); mend what ends it, then go on with --resume"
+                f"{':' if tail else ''}{tail}"
+            )
+
+    def _tell_queues(self) -> None:
+        """A worker that was started anew consumes only the queues of its app."""
+        if self._publisher is None:
+            return
+        try:
+            add_consumers(self._publisher, self._queues)
+        except Exception as error:  # the broker may be away: there is a next time
+            logger.warning("a new worker was not told of its queues: {}", error)

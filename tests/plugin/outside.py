@@ -1,0 +1,62 @@
+"""What runs beside a test: workers that somebody started, and a pytest in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests import processes
+from tests.plugin.conftest import Project
+
+INSTRUMENTED = ("-I", "pytest_manifest.worker")
+
+
+@contextmanager
+def worker(
+    project: Project,
+    broker: str,
+    *options: str,
+    backend: str | None = None,
+    name: str = "outside",
+    slots: int = 2,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A ``celery worker`` of the project's app, up and answering; with all it starts it is the
+    process group of its pid."""
+    node = f"{name}@localhost"
+    command = [sys.executable, "-m", "celery", "-A", "jobs", "worker", "-n", node]
+    command += ["-c", str(slots), "-l", "info", *options]
+    env = dict(os.environ) | {
+        "CELERY_BROKER_URL": broker,
+        "CELERY_RESULT_BACKEND": backend or broker,
+    }
+    log = project.path / f"{name}.log"
+    begins = log.stat().st_size if log.exists() else 0
+
+    def is_ready() -> bool:
+        return f"{node} ready." in log.read_text("utf-8")[begins:]
+
+    with processes.child(command, log=log, cwd=project.path, env=env) as process:
+        processes.wait_until(is_ready, process, log=log, name="the worker")
+        yield process
+
+
+@contextmanager
+def pytest_beside(project: Project, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """pytest in the project, with its output in a pipe; it does not outlive the block."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", *arguments],
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=dict(os.environ) | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()

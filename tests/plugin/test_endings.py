@@ -1,0 +1,134 @@
+"""However a run ends, its summary is written, and its ledger says what there is to go on with."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pytest_manifest.ledger import Ledger
+from tests.plugin.conftest import Project
+from tests.plugin.outside import pytest_beside
+from tests.support import eventually
+
+MEMORY = "--manifest-broker=memory://"
+
+ENDING = """
+from pathlib import Path
+import pytest
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish():
+    Path(__file__).with_name("ending").touch()
+    return (yield)
+"""
+
+SLOW_START = """
+from celery.signals import task_prerun
+
+@task_prerun.connect(weak=False)
+def slowly(**_):
+    Path(__file__).with_name("taken").touch()
+    time.sleep(1.5)
+"""
+
+
+def the_ledger(project: Project) -> Path:
+    (ledger,) = eventually(project.ledgers, what="a ledger")
+    return ledger
+
+
+def in_the_way(path: Path) -> None:
+    """A folder where a file is to be written, as good as a disk that takes nothing."""
+    path.mkdir()
+    (path / "occupied").touch()
+
+
+@pytest.mark.live
+def test_papers_that_cannot_be_written_do_not_stop_the_end(project: Project) -> None:
+    """The summary names what could not be kept, there is no traceback, and all is stopped."""
+    held = project.hold("a")
+    project.manifest("m.jsonl", [{"id": "a", "task": "jobs.hold", "args": ["a"]}])
+    with pytest_beside(project, "--manifest=m.jsonl", "--manifest-workers=1") as process:
+        eventually(project.ran, within=60, what="the job has begun")
+        children = psutil.Process(process.pid).children(recursive=True)
+        ledger = the_ledger(project)
+        in_the_way(ledger.with_suffix(".receipts.jsonl"))
+        in_the_way(ledger.with_suffix(".worker-1.log"))
+        held.unlink()
+        text, _ = process.communicate(timeout=60)
+    assert process.returncode == pytest.ExitCode.OK
+    assert "m.jsonl: run " in text
+    assert "1 entry: 1 passed" in text
+    assert "the receipts were not exported: " in text
+    assert "the workers' logs were not kept: " in text
+    assert "Traceback" not in text
+    assert "INTERNALERROR" not in text
+    assert project.verdicts() == {"a": "passed"}
+    psutil.wait_procs(children, timeout=30)
+    assert not [child for child in children if child.is_running()]
+
+
+def test_after_too_many_failures_it_is_said_how_to_go_on(project: Project) -> None:
+    """What --manifest-max-failed has held back can be sent by --resume, as the summary says."""
+    for key in ("f-0", "f-1"):
+        project.break_(key)
+    project.manifest(
+        "m.jsonl",
+        [{"id": f"f-{n}", "task": "jobs.flaky", "args": [f"f-{n}"]} for n in range(6)],
+    )
+    limit = ("--manifest-max-failed=1", "--manifest-window=1")
+    result = project.run("--manifest=m.jsonl", MEMORY, *limit)
+    assert result.parseoutcomes()["failed"] == 2
+    assert result.parseoutcomes()["skipped"] == 4
+    result.stdout.fnmatch_lines(["  to go on: pytest --manifest=m.jsonl --resume"])
+
+
+@pytest.mark.live
+def test_ctrl_c_before_a_start_is_heard_of_waits_for_the_job(project: Project) -> None:
+    """What a worker has taken and not yet announced is given its time too, and has its verdict."""
+    taken = project.path / "taken"
+    project.write("jobs.py", (project.path / "jobs.py").read_text("utf-8") + SLOW_START)
+    project.manifest(
+        "m.jsonl", [{"id": f"n-{n}", "task": "jobs.nap", "args": [1, f"n-{n}"]} for n in range(3)]
+    )
+    options = ("--manifest=m.jsonl", "--manifest-workers=1", "--manifest-grace=30s")
+    with pytest_beside(project, *options) as process:
+        eventually(taken.exists, within=60, what="a worker has taken a job")
+        process.send_signal(signal.SIGINT)
+        text, _ = process.communicate(timeout=60)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert "Traceback" not in text
+    assert project.ran() == {"n-0": 1}
+    assert project.verdicts() == {"n-0": "passed", "n-1": "revoked", "n-2": "revoked"}
+
+
+@pytest.mark.live
+def test_impatience_leaves_nothing_behind(project: Project) -> None:
+    """Ctrl-C again and again while it ends: nothing is broken off, and jobs that run stay open."""
+    ending = project.path / "ending"
+    project.write("conftest.py", ENDING)
+    for key in "ab":
+        project.hold(key)
+    project.manifest("m.jsonl", [{"id": key, "task": "jobs.hold", "args": [key]} for key in "abc"])
+    with pytest_beside(project, "--manifest=m.jsonl", "--manifest-grace=30s") as process:
+        eventually(lambda: len(project.ran()) == 2, within=60, what="two jobs have begun")
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        eventually(ending.exists, within=60, what="the session's end")
+        for _ in range(3):
+            time.sleep(0.2)  # a person's fingers
+            process.send_signal(signal.SIGINT)
+        text, _ = process.communicate(timeout=60)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert "Traceback" not in text
+    assert "INTERNALERROR" not in text
+    assert "stopped: 2 entries without a verdict (2 that were running)" in text
+    psutil.wait_procs(children, timeout=30)
+    assert not [child for child in children if child.is_running()]
+    with Ledger.open(the_ledger(project)) as ledger:
+        assert ledger.kinds() == {"c": "revoked"}
+        assert ledger.status == "stopped"

@@ -1,0 +1,134 @@
+"""``--resume`` where it cannot be known what workers did: nothing runs twice by accident."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+import redis
+
+from tests.plugin.conftest import Project
+from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
+from tests.support import eventually
+
+MEMORY = "--manifest-broker=memory://"
+
+FAILING = """
+from pathlib import Path
+
+def pytest_manifest_dispatched(run):
+    failing = Path(__file__).with_name("failing")
+    run.watch_stack(lambda: [], lambda: "the stack has ended" if failing.exists() else None)
+"""
+
+
+def hold(key: str, **fields: object) -> dict[str, object]:
+    return {"id": key, "task": "jobs.hold", "args": [key], **fields}
+
+
+@pytest.mark.live
+def test_what_a_plain_worker_had_may_have_run(project: Project, broker: str) -> None:
+    """A stock worker dies with a job: that others announce their starts says nothing of it."""
+    held = project.hold("a")
+    project.manifest("m.jsonl", [hold("a", queue="plain"), hold("b", queue="celery")])
+    url = f"--manifest-broker={broker}"
+    with worker(project, broker, "-Q", "celery", *INSTRUMENTED):
+        with (
+            worker(project, broker, "-Q", "plain", name="plain") as plain,
+            pytest_beside(project, "--manifest=m.jsonl", url) as first,
+        ):
+            eventually(lambda: len(project.ran()) == 2, within=60, what="both jobs have begun")
+            os.killpg(plain.pid, signal.SIGKILL)
+            first.kill()
+        held.unlink()
+        left = project.run("--manifest=m.jsonl", url, "--resume")
+        left.assert_outcomes(passed=1, errors=1)
+        left.stdout.fnmatch_lines(["resume: leaves 'a': *it may have run and is not idempotent"])
+        assert project.ran() == {"a": 1, "b": 1}
+        with worker(project, broker, "-Q", "plain", name="plain"):
+            sent = project.run("--manifest=m.jsonl", url, "--resume", "--resume-unsafe")
+            sent.assert_outcomes(passed=2)
+    assert project.ran() == {"a": 2, "b": 1}
+
+
+@pytest.mark.live
+def test_after_a_run_gave_up_starts_may_be_unknown(project: Project, broker: str) -> None:
+    """What is in no queue any more, and no worker said it had begun, may have run all the same."""
+    held = project.hold("a")
+    project.manifest("m.jsonl", [hold(key) for key in "abcd"])
+    url = f"--manifest-broker={broker}"
+    conftest = project.write("conftest.py", FAILING)
+    one = ("--prefetch-multiplier=1", *INSTRUMENTED)
+    with worker(project, broker, *one, slots=1), redis.Redis.from_url(broker) as client:
+        with pytest_beside(project, "--manifest=m.jsonl", url) as first:
+            eventually(
+                lambda: project.ran() and client.llen("celery") == 2,
+                within=60,
+                what="one job runs, one is taken and two wait",
+            )
+            client.delete("celery")
+            project.write("failing", "")
+            text, _ = first.communicate(timeout=60)
+        assert "the run gave up: the stack has ended" in text
+        conftest.unlink()
+        held.unlink()
+        result = project.run("--manifest=m.jsonl", url, "--resume")
+    ran = project.ran()
+    assert ran == {"a": 1, "b": 1}
+    result.assert_outcomes(passed=2, errors=2)
+    for name in ("c", "d"):
+        result.stdout.fnmatch_lines([f"resume: leaves '{name}': *it may have run*"])
+
+
+@pytest.mark.parametrize(
+    "stack", [(MEMORY,), pytest.param((), marks=pytest.mark.live)], ids=["memory", "embedded"]
+)
+def test_a_run_that_is_going_on_is_not_gone_on_with(
+    project: Project, stack: tuple[str, ...]
+) -> None:
+    """--resume beside a pytest that is at work is refused, and does not disturb it."""
+    held = project.hold("a")
+    project.manifest("m.jsonl", [hold(key) for key in "abc"])
+    with pytest_beside(project, "--manifest=m.jsonl", *stack) as first:
+        eventually(project.ran, within=60, what="the first job has begun")
+        refused = project.run("--manifest=m.jsonl", *stack, "--resume")
+        assert refused.ret == pytest.ExitCode.USAGE_ERROR
+        refused.stderr.fnmatch_lines(["*is going on in another pytest; wait until that has ended"])
+        held.unlink()
+        text, _ = first.communicate(timeout=60)
+    assert first.returncode == pytest.ExitCode.OK
+    assert "3 entries: 3 passed" in text
+    assert project.ran() == dict.fromkeys("abc", 1)
+
+
+def kill_in_the_first_job(project: Project, name: str, keys: str) -> None:
+    """kill -9 of a pytest with a stack of its own, whose first job runs and whose others wait."""
+    project.manifest(name, [hold(key) for key in keys])
+    held = project.hold(keys[0])
+    with pytest_beside(project, f"--manifest={name}", "--manifest-workers=1") as process:
+        eventually(lambda: keys[0] in project.ran(), within=60, what="a job has begun")
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        psutil.wait_procs(family, timeout=30)
+    held.unlink()
+
+
+@pytest.mark.live
+def test_what_two_killed_runs_left_is_gone_on_with_one_by_one(project: Project) -> None:
+    """One stack can take up one broker's jobs: both at once are refused, and nothing is lost."""
+    kill_in_the_first_job(project, "one.jsonl", "ab")
+    kill_in_the_first_job(project, "two.jsonl", "cd")
+    stacks = project.path / ".manifest/stacks"
+    kept = set(stacks.iterdir())
+    assert len(kept) == 2
+    both = project.run("--manifest=one.jsonl", "--manifest=two.jsonl", "--resume")
+    assert both.ret == pytest.ExitCode.USAGE_ERROR
+    both.stderr.fnmatch_lines(["*resume these manifests one by one"])
+    assert set(stacks.iterdir()) == kept
+    for name in ("one.jsonl", "two.jsonl"):
+        result = project.run(f"--manifest={name}", "--resume")
+        result.assert_outcomes(passed=1, failed=1)
+    assert project.ran() == dict.fromkeys("abcd", 1)
+    assert not list(stacks.iterdir())

@@ -1,0 +1,68 @@
+"""A ledger that cannot be read says nothing of what was sent: nothing is sent again by accident."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.conftest import Project
+
+MEMORY = "--manifest-broker=memory://"
+
+
+def garbage(ledger: Path) -> None:
+    ledger.write_bytes(b"not a ledger\n" * 1000)
+
+
+def truncated(ledger: Path) -> None:
+    content = ledger.read_bytes()
+    ledger.write_bytes(content[: len(content) // 2])
+
+
+def newer(ledger: Path) -> None:
+    with closing(sqlite3.connect(ledger)) as db, db:
+        db.execute("UPDATE run SET value = '99' WHERE key = 'ledger'")
+
+
+DAMAGES = (garbage, truncated, newer)
+
+
+@pytest.fixture(params=DAMAGES, ids=[damage.__name__ for damage in DAMAGES])
+def damaged(project: Project, request: pytest.FixtureRequest) -> Path:
+    """The ledger of a run of m.jsonl, d-0 and d-1, that nobody can read any more."""
+    project.doubles(count=2)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
+    (ledger,) = project.ledgers()
+    damage: Callable[[Path], None] = request.param
+    damage(ledger)
+    return ledger
+
+
+def test_nothing_is_sent_where_the_ledger_cannot_be_read(project: Project, damaged: Path) -> None:
+    """A plain run, --audit and --resume are refused and name the file; --manifest-rerun insists."""
+    plain = project.run("--manifest=m.jsonl", MEMORY)
+    assert plain.ret == pytest.ExitCode.USAGE_ERROR
+    plain.stderr.fnmatch_lines(
+        [f"*an earlier run of this manifest may be unfinished*{damaged.name}*add --manifest-rerun"]
+    )
+    for option in ("--audit", "--resume"):
+        refused = project.run("--manifest=m.jsonl", MEMORY, option)
+        assert refused.ret == pytest.ExitCode.USAGE_ERROR
+        refused.stderr.fnmatch_lines([f"*the run of this manifest cannot be read*{damaged.name}*"])
+    assert project.ran() == {"d-0": 1, "d-1": 1}
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-rerun").assert_outcomes(passed=2)
+    assert project.ran() == {"d-0": 2, "d-1": 2}
+    assert damaged.exists()
+
+
+def test_the_ledger_of_another_manifest_is_no_hindrance(project: Project, damaged: Path) -> None:
+    """Other work is sent beside it, and can be looked at and gone on with."""
+    project.manifest("other.jsonl", [{"id": "x", "task": "jobs.double", "args": [1, "x"]}])
+    for option in (), ("--audit",), ("--resume",):
+        project.run("--manifest=other.jsonl", MEMORY, *option).assert_outcomes(passed=1)
+    assert project.ran() == {"d-0": 1, "d-1": 1, "x": 1}
+    assert damaged.exists()
