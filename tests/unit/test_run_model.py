@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from pytest_manifest.errors import StackError
@@ -227,6 +227,33 @@ def may_give_up(made: Rig, error: str) -> bool:
     return "times in a row" in error and len(made.world.losses) >= CRASH_LOOP
 
 
+def plain(names: str, *, max_failed: int | None = None) -> Plan:
+    """A plan of so many entries that nothing is special about."""
+    return Plan(tuple(Entry(id=n, task="t", timeout=30.0) for n in names), max_failed=max_failed)
+
+
+# Rare in what is drawn, and each wrong once.
+LOST_ON_ITS_WAY_AFTER_THE_LIMIT = (
+    Step("uncertain", number=1),
+    Step("step"),
+    Step("work", number=HOWS.index("failed")),
+)
+STORE_GONE_WITHIN_A_SWEEP = (
+    Step("step"),
+    Step("take"),
+    Step("give_back"),
+    Step("store", calls=4),
+    Step("work", calls=2),
+    Step("step", number=1),
+)
+CHANGED_ON_ITS_WAY = (Step("step"), Step("fate", number=FATES.index("tampered")), Step("work"))
+EMPTIED_BEFORE_THE_STOP = (Step("step"), Step("work"), Step("flush"))
+
+
+@example(plain("ab", max_failed=0), LOST_ON_ITS_WAY_AFTER_THE_LIMIT, None)
+@example(plain("a"), STORE_GONE_WITHIN_A_SWEEP, None)
+@example(plain("ab"), CHANGED_ON_ITS_WAY, None)
+@example(plain("a"), EMPTIED_BEFORE_THE_STOP, 0)
 @given(plans(), programs, stops)
 @settings(max_examples=400, deadline=None, database=None)
 def test_no_verdict_is_wrong_whatever_happens(
