@@ -41,11 +41,10 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
         _give_up_unfinished(options, manifest)
         return
     name = short_path(manifest.path, options.root)
-    unreadable = _unreadable(options, manifest)
-    if unreadable is not None:
+    for _, error in _unreadable(options, manifest):
         raise DispatchError(
             f"{name}: an earlier run of this manifest may be unfinished, and its ledger cannot be "
-            f"read: {unreadable}; to send everything again add --manifest-rerun"
+            f"read: {error}; to send everything again add --manifest-rerun"
         )
     sent_before = 0
     for path in find_runs(options.ledgers, manifest.sha256):
@@ -86,8 +85,11 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
 
 def _give_up_unfinished(options: Options, manifest: Manifest) -> None:
     """Everything is sent again, so nobody will go on with a run whose pytest is gone."""
+    from pytest_manifest.run.changes import forget_copy
     from pytest_manifest.run.locks import is_held
 
+    for path, _ in _unreadable(options, manifest):
+        forget_copy(path, manifest.sha256)
     for path in find_runs(options.ledgers, manifest.sha256):
         with Ledger.open(path, write=True) as ledger:
             if is_held(path.with_suffix(".lock")):
@@ -153,9 +155,12 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
         return path
     earlier = find_runs(options.ledgers, manifest.sha256)
     earlier = earlier or find_runs_of(options.ledgers, manifest.path)
-    unreadable = None if earlier else _unreadable(options, manifest)
-    if unreadable is not None:
-        raise LedgerError(f"{name}: the run of this manifest cannot be read: {unreadable}")
+    for path, error in _unreadable(options, manifest):
+        if not earlier or path.stem > earlier[-1].stem:  # runs are named by their time
+            raise LedgerError(
+                f"{name}: the newest run of this manifest cannot be read: {error}; "
+                "an older one can be named with --manifest-run=RUN"
+            )
     if not earlier:
         raise LedgerError(
             f"{name}: there is no run of this manifest in {options.ledgers}; "
@@ -164,16 +169,17 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
     return earlier[-1]
 
 
-def _unreadable(options: Options, manifest: Manifest) -> LedgerError | None:
-    """What is wrong with a ledger beside which this very manifest is kept, None if nothing is."""
+def _unreadable(options: Options, manifest: Manifest) -> list[tuple[Path, LedgerError]]:
+    """Ledgers beside which this very manifest is kept and that cannot be read, and why."""
     from pytest_manifest.run.changes import runs_by_copy
 
+    found: list[tuple[Path, LedgerError]] = []
     for path in runs_by_copy(options.ledgers, manifest.sha256):
         try:
             Ledger.open(path).close()
         except LedgerError as error:
-            return error
-    return None
+            found.append((path, error))
+    return found
 
 
 def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:

@@ -78,9 +78,16 @@ def kept_manifest(ledger: Path, sha256: str) -> Manifest | None:
 
 def runs_by_copy(folder: Path, sha256: str) -> list[Path]:
     """The ledgers in ``folder`` beside which this manifest is kept, whether they can be read or
-    not."""
+    not, oldest first. Where there is no ledger nothing was sent."""
     copies = sorted(folder.glob(f"*.{sha256[:12]}.manifest.jsonl"))
-    return [copy.with_name(f"{copy.name.split('.')[0]}.sqlite") for copy in copies]
+    ledgers = [copy.with_name(f"{copy.name.split('.')[0]}.sqlite") for copy in copies]
+    return [path for path in ledgers if path.exists()]
+
+
+def forget_copy(ledger: Path, sha256: str) -> None:
+    """Let the run no longer count as one of this manifest; the copy stays under another name."""
+    copy = copy_path(ledger, sha256)
+    copy.rename(copy.with_suffix(".given-up"))
 
 
 def change_of(entry: Entry, before: Entry | None) -> tuple[Change | None, str]:

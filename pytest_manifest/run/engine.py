@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from loguru import logger
 
@@ -25,6 +25,10 @@ SIP_PERIOD = 0.05
 """Seconds from one look at the receipts to the next: eager reading costs three times as much."""
 DRAIN = 10.0
 """Seconds that messages of ours which are left when every verdict is there are waited for."""
+
+
+Final = tuple[str, str | None, Receipt]
+"""Task id, execution, receipt."""
 
 
 class Engine:
@@ -201,7 +205,8 @@ class Engine:
 
     def _take(self, sip: Sip) -> None:
         """Commit what a sip brought and the verdicts that follow from it at once; then tell."""
-        if not sip:
+        finals = self._without_hearsay(sip)
+        if not (sip.starts or finals):
             return
         now = time.monotonic()
         if self._search is not None:
@@ -216,10 +221,8 @@ class Engine:
                 if flight is None or flight.started is not None:
                     repeated.append(start.task_id)
                 self.flights.started(start, now)
-            self._ledger.add_receipts(sip.finals)
-            for task_id, _, receipt in sip.finals:
-                if self._is_hearsay(task_id, receipt):
-                    continue
+            self._ledger.add_receipts(finals)
+            for task_id, _, receipt in finals:
                 flight = self.flights.land(task_id)
                 if flight is None:
                     judged += self._bench.late(task_id, receipt)
@@ -233,14 +236,19 @@ class Engine:
         self._tell([verdict for verdict, _ in judged])
         self._take_out_quarantined()
 
-    def _is_hearsay(self, task_id: str, receipt: Receipt) -> bool:
-        """Whether it is another worker's word: Celery 5.7 has every worker that hears of a
-        revocation, and does not run the job itself, store that it was revoked."""
+    def _without_hearsay(self, sip: Sip) -> list[Final]:
+        """The receipts without another worker's word, which is found at each look: Celery 5.7 has
+        every worker that hears of a revocation, and does not run the job, store "revoked"."""
+        begun = {start.task_id for start in sip.starts}
+        return [final for final in sip.finals if not self._is_hearsay(final, begun)]
+
+    def _is_hearsay(self, final: Final, begun: Container[str]) -> bool:
+        task_id, _, receipt = final
         if not is_told_of_revocation(receipt):
             return False
         flight = self.flights.by_task_id.get(task_id)
-        begun = flight is not None and flight.started is not None
-        return begun or self._is_intact() is False  # then a start may be forgotten
+        has_begun = task_id in begun or (flight is not None and flight.started is not None)
+        return has_begun or self._is_intact() is False  # then a start may be forgotten
 
     def _conclude(
         self, flight: InFlight, verdict: Verdict, receipt: Receipt | None

@@ -46,6 +46,7 @@ TTL_MARGIN = 24 * 3600
 JOIN_SECONDS = 30.0
 PLAIN_WORKERS = "plain_workers"
 """The ledger's key for workers that were seen without our instrumentation."""
+NOBODY = "no worker that answered"
 GAVE_UP = "gave_up"
 """The ledger's key for why a run gave up; what workers said at that time may have got lost."""
 
@@ -272,7 +273,7 @@ class Run:
                 )
                 raise DispatchError(f"nothing was sent: {unknown}")
             self._withhold(hints)
-        self._note_plain(found.plain)
+        self._note_plain(found.plain if found.answered or self.address.owned else [NOBODY])
         # Where a worker runs other code of a task than is here, that is told by these.
         with Ledger.open(self.ledger_path, write=True) as ledger:
             note_code(ledger, (attempt.entry.task for attempt in self._to_send), publisher.tasks)

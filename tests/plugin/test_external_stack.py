@@ -192,8 +192,10 @@ def test_a_late_audit_finds_what_came_in_time(project: Project, broker: str) -> 
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("option", ["--dispatch-only", "--audit"])
-def test_rpc_results_cannot_be_looked_at_later(project: Project, broker: str, option: str) -> None:
+@pytest.mark.parametrize("options", [("--manifest-rerun", "--dispatch-only"), ("--audit",)])
+def test_rpc_results_cannot_be_looked_at_later(
+    project: Project, broker: str, options: tuple[str, ...]
+) -> None:
     """Where results come back to one process only, leaving them to a later one is refused."""
     project.doubles(count=1)
     project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", "--dispatch-only")
@@ -201,8 +203,7 @@ def test_rpc_results_cannot_be_looked_at_later(project: Project, broker: str, op
         "--manifest=m.jsonl",
         f"--manifest-broker={broker}",
         "--manifest-backend=rpc://",
-        "--manifest-rerun",
-        option,
+        *options,
     )
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*rpc:// come back only to the process that sent the jobs*"])

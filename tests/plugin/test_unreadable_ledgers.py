@@ -52,11 +52,32 @@ def test_nothing_is_sent_where_the_ledger_cannot_be_read(project: Project, damag
     for option in ("--audit", "--resume"):
         refused = project.run("--manifest=m.jsonl", MEMORY, option)
         assert refused.ret == pytest.ExitCode.USAGE_ERROR
-        refused.stderr.fnmatch_lines([f"*the run of this manifest cannot be read*{damaged.name}*"])
+        refused.stderr.fnmatch_lines(
+            [f"*the newest run of this manifest cannot be read*{damaged.name}*"]
+        )
     assert project.ran() == {"d-0": 1, "d-1": 1}
     project.run("--manifest=m.jsonl", MEMORY, "--manifest-rerun").assert_outcomes(passed=2)
     assert project.ran() == {"d-0": 2, "d-1": 2}
     assert damaged.exists()
+    # Given up once is enough: nothing is refused for it any more.
+    project.run("--manifest=m.jsonl", MEMORY, "--audit").assert_outcomes(passed=2)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
+
+
+def test_an_older_run_is_not_taken_for_the_newest(project: Project) -> None:
+    """Where the newest ledger is damaged, the one before it answers only to its name."""
+    project.doubles(count=2)
+    for _ in range(2):
+        project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
+    older, newest = project.ledgers()
+    garbage(newest)
+    for option in ("--audit", "--resume"):
+        refused = project.run("--manifest=m.jsonl", MEMORY, option)
+        assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    named = f"--manifest-run={older.stem}"
+    project.run("--manifest=m.jsonl", MEMORY, "--audit", named).assert_outcomes(passed=2)
+    newest.unlink()
+    project.run("--manifest=m.jsonl", MEMORY, "--resume").assert_outcomes(passed=2)
 
 
 def test_the_ledger_of_another_manifest_is_no_hindrance(project: Project, damaged: Path) -> None:

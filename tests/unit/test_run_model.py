@@ -229,7 +229,11 @@ def may_give_up(made: Rig, error: str) -> bool:
 
 def plain(names: str, *, max_failed: int | None = None) -> Plan:
     """A plan of so many entries that nothing is special about."""
-    return Plan(tuple(Entry(id=n, task="t", timeout=30.0) for n in names), max_failed=max_failed)
+    return Plan(
+        tuple(Entry(id=n, task="t", timeout=30.0) for n in names),
+        max_failed=max_failed,
+        revoke_on_max_failed=True,
+    )
 
 
 # Rare in what is drawn, and each wrong once.
@@ -247,6 +251,12 @@ STORE_GONE_WITHIN_A_SWEEP = (
     Step("step", number=1),
 )
 CHANGED_ON_ITS_WAY = (Step("step"), Step("fate", number=FATES.index("tampered")), Step("work"))
+REVOKED_IN_AN_EMPTIED_STORE = (
+    Step("step"),
+    Step("work"),
+    Step("flush"),
+    Step("work", number=HOWS.index("failed")),
+)
 EMPTIED_BEFORE_THE_STOP = (Step("step"), Step("work"), Step("flush"))
 
 
@@ -254,8 +264,9 @@ EMPTIED_BEFORE_THE_STOP = (Step("step"), Step("work"), Step("flush"))
 @example(plain("a"), STORE_GONE_WITHIN_A_SWEEP, None)
 @example(plain("ab"), CHANGED_ON_ITS_WAY, None)
 @example(plain("a"), EMPTIED_BEFORE_THE_STOP, 0)
+@example(plain("ab", max_failed=0), REVOKED_IN_AN_EMPTIED_STORE, None)
 @given(plans(), programs, stops)
-@settings(max_examples=400, deadline=None, database=None)
+@settings(max_examples=150, deadline=None, database=None)
 def test_no_verdict_is_wrong_whatever_happens(
     plan: Plan, program: tuple[Step, ...], stop: int | None
 ) -> None:
