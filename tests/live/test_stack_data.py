@@ -264,11 +264,14 @@ def test_what_is_no_folder_of_ours_is_refused(kind: str, folder: Path, data: Pat
 
 # No file may grow beyond the size given: what a full disk does, for this process and its children.
 FULL = """
-import resource, signal, sys
+import os, resource, signal, sys
 from pathlib import Path
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.embedded import EmbeddedStack
 
+# Byte code that is cut short would break every process after this one.
+sys.dont_write_bytecode = True
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 data = Path(sys.argv[2]) if sys.argv[2:] else None
