@@ -115,10 +115,9 @@ class Engine:
         """Only look: no attempt follows from what is found."""
         self._schedule.close("the run is only looked at")
 
-    def mend(self, located: Located) -> None:
+    def mend(self, located: Located) -> list[str]:
         """Move what dead workers had taken, where that is allowed; see :class:`Mender`."""
-        if self._mender is not None:
-            self._mender.mend(located)
+        return [] if self._mender is None else self._mender.mend(located)
 
     def wind_down(self) -> None:
         """After a stop: take back what waits and, where a person stopped it, await what runs.
@@ -335,14 +334,12 @@ class Engine:
             return
         try:
             self.look_once()  # for a receipt that came between the two looks
-            self.mend(located)
+            begun = self.mend(located)
         except StackError as error:
             self._log.warning("what was found could not be mended: {}", error)
             if self._search is not None:
                 self._search.look_soon(time.monotonic(), AGAIN)
             return
-        in_flight = self.flights.by_task_id
-        begun = [i for i in located.orphaned if i in in_flight and in_flight[i].started is not None]
         self._give_up(begun, located.nowhere)
 
     def _give_up(self, begun: Iterable[str], nowhere: Iterable[str]) -> None:

@@ -25,10 +25,11 @@ class Mender:
         self._findings = findings
         self._allowed = allowed
 
-    def mend(self, located: Located) -> None:
+    def mend(self, located: Located) -> list[str]:
         """Put back what a dead worker had taken and not begun, and take out what it had begun.
 
-        Raises StackError where the broker is away.
+        Returns the task ids of what had been begun, and nobody will run any more; where nothing may
+        be moved, of all that had been begun. Raises StackError where the broker is away.
         """
         in_flight = self._flights.by_task_id
         orphans = {i: tags for i, tags in located.orphaned.items() if i in in_flight}
@@ -36,14 +37,14 @@ class Mender:
         waiting = {i: t for i, t in orphans.items() if i not in begun}
         if not self._allowed:
             self._report(waiting)
-            return
+            return list(begun)
         for task_id in self._locator.restore(waiting) if waiting else ():
             entry = in_flight[task_id].entry.id
             logger.bind(entry=entry).info(
                 "a worker died before it began {!r}; it is back in its queue", entry
             )
-        if begun:
-            self._locator.discard(begun)
+        # What the broker has given to another worker meanwhile is not ours to judge.
+        return self._locator.discard(begun) if begun else []
 
     def _report(self, orphans: Orphans) -> None:
         if not orphans:

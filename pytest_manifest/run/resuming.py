@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,13 +154,15 @@ class ResumeRun(Run):
             return {}
         try:
             located = Search(self._locator, self._flights).look_twice()
-            engine.mend(located)
+            taken_out = set(engine.mend(located))
         except StackError as error:
             raise DispatchError(
                 f"run {self.info.run} was not gone on with: what is still queued cannot be told "
                 f"({error})"
             ) from error
-        return places_of(located, self._flights, mended=self.address.owned or self.settings.repair)
+        return places_of(
+            located, self._flights, taken_out, mended=self.address.owned or self.settings.repair
+        )
 
     def _settle_what_is_left(self, ledger: Ledger) -> None:
         """A verdict for what is not sent again and has none."""
@@ -269,19 +271,23 @@ def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:
     return change_of(entry, before[entry.id] if entry.id in before.ids else None)
 
 
-def places_of(located: Located, flights: Flights, *, mended: bool) -> dict[str, Place]:
-    """Where each flight was found; ``mended``: orphans were put back, or taken out where begun."""
+def places_of(
+    located: Located, flights: Flights, taken_out: Container[str], *, mended: bool
+) -> dict[str, Place]:
+    """Where each flight was found; ``mended``: orphans were put back, or ``taken_out`` if begun."""
     found: dict[str, Place] = dict.fromkeys(located.untold, "untold")
     found.update(dict.fromkeys(located.nowhere, "nowhere"))
     found.update(dict.fromkeys(located.queued, "queued"))
     found.update(dict.fromkeys(located.underway, "underway"))
     for task_id in located.orphaned:
         flight = flights.by_task_id.get(task_id)
-        begun = flight is not None and flight.started is not None
-        if mended:
-            found[task_id] = "nowhere" if begun else "queued"
-        else:
+        if not mended:
             found[task_id] = "orphaned"
+        elif task_id in taken_out:
+            found[task_id] = "nowhere"
+        else:
+            begun = flight is not None and flight.started is not None
+            found[task_id] = "untold" if begun else "queued"
     return found
 
 
