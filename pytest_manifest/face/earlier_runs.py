@@ -156,7 +156,7 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
     earlier = find_runs(options.ledgers, manifest.sha256)
     earlier = earlier or find_runs_of(options.ledgers, manifest.path)
     for path, error in _unreadable(options, manifest):
-        if not earlier or path.stem > earlier[-1].stem:  # runs are named by their time
+        if not earlier or _begun(path) > _begun(earlier[-1]):
             raise LedgerError(
                 f"{name}: the newest run of this manifest cannot be read: {error}; "
                 "an older one can be named with --manifest-run=RUN"
@@ -180,6 +180,12 @@ def _unreadable(options: Options, manifest: Manifest) -> list[tuple[Path, Ledger
         except LedgerError as error:
             found.append((path, error))
     return found
+
+
+def _begun(ledger: Path) -> int:
+    """When a run began, in nanoseconds: its lock is made then, and never written to."""
+    lock = ledger.with_suffix(".lock")
+    return lock.stat().st_mtime_ns if lock.exists() else 0
 
 
 def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:

@@ -161,7 +161,9 @@ class Project:
             return {s.verdict.entry: s.verdict.verdict for s in ledger.all_settled()}
 
     def ledgers(self) -> list[Path]:
-        return sorted((self.path / ".manifest" / "runs").glob("*.sqlite"))
+        """The ledgers of all runs, oldest first, also where two began in the same second."""
+        found = (self.path / ".manifest" / "runs").glob("*.sqlite")
+        return sorted(found, key=lambda path: path.with_suffix(".lock").stat().st_mtime_ns)
 
 
 def kill_in_the_middle(project: Project) -> None:
