@@ -284,7 +284,7 @@ class Engine:
     def _take_out_quarantined(self) -> None:
         if self._quarantined:
             task_ids, self._quarantined = self._quarantined, []
-            self._revoke(task_ids, terminate=False)
+            self._revoke(task_ids)
 
     def _speak(self, flights: Iterable[tuple[InFlight, VerdictKind, str]]) -> None:
         """Judge attempts that no receipt will come of; they must have landed."""
@@ -404,12 +404,12 @@ class Engine:
                 return
             self._signals.hurry.wait(SIP_PERIOD)
 
-    def _revoke(self, task_ids: Sequence[str], *, terminate: bool = False) -> None:
+    def _revoke(self, task_ids: Sequence[str]) -> None:
         """Have the workers drop what is sent and not finished."""
         if self._publisher is None or not task_ids:
             return
         try:
-            self._publisher.revoke(task_ids, terminate=terminate)
+            self._publisher.revoke(task_ids)
         except StackError as error:
             self._log.warning("what is queued could not be revoked: {}", error)
 

@@ -74,11 +74,10 @@ class Schedule:
         settled: Mapping[str, VerdictKind] | None = None,
         canary: int = 0,
         max_failed: FailureLimit | None = None,
-        entries: int | None = None,
     ) -> None:
         self._attempts = attempts
         self._settled: Mapping[str, VerdictKind] = settled or {}
-        self._entries = len(attempts) if entries is None else entries
+        self._entries = len(attempts)
         self._max_failed = max_failed
         self._canary_size = canary
         self._ready: deque[Attempt] = deque()
@@ -142,10 +141,6 @@ class Schedule:
     def exhausted(self) -> bool:
         """Whether nothing is left to be sent, now or later."""
         return not (self._ready or self._after_canary or self._blocked)
-
-    @property
-    def failed(self) -> int:
-        return self._failed
 
     def take(self, number: int) -> list[Attempt]:
         """Up to so many attempts that may be sent now, in order."""
