@@ -257,9 +257,7 @@ def _failure_limit(value: int | float | None) -> FailureLimit | None:
 def resume_rules(options: Options) -> ResumeRules:
     from pytest_manifest.run import ResumeRules
 
-    return ResumeRules(
-        unsafe=options.resume_unsafe, changed=options.resume_changed, unfinished=options.resume
-    )
+    return ResumeRules(unsafe=options.resume_unsafe, unfinished=options.resume)
 
 
 def log_to_file(state: ManifestSession, run: Run) -> None:

@@ -24,11 +24,10 @@ NOT_SENT = frozenset({"planned", "withheld"})
 
 @dataclass(frozen=True, slots=True)
 class ResumeRules:
-    """``unsafe``: send also what is not idempotent and may have started; ``changed``: go on with a
-    manifest that was changed; ``unfinished``: send what has no passing verdict."""
+    """``unsafe``: send also what is not idempotent and may have started; ``unfinished``: send what
+    has no passing verdict, not only what was changed."""
 
     unsafe: bool = False
-    changed: bool = False
     unfinished: bool = True
 
 

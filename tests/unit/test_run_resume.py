@@ -86,7 +86,7 @@ def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
 
 def test_changes_alone_are_sent_when_only_they_are_wanted() -> None:
     """Without --resume an unchanged entry is left as it is, whatever became of it."""
-    only_changes = ResumeRules(changed=True, unfinished=False)
+    only_changes = ResumeRules(unfinished=False)
     assert decide(ONCE, Facts(row(), kind="lost"), only_changes).action == "keep"
     new = Facts(None, change="new", changed="new in the manifest")
     assert decide(ONCE, new, only_changes) == Decision("a", "send", "new in the manifest")
@@ -96,9 +96,9 @@ def test_a_changed_job_is_other_work() -> None:
     """It is sent although the old one passed, but not while the old one is under way."""
     changed = "its job was changed (kwargs)"
     facts = Facts(row(), kind="passed", change="job", changed=changed, may_have_started=True)
-    assert decide(ONCE, facts, ResumeRules(changed=True)) == Decision("a", "send", changed)
+    assert decide(ONCE, facts, ResumeRules()) == Decision("a", "send", changed)
     queued = Facts(row(), change="job", changed=changed, place="queued")
-    left = decide(ONCE, queued, ResumeRules(changed=True, unsafe=True))
+    left = decide(ONCE, queued, ResumeRules(unsafe=True))
     assert (left.action, left.unsafe) == ("leave", False)
 
 
@@ -106,9 +106,9 @@ def test_a_changed_expectation_sends_what_no_longer_passes() -> None:
     """What passes by the new one too is not sent again."""
     changed = "expectation changed (result)"
     facts = Facts(row(), kind="failed", before="passed", change="expectation", changed=changed)
-    assert decide(ONCE, facts, ResumeRules(changed=True)) == Decision("a", "send", changed)
+    assert decide(ONCE, facts, ResumeRules()) == Decision("a", "send", changed)
     passes = Facts(row(), kind="passed", before="passed", change="expectation", changed=changed)
-    assert decide(ONCE, passes, ResumeRules(changed=True)).action == "keep"
+    assert decide(ONCE, passes, ResumeRules()).action == "keep"
 
 
 KINDS: tuple[VerdictKind | None, ...] = (
