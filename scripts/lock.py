@@ -73,11 +73,25 @@ def resolve(uv: str, *, upgrade: bool) -> dict[str, str]:
             return done.stdout
 
         run("lock", "--quiet", *(["--upgrade"] if upgrade else []))
-        wanted = {LOCK: neutral((work / LOCK).read_text("utf-8"))}
+        lock = (work / LOCK).read_text("utf-8")
+        wanted = {LOCK: neutral(lock)}
         plain = ("--frozen", "--no-emit-project", "--no-annotate", "--no-header")
         for name, groups in EXPORTS.items():
-            wanted[name] = run("export", "--quiet", "--format=requirements-txt", *plain, *groups)
+            exported = run("export", "--quiet", "--format=requirements-txt", *plain, *groups)
+            wanted[name] = with_extras(exported, lock)
     return wanted
+
+
+def with_extras(exported: str, lock: str) -> str:
+    """Name the extras with which locked packages are asked for by others.
+
+    uv leaves them out, as it has resolved them; but pip with hashes then holds such a requirement
+    (``google-api-core[grpc]``) for one that is not pinned.
+    """
+    for name, extra in sorted(set(re.findall(r'name = "([^"]+)", extra = \["([^"]+)"\]', lock))):
+        pinned = rf"^{re.escape(name)}(?:\[[^\]]*\])?(?===)"
+        exported = re.sub(pinned, f"{name}[{extra}]", exported, flags=re.MULTILINE)
+    return exported
 
 
 def differing(wanted: dict[str, str]) -> list[str]:
