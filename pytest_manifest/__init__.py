@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.planning import PlanBuilder
     from pytest_manifest.schema import Entry, Receipt
-    from pytest_manifest.worker import evidence, instrument
+    from pytest_manifest.worker import current_job, evidence, instrument
 
 __all__ = [
     "Entry",
@@ -23,6 +23,7 @@ __all__ = [
     "ManifestRun",
     "PlanBuilder",
     "Receipt",
+    "current_job",
     "evidence",
     "instrument",
     "planning_fixture",
@@ -34,6 +35,7 @@ _HOME: Final = {
     "ManifestRun": "pytest_manifest.face.verdicts",
     "PlanBuilder": "pytest_manifest.planning",
     "Receipt": "pytest_manifest.schema",
+    "current_job": "pytest_manifest.worker",
     "evidence": "pytest_manifest.worker",
     "instrument": "pytest_manifest.worker",
     "planning_fixture": "pytest_manifest.face.planning_fixture",

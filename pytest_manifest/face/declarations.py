@@ -112,6 +112,11 @@ def _add_gate_options(group: pytest.OptionGroup) -> None:
         help="what is sent already is then waited for, or taken back (drain)",
     )
     add(
+        "--manifest-budget",
+        metavar="COST",
+        help="send no more when the run would cost more than this, in the entries' unit of cost",
+    )
+    add(
         "--manifest-kills",
         metavar="K",
         help="quarantine an entry when it has killed its worker K times (3)",
@@ -187,6 +192,7 @@ def _add_ini(parser: pytest.Parser) -> None:
     parser.addini("manifest_workflows", "folder of the workflows", default="workflows")
     parser.addini("manifest_canary", "entries that are tried before the others")
     parser.addini("manifest_max_failed", "stop sending when more have failed: N, or P%")
+    parser.addini("manifest_budget", "what a run may cost, in the entries' unit of cost")
     parser.addini("manifest_on_interrupt", "revoke or detach")
     parser.addini("manifest_kills", "deaths of a worker that quarantine an entry")
     parser.addini("manifest_grace", "time for running jobs after Ctrl-C, like 10s")

@@ -19,7 +19,7 @@ from pytest_manifest.face.earlier_runs import (
     ledger_to_resume,
 )
 from pytest_manifest.face.options import Options
-from pytest_manifest.face.session import ManifestSession, user_errors
+from pytest_manifest.face.session import ManifestSession, short_path, user_errors
 from pytest_manifest.face.stacks import find_stack, nothing_to_resume, stack_for_audit
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Dispatch:
 
         state = self._state
         work = self._work()
+        for manifest, entries in work:
+            _refuse_beyond_budget(state, manifest, entries)
         address, expected = find_stack(state)
         settings = run_settings(state.options)
         with contextlib.ExitStack() as locks:
@@ -227,6 +229,16 @@ def _refuse_dependencies(manifest: Manifest, entries: Sequence[str]) -> None:
         )
 
 
+def _refuse_beyond_budget(
+    state: ManifestSession, manifest: Manifest, entries: Sequence[str]
+) -> None:
+    from pytest_manifest.run import refuse_beyond
+
+    chosen = set(entries)
+    name = short_path(manifest.path, state.options.root)
+    refuse_beyond(state.options.budget, (e for e in manifest if e.id in chosen), name)
+
+
 def run_settings(options: Options) -> RunSettings:
     from pytest_manifest.run import RunSettings
 
@@ -238,6 +250,7 @@ def run_settings(options: Options) -> RunSettings:
         send_only=options.dispatch_only,
         canary=options.canary,
         max_failed=_failure_limit(options.max_failed),
+        budget=options.budget,
         revoke_on_max_failed=options.revoke_on_max_failed,
         kills=options.kills,
         grace=options.grace,

@@ -188,7 +188,9 @@ def finish(session: pytest.Session, state: ManifestSession) -> None:
     nothing_to_do = state.empty_plan or (state.options.dispatch_only and bool(state.runs))
     if nothing_to_do and code == pytest.ExitCode.NO_TESTS_COLLECTED:
         session.exitstatus = pytest.ExitCode.OK
-    elif code == pytest.ExitCode.OK and any(map(_is_worse_than_shown, state.runs)):
+    elif code == pytest.ExitCode.OK and any(
+        _is_worse_than_shown(run) or run.is_over_budget() for run in state.runs
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,16 @@ from typing import Literal
 import pytest
 
 from pytest_manifest.errors import PlanError
+from pytest_manifest.face.option_values import (
+    amount,
+    applies,
+    duration,
+    failure_limit,
+    ini_text,
+    on_interrupt,
+    path_of,
+    positive,
+)
 
 _LOOKING_ONLY = (
     "collectonly",
@@ -22,14 +31,14 @@ _LOOKING_ONLY = (
     "cacheshow",
 )
 """Options with which nothing runs; a plugin that is switched off has not even declared its own."""
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True)
 class Options:
     """What the user asked for, checked; times in seconds, folders absolute.
 
-    ``max_failed`` is a number of entries, or as a float a share of them.
+    ``max_failed`` is a number of entries, or as a float a share of them; ``budget`` is in the
+    entries' unit of cost.
     """
 
     root: Path
@@ -50,6 +59,7 @@ class Options:
     repair: bool
     canary: int
     max_failed: int | float | None
+    budget: float | None
     revoke_on_max_failed: bool
     on_interrupt: Literal["revoke", "detach"] | None
     kills: int
@@ -86,7 +96,7 @@ def read_options(config: pytest.Config) -> Options:
     """Raises pytest.UsageError with a sentence where options do not go together."""
     option = config.option
     root = config.rootpath
-    broker = option.manifest_broker or _ini(config, "manifest_broker")
+    broker = option.manifest_broker or ini_text(config, "manifest_broker")
     environment = os.environ.get("CELERY_BROKER_URL")
     result = Options(
         root=root,
@@ -99,30 +109,29 @@ def read_options(config: pytest.Config) -> Options:
         audit=option.audit,
         wait=option.wait,
         run=option.manifest_run,
-        receipts=_path(config, option.manifest_receipts),
+        receipts=path_of(config, option.manifest_receipts),
         rerun=option.manifest_rerun,
         resume=option.resume,
         resume_unsafe=option.resume_unsafe,
         resume_changed=option.resume_changed,
         repair=option.manifest_repair,
-        canary=_positive(config, "manifest_canary", 0)
-        if _applies(config, "manifest_canary")
-        else 0,
-        max_failed=_limit(config) if _applies(config, "manifest_max_failed") else None,
+        canary=positive(config, "manifest_canary", 0) if applies(config, "manifest_canary") else 0,
+        max_failed=failure_limit(config) if applies(config, "manifest_max_failed") else None,
+        budget=amount(config, "manifest_budget") if applies(config, "manifest_budget") else None,
         revoke_on_max_failed=option.manifest_on_max_failed == "revoke",
-        on_interrupt=_on_interrupt(config),
-        kills=_positive(config, "manifest_kills", 3),
-        grace=_duration(config, "manifest_grace", 10.0, zero=True),
+        on_interrupt=on_interrupt(config),
+        kills=positive(config, "manifest_kills", 3),
+        grace=duration(config, "manifest_grace", 10.0, zero=True),
         strict=option.manifest_strict,
-        window=_positive(config, "manifest_window", 10_000),
-        deadline=_duration(config, "manifest_deadline", 6 * 3600.0),
+        window=positive(config, "manifest_window", 10_000),
+        deadline=duration(config, "manifest_deadline", 6 * 3600.0),
         log_format=option.manifest_log_format or config.getini("manifest_log_format"),
         log_level=(option.manifest_log_level or config.getini("manifest_log_level")).upper(),
         broker=broker or environment,
         broker_given=bool(option.manifest_broker),
         backend=_backend(config, broker),
-        app=option.manifest_app or _ini(config, "manifest_app"),
-        workers=_positive(config, "manifest_workers", os.cpu_count() or 1),
+        app=option.manifest_app or ini_text(config, "manifest_app"),
+        workers=positive(config, "manifest_workers", os.cpu_count() or 1),
         use_running_stack=option.manifest_stack,
         ledgers=root / config.getini("manifest_dir") / "runs",
         stacks=root / config.getini("manifest_dir") / "stacks",
@@ -136,7 +145,7 @@ def read_options(config: pytest.Config) -> Options:
 
 def _backend(config: pytest.Config, broker: str | None) -> str | None:
     """The result store; with a broker given by hand the environment speaks of another stack."""
-    given = config.option.manifest_backend or _ini(config, "manifest_backend")
+    given = config.option.manifest_backend or ini_text(config, "manifest_backend")
     if given or broker or not os.environ.get("CELERY_BROKER_URL"):
         return given or None
     return os.environ.get("CELERY_RESULT_BACKEND")
@@ -206,6 +215,11 @@ def _check_resume(options: Options) -> None:
             "with --dispatch-only nobody stays to judge a canary or to count failures; "
             "leave it out, or --manifest-canary and --manifest-max-failed"
         )
+    if options.dispatch_only and options.budget is not None:
+        raise usage(
+            "with --dispatch-only nobody stays to count what the jobs cost; "
+            "leave it out, or --manifest-budget"
+        )
 
 
 def _plan_options(pairs: list[str]) -> dict[str, str]:
@@ -218,76 +232,6 @@ def _plan_options(pairs: list[str]) -> dict[str, str]:
             raise pytest.UsageError(f"--plan-opt {name} was given twice")
         values[name] = value
     return values
-
-
-def _ini(config: pytest.Config, name: str) -> str | None:
-    value = config.getini(name)
-    return str(value) if value else None
-
-
-def _setting(config: pytest.Config, name: str) -> tuple[str | None, str]:
-    """A setting's text, and how the user wrote it; the command line goes before the file."""
-    given = getattr(config.option, name)
-    if given is not None:
-        return str(given), f"--{name.replace('_', '-')} {given}"
-    text = _ini(config, name)
-    return text, f"{name} = {text}"
-
-
-def _applies(config: pytest.Config, name: str) -> bool:
-    """Whether a gate applies: one of the configuration file does not where nobody stays."""
-    return getattr(config.option, name) is not None or not config.option.dispatch_only
-
-
-def _positive(config: pytest.Config, name: str, default: int) -> int:
-    text, written = _setting(config, name)
-    if text is None:
-        return default
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise pytest.UsageError(f"{written}: give a whole number from 1")
-    return number
-
-
-def _duration(config: pytest.Config, name: str, default: float, *, zero: bool = False) -> float:
-    """Seconds from ``90``, ``90s``, ``30m``, ``6h`` or ``2d``."""
-    text, written = _setting(config, name)
-    if text is None:
-        return default
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if match is None or (float(match.group(1)) <= 0 and not zero):
-        raise pytest.UsageError(f"{written}: write it like 90s, 30m or 6h")
-    return float(match.group(1)) * _UNITS[match.group(2)]
-
-
-def _path(config: pytest.Config, name: str | None) -> Path | None:
-    return None if name is None else (config.invocation_params.dir / name).resolve()
-
-
-def _limit(config: pytest.Config) -> int | float | None:
-    """A number of entries from ``20``, a share of them from ``5%``."""
-    text, written = _setting(config, "manifest_max_failed")
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", text.strip())
-    if match is None or float(match.group(2) or 0) > 100:
-        raise pytest.UsageError(f"{written}: write it like 20 or 5%")
-    return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
-
-
-def _on_interrupt(config: pytest.Config) -> Literal["revoke", "detach"] | None:
-    match config.option.manifest_on_interrupt or _ini(config, "manifest_on_interrupt"):
-        case None:
-            return None
-        case "revoke":
-            return "revoke"
-        case "detach":
-            return "detach"
-        case other:
-            raise pytest.UsageError(f"manifest_on_interrupt = {other}: write revoke or detach")
 
 
 __all__ = ["Options", "PlanError", "read_options"]

@@ -36,7 +36,8 @@ def planning_fixture(name: str, *, rerun: bool = True) -> Callable[[PlanFunction
             try:
                 return manifest_session(request.config).plans.evaluate(spec, request)
             except ManifestToolError as error:
-                pytest.fail(str(error), pytrace=False)
+                refusal = str(error)
+            pytest.fail(refusal, pytrace=False)  # out here, where nothing is being handled
 
         planned.__doc__ = function.__doc__
         planned.__name__ = fixture_name(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ class Plans:
         self.folder = folder
         self.target: Path | None = None
         self.force = False
+        self.budget: float | None = None
+        self.notes: dict[str, list[str]] = {}
+        """What each plan's function wants said beside its preview, by the plan's name."""
         self._known: dict[str, PlanSpec] = {}
         self._options: dict[str, Mapping[str, str]] = {}
 
@@ -78,12 +82,18 @@ class Plans:
             )
 
     def evaluate(self, spec: PlanSpec, request: pytest.FixtureRequest) -> Manifest | None:
-        """Run the planning function and freeze its plan."""
+        """Run the planning function and freeze its plan.
+
+        Raises PlanError, with nothing written, where the plan is estimated to cost more than the
+        budget.
+        """
         from pytest_manifest.planning import PlanBuilder, convert_options
 
         __tracebackhide__ = True
         values = convert_options(spec, self._options.get(spec.name, {}))
-        builder = PlanBuilder(spec, values)
-        fixtures = [request.getfixturevalue(name) for name in spec.fixtures]
-        spec.function(builder, *fixtures, **values)
-        return builder.freeze(self.target, self.folder, force=self.force)
+        with closing(PlanBuilder(spec, values)) as builder:
+            fixtures = [request.getfixturevalue(name) for name in spec.fixtures]
+            spec.function(builder, *fixtures, **values)
+            builder.check_cost(self.budget)
+            self.notes[spec.name] = builder.notes
+            return builder.freeze(self.target, self.folder, force=self.force)

@@ -42,6 +42,7 @@ class ManifestSession:
         self.options = options
         self.plans = Plans(options.plans)
         self.plans.force = options.plan_force
+        self.plans.budget = options.budget
         self.coordination: Coordination | None = None
         self.files: list[Path] = list(options.files) if not options.plan else []
         self.runs: list[Run] = []

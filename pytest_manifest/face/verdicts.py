@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.face.bindings import Binding
-from pytest_manifest.ledger import AttemptRow, Ledger, Settled
+from pytest_manifest.ledger import BUDGET, AttemptRow, Ledger, Settled
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -23,13 +23,30 @@ class ManifestRun:
     """A run as a whole, for tests of a whole manifest.
 
     ``workers``: worker processes that answered before dispatch, None where none did; ``owned``: the
-    stack was started for this run.
+    stack was started for this run; ``run``: its id; ``budget``: what it may cost, in the entries'
+    unit, None where that was not limited; ``ledger``: its file, None for a run made by hand.
     """
 
     manifest: Manifest
     settled: Sequence[Settled]
     workers: int | None
     owned: bool
+    run: str = ""
+    budget: float | None = None
+    ledger: Path | None = field(default=None, repr=False)
+
+    def cost(self) -> float:
+        """What all attempts of the run have cost, in the entries' unit.
+
+        Each counts what its receipt tells or, where it ran or may have run and nobody says, its
+        entry's estimate. A run made by hand has the attempts that ``settled`` is of.
+        """
+        from pytest_manifest.verdict import Costs, cost_of_settled
+
+        if self.ledger is None:
+            return float(sum(cost_of_settled(s, self.manifest) for s in self.settled))
+        with Ledger.open(self.ledger) as ledger:
+            return Costs(ledger, self.manifest).total()
 
     def receipts(self) -> dict[str, Receipt]:
         """The receipts of the selected entries, by entry id."""
@@ -104,4 +121,14 @@ class VerdictBook:
 
     def whole_run(self, manifest: Manifest) -> ManifestRun:
         page = self._pages[manifest.path.resolve()]
-        return ManifestRun(manifest, list(page.ledger.all_settled()), self._workers, self._owned)
+        ledger = page.ledger
+        budget = ledger.noted(BUDGET)
+        return ManifestRun(
+            manifest,
+            list(ledger.all_settled()),
+            self._workers,
+            self._owned,
+            run=ledger.info().run,
+            budget=float(budget) if budget else None,
+            ledger=ledger.path,
+        )

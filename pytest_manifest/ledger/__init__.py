@@ -4,6 +4,8 @@ One process writes (the one that dispatches or audits); any number may read whil
 is committed before anyone acts on it, so a reader sees nothing that would not survive a crash.
 """
 
+from pytest_manifest.ledger.accounts import BUDGET, OVER_BUDGET, Account
+from pytest_manifest.ledger.doubts import EMPTIED, GAVE_UP, PLAIN_WORKERS, is_witnessed
 from pytest_manifest.ledger.places import (
     NETWORK_FILE_SYSTEMS,
     file_system,
@@ -23,8 +25,14 @@ from pytest_manifest.ledger.store import Ledger
 from pytest_manifest.ledger.versions import LEDGER_VERSION
 
 __all__ = [
+    "BUDGET",
+    "EMPTIED",
+    "GAVE_UP",
     "LEDGER_VERSION",
     "NETWORK_FILE_SYSTEMS",
+    "OVER_BUDGET",
+    "PLAIN_WORKERS",
+    "Account",
     "AttemptRow",
     "Ledger",
     "RunInfo",
@@ -35,5 +43,6 @@ __all__ = [
     "file_system",
     "find_runs",
     "find_runs_of",
+    "is_witnessed",
     "utc_now",
 ]

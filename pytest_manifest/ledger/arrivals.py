@@ -43,6 +43,10 @@ class Arrivals(LedgerFile):
             found.setdefault(start.task_id, []).append(start)
         return found
 
+    def has_starts(self) -> bool:
+        """Whether some worker has said that it began something."""
+        return self._read_one("SELECT 1 FROM starts LIMIT 1") is not None
+
     def add_receipts(self, receipts: Iterable[tuple[str, str | None, Receipt]]) -> None:
         """Keep ``(task_id, execution, receipt)`` as they arrived, second ones too."""
         now = text(utc_now())

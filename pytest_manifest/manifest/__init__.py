@@ -1,13 +1,15 @@
 """The codec: manifests and receipts files, read and written with care."""
 
 from pytest_manifest.manifest.atomic import atomic_file
+from pytest_manifest.manifest.draft import Draft
 from pytest_manifest.manifest.dump import dump_document, dump_entry, dump_header
 from pytest_manifest.manifest.reader import Manifest, read_manifest
 from pytest_manifest.manifest.receipts import read_receipts
 from pytest_manifest.manifest.scan import Summary, check_manifest, manifest_digest
-from pytest_manifest.manifest.writer import write_manifest, write_receipts
+from pytest_manifest.manifest.writer import write_draft, write_manifest, write_receipts
 
 __all__ = [
+    "Draft",
     "Manifest",
     "Summary",
     "atomic_file",
@@ -18,6 +20,7 @@ __all__ = [
     "manifest_digest",
     "read_manifest",
     "read_receipts",
+    "write_draft",
     "write_manifest",
     "write_receipts",
 ]

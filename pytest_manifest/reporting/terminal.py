@@ -10,6 +10,7 @@ import pytest
 from pytest_manifest.face.session import ManifestSession, short_path
 
 if TYPE_CHECKING:
+    from pytest_manifest.ledger import Ledger
     from pytest_manifest.run import Run
 
 
@@ -30,6 +31,7 @@ def write_summary(reporter: pytest.TerminalReporter, state: ManifestSession) -> 
         reporter.write_line(
             f"plan {state.options.plan}: nothing to do; no manifest was written, nothing was sent"
         )
+        _write_notes(reporter, state, state.plans.find(state.options.plan or "").name)
     if state.options.plan and state.planned:
         _write_previews(reporter, state)
     if state.resume_lines and not state.options.may_dispatch:
@@ -52,20 +54,32 @@ def _write_previews(reporter: pytest.TerminalReporter, state: ManifestSession) -
     for manifest in state.planned:
         for line in preview(manifest).lines():
             reporter.write_line(line.replace(str(state.options.root) + "/", ""))
+        _write_notes(reporter, state, f"{manifest.header.workflow}:{manifest.header.mode}")
         if not state.runs:
             name = short_path(manifest.path, state.options.root)
             reporter.write_line(f"nothing was sent; to dispatch it: pytest --manifest={name}")
 
 
+def _write_notes(reporter: pytest.TerminalReporter, state: ManifestSession, plan: str) -> None:
+    """What the planner says beside the preview."""
+    for note in state.plans.notes.get(plan, ()):
+        reporter.write_line(f"  {note}")
+
+
 def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
     """A run in plain text: its verdicts, and where its documents are."""
+    from pytest_manifest.ledger import OVER_BUDGET
+
     root = state.options.root
     name = short_path(run.manifest.path, root)
     with run.read() as ledger:
         counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
         entries, reasons = ledger.count_entries(), ledger.reasons()
+        cost, over_budget = _cost_line(ledger, run), bool(ledger.noted(OVER_BUDGET))
     verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none yet"
     yield f"{name}: run {run.info.run}, {_entries(entries)}: {verdicts}"
+    if cost is not None:
+        yield cost
     if reasons:
         again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         yield f"  further sendings: {again}"
@@ -79,7 +93,8 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
         yield f"  {finding}"
     open_entries = entries - sum(counts.values())
     unsent, held = sending.get("planned", 0), counts.get("skipped", 0) > 0
-    yield from _how_to_go_on(run, name, status, unsent, open_entries, held=held)
+    resume = "--resume --manifest-budget=MORE" if over_budget else "--resume"
+    yield from _how_to_go_on(run, name, status, unsent, open_entries, held=held, resume=resume)
     if run.error is not None:
         yield f"  the run gave up: {run.error}"
     if run.ledger_path.parent != state.options.ledgers:
@@ -92,12 +107,29 @@ def run_lines(run: Run, state: ManifestSession) -> Iterator[str]:
         yield f"  worker    {short_path(log, root)}"
 
 
+def _cost_line(ledger: Ledger, run: Run) -> str | None:
+    """What the run has cost, where a receipt tells it or it was limited."""
+    from pytest_manifest.ledger import BUDGET
+    from pytest_manifest.schema import cost_text
+    from pytest_manifest.verdict import Costs
+
+    budget = ledger.noted(BUDGET)
+    if not (budget or ledger.mentions_cost()):
+        return None
+    costs = Costs(ledger, run.manifest)
+    total = costs.total()
+    if not (budget or costs.told):
+        return None
+    limit = f" of a budget of {cost_text(float(budget))}" if budget else ""
+    return f"  cost {cost_text(total)}{limit}"
+
+
 def _entries(count: int) -> str:
     return "1 entry" if count == 1 else f"{count} entries"
 
 
 def _how_to_go_on(
-    run: Run, name: str, status: str, unsent: int, unjudged: int, *, held: bool
+    run: Run, name: str, status: str, unsent: int, unjudged: int, *, held: bool, resume: str
 ) -> Iterator[str]:
     if status == "stopped" and unjudged:
         running = unjudged - unsent
@@ -105,7 +137,7 @@ def _how_to_go_on(
         parts += [f"{running} that were running"] if running > 0 else []
         yield f"  stopped: {_entries(unjudged)} without a verdict ({', '.join(parts)})"
     if status == "stopped" or (status == "finished" and held):
-        yield f"  to go on: pytest --manifest={name} --resume"
+        yield f"  to go on: pytest --manifest={name} {resume}"
     if status == "detached":
         left = f"; {_entries(unsent)} not sent" if unsent else ""
         yield f"  the workers go on without pytest{left}"

@@ -1,6 +1,7 @@
 """Runs: one dispatch of one manifest, from its first message to its last verdict."""
 
 from pytest_manifest.run.audit import AuditRun, ledger_of_receipts
+from pytest_manifest.run.budget import refuse_beyond
 from pytest_manifest.run.resume import Decision, ResumeRules
 from pytest_manifest.run.resuming import ResumeRun, preview, told
 from pytest_manifest.run.run import Run
@@ -17,5 +18,6 @@ __all__ = [
     "WorkerLoss",
     "ledger_of_receipts",
     "preview",
+    "refuse_beyond",
     "told",
 ]

@@ -10,6 +10,7 @@ from loguru import logger
 from pytest_manifest.dispatch.locating import Located
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.gatherer import Sip
+from pytest_manifest.ledger import EMPTIED, OVER_BUDGET
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.judging import Correction, Judged, is_told_of_revocation
 from pytest_manifest.run.mending import Mender
@@ -57,6 +58,8 @@ class Engine:
             allowed = parts.owned or parts.settings.repair
             self._mender = Mender(parts.locator, parts.flights, parts.findings, allowed=allowed)
         self._quarantined: list[str] = []
+        self._landed: list[str] = []
+        """Attempts of which more is known than the budget has been told."""
         self._deadline = float("inf")
         self.given_up = 0
         """Attempts that were judged as time was over; a worker may have them, or get them yet."""
@@ -89,6 +92,7 @@ class Engine:
         """Sort what is to be sent; before the first :meth:`step`."""
         self._deadline = time.monotonic() + self._settings.deadline
         underway = [flight.entry.id for flight in self.flights.by_task_id.values()]
+        self._schedule.follow(flight.attempt for flight in self.flights.by_task_id.values())
         self._hold(self._schedule.start(underway))
 
     def step(self) -> bool:
@@ -169,6 +173,7 @@ class Engine:
         return self._sender is not None and self._sender.has_room
 
     def _send_some(self) -> None:
+        self._hold_beyond_budget()
         if self._sender is not None and self._sender.has_room:
             error = self._sender.send_some()
             if error is not None:
@@ -177,6 +182,12 @@ class Engine:
                 self._search.look_soon(time.monotonic())  # what was uncertain can be looked for
         if self._schedule.exhausted or (self._settings.send_only and self._finished):
             self._signals.all_sent.set()
+
+    def _hold_beyond_budget(self) -> None:
+        held = self._schedule.over_budget()
+        if held:
+            self._ledger.note(OVER_BUDGET, held[0].note)
+            self._hold(held)
 
     def _trouble(self, outage: Outage, error: StackError) -> None:
         """Broker or store is out of reach: be patient for a while, then give up."""
@@ -225,11 +236,13 @@ class Engine:
                 flight = self.flights.land(task_id)
                 if flight is None:
                     judged += self._bench.late(task_id, receipt)
+                    self._landed.append(task_id)
                 else:
                     judged += self._conclude(flight, *self._bench.judge(flight, receipt))
             for task_id in repeated:
                 judged += self._started_again(task_id)
             self._ledger.settle(judged)
+            self._account()
             if sip.position is not None:
                 self._ledger.note("stream_position", sip.position)
         self._tell([verdict for verdict, _ in judged])
@@ -256,6 +269,7 @@ class Engine:
 
         To be called within a transaction, for a flight that has landed.
         """
+        self._landed.append(flight.task_id)
         if not self._signals.stop.is_set() and self._schedule.closed is None:
             again = self._bench.next_attempt(flight, verdict, receipt)
             if again is not None:
@@ -269,10 +283,20 @@ class Engine:
             self._quarantined += self.flights.unstarted()
         return [(verdict, receipt), *self._bench.held(held)]
 
+    def _account(self) -> None:
+        """Tell the budget what attempts that have landed have cost, by all that is written down."""
+        landed, self._landed = self._landed, []
+        budget = self._schedule.budget
+        for task_id in landed if budget is not None else ():
+            cost = self._bench.cost(task_id)
+            if budget is not None and cost is not None:
+                budget.landed(task_id, cost)
+
     def _started_again(self, task_id: str) -> list[Judged]:
         """A job was started a second time: after its end, or because it kills its workers."""
         flight = self.flights.by_task_id.get(task_id)
         if flight is None:
+            self._landed.append(task_id)
             return self._bench.started_after_end(task_id)
         verdict = self._bench.quarantine(flight)
         if verdict is None:
@@ -293,6 +317,7 @@ class Engine:
             for flight, kind, note in flights:
                 judged += self._conclude(flight, self._bench.speak_for(flight, kind, note), None)
             self._ledger.settle(judged)
+            self._account()
         self._tell([verdict for verdict, _ in judged])
         self._take_out_quarantined()
 
@@ -365,8 +390,8 @@ class Engine:
         except StackError as error:
             self._log.warning("the receipts stream could not be looked at: {}", error)
             return None
-        if intact is False and self._ledger.noted("emptied") is None:
-            self._ledger.note("emptied", "1")
+        if intact is False and self._ledger.noted(EMPTIED) is None:
+            self._ledger.note(EMPTIED, "1")
             self._parts.findings.append(
                 "the result store was emptied, or lost what it held, while the run was going on"
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 
 from loguru import logger
@@ -22,7 +23,7 @@ from pytest_manifest.run.receipts import complete_receipt
 from pytest_manifest.run.schedule import Held
 from pytest_manifest.run.search import is_alive
 from pytest_manifest.schema import Receipt, Verdict, VerdictKind
-from pytest_manifest.verdict import contradiction, judge
+from pytest_manifest.verdict import Costs, contradiction, judge
 
 Judged = tuple[Verdict, Receipt | None]
 
@@ -65,6 +66,7 @@ class Bench:
         self._kills = kills
         self._lifetime = lifetime
         self._code = CodeHistory(ledger) if code is None else code
+        self._costs = Costs(ledger, manifest)
         self._resent: Counter[str] = Counter()
         self.corrections: list[Correction] = []
 
@@ -116,6 +118,10 @@ class Bench:
         if is_alive(flight) is False:
             return "crashed", self.how_it_died(flight)
         return "lost", f"started on {flight.worker}, which has it no more"
+
+    def cost(self, task_id: str) -> Decimal | None:
+        """What an attempt has cost by what the ledger has, None for one that is not the run's."""
+        return self._costs.of(task_id)
 
     # What follows for the entry
 

@@ -11,13 +11,12 @@ from pytest_manifest.ledger import AttemptRow, Ledger, Settled
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.changes import Change
 from pytest_manifest.schema import Entry, Receipt, VerdictKind
+from pytest_manifest.verdict import NOT_RUN
 
 Action = Literal["keep", "send", "wait", "leave"]
 """keep: its verdict stands; send: now; wait: it is under way; leave: it might run twice."""
 Place = Literal["queued", "orphaned", "underway", "untold", "nowhere"]
 
-NOT_RUN = frozenset({"revoked", "expired", "rejected", "unknown_task"})
-"""States of receipts that say that the task's body was never entered."""
 UNDER_WAY = frozenset({"queued", "orphaned", "underway", "untold"})
 NOT_SENT = frozenset({"planned", "withheld"})
 

@@ -12,9 +12,10 @@ from pytest_manifest.dispatch.locating import Located
 from pytest_manifest.dispatch.preflight import plain_workers
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.gather.gatherer import Gatherer
-from pytest_manifest.ledger import Ledger, RunInfo
+from pytest_manifest.ledger import PLAIN_WORKERS, Ledger, RunInfo, is_witnessed
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.audit import follow_spoken_for, follow_unsettled, judge_again
+from pytest_manifest.run.budget import NOTHING, refuse_beyond
 from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_manifest
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
@@ -30,12 +31,12 @@ from pytest_manifest.run.resume import (
     may_have_started,
     record,
 )
-from pytest_manifest.run.run import GAVE_UP, PLAIN_WORKERS, Run
+from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictKind
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.verdict import judge
+from pytest_manifest.verdict import Costs, judge
 
 SHOWN = 50
 """Decisions that are told one by one; of more, each reason is told once, with some of the ids."""
@@ -124,11 +125,33 @@ class ResumeRun(Run):
         intact = gatherer.intact()
         known = Known(ledger, before, had, ledger.kinds(), places, witnessed=intact is not False)
         self.decisions = decisions(known, self.manifest, self._selected, self._rules)
+        self._check_budget(ledger)
         self._settle_what_is_left(ledger)
         self._plan(ledger, before)
         if intact is False and self._to_send:
             ledger.note("stream_position", "0")  # a stream that begins anew may count from 1 again
             gatherer.begin(self.info.stream_ttl)
+
+    def _check_budget(self, ledger: Ledger) -> None:
+        """Refuse what would cost more, with what was spent and is under way, than is allowed."""
+        if self.settings.budget is None:
+            return
+        actions = {decision.entry: decision.action for decision in self.decisions}
+        waiting = {
+            task_id
+            for task_id, flight in self._flights.by_task_id.items()
+            if actions.get(flight.entry.id) == "wait"
+        }
+        self._costs = dict(Costs(ledger, self.manifest).by_attempt(without=waiting))
+        if "send" not in actions.values():
+            return
+        to_come = [name for name, action in actions.items() if action in ("send", "wait")]
+        refuse_beyond(
+            self.settings.budget,
+            map(self.manifest.__getitem__, to_come),
+            self.manifest.path.name,
+            sum(self._costs.values(), NOTHING),
+        )
 
     def _plan(self, ledger: Ledger, before: Manifest | None) -> None:
         """Write down what is to be sent, and what is waited for."""
@@ -146,6 +169,8 @@ class ResumeRun(Run):
             digest = keep_changes(self.manifest, before, self.ledger_path, applied)
         self._taken_up = True
         record(ledger, self.manifest, self.decisions, attempts, last, digest)
+        if attempts:
+            self._note_budget(ledger)
         self._to_send = attempts
 
     def _places(self, engine: Engine) -> dict[str, Place]:
@@ -206,7 +231,7 @@ def decisions(
     ledger = known.ledger
     last = {row.entry: row for row in ledger.last_attempts()}
     starts = ledger.starts_by_task()
-    witnessed = known.witnessed and _is_witnessed(ledger, some_start=bool(starts))
+    witnessed = known.witnessed and is_witnessed(ledger, some_start=bool(starts))
     decided: list[Decision] = []
     for name in selected:
         row, settled = last.get(name), ledger.settled(name)
@@ -256,13 +281,6 @@ def preview(
         kinds = {e: kind for e, kind in had.items() if kind not in ("pending", "unknown")} | again
         known = Known(ledger, before, had, kinds, places, witnessed=ledger.status != "running")
         return decisions(known, manifest, selected, rules)
-
-
-def _is_witnessed(ledger: Ledger, *, some_start: bool) -> bool:
-    """Whether a job that was begun would be known to have been, by all that the ledger knows."""
-    instrumented = ledger.info().owned or some_start
-    doubts = ("emptied", GAVE_UP, PLAIN_WORKERS)
-    return instrumented and all(ledger.noted(doubt) is None for doubt in doubts)
 
 
 def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Self
 
@@ -23,9 +24,18 @@ from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
 from pytest_manifest.gather.backend_results import ResultReader
 from pytest_manifest.gather.gatherer import Gatherer
 from pytest_manifest.gather.stream import StreamReader, has_stream
-from pytest_manifest.ledger import Ledger, RunInfo, utc_now
+from pytest_manifest.ledger import (
+    BUDGET,
+    GAVE_UP,
+    OVER_BUDGET,
+    PLAIN_WORKERS,
+    Ledger,
+    RunInfo,
+    utc_now,
+)
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest, write_receipts
+from pytest_manifest.run.budget import Budget, without_estimate
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.code import CodeHistory, note_code
 from pytest_manifest.run.engine import Engine
@@ -44,11 +54,7 @@ from pytest_manifest.verdict import judge
 TTL_MARGIN = 24 * 3600
 """Seconds that receipts outlive the run's deadline, so that a late audit finds them."""
 JOIN_SECONDS = 30.0
-PLAIN_WORKERS = "plain_workers"
-"""The ledger's key for workers that were seen without our instrumentation."""
 NOBODY = "no worker that answered"
-GAVE_UP = "gave_up"
-"""The ledger's key for why a run gave up; what workers said at that time may have got lost."""
 
 
 class Run:
@@ -81,6 +87,8 @@ class Run:
         self.workers: int | None = None
         self._signals = Signals()
         self._to_send: list[Attempt] = []
+        self._costs: dict[str, Decimal] = {}
+        """What attempts of an earlier part of the run have cost, by task id."""
         self._flights = Flights()
         self._nodes: set[str] = set()
         self._added_queues: list[str] = []
@@ -122,7 +130,13 @@ class Run:
         keep_manifest(manifest, run.ledger_path)
         with Ledger.create(run.ledger_path, info) as ledger, ledger.transaction():
             ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(run._to_send))
+            run._note_budget(ledger)
         return run
+
+    def _note_budget(self, ledger: Ledger) -> None:
+        budget = self.settings.budget
+        ledger.note(BUDGET, "" if budget is None else str(budget))
+        ledger.note(OVER_BUDGET, "")
 
     # Its life
 
@@ -231,6 +245,12 @@ class Run:
         """The ledger for reading, in the calling thread."""
         return Ledger.open(self.ledger_path)
 
+    def is_over_budget(self) -> bool:
+        """Whether the run is not complete, as it has no money left for the rest."""
+        with contextlib.suppress(LedgerError), self.read() as ledger:
+            return bool(ledger.noted(OVER_BUDGET))
+        return False
+
     def export_receipts(self) -> Path:
         """Write the receipts beside the ledger, and return their file's path."""
         with self.read() as ledger:
@@ -258,6 +278,10 @@ class Run:
             publisher, demand_of(a.entry for a in attempts), expected_workers=expected_workers
         )
         self.notices += found.warnings + found.notices
+        unforeseen = None
+        if self.settings.budget is not None:
+            unforeseen = without_estimate(attempt.entry for attempt in attempts)
+        self.notices += [unforeseen] if unforeseen else []
         self.workers = len(found.workers) if found.answered else None
         self._nodes = set(found.workers)
         self._added_queues = found.added_queues
@@ -343,6 +367,7 @@ class Run:
                     settled=ledger.kinds(),
                     canary=self.settings.canary,
                     max_failed=self.settings.max_failed,
+                    budget=self._budget(),
                 ),
                 flights=self._flights,
                 publisher=self._publisher if self.sends else None,
@@ -353,6 +378,10 @@ class Run:
                 findings=self.findings,
             )
         )
+
+    def _budget(self) -> Budget | None:
+        limit = self.settings.budget if self.sends else None
+        return None if limit is None else Budget(limit, self._costs)
 
     def _open_locator(self, publisher: Publisher, entries: Iterable[Entry]) -> Locator:
         """What looks for jobs; ``entries`` are those that no preflight has told the queues of.

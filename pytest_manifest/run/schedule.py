@@ -1,7 +1,8 @@
-"""What may be sent, and when: dependencies, the canary, and the failure threshold. Pure logic.
+"""What may be sent, and when: dependencies, canary, failure threshold, budget. Pure logic.
 
 An entry is free when every entry that it waits for (``after``) has passed. It is held, for good,
-when one of them did not pass, when the canary failed, or when too many entries have failed.
+when one of them did not pass, when the canary failed, when too many entries have failed, or when
+the run has no money left for it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictKind
 
@@ -74,6 +76,7 @@ class Schedule:
         settled: Mapping[str, VerdictKind] | None = None,
         canary: int = 0,
         max_failed: FailureLimit | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._attempts = attempts
         self._settled: Mapping[str, VerdictKind] = settled or {}
@@ -88,7 +91,13 @@ class Schedule:
         self._waiting_for: dict[str, list[str]] = {}
         self._dead: dict[str, _Dead] = {}
         self._failed = 0
+        self.budget = budget
         self.closed: str | None = None
+
+    def follow(self, attempts: Iterable[Attempt]) -> None:
+        """These are in flight already, and count for the budget."""
+        for attempt in attempts:
+            self._depart(attempt)
 
     def start(self, underway: Iterable[str] = ()) -> list[Held]:
         """Sort the attempts; returns those that can never be sent.
@@ -135,7 +144,14 @@ class Schedule:
     @property
     def has_ready(self) -> bool:
         """Whether something may be sent at this moment."""
-        return bool(self._ready)
+        return bool(self._ready) and self._affordable(self._ready[0])
+
+    def _depart(self, attempt: Attempt) -> None:
+        if self.budget is not None:
+            self.budget.depart(attempt.task_id, attempt.entry)
+
+    def _affordable(self, attempt: Attempt) -> bool:
+        return self.budget is None or self.budget.allows(attempt.entry)
 
     @property
     def exhausted(self) -> bool:
@@ -144,10 +160,17 @@ class Schedule:
 
     def take(self, number: int) -> list[Attempt]:
         """Up to so many attempts that may be sent now, in order."""
-        return [self._ready.popleft() for _ in range(min(number, len(self._ready)))]
+        taken: list[Attempt] = []
+        while len(taken) < number and self.has_ready:
+            taken.append(self._ready.popleft())
+            self._depart(taken[-1])
+        return taken
 
     def put_back(self, attempts: Sequence[Attempt]) -> None:
         """These could not be sent: they come first again."""
+        for attempt in attempts:
+            if self.budget is not None:
+                self.budget.stay(attempt.task_id)
         self._ready.extendleft(reversed(attempts))
 
     def add(self, attempt: Attempt) -> Held | None:
@@ -163,6 +186,19 @@ class Schedule:
         """An entry has its final verdict; returns what can never be sent for it."""
         held = self._passed(entry) if kind == "passed" else self._failed_with(entry, kind)
         return held + self._judge_canary(entry, kind)
+
+    def over_budget(self) -> list[Held]:
+        """Send no more where the budget allows nothing that is left; returns all of that.
+
+        While something is in flight that may cost less than its estimate, what is left may wait.
+        """
+        budget = self.budget
+        if budget is None or self.closed is not None or self.exhausted:
+            return []
+        stuck = bool(self._ready) and not self.has_ready and not budget.in_flight
+        if not (stuck or budget.reached):
+            return []
+        return self.close(budget.why_closed(self._ready[0].entry if self._ready else None))
 
     def close(self, note: str) -> list[Held]:
         """Send no more; returns everything that was left."""

@@ -33,6 +33,7 @@ class RunSettings:
     seconds for the whole run; ``strict``: refuse the run for an unknown task; ``send_only``: end
     when all is sent; ``canary``: entries that are tried before the others, 0 for none;
     ``max_failed``: stop sending beyond it, ``revoke_on_max_failed``: and take back what waits;
+    ``budget``: what the run may cost, in the entries' unit, None for no limit;
     ``kills``: deaths of a worker after which an entry is quarantined; ``grace``: seconds that
     running jobs are waited for when the run is interrupted; ``on_stop``: None for what suits the
     stack (ours: revoke, another's: detach); ``repair``: messages that a dead worker holds are put
@@ -46,6 +47,7 @@ class RunSettings:
     canary: int = 0
     max_failed: FailureLimit | None = None
     revoke_on_max_failed: bool = False
+    budget: float | None = None
     kills: int = 3
     grace: float = 10.0
     on_stop: OnStop | None = None

@@ -1,6 +1,7 @@
 """The formats as pydantic models; their JSON Schemas stand beside them, for other languages."""
 
 from pytest_manifest.schema.base import SCHEMA_VERSION, Document, Source, State, VerdictKind
+from pytest_manifest.schema.costs import actual_cost, cost_text, exact
 from pytest_manifest.schema.fields import ID_MAX_LENGTH, MAX_DEPTH, PARSED
 from pytest_manifest.schema.models import Entry, Expectations, ExpectedError, Header
 from pytest_manifest.schema.problems import problems
@@ -23,5 +24,8 @@ __all__ = [
     "State",
     "Verdict",
     "VerdictKind",
+    "actual_cost",
+    "cost_text",
+    "exact",
     "problems",
 ]

@@ -5,9 +5,9 @@ this process's memory.
 pytest.
 """
 
-from pytest_manifest.testing.plans import plan
+from pytest_manifest.testing.plans import plan, plan_notes
 from pytest_manifest.testing.receipts import make_receipt
 from pytest_manifest.testing.running import run
 from pytest_manifest.testing.stack import MemoryStack
 
-__all__ = ["MemoryStack", "make_receipt", "plan", "run"]
+__all__ = ["MemoryStack", "make_receipt", "plan", "plan_notes", "run"]

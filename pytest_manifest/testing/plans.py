@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -20,11 +21,29 @@ def plan(planner: Callable[..., None], /, *fixtures: object, **options: JsonValu
     its options, as texts of a command line or as values. Raises PlanError or ManifestError where
     planning it for real would be refused.
     """
+    with (
+        _planned(planner, fixtures, options) as builder,
+        tempfile.TemporaryDirectory(prefix="manifest-testing-") as folder,
+    ):
+        manifest = builder.freeze(None, Path(folder))
+        return [] if manifest is None else list(manifest)
+
+
+def plan_notes(
+    planner: Callable[..., None], /, *fixtures: object, **options: JsonValue
+) -> list[str]:
+    """What ``planner`` wants said beside its preview; arguments and errors as of :func:`plan`."""
+    with _planned(planner, fixtures, options) as builder:
+        return builder.notes
+
+
+@contextmanager
+def _planned(
+    planner: Callable[..., None], fixtures: tuple[object, ...], options: dict[str, JsonValue]
+) -> Iterator[PlanBuilder]:
     declared = getattr(planner, "manifest_plan", None)
     spec = declared if isinstance(declared, PlanSpec) else plan_spec("testing:plan", planner)
     values = convert_options(spec, options)
-    builder = PlanBuilder(spec, values)
-    spec.function(builder, *fixtures, **values)
-    with tempfile.TemporaryDirectory(prefix="manifest-testing-") as folder:
-        manifest = builder.freeze(None, Path(folder))
-        return [] if manifest is None else list(manifest)
+    with closing(PlanBuilder(spec, values)) as builder:
+        spec.function(builder, *fixtures, **values)
+        yield builder

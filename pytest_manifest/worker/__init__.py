@@ -8,6 +8,7 @@ carry a manifest's headers are concerned, all other tasks are left alone.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from celery import signals
@@ -18,7 +19,17 @@ from pytest_manifest.schema.wire import WORKER_MARK
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["evidence", "instrument"]
+__all__ = ["Job", "current_job", "evidence", "instrument"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Which entry of which run a task works for, and which sending of it this is."""
+
+    run: str
+    entry: str
+    attempt: int
+    task_id: str
 
 
 def instrument(app: Celery) -> None:
@@ -43,6 +54,23 @@ def evidence(**facts: JsonValue) -> None:
     execution = current_execution()
     if execution is not None:
         execution.add_evidence(facts)
+
+
+def current_job() -> Job | None:
+    """For whom the running task works; None outside a task, or in one of no manifest.
+
+    For tasks that write down where their rows come from.
+    """
+    from celery import current_task
+
+    from pytest_manifest.worker.delivery import delivery_of
+    from pytest_manifest.worker.execution import current_execution
+
+    execution = current_execution()
+    # A worker that hands in no receipts has no execution; the message's headers are there anyway.
+    request = getattr(current_task, "request", None)
+    facts = delivery_of(request) if execution is None else execution.delivery
+    return None if facts is None else Job(facts.run, facts.entry, facts.attempt, facts.task_id)
 
 
 _main_process: list[int] = []

@@ -25,6 +25,7 @@ from pytest_manifest.gather.stream import StreamReader
 from pytest_manifest.ledger import AttemptRow, Ledger, Settled
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run import search
+from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import TIMEOUT_GRACE, Flights
 from pytest_manifest.run.judging import SPOKEN_FOR, Bench
@@ -32,7 +33,8 @@ from pytest_manifest.run.parts import Parts
 from pytest_manifest.run.schedule import NOT_FAILURES, Schedule
 from pytest_manifest.run.settings import FailureLimit, RunSettings
 from pytest_manifest.run.signals import Signals
-from pytest_manifest.schema import Entry, VerdictKind
+from pytest_manifest.schema import Entry, VerdictKind, exact
+from pytest_manifest.verdict import Costs
 from tests.unit.ledger_support import INFO
 from tests.unit.run_fakes import FakeLocator, FakePublisher, FakeResults, FakeStream
 from tests.unit.run_world import HOST, Execution, VirtualEvent, World, result_of
@@ -61,6 +63,7 @@ class Plan:
     canary: int = 0
     max_failed: int | None = None
     revoke_on_max_failed: bool = False
+    budget: float | None = None
     kills: int = 3
 
 
@@ -80,6 +83,7 @@ class Rig:
         self.world = world
         self.ledger = ledger
         self.attempts = [attempt_of(RUN, entry, 1) for entry in plan.entries]
+        self.manifest = cast("Manifest", StandIn((entry.id, entry) for entry in plan.entries))
         self.findings: list[str] = []
         self.told: dict[str, list[VerdictKind]] = {}
         self.done = False
@@ -89,6 +93,7 @@ class Rig:
             self.attempts,
             canary=plan.canary,
             max_failed=None if plan.max_failed is None else FailureLimit(plan.max_failed),
+            budget=None if plan.budget is None else Budget(plan.budget),
         )
         self.locator = FakeLocator(self.world)
         self.publisher = FakePublisher(self.world)
@@ -120,14 +125,13 @@ class Rig:
             repair=plan.repair,
             revoke_on_max_failed=plan.revoke_on_max_failed,
         )
-        manifest = cast("Manifest", StandIn((entry.id, entry) for entry in plan.entries))
         return Parts(
             run=RUN,
             settings=settings,
             signals=self.signals,
             ledger=self.ledger,
             gatherer=self.gatherer,
-            bench=Bench(RUN, manifest, self.ledger, kills=plan.kills, lifetime=FOREVER),
+            bench=Bench(RUN, self.manifest, self.ledger, kills=plan.kills, lifetime=FOREVER),
             schedule=self.schedule,
             flights=Flights(),
             publisher=cast("Publisher", self.publisher),
@@ -203,6 +207,7 @@ class Rig:
         limit = self.plan.max_failed
         failed = [e for e, kinds in self.told.items() if kinds[0] not in NOT_FAILURES]
         assert limit is None or len(failed) <= limit, f"sent after {failed} had failed"
+        self._affordable(attempts)
         self.order += dict.fromkeys(a.entry.id for a in attempts if a.entry.id not in self.order)
         canary = self.order[: min(self.plan.canary, sum(not e.after for e in self.plan.entries))]
         if canary and len(self.order) > len(canary):
@@ -218,6 +223,17 @@ class Rig:
                 assert not self.world.has(attempt.task_id), f"{entry.id} is there, and sent again"
                 ran = self.world.of(attempt.task_id)
                 assert entry.idempotent or not ran, f"{entry.id} ran, and was sent again"
+
+    def _affordable(self, attempts: Sequence[Attempt]) -> None:
+        """What was told or may have run, what is in flight, and these are within the budget."""
+        if self.schedule.budget is None:
+            return
+        going = {flight.task_id: flight.entry for flight in self.engine.flights.by_task_id.values()}
+        going |= {attempt.task_id: attempt.entry for attempt in attempts}
+        known = self.costs.by_attempt(without=going.keys() | self._lost())
+        spent = sum(cost for _, cost in known)
+        likely = spent + sum(exact(entry.cost) for entry in going.values())
+        assert likely <= self.schedule.budget.limit, f"{likely} would be spent"
 
     def _told(self, entries: Sequence[str]) -> None:
         for entry in entries:
@@ -247,6 +263,7 @@ class Rig:
         """Hold the ledger against what truly happened."""
         for attempt in self.attempts:
             self._check_entry(attempt.entry)
+        self._check_cost()
         rows = list(self.ledger.attempts())
         sent = {row.task_id for row in rows if row.state in ("sent", "uncertain")}
         planned = {row.task_id for row in rows}
@@ -256,6 +273,22 @@ class Rig:
         for row in rows:
             lands = self.world.landed[row.task_id]
             assert lands <= 1 or self.world.meddled >= {row.task_id}, f"{row.entry} landed {lands}x"
+
+    def _check_cost(self) -> None:
+        """The budget knows of every attempt what the ledger knows."""
+        budget = self.schedule.budget
+        # Whether what is lost may have run is seen otherwise once a store is emptied.
+        if budget is None or self.engine.flights or self.signals.stop.is_set() or self._lost():
+            return
+        assert not budget.in_flight
+        assert budget.spent == sum(cost for _, cost in self.costs.by_attempt())
+
+    def _lost(self) -> set[str]:
+        return {row.task_id for row in self.ledger.attempts() if row.kind == "lost"}
+
+    @property
+    def costs(self) -> Costs:
+        return Costs(self.ledger, self.manifest)
 
     def _check_entry(self, entry: Entry) -> None:
         rows = self.ledger.attempts_of(entry.id)

@@ -502,6 +502,8 @@ def receipt_of(execution: Execution, state: State, now: datetime) -> Receipt:
     message = execution.message
     entry = message.entry
     result = result_of(entry) if state == "succeeded" else None
+    ran = state not in ("revoked", "crashed")
+    costs = {"cost": entry.meta["costs"]} if ran and "costs" in entry.meta else {}
     error = ErrorInfo(type="Boom", message="no") if state in ("failed", "crashed") else None
     return Receipt(
         run=message.attempt.run,
@@ -519,6 +521,7 @@ def receipt_of(execution: Execution, state: State, now: datetime) -> Receipt:
         started_at=execution.started_at,
         finished_at=now,
         runtime=0.1,
+        evidence=costs,
         executions=1,
         redelivered=message.redelivered,
         retries=message.retries,

@@ -68,6 +68,7 @@ CONFLICTS = [
     ([M, "--resume", "--manifest-rerun"], "--manifest-rerun begins anew; choose one"),
     ([M, "--dispatch-only", "--manifest-canary=3"], "nobody stays to judge a canary"),
     ([M, "--dispatch-only", "--manifest-max-failed=0"], "nobody stays to judge a canary"),
+    ([M, "--dispatch-only", "--manifest-budget=5"], "nobody stays to count what the jobs cost"),
     (["--manifest=folder"], "folder: is a folder; name a manifest in it"),
     (["--manifest=none.jsonl"], "none.jsonl: there is no such manifest; plan one with"),
     ([M, "--manifest-canary=0"], "--manifest-canary 0: give a whole number from 1"),
@@ -79,6 +80,11 @@ CONFLICTS = [
     ([M, "--manifest-max-failed=-1"], "--manifest-max-failed -1: write it like 20 or 5%"),
     ([M, "--manifest-max-failed=101%"], "--manifest-max-failed 101%: write it like 20 or 5%"),
     ([M, "--manifest-max-failed="], "--manifest-max-failed : write it like 20 or 5%"),
+    ([M, "--manifest-budget=-1"], "--manifest-budget -1: give a number from 0, like 5 or 2.50"),
+    ([M, "--manifest-budget=nan"], "--manifest-budget nan: give a number from 0"),
+    ([M, "--manifest-budget=1e999"], "--manifest-budget 1e999: give a number from 0"),
+    ([M, "--manifest-budget=$5"], "--manifest-budget $5: give a number from 0"),
+    ([M, "--manifest-budget="], "--manifest-budget : give a number from 0"),
     ([M, "--manifest-deadline=0"], "--manifest-deadline 0: write it like 90s, 30m or 6h"),
     ([M, "--manifest-deadline=1w"], "--manifest-deadline 1w: write it like 90s, 30m or 6h"),
     ([M, "--manifest-grace=soon"], "--manifest-grace soon: write it like 90s, 30m or 6h"),
@@ -144,6 +150,15 @@ def test_a_failure_threshold_is_a_number_or_a_share(
 
 
 @pytest.mark.parametrize(
+    ("text", "cost"), [("0", 0.0), ("5", 5.0), ("2.50", 2.5), (" 1e-3 ", 0.001)]
+)
+def test_a_budget_is_a_number(pytester: pytest.Pytester, text: str, cost: float) -> None:
+    """In the entries' unit; without one there is no limit."""
+    assert read(pytester, M, f"--manifest-budget={text}").budget == cost
+    assert read(pytester, M).budget is None
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"),
     [("90", 90.0), ("90s", 90.0), ("1.5m", 90.0), ("6h", 21600.0), ("2d", 172800.0)],
 )
@@ -167,6 +182,7 @@ manifest_deadline = 1h
 manifest_dir = kept
 manifest_canary = 7
 manifest_max_failed = 5%
+manifest_budget = 12.5
 manifest_on_interrupt = detach
 manifest_kills = 2
 manifest_grace = 1m
@@ -182,6 +198,7 @@ FROM_INI = {
     "deadline": 3600.0,
     "canary": 7,
     "max_failed": 0.05,
+    "budget": 12.5,
     "on_interrupt": "detach",
     "kills": 2,
     "grace": 60.0,
@@ -209,6 +226,7 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         "--manifest-deadline=5s",
         "--manifest-canary=1",
         "--manifest-max-failed=9",
+        "--manifest-budget=3",
         "--manifest-on-interrupt=revoke",
         "--manifest-kills=4",
         "--manifest-grace=0",
@@ -225,6 +243,7 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         "deadline": 5.0,
         "canary": 1,
         "max_failed": 9,
+        "budget": 3.0,
         "on_interrupt": "revoke",
         "kills": 4,
         "grace": 0.0,
@@ -239,6 +258,7 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         ("manifest_canary = lots", "manifest_canary = lots: give a whole number from 1"),
         ("manifest_kills = 0", "manifest_kills = 0: give a whole number from 1"),
         ("manifest_max_failed = half", "manifest_max_failed = half: write it like 20 or 5%"),
+        ("manifest_budget = lots", "manifest_budget = lots: give a number from 0"),
         ("manifest_grace = soon", "manifest_grace = soon: write it like 90s, 30m or 6h"),
         ("manifest_deadline = 0", "manifest_deadline = 0: write it like 90s, 30m or 6h"),
         ("manifest_on_interrupt = ask", "manifest_on_interrupt = ask: write revoke or detach"),
@@ -271,7 +291,7 @@ def test_gates_of_the_configuration_file_do_not_forbid_only_sending(
 ) -> None:
     """With --dispatch-only nobody stays to judge, so what the file says of gates does not apply."""
     options = read(pytester, M, "--dispatch-only", ini=INI)
-    assert (options.canary, options.max_failed) == (0, None)
+    assert (options.canary, options.max_failed, options.budget) == (0, None, None)
 
 
 @pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--fixtures", "--markers"])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import tempfile
+import tracemalloc
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from pytest_manifest.errors import PlanError
+from pytest_manifest.errors import ManifestError, PlanError
 from pytest_manifest.planning import PlanBuilder, convert_options, plan_spec, preview
+from pytest_manifest.testing import plan_notes
 
 
 def sample(
@@ -181,3 +186,146 @@ def test_a_preview_counts_by_task_and_queue(tmp_path: Path) -> None:
     assert dict(seen.tasks) == {("jobs.work", "default"): 2, ("jobs.other", "slow"): 1}
     assert (seen.longest_timeout, seen.cost) == (300.0, 0.5)
     assert preview(builder(1).freeze(None, tmp_path) or manifest).cost is None
+
+
+def test_the_type_of_a_fixture_may_be_known_to_type_checkers_only() -> None:
+    namespace: dict[str, object] = {}
+    exec(
+        "from __future__ import annotations\n"
+        "def planner(plan, engine: NotImported, *, count: int = 1): pass\n"
+        "def broken(plan, *, count: NotImported = 1): pass\n",
+        namespace,
+    )
+    planner, broken = namespace["planner"], namespace["broken"]
+    assert callable(planner)
+    assert callable(broken)
+    assert convert_options(plan_spec("a:b", planner), {"count": "3"}) == {"count": 3}
+    with pytest.raises(PlanError, match="import it outside of 'if TYPE_CHECKING'"):
+        convert_options(plan_spec("a:b", broken), {"count": "3"})
+
+
+def test_a_planner_may_say_something(tmp_path: Path) -> None:
+    """Notes are kept in their order, a line each, and do not stand in the file."""
+    made = builder(1)
+    made.note("12 tokens")
+    made.note("prices of\n2026-11")
+    assert made.notes == ["12 tokens", "prices of", "2026-11"]
+    manifest = made.freeze(None, tmp_path)
+    assert manifest is not None
+    assert "12 tokens" not in manifest.path.read_text("utf-8")
+    assert manifest.sha256 == (builder(1).freeze(None, tmp_path) or manifest).sha256
+
+
+def test_notes_can_be_tested_without_a_command_line() -> None:
+    """By the planner, its fixtures and its options; an empty plan has them too."""
+
+    def planner(plan: PlanBuilder, corpus: str, *, limit: int = 1) -> None:
+        plan.note(f"{limit} of {corpus}")
+
+    assert plan_notes(planner, "films", limit="3") == ["3 of films"]
+
+
+def test_a_plan_beyond_the_budget_is_refused() -> None:
+    """With how much, how many, and what to do; what is within it, to the cent, is not."""
+    made = builder(3, cost=0.1)
+    made.check_cost(0.3)
+    made.check_cost(None)
+    with pytest.raises(PlanError) as caught:
+        made.check_cost(0.25)
+    assert str(caught.value) == (
+        "plan demo:sample: 3 entries are estimated to cost 0.3, and --manifest-budget is 0.25, so "
+        "no manifest was written; plan less (--plan-opt limit=N), or allow more with a larger "
+        "--manifest-budget"
+    )
+
+
+def test_what_was_added_is_as_it_was_then(tmp_path: Path) -> None:
+    """A planner may go on using what it has handed over."""
+    made = builder(0)
+    kwargs: dict[str, object] = {"n": 1}
+    made.add("jobs.work", id="one", kwargs=kwargs)
+    kwargs["n"] = 2
+    manifest = made.freeze(None, tmp_path)
+    assert manifest is not None
+    assert manifest["one"].kwargs == {"n": 1}
+
+
+def test_a_builder_goes_on_after_its_plan_was_frozen(tmp_path: Path) -> None:
+    """What is added later comes behind what was there."""
+    made = builder(2)
+    first = made.freeze(None, tmp_path)
+    made.add("jobs.work", id="later")
+    second = made.freeze(None, tmp_path)
+    assert first is not None
+    assert second is not None
+    assert [*first.ids, "later"] == list(second.ids)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, as the system's temporary one."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+LARGE = "x" * 400_000
+
+
+def test_nothing_is_left_behind_by_a_plan_that_is_not_made(scratch: Path, tmp_path: Path) -> None:
+    """Neither by a planner that fails or is interrupted, nor by one whose plan is no manifest."""
+    made = builder(0)
+    for number in range(5):
+        made.add("jobs.work", id=f"large-{number}", args=[LARGE])
+    assert list(scratch.iterdir()) == [], "the file has a name"
+    made.add("jobs.work", id="bad", after=["nobody"])
+    with pytest.raises(ManifestError, match="nobody"):
+        made.freeze(None, tmp_path / "plans")
+    assert list((tmp_path / "plans").iterdir()) == []
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    del made
+    gc.collect()
+    assert len(list(descriptors.iterdir())) < before
+
+
+def test_a_full_disk_is_told_of(
+    scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the folder, and what may be done; half a line that got there is no part of the plan."""
+    made = builder(1)
+    whole = tempfile.SpooledTemporaryFile.write
+
+    def write(file: tempfile.SpooledTemporaryFile[bytes], data: bytes) -> int:
+        whole(file, data[:20])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fails(name: str) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile.SpooledTemporaryFile, "write", write)
+            with pytest.raises(PlanError, match=r"scratch \(No space left on device\); free some"):
+                made.add("jobs.work", id=name)
+
+    fails("two")
+    assert len(made) == 1
+    made.add("jobs.work", id="two")
+    fails("three")
+    manifest = made.freeze(None, tmp_path)
+    assert manifest is not None
+    assert list(manifest.ids) == ["w-0", "two"]
+
+
+def test_memory_stays_flat_however_long_a_plan_is(tmp_path: Path) -> None:
+    """4,000 entries of 3 KB are 12 MB, of which only the ids are kept."""
+    tracemalloc.start()
+    try:
+        made = builder(0)
+        for number in range(4_000):
+            made.add("jobs.work", id=f"w-{number}", args=["x" * 3000])
+        manifest = made.freeze(None, tmp_path)
+        assert preview(manifest).entries == 4_000  # type: ignore[arg-type]  # it is not empty
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5e6

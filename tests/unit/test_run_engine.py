@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
+from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
+from pytest_manifest.ledger import OVER_BUDGET
 from pytest_manifest.run.flights import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.supervision import CRASH_LOOP
@@ -557,3 +559,92 @@ def test_what_was_read_before_the_store_went_away_is_kept() -> None:
         made.run(3)
         assert made.kinds() == {"a": "passed"}
         assert [one.execution for one in made.ledger.starts(made.task_id("a"))] != []
+
+
+# What it costs
+
+
+def priced(name: str, told: float | None = None, *, retries: int = 0) -> Entry:
+    """An entry with an estimate of 1, whose receipts tell ``told``."""
+    meta: dict[str, JsonValue] = {} if told is None else {"costs": told}
+    return Entry(
+        id=name, task="t", cost=1.0, idempotent=True, retries=retries, timeout=30.0, meta=meta
+    )
+
+
+def skipped(made: Rig) -> set[str]:
+    return {name for name, kind in made.kinds().items() if kind == "skipped"}
+
+
+def test_what_a_receipt_tells_counts_in_place_of_the_estimate() -> None:
+    """Four estimates of 1 are beyond 2, and four jobs that cost 0.25 each are not."""
+    entries = tuple(priced(name, 0.25) for name in "abcd")
+    with rig(Plan(entries, budget=2.0)) as made:
+        made.step()
+        assert len(made.world.published) == 2
+        made.finish()
+        made.check()
+        assert set(made.kinds().values()) == {"passed"}
+
+
+def test_when_nothing_more_fits_the_rest_is_skipped() -> None:
+    """The sentence has cost and budget, the ledger knows that the run is not complete."""
+    entries = tuple(priced(name, 0.75) for name in "abcd")
+    with rig(Plan(entries, budget=2.0)) as made:
+        made.finish()
+        made.check()
+        assert skipped(made) == {"c", "d"}
+        note = "the run has cost 1.5 of its budget of 2, and the next entry, with an estimate of 1,"
+        assert note in made.sentence("d")
+        assert note in (made.ledger.noted(OVER_BUDGET) or "")
+
+
+def test_a_run_that_is_complete_is_not_over_its_budget() -> None:
+    """Whatever it has cost."""
+    with rig(Plan((priced("a", 5.0), priced("b", 5.0)), budget=2.0)) as made:
+        made.finish()
+        made.check()
+        assert set(made.kinds().values()) == {"passed"}
+        assert made.ledger.noted(OVER_BUDGET) is None
+
+
+@pytest.mark.parametrize(("budget", "sendings"), [(1.5, 1), (2.0, 2)])
+def test_another_attempt_is_made_if_there_is_money_for_it(budget: float, sendings: int) -> None:
+    """Of the one that crashed nobody tells a cost, so its estimate is spent."""
+    with rig(Plan((priced("a", retries=1),), budget=budget)) as made:
+        made.step()
+        made.world.kill_child(first(made), begun(made))
+        made.finish()
+        made.check()
+        assert len(made.world.published) == sendings
+        assert made.kinds() == {"a": "passed" if sendings == 2 else "skipped"}
+
+
+def test_a_second_execution_costs_once_more() -> None:
+    """What somebody else has sent twice is paid twice."""
+    with rig(Plan((priced("a", 0.75), priced("b", 0.75)), budget=2.0, window=1)) as made:
+        made.step()
+        made.world.meddled.add(made.task_id("a"))
+        made.world.queue.append(made.world.queue[0])
+        ended(made)
+        ended(made)
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "duplicated", "b": "skipped"}
+
+
+def test_a_late_receipt_tells_what_an_overdue_job_has_cost() -> None:
+    """Until it comes the estimate counts, and keeps others waiting."""
+    entries = (priced("a", 0.25), priced("b", 0.25), priced("c", 0.25))
+    with rig(Plan(entries, budget=2.5)) as made:
+        made.step()
+        delivery = begun(made)
+        made.run(30 + TIMEOUT_GRACE + 1)
+        assert made.kinds() == {"a": "timed_out"}
+        assert made.task_id("c") not in made.world.published
+        made.world.end(first(made), delivery, "succeeded")
+        made.step(2)
+        assert made.task_id("c") in made.world.published
+        made.finish()
+        made.check()
+        assert set(made.kinds().values()) == {"passed"}

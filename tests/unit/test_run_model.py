@@ -11,6 +11,7 @@ from typing import Literal
 
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.supervision import CRASH_LOOP
@@ -149,6 +150,8 @@ class Actor:
         self.rig.stop(by_a_person=number % 2 == 1)
 
 
+COSTS: tuple[dict[str, JsonValue], ...] = ({}, {"costs": 0.0}, {"costs": 0.1}, {"costs": 0.7})
+"""What receipts tell of costs."""
 names = st.sampled_from("abcde")
 
 
@@ -167,10 +170,12 @@ def plans(draw: st.DrawFn) -> Plan:
                 retries=draw(st.integers(0, 2)),
                 timeout=30.0,
                 deadline=draw(st.sampled_from((None, None, None, 60.0))),
+                cost=draw(st.sampled_from((None, 0.1, 0.5, 1.0))),
                 after=after if draw(st.booleans()) else [],
                 meta={
                     "late": draw(st.booleans()),
                     "poison": draw(st.sampled_from(POISONS)),
+                    **draw(st.sampled_from(COSTS)),
                 },
             )
         )
@@ -183,6 +188,7 @@ def plans(draw: st.DrawFn) -> Plan:
         canary=draw(st.sampled_from((0, 0, 1, 2))),
         max_failed=draw(st.sampled_from((None, None, 0, 1))),
         revoke_on_max_failed=draw(st.booleans()),
+        budget=draw(st.sampled_from((None, None, 0.5, 1.0, 3.0))),
         kills=draw(st.integers(2, 3)),
     )
 

@@ -1,14 +1,16 @@
-"""What may be sent, and when: dependencies, the canary, the failure threshold."""
+"""What may be sent, and when: dependencies, the canary, the failure threshold, the budget."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.schedule import Held, Schedule
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import Entry, VerdictKind
@@ -154,6 +156,123 @@ def test_what_could_not_be_sent_comes_first_again() -> None:
     assert names(schedule.take(9)) == ["e0", "e1", "e2", "e3"]
 
 
+def priced(*estimates: float | None) -> list[Attempt]:
+    """Attempts of entries e0, e1, ... with these estimates."""
+    return [
+        attempt_of(RUN, Entry(id=f"e{n}", task="t", cost=cost), 1)
+        for n, cost in enumerate(estimates)
+    ]
+
+
+def within(budget: float, *estimates: float | None) -> Schedule:
+    """A schedule of such entries that may cost so much, started."""
+    schedule = Schedule(priced(*estimates), budget=Budget(budget))
+    schedule.start()
+    return schedule
+
+
+def land(schedule: Schedule, attempt: Attempt, cost: str) -> None:
+    """The attempt has passed, and cost so much."""
+    assert schedule.budget is not None
+    schedule.budget.landed(attempt.task_id, Decimal(cost))
+    schedule.finished(attempt.entry.id, "passed")
+
+
+def test_no_more_is_sent_than_the_budget_allows() -> None:
+    """What is in flight counts by its estimate; what cost less leaves money for others."""
+    schedule = within(1, 0.5, 0.4, 0.3, 0.2)
+    first, second = schedule.take(9)
+    assert not schedule.has_ready
+    assert schedule.over_budget() == [], "what is in flight may yet cost less"
+    land(schedule, first, "0.1")
+    assert names(schedule.take(9)) == ["e2", "e3"]
+    land(schedule, second, "0.4")
+    assert schedule.over_budget() == []
+    assert schedule.exhausted
+
+
+def test_what_never_fits_is_held_when_nothing_is_in_flight() -> None:
+    """The note has the cost, the budget, the next one's estimate, and how to go on."""
+    schedule = within(1, 0.5, 0.75, 0.1)
+    (first,) = schedule.take(9)
+    land(schedule, first, "0.5")
+    found = held(schedule.over_budget())
+    note = (
+        "the run has cost 0.5 of its budget of 1, and the next entry, with an estimate of 0.75, "
+        "would go beyond it; --resume --manifest-budget=MORE sends the rest"
+    )
+    assert found == {"e1": note, "e2": note}
+    assert schedule.closed == note
+    assert schedule.exhausted
+    assert schedule.over_budget() == []
+
+
+def test_a_budget_that_is_spent_holds_the_rest_at_once() -> None:
+    """Although something is in flight, and also what waits for others or for the canary."""
+    todo = [*priced(None, None, None), *attempts(waits="e0")]
+    schedule = Schedule(todo, canary=2, budget=Budget(1))
+    schedule.start()
+    first, second = schedule.take(9)
+    assert schedule.over_budget() == []
+    land(schedule, first, "1.5")
+    found = held(schedule.over_budget())
+    note = "the run has cost 1.5 of its budget of 1; --resume --manifest-budget=MORE sends the rest"
+    assert found == dict.fromkeys(("e2", "waits"), note)
+    land(schedule, second, "0")
+    assert schedule.exhausted
+
+
+def test_costs_are_added_up_as_they_are_written() -> None:
+    """Three times 0.1 is 0.3, which the budget allows."""
+    schedule = within(0.3, 0.1, 0.1, 0.1)
+    for attempt in schedule.take(9):
+        land(schedule, attempt, "0.1")
+    assert schedule.exhausted
+
+
+def test_nothing_may_cost_anything() -> None:
+    """A budget of 0 lets through what is estimated at 0, and nothing of which nobody knows."""
+    schedule = within(0, 0, 0, None)
+    for attempt in schedule.take(9):
+        land(schedule, attempt, "0")
+    found = held(schedule.over_budget())
+    assert list(found) == ["e2"]
+    assert "the next entry, with no estimate, would go beyond it" in found["e2"]
+
+
+def test_what_was_not_sent_costs_nothing() -> None:
+    """What comes back from the broker takes its place again, once."""
+    schedule = within(1, 1, 1)
+    schedule.put_back(schedule.take(9))
+    (first,) = schedule.take(9)
+    assert first.entry.id == "e0"
+    assert not schedule.has_ready
+
+
+def test_another_attempt_needs_money_too() -> None:
+    """What a crash has cost is spent, and its next attempt must fit beside it."""
+    schedule = within(1, 0.75)
+    (first,) = schedule.take(9)
+    assert schedule.budget is not None
+    schedule.budget.landed(first.task_id, Decimal("0.75"))
+    again = attempt_of(RUN, first.entry, 2)
+    assert schedule.add(again) is None
+    assert schedule.take(9) == []
+    assert list(held(schedule.over_budget())) == ["e0"]
+
+
+def test_what_is_under_way_and_what_was_spent_before_count() -> None:
+    """A run that is gone on with has its earlier costs, each of which may yet be corrected."""
+    under_way, to_send = priced(0.5, 0.5)
+    schedule = Schedule([to_send], budget=Budget(1.2, {"earlier": Decimal("0.3")}))
+    schedule.start(underway=["e0"])
+    schedule.follow([under_way])
+    assert schedule.take(9) == []
+    assert schedule.budget is not None
+    schedule.budget.landed("earlier", Decimal("0.2"))
+    assert names(schedule.take(9)) == ["e1"]
+
+
 KINDS: tuple[VerdictKind, ...] = ("passed", "failed", "lost", "skipped")
 
 
@@ -163,7 +282,8 @@ def graphs(draw: st.DrawFn) -> list[Attempt]:
     made = []
     for n in range(size):
         after = draw(st.sets(st.integers(0, max(n - 1, 0)), max_size=3)) if n else set()
-        entry = Entry(id=f"e{n}", task="t", after=[f"e{m}" for m in sorted(after)])
+        cost = draw(st.sampled_from((None, 0.0, 0.1, 0.5, 2.0)))
+        entry = Entry(id=f"e{n}", task="t", cost=cost, after=[f"e{m}" for m in sorted(after)])
         made.append(attempt_of(RUN, entry, 1))
     return made
 
@@ -174,25 +294,46 @@ def graphs(draw: st.DrawFn) -> list[Attempt]:
     verdicts=st.data(),
     canary=st.integers(0, 4),
     limit=st.none() | st.integers(0, 3).map(lambda n: FailureLimit(number=n)),
+    money=st.none() | st.sampled_from((0.0, 0.3, 1.0, 5.0)),
 )
 def test_every_entry_is_sent_once_or_held_once(
-    todo: list[Attempt], verdicts: st.DataObject, canary: int, limit: FailureLimit | None
+    todo: list[Attempt],
+    verdicts: st.DataObject,
+    canary: int,
+    limit: FailureLimit | None,
+    money: float | None,
 ) -> None:
-    """Whatever passes and fails: it ends, nothing is forgotten, nothing goes before its time."""
-    schedule = Schedule(todo, canary=canary, max_failed=limit)
+    """Whatever passes and fails, and whatever it costs: it ends, nothing is forgotten, nothing goes
+    before its time, and nothing that the budget does not allow."""
+    budget = None if money is None else Budget(money)
+    schedule = Schedule(todo, canary=canary, max_failed=limit, budget=budget)
+    estimates = {attempt.entry.id: attempt.entry.cost or 0.0 for attempt in todo}
+    task_ids = {attempt.entry.id: attempt.task_id for attempt in todo}
+    spent = 0.0
     after = {attempt.entry.id: attempt.entry.after for attempt in todo}
     out: dict[str, str] = dict.fromkeys((h.attempt.entry.id for h in schedule.start()), "held")
     kinds: dict[str, VerdictKind] = {}
     flying: list[str] = []
     while not schedule.exhausted or flying:
+        for one in schedule.over_budget():
+            assert one.attempt.entry.id not in out
+            out[one.attempt.entry.id] = "held"
+        if schedule.exhausted and not flying:
+            break
         for name in names(schedule.take(verdicts.draw(st.integers(1, 4)))):
             assert name not in out
             assert all(kinds.get(one) == "passed" for one in after[name])
             out[name] = "sent"
             flying.append(name)
+            likely = spent + sum(estimates[one] for one in flying)
+            assert money is None or likely <= money + 1e-9
         assert flying, "nothing is in flight and something is left: it would wait for ever"
         done = flying.pop(verdicts.draw(st.integers(0, len(flying) - 1)))
         kinds[done] = verdicts.draw(st.sampled_from(KINDS))
+        if budget is not None:
+            cost = verdicts.draw(st.sampled_from(("0", "0.1", "0.5", "3")))
+            budget.landed(task_ids[done], Decimal(cost))
+            spent += float(cost)
         for one in schedule.finished(done, kinds[done]):
             assert one.attempt.entry.id not in out
             out[one.attempt.entry.id] = "held"

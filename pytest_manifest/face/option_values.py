@@ -1,0 +1,100 @@
+"""Values of single options, from the texts of the command line and of the configuration file.
+
+Each raises pytest.UsageError that repeats what the user wrote, and says what to write instead.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def ini_text(config: pytest.Config, name: str) -> str | None:
+    """What the configuration file says, None where it says nothing."""
+    value = config.getini(name)
+    return str(value) if value else None
+
+
+def _setting(config: pytest.Config, name: str) -> tuple[str | None, str]:
+    """A setting's text, and how the user wrote it; the command line goes before the file."""
+    given = getattr(config.option, name)
+    if given is not None:
+        return str(given), f"--{name.replace('_', '-')} {given}"
+    text = ini_text(config, name)
+    return text, f"{name} = {text}"
+
+
+def applies(config: pytest.Config, name: str) -> bool:
+    """Whether a gate applies: one of the configuration file does not where nobody stays."""
+    return getattr(config.option, name) is not None or not config.option.dispatch_only
+
+
+def positive(config: pytest.Config, name: str, default: int) -> int:
+    """A whole number from 1."""
+    text, written = _setting(config, name)
+    if text is None:
+        return default
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise pytest.UsageError(f"{written}: give a whole number from 1")
+    return number
+
+
+def duration(config: pytest.Config, name: str, default: float, *, zero: bool = False) -> float:
+    """Seconds from ``90``, ``90s``, ``30m``, ``6h`` or ``2d``."""
+    text, written = _setting(config, name)
+    if text is None:
+        return default
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if match is None or (float(match.group(1)) <= 0 and not zero):
+        raise pytest.UsageError(f"{written}: write it like 90s, 30m or 6h")
+    return float(match.group(1)) * _UNITS[match.group(2)]
+
+
+def amount(config: pytest.Config, name: str) -> float | None:
+    """A cost: a number from 0."""
+    text, written = _setting(config, name)
+    if text is None:
+        return None
+    number = float(text) if re.fullmatch(r"\s*\d+(\.\d+)?(e[+-]?\d+)?\s*", text) else math.inf
+    if not math.isfinite(number):
+        raise pytest.UsageError(f"{written}: give a number from 0, like 5 or 2.50")
+    return number
+
+
+def path_of(config: pytest.Config, name: str | None) -> Path | None:
+    """A path as it was given where pytest was started."""
+    return None if name is None else (config.invocation_params.dir / name).resolve()
+
+
+def failure_limit(config: pytest.Config) -> int | float | None:
+    """A number of entries from ``20``, a share of them from ``5%``."""
+    text, written = _setting(config, "manifest_max_failed")
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", text.strip())
+    if match is None or float(match.group(2) or 0) > 100:
+        raise pytest.UsageError(f"{written}: write it like 20 or 5%")
+    return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
+
+
+def on_interrupt(config: pytest.Config) -> Literal["revoke", "detach"] | None:
+    """What becomes of sent jobs on Ctrl-C, None where nothing is said."""
+    match config.option.manifest_on_interrupt or ini_text(config, "manifest_on_interrupt"):
+        case None:
+            return None
+        case "revoke":
+            return "revoke"
+        case "detach":
+            return "detach"
+        case other:
+            raise pytest.UsageError(f"manifest_on_interrupt = {other}: write revoke or detach")

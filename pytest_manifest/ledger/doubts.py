@@ -1,0 +1,24 @@
+"""Whether a job that was begun would be known to have been, by all that the ledger knows."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_manifest.ledger.store import Ledger
+
+PLAIN_WORKERS: Final = "plain_workers"
+"""The ledger's key for workers that were seen without our instrumentation."""
+GAVE_UP: Final = "gave_up"
+"""The ledger's key for why a run gave up; what workers said at that time may have got lost."""
+EMPTIED: Final = "emptied"
+"""The ledger's key for a result store that has lost what workers said."""
+
+
+def is_witnessed(ledger: Ledger, *, some_start: bool) -> bool:
+    """Whether workers say when they begin a job, and all of that has been kept.
+
+    ``some_start``: at least one of them has said so.
+    """
+    instrumented = some_start or ledger.info().owned
+    doubts = (EMPTIED, GAVE_UP, PLAIN_WORKERS)
+    return instrumented and all(ledger.noted(doubt) is None for doubt in doubts)

@@ -1,0 +1,189 @@
+"""The plan builder: entries are checked as they are added, and frozen into a file."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import blake2b
+from pathlib import Path
+
+from pydantic import JsonValue, ValidationError
+
+from pytest_manifest.errors import PlanError
+from pytest_manifest.manifest import Draft, Manifest, dump_entry, read_manifest, write_draft
+from pytest_manifest.planning.spec import PlanSpec
+from pytest_manifest.schema import Entry, Header, cost_text, exact
+from pytest_manifest.schema.problems import problems
+
+
+class PlanBuilder:
+    """Collects the entries of a plan, each checked as it is added, and freezes them into a file.
+
+    The entries wait in a nameless temporary file, which goes with the builder.
+    """
+
+    def __init__(self, spec: PlanSpec, params: Mapping[str, object]) -> None:
+        self.spec = spec
+        self.params = dict(params)
+        self.notes: list[str] = []
+        """What the planner wants said beside the preview."""
+        self._draft = Draft()
+        self._ids: set[bytes] = set()
+        self._cost = Decimal(0)
+
+    def __len__(self) -> int:
+        return len(self._draft)
+
+    def note(self, line: str) -> None:
+        """Say something beside the plan's preview, also where the plan stays empty.
+
+        It is shown, and does not stand in the file.
+        """
+        self.notes += line.splitlines()
+
+    def add(self, task: str, *, id: str, **fields: object) -> None:  # noqa: A002 - the format's own word
+        """Add one job: ``task`` by its registered name, ``id`` unique within the plan.
+
+        ``fields`` are those of a manifest entry: args, kwargs, queue, timeout, expect and so on.
+        Raises PlanError that names the entry and the field.
+        """
+        try:
+            entry = Entry.model_validate({"id": id, "task": task, **fields})
+        except ValidationError as error:
+            found = "; ".join(problems(error, Entry))
+            raise PlanError(f"plan {self.spec.name}, entry {id!r}: {found}") from None
+        digest = blake2b(entry.id.encode(), digest_size=16).digest()
+        if digest in self._ids:
+            raise PlanError(
+                f"plan {self.spec.name}: entry id {id!r} was added twice; "
+                "ids must be unique within a manifest"
+            )
+        try:
+            self._draft.add(dump_entry(entry))
+        except OSError as error:
+            raise PlanError(
+                f"plan {self.spec.name}: its entries cannot be kept in {tempfile.gettempdir()} "
+                f"({error.strerror}); free some space there, or name another folder with TMPDIR"
+            ) from error
+        self._ids.add(digest)
+        self._cost += exact(entry.cost)
+
+    def check_cost(self, budget: float | None) -> None:
+        """Raises PlanError where the entries' estimated costs come to more than ``budget``."""
+        if budget is None or self._cost <= exact(budget):
+            return
+        limit = "--plan-opt limit=N" if "limit" in self.spec.options else "fewer entries"
+        raise PlanError(
+            f"plan {self.spec.name}: {_entries(len(self))} are estimated to cost "
+            f"{cost_text(self._cost)}, and --manifest-budget is {cost_text(budget)}, so no "
+            f"manifest was written; plan less ({limit}), or allow more with a larger "
+            "--manifest-budget"
+        )
+
+    def freeze(self, target: Path | None, folder: Path, *, force: bool = False) -> Manifest | None:
+        """Write the plan, and return the manifest; None where the plan is empty.
+
+        With ``target`` it goes there, over a different manifest only with ``force``. Without, it
+        goes into ``folder`` as ``WORKFLOW_MODE_NN.jsonl`` with the next free number. A file that
+        holds the same plan already is kept as it is.
+        """
+        if not len(self):
+            return None
+        place = target or folder / f"{self.spec.workflow}_{self.spec.mode}_01.jsonl"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".plan-", dir=place.parent) as scratch:
+            fresh = write_draft(Path(scratch) / place.name, self._header(), self._draft)
+            if target is None:
+                return self._numbered(fresh, folder)
+            return self._at(fresh, target, force=force)
+
+    def close(self) -> None:
+        """Give up what was added."""
+        self._draft.close()
+
+    def _header(self) -> Header:
+        return Header(
+            workflow=self.spec.workflow,
+            mode=self.spec.mode,
+            params={name: _plain(value) for name, value in sorted(self.params.items())},
+            planned_at=datetime.now(UTC).replace(microsecond=0),
+            rerun=self.spec.rerun,
+        )
+
+    def _at(self, fresh: Manifest, target: Path, *, force: bool) -> Manifest:
+        if target.is_dir():
+            raise PlanError(f"{target}: is a folder; name the file to write")
+        if target.exists() and _same_plan(target, fresh):
+            return read_manifest(target)
+        if target.exists() and force and not _looks_like_manifest(target):
+            raise PlanError(f"{target}: is no manifest, and is not overwritten; move it away first")
+        if target.exists() and not force:
+            raise PlanError(
+                f"{target}: holds a different manifest; plan into another file, "
+                "or replace it with --plan-force"
+            )
+        fresh.path.replace(target)
+        return read_manifest(target)
+
+    def _numbered(self, fresh: Manifest, folder: Path) -> Manifest:
+        stem = f"{self.spec.workflow}_{self.spec.mode}_"
+        pattern = re.compile(re.escape(stem) + r"(\d+)\.jsonl$")
+        taken = {
+            int(match.group(1)): path
+            for path in folder.iterdir()
+            if (match := pattern.match(path.name))
+        }
+        for _, path in sorted(taken.items()):
+            if _same_plan(path, fresh):
+                return read_manifest(path)
+        number = max(taken, default=0) + 1
+        while True:
+            path = folder / f"{stem}{number:02d}.jsonl"
+            try:
+                path.hardlink_to(fresh.path)  # unlike a rename it never replaces another's file
+            except FileExistsError:
+                number += 1
+            else:
+                return read_manifest(path)
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
+
+
+def _same_plan(path: Path, fresh: Manifest) -> bool:
+    """Whether the file holds these very entries and parameters; a broken file holds neither."""
+    with path.open("rb") as file:
+        first = file.readline(1_000_000)
+    try:
+        header = Header.model_validate_json(first)
+    except ValidationError:
+        return False
+    return (
+        header.sha256 == fresh.sha256
+        and header.params == fresh.header.params
+        and header.rerun == fresh.header.rerun
+        and header.entries == len(fresh)
+    )
+
+
+def _looks_like_manifest(path: Path) -> bool:
+    """Whether a file is empty or begins with a line of JSON, as every manifest does."""
+    with path.open("rb") as file:
+        first = file.readline(1_000_000)
+    try:
+        return not first or isinstance(json.loads(first), dict)
+    except ValueError:
+        return False
+
+
+def _plain(value: object) -> JsonValue:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value)

@@ -1,0 +1,112 @@
+"""What a run may cost, what it has cost, and what it may yet cost by what is in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+
+from pytest_manifest.errors import DispatchError
+from pytest_manifest.schema import Entry, cost_text, exact
+
+NOTHING = Decimal(0)
+
+
+class Budget:
+    """``limit`` in the entries' unit of cost; ``costs``: what attempts have cost already, by id.
+
+    Attempts that are in flight count by their estimates, and those that have landed by what they
+    have cost.
+    """
+
+    def __init__(self, limit: float, costs: Mapping[str, Decimal] | None = None) -> None:
+        self.limit = exact(limit)
+        self._costs = dict(costs or {})
+        self._flying: dict[str, Decimal] = {}
+        self.spent = sum(self._costs.values(), NOTHING)
+        self._reserved = NOTHING
+
+    @property
+    def in_flight(self) -> bool:
+        return bool(self._flying)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the money is spent, whatever is still in flight."""
+        return self.spent >= self.limit and self.spent > 0
+
+    def allows(self, entry: Entry) -> bool:
+        """Whether this entry may be sent now; without an estimate it may while money is left."""
+        if self.reached or (entry.cost is None and not self.limit):
+            return False
+        return self.spent + self._reserved + exact(entry.cost) <= self.limit
+
+    def depart(self, task_id: str, entry: Entry) -> None:
+        """An attempt is being sent, or in flight already."""
+        self._release(task_id)
+        self._flying[task_id] = exact(entry.cost)
+        self._reserved += self._flying[task_id]
+
+    def stay(self, task_id: str) -> None:
+        """An attempt was not sent after all."""
+        self._release(task_id)
+
+    def landed(self, task_id: str, cost: Decimal) -> None:
+        """What an attempt has cost is known, or is known better than before."""
+        self._release(task_id)
+        self.spent += cost - self._costs.get(task_id, NOTHING)
+        self._costs[task_id] = cost
+
+    def _release(self, task_id: str) -> None:
+        self._reserved -= self._flying.pop(task_id, NOTHING)
+
+    def why_closed(self, entry: Entry | None) -> str:
+        """A phrase: why no more is sent; ``entry`` is the one that would have come next."""
+        limit, more = cost_text(self.limit), "--resume --manifest-budget=MORE sends the rest"
+        if self.reached or entry is None:
+            return f"the run has cost {cost_text(self.spent)} of its budget of {limit}; {more}"
+        next_one = (
+            "no estimate" if entry.cost is None else f"an estimate of {cost_text(entry.cost)}"
+        )
+        return (
+            f"the run has cost {cost_text(self.spent)} of its budget of {limit}, and the next "
+            f"entry, with {next_one}, would go beyond it; {more}"
+        )
+
+
+def refuse_beyond(
+    budget: float | None, entries: Iterable[Entry], name: str, spent: Decimal = NOTHING
+) -> None:
+    """Raises DispatchError where these entries' estimates, on top of what is ``spent``, exceed it.
+
+    ``name`` is the manifest's.
+    """
+    if budget is None:
+        return
+    count, estimated = 0, NOTHING
+    for entry in entries:
+        count += 1
+        estimated += exact(entry.cost)
+    if not count or spent + estimated <= exact(budget):
+        return
+    before = f"the run has cost {cost_text(spent)} already, " if spent else ""
+    more = " more" if spent else ""
+    noun = "1 entry is" if count == 1 else f"{count} entries are"
+    raise DispatchError(
+        f"{name}: nothing was sent: {before}{noun} estimated to cost {cost_text(estimated)}{more}, "
+        f"and --manifest-budget is {cost_text(budget)}; send fewer (-k, or a plan with a smaller "
+        "limit), or allow more with a larger --manifest-budget"
+    )
+
+
+def without_estimate(entries: Iterable[Entry]) -> str | None:
+    """A sentence on entries that a budget cannot foresee, None where there are none."""
+    count = total = 0
+    for entry in entries:
+        total += 1
+        count += entry.cost is None
+    if not count:
+        return None
+    return (
+        f"{count} of {total} entries have no estimated cost: for the budget they count only when "
+        "their receipts tell a cost"
+    )

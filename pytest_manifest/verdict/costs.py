@@ -1,0 +1,94 @@
+"""What a run has cost: as its receipts tell it and, where they do not, as it was estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from decimal import Decimal
+
+from pytest_manifest.ledger import Account, Ledger, Settled, is_witnessed
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.schema import actual_cost, exact
+
+NOT_RUN = frozenset({"revoked", "expired", "rejected", "unknown_task"})
+"""States of receipts that say that the task's body was never entered."""
+_NEVER_RUN = NOT_RUN | {"skipped"}
+
+
+class Costs:
+    """The costs of a run's attempts, in the entries' unit. Use it in the ledger's thread.
+
+    Every execution counts, also one of a failed attempt and a second one of the same attempt: what
+    its receipt tells or, where nobody says, the entry's estimate. An attempt that may have run
+    counts its estimate, one that certainly never ran nothing.
+    """
+
+    def __init__(self, ledger: Ledger, manifest: Manifest) -> None:
+        self._ledger = ledger
+        self._manifest = manifest
+        self._run = ledger.info().run
+        self.told = False
+        """Whether a receipt has told a cost, of the attempts that were looked at."""
+
+    def by_attempt(self, without: Container[str] = ()) -> Iterator[tuple[str, Decimal]]:
+        """``(task id, cost)`` of all attempts but these."""
+        witnessed = self._witnessed()
+        for account in self._ledger.accounts():
+            if account.task_id not in without:
+                yield account.task_id, self._cost(account, witnessed=witnessed)
+
+    def total(self) -> float:
+        """What the whole run has cost."""
+        return float(sum((cost for _, cost in self.by_attempt()), Decimal(0)))
+
+    def of(self, task_id: str) -> Decimal | None:
+        """What this attempt has cost; None where it is none of the run's."""
+        witnessed = self._witnessed()
+        for account in self._ledger.accounts(task_id):
+            return self._cost(account, witnessed=witnessed)
+        return None
+
+    def _witnessed(self) -> bool:
+        return is_witnessed(self._ledger, some_start=self._ledger.has_starts())
+
+    def _cost(self, account: Account, *, witnessed: bool) -> Decimal:
+        told: dict[str | None, Decimal | None] = {}
+        never_run = False
+        for execution, receipt in account.receipts:
+            facts = (receipt.run, receipt.entry, receipt.attempt, receipt.task_id)
+            ours = (self._run, account.entry, account.attempt, account.task_id)
+            if account.kind == "forged" or facts != ours:
+                continue
+            cost = actual_cost(receipt)
+            if cost is None and receipt.state in NOT_RUN:
+                never_run = True
+            else:
+                told[execution] = None if cost is None else exact(cost)
+                self.told = self.told or cost is not None
+        if None in told and len(told) > 1:
+            del told[None]  # the result store's word on one of the others
+        silent = len(set(account.begun) - told.keys()) - (None in told)
+        unsaid = sum(cost is None for cost in told.values()) + max(silent, 0)
+        if not (told or account.begun):
+            unsaid = 0 if never_run or _never_ran(account, witnessed=witnessed) else 1
+        said = sum((cost for cost in told.values() if cost is not None), Decimal(0))
+        return said + (unsaid * self._estimate(account.entry) if unsaid else 0)
+
+    def _estimate(self, entry: str) -> Decimal:
+        return exact(self._manifest[entry].cost) if entry in self._manifest else Decimal(0)
+
+
+def cost_of_settled(settled: Settled, manifest: Manifest) -> Decimal:
+    """What an entry has cost as far as its verdict and its receipt alone can tell."""
+    verdict, receipt = settled.verdict, settled.receipt
+    told = None if receipt is None else actual_cost(receipt)
+    if told is not None:
+        return exact(told)
+    never_run = verdict.verdict in _NEVER_RUN if receipt is None else receipt.state in NOT_RUN
+    return exact(None if never_run else manifest[verdict.entry].cost)
+
+
+def _never_ran(account: Account, *, witnessed: bool) -> bool:
+    """Whether an attempt that nobody has said anything of was certainly never begun."""
+    if account.state in ("planned", "withheld") or account.kind in _NEVER_RUN:
+        return True
+    return account.kind == "lost" and witnessed

@@ -1,0 +1,218 @@
+"""What jobs cost: as a receipt tells it, and as a run's ledger adds it up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import JsonValue
+
+from pytest_manifest.dispatch.attempt import attempt_of
+from pytest_manifest.face.verdicts import ManifestRun
+from pytest_manifest.ledger import PLAIN_WORKERS, Ledger, Settled, Start
+from pytest_manifest.manifest import Manifest, write_manifest
+from pytest_manifest.schema import (
+    Entry,
+    Header,
+    Receipt,
+    Verdict,
+    VerdictKind,
+    actual_cost,
+    cost_text,
+    exact,
+)
+from pytest_manifest.testing import make_receipt
+from pytest_manifest.verdict import Costs
+from tests.unit.ledger_support import INFO
+
+ENTRY = Entry(id="a", task="t", cost=0.5)
+OTHER = Entry(id="b", task="t", cost=0.25)
+NONE = Entry(id="c", task="t")
+
+
+def receipt(
+    evidence: Mapping[str, JsonValue] | None = None, *, entry: Entry = ENTRY, **fields: Any
+) -> Receipt:
+    return make_receipt(entry, run=INFO.run, evidence=dict(evidence or {}), **fields)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "result", "cost"),
+    [
+        ({"cost": 0.25}, None, 0.25),
+        ({"cost": 0}, {"cost": 3}, 0.0),
+        ({}, {"cost": 3}, 3.0),
+        ({"cost": "much"}, {"cost": 3}, 3.0),
+        ({"cost": True}, {"cost": False}, None),
+        ({"cost": -1}, None, None),
+        ({"cost": 10**400}, None, None),
+        ({"cost": None}, [{"cost": 3}], None),
+        ({}, "cost", None),
+    ],
+)
+def test_a_receipt_tells_its_cost(
+    evidence: dict[str, JsonValue], result: JsonValue, cost: float | None
+) -> None:
+    """Evidence goes before the result, and what is no number from 0 says nothing."""
+    assert actual_cost(receipt(evidence, result=result)) == cost
+
+
+def test_what_is_not_finite_tells_nothing() -> None:
+    """Also where a receipt was not read from a file, which would refuse it."""
+    for value in (float("inf"), float("nan")):
+        told = receipt().model_copy(update={"evidence": {"cost": value}})
+        assert actual_cost(told) is None
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [(0, "0"), (5.0, "5"), (2.50, "2.5"), (1.23e-7, "0.000000123"), (1234567.891, "1234567.89")],
+)
+def test_costs_are_written_without_exponents(cost: float, text: str) -> None:
+    """However small or large they are."""
+    assert cost_text(cost) == cost_text(exact(cost)) == text
+
+
+class Book:
+    """A ledger with entries a, b and c, of which nothing has been sent."""
+
+    def __init__(self, ledger: Ledger, manifest: Manifest) -> None:
+        self.ledger = ledger
+        self.manifest = manifest
+        for ordinal, entry in enumerate((ENTRY, OTHER, NONE)):
+            ledger.plan([(self.task_id(entry), entry.id, 1, ordinal)])
+
+    def task_id(self, entry: Entry, number: int = 1) -> str:
+        return attempt_of(INFO.run, entry, number).task_id
+
+    def sent(self, entry: Entry, number: int = 1) -> str:
+        task_id = self.task_id(entry, number)
+        if number > 1:
+            self.ledger.plan([(task_id, entry.id, number, 0)])
+        self.ledger.mark([task_id], "sent")
+        return task_id
+
+    def begun(self, task_id: str, *executions: str) -> None:
+        for name in executions:
+            self.ledger.add_starts([Start(task_id, name, None, 0, "w", "box", 1, False)])
+
+    def judged(self, entry: Entry, kind: VerdictKind, number: int = 1) -> None:
+        verdict = Verdict(verdict=kind, entry=entry.id, attempt=number, sentence="So.")
+        self.ledger.settle([(verdict, None)])
+
+    def cost(self) -> float:
+        return Costs(self.ledger, self.manifest).total()
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    manifest = write_manifest(tmp_path / "m.jsonl", Header(), [ENTRY, OTHER, NONE])
+    info = replace(INFO, owned=True)
+    with Ledger.create(tmp_path / "run.sqlite", info) as ledger:
+        yield Book(ledger, manifest)
+
+
+def test_what_was_never_sent_costs_nothing(book: Book) -> None:
+    """Planned or withheld, whatever its estimate is."""
+    book.ledger.mark([book.task_id(ENTRY)], "withheld")
+    book.judged(ENTRY, "skipped")
+    assert book.cost() == 0
+
+
+def test_a_receipt_counts_by_what_it_tells_or_by_the_estimate(book: Book) -> None:
+    """Failed or not; and an entry without either counts nothing."""
+    told = receipt({"cost": 0.125}, state="failed")
+    book.ledger.add_receipts([(book.sent(ENTRY), "x1", told)])
+    book.ledger.add_receipts([(book.sent(OTHER), "x2", receipt(entry=OTHER))])
+    book.ledger.add_receipts([(book.sent(NONE), "x3", receipt(entry=NONE))])
+    assert book.cost() == 0.125 + 0.25
+    assert not Costs(book.ledger, book.manifest).of("nobody's")
+
+
+def test_every_execution_and_every_attempt_counts(book: Book) -> None:
+    """Two receipts of one attempt, one start that nobody has told of, and the attempt after it."""
+    task_id = book.sent(ENTRY)
+    book.begun(task_id, "x1", "x2", "x3")
+    told = [(task_id, "x1", receipt({"cost": 0.1})), (task_id, "x2", receipt({"cost": 0.2}))]
+    book.ledger.add_receipts(told)
+    assert book.cost() == pytest.approx(0.1 + 0.2 + 0.5)
+    again = book.sent(ENTRY, 2)
+    book.ledger.add_receipts([(again, "x4", receipt({"cost": 2}, attempt=2))])
+    assert book.cost() == pytest.approx(0.1 + 0.2 + 0.5 + 2)
+
+
+def test_one_execution_counts_once_however_often_it_is_told_of(book: Book) -> None:
+    """By the stream, twice, and by the result store, which does not name the execution."""
+    task_id = book.sent(ENTRY)
+    book.begun(task_id, "x1")
+    book.ledger.add_receipts([(task_id, None, receipt({"cost": 0.1}))])
+    assert book.cost() == 0.1
+    book.ledger.add_receipts([(task_id, "x1", receipt({"cost": 0.2}))] * 2)
+    assert book.cost() == 0.2
+
+
+def test_a_lie_tells_no_cost(book: Book) -> None:
+    """A receipt that is not believed, or of another attempt: the job may have run all the same."""
+    task_id = book.sent(ENTRY)
+    book.ledger.add_receipts([(task_id, "x1", receipt({"cost": 1000}, attempt=7))])
+    assert book.cost() == 0.5
+    other = book.sent(OTHER)
+    book.ledger.add_receipts([(other, "x2", receipt({"cost": 1000}, entry=OTHER))])
+    book.judged(OTHER, "forged")
+    assert book.cost() == 0.5 + 0.25
+
+
+@pytest.mark.parametrize(
+    ("kind", "cost"),
+    [("crashed", 0.5), ("timed_out", 0.5), ("unknown", 0.5), ("lost", 0.0), ("revoked", 0.0)],
+)
+def test_what_may_have_run_counts_by_its_estimate(
+    book: Book, kind: VerdictKind, cost: float
+) -> None:
+    """Without a receipt it is the verdict that tells."""
+    book.sent(ENTRY)
+    book.judged(ENTRY, kind)
+    assert book.cost() == cost
+    assert Costs(book.ledger, book.manifest).of(book.task_id(ENTRY)) == Decimal(str(cost))
+
+
+def test_who_says_nothing_of_beginnings_may_have_run_what_is_lost(book: Book) -> None:
+    """Of workers without our instrumentation nobody knows."""
+    book.sent(ENTRY)
+    book.judged(ENTRY, "lost")
+    assert book.cost() == 0
+    book.ledger.note(PLAIN_WORKERS, "w")
+    assert book.cost() == 0.5
+
+
+def test_a_job_that_was_refused_costs_nothing_unless_it_had_begun(book: Book) -> None:
+    """The word of a revocation is no word of an end."""
+    task_id = book.sent(ENTRY)
+    book.ledger.add_receipts([(task_id, None, receipt(state="revoked"))])
+    assert book.cost() == 0
+    book.begun(task_id, "x1")
+    assert book.cost() == 0.5
+
+
+def test_a_run_made_by_hand_has_a_cost_too(book: Book) -> None:
+    """For tests of verifiers: by what was settled, without a ledger."""
+
+    def settled(entry: Entry, kind: VerdictKind, receipt: Receipt | None) -> Settled:
+        return Settled(1, Verdict(verdict=kind, entry=entry.id, sentence="So."), receipt)
+
+    run = ManifestRun(
+        book.manifest,
+        [
+            settled(ENTRY, "passed", receipt({"cost": 0.125})),
+            settled(OTHER, "crashed", None),
+            settled(NONE, "skipped", None),
+        ],
+        None,
+        owned=True,
+    )
+    assert run.cost() == 0.125 + 0.25
+    assert (run.run, run.budget) == ("", None)
