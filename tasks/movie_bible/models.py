@@ -1,0 +1,123 @@
+"""The tables of the movie bible."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from tasks.movie_bible.documents import ID_LENGTH, KIND_LENGTH
+
+VERSION_TABLE: Final = "movie_bible_version"
+REVISIONS: Final = ("0001", "0002")
+"""The migrations, oldest first; the last one makes these tables. Kept here so that opening a
+database need not load Alembic; a test holds it against the migrations."""
+
+# Collation "C" sorts by code point, as SQLite and Python do: one order of ids everywhere.
+Key = String(ID_LENGTH).with_variant(String(ID_LENGTH, collation="C"), "postgresql")
+
+# SQL NULL, and not JSON's null, is the gap. JSONB, as PostgreSQL cannot compare JSON.
+Texts = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+# SQLite counts up INTEGER keys alone; an upsert of PostgreSQL uses up a number, so 64 bits there.
+Number = BigInteger().with_variant(Integer, "sqlite")
+
+
+class UtcMoment(TypeDecorator[datetime]):
+    """A moment in UTC, aware of its zone also on SQLite, which stores none."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC, whatever zone the value has."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the server's zone, or none, to UTC."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """The tables of the movie bible."""
+
+
+class Film(Base):
+    """A film; NULL is what is not known."""
+
+    __tablename__ = "film"
+
+    id: Mapped[str] = mapped_column(Key, primary_key=True)
+    title: Mapped[str | None] = mapped_column(Text)
+    year: Mapped[int | None]
+    director: Mapped[str | None] = mapped_column(Text)
+    cast: Mapped[list[str] | None] = mapped_column(Texts)
+
+
+class Passage(Base):
+    """A document's text, with its SHA-256."""
+
+    __tablename__ = "passage"
+
+    id: Mapped[str] = mapped_column(Key, primary_key=True)
+    film_id: Mapped[str | None] = mapped_column(Key, index=True)
+    kind: Mapped[str] = mapped_column(String(KIND_LENGTH))
+    text: Mapped[str] = mapped_column(Text)
+    text_digest: Mapped[str] = mapped_column(String(64))
+
+
+class Annotation(Base):
+    """The fields of a passage by one prompt version, and where they come from; NULL is a gap."""
+
+    # No foreign key: a row that was paid for outlives its passage, as an orphan. The constraint's
+    # index begins with passage_id, which so needs none of its own.
+    __tablename__ = "annotation"
+    __table_args__ = (
+        UniqueConstraint("passage_id", "prompt_version", name="annotation_once"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Number, primary_key=True)
+    passage_id: Mapped[str] = mapped_column(Key)
+    prompt_version: Mapped[str] = mapped_column(String(100))
+    summary: Mapped[str | None] = mapped_column(Text)
+    themes: Mapped[list[str] | None] = mapped_column(Texts)
+    characters: Mapped[list[str] | None] = mapped_column(Texts)
+    mood: Mapped[str | None] = mapped_column(Text)
+    prompt_digest: Mapped[str | None] = mapped_column(String(64))
+    text_digest: Mapped[str | None] = mapped_column(String(64))
+    provider: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(Text)
+    run: Mapped[str | None] = mapped_column(Text)
+    entry: Mapped[str | None] = mapped_column(Text)
+    attempt: Mapped[int | None]
+    tokens_in: Mapped[int]
+    tokens_out: Mapped[int]
+    cost_nanos: Mapped[int] = mapped_column(BigInteger)  # 1e-9 USD
+    revision: Mapped[int]
+    written_at: Mapped[datetime] = mapped_column(UtcMoment)
+
+
+class Identity(Base):
+    """One row that tells one database from another, whatever URL leads to it."""
+
+    __tablename__ = "movie_bible_identity"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(32))
