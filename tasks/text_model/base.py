@@ -1,0 +1,83 @@
+"""What every language model takes and gives: the seam that all else is written against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from pydantic import JsonValue
+
+BYTES_PER_TOKEN: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedText:
+    """One passage of a request, under the key that the answer must name it by."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """One call. ``timeout`` is in seconds, ``max_output_tokens`` in the model's tokens.
+
+    ``schema`` is the JSON Schema of the answer: an object with ``items``, one object a passage with
+    its ``key`` and the wanted ``fields``. ``texts`` holds the passages once more, for models that
+    read no prompt.
+    """
+
+    instructions: str
+    prompt: str = field(repr=False)
+    schema: dict[str, JsonValue] = field(repr=False)
+    texts: tuple[KeyedText, ...] = field(repr=False)
+    fields: tuple[str, ...]
+    max_output_tokens: int
+    timeout: float
+    temperature: float = 0.0
+
+    @property
+    def estimated_tokens(self) -> int:
+        """What the call takes of a budget of input tokens, estimated without asking the model."""
+        return estimate_tokens(self.instructions) + estimate_tokens(self.prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class TextAnswer:
+    """JSON text as the model wrote it, the tokens billed for it, and the model that answered."""
+
+    text: str
+    tokens_in: int
+    tokens_out: int
+    model: str
+
+
+class TextModel(Protocol):
+    """A language model. One instance serves any number of threads; calls block."""
+
+    @property
+    def provider(self) -> str:
+        """``google-genai``, ``google-generativeai`` or ``offline``; factories choose their own."""
+
+    @property
+    def name(self) -> str:
+        """The model's name as prices and provenance know it, without ``models/``."""
+
+    def generate(self, request: TextRequest) -> TextAnswer:
+        """Answer one request, once: retries are the caller's. Raises ModelFailure."""
+
+    def count_tokens(self, text: str) -> int:
+        """The tokens of a text, as the model itself counts. Raises ModelFailure."""
+
+    def close(self) -> None:
+        """Give the connections back. A closed model answers nothing more; closing again is fine."""
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate a text's tokens: its UTF-8 bytes over four, rounded up, and at least 1.
+
+    For English that is the usual four characters a token. Other scripts have more bytes a
+    character and more tokens too, so bytes follow them better than characters would.
+    """
+    size = len(text.encode("utf-8", errors="replace"))
+    return max(1, -(-size // BYTES_PER_TOKEN))

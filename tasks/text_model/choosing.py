@@ -1,0 +1,147 @@
+"""Make the model and the limiter that the settings name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final, Protocol, cast
+
+from pydantic import SecretStr, ValidationError
+
+from tasks.settings import Settings, is_redis
+from tasks.text_model.base import TextModel
+from tasks.text_model.failures import TextModelError
+from tasks.text_model.limits import Limiter, NoLimit, Rates
+from tasks.text_model.settings import (
+    GOOGLE_GENAI,
+    GOOGLE_GENERATIVEAI,
+    OFFLINE,
+    TextModelSettings,
+)
+
+SDKS: Final = {
+    GOOGLE_GENAI: ("tasks.text_model.google_genai", "GoogleGenaiModel"),
+    GOOGLE_GENERATIVEAI: ("tasks.text_model.google_generativeai", "GoogleGenerativeaiModel"),
+}
+"""By provider: the module that loads its SDK, and the class in it."""
+
+CHOICES: Final = f"{GOOGLE_GENAI}, {GOOGLE_GENERATIVEAI}, {OFFLINE} or package.module:factory"
+
+
+class _Gemini(Protocol):
+    """How a Gemini model is made, by either SDK."""
+
+    def __call__(
+        self,
+        *,
+        name: str,
+        key: SecretStr,
+        base_url: str | None,
+        stream: bool,
+        thinking: int | None,
+    ) -> TextModel: ...
+
+
+class _Factory(Protocol):
+    """How anybody's own model is made."""
+
+    def __call__(self, settings: TextModelSettings) -> TextModel: ...
+
+
+def read_settings() -> TextModelSettings:
+    """The settings of the environment. Raises TextModelError that names the variable."""
+    try:
+        return TextModelSettings()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        )
+    raise TextModelError(f"the environment does not fit the language model: {faults}; correct it")
+
+
+def open_model(settings: TextModelSettings) -> TextModel:
+    """The model that the settings choose. Raises TextModelError."""
+    provider = settings.provider
+    if provider == OFFLINE:
+        from tasks.text_model.offline import ExtractiveModel
+
+        return ExtractiveModel(name=settings.name, latency=settings.latency)
+    if provider in SDKS:
+        return _gemini(provider, settings)
+    if ":" in provider:
+        return _own(provider, settings)
+    raise TextModelError(f"TEXT_MODEL names {provider!r}, which is no model; set it to {CHOICES}")
+
+
+def _gemini(provider: str, settings: TextModelSettings) -> TextModel:
+    if settings.key is None:
+        raise TextModelError(
+            f"TEXT_MODEL is {provider}, and there is no key; set GEMINI_API_KEY, "
+            f"or TEXT_MODEL={OFFLINE} for the model that needs none"
+        )
+    module, name = SDKS[provider]
+    try:
+        make = cast("_Gemini", getattr(import_module(module), name))
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("tasks"):
+            raise
+        missing = error.name
+    else:
+        return make(
+            name=settings.name,
+            key=settings.key,
+            base_url=settings.base_url,
+            stream=settings.stream,
+            thinking=settings.thinking_tokens,
+        )
+    raise TextModelError(
+        f"TEXT_MODEL is {provider}, and its SDK is not installed ({missing} is missing); "
+        f"install it: pip install {provider}"
+    )
+
+
+def _own(path: str, settings: TextModelSettings) -> TextModel:
+    """The model of a factory, ``package.module:factory``, which is called with the settings."""
+    module, _, name = path.partition(":")
+    try:
+        make = cast("_Factory", getattr(import_module(module), name))
+    except (ImportError, AttributeError, ValueError) as error:
+        reason = str(error)
+    else:
+        return make(settings)
+    raise TextModelError(
+        f"TEXT_MODEL names {path!r}, which cannot be imported: {reason}; "
+        "give the path of a module and a function in it, package.module:factory"
+    )
+
+
+def open_limiter(settings: TextModelSettings, model: TextModel) -> Limiter:
+    """The limits that the settings have, shared by all workers. Raises TextModelError.
+
+    Nothing is connected yet: a server that is away shows with the first call.
+    """
+    rates = Rates(settings.requests_per_minute, settings.tokens_per_minute)
+    if rates == Rates():
+        return NoLimit()
+    from tasks.text_model.shared_limits import SharedLimit
+
+    return SharedLimit(limits_url(settings), f"{model.provider}:{model.name}", rates)
+
+
+def limits_url(settings: TextModelSettings) -> str:
+    """The server of the shared limits: as set, else Celery's broker or result store, if Redis."""
+    if settings.limits_url is not None:
+        if is_redis(settings.limits_url):
+            return settings.limits_url
+        raise TextModelError(
+            "TEXT_MODEL_LIMITS_URL is no URL of a Redis or Valkey server; "
+            "set it to redis://HOST:PORT/NUMBER"
+        )
+    celery = Settings()
+    for url in (celery.broker_url, celery.results_url):
+        if is_redis(url):
+            return url
+    raise TextModelError(
+        "there is a limit for the language model, and no server that all workers could share it "
+        "by; set TEXT_MODEL_LIMITS_URL to redis://HOST:PORT/NUMBER"
+    )

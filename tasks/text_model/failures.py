@@ -1,0 +1,164 @@
+"""How a call of a language model can fail: one class each, and what may be done about it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pytest_manifest.errors import ManifestToolError
+
+
+class TextModelError(ManifestToolError):
+    """A model, limit or price table that cannot be opened as the settings have it."""
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """The caller asked to stop while a call, or its turn, was waited for."""
+
+    def __init__(
+        self, message: str = "the call was given up, as the batch was told to stop"
+    ) -> None:
+        super().__init__(message)
+
+
+class ModelFailure(Exception):  # noqa: N818 - the base of names that say what failed
+    """A call that brought no answer. The message is a sentence, and never holds the key.
+
+    ``kind`` names the class in counts. ``retryable``: the same call may succeed later;
+    ``splittable``: a smaller batch may succeed; ``fatal``: no call of this batch will succeed.
+    ``retry_after`` is in seconds, None where the service named no time; ``tokens_in`` and
+    ``tokens_out`` are what the service billed for the failed call.
+    """
+
+    kind: ClassVar[str] = "failed"
+    retryable: ClassVar[bool] = False
+    splittable: ClassVar[bool] = False
+    fatal: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        tokens_in: int = 0,
+        tokens_out: int = 0,
+    ) -> None:
+        if not message:
+            raise TypeError(f"{type(self).__name__} needs a sentence")
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.tokens_in = tokens_in
+        self.tokens_out = tokens_out
+
+
+class RateLimited(ModelFailure):
+    """429: too many requests or tokens a minute; the service may say when to come again."""
+
+    kind = "rate_limited"
+    retryable = True
+
+
+class QuotaExhausted(ModelFailure):
+    """429 for a quota of a day: waiting for minutes does not help."""
+
+    kind = "quota_exhausted"
+    fatal = True
+
+
+class ServerFailed(ModelFailure):
+    """500, 502 or 504: the service failed."""
+
+    kind = "server_failed"
+    retryable = True
+
+
+class Unavailable(ModelFailure):
+    """503: the model is overloaded, or the service is away for now."""
+
+    kind = "unavailable"
+    retryable = True
+
+
+class ModelTimeout(ModelFailure):
+    """No answer within the request's timeout. What it cost is not known."""
+
+    kind = "timeout"
+    retryable = True
+
+
+class ConnectionFailed(ModelFailure):
+    """The connection was refused, reset or cut. What the call cost is not known."""
+
+    kind = "connection_failed"
+    retryable = True
+
+
+class PromptBlocked(ModelFailure):
+    """The service would not read the prompt; without the passage it minds, it may."""
+
+    kind = "prompt_blocked"
+    splittable = True
+
+
+class AnswerBlocked(ModelFailure):
+    """The answer was withheld for safety, recitation or the like; other passages may pass."""
+
+    kind = "answer_blocked"
+    splittable = True
+
+
+class AnswerCutOff(ModelFailure):
+    """The answer reached the limit of output tokens; fewer passages need fewer."""
+
+    kind = "answer_cut_off"
+    splittable = True
+
+
+class EmptyAnswer(ModelFailure):
+    """The service reported success and sent no candidate, or one without text."""
+
+    kind = "empty_answer"
+    retryable = True
+    splittable = True
+
+
+class MalformedAnswer(ModelFailure):
+    """The answer is not JSON, or not of the schema's shape."""
+
+    kind = "malformed_answer"
+    retryable = True
+    splittable = True
+
+
+class Unauthorized(ModelFailure):
+    """401, 403 or an invalid key: no call will succeed."""
+
+    kind = "unauthorized"
+    fatal = True
+
+
+class ModelNotFound(ModelFailure):
+    """404: the service knows no such model."""
+
+    kind = "model_not_found"
+    fatal = True
+
+
+class BadRequest(ModelFailure):
+    """400: the service does not take requests of this form."""
+
+    kind = "bad_request"
+    fatal = True
+
+
+class TooLong(ModelFailure):
+    """400: more tokens than the model takes; fewer passages need fewer."""
+
+    kind = "too_long"
+    splittable = True
+
+
+class LimitsUnreachable(ModelFailure):
+    """The server that holds the shared rate limits is away; nothing was sent to the model."""
+
+    kind = "limits_unreachable"
+    retryable = True

@@ -1,0 +1,174 @@
+"""Ask a model until it answers, as far as a policy allows, and count what happened."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_random_exponential
+
+from tasks.text_model.base import TextAnswer, TextModel, TextRequest
+from tasks.text_model.failures import ModelFailure, Stopped
+from tasks.text_model.limits import Limiter
+from tasks.text_model.settings import TextModelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how patiently to ask: ``attempts`` in all, waits in seconds."""
+
+    attempts: int = 6
+    first_wait: float = 0.5
+    longest_wait: float = 60.0
+
+    @classmethod
+    def of(cls, settings: TextModelSettings) -> RetryPolicy:
+        """The policy that the settings have."""
+        return cls(settings.attempts, settings.first_wait, settings.longest_wait)
+
+
+@dataclass(slots=True)
+class CallCounts:
+    """What the calls of a batch came to; any number of threads may count at once.
+
+    ``failures`` counts by ``ModelFailure.kind``; tokens include what failed calls were billed;
+    ``latencies`` are the seconds of each call of the model, ``waited`` those before its turn.
+    """
+
+    calls: int = 0
+    retries: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    tokens_in: int = 0
+    tokens_out: int = 0
+    latencies: list[float] = field(default_factory=list)
+    waited: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def called(self, seconds: float, tokens_in: int, tokens_out: int) -> None:
+        """Count a call of the model, and what it was billed."""
+        with self._lock:
+            self.calls += 1
+            self.latencies.append(seconds)
+            self.tokens_in += tokens_in
+            self.tokens_out += tokens_out
+
+    def failed(self, kind: str) -> None:
+        """Count a failure."""
+        with self._lock:
+            self.failures[kind] += 1
+
+    def retried(self) -> None:
+        """Count an attempt after the first."""
+        with self._lock:
+            self.retries += 1
+
+    def has_waited(self, seconds: float) -> None:
+        """Count time before a turn."""
+        with self._lock:
+            self.waited += seconds
+
+
+def call(
+    model: TextModel,
+    request: TextRequest,
+    *,
+    policy: RetryPolicy,
+    limiter: Limiter,
+    counts: CallCounts,
+    stop: threading.Event,
+) -> TextAnswer:
+    """Ask ``model`` until it answers; each attempt waits for its turn at the ``limiter`` first.
+
+    Waits between attempts are random, grow exponentially, and are at least what the service asks
+    for; where that is more than the policy's longest wait, nothing is asked again. Raises the last
+    ModelFailure, or Stopped as soon as ``stop`` is set: a call that is under way is not cut.
+    """
+
+    def pause(seconds: float) -> None:
+        began = time.monotonic()
+        stopped = stop.wait(seconds)
+        counts.has_waited(time.monotonic() - began)
+        if stopped:
+            raise Stopped
+        counts.retried()
+
+    retrying = Retrying(
+        sleep=pause,
+        stop=stop_after_attempt(policy.attempts),
+        wait=_Wait(policy),
+        retry=retry_if_exception(lambda error: _is_worth_it(error, policy)),
+        reraise=True,
+    )
+    try:
+        return retrying(_attempt, model, request, limiter, counts, stop)
+    except ModelFailure as failure:
+        hopeless = _hopeless(failure, policy)
+        if hopeless is None:
+            raise
+    raise hopeless
+
+
+def _attempt(
+    model: TextModel,
+    request: TextRequest,
+    limiter: Limiter,
+    counts: CallCounts,
+    stop: threading.Event,
+) -> TextAnswer:
+    if stop.is_set():
+        raise Stopped
+    try:
+        counts.has_waited(limiter.acquire(request.estimated_tokens, stop))
+        began = time.monotonic()
+        try:
+            answer = model.generate(request)
+        except ModelFailure as failure:
+            counts.called(time.monotonic() - began, failure.tokens_in, failure.tokens_out)
+            raise
+    except ModelFailure as failure:
+        counts.failed(failure.kind)
+        raise
+    counts.called(time.monotonic() - began, answer.tokens_in, answer.tokens_out)
+    return answer
+
+
+def _is_worth_it(error: BaseException, policy: RetryPolicy) -> bool:
+    return isinstance(error, ModelFailure) and error.retryable and not _asks_too_long(error, policy)
+
+
+def _asks_too_long(failure: ModelFailure, policy: RetryPolicy) -> bool:
+    return failure.retry_after is not None and failure.retry_after > policy.longest_wait
+
+
+def _hopeless(failure: ModelFailure, policy: RetryPolicy) -> ModelFailure | None:
+    """The same failure with a sentence on the wait that was asked for, where that was too long."""
+    if not failure.retryable or not _asks_too_long(failure, policy):
+        return None
+    return type(failure)(
+        f"{failure}; it asks to wait {failure.retry_after:g} s, which is longer than "
+        f"TEXT_MODEL_LONGEST_WAIT allows ({policy.longest_wait:g} s)",
+        retry_after=failure.retry_after,
+        tokens_in=failure.tokens_in,
+        tokens_out=failure.tokens_out,
+    )
+
+
+class _Wait(wait_random_exponential):
+    """Random exponential waits; those that the service asks for are the least, and spread a bit."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        super().__init__(multiplier=policy.first_wait, max=policy.longest_wait)
+        self._spread = policy.first_wait
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        seconds = super().__call__(retry_state)
+        error = retry_state.outcome.exception() if retry_state.outcome is not None else None
+        asked = error.retry_after if isinstance(error, ModelFailure) else None
+        if asked is None:
+            return seconds
+        # Not all workers at the same moment: they were all told the same time.
+        return max(seconds, asked + random.uniform(0, self._spread))  # noqa: S311 - no secret

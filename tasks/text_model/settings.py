@@ -1,0 +1,80 @@
+"""What the environment says about the language model, its limits and its prices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AliasChoices, Field, NonNegativeInt, PositiveInt, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+GOOGLE_GENAI: Final = "google-genai"
+GOOGLE_GENERATIVEAI: Final = "google-generativeai"
+OFFLINE: Final = "offline"
+
+DEFAULT_GEMINI: Final = "gemini-2.5-flash"
+DEFAULT_OFFLINE: Final = "extractive-1"
+
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class TextModelSettings(BaseSettings):
+    """Read once a process; times in seconds. ``repr`` shows neither the key nor URLs.
+
+    An empty variable counts as not set. Raises pydantic's ValidationError for a bad value;
+    ``choosing.read_settings`` makes a sentence of it.
+    """
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    choice: str | None = Field(None, validation_alias="TEXT_MODEL")
+    given_name: str | None = Field(None, validation_alias="TEXT_MODEL_NAME")
+    key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("GEMINI_API_KEY", "GOOGLE_API_KEY"), repr=False
+    )
+    base_url: str | None = Field(None, validation_alias="TEXT_MODEL_BASE_URL", repr=False)
+    timeout: PositiveSeconds = Field(60.0, validation_alias="TEXT_MODEL_TIMEOUT")
+    concurrency: PositiveInt = Field(4, validation_alias="TEXT_MODEL_CONCURRENCY")
+    requests_per_minute: PositiveInt | None = Field(
+        None, validation_alias="TEXT_MODEL_REQUESTS_PER_MINUTE"
+    )
+    tokens_per_minute: PositiveInt | None = Field(
+        None, validation_alias="TEXT_MODEL_TOKENS_PER_MINUTE"
+    )
+    limits_url: str | None = Field(None, validation_alias="TEXT_MODEL_LIMITS_URL", repr=False)
+    attempts: PositiveInt = Field(6, validation_alias="TEXT_MODEL_ATTEMPTS")
+    first_wait: Seconds = Field(0.5, validation_alias="TEXT_MODEL_FIRST_WAIT")
+    longest_wait: Seconds = Field(60.0, validation_alias="TEXT_MODEL_LONGEST_WAIT")
+    stream: bool = Field(default=False, validation_alias="TEXT_MODEL_STREAM")
+    thinking_tokens: NonNegativeInt | None = Field(
+        None, validation_alias="TEXT_MODEL_THINKING_TOKENS"
+    )
+    prices: Path | None = Field(None, validation_alias="TEXT_MODEL_PRICES")
+    latency: Seconds = Field(0.0, validation_alias="TEXT_MODEL_LATENCY")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("it must start with http:// or https://")
+        return url
+
+    @property
+    def provider(self) -> str:
+        """The model's kind: as chosen, else Gemini where a key is set, else the offline model."""
+        if self.choice is not None:
+            return self.choice
+        return GOOGLE_GENAI if self.key is not None else OFFLINE
+
+    @property
+    def name(self) -> str:
+        """The model's name: as given, else the default of the provider, without ``models/``."""
+        default = DEFAULT_OFFLINE if self.provider == OFFLINE else DEFAULT_GEMINI
+        return (self.given_name or default).removeprefix("models/")

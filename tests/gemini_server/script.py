@@ -1,0 +1,116 @@
+"""What goes wrong with which call: a list, rates with a seed, and poisoned passages."""
+
+from __future__ import annotations
+
+import random
+from typing import Annotated, Final, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
+
+Kind = Literal[
+    "ok",
+    # Refused before the model is asked: nothing is billed.
+    "rate_limited",
+    "quota",
+    "unavailable",
+    "server_error",
+    "bad_gateway",
+    "deadline",
+    "unauthorized",
+    "unauthenticated",
+    "forbidden",
+    "not_found",
+    "bad_request",
+    "too_long",
+    "redirect",
+    # The connection fails: nothing is billed.
+    "timeout",
+    "reset",
+    "cut_stream",
+    "stalled_stream",
+    # The model answered, in a way; prompt and output are billed.
+    "malformed_json",
+    "malformed_body",
+    "not_an_object",
+    "cut_off",
+    "missing",
+    "doubled",
+    "foreign",
+    "invalid",
+    # The prompt alone is billed.
+    "empty",
+    "no_parts",
+    "blocked_prompt",
+    "blocked_answer",
+]
+
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+
+class Fault(BaseModel):
+    """What happens to one call.
+
+    ``seconds`` of latency come first, whatever the kind; ``retry`` is RetryInfo's time (429), None
+    leaves it out; ``reason`` is the finish or block reason of a blocked call.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind = "ok"
+    seconds: NonNegativeFloat = 0.0
+    retry: str | None = "0.05s"
+    reason: str = "SAFETY"
+
+
+def _fault_of(value: object) -> object:
+    """``"reset"`` stands for ``{"kind": "reset"}``."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+AnyFault = Annotated[Fault, BeforeValidator(_fault_of)]
+
+
+class Poison(BaseModel):
+    """Every call with a passage that holds ``marker`` fails like this.
+
+    Faults of an item (``missing``, ``doubled``, ``invalid``) befall that passage's item alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    marker: str = Field(min_length=1)
+    fault: AnyFault
+
+
+class Script(BaseModel):
+    """``faults`` are used up call by call; then ``rates`` (by kind, 0 to 1) decide by ``seed``.
+
+    The same number of a call has the same fault in every run. Counting tokens is never a call of
+    the script. ``latency`` (seconds) and ``thoughts`` (tokens, billed as output) are every call's;
+    ``retry`` is RetryInfo's time of what ``rates`` draw.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    faults: tuple[AnyFault, ...] = ()
+    rates: dict[Kind, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    seed: int = 0
+    poison: tuple[Poison, ...] = ()
+    latency: NonNegativeFloat = 0.0
+    thoughts: NonNegativeInt = 0
+    retry: str | None = "0.05s"
+
+    def fault(self, number: int) -> Fault:
+        """The fault of a call; ``number`` counts from 0."""
+        if number < len(self.faults):
+            return self.faults[number]
+        drawn = random.Random(f"{self.seed}:{number}").random()
+        for kind, rate in self.rates.items():
+            if drawn < rate:
+                return Fault(kind=kind, retry=self.retry)
+            drawn -= rate
+        return Fault()
+
+    def poisoned(self, text: str) -> Fault | None:
+        """The fault of a passage, None where it is wholesome."""
+        return next((one.fault for one in self.poison if one.marker in text), None)

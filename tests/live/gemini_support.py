@@ -1,0 +1,42 @@
+"""What tests of Gemini's SDKs share: passages, settings, and a guard around the network."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from pydantic import SecretStr
+
+from tasks.text_model.settings import GOOGLE_GENAI, GOOGLE_GENERATIVEAI, TextModelSettings
+from tests.gemini_server import KEY
+
+PROVIDERS = [GOOGLE_GENAI, GOOGLE_GENERATIVEAI]
+TEXTS = {"n-1": "A clerk in Łódź loses 金 and 🎬.", "n-2": "Two friends cross a desert."}
+
+
+@contextmanager
+def nobody_else() -> Iterator[None]:
+    """Whoever connects to another host than this one fails, and so does looking one up."""
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def guarded(self: socket.socket, address: tuple[str, int]) -> None:
+        assert address[0] == "127.0.0.1", address
+        connect(self, address)
+
+    def looked_up(host: str | bytes | None, *rest: object, **more: object) -> object:
+        assert host in {"127.0.0.1", b"127.0.0.1"}, host
+        return look_up(host, *rest, **more)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded)
+        patch.setattr(socket, "getaddrinfo", looked_up)
+        yield
+
+
+def settings_of(provider: str, url: str, **more: object) -> TextModelSettings:
+    """Settings of a model at ``url``, with the key that the local server takes."""
+    return TextModelSettings.model_validate(
+        {"choice": provider, "key": SecretStr(KEY), "base_url": url, **more}
+    )

@@ -1,0 +1,278 @@
+"""Both real SDKs against a server that speaks Gemini's wire format, and fails as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from tasks.text_model import failures
+from tasks.text_model.base import TextModel
+from tasks.text_model.choosing import open_model
+from tasks.text_model.failures import ModelFailure
+from tasks.text_model.limits import NoLimit
+from tasks.text_model.retrying import CallCounts, RetryPolicy, call
+from tasks.text_model.settings import GOOGLE_GENAI
+from tests.gemini_server import KEY, GeminiServer, filled, gemini_server
+from tests.live.gemini_support import PROVIDERS, TEXTS, nobody_else, settings_of
+from tests.text_requests import FIELDS, SHAPES, text_request
+
+pytestmark = pytest.mark.live
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES = {
+    "rate_limited": failures.RateLimited,
+    "quota": failures.QuotaExhausted,
+    "unavailable": failures.Unavailable,
+    "server_error": failures.ServerFailed,
+    "bad_gateway": failures.ServerFailed,
+    "deadline": failures.ServerFailed,
+    "unauthorized": failures.Unauthorized,
+    "unauthenticated": failures.Unauthorized,
+    "forbidden": failures.Unauthorized,
+    "not_found": failures.ModelNotFound,
+    "bad_request": failures.BadRequest,
+    "redirect": failures.BadRequest,
+    "too_long": failures.TooLong,
+    "timeout": failures.ModelTimeout,
+    "reset": failures.ConnectionFailed,
+    "cut_stream": failures.ConnectionFailed,
+    "stalled_stream": failures.ModelTimeout,
+    "malformed_json": failures.MalformedAnswer,
+    "malformed_body": failures.MalformedAnswer,
+    "not_an_object": failures.MalformedAnswer,
+    "cut_off": failures.AnswerCutOff,
+    "empty": failures.EmptyAnswer,
+    "no_parts": failures.EmptyAnswer,
+    "blocked_prompt": failures.PromptBlocked,
+    "blocked_answer": failures.AnswerBlocked,
+}
+
+
+@pytest.fixture(autouse=True)
+def _nobody_else() -> Iterator[None]:
+    with nobody_else():
+        yield
+
+
+@pytest.fixture(params=PROVIDERS)
+def provider(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server() -> Iterator[GeminiServer]:
+    with gemini_server() as running:
+        yield running
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "stream"])
+def stream(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def model(provider: str, stream: bool, server: GeminiServer) -> Iterator[TextModel]:
+    opened = open_model(settings_of(provider, server.url, stream=stream))
+    yield opened
+    opened.close()
+
+
+def test_an_answer_fits_the_schema_and_its_tokens_are_exact(
+    model: TextModel, server: GeminiServer
+) -> None:
+    """Whole or in chunks the text is the same, and counts are those that the server billed."""
+    answer = model.generate(text_request(TEXTS))
+    expected = [
+        {"key": key, **{name: filled(name, text, SHAPES[name]) for name in FIELDS}}
+        for key, text in TEXTS.items()
+    ]
+    assert json.loads(answer.text) == {"items": expected}
+    assert (answer.tokens_in, answer.tokens_out) == server.billed
+    assert answer.model == model.name == "gemini-2.5-flash"
+    assert server.faults == {"ok": 1}
+
+
+def test_thoughts_are_billed_as_output(model: TextModel, server: GeminiServer) -> None:
+    """A model's thoughts are no part of the answer, and are paid all the same."""
+    server.use({"thoughts": 1000})
+    answer = model.generate(text_request(TEXTS))
+    assert (answer.tokens_in, answer.tokens_out) == server.billed
+    assert answer.tokens_out > 1000
+
+
+def test_what_is_asked_for_is_on_the_wire(
+    model: TextModel, provider: str, stream: bool, server: GeminiServer
+) -> None:
+    """Instructions, limits and the JSON Schema are sent, each SDK's way; and the key by header."""
+    model.generate(text_request(TEXTS, timeout=7.5))
+    (call,) = server.calls
+    sent = call.request
+    assert call.method == ("streamGenerateContent" if stream else "generateContent")
+    assert "Fill in the fields." in json.dumps(sent["systemInstruction"])
+    config = sent["generationConfig"]
+    assert isinstance(config, dict)
+    assert config["responseMimeType"] == "application/json"
+    assert config["temperature"] == 0.0
+    if provider == GOOGLE_GENAI:
+        assert config["maxOutputTokens"] == 2000
+        assert config["thinkingConfig"] == {"thinking_budget": 0}
+        assert config["responseJsonSchema"] == text_request(TEXTS).schema
+        assert call.headers["x-server-timeout"] == "10"
+    else:
+        assert config["responseSchema"] == OLD_SCHEMA
+        assert config["maxOutputTokens"] == 2000 + 8192
+    assert KEY not in json.dumps(sent)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "budget"),
+    [
+        ("gemini-2.5-flash-lite", None, 0),
+        ("gemini-2.5-pro", None, 128),
+        ("gemini-2.5-flash", 512, 512),
+        ("gemini-2.0-flash", None, None),
+    ],
+)
+def test_a_model_thinks_no_more_than_it_must(
+    server: GeminiServer, name: str, tokens: int | None, budget: int | None
+) -> None:
+    """Thoughts have room of their own, so that they cut no answer off."""
+    more = {"given_name": name, "thinking_tokens": tokens}
+    model = open_model(settings_of(GOOGLE_GENAI, server.url, **more))
+    model.generate(text_request(TEXTS))
+    model.close()
+    config = server.calls[0].request["generationConfig"]
+    assert isinstance(config, dict)
+    assert config["maxOutputTokens"] == 2000 + (budget or 0)
+    assert config.get("thinkingConfig") == (None if budget is None else {"thinking_budget": budget})
+
+
+OLD_SCHEMA: JsonValue = {
+    "type": 6,
+    "required": ["items"],
+    "properties": {
+        "items": {
+            "type": 5,
+            "items": {
+                "type": 6,
+                "required": ["key", *FIELDS],
+                "properties": {
+                    "key": {"type": 1, "format": "enum", "enum": ["n-1", "n-2"]},
+                    "summary": {"type": 1, "description": "two sentences"},
+                    "themes": {"type": 5, "maxItems": "5", "items": {"type": 1}},
+                    "mood": {"type": 1, "format": "enum", "enum": ["bleak", "comic", "tense"]},
+                },
+            },
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_each_failure_has_its_class(model: TextModel, server: GeminiServer, kind: str) -> None:
+    """One call is one request, what it was billed is known, and the next call works."""
+    server.use({"faults": [kind]})
+    with pytest.raises(ModelFailure) as caught:
+        model.generate(
+            text_request(TEXTS, timeout=0.5 if CLASSES[kind] is failures.ModelTimeout else 20.0)
+        )
+    assert type(caught.value) is CLASSES[kind]
+    assert (caught.value.tokens_in, caught.value.tokens_out) == server.billed
+    assert server.faults == {kind: 1}
+    assert model.generate(text_request(TEXTS)).text
+
+
+@pytest.mark.parametrize(
+    "module", ["tasks.text_model.google_genai", "tasks.text_model.google_generativeai"]
+)
+def test_chunks_that_come_too_slowly_are_not_waited_for(module: str) -> None:
+    """Each may be in time, and all together not."""
+    until = import_module(module)._until
+    assert list(until(["one"], time.monotonic() + 60)) == ["one"]
+    with pytest.raises(failures.ModelTimeout):
+        list(until(["one"], time.monotonic() - 1))
+
+
+@pytest.mark.parametrize("reason", ["RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"])
+def test_every_reason_to_withhold_an_answer_is_known(
+    model: TextModel, server: GeminiServer, reason: str
+) -> None:
+    """The sentence names it."""
+    server.use({"faults": [{"kind": "blocked_answer", "reason": reason}]})
+    with pytest.raises(failures.AnswerBlocked, match=reason):
+        model.generate(text_request(TEXTS))
+
+
+@pytest.mark.parametrize(("told", "seconds"), [("0.05s", 0.05), ("37s", 37.0), (None, None)])
+def test_the_time_to_wait_is_taken_from_the_service(
+    model: TextModel, server: GeminiServer, told: str | None, seconds: float | None
+) -> None:
+    """RetryInfo says it, in seconds; without it nobody does."""
+    server.use({"faults": [{"kind": "rate_limited", "retry": told}]})
+    with pytest.raises(failures.RateLimited) as caught:
+        model.generate(text_request(TEXTS))
+    assert caught.value.retry_after == seconds
+
+
+def test_tokens_are_counted_by_the_service(model: TextModel, server: GeminiServer) -> None:
+    """By its own call, whose failures are of the same classes."""
+    assert model.count_tokens("twelve bytes") == 3
+    assert [call.method for call in server.calls] == ["countTokens"]
+    server.close()
+    with pytest.raises(failures.ConnectionFailed):
+        model.count_tokens("twelve bytes")
+
+
+def test_one_model_serves_many_threads(model: TextModel, server: GeminiServer) -> None:
+    """Each gets the answer to its own request."""
+
+    def ask(number: int) -> list[str]:
+        answer = model.generate(text_request({f"k-{number}": f"Passage {number}."}))
+        return [item["key"] for item in json.loads(answer.text)["items"]]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(40)))
+    assert found == [[f"k-{number}"] for number in range(40)]
+    assert server.faults == {"ok": 40}
+
+
+def test_a_share_of_everything_goes_wrong_and_nothing_is_lost(
+    model: TextModel, server: GeminiServer
+) -> None:
+    """Retries are as scripted, by kind, and every billed token is counted."""
+    kinds = [kind for kind, failure in CLASSES.items() if failure.retryable]
+    kinds = [kind for kind in kinds if CLASSES[kind] is not failures.ModelTimeout]  # they take long
+    server.use({"rates": dict.fromkeys(kinds, 0.05), "seed": 4, "retry": "0.001s"})
+    counts = CallCounts()
+
+    def ask(number: int) -> str:
+        answer = call(
+            model,
+            text_request({f"k-{number}": f"Passage {number}."}),
+            policy=RetryPolicy(attempts=50, first_wait=0.001, longest_wait=0.01),
+            limiter=NoLimit(),
+            counts=counts,
+            stop=threading.Event(),
+        )
+        return str(json.loads(answer.text)["items"][0]["key"])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(100))) == [f"k-{number}" for number in range(100)]
+    happened = server.faults
+    assert happened.pop("ok") == 100
+    assert happened.total() == counts.retries == counts.calls - 100
+    by_class: Counter[str] = Counter()
+    for kind, times in happened.items():
+        by_class[CLASSES[kind].kind] += times
+    assert set(happened) == set(kinds)
+    assert counts.failures == by_class
+    assert (counts.tokens_in, counts.tokens_out) == server.billed
