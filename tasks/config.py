@@ -13,7 +13,7 @@ HEALTH_CHECK_SECONDS: Final = 25
 
 def task_modules(settings: Settings) -> list[str]:
     """The modules that a worker loads."""
-    modules = ["tasks.diagnostics", "tasks.crud"]
+    modules = ["tasks.diagnostics", "tasks.crud", "tasks.rag"]
     if settings.run_counter:
         modules.append("tasks.counting")
     return modules

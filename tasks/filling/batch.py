@@ -1,0 +1,267 @@
+"""A batch: find what its passages lack, ask for it a few at a time, and commit as answers come.
+
+Calls run in threads; everything else, above all the database, is the thread's that runs the batch.
+A row is committed as soon as its call is answered, so that what was paid for is never asked again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Final
+
+from loguru import logger
+from pydantic import JsonValue
+
+from tasks.filling.asking import Asker, Group, Outcome, ask
+from tasks.filling.gaps import Gap, find_gap
+from tasks.filling.order import Order
+from tasks.filling.prompts import Wanted
+from tasks.filling.report import Report
+from tasks.filling.shares import Spent
+from tasks.movie_bible.bible import MovieBible
+from tasks.movie_bible.documents import Document
+from tasks.movie_bible.fields import FIELDS, values_digest
+from tasks.movie_bible.records import NewAnnotation, ScannedPassage, Written
+from tasks.text_model.failures import ModelFailure, TooLong
+
+SALVAGE_SECONDS: Final = 2.0
+"""How long answers that are on their way are waited for when a batch ends early."""
+
+
+class BatchStoppedError(Exception):
+    """The batch ended before it was through; what was done is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """For whom rows are written; all None outside of a run."""
+
+    run: str | None = None
+    entry: str | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``concurrency``: calls at once; ``per_call``: passages in one; ``asks_alone``: tries for a
+    passage alone; ``timeout``: seconds for one call."""
+
+    concurrency: int = 4
+    per_call: int = 5
+    asks_alone: int = 3
+    timeout: float = 60.0
+
+
+class Batch:
+    """One execution of ``process_batch_task``; use :meth:`run` once.
+
+    ``progress`` is called after every commit, in the thread that runs the batch.
+    """
+
+    def __init__(
+        self,
+        bible: MovieBible,
+        asker: Asker,
+        limits: Limits,
+        provenance: Provenance,
+        progress: Callable[[Report], None],
+    ) -> None:
+        self._bible = bible
+        self._asker = asker
+        self._limits = limits
+        self._provenance = provenance
+        self._progress = progress
+        self._stop = threading.Event()
+        self._waiting: deque[Group] = deque()
+        self._flying: dict[Future[Outcome], Group] = {}
+        self._gaps: dict[str, Gap] = {}
+        self._passages: dict[str, ScannedPassage] = {}
+        self._fatal: ModelFailure | None = None
+        self._until = float("inf")
+        self.report = Report()
+
+    def run(self, ids: Sequence[str], order: Order, *, seconds: float = float("inf")) -> None:
+        """Fill what is missing, within ``seconds``.
+
+        Raises BatchStoppedError when time is over, and the ModelFailure that no call can overcome.
+        Whatever is raised, :attr:`report` says what is committed.
+        """
+        self._until = time.monotonic() + seconds
+        if order.documents:
+            self._bible.add_documents([Document.from_json(d) for d in order.documents])
+        self._find_gaps(ids, order)
+        pool = ThreadPoolExecutor(self._limits.concurrency, thread_name_prefix="text-model")
+        try:
+            self._work(pool)
+        finally:
+            self._stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def salvage(self) -> None:
+        """After an interruption: commit the answers that are there, or come within a moment."""
+        self._stop.set()
+        wait(list(self._flying), timeout=SALVAGE_SECONDS)
+        for future in [f for f in self._flying if f.done() and not f.cancelled()]:
+            self._settle(future, again=True)
+        self._waiting.clear()
+
+    # What is to be done
+
+    def _find_gaps(self, ids: Sequence[str], order: Order) -> None:
+        prompt = self._asker.prompt
+        model = self._asker.model.name if order.replace_models else None
+        self._passages = self._bible.scan_ids(ids, prompt.version)
+        wanted: list[Wanted] = []
+        for passage_id in ids:
+            passage = self._passages.get(passage_id)
+            if passage is None:
+                self.report.gave_up(
+                    passage_id, "no_passage", "the database has no passage of this id"
+                )
+                continue
+            gap = find_gap(passage, order.fields, prompt.digest, model=model)
+            if gap is None:
+                self.report.was_there(passage_id, passage.current)
+                continue
+            self._gaps[passage_id] = gap
+            wanted.append(Wanted(passage_id, passage.text, gap.fields, passage.film))
+        size = self._limits.per_call
+        for start in range(0, len(wanted), size):
+            self._waiting.append(Group(tuple(wanted[start : start + size])))
+
+    # The loop
+
+    def _work(self, pool: ThreadPoolExecutor) -> None:
+        while self._waiting or self._flying:
+            self._launch(pool)
+            left = self._until - time.monotonic()
+            done, _ = wait(
+                list(self._flying),
+                timeout=max(0.0, left) if left != float("inf") else None,
+                return_when=FIRST_COMPLETED,
+            )
+            for future in done:
+                self._settle(future)
+            if self._fatal is not None:
+                self.salvage()
+                raise self._fatal
+            if not done:
+                self.salvage()
+                raise BatchStoppedError("its time is over")
+
+    def _launch(self, pool: ThreadPoolExecutor) -> None:
+        while self._waiting and len(self._flying) < self._limits.concurrency:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                return
+            group = self._waiting[0]
+            timeout = min(self._limits.timeout, left)
+            self._flying[pool.submit(self._ask, group, timeout)] = group
+            self._waiting.popleft()
+
+    def _ask(self, group: Group, timeout: float) -> Outcome:
+        return ask(self._asker, group, timeout=timeout, stop=self._stop)
+
+    # What came of a call
+
+    def _settle(self, future: Future[Outcome], *, again: bool = False) -> None:
+        """Write what a call brought. It stays in flight until that is done: an interruption in the
+        middle leaves it to :meth:`salvage` (``again``), which writes nothing twice."""
+        outcome = future.result()
+        written, shares = self._write(outcome, again=again)
+        del self._flying[future]
+        self.report.count(outcome)
+        for (passage, row), share in zip(written.items(), shares, strict=True):
+            self.report.wrote(passage, row, share, self._gaps[passage].fields)
+        self._go_on(outcome)
+        self._progress(self.report)
+
+    def _write(self, outcome: Outcome, *, again: bool) -> tuple[dict[str, Written], list[Spent]]:
+        values = {} if outcome.reading is None else outcome.reading.values
+        if not values:
+            return {}, []
+        shares = outcome.for_answer.share(len(values))
+        there = self._written_already(list(values)) if again else {}
+        rows = [
+            self._row(passage, found, share)
+            for (passage, found), share in zip(values.items(), shares, strict=True)
+            if passage not in there
+        ]
+        written = there | (self._bible.write(rows) if rows else {})
+        return {passage: written[passage] for passage in values}, shares
+
+    def _written_already(self, ids: Sequence[str]) -> dict[str, Written]:
+        """Rows that this very execution has committed, without having come to say so."""
+        found: dict[str, Written] = {}
+        for passage, row in self._bible.annotations(ids, self._asker.prompt.version).items():
+            before = self._passages[passage].current
+            revision = 0 if before is None else before.revision
+            mine = (row.run, row.entry, row.attempt) == (
+                self._provenance.run,
+                self._provenance.entry,
+                self._provenance.attempt,
+            )
+            if mine and row.revision == revision + 1:
+                found[passage] = Written(
+                    "inserted" if before is None else "updated",
+                    row.revision,
+                    values_digest(row.values),
+                )
+        return found
+
+    def _row(self, passage: str, values: dict[str, JsonValue], share: Spent) -> NewAnnotation:
+        gap = self._gaps[passage]
+        blank: dict[str, JsonValue] = dict.fromkeys(FIELDS) if gap.renews else {}
+        prompt, model = self._asker.prompt, self._asker.model
+        return NewAnnotation(
+            passage_id=passage,
+            prompt_version=prompt.version,
+            values=blank | values,
+            prompt_digest=prompt.digest,
+            text_digest=self._passages[passage].text_digest,
+            provider=model.provider,
+            model=model.name,
+            run=self._provenance.run,
+            entry=self._provenance.entry,
+            attempt=self._provenance.attempt,
+            tokens_in=share.tokens_in,
+            tokens_out=share.tokens_out,
+            cost_nanos=share.cost_nanos,
+        )
+
+    def _go_on(self, outcome: Outcome) -> None:
+        """Ask again for what is still missing, in smaller parts, or give it up."""
+        group, failure = outcome.group, outcome.failure
+        if failure is not None and failure.fatal:
+            self._fatal = failure
+        elif failure is not None and failure.splittable and len(group.items) > 1:
+            logger.warning("{} passages are asked for in halves: {}", len(group.items), failure)
+            self._waiting.extendleft(reversed(group.halves()))
+        elif failure is not None:
+            # Blocks are no verdict for ever either; only what is too long alone stays too long.
+            may_mend = failure.splittable and not isinstance(failure, TooLong)
+            for item in group.items:
+                self._again_or_give_up(item, group, failure.kind, str(failure), may_mend=may_mend)
+        elif outcome.reading is not None:
+            for item in group.items:
+                problem = outcome.reading.problems.get(item.passage)
+                if problem is not None:
+                    self._again_or_give_up(
+                        item, group, problem.kind, problem.message, may_mend=True
+                    )
+
+    def _again_or_give_up(
+        self, item: Wanted, group: Group, kind: str, message: str, *, may_mend: bool
+    ) -> None:
+        asked = group.asked + 1 if len(group.items) == 1 else 0
+        if may_mend and asked < self._limits.asks_alone:
+            logger.warning("{} is asked for alone ({}): {}", item.passage, kind, message)
+            self._waiting.append(Group((item,), asked))
+        else:
+            logger.error("{} is given up ({}): {}", item.passage, kind, message)
+            self.report.gave_up(item.passage, kind, message)

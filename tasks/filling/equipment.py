@@ -1,0 +1,124 @@
+"""What a batch works with: the database, the model and its limits, opened once a process.
+
+Each is kept for as long as the settings stay what they are, so a job pays only for its calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pydantic import JsonValue, ValidationError
+
+from pytest_manifest.errors import ManifestToolError
+from tasks.filling.asking import Asker
+from tasks.filling.batch import Batch, Limits, Provenance
+from tasks.filling.order import Order
+from tasks.filling.prompts import PromptError, load_prompt
+from tasks.filling.report import Report, usd
+from tasks.filling.settings import FillingSettings
+from tasks.movie_bible.bible import MovieBible
+from tasks.movie_bible.per_process import movie_bible
+from tasks.text_model.base import TextModel
+from tasks.text_model.choosing import open_limiter, open_model, read_settings
+from tasks.text_model.limits import Limiter
+from tasks.text_model.prices import PriceTable
+from tasks.text_model.retrying import RetryPolicy
+from tasks.text_model.settings import TextModelSettings
+
+
+class ModelMismatchError(ManifestToolError):
+    """The worker has another model than the batch was planned, and priced, for."""
+
+
+class SettingsError(ManifestToolError):
+    """An environment variable has a value that cannot serve."""
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """All that a batch needs. ``settings`` are those of the model, ``filling`` of the filling."""
+
+    bible: MovieBible
+    asker: Asker
+    settings: TextModelSettings
+    filling: FillingSettings
+
+    def batch(self, provenance: Provenance, progress: Callable[[Report], None]) -> Batch:
+        limits = Limits(
+            concurrency=self.settings.concurrency,
+            per_call=self.filling.per_call,
+            asks_alone=self.filling.asks_alone,
+            timeout=self.settings.timeout,
+        )
+        return Batch(self.bible, self.asker, limits, provenance, progress)
+
+    def seconds(self, time_limit: float | None) -> float:
+        """How long a batch may take where the worker kills it after ``time_limit`` seconds.
+
+        The reserve is for committing what is there; of a short limit it is a quarter at most.
+        """
+        if time_limit is None:
+            return float("inf")
+        return time_limit - min(self.filling.reserve, time_limit / 4)
+
+    def document(self, report: Report) -> dict[str, JsonValue]:
+        """The report with what it is a report of; a cost of None: nobody knows the price."""
+        known = self.asker.price is not None
+        return {
+            "provider": self.asker.model.provider,
+            "model": self.asker.model.name,
+            "prompt": self.asker.prompt.version,
+            "prompt_digest": self.asker.prompt.digest,
+            "database": self.bible.identity,
+            "cost": usd(report.spent.cost_nanos) if known else None,
+            **report.document(),
+        }
+
+
+def equip(order: Order) -> Equipment:
+    """Open what the order asks for. Raises errors with a sentence where this worker cannot."""
+    settings, filling = read_settings(), read_filling_settings()
+    model = _open_model(settings)
+    planned = order.model
+    if (model.provider, model.name) != (planned.provider, planned.name):
+        raise ModelMismatchError(
+            f"the batch was planned for {planned.name} ({planned.provider}), and this worker is "
+            f"set up for {model.name} ({model.provider}); nothing was asked: set TEXT_MODEL, "
+            "TEXT_MODEL_NAME and the key alike where it is planned and where it is run"
+        )
+    prompt = load_prompt(order.prompt, filling.prompts)
+    if prompt.digest != order.prompt_digest:
+        raise PromptError(
+            f"the prompt {order.prompt} of this worker is not the one that was planned (SHA-256 "
+            f"{prompt.digest[:12]}, planned {order.prompt_digest[:12]}); nothing was asked: give "
+            "a changed prompt a new number, and plan anew"
+        )
+    asker = Asker(
+        model=model,
+        limiter=_open_limiter(settings),
+        policy=RetryPolicy.of(settings),
+        price=PriceTable.load(settings.prices).price(model.name),
+        prompt=prompt,
+    )
+    return Equipment(movie_bible(), asker, settings, filling)
+
+
+def read_filling_settings() -> FillingSettings:
+    """Raises SettingsError that names the variable."""
+    try:
+        return FillingSettings()
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise SettingsError(f"{first['loc'][0]}: {first['msg']}") from None
+
+
+@lru_cache(maxsize=1)
+def _open_model(settings: TextModelSettings) -> TextModel:
+    return open_model(settings)
+
+
+@lru_cache(maxsize=1)
+def _open_limiter(settings: TextModelSettings) -> Limiter:
+    return open_limiter(settings, _open_model(settings))

@@ -1,0 +1,57 @@
+"""What is a gap: one rule, for planning, for the worker that fills it, and for who verifies it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tasks.movie_bible.records import ScannedPassage
+
+GapKind = Literal["no_row", "no_field", "stale_prompt", "stale_text", "other_model"]
+
+SAYINGS: Final[dict[GapKind, str]] = {
+    "no_row": "without a row",
+    "no_field": "with a row that lacks fields",
+    "stale_prompt": "filled by another prompt",
+    "stale_text": "filled from a text that has changed",
+    "other_model": "filled by another model",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Fields of a passage that are to be filled, and why.
+
+    ``renews``: what the row of this prompt holds otherwise is out of date as well, and must go.
+    """
+
+    kind: GapKind
+    fields: tuple[str, ...]
+    renews: bool = False
+
+
+def find_gap(
+    passage: ScannedPassage, fields: Sequence[str], prompt_digest: str, *, model: str | None = None
+) -> Gap | None:
+    """The gap of a passage among ``fields``, or None; ``passage`` is scanned for that prompt.
+
+    What people have written is never filled again. With ``model``, a row by another one is a gap.
+    """
+    given = {} if passage.corpus is None else passage.corpus.values
+    open_fields = tuple(field for field in fields if given.get(field) is None)
+    if not open_fields:
+        return None
+    row = passage.current
+    if row is None:
+        if passage.stale:
+            return Gap("stale_prompt", open_fields)
+        return Gap("no_row" if passage.corpus is None else "no_field", open_fields)
+    if row.prompt_digest != prompt_digest:
+        return Gap("stale_prompt", open_fields, renews=True)
+    if row.text_digest != passage.text_digest:
+        return Gap("stale_text", open_fields, renews=True)
+    if model is not None and row.model != model:
+        return Gap("other_model", open_fields, renews=True)
+    missing = tuple(field for field in open_fields if row.values.get(field) is None)
+    return Gap("no_field", missing) if missing else None

@@ -1,0 +1,129 @@
+"""What a batch says of itself: the task's result, and evidence where it ends too early."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import JsonValue
+
+from tasks.filling.asking import Outcome
+from tasks.filling.shares import Spent
+from tasks.movie_bible.records import StoredAnnotation, Written
+
+MESSAGE_LENGTH: Final = 300
+FOREIGN_SHOWN: Final = 20
+"""Keys of nobody that a report names."""
+NANO: Final = 1_000_000_000
+
+
+def usd(nanos: int) -> float:
+    """Nano dollars as dollars."""
+    return nanos / NANO
+
+
+@dataclass(slots=True)
+class Report:
+    """Counts of a batch, by passage id where it matters.
+
+    ``rows`` are those written, ``already`` those that were there, ``unfilled`` those that could not
+    be filled. ``spent`` is all that was paid; ``in_rows`` is the part of it that rows account for.
+    """
+
+    rows: dict[str, JsonValue] = field(default_factory=dict)
+    already: dict[str, JsonValue] = field(default_factory=dict)
+    unfilled: dict[str, tuple[str, str]] = field(default_factory=dict)
+    anomalies: dict[str, list[str]] = field(default_factory=dict)
+    foreign: list[str] = field(default_factory=list)
+    calls: int = 0
+    retries: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
+    waited: float = 0.0
+    spent: Spent = field(default_factory=Spent)
+    in_rows: Spent = field(default_factory=Spent)
+    answered_by: set[str] = field(default_factory=set)
+
+    def count(self, outcome: Outcome) -> None:
+        """Add what a call says of itself, whatever came of it."""
+        counts = outcome.counts
+        self.calls += counts.calls
+        self.retries += counts.retries
+        self.failures += counts.failures
+        self.latencies += counts.latencies
+        self.waited += counts.waited
+        self.spent += outcome.spent
+        if outcome.answered_by is not None:
+            self.answered_by.add(outcome.answered_by)
+        if outcome.reading is not None:
+            self.foreign += outcome.reading.foreign[: FOREIGN_SHOWN - len(self.foreign)]
+            for passage, problem in outcome.reading.problems.items():
+                named = self.anomalies.setdefault(problem.kind, [])
+                if passage not in named:
+                    named.append(passage)
+
+    def wrote(self, passage: str, written: Written, spent: Spent, fields: tuple[str, ...]) -> None:
+        self.in_rows += spent
+        self.rows[passage] = {
+            "action": written.action,
+            "revision": written.revision,
+            "digest": written.digest,
+            "fields": list(fields),
+        }
+
+    def was_there(self, passage: str, row: StoredAnnotation | None) -> None:
+        """Nothing was to be done; None: people have written all of it."""
+        if row is None:
+            self.already[passage] = None
+            return
+        self.already[passage] = {
+            "run": row.run,
+            "entry": row.entry,
+            "attempt": row.attempt,
+            "revision": row.revision,
+        }
+
+    def gave_up(self, passage: str, kind: str, message: str) -> None:
+        self.unfilled[passage] = kind, message[:MESSAGE_LENGTH]
+
+    def document(self) -> dict[str, JsonValue]:
+        """Plain JSON; cost in US dollars, latencies in seconds."""
+        wasted = self.spent - self.in_rows
+        answered_by: list[JsonValue] = [*sorted(self.answered_by)]
+        return {
+            "rows": self.rows,
+            "already": self.already,
+            "unfilled": [
+                f"{passage}: {kind}: {message}"
+                for passage, (kind, message) in self.unfilled.items()
+            ],
+            "anomalies": {
+                **{kind: list(ids) for kind, ids in sorted(self.anomalies.items())},
+                **({"foreign": list(self.foreign)} if self.foreign else {}),
+            },
+            "tokens": {"in": self.spent.tokens_in, "out": self.spent.tokens_out},
+            "wasted": {
+                "in": wasted.tokens_in,
+                "out": wasted.tokens_out,
+                "cost": usd(wasted.cost_nanos),
+            },
+            "calls": self.calls,
+            "retries": self.retries,
+            "failures": dict(sorted(self.failures.items())),
+            "latency": _summary(self.latencies),
+            "waited": round(self.waited, 3),
+            "answered_by": answered_by,
+        }
+
+
+def _summary(seconds: list[float]) -> dict[str, JsonValue]:
+    if not seconds:
+        return {}
+    ordered = sorted(seconds)
+
+    def at(share: float) -> float:
+        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 4)
+
+    mean = round(sum(ordered) / len(ordered), 4)
+    return {"mean": mean, "p50": at(0.5), "p95": at(0.95), "max": round(ordered[-1], 4)}

@@ -1,0 +1,103 @@
+"""The batch of an LLM: fill the gaps of some passages of the movie bible.
+
+What is heavy here (SQLAlchemy, the model's SDK) is loaded by the first batch, not by the worker.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from pydantic import JsonValue
+
+from pytest_manifest.worker import current_job, evidence
+from tasks import app, task
+from tasks.filling.order import RemoveOrphans, read_order
+
+if TYPE_CHECKING:
+    from tasks.filling.batch import Batch
+    from tasks.filling.order import Order
+    from tasks.filling.report import Report
+
+
+@task
+def process_batch_task(ids: list[str], data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Fill what the passages ``ids`` lack, as ``data`` (an ``Order``) says, and tell it row by row.
+
+    Running it again fills only what is left. Passages that cannot be filled are named in
+    ``unfilled``; whatever is raised, what was answered until then is committed, and is in the
+    receipt's evidence as ``gap_fill``. Raises BadOrderError, BatchStoppedError, a ModelFailure that
+    no call can overcome, and errors of the database and the configuration.
+    """
+    checked, order = read_order(ids, data)
+    if isinstance(order, RemoveOrphans):
+        return _remove_orphans(checked)
+    return _fill(checked, order)
+
+
+def _fill(ids: list[str], order: Order) -> dict[str, JsonValue]:
+    from tasks.filling.batch import Provenance
+    from tasks.filling.equipment import equip
+
+    equipment = equip(order)
+    job = current_job()
+    whose = Provenance() if job is None else Provenance(job.run, job.entry, job.attempt)
+    batch = equipment.batch(whose, _tell if equipment.asker.price is not None else _tell_nothing)
+    try:
+        _run(batch, ids, order, equipment.seconds(_time_limit()))
+    except BaseException:
+        evidence(gap_fill=equipment.document(batch.report))
+        raise
+    return equipment.document(batch.report)
+
+
+def _run(batch: Batch, ids: list[str], order: Order, seconds: float) -> None:
+    from tasks.filling.batch import BatchStoppedError
+
+    try:
+        batch.run(ids, order, seconds=seconds)
+    except SoftTimeLimitExceeded:
+        batch.salvage()
+        raise BatchStoppedError(_stopped(batch, ids, "its soft time limit")) from None
+    except BatchStoppedError:
+        raise BatchStoppedError(_stopped(batch, ids, "its time")) from None
+
+
+def _stopped(batch: Batch, ids: list[str], why: str) -> str:
+    there = len(batch.report.rows) + len(batch.report.already)
+    return (
+        f"{why} was over: {there} of {len(ids)} passages are filled and committed; "
+        "--resume sends the entry again, which fills the rest"
+    )
+
+
+def _tell(report: Report) -> None:
+    """What was paid so far: known even where the process is killed in the next moment."""
+    from tasks.filling.report import usd
+
+    evidence(cost=usd(report.spent.cost_nanos))
+
+
+def _tell_nothing(_: Report) -> None:
+    """Without a price, a cost of 0 would be a lie."""
+
+
+def _time_limit() -> float | None:
+    """Seconds after which the worker kills this job, or None."""
+    request = getattr(app.current_worker_task, "request", None)
+    hard, _ = getattr(request, "timelimit", None) or (None, None)
+    return float(hard) if hard else None
+
+
+def _remove_orphans(ids: list[str]) -> dict[str, JsonValue]:
+    from tasks.movie_bible.per_process import movie_bible
+
+    bible = movie_bible()
+    living = bible.passages(ids)
+    removed = bible.remove_annotations([one for one in ids if one not in living])
+    return {
+        "removed": removed,
+        "living": [*sorted(living)],
+        "database": bible.identity,
+        "cost": 0.0,
+    }

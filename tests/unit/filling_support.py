@@ -1,0 +1,133 @@
+"""A small movie bible on SQLite, and models that answer as a test tells them to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from tasks.filling.asking import Asker
+from tasks.filling.batch import Batch, Limits, Provenance
+from tasks.filling.order import Order, PlannedModel
+from tasks.filling.prompts import Prompt, load_prompt
+from tasks.filling.report import Report
+from tasks.movie_bible.bible import BibleSettings, MovieBible
+from tasks.movie_bible.documents import Document, FilmFacts
+from tasks.movie_bible.fields import FIELDS
+from tasks.text_model.base import TextAnswer, TextRequest
+from tasks.text_model.failures import ModelFailure
+from tasks.text_model.limits import NoLimit
+from tasks.text_model.prices import PriceTable
+from tasks.text_model.retrying import RetryPolicy
+
+PROMPT: Prompt = load_prompt("movie-bible/1")
+QUICK = RetryPolicy(attempts=3, first_wait=0.0, longest_wait=0.01)
+TOKENS_IN, TOKENS_OUT = 101, 37
+
+Item = dict[str, JsonValue]
+Answering = Callable[[TextRequest, list[Item]], list[Item] | str]
+
+
+def good_items(request: TextRequest) -> list[Item]:
+    """A right item for every passage; its summary tells which text it is of."""
+    return [
+        {
+            "key": one.key,
+            "summary": f"About: {one.text}",
+            "themes": ["a theme"],
+            "characters": [],
+            "mood": "tense",
+        }
+        for one in request.texts
+    ]
+
+
+@dataclass
+class ScriptedModel:
+    """Answers rightly, as ``change`` leaves it; ``change`` may raise a ModelFailure."""
+
+    change: Answering | None = None
+    provider: str = "scripted"
+    name: str = "gemini-2.5-flash"
+    requests: list[TextRequest] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def generate(self, request: TextRequest) -> TextAnswer:
+        with self._lock:
+            self.requests.append(request)
+        items: list[Item] | str = good_items(request)
+        if self.change is not None and not isinstance(items, str):
+            items = self.change(request, items)
+        text = items if isinstance(items, str) else json.dumps({"items": items})
+        return TextAnswer(text, TOKENS_IN, TOKENS_OUT, self.name)
+
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """Passages of each call."""
+        return [len(request.texts) for request in self.requests]
+
+
+def documents(number: int, prefix: str = "film") -> list[Document]:
+    """Plots of as many films; their texts are told apart by their numbers."""
+    return [
+        Document(
+            f"{prefix}-{n:04d}/plot",
+            f"text {n}",
+            "plot",
+            FilmFacts(f"{prefix}-{n:04d}", f"Film {n}", 1900 + n % 100, "A Director", ("A Name",)),
+        )
+        for n in range(1, number + 1)
+    ]
+
+
+def bible_at(folder: Path, loaded: Sequence[Document] = ()) -> MovieBible:
+    """A new movie bible in a folder."""
+    bible = MovieBible.open(BibleSettings(url=f"sqlite:///{folder / 'bible.sqlite3'}"))
+    bible.load(loaded)
+    return bible
+
+
+def order(**changes: object) -> Order:
+    """To fill all fields by the usual prompt."""
+    values: dict[str, object] = {
+        "fields": list(FIELDS),
+        "prompt": PROMPT.version,
+        "prompt_digest": PROMPT.digest,
+        "model": PlannedModel(provider="scripted", name="gemini-2.5-flash"),
+    }
+    return Order.model_validate(values | changes)
+
+
+def batch_of(
+    bible: MovieBible,
+    model: ScriptedModel,
+    limits: Limits | None = None,
+    *,
+    provenance: Provenance | None = None,
+    progress: Callable[[Report], None] = lambda _: None,
+) -> Batch:
+    """A batch of a run ``RUN`` at the price of the model's name."""
+    asker = Asker(model, NoLimit(), QUICK, PriceTable.load().price(model.name), PROMPT)
+    whose = provenance or Provenance("RUN", "ENTRY", 1)
+    return Batch(bible, asker, limits or Limits(concurrency=2, per_call=4), whose, progress)
+
+
+def raising(failure: ModelFailure, when: Callable[[TextRequest], bool]) -> Answering:
+    """An answer, or the failure where ``when`` says so."""
+
+    def answer(request: TextRequest, items: list[Item]) -> list[Item]:
+        if when(request):
+            raise failure
+        return items
+
+    return answer
