@@ -10,7 +10,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test chaos lint format types layers schema schema-check lock lock-check check dist clean
+.PHONY: help venv demo demo-gap-fill test chaos lint format types layers schema schema-check lock lock-check check dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -21,6 +21,18 @@ venv: ## make .venv and install the locked versions (uv where it is installed, e
 
 demo: venv ## plan 60 jobs, run them on a private stack, verify every receipt
 	$(PY) -m pytest --plan=system_test:mixed --plan-run
+
+# A folder of its own, made anew each time: the batch is bought once, and the demo can be run again.
+DEMO := .manifest/demo
+demo-gap-fill: export GAP_FILL_DATABASE_URL = sqlite:///$(CURDIR)/$(DEMO)/movie_bible.sqlite3
+demo-gap-fill: export TEXT_MODEL = offline
+demo-gap-fill: venv ## load films, plan and fill their gaps with the offline model, verify, find no gap
+	rm -rf $(DEMO)
+	$(PY) -m workflows.gap_fill.corpus load sample
+	$(PY) -m pytest --plan=gap_fill --manifest=$(DEMO)/gap_fill.jsonl -o manifest_dir=$(DEMO)
+	$(PY) -m pytest --manifest=$(DEMO)/gap_fill.jsonl -o manifest_dir=$(DEMO)
+	$(PY) -m pytest --plan=gap_fill --plan-run -o manifest_dir=$(DEMO)
+	$(PY) -m workflows.gap_fill.corpus stats
 
 test: venv ## all tests; those without their server are skipped, except with CI=true
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/chaos

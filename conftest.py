@@ -1,3 +1,3 @@
 """Makes the workflows' planning fixtures known."""
 
-pytest_plugins = ["workflows.system_test.plan"]
+pytest_plugins = ["workflows.gap_fill.plan", "workflows.system_test.plan"]

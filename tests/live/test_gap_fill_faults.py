@@ -1,0 +1,155 @@
+"""500 passages by the real SDKs, from a service that fails in every way: nothing is lost by it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import pytest
+from pydantic import JsonValue
+
+from tasks.filling.report import usd
+from tasks.movie_bible.bible import BibleSettings, MovieBible
+from tasks.movie_bible.fields import FIELDS, MOODS
+from tasks.text_model.prices import PriceTable
+from tests.gemini_server import KEY, GeminiServer, filled, gemini_server
+from tests.live.test_gap_fill import Project
+from tests.unit.filling_support import PROMPT, documents
+
+pytestmark = pytest.mark.live
+
+PASSAGES: Final = 500
+SHARE: Final = 0.05
+FAILURE_OF: Final[Mapping[str, str]] = {
+    "rate_limited": "rate_limited",
+    "unavailable": "unavailable",
+    "server_error": "server_failed",
+    "timeout": "timeout",
+    "reset": "connection_failed",
+    "malformed_json": "malformed_answer",
+    "cut_off": "answer_cut_off",
+    "empty": "empty_answer",
+    "blocked_prompt": "prompt_blocked",
+    "blocked_answer": "answer_blocked",
+}
+"""The failure that the receipts must count for each fault of a whole call."""
+OF_ITEMS: Final = ("missing", "doubled", "foreign", "invalid")
+SHAPES: Final[Mapping[str, Mapping[str, JsonValue]]] = {
+    "summary": {"type": "string"},
+    "themes": {"type": "array"},
+    "characters": {"type": "array"},
+    "mood": {"enum": list(MOODS)},
+}
+
+
+@pytest.fixture
+def server() -> Iterator[GeminiServer]:
+    """Fails in each way with 5 % of the calls."""
+    rates: dict[str, JsonValue] = dict.fromkeys([*FAILURE_OF, *OF_ITEMS], SHARE)
+    with gemini_server({"rates": rates, "seed": 1979}) as serving:
+        yield serving
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/bible.sqlite3"
+        return
+    url: str = request.getfixturevalue("postgres_url")
+    name = f"bible_{tmp_path.name}_{id(tmp_path)}".lower().replace("-", "_")[-60:]
+    with ExitStack() as stack:
+        admin = stack.enter_context(psycopg.connect(url, autocommit=True))
+        admin.execute(f'CREATE DATABASE "{name}"'.encode())
+        stack.callback(admin.execute, f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+        yield f"{url.rpartition('/')[0]}/{name}"
+
+
+@pytest.mark.parametrize("sdk", ["google-genai", "google-generativeai"])
+def test_five_per_cent_of_each_fault(
+    tmp_path: Path, server: GeminiServer, database: str, sdk: str
+) -> None:
+    bible = MovieBible.open(BibleSettings(url=database))
+    try:
+        bible.load(documents(PASSAGES))
+        receipts = _run(Project(tmp_path), server, database, sdk)
+        results = [receipt["result"] for receipt in receipts]
+        _check_rows(bible, sdk)
+        _check_retries(server, results)
+        _check_cost(server, bible, results)
+    finally:
+        bible.close()
+
+
+def _run(
+    project: Project, server: GeminiServer, database: str, sdk: str
+) -> list[dict[str, dict[str, JsonValue]]]:
+    environment = {
+        "GAP_FILL_DATABASE_URL": database,
+        "GAP_FILL_ASKS_ALONE": "12",
+        "GEMINI_API_KEY": KEY,
+        "TEXT_MODEL": sdk,
+        "TEXT_MODEL_BASE_URL": server.url,
+        "TEXT_MODEL_TIMEOUT": "2",
+        "TEXT_MODEL_ATTEMPTS": "20",
+        "TEXT_MODEL_FIRST_WAIT": "0.01",
+        "TEXT_MODEL_LONGEST_WAIT": "0.2",
+    }
+    project.plan("batch=25", env=environment)
+    done = project.pytest(f"--manifest={project.manifest}", "--manifest-budget=5", env=environment)
+    assert "25 passed" in done.stdout  # 20 batches, 5 tests of the run
+    assert KEY not in done.stdout + done.stderr
+    (exported,) = (project.folder / "runs" / "runs").glob("*.receipts.jsonl")
+    text = exported.read_text("utf-8")
+    assert KEY not in text
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _check_rows(bible: MovieBible, sdk: str) -> None:
+    """Each row is what the service says of its very passage, and was written once."""
+    ids = [one.id for one in documents(PASSAGES)]
+    rows = bible.annotations(ids, PROMPT.version)
+    assert sorted(rows) == ids
+    for one in documents(PASSAGES):
+        row = rows[one.id]
+        expected = {name: filled(name, one.text, SHAPES[name]) for name in FIELDS}
+        assert row.values == expected
+        assert (row.revision, row.provider, row.model) == (1, sdk, "gemini-2.5-flash")
+    assert bible.count_duplicates(PROMPT.version) == []
+
+
+def _check_retries(server: GeminiServer, results: list[dict[str, JsonValue]]) -> None:
+    """What the service has done, and what the receipts say that it has, are the same."""
+    told: Counter[str] = Counter()
+    for result in results:
+        failures = result["failures"]
+        assert isinstance(failures, dict)
+        told.update({kind: int(str(number)) for kind, number in failures.items()})
+    scripted = {FAILURE_OF[k]: n for k, n in server.faults.items() if k in FAILURE_OF}
+    assert dict(told) == scripted
+    assert set(scripted) == set(FAILURE_OF.values()), "a fault has not happened"
+    assert set(server.faults) >= set(OF_ITEMS)
+    assert sum(int(str(r["calls"])) for r in results) == len(server.calls)
+
+
+def _check_cost(
+    server: GeminiServer, bible: MovieBible, results: list[dict[str, JsonValue]]
+) -> None:
+    """To the token, and to the nano dollar: in the receipts, and as rows and waste."""
+    tokens_in, tokens_out = server.billed
+    told = [result["tokens"] for result in results if isinstance(result["tokens"], dict)]
+    assert sum(int(str(one["in"])) for one in told) == tokens_in
+    assert sum(int(str(one["out"])) for one in told) == tokens_out
+    price = PriceTable.load().price("gemini-2.5-flash")
+    assert price is not None
+    cost = sum(float(str(result["cost"])) for result in results)
+    assert round(cost, 9) == round(usd(price.cost_nanos(tokens_in, tokens_out)), 9)
+    wasted = [result["wasted"] for result in results if isinstance(result["wasted"], dict)]
+    rows = bible.annotations([one.id for one in documents(PASSAGES)], PROMPT.version).values()
+    in_rows = sum(row.tokens_in for row in rows)
+    assert in_rows + sum(int(str(one["in"])) for one in wasted) == tokens_in

@@ -1,0 +1,279 @@
+"""What is planned for which gaps, without any stack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+from pydantic import JsonValue
+
+from pytest_manifest.errors import PlanError
+from pytest_manifest.manifest import read_manifest
+from pytest_manifest.schema import Entry
+from pytest_manifest.testing import plan, plan_notes
+from tasks.filling.prompts import load_prompt
+from tasks.movie_bible.bible import MovieBible, NewAnnotation
+from tasks.movie_bible.documents import Document
+from tasks.movie_bible.fields import text_digest
+from tests.crud_load import ROOT
+from tests.unit.filling_support import PROMPT, ScriptedModel, batch_of, bible_at, documents, order
+from workflows.gap_fill.batches import entry_id
+from workflows.gap_fill.plan import gap_fill_repair
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a developer has set says nothing here."""
+    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY", "TEXT_MODEL", "TEXT_MODEL_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def bible(tmp_path: Path) -> Iterator[MovieBible]:
+    with bible_at(tmp_path, documents(45)) as opened:
+        yield opened
+
+
+def ids_of(entries: list[Entry]) -> list[list[JsonValue]]:
+    return [list(entry.kwargs["ids"]) for entry in entries]  # type: ignore[arg-type]  # lists
+
+
+def passages_of(entries: list[Entry]) -> list[JsonValue]:
+    return [one for ids in ids_of(entries) for one in ids]
+
+
+def data_of(entry: Entry) -> Mapping[str, JsonValue]:
+    data = entry.kwargs["data"]
+    assert isinstance(data, dict)
+    return data
+
+
+def notes(bible: MovieBible, **options: JsonValue) -> str:
+    """What the planner says, for a preview."""
+    return "\n".join(plan_notes(gap_fill_repair, bible, **options))
+
+
+def fill(bible: MovieBible, ids: list[str], **changes: object) -> None:
+    batch_of(bible, ScriptedModel(name="extractive-1")).run(ids, order(**changes))
+
+
+def corpus_at(path: Path, docs: list[Document]) -> str:
+    path.write_text("\n".join(json.dumps({"id": d.id, "text": d.text}) for d in docs) + "\n")
+    return str(path)
+
+
+def test_batches_by_number(bible: MovieBible) -> None:
+    entries = plan(gap_fill_repair, bible, batch=20)
+    assert [len(ids) for ids in ids_of(entries)] == [20, 20, 5]
+    assert passages_of(entries) == [one.id for one in documents(45)]
+    assert entries[0].id == "fill-00001:film-0001/plot..film-0020/plot"
+    assert entries[0].task == "tasks.rag.process_batch_task"
+    assert entries[0].meta["rows_before"] == 0
+    assert entries[0].idempotent
+
+
+def test_batches_by_tokens(bible: MovieBible) -> None:
+    by_number = plan(gap_fill_repair, bible, batch=1000)
+    by_tokens = plan(gap_fill_repair, bible, batch=1000, max_tokens=2000)
+    assert len(by_number) < len(by_tokens) < 45
+    assert all(int(str(entry.meta["tokens_in"])) <= 2000 for entry in by_tokens)
+
+
+def test_a_passage_beyond_the_tokens_is_a_batch_of_its_own(bible: MovieBible) -> None:
+    bible.load([Document("film-0002/plot", "very long " * 3000)])
+    sizes = [len(ids) for ids in ids_of(plan(gap_fill_repair, bible, max_tokens=3000))]
+    assert sizes[:2] == [1, 1]
+
+
+def test_the_same_gaps_give_the_same_entries(bible: MovieBible) -> None:
+    assert plan(gap_fill_repair, bible) == plan(gap_fill_repair, bible)
+
+
+def test_it_is_not_to_be_bought_twice() -> None:
+    assert gap_fill_repair.manifest_plan.rerun is False  # type: ignore[attr-defined]  # the plugin's mark
+
+
+def test_limit_only_and_where(bible: MovieBible) -> None:
+    entries = plan(gap_fill_repair, bible, limit=3, only="mood", where="year>=1910")
+    assert ids_of(entries) == [["film-0010/plot", "film-0011/plot", "film-0012/plot"]]
+    assert data_of(entries[0])["fields"] == ["mood"]
+    assert "limit: 3 passages are planned, and there are more gaps" in notes(bible, limit=3)
+    assert "more gaps" not in notes(bible, limit=45)
+
+
+def test_every_kind_of_gap_is_found_and_named(bible: MovieBible, tmp_path: Path) -> None:
+    ids = [one.id for one in documents(6)]
+    fill(bible, ids)  # 1 complete
+    fill(bible, ["film-0008/plot"], fields=["summary"])  # lacks fields
+    bible.load([Document("film-0002/plot", "a new text")])  # stale text
+    bible.write([row(3, values={"mood": None})])
+    bible.write([row(4, digest="0" * 64)])
+    bible.write([row(7, version="movie-bible/0")])
+    said = notes(bible)
+    assert "45 passages; 2 with a row that lacks fields, 37 without a row, " in said
+    assert "2 filled by another prompt, 1 filled from a text that has changed" in said
+    planned = passages_of(plan(gap_fill_repair, bible))
+    assert set(planned) == {one.id for one in documents(45)} - {ids[0], ids[4], ids[5]}
+
+
+def row(
+    number: int,
+    *,
+    version: str = PROMPT.version,
+    digest: str = PROMPT.digest,
+    values: Mapping[str, JsonValue] = MappingProxyType({"mood": "tense"}),
+) -> NewAnnotation:
+    """A row of a passage's present text."""
+    return NewAnnotation(
+        f"film-{number:04d}/plot",
+        version,
+        values,
+        prompt_digest=digest,
+        text_digest=text_digest(f"text {number}"),
+    )
+
+
+def test_what_people_have_completed_is_no_gap(bible: MovieBible) -> None:
+    given: dict[str, JsonValue] = {"summary": "S.", "themes": [], "characters": [], "mood": "odd"}
+    bible.load([Document("film-0001/plot", "text 1", given=given)])
+    assert "film-0001/plot" not in passages_of(plan(gap_fill_repair, bible))
+
+
+def test_rows_of_another_model_are_gaps_only_where_they_are_to_be_replaced(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(bible, [one.id for one in documents(45)])
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    assert plan(gap_fill_repair, bible) == []
+    entries = plan(gap_fill_repair, bible, replace_models=True)
+    assert sum(map(len, ids_of(entries))) == 45
+    assert data_of(entries[0])["model"] == {"provider": "google-genai", "name": "gemini-2.5-flash"}
+    assert entries[0].meta["rows_before"] == 20
+
+
+def test_cost_is_estimated_at_the_price_of_the_model(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    entries = plan(gap_fill_repair, bible)
+    assert all(entry.cost and entry.cost > 0 for entry in entries)
+    assert "list prices of 20" in notes(bible)
+    monkeypatch.setenv("TEXT_MODEL_NAME", "nobody-knows")
+    assert all(entry.cost is None for entry in plan(gap_fill_repair, bible))
+    assert "no price is known for nobody-knows" in notes(bible)
+
+
+def test_another_prompt_makes_every_row_a_gap(
+    bible: MovieBible, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(bible, [one.id for one in documents(45)])
+    assert plan(gap_fill_repair, bible) == []
+    (tmp_path / "prompts" / "mine").mkdir(parents=True)
+    (tmp_path / "prompts" / "mine" / "1.md").write_text("Do.\n---\n$orders\n$passages")
+    monkeypatch.setenv("GAP_FILL_PROMPTS", str(tmp_path / "prompts"))
+    monkeypatch.setenv("GAP_FILL_PROMPT", "mine")
+    assert "45 filled by another prompt" in notes(bible)
+    data = data_of(plan(gap_fill_repair, bible)[0])
+    assert data["prompt"] == "mine/1"
+    assert data["prompt_digest"] == load_prompt("mine/1", tmp_path / "prompts").digest
+
+
+def test_a_corpus_beside_the_database(bible: MovieBible, tmp_path: Path) -> None:
+    """What is not loaded, or has changed, travels with its batch; what is gone is said."""
+    fill(bible, [one.id for one in documents(4)])
+    docs = [
+        Document("film-0001/plot", "text 1"),  # complete
+        Document("film-0002/plot", "changed"),
+        Document("new/plot", "new"),
+        Document("film-0009/plot", "text 9"),  # in the database, without a row
+    ]
+    corpus = corpus_at(tmp_path / "c.jsonl", docs)
+    (entry,) = plan(gap_fill_repair, bible, corpus=corpus)
+    assert entry.kwargs["ids"] == ["film-0002/plot", "new/plot", "film-0009/plot"]
+    carried = data_of(entry)["documents"]
+    assert isinstance(carried, list)
+    assert [one["id"] for one in carried if isinstance(one, dict)] == ["film-0002/plot", "new/plot"]
+    assert entry.meta["gaps"] == {"no_row": 1, "not_loaded": 1, "stale_text": 1}
+    said = notes(bible, corpus=corpus)
+    assert "beyond the corpus: 2 passages have rows" in said
+    assert "(film-0003/plot, film-0004/plot ...)" in said
+
+
+def test_documents_that_people_have_completed_need_only_loading(
+    bible: MovieBible, tmp_path: Path
+) -> None:
+    line = {"id": "x", "text": "t", "summary": "s", "themes": ["a"], "characters": [], "mood": "m"}
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    assert plan(gap_fill_repair, bible, corpus=str(path)) == []
+    assert "1 documents are complete and not loaded" in notes(bible, corpus=str(path))
+
+
+def test_names_of_another_corpus_are_mapped(bible: MovieBible, tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("slug,body\na,A text.\n")
+    (entry,) = plan(gap_fill_repair, bible, corpus=str(path), fields="id=slug,text=body")
+    assert entry.kwargs["ids"] == ["a"]
+    with pytest.raises(PlanError, match="add corpus=PATH"):
+        plan(gap_fill_repair, bible, fields="id=slug")
+
+
+def test_orphans_stay_unless_they_are_to_go(bible: MovieBible) -> None:
+    bible.write([NewAnnotation(f"gone-{n}", PROMPT.version, {"mood": "tense"}) for n in range(3)])
+    assert "orphans: rows of 3 passages that do not exist stay" in notes(bible)
+    assert not any(entry.tags == ["orphans"] for entry in plan(gap_fill_repair, bible))
+    entries = plan(gap_fill_repair, bible, orphans="remove", batch=2)
+    chosen = [entry for entry in entries if entry.tags == ["orphans"]]
+    assert ids_of(chosen) == [["gone-0", "gone-1"], ["gone-2"]]
+    assert data_of(chosen[0]) == {"action": "remove_orphans"}
+
+
+def test_an_empty_database_says_how_to_fill_it(tmp_path: Path) -> None:
+    with (
+        bible_at(tmp_path) as empty,
+        pytest.raises(PlanError, match=r"python -m workflows.gap_fill.corpus load PATH"),
+    ):
+        plan(gap_fill_repair, empty)
+
+
+def test_no_gap_is_said_and_nothing_is_planned(bible: MovieBible) -> None:
+    fill(bible, [one.id for one in documents(45)])
+    assert plan(gap_fill_repair, bible) == []
+    assert notes(bible) == "no gap: 45 passages, and nothing is missing"
+    assert "45 passages, 1 of them as asked for" in notes(bible, where="id=film-0001/plot")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, "batch"),
+        ({"max_tokens": 5}, "max_tokens"),
+        ({"only": "plot"}, "only"),
+        ({"limit": 0}, "limit"),
+        ({"where": "x"}, "is no condition"),
+        ({"corpus": "/no/such/file.jsonl"}, "no such"),
+    ],
+)
+def test_bad_options_are_refused(
+    bible: MovieBible, options: dict[str, JsonValue], message: str
+) -> None:
+    with pytest.raises(PlanError, match=message):
+        plan(gap_fill_repair, bible, **options)
+
+
+def test_ids_of_entries_stay_short() -> None:
+    long = "x" * 150
+    assert len(entry_id("fill", 1, [long, long])) < 200
+    assert entry_id("fill", 7, ["a"]) == "fill-00007:a"
+
+
+def test_the_committed_manifest_is_what_is_planned(tmp_path: Path) -> None:
+    """``manifests/gap_fill_01.jsonl`` carries the first gaps of the sample corpus with it."""
+    committed = read_manifest(ROOT / "manifests" / "gap_fill_01.jsonl")
+    with bible_at(tmp_path) as empty:
+        fresh = plan(gap_fill_repair, empty, corpus="sample", limit=10, batch=5)
+    assert list(committed) == fresh
+    assert committed.header.rerun is False

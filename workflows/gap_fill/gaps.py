@@ -1,0 +1,155 @@
+"""The gaps of a database, and of a corpus beside it: one after the other, in flat memory."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from pydantic import JsonValue
+
+from tasks.filling.gaps import Gap, find_gap
+from tasks.filling.prompts import Prompt
+from tasks.movie_bible.bible import MovieBible
+from tasks.movie_bible.documents import Document, FilmFacts
+from tasks.movie_bible.records import ScannedPassage
+from workflows.gap_fill.where import Where
+
+CHUNK: Final = 500
+NOT_LOADED: Final = "not_loaded"
+EXAMPLES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a plan is about: which fields of which passages, by which prompt.
+
+    ``model``: rows of another model count as gaps as well; None: they do not.
+    """
+
+    fields: Sequence[str]
+    where: Where
+    prompt: Prompt
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A passage with a gap. ``document``: what the database must be told first, if anything."""
+
+    id: str
+    text: str
+    film: FilmFacts | None
+    fields: tuple[str, ...]
+    kind: str
+    has_row: bool
+    document: dict[str, JsonValue] | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was looked at; ``gaps`` counts passages by the kind of their gap.
+
+    ``complete_elsewhere`` are documents that people have completed and that are not loaded yet;
+    ``gone`` are passages with rows that the corpus does not have.
+    """
+
+    passages: int = 0
+    matching: int = 0
+    gaps: Counter[str] = field(default_factory=Counter)
+    complete_elsewhere: int = 0
+    gone: int = 0
+    gone_examples: list[str] = field(default_factory=list)
+
+
+def gaps_of_database(bible: MovieBible, selection: Selection, tally: Tally) -> Generator[Found]:
+    """The gaps of all passages of the database, in order of their ids."""
+    for passage in bible.scan(selection.prompt.version):
+        tally.passages += 1
+        if not selection.where.matches(
+            id=passage.id, kind=passage.kind, text=passage.text, film=passage.film
+        ):
+            continue
+        tally.matching += 1
+        gap = _gap(passage, selection)
+        if gap is not None:
+            yield _found(passage, gap, tally)
+
+
+def gaps_of_corpus(
+    bible: MovieBible, documents: Iterable[Document], selection: Selection, tally: Tally
+) -> Generator[Found]:
+    """The gaps of a corpus, in its own order, held against the database.
+
+    A document that the database lacks, or has with another text, is a gap as well. When all is
+    read, what the database has beyond the corpus is counted.
+    """
+    with closing(sqlite3.connect("")) as seen:  # a temporary file: ids need not fit into memory
+        seen.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
+        remaining = iter(documents)
+        while chunk := list(islice(remaining, CHUNK)):
+            seen.executemany("INSERT INTO seen VALUES (?)", [(one.id,) for one in chunk])
+            there = bible.scan_ids([one.id for one in chunk], selection.prompt.version)
+            for document in chunk:
+                tally.passages += 1
+                found = _held_against(there.get(document.id), document, selection, tally)
+                if found is not None:
+                    yield found
+        for name in bible.annotated_ids():
+            if seen.execute("SELECT 1 FROM seen WHERE id = ?", (name,)).fetchone() is None:
+                tally.gone += 1
+                if len(tally.gone_examples) < EXAMPLES:
+                    tally.gone_examples.append(name)
+
+
+def _held_against(
+    passage: ScannedPassage | None, document: Document, selection: Selection, tally: Tally
+) -> Found | None:
+    film = document.film if passage is None or document.film else passage.film
+    if not selection.where.matches(
+        id=document.id, kind=document.kind, text=document.text, film=film
+    ):
+        return None
+    tally.matching += 1
+    if passage is not None and passage.text_digest == document.digest:
+        gap = _gap(passage, selection)
+        return None if gap is None else _found(passage, gap, tally)
+    given = dict(document.given)
+    if passage is not None and passage.corpus is not None:
+        given |= {name: value for name, value in passage.corpus.values.items() if value is not None}
+    fields = tuple(name for name in selection.fields if given.get(name) is None)
+    if not fields:
+        tally.complete_elsewhere += 1
+        return None
+    kind = NOT_LOADED if passage is None else "stale_text"
+    tally.gaps[kind] += 1
+    return Found(
+        document.id,
+        document.text,
+        film,
+        fields,
+        kind,
+        has_row=passage is not None and passage.current is not None,
+        document=document.as_json(),
+    )
+
+
+def _gap(passage: ScannedPassage, selection: Selection) -> Gap | None:
+    digest = selection.prompt.digest
+    return find_gap(passage, selection.fields, digest, model=selection.model)
+
+
+def _found(passage: ScannedPassage, gap: Gap, tally: Tally) -> Found:
+    tally.gaps[gap.kind] += 1
+    return Found(
+        passage.id,
+        passage.text,
+        passage.film,
+        gap.fields,
+        gap.kind,
+        has_row=passage.current is not None,
+    )

@@ -1,0 +1,72 @@
+"""Planning fixture of the gap filling: ``--plan=gap_fill --plan-opt corpus=PATH``.
+
+The same gaps give the same entries: nothing here is random or reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import pytest
+from pydantic import Field, FiniteFloat
+
+from pytest_manifest import PlanBuilder, planning_fixture
+
+if TYPE_CHECKING:
+    from tasks.movie_bible.bible import MovieBible
+
+# An option that does not hold these is refused with a sentence before anything is planned.
+Count = Annotated[int, Field(ge=1)]
+BatchSize = Annotated[int, Field(ge=1, le=1000)]
+Tokens = Annotated[int, Field(ge=100)]
+Seconds = Annotated[FiniteFloat, Field(ge=1, le=86_400)]
+FieldName = Literal["summary", "themes", "characters", "mood"]
+
+
+@pytest.fixture(scope="session")
+def movie_bible() -> Iterator[MovieBible]:
+    """The database of films and passages, as this process sees it."""
+    from tasks.movie_bible.bible import MovieBible
+
+    bible = MovieBible.open()
+    yield bible
+    bible.close()
+
+
+@planning_fixture("gap_fill:repair", rerun=False)
+def gap_fill_repair(
+    plan: PlanBuilder,
+    movie_bible: MovieBible,
+    *,
+    corpus: str | None = None,
+    fields: str | None = None,
+    batch: BatchSize = 20,
+    max_tokens: Tokens = 8000,
+    limit: Count | None = None,
+    only: FieldName | None = None,
+    where: str | None = None,
+    timeout: Seconds = 600,
+    replace_models: bool = False,
+    orphans: Literal["keep", "remove"] = "keep",
+) -> None:
+    """Fill what a language model can fill in: summaries, themes, characters and moods."""
+    # Loaded here: every pytest session of the project imports this module.
+    from workflows.gap_fill.planning import Wish, plan_repair
+
+    wish = Wish(
+        corpus=corpus,
+        mapping=fields,
+        size=batch,
+        max_tokens=max_tokens,
+        limit=limit,
+        only=only,
+        where=where,
+        timeout=timeout,
+        replace_models=replace_models,
+        remove_orphans=orphans == "remove",
+    )
+    plan_repair(plan, movie_bible, wish)
+
+
+__all__ = ["gap_fill_repair", "movie_bible"]

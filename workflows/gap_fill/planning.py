@@ -1,0 +1,248 @@
+"""From gaps to entries: what ``plan.py`` does when it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Final
+
+from pydantic import JsonValue
+
+from pytest_manifest import PlanBuilder
+from pytest_manifest.errors import PlanError
+from tasks.filling.equipment import read_filling_settings
+from tasks.filling.gaps import SAYINGS
+from tasks.filling.prompts import Prompt, load_prompt
+from tasks.filling.report import usd
+from tasks.movie_bible.bible import MovieBible
+from tasks.movie_bible.fields import FIELDS
+from tasks.text_model.choosing import read_settings
+from tasks.text_model.prices import PriceTable
+from tasks.text_model.settings import TextModelSettings
+from workflows.gap_fill.batches import Batch, Estimator, batches, entry_id, estimate, facts
+from workflows.gap_fill.corpus import corpus_path, parse_mapping, read_corpus
+from workflows.gap_fill.gaps import (
+    EXAMPLES,
+    NOT_LOADED,
+    Found,
+    Selection,
+    Tally,
+    gaps_of_corpus,
+    gaps_of_database,
+)
+from workflows.gap_fill.where import parse_where
+
+TASK: Final = "tasks.rag.process_batch_task"
+RESENDS: Final = 1
+"""How often the harness sends a batch again whose worker died: what is committed is not redone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The plan's options, converted. ``timeout`` is in seconds, ``max_tokens`` in input tokens."""
+
+    corpus: str | None
+    mapping: str | None
+    size: int
+    max_tokens: int
+    limit: int | None
+    only: str | None
+    where: str | None
+    timeout: float
+    replace_models: bool
+    remove_orphans: bool
+
+
+@dataclass(slots=True)
+class Totals:
+    """Of what was planned."""
+
+    passages: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
+    """Add one entry a batch of gaps, and say what was found. Raises PlanError and its like."""
+    settings, filling = read_settings(), read_filling_settings()
+    prompt = load_prompt(filling.prompt, filling.prompts)
+    table = PriceTable.load(settings.prices)
+    selection = Selection(
+        fields=FIELDS if wish.only is None else (wish.only,),
+        where=parse_where(wish.where),
+        prompt=prompt,
+        model=settings.name if wish.replace_models else None,
+    )
+    estimator = Estimator(prompt, table.price(settings.name), filling.per_call)
+    tally, totals = Tally(), Totals()
+    data = _order(selection, settings, wish)
+    with closing(_all_gaps(bible, wish, selection, tally)) as found:
+        limited = islice(found, wish.limit)
+        for number, batch in enumerate(
+            batches(limited, estimator, size=wish.size, max_tokens=wish.max_tokens), 1
+        ):
+            _add(plan, number, batch, estimator, data, wish.timeout, totals)
+        planned_from = deepcopy(tally)  # what was looked at, without the look for more
+        more = wish.limit is not None and next(found, None) is not None
+    orphans = _orphans(plan, bible, wish)
+    _note_gaps(plan, planned_from, totals, more=more)
+    _note_orphans(plan, tally, orphans, wish)
+    if totals.passages:
+        _note_cost(plan, settings, table, totals, prompt)
+
+
+def _all_gaps(
+    bible: MovieBible, wish: Wish, selection: Selection, tally: Tally
+) -> Generator[Found]:
+    if wish.corpus is None:
+        if wish.mapping is not None:
+            raise PlanError("fields=... says how a corpus names its fields; add corpus=PATH")
+        if bible.count_passages() == 0:
+            raise PlanError(
+                "the database holds no passages; load a corpus with 'python -m "
+                "workflows.gap_fill.corpus load PATH', or name one with --plan-opt corpus=PATH "
+                "('sample' is the one that comes with this project)"
+            )
+        return gaps_of_database(bible, selection, tally)
+    mapping = None if wish.mapping is None else parse_mapping(wish.mapping)
+    documents = read_corpus(corpus_path(wish.corpus), mapping=mapping)
+    return gaps_of_corpus(bible, documents, selection, tally)
+
+
+def _order(selection: Selection, settings: TextModelSettings, wish: Wish) -> dict[str, JsonValue]:
+    return {
+        "fields": list(selection.fields),
+        "prompt": selection.prompt.version,
+        "prompt_digest": selection.prompt.digest,
+        "model": {"provider": settings.provider, "name": settings.name},
+        **({"replace_models": True} if wish.replace_models else {}),
+    }
+
+
+def _add(
+    plan: PlanBuilder,
+    number: int,
+    batch: Batch,
+    estimator: Estimator,
+    data: dict[str, JsonValue],
+    timeout: float,
+    totals: Totals,
+) -> None:
+    expected = estimate(batch, estimator)
+    totals.passages += len(batch.items)
+    totals.tokens_in += expected.tokens_in
+    totals.tokens_out += expected.tokens_out
+    documents = [found.document for found in batch.items if found.document is not None]
+    plan.add(
+        TASK,
+        id=entry_id("fill", number, batch.ids),
+        kwargs={"ids": batch.ids, "data": data | ({"documents": documents} if documents else {})},
+        timeout=timeout,
+        retries=RESENDS,
+        idempotent=True,
+        tags=["gap_fill"],
+        cost=expected.cost,
+        meta=facts(batch, expected),
+        expect={"result": {"unfilled": [], "model": _model(data), "prompt": data["prompt"]}},
+    )
+
+
+def _model(data: dict[str, JsonValue]) -> JsonValue:
+    model = data["model"]
+    return model["name"] if isinstance(model, dict) else None
+
+
+def _orphans(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> tuple[int, list[str]]:
+    """How many rows' passages do not exist, and a few; one entry a batch where they must go."""
+    count = 0
+    examples: list[str] = []
+    names = bible.orphans()
+    number = 0
+    while chunk := list(islice(names, wish.size)):
+        count += len(chunk)
+        examples += chunk[: EXAMPLES - len(examples)]
+        number += 1
+        if wish.remove_orphans:
+            plan.add(
+                TASK,
+                id=entry_id("orphans", number, chunk),
+                kwargs={"ids": chunk, "data": {"action": "remove_orphans"}},
+                timeout=wish.timeout,
+                retries=RESENDS,
+                idempotent=True,
+                tags=["orphans"],
+                cost=0.0,
+                expect={"result": {"living": []}},
+            )
+    return count, examples
+
+
+def _note_gaps(plan: PlanBuilder, tally: Tally, totals: Totals, *, more: bool) -> None:
+    looked_at = f"{tally.passages:,} passages"
+    if tally.matching != tally.passages:
+        looked_at += f", {tally.matching:,} of them as asked for"
+    if not tally.gaps:
+        plan.note(f"no gap: {looked_at}, and nothing is missing")
+    else:
+        kinds = ", ".join(f"{n:,} {_saying(kind)}" for kind, n in sorted(tally.gaps.items()))
+        plan.note(f"gaps: {looked_at}; {kinds}")
+    if more:
+        plan.note(f"limit: {totals.passages:,} passages are planned, and there are more gaps")
+    if tally.complete_elsewhere:
+        plan.note(
+            f"{tally.complete_elsewhere:,} documents are complete and not loaded: "
+            "'python -m workflows.gap_fill.corpus load PATH' brings them in"
+        )
+
+
+def _saying(kind: str) -> str:
+    sayings: Iterable[tuple[str, str]] = chain(
+        SAYINGS.items(), [(NOT_LOADED, "not in the database")]
+    )
+    return dict(sayings)[kind]
+
+
+def _note_orphans(
+    plan: PlanBuilder, tally: Tally, orphans: tuple[int, list[str]], wish: Wish
+) -> None:
+    count, examples = orphans
+    if count:
+        what = "are removed" if wish.remove_orphans else "stay; --plan-opt orphans=remove"
+        plan.note(f"orphans: rows of {count:,} passages that do not exist {what}{_like(examples)}")
+    if tally.gone:
+        plan.note(
+            f"beyond the corpus: {tally.gone:,} passages have rows, and the corpus does not have "
+            f"them{_like(tally.gone_examples)}"
+        )
+
+
+def _like(examples: list[str]) -> str:
+    return f" ({', '.join(examples)} ...)" if examples else ""
+
+
+def _note_cost(
+    plan: PlanBuilder,
+    settings: TextModelSettings,
+    table: PriceTable,
+    totals: Totals,
+    prompt: Prompt,
+) -> None:
+    plan.note(
+        f"model {settings.name} ({settings.provider}), prompt {prompt.version}: about "
+        f"{totals.tokens_in:,} tokens in and {totals.tokens_out:,} out"
+    )
+    price = table.price(settings.name)
+    if price is None:
+        plan.note(
+            f"no price is known for {settings.name}: name a price table with TEXT_MODEL_PRICES"
+        )
+        return
+    others = ", ".join(
+        f"{name} {usd(one.cost_nanos(totals.tokens_in, totals.tokens_out)):.4g}"
+        for name, one in table.prices.items()
+        if one.output_usd
+    )
+    plan.note(f"in USD, at the list prices of {table.as_of}: {others}")

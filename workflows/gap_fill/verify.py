@@ -1,0 +1,128 @@
+"""What the generic verdict cannot see: the rows themselves, batch by batch and as a whole run.
+
+Each test says one thing. A row that was changed turns its batch red; one that was written once more
+turns ``test_no_row_is_written_twice`` red; one that was deleted its batch, the row counts and the
+gaps. What was not selected is not looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_manifest.schema import Entry, Receipt
+from workflows.gap_fill.accounts import (
+    Account,
+    account_of,
+    accounts_of,
+    faults_of_batch,
+    gaps_left,
+    ids_of,
+    orphans_left,
+    rows_after,
+    rows_written_again,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from pytest_manifest import ManifestRun
+    from tasks.movie_bible.bible import MovieBible
+
+
+@pytest.mark.entries(tag="gap_fill")
+def test_rows_of_batch(entry: Entry, receipt: Receipt | None, movie_bible: MovieBible) -> None:
+    """Every id has its valid row, as the batch wrote it and by this job; the tokens add up."""
+    account = account_of(entry, receipt)
+    if account is None or account.receipt.state != "succeeded":
+        return  # the verdict says what happened; a failure may even be expected
+    refuse_another_database(account.report.database, movie_bible)
+    fail_for(faults_of_batch(account, movie_bible))
+
+
+@pytest.mark.entries(tag="orphans")
+def test_orphans_are_gone(entry: Entry, receipt: Receipt | None, movie_bible: MovieBible) -> None:
+    """No row is left of a passage that does not exist."""
+    if receipt is None or receipt.state != "succeeded" or not isinstance(receipt.result, dict):
+        return
+    refuse_another_database(receipt.result.get("database"), movie_bible)
+    ids = set(ids_of(entry))
+    fail_for([f"{one}: its rows are still there" for one in movie_bible.orphans() if one in ids])
+
+
+def test_row_counts(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
+    """Rows before and rows written are the rows that are there."""
+    counts = rows_after(batches_of(manifest_run, movie_bible), movie_bible)
+    assert counts.before + counts.inserted == counts.after, (
+        f"{counts.before} rows before and {counts.inserted} inserted make "
+        f"{counts.before + counts.inserted}, and there are {counts.after}"
+    )
+
+
+def test_no_row_is_written_twice(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
+    """Every row is of the revision that its batch tells, and there is one for each passage."""
+    accounts = batches_of(manifest_run, movie_bible)
+    ids = {one for account in accounts for one in account.ids}
+    doubled = [
+        f"{passage}: {count} rows of prompt {version}"
+        for version in sorted({account.report.prompt for account in accounts})
+        for passage, count in movie_bible.count_duplicates(version)
+        if passage in ids
+    ]
+    fail_for(doubled + rows_written_again(accounts, movie_bible))
+
+
+def test_no_row_is_an_orphan(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
+    """Every row of the run has its passage."""
+    fail_for(orphans_left(batches_of(manifest_run, movie_bible), movie_bible))
+
+
+def test_no_planned_gap_is_left(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
+    """What was planned, and selected, is filled."""
+    batches_of(manifest_run, movie_bible)
+    selected = [entry for entry in selected_entries(manifest_run) if "gap_fill" in entry.tags]
+    fail_for(gaps_left(selected, movie_bible))
+
+
+def test_cost(manifest_run: ManifestRun) -> None:
+    """What the batches have cost adds up, and is within the budget, where there is one."""
+    cost = manifest_run.cost()
+    told = sum(
+        account.report.cost or 0.0
+        for account in accounts_of(manifest_run.manifest, manifest_run.receipts())
+    )
+    # Equal where each batch was sent once: earlier attempts cost something as well.
+    assert cost > told or math.isclose(cost, told, abs_tol=1e-9), f"{cost:g} is less than {told:g}"
+    budget = manifest_run.budget
+    assert budget is None or cost <= budget, f"it has cost {cost:g}, and the budget was {budget:g}"
+
+
+def batches_of(run: ManifestRun, bible: MovieBible) -> list[Account]:
+    """The accounts of the selected batches."""
+    accounts = list(accounts_of(run.manifest, run.receipts()))
+    for account in accounts:
+        refuse_another_database(account.report.database, bible)
+    return accounts
+
+
+def selected_entries(run: ManifestRun) -> list[Entry]:
+    """The entries that are part of this run."""
+    selected = {settled.verdict.entry for settled in run.settled}
+    return [entry for entry in run.manifest if entry.id in selected]
+
+
+def refuse_another_database(identity: object, bible: MovieBible) -> None:
+    """End the test, as one that cannot tell, where the worker used another database than we do."""
+    if identity != bible.identity:
+        pytest.fail(
+            "the worker used another database than this process does, so nothing can be said about "
+            "its rows; set GAP_FILL_DATABASE_URL alike for both",
+            pytrace=False,
+        )
+
+
+def fail_for(faults: list[str]) -> None:
+    """Fail with the faults, if there are any."""
+    if faults:
+        pytest.fail(shown(faults), pytrace=False)
