@@ -29,6 +29,7 @@ def process_batch_task(ids: list[str], data: dict[str, JsonValue]) -> dict[str, 
     receipt's evidence as ``gap_fill``. Raises BadOrderError, BatchStoppedError, a ModelFailure that
     no call can overcome, and errors of the database and the configuration.
     """
+    evidence(cost=0.0)  # until something is asked, whatever goes wrong
     checked, order = read_order(ids, data)
     if isinstance(order, RemoveOrphans):
         return _remove_orphans(checked)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from loguru import logger
 from pydantic import JsonValue
@@ -79,6 +79,7 @@ class Batch:
         self._stop = threading.Event()
         self._waiting: deque[Group] = deque()
         self._flying: dict[Future[Outcome], Group] = {}
+        self._counted: set[Future[Outcome]] = set()
         self._gaps: dict[str, Gap] = {}
         self._passages: dict[str, ScannedPassage] = {}
         self._fatal: ModelFailure | None = None
@@ -114,7 +115,8 @@ class Batch:
 
     def _find_gaps(self, ids: Sequence[str], order: Order) -> None:
         prompt = self._asker.prompt
-        model = self._asker.model.name if order.replace_models else None
+        model = self._asker.model
+        asked = (model.provider, model.name) if order.replace_models else None
         self._passages = self._bible.scan_ids(ids, prompt.version)
         wanted: list[Wanted] = []
         for passage_id in ids:
@@ -124,7 +126,7 @@ class Batch:
                     passage_id, "no_passage", "the database has no passage of this id"
                 )
                 continue
-            gap = find_gap(passage, order.fields, prompt.digest, model=model)
+            gap = find_gap(passage, order.fields, prompt.digest, model=asked)
             if gap is None:
                 self.report.was_there(passage_id, passage.current)
                 continue
@@ -173,11 +175,14 @@ class Batch:
         """Write what a call brought. It stays in flight until that is done: an interruption in the
         middle leaves it to :meth:`salvage` (``again``), which writes nothing twice."""
         outcome = future.result()
+        if future not in self._counted:  # what was paid is told also where writing it fails
+            self._counted.add(future)
+            self.report.count(outcome)
         written, shares = self._write(outcome, again=again)
         del self._flying[future]
-        self.report.count(outcome)
+        values = {} if outcome.reading is None else outcome.reading.values
         for (passage, row), share in zip(written.items(), shares, strict=True):
-            self.report.wrote(passage, row, share, self._gaps[passage].fields)
+            self.report.wrote(passage, row, share, values[passage])
         self._go_on(outcome)
         self._progress(self.report)
 
@@ -197,21 +202,20 @@ class Batch:
 
     def _written_already(self, ids: Sequence[str]) -> dict[str, Written]:
         """Rows that this very execution has committed, without having come to say so."""
+        version, whose = self._asker.prompt.version, self._provenance
+        history = self._bible.writings(ids, version)
         found: dict[str, Written] = {}
-        for passage, row in self._bible.annotations(ids, self._asker.prompt.version).items():
+        for passage, row in self._bible.annotations(ids, version).items():
             before = self._passages[passage].current
             revision = 0 if before is None else before.revision
-            mine = (row.run, row.entry, row.attempt) == (
-                self._provenance.run,
-                self._provenance.entry,
-                self._provenance.attempt,
-            )
-            if mine and row.revision == revision + 1:
-                found[passage] = Written(
-                    "inserted" if before is None else "updated",
-                    row.revision,
-                    values_digest(row.values),
-                )
+            mine = [
+                one
+                for one in history.get(passage, ())
+                if (one.run, one.entry, one.attempt) == (whose.run, whose.entry, whose.attempt)
+            ]
+            if mine and mine[-1].revision == row.revision == revision + 1:
+                action: Literal["inserted", "updated"] = "updated" if before else "inserted"
+                found[passage] = Written(action, row.revision, values_digest(row.values))
         return found
 
     def _row(self, passage: str, values: dict[str, JsonValue], share: Spent) -> NewAnnotation:

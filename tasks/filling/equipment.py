@@ -111,7 +111,9 @@ def read_filling_settings() -> FillingSettings:
         return FillingSettings()
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        raise SettingsError(f"{first['loc'][0]}: {first['msg']}") from None
+        raise SettingsError(
+            f"{first['loc'][0]}: {first['msg']}; correct it, or leave it unset"
+        ) from None
 
 
 @lru_cache(maxsize=1)

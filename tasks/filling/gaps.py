@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tasks.movie_bible.fields import FIELDS
 from tasks.movie_bible.records import ScannedPassage
 
 GapKind = Literal["no_row", "no_field", "stale_prompt", "stale_text", "other_model"]
@@ -23,7 +24,7 @@ SAYINGS: Final[dict[GapKind, str]] = {
 class Gap:
     """Fields of a passage that are to be filled, and why.
 
-    ``renews``: what the row of this prompt holds otherwise is out of date as well, and must go.
+    ``renews``: all that the row of this prompt holds is out of date, and is filled anew.
     """
 
     kind: GapKind
@@ -32,11 +33,17 @@ class Gap:
 
 
 def find_gap(
-    passage: ScannedPassage, fields: Sequence[str], prompt_digest: str, *, model: str | None = None
+    passage: ScannedPassage,
+    fields: Sequence[str],
+    prompt_digest: str,
+    *,
+    model: tuple[str, str] | None = None,
 ) -> Gap | None:
     """The gap of a passage among ``fields``, or None; ``passage`` is scanned for that prompt.
 
-    What people have written is never filled again. With ``model``, a row by another one is a gap.
+    What people have written is never filled again. A row that is out of date is filled anew with
+    all that it holds, whatever was asked for: half of it would pass for current. With ``model``
+    (provider and name), a row that another one has written last is a gap.
     """
     given = {} if passage.corpus is None else passage.corpus.values
     open_fields = tuple(field for field in fields if given.get(field) is None)
@@ -47,11 +54,16 @@ def find_gap(
         if passage.stale:
             return Gap("stale_prompt", open_fields)
         return Gap("no_row" if passage.corpus is None else "no_field", open_fields)
+    held = tuple(
+        field
+        for field in FIELDS
+        if field in open_fields or (row.values[field] is not None and given.get(field) is None)
+    )
     if row.prompt_digest != prompt_digest:
-        return Gap("stale_prompt", open_fields, renews=True)
+        return Gap("stale_prompt", held, renews=True)
     if row.text_digest != passage.text_digest:
-        return Gap("stale_text", open_fields, renews=True)
-    if model is not None and row.model != model:
-        return Gap("other_model", open_fields, renews=True)
-    missing = tuple(field for field in open_fields if row.values.get(field) is None)
+        return Gap("stale_text", held, renews=True)
+    if model is not None and (row.provider, row.model) != model:
+        return Gap("other_model", held, renews=True)
+    missing = tuple(field for field in open_fields if row.values[field] is None)
     return Gap("no_field", missing) if missing else None

@@ -146,12 +146,17 @@ def load_prompt(version: str, folder: Path | None = None) -> Prompt:
     name, number = match["name"], match["number"]
     known = sorted(int(p.stem) for p in (place / name).glob("*.md") if p.stem.isdigit())
     if not known:
-        raise PromptError(f"prompt {version!r}: {place / name} has no template NUMBER.md")
+        raise PromptError(
+            f"prompt {version!r}: {place / name} has no template NUMBER.md; set GAP_FILL_PROMPT to "
+            "one that is there, and GAP_FILL_PROMPTS to the folder that it is in"
+        )
     chosen = known[-1] if number is None else int(number)
     path = place / name / f"{chosen}.md"
     if chosen not in known or not path.is_file():
         there = ", ".join(f"{name}/{one}" for one in known)
-        raise PromptError(f"prompt {version!r}: there is no {path}; there are {there}")
+        raise PromptError(
+            f"prompt {version!r}: there is no {path}; there are {there}: set GAP_FILL_PROMPT to one"
+        )
     return _parse(f"{name}/{chosen}", path)
 
 

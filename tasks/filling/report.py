@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,6 +11,7 @@ from pydantic import JsonValue
 
 from tasks.filling.asking import Outcome
 from tasks.filling.shares import Spent
+from tasks.movie_bible.fields import values_digest
 from tasks.movie_bible.records import StoredAnnotation, Written
 
 MESSAGE_LENGTH: Final = 300
@@ -63,13 +65,16 @@ class Report:
                 if passage not in named:
                     named.append(passage)
 
-    def wrote(self, passage: str, written: Written, spent: Spent, fields: tuple[str, ...]) -> None:
+    def wrote(
+        self, passage: str, written: Written, spent: Spent, values: Mapping[str, JsonValue]
+    ) -> None:
+        """``values`` are the fields that were filled; the digest is theirs."""
         self.in_rows += spent
         self.rows[passage] = {
             "action": written.action,
             "revision": written.revision,
-            "digest": written.digest,
-            "fields": list(fields),
+            "digest": values_digest(values),
+            "fields": list(values),
         }
 
     def was_there(self, passage: str, row: StoredAnnotation | None) -> None:
@@ -94,10 +99,8 @@ class Report:
         return {
             "rows": self.rows,
             "already": self.already,
-            "unfilled": [
-                f"{passage}: {kind}: {message}"
-                for passage, (kind, message) in self.unfilled.items()
-            ],
+            "unfilled": [f"{passage}: {kind}" for passage, (kind, _) in self.unfilled.items()],
+            "reasons": {passage: message for passage, (_, message) in self.unfilled.items()},
             "anomalies": {
                 **{kind: list(ids) for kind, ids in sorted(self.anomalies.items())},
                 **({"foreign": list(self.foreign)} if self.foreign else {}),

@@ -25,6 +25,7 @@ from tasks.movie_bible.records import (
     ScannedPassage,
     StoredAnnotation,
     StoredPassage,
+    Writing,
     Written,
 )
 from tasks.movie_bible.settings import BibleSettings, bible_settings
@@ -137,10 +138,15 @@ class MovieBible:
         """Insert or update annotations in one transaction; by passage id, what became of each.
 
         An update sets the fields in ``values`` and all that says where they come from, and adds
-        one to the revision. Raises ValueError for a passage that comes twice, and for a value
-        that is none of its field; then nothing is written.
+        one to the revision; the history gets a writing with the fields that have a value. Raises
+        ValueError for a passage that comes twice, and for a value that is none of its field; then
+        nothing is written.
         """
         return writing.write(self._store, rows)
+
+    def writings(self, ids: Sequence[str], prompt_version: str) -> dict[str, list[Writing]]:
+        """Who has written which fields of these rows, oldest first, also of rows that are gone."""
+        return reading.writings(self._store, ids, prompt_version)
 
     def scan(self, prompt_version: str) -> Iterator[ScannedPassage]:
         """All passages with their rows, in the order of ids, 1000 in memory at a time."""

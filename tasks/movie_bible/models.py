@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Dialect,
+    Index,
     Integer,
     String,
     Text,
@@ -22,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tasks.movie_bible.documents import ID_LENGTH, KIND_LENGTH
 
 VERSION_TABLE: Final = "movie_bible_version"
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """The migrations, oldest first; the last one makes these tables. Kept here so that opening a
 database need not load Alembic; a test holds it against the migrations."""
 
@@ -111,6 +112,37 @@ class Annotation(Base):
     tokens_out: Mapped[int]
     cost_nanos: Mapped[int] = mapped_column(BigInteger)  # 1e-9 USD
     revision: Mapped[int]
+    written_at: Mapped[datetime] = mapped_column(UtcMoment)
+
+
+class AnnotationWriting(Base):
+    """One writing of an annotation: which fields, by whom, and what was paid for them.
+
+    A row may be filled in parts, by several jobs and models. It outlives the row, as a receipt
+    outlives what was bought.
+    """
+
+    __tablename__ = "annotation_writing"
+    __table_args__ = (
+        Index("annotation_writing_of", "passage_id", "prompt_version"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Number, primary_key=True)
+    passage_id: Mapped[str] = mapped_column(Key)
+    prompt_version: Mapped[str] = mapped_column(String(100))
+    revision: Mapped[int]
+    fields: Mapped[list[str]] = mapped_column(Texts)
+    prompt_digest: Mapped[str | None] = mapped_column(String(64))
+    text_digest: Mapped[str | None] = mapped_column(String(64))
+    provider: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(Text)
+    run: Mapped[str | None] = mapped_column(Text)
+    entry: Mapped[str | None] = mapped_column(Text)
+    attempt: Mapped[int | None]
+    tokens_in: Mapped[int]
+    tokens_out: Mapped[int]
+    cost_nanos: Mapped[int] = mapped_column(BigInteger)  # 1e-9 USD
     written_at: Mapped[datetime] = mapped_column(UtcMoment)
 
 

@@ -13,8 +13,13 @@ from tasks.movie_bible.connecting import Store
 from tasks.movie_bible.documents import FilmFacts
 from tasks.movie_bible.errors import BibleError
 from tasks.movie_bible.fields import CORPUS
-from tasks.movie_bible.models import Annotation, Film, Passage
-from tasks.movie_bible.records import ScannedPassage, StoredAnnotation, StoredPassage
+from tasks.movie_bible.models import Annotation, AnnotationWriting, Film, Passage
+from tasks.movie_bible.records import (
+    ScannedPassage,
+    StoredAnnotation,
+    StoredPassage,
+    Writing,
+)
 
 CHUNK: Final = 500
 """The most ids in one query; databases limit them."""
@@ -25,6 +30,7 @@ PAGE: Final = 1000
 T = TypeVar("T")
 
 _ANNOTATION = tuple(getattr(Annotation, name) for name in StoredAnnotation.__dataclass_fields__)
+_WRITING = tuple(getattr(AnnotationWriting, name) for name in Writing.__dataclass_fields__)
 _PASSAGE = (Passage.id, Passage.text, Passage.text_digest, Passage.kind, Passage.film_id)
 _FILM = (Film.title, Film.year, Film.director, Film.cast)
 
@@ -56,6 +62,20 @@ def stored_annotations(
     for chunk in chunks(sorted(set(ids))):
         with store.reading() as connection:
             found |= _annotations(connection, chunk, [prompt_version])[prompt_version]
+    return found
+
+
+def writings(store: Store, ids: Sequence[str], prompt_version: str) -> dict[str, list[Writing]]:
+    """Every writing of the rows of one prompt version, oldest first, by passage id."""
+    found: dict[str, list[Writing]] = {}
+    for chunk in chunks(sorted(set(ids))):
+        query = select(*_WRITING).where(
+            AnnotationWriting.passage_id.in_(chunk),
+            AnnotationWriting.prompt_version == prompt_version,
+        )
+        with store.reading() as connection:
+            for row in connection.execute(query.order_by(AnnotationWriting.id)):
+                found.setdefault(row.passage_id, []).append(Writing(*row))
     return found
 
 

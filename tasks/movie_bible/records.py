@@ -89,6 +89,25 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Writing:
+    """One writing of a row: the fields that it set, by whom, and what was paid (1e-9 USD)."""
+
+    passage_id: str
+    revision: int
+    fields: list[str]
+    prompt_digest: str | None
+    text_digest: str | None
+    provider: str | None
+    model: str | None
+    run: str | None
+    entry: str | None
+    attempt: int | None
+    tokens_in: int
+    tokens_out: int
+    cost_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScannedPassage:
     """A passage with its rows: of people (``corpus``) and of the prompt version asked about.
 

@@ -8,13 +8,14 @@ from itertools import groupby
 from typing import Final, Literal
 
 from pydantic import JsonValue
+from sqlalchemy import insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import DeclarativeBase
 
 from tasks.movie_bible.connecting import Store
 from tasks.movie_bible.fields import FIELDS, field_fault, values_digest
-from tasks.movie_bible.models import Annotation
+from tasks.movie_bible.models import Annotation, AnnotationWriting
 from tasks.movie_bible.records import NewAnnotation, Written
 
 Upsert = postgresql.Insert | sqlite.Insert
@@ -51,6 +52,8 @@ def write(store: Store, rows: Sequence[NewAnnotation]) -> dict[str, Written]:
     with store.writing() as connection:
         for names, alike in groupby(ordered, key=lambda row: frozenset(row.values)):
             written |= _upsert(connection, names, [_parameters(row, now) for row in alike])
+        history = [_history(row, written[row.passage_id].revision, now) for row in ordered]
+        connection.execute(insert(AnnotationWriting), history)
     return written
 
 
@@ -87,6 +90,12 @@ def _parameters(row: NewAnnotation, now: datetime) -> dict[str, object]:
     columns: dict[str, object] = {name: getattr(row, name) for name in (*KEY, *PROVENANCE)}
     columns |= {name: row.values.get(name) for name in FIELDS}
     return columns | {"revision": 1, "written_at": now}
+
+
+def _history(row: NewAnnotation, revision: int, now: datetime) -> dict[str, object]:
+    columns: dict[str, object] = {name: getattr(row, name) for name in (*KEY, *PROVENANCE)}
+    fields = [name for name in FIELDS if row.values.get(name) is not None]
+    return columns | {"revision": revision, "fields": fields, "written_at": now}
 
 
 def _check(rows: Sequence[NewAnnotation]) -> None:

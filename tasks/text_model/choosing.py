@@ -12,6 +12,7 @@ from tasks.text_model.base import TextModel
 from tasks.text_model.failures import TextModelError
 from tasks.text_model.limits import Limiter, NoLimit, Rates
 from tasks.text_model.settings import (
+    DEFAULT_OFFLINE,
     GOOGLE_GENAI,
     GOOGLE_GENERATIVEAI,
     OFFLINE,
@@ -65,12 +66,38 @@ def open_model(settings: TextModelSettings) -> TextModel:
     if provider == OFFLINE:
         from tasks.text_model.offline import ExtractiveModel
 
-        return ExtractiveModel(name=settings.name, latency=settings.latency)
+        return ExtractiveModel(name=_offline_name(settings), latency=settings.latency)
     if provider in SDKS:
         return _gemini(provider, settings)
     if ":" in provider:
         return _own(provider, settings)
     raise TextModelError(f"TEXT_MODEL names {provider!r}, which is no model; set it to {CHOICES}")
+
+
+def identify(settings: TextModelSettings) -> tuple[str, str]:
+    """Provider and name of the model that ``open_model`` opens; needs neither its key nor its SDK.
+
+    Raises TextModelError as ``open_model`` does.
+    """
+    if settings.provider in SDKS:
+        return settings.provider, settings.name
+    model = open_model(settings)
+    try:
+        return model.provider, model.name
+    finally:
+        model.close()
+
+
+def _offline_name(settings: TextModelSettings) -> str:
+    """Rows of the offline model must never pass for those of another one."""
+    if settings.name == DEFAULT_OFFLINE:
+        return DEFAULT_OFFLINE
+    why = "no key is set" if settings.choice is None else f"TEXT_MODEL is {OFFLINE}"
+    raise TextModelError(
+        f"TEXT_MODEL_NAME is {settings.name}, and {why}, so it would be the offline model that "
+        f"answers, which has one name ({DEFAULT_OFFLINE}); set GEMINI_API_KEY, or leave "
+        "TEXT_MODEL_NAME unset"
+    )
 
 
 def _gemini(provider: str, settings: TextModelSettings) -> TextModel:

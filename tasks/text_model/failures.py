@@ -117,7 +117,6 @@ class EmptyAnswer(ModelFailure):
     """The service reported success and sent no candidate, or one without text."""
 
     kind = "empty_answer"
-    retryable = True
     splittable = True
 
 
@@ -125,7 +124,6 @@ class MalformedAnswer(ModelFailure):
     """The answer is not JSON, or not of the schema's shape."""
 
     kind = "malformed_answer"
-    retryable = True
     splittable = True
 
 

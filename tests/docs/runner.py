@@ -18,7 +18,12 @@ from tests.services import valkey_server
 COMMAND_SECONDS = 120
 BROKER = "redis://broker.example.com:6379/0"
 """What documents call the user's own broker; a private server stands in for it."""
-NOT_INHERITED = ("PYTEST", "CELERY", "MANIFEST", "COV_", "DATABASE", "VIRTUAL_ENV", "PYTHON", "CI")
+# With the key of a language model, following a document would cost money.
+OF_LANGUAGE_MODELS = ("GAP_FILL", "TEXT_MODEL", "GEMINI", "GOOGLE")
+NOT_INHERITED = (
+    *("PYTEST", "CELERY", "MANIFEST", "COV_", "DATABASE", "VIRTUAL_ENV", "PYTHON", "CI"),
+    *OF_LANGUAGE_MODELS,
+)
 COPIED = (
     "pytest_manifest",
     "tasks",

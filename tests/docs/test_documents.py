@@ -11,6 +11,8 @@ from tests.docs.runner import Reader, copy_project
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")]
+IN_THE_PROJECT = [*PAPERS, ROOT / "docs" / "how-to" / "fill-gaps-with-an-llm.md"]
+"""What is followed in a clone of the project, as it is about the project's own workflows."""
 DOCUMENTS = PAPERS + sorted((ROOT / "docs").rglob("*.md"))
 MAY_SKIP = 8
 """Blocks that nothing can run, in all documents together; each says why."""
@@ -28,10 +30,10 @@ def runs(path: Path) -> bool:
 
 @pytest.mark.parametrize("path", [p for p in DOCUMENTS if runs(p)], ids=name_of)
 def test_a_reader_gets_what_the_document_says(path: Path, tmp_path: Path) -> None:
-    """Each block in its order, in a fresh folder (the README's: in a clone of the project)."""
+    """Each block in its order, in a fresh folder or in a clone of the project."""
     folder = tmp_path / "reader"
     folder.mkdir()
-    if path in PAPERS:
+    if path in IN_THE_PROJECT:
         copy_project(ROOT, folder)
     with Reader(folder) as reader:
         assert reader.follow(path) > 0

@@ -10,10 +10,22 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
+from pydantic_settings import BaseSettings
 
+import tasks.text_model.failures
+from pytest_manifest.planning import PlanSpec
 from pytest_manifest.schema import Entry, Expectations, Header, Receipt
 from pytest_manifest.schema.base import State, VerdictKind
+from tasks.filling.answers import ProblemKind
+from tasks.filling.gaps import SAYINGS
+from tasks.filling.settings import FillingSettings
+from tasks.movie_bible.models import Annotation
+from tasks.movie_bible.settings import BibleSettings
+from tasks.text_model.failures import ModelFailure
+from tasks.text_model.settings import TextModelSettings
+from workflows.gap_fill.gaps import NOT_LOADED
+from workflows.gap_fill.plan import gap_fill_repair
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -117,3 +129,67 @@ def test_every_fixture_and_marker_is_listed(
     offered = set(re.findall(pattern, done.stdout, re.MULTILINE))
     offered.discard("manifest_builtin_entry")
     assert set(rows("fixtures-and-markers.md", heading)) == offered, done.stdout
+
+
+def failures() -> dict[str, type[ModelFailure]]:
+    """The failures of a call that the program knows, by kind."""
+    found = [one for one in vars(tasks.text_model.failures).values() if isinstance(one, type)]
+    return {
+        one.kind: one for one in found if issubclass(one, ModelFailure) and one is not ModelFailure
+    }
+
+
+def names_of_variables(settings: type[BaseSettings]) -> set[str]:
+    """The environment variables that a class of settings reads."""
+    aliases = (field.validation_alias for field in settings.model_fields.values())
+    return {
+        str(name)
+        for alias in aliases
+        for name in (alias.choices if isinstance(alias, AliasChoices) else [alias])
+    }
+
+
+def test_every_variable_of_the_gap_filling_is_listed() -> None:
+    """gap-fill.md has each environment variable of database, model and filling."""
+    read = [
+        name
+        for settings in (BibleSettings, TextModelSettings, FillingSettings)
+        for name in names_of_variables(settings)
+    ]
+    assert set(rows("gap-fill.md", "Environment")) == set(read)
+
+
+def test_every_option_of_the_gap_filling_is_listed_with_its_default() -> None:
+    """gap-fill.md has the options of `--plan=gap_fill`."""
+    spec = getattr(gap_fill_repair, "manifest_plan", None)
+    assert isinstance(spec, PlanSpec)
+    options = spec.options
+    table = rows("gap-fill.md", "Plan options")
+    assert list(table) == list(options)
+    for name, parameter in options.items():
+        if parameter.default is not None:
+            shown = str(parameter.default)
+            assert table[name][0] == (shown.lower() if parameter.default is False else shown), name
+
+
+def test_every_failure_of_a_model_is_listed_with_what_is_done() -> None:
+    """gap-fill.md has each kind, and says retried, halved or fatal where the class does."""
+    table = rows("gap-fill.md", "Failures")
+    of_calls = failures()
+    assert set(table) == {*of_calls, *get_args(ProblemKind), "no_passage"}
+    for kind, failure in of_calls.items():
+        done = table[kind][1]
+        said = ("retried" in done, "halved" in done, "fatal" in done)
+        assert said == (failure.retryable, failure.splittable, failure.fatal), kind
+
+
+def test_every_gap_is_listed_as_the_preview_says_it() -> None:
+    """gap-fill.md has each kind of gap."""
+    said = {kind: cells[0] for kind, cells in rows("gap-fill.md", "Gaps").items()}
+    known = {str(kind): saying for kind, saying in SAYINGS.items()}
+    assert said == known | {NOT_LOADED: "not in the database"}
+
+
+def test_every_column_of_an_annotation_is_listed() -> None:
+    """gap-fill.md has the table's columns, in their order."""
+    assert list(rows("gap-fill.md", "Database")) == list(Annotation.__table__.columns.keys())

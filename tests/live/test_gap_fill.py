@@ -60,8 +60,9 @@ class Project:
 
     def command(self, *arguments: str) -> list[str]:
         fixed = ["--manifest-workers=2", "-p", "no:cacheprovider"]
-        ledgers = f"manifest_dir={self.folder}/runs"
-        return [sys.executable, "-m", "pytest", *arguments, *fixed, "-o", ledgers]
+        for name in ("manifest_dir", "manifest_plans"):
+            fixed += ["-o", f"{name}={self.folder}/runs"]
+        return [sys.executable, "-m", "pytest", *arguments, *fixed]
 
     def environment(self, changes: Mapping[str, str] | None = None) -> dict[str, str]:
         inherited = {
@@ -191,7 +192,7 @@ def test_orphans_are_removed_where_that_is_asked_for(project: Project) -> None:
     planned = project.pytest(
         "--plan=gap_fill", f"--manifest={second}", "--plan-opt=orphans=remove", "--plan-run"
     )
-    assert "rows of 1 passages that do not exist are removed" in planned.stdout
+    assert "rows without a passage: of 1 passage (film-0001/plot): removed" in planned.stdout
     assert "no gap: 29 passages" in project.pytest("--plan=gap_fill").stdout
 
 

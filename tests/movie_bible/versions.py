@@ -106,15 +106,16 @@ class VersionsContract:
             connection.exec_driver_sql(OLD_ROW)
             found = {column["name"] for column in inspect(connection).get_columns("annotation")}
             assert "attempt" not in found
-        with pytest.raises(BibleTooOldError, match=r"version 0001.*0002.*corpus migrate$"):
+        with pytest.raises(BibleTooOldError, match=r"version 0001.*0003.*corpus migrate$"):
             MovieBible.open(settings)
-        assert MovieBible.migrate(settings) == "0002"
+        assert MovieBible.migrate(settings) == "0003"
         with MovieBible.open(settings) as bible:
             row = bible.annotations(["f/1"], "v1")["f/1"]
             assert (row.mood, row.revision, row.attempt) == ("epic", 4, None)
             bible.write([NewAnnotation("f/1", "v1", {}, attempt=2)])
             row = bible.annotations(["f/1"], "v1")["f/1"]
             assert (row.mood, row.revision, row.attempt) == ("epic", 5, 2)
+            assert [one.revision for one in bible.writings(["f/1"], "v1")["f/1"]] == [5]
 
     def test_a_newer_database_is_left_alone(self, settings: BibleSettings, store: Store) -> None:
         """By opening and by migrating."""

@@ -61,6 +61,23 @@ class WritingContract:
         assert (written.action, written.revision) == ("updated", 2)
         assert written.digest == values_digest(stored.values)
 
+    def test_the_history_tells_who_has_set_which_field_and_at_what_price(
+        self, bible: MovieBible
+    ) -> None:
+        """Also where several have filled one row, and when the row is gone."""
+        first = NewAnnotation("f/1", "v1", {"summary": "S"}, model="a", run="one", cost_nanos=5)
+        second = NewAnnotation("f/1", "v1", {"mood": "epic", "themes": None}, model="b")
+        bible.write([first])
+        bible.write([second])
+        bible.write([new("f/1", "v2", mood="comic")])
+        told = [
+            (one.revision, one.fields, one.model, one.run, one.cost_nanos)
+            for one in bible.writings(["f/1", "f/2"], "v1")["f/1"]
+        ]
+        assert told == [(1, ["summary"], "a", "one", 5), (2, ["mood"], "b", None, 0)]
+        bible.remove_annotations(["f/1"])
+        assert len(bible.writings(["f/1"], "v1")["f/1"]) == 2
+
     def test_prompt_versions_do_not_meet(self, bible: MovieBible) -> None:
         """Each has a row of its own."""
         bible.write([new("f/1", mood="epic")])

@@ -89,8 +89,9 @@ def test_what_kills_its_worker_again_and_again_is_quarantined(
     result = project.run("--manifest=m.jsonl", "--manifest-kills=2")
     result.assert_outcomes(passed=6, failed=1)
     assert project.verdicts()["poison"] == "quarantined"
-    # Between the second death and the revocation the broker may have handed it out once more.
-    assert 2 <= project.ran()["poison"] <= 3
+    # Between the second death and the revocation the broker may hand it out again, on a busy
+    # machine more than once; but not as often as it would have run without the quarantine.
+    assert 2 <= project.ran()["poison"] < 6
     result.stdout.fnmatch_lines(["*killed its worker again and again (2 processes died of it*"])
 
 

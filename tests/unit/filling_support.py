@@ -77,6 +77,11 @@ class ScriptedModel:
         return [len(request.texts) for request in self.requests]
 
 
+def own_model(settings: object) -> ScriptedModel:
+    """A factory, as TEXT_MODEL may name one."""
+    return ScriptedModel(name="own-1")
+
+
 def documents(number: int, prefix: str = "film") -> list[Document]:
     """Plots of as many films; their texts are told apart by their numbers."""
     return [

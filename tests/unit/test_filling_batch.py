@@ -70,6 +70,8 @@ def test_rows_say_where_they_come_from(bible: MovieBible) -> None:
     told = batch.report.rows[IDS[0]]
     assert isinstance(told, dict)
     assert told["digest"] == values_digest(row.values)
+    (writing,) = bible.writings(IDS[:1], PROMPT.version)[IDS[0]]
+    assert (writing.run, writing.fields, writing.tokens_in) == ("R", [*FIELDS], TOKENS_IN)
 
 
 def test_tokens_and_cost_add_up_to_the_last_unit(bible: MovieBible) -> None:
@@ -124,10 +126,12 @@ def test_a_row_of_a_text_that_has_changed_is_filled_anew_as_a_whole(bible: Movie
     batch_of(bible, ScriptedModel()).run(IDS[:1], order())
     changed = Document(IDS[0], "another text", "plot")
     only = order(fields=["summary"], documents=[changed.as_json()])
-    batch_of(bible, ScriptedModel()).run(IDS[:1], only)
+    model = ScriptedModel()
+    batch_of(bible, model).run(IDS[:1], only)
     row = bible.annotations(IDS[:1], PROMPT.version)[IDS[0]]
     assert row.summary == "About: another text"
-    assert row.mood is None  # of the old text, so a gap now
+    assert row.mood == "tense"  # it was of the old text, and is asked for again
+    assert model.requests[0].fields == FIELDS
 
 
 def test_documents_that_the_database_lacks_come_with_the_order(bible: MovieBible) -> None:

@@ -10,11 +10,11 @@ from types import MappingProxyType
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.errors import PlanError
+from pytest_manifest.errors import ManifestToolError, PlanError
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.schema import Entry
 from pytest_manifest.testing import plan, plan_notes
-from tasks.filling.prompts import load_prompt
+from tasks.filling.prompts import load_prompt, output_tokens
 from tasks.movie_bible.bible import MovieBible, NewAnnotation
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.fields import text_digest
@@ -100,7 +100,7 @@ def test_limit_only_and_where(bible: MovieBible) -> None:
     entries = plan(gap_fill_repair, bible, limit=3, only="mood", where="year>=1910")
     assert ids_of(entries) == [["film-0010/plot", "film-0011/plot", "film-0012/plot"]]
     assert data_of(entries[0])["fields"] == ["mood"]
-    assert "limit: 3 passages are planned, and there are more gaps" in notes(bible, limit=3)
+    assert "limit: 3 passages planned, and there are more gaps" in notes(bible, limit=3)
     assert "more gaps" not in notes(bible, limit=45)
 
 
@@ -152,6 +152,49 @@ def test_rows_of_another_model_are_gaps_only_where_they_are_to_be_replaced(
     assert sum(map(len, ids_of(entries))) == 45
     assert data_of(entries[0])["model"] == {"provider": "google-genai", "name": "gemini-2.5-flash"}
     assert entries[0].meta["rows_before"] == 20
+    assert "no key is set" not in notes(bible, replace_models=True)
+    monkeypatch.delenv("GEMINI_API_KEY")
+    monkeypatch.setenv("TEXT_MODEL", "google-genai")
+    assert "no key is set here; the workers need" in notes(bible, replace_models=True)
+
+
+def test_a_model_that_there_is_not_is_refused(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEXT_MODEL_NAME", "gemini-2.5-flash")
+    with pytest.raises(ManifestToolError, match="no key is set, so it would be the offline model"):
+        plan(gap_fill_repair, bible)
+    monkeypatch.setenv("TEXT_MODEL", "gemini")
+    with pytest.raises(ManifestToolError, match="'gemini', which is no model; set it to google-g"):
+        plan(gap_fill_repair, bible)
+
+
+def test_a_model_of_ones_own_is_planned_under_its_own_name(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEXT_MODEL", "tests.unit.filling_support:own_model")
+    entries = plan(gap_fill_repair, bible)
+    assert data_of(entries[0])["model"] == {"provider": "scripted", "name": "own-1"}
+
+
+def test_what_people_have_written_since_is_loaded_and_not_bought(
+    bible: MovieBible, tmp_path: Path
+) -> None:
+    """The corpus was completed by hand after it was loaded."""
+    lines: list[dict[str, JsonValue]] = [
+        {"id": "film-0001/plot", "text": "text 1", "summary": "By hand.", "mood": "odd"},
+        {"id": "film-0002/plot", "text": "text 2", "summary": "s", "themes": ["a"]},
+    ]
+    lines[1] |= {"characters": [], "mood": "odd"}
+    path = tmp_path / "c.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (entry,) = plan(gap_fill_repair, bible, corpus=str(path))
+    assert entry.kwargs["ids"] == ["film-0001/plot"]
+    carried = data_of(entry)["documents"]
+    assert isinstance(carried, list)
+    assert len(carried) == 1
+    assert entry.meta["tokens_out"] == output_tokens(("themes", "characters"))
+    assert "complete and not loaded: 1 document" in notes(bible, corpus=str(path))
 
 
 def test_cost_is_estimated_at_the_price_of_the_model(
@@ -198,8 +241,7 @@ def test_a_corpus_beside_the_database(bible: MovieBible, tmp_path: Path) -> None
     assert [one["id"] for one in carried if isinstance(one, dict)] == ["film-0002/plot", "new/plot"]
     assert entry.meta["gaps"] == {"no_row": 1, "not_loaded": 1, "stale_text": 1}
     said = notes(bible, corpus=corpus)
-    assert "beyond the corpus: 2 passages have rows" in said
-    assert "(film-0003/plot, film-0004/plot ...)" in said
+    assert "rows beyond the corpus: of 2 passages (film-0003/plot, film-0004/plot)" in said
 
 
 def test_documents_that_people_have_completed_need_only_loading(
@@ -209,7 +251,7 @@ def test_documents_that_people_have_completed_need_only_loading(
     path = tmp_path / "c.jsonl"
     path.write_text(json.dumps(line) + "\n")
     assert plan(gap_fill_repair, bible, corpus=str(path)) == []
-    assert "1 documents are complete and not loaded" in notes(bible, corpus=str(path))
+    assert "complete and not loaded: 1 document;" in notes(bible, corpus=str(path))
 
 
 def test_names_of_another_corpus_are_mapped(bible: MovieBible, tmp_path: Path) -> None:
@@ -223,7 +265,9 @@ def test_names_of_another_corpus_are_mapped(bible: MovieBible, tmp_path: Path) -
 
 def test_orphans_stay_unless_they_are_to_go(bible: MovieBible) -> None:
     bible.write([NewAnnotation(f"gone-{n}", PROMPT.version, {"mood": "tense"}) for n in range(3)])
-    assert "orphans: rows of 3 passages that do not exist stay" in notes(bible)
+    assert "orphans, rows without a passage: of 3 passages (gone-0, gone-1, gone-2): kept" in notes(
+        bible
+    )
     assert not any(entry.tags == ["orphans"] for entry in plan(gap_fill_repair, bible))
     entries = plan(gap_fill_repair, bible, orphans="remove", batch=2)
     chosen = [entry for entry in entries if entry.tags == ["orphans"]]

@@ -37,6 +37,9 @@ def matches(where: str, film: FilmFacts | None = FILM) -> bool:
         ("id~/plot", True),
         ("title=Alien and film=alien-1979", True),
         ("year~79", True),
+        ("title!='Bonnie and Clyde' and year=1979", True),
+        ('title="Bonnie and Clyde"', False),
+        ("title='Alien' and text~'in space'", True),
     ],
 )
 def test_conditions(where: str, expected: bool) -> None:

@@ -83,12 +83,12 @@ def test_what_may_pass_is_asked_again_and_counted() -> None:
     counts = CallCounts()
     model = Scripted(
         failures.Unavailable("away"),
-        failures.MalformedAnswer("odd", tokens_in=100, tokens_out=10),
+        failures.ServerFailed("odd", tokens_in=100, tokens_out=10),
         failures.Unavailable("away"),
     )
     assert ask(model, counts) is ANSWER
     assert (counts.calls, counts.retries) == (4, 3)
-    assert counts.failures == {"unavailable": 2, "malformed_answer": 1}
+    assert counts.failures == {"unavailable": 2, "server_failed": 1}
     assert (counts.tokens_in, counts.tokens_out) == (111, 17)
     assert len(counts.latencies) == 4
 

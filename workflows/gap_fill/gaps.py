@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
 
@@ -28,13 +28,13 @@ EXAMPLES: Final = 3
 class Selection:
     """What a plan is about: which fields of which passages, by which prompt.
 
-    ``model``: rows of another model count as gaps as well; None: they do not.
+    ``model`` (provider and name): rows of another one count as gaps as well; None: they do not.
     """
 
     fields: Sequence[str]
     where: Where
     prompt: Prompt
-    model: str | None = None
+    model: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +115,10 @@ def _held_against(
     ):
         return None
     tally.matching += 1
+    given = {**({} if passage is None or passage.corpus is None else passage.corpus.values)}
+    given |= document.given
     if passage is not None and passage.text_digest == document.digest:
-        gap = _gap(passage, selection)
-        return None if gap is None else _found(passage, gap, tally)
-    given = dict(document.given)
-    if passage is not None and passage.corpus is not None:
-        given |= {name: value for name, value in passage.corpus.values.items() if value is not None}
+        return _beside(passage, document, given, selection, tally)
     fields = tuple(name for name in selection.fields if given.get(name) is None)
     if not fields:
         tally.complete_elsewhere += 1
@@ -136,6 +134,26 @@ def _held_against(
         has_row=passage is not None and passage.current is not None,
         document=document.as_json(),
     )
+
+
+def _beside(
+    passage: ScannedPassage,
+    document: Document,
+    given: Mapping[str, JsonValue],
+    selection: Selection,
+    tally: Tally,
+) -> Found | None:
+    """The gap of a passage that is loaded; what people have written since need not be bought."""
+    gap = _gap(passage, selection)
+    if gap is None:
+        return None
+    fields = tuple(name for name in gap.fields if given.get(name) is None)
+    if not fields:
+        tally.complete_elsewhere += 1
+        return None
+    found = _found(passage, Gap(gap.kind, fields, renews=gap.renews), tally)
+    unloaded = len(fields) < len(gap.fields)
+    return replace(found, document=document.as_json()) if unloaded else found
 
 
 def _gap(passage: ScannedPassage, selection: Selection) -> Gap | None:

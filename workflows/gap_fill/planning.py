@@ -15,13 +15,12 @@ from pytest_manifest import PlanBuilder
 from pytest_manifest.errors import PlanError
 from tasks.filling.equipment import read_filling_settings
 from tasks.filling.gaps import SAYINGS
-from tasks.filling.prompts import Prompt, load_prompt
+from tasks.filling.prompts import load_prompt
 from tasks.filling.report import usd
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import FIELDS
-from tasks.text_model.choosing import read_settings
+from tasks.text_model.choosing import SDKS, identify, read_settings
 from tasks.text_model.prices import PriceTable
-from tasks.text_model.settings import TextModelSettings
 from workflows.gap_fill.batches import Batch, Estimator, batches, entry_id, estimate, facts
 from workflows.gap_fill.corpus import corpus_path, parse_mapping, read_corpus
 from workflows.gap_fill.gaps import (
@@ -70,15 +69,16 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
     settings, filling = read_settings(), read_filling_settings()
     prompt = load_prompt(filling.prompt, filling.prompts)
     table = PriceTable.load(settings.prices)
+    provider, name = identify(settings)
     selection = Selection(
         fields=FIELDS if wish.only is None else (wish.only,),
         where=parse_where(wish.where),
         prompt=prompt,
-        model=settings.name if wish.replace_models else None,
+        model=(provider, name) if wish.replace_models else None,
     )
-    estimator = Estimator(prompt, table.price(settings.name), filling.per_call)
+    estimator = Estimator(prompt, table.price(name), filling.per_call)
     tally, totals = Tally(), Totals()
-    data = _order(selection, settings, wish)
+    data = _order(selection, (provider, name), wish)
     with closing(_all_gaps(bible, wish, selection, tally)) as found:
         limited = islice(found, wish.limit)
         for number, batch in enumerate(
@@ -91,7 +91,13 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
     _note_gaps(plan, planned_from, totals, more=more)
     _note_orphans(plan, tally, orphans, wish)
     if totals.passages:
-        _note_cost(plan, settings, table, totals, prompt)
+        plan.note(
+            f"model {name} ({provider}), prompt {prompt.version}: about "
+            f"{totals.tokens_in:,} tokens in and {totals.tokens_out:,} out"
+        )
+        if provider in SDKS and settings.key is None:
+            plan.note("no key is set here; the workers need GEMINI_API_KEY")
+        _note_cost(plan, name, table, totals)
 
 
 def _all_gaps(
@@ -112,12 +118,12 @@ def _all_gaps(
     return gaps_of_corpus(bible, documents, selection, tally)
 
 
-def _order(selection: Selection, settings: TextModelSettings, wish: Wish) -> dict[str, JsonValue]:
+def _order(selection: Selection, model: tuple[str, str], wish: Wish) -> dict[str, JsonValue]:
     return {
         "fields": list(selection.fields),
         "prompt": selection.prompt.version,
         "prompt_digest": selection.prompt.digest,
-        "model": {"provider": settings.provider, "name": settings.name},
+        "model": {"provider": model[0], "name": model[1]},
         **({"replace_models": True} if wish.replace_models else {}),
     }
 
@@ -181,7 +187,7 @@ def _orphans(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> tuple[int, lis
 
 
 def _note_gaps(plan: PlanBuilder, tally: Tally, totals: Totals, *, more: bool) -> None:
-    looked_at = f"{tally.passages:,} passages"
+    looked_at = counted(tally.passages, "passage")
     if tally.matching != tally.passages:
         looked_at += f", {tally.matching:,} of them as asked for"
     if not tally.gaps:
@@ -190,11 +196,12 @@ def _note_gaps(plan: PlanBuilder, tally: Tally, totals: Totals, *, more: bool) -
         kinds = ", ".join(f"{n:,} {_saying(kind)}" for kind, n in sorted(tally.gaps.items()))
         plan.note(f"gaps: {looked_at}; {kinds}")
     if more:
-        plan.note(f"limit: {totals.passages:,} passages are planned, and there are more gaps")
+        planned = counted(totals.passages, "passage")
+        plan.note(f"limit: {planned} planned, and there are more gaps")
     if tally.complete_elsewhere:
         plan.note(
-            f"{tally.complete_elsewhere:,} documents are complete and not loaded: "
-            "'python -m workflows.gap_fill.corpus load PATH' brings them in"
+            f"complete and not loaded: {counted(tally.complete_elsewhere, 'document')}; "
+            "'python -m workflows.gap_fill.corpus load PATH' brings that in"
         )
 
 
@@ -210,39 +217,31 @@ def _note_orphans(
 ) -> None:
     count, examples = orphans
     if count:
-        what = "are removed" if wish.remove_orphans else "stay; --plan-opt orphans=remove"
-        plan.note(f"orphans: rows of {count:,} passages that do not exist {what}{_like(examples)}")
+        gone = counted(count, "passage")
+        what = "removed" if wish.remove_orphans else "kept; --plan-opt orphans=remove removes them"
+        plan.note(f"orphans, rows without a passage: of {gone}{_like(examples, count)}: {what}")
     if tally.gone:
         plan.note(
-            f"beyond the corpus: {tally.gone:,} passages have rows, and the corpus does not have "
-            f"them{_like(tally.gone_examples)}"
+            f"rows beyond the corpus: of {counted(tally.gone, 'passage')}"
+            f"{_like(tally.gone_examples, tally.gone)}"
         )
 
 
-def _like(examples: list[str]) -> str:
-    return f" ({', '.join(examples)} ...)" if examples else ""
+def _like(examples: list[str], count: int) -> str:
+    return f" ({', '.join(examples)}{', ...' if count > len(examples) else ''})"
 
 
-def _note_cost(
-    plan: PlanBuilder,
-    settings: TextModelSettings,
-    table: PriceTable,
-    totals: Totals,
-    prompt: Prompt,
-) -> None:
-    plan.note(
-        f"model {settings.name} ({settings.provider}), prompt {prompt.version}: about "
-        f"{totals.tokens_in:,} tokens in and {totals.tokens_out:,} out"
+def counted(number: int, noun: str) -> str:
+    """``1 passage``, ``2,000 passages``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _note_cost(plan: PlanBuilder, name: str, table: PriceTable, totals: Totals) -> None:
+    if table.price(name) is None:
+        plan.note(f"no price is known for {name}: name a price table with TEXT_MODEL_PRICES")
+    prices = ", ".join(
+        f"{one} {usd(price.cost_nanos(totals.tokens_in, totals.tokens_out)):.4g}"
+        for one, price in table.prices.items()
+        if price.output_usd
     )
-    price = table.price(settings.name)
-    if price is None:
-        plan.note(
-            f"no price is known for {settings.name}: name a price table with TEXT_MODEL_PRICES"
-        )
-        return
-    others = ", ".join(
-        f"{name} {usd(one.cost_nanos(totals.tokens_in, totals.tokens_out)):.4g}"
-        for name, one in table.prices.items()
-        if one.output_usd
-    )
-    plan.note(f"in USD, at the list prices of {table.as_of}: {others}")
+    plan.note(f"in USD, at the list prices of {table.as_of}: {prices}")

@@ -8,23 +8,22 @@ gaps. What was not selected is not looked at.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from pytest_manifest.schema import Entry, Receipt
-from workflows.gap_fill.accounts import (
-    Account,
-    account_of,
-    accounts_of,
-    faults_of_batch,
+from workflows.gap_fill.accounts import Account, account_of, accounts_of, ids_of
+from workflows.gap_fill.batch_checks import faults_of_batch
+from workflows.gap_fill.run_checks import (
     gaps_left,
-    ids_of,
     orphans_left,
     rows_after,
     rows_written_again,
-    shown,
 )
+
+SHOWN: Final = 5
+"""Faults that a failure names; the others are counted."""
 
 if TYPE_CHECKING:
     from pytest_manifest import ManifestRun
@@ -125,4 +124,6 @@ def refuse_another_database(identity: object, bible: MovieBible) -> None:
 def fail_for(faults: list[str]) -> None:
     """Fail with the faults, if there are any."""
     if faults:
-        pytest.fail(shown(faults), pytrace=False)
+        more = len(faults) - SHOWN
+        lines = [*faults[:SHOWN], *([f"... and {more} more"] if more > 0 else [])]
+        pytest.fail("\n".join(lines), pytrace=False)

@@ -14,9 +14,12 @@ NAMES: Final = ("id", "kind", "film", "title", "year", "director", "cast", "text
 CONDITION: Final = re.compile(
     r"^\s*(?P<name>\w+)\s*(?P<sign><=|>=|!=|=|<|>|~)\s*(?P<value>.*?)\s*$"
 )
+AND: Final = re.compile(
+    r"""\s+and\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)"""  # not one within quotes
+)
 HELP: Final = (
     f"write conditions like year>=1960, joined by ' and '; names are {', '.join(NAMES)}, "
-    "signs are = != < <= > >= and ~ (contains)"
+    "signs are = != < <= > >= and ~ (contains); a value with ' and ' in it goes into quotes"
 )
 
 Comparable = str | int
@@ -72,7 +75,7 @@ def parse_where(text: str | None) -> Where:
     """Raises PlanError that says how to write it."""
     if text is None:
         return Where()
-    return Where(tuple(_condition(part) for part in re.split(r"\s+and\s+", text)))
+    return Where(tuple(_condition(part) for part in AND.split(text)))
 
 
 def _condition(part: str) -> Condition:

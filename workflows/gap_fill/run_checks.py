@@ -1,0 +1,90 @@
+"""A whole run held against the database: row counts, rows written twice, orphans, gaps left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pytest_manifest.schema import Entry
+from tasks.filling.gaps import find_gap
+from tasks.movie_bible.bible import MovieBible
+from tasks.movie_bible.records import StoredAnnotation, Writing
+from workflows.gap_fill.accounts import Account, ids_of, planned_prompt, wanted_fields
+from workflows.gap_fill.batch_checks import own_writing
+
+
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """``before``: when it was planned; ``inserted``: by the run's batches; ``after``: now."""
+
+    before: int
+    inserted: int
+    after: int
+
+
+def rows_after(accounts: Sequence[Account], bible: MovieBible) -> RowCounts:
+    """The rows of the run's passages and prompt, counted in the database and in the books."""
+    before = inserted = after = 0
+    for account in accounts:
+        planned = account.entry.meta.get("rows_before")
+        before += planned if isinstance(planned, int) else 0
+        inserted += sum(row.action == "inserted" for row in account.report.rows.values())
+        # A row of revision 1 that is complete cannot have been there when its gap was planned.
+        earlier = [row for row in account.report.already.values() if row is not None]
+        inserted += sum(row.revision == 1 for row in earlier)
+        after += bible.count_annotations(account.ids, account.report.prompt)
+    return RowCounts(before, inserted, after)
+
+
+def rows_written_again(accounts: Sequence[Account], bible: MovieBible) -> list[str]:
+    """Fields that somebody has written once more after the batch that tells of them."""
+    found: list[str] = []
+    for account in accounts:
+        told = list(account.report.rows)
+        rows = bible.annotations(told, account.report.prompt)
+        history = bible.writings(told, account.report.prompt)
+        for passage, row in rows.items():
+            own = own_writing(account, history.get(passage, []))
+            if own is not None:
+                found += _again(row, own, history[passage])
+    return found
+
+
+def _again(row: StoredAnnotation, own: Writing, writings: Sequence[Writing]) -> list[str]:
+    later = writings[writings.index(own) + 1 :]
+    found = [
+        f"{row.passage_id}: {', '.join(sorted(twice))} written again by run {one.run!r}, entry "
+        f"{one.entry!r}, attempt {one.attempt}"
+        for one in later
+        if (twice := set(one.fields) & set(own.fields))
+    ]
+    if row.revision != writings[-1].revision:
+        found.append(
+            f"{row.passage_id}: written {row.revision} times, and its history knows of "
+            f"{writings[-1].revision}"
+        )
+    return found
+
+
+def orphans_left(accounts: Sequence[Account], bible: MovieBible) -> list[str]:
+    """Rows of the run whose passage does not exist."""
+    found: list[str] = []
+    for account in accounts:
+        living = bible.passages(account.ids)
+        rows = bible.annotations(account.ids, account.report.prompt)
+        found += [f"{one}: its row has no passage" for one in rows if one not in living]
+    return found
+
+
+def gaps_left(entries: Iterable[Entry], bible: MovieBible) -> list[str]:
+    """Gaps that were planned and are there still."""
+    found: list[str] = []
+    for entry in entries:
+        version, digest = planned_prompt(entry)
+        fields = wanted_fields(entry)
+        stored = bible.scan_ids(ids_of(entry), version)
+        for passage in stored.values():
+            gap = find_gap(passage, fields, digest)
+            if gap is not None:
+                found.append(f"{passage.id}: {', '.join(gap.fields)} not filled ({entry.id})")
+    return found
