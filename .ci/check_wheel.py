@@ -76,10 +76,12 @@ def check_sdist(sdist: Path) -> None:
 
 
 def constraints(folder: Path) -> Path:
-    """The locked versions, without their hashes: pip would ask for the wheel's own too."""
+    """The locked versions, without their hashes, which pip would ask for of the wheel too, and
+    without extras, which a constraint cannot have."""
     locked = (ROOT / "requirements" / "dev.txt").read_text("utf-8")
     path = folder / "constraints.txt"
-    path.write_text(re.sub(r"\s*\\\n\s+--hash=\S+", "", locked), "utf-8")
+    plain = re.sub(r"\s*\\\n\s+--hash=\S+", "", locked)
+    path.write_text(re.sub(r"^([\w.-]+)\[[^\]]*\]==", r"\1==", plain, flags=re.MULTILINE), "utf-8")
     return path
 
 
