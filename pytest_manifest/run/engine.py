@@ -24,6 +24,9 @@ from pytest_manifest.schema import Receipt, Verdict, VerdictKind
 
 SIP_PERIOD = 0.05
 """Seconds from one look at the receipts to the next: eager reading costs three times as much."""
+REMIND_PERIOD = 10.0
+"""Seconds from one reminder of what must not be run to the next: shorter than brokers take to give
+back what a dead worker had."""
 DRAIN = 10.0
 """Seconds that messages of ours which are left when every verdict is there are waited for."""
 
@@ -58,6 +61,8 @@ class Engine:
             allowed = parts.owned or parts.settings.repair
             self._mender = Mender(parts.locator, parts.flights, parts.findings, allowed=allowed)
         self._quarantined: list[str] = []
+        self._taken_out: list[str] = []
+        self._remind_at = 0.0
         self._landed: list[str] = []
         """Attempts of which more is known than the budget has been told."""
         self._deadline = float("inf")
@@ -297,6 +302,8 @@ class Engine:
         flight = self.flights.by_task_id.get(task_id)
         if flight is None:
             self._landed.append(task_id)
+            if self._bench.goes_on_killing(task_id):  # nobody else would get a turn
+                self._quarantined.append(task_id)
             return self._bench.started_after_end(task_id)
         verdict = self._bench.quarantine(flight)
         if verdict is None:
@@ -308,7 +315,15 @@ class Engine:
     def _take_out_quarantined(self) -> None:
         if self._quarantined:
             task_ids, self._quarantined = self._quarantined, []
+            self._taken_out += task_ids
             self._revoke(task_ids)
+
+    def _remind_workers(self, now: float) -> None:
+        """Workers keep revocations in memory: one that was started since knows of none, and would
+        run what has killed it as soon as the broker hands it out again."""
+        if self._taken_out and now >= self._remind_at:
+            self._remind_at = now + REMIND_PERIOD
+            self._revoke(self._taken_out)
 
     def _speak(self, flights: Iterable[tuple[InFlight, VerdictKind, str]]) -> None:
         """Judge attempts that no receipt will come of; they must have landed."""
@@ -332,6 +347,7 @@ class Engine:
 
     def _attend(self, now: float) -> None:
         """Speak for the jobs that nobody else will speak for any more."""
+        self._remind_workers(now)
         if self._supervision.attend(now) and self._search is not None:
             self._search.look_soon(now, *AFTER_LOSS)
         self._give_up_overdue(now)

@@ -163,6 +163,13 @@ class Bench:
         deaths = self._earlier_crashes(flight) + max(by_retry.values(), default=1) - 1
         return None if deaths < self._kills else self._quarantined(flight, deaths, starts)
 
+    def goes_on_killing(self, task_id: str) -> bool:
+        """Whether a job that was given up as crashed is handed out and begun again and again."""
+        row, settled = self._ledger.attempt(task_id), self._verdict_on(task_id)
+        kind = settled.verdict.verdict if settled is not None else row and row.kind
+        starts = Counter(start.retries for start in self._ledger.starts(task_id))
+        return kind in ("crashed", "quarantined") and max(starts.values(), default=0) > self._kills
+
     def _deaths(self, flight: InFlight) -> int:
         return self._earlier_crashes(flight) + 1
 

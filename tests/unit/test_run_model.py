@@ -266,6 +266,26 @@ REVOKED_IN_AN_EMPTIED_STORE = (
 EMPTIED_BEFORE_THE_STOP = (Step("step"), Step("work"), Step("flush"))
 
 
+POISON_ON_A_STACK_OF_OTHERS = Plan(
+    (
+        Entry(
+            id="a",
+            task="t",
+            timeout=30.0,
+            retries=1,
+            idempotent=True,
+            meta={"late": True, "poison": "worker"},
+        ),
+        *plain("bcde").entries,
+    ),
+    owned=False,
+    window=2,
+    kills=2,
+)
+"""The broker hands out the first job again and again, and its worker has reserved the second."""
+
+
+@example(POISON_ON_A_STACK_OF_OTHERS, (Step("fair", 1, 0, None), Step("run", 1, 1)), None)
 @example(plain("ab", max_failed=0), LOST_ON_ITS_WAY_AFTER_THE_LIMIT, None)
 @example(plain("a"), STORE_GONE_WITHIN_A_SWEEP, None)
 @example(plain("ab"), CHANGED_ON_ITS_WAY, None)
