@@ -16,6 +16,7 @@ from tasks.filling.order import RemoveOrphans, read_order
 
 if TYPE_CHECKING:
     from tasks.filling.batch import Batch
+    from tasks.filling.equipment import Equipment
     from tasks.filling.order import Order
     from tasks.filling.report import Report
 
@@ -29,18 +30,26 @@ def process_batch_task(ids: list[str], data: dict[str, JsonValue]) -> dict[str, 
     receipt's evidence as ``gap_fill``. Raises BadOrderError, BatchStoppedError, a ModelFailure that
     no call can overcome, and errors of the database and the configuration.
     """
-    evidence(cost=0.0)  # until something is asked, whatever goes wrong
-    checked, order = read_order(ids, data)
-    if isinstance(order, RemoveOrphans):
-        return _remove_orphans(checked)
-    return _fill(checked, order)
+    try:
+        checked, order = read_order(ids, data)
+        if isinstance(order, RemoveOrphans):
+            return _remove_orphans(checked)
+        equipment = _equipment(order)
+    except Exception:
+        evidence(cost=0.0)  # nothing was asked
+        raise
+    return _fill(checked, order, equipment)
 
 
-def _fill(ids: list[str], order: Order) -> dict[str, JsonValue]:
-    from tasks.filling.batch import Provenance
+def _equipment(order: Order) -> Equipment:
     from tasks.filling.equipment import equip
 
-    equipment = equip(order)
+    return equip(order)
+
+
+def _fill(ids: list[str], order: Order, equipment: Equipment) -> dict[str, JsonValue]:
+    from tasks.filling.batch import Provenance
+
     job = current_job()
     whose = Provenance() if job is None else Provenance(job.run, job.entry, job.attempt)
     batch = equipment.batch(whose, _tell if equipment.asker.price is not None else _tell_nothing)
@@ -58,7 +67,8 @@ def _run(batch: Batch, ids: list[str], order: Order, seconds: float) -> None:
     try:
         batch.run(ids, order, seconds=seconds)
     except SoftTimeLimitExceeded:
-        batch.salvage()
+        if batch.salvage():
+            return
         raise BatchStoppedError(_stopped(batch, ids, "its soft time limit")) from None
     except BatchStoppedError:
         raise BatchStoppedError(_stopped(batch, ids, "its time")) from None

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from loguru import logger
+
+from pytest_manifest.log import redact
 from tasks.filling.answers import Reading, read_answer
 from tasks.filling.prompts import Prompt, Wanted
 from tasks.filling.shares import Spent
 from tasks.text_model.base import TextModel
-from tasks.text_model.failures import MalformedAnswer, ModelFailure, Stopped
+from tasks.text_model.failures import MalformedAnswer, ModelFailure, Stopped, Unexpected
 from tasks.text_model.limits import Limiter
 from tasks.text_model.prices import Price
 from tasks.text_model.retrying import CallCounts, RetryPolicy, call
@@ -80,6 +83,11 @@ def ask(asker: Asker, group: Group, *, timeout: float, stop: threading.Event) ->
         return Outcome(group, counts, spent())
     except ModelFailure as failure:
         return Outcome(group, counts, spent(), failure=failure)
+    except Exception as error:  # what is paid and written already must not go with it
+        strange = Unexpected(f"{type(error).__name__}: {redact(str(error))}")
+        logger.error("the model raised what no model should: {}", strange)
+        counts.failures[strange.kind] += 1
+        return Outcome(group, counts, spent(), failure=strange)
     try:
         reading = read_answer(answer.text, asked.by_key)
     except MalformedAnswer as failure:

@@ -23,8 +23,7 @@ from tasks.filling.order import Order
 from tasks.filling.prompts import Wanted
 from tasks.filling.report import Report
 from tasks.filling.shares import Spent
-from tasks.movie_bible.bible import MovieBible
-from tasks.movie_bible.documents import Document
+from tasks.movie_bible.bible import BibleError, BibleUnavailableError, MovieBible
 from tasks.movie_bible.fields import FIELDS, values_digest
 from tasks.movie_bible.records import NewAnnotation, ScannedPassage, Written
 from tasks.text_model.failures import ModelFailure, TooLong
@@ -60,7 +59,8 @@ class Limits:
 class Batch:
     """One execution of ``process_batch_task``; use :meth:`run` once.
 
-    ``progress`` is called after every commit, in the thread that runs the batch.
+    ``progress`` is told of every answered call, before its rows are written, in the thread that
+    runs the batch.
     """
 
     def __init__(
@@ -93,25 +93,59 @@ class Batch:
         Whatever is raised, :attr:`report` says what is committed.
         """
         self._until = time.monotonic() + seconds
-        if order.documents:
-            self._bible.add_documents([Document.from_json(d) for d in order.documents])
-        self._find_gaps(ids, order)
+        changed = self._add_documents(order)
+        self._find_gaps([one for one in ids if one not in changed], order)
         pool = ThreadPoolExecutor(self._limits.concurrency, thread_name_prefix="text-model")
         try:
             self._work(pool)
+        except BibleError:
+            self._await_calls()
+            for future in self._answered():
+                self._count(future)
+            raise
         finally:
             self._stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def salvage(self) -> None:
-        """After an interruption: commit the answers that are there, or come within a moment."""
+    def salvage(self) -> bool:
+        """After an interruption: commit the answers that are there, or come within a moment.
+
+        Returns whether nothing is left to be done.
+        """
+        self._await_calls()
+        for future in self._answered():
+            self._settle(future, again=True)
+        complete = not (self._waiting or self._flying)
+        self._waiting.clear()
+        return complete
+
+    def _await_calls(self) -> None:
         self._stop.set()
         wait(list(self._flying), timeout=SALVAGE_SECONDS)
-        for future in [f for f in self._flying if f.done() and not f.cancelled()]:
-            self._settle(future, again=True)
-        self._waiting.clear()
+
+    def _answered(self) -> list[Future[Outcome]]:
+        return [f for f in self._flying if f.done() and not f.cancelled()]
 
     # What is to be done
+
+    def _add_documents(self, order: Order) -> set[str]:
+        """Store what the order brings; returns what is left alone, as it was changed since."""
+        if not order.carried:
+            return set()
+        named = [one.document.id for one in order.carried]
+        there = self._bible.scan_ids(named, self._asker.prompt.version)
+        changed: set[str] = set()
+        for one in order.carried:
+            passage = there.get(one.document.id)
+            allowed = one.may_replace
+            if passage and allowed is not None and passage.text_digest not in allowed:
+                changed.add(one.document.id)
+                why = "its text in the database is another one than when this was planned"
+                self.report.gave_up(one.document.id, "changed_since_planned", why)
+        fresh = [one.document for one in order.carried if one.document.id not in changed]
+        if fresh:
+            self._bible.add_documents(fresh)
+        return changed
 
     def _find_gaps(self, ids: Sequence[str], order: Order) -> None:
         prompt = self._asker.prompt
@@ -152,8 +186,7 @@ class Batch:
             if self._fatal is not None:
                 self.salvage()
                 raise self._fatal
-            if not done:
-                self.salvage()
+            if not done and not self.salvage():
                 raise BatchStoppedError("its time is over")
 
     def _launch(self, pool: ThreadPoolExecutor) -> None:
@@ -174,17 +207,22 @@ class Batch:
     def _settle(self, future: Future[Outcome], *, again: bool = False) -> None:
         """Write what a call brought. It stays in flight until that is done: an interruption in the
         middle leaves it to :meth:`salvage` (``again``), which writes nothing twice."""
-        outcome = future.result()
-        if future not in self._counted:  # what was paid is told also where writing it fails
-            self._counted.add(future)
-            self.report.count(outcome)
+        outcome = self._count(future)
         written, shares = self._write(outcome, again=again)
         del self._flying[future]
         values = {} if outcome.reading is None else outcome.reading.values
         for (passage, row), share in zip(written.items(), shares, strict=True):
             self.report.wrote(passage, row, share, values[passage])
         self._go_on(outcome)
-        self._progress(self.report)
+
+    def _count(self, future: Future[Outcome]) -> Outcome:
+        """What was paid is told also where it cannot be written."""
+        outcome = future.result()
+        if future not in self._counted:
+            self._counted.add(future)
+            self.report.count(outcome)
+            self._progress(self.report)
+        return outcome
 
     def _write(self, outcome: Outcome, *, again: bool) -> tuple[dict[str, Written], list[Spent]]:
         values = {} if outcome.reading is None else outcome.reading.values
@@ -197,8 +235,16 @@ class Batch:
             for (passage, found), share in zip(values.items(), shares, strict=True)
             if passage not in there
         ]
-        written = there | (self._bible.write(rows) if rows else {})
+        written = there | (self._written(rows) if rows else {})
         return {passage: written[passage] for passage in values}, shares
+
+    def _written(self, rows: Sequence[NewAnnotation]) -> dict[str, Written]:
+        """Write, and once more where the database was away for a moment: the rows are paid for."""
+        try:
+            return self._bible.write(rows)
+        except BibleUnavailableError as error:
+            logger.warning("rows are written a second time: {}", error)
+            return self._bible.write(rows)
 
     def _written_already(self, ids: Sequence[str]) -> dict[str, Written]:
         """Rows that this very execution has committed, without having come to say so."""

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+)
+
+from tasks.movie_bible.documents import Document
+
+REPLACES: Final = "replaces"
 
 FieldName = Literal["summary", "themes", "characters", "mood"]
 Ids = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
@@ -26,7 +38,9 @@ class PlannedModel(BaseModel):
 class Order(BaseModel):
     """Fill ``fields`` of some passages by one prompt and one model.
 
-    ``documents`` are passages that the database does not have yet, or has with another text.
+    ``documents`` are passages that the database does not have yet, or has with another text or
+    without what people have written; ``replaces`` of each is the SHA-256 of the text that the
+    database had when this was planned, or null.
     ``replace_models``: rows that another model has filled are filled anew.
     """
 
@@ -39,6 +53,36 @@ class Order(BaseModel):
     model: PlannedModel
     documents: list[dict[str, JsonValue]] = Field(default_factory=list)
     replace_models: bool = False
+
+    @property
+    def carried(self) -> list[Carried]:
+        """The documents, read."""
+        return [_carried(one) for one in self.documents]
+
+    @field_validator("documents")
+    @classmethod
+    def _are_documents(cls, value: list[dict[str, JsonValue]]) -> list[dict[str, JsonValue]]:
+        for one in value:
+            _carried(one)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A document, and the digests of the texts that it may replace, its own and the planned one;
+    None: of any."""
+
+    document: Document
+    may_replace: frozenset[str] | None
+
+
+def _carried(data: dict[str, JsonValue]) -> Carried:
+    document = Document.from_json({k: v for k, v in data.items() if k != REPLACES})
+    if REPLACES not in data:
+        return Carried(document, None)
+    replaces = data[REPLACES]
+    planned = {replaces} if isinstance(replaces, str) else set()
+    return Carried(document, frozenset({document.digest} | planned))
 
 
 class RemoveOrphans(BaseModel):

@@ -87,6 +87,7 @@ class Report:
             "entry": row.entry,
             "attempt": row.attempt,
             "revision": row.revision,
+            "digest": values_digest(row.values),
         }
 
     def gave_up(self, passage: str, kind: str, message: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Row
 from tasks.movie_bible.connecting import Store
 from tasks.movie_bible.documents import FilmFacts
 from tasks.movie_bible.errors import BibleError
-from tasks.movie_bible.fields import CORPUS
+from tasks.movie_bible.fields import CORPUS, text_digest
 from tasks.movie_bible.models import Annotation, AnnotationWriting, Film, Passage
 from tasks.movie_bible.records import (
     ScannedPassage,
@@ -141,7 +141,9 @@ def _scanned(
             ScannedPassage(
                 row.id,
                 row.text,
-                row.text_digest,
+                text_digest(
+                    row.text
+                ),  # not the stored one: somebody may have changed the text alone
                 row.kind,
                 _film(row),
                 by_version[CORPUS].get(row.id),

@@ -155,6 +155,13 @@ class TooLong(ModelFailure):
     splittable = True
 
 
+class Unexpected(ModelFailure):
+    """An error that no model should raise, of a model of one's own for example."""
+
+    kind = "unexpected"
+    fatal = True
+
+
 class LimitsUnreachable(ModelFailure):
     """The server that holds the shared rate limits is away; nothing was sent to the model."""
 

@@ -11,7 +11,7 @@ import re
 import time
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,8 @@ LONGEST_SUMMARY: Final = 400
 LONGEST_SENTENCE: Final = 300
 LONGEST_WORD: Final = 40
 LONGEST_NAME: Final = 80
+READ_FOR_NAMES: Final = 100_000
+MOST_NAMES: Final = 200
 NO_MOOD: Final = "serene"
 """The mood of a text none of whose words tells a mood."""
 
@@ -159,16 +161,27 @@ def characters(text: str) -> list[str]:
     """Names, as they stand in the text, in the order of their first place, each once.
 
     A capital at the head of a sentence makes no name, unless the word stands elsewhere with one.
+    Of a whole book its beginning is read.
     """
+    return list(_characters(text[:READ_FOR_NAMES]))
+
+
+@lru_cache(maxsize=8)  # themes ask for the same text's names
+def _characters(text: str) -> tuple[str, ...]:
     found: dict[str, None] = {}
+    known: dict[tuple[str, bool], str] = {}
     for sentence in SENTENCE_END.split(text):
         head = len(sentence) - len(sentence.lstrip(" \"'\u201c\u2018("))
         for match in NAME.finditer(sentence):
-            name = _without_stop_words(match.group(), at_head=match.start() == head, text=text)
-            if name and len(name) <= LONGEST_NAME:
-                found.setdefault(name)
+            seen = match.group(), match.start() == head
+            if seen not in known:
+                known[seen] = _without_stop_words(seen[0], at_head=seen[1], text=text)
+            if known[seen] and len(known[seen]) <= LONGEST_NAME:
+                found.setdefault(known[seen])
+        if len(found) > MOST_NAMES:
+            break
     full = [name for name in found if not any(_is_part(name, other) for other in found)]
-    return full[:MOST_CHARACTERS]
+    return tuple(full[:MOST_CHARACTERS])
 
 
 def _without_stop_words(name: str, *, at_head: bool, text: str) -> str:

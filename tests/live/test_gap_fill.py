@@ -158,7 +158,7 @@ def test_under_xdist_and_of_what_is_selected_only(project: Project) -> None:
             {"test_rows_of_batch[1]", "test_no_row_is_an_orphan"},
         ),
         (
-            "UPDATE passage SET text_digest = 'x' WHERE id = 'film-0001/plot'",
+            "UPDATE passage SET text = 'new' WHERE id = 'film-0001/plot'",
             {"test_rows_of_batch[1]", "test_no_planned_gap_is_left"},
         ),
     ],
@@ -234,6 +234,10 @@ def test_a_batch_whose_time_is_over_keeps_what_it_has_and_goes_on(project: Proje
             break
     assert done.returncode == 0, done.stdout
     assert project.revisions() == [1] * 30
+    # What an earlier sending has written is held against the database as well.
+    audit = (f"--manifest={project.manifest}", "--audit")
+    project.sql("UPDATE annotation SET summary = 'changed' WHERE passage_id = 'film-0001/plot'")
+    assert failed(project.pytest(*audit, code=1)) == {"test_rows_of_batch[1]"}
 
 
 def test_after_a_crash_only_what_is_left_is_filled(project: Project) -> None:

@@ -19,7 +19,7 @@ from tasks.movie_bible.fields import FIELDS, MOODS
 from tasks.text_model.prices import PriceTable
 from tests.gemini_server import KEY, GeminiServer, filled, gemini_server
 from tests.live.test_gap_fill import Project
-from tests.unit.filling_support import PROMPT, documents
+from tests.unit.filling_support import PROMPT, bible_at, documents
 
 pytestmark = pytest.mark.live
 
@@ -153,3 +153,24 @@ def _check_cost(
     rows = bible.annotations([one.id for one in documents(PASSAGES)], PROMPT.version).values()
     in_rows = sum(row.tokens_in for row in rows)
     assert in_rows + sum(int(str(one["in"])) for one in wasted) == tokens_in
+
+
+def test_a_budget_ends_a_run_in_its_middle(tmp_path: Path) -> None:
+    """Thoughts make each answer dearer than was estimated: what is not begun is not sent."""
+    bible_at(tmp_path, documents(100)).close()
+    project = Project(tmp_path)
+    with gemini_server({"thoughts": 1500, "latency": 0.05}) as server:
+        environment = {"GEMINI_API_KEY": KEY, "TEXT_MODEL_BASE_URL": server.url}
+        project.plan("batch=5", env=environment)
+        budget = ("--manifest-budget=0.06",)
+        done = project.pytest(f"--manifest={project.manifest}", *budget, code=1, env=environment)
+        spent = PriceTable.load().price("gemini-2.5-flash")
+        assert spent is not None
+        cost = usd(spent.cost_nanos(*server.billed))
+        assert cost < 0.06 + 4 * 0.01  # what four batches in flight may cost beyond their estimates
+        assert "of a budget of 0.06" in done.stdout
+        rows = len(project.revisions())
+        assert 0 < rows < 100
+        more = ("--resume", "--manifest-budget=1")
+        project.pytest(f"--manifest={project.manifest}", *more, env=environment)
+        assert project.revisions() == [1] * 100

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.filling.batch import BatchStoppedError, Limits, Provenance
-from tasks.movie_bible.bible import MovieBible
+from tasks.movie_bible.bible import BibleUnavailableError, MovieBible
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.fields import FIELDS, text_digest, values_digest
 from tasks.movie_bible.records import NewAnnotation
@@ -20,6 +20,7 @@ from tasks.text_model.failures import (
     ModelFailure,
     Unauthorized,
     Unavailable,
+    Unexpected,
 )
 from tests.unit.filling_support import (
     PROMPT,
@@ -98,6 +99,7 @@ def test_a_second_batch_asks_nothing(bible: MovieBible) -> None:
         "entry": "ENTRY",
         "attempt": 1,
         "revision": 1,
+        "digest": values_digest(bible.annotations(IDS, PROMPT.version)[IDS[0]].values),
     }
 
 
@@ -267,7 +269,7 @@ def test_rows_are_committed_call_by_call(bible: MovieBible) -> None:
 
     batch = batch_of(bible, ScriptedModel(), Limits(concurrency=1, per_call=2), progress=look)
     batch.run(IDS, order())
-    assert seen == [2, 4, 6, 8]
+    assert seen == [0, 2, 4, 6]  # when the next call is answered
 
 
 def test_time_that_is_over_keeps_what_is_answered(bible: MovieBible) -> None:
@@ -314,6 +316,79 @@ def test_an_interruption_at_any_commit_loses_nothing_and_writes_nothing_twice(
     assert {row.revision for row in rows.values()} == {1}
     assert list(batch.report.rows) == IDS
     assert batch.report.spent.tokens_in == TOKENS_IN
+
+
+def test_what_was_paid_is_told_where_the_database_fails(bible: MovieBible) -> None:
+    """All calls that are under way, too: the rows are lost, and the money is not hidden."""
+    told: list[int] = []
+
+    def gone(_: object) -> object:
+        raise BibleUnavailableError("the database went away")
+
+    bible.write = gone  # type: ignore[method-assign,assignment]  # a server that was stopped
+    limits = Limits(concurrency=2, per_call=4)
+    batch = batch_of(
+        bible, ScriptedModel(), limits, progress=lambda r: told.append(r.spent.tokens_in)
+    )
+    with pytest.raises(BibleUnavailableError):
+        batch.run(IDS, order())
+    assert batch.report.spent.tokens_in == 2 * TOKENS_IN
+    assert told[-1] == 2 * TOKENS_IN
+    assert batch.report.rows == {}
+
+
+def test_a_moment_without_the_database_costs_no_row(bible: MovieBible) -> None:
+    write, failures = bible.write, iter([BibleUnavailableError("gone for a moment")])
+
+    def falter(rows: list[NewAnnotation]) -> object:
+        for failure in failures:
+            raise failure
+        return write(rows)
+
+    bible.write = falter  # type: ignore[method-assign,assignment]  # a connection that was cut
+    model = ScriptedModel()
+    batch_of(bible, model, Limits(concurrency=1, per_call=8)).run(IDS, order())
+    assert model.sizes == [8]
+    assert bible.count_annotations(IDS, PROMPT.version) == 8
+
+
+def test_a_model_that_raises_what_it_should_not_ends_the_batch_in_good_order(
+    bible: MovieBible,
+) -> None:
+    def fall(request: TextRequest, items: list[Item]) -> list[Item]:
+        if holds(request, 5):
+            raise RuntimeError("a bug of the model")
+        return items
+
+    batch = batch_of(bible, ScriptedModel(fall), Limits(concurrency=1, per_call=4))
+    with pytest.raises(Unexpected, match="RuntimeError: a bug of the model"):
+        batch.run(IDS, order())
+    assert list(batch.report.rows) == IDS[:4]
+    assert batch.report.failures == {"unexpected": 1}
+
+
+def test_time_that_is_over_when_all_is_done_is_a_success(bible: MovieBible) -> None:
+    """The last answer comes within the moment that a batch waits for it."""
+
+    def late(_: TextRequest) -> bool:
+        return threading.Event().wait(0.6)
+
+    batch = batch_of(bible, ScriptedModel(raising(ModelFailure("never"), late)))
+    batch.run(IDS[:1], order(), seconds=0.2)
+    assert list(batch.report.rows) == IDS[:1]
+
+
+def test_a_text_that_was_changed_since_the_plan_is_left_alone(bible: MovieBible) -> None:
+    planned = {**Document(IDS[0], "second", "plot").as_json(), "replaces": text_digest("text 1")}
+    bible.load([Document(IDS[0], "third", "plot")])
+    batch = batch_of(bible, ScriptedModel())
+    batch.run(IDS[:2], order(documents=[planned]))
+    assert bible.passages(IDS[:1])[IDS[0]].text == "third"
+    assert batch.report.unfilled[IDS[0]][0] == "changed_since_planned"
+    assert list(batch.report.rows) == [IDS[1]]
+    bible.load([Document(IDS[0], "text 1", "plot")])
+    batch_of(bible, ScriptedModel()).run(IDS[:1], order(documents=[planned]))
+    assert bible.passages(IDS[:1])[IDS[0]].text == "second"
 
 
 def test_rows_of_another_model_are_kept_unless_they_are_to_go(bible: MovieBible) -> None:

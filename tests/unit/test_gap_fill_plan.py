@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 
@@ -71,7 +73,7 @@ def test_batches_by_number(bible: MovieBible) -> None:
     assert passages_of(entries) == [one.id for one in documents(45)]
     assert entries[0].id == "fill-00001:film-0001/plot..film-0020/plot"
     assert entries[0].task == "tasks.rag.process_batch_task"
-    assert entries[0].meta["rows_before"] == 0
+    assert entries[0].meta["rows_before"] == []
     assert entries[0].idempotent
 
 
@@ -101,6 +103,7 @@ def test_limit_only_and_where(bible: MovieBible) -> None:
     assert ids_of(entries) == [["film-0010/plot", "film-0011/plot", "film-0012/plot"]]
     assert data_of(entries[0])["fields"] == ["mood"]
     assert "limit: 3 passages planned, and there are more gaps" in notes(bible, limit=3)
+    assert "gaps: of the first 3 passages; 3 without a row" in notes(bible, limit=3)
     assert "more gaps" not in notes(bible, limit=45)
 
 
@@ -151,7 +154,7 @@ def test_rows_of_another_model_are_gaps_only_where_they_are_to_be_replaced(
     entries = plan(gap_fill_repair, bible, replace_models=True)
     assert sum(map(len, ids_of(entries))) == 45
     assert data_of(entries[0])["model"] == {"provider": "google-genai", "name": "gemini-2.5-flash"}
-    assert entries[0].meta["rows_before"] == 20
+    assert entries[0].meta["rows_before"] == entries[0].kwargs["ids"]
     assert "no key is set" not in notes(bible, replace_models=True)
     monkeypatch.delenv("GEMINI_API_KEY")
     monkeypatch.setenv("TEXT_MODEL", "google-genai")
@@ -238,7 +241,8 @@ def test_a_corpus_beside_the_database(bible: MovieBible, tmp_path: Path) -> None
     assert entry.kwargs["ids"] == ["film-0002/plot", "new/plot", "film-0009/plot"]
     carried = data_of(entry)["documents"]
     assert isinstance(carried, list)
-    assert [one["id"] for one in carried if isinstance(one, dict)] == ["film-0002/plot", "new/plot"]
+    told = [(one["id"], one["replaces"]) for one in carried if isinstance(one, dict)]
+    assert told == [("film-0002/plot", text_digest("text 2")), ("new/plot", None)]
     assert entry.meta["gaps"] == {"no_row": 1, "not_loaded": 1, "stale_text": 1}
     said = notes(bible, corpus=corpus)
     assert "rows beyond the corpus: of 2 passages (film-0003/plot, film-0004/plot)" in said
@@ -273,6 +277,17 @@ def test_orphans_stay_unless_they_are_to_go(bible: MovieBible) -> None:
     chosen = [entry for entry in entries if entry.tags == ["orphans"]]
     assert ids_of(chosen) == [["gone-0", "gone-1"], ["gone-2"]]
     assert data_of(chosen[0]) == {"action": "remove_orphans"}
+    with pytest.raises(PlanError, match="plan the removal by itself"):
+        plan(gap_fill_repair, bible, orphans="remove", corpus="sample")
+
+
+def test_a_row_without_its_passage_counts_as_there_when_the_corpus_brings_it_back(
+    bible: MovieBible, tmp_path: Path
+) -> None:
+    bible.write([NewAnnotation("back", PROMPT.version, {"mood": "tense"})])
+    corpus = corpus_at(tmp_path / "c.jsonl", [Document("back", "here again")])
+    (entry,) = plan(gap_fill_repair, bible, corpus=corpus)
+    assert entry.meta["rows_before"] == ["back"]
 
 
 def test_an_empty_database_says_how_to_fill_it(tmp_path: Path) -> None:
@@ -281,6 +296,21 @@ def test_an_empty_database_says_how_to_fill_it(tmp_path: Path) -> None:
         pytest.raises(PlanError, match=r"python -m workflows.gap_fill.corpus load PATH"),
     ):
         plan(gap_fill_repair, empty)
+
+
+def test_an_empty_corpus_is_refused(bible: MovieBible, tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text("")
+    with pytest.raises(PlanError, match="holds no documents"):
+        plan(gap_fill_repair, bible, corpus=str(tmp_path / "c.jsonl"))
+
+
+def test_a_text_that_was_changed_alone_is_a_gap(bible: MovieBible, tmp_path: Path) -> None:
+    """By SQL, without its digest."""
+    fill(bible, [one.id for one in documents(45)])
+    with closing(sqlite3.connect(tmp_path / "bible.sqlite3")) as connection, connection:
+        connection.execute("UPDATE passage SET text = 'new' WHERE id = 'film-0003/plot'")
+    (entry,) = plan(gap_fill_repair, bible)
+    assert entry.kwargs["ids"] == ["film-0003/plot"]
 
 
 def test_no_gap_is_said_and_nothing_is_planned(bible: MovieBible) -> None:
@@ -299,6 +329,7 @@ def test_no_gap_is_said_and_nothing_is_planned(bible: MovieBible) -> None:
         ({"limit": 0}, "limit"),
         ({"where": "x"}, "is no condition"),
         ({"corpus": "/no/such/file.jsonl"}, "no such"),
+        ({"corpus": ""}, "names no corpus"),
     ],
 )
 def test_bad_options_are_refused(

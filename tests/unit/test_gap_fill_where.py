@@ -33,7 +33,7 @@ def matches(where: str, film: FilmFacts | None = FILM) -> bool:
         ("cast~weaver and kind=plot", True),
         ("cast!=john hurt", False),
         ("cast!=nobody", True),
-        ("text~space AND x", False),
+        ("text~space AND year=1979", True),
         ("id~/plot", True),
         ("title=Alien and film=alien-1979", True),
         ("year~79", True),
@@ -62,12 +62,12 @@ def test_no_condition_means_everything() -> None:
     ("where", "message"),
     [
         ("year", "is no condition; write conditions like year>=1960"),
-        ("", "is no condition"),
+        ("", "empty condition"),
         ("=3", "is no condition"),
         ("year=", "is no condition"),
         ("year>=abc", "a year is a whole number"),
         ("colour=red", "'colour' is not known; .* names are id, kind, film"),
-        ("year>1 and", "is not|whole number"),
+        ("year>1 and", "empty condition"),
     ],
 )
 def test_bad_conditions_are_refused_with_a_sentence(where: str, message: str) -> None:

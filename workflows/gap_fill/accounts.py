@@ -30,6 +30,7 @@ class EarlierRow(BaseModel):
     entry: str | None = None
     attempt: int | None = None
     revision: int
+    digest: str
 
 
 class Tokens(BaseModel):
@@ -108,3 +109,16 @@ def planned_prompt(entry: Entry) -> tuple[str, str]:
     data = entry.kwargs.get("data")
     known = data if isinstance(data, dict) else {}
     return str(known.get("prompt")), str(known.get("prompt_digest"))
+
+
+def planned_model(entry: Entry) -> tuple[str, str] | None:
+    """Provider and name of the model that is to replace others; None where others may stay."""
+    data = entry.kwargs.get("data")
+    model = data.get("model") if isinstance(data, dict) and data.get("replace_models") else None
+    return (str(model.get("provider")), str(model.get("name"))) if isinstance(model, dict) else None
+
+
+def rows_before(entry: Entry) -> set[str]:
+    """The passages that had a row when the entry was planned."""
+    ids = entry.meta.get("rows_before")
+    return {str(one) for one in ids} if isinstance(ids, list) else set()

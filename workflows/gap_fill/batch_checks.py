@@ -12,7 +12,13 @@ from tasks.filling.report import NANO
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import values_digest
 from tasks.movie_bible.records import ScannedPassage, StoredAnnotation, Writing
-from workflows.gap_fill.accounts import Account, RowAccount, wanted_fields
+from workflows.gap_fill.accounts import (
+    Account,
+    EarlierRow,
+    RowAccount,
+    planned_model,
+    wanted_fields,
+)
 
 PROVENANCE = (
     "prompt_digest",
@@ -44,8 +50,33 @@ def faults_of_batch(account: Account, bible: MovieBible) -> list[str]:
         elif passage_id not in report.already:
             faults.append(f"{passage_id}: the batch neither wrote its row nor found it complete")
         else:
-            faults += _gap_of(account, passage)
+            earlier = report.already[passage_id]
+            faults += _faults_of_earlier(account, passage, earlier, history.get(passage_id, []))
     return faults + _sums_that_do_not_add_up(account, history)
+
+
+def _faults_of_earlier(
+    account: Account,
+    passage: ScannedPassage,
+    told: EarlierRow | None,
+    writings: Sequence[Writing],
+) -> list[str]:
+    """A row that the batch found complete: of an earlier sending, or of somebody else."""
+    row = passage.current
+    if told is None:  # people have written all of it
+        return _gap_of(account, passage)
+    if row is None:
+        return [f"{passage.id}: its row is gone"]
+    faults: list[str] = []
+    later = [one for one in writings if one.revision > told.revision]
+    if values_digest(row.values) != told.digest and not later:
+        faults.append(f"{passage.id}: its row was changed since the batch found it complete")
+    invalid = problems_of(row.values)
+    if invalid:
+        faults.append(f"{passage.id}: {invalid}")
+    if writings:
+        faults += _unlike_history(row, writings[-1])
+    return faults or _gap_of(account, passage)
 
 
 def own_writing(account: Account, writings: Sequence[Writing]) -> Writing | None:
@@ -103,7 +134,8 @@ def _unlike_history(row: StoredAnnotation, last: Writing) -> list[str]:
 
 
 def _gap_of(account: Account, passage: ScannedPassage) -> list[str]:
-    gap = find_gap(passage, wanted_fields(account.entry), account.report.prompt_digest)
+    fields, model = wanted_fields(account.entry), planned_model(account.entry)
+    gap = find_gap(passage, fields, account.report.prompt_digest, model=model)
     return [] if gap is None else [f"{passage.id}: {', '.join(gap.fields)} not filled ({gap.kind})"]
 
 

@@ -95,7 +95,7 @@ def facts(batch: Batch, expected: Estimate) -> dict[str, JsonValue]:
     kinds: dict[str, JsonValue] = dict(sorted(Counter(f.kind for f in batch.items).items()))
     return {
         "passages": len(batch.items),
-        "rows_before": sum(found.has_row for found in batch.items),
+        "rows_before": [found.id for found in batch.items if found.has_row],
         "gaps": kinds,
         "tokens_in": expected.tokens_in,
         "tokens_out": expected.tokens_out,

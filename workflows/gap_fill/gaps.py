@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from tasks.filling.gaps import Gap, find_gap
+from tasks.filling.order import REPLACES
 from tasks.filling.prompts import Prompt
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.documents import Document, FilmFacts
@@ -94,11 +95,13 @@ def gaps_of_corpus(
         while chunk := list(islice(remaining, CHUNK)):
             seen.executemany("INSERT INTO seen VALUES (?)", [(one.id,) for one in chunk])
             there = bible.scan_ids([one.id for one in chunk], selection.prompt.version)
+            missing = [one.id for one in chunk if one.id not in there]
+            orphaned = bible.annotations(missing, selection.prompt.version)
             for document in chunk:
                 tally.passages += 1
                 found = _held_against(there.get(document.id), document, selection, tally)
                 if found is not None:
-                    yield found
+                    yield replace(found, has_row=True) if document.id in orphaned else found
         for name in bible.annotated_ids():
             if seen.execute("SELECT 1 FROM seen WHERE id = ?", (name,)).fetchone() is None:
                 tally.gone += 1
@@ -132,8 +135,13 @@ def _held_against(
         fields,
         kind,
         has_row=passage is not None and passage.current is not None,
-        document=document.as_json(),
+        document=_carried(document, passage),
     )
+
+
+def _carried(document: Document, passage: ScannedPassage | None) -> dict[str, JsonValue]:
+    """The document as an entry carries it, with the text that it was planned against."""
+    return {**document.as_json(), REPLACES: None if passage is None else passage.text_digest}
 
 
 def _beside(
@@ -153,7 +161,7 @@ def _beside(
         return None
     found = _found(passage, Gap(gap.kind, fields, renews=gap.renews), tally)
     unloaded = len(fields) < len(gap.fields)
-    return replace(found, document=document.as_json()) if unloaded else found
+    return replace(found, document=_carried(document, passage)) if unloaded else found
 
 
 def _gap(passage: ScannedPassage, selection: Selection) -> Gap | None:

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Final
 
@@ -35,6 +36,7 @@ from workflows.gap_fill.gaps import (
 from workflows.gap_fill.where import parse_where
 
 TASK: Final = "tasks.rag.process_batch_task"
+STALE_PRICES_DAYS: Final = 365
 RESENDS: Final = 1
 """How often the harness sends a batch again whose worker died: what is committed is not redone."""
 
@@ -87,6 +89,8 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
             _add(plan, number, batch, estimator, data, wish.timeout, totals)
         planned_from = deepcopy(tally)  # what was looked at, without the look for more
         more = wish.limit is not None and next(found, None) is not None
+    if wish.corpus is not None and not tally.passages:
+        raise PlanError(f"{wish.corpus}: holds no documents; name a corpus that does")
     orphans = _orphans(plan, bible, wish)
     _note_gaps(plan, planned_from, totals, more=more)
     _note_orphans(plan, tally, orphans, wish)
@@ -103,6 +107,11 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
 def _all_gaps(
     bible: MovieBible, wish: Wish, selection: Selection, tally: Tally
 ) -> Generator[Found]:
+    if wish.corpus is not None and wish.remove_orphans:
+        raise PlanError(
+            "orphans=remove goes by the database alone, and a corpus may bring their passages "
+            "back; plan the removal by itself, without corpus=..."
+        )
     if wish.corpus is None:
         if wish.mapping is not None:
             raise PlanError("fields=... says how a corpus names its fields; add corpus=PATH")
@@ -188,6 +197,8 @@ def _orphans(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> tuple[int, lis
 
 def _note_gaps(plan: PlanBuilder, tally: Tally, totals: Totals, *, more: bool) -> None:
     looked_at = counted(tally.passages, "passage")
+    if more:
+        looked_at = f"of the first {looked_at}"
     if tally.matching != tally.passages:
         looked_at += f", {tally.matching:,} of them as asked for"
     if not tally.gaps:
@@ -244,4 +255,6 @@ def _note_cost(plan: PlanBuilder, name: str, table: PriceTable, totals: Totals) 
         for one, price in table.prices.items()
         if price.output_usd
     )
-    plan.note(f"in USD, at the list prices of {table.as_of}: {prices}")
+    age = (datetime.now(UTC).date() - table.as_of).days
+    old = f", which is {age // 30} months ago, so check them" if age > STALE_PRICES_DAYS else ""
+    plan.note(f"in USD, at the list prices of {table.as_of}{old}: {prices}")

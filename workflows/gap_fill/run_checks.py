@@ -9,7 +9,14 @@ from pytest_manifest.schema import Entry
 from tasks.filling.gaps import find_gap
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.records import StoredAnnotation, Writing
-from workflows.gap_fill.accounts import Account, ids_of, planned_prompt, wanted_fields
+from workflows.gap_fill.accounts import (
+    Account,
+    ids_of,
+    planned_model,
+    planned_prompt,
+    rows_before,
+    wanted_fields,
+)
 from workflows.gap_fill.batch_checks import own_writing
 
 
@@ -26,12 +33,12 @@ def rows_after(accounts: Sequence[Account], bible: MovieBible) -> RowCounts:
     """The rows of the run's passages and prompt, counted in the database and in the books."""
     before = inserted = after = 0
     for account in accounts:
-        planned = account.entry.meta.get("rows_before")
-        before += planned if isinstance(planned, int) else 0
+        had = rows_before(account.entry)
+        before += len(had)
         inserted += sum(row.action == "inserted" for row in account.report.rows.values())
-        # A row of revision 1 that is complete cannot have been there when its gap was planned.
-        earlier = [row for row in account.report.already.values() if row is not None]
-        inserted += sum(row.revision == 1 for row in earlier)
+        # Rows that were complete, and that nobody had when the gap was planned.
+        found = {one for one, row in account.report.already.items() if row is not None}
+        inserted += len(found - had)
         after += bible.count_annotations(account.ids, account.report.prompt)
     return RowCounts(before, inserted, after)
 
@@ -76,6 +83,17 @@ def orphans_left(accounts: Sequence[Account], bible: MovieBible) -> list[str]:
     return found
 
 
+def paid_in_rows(accounts: Sequence[Account], bible: MovieBible, run: str) -> int:
+    """What the run has paid for rows, by their history, in nano dollars; all attempts."""
+    return sum(
+        one.cost_nanos
+        for account in accounts
+        for writings in bible.writings(account.ids, account.report.prompt).values()
+        for one in writings
+        if one.run == run
+    )
+
+
 def gaps_left(entries: Iterable[Entry], bible: MovieBible) -> list[str]:
     """Gaps that were planned and are there still."""
     found: list[str] = []
@@ -84,7 +102,7 @@ def gaps_left(entries: Iterable[Entry], bible: MovieBible) -> list[str]:
         fields = wanted_fields(entry)
         stored = bible.scan_ids(ids_of(entry), version)
         for passage in stored.values():
-            gap = find_gap(passage, fields, digest)
+            gap = find_gap(passage, fields, digest, model=planned_model(entry))
             if gap is not None:
                 found.append(f"{passage.id}: {', '.join(gap.fields)} not filled ({entry.id})")
     return found

@@ -15,7 +15,8 @@ CONDITION: Final = re.compile(
     r"^\s*(?P<name>\w+)\s*(?P<sign><=|>=|!=|=|<|>|~)\s*(?P<value>.*?)\s*$"
 )
 AND: Final = re.compile(
-    r"""\s+and\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)"""  # not one within quotes
+    r"""\s+and\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""",  # not one within quotes
+    re.IGNORECASE,
 )
 HELP: Final = (
     f"write conditions like year>=1960, joined by ' and '; names are {', '.join(NAMES)}, "
@@ -75,10 +76,12 @@ def parse_where(text: str | None) -> Where:
     """Raises PlanError that says how to write it."""
     if text is None:
         return Where()
-    return Where(tuple(_condition(part) for part in AND.split(text)))
+    return Where(tuple(_condition(part) for part in AND.split(f"{text} ")))
 
 
 def _condition(part: str) -> Condition:
+    if not part.strip():
+        raise PlanError(f"there is an empty condition in where=...; {HELP}")
     match = CONDITION.match(part)
     if match is None or not match["value"]:
         raise PlanError(f"where={part!r} is no condition; {HELP}")

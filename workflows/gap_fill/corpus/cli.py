@@ -17,6 +17,7 @@ from tasks.movie_bible.fields import FIELDS
 from tasks.movie_bible.records import LoadCounts
 from tasks.movie_bible.settings import BibleSettings, bible_settings
 from workflows.gap_fill.corpus.columns import COLUMNS, parse_mapping
+from workflows.gap_fill.corpus.errors import CorpusError
 from workflows.gap_fill.corpus.reading import corpus_path, read_corpus
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def _load(arguments: argparse.Namespace) -> None:
     documents = _documents(arguments)
     with _progress("loaded") as progress, _open(arguments) as bible:
         counts = bible.load(documents, progress=progress.loaded)
+    if not counts.documents:
+        raise CorpusError(f"{arguments.path}: holds no documents; nothing was loaded")
     print(
         f"{counts.documents:,} documents: {counts.inserted:,} new, {counts.updated:,} changed, "
         f"{counts.unchanged:,} as they were"

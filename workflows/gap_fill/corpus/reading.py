@@ -22,7 +22,12 @@ DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 
 
 def corpus_path(given: str | Path) -> Path:
-    """The path of a corpus by its name: ``sample`` is the one that comes with this project."""
+    """The path of a corpus by its name: ``sample`` is the one that comes with this project.
+
+    Raises CorpusError for an empty name, which would mean the working folder.
+    """
+    if not str(given).strip() or str(given) == ".":
+        raise CorpusError(f"{str(given)!r} names no corpus; give the path of a file or folder")
     return SAMPLE if str(given) == SAMPLE_NAME else Path(given).expanduser()
 
 
