@@ -29,7 +29,8 @@ class Preflight:
 
     ``unknown_tasks``: task -> nearest registered names; these must not be sent. ``refusals``:
     reasons not to send anything. ``warnings`` and ``notices`` are to be shown, no more.
-    ``answered``: whether any worker did. ``workers``: their node names. ``added_queues``: queues
+    ``answered``: whether any worker did. ``workers``: their node names; ``slots``: jobs that they
+    run at once. ``added_queues``: queues
     that the workers were told to consume; a worker that restarts must be told again
     (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to. ``plain``: the
     workers that hand in no receipts, so that nobody can tell when they begin a job.
@@ -40,6 +41,7 @@ class Preflight:
     refusals: list[str] = field(default_factory=list)
     answered: bool = False
     workers: list[str] = field(default_factory=list)
+    slots: int = 0
     notices: list[str] = field(default_factory=list)
     added_queues: list[str] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
@@ -78,6 +80,7 @@ def preflight(
         unknown_tasks=unknown,
         answered=bool(workers),
         workers=[worker.name for worker in workers],
+        slots=sum(worker.slots for worker in workers),
         plain=[worker.name for worker in workers if worker.is_plain],
         refusals=_refusals(publisher, sendable, workers),
         notices=checks.acknowledgement_notices(sendable, _acks_late(workers)),

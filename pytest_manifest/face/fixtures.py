@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,7 +78,9 @@ def _receipt(request: pytest.FixtureRequest) -> Receipt | None:
 @pytest.fixture
 def manifest_run(request: pytest.FixtureRequest, manifest: Manifest) -> ManifestRun:
     """The whole run of a manifest, after every selected entry has its verdict."""
-    book = manifest_session(request.config).book
-    if book is None:
+    state = manifest_session(request.config)
+    if state.book is None:
         raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
-    return book.whole_run(manifest)
+    run = state.book.whole_run(manifest)
+    # What is said now counts, also where nothing is sent: by --audit, or when all has passed.
+    return run if state.options.budget is None else replace(run, budget=state.options.budget)

@@ -34,6 +34,7 @@ class PlanBuilder:
         self._draft = Draft()
         self._ids: set[bytes] = set()
         self._cost = Decimal(0)
+        self._unpriced = 0
 
     def __len__(self) -> int:
         return len(self._draft)
@@ -71,10 +72,18 @@ class PlanBuilder:
             ) from error
         self._ids.add(digest)
         self._cost += exact(entry.cost)
+        self._unpriced += entry.cost is None
 
     def check_cost(self, budget: float | None) -> None:
         """Raises PlanError where the entries' estimated costs come to more than ``budget``."""
-        if budget is None or self._cost <= exact(budget):
+        if budget is None:
+            return
+        if self._unpriced:
+            self.note(
+                f"{self._unpriced} of {_entries(len(self))} have no estimated cost, so "
+                "--manifest-budget cannot foresee what they cost"
+            )
+        if self._cost <= exact(budget):
             return
         limit = "--plan-opt limit=N" if "limit" in self.spec.options else "fewer entries"
         raise PlanError(

@@ -51,7 +51,7 @@ class Engine:
         self._sender: Sender | None = None
         if parts.publisher is not None:
             self._sender = Sender(
-                parts.ledger, parts.publisher, parts.schedule, parts.flights, parts.settings.window
+                parts.ledger, parts.publisher, parts.schedule, parts.flights, parts.window
             )
         self._search = None if parts.locator is None else Search(parts.locator, parts.flights)
         self._sending, self._gathering = Outage(), Outage()

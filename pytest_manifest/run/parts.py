@@ -12,7 +12,7 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.judging import Bench
 from pytest_manifest.run.schedule import Schedule
-from pytest_manifest.run.settings import RunSettings
+from pytest_manifest.run.settings import WINDOW, RunSettings
 from pytest_manifest.run.signals import Signals
 
 
@@ -28,6 +28,7 @@ class Parts:
     bench: Bench
     schedule: Schedule
     flights: Flights
+    window: int = WINDOW
     publisher: Publisher | None = None
     locator: Locator | None = None
     owned: bool = False

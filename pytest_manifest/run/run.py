@@ -39,7 +39,7 @@ from pytest_manifest.run.budget import Budget, without_estimate
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.code import CodeHistory, note_code
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.flights import Flights, InFlight
 from pytest_manifest.run.judging import Bench, Correction, Judged
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.parts import Parts
@@ -85,6 +85,7 @@ class Run:
         self.leaves_jobs = False
         """Whether it ended with jobs that a stack of ours still holds, for --resume to take up."""
         self.workers: int | None = None
+        self._slots = 0
         self._signals = Signals()
         self._to_send: list[Attempt] = []
         self._costs: dict[str, Decimal] = {}
@@ -241,6 +242,10 @@ class Run:
             ):
                 ledger.compact()
 
+    def in_flight(self) -> list[InFlight]:
+        """What has been sent and has no final receipt; may be asked from any thread."""
+        return list(self._flights.by_task_id.values())  # made in one step, whatever else goes on
+
     def read(self) -> Ledger:
         """The ledger for reading, in the calling thread."""
         return Ledger.open(self.ledger_path)
@@ -283,6 +288,7 @@ class Run:
             unforeseen = without_estimate(attempt.entry for attempt in attempts)
         self.notices += [unforeseen] if unforeseen else []
         self.workers = len(found.workers) if found.answered else None
+        self._slots = found.slots
         self._nodes = set(found.workers)
         self._added_queues = found.added_queues
         self._queues = found.queues
@@ -358,6 +364,7 @@ class Run:
             Parts(
                 run=self.info.run,
                 settings=self.settings,
+                window=self.settings.in_flight(self._slots),
                 signals=self._signals,
                 ledger=ledger,
                 gatherer=gatherer,

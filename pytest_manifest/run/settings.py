@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+
+WINDOW: Final = 10_000
+"""Entries in flight at most, unless something else is said."""
 
 OnStop = Literal["revoke", "detach"]
 """What becomes of jobs that were sent when a run is stopped: taken back, or left to the workers."""
@@ -29,18 +32,18 @@ class FailureLimit:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """``folder``: where ledgers are kept; ``window``: entries in flight at most; ``deadline``:
-    seconds for the whole run; ``strict``: refuse the run for an unknown task; ``send_only``: end
-    when all is sent; ``canary``: entries that are tried before the others, 0 for none;
-    ``max_failed``: stop sending beyond it, ``revoke_on_max_failed``: and take back what waits;
-    ``budget``: what the run may cost, in the entries' unit, None for no limit;
-    ``kills``: deaths of a worker after which an entry is quarantined; ``grace``: seconds that
-    running jobs are waited for when the run is interrupted; ``on_stop``: None for what suits the
-    stack (ours: revoke, another's: detach); ``repair``: messages that a dead worker holds are put
-    back on a broker that is not ours, too."""
+    """``folder``: where ledgers are kept; ``window``: entries in flight at most, None for what
+    suits the run (see ``in_flight``); ``deadline``: seconds for the whole run; ``strict``: refuse
+    the run for an unknown task; ``send_only``: end when all is sent; ``canary``: entries that are
+    tried before the others, 0 for none; ``max_failed``: stop sending beyond it,
+    ``revoke_on_max_failed``: and take back what waits; ``budget``: what the run may cost, in the
+    entries' unit, None for no limit; ``kills``: deaths of a worker after which an entry is
+    quarantined; ``grace``: seconds that running jobs are waited for when the run is interrupted;
+    ``on_stop``: None for what suits the stack (ours: revoke, another's: detach); ``repair``:
+    messages that a dead worker holds are put back on a broker that is not ours, too."""
 
     folder: Path
-    window: int = 10_000
+    window: int | None = None
     deadline: float = 6 * 3600.0
     strict: bool = False
     send_only: bool = False
@@ -52,6 +55,16 @@ class RunSettings:
     grace: float = 10.0
     on_stop: OnStop | None = None
     repair: bool = False
+
+    def in_flight(self, slots: int) -> int:
+        """Entries in flight at most, where workers run ``slots`` jobs at once (0: not known).
+
+        What is in flight can no longer be held back: with a budget it is what keeps the workers
+        busy, and no more.
+        """
+        if self.window is not None:
+            return self.window
+        return WINDOW if self.budget is None else max(2, 2 * slots)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,7 @@ class Rig:
             bench=Bench(RUN, self.manifest, self.ledger, kills=plan.kills, lifetime=FOREVER),
             schedule=self.schedule,
             flights=Flights(),
+            window=plan.window,
             publisher=cast("Publisher", self.publisher),
             locator=self.locator,
             owned=plan.owned,

@@ -132,7 +132,7 @@ def test_without_any_option_there_are_defaults_and_nothing_to_do(pytester: pytes
     assert not options.resumes
     assert (options.canary, options.max_failed, options.revoke_on_max_failed) == (0, None, False)
     assert (options.kills, options.grace, options.on_interrupt) == (3, 10.0, None)
-    assert (options.window, options.deadline) == (10_000, 6 * 3600.0)
+    assert (options.window, options.deadline) == (None, 6 * 3600.0)
     assert options.ledgers == pytester.path / ".manifest" / "runs"
     assert options.may_dispatch
 
