@@ -10,6 +10,9 @@ from typing import NoReturn
 import pytest
 
 from tests import services
+from tests.browser import browser, page  # fixtures are found by their names here
+
+__all__ = ["browser", "given_or_started", "missing", "page"]
 
 # A test that runs pytest must get one that knows nothing of the xdist worker around it.
 for _name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:

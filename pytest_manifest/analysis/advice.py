@@ -1,0 +1,111 @@
+"""Sentences where a bottleneck shows; none where figures are too small to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pytest_manifest.analysis.spreads import Spread
+from pytest_manifest.verdict.text import middle, plain, seconds
+
+ENOUGH = 10
+"""Entries below which nothing is concluded."""
+_LONG_WAIT = 1.0  # s
+_MANY_TIMES = 10
+_BUSY = 0.5
+_IDLE = 0.25
+_LONG_RUN = 5.0  # s
+_UNEVEN = 2.0
+_ID_LIMIT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What advice is drawn from: times in seconds, ``wait`` without jobs that were to wait.
+
+    ``busy``: seconds that each worker process worked; ``duration``: from the first start to the
+    last end; ``slowest``: id and runtime of the entry that ran longest.
+    """
+
+    entries: int
+    wait: Spread | None
+    runtime: Spread | None
+    busy: Sequence[float]
+    duration: float | None
+    slowest: tuple[str, float] | None
+    redeliveries: int
+    retries: int
+
+
+def advice(signs: Signs) -> tuple[str, ...]:
+    """What would help, the most important first."""
+    if signs.entries < ENOUGH:
+        return ()
+    return (*_waiting(signs), *_one_long_job(signs), *_uneven(signs), *_again(signs))
+
+
+def _load(signs: Signs) -> float | None:
+    """The share of their time that the workers were busy."""
+    if not signs.busy or not signs.duration:
+        return None
+    return sum(signs.busy) / (len(signs.busy) * signs.duration)
+
+
+def _waiting(signs: Signs) -> Iterator[str]:
+    if signs.wait is None or signs.runtime is None or signs.wait.p50 < _LONG_WAIT:
+        return
+    ran = signs.runtime.p50
+    if signs.wait.p50 < _MANY_TIMES * ran:
+        return
+    times = f"{signs.wait.p50 / ran:.0f} times as long as they ran" if ran >= 0.001 else "long"
+    medians = f"median {_short(signs.wait.p50)} and {_short(ran)}"
+    load = _load(signs)
+    if load is None or load >= _BUSY:
+        yield f"jobs waited {times} ({medians}): more workers would help"
+    elif load < _IDLE:
+        yield (
+            f"jobs waited {times} ({medians}) though the workers were busy only {load:.0%} of the "
+            "time: handing a job over takes longer than running it; put more work into each job"
+        )
+
+
+def _one_long_job(signs: Signs) -> Iterator[str]:
+    if signs.slowest is None or signs.duration is None or signs.duration < _LONG_RUN:
+        return
+    name, took = signs.slowest
+    others = (len(signs.busy) - 1) * signs.duration
+    if took >= signs.duration / 2 and sum(signs.busy) - took < others * _BUSY:
+        yield (
+            f"{middle(plain(name), _ID_LIMIT)!r} alone ran {_short(took)} of "
+            f"{_short(signs.duration)} while other workers had nothing to do: put it first in the "
+            "manifest, or split it"
+        )
+
+
+def _uneven(signs: Signs) -> Iterator[str]:
+    if len(signs.busy) < 2 or signs.duration is None or signs.duration < _LONG_RUN:
+        return
+    most, average = max(signs.busy), sum(signs.busy) / len(signs.busy)
+    longest = 0.0 if signs.runtime is None else signs.runtime.max
+    if most >= _UNEVEN * average and longest < most / 2 and signs.entries >= 4 * len(signs.busy):
+        yield (
+            f"the busiest of {len(signs.busy)} worker processes did {most / sum(signs.busy):.0%} "
+            "of the work: worker_prefetch_multiplier = 1 would spread it evenly"
+        )
+
+
+def _again(signs: Signs) -> Iterator[str]:
+    if signs.redeliveries >= max(2, signs.entries / 100):
+        yield (
+            f"the broker delivered {signs.redeliveries} jobs more than once: workers died, or its "
+            "visibility timeout is shorter than a job takes"
+        )
+    if signs.retries > signs.entries / 2:
+        yield (
+            f"tasks asked for {signs.retries} retries in {signs.entries} jobs: find what they "
+            "stumble over"
+        )
+
+
+def _short(value: float) -> str:
+    return seconds(float(f"{value:.2g}"))

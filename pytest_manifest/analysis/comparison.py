@@ -1,0 +1,282 @@
+"""Two runs held against each other: what fails anew, what is fixed, slower, dearer, different."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from statistics import median
+from typing import Final
+
+from pytest_manifest.analysis.rank_test import rank_sum_p
+from pytest_manifest.analysis.records import EntryRecord, Outcome
+from pytest_manifest.schema import Receipt, VerdictKind
+from pytest_manifest.schema.costs import exact
+from pytest_manifest.schema.wire import json_sha256
+
+THRESHOLD: Final = 1.25
+SAMPLES: Final = 20
+CHANCE: Final = 0.01
+"""Largest p-value of a change that is told."""
+NOTICEABLE: Final = 0.01
+"""Seconds below which a change of the median is not told, whatever its ratio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An entry's verdict before and after; None: it was not there, or was not judged."""
+
+    id: str
+    task: str
+    before: VerdictKind | None
+    after: VerdictKind | None
+    sentence: str
+    """What the verdict of the later run says."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeChange:
+    """A task's median runtime in seconds, of so many entries that passed.
+
+    ``same``: they are the same entries in both runs; else all of each, as they share none.
+    """
+
+    task: str
+    before: float
+    after: float
+    ratio: float
+    samples_before: int
+    samples_after: int
+    same: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResultChange:
+    """An entry that succeeded in both runs with other results (SHA-256 of their JSON)."""
+
+    id: str
+    task: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The later run seen from the earlier one; entries in the later manifest's order.
+
+    ``failing`` covers failed expectations and errors alike. ``newly_failing`` includes added
+    entries (their ``before`` is None). ``slower``: largest ratio first, ``faster``: smallest first.
+    Costs None: no receipt of that run tells one. ``before_run`` and ``after_run``: ids, "" where
+    the caller did not name them.
+    """
+
+    before_run: str
+    after_run: str
+    entries_before: int
+    entries_after: int
+    passed_before: int
+    passed_after: int
+    newly_failing: tuple[Change, ...]
+    fixed: tuple[Change, ...]
+    still_failing: tuple[Change, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    slower: tuple[TimeChange, ...]
+    faster: tuple[TimeChange, ...]
+    changed_results: tuple[ResultChange, ...]
+    cost_before: float | None
+    cost_after: float | None
+    threshold: float
+    samples: int
+
+
+def compare(
+    before: Iterable[EntryRecord],
+    after: Iterable[EntryRecord],
+    *,
+    threshold: float = THRESHOLD,
+    samples: int = SAMPLES,
+    before_run: str = "",
+    after_run: str = "",
+) -> Comparison:
+    """What changed from one run to the other; each is read once, of the earlier a digest is kept.
+
+    A task is slower or faster where its median runtime changed by more than the factor
+    ``threshold`` and by at least 10 ms, both runs have ``samples`` entries of it that passed, and
+    a rank sum test gives such a change a chance of less than 1 % to be none.
+    """
+    side = _Side()
+    earlier = {record.id: side.add(record) for record in before}
+    fold = _Fold(earlier)
+    later = _Side()
+    for record in after:
+        fold.add(record, later.add(record))
+    slower, faster = fold.times.changes(threshold, samples)
+    return Comparison(
+        before_run=before_run,
+        after_run=after_run,
+        entries_before=side.entries,
+        entries_after=later.entries,
+        passed_before=side.passed,
+        passed_after=later.passed,
+        newly_failing=tuple(fold.newly_failing),
+        fixed=tuple(fold.fixed),
+        still_failing=tuple(fold.still_failing),
+        added=tuple(fold.added),
+        removed=tuple(name for name in earlier if name not in fold.seen),
+        slower=slower,
+        faster=faster,
+        changed_results=tuple(fold.changed_results),
+        cost_before=side.told_cost(),
+        cost_after=later.told_cost(),
+        threshold=threshold,
+        samples=samples,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Digest:
+    """What is kept of an entry to compare it by."""
+
+    task: str
+    kind: VerdictKind | None
+    outcome: Outcome
+    runtime: float | None
+    result: str | None
+
+    @property
+    def fails(self) -> bool:
+        return self.outcome in ("failed", "error")
+
+
+class _Side:
+    """The totals of one of the two runs."""
+
+    def __init__(self) -> None:
+        self.entries = self.passed = 0
+        self._cost, self._told = Decimal(0), False
+
+    def add(self, record: EntryRecord) -> _Digest:
+        self.entries += 1
+        self.passed += record.outcome == "passed"
+        for attempt in record.attempts:
+            self._told = self._told or attempt.cost is not None
+            self._cost += exact(attempt.cost if attempt.charge is None else attempt.charge)
+        receipt, last = record.receipt, record.last
+        return _Digest(
+            task=record.entry.task,
+            kind=record.kind,
+            outcome=record.outcome,
+            runtime=None if last is None else last.runtime,
+            result=None if receipt is None or record.kind == "forged" else _result(receipt),
+        )
+
+    def told_cost(self) -> float | None:
+        return float(self._cost) if self._told else None
+
+
+def _result(receipt: Receipt) -> str | None:
+    """The digest of what a job returned that succeeded, where it can be told."""
+    if receipt.state != "succeeded":
+        return None
+    if receipt.result_sha256 is not None or receipt.result is None:
+        return receipt.result_sha256
+    return json_sha256(receipt.result)
+
+
+class _Fold:
+    """The later run's entries, each held against its digest in the earlier one."""
+
+    def __init__(self, earlier: dict[str, _Digest]) -> None:
+        self._earlier = earlier
+        self.times = _Times()
+        for digest in earlier.values():
+            self.times.add_earlier(digest)
+        self.seen: set[str] = set()
+        self.newly_failing: list[Change] = []
+        self.fixed: list[Change] = []
+        self.still_failing: list[Change] = []
+        self.added: list[str] = []
+        self.changed_results: list[ResultChange] = []
+
+    def add(self, record: EntryRecord, now: _Digest) -> None:
+        before = self._earlier.get(record.id)
+        self.times.add_later(before, now)
+        if before is None:
+            self.added.append(record.id)
+        else:
+            self.seen.add(record.id)
+            self._compare_results(record.id, before, now)
+        change = _change(record, before)
+        if now.fails:
+            still = before is not None and before.fails
+            (self.still_failing if still else self.newly_failing).append(change)
+        elif before is not None and before.fails and now.outcome == "passed":
+            self.fixed.append(change)
+
+    def _compare_results(self, name: str, before: _Digest, now: _Digest) -> None:
+        if before.task != now.task or not before.result or not now.result:
+            return
+        if before.result != now.result:
+            change = ResultChange(name, now.task, before.result, now.result)
+            self.changed_results.append(change)
+
+
+def _change(record: EntryRecord, before: _Digest | None) -> Change:
+    sentence = "" if record.verdict is None else record.verdict.sentence
+    was = None if before is None else before.kind
+    return Change(record.id, record.entry.task, was, record.kind, sentence)
+
+
+class _Times:
+    """Runtimes by task: of entries in both runs, and of all."""
+
+    def __init__(self) -> None:
+        self._all: tuple[dict[str, array[float]], dict[str, array[float]]] = ({}, {})
+        self._same: dict[str, tuple[array[float], array[float]]] = {}
+
+    def add_earlier(self, digest: _Digest) -> None:
+        self._add(0, digest)
+
+    def add_later(self, before: _Digest | None, now: _Digest) -> None:
+        self._add(1, now)
+        if before is None or before.task != now.task:
+            return
+        then, present = _passed(before), _passed(now)
+        if then is not None and present is not None:
+            pair = self._same.setdefault(now.task, (array("d"), array("d")))
+            pair[0].append(then)
+            pair[1].append(present)
+
+    def _add(self, side: int, digest: _Digest) -> None:
+        runtime = _passed(digest)
+        if runtime is not None:
+            self._all[side].setdefault(digest.task, array("d")).append(runtime)
+
+    def changes(
+        self, threshold: float, samples: int
+    ) -> tuple[tuple[TimeChange, ...], tuple[TimeChange, ...]]:
+        """What became slower, largest ratio first, and faster, smallest first."""
+        found = [self._change(task, samples) for task in sorted(self._all[1])]
+        told = sorted((change for change in found if change is not None), key=lambda c: c.ratio)
+        slower = tuple(change for change in reversed(told) if change.ratio > threshold)
+        return slower, tuple(change for change in told if change.ratio < 1 / threshold)
+
+    def _change(self, task: str, samples: int) -> TimeChange | None:
+        """How this task's times changed, where that is more than chance."""
+        nothing = array("d")
+        same = task in self._same
+        before, after = self._same.get(
+            task, (self._all[0].get(task, nothing), self._all[1].get(task, nothing))
+        )
+        if min(len(before), len(after)) < max(samples, 1):
+            return None
+        then, now = median(before), median(after)
+        if abs(now - then) < NOTICEABLE or then <= 0 or rank_sum_p(before, after) >= CHANCE:
+            return None
+        return TimeChange(task, then, now, now / then, len(before), len(after), same)
+
+
+def _passed(digest: _Digest) -> float | None:
+    return digest.runtime if digest.outcome == "passed" else None

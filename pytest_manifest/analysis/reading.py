@@ -1,0 +1,175 @@
+"""A run's ledger and manifest read side by side, entry by entry, in flat memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator, Sequence
+
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
+from pytest_manifest.ledger import AttemptRow, Ledger, Settled, Start
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.schema import Entry, Receipt, VerdictKind, actual_cost
+from pytest_manifest.verdict import Costs, outcome, plain
+from pytest_manifest.verdict.explaining import task_traceback
+
+_FRAME = re.compile(r'  File "([^"]*)", line (\d+)(?:, in (.*))?')
+_BEGIN = "Traceback (most recent call last):"
+_GROUP = re.compile(r"^ *[|+][-+]* ?")
+"""What stands before each line of an exception group's traceback."""
+_NAME_LIMIT = 80
+_FEW = 4
+"""A run of less than one in so many entries is read by its own list of them."""
+
+
+def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, None, None]:
+    """The run's entries in the manifest's order; those that the manifest has no more are left out.
+
+    Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
+    """
+    charges = Costs(ledger, manifest) if ledger.mentions_cost() else None
+    for entry in _entries(ledger, manifest):
+        rows = ledger.attempts_of(entry.id)
+        settled = ledger.settled(entry.id)
+        if rows or settled is not None:
+            line = manifest.line_of(entry.id)
+            yield _record(ledger, entry, line, rows, settled, charges)
+
+
+def read_record(ledger: Ledger, entry: Entry, line: int) -> EntryRecord:
+    """One entry of a run, without what the run's account has for its attempts.
+
+    ``line``: its line in the manifest. Raises LedgerError where the ledger cannot be read.
+    """
+    rows = ledger.attempts_of(entry.id)
+    return _record(ledger, entry, line, rows, ledger.settled(entry.id), None)
+
+
+def _entries(ledger: Ledger, manifest: Manifest) -> Iterator[Entry]:
+    """Entries of the manifest that may be of the run."""
+    if ledger.count_entries() * _FEW >= len(manifest):
+        yield from manifest
+        return
+    known = {row.entry for row in ledger.last_attempts() if row.entry in manifest}
+    for entry in sorted(known, key=manifest.line_of):
+        yield manifest[entry]
+
+
+def _record(
+    ledger: Ledger,
+    entry: Entry,
+    line: int,
+    rows: Sequence[AttemptRow],
+    settled: Settled | None,
+    charges: Costs | None,
+) -> EntryRecord:
+    verdict = None if settled is None else settled.verdict
+    receipt = None if settled is None else settled.receipt
+    judged = None if verdict is None else verdict.attempt
+    attempts = tuple(
+        _attempt(ledger, row, receipt if row.attempt == judged else _received(ledger, row), charges)
+        for row in rows
+    )
+    error = None if receipt is None else receipt.error
+    return EntryRecord(
+        entry=entry,
+        line=line,
+        verdict=verdict,
+        outcome=outcome_of(None if verdict is None else verdict.verdict),
+        receipt=receipt,
+        attempts=attempts,
+        error_place=None if error is None else error_place(error.traceback),
+    )
+
+
+def outcome_of(kind: VerdictKind | None) -> Outcome:
+    """How pytest shows a verdict of this kind; what has none yet is pending."""
+    return "pending" if kind in (None, "pending") else outcome(kind)
+
+
+def _received(ledger: Ledger, row: AttemptRow) -> Receipt | None:
+    """The last receipt that came for an attempt and speaks of it."""
+    ours = (row.entry, row.attempt, row.task_id)
+    for _, receipt in reversed(ledger.receipts(row.task_id)):
+        if (receipt.entry, receipt.attempt, receipt.task_id) == ours:
+            return receipt
+    return None
+
+
+def _attempt(
+    ledger: Ledger, row: AttemptRow, receipt: Receipt | None, charges: Costs | None
+) -> AttemptRecord:
+    charge = None if charges is None else charges.of(row.task_id)
+    told = None if receipt is None else actual_cost(receipt)
+    if row.kind == "forged":
+        receipt = None  # what it says of times and places is not to be believed
+    starts = ledger.starts(row.task_id)
+    start = starts[-1] if starts else None
+    place = receipt if receipt is not None and receipt.worker else start or receipt
+    began = None if receipt is None else receipt.started_at
+    if began is None and start is not None:
+        began = start.started_at
+    retries = max((one.retries for one in starts), default=0)
+    return AttemptRecord(
+        number=row.attempt,
+        task_id=row.task_id,
+        kind=row.kind,
+        sentence=None if row.verdict is None else row.verdict.sentence,
+        reason=row.reason,
+        sent_at=row.sent_at or (None if receipt is None else receipt.sent_at),
+        received_at=None if receipt is None else receipt.received_at,
+        started_at=began,
+        finished_at=None if receipt is None else receipt.finished_at,
+        wait=_wait(receipt, row, start),
+        runtime=None if receipt is None else receipt.runtime,
+        worker=None if place is None else place.worker,
+        host=None if place is None else place.host,
+        pid=None if place is None else place.pid,
+        executions=max(0 if receipt is None else receipt.executions, _executions(starts)),
+        redelivered=any(one.redelivered for one in (receipt, *starts) if one is not None),
+        retries=retries if receipt is None else max(receipt.retries, retries),
+        cost=told,
+        charge=None if charge is None else float(charge),
+        queue=None if receipt is None else receipt.queue,
+    )
+
+
+def _wait(receipt: Receipt | None, row: AttemptRow, start: Start | None) -> float | None:
+    if receipt is not None and receipt.wait is not None:
+        return receipt.wait
+    if receipt is not None or start is None or start.started_at is None or row.sent_at is None:
+        return None
+    return max((start.started_at - row.sent_at).total_seconds(), 0.0)
+
+
+def _executions(starts: Sequence[Start]) -> int:
+    """How often it was begun for the same retry number, as receipts count it."""
+    by_retry: dict[int, int] = {}
+    for start in starts:
+        by_retry[start.retries] = by_retry.get(start.retries, 0) + 1
+    return max(by_retry.values(), default=0)
+
+
+def error_place(traceback: str | None) -> str | None:
+    """The last frame of a traceback, Celery's and our own left out, like ``jobs.py:12 in charge``.
+
+    What looks like a frame in an error's message is none. None where there is no frame.
+    """
+    if not traceback:
+        return None
+    group = "Exception Group Traceback" in traceback
+    place, inside = None, False
+    for raw in task_traceback(plain(traceback)):
+        line = _GROUP.sub("", raw) if group else raw
+        if line.endswith(_BEGIN):
+            inside = True
+        elif inside and (frame := _FRAME.match(line)) is not None:
+            place = _shown(frame)
+        elif inside and line and not line.startswith("  "):
+            inside = False
+    return place
+
+
+def _shown(frame: re.Match[str]) -> str:
+    name = re.split(r"[/\\]", frame[1])[-1][-_NAME_LIMIT:]
+    within = f" in {frame[3][:_NAME_LIMIT]}" if frame[3] else ""
+    return f"{name}:{frame[2]}{within}"

@@ -1,0 +1,89 @@
+"""What reports know of an entry and its attempts: one plain record each, read from the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pydantic import JsonValue
+
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
+
+Outcome = Literal["passed", "failed", "error", "skipped", "pending"]
+"""How pytest shows a verdict: failed is an expectation that does not hold, error what harness or
+stack could not tell or keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One sending of an entry. Times are UTC, ``wait`` and ``runtime`` seconds.
+
+    ``reason``: why it was sent, None for the first; ``cost`` as its receipt tells it; ``charge``:
+    what the run's account has for it, with its estimate where nobody tells, None where no receipt
+    of the run speaks of cost; ``queue`` as its receipt tells it.
+    """
+
+    number: int
+    task_id: str
+    kind: VerdictKind | None
+    sentence: str | None
+    reason: str | None
+    sent_at: datetime | None
+    received_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    wait: float | None
+    runtime: float | None
+    worker: str | None
+    host: str | None
+    pid: int | None
+    executions: int
+    redelivered: bool
+    retries: int
+    cost: float | None
+    charge: float | None = None
+    queue: str | None = None
+
+    @property
+    def place(self) -> str | None:
+        """Worker and pid as ``worker#pid``, None where nobody had it."""
+        name = self.worker or self.host
+        if name is None:
+            return None
+        return name if self.pid is None else f"{name}#{self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRecord:
+    """An entry of a run with everything that reports show of it.
+
+    ``line``: its line in the manifest file, from 1; ``verdict`` None: nobody has judged it;
+    ``attempts``: oldest first, the last one is the one that was judged; ``error_place``: the
+    last frame of its traceback like ``jobs.py:12 in charge``, None without one.
+    """
+
+    entry: Entry
+    line: int
+    verdict: Verdict | None
+    outcome: Outcome
+    receipt: Receipt | None
+    attempts: tuple[AttemptRecord, ...]
+    error_place: str | None
+
+    @property
+    def id(self) -> str:
+        return self.entry.id
+
+    @property
+    def kind(self) -> VerdictKind | None:
+        return None if self.verdict is None else self.verdict.verdict
+
+    @property
+    def meta(self) -> dict[str, JsonValue]:
+        return self.entry.meta
+
+    @property
+    def last(self) -> AttemptRecord | None:
+        """The attempt that was judged, or is on its way."""
+        return self.attempts[-1] if self.attempts else None

@@ -1,0 +1,262 @@
+"""What a run amounts to: counts, times, causes, workers, cost; folded up in one pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from heapq import heappush, heappushpop
+from typing import Final
+
+from pytest_manifest.analysis.advice import Signs, advice
+from pytest_manifest.analysis.causes import Cause, Causes
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
+from pytest_manifest.analysis.spreads import Spread, Times
+from pytest_manifest.ledger import RunInfo
+from pytest_manifest.schema import VerdictKind
+from pytest_manifest.schema.costs import exact
+
+__all__ = ["Cause", "Spread", "Statistics", "TaskRow", "WorkerRow", "statistics"]
+
+SLOWEST: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """The entries of one task.
+
+    ``failed``: an expectation did not hold; ``errors``: harness or stack could not tell; ``wait``
+    and ``runtime`` of the judged attempts, None where no receipt tells; ``throughput``: jobs that
+    ended per second from the first start to the last end, None for less than two.
+    """
+
+    task: str
+    count: int
+    passed: int
+    failed: int
+    errors: int
+    skipped: int
+    pending: int
+    wait: Spread | None
+    runtime: Spread | None
+    throughput: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """What one worker process did, all attempts counted; ``share``: of all busy seconds, 0 to 1."""
+
+    worker: str
+    host: str | None
+    pid: int | None
+    jobs: int
+    busy: float
+    share: float
+
+    @property
+    def place(self) -> str:
+        return self.worker if self.pid is None else f"{self.worker}#{self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A run in figures; times UTC, durations in seconds, ``cost`` in the entries' unit.
+
+    ``retries``: what tasks asked Celery for; ``redeliveries``: attempts that the broker delivered
+    more than once; ``attempts``: sendings beyond the first; ``began``: first sending; ``ended``:
+    last finish; ``throughput``: jobs that ended per second of that; ``tasks`` by name, ``causes``
+    and ``workers`` largest first. ``cost`` None: no receipt tells one.
+    """
+
+    run: str
+    entries: int
+    verdicts: Mapping[VerdictKind, int]
+    outcomes: Mapping[Outcome, int]
+    tasks: tuple[TaskRow, ...]
+    slowest: tuple[EntryRecord, ...]
+    causes: tuple[Cause, ...]
+    retries: int
+    redeliveries: int
+    attempts: int
+    workers: tuple[WorkerRow, ...]
+    cost: float | None
+    began: datetime | None
+    ended: datetime | None
+    duration: float | None
+    throughput: float | None
+    wait: Spread | None
+    runtime: Spread | None
+    advice: tuple[str, ...]
+
+
+def statistics(records: Iterable[EntryRecord], run: RunInfo) -> Statistics:
+    """The figures of a run, from one pass over its records."""
+    fold = _Fold()
+    for record in records:
+        fold.add(record)
+    return fold.statistics(run.run)
+
+
+class _Span:
+    """From the earliest beginning to the latest end."""
+
+    def __init__(self) -> None:
+        self.began: datetime | None = None
+        self.ended: datetime | None = None
+
+    def add(self, began: datetime | None, ended: datetime | None) -> None:
+        if began is not None:
+            self.began = began if self.began is None else min(self.began, began)
+        if ended is not None:
+            self.ended = ended if self.ended is None else max(self.ended, ended)
+
+    def seconds(self) -> float | None:
+        if self.began is None or self.ended is None:
+            return None
+        return max((self.ended - self.began).total_seconds(), 0.0)
+
+    def rate(self, count: int) -> float | None:
+        took = self.seconds()
+        return count / took if took and count > 1 else None
+
+
+class _Task:
+    def __init__(self) -> None:
+        self.outcomes: Counter[Outcome] = Counter()
+        self.wait, self.runtime = Times(), Times()
+        self.span = _Span()
+        self.ended = 0
+
+    def add(self, record: EntryRecord) -> None:
+        self.outcomes[record.outcome] += 1
+        last = record.last
+        if last is None:
+            return
+        self.wait.add(last.wait)
+        self.runtime.add(last.runtime)
+        self.span.add(last.started_at, last.finished_at)
+        self.ended += last.finished_at is not None
+
+    def row(self, task: str) -> TaskRow:
+        return TaskRow(
+            task=task,
+            count=self.outcomes.total(),
+            passed=self.outcomes["passed"],
+            failed=self.outcomes["failed"],
+            errors=self.outcomes["error"],
+            skipped=self.outcomes["skipped"],
+            pending=self.outcomes["pending"],
+            wait=self.wait.spread(),
+            runtime=self.runtime.spread(),
+            throughput=self.span.rate(self.ended),
+        )
+
+
+class _Workers:
+    def __init__(self) -> None:
+        self._jobs: dict[tuple[str, str | None, int | None], list[float]] = {}
+
+    def add(self, attempt: AttemptRecord) -> None:
+        name = attempt.worker or attempt.host
+        if name is None or attempt.started_at is None:
+            return
+        account = self._jobs.setdefault((name, attempt.host, attempt.pid), [0, 0.0])
+        account[0] += 1
+        account[1] += attempt.runtime or 0.0
+
+    def rows(self) -> tuple[WorkerRow, ...]:
+        total = sum(busy for _, busy in self._jobs.values())
+        rows = [
+            WorkerRow(name, host, pid, int(jobs), busy, busy / total if total else 0.0)
+            for (name, host, pid), (jobs, busy) in self._jobs.items()
+        ]
+        return tuple(sorted(rows, key=lambda row: (-row.busy, row.worker, row.pid or 0)))
+
+
+class _Fold:
+    """All figures of a run, taken up record by record."""
+
+    def __init__(self) -> None:
+        self.verdicts: Counter[VerdictKind] = Counter()
+        self.tasks: dict[str, _Task] = {}
+        self.causes, self.workers = Causes(), _Workers()
+        self.slowest: list[tuple[float, int, EntryRecord]] = []
+        self.wait, self.runtime, self.free_wait = Times(), Times(), Times()
+        self.sent, self.worked = _Span(), _Span()
+        self.entries = self.attempts = self.retries = self.redeliveries = self.ended = 0
+        self.cost, self.cost_told = Decimal(0), False
+
+    def add(self, record: EntryRecord) -> None:
+        self.entries += 1
+        if record.kind is not None:
+            self.verdicts[record.kind] += 1
+        self.tasks.setdefault(record.entry.task, _Task()).add(record)
+        self.causes.add(record)
+        self.attempts += max(len(record.attempts) - 1, 0)
+        for attempt in record.attempts:
+            self._add_attempt(attempt)
+        if record.last is not None:
+            self._add_times(record, record.last)
+
+    def _add_attempt(self, attempt: AttemptRecord) -> None:
+        self.retries += attempt.retries
+        self.redeliveries += attempt.redelivered
+        self.workers.add(attempt)
+        self.sent.add(attempt.sent_at, attempt.finished_at)
+        self.worked.add(attempt.started_at, attempt.finished_at)
+        self.ended += attempt.finished_at is not None
+        self.cost_told = self.cost_told or attempt.cost is not None
+        self.cost += exact(attempt.cost if attempt.charge is None else attempt.charge)
+
+    def _add_times(self, record: EntryRecord, last: AttemptRecord) -> None:
+        self.wait.add(last.wait)
+        self.runtime.add(last.runtime)
+        if record.entry.countdown is None and record.entry.eta is None:
+            self.free_wait.add(last.wait)
+        if last.runtime is not None:
+            # Of equal times the earlier entry is the slower one: the heap drops its smallest.
+            rank = (last.runtime, -self.entries, record)
+            if len(self.slowest) < SLOWEST:
+                heappush(self.slowest, rank)
+            else:
+                heappushpop(self.slowest, rank)
+
+    def statistics(self, run: str) -> Statistics:
+        workers, runtime = self.workers.rows(), self.runtime.spread()
+        slowest = tuple(record for _, _, record in sorted(self.slowest, reverse=True))
+        return Statistics(
+            run=run,
+            entries=self.entries,
+            verdicts=dict(self.verdicts),
+            outcomes=dict(sum((task.outcomes for task in self.tasks.values()), Counter())),
+            tasks=tuple(self.tasks[task].row(task) for task in sorted(self.tasks)),
+            slowest=slowest,
+            causes=self.causes.largest_first(),
+            retries=self.retries,
+            redeliveries=self.redeliveries,
+            attempts=self.attempts,
+            workers=workers,
+            cost=float(self.cost) if self.cost_told else None,
+            began=self.sent.began,
+            ended=self.sent.ended,
+            duration=self.sent.seconds(),
+            throughput=self.sent.rate(self.ended),
+            wait=self.wait.spread(),
+            runtime=runtime,
+            advice=advice(self._signs(workers, runtime)),
+        )
+
+    def _signs(self, workers: Sequence[WorkerRow], runtime: Spread | None) -> Signs:
+        slowest = max(self.slowest, default=None)
+        return Signs(
+            entries=self.entries,
+            wait=self.free_wait.spread(),
+            runtime=runtime,
+            busy=[row.busy for row in workers],
+            duration=self.worked.seconds(),
+            slowest=None if slowest is None else (slowest[2].id, slowest[0]),
+            redeliveries=self.redeliveries,
+            retries=self.retries,
+        )

@@ -1,0 +1,247 @@
+"""What a run amounts to: counts, spreads, causes, workers, cost and advice."""
+
+from __future__ import annotations
+
+import random
+import statistics as reference
+
+import pytest
+
+from pytest_manifest.analysis.spreads import quantile, spread
+from pytest_manifest.analysis.statistics import Statistics, statistics
+from pytest_manifest.schema import Mismatch, VerdictKind
+from tests.unit.analysis_support import INFO, after, attempt, error, record, timed
+
+
+def figures(*records: object) -> Statistics:
+    return statistics(records, INFO)  # type: ignore[arg-type]  # records
+
+
+def test_an_empty_run_has_figures() -> None:
+    made = figures()
+    assert (made.run, made.entries, made.tasks, made.slowest) == (INFO.run, 0, (), ())
+    assert (made.duration, made.cost, made.wait, made.advice) == (None, None, None, ())
+
+
+def test_entries_are_counted_by_verdict_and_outcome() -> None:
+    made = figures(
+        record("a"), record("b", "crashed"), record("c", "lost"), record("d", None), record("e")
+    )
+    assert made.entries == 5
+    assert made.verdicts == {"passed": 2, "crashed": 1, "lost": 1}
+    assert made.outcomes == {"passed": 2, "failed": 1, "error": 1, "pending": 1}
+
+
+def test_each_task_has_its_row() -> None:
+    made = figures(
+        timed("a", 1.0, task="jobs.b"),
+        timed("b", 3.0, "failed", task="jobs.b"),
+        record("c", "skipped", attempt(wait=None, runtime=None, finished_at=None), task="jobs.a"),
+    )
+    skipped, ran = made.tasks
+    assert (skipped.task, skipped.count, skipped.skipped, skipped.passed) == ("jobs.a", 1, 1, 0)
+    assert (skipped.wait, skipped.runtime, skipped.throughput) == (None, None, None)
+    assert (ran.task, ran.count, ran.passed, ran.failed) == ("jobs.b", 2, 1, 1)
+    assert ran.runtime is not None
+    assert (ran.runtime.p50, ran.runtime.max, ran.runtime.total) == (2.0, 3.0, 4.0)
+    assert ran.throughput == pytest.approx(2 / 3)  # two ended in the 3 s from the first start
+
+
+def test_percentiles_are_those_of_the_standard_library() -> None:
+    values = [random.Random(1).expovariate(1) for _ in range(317)]
+    found = spread(values)
+    cuts = reference.quantiles(values, n=20, method="inclusive")
+    assert found is not None
+    assert [found.p50, found.p95] == pytest.approx([cuts[9], cuts[18]])
+    assert quantile([4.0], 0.95) == 4.0
+
+
+def test_the_five_slowest_come_first_to_last() -> None:
+    made = figures(*(timed(f"e-{n}", n % 7) for n in range(30)))
+    assert [r.id for r in made.slowest] == ["e-6", "e-13", "e-20", "e-27", "e-5"]
+
+
+def test_one_cause_is_one_error_at_one_place() -> None:
+    def failed(
+        name: str, line: int, kind: VerdictKind = "failed", of: str = "ValueError"
+    ) -> object:
+        return record(name, kind, error=error(of), place=f"jobs.py:{line} in charge")
+
+    made = figures(
+        failed("a", 12),
+        *(failed(f"b-{n}", 99) for n in range(4)),
+        failed("c", 12, of="KeyError"),
+        failed("d", 12, kind="timed_out"),
+    )
+    assert [(c.title, c.count, c.examples) for c in made.causes] == [
+        ("ValueError at jobs.py:99 in charge", 4, ("b-0", "b-1", "b-2")),
+        ("ValueError at jobs.py:12 in charge", 1, ("a",)),
+        ("KeyError at jobs.py:12 in charge", 1, ("c",)),
+        ("timed_out: ValueError at jobs.py:12 in charge", 1, ("d",)),
+    ]
+    assert made.causes[0].message == "no good"
+
+
+def test_without_an_error_one_cause_is_one_verdict_at_one_path() -> None:
+    def at(path: str) -> list[Mismatch]:
+        return [Mismatch(path=path, expected="1", actual="2")]
+
+    made = figures(
+        record("a", "failed", mismatches=at("result.rows[3].n")),
+        record("b", "failed", mismatches=at("result.rows[14].n")),
+        record("c", "duplicated", mismatches=at("executions")),
+        record("d", "lost"),
+        record("e", "quarantined", error=error(), mismatches=at("x")),
+        record("f", "timed_out", mismatches=[Mismatch(path="state", expected="", actual="failed")]),
+    )
+    assert [(c.title, c.count) for c in made.causes] == [
+        ("result.rows[*].n is not as expected", 2),
+        ("duplicated: executions is not as expected", 1),
+        ("lost", 1),
+        ("quarantined: x is not as expected", 1),
+        ("timed_out: ended as failed", 1),
+    ]
+    assert made.causes[2].message == "d is lost."
+
+
+def test_what_passed_was_skipped_or_is_pending_has_no_cause() -> None:
+    made = figures(
+        record("a", error=error()),
+        record("b", "skipped"),
+        record("c", None),
+        record("d", "pending"),
+    )
+    assert made.causes == ()
+
+
+def test_a_cause_tells_hostile_text_plainly_and_shortly() -> None:
+    made = figures(record("a", "failed", error=error("E\x1b[31m\x00", "x\n" * 5000)))
+    (cause,) = made.causes
+    assert cause.title == "E\\x00"
+    assert len(cause.message) <= 400
+
+
+def test_every_attempt_counts_for_the_workers_and_for_retries() -> None:
+    died = attempt(1, kind="crashed", runtime=None, finished_at=None, pid=8, redelivered=True)
+    made = figures(
+        record("a", "passed", died, attempt(2, retries=3)),
+        record("b", "passed", attempt(runtime=3.0, pid=8)),
+        record("c", "lost", attempt(worker=None, host=None)),
+    )
+    assert (made.attempts, made.retries, made.redeliveries) == (1, 3, 1)
+    assert [(w.place, w.jobs, w.busy, w.share) for w in made.workers] == [
+        ("w@h#8", 2, 3.0, 0.75),
+        ("w@h#7", 1, 1.0, 0.25),
+    ]
+
+
+def test_time_runs_from_the_first_sending_to_the_last_end() -> None:
+    made = figures(
+        record("a", "passed", attempt(sent_at=after(2), finished_at=after(4))),
+        record("b", "passed", attempt(sent_at=after(3), finished_at=after(7))),
+    )
+    assert (made.began, made.ended, made.duration) == (after(2), after(7), 5.0)
+    assert made.throughput == pytest.approx(0.4)
+
+
+def test_costs_add_up_exactly_with_estimates_where_nobody_tells() -> None:
+    told = figures(*(record(f"e-{n}", "passed", attempt(cost=0.1, charge=0.1)) for n in range(3)))
+    assert told.cost == 0.3
+    partly = figures(
+        record("a", "passed", attempt(cost=0.5, charge=0.5)),
+        record("b", "passed", attempt(cost=None, charge=2.0)),
+    )
+    assert partly.cost == 2.5
+    assert figures(record("a", "passed", attempt(charge=2.0))).cost is None
+
+
+# Advice
+
+
+def waited(count: int, wait: float, runtime: float, *, workers: int = 2) -> Statistics:
+    """So many jobs, one after the other on each worker, that waited so long."""
+    return figures(
+        *(
+            record(
+                f"e-{n}",
+                "passed",
+                attempt(
+                    wait=wait,
+                    runtime=runtime,
+                    pid=n % workers,
+                    started_at=after(n // workers * runtime),
+                    finished_at=after((n // workers + 1) * runtime),
+                ),
+            )
+            for n in range(count)
+        )
+    )
+
+
+def test_long_waits_for_busy_workers_ask_for_more_of_them() -> None:
+    assert waited(100, wait=8.0, runtime=0.2).advice == (
+        "jobs waited 40 times as long as they ran (median 8 s and 0.2 s): more workers would help",
+    )
+
+
+def test_long_waits_for_idle_workers_do_not() -> None:
+    made = figures(
+        *(
+            record(
+                f"e-{n}",
+                "passed",
+                attempt(wait=8.0, runtime=0.001, started_at=after(n), finished_at=after(n + 0.001)),
+            )
+            for n in range(20)
+        )
+    )
+    (sentence,) = made.advice
+    assert "busy only 0% of the time" in sentence
+    assert "more workers" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("count", "wait", "runtime"), [(9, 8.0, 0.2), (100, 0.9, 0.01), (100, 8.0, 0.9)]
+)
+def test_few_jobs_and_short_waits_give_no_advice(count: int, wait: float, runtime: float) -> None:
+    assert waited(count, wait, runtime).advice == ()
+
+
+def test_jobs_that_were_to_wait_give_no_advice() -> None:
+    made = figures(
+        *(
+            record(f"e-{n}", "passed", attempt(wait=60.0, runtime=1.0), countdown=60)
+            for n in range(50)
+        )
+    )
+    assert made.advice == ()
+
+
+def test_one_long_job_at_the_end_is_named() -> None:
+    short = [timed(f"e-{n}", 0.5) for n in range(20)]
+    long = record("big", "passed", attempt(pid=8, runtime=60.0, finished_at=after(60.5)))
+    (sentence,) = figures(*short, long).advice
+    assert sentence.startswith("'big' alone ran 60 s of 60 s while other workers had nothing to do")
+
+
+def test_uneven_work_asks_for_no_prefetching() -> None:
+    def job(n: int, pid: int) -> object:
+        return record(
+            f"e-{pid}-{n}",
+            "passed",
+            attempt(pid=pid, runtime=1.0, started_at=after(n), finished_at=after(n + 1)),
+        )
+
+    made = figures(*(job(n, 1) for n in range(30)), *(job(0, pid) for pid in (2, 3, 4)))
+    (sentence,) = made.advice
+    assert sentence.startswith("the busiest of 4 worker processes did 91% of the work")
+
+
+def test_many_redeliveries_and_retries_are_told() -> None:
+    made = figures(
+        *(record(f"e-{n}", "passed", attempt(redelivered=True, retries=2)) for n in range(10))
+    )
+    assert [sentence.split(":")[0] for sentence in made.advice] == [
+        "the broker delivered 10 jobs more than once",
+        "tasks asked for 20 retries in 10 jobs",
+    ]
