@@ -10,7 +10,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-gap-fill test chaos lint format types layers schema schema-check lock lock-check check dist clean
+.PHONY: help venv demo demo-gap-fill test chaos lint format types layers schema schema-check lock lock-check check dist report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -74,6 +74,9 @@ check: lint types layers schema-check test ## all of the above
 dist: venv ## build the wheel and the sdist into dist/
 	rm -rf dist
 	$(PY) -m build --outdir dist .
+
+report: ## build the HTML of allure-results with Allure 3 (ALLURE_RESULTS=folder; SINGLE=1: one file)
+	@ALLURE_SINGLE=$(SINGLE) scripts/report
 
 clean: ## remove what was built and cached, and .venv; runs and manifests stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

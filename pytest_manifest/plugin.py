@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,6 +27,9 @@ from pytest_manifest.face.fixtures import (  # fixtures are found by their names
     receipt,
 )
 from pytest_manifest.face.session import SESSION_KEY, ManifestSession, manifest_session
+
+if TYPE_CHECKING:
+    from pytest_manifest.run import Run
 
 __all__ = ["_builtin_entry", "dispatch", "entry", "manifest", "manifest_run", "receipt"]
 
@@ -47,6 +51,10 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     if option.dispatch_only or (option.plan and not option.plan_run):
         option.numprocesses = None
         option.dist = "no"
+    if hasattr(config, "workerinput") and getattr(option, "clean_alluredir", False):
+        # The controller has cleaned it. An xdist worker, above all one that takes a crashed one's
+        # place, would take away the results that others have written.
+        option.clean_alluredir = False
     return (yield)
 
 
@@ -65,6 +73,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_manifest.face.distributed import ControllerHooks
 
         config.pluginmanager.register(ControllerHooks(config, state), "manifest-controller")
+    if getattr(config.option, "allure_report_dir", None):
+        from pytest_manifest.reporting.allure import register
+
+        register(config, state)
     if state.options.active:
         from pytest_manifest.face.lifecycle import configure_active
 
@@ -146,28 +158,56 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return header_lines(state)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_manifest_dispatched(config: pytest.Config) -> None:
+    from pytest_manifest.reporting.progress import begin_progress
+
+    begin_progress(config, manifest_session(config))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     state: ManifestSession | None = config.stash.get(SESSION_KEY, None)
     if state is not None and state.role != "worker":
+        from pytest_manifest.face.workflow_commands import on_github
         from pytest_manifest.reporting.terminal import write_summary
 
-        write_summary(terminalreporter, state)
+        if state.runs and on_github():
+            from pytest_manifest.reporting.github_annotations import without_commands
+
+            with without_commands(terminalreporter, config):
+                write_summary(terminalreporter, state)
+        else:
+            write_summary(terminalreporter, state)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(
     session: pytest.Session,
 ) -> Generator[None, object, object]:
-    result = yield
     state: ManifestSession | None = session.config.stash.get(SESSION_KEY, None)
+    if state is not None and state.runs and session.config.getoption("xmlpath", None):
+        from pytest_manifest.reporting.junit import tell_of_jobs
+
+        tell_of_jobs(session.config, state.runs)
+    result = yield
     if state is not None:
         from pytest_manifest.face.lifecycle import finish
 
         finish(session, state)
     return result
+
+
+def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
+    from pytest_manifest.reporting.completion import complete
+
+    complete(manifest_session(config), run)
+    if manifest_session(config).options.report is not None:
+        from pytest_manifest.reporting.run_page.writing import write_run_page
+
+        write_run_page(manifest_session(config), run)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

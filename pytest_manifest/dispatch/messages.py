@@ -99,7 +99,8 @@ class MessageBuilder:
             origin=self._origin,
             ignore_result=False,
             argsrepr=_short_repr(entry.args),
-            kwargsrepr=_short_repr(entry.kwargs),
+            # Flower shows the beginning beside the task's name, and searches all of it.
+            kwargsrepr=f"[{entry.id}] {_short_repr(entry.kwargs)}  # run {attempt.run}",
         )
 
 

@@ -1,4 +1,4 @@
-"""What this package logs, kept out of the terminal that pytest writes to."""
+"""The terminal that pytest writes to: lines of ours, and none of what this package logs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
     from loguru import Record
+
+
+def begin_line(reporter: TerminalReporter) -> None:
+    """Leave a line that something is written on, also where pytest does not know of it.
+
+    Under xdist its own states, and the dots, are written behind pytest's back.
+    """
+    reporter.ensure_newline()
+    if reporter.config.get_terminal_writer().width_of_current_line != 0:
+        reporter.line("")
 
 
 def quiet_console() -> None:

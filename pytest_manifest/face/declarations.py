@@ -13,6 +13,7 @@ def add_options(parser: pytest.Parser) -> None:
     _add_gate_options(group)
     _add_resume_options(group)
     _add_stack_options(group)
+    _add_report_options(group)
     _add_ini(parser)
 
 
@@ -69,6 +70,11 @@ def _add_run_options(group: pytest.OptionGroup) -> None:
         help="with --audit or --resume: this run instead of the newest",
     )
     add(
+        "--manifest-compare",
+        metavar="RUN|last",
+        help="tell what changed since an earlier run: its id, its ledger's file, or the last one",
+    )
+    add(
         "--manifest-rerun",
         action="store_true",
         help="dispatch although an earlier run is unfinished or must not be repeated",
@@ -83,6 +89,12 @@ def _add_run_options(group: pytest.OptionGroup) -> None:
         "--manifest-deadline",
         metavar="TIME",
         help="time for the whole run: seconds, or like 90s, 30m, 6h (6h)",
+    )
+    add(
+        "--manifest-progress",
+        choices=["auto", "line", "log", "off"],
+        help="how far the run is: one line that is rewritten, sparse lines, or nothing; auto takes "
+        "what fits the terminal (auto)",
     )
     add(
         "--manifest-log-format",
@@ -180,6 +192,25 @@ def _add_stack_options(group: pytest.OptionGroup) -> None:
     )
 
 
+def _add_report_options(group: pytest.OptionGroup) -> None:
+    add = group.addoption
+    add(
+        "--manifest-summary",
+        metavar="FILE.json",
+        help="write the run's summary there, too, which is kept beside its ledger",
+    )
+    add(
+        "--manifest-markdown",
+        metavar="FILE.md",
+        help="write the run's summary in Markdown (GitHub's $GITHUB_STEP_SUMMARY gets it anyway)",
+    )
+    add(
+        "--manifest-report",
+        metavar="FILE.html",
+        help="write a page about the run, in one file: timeline, histograms, every entry",
+    )
+
+
 def _add_ini(parser: pytest.Parser) -> None:
     parser.addini("manifest_app", "the Celery application, like proj.celery:app")
     parser.addini("manifest_broker", "broker URL of an existing stack")
@@ -196,5 +227,8 @@ def _add_ini(parser: pytest.Parser) -> None:
     parser.addini("manifest_on_interrupt", "revoke or detach")
     parser.addini("manifest_kills", "deaths of a worker that quarantine an entry")
     parser.addini("manifest_grace", "time for running jobs after Ctrl-C, like 10s")
+    parser.addini("manifest_progress", "auto, line, log or off")
+    parser.addini("manifest_issue_link", "address of an issue for Allure, with {} for its name")
     parser.addini("manifest_log_format", "text or json", default="text")
+    parser.addini("manifest_report", "file of the page about the run, like build/run.html")
     parser.addini("manifest_log_level", "least level of the workers' logs", default="INFO")

@@ -13,6 +13,7 @@ from xdist.scheduler import LoadScheduling
 
 from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.coordination import Coordination, Row
+from pytest_manifest.face.idling import tick_while_waiting
 from pytest_manifest.face.session import ManifestSession, manifest_session
 from pytest_manifest.face.work import begin_dispatch, file_order_wanted
 
@@ -69,7 +70,9 @@ class AsCompletedScheduling(LoadScheduling):
 
     @property
     def has_pending(self) -> bool:
-        return bool(self._bound and self._left) or super().has_pending
+        # Before anything is handed out nothing is pending: xdist then ends its line of states.
+        begun = self._bound and self.collection is not None
+        return bool(begun and self._left) or super().has_pending
 
     @property
     def _left(self) -> bool:
@@ -236,6 +239,7 @@ class ControllerHooks:
             self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
         if self._scheduler is not None:
             self._scheduler.bind(rows)
+        tick_while_waiting(self._config.pluginmanager.getplugin("dsession"), self._state)
         for run in self._state.runs:
             run.on_settled(lambda _entries: self._wake())
         self._wake()

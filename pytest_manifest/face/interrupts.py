@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_manifest.face.console import begin_line
 from pytest_manifest.face.session import ManifestSession
 
 
@@ -22,7 +23,7 @@ class Interrupts:
         going_on = [run for run in self._state.runs if not run.ended.is_set()]
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         if going_on and reporter is not None and reporter.verbosity >= 0:
-            reporter.ensure_newline()
+            begin_line(reporter)
             reporter.write_line(self._what_happens(), yellow=True)
 
     def _what_happens(self) -> str:

@@ -152,14 +152,15 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     for run in state.runs:
         session.config.hook.pytest_manifest_dispatched(config=session.config, run=run)
     if state.options.dispatch_only:
-        _wait_until_sent(state.runs)
+        _wait_until_sent(state)
         return True
     if file_order_wanted(session.config):
         return None
     from pytest_manifest.face.loop import run_as_completed
 
     def wait(seconds: float) -> None:
-        state.changed.wait(seconds)
+        if state.changed.wait(min(seconds, state.tick())):
+            state.tick()
         state.changed.clear()
 
     assert state.book is not None
@@ -169,10 +170,10 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     return True
 
 
-def _wait_until_sent(runs: list[Run]) -> None:
-    for run in runs:
+def _wait_until_sent(state: ManifestSession) -> None:
+    for run in state.runs:
         while not run.all_sent.wait(0.2):
-            pass
+            state.tick()
         if run.error is not None:
             raise pytest.UsageError(str(run.error))
 

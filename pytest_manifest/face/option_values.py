@@ -76,6 +76,22 @@ def path_of(config: pytest.Config, name: str | None) -> Path | None:
     return None if name is None else (config.invocation_params.dir / name).resolve()
 
 
+def report_file(config: pytest.Config) -> Path | None:
+    """Where the run page is to be: as given on the command line, or below the root."""
+    given, text = config.option.manifest_report, ini_text(config, "manifest_report")
+    if given and config.option.dispatch_only:
+        raise pytest.UsageError(
+            "--manifest-report is of a run that is over; leave it out with --dispatch-only, "
+            "and give it to --audit --wait"
+        )
+    if config.option.dispatch_only or not (given or text):
+        return None
+    path = path_of(config, given) if given else (config.rootpath / str(text)).resolve()
+    if path is not None and path.is_dir():
+        raise pytest.UsageError(f"{path}: is a folder; name the page's file in it, like run.html")
+    return path
+
+
 def failure_limit(config: pytest.Config) -> int | float | None:
     """A number of entries from ``20``, a share of them from ``5%``."""
     text, written = _setting(config, "manifest_max_failed")
@@ -85,6 +101,15 @@ def failure_limit(config: pytest.Config) -> int | float | None:
     if match is None or float(match.group(2) or 0) > 100:
         raise pytest.UsageError(f"{written}: write it like 20 or 5%")
     return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
+
+
+def progress(config: pytest.Config) -> Literal["auto", "line", "log", "off"]:
+    """How far a run is, and how that is shown."""
+    match config.option.manifest_progress or ini_text(config, "manifest_progress") or "auto":
+        case "auto" | "line" | "log" | "off" as known:
+            return known
+        case other:
+            raise pytest.UsageError(f"manifest_progress = {other}: write auto, line, log or off")
 
 
 def on_interrupt(config: pytest.Config) -> Literal["revoke", "detach"] | None:

@@ -19,6 +19,8 @@ from pytest_manifest.face.option_values import (
     on_interrupt,
     path_of,
     positive,
+    progress,
+    report_file,
 )
 
 _LOOKING_ONLY = (
@@ -51,7 +53,11 @@ class Options:
     audit: bool
     wait: bool
     run: str | None
+    compare: Path | Literal["last"] | None
     receipts: Path | None
+    summary: Path | None
+    markdown: Path | None
+    report: Path | None
     rerun: bool
     resume: bool
     resume_unsafe: bool
@@ -65,8 +71,9 @@ class Options:
     kills: int
     grace: float
     strict: bool
-    window: int
+    window: int | None
     deadline: float
+    progress: Literal["auto", "line", "log", "off"]
     log_format: str
     log_level: str
     broker: str | None
@@ -109,7 +116,11 @@ def read_options(config: pytest.Config) -> Options:
         audit=option.audit,
         wait=option.wait,
         run=option.manifest_run,
+        compare=_compare(config),
         receipts=path_of(config, option.manifest_receipts),
+        summary=path_of(config, option.manifest_summary),
+        markdown=path_of(config, option.manifest_markdown),
+        report=report_file(config),
         rerun=option.manifest_rerun,
         resume=option.resume,
         resume_unsafe=option.resume_unsafe,
@@ -123,8 +134,9 @@ def read_options(config: pytest.Config) -> Options:
         kills=positive(config, "manifest_kills", 3),
         grace=duration(config, "manifest_grace", 10.0, zero=True),
         strict=option.manifest_strict,
-        window=positive(config, "manifest_window", 10_000),
+        window=positive(config, "manifest_window", 0) or None,
         deadline=duration(config, "manifest_deadline", 6 * 3600.0),
+        progress=progress(config),
         log_format=option.manifest_log_format or config.getini("manifest_log_format"),
         log_level=(option.manifest_log_level or config.getini("manifest_log_level")).upper(),
         broker=broker or environment,
@@ -151,6 +163,31 @@ def _backend(config: pytest.Config, broker: str | None) -> str | None:
     return os.environ.get("CELERY_RESULT_BACKEND")
 
 
+def _compare(config: pytest.Config) -> Path | Literal["last"] | None:
+    """The ledger of the run to compare with, or ``last``: which one that is, each run tells."""
+    name: str | None = config.option.manifest_compare
+    if name is None:
+        return None
+    if name == "last":
+        return "last"
+    from pytest_manifest.errors import LedgerError
+    from pytest_manifest.ledger import Ledger
+
+    runs = config.rootpath / config.getini("manifest_dir") / "runs"
+    places: list[Path] = [runs / f"{name}.sqlite", config.invocation_params.dir / name]
+    path = next((place.resolve() for place in places if place.is_file()), None)
+    if path is None:
+        raise pytest.UsageError(
+            f"--manifest-compare={name}: there is no such run, and no such file; give a run's id, "
+            "the file of its ledger, or last"
+        )
+    try:
+        Ledger.open(path).close()
+    except LedgerError as error:
+        raise pytest.UsageError(f"--manifest-compare={name}: {error}") from error
+    return path
+
+
 def _check_together(options: Options) -> None:
     usage = pytest.UsageError
     if options.plan == "":
@@ -163,6 +200,8 @@ def _check_together(options: Options) -> None:
         raise usage("--plan plans anew; name the manifest to go on with by --manifest=FILE")
     if options.plan and (options.audit or options.dispatch_only) and not options.plan_run:
         raise usage("--plan only plans; plan first, then use the manifest that it wrote")
+    if options.compare and (options.dispatch_only or (options.plan and not options.plan_run)):
+        raise usage("--manifest-compare is told at a run's end; use it there, or with --audit")
     if options.plan and len(options.files) > 1:
         raise usage("--plan writes one manifest; give --manifest=FILE once")
     if (options.audit or options.dispatch_only or options.resumes) and not options.active:

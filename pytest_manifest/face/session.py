@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -54,6 +55,9 @@ class ManifestSession:
         self.resume_lines: list[str] = []
         self.dispatch_begun = False
         self.changed = threading.Event()
+        self.tick: Callable[[], float] = lambda: math.inf
+        """To be called wherever this thread waits: shows progress, and returns the seconds after
+        which it wants to be called again."""
         self.notices: list[str] = []
         self.notices_told = 0
         self.planned: list[Manifest] = []

@@ -56,6 +56,7 @@ class ManifestRun:
 @dataclass
 class _Page:
     ledger: Ledger
+    run: str
     entries: int
     seen: set[str] = field(default_factory=set)
     position: int = 0
@@ -68,7 +69,7 @@ class VerdictBook:
         self._pages: dict[Path, _Page] = {}
         for manifest, path in ledgers.items():
             ledger = Ledger.open(path)
-            self._pages[manifest] = _Page(ledger, ledger.count_entries())
+            self._pages[manifest] = _Page(ledger, ledger.info().run, ledger.count_entries())
         self._workers = workers
         self._owned = owned
 
@@ -118,6 +119,11 @@ class VerdictBook:
         if page is None or binding.entry is None:
             return []
         return page.ledger.attempts_of(binding.entry)
+
+    def run_of(self, binding: Binding) -> str:
+        """The id of the run that the binding's entry is of, '' where there is none."""
+        page = self._pages.get(binding.manifest)
+        return "" if page is None else page.run
 
     def whole_run(self, manifest: Manifest) -> ManifestRun:
         page = self._pages[manifest.path.resolve()]

@@ -10,12 +10,15 @@ import pytest
 
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.face.bindings import Binding, binding_of
+from pytest_manifest.face.console import begin_line
 from pytest_manifest.face.interrupts import Interrupts
 from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
 from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
+from pytest_manifest.face.workflow_commands import harmless
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import AttemptRow
+    from pytest_manifest.schema import Receipt, Verdict
     from pytest_manifest.verdict import AttemptLine
 
 
@@ -56,10 +59,10 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     note_left_out(state)
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     for line in state.resume_lines if reporter is not None and reporter.verbosity >= 0 else ():
-        reporter.ensure_newline()
+        begin_line(reporter)
         reporter.write_line(f"resume: {line}")
     for notice in state.notices if reporter is not None and reporter.verbosity >= 0 else ():
-        reporter.ensure_newline()
+        begin_line(reporter)
         reporter.write_line(f"note: {notice}", yellow=True)
         state.notices_told += 1
 
@@ -115,6 +118,7 @@ def wait_for_verdict(item: pytest.Item) -> None:
     parent = os.getppid()
 
     def given_up() -> bool:
+        state.tick()
         if state.role == "worker":
             ended = state.coordination is not None and state.coordination.runs_ended()
             return ended or os.getppid() != parent  # nobody will write any more
@@ -144,35 +148,52 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
     assert state.book is not None
     attempts = state.book.attempts(binding)
     if when == "setup":
-        rows = properties_of(settled.verdict.verdict, settled.receipt)
-        if len(attempts) > 1:
-            rows.append(("manifest_attempts", len(attempts)))
-        item.user_properties.extend(rows)
+        run = state.book.run_of(binding)
+        tell_properties(item, properties_of(settled.verdict, settled.receipt, attempts, run))
         if kind == "skipped":
             # Said of the entry's test: plain pytest.skip() would name this line.
-            raise pytest.skip.Exception(settled.verdict.sentence, _use_item_location=True)
+            raise pytest.skip.Exception(harmless(settled.verdict.sentence), _use_item_location=True)
     if (when == "setup") == (kind == "error") and kind in ("error", "failed"):
         entry = state.load(binding.manifest)[binding.entry]
         told = [line for row in attempts if (line := _attempt_line(row)) is not None]
-        pytest.fail(explain(entry, settled.receipt, settled.verdict, told), pytrace=False)
+        text = explain(entry, settled.receipt, settled.verdict, told)
+        pytest.fail(harmless(text), pytrace=False)
 
 
-def properties_of(verdict: str, receipt: object) -> list[tuple[str, object]]:
-    """What reports show of an entry: JUnit properties, and whatever reads ``user_properties``."""
-    from pytest_manifest.schema import Receipt
+def tell_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:
+    """Put ``rows`` among the item's properties, in place of those of an earlier try of the test."""
+    told = {name for name, _ in rows}
+    item.user_properties[:] = [row for row in item.user_properties if row[0] not in told]
+    item.user_properties.extend(rows)
 
-    rows: list[tuple[str, object]] = [("manifest_verdict", verdict)]
-    if isinstance(receipt, Receipt):
-        values = {
-            "manifest_run": receipt.run,
-            "manifest_task_id": receipt.task_id,
-            "manifest_attempt": receipt.attempt,
+
+def properties_of(
+    verdict: Verdict, receipt: Receipt | None, attempts: Sequence[AttemptRow], run: str
+) -> list[tuple[str, object]]:
+    """What reports show of an entry: JUnit properties, and whatever reads ``user_properties``.
+
+    Times in s and RFC 3339. The run and the attempt are the ledger's: a forged receipt may name
+    others.
+    """
+    judged = next((row for row in attempts if row.attempt == verdict.attempt), None)
+    values: dict[str, object] = {
+        "manifest_entry": verdict.entry,
+        "manifest_verdict": verdict.verdict,
+        "manifest_run": run,
+        "manifest_task_id": None if judged is None else judged.task_id,
+        "manifest_attempt": verdict.attempt,
+        "manifest_attempts": len(attempts),
+    }
+    if receipt is not None:
+        values |= {
+            "manifest_task": receipt.task,
             "manifest_worker": receipt.worker,
+            "manifest_host": receipt.host,
             "manifest_wait": receipt.wait,
             "manifest_runtime": receipt.runtime,
+            "manifest_started_at": receipt.started_at and receipt.started_at.isoformat(),
         }
-        rows += [(name, value) for name, value in values.items() if value is not None]
-    return rows
+    return [(name, value) for name, value in values.items() if value is not None]
 
 
 def _attempt_line(row: AttemptRow) -> AttemptLine | None:

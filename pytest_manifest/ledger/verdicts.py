@@ -65,6 +65,12 @@ class Verdicts(LedgerFile):
         rows = self._read("SELECT seq, entry FROM settled WHERE seq > ? ORDER BY seq", (seq,))
         return [(int(row[0]), str(row[1])) for row in rows]
 
+    def kinds_since(self, seq: int) -> list[tuple[int, str, VerdictKind]]:
+        """``(seq, entry, kind of verdict)`` of what settled after ``seq``, in order."""
+        return list(
+            self._read("SELECT seq, entry, kind FROM settled WHERE seq > ? ORDER BY seq", (seq,))
+        )
+
     def settled(self, entry: str) -> Settled | None:
         query = "SELECT seq, verdict, receipt FROM settled WHERE entry = ?"
         row = self._read_one(query, (entry,))

@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 where ``--check`` finds files that are not current."""
     parser = argparse.ArgumentParser(
         prog="python -m pytest_manifest.schema",
-        description="Write the JSON Schemas of manifest entries, headers, receipts and verdicts.",
+        description="Write the JSON Schemas of all file formats.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if one is stale")
     if not parser.parse_args(arguments).check:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from pytest_manifest.schema.base import Document
 from pytest_manifest.schema.models import Entry, Header
 from pytest_manifest.schema.receipts import Receipt, Verdict
+from pytest_manifest.schema.summary import Summary
 
 FOLDER: Final = Path(__file__).parent
 _BASE = "https://pytest-celery-manifest.invalid/schema/1/"
@@ -21,6 +22,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "manifest-entry": (Entry, "Manifest entry: one background job"),
     "manifest-header": (Header, "Manifest header: the optional first line of a manifest"),
+    "run-summary": (Summary, "Run summary: what a run came to, and which files it has left"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),
     "verdict": (Verdict, "Verdict: a receipt held against its entry's expectations"),
 }

@@ -11,13 +11,15 @@ from pytest_manifest.log import redact_url
 class StackAddress:
     """Broker and result store by URL; ``owned`` ones were started by us and die with pytest.
 
-    ``app`` is the Celery app as ``module:attribute``, None where only URLs are known.
+    ``app`` is the Celery app as ``module:attribute``, None where only URLs are known;
+    ``flower_url`` is empty where no Flower is known to watch it.
     """
 
     broker_url: str
     backend_url: str
     app: str | None
     owned: bool
+    flower_url: str = ""
 
     def __repr__(self) -> str:
         return (

@@ -17,7 +17,7 @@ from typing import Final
 from pytest_manifest import log
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.client import KeeperClient
-from pytest_manifest.stack.settings import WORKER_PREFIX, Settings, State
+from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings, State
 from pytest_manifest.stack.state import (
     changing,
     clean_up,
@@ -27,7 +27,7 @@ from pytest_manifest.stack.state import (
     runtime_directory,
     state_file,
 )
-from pytest_manifest.stack.valkey import server_binary
+from pytest_manifest.stack.valkey import listens, server_binary
 
 DOWN_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 0.02
@@ -36,12 +36,16 @@ FOLLOW_SECONDS: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What ``up`` shall start; ``timeout`` in seconds until all workers answer."""
+    """What ``up`` shall start; ``timeout`` in seconds until all workers answer.
+
+    ``flower_port`` 0: any that is free.
+    """
 
     app: str
     workers: int
     cwd: Path
     flower: bool
+    flower_port: int
     log_format: str
     log_level: str
     timeout: float
@@ -84,6 +88,9 @@ def up(options: UpOptions) -> Iterator[str]:
             if state is None:
                 raise StackError("the stack ended right after it was ready: see manifest-stack up")
             yield "up"
+            if state["flower_password"]:
+                # Once: who forgets it finds it in the state file.
+                yield f"password {state['flower_password']}  (Flower's, of user {FLOWER_USER})"
     yield from _describe(state, directory)
 
 
@@ -136,11 +143,21 @@ def _require_same(state: State, options: UpOptions) -> None:
             f"a stack for {state['app']} in {state['cwd']} is up already: "
             "end it with manifest-stack down first"
         )
+    if options.flower and not state["flower_url"]:
+        raise StackError(
+            "the stack that is up has no Flower, as its workers send no events: end it with "
+            "manifest-stack down first"
+        )
 
 
 def _start(options: UpOptions, directory: Path) -> None:
     if options.flower and importlib.util.find_spec("flower") is None:
         raise StackError("Flower is not installed: install pytest-celery-manifest[flower]")
+    if options.flower_port and listens(options.flower_port):
+        raise StackError(
+            f"port {options.flower_port} is taken: give another one with --flower-port, or leave "
+            "it out for one that is free"
+        )
     log.configure(level="WARNING")
     client = KeeperClient(
         Settings(
@@ -155,6 +172,7 @@ def _start(options: UpOptions, directory: Path) -> None:
             state_file=str(state_file(directory)),
             lock_file=str(lock_file(directory)),
             flower=options.flower,
+            flower_port=options.flower_port,
         )
     )
     try:
@@ -194,7 +212,7 @@ def _describe(state: State, directory: Path) -> list[str]:
         f"broker   {log.redact_url(state['broker_url'])}",
     ]
     if state["flower_url"]:
-        lines.append(f"flower   {state['flower_url']}  (user manifest)")
+        lines.append(f"flower   {state['flower_url']}  (user {FLOWER_USER})")
     lines.append(f"state    {state_file(directory)}  (the passwords are in it)")
     return lines
 

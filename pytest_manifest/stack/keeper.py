@@ -128,7 +128,7 @@ class Keeper:
         for worker in self.workers:
             self._start(worker)
         if self.settings.flower:
-            port, password = free_port(), os.urandom(18).hex()
+            port, password = self.settings.flower_port or free_port(), os.urandom(18).hex()
             self.flower = flower_child(self.settings, self.directory, url, port, password)
             self.report.flower(port, password, self._start(self.flower))
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from pytest_manifest.stack.child import Child
 from pytest_manifest.stack.data import DataFolder
-from pytest_manifest.stack.settings import WORKER_PREFIX, Settings
+from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings
 from pytest_manifest.stack.valkey import HOST, write_configuration
 
+# Flower's own choice leaves out what tells one job from another.
+FLOWER_COLUMNS = "name,kwargs,args,state,received,runtime,worker,uuid"
 # Levels that loguru has and celery has not.
 CELERY_LEVELS = {"TRACE": "DEBUG", "SUCCESS": "INFO"}
 
@@ -62,10 +64,11 @@ def worker_children(
 def flower_child(settings: Settings, directory: Path, url: str, port: int, password: str) -> Child:
     """Flower on loopback, behind the stack's password."""
     env = _environment(url) | {
-        "FLOWER_BASIC_AUTH": f"manifest:{password}",
+        "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}",
         "FLOWER_ADDRESS": HOST,
         "FLOWER_PORT": str(port),
     }
+    env.setdefault("FLOWER_TASKS_COLUMNS", FLOWER_COLUMNS)
     return Child(
         "flower",
         [settings.python, "-m", "celery", "-A", settings.app, "flower"],
@@ -98,7 +101,8 @@ def _worker_command(settings: Settings, number: int) -> list[str]:
         "--disable-prefetch",
         "--without-gossip",
         "--without-mingle",
-        "--without-heartbeat",
+        # Flower lives on events, and by their heartbeats it knows which workers are alive.
+        "--task-events" if settings.flower else "--without-heartbeat",
         "-n",
         f"{WORKER_PREFIX}{number}@%h",
         f"--loglevel={CELERY_LEVELS.get(settings.log_level, settings.log_level)}",

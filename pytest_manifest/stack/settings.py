@@ -17,6 +17,7 @@ READY_LINE = "ready"
 STOP_LINE = "stop"
 STOP_AND_KEEP_LINE = "stop, keep the data"
 WORKER_PREFIX = "manifest"
+FLOWER_USER = "manifest"
 INCLUDE = "pytest_manifest.worker"
 
 
@@ -38,6 +39,8 @@ class Settings(NamedTuple):
     state_file: str = ""
     lock_file: str = ""
     flower: bool = False
+    # Flower's port on loopback; 0: any that is free.
+    flower_port: int = 0
 
     def dump(self) -> str:
         return json.dumps(self._asdict())

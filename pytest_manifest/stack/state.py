@@ -34,6 +34,7 @@ def running_stack() -> StackAddress | None:
         backend_url=state["backend_url"],
         app=state["app"],
         owned=False,
+        flower_url=state["flower_url"],
     )
 
 

@@ -21,7 +21,7 @@ BROKER = "redis://broker.example.com:6379/0"
 # With the key of a language model, following a document would cost money.
 OF_LANGUAGE_MODELS = ("GAP_FILL", "TEXT_MODEL", "GEMINI", "GOOGLE")
 NOT_INHERITED = (
-    *("PYTEST", "CELERY", "MANIFEST", "COV_", "DATABASE", "VIRTUAL_ENV", "PYTHON", "CI"),
+    *("PYTEST", "CELERY", "MANIFEST", "COV_", "DATABASE", "VIRTUAL_ENV", "PYTHON", "CI", "GITHUB"),
     *OF_LANGUAGE_MODELS,
 )
 COPIED = (

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings
 
 import tasks.text_model.failures
 from pytest_manifest.planning import PlanSpec
-from pytest_manifest.schema import Entry, Expectations, Header, Receipt
+from pytest_manifest.schema import Entry, Expectations, Header, Receipt, summary
 from pytest_manifest.schema.base import State, VerdictKind
 from tasks.filling.answers import ProblemKind
 from tasks.filling.gaps import SAYINGS
@@ -97,6 +97,24 @@ def test_every_field_of_a_receipt_is_listed() -> None:
     assert list(rows("receipt-format.md", "Receipt format")) == list(Receipt.model_fields)
 
 
+def test_every_field_of_a_summary_is_listed() -> None:
+    """summary-format.md has every field of each part, in the models' order."""
+    parts: dict[str, type[BaseModel]] = {
+        "Summary format": summary.Summary,
+        "run": summary.SummaryRun,
+        "statistics": summary.SummaryStatistics,
+        "tasks": summary.SummaryTask,
+        "workers": summary.SummaryWorker,
+        "causes": summary.SummaryCause,
+        "cost": summary.SummaryCost,
+        "files": summary.SummaryFile,
+        "Entries": summary.SummaryEntry,
+        "Times": summary.SummarySpread,
+    }
+    for heading, model in parts.items():
+        assert list(rows("summary-format.md", heading)) == list(model.model_fields), heading
+
+
 def test_every_state_is_named() -> None:
     """manifest-format.md names each way in which a task can end."""
     named = re.findall(r"`(\w+)`", rows("manifest-format.md", "Expectations")["state"][1])
@@ -176,7 +194,7 @@ def test_every_failure_of_a_model_is_listed_with_what_is_done() -> None:
     """gap-fill.md has each kind, and says retried, halved or fatal where the class does."""
     table = rows("gap-fill.md", "Failures")
     of_calls = failures()
-    assert set(table) == {*of_calls, *get_args(ProblemKind), "no_passage"}
+    assert set(table) == {*of_calls, *get_args(ProblemKind), "no_passage", "changed_since_planned"}
     for kind, failure in of_calls.items():
         done = table[kind][1]
         said = ("retried" in done, "halved" in done, "fatal" in done)

@@ -89,6 +89,13 @@ def test_python_services_wait_for_a_healthy_redis(services: dict[str, Service]) 
         assert needed["redis"]["condition"] == "service_healthy", name
 
 
+def test_workers_send_the_events_that_flower_lives_on(services: dict[str, Service]) -> None:
+    """Without them it would show nothing of what ran before it asked for them."""
+    command = services["worker"]["command"]
+    assert isinstance(command, list)
+    assert "--task-events" in command
+
+
 def test_images_are_pinned(services: dict[str, Service]) -> None:
     """An image that is not built here has a version in its name."""
     for name, service in services.items():

@@ -206,7 +206,7 @@ def _sent(project: Project) -> int:
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     """An empty project; nothing of the surrounding session reaches into it."""
     for name in list(os.environ):
-        if name.startswith(("CELERY_", "MANIFEST_", "PYTEST_XDIST")):
+        if name.startswith(("CELERY_", "MANIFEST_", "PYTEST_XDIST", "GITHUB_")):
             monkeypatch.delenv(name)
     monkeypatch.delenv("CI", raising=False)
     return Project(pytester)

@@ -1,0 +1,68 @@
+"""Where a test's entry is found in the ledgers of this session's runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_manifest.analysis.reading import read_record
+from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.face.session import ManifestSession
+from pytest_manifest.ledger import Ledger, RunInfo
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.schema import Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    ledger: Ledger
+    info: RunInfo
+
+
+class Ledgers:
+    """The runs' ledgers, by their manifests' files; read only, opened when first asked for."""
+
+    def __init__(self, state: ManifestSession) -> None:
+        self._state = state
+        self._pages: dict[Path, _Page] = {}
+
+    def close(self) -> None:
+        for page in self._pages.values():
+            page.ledger.close()
+        self._pages.clear()
+
+    def info(self, manifest: Path) -> RunInfo | None:
+        """The run of this manifest; None where it has none."""
+        page = self._page(manifest)
+        return None if page is None else page.info
+
+    def record(self, manifest: Manifest, entry_id: str) -> EntryRecord:
+        """What is known of the entry; raises ManifestToolError where that cannot be read."""
+        entry, line = manifest[entry_id], manifest.line_of(entry_id)
+        page = self._page(manifest.path)
+        if page is None:
+            return EntryRecord(entry, line, None, "pending", None, (), None)
+        return read_record(page.ledger, entry, line)
+
+    def receipt(self, manifest: Path, task_id: str) -> Receipt | None:
+        """The last receipt of an attempt."""
+        page = self._page(manifest)
+        found = [] if page is None else page.ledger.receipts(task_id)
+        return found[-1][1] if found else None
+
+    def _page(self, manifest: Path) -> _Page | None:
+        if manifest not in self._pages:
+            path = self._paths().get(manifest)
+            if path is None:
+                return None
+            ledger = Ledger.open(path)
+            self._pages[manifest] = _Page(ledger, ledger.info())
+        return self._pages[manifest]
+
+    def _paths(self) -> dict[Path, Path]:
+        state = self._state
+        if state.role == "worker":
+            if state.book is None or state.coordination is None:
+                return {}
+            return state.coordination.runs()[0]
+        return {run.manifest.path.resolve(): run.ledger_path for run in state.runs}

@@ -1,0 +1,89 @@
+"""Labels and links that an entry's tags and meta speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from pydantic import JsonValue
+
+from pytest_manifest.reporting.allure.text import visible
+from pytest_manifest.schema import Entry
+
+SEVERITIES: Final = ("blocker", "critical", "normal", "minor", "trivial")
+_LABELS: Final = ("severity", "owner", "epic", "feature", "story", "layer")
+_ISSUES: Final = ("issue", "issues", "known_issue")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    type: str
+    url: str
+    name: str
+
+
+def labels_of(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Allure's labels from ``meta`` (``{"severity": "critical"}``) or tags (``owner:ann``)."""
+    for name in _LABELS:
+        for value in _said(entry, name):
+            if name != "severity" or value.lower() in SEVERITIES:
+                yield name, value.lower() if name == "severity" else visible(value)
+
+
+def links_of(entry: Entry, pattern: Callable[[str], str | None]) -> Iterator[Link]:
+    """Issues and links from ``meta`` or tags (``issue:ABC-1``).
+
+    ``pattern`` makes the address of an issue's name, None where it knows none.
+    """
+    seen: set[str] = set()
+    for key in _ISSUES:
+        for name in _said(entry, key):
+            url = name if _is_address(name) else pattern(name)
+            if url is not None and _is_address(url) and url not in seen:
+                seen.add(url)
+                yield Link("issue", url, visible(name))
+    for key in ("link", "links"):
+        for name in _said(entry, key):
+            if _is_address(name) and name not in seen:
+                seen.add(name)
+                yield Link("link", name, visible(name))
+
+
+def issue_address(pattern: str, name: str) -> str:
+    """The pattern's address with the issue's name in place of ``{}``."""
+    return pattern.replace("{}", quote(name, safe="/"))
+
+
+def is_known(entry: Entry) -> bool:
+    """Whether a failure of this entry is known: ``"known_issue": true``, or the issue's name."""
+    return bool(entry.meta.get("known_issue")) or any(_tagged(entry, "known_issue"))
+
+
+def _said(entry: Entry, name: str) -> Iterator[str]:
+    value = entry.meta.get(name)
+    for one in value if isinstance(value, list) else [value]:
+        if (text := _text(one)) is not None:
+            yield text
+    yield from _tagged(entry, name)
+
+
+def _text(value: JsonValue) -> str | None:
+    if isinstance(value, dict):
+        value = value.get("url") or value.get("name")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value).strip() or None
+
+
+def _tagged(entry: Entry, name: str) -> Iterator[str]:
+    for tag in entry.tags:
+        key, colon, value = tag.partition(":")
+        if colon and key == name and value.strip():
+            yield value.strip()
+
+
+def _is_address(text: str) -> bool:
+    """Whether it may stand behind a link: a page, and nothing that a browser would run."""
+    return text.startswith(("https://", "http://"))

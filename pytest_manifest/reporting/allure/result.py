@@ -1,0 +1,225 @@
+"""One test's result, made of what the ledger knows of its entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.reporting.allure.description import description
+from pytest_manifest.reporting.allure.marks import is_known, labels_of, links_of
+from pytest_manifest.reporting.allure.status import Status, message_of, status_of
+from pytest_manifest.reporting.allure.steps import Json, milliseconds, steps_of
+from pytest_manifest.reporting.allure.text import visible
+from pytest_manifest.schema import Mismatch
+from pytest_manifest.verdict.text import seconds
+
+_ONE_OF = frozenset({"severity", "owner", "layer"})
+"""Labels of which a test has one; what the test itself says goes before what its entry says."""
+_OF_AN_ATTEMPT = frozenset({"verdict", "host", "thread"})
+_SUITES = ("parentSuite", "suite", "subSuite")
+
+
+Label = dict[str, str]
+
+
+class Raw(Protocol):
+    """What allure-pytest has gathered of a test (its ``TestResult``), where we read it."""
+
+    name: str
+    status: Status | None
+    fullName: str | None  # noqa: N815 - Allure's names
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Which test a result is of.
+
+    ``hierarchy``: workflow, mode and task, as far as there are; ``place``: the manifest and the
+    line; ``doc``: what the test says of itself; ``title``: how it is called; ``planned_at``: when
+    the run was made; ``live``: this session has waited for the verdict; ``others``: further
+    parameters of the test.
+    """
+
+    history: str
+    title: str
+    hierarchy: Sequence[str]
+    place: str
+    doc: str | None
+    planned_at: datetime | None
+    live: bool
+    others: Sequence[tuple[str, str]]
+    run: str | None
+
+
+def sent_attempts(record: EntryRecord) -> list[AttemptRecord]:
+    """The sendings that took place; what was only meant to be sent is no attempt to Allure."""
+    return [one for one in record.attempts if one.sent_at is not None]
+
+
+def base(record: EntryRecord, subject: Subject, raw: Raw, one: AttemptRecord | None) -> Json:
+    """What a test is called, and what it is about."""
+    return {
+        "name": visible(subject.title),
+        "fullName": raw.fullName,
+        "historyId": subject.history,
+        "testCaseId": subject.history,
+        "titlePath": [visible(part) for part in subject.hierarchy],
+        "stage": "finished",
+        "description": description(record, one, subject.place, subject.doc),
+    }
+
+
+def parameters(record: EntryRecord, subject: Subject, one: AttemptRecord | None) -> list[Json]:
+    """The entry's id and what the test is parametrized by otherwise; the rest is no identity."""
+    told: list[Json] = [{"name": "entry", "value": record.id}]
+    told += [{"name": name, "value": visible(value)} for name, value in subject.others]
+    facts: dict[str, object] = {"run": subject.run}
+    if one is not None:
+        facts |= {"attempt": one.number, "task id": one.task_id, "worker": one.place}
+        facts |= {"wait": _seconds(one.wait), "runtime": _seconds(one.runtime), "cost": one.cost}
+    told += [
+        {"name": name, "value": visible(str(value)), "excluded": True}
+        for name, value in facts.items()
+        if value is not None
+    ]
+    return told
+
+
+def labels(
+    record: EntryRecord,
+    subject: Subject,
+    one: AttemptRecord | None,
+    given: Iterable[tuple[str, str]] = (),
+) -> list[Label]:
+    """``given``: the labels that the test has of its own."""
+    told = list(dict.fromkeys(given))
+    has = {name for name, _ in told}
+    if not has & set(_SUITES):
+        told += zip(_SUITES, map(visible, subject.hierarchy), strict=False)
+    told += [pair for pair in labels_of(record.entry) if pair[0] not in has & _ONE_OF]
+    told += [("tag", visible(tag)) for tag in record.entry.tags]
+    unique = [{"name": name, "value": value} for name, value in dict.fromkeys(told)]
+    return [*unique, *_attempt_labels(record, one)]
+
+
+def _attempt_labels(record: EntryRecord, one: AttemptRecord | None) -> list[Label]:
+    """What became of the attempt, and where: without a worker it has no place in the timeline."""
+    told = {"verdict": str((None if one is None else one.kind) or record.kind or "pending")}
+    if one is not None and one.place is not None:
+        told |= {"host": visible(one.host or "unknown"), "thread": visible(_thread(one))}
+    return [{"name": name, "value": value} for name, value in told.items()]
+
+
+def links(
+    record: EntryRecord,
+    pattern: Callable[[str], str | None],
+    given: Iterable[tuple[str, str, str]] = (),
+) -> list[Json]:
+    """``given``: type, address and name of the links that the test has of its own."""
+    told = list(given) + [(x.type, x.url, x.name) for x in links_of(record.entry, pattern)]
+    return [{"type": kind, "url": url, "name": name} for kind, url, name in dict.fromkeys(told)]
+
+
+def times(one: AttemptRecord | None, raw: Raw, subject: Subject) -> dict[str, int]:
+    """When the job began and ended; where nobody knows, when its verdict was there.
+
+    Of what was never sent only the time of its judging is known.
+    """
+    start = None if one is None else milliseconds(one.started_at or one.received_at or one.sent_at)
+    if one is None or start is None:
+        return {"start": raw.start, "stop": raw.stop}
+    stop = milliseconds(one.finished_at)
+    if stop is None:
+        stop = raw.start if subject.live else start
+    return {"start": start, "stop": max(start, stop)}
+
+
+def verdict_details(
+    record: EntryRecord, status: Status, message: str | None, trace: str | None
+) -> Json:
+    """``message`` and ``trace``: what the test itself has to say."""
+    details: Json = {}
+    if record.verdict is not None and record.kind != "passed":
+        message = message_of(record.kind, record.verdict.sentence)
+        if record.verdict.mismatches:
+            details |= _sides(record.verdict.mismatches)
+    if message:
+        details["message"] = visible(message)
+    if trace:
+        details["trace"] = visible(trace)
+    if len(sent_attempts(record)) > 1:
+        details["flaky"] = True
+    if status in ("failed", "broken") and is_known(record.entry):
+        details["known"] = True
+    return details
+
+
+def all_steps(record: EntryRecord, subject: Subject, raw: Raw, own: Sequence[object]) -> list[Json]:
+    """The job's steps, and those of the test where it has some, or something to complain of."""
+    attempts = sent_attempts(record) or list(record.attempts[-1:])
+    told = steps_of(attempts, subject.planned_at) if attempts else []
+    complains = record.kind == "passed" and raw.status in ("failed", "broken")
+    if own or complains:
+        step: Json = {"name": "verified by the test", "status": raw.status, "stage": "finished"}
+        told.append(step | {"start": raw.start, "stop": raw.stop, "steps": list(own)})
+    return told
+
+
+def earlier(
+    record: EntryRecord,
+    subject: Subject,
+    raw: Raw,
+    final: Json,
+    shared: Sequence[Label],
+) -> Iterator[tuple[AttemptRecord, Json]]:
+    """A result for each attempt that another one followed: Allure shows them as its retries.
+
+    ``final``: that of the last attempt. Allure takes for the last what started, or stopped, last;
+    so an attempt that went on beside its successors is shown to the last one's beginning.
+    ``shared``: the last one's labels.
+    """
+    before = _whole(final["start"])
+    kept = [label for label in shared if label["name"] not in _OF_AN_ATTEMPT]
+    for one in sent_attempts(record)[:-1]:
+        status = status_of(one.kind)
+        told = base(record, subject, raw, one) | times(one, raw, subject)
+        told["start"] = min(_whole(told["start"]), before - 1)
+        told["stop"] = min(_whole(told["stop"]), before - 1)
+        told |= {
+            "status": status,
+            "parameters": parameters(record, subject, one),
+            "labels": [*kept, *_attempt_labels(record, one)],
+            "links": final["links"],
+            "steps": steps_of([one], subject.planned_at),
+        }
+        if status != "passed":
+            message = visible(message_of(one.kind, one.sentence))
+            told["statusDetails"] = {"message": message, "flaky": True}
+        yield one, told
+
+
+def _sides(mismatches: Sequence[Mismatch]) -> Mapping[str, str]:
+    return {
+        "expected": "\n".join(visible(f"{one.path}: {one.expected}") for one in mismatches),
+        "actual": "\n".join(visible(f"{one.path}: {one.actual}") for one in mismatches),
+    }
+
+
+def _thread(one: AttemptRecord) -> str:
+    """Worker and process; the host has a label of its own, and Allure's timeline little room."""
+    place = one.place or ""
+    return place.replace(f"@{one.host}", "", 1) if one.host else place
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else seconds(value)
+
+
+def _whole(value: object) -> int:
+    assert isinstance(value, int)
+    return value

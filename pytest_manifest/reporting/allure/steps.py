@@ -1,0 +1,89 @@
+"""An attempt's way as Allure steps: planned, sent, received, started, finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from pytest_manifest.analysis.records import AttemptRecord
+from pytest_manifest.reporting.allure.status import Status, message_of, status_of
+from pytest_manifest.reporting.allure.text import visible
+
+Json = dict[str, object]
+
+
+def milliseconds(moment: datetime | None) -> int | None:
+    """Allure's time."""
+    return None if moment is None else int(moment.timestamp() * 1000)
+
+
+def steps_of(attempts: Sequence[AttemptRecord], planned_at: datetime | None) -> list[Json]:
+    """The steps of all attempts; of several, each has a step of its own around them."""
+    if len(attempts) == 1:
+        return list(_way(attempts[0], planned_at))
+    return [_attempt(one, planned_at) for one in attempts]
+
+
+def _attempt(one: AttemptRecord, planned_at: datetime | None) -> Json:
+    name = f"attempt {one.number}: {one.kind or 'pending'}"
+    status = status_of(one.kind)
+    step = _step(name, one.sent_at, one.finished_at or one.started_at, status)
+    step["steps"] = list(_way(one, planned_at))
+    if status != "passed":
+        step["statusDetails"] = {"message": visible(message_of(one.kind, one.sentence))}
+    return step
+
+
+def _way(one: AttemptRecord, planned_at: datetime | None) -> Iterator[Json]:
+    """Each step lasts until the next one; where the way ends early, the last step says so."""
+    if one.reason:
+        yield _step(f"planned again: {visible(one.reason)}", None, one.sent_at)
+    else:
+        yield _step("planned", planned_at if one.number == 1 else None, one.sent_at)
+    last = "sent"
+    if one.sent_at is not None:
+        queue = f" to the queue {visible(one.queue)}" if one.queue else ""
+        yield _step(f"sent{queue}", one.sent_at, one.received_at or one.started_at)
+        last = "started" if one.received_at else "received"
+    if one.received_at is not None:
+        by = f" by {visible(one.worker)}" if one.worker else ""
+        yield _step(f"received{by}", one.received_at, one.started_at)
+    if one.started_at is not None:
+        yield _started(one)
+        last = "finished"
+    status = status_of(one.kind)
+    if one.finished_at is not None:
+        end = _step("finished", one.finished_at, one.finished_at, status)
+    else:
+        end = _step(f"not {last}", None, None, status)
+    if status != "passed":
+        end["name"] = f"{end['name']}: {one.kind or 'pending'}"
+    yield end
+
+
+def _started(one: AttemptRecord) -> Json:
+    pid = "" if one.pid is None else f" in process {one.pid}"
+    host = f" on {visible(one.host)}" if one.host else ""
+    step = _step(f"started{pid}{host}", one.started_at, one.finished_at)
+    facts = {
+        "executions": one.executions if one.executions > 1 else 0,
+        "retries": one.retries,
+        "redelivered": "yes" if one.redelivered else 0,
+    }
+    parameters = [{"name": name, "value": str(value)} for name, value in facts.items() if value]
+    if parameters:
+        step["parameters"] = parameters
+    return step
+
+
+def _step(
+    name: str, start: datetime | None, stop: datetime | None, status: Status = "passed"
+) -> Json:
+    """A step; of a time that nobody knows, nothing is said."""
+    begin, end = milliseconds(start), milliseconds(stop)
+    if begin is None:
+        begin = end
+    step: Json = {"name": name, "status": status, "stage": "finished"}
+    if begin is not None:
+        step |= {"start": begin, "stop": begin if end is None else max(begin, end)}
+    return step

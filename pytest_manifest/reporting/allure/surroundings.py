@@ -1,0 +1,114 @@
+"""What Allure shows of a run as a whole: environment, executor, categories."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_manifest.face.session import ManifestSession, short_path
+from pytest_manifest.reporting.allure.continuous_integration import executor
+from pytest_manifest.reporting.allure.status import CATEGORIES
+from pytest_manifest.verdict import short
+
+if TYPE_CHECKING:
+    from pytest_manifest.run import Run
+
+_PACKAGES = ("pytest-celery-manifest", "pytest", "celery", "allure-pytest")
+_MADE_BY = "pytest-celery-manifest"
+
+
+def write_surroundings(folder: Path, state: ManifestSession, runs: Sequence[Run]) -> None:
+    """Write the three files; what others have put there stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "environment.properties", _properties(folder, environment(state, runs)))
+    _write(folder / "categories.json", _json(_categories(folder)))
+    job = executor(os.environ)
+    if job is not None and _is_ours(folder / "executor.json"):
+        _write(folder / "executor.json", _json(job | {"madeBy": _MADE_BY}))
+
+
+def environment(state: ManifestSession, runs: Sequence[Run]) -> dict[str, str]:
+    """Names and values; of several runs, each value that differs."""
+    facts: dict[str, list[str]] = {}
+
+    def add(name: str, value: object) -> None:
+        values = facts.setdefault(name, [])
+        if value is not None and str(value) not in values:
+            values.append(str(value))
+
+    for run in runs:
+        add("workflow", run.info.workflow)
+        add("mode", run.info.mode)
+        add("manifest", short_path(run.manifest.path, state.options.root))
+        add("run", run.info.run)
+        add("entries", run.info.entries)
+        add("broker", run.info.broker)
+        add("stack", "of its own" if run.info.owned else "existing")
+        add("workers", run.workers)
+        for name, value in run.manifest.header.params.items():
+            add(f"option {name}", value if isinstance(value, str) else short(value))
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            add(package, version(package))
+    add("python", platform.python_version())
+    add("system", platform.platform(terse=True))
+    return {name: ", ".join(values) for name, values in facts.items() if values}
+
+
+def _properties(folder: Path, ours: Mapping[str, str]) -> str:
+    lines = {_escaped(name, key=True): _escaped(value) for name, value in ours.items()}
+    path = folder / "environment.properties"
+    kept = path.read_text("utf-8").splitlines() if path.exists() else []
+    kept = [line for line in kept if line.partition("=")[0].strip() not in lines]
+    return "\n".join([*kept, *(f"{name}={value}" for name, value in lines.items())]) + "\n"
+
+
+def _escaped(text: str, *, key: bool = False) -> str:
+    """Text for a .properties file, which knows Latin letters and escapes."""
+    shown = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    if key:
+        shown = shown.replace(" ", "_").replace("=", "\\=").replace(":", "\\:")
+    units = (ord(char) for char in shown)
+    return "".join(
+        chr(unit) if 31 < unit < 127 else json.dumps(chr(unit)).strip('"') for unit in units
+    )
+
+
+def _categories(folder: Path) -> list[dict[str, object]]:
+    """Ours, after those that were there."""
+    ours: list[dict[str, object]] = [
+        {"name": name, "messageRegex": f"^{kind}: [\\s\\S]*", "matchedStatuses": list(statuses)}
+        for name, kind, statuses in CATEGORIES
+    ]
+    names = {one["name"] for one in ours}
+    path = folder / "categories.json"
+    kept: list[dict[str, object]] = []
+    with suppress(OSError, ValueError):
+        kept = [one for one in json.loads(path.read_text("utf-8")) if one.get("name") not in names]
+    return kept + ours
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text("utf-8")).get("madeBy") == _MADE_BY)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """Whoever watches the folder sees the whole file or none."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8", errors="replace")
+    scratch.replace(path)

@@ -1,0 +1,131 @@
+"""What a run leaves behind for machines and for CI, when it is over: one pass over its records."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pytest_manifest.errors import ManifestToolError, StackError
+from pytest_manifest.face.session import ManifestSession
+from pytest_manifest.log import redact_url
+from pytest_manifest.reporting.figures import comparison_of, note_statistics, records_of
+from pytest_manifest.reporting.github_annotations import Failing, keep_failing
+from pytest_manifest.reporting.papers import add_paper
+
+if TYPE_CHECKING:
+    from pytest_manifest.analysis.comparison import Comparison
+    from pytest_manifest.analysis.records import EntryRecord
+    from pytest_manifest.analysis.statistics import Statistics
+    from pytest_manifest.reporting.completion_summary import SummaryWriter
+    from pytest_manifest.run import Run
+
+SUFFIX: Final = ".summary.json"
+
+
+def complete(state: ManifestSession, run: Run) -> None:
+    """Write the run's summary beside its ledger and wherever else options and CI ask for one.
+
+    What goes wrong is said among the run's findings, and stops nothing.
+    """
+    if (flower := _flower(run)) is not None:
+        add_paper(state.config, "flower", flower)
+    with _noting("the summary was not written", run):
+        comparison = comparison_of(run, state.config)
+        statistics = _write_summaries(state, run, comparison)
+        _write_markdown(state, run, statistics, comparison)
+
+
+def summary_path(run: Run) -> Path:
+    """Where a run keeps its summary."""
+    return run.ledger_path.with_suffix(SUFFIX)
+
+
+def _flower(run: Run) -> str | None:
+    """The page on which Flower shows the stack's jobs, where it is known to run."""
+    from pytest_manifest.stack.state import running_stack
+
+    address = run.address.flower_url
+    if not (address or run.address.owned):
+        with contextlib.suppress(StackError):
+            running = running_stack()  # it may have been named by its broker's URL
+            if running is not None and running.broker_url == run.address.broker_url:
+                address = running.flower_url
+        address = address or os.environ.get("MANIFEST_FLOWER_URL", "")
+    return f"{redact_url(address).rstrip('/')}/tasks" if address else None
+
+
+@contextlib.contextmanager
+def _noting(what: str, run: Run) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ManifestToolError) as error:
+        run.findings.append(f"{what}: {error}")
+
+
+def _write_summaries(state: ManifestSession, run: Run, comparison: Comparison | None) -> Statistics:
+    """Returns the figures, which the same pass over the records gives."""
+    from pytest_manifest.analysis.statistics import statistics
+    from pytest_manifest.reporting.completion_summary import SummaryWriter
+
+    failing = Failing()
+    with records_of(run) as records, SummaryWriter(run, state.options.root) as writer:
+        found = statistics(_taken(records, writer, failing), run.info)
+        note_statistics(run, state.config, found)
+        keep_failing(state.config, run, failing)
+        writer.finish(found, comparison)
+        if run.ledger_path.parent == state.options.ledgers:
+            writer.write(summary_path(run), private=True)
+            add_paper(state.config, "summary", summary_path(run), run.info.run)
+        copy = _copy_for(state, run)
+        if copy is not None:
+            writer.write(copy)
+            add_paper(state.config, "summary", copy, run.info.run)
+    return found
+
+
+def _taken(
+    records: Iterable[EntryRecord], writer: SummaryWriter, failing: Failing
+) -> Iterator[EntryRecord]:
+    for record in records:
+        writer.add(record)
+        failing.add(record)
+        yield record
+
+
+def _copy_for(state: ManifestSession, run: Run) -> Path | None:
+    """Where ``--manifest-summary`` wants this run's: a second run's name has its id in it."""
+    path = state.options.summary
+    if path is None or run is state.runs[0]:
+        return path
+    return path.with_name(f"{path.stem}.{run.info.run}{path.suffix}")
+
+
+def _write_markdown(
+    state: ManifestSession, run: Run, statistics: Statistics, comparison: Comparison | None
+) -> None:
+    from pytest_manifest.reporting.github_links import step_summary_file
+
+    step = step_summary_file()
+    if step is None and state.options.markdown is None:
+        return
+    from pytest_manifest.reporting.github_links import GitHubLinks, LocalLinks
+    from pytest_manifest.reporting.github_markdown import markdown
+
+    if step is not None:
+        with _noting("the step's summary was not written", run):
+            links = GitHubLinks.of_environment()
+            text = markdown(run, statistics, comparison, links, state.options.root)
+            with step.open("a", encoding="utf-8") as file:
+                file.write(text)
+    if (path := state.options.markdown) is not None:
+        with _noting("the summary in Markdown was not written", run):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = markdown(
+                run, statistics, comparison, LocalLinks(path.parent), state.options.root
+            )
+            with path.open("w" if run is state.runs[0] else "a", encoding="utf-8") as file:
+                file.write(text)
+            add_paper(state.config, "markdown", path)

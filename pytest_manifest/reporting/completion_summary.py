@@ -1,0 +1,259 @@
+"""``summary.json``: written entry by entry, so that memory stays flat whatever the run's size."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Final, Literal, Self, get_args
+
+from pytest_manifest.analysis.comparison import Comparison
+from pytest_manifest.analysis.comparison_document import comparison_document
+from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.analysis.statistics import Spread, Statistics
+from pytest_manifest.face.session import short_path
+from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
+from pytest_manifest.manifest.atomic import atomic_file
+from pytest_manifest.schema.base import Document
+from pytest_manifest.schema.summary import (
+    FileKind,
+    Summary,
+    SummaryCause,
+    SummaryCost,
+    SummaryEntry,
+    SummaryFile,
+    SummaryRun,
+    SummarySpread,
+    SummaryStatistics,
+    SummaryTask,
+    SummaryWorker,
+)
+
+if TYPE_CHECKING:
+    from pytest_manifest.run import Run
+
+Group = Literal["failed", "unfinished", "succeeded"]
+GROUPS: Final[Sequence[Group]] = get_args(Group)
+_GROUP_OF: Final[dict[str, Group]] = {
+    "passed": "succeeded",
+    "failed": "failed",
+    "error": "failed",
+    "skipped": "unfinished",
+    "pending": "unfinished",
+}
+SPOOL: Final = 1 << 20
+"""Bytes of one group of entries that are kept in memory."""
+
+
+class SummaryWriter:
+    """Takes a run's records, then its figures, and writes the document to one or more files."""
+
+    def __init__(self, run: Run, root: Path) -> None:
+        self._run = run
+        self._root = root
+        self._spools: dict[Group, IO[bytes]] = {}
+        self._open = contextlib.ExitStack()
+        self._head = b""
+
+    def __enter__(self) -> Self:
+        for group in GROUPS:
+            spool = tempfile.SpooledTemporaryFile(max_size=SPOOL)
+            self._spools[group] = self._open.enter_context(spool)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def add(self, record: EntryRecord) -> None:
+        """Take the next entry, in the manifest's order."""
+        spool = self._spools[_GROUP_OF[record.outcome]]
+        spool.write(b",\n  " if spool.tell() else b"\n  ")
+        spool.write(_json(_entry(record)))
+
+    def finish(self, statistics: Statistics, comparison: Comparison | None) -> None:
+        """Take what is known at the end alone."""
+        run = self._run
+        with run.read() as ledger:
+            facts, cost = _run(run, ledger, self._root), _cost(ledger, statistics)
+        document = Summary(
+            run=facts,
+            statistics=_statistics(statistics),
+            cost=cost,
+            comparison=None if comparison is None else comparison_document(comparison),
+            files=list(_files(run, self._root)),
+            failed=[],
+            unfinished=[],
+            succeeded=[],
+        )
+        whole = document.model_dump_json(indent=1, exclude={"failed", "unfinished", "succeeded"})
+        self._head = whole.rstrip().removesuffix("}").rstrip().encode()
+
+    def write(self, path: Path, *, private: bool = False) -> None:
+        """Write it, whole or not at all; ``private``: for its owner's eyes.
+
+        Raises ManifestError or OSError where it cannot be written.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            if private:
+                Path(str(file.name)).chmod(0o600)
+            file.write(self._head)
+            for group in GROUPS:
+                file.write(f',\n "{group}": ['.encode())
+                spool = self._spools[group]
+                spool.seek(0)
+                shutil.copyfileobj(spool, file)
+                file.write(b"\n ]" if spool.tell() else b"]")
+            file.write(b"\n}\n")
+
+
+def _json(document: Document) -> bytes:
+    return document.model_dump_json().encode()
+
+
+def _run(run: Run, ledger: Ledger, root: Path) -> SummaryRun:
+    info = run.info
+    return SummaryRun(
+        run=info.run,
+        manifest=short_path(run.manifest.path, root),
+        manifest_sha256=info.sha256,
+        workflow=info.workflow,
+        mode=info.mode,
+        created_at=info.created_at,
+        status=ledger.status,
+        error=None if run.error is None else str(run.error),
+        findings=list(run.findings),
+        broker=info.broker,
+        backend=info.backend,
+        owned=info.owned,
+        version=version("pytest-celery-manifest"),
+    )
+
+
+def _cost(ledger: Ledger, statistics: Statistics) -> SummaryCost:
+    budget = ledger.noted(BUDGET)
+    return SummaryCost(
+        total=statistics.cost,
+        budget=float(budget) if budget else None,
+        over_budget=bool(ledger.noted(OVER_BUDGET)),
+    )
+
+
+def _entry(record: EntryRecord) -> SummaryEntry:
+    last, verdict = record.last, record.verdict
+    return SummaryEntry(
+        id=record.id,
+        task=record.entry.task,
+        line=record.line,
+        verdict=record.kind,
+        sentence=None if verdict is None else verdict.sentence,
+        task_id=None if last is None else last.task_id,
+        attempts=len(record.attempts),
+        wait=None if last is None else last.wait,
+        runtime=None if last is None else last.runtime,
+    )
+
+
+def _spread(spread: Spread | None) -> SummarySpread | None:
+    if spread is None:
+        return None
+    return SummarySpread(
+        count=spread.count, p50=spread.p50, p95=spread.p95, max=spread.max, total=spread.total
+    )
+
+
+def _statistics(found: Statistics) -> SummaryStatistics:
+    return SummaryStatistics(
+        entries=found.entries,
+        verdicts={str(kind): count for kind, count in found.verdicts.items()},
+        outcomes={str(kind): count for kind, count in found.outcomes.items()},
+        began=found.began,
+        ended=found.ended,
+        duration=found.duration,
+        throughput=found.throughput,
+        wait=_spread(found.wait),
+        runtime=_spread(found.runtime),
+        retries=found.retries,
+        redeliveries=found.redeliveries,
+        further_sendings=found.attempts,
+        tasks=list(_tasks(found)),
+        workers=list(_workers(found)),
+        causes=list(_causes(found)),
+        slowest=[_entry(record) for record in found.slowest],
+        advice=list(found.advice),
+    )
+
+
+def _tasks(found: Statistics) -> Iterator[SummaryTask]:
+    for row in found.tasks:
+        yield SummaryTask(
+            task=row.task,
+            count=row.count,
+            passed=row.passed,
+            failed=row.failed,
+            errors=row.errors,
+            skipped=row.skipped,
+            pending=row.pending,
+            wait=_spread(row.wait),
+            runtime=_spread(row.runtime),
+            throughput=row.throughput,
+        )
+
+
+def _workers(found: Statistics) -> Iterator[SummaryWorker]:
+    for row in found.workers:
+        yield SummaryWorker(
+            worker=row.worker,
+            host=row.host,
+            pid=row.pid,
+            jobs=row.jobs,
+            busy=row.busy,
+            share=row.share,
+        )
+
+
+def _causes(found: Statistics) -> Iterator[SummaryCause]:
+    for cause in found.causes:
+        yield SummaryCause(
+            title=cause.title,
+            kind=cause.kind,
+            error=cause.error,
+            place=cause.place,
+            path=cause.path,
+            count=cause.count,
+            examples=list(cause.examples),
+            message=cause.message,
+        )
+
+
+def run_files(run: Run) -> Iterator[tuple[FileKind, Path]]:
+    """The files that a run has left, those that are there."""
+    found: list[tuple[FileKind, Path]] = [
+        ("manifest", run.manifest.path),
+        ("ledger", run.ledger_path),
+        ("receipts", run.receipts_path),
+        ("log", run.log_path),
+    ]
+    workers = sorted(run.log_path.parent.glob(f"{run.info.run}.worker-*.log"))
+    found += [("worker-log", path) for path in workers]
+    return ((kind, path) for kind, path in found if path.is_file())
+
+
+def _files(run: Run, root: Path) -> Iterator[SummaryFile]:
+    for kind, path in run_files(run):
+        with path.open("rb") as file:
+            # Ledger and log are written to until the session ends, and by later audits.
+            living = kind in ("ledger", "log")
+            digest = None if living else hashlib.file_digest(file, "sha256").hexdigest()
+        size = path.stat().st_size
+        yield SummaryFile(kind=kind, path=short_path(path, root), bytes=size, sha256=digest)

@@ -1,0 +1,150 @@
+"""A run's figures, worked out once a session however many reports want them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from pytest_manifest.errors import ManifestError, ManifestToolError
+from pytest_manifest.face.session import SESSION_KEY, ManifestSession, short_path
+
+if TYPE_CHECKING:
+    from pytest_manifest.analysis.comparison import Comparison
+    from pytest_manifest.analysis.records import EntryRecord
+    from pytest_manifest.analysis.statistics import Statistics
+    from pytest_manifest.ledger import Ledger, RunInfo
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.run import Run
+
+_STATISTICS: Final = pytest.StashKey[dict[Path, "Statistics"]]()
+_COMPARISONS: Final = pytest.StashKey[dict[Path, "Comparison | None"]]()
+
+
+def statistics_of(run: Run, config: pytest.Config) -> Statistics:
+    """The figures of a run that is over, as of the first time that this is asked.
+
+    Raises LedgerError or ManifestError where its documents cannot be read.
+    """
+    known = config.stash.setdefault(_STATISTICS, {})
+    if run.ledger_path not in known:
+        from pytest_manifest.analysis.statistics import statistics
+
+        with records_of(run) as records:
+            known[run.ledger_path] = statistics(records, run.info)
+    return known[run.ledger_path]
+
+
+def note_statistics(run: Run, config: pytest.Config, found: Statistics) -> None:
+    """Take over the figures that somebody else's pass over the run's records has given."""
+    config.stash.setdefault(_STATISTICS, {})[run.ledger_path] = found
+
+
+def comparison_of(run: Run, config: pytest.Config) -> Comparison | None:
+    """A run that is over, held against the one that ``--manifest-compare`` names.
+
+    None where that was not given, or cannot be told; why not is then a finding of the run.
+    """
+    state = config.stash[SESSION_KEY]
+    known = config.stash.setdefault(_COMPARISONS, {})
+    if run.ledger_path not in known:
+        known[run.ledger_path] = None
+        try:
+            known[run.ledger_path] = _compare(run, state)
+        except ManifestToolError as error:
+            run.findings.append(f"it was not compared with an earlier run: {error}")
+    return known[run.ledger_path]
+
+
+@contextmanager
+def records_of(run: Run) -> Iterator[Iterator[EntryRecord]]:
+    """The run's records, from its own copy of the manifest where the file was changed meanwhile."""
+    from pytest_manifest.run.changes import kept_manifest
+
+    manifest = run.manifest
+    with run.read() as ledger:
+        try:
+            next(iter(manifest), None)
+        except ManifestError:
+            kept = kept_manifest(run.ledger_path, manifest.sha256)
+            if kept is None:
+                raise
+            manifest = kept
+        with _reading(ledger, manifest) as records:
+            yield records
+
+
+@contextmanager
+def _reading(ledger: Ledger, manifest: Manifest) -> Iterator[Iterator[EntryRecord]]:
+    from pytest_manifest.analysis.reading import read_records
+
+    with closing(read_records(ledger, manifest)) as records:
+        yield records
+
+
+def _compare(run: Run, state: ManifestSession) -> Comparison | None:
+    if state.options.compare is None:
+        return None
+    from pytest_manifest.analysis.comparison import compare
+    from pytest_manifest.ledger import Ledger
+
+    path = _earlier(run, state)
+    if path is None:
+        return None
+    with Ledger.open(path) as ledger:
+        info = ledger.info()
+        manifest = _manifest_of(path, info, run)
+        with _reading(ledger, manifest) as before, records_of(run) as after:
+            return compare(before, after, before_run=info.run, after_run=run.info.run)
+
+
+def _earlier(run: Run, state: ManifestSession) -> Path | None:
+    """The ledger to compare with."""
+    options = state.options
+    name = short_path(run.manifest.path, options.root)
+    path = options.compare
+    if isinstance(path, Path):
+        if path.stem == run.info.run:
+            run.findings.append(f"run {run.info.run} was not compared with itself")
+            return None
+        return path
+    earlier = _last(run, options.ledgers)
+    if earlier is None:
+        run.findings.append(f"there is no earlier run of {name} to compare with")
+    return earlier
+
+
+def _last(run: Run, folder: Path) -> Path | None:
+    """The newest run of the same manifest file before this one that has come to a verdict."""
+    from pytest_manifest.ledger import Ledger, find_runs, find_runs_of
+
+    places = {run.manifest.path.resolve(), run.info.manifest}
+    known = {path for place in places for path in find_runs_of(folder, place)}
+    known.update(find_runs(folder, run.info.sha256))
+    earlier: list[tuple[datetime, Path]] = []
+    for path in known:
+        with Ledger.open(path) as ledger:
+            info = ledger.info()
+            if info.created_at < run.info.created_at and ledger.verdict_counts():
+                earlier.append((info.created_at, path))
+    return max(earlier)[1] if earlier else None
+
+
+def _manifest_of(path: Path, info: RunInfo, run: Run) -> Manifest:
+    """The manifest that an earlier run was made of, or what tells most of it."""
+    from pytest_manifest.manifest import read_manifest
+    from pytest_manifest.run.changes import kept_manifest
+
+    kept = kept_manifest(path, info.sha256)
+    if kept is not None:
+        return kept
+    if info.manifest.is_file() and info.manifest != run.manifest.path.resolve():
+        try:
+            return read_manifest(info.manifest)
+        except ManifestError:
+            pass
+    return run.manifest

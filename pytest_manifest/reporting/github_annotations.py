@@ -1,0 +1,127 @@
+"""GitHub's annotations: failing entries, shown at their lines of the manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from pytest_manifest.face.workflow_commands import on_github
+from pytest_manifest.reporting.github_text import command_data, command_property
+
+if TYPE_CHECKING:
+    from pytest_manifest.analysis.records import EntryRecord
+    from pytest_manifest.run import Run
+
+SHOWN: Final = 10
+"""GitHub shows no more of one kind for a step."""
+_SENTENCE: Final = 1000
+_CAUSES: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A sentence that belongs to a line of a file."""
+
+    path: Path
+    line: int
+    title: str
+    sentence: str
+
+
+class Failing:
+    """Failing entries to be shown: few of each cause, so that no cause hides another."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._by_cause: dict[tuple[str, str, str], list[tuple[int, str, str]]] = {}
+
+    def add(self, record: EntryRecord) -> None:
+        if record.outcome not in ("failed", "error") or record.verdict is None:
+            return
+        self.count += 1
+        verdict, receipt = record.verdict, record.receipt
+        error = receipt.error if receipt is not None else None
+        path = verdict.mismatches[0].path if verdict.mismatches else ""
+        cause = (verdict.verdict, error.type if error else path, record.error_place or "")
+        if cause in self._by_cause or len(self._by_cause) < _CAUSES:
+            known = self._by_cause.setdefault(cause, [])
+            if len(known) < SHOWN:
+                title = f"{record.id}: {verdict.verdict}"
+                known.append((record.line, title, verdict.sentence[:_SENTENCE]))
+
+    def chosen(self, path: Path) -> list[Annotation]:
+        """At most ten in the order of their lines: the first of each cause, then the second."""
+        rows = [(turn, row) for rows in self._by_cause.values() for turn, row in enumerate(rows)]
+        first = sorted(rows)[:SHOWN]
+        return [Annotation(path, *row) for row in sorted(row for _, row in first)]
+
+
+_KEY: Final = pytest.StashKey[list[tuple[Path, Failing]]]()
+
+
+def keep_failing(config: pytest.Config, run: Run, failing: Failing) -> None:
+    """Remember what is to be annotated at the session's end."""
+    if failing.count and on_github():
+        config.stash.setdefault(_KEY, []).append((run.manifest.path, failing))
+
+
+def annotation_lines(config: pytest.Config) -> Iterator[str]:
+    """The workflow commands; all runs of the session share the ten that GitHub shows."""
+    kept = config.stash.get(_KEY, [])
+    chosen = [one for path, failing in kept for one in failing.chosen(path)]
+    shown = _shared(chosen, len(kept))
+    for one in shown:
+        yield _command("error", one.sentence, file=_file(one.path), line=one.line, title=one.title)
+    more = sum(failing.count for _, failing in kept) - len(shown)
+    if more > 0:
+        entries = "1 more entry fails" if more == 1 else f"{more} more entries fail"
+        yield _command(
+            "notice", f"{entries}; all of them are in the step's summary", title="pytest"
+        )
+
+
+def _shared(chosen: Sequence[Annotation], runs: int) -> list[Annotation]:
+    """At most ten, as many of each run where that is possible."""
+    if len(chosen) <= SHOWN or runs < 2:
+        return list(chosen[:SHOWN])
+    turns: dict[Path, int] = {}
+    ranked: list[tuple[int, int]] = []
+    for place, one in enumerate(chosen):
+        turns[one.path] = turns.get(one.path, 0) + 1
+        ranked.append((turns[one.path], place))
+    return [chosen[place] for place in sorted(place for _, place in sorted(ranked)[:SHOWN])]
+
+
+def _file(path: Path) -> str:
+    """The path within the repository, as GitHub knows it."""
+    workspace = os.environ.get("GITHUB_WORKSPACE")
+    with contextlib.suppress(ValueError):
+        return path.resolve().relative_to(Path(workspace or Path.cwd()).resolve()).as_posix()
+    return str(path)
+
+
+def _command(kind: str, sentence: str, **properties: str | int) -> str:
+    told = ",".join(f"{name}={command_property(str(of))}" for name, of in properties.items())
+    return f"::{kind} {told}::{command_data(sentence)}"
+
+
+@contextlib.contextmanager
+def without_commands(reporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    """What is written meanwhile is shown by the runner, and never carried out; then ours are."""
+    token = secrets.token_hex(16)
+    reporter.ensure_newline()
+    reporter.write_line(f"::stop-commands::{token}")
+    try:
+        yield
+    finally:
+        reporter.ensure_newline()
+        reporter.write_line(f"::{token}::")
+    for line in annotation_lines(config):
+        reporter.write_line(line)

@@ -1,0 +1,208 @@
+"""A run's summary in Markdown: for the page of a step on GitHub, or a file of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pytest_manifest.analysis.causes import Cause
+from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange
+from pytest_manifest.analysis.statistics import Spread, Statistics, TaskRow
+from pytest_manifest.face.session import short_path
+from pytest_manifest.ledger import BUDGET
+from pytest_manifest.reporting.completion_summary import run_files
+from pytest_manifest.reporting.github_links import Links
+from pytest_manifest.reporting.github_text import code, escaped
+from pytest_manifest.schema import cost_text
+from pytest_manifest.verdict.text import plural, seconds
+
+if TYPE_CHECKING:
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.run import Run
+
+TASKS: Final = 50
+CAUSES: Final = 50
+CHANGES: Final = 20
+"""Rows of each table: GitHub shows no summary of more than 1 MiB."""
+_MESSAGE: Final = 300
+
+
+def markdown(
+    run: Run, statistics: Statistics, comparison: Comparison | None, links: Links, root: Path
+) -> str:
+    """The summary of one run; ``links`` leads from its names to what they name."""
+    parts = [
+        _heading(run, statistics, links, root),
+        _facts(run, statistics),
+        *_remarks(run, statistics),
+        _verdicts(statistics),
+        *_tasks(statistics.tasks),
+        *_causes(statistics.causes, run.manifest, links),
+        *_changes(comparison),
+        *_files(run, links, root),
+    ]
+    return "\n\n".join(parts) + "\n\n"
+
+
+def _heading(run: Run, found: Statistics, links: Links, root: Path) -> str:
+    name = _link(short_path(run.manifest.path, root), links.manifest(run.manifest.path))
+    passed = found.outcomes.get("passed", 0)
+    bad = found.outcomes.get("failed", 0) + found.outcomes.get("error", 0)
+    entries = "1 entry" if found.entries == 1 else f"{found.entries} entries"
+    if bad:
+        return f"### ❌ {name}: {bad} of {entries} failed"
+    if passed < found.entries:
+        return f"### ⚠️ {name}: {passed} of {entries} passed"
+    return f"### ✅ {name}: {entries} passed"
+
+
+def _facts(run: Run, found: Statistics) -> str:
+    plan = ":".join(part for part in (run.info.workflow, run.info.mode) if part)
+    facts = [f"Run {code(run.info.run)}" + (f" of {code(plan)}" if plan else "")]
+    if found.duration is not None:
+        facts.append(f"{seconds(found.duration)} from the first sending to the last end")
+    if found.workers:
+        facts.append("1 worker process" if len(found.workers) == 1 else _processes(found))
+    facts += [plural(found.attempts, "further sending")] if found.attempts else []
+    facts += [f"retried {plural(found.retries, 'time')}"] if found.retries else []
+    if found.redeliveries:
+        facts.append(f"delivered more than once: {found.redeliveries}")
+    with run.read() as ledger:
+        budget = ledger.noted(BUDGET)
+    if found.cost is not None:
+        limit = f" of a budget of {cost_text(float(budget))}" if budget else ""
+        facts.append(f"cost {cost_text(found.cost)}{limit}")
+    return ", ".join(facts) + "."
+
+
+def _processes(found: Statistics) -> str:
+    return f"{len(found.workers)} worker processes"
+
+
+def _remarks(run: Run, found: Statistics) -> Iterator[str]:
+    """What a person should read first."""
+    said = [*found.advice, *run.findings]
+    said += [f"the run gave up: {run.error}"] if run.error is not None else []
+    if said:
+        yield "\n".join(f"> {escaped(one, 500)}<br>" for one in said[:CHANGES])
+
+
+def _verdicts(found: Statistics) -> str:
+    pairs = sorted(found.verdicts.items(), key=lambda pair: -pair[1])
+    open_entries = found.entries - sum(found.verdicts.values())
+    rows = [[kind, str(count)] for kind, count in pairs]
+    rows += [["no verdict", str(open_entries)]] if open_entries else []
+    return _table(["Verdict", "Entries"], "-r", rows)
+
+
+def _tasks(tasks: Sequence[TaskRow]) -> Iterator[str]:
+    heads = ["Task", "Entries", "Passed", "Failed", "Errors", "Wait, s", "Run, s", "Per s"]
+    rows = [
+        [
+            code(row.task),
+            str(row.count),
+            str(row.passed),
+            str(row.failed),
+            str(row.errors),
+            _times(row.wait),
+            _times(row.runtime),
+            "" if row.throughput is None else f"{row.throughput:.3g}",
+        ]
+        for row in tasks[:TASKS]
+    ]
+    yield _table(heads, "-rrrrrrr", rows)
+    left = len(tasks) - len(rows)
+    yield "Times: median / 95th percentile / longest." + (
+        f" {plural(left, 'further task')} not shown." if left else ""
+    )
+
+
+def _times(spread: Spread | None) -> str:
+    if spread is None:
+        return ""
+    return " / ".join(f"{value:.3f}" for value in (spread.p50, spread.p95, spread.max))
+
+
+def _causes(causes: Sequence[Cause], manifest: Manifest, links: Links) -> Iterator[str]:
+    if not causes:
+        return
+    yield "#### Failures by cause"
+    rows = [
+        [
+            str(cause.count),
+            code(cause.title),
+            ", ".join(_entries(cause.examples, manifest, links)),
+            code(cause.message, _MESSAGE),
+        ]
+        for cause in causes[:CAUSES]
+    ]
+    yield _table(["Entries", "Cause", "Such as", "What it says"], "r---", rows)
+    if len(causes) > CAUSES:
+        rest = causes[CAUSES:]
+        entries = sum(cause.count for cause in rest)
+        yield f"{plural(len(rest), 'further cause')} of {entries} entries not shown."
+
+
+def _entries(ids: Iterable[str], manifest: Manifest, links: Links) -> Iterator[str]:
+    for name in ids:
+        line = manifest.line_of(name) if name in manifest else None
+        yield _link(name, links.manifest(manifest.path, line))
+
+
+def _changes(comparison: Comparison | None) -> Iterator[str]:
+    if comparison is None:
+        return
+    yield f"#### Since run {code(comparison.before_run)}"
+    counts = {
+        "newly failing": len(comparison.newly_failing),
+        "fixed": len(comparison.fixed),
+        "still failing": len(comparison.still_failing),
+        "added": len(comparison.added),
+        "removed": len(comparison.removed),
+        "with other results": len(comparison.changed_results),
+    }
+    told = [f"{count} {what}" for what, count in counts.items() if count]
+    if comparison.cost_before is not None and comparison.cost_after is not None:
+        before, after = cost_text(comparison.cost_before), cost_text(comparison.cost_after)
+        told.append(f"cost {before} before, {after} now")
+    yield (", ".join(told) or "no entry changed") + "."
+    rows = [*_change_rows("newly failing", comparison.newly_failing)]
+    rows += _change_rows("fixed", comparison.fixed)
+    if rows:
+        yield _table(["What", "Entry", "Before", "Now"], "----", rows)
+    times = [*comparison.slower[:CHANGES], *comparison.faster[:CHANGES]]
+    if times:
+        rows = [_time_row(change) for change in times]
+        yield _table(["Task", "Median before, s", "Now, s", "Ratio"], "-rrr", rows)
+
+
+def _change_rows(what: str, changes: Sequence[Change]) -> list[list[str]]:
+    return [[what, code(one.id), one.before or "", one.after or ""] for one in changes[:CHANGES]]
+
+
+def _time_row(change: TimeChange) -> list[str]:
+    times = f"{change.before:.3f}", f"{change.after:.3f}"
+    return [code(change.task), *times, f"{change.ratio:.2f}"]
+
+
+def _files(run: Run, links: Links, root: Path) -> Iterator[str]:
+    names = [
+        f"{kind} {_link(short_path(path, root), links.paper(path))}"
+        for kind, path in run_files(run)
+        if kind != "manifest"
+    ]
+    artifacts = links.artifacts()
+    if artifacts is not None:
+        names.append(f"[artifacts of this run]({artifacts}), where the workflow keeps them")
+    yield "Files: " + ", ".join(names) + "."
+
+
+def _link(text: str, address: str | None) -> str:
+    return code(text) if address is None else f"[{code(text)}]({address})"
+
+
+def _table(heads: Sequence[str], sides: str, rows: Iterable[Sequence[str]]) -> str:
+    """A table; ``sides`` has an ``r`` for each column of numbers."""
+    rule = ["--:" if side == "r" else "---" for side in sides]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))

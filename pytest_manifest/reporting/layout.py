@@ -1,0 +1,143 @@
+"""Text fit for a terminal of any width: shown plainly, cut, wrapped, in columns."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pytest_manifest.verdict import plain
+
+NARROWEST = 40
+_INDENT = 2
+
+
+class Line(NamedTuple):
+    """A line of text, and how it is marked where marks are shown at all."""
+
+    text: str
+    bold: bool = False
+    red: bool = False
+    yellow: bool = False
+    green: bool = False
+
+
+BLANK = Line("")
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What is written on: its width in columns; whether it shows more than ASCII; whether all is
+    wanted (``-v``)."""
+
+    width: int = 80
+    rich: bool = False
+    all: bool = False
+
+    def cut(self, text: str, width: int) -> str:
+        """Foreign text on one line of at most so many columns, its middle left out."""
+        text = shown(text)
+        if columns(text) <= width:
+            return text
+        dots = "\u2026" if self.rich else "..."
+        room = max(width - len(dots), 2)
+        head = _fitting(text, room - room // 2)
+        tail = _fitting(text[::-1], room // 2)[::-1]
+        return f"{head}{dots}{tail}"
+
+    def wrapped(self, text: str, *, indent: int, hanging: int = 0) -> Iterator[str]:
+        """A sentence in lines; ``hanging``: further columns before all but the first."""
+        yield from textwrap.wrap(
+            shown(text),
+            max(self.width, NARROWEST),
+            initial_indent=" " * indent,
+            subsequent_indent=" " * (indent + hanging),
+            break_on_hyphens=False,
+        ) or [""]
+
+
+def shown(text: str) -> str:
+    """Foreign text on one line, with nothing in it that a terminal obeys or does not show."""
+    one_line = " ".join(plain(text).split())
+    if one_line.isprintable():
+        return one_line
+    return "".join(c if c.isprintable() else _escaped(c) for c in one_line)
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def columns(text: str) -> int:
+    """How many columns a terminal uses for a line of printable text."""
+    return len(text) if text.isascii() else sum(map(_wide, text))
+
+
+def _wide(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _fitting(text: str, width: int) -> str:
+    """As much of the text's beginning as fits."""
+    used = 0
+    for position, char in enumerate(text):
+        used += _wide(char)
+        if used > width:
+            return text[:position]
+    return text
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """The text with spaces to this many columns, before it where it is to stand on the right."""
+    space = " " * max(width - columns(text), 0)
+    return space + text if right else text + space
+
+
+def widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The width of each column of rows that are equally long."""
+    return [max(map(columns, cells)) for cells in zip(*rows, strict=True)]
+
+
+def gap_of(rows: Sequence[Sequence[str]], sheet: Sheet) -> int | None:
+    """How many columns between these rows' cells leave room for them; None where none do."""
+    wide = widths(rows)
+    return next((gap for gap in (2, 1) if table_width(wide, gap) <= sheet.width), None)
+
+
+def table_width(column_widths: Sequence[int], gap: int) -> int:
+    """The width of a table with such columns, indented by two."""
+    return sum(column_widths) + gap * (len(column_widths) - 1) + _INDENT
+
+
+def table_lines(rows: Sequence[Sequence[str]], gap: int) -> Iterator[Line]:
+    """Rows, the first of them the heads; the first column's cells on the left, others' right."""
+    wide, between = widths(rows), " " * gap
+    for number, row in enumerate(rows):
+        cells = [
+            padded(cell, width, right=position > 0)
+            for position, (cell, width) in enumerate(zip(row, wide, strict=True))
+        ]
+        yield Line((" " * _INDENT + between.join(cells)).rstrip(), bold=number == 0)
+
+
+def time_text(value: float) -> str:
+    """Seconds in five columns as long as they are below a day."""
+    if 0 < value < 0.0005:
+        return "<.001"
+    if value < 9.9995:
+        return f"{value:.3f}"
+    if value < 99.995:
+        return f"{value:.2f}"
+    return f"{value:.1f}" if value < 999.95 else f"{value:.0f}"
+
+
+def rate_text(value: float) -> str:
+    """Jobs a second, three digits that count."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

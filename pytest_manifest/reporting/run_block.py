@@ -1,0 +1,172 @@
+"""A run in the terminal: verdicts, figures, what to do next, and where its documents are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.face.session import ManifestSession, short_path
+from pytest_manifest.reporting.comparing import comparison_lines, comparison_phrase
+from pytest_manifest.reporting.figures import comparison_of, statistics_of
+from pytest_manifest.reporting.layout import BLANK, NARROWEST, Line, Sheet
+from pytest_manifest.reporting.papers import papers
+from pytest_manifest.reporting.summary import summary_lines
+
+if TYPE_CHECKING:
+    from pytest_manifest.ledger import Ledger
+    from pytest_manifest.run import Run
+
+
+def write_runs(reporter: pytest.TerminalReporter, state: ManifestSession) -> None:
+    """One block a run, then what reports have left behind of them all."""
+    sheet = _sheet(reporter)
+    for run in state.runs:
+        for line in _run_lines(run, state, sheet):
+            text, bold, red, yellow, green = line
+            reporter.write_line(text, bold=bold, red=red, yellow=yellow, green=green)
+    for kind, place in papers(state.config):
+        reporter.write_line(_paper(kind, place, state.options.root))
+
+
+def _sheet(reporter: pytest.TerminalReporter) -> Sheet:
+    file = reporter._tw._file
+    encoding = (getattr(file, "encoding", None) or "").lower().replace("-", "")
+    return Sheet(
+        width=max(reporter._tw.fullwidth, NARROWEST),
+        rich=bool(reporter.isatty) and encoding == "utf8",
+        all=reporter.verbosity > 0,
+    )
+
+
+def _run_lines(run: Run, state: ManifestSession, sheet: Sheet) -> Iterator[Line]:
+    """A run in plain text: its verdicts, what they amount to, and where its documents are."""
+    from pytest_manifest.ledger import OVER_BUDGET
+
+    name = short_path(run.manifest.path, state.options.root)
+    with run.read() as ledger:
+        counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
+        entries, reasons = ledger.count_entries(), ledger.reasons()
+        cost, over_budget = _cost_line(ledger, run), bool(ledger.noted(OVER_BUDGET))
+    good = counts.get("passed", 0) == entries
+    yield Line(_heading(run, name, entries, counts), bold=True, red=not good, green=good)
+    if cost is not None:
+        yield Line(cost)
+    if reasons:
+        again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        yield Line(f"  further sendings: {again}")
+    yield from _figures(run, state, sheet)
+    for correction in run.corrections:
+        verdict = correction.verdict
+        yield Line(
+            f"  {verdict.entry!r} was {correction.before} at first and is {verdict.verdict}: "
+            f"{verdict.sentence}"
+        )
+    for finding in run.findings:
+        yield Line(f"  {finding}")
+    open_entries = entries - sum(counts.values())
+    unsent, held = sending.get("planned", 0), counts.get("skipped", 0) > 0
+    resume = "--resume --manifest-budget=MORE" if over_budget else "--resume"
+    for line in _how_to_go_on(run, name, status, unsent, open_entries, held=held, resume=resume):
+        yield Line(line)
+    if run.error is not None:
+        yield Line(f"  the run gave up: {run.error}")
+    yield from map(Line, _papers(run, state))
+
+
+def _heading(run: Run, name: str, entries: int, counts: Mapping[str, int]) -> str:
+    verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    return f"{name}: run {run.info.run}, {_entries(entries)}: {verdicts or 'none yet'}"
+
+
+def run_in_one_line(run: Run, state: ManifestSession) -> str:
+    """What is told with ``-q``."""
+    name = short_path(run.manifest.path, state.options.root)
+    with run.read() as ledger:
+        heading = _heading(run, name, ledger.count_entries(), ledger.verdict_counts())
+    told = [] if run.error is None else [f"the run gave up: {run.error}"]
+    comparison = comparison_of(run, state.config)
+    told += [] if comparison is None else [comparison_phrase(comparison)]
+    return "; ".join([heading, *(" ".join(one.split()) for one in told)])
+
+
+def _figures(run: Run, state: ManifestSession, sheet: Sheet) -> Iterator[Line]:
+    """What the run amounts to, and what changed since an earlier one."""
+    lines: list[Line] = []
+    try:
+        lines += summary_lines(statistics_of(run, state.config), sheet)
+    except ManifestToolError as error:
+        lines.append(Line(f"  its figures cannot be told: {error}", yellow=True))
+    comparison = comparison_of(run, state.config)
+    if comparison is not None:
+        lines += [BLANK, *comparison_lines(comparison, sheet)]
+    yield from lines
+    if BLANK in lines:
+        yield BLANK
+
+
+def _papers(run: Run, state: ManifestSession) -> Iterator[str]:
+    """Where the run's documents are."""
+    root = state.options.root
+    if run.ledger_path.parent != state.options.ledgers:
+        yield "  judged apart: what the run itself has kept stays as it was"
+    else:
+        yield _paper("ledger", run.ledger_path, root)
+        yield _paper("receipts", run.receipts_path, root)
+        yield _paper("log", run.log_path, root)
+        for log in sorted(run.log_path.parent.glob(f"{run.info.run}.worker-*.log")):
+            yield _paper("worker", log, root)
+    for kind, place in papers(state.config, run.info.run):
+        yield _paper(kind, place, root)
+
+
+def _paper(kind: str, place: Path | str, root: Path) -> str:
+    shown = short_path(place, root) if isinstance(place, Path) else place
+    return f"  {kind:<8}  {shown}"
+
+
+def _cost_line(ledger: Ledger, run: Run) -> str | None:
+    """What the run has cost, where a receipt tells it or it was limited."""
+    from pytest_manifest.ledger import BUDGET
+    from pytest_manifest.schema import cost_text
+    from pytest_manifest.verdict import Costs
+
+    budget = ledger.noted(BUDGET)
+    if not (budget or ledger.mentions_cost()):
+        return None
+    costs = Costs(ledger, run.manifest)
+    total = costs.total()
+    if not (budget or costs.told):
+        return None
+    limit = f" of a budget of {cost_text(float(budget))}" if budget else ""
+    if not (costs.told or total):
+        return f"  cost not known, as no receipt tells one{limit and f':{limit}'}"
+    return f"  cost {cost_text(total)}{limit}"
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
+
+
+def _how_to_go_on(
+    run: Run, name: str, status: str, unsent: int, unjudged: int, *, held: bool, resume: str
+) -> Iterator[str]:
+    if status == "stopped" and unjudged:
+        running = unjudged - unsent
+        parts = [f"{unsent} not sent"] if unsent else []
+        parts += [f"{running} that were running"] if running > 0 else []
+        yield f"  stopped: {_entries(unjudged)} without a verdict ({', '.join(parts)})"
+    if status == "stopped" or (status == "finished" and held):
+        yield f"  to go on: pytest --manifest={name} {resume}"
+    if status == "detached":
+        left = f"; {_entries(unsent)} not sent" if unsent else ""
+        yield f"  the workers go on without pytest{left}"
+        if run.info.backend.startswith("rpc"):
+            yield "  nobody can look at them later: rpc:// serves only the process that sent them"
+        else:
+            yield f"  to go on: pytest --manifest={name} --audit --wait"
+            if unsent:
+                yield f"  to send the rest: pytest --manifest={name} --resume"

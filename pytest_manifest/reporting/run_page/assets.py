@@ -1,0 +1,86 @@
+"""The page's fixed parts: template, styles and scripts of our own, and the vendored libraries."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+ASSETS: Final = Path(__file__).with_name("assets")
+VENDOR: Final = Path(__file__).with_name("vendor")
+LIBRARIES: Final = ("uPlot.iife.min.js", "tabulator.min.js")
+STYLES: Final = ("uPlot.min.css", "tabulator_simple.min.css")
+SCRIPTS: Final = (
+    "base.js",
+    "details.js",
+    "plots.js",
+    "timeline.js",
+    "summary.js",
+    "entries.js",
+    "main.js",
+)
+_MAP: Final = re.compile(r"(//|/\*)# sourceMappingURL=[^\s*]+( \*/)?")
+"""Source maps are not in the page, and a browser would look for them."""
+
+
+@dataclass(frozen=True)
+class PageParts:
+    """What stands before and after a page's data; ``before`` still lacks the title."""
+
+    _head: str
+    _tail: str
+
+    def before(self, title: str) -> bytes:
+        """Everything down to the data; ``title`` is HTML."""
+        return self._head.replace("{{title}}", title, 1).encode()
+
+    def after(self) -> bytes:
+        """Everything behind the data."""
+        return self._tail.encode()
+
+
+@cache
+def page_parts() -> PageParts:
+    """The template with styles, scripts and the policy that allows just these."""
+    styles = [_vendored(name) for name in STYLES] + [_own("page.css")]
+    own = "".join(_own(name) for name in SCRIPTS)
+    scripts = [_vendored(name) for name in LIBRARIES]
+    scripts.append(f"(function () {{\n'use strict';\n{own}}})();\n")
+    head, _, tail = _own("page.html").partition("{{data}}")
+    policy = (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"style-src {_hashes(styles)}; script-src {_hashes(scripts)}"
+    )
+    head = head.replace("{{policy}}", policy)
+    head = head.replace("{{styles}}", "".join(f"<style>{css}</style>\n" for css in styles))
+    tail = tail.replace("{{licences}}", _licences())
+    tail = tail.replace("{{scripts}}", "".join(f"<script>{js}</script>\n" for js in scripts))
+    return PageParts(head, tail)
+
+
+def _licences() -> str:
+    """The libraries' licences ask for being wherever the libraries are; this is no markup."""
+    texts = [path.read_text("utf-8").strip() for path in sorted(VENDOR.glob("LICENSE.*.txt"))]
+    return "\n\n".join(texts).replace("--", "- -")
+
+
+def _own(name: str) -> str:
+    return (ASSETS / name).read_text("utf-8")
+
+
+def _vendored(name: str) -> str:
+    text = (VENDOR / name).read_text("utf-8")
+    return _MAP.sub("", text)
+
+
+def _hashes(texts: list[str]) -> str:
+    return " ".join(_hash(text) for text in texts)
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,0 +1,114 @@
+// What the others share: the data, elements made of text, numbers and times in words.
+
+const DATA = JSON.parse(document.getElementById('data').textContent);
+const NAMES = DATA.names;
+const ROWS = DATA.rows;
+const BARS = DATA.bars;
+const COUNT = ROWS.id.length;
+const ORIGIN = Date.parse(DATA.run.created);
+const OUTCOMES = NAMES.outcomes;
+const SIGNS = { passed: '✓', failed: '✕', error: '!', skipped: '–', pending: '…' };
+const SHORT_PLACES = shortened(NAMES.places);
+const byId = (id) => document.getElementById(id);
+const rowOf = new Map(ROWS.id.map((id, row) => [id, row]));
+
+/** Worker names without the beginning that all of them share, like celery@host-. */
+function shortened(places) {
+  if (places.length < 2) return places;
+  let same = 0;
+  while (same < places[0].length && places.every((place) => place[same] === places[0][same])) same += 1;
+  const cut = Math.max(0, ...['@', '-', '.', '#'].map((mark) => places[0].lastIndexOf(mark, same - 1)));
+  return cut < 4 ? places : places.map((place) => `…${place.slice(cut)}`);
+}
+
+/** An element; texts are set as text, so that nothing in them is ever markup. */
+function el(name, attributes, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key === 'class') made.className = value;
+    else if (key.startsWith('on')) made.addEventListener(key.slice(2), value);
+    else made.setAttribute(key, value === true ? '' : value);
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+const words = (name) => name.replace(/_/g, ' ');
+const many = (count, one, more) => `${number(count)} ${count === 1 ? one : more || one + 's'}`;
+
+/** The sign and the word of an outcome: its colour says nothing that they do not. */
+function badge(outcome, kind) {
+  const sign = el('span', { class: 'sign', 'aria-hidden': 'true' }, SIGNS[outcome]);
+  return el('span', { class: `badge ${outcome}` }, sign, words(kind || outcome));
+}
+
+function number(value) {
+  return value.toLocaleString('en-US', { maximumFractionDigits: 2 });
+}
+
+function significant(value) {
+  return value.toLocaleString('en-US', { maximumSignificantDigits: 3 });
+}
+
+/** Seconds as people say them: 640 µs, 12 ms, 1.25 s, 3 min 05 s, 2 h. */
+function seconds(value) {
+  if (value === null || value === undefined) return '';
+  const size = Math.abs(value);
+  if (size === 0) return '0 s';
+  if (size < 0.001) return `${Math.round(value * 1e6)} µs`;
+  if (size < 0.9995) return `${significant(value * 1e3)} ms`;
+  if (size < 59.95) return `${significant(value)} s`;
+  const whole = Math.round(size);
+  const sign = value < 0 ? '-' : '';
+  const two = (part) => String(part).padStart(2, '0');
+  const rest = Math.floor((whole % 3600) / 60);
+  if (whole < 3600) return `${sign}${rest} min${whole % 60 ? ` ${two(whole % 60)} s` : ''}`;
+  return `${sign}${Math.floor(whole / 3600)} h${rest ? ` ${two(rest)} min` : ''}`;
+}
+
+/** The time of day in UTC, of seconds since the page's origin. */
+function clock(offset, digits) {
+  if (offset === null || offset === undefined) return '';
+  const text = new Date(ORIGIN + offset * 1000).toISOString();
+  return text.slice(11, digits ? 20 + digits : 19);
+}
+
+function day(moment) {
+  const options = { weekday: 'short', day: 'numeric', month: 'short', year: 'numeric', timeZone: 'UTC' };
+  return new Date(moment).toLocaleDateString('en-GB', options);
+}
+
+/** A table of rows; columns are [title, cell of a row, is it a number]. */
+function plainTable(caption, columns, rows) {
+  const head = el('tr', {}, columns.map(([title, , figure]) =>
+    el('th', { scope: 'col', class: figure ? 'num' : null }, title)));
+  const body = rows.map((row) => el('tr', {}, columns.map(([, cell, figure]) =>
+    el('td', { class: figure ? 'num' : null }, cell(row) ?? ''))));
+  const table = el('table', {}, el('caption', { class: 'unseen' }, caption),
+    el('thead', {}, head), el('tbody', {}, body));
+  return el('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': caption }, table);
+}
+
+const entryHash = (id) => `#entry=${encodeURIComponent(id)}`;
+
+/** A link that opens the entry; a plain text where this run has none of that id. */
+function entryLink(id) {
+  return rowOf.has(id) ? el('a', { href: entryHash(id), class: 'mono' }, id) : el('span', { class: 'mono' }, id);
+}
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+function show(id) {
+  byId(id).hidden = false;
+  return byId(id).querySelector('.body');
+}
+
+const later = (action, pause) => {
+  let waiting = 0;
+  return () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(action, pause);
+  };
+};
+

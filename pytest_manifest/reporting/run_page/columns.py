@@ -1,0 +1,143 @@
+"""The entries as columns of plain values: what table and plots of a page are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from pytest_manifest.analysis.reading import outcome_of
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
+from pytest_manifest.reporting.run_page.text import first_line, visible
+
+OUTCOMES: Final[tuple[Outcome, ...]] = ("passed", "failed", "error", "skipped", "pending")
+MESSAGE_LIMIT: Final = 180
+"""Characters of a verdict's sentence that the table shows; the details have all of it."""
+_PLACES: Final = 5
+"""Decimal places of moments: a hundredth of a millisecond."""
+
+Column = list[int] | list[str] | list[float | None] | list[int | float | None]
+
+
+class Names:
+    """Texts that come again and again, each kept once; a place in the list stands for it."""
+
+    def __init__(self, known: Sequence[str] = ()) -> None:
+        self.texts = list(known)
+        self._index = {text: number for number, text in enumerate(self.texts)}
+
+    def index(self, text: str | None) -> int:
+        """The text's place in the list, -1 for None."""
+        if text is None:
+            return -1
+        number = self._index.setdefault(text, len(self.texts))
+        if number == len(self.texts):
+            self.texts.append(text)
+        return number
+
+
+class Columns:
+    """Rows of the table, one an entry, and bars of the timeline, one an attempt that began.
+
+    Moments are seconds since ``origin``, rounded to a hundredth of a millisecond.
+    """
+
+    def __init__(self, origin: datetime) -> None:
+        self.origin = origin
+        self.tasks = Names()
+        self.kinds = Names()
+        self.places = Names()
+        self.messages = Names()
+        self.tags = Names()
+        self.ids: list[str] = []
+        self.rows: dict[str, list[int]] = {
+            name: []
+            for name in ("task", "kind", "outcome", "place", "message", "tags", "tries", "line")
+        }
+        self.figures: dict[str, list[float | None]] = {
+            name: [] for name in ("sent", "wait", "runtime", "cost")
+        }
+        self.marks: dict[str, list[int]] = {
+            name: [] for name in ("row", "place", "outcome", "number")
+        }
+        self.spans: dict[str, list[float | None]] = {"start": [], "end": []}
+
+    def add(self, record: EntryRecord) -> None:
+        """Append an entry as a row, and its attempts as bars."""
+        last, rows, figures = record.last, self.rows, self.figures
+        verdict = record.verdict
+        silent = verdict is None or verdict.verdict == "passed"
+        message = None if silent or verdict is None else verdict.sentence
+        tags = record.entry.tags
+        self.ids.append(visible(record.id))
+        rows["task"].append(self.tasks.index(visible(record.entry.task)))
+        rows["kind"].append(self.kinds.index(record.kind or "pending"))
+        rows["outcome"].append(OUTCOMES.index(record.outcome))
+        rows["place"].append(self._place(last))
+        rows["message"].append(
+            self.messages.index(None if message is None else first_line(message, MESSAGE_LIMIT))
+        )
+        rows["tags"].append(self.tags.index(visible(" ".join(tags)) if tags else None))
+        rows["tries"].append(len(record.attempts))
+        rows["line"].append(record.line)
+        figures["sent"].append(None if last is None else self.since(last.sent_at))
+        figures["wait"].append(rounded(None if last is None else last.wait))
+        figures["runtime"].append(rounded(None if last is None else last.runtime))
+        costs = [attempt.cost for attempt in record.attempts if attempt.cost is not None]
+        figures["cost"].append(cost_figure(sum(costs)) if costs else None)
+        for attempt in record.attempts:
+            self._add_bar(len(self.ids) - 1, record, attempt)
+
+    def _add_bar(self, row: int, record: EntryRecord, attempt: AttemptRecord) -> None:
+        """An attempt that nobody began has no bar; one without an end has only a beginning."""
+        place = self._place(attempt)
+        start = self.since(attempt.started_at)
+        if place < 0 or start is None:
+            return
+        judged = attempt is record.last
+        outcome = record.outcome if judged else outcome_of(attempt.kind)
+        self.marks["row"].append(row)
+        self.marks["place"].append(place)
+        self.marks["outcome"].append(OUTCOMES.index(outcome))
+        self.marks["number"].append(attempt.number)
+        self.spans["start"].append(start)
+        self.spans["end"].append(self.since(attempt.finished_at))
+
+    def _place(self, attempt: AttemptRecord | None) -> int:
+        place = None if attempt is None else attempt.place
+        return self.places.index(None if place is None else visible(place))
+
+    def since(self, moment: datetime | None) -> float | None:
+        """Seconds from the origin to that moment."""
+        return None if moment is None else round((moment - self.origin).total_seconds(), _PLACES)
+
+    def document(self) -> dict[str, object]:
+        """Everything as JSON has it; columns in which nothing stands are left out."""
+        figures = {
+            name: column
+            for name, column in self.figures.items()
+            if any(value is not None for value in column)
+        }
+        names = {
+            "tasks": self.tasks.texts,
+            "kinds": self.kinds.texts,
+            "places": self.places.texts,
+            "messages": self.messages.texts,
+            "tags": self.tags.texts,
+            "outcomes": list(OUTCOMES),
+        }
+        return {
+            "names": names,
+            "rows": {"id": self.ids, **self.rows, **figures},
+            "bars": {**self.marks, **self.spans},
+        }
+
+
+def cost_figure(value: float | None) -> float | None:
+    """A cost with six digits that count: a call may cost a ten-thousandth."""
+    return None if value is None else float(f"{value:.6g}")
+
+
+def rounded(value: float | None) -> float | None:
+    """A duration, rate or share with the four digits that can be seen."""
+    return None if value is None else float(f"{value:.4g}")

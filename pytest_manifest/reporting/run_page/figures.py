@@ -1,0 +1,167 @@
+"""The run's figures as a page has them: plain JSON, every text fit to be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_manifest.analysis.comparison import Change, Comparison, ResultChange, TimeChange
+from pytest_manifest.analysis.reading import outcome_of
+from pytest_manifest.analysis.statistics import Cause, Spread, Statistics, TaskRow, WorkerRow
+from pytest_manifest.ledger import RunInfo
+from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
+from pytest_manifest.reporting.run_page.text import first_line, visible
+
+SHOWN_CAUSES = 50
+SHOWN_CHANGES = 200
+_MESSAGE = 400
+
+
+def run_document(info: RunInfo, status: str, remarks: Sequence[str]) -> dict[str, object]:
+    """What the run was; ``remarks`` are sentences about it that were noted on the way."""
+    return {
+        "id": info.run,
+        "manifest": visible(info.manifest.name),
+        "workflow": None if info.workflow is None else visible(info.workflow),
+        "mode": None if info.mode is None else visible(info.mode),
+        "created": info.created_at.isoformat(),
+        "broker": visible(info.broker),
+        "backend": visible(info.backend),
+        "stack": "embedded" if info.owned else "existing",
+        "sha256": info.sha256,
+        "status": status,
+        "remarks": [visible(remark) for remark in remarks],
+    }
+
+
+def figures(found: Statistics) -> dict[str, object]:
+    """The statistics without the slowest entries' records, of which the table knows all else."""
+    return {
+        "entries": found.entries,
+        "outcomes": {name: count for name, count in found.outcomes.items() if count},
+        "verdicts": [
+            [kind, outcome_of(kind), count]
+            for kind, count in sorted(found.verdicts.items(), key=lambda pair: -pair[1])
+            if count
+        ],
+        "tasks": [_task(row) for row in found.tasks],
+        "slowest": [visible(record.id) for record in found.slowest],
+        "causes": [_cause(cause) for cause in found.causes[:SHOWN_CAUSES]],
+        "more_causes": max(0, len(found.causes) - SHOWN_CAUSES),
+        "retries": found.retries,
+        "redeliveries": found.redeliveries,
+        "attempts": found.attempts,
+        "workers": [_worker(row) for row in found.workers],
+        "cost": cost_figure(found.cost),
+        "duration": rounded(found.duration),
+        "throughput": rounded(found.throughput),
+        "wait": _spread(found.wait),
+        "runtime": _spread(found.runtime),
+        "advice": [visible(sentence) for sentence in found.advice],
+    }
+
+
+def _task(row: TaskRow) -> dict[str, object]:
+    return {
+        "task": visible(row.task),
+        "count": row.count,
+        "passed": row.passed,
+        "failed": row.failed,
+        "errors": row.errors,
+        "skipped": row.skipped,
+        "pending": row.pending,
+        "wait": _spread(row.wait),
+        "runtime": _spread(row.runtime),
+        "throughput": rounded(row.throughput),
+    }
+
+
+def _spread(spread: Spread | None) -> dict[str, float | None] | None:
+    if spread is None:
+        return None
+    return {
+        "p50": rounded(spread.p50),
+        "p95": rounded(spread.p95),
+        "max": rounded(spread.max),
+    }
+
+
+def _cause(cause: Cause) -> dict[str, object]:
+    return {
+        "outcome": outcome_of(cause.kind),
+        "kind": cause.kind,
+        "title": first_line(cause.title, 160),
+        "place": None if cause.place is None else visible(cause.place),
+        "count": cause.count,
+        "examples": [visible(entry) for entry in cause.examples],
+        "message": visible(cause.message)[:_MESSAGE],
+    }
+
+
+def _worker(row: WorkerRow) -> dict[str, object]:
+    return {
+        "place": visible(row.place),
+        "host": None if row.host is None else visible(row.host),
+        "jobs": row.jobs,
+        "busy": rounded(row.busy),
+        "share": rounded(row.share),
+    }
+
+
+def comparison_figures(found: Comparison) -> dict[str, object]:
+    """What changed since the other run; of long lists the beginning, with the number of all."""
+    changes = {
+        "newly_failing": found.newly_failing,
+        "fixed": found.fixed,
+        "still_failing": found.still_failing,
+    }
+    shown: dict[str, object] = {
+        name: _some([_change(change) for change in some[:SHOWN_CHANGES]], len(some))
+        for name, some in changes.items()
+    }
+    results = [_result(change) for change in found.changed_results[:SHOWN_CHANGES]]
+    return shown | {
+        "before": found.before_run,
+        "after": found.after_run,
+        "entries": [found.entries_before, found.entries_after],
+        "passed": [found.passed_before, found.passed_after],
+        "added": _some(_ids(found.added), len(found.added)),
+        "removed": _some(_ids(found.removed), len(found.removed)),
+        "slower": [_time(change) for change in found.slower],
+        "faster": [_time(change) for change in found.faster],
+        "changed_results": _some(results, len(found.changed_results)),
+        "cost": [cost_figure(found.cost_before), cost_figure(found.cost_after)],
+        "threshold": found.threshold,
+        "samples": found.samples,
+    }
+
+
+def _some(items: Sequence[object], count: int) -> dict[str, object]:
+    return {"count": count, "items": items}
+
+
+def _ids(entries: Sequence[str]) -> list[str]:
+    return [visible(entry) for entry in entries[:SHOWN_CHANGES]]
+
+
+def _change(change: Change) -> dict[str, object]:
+    return {
+        "id": visible(change.id),
+        "task": visible(change.task),
+        "before": change.before,
+        "after": change.after,
+        "sentence": first_line(change.sentence, 240),
+    }
+
+
+def _result(change: ResultChange) -> dict[str, object]:
+    return {"id": visible(change.id), "task": visible(change.task)}
+
+
+def _time(change: TimeChange) -> dict[str, object]:
+    return {
+        "task": visible(change.task),
+        "before": rounded(change.before),
+        "after": rounded(change.after),
+        "ratio": rounded(change.ratio),
+        "samples": [change.samples_before, change.samples_after],
+    }

@@ -1,0 +1,133 @@
+"""A page put together: written from top to bottom in one pass over the run's records."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from pytest_manifest.analysis.comparison import Comparison
+from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.analysis.statistics import Statistics, statistics
+from pytest_manifest.ledger import RunInfo
+from pytest_manifest.manifest.atomic import atomic_file
+from pytest_manifest.reporting.run_page.assets import page_parts
+from pytest_manifest.reporting.run_page.columns import Columns
+from pytest_manifest.reporting.run_page.details import details
+from pytest_manifest.reporting.run_page.figures import (
+    comparison_figures,
+    figures,
+    run_document,
+)
+from pytest_manifest.reporting.run_page.text import script_json, visible
+
+BLOCK: Final = 200
+"""Entries whose details are compressed together: one block is unpacked to open one of them."""
+DETAILS_BUDGET: Final = 4_500_000
+"""Bytes of a page that details may take; the table, plots and libraries take 1.2 MB at 10,000."""
+LONGEST: Final = 20_000
+SHORTEST: Final = 300
+"""Characters that a text of a passed entry is cut to, at most and at least."""
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class PageFacts:
+    """What a page is about, beside the records of its entries."""
+
+    info: RunInfo
+    status: str
+    expected: int
+    """Entries that will come, to share the room for details among them."""
+    remarks: Sequence[str] = ()
+    comparison: Comparison | None = None
+
+
+def write_page(path: Path, facts: PageFacts, records: Iterable[EntryRecord]) -> Statistics:
+    """Write the page, whole or not at all; returns the statistics that the pass has given.
+
+    Raises OSError where it cannot be written.
+    """
+    parts = page_parts()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(parts.before(html.escape(visible(_title(facts.info)))))
+        body = _Body(file, facts)
+        found = statistics(body.written(records), facts.info)
+        body.finish(found)
+        file.write(parts.after())
+    return found
+
+
+def _title(info: RunInfo) -> str:
+    plan = ":".join(part for part in (info.workflow, info.mode) if part)
+    return f"{plan or info.manifest.name} - run {info.run}"
+
+
+class _Body:
+    """Details as they come, in blocks; then everything else."""
+
+    def __init__(self, file: IO[bytes], facts: PageFacts) -> None:
+        self._file = file
+        self._facts = facts
+        self._columns = Columns(facts.info.created_at)
+        self._block: list[dict[str, object]] = []
+        self._blocks = 0
+        self._limit = _limit_at_first(facts.expected)
+        self._spent = 0
+
+    def written(self, records: Iterable[EntryRecord]) -> Iterator[EntryRecord]:
+        """The same records; each is in the page when the next is asked for."""
+        for record in records:
+            self._columns.add(record)
+            self._block.append(details(record, self._columns.since, self._limit))
+            if len(self._block) == BLOCK:
+                self._close_block()
+            yield record
+
+    def _close_block(self) -> None:
+        packed = gzip.compress(script_json(self._block).encode(), compresslevel=6, mtime=0)
+        block = base64.b64encode(packed)
+        self._file.write(b'<script type="text/plain" id="details-%d">' % self._blocks)
+        self._file.write(block)
+        self._file.write(b"</script>\n")
+        self._blocks += 1
+        self._spent += len(block)
+        self._limit = self._next_limit(len(self._block))
+        self._block = []
+
+    def _next_limit(self, just_now: int) -> int:
+        """Half of what is over if the rest is like what was so far, within bounds."""
+        done = len(self._columns.ids)
+        rest = max(self._facts.expected - done, just_now)
+        share = (DETAILS_BUDGET - self._spent) / rest
+        taken = self._spent / done
+        return int(min(max(self._limit * share / taken, SHORTEST), LONGEST))
+
+    def finish(self, found: Statistics) -> None:
+        """Close the last block, and write the data."""
+        if self._block:
+            self._close_block()
+        facts = self._facts
+        document = {
+            "format": FORMAT,
+            "run": run_document(facts.info, facts.status, facts.remarks),
+            "figures": figures(found),
+            "comparison": None
+            if facts.comparison is None
+            else comparison_figures(facts.comparison),
+            "details": {"size": BLOCK, "blocks": self._blocks},
+            **self._columns.document(),
+        }
+        self._file.write(b'<script type="application/json" id="data">')
+        self._file.write(script_json(document).encode())
+        self._file.write(b"</script>\n")
+
+
+def _limit_at_first(entries: int) -> int:
+    """As if nothing could be compressed: what follows shows how well it can be."""
+    return int(min(max(DETAILS_BUDGET / max(entries, 1) / 2, SHORTEST * 4), LONGEST))

@@ -1,0 +1,239 @@
+"""A run's summary: what it was, what it came to, and which files it has left."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pytest_manifest.schema.base import Document, VerdictKind
+from pytest_manifest.schema.fields import (
+    Count,
+    JsonObject,
+    Name,
+    Number,
+    Sha256,
+    Text,
+    Time,
+    Version,
+)
+
+FileKind = Literal["manifest", "ledger", "receipts", "log", "worker-log"]
+
+
+class SummaryRun(Document):
+    """What was run, and where."""
+
+    run: Name
+    """The run's id."""
+    manifest: Text
+    """The manifest's file."""
+    manifest_sha256: Sha256
+    """SHA-256 of the manifest's lines after its header."""
+    workflow: Text | None = None
+    """The workflow that planned it."""
+    mode: Text | None = None
+    """The workflow's mode."""
+    created_at: Time
+    """When the run was made."""
+    status: Literal["running", "finished", "stopped", "detached"]
+    """Whether all was judged, the run was stopped, or the workers go on without pytest."""
+    error: Text | None = None
+    """Why the run gave up."""
+    findings: list[Text] = Field(default_factory=list)
+    """What was noticed while it went on."""
+    broker: Text
+    """The broker's URL, without its password."""
+    backend: Text
+    """The result store's URL, without its password."""
+    owned: bool
+    """Whether the stack was started for this run."""
+    version: Text
+    """The version of pytest-celery-manifest that has written this."""
+
+
+class SummarySpread(Document):
+    """How times are spread, in seconds."""
+
+    count: Count
+    """How many were measured."""
+    p50: Number
+    """The median."""
+    p95: Number
+    """The 95th percentile."""
+    max: Number
+    """The longest."""
+    total: Number
+    """All together."""
+
+
+class SummaryTask(Document):
+    """The entries of one task."""
+
+    task: Name
+    """The task's name."""
+    count: Count
+    """How many entries it has."""
+    passed: Count
+    """Those that did what was expected."""
+    failed: Count
+    """Those whose expectations did not hold."""
+    errors: Count
+    """Those that harness or stack could not tell of."""
+    skipped: Count
+    """Those that were not sent, for a reason."""
+    pending: Count
+    """Those without a verdict."""
+    wait: SummarySpread | None
+    """From the sending to the start."""
+    runtime: SummarySpread | None
+    """From the start to the end."""
+    throughput: Number | None
+    """Jobs that ended, per second."""
+
+
+class SummaryWorker(Document):
+    """What one worker process did."""
+
+    worker: Text
+    """Celery's name of the worker."""
+    host: Text | None
+    """The host that it ran on."""
+    pid: int | None
+    """The process that ran the jobs."""
+    jobs: Count
+    """How many jobs it has run, repeated ones counted each time."""
+    busy: Number
+    """Seconds for which it ran them."""
+    share: Number
+    """Its share of all busy seconds, from 0 to 1."""
+
+
+class SummaryCause(Document):
+    """Entries that went wrong in the same way."""
+
+    title: Text
+    """The cause in a line."""
+    kind: VerdictKind
+    """Their verdict."""
+    error: Text | None
+    """The class of the exception."""
+    place: Text | None
+    """The last frame of its traceback."""
+    path: Text | None
+    """Where the result differs from what was expected."""
+    count: Count
+    """How many they are."""
+    examples: list[Name]
+    """Ids of the first three."""
+    message: Text
+    """What the first of them says, shortened."""
+
+
+class SummaryEntry(Document):
+    """One entry."""
+
+    id: Name
+    """The entry's id."""
+    task: Name
+    """The task's name."""
+    line: Count
+    """Its line in the manifest."""
+    verdict: VerdictKind | None
+    """What it came to; null: nobody has judged it."""
+    sentence: Text | None
+    """What happened, what is known, and what to do next."""
+    task_id: Text | None
+    """Celery's id of the attempt that was judged."""
+    attempts: Count
+    """How often it was sent."""
+    wait: Number | None
+    """Seconds from the sending to the start."""
+    runtime: Number | None
+    """Seconds from the start to the end."""
+
+
+class SummaryStatistics(Document):
+    """The run in figures; durations in seconds."""
+
+    entries: Count
+    """How many entries were selected."""
+    verdicts: dict[str, Count]
+    """How many entries have which verdict."""
+    outcomes: dict[str, Count]
+    """How many tests they make ``passed``, ``failed``, ``error``, ``skipped`` or ``pending``."""
+    began: Time | None
+    """The first sending."""
+    ended: Time | None
+    """The last end of a job."""
+    duration: Number | None
+    """From ``began`` to ``ended``."""
+    throughput: Number | None
+    """Jobs that ended, per second of that."""
+    wait: SummarySpread | None
+    """From the sending to the start."""
+    runtime: SummarySpread | None
+    """From the start to the end."""
+    retries: Count
+    """How often tasks asked Celery to retry them."""
+    redeliveries: Count
+    """How many sendings the broker delivered more than once."""
+    further_sendings: Count
+    """How many sendings were not an entry's first."""
+    tasks: list[SummaryTask]
+    """By task."""
+    workers: list[SummaryWorker]
+    """By worker process, the busiest first."""
+    causes: list[SummaryCause]
+    """Failures by cause, the largest first."""
+    slowest: list[SummaryEntry]
+    """The five entries that ran longest."""
+    advice: list[Text]
+    """What would help, where a bottleneck shows."""
+
+
+class SummaryCost(Document):
+    """What the run has cost, in the entries' unit."""
+
+    total: Number | None
+    """All attempts together; null: no receipt tells a cost."""
+    budget: Number | None
+    """What it may cost; null: not limited."""
+    over_budget: bool
+    """Whether the rest was not sent for want of money."""
+
+
+class SummaryFile(Document):
+    """A file that the run has left."""
+
+    kind: FileKind
+    """What is in it."""
+    path: Text
+    """Its path, from pytest's root folder where it lies below that."""
+    bytes: Count
+    """Its size."""
+    sha256: Sha256 | None
+    """Its checksum; null for what is still written to: ledger and log."""
+
+
+class Summary(Document):
+    """A run that is over, in one document."""
+
+    summary: Version = 1
+    """The version of this format."""
+    run: SummaryRun
+    """What was run, and where."""
+    statistics: SummaryStatistics
+    """The run in figures."""
+    cost: SummaryCost
+    """What it has cost."""
+    comparison: JsonObject | None
+    """How it differs from an earlier run (``--manifest-compare``); null: none was named."""
+    files: list[SummaryFile]
+    """What the run has left."""
+    failed: list[SummaryEntry]
+    """Entries whose expectations do not hold, or that harness or stack could not tell of."""
+    unfinished: list[SummaryEntry]
+    """Entries that were skipped, or have no verdict yet."""
+    succeeded: list[SummaryEntry]
+    """Entries that did what was expected."""

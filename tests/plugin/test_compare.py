@@ -1,0 +1,184 @@
+"""``--manifest-compare``: what changed since an earlier run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.plugin.conftest import Project
+from tests.plugin.test_summary import MEMORY, block
+
+LAST = "--manifest-compare=last"
+
+
+def flaky(project: Project, *names: str, more: int = 0) -> None:
+    """A manifest of jobs that fail where ``project.break_`` says so, and of some that double."""
+    rows: list[dict[str, object]] = [
+        {"id": name, "task": "jobs.flaky", "args": [name], "idempotent": True} for name in names
+    ]
+    rows += [{"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(more)]
+    project.manifest("m.jsonl", rows)
+
+
+def told(result: pytest.RunResult) -> list[str]:
+    """The lines of the comparison."""
+    lines = block(result)
+    start = next(n for n, line in enumerate(lines) if line.startswith("  since run "))
+    return lines[start : lines.index("", start)]
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_what_changed_since_the_last_run_is_told(
+    project: Project, workers: tuple[str, ...]
+) -> None:
+    flaky(project, "a", "b", "c", "gone")
+    mended, held = project.break_("a"), project.break_("b")
+    project.run("--manifest=m.jsonl", MEMORY)
+    first = project.ledgers()[-1].stem
+    mended.unlink()
+    project.break_("c")
+    project.break_("new")
+    flaky(project, "a", "b", "c", "new", "new-good")
+    result = project.run("--manifest=m.jsonl", MEMORY, LAST, *workers)
+    result.assert_outcomes(passed=2, failed=3)
+    assert held.exists()
+    assert told(result) == [
+        f"  since run {first}",
+        "    2 of 5 passed, 2 of 4 before",
+        "    2 newly failing",
+        "      c  passed -> failed",
+        "      new  not there -> failed",
+        "    1 fixed",
+        "      a  failed -> passed",
+        "    1 still failing: b",
+        "    2 added: new, new-good",
+        "    1 removed: gone",
+    ]
+
+
+def test_nothing_that_counts_is_told_in_a_line(project: Project) -> None:
+    project.doubles(count=2)
+    project.run("--manifest=m.jsonl", MEMORY)
+    lines = told(project.run("--manifest=m.jsonl", MEMORY, LAST))
+    assert lines[1:] == ["    2 of 2 passed, 2 of 2 before", "    no difference that counts"]
+
+
+def test_a_first_run_has_nothing_to_be_compared_with(project: Project) -> None:
+    """That is said, and is no failure: one command serves the first run and all later ones."""
+    project.doubles(count=2)
+    result = project.run("--manifest=m.jsonl", MEMORY, LAST)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["  there is no earlier run of m.jsonl to compare with"])
+
+
+def test_other_results_are_named(project: Project) -> None:
+    project.doubles(count=3)
+    project.run("--manifest=m.jsonl", MEMORY)
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", jobs.replace('"type": "number"', '"type": "int"'))
+    lines = told(project.run("--manifest=m.jsonl", MEMORY, LAST))
+    assert lines[2:] == ["    3 other results: d-0, d-1, d-2"]
+
+
+def test_a_task_that_became_slower_is_named(project: Project) -> None:
+    def naps(seconds: float) -> None:
+        rows = [{"id": f"n-{n}", "task": "jobs.nap", "args": [seconds]} for n in range(20)]
+        project.manifest("m.jsonl", rows)
+
+    naps(0)
+    project.run("--manifest=m.jsonl", MEMORY)
+    naps(0.1)
+    lines = told(project.run("--manifest=m.jsonl", MEMORY, LAST))
+    (slower,) = [line for line in lines if "slower" in line]
+    assert slower.startswith("    slower: jobs.nap from ")
+
+
+def test_costs_are_compared(project: Project) -> None:
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", jobs.replace('"type": "number"', '"cost": n or 0.5'))
+    project.manifest("m.jsonl", [{"id": "a", "task": "jobs.double", "args": [2]}])
+    project.run("--manifest=m.jsonl", MEMORY)
+    project.manifest("m.jsonl", [{"id": "a", "task": "jobs.double", "args": [3]}])
+    lines = told(project.run("--manifest=m.jsonl", MEMORY, LAST))
+    assert "    cost 2 -> 3 (+50%)" in lines
+
+
+def test_the_run_is_named_by_its_id_or_its_ledger(project: Project) -> None:
+    flaky(project, "a")
+    project.break_("a")
+    project.run("--manifest=m.jsonl", MEMORY)
+    first = project.ledgers()[-1]
+    project.run("--manifest=m.jsonl", MEMORY)
+    for name in (first.stem, str(first.relative_to(project.path)), str(first)):
+        lines = told(project.run("--manifest=m.jsonl", "--audit", f"--manifest-compare={name}"))
+        assert lines[0] == f"  since run {first.stem}"
+        assert lines[2] == "    1 still failing: a"
+
+
+def test_an_audit_of_an_earlier_run_is_compared_with_the_one_before_it(project: Project) -> None:
+    flaky(project, "a")
+    for _ in range(3):
+        project.run("--manifest=m.jsonl", MEMORY)
+    first, second, _ = project.ledgers()
+    run = f"--manifest-run={second.stem}"
+    lines = told(project.run("--manifest=m.jsonl", "--audit", run, LAST))
+    assert lines[0] == f"  since run {first.stem}"
+
+
+def test_a_resumed_run_is_compared_with_the_one_before_it(project: Project) -> None:
+    flaky(project, "a", "b")
+    project.run("--manifest=m.jsonl", MEMORY)
+    first = project.ledgers()[-1].stem
+    broken = project.break_("a")
+    project.run("--manifest=m.jsonl", MEMORY)
+    broken.unlink()
+    project.break_("b")
+    lines = told(project.run("--manifest=m.jsonl", MEMORY, "--resume", LAST))
+    assert lines[0] == f"  since run {first}"
+    assert lines[2:] == ["    no difference that counts"]  # b has passed, and was not run again
+
+
+def test_a_run_is_not_compared_with_itself(project: Project) -> None:
+    project.doubles(count=1)
+    project.run("--manifest=m.jsonl", MEMORY)
+    run = project.ledgers()[-1].stem
+    result = project.run("--manifest=m.jsonl", "--audit", f"--manifest-compare={run}")
+    result.stdout.fnmatch_lines([f"  run {run} was not compared with itself"])
+
+
+def test_an_earlier_run_that_cannot_be_read_is_told_and_stops_nothing(project: Project) -> None:
+    project.doubles(count=1)
+    project.run("--manifest=m.jsonl", MEMORY)
+    (copy,) = project.ledgers()[0].parent.glob("*.manifest.jsonl")
+    copy.write_text("no manifest", encoding="utf-8")
+    result = project.run("--manifest=m.jsonl", MEMORY, LAST)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["  it was not compared with an earlier run: *manifest.jsonl:1: *"])
+
+
+def test_quietly_it_is_a_phrase(project: Project) -> None:
+    flaky(project, "a", "b")
+    project.run("--manifest=m.jsonl", MEMORY)
+    first = project.ledgers()[-1].stem
+    project.break_("a")
+    result = project.run("--manifest=m.jsonl", MEMORY, LAST, "-q", "--tb=no")
+    result.stdout.fnmatch_lines(
+        [f"m.jsonl: run *, 2 entries: *; 1 newly failing since run {first}"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--manifest-compare=nowhere"], "*nowhere: there is no such run, and no such file*"),
+        (["--manifest-compare=jobs.py"], "*jobs.py: this is not a ledger that can be read*"),
+        ([LAST, "--dispatch-only"], "*is told at a run's end*"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_sent(
+    project: Project, arguments: list[str], sentence: str
+) -> None:
+    project.doubles(count=1)
+    result = project.run("--manifest=m.jsonl", MEMORY, *arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([sentence])
+    assert not project.ran()

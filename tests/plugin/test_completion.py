@@ -1,0 +1,165 @@
+"""The summary of a run, for machines: what it came to, entry by entry, and its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from pytest_manifest.schema.generate import FOLDER
+from pytest_manifest.schema.summary import Summary
+from tests.plugin.conftest import Project
+
+MEMORY = "--manifest-broker=memory://"
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """The document in a file, valid by the committed schema and by the model."""
+    text = path.read_text("utf-8")
+    Summary.model_validate_json(text)
+    document: dict[str, Any] = json.loads(text)
+    schema = json.loads((FOLDER / "run-summary.schema.json").read_text("utf-8"))
+    Draft202012Validator(schema).validate(document)
+    return document
+
+
+def newest(project: Project) -> dict[str, Any]:
+    return summary(project.ledgers()[-1].with_suffix(".summary.json"))
+
+
+def ids(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["id"] for row in rows]
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_what_succeeded_and_what_failed_stands_apart(
+    project: Project, workers: tuple[str, ...]
+) -> None:
+    """Each entry is in one of three lists, with verdict, sentence and line; figures agree."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": "good", "task": "jobs.double", "kwargs": {"n": 1}},
+            {"id": "bad", "task": "jobs.fail", "args": ["no such film"]},
+            {"id": "held", "task": "jobs.double", "kwargs": {"n": 2}, "after": ["bad"]},
+            {"id": "unknown", "task": "jobs.nobody"},
+        ],
+    )
+    result = project.run("--manifest=m.jsonl", MEMORY, *workers)
+    told = newest(project)
+
+    assert ids(told["succeeded"]) == ["good"]
+    assert ids(told["failed"]) == ["bad", "unknown"]
+    assert ids(told["unfinished"]) == ["held"]
+    bad = told["failed"][0]
+    assert (bad["line"], bad["verdict"], bad["task"]) == (2, "failed", "jobs.fail")
+    assert "no such film" in bad["sentence"]
+    assert told["statistics"]["entries"] == 4
+    assert told["statistics"]["causes"][0]["examples"] == ["bad"]
+    assert told["run"]["status"] == "finished"
+    assert told["comparison"] is None
+    result.stdout.fnmatch_lines(["  summary   .manifest/runs/*.summary.json"])
+
+
+def test_files_have_checksums(project: Project) -> None:
+    """What is written to no more has its checksum; ledger and log have none."""
+    project.doubles(count=2)
+    project.run("--manifest=m.jsonl")
+    files = newest(project)["files"]
+
+    assert {file["kind"] for file in files} == {
+        *("manifest", "ledger", "receipts", "log", "worker-log")
+    }
+    for file in files:
+        path = project.path / file["path"]
+        if file["kind"] in ("ledger", "log"):
+            assert file["sha256"] is None
+        else:
+            assert file["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+            assert file["bytes"] == path.stat().st_size
+    path = project.ledgers()[-1].with_suffix(".summary.json")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_copy_is_written_where_it_is_wanted(project: Project) -> None:
+    """``--manifest-summary`` makes folders; a second run's copy has its id in its name."""
+    project.doubles("a.jsonl", count=1)
+    project.doubles("b.jsonl", count=2)
+    copy = "--manifest-summary=out/run.json"
+    project.run("--manifest=a.jsonl", "--manifest=b.jsonl", MEMORY, copy)
+
+    first, second = sorted((project.path / "out").iterdir(), key=lambda path: len(path.name))
+    assert first.name == "run.json"
+    assert summary(first)["run"]["manifest"] == "a.jsonl"
+    assert second.name == f"run.{summary(second)['run']['run']}.json"
+    assert summary(second)["run"]["manifest"] == "b.jsonl"
+
+
+def test_a_copy_that_cannot_be_written_is_said(project: Project) -> None:
+    """The run's outcome stays what it is."""
+    project.doubles(count=1)
+    project.write("file", "")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-summary=file/run.json")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*the summary was not written:*"])
+    assert result.ret == 0
+
+
+def test_cost_and_comparison_are_in_it(project: Project) -> None:
+    """The budget with what was spent of it, and what changed since the run that is named."""
+    project.write("shop.py", 'from jobs import app\n@app.task\ndef buy(): return {"cost": 0.1}\n')
+    project.write("pytest.ini", "[pytest]\nmanifest_app = shop:app\n")
+    rows: list[dict[str, object]] = [
+        {"id": f"b-{n}", "task": "shop.buy", "cost": 0.2} for n in "xyz"
+    ]
+    project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-budget=5")
+    first = newest(project)
+    assert first["cost"] == {"total": 0.3, "budget": 5.0, "over_budget": False}
+
+    project.manifest("m.jsonl", [*rows, {"id": "new", "task": "jobs.fail", "args": ["x"]}])
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-compare=last")
+    changes = newest(project)["comparison"]
+    assert changes["before"]["run"] == first["run"]["run"]
+    assert changes["added"] == ["new"]
+    assert ids(changes["newly_failing"]) == ["new"]
+
+
+def test_an_audit_writes_it_anew(project: Project) -> None:
+    """A later look has the last word; of receipts alone, there is only the copy asked for."""
+    project.doubles(count=2)
+    project.run("--manifest=m.jsonl", MEMORY)
+    path = project.ledgers()[-1].with_suffix(".summary.json")
+    before = path.read_bytes()
+    path.unlink()
+    project.run("--manifest=m.jsonl", "--audit")
+    assert summary(path)["succeeded"] == json.loads(before)["succeeded"]
+
+    kept = path.with_suffix("").with_suffix(".receipts.jsonl").read_text("utf-8")
+    project.write("one.jsonl", kept.splitlines(keepends=True)[0])
+    receipts = "--manifest-receipts=one.jsonl"
+    project.run("--manifest=m.jsonl", "--audit", receipts, "--manifest-summary=s.json")
+    apart = summary(project.path / "s.json")
+    assert ids(apart["succeeded"]) == ["d-0"]
+    assert [(row["id"], row["verdict"]) for row in apart["failed"]] == [("d-1", "unknown")]
+    assert len(list(path.parent.glob("*.summary.json"))) == 1
+
+
+def test_any_text_is_held(project: Project) -> None:
+    """Whatever jobs say: the document is JSON in UTF-8."""
+    project.write(
+        "talk.py",
+        "from jobs import app\n@app.task\ndef talk():\n"
+        "    raise ValueError('\\x00\\ud83c\\u202e\\x1b[1m')\n",
+    )
+    project.write("pytest.ini", "[pytest]\nmanifest_app = talk:app\n")
+    project.manifest("m.jsonl", [{"id": '<a> "é" 🎬', "task": "talk.talk"}])
+    project.run("--manifest=m.jsonl", MEMORY)
+    (row,) = newest(project)["failed"]
+    assert row["id"] == '<a> "é" 🎬'
+    assert "ValueError" in row["sentence"]

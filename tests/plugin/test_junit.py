@@ -1,0 +1,196 @@
+"""JUnit: what an entry's test case says of its job, valid whatever is in it."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.conftest import Project
+from tests.plugin.junit_schema import offences
+
+MEMORY = "--manifest-broker=memory://"
+HOSTILE = "a\x00b\x1b[31m\x7f \ud83c ]]> <b>&amp; \"'` \u202e \ufffe \x85 \r\n  ::error::x"
+TALK = f"""
+from jobs import app
+from celery.utils.log import get_task_logger
+
+@app.task(name="jobs.talk")
+def talk():
+    get_task_logger(__name__).warning("%s", {HOSTILE!r})
+    raise ValueError({HOSTILE!r})
+
+@app.task(name="jobs.odd")
+def odd():
+    return {{"odd": {HOSTILE.encode("utf-8", "replace").decode()!r}}}
+"""
+NAMES = {
+    *("entry", "task", "verdict", "run", "task_id", "attempt", "attempts", "worker", "host"),
+    *("wait", "runtime", "started_at"),
+}
+
+
+def report(project: Project, *arguments: str) -> ET.Element:
+    """The report of a run with these arguments."""
+    project.run(f"--junitxml={project.path / 'report.xml'}", *arguments)
+    return ET.parse(project.path / "report.xml").getroot()
+
+
+def case(root: ET.Element, entry: str) -> ET.Element:
+    """The test case of an entry."""
+    (found,) = (one for one in root.iter("testcase") if one.get("name") == f"entry[{entry}]")
+    return found
+
+
+def lines(found: ET.Element) -> dict[str, str]:
+    """The properties that a test case has as lines of its output."""
+    text = found.findtext("system-out") or ""
+    rows = re.findall(r"^\[\[PROPERTY\|manifest_(\w+)=(.*)\]\]$", text, re.MULTILINE)
+    return dict(rows)
+
+
+def properties(found: ET.Element) -> dict[str, str]:
+    """The properties that a test case has as elements."""
+    return {one.get("name", ""): one.get("value", "") for one in found.iter("property")}
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_an_entry_tells_of_its_job(project: Project, workers: tuple[str, ...]) -> None:
+    """Run, worker, times and verdict are there, ``time`` is the job's own; others keep theirs."""
+    project.write("test_other.py", "import time\ndef test_slow(): time.sleep(0.3)")
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": "nap", "task": "jobs.nap", "kwargs": {"sec": 0.4}},
+            {
+                "id": "bad",
+                "task": "jobs.double",
+                "kwargs": {"n": 1},
+                "expect": {"result": {"n": 3}},
+            },
+        ],
+    )
+    root = report(project, "--manifest=m.jsonl", "m.jsonl", "test_other.py", MEMORY, *workers)
+
+    assert list(offences(root)) == []
+    nap, bad = case(root, "nap"), case(root, "bad")
+    told = lines(nap)
+    assert set(told) == NAMES
+    assert nap.get("time") == f"{float(told['runtime']):.3f}"
+    assert float(told["runtime"]) >= 0.4
+    assert (told["entry"], told["task"], told["verdict"]) == ("nap", "jobs.nap", "passed")
+    assert (told["attempt"], told["attempts"]) == ("1", "1")
+    assert (lines(bad)["verdict"], bad.find("failure") is not None) == ("failed", True)
+    (other,) = (one for one in root.iter("testcase") if one.get("name") == "test_slow")
+    assert float(other.get("time", "0")) >= 0.3
+    assert other.find("system-out") is None
+    suite = properties(root.find("testsuite/properties"))  # type: ignore[arg-type]  # it is there
+    assert suite["manifest_run"] == told["run"]
+    assert Path(suite["manifest_ledger"]) == project.ledgers()[-1]
+
+
+def test_durations_are_those_of_the_tests(project: Project) -> None:
+    """What JUnit says of jobs changes nothing of what pytest says of tests."""
+    project.manifest("m.jsonl", [{"id": "nap", "task": "jobs.nap", "kwargs": {"sec": 0.4}}])
+    done = project.run(
+        "--manifest=m.jsonl", MEMORY, "--junitxml=r.xml", "--durations=0", "--durations-min=0.3"
+    )
+    done.stdout.no_fnmatch_line("*0.4*s call*nap*")
+    assert float(case(ET.parse(project.path / "r.xml").getroot(), "nap").get("time", "0")) >= 0.4
+
+
+def test_xunit1_has_elements_and_a_timestamp(project: Project) -> None:
+    """Where no schema forbids it, properties are elements, and a case says when its job began."""
+    project.doubles(count=1)
+    root = report(project, "--manifest=m.jsonl", MEMORY, "-o", "junit_family=xunit1")
+    found = case(root, "d-0")
+    told = properties(found)
+    assert set(told) == {f"manifest_{name}" for name in NAMES}
+    assert found.get("timestamp") == told["manifest_started_at"]
+    assert found.find("system-out") is None
+
+
+@pytest.mark.parametrize("family", ["xunit1", "xunit2"])
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_any_text_leaves_a_report_that_can_be_read(
+    project: Project, workers: tuple[str, ...], family: str
+) -> None:
+    """Control characters, halves of characters, what ends CDATA: in errors, logs, ids, names."""
+    project.write("talk.py", TALK)
+    project.write("pytest.ini", "[pytest]\nmanifest_app = talk:app\n")
+    name = "odd \x07 <&]]> name.jsonl"
+    project.manifest(
+        name,
+        [
+            {"id": "a]]>b <c> & [d]::e / é 🎬 |`", "task": "jobs.talk"},
+            {"id": "odd", "task": "jobs.odd", "expect": {"result": {"odd": "x"}}},
+        ],
+    )
+    family_option = ("-o", f"junit_family={family}")
+    root = report(project, f"--manifest={name}", MEMORY, *workers, *family_option)
+    if family == "xunit2":
+        assert list(offences(root)) == []
+    cases = list(root.iter("testcase"))
+    assert len(cases) == 2
+    told = lines(cases[0]) if family == "xunit2" else properties(cases[0])
+    assert "a]]>b <c> & [d]::e / é 🎬 |`" in told.values()
+    assert all(one.find("failure") is not None for one in cases)
+
+
+def test_a_job_without_a_receipt_took_no_time(project: Project) -> None:
+    """Of a task that nobody knows there is a verdict, and nothing else to tell."""
+    project.manifest("m.jsonl", [{"id": "x", "task": "jobs.unknown"}])
+    root = report(project, "--manifest=m.jsonl", MEMORY)
+    assert list(offences(root)) == []
+    found = case(root, "x")
+    assert found.get("time") == "0.000"
+    assert set(lines(found)) >= {"entry", "verdict", "run", "task_id", "attempts"}
+
+
+def test_a_repeated_attempt_is_counted(project: Project) -> None:
+    """The properties are of the attempt that was judged, and say how many there were."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {
+                "id": "f",
+                "task": "jobs.die_once",
+                "kwargs": {"key": "f"},
+                "retries": 1,
+                "idempotent": True,
+            }
+        ],
+    )
+    root = report(project, "--manifest=m.jsonl")
+    told = lines(case(root, "f"))
+    assert told["verdict"] == "passed"
+    assert (told["attempt"], told["attempts"]) == ("2", "2")
+
+
+def test_a_repeated_test_says_things_once(project: Project) -> None:
+    """Where another plugin runs a failed test again, its properties are those of the last time."""
+    project.manifest("m.jsonl", [{"id": "f", "task": "jobs.fail", "args": ["x"]}])
+    again = ("--reruns=2", "-o", "junit_family=xunit1")
+    root = report(project, "--manifest=m.jsonl", MEMORY, *again)
+    last = list(root.iter("testcase"))[-1]
+    assert len(list(last.iter("property"))) == len(properties(last)) > 5
+
+
+def test_a_projects_own_properties_stay(project: Project) -> None:
+    """What a test of an entry has recorded itself is written as pytest writes it."""
+    project.doubles(count=1)
+    project.write(
+        "test_m.py",
+        """
+import pytest
+pytestmark = pytest.mark.manifest("m.jsonl")
+def test_entry(entry, request):
+    request.node.user_properties.append(("own", "value"))
+""",
+    )
+    root = report(project, "test_m.py", MEMORY)
+    (found,) = root.iter("testcase")
+    assert properties(found) == {"own": "value"}
+    assert lines(found)["entry"] == "d-0"

@@ -1,0 +1,138 @@
+"""``--manifest-report``: a page about each run, written where it is asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.plugin.conftest import Project
+
+MEMORY = "--manifest-broker=memory://"
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    """The data within a page."""
+    match = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', path.read_text("utf-8")
+    )
+    assert match is not None
+    document: dict[str, Any] = json.loads(match[1])
+    return document
+
+
+def test_a_run_has_its_page(project: Project) -> None:
+    """With what came of every entry; the summary names the file."""
+    project.doubles()
+    done = project.run("--manifest=m.jsonl", MEMORY, "--manifest-report=build/run.html")
+    done.assert_outcomes(passed=6)
+    done.stdout.fnmatch_lines(["  page * build/run.html"])
+    data = data_of(project.path / "build" / "run.html")
+    assert data["rows"]["id"] == [f"d-{n}" for n in range(6)]
+    assert data["figures"]["outcomes"] == {"passed": 6}
+    assert data["run"]["status"] == "finished"
+    assert data["run"]["id"] == project.ledgers()[-1].stem
+
+
+def test_without_the_option_there_is_no_page(project: Project) -> None:
+    """Nobody who does not ask for it pays for it."""
+    project.doubles()
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=6)
+    assert not list(project.path.rglob("*.html"))
+
+
+def test_each_of_several_runs_has_a_page_of_its_own(project: Project) -> None:
+    """Beside the file that was named, with the run's id in the name."""
+    project.doubles("one.jsonl", 2)
+    project.doubles("two.jsonl", 3)
+    done = project.run(
+        "--manifest=one.jsonl", "--manifest=two.jsonl", MEMORY, "--manifest-report=run.html"
+    )
+    done.assert_outcomes(passed=5)
+    pages = sorted(path.name for path in project.path.glob("*.html"))
+    assert pages == sorted(f"run-{ledger.stem}.html" for ledger in project.ledgers())
+    counts = {len(data_of(path)["rows"]["id"]) for path in project.path.glob("*.html")}
+    assert counts == {2, 3}
+
+
+def test_the_setting_is_below_the_root(project: Project) -> None:
+    """Wherever pytest is started; an audit and a resumed run have pages, too."""
+    project.write(
+        "pytest.ini", "[pytest]\nmanifest_app = jobs:app\nmanifest_report = out/run.html\n"
+    )
+    manifest = project.manifest(
+        "m.jsonl",
+        [
+            {"id": key, "task": "jobs.flaky", "kwargs": {"key": key}, "idempotent": True}
+            for key in ("a", "b")
+        ],
+    )
+    page = project.path / "out" / "run.html"
+    broken = project.break_("b")
+    project.run(f"--manifest={manifest}", MEMORY).assert_outcomes(passed=1, failed=1)
+    assert data_of(page)["figures"]["causes"][0]["title"].startswith("ValueError at jobs.py:")
+    page.unlink()
+    project.run(f"--manifest={manifest}", "--audit").assert_outcomes(passed=1, failed=1)
+    assert data_of(page)["figures"]["outcomes"] == {"failed": 1, "passed": 1}
+    page.unlink()
+    broken.unlink()
+    project.run(f"--manifest={manifest}", "--resume", MEMORY).assert_outcomes(passed=2)
+    data = data_of(page)
+    assert data["figures"]["outcomes"] == {"passed": 2}
+    assert data["rows"]["tries"] == [1, 2]
+    assert len(data["bars"]["row"]) == 3
+
+
+def test_under_xdist_there_is_one_page(project: Project) -> None:
+    """The controller writes it; the workers write none."""
+    project.doubles()
+    done = project.run("--manifest=m.jsonl", "-n2", "--manifest-report=run.html")
+    done.assert_outcomes(passed=6)
+    assert [path.name for path in project.path.glob("*.html")] == ["run.html"]
+    assert data_of(project.path / "run.html")["figures"]["outcomes"] == {"passed": 6}
+
+
+def test_a_comparison_is_in_the_page(project: Project) -> None:
+    """What --manifest-compare tells in the terminal, the page tells too."""
+    project.manifest("m.jsonl", [{"id": "a", "task": "jobs.flaky", "kwargs": {"key": "a"}}])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1)
+    project.break_("a")
+    project.run(
+        "--manifest=m.jsonl", MEMORY, "--manifest-compare=last", "--manifest-report=run.html"
+    ).assert_outcomes(failed=1)
+    found = data_of(project.path / "run.html")["comparison"]
+    assert [change["id"] for change in found["newly_failing"]["items"]] == ["a"]
+    assert found["before"] == project.ledgers()[0].stem
+
+
+def test_a_page_that_cannot_be_written_stops_nothing(project: Project) -> None:
+    """The verdicts stand, and the summary says why there is no page."""
+    project.doubles()
+    project.write("build", "a file")
+    done = project.run("--manifest=m.jsonl", MEMORY, "--manifest-report=build/run.html")
+    done.assert_outcomes(passed=6)
+    done.stdout.fnmatch_lines(["*the run page was not written: *"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--manifest-report=."], "*: is a folder; name the page's file in it, like run.html"),
+        (
+            ["--manifest-report=r.html", "--dispatch-only"],
+            "*--manifest-report is of a run that is over; *",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    project: Project, arguments: list[str], sentence: str
+) -> None:
+    """Before anything is sent."""
+    project.doubles()
+    done = project.run("--manifest=m.jsonl", MEMORY, *arguments)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([sentence])
+    assert not project.ran()

@@ -1,0 +1,238 @@
+"""The summary in the terminal: what a run amounts to, in any window."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.plugin.conftest import JOBS, Project
+
+MEMORY = "--manifest-broker=memory://"
+MORE_JOBS = """
+
+@app.task(name="jobs.again", bind=True)
+def again(self, key, times):
+    count(key)
+    if self.request.retries < times:
+        raise self.retry(countdown=0, max_retries=times)
+    return {"key": key}
+
+
+@app.task(name="jobs.paid")
+def paid(key, cost):
+    count(key)
+    return {"cost": cost}
+
+
+@app.task(name="jobs.wrong")
+def wrong(text):
+    raise KeyError(text)
+"""
+HOSTILE = "<script>\x1b[31m\u202egnp\x00'\""
+
+
+def batch(project: Project, *, good: int = 6, bad: int = 3) -> None:
+    """Jobs that double, and some that fail for the same reason."""
+    rows: list[dict[str, object]] = [
+        {"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(good)
+    ]
+    rows += [{"id": f"f-{n}", "task": "jobs.fail", "args": ["no luck"]} for n in range(bad)]
+    project.manifest("m.jsonl", rows)
+
+
+def block(result: pytest.RunResult) -> list[str]:
+    """The lines between the heading of the runs and the next one."""
+    lines = iter(result.stdout.lines)
+    for line in lines:
+        if re.fullmatch("=+ manifest runs =+", line):
+            break
+    found: list[str] = []
+    for line in lines:
+        if line.startswith("==="):
+            return found
+        found.append(line)
+    return found
+
+
+def row(lines: list[str], name: str) -> list[str]:
+    """The cells of the first line that begins with this one."""
+    return next(cells for line in lines if (cells := line.split()) and cells[0] == name)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_tasks_slowest_and_causes_are_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    batch(project)
+    result = project.run("--manifest=m.jsonl", MEMORY, *workers)
+    lines = block(result)
+    assert lines[0].startswith("m.jsonl: run ")
+    assert re.search(r"^  \d.* s from first sending to last end, [\d.]+ jobs a second$", lines[1])
+    assert row(lines, "jobs.double")[1:4] == ["6", "6", "0"]
+    assert row(lines, "jobs.fail")[1:4] == ["3", "0", "3"]
+    assert len(row(lines, "jobs.double")) == 11  # wait and run in three columns each, and the rate
+    slowest = lines.index("  slowest")
+    assert all(
+        re.match(r"     [<.\d]+ s  [df]-\d  jobs\.", line) for line in lines[slowest + 1 :][:5]
+    )
+    cause = lines.index("  failures by cause")
+    assert re.fullmatch(r"    3  ValueError at jobs\.py:\d+ in fail", lines[cause + 1])
+    assert lines[cause + 2 : cause + 4] == ["       no luck", "       f-0, f-1, f-2"]
+    assert "\n".join(lines).isascii()
+
+
+def test_the_embedded_stacks_workers_share_the_work(project: Project) -> None:
+    project.manifest(
+        "m.jsonl", [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.1]} for n in range(8)]
+    )
+    lines = block(project.run("--manifest=m.jsonl"))
+    at = lines.index("  workers")
+    shares = [
+        re.search(r"manifest\d@\S+#\d+ .*?(\d+)%  (\d+) jobs?, ", x) for x in lines[at + 1 :][:2]
+    ]
+    assert all(shares)
+    assert sum(int(share[2]) for share in shares if share) == 8
+    assert 98 <= sum(int(share[1]) for share in shares if share) <= 102
+
+
+def test_an_audit_tells_the_same(project: Project) -> None:
+    batch(project)
+    first = block(project.run("--manifest=m.jsonl", MEMORY))
+    again = block(project.run("--manifest=m.jsonl", "--audit"))
+    until = first.index("  failures by cause") + 4
+    assert again[:until] == first[:until]
+
+
+def test_retries_and_costs_are_told(project: Project) -> None:
+    project.write("jobs.py", JOBS + MORE_JOBS)
+    rows = [{"id": f"p-{n}", "task": "jobs.paid", "args": ["p", 0.1]} for n in range(3)]
+    rows.append({"id": "a", "task": "jobs.again", "args": ["a", 2]})
+    project.manifest("m.jsonl", rows)
+    lines = block(project.run("--manifest=m.jsonl", MEMORY))
+    assert "  cost 0.3" in lines
+    assert "  2 retries" in lines
+
+
+@pytest.mark.parametrize("width", [60, 72])
+def test_it_fits_a_narrow_window(
+    project: Project, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """But for the run's own line and for paths, which are to be copied whole."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    project.write("jobs.py", JOBS + MORE_JOBS)
+    rows: list[dict[str, object]] = [
+        {"id": "x" * 150 + str(n), "task": "jobs.wrong", "args": ["w" * 300]} for n in range(8)
+    ]
+    rows += [{"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(8)]
+    project.manifest("m.jsonl", rows)
+    lines = block(project.run("--manifest=m.jsonl", MEMORY))
+    end = next(n for n, line in enumerate(lines) if line.startswith("  ledger"))
+    assert [line for line in lines[1:end] if len(line) > width] == []
+    assert any("KeyError" in line for line in lines)
+    assert row(lines, "jobs.double")[1:4] == ["8", "8", "0"]
+
+
+def test_a_small_run_is_told_in_few_lines(project: Project) -> None:
+    batch(project, good=2, bad=1)
+    lines = block(project.run("--manifest=m.jsonl", MEMORY))
+    assert lines[1].startswith("  ledger ")
+
+
+def test_quietly_it_is_one_line(project: Project) -> None:
+    batch(project)
+    result = project.run("--manifest=m.jsonl", MEMORY, "-q", "--tb=no")
+    ours = [line for line in result.stdout.lines if "m.jsonl" in line and "FAILED" not in line]
+    assert len(ours) == 1
+    assert re.fullmatch(r"m\.jsonl: run \S+, 9 entries: 3 failed, 6 passed", ours[0])
+    text = result.stdout.str()
+    assert "manifest runs" not in text
+    assert "slowest" not in text
+    assert ".sqlite" not in text
+
+
+def test_hostile_text_is_shown_as_text(project: Project) -> None:
+    rows = [{"id": f"f-{n}", "task": "jobs.fail", "args": [HOSTILE]} for n in range(6)]
+    project.manifest("m.jsonl", rows)
+    text = "\n".join(block(project.run("--manifest=m.jsonl", MEMORY)))
+    assert "       <script>\\u202egnp\\x00'\"" in text
+    assert text.isascii()
+    assert text.replace("\n", "").isprintable()
+
+
+def test_a_terminal_shows_more_than_ascii(project: Project) -> None:
+    """Bars of workers are blocks there, and headings are marked."""
+    project.manifest(
+        "m.jsonl", [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.05]} for n in range(8)]
+    )
+    text = in_a_terminal(project, "--manifest=m.jsonl", "--color=yes")
+    assert re.search(r"#\d+ +\u2588+ +\d+%", text)
+    assert "\x1b[1m\x1b[32mm.jsonl: run " in text
+
+
+def in_a_terminal(project: Project, *arguments: str) -> str:
+    """What pytest writes to a terminal."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": "100", "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    with subprocess.Popen(
+        command, cwd=project.path, stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        written = bytearray()
+        try:
+            while chunk := os.read(ours, 65536):
+                written += chunk
+        except OSError:  # the other side has closed it: on Linux that is an error
+            pass
+        assert process.wait(timeout=60) == 0
+    os.close(ours)
+    return written.decode("utf-8", "replace")
+
+
+def test_a_manifest_that_is_gone_at_the_end_is_read_from_the_runs_copy(project: Project) -> None:
+    batch(project)
+    project.write(
+        "conftest.py",
+        "def pytest_manifest_finished(config, run):\n"
+        '    run.manifest.path.write_text(\'{"id": "other", "task": "jobs.double"}\\n\')\n',
+    )
+    lines = block(project.run("--manifest=m.jsonl", MEMORY))
+    assert row(lines, "jobs.double")[1:4] == ["6", "6", "0"]
+
+
+def test_what_reports_leave_behind_is_named(project: Project) -> None:
+    """Of a run below its own papers, of the session after all runs; each once."""
+    batch(project, good=1, bad=0)
+    project.write(
+        "conftest.py",
+        "from pathlib import Path\n"
+        "from pytest_manifest.reporting.papers import add_paper\n"
+        "def pytest_manifest_finished(config, run):\n"
+        "    for _ in range(2):\n"
+        "        add_paper(config, 'page', config.rootpath / 'p.html', run.info.run)\n"
+        "        add_paper(config, 'flower', 'http://127.0.0.1:5555')\n",
+    )
+    lines = block(project.run("--manifest=m.jsonl", MEMORY))
+    assert lines.count("  page      p.html") == 1
+    assert lines[-1] == "  flower    http://127.0.0.1:5555"
+
+
+def test_many_tasks_and_causes_are_cut_short_unless_all_is_wanted(project: Project) -> None:
+    jobs = "\n".join(
+        f"@app.task(name='jobs.t{n:02}')\ndef t{n}():\n    raise ValueError('{n}')\n"
+        for n in range(25)
+    )
+    project.write("jobs.py", f"{JOBS}\n{jobs}")
+    project.manifest("m.jsonl", [{"id": f"e-{n}", "task": f"jobs.t{n:02}"} for n in range(25)])
+    short = block(project.run("--manifest=m.jsonl", MEMORY))
+    assert "  and 5 more tasks (-v shows all)" in short
+    assert "    and 15 more causes (-v shows all)" in short
+    whole = block(project.run("--manifest=m.jsonl", "--audit", "-v"))
+    assert sum(line.startswith("  jobs.t") for line in whole) == 25
+    assert sum("ValueError at" in line for line in whole) == 25

@@ -1,0 +1,81 @@
+"""Foreign text in Markdown and in workflow commands: whatever it is, it is text."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pytest_manifest.face.workflow_commands import harmless
+from pytest_manifest.reporting.github_text import (
+    code,
+    command_data,
+    command_property,
+    escaped,
+)
+from pytest_manifest.reporting.run_page.text import visible
+
+PIECES = [
+    *"ab_*`|\\<>&[]()!#~@:$^{}-+=.\"'/ \t\n\r0;x",
+    *("http://a.b", "www.a.b", "<script>", "-->", "<!--", "&amp;", "&#60;", "```", "</code>", "~~"),
+    *("\u202e", "\x00", "\x1b[31m", "🎬", "]]>", "\ud800"),
+]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
+
+
+@given(TEXTS)
+@example("\\|`</code>|")
+def test_a_cell_shows_its_text_and_nothing_else(text: str) -> None:
+    """Rendered, a table has the same cells as ever, without any markup but our own."""
+    markdown_it = pytest.importorskip("markdown_it")
+    renderer = markdown_it.MarkdownIt("commonmark", {"html": True})
+    renderer.enable(["table", "strikethrough"])
+    for cell in (code(text), escaped(text)):
+        page = renderer.render(f"| a | b |\n| --- | --- |\n| {cell} | z |\n")
+        body = "<tbody>\n<tr>\n<td>(.*?)</td>\n<td>z</td>\n</tr>\n</tbody>"
+        (found,) = re.findall(body, page, re.DOTALL)
+        seen = found.removeprefix("<code>").removesuffix("</code>")
+        assert "<" not in seen
+        assert html.unescape(seen).strip() == " ".join(visible(text).split())
+
+
+def test_addresses_and_names_lead_nowhere() -> None:
+    """GitHub makes links of what looks like an address or a person; not of these."""
+    assert "://" not in code("see https://a.example/x")
+    assert "www." not in code("see WWW.a.example or www.b.example").replace("&#46;", "")
+    assert "@" not in code("@somebody")
+    assert code("gap_fill _x_") == "<code>gap_fill &#95;x&#95;</code>"
+    assert code("") == ""
+
+
+@given(TEXTS)
+def test_a_command_is_one_line_with_its_own_properties(text: str) -> None:
+    """Neither value nor message can end the command, or begin another property."""
+    value, message = command_property(text), command_data(text)
+    assert not re.search(r"[\r\n,:]", value)
+    assert not re.search(r"[\r\n]", message)
+    undone = message.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%")
+    assert undone == visible(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("::error::x", "\\::error::x"),
+        ("a\n \t::add-mask::x\r::y::", "a\n \t\\::add-mask::x\r\\::y::"),
+        ("a ##[group]b ##[x", "a #\\#[group]b #\\#[x"),
+        ("a::b and C::D", "a::b and C::D"),
+        ("", ""),
+    ],
+)
+def test_what_reads_like_a_command_is_none(
+    text: str, printed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only on GitHub, and only where its runner would carry it out."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert harmless(text) == printed
+    monkeypatch.delenv("GITHUB_ACTIONS")
+    assert harmless(text) == text

@@ -1,0 +1,118 @@
+"""The figures of runs, read from their ledgers and from what is in flight."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from pytest_manifest.dispatch.attempt import task_id_for
+from pytest_manifest.ledger import Ledger, RunInfo, utc_now
+from pytest_manifest.reporting.progress_figures import Meter
+from pytest_manifest.run.flights import InFlight
+from pytest_manifest.schema import Entry, VerdictKind
+from pytest_manifest.verdict import judge
+
+if TYPE_CHECKING:
+    from pytest_manifest.run import Run
+
+NAMES = [f"e-{n}" for n in range(10)]
+
+
+class Book:
+    """A ledger of ten entries, and the run that it is of."""
+
+    def __init__(self, path: Path) -> None:
+        info = RunInfo("r", path, "0" * 64, "w", "m", 10, utc_now(), "", "", True, 60)
+        self.ledger = Ledger.create(path, info)
+        rows = [(task_id_for("r", e, 1), e, 1, n) for n, e in enumerate(NAMES)]
+        self.ledger.plan(rows)
+        self.flights: list[InFlight] = []
+        run = SimpleNamespace(
+            read=lambda: Ledger.open(path),
+            in_flight=lambda: self.flights,
+            ended=threading.Event(),
+        )
+        self.run = cast("Run", run)
+
+    def settle(self, entry: str, kind: VerdictKind) -> None:
+        problem = None if kind == "passed" else kind
+        verdict = judge(Entry(id=entry, task="t"), None, attempt=1, problem=problem)
+        self.ledger.settle([(verdict.model_copy(update={"verdict": kind}), None)])
+
+    def fly(self, entry: str, *, running_for: float | None = None) -> None:
+        started = None if running_for is None else time.monotonic() - running_for
+        one = InFlight("r", Entry(id=entry, task="t"), 1, entry, 0.0, started=started)
+        self.flights.append(one)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    book = Book(tmp_path / "r.sqlite")
+    yield book
+    book.ledger.close()
+
+
+def test_every_entry_is_counted_once(book: Book) -> None:
+    """Done, sent, running and the verdicts; what was held back was never sent."""
+    for entry, kind in zip(NAMES, ("passed", "failed", "crashed", "lost", "skipped"), strict=False):
+        book.settle(entry, kind)  # type: ignore[arg-type]  # the five are kinds
+    book.fly("e-5", running_for=3.0)
+    book.fly("e-6", running_for=20.0)
+    book.fly("e-7")
+    meter = Meter([book.run])
+    known = meter.read()
+    meter.close()
+    assert (known.total, known.done, known.sent, known.running) == (10, 5, 7, 2)
+    counts = (known.passed, known.failed, known.lost, known.unknown, known.skipped)
+    assert counts == (1, 2, 1, 0, 1)
+    assert known.slowest is not None
+    assert known.slowest[0] == "e-6"
+    assert known.slowest[1] == pytest.approx(20, abs=5)
+
+
+def test_a_corrected_verdict_is_counted_once(book: Book) -> None:
+    """A late receipt knows better: the entry is passed now, and lost no more."""
+    meter = Meter([book.run])
+    book.settle("e-0", "lost")
+    assert (meter.read().lost, [s.verdict.entry for s in meter.fresh()]) == (1, ["e-0"])
+    book.settle("e-0", "passed")
+    known = meter.read()
+    assert (known.done, known.passed, known.lost) == (1, 1, 0)
+    assert [s.verdict.verdict for s in meter.fresh()] == ["passed"]
+    meter.read()
+    assert meter.fresh() == []
+    meter.close()
+
+
+@pytest.mark.parametrize(("anew", "news"), [(True, ["e-0"]), (False, [])])
+def test_what_an_earlier_run_has_done_is_no_news(book: Book, anew: bool, news: list[str]) -> None:
+    """Of a run that is gone on with, the old verdicts count as done, and are not told again."""
+    book.settle("e-0", "passed")
+    meter = Meter([book.run], anew=anew)
+    known = meter.read()
+    assert known.done == 1
+    assert [s.verdict.entry for s in meter.fresh()] == news
+    assert (known.rate is None) == (not anew)
+    meter.close()
+
+
+def test_several_runs_are_added_up(book: Book, tmp_path: Path) -> None:
+    """A session may have several manifests; it is over when all of them are."""
+    other = Book(tmp_path / "s.sqlite")
+    other.settle("e-0", "passed")
+    book.settle("e-1", "failed")
+    meter = Meter([book.run, other.run])
+    known = meter.read()
+    assert (known.total, known.done, known.passed, known.failed) == (20, 2, 1, 1)
+    book.run.ended.set()
+    assert not meter.over
+    other.run.ended.set()
+    assert meter.over
+    meter.close()
+    other.ledger.close()

@@ -1,0 +1,179 @@
+"""Foreign text as a terminal shows it, and figures in words."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_manifest.ledger import Settled
+from pytest_manifest.reporting.progress_figures import Figures, Pace
+from pytest_manifest.reporting.progress_line import live_line, log_line, receipt_line
+from pytest_manifest.reporting.progress_text import cells, clock, cut, pace, visible
+from pytest_manifest.schema import Entry
+from pytest_manifest.testing import make_receipt
+from pytest_manifest.verdict import judge
+
+HOSTILE = "<script>\x1b[2J\x1b]0;title\x07\r\n\x00\u202egnp\u2069\ud800\u200d\u2028"
+
+
+def plain(text: str, **_markup: bool) -> str:
+    return text
+
+
+def coloured(text: str, **markup: bool) -> str:
+    return f"\x1b[31m{text}\x1b[0m" if markup else text
+
+
+def figures(**changes: object) -> Figures:
+    """In the middle of a run of 10,000."""
+    known: dict[str, object] = {
+        "total": 10_000,
+        "done": 642,
+        "sent": 1642,
+        "running": 8,
+        "passed": 637,
+        "failed": 2,
+        "lost": 1,
+        "unknown": 1,
+        "skipped": 1,
+        "elapsed": 15.5,
+        "rate": 41.32,
+        "eta": 227.9,
+        "slowest": ("rag-0042", 12.4),
+    }
+    return Figures(**(known | changes))  # type: ignore[arg-type]  # fields by their names
+
+
+@given(st.text(st.characters(codec=None)))
+def test_text_of_others_moves_no_cursor(text: str) -> None:
+    """Whatever is in a text, only characters that are drawn are left of it, on one line."""
+    shown = visible(text)
+    assert shown.replace("\ufe0f", "").isprintable()
+    assert visible(text, "ascii").isascii()
+
+
+def test_hostile_text_is_escaped() -> None:
+    """Escapes, marks of direction, surrogates and ends of lines are there to be read."""
+    shown = visible(HOSTILE)
+    for words in ("<script>", r"\x1b[2J", r"\r\n\x00", r"\u202egnp\u2069", r"\ud800", r"\u2028"):
+        assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "width"), [("abc", 3), ("映画", 4), ("e\u0301", 1), ("\u2764\ufe0f", 2), ("\uff41", 2)]
+)
+def test_text_is_as_wide_as_it_is_drawn(text: str, width: int) -> None:
+    """Wide characters take two columns, marks upon others none."""
+    assert cells(text) == width
+
+
+@given(st.text(st.characters(codec="utf-8")), st.integers(0, 60))
+def test_a_cut_text_fits(text: str, width: int) -> None:
+    """Cut text takes no more columns than it may, and is left alone where it fits."""
+    shown = visible(text)
+    assert cells(cut(shown, width)) <= width
+    assert cut(shown, cells(shown)) == shown
+
+
+def test_a_cut_text_keeps_both_ends() -> None:
+    """Ids often differ at their ends."""
+    assert cut("charge-0001-of-march", 11) == "char...arch"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (99.9, "99 s"), (227, "3:47"), (3723, "1:02:03")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    """Short ones in seconds, longer ones as on a clock."""
+    assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(412.6, "413/s"), (41.32, "41.3/s"), (1, "1/s"), (0.2, "12/min"), (0.001, "3.6/h")],
+)
+def test_rates(rate: float, text: str) -> None:
+    """Slow jobs are counted by the minute or the hour."""
+    assert pace(rate) == text
+
+
+def test_a_wide_line_has_everything() -> None:
+    """Where there is room, no figure is left out."""
+    assert live_line(figures(), 200, plain) == (
+        "manifest \xb7 642/10000 \xb7 sent 1642 \xb7 running 8 \xb7 passed 637 \xb7 failed 2 \xb7 "
+        "lost 1 \xb7 unknown 1 \xb7 skipped 1 \xb7 41.3/s \xb7 ETA 3:47 \xb7 slowest rag-0042 12 s"
+    )
+
+
+@pytest.mark.parametrize("width", range(9, 140))
+def test_a_line_of_any_width_fits_and_says_how_far_it_is(width: int) -> None:
+    """What matters least goes first; what went wrong goes last."""
+    line = live_line(figures(slowest=("映画" * 40, 99.0), unknown=0, skipped=0), width, plain)
+    assert cells(line) <= width
+    assert "642/10000" in line
+    if width >= 39:
+        assert "failed 2" in line
+        assert "lost 1" in line
+        assert "ETA" in line or "running" in line
+
+
+def test_colours_take_no_columns() -> None:
+    """A line with colours has the words of one without."""
+    line = live_line(figures(), 60, coloured)
+    assert line.replace("\x1b[31m", "").replace("\x1b[0m", "") == live_line(figures(), 60, plain)
+
+
+def test_a_terminal_of_ascii_gets_ascii() -> None:
+    """Separators and names keep to what the terminal can show."""
+    line = live_line(figures(slowest=("映画-1", 3.0)), 200, plain, "ascii")
+    assert line.isascii()
+    assert "manifest | 642/10000" in line
+    assert r"slowest \u6620\u753b-1 3 s" in line
+
+
+def test_a_log_line_has_every_figure_in_ascii() -> None:
+    """A log is read by machines, and by people who cannot see what came before."""
+    assert log_line(figures(slowest=(HOSTILE, 12.4))).isascii()
+    assert log_line(figures()) == (
+        "manifest after 15 s: 642 of 10000 done; sent 1642, running 8, passed 637, failed 2, "
+        "lost 1, unknown 1, skipped 1; 41.3/s, ETA 3:47; slowest running rag-0042 12 s"
+    )
+    bare = figures(rate=None, eta=None, slowest=None, unknown=0, skipped=0)
+    assert log_line(bare).endswith("failed 2, lost 1")
+
+
+def test_the_pace_is_of_late() -> None:
+    """A rate is of the last 20 s, or of the last ten entries where those took longer."""
+    speed = Pace(0.0, 100)
+    assert speed.rate(0.0, 100) is None
+    assert speed.rate(5.0, 100) is None
+    for second in range(1, 61):  # ten a second, then one
+        speed.note(float(second), 100 + 10 * second)
+    assert speed.rate(60.0, 700) == pytest.approx(10)
+    for second in range(61, 101):
+        speed.note(float(second), 700 + second - 60)
+    assert speed.rate(100.0, 740) == pytest.approx(1)
+
+
+def test_a_slow_pace_is_of_enough_entries() -> None:
+    """One entry in twenty seconds is no rate."""
+    speed = Pace(0.0, 0)
+    for minute in range(1, 21):
+        speed.note(60.0 * minute, minute)
+    assert speed.rate(1205.0, 20) == pytest.approx(10 / 605)
+
+
+def test_a_receipt_is_told_in_one_line() -> None:
+    """Verdict, entry, runtime and worker; what a worker says of itself is text, too."""
+    entry = Entry(id="crud-1", task="t")
+    receipt = make_receipt(entry, runtime=0.0312, worker="w\x1b[2J\n@host")
+    settled = Settled(1, judge(entry, receipt, attempt=1), receipt)
+    assert receipt_line(settled) == (r"passed  crud-1  0.031 s  w\x1b[2J\n@host", "green")
+
+
+def test_what_has_no_receipt_is_told_too() -> None:
+    """A dash stands where nobody knows."""
+    entry = Entry(id="crud-1", task="t")
+    verdict = judge(entry, None, attempt=1, problem="lost", note="it is nowhere")
+    assert receipt_line(Settled(1, verdict, None)) == ("lost  crud-1  -  -", "red")

@@ -1,0 +1,299 @@
+"""The run page as a file: its data, that nothing in them is markup, how large it becomes."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_manifest.analysis.comparison import compare
+from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.reporting.run_page import page as page_module
+from pytest_manifest.reporting.run_page.page import BLOCK, PageFacts, write_page
+from pytest_manifest.reporting.run_page.text import visible
+from pytest_manifest.schema import Receipt
+from tests.run_page_sample import BEGAN, FIRST_AGAIN, HOSTILE, run_info, sample_records
+
+
+class Page(HTMLParser):
+    """A page taken apart as a browser does: elements by name, scripts and styles with texts."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text = path.read_text("utf-8")
+        self.names: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.styles: list[str] = []
+        self.policy = ""
+        self.title = ""
+        self._open: tuple[str, dict[str, str | None]] | None = None
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        found = dict(attrs)
+        if found.get("http-equiv") == "Content-Security-Policy":
+            self.policy = found["content"] or ""
+        self._open = (tag, found)
+
+    def handle_data(self, data: str) -> None:
+        tag, attributes = self._open or ("", {})
+        if tag == "script":
+            self.scripts.append((attributes, data))
+        elif tag == "style":
+            self.styles.append(data)
+        elif tag == "title":
+            self.title += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = None
+
+    def script(self, name: str) -> str:
+        """The text of the script element with this id."""
+        return next(text for attributes, text in self.scripts if attributes.get("id") == name)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.script("data"))
+        return document
+
+    def details(self) -> list[dict[str, Any]]:
+        """Every entry's details, in order."""
+        found: list[dict[str, Any]] = []
+        for block in range(self.data["details"]["blocks"]):
+            packed = base64.b64decode(self.script(f"details-{block}"))
+            found += json.loads(gzip.decompress(packed))
+        return found
+
+
+def written(path: Path, records: Sequence[EntryRecord], **facts: Any) -> Page:
+    """A page about these records."""
+    file = path / "run.html"
+    write_page(
+        file, PageFacts(run_info(len(records)), "finished", len(records), **facts), iter(records)
+    )
+    return Page(file)
+
+
+@pytest.fixture(scope="module")
+def records() -> list[EntryRecord]:
+    return list(sample_records(450, bad=0.1))
+
+
+def test_every_entry_is_a_row_and_has_details(tmp_path: Path, records: list[EntryRecord]) -> None:
+    """In the manifest's order; the details in blocks of which the last is shorter."""
+    page = written(tmp_path, records)
+    data = page.data
+    assert data["rows"]["id"] == [record.id for record in records]
+    assert data["details"] == {"size": BLOCK, "blocks": 3}
+    kinds = [data["names"]["kinds"][kind] for kind in data["rows"]["kind"]]
+    assert kinds == [record.kind for record in records]
+    details = page.details()
+    assert len(details) == len(records)
+    first = records[0]
+    assert json.loads(details[0]["kwargs"]) == first.entry.kwargs
+    assert json.loads(details[0]["expected"]) == {"result": first.entry.expect.result}
+    assert first.receipt is not None
+    assert json.loads(details[0]["actual"])["result"] == first.receipt.result
+    assert details[0]["log"].splitlines() == first.receipt.log
+
+
+def test_times_are_seconds_since_the_run_was_made(
+    tmp_path: Path, records: list[EntryRecord]
+) -> None:
+    """Rows tell the judged attempt, bars every attempt that began."""
+    data = written(tmp_path, records).data
+    last = records[7].last
+    assert last is not None
+    assert last.sent_at is not None
+    assert data["run"]["created"] == BEGAN.isoformat()
+    assert data["rows"]["sent"][7] == pytest.approx(0.0028)
+    assert data["rows"]["runtime"][7] == pytest.approx(last.runtime, rel=1e-3)
+    bars = data["bars"]
+    began = [a for record in records for a in record.attempts if a.started_at is not None]
+    assert len(bars["row"]) == len(began)
+    twice = [bar for bar, row in enumerate(bars["row"]) if row == FIRST_AGAIN]
+    assert [bars["number"][bar] for bar in twice] == [1, 1]
+    assert bars["end"][twice[0]] is None
+    assert bars["end"][twice[1]] > bars["start"][twice[1]]
+
+
+def test_the_figures_are_the_statistics(tmp_path: Path, records: list[EntryRecord]) -> None:
+    """Counts, tasks, causes, workers and advice are told as they were found."""
+    found = written(tmp_path, records, remarks=["One worker ended."]).data
+    figures = found["figures"]
+    passed = sum(record.outcome == "passed" for record in records)
+    assert figures["outcomes"]["passed"] == passed
+    assert sum(task["count"] for task in figures["tasks"]) == len(records)
+    assert sum(cause["count"] for cause in figures["causes"]) == sum(
+        record.outcome in ("failed", "error") for record in records
+    )
+    assert len(figures["workers"]) == 8
+    assert len(figures["slowest"]) == 5
+    assert found["run"]["remarks"] == ["One worker ended."]
+    assert figures["advice"]
+
+
+def test_a_comparison_is_in_the_page(tmp_path: Path, records: list[EntryRecord]) -> None:
+    """Entries that changed, with their number where not all are listed."""
+    before = sample_records(450, bad=0.0)
+    comparison = compare(before, records, before_run="earlier", after_run="later")
+    found = written(tmp_path, records, comparison=comparison).data["comparison"]
+    assert found["before"] == "earlier"
+    assert found["newly_failing"]["count"] == len(comparison.newly_failing) > 0
+    first = comparison.newly_failing[0]
+    assert found["newly_failing"]["items"][0]["id"] == first.id
+    assert written(tmp_path, records).data["comparison"] is None
+
+
+def test_hostile_text_is_no_markup(tmp_path: Path) -> None:
+    """The page has the same elements, whatever stands in ids, arguments, logs and errors."""
+    nasty = list(sample_records(300, hostile=True, bad=0.3))
+    page = written(tmp_path, nasty, remarks=list(HOSTILE))
+    plain = written(tmp_path, list(sample_records(300, bad=0.3)))
+    assert page.names == plain.names
+    assert page.data["rows"]["id"][0] == nasty[0].id
+    shown = json.dumps(page.details(), ensure_ascii=False)
+    for text in HOSTILE[:3]:
+        assert json.dumps(visible(text), ensure_ascii=False)[1:-1] in shown
+    assert "␛[31mred␛[0m ␀ \\\\u202egnp.exe" in shown
+    assert "\\ud800" in json.dumps(page.data["run"]["remarks"])
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
+def test_a_title_is_text(tmp_path: Path) -> None:
+    """The workflow's name may hold anything printable."""
+    info = replace(run_info(0), workflow="</title><script>", mode="a&b{{data}}")
+    path = tmp_path / "run.html"
+    write_page(path, PageFacts(info, "finished", 0), iter(()))
+    assert Page(path).title == f"</title><script>:a&b{{{{data}}}} - run {info.run}"
+
+
+def test_the_policy_allows_the_page_s_own_parts_alone(
+    tmp_path: Path, records: list[EntryRecord]
+) -> None:
+    """Everything is forbidden but styles and scripts whose digests it names, and they are these."""
+    page = written(tmp_path, records)
+    rules = dict(rule.strip().partition(" ")[::2] for rule in page.policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    scripts = [text for attributes, text in page.scripts if "type" not in attributes]
+    assert rules["script-src"].split() == [digest_of(text) for text in scripts]
+    assert rules["style-src"].split() == [digest_of(text) for text in page.styles]
+    types = {attributes.get("type") for attributes, _ in page.scripts}
+    assert types == {None, "text/plain", "application/json"}
+
+
+def digest_of(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(
+    tmp_path: Path, records: list[EntryRecord]
+) -> None:
+    """No address is loaded: no element, style or source map names one."""
+    page = written(tmp_path, records)
+    assert not {"link", "img", "iframe", "object", "embed", "base"} & set(page.names)
+    assert not re.search(r'<script[^>]+src=|sourceMappingURL|@import|url\(\s*["\']?http', page.text)
+    assert "Permission is hereby granted" in page.text
+
+
+def long_records(count: int, size: int) -> Iterator[EntryRecord]:
+    """Passed entries, and one that failed, with results and logs that cannot be compressed."""
+    import random
+
+    rng = random.Random(3)
+    for number, record in enumerate(sample_records(count, bad=0.0)):
+        receipt = record.receipt
+        assert receipt is not None
+        noise = base64.b64encode(rng.randbytes(size)).decode()
+        longer: Receipt = receipt.model_copy(update={"result": noise, "log": [noise, "the end"]})
+        failed = number == 1
+        yield replace(record, receipt=longer, outcome="failed" if failed else "passed")
+
+
+def test_long_texts_are_shortened_and_it_is_said(tmp_path: Path) -> None:
+    """A result by its beginning, a log by its end; what failed shows more."""
+    page = written(tmp_path, list(long_records(3, 200_000)))
+    one, failed, _ = page.details()
+    assert len(one["result"]) < 25_000 < len(failed["result"])
+    assert one["left_out"]["result"] > 200_000
+    assert one["log"].endswith("\nthe end")
+    assert one["left_out"]["log"] > 200_000
+
+
+def test_ten_thousand_entries_stay_small_whatever_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where texts cannot be compressed, they are cut shorter, the longer it goes on."""
+    monkeypatch.setattr(page_module, "DETAILS_BUDGET", 450_000)
+    path = tmp_path / "run.html"
+    write_page(path, PageFacts(run_info(1000), "finished", 1000), long_records(1000, 3000))
+    packed = sum(
+        len(text) for found, text in Page(path).scripts if found.get("type") == "text/plain"
+    )
+    assert 150_000 < packed < 1_300_000
+
+
+def test_memory_does_not_grow_with_what_entries_hold(tmp_path: Path) -> None:
+    """Details go into the file block by block; what stays is a row an entry."""
+    few = peak_of(tmp_path, 250)
+    many = peak_of(tmp_path, 850)
+    assert many < few + 2_000_000  # 600 entries more, of 10 kB each
+
+
+def peak_of(folder: Path, count: int) -> int:
+    tracemalloc.start()
+    facts = PageFacts(run_info(count), "finished", count)
+    write_page(folder / "run.html", facts, long_records(count, 4000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_an_empty_run_and_one_that_nobody_judged_have_pages(tmp_path: Path) -> None:
+    """Nothing to show is shown, and what was not judged is pending."""
+    assert written(tmp_path, []).data["rows"]["id"] == []
+    [record] = sample_records(1, bad=0.0)
+    open_ = replace(record, verdict=None, receipt=None, outcome="pending", attempts=())
+    page = written(tmp_path, [open_])
+    assert page.data["names"]["kinds"] == ["pending"]
+    assert page.details()[0]["attempts"] == []
+    assert page.data["bars"]["row"] == []
+
+
+def test_clocks_that_differ_do_no_harm(tmp_path: Path) -> None:
+    """A worker's clock may be an hour behind: the bar then stands before the run."""
+    [record] = sample_records(1, bad=0.0)
+    [attempt] = record.attempts
+    assert attempt.started_at is not None
+    early = replace(attempt, started_at=attempt.started_at - timedelta(hours=1), wait=-3599.0)
+    data = written(tmp_path, [replace(record, attempts=(early,))]).data
+    assert data["bars"]["start"][0] < -3599
+
+
+def test_a_page_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    """Whole or not at all; a folder that cannot be made is named."""
+    path = tmp_path / "run.html"
+    path.write_text("old", "utf-8")
+
+    def broken() -> Iterator[EntryRecord]:
+        yield from sample_records(BLOCK + 1)
+        raise LedgerError("the ledger is gone")
+
+    with pytest.raises(LedgerError, match="gone"):
+        write_page(path, PageFacts(run_info(1), "finished", 1), broken())
+    assert path.read_text("utf-8") == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["run.html"]
