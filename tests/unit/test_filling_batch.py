@@ -326,9 +326,15 @@ def test_what_was_paid_is_told_where_the_database_fails(bible: MovieBible) -> No
         raise BibleUnavailableError("the database went away")
 
     bible.write = gone  # type: ignore[method-assign,assignment]  # a server that was stopped
+    both = threading.Barrier(2, timeout=20)  # neither call is answered before both are under way
+
+    def together(_: TextRequest, items: list[Item]) -> list[Item]:
+        both.wait()
+        return items
+
     limits = Limits(concurrency=2, per_call=4)
     batch = batch_of(
-        bible, ScriptedModel(), limits, progress=lambda r: told.append(r.spent.tokens_in)
+        bible, ScriptedModel(together), limits, progress=lambda r: told.append(r.spent.tokens_in)
     )
     with pytest.raises(BibleUnavailableError):
         batch.run(IDS, order())
