@@ -212,8 +212,8 @@ def _sides(mismatches: Sequence[Mismatch]) -> Mapping[str, str]:
 
 def _thread(one: AttemptRecord) -> str:
     """Worker and process; the host has a label of its own, and Allure's timeline little room."""
-    place = one.place or ""
-    return place.replace(f"@{one.host}", "", 1) if one.host else place
+    name = (one.worker or one.host or "").removesuffix(f"@{one.host}")
+    return name if one.pid is None else f"{name} {one.pid}"
 
 
 def _seconds(value: float | None) -> str | None:
