@@ -9,7 +9,11 @@ from typing import Final
 VALUE_LIMIT: Final = 80
 
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\^_])?")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f"
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # they turn the order of what is read
+    r"\ud800-\udfff]"  # halves of characters, which cannot be written
+)
 
 
 def short(value: object, limit: int = VALUE_LIMIT) -> str:
@@ -34,7 +38,12 @@ def middle(text: str, limit: int) -> str:
 def plain(text: str) -> str:
     """Text without terminal sequences; other control characters become visible escapes."""
     text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
-    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return _CONTROLS.sub(_visible, text)
+
+
+def _visible(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def seconds(value: float) -> str:

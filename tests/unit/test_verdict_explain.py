@@ -194,6 +194,8 @@ def test_a_text_is_free_of_control_characters() -> None:
     ("text", "expected"),
     [
         ("\x1b[31mred\x1b[0m", "red"),
+        ("evil\u202egpj.exe", "evil\\u202egpj.exe"),
+        ("half \ud800", "half \\ud800"),
         ("\x1b]8;;http://x.invalid\x1b\\link\x1b]8;;\x1b\\", "link"),
         ("a\r\nb\tc", "a\nb\tc"),
         ("a\rb\x00\x9b", "a\\x0db\\x00\\x9b"),
