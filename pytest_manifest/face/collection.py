@@ -263,9 +263,14 @@ def _register_mark(config: pytest.Config, name: str) -> None:
 
 def _marks(config: pytest.Config, tags: tuple[str, ...]) -> list[pytest.MarkDecorator]:
     """An entry's tags as markers, so that ``-m`` can choose by them."""
-    marks: list[pytest.MarkDecorator] = []
-    for tag in tags:
-        if tag and not tag.startswith("_"):  # pytest.mark refuses names with a leading underscore
-            _register_mark(config, tag)
-            marks.append(getattr(pytest.mark, tag))
-    return marks
+    # pytest.mark refuses names with a leading underscore
+    return [_mark(config, tag) for tag in tags if tag and not tag.startswith("_")]
+
+
+def _mark(config: pytest.Config, tag: str) -> pytest.MarkDecorator:
+    if not set(tag) & set(":("):
+        _register_mark(config, tag)
+        decorator: pytest.MarkDecorator = getattr(pytest.mark, tag)
+        return decorator
+    # A registered name ends at these, so pytest would not know such a mark: it is made by hand.
+    return pytest.MarkDecorator(pytest.Mark(tag, (), {}, _ispytest=True), _ispytest=True)

@@ -427,3 +427,17 @@ def test_waiting_is_not_counted_by_pytest_timeout(project: Project) -> None:
     project.manifest("m.jsonl", [{"id": "nap", "task": "jobs.nap", "kwargs": {"sec": 3}}])
     project.run("--manifest=m.jsonl", "--timeout=2").assert_outcomes(passed=1)
     project.run("--manifest=m.jsonl", "--timeout=2", "-n", "1").assert_outcomes(passed=1)
+
+
+def test_a_tag_may_hold_any_sign(project: Project) -> None:
+    """``owner:ann`` is a marker like any other, and a run with it may be strict."""
+    rows = [
+        {"id": "a", "task": "jobs.double", "args": [1], "tags": ["owner:ann"]},
+        {"id": "b", "task": "jobs.double", "args": [2], "tags": ["f(x)", "slow"]},
+    ]
+    project.manifest("m.jsonl", rows)
+    result = project.run("--manifest=m.jsonl", "--strict-markers")
+    result.assert_outcomes(passed=2)
+    warned = "error::pytest.PytestUnknownMarkWarning"
+    result = project.run("--manifest=m.jsonl", "-m", "owner:ann", "-W", warned)
+    result.assert_outcomes(passed=1, deselected=1)
