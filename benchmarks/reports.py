@@ -1,0 +1,79 @@
+"""What each report of a large run costs: its time, its size, and its share of the run.
+
+    python benchmarks/reports.py [ENTRIES]
+
+A manifest of 10,000 short jobs is run once on the stack in memory. Then the run is audited, which
+sends nothing: without any report, and with each of them in turn. A report's time is what its audit
+takes longer than the plain one; its share is that of the run. ``summary.json`` and the receipts
+are always written, so the plain audit has them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+JOBS = """
+from celery import Celery
+
+app = Celery("jobs")
+
+
+@app.task
+def double(number):
+    return {"doubled": 2 * number, "text": "x" * 100}
+"""
+REPORTS = {
+    "run page": ("--manifest-report=page.html", "page.html"),
+    "JUnit": ("--junitxml=report.xml", "report.xml"),
+    "Markdown": ("--manifest-markdown=summary.md", "summary.md"),
+    "Allure results": ("--alluredir=allure-results", "allure-results"),
+}
+COMMON = ("-q", "-p", "no:cacheprovider", "--manifest=jobs.jsonl", "--manifest-app=jobs:app")
+
+
+def run(folder: Path, *options: str) -> float:
+    """Seconds of a pytest that must succeed."""
+    command = [sys.executable, "-m", "pytest", *COMMON, *options]
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    took = time.perf_counter() - began
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return took
+
+
+def size(path: Path) -> float:
+    """Megabytes of a file, or of all files in a folder."""
+    files: Sequence[Path] = list(path.rglob("*")) if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+
+
+def main() -> None:
+    entries = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    with tempfile.TemporaryDirectory(prefix="reports-") as name:
+        folder = Path(name)
+        (folder / "jobs.py").write_text(JOBS, "utf-8")
+        (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
+        with (folder / "jobs.jsonl").open("w", encoding="utf-8") as file:
+            for number in range(entries):
+                row = {"id": f"job-{number:06}", "task": "jobs.double", "args": [number]}
+                file.write(json.dumps(row) + "\n")
+        whole = run(folder, "--manifest-broker=memory://")
+        plain = run(folder, "--audit")
+        print(f"{entries:,} entries: the run {whole:.1f} s, its audit {plain:.1f} s")
+        (summary,) = (folder / ".manifest" / "runs").glob("*.summary.json")
+        print(f"{'summary.json':<16}{'(always)':>10}{size(summary):>10.2f} MB")
+        for title, (option, made) in REPORTS.items():
+            took = run(folder, "--audit", option) - plain
+            megabytes = size(folder / made)
+            print(f"{title:<16}{took:>8.1f} s{megabytes:>10.2f} MB{took / whole:>8.1%} of the run")
+
+
+if __name__ == "__main__":
+    main()
