@@ -44,13 +44,10 @@ def _sheet(reporter: pytest.TerminalReporter) -> Sheet:
 
 def _run_lines(run: Run, state: ManifestSession, sheet: Sheet) -> Iterator[Line]:
     """A run in plain text: its verdicts, what they amount to, and where its documents are."""
-    from pytest_manifest.ledger import OVER_BUDGET
-
     name = short_path(run.manifest.path, state.options.root)
     with run.read() as ledger:
-        counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
-        entries, reasons = ledger.count_entries(), ledger.reasons()
-        cost, over_budget = _cost_line(ledger, run), bool(ledger.noted(OVER_BUDGET))
+        counts, entries = ledger.verdict_counts(), ledger.count_entries()
+        cost, reasons = _cost_line(ledger, run), ledger.reasons()
     good = counts.get("passed", 0) == entries
     yield Line(_heading(run, name, entries, counts), bold=True, red=not good, green=good)
     if cost is not None:
@@ -59,22 +56,32 @@ def _run_lines(run: Run, state: ManifestSession, sheet: Sheet) -> Iterator[Line]
         again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         yield Line(f"  further sendings: {again}")
     yield from _figures(run, state, sheet)
+    yield from map(Line, what_to_know(run, state))
+    yield from map(Line, _papers(run, state))
+
+
+def what_to_know(run: Run, state: ManifestSession) -> Iterator[str]:
+    """What nobody may miss, also with ``-q``: corrections, findings, and how to go on."""
+    from pytest_manifest.ledger import OVER_BUDGET
+
+    name = short_path(run.manifest.path, state.options.root)
     for correction in run.corrections:
         verdict = correction.verdict
-        yield Line(
+        yield (
             f"  {verdict.entry!r} was {correction.before} at first and is {verdict.verdict}: "
             f"{verdict.sentence}"
         )
     for finding in run.findings:
-        yield Line(f"  {finding}")
-    open_entries = entries - sum(counts.values())
+        yield f"  {finding}"
+    with run.read() as ledger:
+        counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
+        entries, over_budget = ledger.count_entries(), bool(ledger.noted(OVER_BUDGET))
     unsent, held = sending.get("planned", 0), counts.get("skipped", 0) > 0
     resume = "--resume --manifest-budget=MORE" if over_budget else "--resume"
-    for line in _how_to_go_on(run, name, status, unsent, open_entries, held=held, resume=resume):
-        yield Line(line)
+    left = entries - sum(counts.values())
+    yield from _how_to_go_on(run, name, status, unsent, left, held=held, resume=resume)
     if run.error is not None:
-        yield Line(f"  the run gave up: {run.error}")
-    yield from map(Line, _papers(run, state))
+        yield f"  the run gave up: {run.error}"
 
 
 def _heading(run: Run, name: str, entries: int, counts: Mapping[str, int]) -> str:
@@ -87,9 +94,8 @@ def run_in_one_line(run: Run, state: ManifestSession) -> str:
     name = short_path(run.manifest.path, state.options.root)
     with run.read() as ledger:
         heading = _heading(run, name, ledger.count_entries(), ledger.verdict_counts())
-    told = [] if run.error is None else [f"the run gave up: {run.error}"]
     comparison = comparison_of(run, state.config)
-    told += [] if comparison is None else [comparison_phrase(comparison)]
+    told = [] if comparison is None else [comparison_phrase(comparison)]
     return "; ".join([heading, *(" ".join(one.split()) for one in told)])
 
 

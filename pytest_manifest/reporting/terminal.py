@@ -34,10 +34,11 @@ def write_summary(reporter: pytest.TerminalReporter, state: ManifestSession) -> 
     if not (state.runs or state.notices):
         return
     if state.runs and reporter.verbosity < 0:
-        from pytest_manifest.reporting.run_block import run_in_one_line
+        from pytest_manifest.reporting.run_block import run_in_one_line, what_to_know
 
         for run in state.runs:
-            reporter.write_line(run_in_one_line(run, state))
+            for line in (run_in_one_line(run, state), *what_to_know(run, state)):
+                reporter.write_line(line)
         return
     reporter.write_sep("=", "manifest runs")
     for notice in state.notices[state.notices_told :]:

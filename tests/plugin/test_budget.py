@@ -182,6 +182,20 @@ def test_with_dispatch_only_a_budget_is_refused(paying: Project) -> None:
 
 
 @pytest.mark.live
+def test_how_to_go_on_is_said_quietly_too(paying: Project) -> None:
+    """With ``-q`` what nobody may miss is still there: here, why the session is not green."""
+    jobs(paying, 4, estimate=0.5, cost=1.0)
+    result = paying.run("--manifest=m.jsonl", "--manifest-budget=2", "--manifest-window=1", "-q")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            "m.jsonl: run *, 4 entries: 2 passed, 2 skipped",
+            "  to go on: pytest --manifest=m.jsonl --resume --manifest-budget=MORE",
+        ]
+    )
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
 def test_sending_ends_when_the_money_is_spent(paying: Project, xdist: tuple[str, ...]) -> None:
     """The rest is skipped and says why; the session is not green, and the summary has the cost."""
