@@ -120,7 +120,8 @@ def _attempt(
         started_at=began,
         finished_at=None if receipt is None else receipt.finished_at,
         wait=_wait(receipt, row, start),
-        runtime=None if receipt is None else receipt.runtime,
+        # Of a job whose process died only the moment is known in which that was noticed.
+        runtime=None if receipt is None or receipt.state == "crashed" else receipt.runtime,
         worker=None if place is None else place.worker,
         host=None if place is None else place.host,
         pid=None if place is None else place.pid,

@@ -79,6 +79,8 @@ def path_of(config: pytest.Config, name: str | None) -> Path | None:
 def report_file(config: pytest.Config) -> Path | None:
     """Where the run page is to be: as given on the command line, or below the root."""
     given, text = config.option.manifest_report, ini_text(config, "manifest_report")
+    if given == "":
+        raise pytest.UsageError("--manifest-report is empty; name a file, like run.html")
     if given and config.option.dispatch_only:
         raise pytest.UsageError(
             "--manifest-report is of a run that is over; leave it out with --dispatch-only, "
@@ -89,6 +91,28 @@ def report_file(config: pytest.Config) -> Path | None:
     path = path_of(config, given) if given else (config.rootpath / str(text)).resolve()
     if path is not None and path.is_dir():
         raise pytest.UsageError(f"{path}: is a folder; name the page's file in it, like run.html")
+    return _made_by_us(path, "--manifest-report", ".html")
+
+
+def output_file(config: pytest.Config, name: str, suffix: str) -> Path | None:
+    """Where a document of the run is to be written besides, as the option ``name`` says."""
+    given = getattr(config.option, name)
+    option = f"--{name.replace('_', '-')}"
+    if given is None:
+        return None
+    path = path_of(config, given)
+    if path is not None and path.is_dir():
+        raise pytest.UsageError(f"{path}: is a folder; name a file in it with {option}")
+    return _made_by_us(path, option, suffix)
+
+
+def _made_by_us(path: Path | None, option: str, suffix: str) -> Path | None:
+    """The path, if its suffix is that of what will be written: so no manifest or source file is
+    written over by a slip of the hand."""
+    if path is not None and path.suffix.lower() != suffix:
+        raise pytest.UsageError(
+            f"{option}={path.name}: the file is written over, so its name must end in {suffix}"
+        )
     return path
 
 

@@ -84,6 +84,8 @@ class EntryLogger:
 
     @hookimpl
     def report_attached_data(self, body: object, file_name: str) -> None:
+        if isinstance(body, str):  # a log line may hold half a character, which UTF-8 cannot
+            body = body.encode("utf-8", errors="backslashreplace")
         self._files.report_attached_data(body, file_name)
 
     @hookimpl
