@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import median
@@ -99,8 +99,13 @@ def compare(
     samples: int = SAMPLES,
     before_run: str = "",
     after_run: str = "",
+    known_before: Container[str] = (),
+    known_after: Container[str] = (),
 ) -> Comparison:
     """What changed from one run to the other; each is read once, of the earlier a digest is kept.
+
+    ``known_before`` and ``known_after`` are the entries of the two manifests: one that was only not
+    selected in a run was neither added nor removed.
 
     A task is slower or faster where its median runtime changed by more than the factor
     ``threshold`` and by at least 10 ms, both runs have ``samples`` entries of it that passed, and
@@ -123,8 +128,8 @@ def compare(
         newly_failing=tuple(fold.newly_failing),
         fixed=tuple(fold.fixed),
         still_failing=tuple(fold.still_failing),
-        added=tuple(fold.added),
-        removed=tuple(name for name in earlier if name not in fold.seen),
+        added=tuple(name for name in fold.added if name not in known_before),
+        removed=tuple(n for n in earlier if n not in fold.seen and n not in known_after),
         slower=slower,
         faster=faster,
         changed_results=tuple(fold.changed_results),

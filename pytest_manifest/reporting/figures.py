@@ -99,7 +99,14 @@ def _compare(run: Run, state: ManifestSession) -> Comparison | None:
         info = ledger.info()
         manifest = _manifest_of(path, info, run)
         with _reading(ledger, manifest) as before, records_of(run) as after:
-            return compare(before, after, before_run=info.run, after_run=run.info.run)
+            return compare(
+                before,
+                after,
+                before_run=info.run,
+                after_run=run.info.run,
+                known_before=manifest.ids,
+                known_after=run.manifest.ids,
+            )
 
 
 def _earlier(run: Run, state: ManifestSession) -> Path | None:

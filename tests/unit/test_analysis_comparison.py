@@ -208,3 +208,12 @@ def test_values_that_are_often_equal_are_no_less_sure() -> None:
 
 def test_equal_values_tell_no_difference() -> None:
     assert rank_sum_p([1.0] * 8, [1.0] * 9) == 1.0
+
+
+def test_what_was_only_not_selected_is_neither_added_nor_removed() -> None:
+    """As with ``-k``, in either run, of the same manifest or of one that has other entries too."""
+    few, many = [timed("e-0", 1.0)], [timed(f"e-{n}", 1.0) for n in range(3)]
+    names = {"e-0", "e-1"}
+    assert compare(many, few, known_after=names).removed == ("e-2",)
+    assert compare(few, many, known_before=names).added == ("e-2",)
+    assert compare(many, few).removed == ("e-1", "e-2")
