@@ -216,6 +216,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         state.close()
 
 
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, object, object]:
+    # Innermost, so that everybody else's reports are made of what is left.
+    if _verifies(item) and manifest_session(item.config).memory_stack is not None:
+        from pytest_manifest.face.work import drop_log_of_others
+
+        drop_log_of_others(item)
+    return (yield)
+
+
 def _verifies(item: pytest.Item) -> bool:
     from pytest_manifest.face.bindings import binding_of
 

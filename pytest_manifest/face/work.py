@@ -167,6 +167,15 @@ def tell_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> No
     item.user_properties.extend(rows)
 
 
+def drop_log_of_others(item: pytest.Item) -> None:
+    """What pytest has caught of the log while this test ran, where jobs run in its own process.
+
+    It is of whatever jobs were running meanwhile; the lines of a job itself are in its receipt.
+    """
+    sections = item._report_sections
+    sections[:] = [one for one in sections if one[1] != "log"]
+
+
 def properties_of(
     verdict: Verdict, receipt: Receipt | None, attempts: Sequence[AttemptRow], run: str
 ) -> list[tuple[str, object]]:
