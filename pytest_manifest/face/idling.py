@@ -36,4 +36,4 @@ def tick_while_waiting(dsession: object, state: ManifestSession) -> None:
                 if left <= 0 and timeout is not None:
                     raise
 
-    queue.get = get  # type: ignore[method-assign]
+    queue.get = get  # type: ignore[method-assign]  # xdist offers no place to do something while it waits

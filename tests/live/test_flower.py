@@ -25,7 +25,6 @@ from pytest_manifest.stack.settings import State
 from tests.live.stack_support import READY_SECONDS, command_lines, family
 from tests.support import eventually
 
-pytest.importorskip("flower")
 pytestmark = pytest.mark.timeout(240)
 
 HOSTILE = "<script>alert('1')</script>"

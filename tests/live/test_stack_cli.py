@@ -339,7 +339,6 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...], run: Run) -> Non
 
 def test_flower_is_behind_a_password(run: Run, runtime: Path) -> None:
     """Flower answers on loopback to whoever has the password of the state file, to nobody else."""
-    pytest.importorskip("flower")
     up = run("up", "--app=stackapp:app", "--workers=1", "--flower")
     assert up.returncode == 0, up.stderr
     known = read(runtime)

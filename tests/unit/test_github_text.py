@@ -8,6 +8,7 @@ import re
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from pytest_manifest.face.workflow_commands import harmless
 from pytest_manifest.reporting.github_text import (
@@ -30,8 +31,7 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
 @example("\\|`</code>|")
 def test_a_cell_shows_its_text_and_nothing_else(text: str) -> None:
     """Rendered, a table has the same cells as ever, without any markup but our own."""
-    markdown_it = pytest.importorskip("markdown_it")
-    renderer = markdown_it.MarkdownIt("commonmark", {"html": True})
+    renderer = MarkdownIt("commonmark", {"html": True})
     renderer.enable(["table", "strikethrough"])
     for cell in (code(text), escaped(text)):
         page = renderer.render(f"| a | b |\n| --- | --- |\n| {cell} | z |\n")
