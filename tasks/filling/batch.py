@@ -304,6 +304,8 @@ class Batch:
                     self._again_or_give_up(
                         item, group, problem.kind, problem.message, may_mend=True
                     )
+        else:  # it was given up while it waited for its turn, and is still to be done
+            self._waiting.append(group)
 
     def _again_or_give_up(
         self, item: Wanted, group: Group, kind: str, message: str, *, may_mend: bool

@@ -119,10 +119,11 @@ def batch_of(
     limits: Limits | None = None,
     *,
     provenance: Provenance | None = None,
+    policy: RetryPolicy = QUICK,
     progress: Callable[[Report], None] = lambda _: None,
 ) -> Batch:
     """A batch of a run ``RUN`` at the price of the model's name."""
-    asker = Asker(model, NoLimit(), QUICK, PriceTable.load().price(model.name), PROMPT)
+    asker = Asker(model, NoLimit(), policy, PriceTable.load().price(model.name), PROMPT)
     whose = provenance or Provenance("RUN", "ENTRY", 1)
     return Batch(bible, asker, limits or Limits(concurrency=2, per_call=4), whose, progress)
 

@@ -22,6 +22,7 @@ from tasks.text_model.failures import (
     Unavailable,
     Unexpected,
 )
+from tasks.text_model.retrying import RetryPolicy
 from tests.unit.filling_support import (
     PROMPT,
     TOKENS_IN,
@@ -382,6 +383,17 @@ def test_time_that_is_over_when_all_is_done_is_a_success(bible: MovieBible) -> N
     batch = batch_of(bible, ScriptedModel(raising(ModelFailure("never"), late)))
     batch.run(IDS[:1], order(), seconds=0.2)
     assert list(batch.report.rows) == IDS[:1]
+
+
+def test_a_call_that_waits_for_its_turn_when_time_is_over_is_not_done(bible: MovieBible) -> None:
+    """It is given up in the middle of its retries, and its passages are left to the next sending."""
+    away = raising(Unavailable("503", retry_after=30.0), lambda request: holds(request, 1))
+    limits = Limits(concurrency=2, per_call=4)
+    batch = batch_of(bible, ScriptedModel(away), limits, policy=RetryPolicy(longest_wait=60.0))
+    with pytest.raises(BatchStoppedError):
+        batch.run(IDS, order(), seconds=0.5)
+    assert sorted(batch.report.rows) == IDS[4:]
+    assert batch.report.failures == {"unavailable": 1}
 
 
 def test_a_text_that_was_changed_since_the_plan_is_left_alone(bible: MovieBible) -> None:
