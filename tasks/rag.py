@@ -48,7 +48,7 @@ def _equipment(order: Order) -> Equipment:
 
 
 def _fill(ids: list[str], order: Order, equipment: Equipment) -> dict[str, JsonValue]:
-    from tasks.filling.batch import Provenance
+    from tasks.filling.writing import Provenance
 
     job = current_job()
     whose = Provenance() if job is None else Provenance(job.run, job.entry, job.attempt)

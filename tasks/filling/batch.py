@@ -12,20 +12,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from loguru import logger
-from pydantic import JsonValue
 
 from tasks.filling.asking import Asker, Group, Outcome, ask
 from tasks.filling.gaps import Gap, find_gap
 from tasks.filling.order import Order
 from tasks.filling.prompts import Wanted
 from tasks.filling.report import Report
-from tasks.filling.shares import Spent
-from tasks.movie_bible.bible import BibleError, BibleUnavailableError, MovieBible
-from tasks.movie_bible.fields import FIELDS, values_digest
-from tasks.movie_bible.records import NewAnnotation, ScannedPassage, Written
+from tasks.filling.writing import Provenance, RowWriter
+from tasks.movie_bible.bible import BibleError, MovieBible
+from tasks.movie_bible.records import ScannedPassage
 from tasks.text_model.failures import ModelFailure, TooLong
 
 SALVAGE_SECONDS: Final = 2.0
@@ -34,15 +32,6 @@ SALVAGE_SECONDS: Final = 2.0
 
 class BatchStoppedError(Exception):
     """The batch ended before it was through; what was done is committed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """For whom rows are written; all None outside of a run."""
-
-    run: str | None = None
-    entry: str | None = None
-    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +63,6 @@ class Batch:
         self._bible = bible
         self._asker = asker
         self._limits = limits
-        self._provenance = provenance
         self._progress = progress
         self._stop = threading.Event()
         self._waiting: deque[Group] = deque()
@@ -82,6 +70,7 @@ class Batch:
         self._counted: set[Future[Outcome]] = set()
         self._gaps: dict[str, Gap] = {}
         self._passages: dict[str, ScannedPassage] = {}
+        self._writer = RowWriter(bible, asker, provenance, self._gaps, self._passages)
         self._fatal: ModelFailure | None = None
         self._until = float("inf")
         self.report = Report()
@@ -151,7 +140,7 @@ class Batch:
         prompt = self._asker.prompt
         model = self._asker.model
         asked = (model.provider, model.name) if order.replace_models else None
-        self._passages = self._bible.scan_ids(ids, prompt.version)
+        self._passages.update(self._bible.scan_ids(ids, prompt.version))
         wanted: list[Wanted] = []
         for passage_id in ids:
             passage = self._passages.get(passage_id)
@@ -208,11 +197,11 @@ class Batch:
         """Write what a call brought. It stays in flight until that is done: an interruption in the
         middle leaves it to :meth:`salvage` (``again``), which writes nothing twice."""
         outcome = self._count(future)
-        written, shares = self._write(outcome, again=again)
-        del self._flying[future]
         values = {} if outcome.reading is None else outcome.reading.values
-        for (passage, row), share in zip(written.items(), shares, strict=True):
-            self.report.wrote(passage, row, share, values[passage])
+        filled = self._writer.write(values, outcome.for_answer, again=again)
+        del self._flying[future]
+        for passage, row in filled.items():
+            self.report.wrote(passage, row.written, row.share, values[passage])
         self._go_on(outcome)
 
     def _count(self, future: Future[Outcome]) -> Outcome:
@@ -223,66 +212,6 @@ class Batch:
             self.report.count(outcome)
             self._progress(self.report)
         return outcome
-
-    def _write(self, outcome: Outcome, *, again: bool) -> tuple[dict[str, Written], list[Spent]]:
-        values = {} if outcome.reading is None else outcome.reading.values
-        if not values:
-            return {}, []
-        shares = outcome.for_answer.share(len(values))
-        there = self._written_already(list(values)) if again else {}
-        rows = [
-            self._row(passage, found, share)
-            for (passage, found), share in zip(values.items(), shares, strict=True)
-            if passage not in there
-        ]
-        written = there | (self._written(rows) if rows else {})
-        return {passage: written[passage] for passage in values}, shares
-
-    def _written(self, rows: Sequence[NewAnnotation]) -> dict[str, Written]:
-        """Write, and once more where the database was away for a moment: the rows are paid for."""
-        try:
-            return self._bible.write(rows)
-        except BibleUnavailableError as error:
-            logger.warning("rows are written a second time: {}", error)
-            return self._bible.write(rows)
-
-    def _written_already(self, ids: Sequence[str]) -> dict[str, Written]:
-        """Rows that this very execution has committed, without having come to say so."""
-        version, whose = self._asker.prompt.version, self._provenance
-        history = self._bible.writings(ids, version)
-        found: dict[str, Written] = {}
-        for passage, row in self._bible.annotations(ids, version).items():
-            before = self._passages[passage].current
-            revision = 0 if before is None else before.revision
-            mine = [
-                one
-                for one in history.get(passage, ())
-                if (one.run, one.entry, one.attempt) == (whose.run, whose.entry, whose.attempt)
-            ]
-            if mine and mine[-1].revision == row.revision == revision + 1:
-                action: Literal["inserted", "updated"] = "updated" if before else "inserted"
-                found[passage] = Written(action, row.revision, values_digest(row.values))
-        return found
-
-    def _row(self, passage: str, values: dict[str, JsonValue], share: Spent) -> NewAnnotation:
-        gap = self._gaps[passage]
-        blank: dict[str, JsonValue] = dict.fromkeys(FIELDS) if gap.renews else {}
-        prompt, model = self._asker.prompt, self._asker.model
-        return NewAnnotation(
-            passage_id=passage,
-            prompt_version=prompt.version,
-            values=blank | values,
-            prompt_digest=prompt.digest,
-            text_digest=self._passages[passage].text_digest,
-            provider=model.provider,
-            model=model.name,
-            run=self._provenance.run,
-            entry=self._provenance.entry,
-            attempt=self._provenance.attempt,
-            tokens_in=share.tokens_in,
-            tokens_out=share.tokens_out,
-            cost_nanos=share.cost_nanos,
-        )
 
     def _go_on(self, outcome: Outcome) -> None:
         """Ask again for what is still missing, in smaller parts, or give it up."""

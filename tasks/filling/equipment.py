@@ -13,11 +13,12 @@ from pydantic import JsonValue, ValidationError
 
 from pytest_manifest.errors import ManifestToolError
 from tasks.filling.asking import Asker
-from tasks.filling.batch import Batch, Limits, Provenance
+from tasks.filling.batch import Batch, Limits
 from tasks.filling.order import Order
 from tasks.filling.prompts import PromptError, load_prompt
 from tasks.filling.report import Report, usd
 from tasks.filling.settings import FillingSettings
+from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.per_process import movie_bible
 from tasks.text_model.base import TextModel

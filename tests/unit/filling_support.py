@@ -11,10 +11,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from tasks.filling.asking import Asker
-from tasks.filling.batch import Batch, Limits, Provenance
+from tasks.filling.batch import Batch, Limits
 from tasks.filling.order import Order, PlannedModel
 from tasks.filling.prompts import Prompt, load_prompt
 from tasks.filling.report import Report
+from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import BibleSettings, MovieBible
 from tasks.movie_bible.documents import Document, FilmFacts
 from tasks.movie_bible.fields import FIELDS

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.filling.batch import BatchStoppedError, Limits, Provenance
+from tasks.filling.batch import BatchStoppedError, Limits
+from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import BibleUnavailableError, MovieBible
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.fields import FIELDS, text_digest, values_digest
@@ -386,7 +387,7 @@ def test_time_that_is_over_when_all_is_done_is_a_success(bible: MovieBible) -> N
 
 
 def test_a_call_that_waits_for_its_turn_when_time_is_over_is_not_done(bible: MovieBible) -> None:
-    """It is given up in the middle of its retries, and its passages are left to the next sending."""
+    """It is given up between its retries, and its passages are left to the next sending."""
     away = raising(Unavailable("503", retry_after=30.0), lambda request: holds(request, 1))
     limits = Limits(concurrency=2, per_call=4)
     batch = batch_of(bible, ScriptedModel(away), limits, policy=RetryPolicy(longest_wait=60.0))

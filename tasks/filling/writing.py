@@ -1,0 +1,115 @@
+"""Writing what an answer brought: each row once, with its provenance and its share of the price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from loguru import logger
+from pydantic import JsonValue
+
+from tasks.filling.asking import Asker
+from tasks.filling.gaps import Gap
+from tasks.filling.shares import Spent
+from tasks.movie_bible.bible import BibleUnavailableError, MovieBible
+from tasks.movie_bible.fields import FIELDS, values_digest
+from tasks.movie_bible.records import NewAnnotation, ScannedPassage, Written
+
+Values = Mapping[str, JsonValue]
+BLANK: Final[Values] = dict.fromkeys(FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """For whom rows are written; all None outside of a run."""
+
+    run: str | None = None
+    entry: str | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A row that was written, and its share of what the call has cost."""
+
+    written: Written
+    share: Spent
+
+
+class RowWriter:
+    """Writes rows for one execution of a batch. ``gaps`` and ``passages`` by passage id."""
+
+    def __init__(
+        self,
+        bible: MovieBible,
+        asker: Asker,
+        provenance: Provenance,
+        gaps: Mapping[str, Gap],
+        passages: Mapping[str, ScannedPassage],
+    ) -> None:
+        self._bible = bible
+        self._prompt, self._model = asker.prompt, asker.model
+        self._provenance = provenance
+        self._gaps = gaps
+        self._passages = passages
+
+    def write(
+        self, values: Mapping[str, Values], spent: Spent, *, again: bool
+    ) -> dict[str, Filled]:
+        """Commit the values of some passages in one transaction; ``spent`` is shared among them.
+
+        ``again``: an earlier try was interrupted, and may have committed them already.
+        """
+        if not values:
+            return {}
+        shares = dict(zip(values, spent.share(len(values)), strict=True))
+        written = self._written_already(list(values)) if again else {}
+        rows = [
+            self._row(passage, found, shares[passage])
+            for passage, found in values.items()
+            if passage not in written
+        ]
+        if rows:
+            written |= self._written(rows)
+        return {passage: Filled(written[passage], share) for passage, share in shares.items()}
+
+    def _written(self, rows: Sequence[NewAnnotation]) -> dict[str, Written]:
+        """Write, and once more where the database was away for a moment: the rows are paid for."""
+        try:
+            return self._bible.write(rows)
+        except BibleUnavailableError as error:
+            logger.warning("rows are written a second time: {}", error)
+            return self._bible.write(rows)
+
+    def _written_already(self, ids: Sequence[str]) -> dict[str, Written]:
+        """Rows that this very execution has committed, without having come to say so."""
+        version, whose = self._prompt.version, self._provenance
+        history = self._bible.writings(ids, version)
+        found: dict[str, Written] = {}
+        for passage, row in self._bible.annotations(ids, version).items():
+            before = self._passages[passage].current
+            last = history[passage][-1] if passage in history else None
+            mine = last is not None and Provenance(last.run, last.entry, last.attempt) == whose
+            if mine and row.revision == (0 if before is None else before.revision) + 1:
+                action: Literal["inserted", "updated"] = "updated" if before else "inserted"
+                found[passage] = Written(action, row.revision, values_digest(row.values))
+        return found
+
+    def _row(self, passage: str, values: Values, share: Spent) -> NewAnnotation:
+        outdated = BLANK if self._gaps[passage].renews else {}
+        return NewAnnotation(
+            passage_id=passage,
+            prompt_version=self._prompt.version,
+            values={**outdated, **values},
+            prompt_digest=self._prompt.digest,
+            text_digest=self._passages[passage].text_digest,
+            provider=self._model.provider,
+            model=self._model.name,
+            run=self._provenance.run,
+            entry=self._provenance.entry,
+            attempt=self._provenance.attempt,
+            tokens_in=share.tokens_in,
+            tokens_out=share.tokens_out,
+            cost_nanos=share.cost_nanos,
+        )
