@@ -17,7 +17,7 @@ from typing import Final
 from loguru import logger
 
 from tasks.filling.asking import Asker, Group, Outcome, ask
-from tasks.filling.gaps import Gap, find_gap
+from tasks.filling.gaps import Gap
 from tasks.filling.order import Order
 from tasks.filling.prompts import Wanted
 from tasks.filling.report import Report
@@ -137,10 +137,7 @@ class Batch:
         return changed
 
     def _find_gaps(self, ids: Sequence[str], order: Order) -> None:
-        prompt = self._asker.prompt
-        model = self._asker.model
-        asked = (model.provider, model.name) if order.replace_models else None
-        self._passages.update(self._bible.scan_ids(ids, prompt.version))
+        self._passages.update(self._bible.scan_ids(ids, order.prompt))
         wanted: list[Wanted] = []
         for passage_id in ids:
             passage = self._passages.get(passage_id)
@@ -149,7 +146,7 @@ class Batch:
                     passage_id, "no_passage", "the database has no passage of this id"
                 )
                 continue
-            gap = find_gap(passage, order.fields, prompt.digest, model=asked)
+            gap = order.gap_of(passage)
             if gap is None:
                 self.report.was_there(passage_id, passage.current)
                 continue

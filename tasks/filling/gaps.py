@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -11,7 +11,7 @@ from tasks.movie_bible.records import ScannedPassage
 
 GapKind = Literal["no_row", "no_field", "stale_prompt", "stale_text", "other_model"]
 
-SAYINGS: Final[dict[GapKind, str]] = {
+SAYINGS: Final[Mapping[str, str]] = {
     "no_row": "without a row",
     "no_field": "with a row that lacks fields",
     "stale_prompt": "filled by another prompt",

@@ -14,7 +14,9 @@ from pydantic import (
     field_validator,
 )
 
+from tasks.filling.gaps import Gap, find_gap
 from tasks.movie_bible.documents import Document
+from tasks.movie_bible.records import ScannedPassage
 
 REPLACES: Final = "replaces"
 
@@ -58,6 +60,11 @@ class Order(BaseModel):
     def carried(self) -> list[Carried]:
         """The documents, read."""
         return [_carried(one) for one in self.documents]
+
+    def gap_of(self, passage: ScannedPassage) -> Gap | None:
+        """What is to be filled of a passage; None: nothing."""
+        model = (self.model.provider, self.model.name) if self.replace_models else None
+        return find_gap(passage, self.fields, self.prompt_digest, model=model)
 
     @field_validator("documents")
     @classmethod

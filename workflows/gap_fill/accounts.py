@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from pytest_manifest.schema import Entry, Receipt
+from tasks.filling.order import BadOrderError, Order, read_order
 
 
 class RowAccount(BaseModel):
@@ -97,25 +98,12 @@ def ids_of(entry: Entry) -> list[str]:
     return [str(one) for one in ids] if isinstance(ids, list) else []
 
 
-def wanted_fields(entry: Entry) -> list[str]:
-    """The fields that an entry is to fill."""
-    data = entry.kwargs.get("data")
-    fields = data.get("fields") if isinstance(data, dict) else None
-    return [str(one) for one in fields] if isinstance(fields, list) else []
-
-
-def planned_prompt(entry: Entry) -> tuple[str, str]:
-    """Version and digest of the prompt that an entry was planned with."""
-    data = entry.kwargs.get("data")
-    known = data if isinstance(data, dict) else {}
-    return str(known.get("prompt")), str(known.get("prompt_digest"))
-
-
-def planned_model(entry: Entry) -> tuple[str, str] | None:
-    """Provider and name of the model that is to replace others; None where others may stay."""
-    data = entry.kwargs.get("data")
-    model = data.get("model") if isinstance(data, dict) and data.get("replace_models") else None
-    return (str(model.get("provider")), str(model.get("name"))) if isinstance(model, dict) else None
+def order_of(entry: Entry) -> Order:
+    """What an entry orders, as the task reads it. Raises BadOrderError where it fills nothing."""
+    _, order = read_order(entry.kwargs.get("ids"), entry.kwargs.get("data"))
+    if not isinstance(order, Order):
+        raise BadOrderError(f"entry {entry.id!r} fills nothing")
+    return order
 
 
 def rows_before(entry: Entry) -> set[str]:

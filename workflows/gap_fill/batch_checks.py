@@ -7,18 +7,11 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 
 from tasks.filling.answers import problems_of
-from tasks.filling.gaps import find_gap
 from tasks.filling.report import NANO
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import values_digest
 from tasks.movie_bible.records import ScannedPassage, StoredAnnotation, Writing
-from workflows.gap_fill.accounts import (
-    Account,
-    EarlierRow,
-    RowAccount,
-    planned_model,
-    wanted_fields,
-)
+from workflows.gap_fill.accounts import Account, EarlierRow, RowAccount, order_of
 
 PROVENANCE = (
     "prompt_digest",
@@ -134,8 +127,7 @@ def _unlike_history(row: StoredAnnotation, last: Writing) -> list[str]:
 
 
 def _gap_of(account: Account, passage: ScannedPassage) -> list[str]:
-    fields, model = wanted_fields(account.entry), planned_model(account.entry)
-    gap = find_gap(passage, fields, account.report.prompt_digest, model=model)
+    gap = order_of(account.entry).gap_of(passage)
     return [] if gap is None else [f"{passage.id}: {', '.join(gap.fields)} not filled ({gap.kind})"]
 
 

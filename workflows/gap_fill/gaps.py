@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -12,9 +12,8 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from tasks.filling.gaps import Gap, find_gap
-from tasks.filling.order import REPLACES
-from tasks.filling.prompts import Prompt
+from tasks.filling.gaps import SAYINGS, Gap
+from tasks.filling.order import REPLACES, Order
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.documents import Document, FilmFacts
 from tasks.movie_bible.records import ScannedPassage
@@ -22,20 +21,17 @@ from workflows.gap_fill.where import Where
 
 CHUNK: Final = 500
 NOT_LOADED: Final = "not_loaded"
+KINDS: Final[Mapping[str, str]] = {**SAYINGS, NOT_LOADED: "not in the database"}
+"""Every kind of gap, and how a preview says it."""
 EXAMPLES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a plan is about: which fields of which passages, by which prompt.
+    """What a plan is about: what is to be filled, of which passages."""
 
-    ``model`` (provider and name): rows of another one count as gaps as well; None: they do not.
-    """
-
-    fields: Sequence[str]
+    order: Order
     where: Where
-    prompt: Prompt
-    model: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +65,14 @@ class Tally:
 
 def gaps_of_database(bible: MovieBible, selection: Selection, tally: Tally) -> Generator[Found]:
     """The gaps of all passages of the database, in order of their ids."""
-    for passage in bible.scan(selection.prompt.version):
+    for passage in bible.scan(selection.order.prompt):
         tally.passages += 1
         if not selection.where.matches(
             id=passage.id, kind=passage.kind, text=passage.text, film=passage.film
         ):
             continue
         tally.matching += 1
-        gap = _gap(passage, selection)
+        gap = selection.order.gap_of(passage)
         if gap is not None:
             yield _found(passage, gap, tally)
 
@@ -94,9 +90,9 @@ def gaps_of_corpus(
         remaining = iter(documents)
         while chunk := list(islice(remaining, CHUNK)):
             seen.executemany("INSERT INTO seen VALUES (?)", [(one.id,) for one in chunk])
-            there = bible.scan_ids([one.id for one in chunk], selection.prompt.version)
+            there = bible.scan_ids([one.id for one in chunk], selection.order.prompt)
             missing = [one.id for one in chunk if one.id not in there]
-            orphaned = bible.annotations(missing, selection.prompt.version)
+            orphaned = bible.annotations(missing, selection.order.prompt)
             for document in chunk:
                 tally.passages += 1
                 found = _held_against(there.get(document.id), document, selection, tally)
@@ -122,7 +118,7 @@ def _held_against(
     given |= document.given
     if passage is not None and passage.text_digest == document.digest:
         return _beside(passage, document, given, selection, tally)
-    fields = tuple(name for name in selection.fields if given.get(name) is None)
+    fields = tuple(name for name in selection.order.fields if given.get(name) is None)
     if not fields:
         tally.complete_elsewhere += 1
         return None
@@ -152,7 +148,7 @@ def _beside(
     tally: Tally,
 ) -> Found | None:
     """The gap of a passage that is loaded; what people have written since need not be bought."""
-    gap = _gap(passage, selection)
+    gap = selection.order.gap_of(passage)
     if gap is None:
         return None
     fields = tuple(name for name in gap.fields if given.get(name) is None)
@@ -162,11 +158,6 @@ def _beside(
     found = _found(passage, Gap(gap.kind, fields, renews=gap.renews), tally)
     unloaded = len(fields) < len(gap.fields)
     return replace(found, document=_carried(document, passage)) if unloaded else found
-
-
-def _gap(passage: ScannedPassage, selection: Selection) -> Gap | None:
-    digest = selection.prompt.digest
-    return find_gap(passage, selection.fields, digest, model=selection.model)
 
 
 def _found(passage: ScannedPassage, gap: Gap, tally: Tally) -> Found:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import closing
-from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import islice
 from typing import Final
-
-from pydantic import JsonValue
 
 from pytest_manifest import PlanBuilder
 from pytest_manifest.errors import PlanError
 from tasks.filling.equipment import read_filling_settings
-from tasks.filling.gaps import SAYINGS
+from tasks.filling.order import FieldName, Order, PlannedModel
 from tasks.filling.prompts import load_prompt
 from tasks.filling.report import usd
 from tasks.movie_bible.bible import MovieBible
@@ -26,7 +23,7 @@ from workflows.gap_fill.batches import Batch, Estimator, batches, entry_id, esti
 from workflows.gap_fill.corpus import corpus_path, parse_mapping, read_corpus
 from workflows.gap_fill.gaps import (
     EXAMPLES,
-    NOT_LOADED,
+    KINDS,
     Found,
     Selection,
     Tally,
@@ -50,7 +47,7 @@ class Wish:
     size: int
     max_tokens: int
     limit: int | None
-    only: str | None
+    only: FieldName | None
     where: str | None
     timeout: float
     replace_models: bool
@@ -58,12 +55,36 @@ class Wish:
 
 
 @dataclass(slots=True)
-class Totals:
-    """Of what was planned."""
+class Planner:
+    """Adds entries that fill gaps by one ``order``, and adds up what they will take."""
 
+    plan: PlanBuilder
+    order: Order
+    estimator: Estimator
+    timeout: float
     passages: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+
+    def add(self, number: int, batch: Batch) -> None:
+        expected = estimate(batch, self.estimator)
+        self.passages += len(batch.items)
+        self.tokens_in += expected.tokens_in
+        self.tokens_out += expected.tokens_out
+        documents = [found.document for found in batch.items if found.document is not None]
+        order = self.order.model_copy(update={"documents": documents})
+        self.plan.add(
+            TASK,
+            id=entry_id("fill", number, batch.ids),
+            kwargs={"ids": batch.ids, "data": order.model_dump(exclude_defaults=True)},
+            timeout=self.timeout,
+            retries=RESENDS,
+            idempotent=True,
+            tags=["gap_fill"],
+            cost=expected.cost,
+            meta=facts(batch, expected),
+            expect={"result": {"unfilled": [], "model": order.model.name, "prompt": order.prompt}},
+        )
 
 
 def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
@@ -72,36 +93,39 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
     prompt = load_prompt(filling.prompt, filling.prompts)
     table = PriceTable.load(settings.prices)
     provider, name = identify(settings)
-    selection = Selection(
-        fields=FIELDS if wish.only is None else (wish.only,),
-        where=parse_where(wish.where),
-        prompt=prompt,
-        model=(provider, name) if wish.replace_models else None,
+    order = Order(
+        fields=list(FIELDS) if wish.only is None else [wish.only],
+        prompt=prompt.version,
+        prompt_digest=prompt.digest,
+        model=PlannedModel(provider=provider, name=name),
+        replace_models=wish.replace_models,
     )
-    estimator = Estimator(prompt, table.price(name), filling.per_call)
-    tally, totals = Tally(), Totals()
-    data = _order(selection, (provider, name), wish)
+    selection = Selection(order, parse_where(wish.where))
+    planner = Planner(
+        plan, order, Estimator(prompt, table.price(name), filling.per_call), wish.timeout
+    )
+    tally = Tally()
     with closing(_all_gaps(bible, wish, selection, tally)) as found:
-        limited = islice(found, wish.limit)
-        for number, batch in enumerate(
-            batches(limited, estimator, size=wish.size, max_tokens=wish.max_tokens), 1
-        ):
-            _add(plan, number, batch, estimator, data, wish.timeout, totals)
-        planned_from = deepcopy(tally)  # what was looked at, without the look for more
-        more = wish.limit is not None and next(found, None) is not None
+        chosen = batches(
+            islice(found, wish.limit),
+            planner.estimator,
+            size=wish.size,
+            max_tokens=wish.max_tokens,
+        )
+        for number, batch in enumerate(chosen, 1):
+            planner.add(number, batch)
+        limited = planner.passages == wish.limit
+        _note_gaps(plan, tally, limited=limited)
+        if limited and next(found, None) is not None:
+            planned = counted(planner.passages, "passage")
+            plan.note(f"limit: {planned} planned, and there are more gaps")
     if wish.corpus is not None and not tally.passages:
         raise PlanError(f"{wish.corpus}: holds no documents; name a corpus that does")
-    orphans = _orphans(plan, bible, wish)
-    _note_gaps(plan, planned_from, totals, more=more)
-    _note_orphans(plan, tally, orphans, wish)
-    if totals.passages:
-        plan.note(
-            f"model {name} ({provider}), prompt {prompt.version}: about "
-            f"{totals.tokens_in:,} tokens in and {totals.tokens_out:,} out"
-        )
+    _note_orphans(plan, tally, _orphans(plan, bible, wish), wish)
+    if planner.passages:
+        _note_model(planner, table)
         if provider in SDKS and settings.key is None:
             plan.note("no key is set here; the workers need GEMINI_API_KEY")
-        _note_cost(plan, name, table, totals)
 
 
 def _all_gaps(
@@ -125,49 +149,6 @@ def _all_gaps(
     mapping = None if wish.mapping is None else parse_mapping(wish.mapping)
     documents = read_corpus(corpus_path(wish.corpus), mapping=mapping)
     return gaps_of_corpus(bible, documents, selection, tally)
-
-
-def _order(selection: Selection, model: tuple[str, str], wish: Wish) -> dict[str, JsonValue]:
-    return {
-        "fields": list(selection.fields),
-        "prompt": selection.prompt.version,
-        "prompt_digest": selection.prompt.digest,
-        "model": {"provider": model[0], "name": model[1]},
-        **({"replace_models": True} if wish.replace_models else {}),
-    }
-
-
-def _add(
-    plan: PlanBuilder,
-    number: int,
-    batch: Batch,
-    estimator: Estimator,
-    data: dict[str, JsonValue],
-    timeout: float,
-    totals: Totals,
-) -> None:
-    expected = estimate(batch, estimator)
-    totals.passages += len(batch.items)
-    totals.tokens_in += expected.tokens_in
-    totals.tokens_out += expected.tokens_out
-    documents = [found.document for found in batch.items if found.document is not None]
-    plan.add(
-        TASK,
-        id=entry_id("fill", number, batch.ids),
-        kwargs={"ids": batch.ids, "data": data | ({"documents": documents} if documents else {})},
-        timeout=timeout,
-        retries=RESENDS,
-        idempotent=True,
-        tags=["gap_fill"],
-        cost=expected.cost,
-        meta=facts(batch, expected),
-        expect={"result": {"unfilled": [], "model": _model(data), "prompt": data["prompt"]}},
-    )
-
-
-def _model(data: dict[str, JsonValue]) -> JsonValue:
-    model = data["model"]
-    return model["name"] if isinstance(model, dict) else None
 
 
 def _orphans(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> tuple[int, list[str]]:
@@ -195,32 +176,22 @@ def _orphans(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> tuple[int, lis
     return count, examples
 
 
-def _note_gaps(plan: PlanBuilder, tally: Tally, totals: Totals, *, more: bool) -> None:
+def _note_gaps(plan: PlanBuilder, tally: Tally, *, limited: bool) -> None:
     looked_at = counted(tally.passages, "passage")
-    if more:
+    if limited:
         looked_at = f"of the first {looked_at}"
     if tally.matching != tally.passages:
         looked_at += f", {tally.matching:,} of them as asked for"
     if not tally.gaps:
         plan.note(f"no gap: {looked_at}, and nothing is missing")
     else:
-        kinds = ", ".join(f"{n:,} {_saying(kind)}" for kind, n in sorted(tally.gaps.items()))
+        kinds = ", ".join(f"{n:,} {KINDS[kind]}" for kind, n in sorted(tally.gaps.items()))
         plan.note(f"gaps: {looked_at}; {kinds}")
-    if more:
-        planned = counted(totals.passages, "passage")
-        plan.note(f"limit: {planned} planned, and there are more gaps")
     if tally.complete_elsewhere:
         plan.note(
             f"complete and not loaded: {counted(tally.complete_elsewhere, 'document')}; "
             "'python -m workflows.gap_fill.corpus load PATH' brings that in"
         )
-
-
-def _saying(kind: str) -> str:
-    sayings: Iterable[tuple[str, str]] = chain(
-        SAYINGS.items(), [(NOT_LOADED, "not in the database")]
-    )
-    return dict(sayings)[kind]
 
 
 def _note_orphans(
@@ -247,12 +218,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _note_cost(plan: PlanBuilder, name: str, table: PriceTable, totals: Totals) -> None:
-    if table.price(name) is None:
-        plan.note(f"no price is known for {name}: name a price table with TEXT_MODEL_PRICES")
+def _note_model(planner: Planner, table: PriceTable) -> None:
+    model, plan = planner.order.model, planner.plan
+    tokens = planner.tokens_in, planner.tokens_out
+    plan.note(
+        f"model {model.name} ({model.provider}), prompt {planner.order.prompt}: about "
+        f"{tokens[0]:,} tokens in and {tokens[1]:,} out"
+    )
+    if planner.estimator.price is None:
+        plan.note(f"no price is known for {model.name}: name a price table with TEXT_MODEL_PRICES")
     prices = ", ".join(
-        f"{one} {usd(price.cost_nanos(totals.tokens_in, totals.tokens_out)):.4g}"
-        for one, price in table.prices.items()
+        f"{name} {usd(price.cost_nanos(*tokens)):.4g}"
+        for name, price in table.prices.items()
         if price.output_usd
     )
     age = (datetime.now(UTC).date() - table.as_of).days

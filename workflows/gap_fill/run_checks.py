@@ -6,17 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_manifest.schema import Entry
-from tasks.filling.gaps import find_gap
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.records import StoredAnnotation, Writing
-from workflows.gap_fill.accounts import (
-    Account,
-    ids_of,
-    planned_model,
-    planned_prompt,
-    rows_before,
-    wanted_fields,
-)
+from workflows.gap_fill.accounts import Account, ids_of, order_of, rows_before
 from workflows.gap_fill.batch_checks import own_writing
 
 
@@ -98,11 +90,9 @@ def gaps_left(entries: Iterable[Entry], bible: MovieBible) -> list[str]:
     """Gaps that were planned and are there still."""
     found: list[str] = []
     for entry in entries:
-        version, digest = planned_prompt(entry)
-        fields = wanted_fields(entry)
-        stored = bible.scan_ids(ids_of(entry), version)
-        for passage in stored.values():
-            gap = find_gap(passage, fields, digest, model=planned_model(entry))
+        order = order_of(entry)
+        for passage in bible.scan_ids(ids_of(entry), order.prompt).values():
+            gap = order.gap_of(passage)
             if gap is not None:
                 found.append(f"{passage.id}: {', '.join(gap.fields)} not filled ({entry.id})")
     return found
