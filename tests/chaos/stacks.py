@@ -11,11 +11,11 @@ from typing import Literal, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
-import pytest
 
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Valkey, spawn
 from tests.chaos.session import Family
+from tests.conftest import missing
 from tests.processes import LOOPBACK, START_SECONDS, tail
 from tests.support import eventually
 
@@ -188,7 +188,7 @@ class External:
         ours = psutil.Process().children(recursive=True)
         servers = [process for process in ours if "beam" in process.name()]
         if not servers:
-            pytest.skip("the RabbitMQ that was given by its URL is not ours to stop")
+            missing("the RabbitMQ that was given by its URL is not ours to stop")
         return servers[0]
 
     def after_broker_death(self) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
+from tests.conftest import missing
 from tests.unit.ledger_processes import BATCH, write_batch
 from tests.unit.ledger_support import INFO, ROOT, is_sound, old_ledger
 
@@ -123,7 +124,7 @@ class SmallDisk:
         if self.mounted:
             subprocess.run(["mount", "-o", "remount,ro", self.folder], check=True)
         elif os.geteuid() == 0:
-            pytest.skip("root writes everywhere, and cannot mount here")
+            missing("root writes everywhere, and cannot mount here")
         else:
             self.folder.chmod(0o555)
 
