@@ -24,13 +24,14 @@ def compose_command() -> list[str]:
     """Docker Compose as a command; `config` needs no engine. Without it: skip, in CI fail."""
     if shutil.which("docker-compose"):
         return ["docker-compose"]
-    if shutil.which("docker"):
-        probe = ["docker", "compose", "version"]
-        if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
-            return ["docker", "compose"]
-    missing(
-        "Docker Compose is not installed: install the package docker-compose (no engine needed)"
+    probe = ["docker", "compose", "version"]
+    found = (
+        shutil.which("docker")
+        and not subprocess.run(probe, capture_output=True, check=False).returncode
     )
+    if not found:
+        missing("Docker Compose is not installed: install docker-compose (no engine is needed)")
+    return ["docker", "compose"]
 
 
 def project_files() -> list[Path]:
