@@ -12,6 +12,7 @@ from pytest_manifest.dispatch.workers import Worker
 from pytest_manifest.schema.wire import WORKER_MARK
 
 NEAREST: Final = 3
+NAMED: Final = 10  # tasks in one notice
 CELERY_OWN: Final = "celery."
 # kombu's default, for apps and workers that do not set visibility_timeout.
 VISIBILITY_TIMEOUT: Final = 3600.0  # s
@@ -76,22 +77,48 @@ def misrouted(needed: Mapping[str, Collection[str]], workers: Sequence[Worker]) 
 
 
 def acknowledgement_notices(demand: Demand, late: Mapping[str, bool]) -> list[str]:
-    """Give one line for each task whose entries' ``idempotent`` disagrees with its acks_late."""
+    """Give a line for the tasks whose entries' ``idempotent`` disagrees with their acks_late: one
+    for those that are acknowledged early, and one for those that are acknowledged late."""
+    tasks = sorted(demand.tasks.items())
+    unsafe = {
+        name: (task.count - task.idempotent, task.count)
+        for name, task in tasks
+        if late.get(name) is True and task.idempotent < task.count
+    }
+    unrepeated = {
+        name: (task.unretried, task.count)
+        for name, task in tasks
+        if late.get(name) is False and task.unretried
+    }
     notices = []
-    for name, task in sorted(demand.tasks.items()):
-        if late.get(name) is True and task.idempotent < task.count:
-            notices.append(
-                f"task {name} is acknowledged late, so a job whose worker dies runs again, but "
-                f"{task.count - task.idempotent} of its {task.count} entries are not declared "
-                f'idempotent; declare them ("idempotent": true) or set acks_late=False'
-            )
-        elif late.get(name) is False and task.unretried:
-            notices.append(
-                f"task {name} is acknowledged early, so a job whose worker dies is not run again, "
-                f"though {task.unretried} of its {task.count} entries are declared idempotent; "
-                f'give them "retries", or the task acks_late=True and reject_on_worker_lost=True'
-            )
+    if unrepeated:
+        who, of_them = _tasks_and_entries(unrepeated)
+        notices.append(
+            f"{who} acknowledged early, so a job whose worker dies is not run again, though "
+            f"{of_them} are declared idempotent; "
+            'give them "retries", or the task acks_late=True and reject_on_worker_lost=True'
+        )
+    if unsafe:
+        who, of_them = _tasks_and_entries(unsafe)
+        notices.append(
+            f"{who} acknowledged late, so a job whose worker dies runs again, but "
+            f"{of_them} are not declared idempotent; "
+            'declare them ("idempotent": true) or set acks_late=False'
+        )
     return notices
+
+
+def _tasks_and_entries(counts: Mapping[str, tuple[int, int]]) -> tuple[str, str]:
+    """From (entries that are meant, all entries) by task: ``task a is``, ``1 of its 2 entries``."""
+    meant, entries = (sum(column) for column in zip(*counts.values(), strict=True))
+    names = list(counts)
+    more = len(names) - NAMED
+    if len(names) == 1:
+        return f"task {names[0]} is", f"{meant} of its {entries} entries"
+    if more > 0:
+        names[NAMED:] = [f"{more} more"]
+    who = f"tasks {', '.join(names[:-1])} and {names[-1]} are"
+    return who, f"{meant} of their {entries} entries"
 
 
 def visibility_refusals(demand: Demand, holding: Holding) -> list[str]:

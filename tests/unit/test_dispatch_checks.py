@@ -160,7 +160,7 @@ def test_task_that_its_queue_does_not_know() -> None:
 
 
 def test_acknowledgement_notices() -> None:
-    """One line a task where the declarations disagree, none where they agree or nobody knows."""
+    """A line where the declarations disagree, none where they agree or nobody knows."""
     demand = demand_of(
         [
             Entry(id="1", task="late", idempotent=True),
@@ -178,6 +178,19 @@ def test_acknowledgement_notices() -> None:
     assert len(notices) == 2
     assert notices[0].startswith("task early is acknowledged early")
     assert "1 of its 2 entries are not declared idempotent" in notices[1]
+
+
+def test_acknowledgement_notices_name_all_tasks_at_once() -> None:
+    """Twelve tasks with the same fault make one line, which names ten and counts all entries."""
+    entries = [Entry(id=f"{n}-{i}", task=f"t{n:02}") for n in range(12) for i in range(n + 1)]
+    late = {entry.task: True for entry in entries}
+    (two,) = checks.acknowledgement_notices(demand_of(entries[:3]), late)
+    (twelve,) = checks.acknowledgement_notices(demand_of(entries), late)
+
+    assert two.startswith("tasks t00 and t01 are acknowledged late, so a job whose worker dies")
+    assert "but 3 of their 3 entries are not declared idempotent" in two
+    assert "t08, t09 and 2 more are acknowledged late" in twelve
+    assert "78 of their 78 entries" in twelve
 
 
 def test_replies_of_workers() -> None:
