@@ -36,7 +36,8 @@ MOODS: Final = (
 )
 """The moods that a model may choose from; people may write others."""
 
-_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+"""What no text may hold: NUL, which PostgreSQL cannot store, and halves of characters."""
 
 
 def text_digest(text: str) -> str:
@@ -60,7 +61,7 @@ def text_fault(value: object) -> str | None:
         return f"must be text, not {kind_of(value)}"
     if not value.strip():
         return "is blank"
-    bad = _UNSTORABLE.search(value)
+    bad = UNSTORABLE.search(value)
     if bad is None:
         return None
     if bad.group() == "\0":

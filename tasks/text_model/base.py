@@ -66,9 +66,6 @@ class TextModel(Protocol):
     def generate(self, request: TextRequest) -> TextAnswer:
         """Answer one request, once: retries are the caller's. Raises ModelFailure."""
 
-    def count_tokens(self, text: str) -> int:
-        """The tokens of a text, as the model itself counts. Raises ModelFailure."""
-
     def close(self) -> None:
         """Give the connections back. A closed model answers nothing more; closing again is fine."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from tasks.settings import Settings, is_redis
 from tasks.text_model.base import TextModel
@@ -19,6 +19,9 @@ from tasks.text_model.settings import (
     TextModelSettings,
 )
 
+if TYPE_CHECKING:
+    from tasks.text_model.gemini_model import GeminiModel
+
 SDKS: Final = {
     GOOGLE_GENAI: ("tasks.text_model.google_genai", "GoogleGenaiModel"),
     GOOGLE_GENERATIVEAI: ("tasks.text_model.google_generativeai", "GoogleGenerativeaiModel"),
@@ -26,20 +29,6 @@ SDKS: Final = {
 """By provider: the module that loads its SDK, and the class in it."""
 
 CHOICES: Final = f"{GOOGLE_GENAI}, {GOOGLE_GENERATIVEAI}, {OFFLINE} or package.module:factory"
-
-
-class _Gemini(Protocol):
-    """How a Gemini model is made, by either SDK."""
-
-    def __call__(
-        self,
-        *,
-        name: str,
-        key: SecretStr,
-        base_url: str | None,
-        stream: bool,
-        thinking: int | None,
-    ) -> TextModel: ...
 
 
 class _Factory(Protocol):
@@ -108,19 +97,13 @@ def _gemini(provider: str, settings: TextModelSettings) -> TextModel:
         )
     module, name = SDKS[provider]
     try:
-        make = cast("_Gemini", getattr(import_module(module), name))
+        make = cast("type[GeminiModel]", getattr(import_module(module), name))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("tasks"):
             raise
         missing = error.name
     else:
-        return make(
-            name=settings.name,
-            key=settings.key,
-            base_url=settings.base_url,
-            stream=settings.stream,
-            thinking=settings.thinking_tokens,
-        )
+        return make(settings, settings.key)
     raise TextModelError(
         f"TEXT_MODEL is {provider}, and its SDK is not installed ({missing} is missing); "
         f"install it: pip install {provider}"

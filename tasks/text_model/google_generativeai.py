@@ -8,9 +8,8 @@ models, with keys and addresses of their own, live side by side.
 from __future__ import annotations
 
 import threading
-import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
 from typing import Final, Protocol, cast
 
 import requests
@@ -23,24 +22,18 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from loguru import logger
 from pydantic import JsonValue, SecretStr
 
-from tasks.text_model.base import TextAnswer, TextRequest
-from tasks.text_model.failures import (
-    ConnectionFailed,
-    MalformedAnswer,
-    ModelFailure,
-    ModelTimeout,
-    Unauthorized,
-)
-from tasks.text_model.gemini import Reply, Usage, hide, http_failure, read_reply, thinking_budget
+from tasks.text_model.base import TextRequest
+from tasks.text_model.failures import ModelFailure, Unauthorized
+from tasks.text_model.gemini import Usage, http_failure, thinking_budget
+from tasks.text_model.gemini_model import Chunk, GeminiModel
 from tasks.text_model.old_schema import old_schema
-from tasks.text_model.settings import GOOGLE_GENERATIVEAI
+from tasks.text_model.settings import GOOGLE_GENERATIVEAI, TextModelSettings
 
 with warnings.catch_warnings():
     # Said once in our log instead: a warning can be an error, and would then be one here.
     warnings.simplefilter("ignore", FutureWarning)
     from google.generativeai import protos
 
-COUNT_SECONDS: Final = 30.0
 ROOM_FOR_THOUGHTS: Final = 8192
 """Output tokens left for the thoughts of a model that thinks, as it cannot be told not to."""
 
@@ -81,62 +74,28 @@ class _Key(api_key_credentials.Credentials):
         raise _RefusedError
 
 
-class GoogleGenerativeaiModel:
+class GoogleGenerativeaiModel(GeminiModel):
     """A Gemini model by the old SDK over REST; it retries nothing and follows no redirect.
 
-    ``base_url`` None is the service's own; ``stream`` asks for the answer in chunks. The SDK has
-    no word to limit a model's thoughts: so much as ``thinking`` tokens are left for them.
+    The SDK has no word to limit a model's thoughts: so much as ``thinking_tokens`` of the settings
+    are left for them.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        key: SecretStr,
-        base_url: str | None = None,
-        stream: bool = False,
-        thinking: int | None = None,
-    ) -> None:
-        self.provider = GOOGLE_GENERATIVEAI
-        self.name = name
-        self._key = key
-        self._stream = stream
-        thinks = thinking_budget(name, None) is not None
-        self._room = thinking or (ROOM_FOR_THOUGHTS if thinks else 0)
-        endpoint = None if base_url is None else base_url.rstrip("/")
+    provider = GOOGLE_GENERATIVEAI
+
+    def __init__(self, settings: TextModelSettings, key: SecretStr) -> None:
+        super().__init__(settings, key)
+        thinks = thinking_budget(self.name, None) is not None
+        self._room = settings.thinking_tokens or (ROOM_FOR_THOUGHTS if thinks else 0)
+        endpoint = None if settings.base_url is None else settings.base_url.rstrip("/")
         self._client = GenerativeServiceClient(
-            credentials=_Key(key.get_secret_value()),  # type: ignore[no-untyped-call]
+            credentials=_Key(key.get_secret_value()),  # type: ignore[no-untyped-call]  # Google's
             transport="rest",
             client_options=ClientOptions(api_endpoint=endpoint),
         )
         # A redirect would take the key to another host; the SDK has no option for it.
         self._session().max_redirects = 0
         _say_once()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(name={self.name!r})"
-
-    def generate(self, request: TextRequest) -> TextAnswer:
-        """Answer one request, once. Raises ModelFailure."""
-        try:
-            reply = self._ask(request)
-        except Exception as error:
-            failure = self._failure(error, request.timeout)
-        else:
-            return read_reply(reply, request)
-        # Outside the handler: the SDK's exception holds the request, and that the key.
-        raise failure
-
-    def count_tokens(self, text: str) -> int:
-        """The tokens of a text, as the service counts. Raises ModelFailure."""
-        asked = protos.CountTokensRequest(model=f"models/{self.name}", contents=[_content(text)])
-        try:
-            counted = self._client.count_tokens(asked, retry=None, timeout=COUNT_SECONDS)
-        except Exception as error:
-            failure = self._failure(error, COUNT_SECONDS)
-        else:
-            return int(counted.total_tokens)
-        raise failure
 
     def close(self) -> None:
         """Close the connections."""
@@ -145,26 +104,22 @@ class GoogleGenerativeaiModel:
     def _session(self) -> _Session:
         return cast("_Rest", self._client.transport)._session
 
-    def _ask(self, request: TextRequest) -> Reply:
+    def _chunks(self, request: TextRequest) -> Generator[Chunk]:
         asked = _request(request, self.name, self._room)
         if not self._stream:
-            answer = self._client.generate_content(asked, retry=None, timeout=request.timeout)
-            return _joined([answer], self.name)
-        deadline = time.monotonic() + request.timeout
+            yield _chunk(self._client.generate_content(asked, retry=None, timeout=request.timeout))
+            return
         stream = cast(
             "_Stream",
             self._client.stream_generate_content(asked, retry=None, timeout=request.timeout),
         )
         try:
-            return _joined(_until(stream, deadline), self.name)
+            for answer in stream:
+                yield _chunk(answer)
         finally:
             stream.cancel()  # gives the connection back
 
-    def _failure(self, error: Exception, timeout: float) -> ModelFailure:
-        """The failure that an exception of the SDK stands for; raises what is none."""
-        if isinstance(error, ModelFailure):
-            return error
-        said = hide(str(error), self._key)[:200]
+    def _failure(self, error: Exception, timeout: float) -> ModelFailure | None:
         if isinstance(error, api_errors.GoogleAPICallError):
             headers = getattr(error.response, "headers", None)
             return http_failure(
@@ -180,18 +135,13 @@ class GoogleGenerativeaiModel:
                 "check GEMINI_API_KEY and what it may be used for"
             )
         if _is_timeout(error):
-            return ModelTimeout(f"{self.name} did not answer within {timeout:g} s; ask again")
+            return self._timed_out(timeout)
         if isinstance(error, requests.TooManyRedirects):
-            return http_failure(302, said, model=self.name, key=self._key)
+            return http_failure(302, self._said(error), model=self.name, key=self._key)
         if isinstance(error, requests.RequestException):
-            return ConnectionFailed(
-                f"the connection to {self.name} broke ({type(error).__name__}: {said}); ask again"
-            )
-        if isinstance(error, json_format.ParseError | ValueError):
-            return MalformedAnswer(
-                f"{self.name} sent a document that the SDK cannot read: {said!r}; ask it again"
-            )
-        raise error
+            return self._broken(error)
+        unreadable = isinstance(error, json_format.ParseError | ValueError)
+        return self._unreadable(error) if unreadable else None
 
 
 def _message(error: api_errors.GoogleAPICallError) -> JsonValue:
@@ -214,16 +164,6 @@ def _is_timeout(error: Exception) -> bool:
     return any(isinstance(cause, urllib3.exceptions.ReadTimeoutError) for cause in causes)
 
 
-def _until(
-    chunks: Iterable[protos.GenerateContentResponse], deadline: float
-) -> Iterator[protos.GenerateContentResponse]:
-    """The chunks, as long as they come before the deadline (a time of the monotonic clock)."""
-    for chunk in chunks:
-        if time.monotonic() > deadline:
-            raise ModelTimeout("the answer's chunks came too slowly; ask again")
-        yield chunk
-
-
 def _content(text: str) -> protos.Content:
     return protos.Content(role="user", parts=[protos.Part(text=text)])
 
@@ -243,25 +183,21 @@ def _request(request: TextRequest, name: str, room: int) -> protos.GenerateConte
     )
 
 
-def _joined(chunks: Iterable[protos.GenerateContentResponse], name: str) -> Reply:
-    """One reply of all chunks: their texts joined, the last reasons and counts."""
-    texts: list[str] = []
-    finish, block, usage, model = "", "", Usage(), name
-    for chunk in chunks:
-        if chunk.candidates:
-            candidate = chunk.candidates[0]
-            texts += [part.text for part in candidate.content.parts]
-            finish = _name(candidate.finish_reason) or finish
-        block = _name(chunk.prompt_feedback.block_reason) or block
-        if "usage_metadata" in chunk:
-            counts = chunk.usage_metadata
-            usage = Usage(
-                counts.prompt_token_count,
-                counts.candidates_token_count,
-                counts.total_token_count,
-            )
-        model = (chunk.model_version or model).removeprefix("models/")
-    return Reply("".join(texts), finish, block, usage.prompt, usage.billed_output, model)
+def _chunk(answer: protos.GenerateContentResponse) -> Chunk:
+    candidate = answer.candidates[0] if answer.candidates else None
+    usage = None
+    if "usage_metadata" in answer:
+        counts = answer.usage_metadata
+        usage = Usage(
+            counts.prompt_token_count, counts.candidates_token_count, counts.total_token_count
+        )
+    return Chunk(
+        text="".join(part.text for part in candidate.content.parts) if candidate else "",
+        finish_reason=_name(candidate.finish_reason) if candidate else "",
+        block_reason=_name(answer.prompt_feedback.block_reason),
+        usage=usage,
+        model=answer.model_version,
+    )
 
 
 def _name(reason: object) -> str:

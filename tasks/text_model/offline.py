@@ -17,7 +17,7 @@ from typing import Final
 
 from pydantic import JsonValue, TypeAdapter
 
-from tasks.movie_bible.fields import FIELDS, MOODS
+from tasks.movie_bible.fields import FIELDS, MOODS, UNSTORABLE
 from tasks.text_model.base import TextAnswer, TextRequest, estimate_tokens
 from tasks.text_model.failures import BadRequest
 from tasks.text_model.settings import DEFAULT_OFFLINE, OFFLINE
@@ -49,7 +49,6 @@ NAME: Final = re.compile(
     rf"{NAME_WORD}(?:\s+(?:(?:de|da|di|la|le|van|von|der|of|the)\s+)?{NAME_WORD}){{0,4}}"
 )
 POSSESSIVE: Final = re.compile(rf"{APOSTROPHE}s\b")
-UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 class ExtractiveModel:
@@ -80,10 +79,6 @@ class ExtractiveModel:
         ]
         text = json.dumps({"items": items}, ensure_ascii=False)
         return TextAnswer(text, request.estimated_tokens, estimate_tokens(text), self.name)
-
-    def count_tokens(self, text: str) -> int:
-        """The estimate that all of this project goes by."""
-        return estimate_tokens(text)
 
     def close(self) -> None:
         """Nothing is held."""

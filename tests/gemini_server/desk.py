@@ -37,7 +37,6 @@ class Desk:
         self.calls: list[Call] = []
         self.stopping = threading.Event()
         self._script = script
-        self._scripted = 0
         self._lock = threading.Lock()
 
     @property
@@ -49,24 +48,20 @@ class Desk:
         """Follow another script from its beginning, and forget the calls so far."""
         with self._lock:
             self._script = Script.model_validate(script)
-            self._scripted = 0
             self.calls = []
 
     def begin(self, method: str, model: str) -> tuple[Call, Fault]:
         """Note a call, and what the script has for it."""
         with self._lock:
-            fault = Fault()
-            if method != "countTokens":
-                fault = self._script.fault(self._scripted)
-                self._scripted += 1
+            fault = self._script.fault(len(self.calls))
             call = Call(len(self.calls), method, model, fault.kind)
             self.calls.append(call)
             return call, fault
 
     @property
     def faults(self) -> Counter[str]:
-        """How often each kind happened, ``ok`` among them; counting tokens is left out."""
-        return Counter(call.fault for call in list(self.calls) if call.method != "countTokens")
+        """How often each kind happened, ``ok`` among them."""
+        return Counter(call.fault for call in list(self.calls))
 
     @property
     def billed(self) -> tuple[int, int]:

@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             fault = Fault(kind="not_found")
         try:
             body = json.loads(raw)
-            asked = answers.read_request(body.get("generateContentRequest", body))
+            asked = answers.read_request(body)
         except (ValueError, AttributeError) as error:
             call.status, document = bodies.invalid_argument(str(error))
             self._send(call.status, document)
@@ -114,9 +114,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(call.status, document)
         elif fault.kind in UNSENT:
             self._fail(fault)
-        elif call.method == "countTokens":
-            call.status = 200
-            self._send(200, {"totalTokens": asked.tokens})
         else:
             keys = [key for key, one in sick if one.kind == fault.kind]
             self._generate(call, fault, asked, keys, query=query, numbers=numbers)

@@ -85,9 +85,9 @@ class Poison(BaseModel):
 class Script(BaseModel):
     """``faults`` are used up call by call; then ``rates`` (by kind, 0 to 1) decide by ``seed``.
 
-    The same number of a call has the same fault in every run. Counting tokens is never a call of
-    the script. ``latency`` (seconds) and ``thoughts`` (tokens, billed as output) are every call's;
-    ``retry`` is RetryInfo's time of what ``rates`` draw.
+    The same number of a call has the same fault in every run. ``latency`` (seconds) and
+    ``thoughts`` (tokens, billed as output) are every call's; ``retry`` is RetryInfo's time of what
+    ``rates`` draw.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,22 +1,21 @@
-"""What tests of Gemini's SDKs share: passages, settings, and a guard around the network."""
+"""What tests of Gemini's SDKs share: fixtures, passages, and a guard around the network."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from pydantic import SecretStr
 
 from tasks.text_model.settings import GOOGLE_GENAI, GOOGLE_GENERATIVEAI, TextModelSettings
-from tests.gemini_server import KEY
+from tests.gemini_server import KEY, GeminiServer, gemini_server
 
 PROVIDERS = [GOOGLE_GENAI, GOOGLE_GENERATIVEAI]
 TEXTS = {"n-1": "A clerk in Łódź loses 金 and 🎬.", "n-2": "Two friends cross a desert."}
 
 
-@contextmanager
+@pytest.fixture
 def nobody_else() -> Iterator[None]:
     """Whoever connects to another host than this one fails, and so does looking one up."""
     connect, look_up = socket.socket.connect, socket.getaddrinfo
@@ -33,6 +32,19 @@ def nobody_else() -> Iterator[None]:
         patch.setattr(socket.socket, "connect", guarded)
         patch.setattr(socket, "getaddrinfo", looked_up)
         yield
+
+
+@pytest.fixture(params=PROVIDERS)
+def provider(request: pytest.FixtureRequest) -> str:
+    """Each SDK."""
+    return str(request.param)
+
+
+@pytest.fixture
+def server() -> Iterator[GeminiServer]:
+    """A server that follows no script yet."""
+    with gemini_server() as running:
+        yield running
 
 
 def settings_of(provider: str, url: str, **more: object) -> TextModelSettings:

@@ -7,8 +7,6 @@ import logging
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from loguru import logger
@@ -18,31 +16,16 @@ from tasks.text_model import failures
 from tasks.text_model.choosing import open_model
 from tasks.text_model.failures import ModelFailure, TextModelError
 from tasks.text_model.gemini import http_failure
+from tests.crud_load import ROOT
 from tests.gemini_server import KEY, GeminiServer, gemini_server
-from tests.live.gemini_support import PROVIDERS, TEXTS, nobody_else, settings_of
+from tests.live.gemini_support import TEXTS, settings_of
+from tests.live.gemini_support import nobody_else as nobody_else
+from tests.live.gemini_support import provider as provider
+from tests.live.gemini_support import server as server
 from tests.processes import free_port
 from tests.text_requests import text_request
 
-pytestmark = pytest.mark.live
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else() -> Iterator[None]:
-    with nobody_else():
-        yield
-
-
-@pytest.fixture(params=PROVIDERS)
-def provider(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def server() -> Iterator[GeminiServer]:
-    with gemini_server() as running:
-        yield running
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("nobody_else")]
 
 
 @pytest.mark.parametrize("kind", ["ok", "reset", "unauthorized", "unauthenticated", "unavailable"])

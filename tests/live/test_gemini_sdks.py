@@ -8,8 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
-from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
@@ -18,16 +16,21 @@ from tasks.text_model import failures
 from tasks.text_model.base import TextModel
 from tasks.text_model.choosing import open_model
 from tasks.text_model.failures import ModelFailure
+from tasks.text_model.gemini_model import Chunk, until
 from tasks.text_model.limits import NoLimit
 from tasks.text_model.retrying import CallCounts, RetryPolicy, call
 from tasks.text_model.settings import GOOGLE_GENAI
-from tests.gemini_server import KEY, GeminiServer, filled, gemini_server
-from tests.live.gemini_support import PROVIDERS, TEXTS, nobody_else, settings_of
+from tests.gemini_server import KEY, GeminiServer, filled
+from tests.gemini_server.answers import OF_ITEMS
+from tests.gemini_server.script import KINDS
+from tests.live.gemini_support import TEXTS, settings_of
+from tests.live.gemini_support import nobody_else as nobody_else
+from tests.live.gemini_support import provider as provider
+from tests.live.gemini_support import server as server
 from tests.text_requests import FIELDS, SHAPES, text_request
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("nobody_else")]
 
-ROOT = Path(__file__).resolve().parents[2]
 CLASSES = {
     "rate_limited": failures.RateLimited,
     "quota": failures.QuotaExhausted,
@@ -55,23 +58,6 @@ CLASSES = {
     "blocked_prompt": failures.PromptBlocked,
     "blocked_answer": failures.AnswerBlocked,
 }
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else() -> Iterator[None]:
-    with nobody_else():
-        yield
-
-
-@pytest.fixture(params=PROVIDERS)
-def provider(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def server() -> Iterator[GeminiServer]:
-    with gemini_server() as running:
-        yield running
 
 
 @pytest.fixture(params=[False, True], ids=["whole", "stream"])
@@ -191,15 +177,17 @@ def test_each_failure_has_its_class(model: TextModel, server: GeminiServer, kind
     assert model.generate(text_request(TEXTS)).text
 
 
-@pytest.mark.parametrize(
-    "module", ["tasks.text_model.google_genai", "tasks.text_model.google_generativeai"]
-)
-def test_chunks_that_come_too_slowly_are_not_waited_for(module: str) -> None:
+def test_chunks_that_come_too_slowly_are_not_waited_for() -> None:
     """Each may be in time, and all together not."""
-    until = import_module(module)._until
-    assert list(until(["one"], time.monotonic() + 60)) == ["one"]
+    chunks = [Chunk("one", "", "", None, "")]
+    assert list(until(chunks, time.monotonic() + 60)) == chunks
     with pytest.raises(failures.ModelTimeout):
-        list(until(["one"], time.monotonic() - 1))
+        list(until(chunks, time.monotonic() - 1))
+
+
+def test_every_kind_of_fault_has_its_class() -> None:
+    """All but those of items, which are the batch's to find, and none that the server lacks."""
+    assert {*CLASSES, *OF_ITEMS, "foreign", "ok"} == set(KINDS)
 
 
 @pytest.mark.parametrize("reason", ["RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"])
@@ -221,15 +209,6 @@ def test_the_time_to_wait_is_taken_from_the_service(
     with pytest.raises(failures.RateLimited) as caught:
         model.generate(text_request(TEXTS))
     assert caught.value.retry_after == seconds
-
-
-def test_tokens_are_counted_by_the_service(model: TextModel, server: GeminiServer) -> None:
-    """By its own call, whose failures are of the same classes."""
-    assert model.count_tokens("twelve bytes") == 3
-    assert [call.method for call in server.calls] == ["countTokens"]
-    server.close()
-    with pytest.raises(failures.ConnectionFailed):
-        model.count_tokens("twelve bytes")
 
 
 def test_one_model_serves_many_threads(model: TextModel, server: GeminiServer) -> None:

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -21,12 +20,11 @@ from tasks.text_model.offline import ExtractiveModel
 from tasks.text_model.retrying import CallCounts, RetryPolicy, call
 from tasks.text_model.settings import TextModelSettings
 from tasks.text_model.shared_limits import SharedLimit
+from tests.crud_load import ROOT
 from tests.services import valkey_server
 from tests.text_requests import text_request
 
 pytestmark = pytest.mark.live
-
-ROOT = Path(__file__).resolve().parents[2]
 
 TAKER = """
 import sys, threading

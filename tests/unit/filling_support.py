@@ -66,9 +66,6 @@ class ScriptedModel:
         text = items if isinstance(items, str) else json.dumps({"items": items})
         return TextAnswer(text, TOKENS_IN, TOKENS_OUT, self.name)
 
-    def count_tokens(self, text: str) -> int:
-        return len(text)
-
     def close(self) -> None:
         """Nothing is held."""
 

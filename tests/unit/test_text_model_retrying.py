@@ -33,9 +33,6 @@ class Scripted:
             raise self.raised.pop(0)
         return ANSWER
 
-    def count_tokens(self, text: str) -> int:
-        return len(text)
-
     def close(self) -> None: ...
 
 

@@ -15,10 +15,9 @@ from urllib.request import Request, urlopen
 import pytest
 from pydantic import JsonValue, ValidationError
 
+from tests.crud_load import ROOT
 from tests.gemini_server import KEY, Script, filled, gemini_server
-from tests.gemini_server.script import KINDS
 
-ROOT = Path(__file__).resolve().parents[2]
 SUMMARY: dict[str, JsonValue] = {"type": "string"}
 
 
@@ -198,8 +197,3 @@ def test_the_server_is_a_process_too(tmp_path: Path) -> None:
     calls = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     assert [call["fault"] for call in calls] == ["unavailable", "ok"]
     assert KEY not in log.read_text("utf-8")
-
-
-def test_every_kind_is_told_apart() -> None:
-    """No name twice."""
-    assert len(set(KINDS)) == len(KINDS)

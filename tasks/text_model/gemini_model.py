@@ -1,0 +1,117 @@
+"""A Gemini model, whichever SDK speaks for it: one call, its chunks joined, its failures worded."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import SecretStr
+
+from tasks.text_model.base import TextAnswer, TextRequest
+from tasks.text_model.failures import (
+    ConnectionFailed,
+    MalformedAnswer,
+    ModelFailure,
+    ModelTimeout,
+)
+from tasks.text_model.gemini import Reply, Usage, hide, read_reply
+from tasks.text_model.settings import TextModelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a reply, or all of it; what it does not say is empty or None."""
+
+    text: str
+    finish_reason: str
+    block_reason: str
+    usage: Usage | None
+    model: str
+
+
+class GeminiModel(ABC):
+    """What both SDKs do alike. A subclass retries nothing, and follows no redirect."""
+
+    provider: ClassVar[str]
+
+    def __init__(self, settings: TextModelSettings, key: SecretStr) -> None:
+        self.name = settings.name
+        self._key = key
+        self._stream = settings.stream
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r})"
+
+    def generate(self, request: TextRequest) -> TextAnswer:
+        """Answer one request, once. Raises ModelFailure."""
+        deadline = time.monotonic() + request.timeout
+        failure: ModelFailure
+        try:
+            with closing(self._chunks(request)) as chunks:
+                reply = joined(until(chunks, deadline) if self._stream else chunks, self.name)
+        except ModelFailure as error:
+            failure = error
+        except Exception as error:
+            found = self._failure(error, request.timeout)
+            if found is None:
+                raise
+            failure = found
+        else:
+            return read_reply(reply, request)
+        # Outside the handler: the SDK's exception holds the request, and that the key.
+        raise failure
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
+
+    @abstractmethod
+    def _chunks(self, request: TextRequest) -> Generator[Chunk]:
+        """Ask once: the answer in chunks where it is streamed, else in one."""
+
+    @abstractmethod
+    def _failure(self, error: Exception, timeout: float) -> ModelFailure | None:
+        """The failure that an exception of the SDK stands for; None for what is none."""
+
+    def _timed_out(self, timeout: float) -> ModelTimeout:
+        return ModelTimeout(f"{self.name} did not answer within {timeout:g} s; ask again")
+
+    def _broken(self, error: Exception) -> ConnectionFailed:
+        said = self._said(error)
+        return ConnectionFailed(
+            f"the connection to {self.name} broke ({type(error).__name__}: {said}); ask again"
+        )
+
+    def _unreadable(self, error: Exception) -> MalformedAnswer:
+        said = self._said(error)
+        return MalformedAnswer(
+            f"{self.name} sent a document that the SDK cannot read: {said!r}; ask it again"
+        )
+
+    def _said(self, error: Exception) -> str:
+        return hide(str(error), self._key)[:200]
+
+
+def until(chunks: Iterable[Chunk], deadline: float) -> Iterator[Chunk]:
+    """The chunks, as long as they come before the deadline (a time of the monotonic clock)."""
+    for chunk in chunks:
+        if time.monotonic() > deadline:
+            raise ModelTimeout("the answer's chunks came too slowly; ask again")
+        yield chunk
+
+
+def joined(chunks: Iterable[Chunk], name: str) -> Reply:
+    """One reply of all chunks: their texts joined, the last reasons and counts."""
+    texts: list[str] = []
+    finish, block, usage, model = "", "", Usage(), name
+    for chunk in chunks:
+        texts.append(chunk.text)
+        finish = chunk.finish_reason or finish
+        block = chunk.block_reason or block
+        usage = chunk.usage or usage
+        model = (chunk.model or model).removeprefix("models/")
+    return Reply("".join(texts), finish, block, usage.prompt, usage.billed_output, model)
