@@ -10,7 +10,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-gap-fill test chaos lint format types layers schema schema-check lock lock-check check dist report clean
+.PHONY: help venv demo demo-gap-fill test chaos compiled lint format types layers schema schema-check lock lock-check check dist report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -34,14 +34,21 @@ demo-gap-fill: venv ## load films, plan and fill their gaps with the offline mod
 	$(PY) -m pytest --plan=gap_fill --plan-run -o manifest_dir=$(DEMO)
 	$(PY) -m workflows.gap_fill.corpus stats
 
-test: venv ## all tests; those without their server are skipped, except with CI=true
+# Tests write a module twice within a second, and Python tells cached ones apart by second and size.
+test chaos: export PYTHONDONTWRITEBYTECODE = 1
+test: venv compiled ## all tests; those without their server are skipped, except with CI=true
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/chaos
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos
 
-chaos: venv ## every fault at 25 random moments (ROUNDS=n); the table is in build/chaos.md
+chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n); the table is in build/chaos.md
 	mkdir -p build
 	MANIFEST_CHAOS_ROUNDS=$(or $(ROUNDS),25) MANIFEST_CHAOS_REPORT=build/chaos.md \
 	 $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos
+
+# Hundreds of processes of the tests import what is compiled here, as pytest does it.
+compiled: venv
+	$(PY) -m compileall -q pytest_manifest tasks workflows tests
+	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest --collect-only -q tests/unit >/dev/null
 
 lint: venv ## ruff's rules and format
 	$(PY) -m ruff check
