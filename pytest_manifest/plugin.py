@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_manifest.face.bindings import binding_of
 from pytest_manifest.face.collection import (
     ManifestFile,
     collect_file,
@@ -126,7 +127,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     # Outside everybody else's wrappers, so that a time limit for tests does not count the waiting.
-    if _verifies(item):
+    if binding_of(item) is not None:
         from pytest_manifest.face.work import wait_for_verdict
 
         wait_for_verdict(item)
@@ -135,15 +136,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if _verifies(item):
-        from pytest_manifest.face.work import assert_verdict
+    if binding_of(item) is not None:
+        from pytest_manifest.face.work import assert_verdict, fill_builtin
 
         assert_verdict(item, "setup")
+        fill_builtin(item)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    if _verifies(item):
+    if binding_of(item) is not None:
         from pytest_manifest.face.work import assert_verdict
 
         assert_verdict(item, "call")
@@ -214,19 +216,3 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     state: ManifestSession | None = config.stash.get(SESSION_KEY, None)
     if state is not None:
         state.close()
-
-
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, object, object]:
-    # Innermost, so that everybody else's reports are made of what is left.
-    if _verifies(item) and manifest_session(item.config).memory_stack is not None:
-        from pytest_manifest.face.work import drop_log_of_others
-
-        drop_log_of_others(item)
-    return (yield)
-
-
-def _verifies(item: pytest.Item) -> bool:
-    from pytest_manifest.face.bindings import binding_of
-
-    return binding_of(item) is not None

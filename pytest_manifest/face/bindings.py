@@ -13,18 +13,30 @@ BUILTIN_ENTRY = "manifest_builtin_entry"
 NO_ENTRY = "no-entry"
 
 
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a test item verifies: an entry of a manifest, or (``entry`` None) the manifest itself.
+
+    ``whole_run``: it must wait until every selected entry of the manifest has its verdict.
+    """
+
+    manifest: Path
+    entry: str | None
+    whole_run: bool = False
+
+
 class EntryId(str):
-    """An entry's id as a test's parameter; it also knows its manifest.
+    """An entry's id as a test's parameter; it also knows what a test of it verifies.
 
     A plain string to everyone else: Allure's history is a hash over the parameters.
     """
 
-    __slots__ = ("manifest",)
-    manifest: Path
+    __slots__ = ("binding",)
+    binding: Binding
 
     def __new__(cls, entry: str, manifest: Path) -> EntryId:
         self = super().__new__(cls, entry)
-        self.manifest = manifest
+        self.binding = Binding(manifest, entry)
         return self
 
 
@@ -53,30 +65,23 @@ class RawId:
         self.__name__ = text
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """What a test item verifies: an entry of a manifest, or (``entry`` None) the manifest itself.
-
-    ``whole_run``: it must wait until every selected entry of the manifest has its verdict.
-    """
-
-    manifest: Path
-    entry: str | None
-    whole_run: bool = False
-
-
 def binding_of(item: pytest.Item) -> Binding | None:
     """The binding of a collected item; None for a test that has nothing to do with manifests."""
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return None
     params: dict[str, Any] = callspec.params  # a test's parameters can be anything
-    for name in ("entry", BUILTIN_ENTRY):
-        value = params.get(name)
-        if isinstance(value, EntryId):
-            return Binding(value.manifest, str(value))
+    value = params.get(BUILTIN_ENTRY) or params.get("entry")
+    if isinstance(value, EntryId):
+        return value.binding
     value = params.get("manifest")
     if isinstance(value, ManifestName):
         whole = "manifest_run" in getattr(item, "fixturenames", ())
         return Binding(value.path, None, whole_run=whole)
     return None
+
+
+def is_builtin(item: pytest.Item) -> bool:
+    """Whether the item is a test of the built-in verification."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and isinstance(callspec.params.get(BUILTIN_ENTRY), EntryId)

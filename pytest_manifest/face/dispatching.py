@@ -220,7 +220,8 @@ class Dispatch:
 
 
 def _refuse_dependencies(manifest: Manifest, entries: Sequence[str]) -> None:
-    waiting = next((entry for entry in entries if manifest[entry].after), None)
+    chosen = set(entries)
+    waiting = next((e.id for e in manifest if e.after and e.id in chosen), None)
     if waiting is not None:
         raise DispatchError(
             f"nothing was sent: entry {waiting!r} waits for others ('after'), and with "

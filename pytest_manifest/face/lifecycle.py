@@ -163,9 +163,14 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
             state.tick()
         state.changed.clear()
 
+    def news() -> bool:
+        changed = state.changed.is_set()
+        state.changed.clear()
+        return changed
+
     assert state.book is not None
     run_as_completed(
-        session, state.book, wait, lambda: all(run.ended.is_set() for run in state.runs)
+        session, state.book, wait, news, lambda: all(run.ended.is_set() for run in state.runs)
     )
     return True
 

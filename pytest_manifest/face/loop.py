@@ -31,7 +31,7 @@ class Agenda:
 
     def __init__(self, items: Sequence[pytest.Item]) -> None:
         self._ready: dict[pytest.Collector, deque[pytest.Item]] = {}
-        self._by_entry: dict[tuple[Path, str], list[pytest.Item]] = {}
+        self._by_entry: dict[Path, dict[str, pytest.Item | list[pytest.Item]]] = {}
         self._by_run: dict[Path, list[pytest.Item]] = {}
         self._left: dict[pytest.Collector, int] = {}
         self._stand_ins: dict[pytest.Collector, StandIn] = {}
@@ -42,18 +42,29 @@ class Agenda:
         parent = _parent(item)
         self._left[parent] = self._left.get(parent, 0) + 1
         if binding is not None and binding.entry is not None:
-            self._by_entry.setdefault((binding.manifest, binding.entry), []).append(item)
+            self._await_entry(self._by_entry.setdefault(binding.manifest, {}), binding.entry, item)
         elif binding is not None and binding.whole_run:
             self._by_run.setdefault(binding.manifest, []).append(item)
         else:
             self._make_ready([item])
+
+    def _await_entry(
+        self, waiting: dict[str, pytest.Item | list[pytest.Item]], entry: str, item: pytest.Item
+    ) -> None:
+        # Mostly one test an entry: a list for each would cost more than all else here.
+        first = waiting.setdefault(entry, item)
+        if isinstance(first, list):
+            first.append(item)
+        elif first is not item:
+            waiting[entry] = [first, item]
 
     @property
     def empty(self) -> bool:
         return not self._left
 
     def entry_settled(self, manifest: Path, entry: str) -> None:
-        self._make_ready(self._by_entry.pop((manifest, entry), ()))
+        found = self._by_entry.get(manifest, {}).pop(entry, ())
+        self._make_ready([found] if isinstance(found, pytest.Item) else found)
 
     def run_settled(self, manifest: Path) -> None:
         self._make_ready(self._by_run.pop(manifest, ()))
@@ -63,7 +74,10 @@ class Agenda:
 
     def give_up_waiting(self) -> None:
         """Everything may run: nothing more will settle, and the tests will say so."""
-        for items in [*self._by_entry.values(), *self._by_run.values()]:
+        for waiting in self._by_entry.values():
+            for found in waiting.values():
+                self._make_ready([found] if isinstance(found, pytest.Item) else found)
+        for items in self._by_run.values():
             self._make_ready(items)
         self._by_entry.clear()
         self._by_run.clear()
@@ -112,12 +126,13 @@ def run_as_completed(
     session: pytest.Session,
     book: VerdictBook,
     wait: Callable[[float], object],
+    news: Callable[[], bool],
     over: Callable[[], bool],
 ) -> None:
     """Run the session's items, each when its verdict is there.
 
-    ``wait`` sleeps up to so many seconds until something may have settled; ``over`` tells that
-    nothing more will.
+    ``wait`` sleeps up to so many seconds until something may have settled; ``news`` tells, once,
+    that something has; ``over`` that nothing more will.
     """
     agenda = Agenda(session.items)
     previous: pytest.Item | None = None
@@ -125,7 +140,8 @@ def run_as_completed(
     while not (item is None and agenda.empty):
         if item is None:
             item = _next_ready(agenda, book, previous, wait, over)
-        _absorb(agenda, book)
+        elif news():
+            _absorb(agenda, book)
         following = agenda.take(after=item)
         nextitem = following if following is not None else agenda.stand_in(item)
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)

@@ -12,6 +12,7 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.face.console import quiet_console
 from pytest_manifest.face.earlier_runs import is_finished, kept_stack_data
 from pytest_manifest.face.options import Options
+from pytest_manifest.face.others_logs import OthersLogs
 from pytest_manifest.face.session import ManifestSession, user_errors
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def _memory_stack(state: ManifestSession) -> StackAddress:
         )
     state.memory_stack = MemoryStack(app=state.options.app)
     state.memory_stack.start()
+    state.config.pluginmanager.register(OthersLogs())
     return state.memory_stack.address
 
 

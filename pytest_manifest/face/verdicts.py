@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.face.bindings import Binding
-from pytest_manifest.ledger import BUDGET, AttemptRow, Ledger, Settled
+from pytest_manifest.ledger import BUDGET, AttemptRow, Judgement, Ledger, Settled
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -72,6 +72,8 @@ class VerdictBook:
             self._pages[manifest] = _Page(ledger, ledger.info().run, ledger.count_entries())
         self._workers = workers
         self._owned = owned
+        self._looked: tuple[Binding, Judgement | None] | None = None
+        """The last binding that was looked up: a test asks several times for its own."""
 
     def close(self) -> None:
         for page in self._pages.values():
@@ -98,7 +100,9 @@ class VerdictBook:
 
     def wait(self, binding: Binding, give_up: Callable[[], bool]) -> bool:
         """Wait until the binding is ready; False where ``give_up`` says so first."""
-        self.refresh()
+        self._looked = None
+        if not self.is_ready(binding):
+            self.refresh()
         while not self.is_ready(binding):
             over = give_up()
             self.refresh()  # after the question: what was written before the end is seen
@@ -107,11 +111,19 @@ class VerdictBook:
             time.sleep(POLL)
         return True
 
+    def judgement(self, binding: Binding) -> Judgement | None:
+        """The verdict of the binding's entry; the same until :meth:`wait` is called again."""
+        if self._looked is None or self._looked[0] is not binding:
+            page = self._pages.get(binding.manifest)
+            found = None
+            if page is not None and binding.entry is not None:
+                found = page.ledger.judgement(binding.entry)
+            self._looked = binding, found
+        return self._looked[1]
+
     def settled(self, binding: Binding) -> Settled | None:
-        page = self._pages.get(binding.manifest)
-        if page is None or binding.entry is None:
-            return None
-        return page.ledger.settled(binding.entry)
+        judgement = self.judgement(binding)
+        return None if judgement is None else judgement.settled()
 
     def attempts(self, binding: Binding) -> list[AttemptRow]:
         """Every sending of the binding's entry, oldest first."""

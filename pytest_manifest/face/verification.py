@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pytest_manifest.schema import Receipt
-
-
-def entry(manifest_builtin_entry: Receipt | None) -> None:
+def entry(manifest_builtin_entry: None) -> None:
     """The entry's receipt meets its expectations (held against them before this body runs)."""
 
 

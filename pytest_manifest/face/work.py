@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.face.bindings import Binding, binding_of
+from pytest_manifest.face.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
 from pytest_manifest.face.console import begin_line
 from pytest_manifest.face.interrupts import Interrupts
 from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
@@ -17,9 +19,11 @@ from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
 from pytest_manifest.face.workflow_commands import harmless
 
 if TYPE_CHECKING:
-    from pytest_manifest.ledger import AttemptRow
-    from pytest_manifest.schema import Receipt, Verdict
+    from pytest_manifest.ledger import AttemptRow, Judgement
     from pytest_manifest.verdict import AttemptLine
+
+
+TOLD_OF_RECEIPTS: Final = ("task", "worker", "host", "wait", "runtime")
 
 
 def file_order_wanted(config: pytest.Config) -> bool:
@@ -136,25 +140,37 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
     binding = binding_of(item)
     if binding is None or binding.entry is None:
         return
-    from pytest_manifest.verdict import explain, outcome
-
     state = manifest_session(item.config)
-    settled = None if state.book is None else state.book.settled(binding)
-    if settled is None:
+    judgement = None if state.book is None else state.book.judgement(binding)
+    if judgement is None:
         if when == "setup":
             pytest.fail(_no_verdict(state, binding), pytrace=False)
         return
-    kind = outcome(settled.verdict.verdict)
     assert state.book is not None
-    attempts = state.book.attempts(binding)
     if when == "setup":
         run = state.book.run_of(binding)
-        tell_properties(item, properties_of(settled.verdict, settled.receipt, attempts, run))
-        if kind == "skipped":
-            # Said of the entry's test: plain pytest.skip() would name this line.
-            raise pytest.skip.Exception(harmless(settled.verdict.sentence), _use_item_location=True)
+        tell_properties(item, properties_of(binding.entry, judgement, run))
+    if judgement.kind != "passed":
+        _fail_or_skip(state, binding, judgement, when)
+
+
+def _fail_or_skip(
+    state: ManifestSession,
+    binding: Binding,
+    judgement: Judgement,
+    when: Literal["setup", "call"],
+) -> None:
+    from pytest_manifest.verdict import explain, outcome
+
+    kind, settled = outcome(judgement.kind), judgement.settled()
+    if when == "setup" and kind == "skipped":
+        # Said of the entry's test: plain pytest.skip() would name this line.
+        raise pytest.skip.Exception(harmless(settled.verdict.sentence), _use_item_location=True)
     if (when == "setup") == (kind == "error") and kind in ("error", "failed"):
+        assert state.book is not None
+        assert binding.entry is not None
         entry = state.load(binding.manifest)[binding.entry]
+        attempts = state.book.attempts(binding)
         told = [line for row in attempts if (line := _attempt_line(row)) is not None]
         text = explain(entry, settled.receipt, settled.verdict, told)
         pytest.fail(harmless(text), pytrace=False)
@@ -162,46 +178,42 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
 
 def tell_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:
     """Put ``rows`` among the item's properties, in place of those of an earlier try of the test."""
-    told = {name for name, _ in rows}
-    item.user_properties[:] = [row for row in item.user_properties if row[0] not in told]
+    if item.user_properties:
+        told = {name for name, _ in rows}
+        item.user_properties[:] = [row for row in item.user_properties if row[0] not in told]
     item.user_properties.extend(rows)
 
 
-def drop_log_of_others(item: pytest.Item) -> None:
-    """What pytest has caught of the log while this test ran, where jobs run in its own process.
+def fill_builtin(item: pytest.Item) -> None:
+    """Give the built-in test its argument, which its verdict has been asserted on already.
 
-    It is of whatever jobs were running meanwhile; the lines of a job itself are in its receipt.
+    pytest sets up a fixture only for an argument that is not there yet, and for a test that does
+    nothing with it that would be a third of all its time.
     """
-    sections = item._report_sections
-    sections[:] = [one for one in sections if one[1] != "log"]
+    if isinstance(item, pytest.Function) and is_builtin(item):
+        item.funcargs[BUILTIN_ENTRY] = None
 
 
-def properties_of(
-    verdict: Verdict, receipt: Receipt | None, attempts: Sequence[AttemptRow], run: str
-) -> list[tuple[str, object]]:
+def properties_of(entry: str, judgement: Judgement, run: str) -> list[tuple[str, object]]:
     """What reports show of an entry: JUnit properties, and whatever reads ``user_properties``.
 
     Times in s and RFC 3339. The run and the attempt are the ledger's: a forged receipt may name
     others.
     """
-    judged = next((row for row in attempts if row.attempt == verdict.attempt), None)
     values: dict[str, object] = {
-        "manifest_entry": verdict.entry,
-        "manifest_verdict": verdict.verdict,
+        "manifest_entry": entry,
+        "manifest_verdict": judgement.kind,
         "manifest_run": run,
-        "manifest_task_id": None if judged is None else judged.task_id,
-        "manifest_attempt": verdict.attempt,
-        "manifest_attempts": len(attempts),
+        "manifest_task_id": judgement.task_id,
+        "manifest_attempt": judgement.attempt,
+        "manifest_attempts": judgement.attempts,
     }
-    if receipt is not None:
-        values |= {
-            "manifest_task": receipt.task,
-            "manifest_worker": receipt.worker,
-            "manifest_host": receipt.host,
-            "manifest_wait": receipt.wait,
-            "manifest_runtime": receipt.runtime,
-            "manifest_started_at": receipt.started_at and receipt.started_at.isoformat(),
-        }
+    if judgement.receipt is not None:
+        # For these few words the receipt need not be checked again, as it was before it was kept.
+        receipt = json.loads(judgement.receipt)
+        values |= {f"manifest_{name}": receipt[name] for name in TOLD_OF_RECEIPTS}
+        started = receipt["started_at"]
+        values["manifest_started_at"] = started and datetime.fromisoformat(started).isoformat()
     return [(name, value) for name, value in values.items() if value is not None]
 
 

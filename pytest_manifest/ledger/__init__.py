@@ -14,6 +14,7 @@ from pytest_manifest.ledger.places import (
 )
 from pytest_manifest.ledger.rows import (
     AttemptRow,
+    Judgement,
     RunInfo,
     RunStatus,
     SendState,
@@ -34,6 +35,7 @@ __all__ = [
     "PLAIN_WORKERS",
     "Account",
     "AttemptRow",
+    "Judgement",
     "Ledger",
     "RunInfo",
     "RunStatus",

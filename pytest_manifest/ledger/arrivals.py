@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from pytest_manifest.ledger.file import LedgerFile
+from pytest_manifest.ledger.file import LedgerFile, chunks, marks
 from pytest_manifest.ledger.rows import (
     Start,
     row_of_start,
@@ -34,6 +34,17 @@ class Arrivals(LedgerFile):
         """Every execution of an attempt that a worker began, oldest first."""
         query = _STARTS + "WHERE task_id = ? ORDER BY started_at"
         return [start_of_row(row) for row in self._read(query, (task_id,))]
+
+    def starts_of(self, task_ids: Sequence[str]) -> dict[str, list[Start]]:
+        """The same of several attempts, by task id; those without a start are left out."""
+        found: dict[str, list[Start]] = {}
+        for some in chunks(task_ids):
+            for row in self._read(
+                f"{_STARTS} WHERE task_id IN ({marks(some)}) ORDER BY started_at", some
+            ):
+                start = start_of_row(row)
+                found.setdefault(start.task_id, []).append(start)
+        return found
 
     def starts_by_task(self) -> dict[str, list[Start]]:
         """Every execution that a worker began, by task id, oldest first."""

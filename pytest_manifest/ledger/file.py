@@ -15,6 +15,18 @@ from pytest_manifest.ledger.versions import LEDGER_VERSION, TABLES, is_older, mi
 
 _TROUBLE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 """Errors that say nothing of the file's content."""
+CHUNK = 500
+"""Values that one statement is given: far fewer than SQLite of any age takes."""
+
+
+def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The values in parts for one statement each."""
+    return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
+
+
+def marks(values: Sequence[str]) -> str:
+    """Places for these values in a statement."""
+    return ",".join("?" * len(values))
 
 
 class LedgerFile:

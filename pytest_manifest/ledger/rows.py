@@ -80,6 +80,26 @@ class Settled:
     receipt: Receipt | None
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """An entry's verdict as it is kept: ``verdict`` and ``receipt`` are JSON, not read yet.
+
+    ``attempts``: how many sendings the entry has had; ``task_id``: of the one that was judged.
+    """
+
+    seq: int
+    kind: VerdictKind
+    attempt: int | None
+    verdict: str
+    receipt: str | None
+    attempts: int
+    task_id: str | None
+
+    def settled(self) -> Settled:
+        """The same, read and checked."""
+        return settled_of_row((self.seq, self.verdict, self.receipt))
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from pytest_manifest.ledger.file import LedgerFile
-from pytest_manifest.ledger.rows import Settled, settled_of_row, text, utc_now
+from pytest_manifest.ledger.file import LedgerFile, chunks, marks
+from pytest_manifest.ledger.rows import Judgement, Row, Settled, settled_of_row, text, utc_now
 from pytest_manifest.schema import Receipt, Verdict, VerdictKind
 
 # Verdicts are long, so the one that stands is kept once, in `settled`. Before such a row goes, its
@@ -18,6 +17,16 @@ _KEEP = """
     )
     WHERE (entry, attempt) IN (SELECT entry, attempt FROM settled WHERE """
 
+_COLUMNS = "INTO settled (entry, attempt, kind, verdict, receipt, settled_at) VALUES "
+_INSERT = f"INSERT {_COLUMNS} (?, ?, ?, ?, ?, ?)"
+_REPLACE = f"INSERT OR REPLACE {_COLUMNS} (?, ?, ?, ?, ?, ?)"
+_JUDGEMENT = """
+    SELECT s.seq, s.kind, s.attempt, s.verdict, s.receipt,
+        (SELECT count(*) FROM attempts a WHERE a.entry = s.entry),
+        (SELECT a.task_id FROM attempts a WHERE a.entry = s.entry AND a.attempt = s.attempt)
+    FROM settled s WHERE s.entry = ?
+"""
+
 
 class Verdicts(LedgerFile):
     """Verdicts; an entry that has one is settled."""
@@ -28,9 +37,24 @@ class Verdicts(LedgerFile):
         The attempt that a verdict is about is judged by it too.
         """
         now = text(utc_now())
+        rows = [_row(verdict, receipt, now) for verdict, receipt in verdicts]
         with self._writing() as db:
-            for verdict, receipt in verdicts:
-                _settle(db, verdict, receipt, now)
+            if self._are_new([row[0] for row in rows]):
+                db.executemany(_INSERT, rows)
+                return
+            for row in rows:
+                db.execute(_KEEP + "entry = ? AND attempt IS NOT ?)", row[:2])
+                db.execute(_REPLACE, row)
+
+    def _are_new(self, entries: Sequence[str]) -> bool:
+        """Whether these are different entries, and none of them has a verdict yet."""
+        if len(set(entries)) < len(entries):
+            return False
+        for some in chunks(entries):
+            query = f"SELECT 1 FROM settled WHERE entry IN ({marks(some)}) LIMIT 1"  # noqa: S608 - question marks
+            if self._read_one(query, some) is not None:
+                return False
+        return True
 
     def end_attempt(self, task_id: str, verdict: Verdict) -> None:
         """Record the verdict on an attempt that another one follows; the entry stays open."""
@@ -76,6 +100,11 @@ class Verdicts(LedgerFile):
         row = self._read_one(query, (entry,))
         return None if row is None else settled_of_row(row)
 
+    def judgement(self, entry: str) -> Judgement | None:
+        """As :meth:`settled`, with nothing parsed, and with what tests report of the attempts."""
+        row = self._read_one(_JUDGEMENT, (entry,))
+        return None if row is None else Judgement(*row)
+
     def all_settled(self) -> Iterator[Settled]:
         """Every entry's verdict and receipt, in the manifest's order."""
         # Of a manifest that was changed in the meantime, the newest attempt has the order.
@@ -104,20 +133,7 @@ class Verdicts(LedgerFile):
         return {kind: int(count) for kind, count in rows}
 
 
-def _settle(
-    db: sqlite3.Connection, verdict: Verdict, receipt: Receipt | None, now: str | None
-) -> None:
+def _row(verdict: Verdict, receipt: Receipt | None, now: str | None) -> Row:
     received = None if receipt is None else receipt.model_dump_json()
-    db.execute(_KEEP + "entry = ? AND attempt IS NOT ?)", (verdict.entry, verdict.attempt))
-    db.execute(
-        "INSERT OR REPLACE INTO settled (entry, attempt, kind, verdict, receipt, settled_at) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (
-            verdict.entry,
-            verdict.attempt,
-            verdict.verdict,
-            verdict.model_dump_json(),
-            received,
-            now,
-        ),
-    )
+    kind, document = verdict.verdict, verdict.model_dump_json()
+    return verdict.entry, verdict.attempt, kind, document, received, now

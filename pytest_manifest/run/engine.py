@@ -237,13 +237,15 @@ class Engine:
                     repeated.append(start.task_id)
                 self.flights.started(start, now)
             self._ledger.add_receipts(finals)
+            known = self._ledger.starts_of([task_id for task_id, _, _ in finals])
             for task_id, _, receipt in finals:
                 flight = self.flights.land(task_id)
                 if flight is None:
                     judged += self._bench.late(task_id, receipt)
                     self._landed.append(task_id)
                 else:
-                    judged += self._conclude(flight, *self._bench.judge(flight, receipt))
+                    starts = known.get(task_id, ())
+                    judged += self._conclude(flight, *self._bench.judge(flight, receipt, starts))
             for task_id in repeated:
                 judged += self._started_again(task_id)
             self._ledger.settle(judged)
@@ -455,7 +457,11 @@ class Engine:
             self._log.warning("what is queued could not be revoked: {}", error)
 
     def _tell(self, verdicts: Sequence[Verdict]) -> None:
-        for verdict in verdicts:
+        if not verdicts:
+            return
+        others = [verdict for verdict in verdicts if verdict.verdict != "passed"]
+        for verdict in others:
             self._log.bind(entry=verdict.entry).debug("{}: {}", verdict.verdict, verdict.sentence)
-        if verdicts:
-            self._signals.settled([verdict.entry for verdict in verdicts])
+        if len(others) < len(verdicts):  # the ledger has each, and a line for each would cost more
+            self._log.debug("{} passed", len(verdicts) - len(others))
+        self._signals.settled([verdict.entry for verdict in verdicts])

@@ -72,8 +72,11 @@ class Bench:
 
     # One attempt
 
-    def judge(self, flight: InFlight, receipt: Receipt) -> Judged:
-        """The verdict that a final receipt brings."""
+    def judge(
+        self, flight: InFlight, receipt: Receipt, starts: Sequence[Start] | None = None
+    ) -> Judged:
+        """The verdict that a final receipt brings; ``starts`` of the attempt, where they are known
+        to the caller, who may have read those of many at once."""
         entry = flight.entry
         lie = contradiction(
             entry,
@@ -87,7 +90,9 @@ class Bench:
             logger.bind(entry=entry.id).info("a receipt is not to be believed: {}", lie)
             verdict = judge(entry, None, attempt=flight.number, problem="forged", note=lie)
             return verdict, receipt if receipt.entry == entry.id else None
-        whole = complete_receipt(receipt, self._ledger.starts(flight.task_id))
+        if starts is None:
+            starts = self._ledger.starts(flight.task_id)
+        whole = complete_receipt(receipt, starts)
         code = self._code.digest(entry.task, flight.sent_at)
         return judge(entry, whole, attempt=flight.number, code=code), whole
 
@@ -194,7 +199,7 @@ class Bench:
         """A verdict for every entry that has none."""
         judged: list[Judged] = []
         for row in self._ledger.attempts(unsettled=True):
-            if row.entry not in self._manifest.ids:
+            if row.entry not in self._manifest:
                 continue
             why = f"{note}; it had not been sent yet" if row.state == "planned" else note
             entry = self._manifest[row.entry]
@@ -206,7 +211,7 @@ class Bench:
     def late(self, task_id: str, receipt: Receipt) -> list[Judged]:
         """A receipt of an attempt that has its verdict: it may know better."""
         settled = self._verdict_on(task_id)
-        if settled is None or settled.verdict.entry not in self._manifest.ids:
+        if settled is None or settled.verdict.entry not in self._manifest:
             return []
         entry = self._manifest[settled.verdict.entry]
         attempt = settled.verdict.attempt
@@ -230,7 +235,7 @@ class Bench:
             return []
         if settled.verdict.verdict in ("forged", "quarantined"):
             return []
-        if settled.verdict.entry not in self._manifest.ids:
+        if settled.verdict.entry not in self._manifest:
             return []
         entry = self._manifest[settled.verdict.entry]
         whole = complete_receipt(settled.receipt, self._ledger.starts(task_id))

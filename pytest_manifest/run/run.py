@@ -125,7 +125,8 @@ class Run:
             stream_ttl=int(settings.deadline) + TTL_MARGIN,
         )
         run = cls(manifest, settings.folder / f"{run_id}.sqlite", info, address, settings)
-        run._to_send = [attempt_of(run_id, manifest[entry], 1) for entry in selected]
+        chosen = set(selected)
+        run._to_send = [attempt_of(run_id, entry, 1) for entry in manifest if entry.id in chosen]
         settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         run._lock.acquire(run_id)
         keep_manifest(manifest, run.ledger_path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import signals
 
-from pytest_manifest.worker import capture, hooks, main_process, stores
+from pytest_manifest.worker import capture, hooks, main_process, own_transport, stores
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.execution import run_one_task_at_a_time
 from pytest_manifest.worker.spool import sweep_stale
@@ -68,7 +68,10 @@ def _on_ready(sender: Any, **_: object) -> None:
 
 def _on_set_up(conf: Any, **_: object) -> None:
     """Before anything connects and any process is forked: what the app has set itself stays."""
-    for name, value in OWN_SETTINGS.items():
+    own = dict(OWN_SETTINGS)
+    if str(conf.broker_url).startswith(own_transport.SCHEMES):
+        own["broker_transport"] = own_transport.NAME
+    for name, value in own.items():
         if not conf.value_set_for(name):
             conf[name] = value
 
