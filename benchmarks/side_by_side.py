@@ -133,7 +133,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-PLUGIN: Final = ("-p", "pytest_manifest.plugin")
+PLUGIN: Final = ("-p", "manifest")
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "entries(task=, mode=, tag=): verify only the entries that match these patterns",
     )
     state = manifest_session(config)
-    if state.role == "controller" and config.pluginmanager.hasplugin("xdist"):
+    # By its hooks, since it has another name where it was loaded as ``-p xdist.plugin``.
+    if state.role == "controller" and hasattr(config.hook, "pytest_xdist_make_scheduler"):
         from pytest_manifest.face.distributed import ControllerHooks
 
         config.pluginmanager.register(ControllerHooks(config, state), "manifest-controller")

@@ -321,30 +321,23 @@ def test_message_that_no_queue_is_bound_for(broker: str) -> None:
 
 
 def test_each_sending_is_logged(broker: str) -> None:
-    """Every published attempt is a "Job Sent" record with its run, entry, task id and queue."""
-    records: list[dict[str, object]] = []
+    """Every published attempt is a "Job Sent" line with its entry, task, task id and queue."""
+    messages: list[str] = []
     handler = logger.add(
-        lambda message: records.append(
-            {"text": message.record["message"], **message.record["extra"]}
-        ),
+        lambda message: messages.append(message.record["message"]),
         level="DEBUG",
         filter="pytest_manifest.dispatch",
     )
     try:
-        [attempt] = attempts([Entry(id="e-{}", task="t.x", queue="q")])
+        one, two = attempts([Entry(id="e-{}", task="t.x", queue="q"), Entry(id="f", task="t.y")])
         with publishing(address(broker)) as publisher:
-            publisher.publish([attempt], SENT_AT)
+            publisher.publish([one, two], SENT_AT)
     finally:
         logger.remove(handler)
 
-    assert records == [
-        {
-            "text": f"Job Sent: e-{{}} -> t.x ({attempt.task_id})",
-            "run": attempt.run,
-            "entry": "e-{}",
-            "task_id": attempt.task_id,
-            "queue": "q",
-        }
+    assert "\n".join(messages).splitlines() == [
+        f"Job Sent: e-{{}} -> t.x ({one.task_id}, queue q)",
+        f"Job Sent: f -> t.y ({two.task_id}, queue celery)",
     ]
 
 

@@ -1,0 +1,158 @@
+"""How fast a batch gets to the broker: ours, ledger included, against ``group(...).apply_async()``.
+
+    python -m benchmarks.dispatch [--entries=N] [--rounds=N] [--broker=valkey|rabbitmq|both]
+
+No worker runs. Ours is what a run does: each batch is in the ledger as intended before it is
+published, and as sent after it. All run in this process, by turns; the queue is emptied between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, group
+from loguru import logger
+
+from benchmarks.side_by_side import Figure, figure, tell, write_manifest
+from pytest_manifest.dispatch.attempt import Attempt, attempt_of, new_run_id
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.ledger import Ledger, RunInfo
+from pytest_manifest.log import add_run_log
+from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.schedule import Schedule
+from pytest_manifest.run.sending import Sender
+from pytest_manifest.stack.address import StackAddress
+from tests.services import rabbitmq_server, valkey_server
+
+GOALS = {"valkey": 10.0, "rabbitmq": 3.0}
+
+
+def their_app(broker: str, backend: str) -> Any:
+    app = Celery("jobs", broker=broker, backend=backend, set_as_current=False)
+
+    @app.task(name="jobs.echo")
+    def echo(number: int) -> int:
+        return number
+
+    return echo
+
+
+def by_group(task: Any, entries: int) -> float:
+    """Seconds that Celery's own way takes."""
+    began = time.perf_counter()
+    group(task.s(number) for number in range(entries)).apply_async()
+    return time.perf_counter() - began
+
+
+def by_loop(task: Any, entries: int) -> float:
+    began = time.perf_counter()
+    for number in range(entries):
+        task.delay(number)
+    return time.perf_counter() - began
+
+
+def by_sender(manifest: Manifest, address: StackAddress, folder: Path) -> tuple[float, float]:
+    """Seconds that ours takes, and that publishing alone takes of them."""
+    run = new_run_id()
+    attempts = [attempt_of(run, entry, 1) for entry in manifest]
+    now = datetime.now(UTC)
+    info = RunInfo(
+        run, manifest.path, manifest.sha256, None, None, len(manifest), now, "", "", False, 3600
+    )
+    publisher = Publisher(address, stream="manifest:bench:receipts", ttl=3600)
+    published = _count_time(publisher)
+    with closing(publisher), Ledger.create(folder / f"{run}.sqlite", info) as ledger:
+        with ledger.transaction():
+            ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(attempts))
+        schedule, flights = Schedule(attempts), Flights()
+        schedule.start()
+        sender = Sender(ledger, publisher, schedule, flights, len(attempts))
+        began = time.perf_counter()
+        while sender.has_room:
+            error = sender.send_some()
+            if error is not None:
+                raise error
+        return time.perf_counter() - began, sum(published)
+
+
+def _count_time(publisher: Publisher) -> list[float]:
+    """Seconds of each call of ``publish``, as they come."""
+    taken: list[float] = []
+    publish = publisher.publish
+
+    def timed(attempts: Sequence[Attempt], sent_at: datetime) -> Any:
+        began = time.perf_counter()
+        try:
+            return publish(attempts, sent_at)
+        finally:
+            taken.append(time.perf_counter() - began)
+
+    publisher.publish = timed  # type: ignore[method-assign]  # to look inside, for this run alone
+    return taken
+
+
+def measure(name: str, broker: str, backend: str, entries: int, rounds: int) -> list[Figure]:
+    task = their_app(broker, backend)
+    logger.remove()
+    ratios: list[float] = []
+    loops: list[float] = []
+    rates: list[tuple[float, float, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        write_manifest(path / "m.jsonl", entries)
+        manifest = read_manifest(path / "m.jsonl")
+        address = StackAddress(broker, backend, None, owned=False)
+        add_run_log(path / "run.log")  # as a run has it
+        for turn in range(rounds + 1):  # the first one warms up
+            theirs = by_group(task, entries)
+            loop = by_loop(task, entries)
+            ours, publishing = by_sender(manifest, address, path)
+            with task.app.connection_for_write() as connection:
+                connection.default_channel.queue_purge("celery")
+            if turn:
+                ratios.append(theirs / ours)
+                loops.append(loop / ours)
+                rates.append((entries / ours, entries / theirs, entries / publishing))
+    ours_rate, their_rate, publishing_rate = sorted(rates)[len(rates) // 2]
+    return [
+        figure(
+            f"dispatch on {name}",
+            "group(...).apply_async()",
+            ratios,
+            GOALS[name],
+            ours_per_s=ours_rate,
+            theirs_per_s=their_rate,
+            without_ledger_per_s=publishing_rate,
+            times_a_loop_of_delay=sorted(loops)[len(loops) // 2],
+        )
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--entries", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--broker", choices=("valkey", "rabbitmq", "both"), default="both")
+    parser.add_argument("--json")
+    options = parser.parse_args(arguments)
+    figures: list[Figure] = []
+    with valkey_server() as valkey:
+        if options.broker != "rabbitmq":
+            figures += measure("valkey", valkey, valkey, options.entries, options.rounds)
+        if options.broker != "valkey":
+            with rabbitmq_server() as rabbitmq:
+                figures += measure("rabbitmq", rabbitmq, valkey, options.entries, options.rounds)
+    tell(figures, options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,117 @@
+"""Does a change make an entry cost more? Work is counted, so that a noisy machine tells the same.
+
+    python -m benchmarks.guard [--update]
+
+A manifest of trivial jobs is run on a real Valkey with a worker of ours, and its run is audited;
+once with few entries and once with more. What an entry costs is the difference: Python calls,
+statements of SQLite and opened files of the pytest process, and commands that the broker was sent
+by everybody. Each is held against the committed ``guard.json``; more than its tolerance above that
+fails. ``--update`` writes what is found, for a change that is meant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, cast
+
+import redis
+
+from benchmarks.side_by_side import PLUGIN, PYTEST, take, write_manifest
+from benchmarks.throughput import Bench
+from tests.services import valkey_server
+
+COMMITTED: Final = Path(__file__).with_name("guard.json")
+FEW, MANY = 100, 500
+TOLERANCE: Final = {
+    "python_calls": 0.1,
+    "sql_statements": 0.1,
+    "files_opened": 0.1,
+    "broker_commands": 0.15,
+}
+LEAST = 0.02
+"""Of anything, an entry: below that a difference is that of two sips, and none of entries."""
+COUNTING = ("-p", "benchmarks.counting")
+
+
+def counted(bench: Bench, entries: int, *options: str) -> dict[str, float]:
+    """What a session does with so many entries; it must pass."""
+    write_manifest(bench.folder / "m.jsonl", entries)
+    command = [*PYTEST, *PLUGIN, *COUNTING, "--manifest=m.jsonl", *options]
+    root = str(Path(__file__).parents[1])
+    with redis.Redis.from_url(bench.url) as client:
+        client.config_resetstat()
+        take(command, bench.folder, PYTHONPATH=root)
+        commands = commands_of(client)
+    counts = json.loads((bench.folder / "counts.json").read_text("utf-8"))
+    return {**dict.fromkeys(TOLERANCE, 0), **counts, "broker_commands": commands}
+
+
+def commands_of(client: redis.Redis) -> int:
+    """Commands that the broker has been sent, but for those by which idle workers wait."""
+    statistics = cast("Mapping[str, Mapping[str, int]]", client.info("commandstats"))
+    waiting = ("cmdstat_brpop", "cmdstat_info", "cmdstat_config", "cmdstat_ping")
+    return sum(row["calls"] for name, row in statistics.items() if not name.startswith(waiting))
+
+
+def costs(bench: Bench) -> dict[str, dict[str, float]]:
+    """What an entry costs, by kind of session and kind of work."""
+    found: dict[str, dict[str, float]] = {}
+    with bench.own_worker():
+        for name, options in (
+            ("run", [f"--manifest-broker={bench.url}"]),
+            ("audit", ["--audit"]),
+        ):
+            few, many = (_of(bench, size, options) for size in (FEW, MANY))
+            found[name] = {
+                kind: round((many[kind] - few[kind]) / (MANY - FEW), 2) for kind in TOLERANCE
+            }
+    return found
+
+
+def _of(bench: Bench, entries: int, options: Sequence[str]) -> dict[str, float]:
+    if "--audit" in options:  # of a run of this very manifest
+        counted(bench, entries, f"--manifest-broker={bench.url}", "--manifest-rerun")
+    return counted(bench, entries, *options)
+
+
+def differences(
+    found: Mapping[str, Mapping[str, float]], wanted: Mapping[str, Mapping[str, float]]
+) -> list[str]:
+    """A line for each cost that has grown beyond its tolerance."""
+    worse: list[str] = []
+    for name, kinds in found.items():
+        for kind, value in kinds.items():
+            before = wanted[name][kind]
+            if value > before * (1 + TOLERANCE[kind]) + LEAST:
+                worse.append(f"{name}: {value:g} {kind} an entry, {before:g} before")
+    return worse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--update", action="store_true", help="commit to what is found")
+    options = parser.parse_args(arguments)
+    os.environ.pop("PYTHONPATH", None)
+    with tempfile.TemporaryDirectory() as name, valkey_server() as url:
+        found = costs(Bench(Path(name), url, FEW))
+    print(json.dumps(found, indent=1))
+    if options.update:
+        COMMITTED.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        return 0
+    worse = differences(found, json.loads(COMMITTED.read_text("utf-8")))
+    for line in worse:
+        print(f"costs more than it did: {line}")
+    if worse:
+        print(
+            "find out why or, where it is meant, commit to it: python -m benchmarks.guard --update"
+        )
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
