@@ -10,7 +10,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-gap-fill test chaos compiled lint format types layers schema schema-check lock lock-check check dist report clean
+.PHONY: help venv demo demo-gap-fill test chaos compiled bench guard lint format types layers schema schema-check lock lock-check check dist report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -49,6 +49,12 @@ chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n); the table i
 compiled: venv
 	$(PY) -m compileall -q pytest_manifest tasks workflows tests
 	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest --collect-only -q tests/unit >/dev/null
+
+bench: venv ## measure everything side by side; the page is docs/reference/benchmarks.md
+	$(PY) -m benchmarks $(BENCH)
+
+guard: venv ## does an entry cost more work than it did? (counted, not timed)
+	$(PY) -m benchmarks.guard
 
 lint: venv ## ruff's rules and format
 	$(PY) -m ruff check

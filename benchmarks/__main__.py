@@ -1,0 +1,91 @@
+"""All benchmarks, one after another: a table, ``results.json``, plots, and the page of the docs.
+
+    python -m benchmarks [--quick] [--only NAME ...] [--page]
+
+Each runs in a process of its own, and nothing else should run meanwhile. With ``--only`` the other
+figures stay as they were; ``--page`` only writes plots and page anew from ``results.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from benchmarks.page import PLOTS, Results, plot, write_page
+from benchmarks.side_by_side import environment, machine
+
+ROOT: Final = Path(__file__).parents[1]
+RESULTS: Final = Path(__file__).with_name("results.json")
+PAGE: Final = ROOT / "docs" / "reference" / "benchmarks.md"
+BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
+    "dispatch": (),
+    "throughput": (),
+    "latency": (),
+    "pytest_cost": (),
+    "codec": (),
+    "audit": (),
+    "startup": (),
+    "growth": (),
+    "stream_replay": (),
+    "allure_cost": (),
+}
+QUICK: Final[dict[str, tuple[str, ...]]] = {
+    "dispatch": ("--entries=2000", "--rounds=1"),
+    "throughput": ("--entries=1000", "--rounds=1"),
+    "latency": ("--entries=200",),
+    "pytest_cost": ("--entries=1000", "--rounds=1"),
+    "growth": ("--sizes", "300", "1000"),
+    "stream_replay": ("--entries=5000",),
+}
+"""For a look whether all of them work: its figures are good for nothing else."""
+
+
+def run(name: str, arguments: Sequence[str]) -> Results:
+    """One benchmark's figures. Raises SystemExit where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "figures.json"
+        command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, f"--json={file}"]
+        print(f"== {name}", flush=True)
+        done = subprocess.run(command, cwd=ROOT, env=environment(), check=False)
+        if not file.exists():
+            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
+        figures: Results = json.loads(file.read_text("utf-8"))["figures"]
+    return [row | {"benchmark": name} for row in figures]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, nothing is written")
+    parser.add_argument("--only", nargs="+", choices=tuple(BENCHMARKS))
+    parser.add_argument("--page", action="store_true", help="only plots and page")
+    options = parser.parse_args(arguments)
+    document = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"figures": []}
+    names = [] if options.page else options.only or BENCHMARKS
+    for name in names:
+        found = run(name, QUICK.get(name, ()) if options.quick else BENCHMARKS[name])
+        if options.quick:
+            continue
+        kept = [row for row in document["figures"] if row["benchmark"] != name]
+        order = list(BENCHMARKS)
+        kept += found
+        kept.sort(key=lambda row: order.index(row["benchmark"]))
+        document = {"machine": machine(), "figures": kept}
+        RESULTS.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    if not options.quick:
+        write_page(document, PAGE)
+        for file, (title, bars) in PLOTS.items():
+            found = bars(document["figures"])
+            if found:
+                plot(ROOT / "docs" / "images" / file, title, found)
+        print(f"written: {RESULTS.relative_to(ROOT)}, {PAGE.relative_to(ROOT)} and its plots")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

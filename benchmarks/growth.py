@@ -1,0 +1,68 @@
+"""Whether an entry of a large run costs more than one of a small run.
+
+    python -m benchmarks.growth [--sizes N ...] [--json=FILE]
+
+Runs of growing size on one worker of ours; compared is the processor time that the pytest process
+takes for an entry, from its start to its end, without what a run of one entry takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from benchmarks.side_by_side import Figure, figure, tell
+from benchmarks.throughput import Bench, Done, ours
+from tests.services import valkey_server
+
+SIZES = (1_000, 10_000, 100_000)
+
+
+def cost(entries: int, folder: Path, url: str) -> Done:
+    folder.mkdir()
+    return ours(Bench(folder, url, entries))
+
+
+def measure(sizes: Sequence[int]) -> list[Figure]:
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as name, valkey_server() as url:
+        start = cost(1, Path(name) / "one", url).cost["pytest"]
+        each: list[float] = []
+        rates: list[float] = []
+        for size in sizes:
+            done = cost(size, Path(name) / str(size), url)
+            each.append((done.cost["pytest"] * size - start) / size)
+            rates.append(done.rate)
+    for (small, large), (before, after), (slow, fast) in zip(
+        pairwise(sizes), pairwise(each), pairwise(rates), strict=True
+    ):
+        figures.append(
+            figure(
+                f"cost of an entry of {large:,}",
+                f"one of {small:,}",
+                [after / before],
+                1.1,
+                at_most=True,
+                us=after,
+                before_us=before,
+                per_s=fast,
+                before_per_s=slow,
+            )
+        )
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--json")
+    options = parser.parse_args(arguments)
+    tell(measure(options.sizes), options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
