@@ -79,10 +79,9 @@ def flower_child(settings: Settings, directory: Path, url: str, port: int, passw
 
 
 def _environment(url: str) -> dict[str, str]:
-    env = dict(os.environ)
-    env["CELERY_BROKER_URL"] = url
-    env["CELERY_RESULT_BACKEND"] = url
-    return env
+    env = dict(os.environ) | {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
+    # The program ``celery`` takes these for its --broker and --result-backend: above all others.
+    return env | {name: url for name in ("BROKER_URL", "RESULT_BACKEND") if name in env}
 
 
 def _worker_command(settings: Settings, number: int) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack import background, guard, launch, locks, report, state, valkey
+from pytest_manifest.stack import background, guard, launch, locks, report, services, state, valkey
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.child import tail
 from pytest_manifest.stack.settings import Settings
@@ -269,3 +269,16 @@ def test_a_broken_state_is_no_stack(text: str, tmp_path: Path) -> None:
     assert state.read_state(tmp_path) is None
     assert state.clean_up(tmp_path) is False
     assert not state.state_file(tmp_path).exists()
+
+
+def test_children_know_no_other_broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever variables name a broker or a result store, workers and Flower get ours."""
+    for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "BROKER_URL", "RESULT_BACKEND"):
+        monkeypatch.setenv(name, "redis://production/0")
+    made = services.worker_children(SETTINGS, tmp_path, "redis://ours/0", None)
+    made.append(services.flower_child(SETTINGS, tmp_path, "redis://ours/0", 5555, "s3cret"))
+
+    assert len(made) == SETTINGS.workers + 1
+    for child in made:
+        assert "redis://production/0" not in child.env.values()
+        assert list(child.env.values()).count("redis://ours/0") == 4
