@@ -88,7 +88,7 @@ def _worker_command(settings: Settings, number: int) -> list[str]:
     command = [
         settings.python,
         "-m",
-        "celery",
+        "pytest_manifest.stack.quick_celery",
         # The banner is not JSON.
         *(["--quiet"] if settings.log_format == "json" else []),
         "-A",

@@ -282,3 +282,39 @@ def test_children_know_no_other_broker(monkeypatch: pytest.MonkeyPatch, tmp_path
     for child in made:
         assert "redis://production/0" not in child.env.values()
         assert list(child.env.values()).count("redis://ours/0") == 4
+
+
+def test_the_workers_program_is_celerys() -> None:
+    """It says and refuses what ``celery`` does, with the same exit codes."""
+    for arguments in (["--version"], ["-A", "no_such_module", "worker"], ["no-such-command"]):
+        ours, celerys = (
+            subprocess.run(
+                [sys.executable, "-m", program, *arguments],
+                env=os.environ | launch.own_pythonpath(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for program in ("pytest_manifest.stack.quick_celery", "celery")
+        )
+        assert (ours.stdout, ours.stderr) == (celerys.stdout, celerys.stderr)
+        assert ours.returncode == celerys.returncode
+
+
+def test_the_workers_program_imports_no_other_commands() -> None:
+    """Neither a shell nor what other packages add to ``celery``; afterwards both can be had."""
+    code = """
+import gc, importlib.metadata, sys
+from pytest_manifest.stack import quick_celery
+find = importlib.metadata.entry_points
+quick_celery.import_program()
+print({"celery.bin.worker", "prompt_toolkit", "click_repl", "flower"} & set(sys.modules))
+import click_repl
+print(find is importlib.metadata.entry_points, callable(click_repl.repl))
+"""
+    env = os.environ | launch.own_pythonpath()
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+
+    assert shown.stdout.splitlines() == ["{'celery.bin.worker'}", "True True"]
