@@ -28,6 +28,7 @@ from pytest_manifest.stack.settings import (
 from pytest_manifest.stack.valkey import listens
 
 STOP_SECONDS: Final = 15.0
+LAST_SECONDS: Final = 1.0
 NOISE_LINES: Final = 20
 POLL_SECONDS: Final = 0.02
 # How long a worker that cannot start may go unnoticed.
@@ -61,6 +62,7 @@ class KeeperClient:
         self._noise: list[str] = []
         self._told_to_stop = False
         self._changed = threading.Condition()
+        self._silent = threading.Event()
         self._process = spawn_keeper(settings)
         threading.Thread(target=self._listen, name="manifest-stack", daemon=True).start()
 
@@ -115,8 +117,10 @@ class KeeperClient:
     def stop(self, *, keep_data: bool = False) -> None:
         """End everything, and wait until it is done; more than once does no harm."""
         self.begin_stop(keep_data=keep_data)
+        # Its output ends when it does; wait() would look only every 50 ms.
+        self._silent.wait(STOP_SECONDS)
         try:
-            self._process.wait(STOP_SECONDS)
+            self._process.wait(LAST_SECONDS)
         except subprocess.TimeoutExpired:
             # Its guard does the rest.
             self._process.kill()
@@ -156,6 +160,7 @@ class KeeperClient:
                 said = f": {redact(self._noise[-1])}" if self._noise else ""
                 self.failure = f"the stack's keeper (pid {self.pid}) has ended{said}"
             self._changed.notify_all()
+        self._silent.set()
 
     def _take(self, event: Event) -> None:
         match event["event"]:

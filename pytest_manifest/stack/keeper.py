@@ -12,6 +12,7 @@ import selectors
 import signal
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_manifest.stack.child import Child
@@ -20,11 +21,12 @@ from pytest_manifest.stack.guard import FLUSH_SECONDS, Guard, remove_path
 from pytest_manifest.stack.report import Reporter, failure_of
 from pytest_manifest.stack.services import broker_child, broker_url, flower_child, worker_children
 from pytest_manifest.stack.settings import READY_LINE, STOP_AND_KEEP_LINE, STOP_LINE, Settings
-from pytest_manifest.stack.valkey import free_port, greeting
+from pytest_manifest.stack.valkey import free_port, greeting, release_blocked
 
 BROKER_SECONDS = 10.0
 PORT_ATTEMPTS = 10
 GRACE_SECONDS = 2.0
+END_CHECK_SECONDS = 0.02
 PARENT_CHECK_SECONDS = 0.5
 # A worker that dies this often before it was ever ready will never be.
 BOOT_DEATHS = 3
@@ -238,15 +240,17 @@ class Keeper:
     def _end(self) -> None:
         self.stopping = True
         clients = [child for child in (*self.workers, self.flower) if child is not None]
+        gently = self.settings.detached or self.keeps_data
         for child in clients:
-            if self.settings.detached or self.keeps_data:
+            if gently:
                 # What runs may end, and its receipt is kept.
                 child.send(signal.SIGTERM)
             else:
                 # The pool's children, too: a private stack ends with its broker, so what is still
-                # running can answer nobody, and an idle child takes a second to notice.
+                # running can answer nobody.
                 child.signal_group(signal.SIGTERM)
-        self._await_end(clients, GRACE_SECONDS)
+        # Not while jobs may go on: one of them may be waiting for something in the broker.
+        self._await_end(clients, GRACE_SECONDS, meanwhile=None if gently else self._release)
         self._end_broker()
         self.report.close()
         if self.data is not None and not self.keeps_data:
@@ -264,13 +268,20 @@ class Keeper:
         self.broker.kill()
         self._await_end([self.broker], GRACE_SECONDS)
 
-    def _await_end(self, children: list[Child], seconds: float) -> None:
+    def _release(self) -> None:
+        release_blocked(self.port, self.password)
+
+    def _await_end(
+        self, children: list[Child], seconds: float, *, meanwhile: Callable[[], None] | None = None
+    ) -> None:
         deadline = time.monotonic() + seconds
         left = children
         while left and time.monotonic() < deadline:
             left = [child for child in left if child.process is not None and child.reap() is None]
             if left:
-                self._selector.select(0.02)
+                if meanwhile is not None:
+                    meanwhile()
+                self._selector.select(END_CHECK_SECONDS)
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
         for child in left:

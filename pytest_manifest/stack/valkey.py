@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import socket
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,8 @@ from pytest_manifest.errors import StackError
 
 HOST = "127.0.0.1"
 REPLIES = 2
+TIMEOUT_SECONDS = 1.0
+BLOCKED = re.compile(rb"^id=(\d+) .* flags=\w*b", re.MULTILINE)
 CONFIGURATION = """\
 bind {host}
 port {port}
@@ -64,7 +67,7 @@ def free_port() -> int:
 def listens(port: int) -> bool:
     """Whether somebody accepts connections on this loopback port."""
     try:
-        socket.create_connection((HOST, port), timeout=1.0).close()
+        socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS).close()
     except OSError:
         return False
     return True
@@ -88,7 +91,7 @@ def greeting(port: int, password: str) -> Literal["ready", "loading", "silent"]:
     """What the server on this port says to our password and a PING; silent: nothing, or no."""
     reply = b""
     try:
-        with socket.create_connection((HOST, port), timeout=1.0) as connection:
+        with socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS) as connection:
             connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
             while reply.count(b"\r\n") < REPLIES and not reply.startswith(b"-"):
                 received = connection.recv(256)
@@ -105,3 +108,30 @@ def greeting(port: int, password: str) -> Literal["ready", "loading", "silent"]:
 def answers(port: int, password: str) -> bool:
     """Whether the server on this port accepts our password and answers a PING."""
     return greeting(port, password) == "ready"
+
+
+def release_blocked(port: int, password: str) -> None:
+    """End the blocking commands of all clients, as if their time were over.
+
+    An idle worker is in one for up to a second, and notices its own end only afterwards. A server
+    that does not answer has nobody to release.
+    """
+    try:
+        with socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS) as connection:
+            connection.sendall(f"AUTH {password}\r\nCLIENT LIST\r\nPING\r\n".encode())
+            clients = _read_until(connection, b"+PONG\r\n")
+            orders = [b"CLIENT UNBLOCK %s\r\n" % client for client in BLOCKED.findall(clients)]
+            connection.sendall(b"".join([*orders, b"PING\r\n"]))
+            _read_until(connection, b"+PONG\r\n")
+    except OSError:
+        return
+
+
+def _read_until(connection: socket.socket, end: bytes) -> bytes:
+    reply = b""
+    while not reply.endswith(end):
+        received = connection.recv(65536)
+        if not received:
+            raise ConnectionError("the server hung up")
+        reply += received
+    return reply

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import signals
 
-from pytest_manifest.worker import capture, hooks, main_process, own_transport, stores
+from pytest_manifest.worker import capture, ending, hooks, main_process, own_transport, stores
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.execution import run_one_task_at_a_time
 from pytest_manifest.worker.spool import sweep_stale
@@ -57,6 +58,12 @@ def connect() -> None:
     if capture.is_own_worker():
         signals.setup_logging.connect(_on_setup_logging, dispatch_uid=f"{__name__}.logging")
         signals.celeryd_after_setup.connect(_on_set_up, dispatch_uid=f"{__name__}.settings")
+        signals.worker_shutting_down.connect(
+            ending.on_shutting_down, dispatch_uid=f"{__name__}.ending"
+        )
+        signals.worker_process_shutdown.connect(
+            ending.on_process_shutdown, dispatch_uid=f"{__name__}.process_ending"
+        )
 
 
 def _on_ready(sender: Any, **_: object) -> None:
@@ -74,6 +81,9 @@ def _on_set_up(conf: Any, **_: object) -> None:
     for name, value in own.items():
         if not conf.value_set_for(name):
             conf[name] = value
+    # What has been imported stays: the collector need not look at it again, neither in the pool's
+    # processes, whose memory it would copy, nor at the end (0.2 s of a worker's 0.3 s).
+    gc.freeze()
 
 
 def _on_setup_logging(**_: object) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from redis.retry import Retry
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.embedded import EmbeddedStack
-from pytest_manifest.stack.valkey import answers
+from pytest_manifest.stack.valkey import answers, release_blocked
 from tests.live.stack_support import (
     READY_SECONDS,
     assert_gone,
@@ -28,6 +29,7 @@ from tests.live.stack_support import (
     family,
     write_app,
 )
+from tests.support import eventually
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -136,6 +138,55 @@ def test_stop_ends_everything(tmp_path: Path) -> None:
         stack.stop()
         with pytest.raises(StackError, match="was stopped"):
             stack.wait_workers(1.0)
+
+
+LAST_WORDS = """
+import atexit, os
+from celery import Celery, signals
+
+app = Celery("stackapp")
+
+def write(word):
+    with open("words", "a") as file:
+        file.write(f"{word}\\n")
+
+@app.task
+def job():
+    write("job")
+
+atexit.register(write, "atexit")
+signals.worker_shutdown.connect(lambda **_: write("shutdown"), weak=False)
+signals.worker_process_shutdown.connect(lambda **_: write("process"), weak=False)
+"""
+
+
+def test_a_worker_has_its_last_words(tmp_path: Path) -> None:
+    """An app's own handlers of the end are run, in the pool's process and in the main one."""
+    with embedded(write_app(tmp_path, LAST_WORDS)) as stack:
+        stack.wait_workers(READY_SECONDS)
+        call(stack.wait_broker(1.0), "job")
+        stack.stop()
+
+    words = (tmp_path / "words").read_text().split()
+    assert sorted(words) == ["atexit", "job", "process", "shutdown"]
+    assert (words[0], words[-1]) == ("job", "atexit")
+
+
+def test_who_waits_in_the_broker_can_be_released(address: StackAddress) -> None:
+    """A client in a blocking command goes on as if its time were over; an idle worker is one."""
+    name = "waits"
+    with (
+        redis.Redis.from_url(address.broker_url) as broker,
+        redis.Redis.from_url(address.broker_url, client_name=name) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        waiting = threads.submit(client.brpop, ["nothing"], 300)
+        eventually(
+            lambda: [c for c in broker.client_list() if c["name"] == name and "b" in c["flags"]]
+        )
+        server = broker.connection_pool.connection_kwargs
+        release_blocked(server["port"], server["password"])
+        assert waiting.result(READY_SECONDS) is None
 
 
 def test_stop_can_be_begun_early(tmp_path: Path) -> None:
