@@ -7,6 +7,7 @@ questions go out together, to the broker of the address, and waiting ends when e
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from uuid import uuid4
 
 from celery import Celery
 from kombu import Producer
+from kombu.transport import virtual
 
 from pytest_manifest.dispatch.client import connect, is_redis
 from pytest_manifest.stack.address import StackAddress
@@ -57,7 +59,8 @@ class Control:
         """Put questions to every worker and collect the replies, for ``timeout`` s at most.
 
         ``enough`` is called with the answers so far and the seconds since the last one came; the
-        first true answer ends the waiting.
+        first true answer ends the waiting. The seconds are infinite once every worker that the
+        broker knows of has answered every question: no more answers will come.
         """
         with self._lend() as (connection, channel):
             mailbox: Mailbox = self._app.control.mailbox(connection)
@@ -68,7 +71,8 @@ class Control:
                     self._publish(mailbox, channel, method, arguments, ask=True): method
                     for method, arguments in questions.items()
                 }
-                return self._collect(replies, tickets, timeout, enough)
+                listeners = _listeners(channel, mailbox.exchange.name)
+                return self._collect(replies, tickets, timeout, _counting(listeners, enough))
             finally:
                 # Left alone it would stay for control_queue_expires seconds, with its binding.
                 with suppress(Exception):
@@ -186,6 +190,35 @@ class Control:
             if message is None:
                 time.sleep(pause)
                 pause = min(pause * 2, LAST_POLL)
+
+
+def _listeners(channel: Channel, exchange: str) -> set[str]:
+    """The nodes that a question reaches; none where the broker does not tell.
+
+    A node that has died may still be among them, for a while.
+    """
+    if not isinstance(channel, virtual.Channel):
+        return set()
+    suffix = f".{exchange}"  # kombu's mailboxes are called NODE.EXCHANGE
+    with suppress(KeyError):  # in-memory tables: nobody has ever listened
+        queues = [queue for _, _, queue in channel.get_table(exchange)]
+        return {queue.removesuffix(suffix) for queue in queues if queue.endswith(suffix)}
+    return set()
+
+
+def _counting(
+    listeners: set[str], enough: Callable[[Answers, float], bool]
+) -> Callable[[Answers, float], bool]:
+    """``enough``, told that no more answers will come where that is known."""
+
+    def enough_or_all(answers: Answers, quiet: float) -> bool:
+        nodes = by_node(answers)
+        everybody = bool(listeners) and all(
+            len(nodes.get(node, ())) == len(answers) for node in listeners
+        )
+        return enough(answers, math.inf if everybody else quiet)
+
+    return enough_or_all
 
 
 def _length(connection: Connection, channel: Channel, name: str, *, passive: bool) -> int:

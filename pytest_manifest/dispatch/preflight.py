@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,7 +20,7 @@ from pytest_manifest.log import redact, redact_url
 __all__ = ["Demand", "Preflight", "add_consumers", "demand_of", "preflight"]
 
 TIMEOUT: Final = 1.0  # s
-# Where nobody knows how many workers there are: all have answered when none has for so long.
+# Where neither we nor the broker know the workers: all have answered when none has for so long.
 SETTLED: Final = 0.1  # s
 
 
@@ -131,6 +132,8 @@ def _enough(
             return False
         if expected is not None:
             return len(nodes) >= expected
+        if math.isinf(quiet):
+            return True
         if quiet < SETTLED:
             return False
         # What looks missing may be with a worker that is slow to answer, so that waits longer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ import redis
 from pytest_manifest.dispatch.control import Answers
 from pytest_manifest.dispatch.preflight import add_consumers, demand_of, preflight
 from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.dispatch.workers import QUESTIONS
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.backend_results import ResultReader
 from pytest_manifest.schema import Entry
@@ -68,6 +70,43 @@ def test_number_of_workers_need_not_be_known(worker: str, publisher: Publisher) 
 
     assert found.workers == [worker]
     assert found.warnings == []
+
+
+def test_the_last_answer_is_known(worker: str, publisher: Publisher) -> None:
+    """Redis knows who listens, so that nobody waits for others when all have answered."""
+    quiet = _quiet_spells(publisher, timeout=5)
+
+    assert math.isinf(quiet[-1])
+    assert not any(map(math.isinf, quiet[:-1]))
+
+
+def test_the_dead_are_waited_for(worker: str, publisher: Publisher, broker: str) -> None:
+    """A worker that was killed is still in Redis's list: then silence alone tells."""
+    with redis.Redis.from_url(broker) as client:
+        [key] = client.keys("*_kombu.binding.celery.pidbox")  # with the app's prefix
+        [living] = client.smembers(key)
+        assert living.endswith(f"{worker}.celery.pidbox".encode())
+        dead = living.replace(worker.encode(), b"dead@host")
+        client.sadd(key, dead)
+        try:
+            quiet = _quiet_spells(publisher, timeout=0.3)
+        finally:
+            client.srem(key, dead)
+
+    assert not any(map(math.isinf, quiet))
+    assert preflight(publisher, demand_of(entries(1))).workers == [worker]
+
+
+def _quiet_spells(publisher: Publisher, timeout: float) -> list[float]:
+    """How long nobody had answered each time that it was asked whether that is enough, in s."""
+    spells: list[float] = []
+
+    def enough(answers: Answers, quiet: float) -> bool:
+        spells.append(quiet)
+        return math.isinf(quiet)
+
+    publisher.control.ask(QUESTIONS, timeout=timeout, enough=enough)
+    return spells
 
 
 def test_unknown_task_is_named_with_the_nearest_names(worker: str, publisher: Publisher) -> None:
