@@ -80,9 +80,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
         register(config, state)
     if state.options.active:
-        from pytest_manifest.face.lifecycle import configure_active
+        from pytest_manifest.face.garbage import nothing_thrown_away
 
-        configure_active(config, state)
+        with nothing_thrown_away(owns_process=state.owns_process):
+            from pytest_manifest.face.lifecycle import configure_active
+
+            configure_active(config, state)
 
 
 @pytest.hookimpl(tryfirst=True)

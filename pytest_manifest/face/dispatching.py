@@ -18,6 +18,7 @@ from pytest_manifest.face.earlier_runs import (
     guard_against_repetition,
     ledger_to_resume,
 )
+from pytest_manifest.face.garbage import nothing_thrown_away
 from pytest_manifest.face.options import Options
 from pytest_manifest.face.session import ManifestSession, short_path, user_errors
 from pytest_manifest.face.stacks import find_stack, nothing_to_resume, stack_for_audit
@@ -50,7 +51,7 @@ class Dispatch:
         if root not in sys.path:  # where the configuration is, its application is, as for workers
             sys.path.insert(0, root)
         quiet_console()
-        with user_errors():
+        with user_errors(), nothing_thrown_away(owns_process=state.owns_process):
             if state.options.audit:
                 self._audit()
             elif nothing_to_resume(state):

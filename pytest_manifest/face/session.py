@@ -18,6 +18,7 @@ import pytest
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.coordination import Coordination
+from pytest_manifest.face.garbage import owns_process
 from pytest_manifest.face.options import Options, read_options
 from pytest_manifest.face.plans import Plans, fixture_name
 from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
@@ -41,6 +42,7 @@ class ManifestSession:
         self.config = config
         self.role = role
         self.options = options
+        self.owns_process = owns_process()
         self.plans = Plans(options.plans)
         self.plans.force = options.plan_force
         self.plans.budget = options.budget

@@ -1,6 +1,6 @@
 """The program ``celery``, without what only its other commands need, for workers that we start.
 
-``python -m pytest_manifest.stack.quick_celery -A APP worker ...`` is Celery's own program, with its
+``python -m pytest_manifest.stack.quickly celery ...`` does what ``celery ...`` does, with its
 options, words and exit codes. But that imports a shell (``celery amqp`` has one) and the commands
 that other packages add (Flower's), before it looks at the one it was asked for: a quarter of the
 time that a worker takes to start.
@@ -47,6 +47,9 @@ def _no_shell() -> ModuleType:
 
 def main() -> None:
     """Be ``celery``."""
+    if sys.argv[1:2] != ["celery"]:
+        sys.exit("usage: python -m pytest_manifest.stack.quickly celery ...")
+    del sys.argv[1]
     # Nothing that is imported here is garbage, now or later: looking for it takes a fifth of the
     # time.
     gc.disable()

@@ -88,7 +88,8 @@ def _worker_command(settings: Settings, number: int) -> list[str]:
     command = [
         settings.python,
         "-m",
-        "pytest_manifest.stack.quick_celery",
+        "pytest_manifest.stack.quickly",
+        "celery",
         # The banner is not JSON.
         *(["--quiet"] if settings.log_format == "json" else []),
         "-A",

@@ -289,13 +289,13 @@ def test_the_workers_program_is_celerys() -> None:
     for arguments in (["--version"], ["-A", "no_such_module", "worker"], ["no-such-command"]):
         ours, celerys = (
             subprocess.run(
-                [sys.executable, "-m", program, *arguments],
+                [sys.executable, "-m", *program, *arguments],
                 env=os.environ | launch.own_pythonpath(),
                 capture_output=True,
                 text=True,
                 check=False,
             )
-            for program in ("pytest_manifest.stack.quick_celery", "celery")
+            for program in (["pytest_manifest.stack.quickly", "celery"], ["celery"])
         )
         assert (ours.stdout, ours.stderr) == (celerys.stdout, celerys.stderr)
         assert ours.returncode == celerys.returncode
@@ -305,9 +305,9 @@ def test_the_workers_program_imports_no_other_commands() -> None:
     """Neither a shell nor what other packages add to ``celery``; afterwards both can be had."""
     code = """
 import gc, importlib.metadata, sys
-from pytest_manifest.stack import quick_celery
+from pytest_manifest.stack import quickly
 find = importlib.metadata.entry_points
-quick_celery.import_program()
+quickly.import_program()
 print({"celery.bin.worker", "prompt_toolkit", "click_repl", "flower"} & set(sys.modules))
 import click_repl
 print(find is importlib.metadata.entry_points, callable(click_repl.repl))
