@@ -14,6 +14,7 @@ from pytest_manifest.ledger.places import (
 )
 from pytest_manifest.ledger.rows import (
     AttemptRow,
+    Part,
     RunInfo,
     RunStatus,
     SendState,
@@ -35,6 +36,7 @@ __all__ = [
     "Account",
     "AttemptRow",
     "Ledger",
+    "Part",
     "RunInfo",
     "RunStatus",
     "SendState",

@@ -71,8 +71,10 @@ def _write_summaries(state: ManifestSession, run: Run, comparison: Comparison | 
     from pytest_manifest.reporting.completion_summary import SummaryWriter
 
     failing = Failing()
+    with run.read() as ledger:
+        parts = ledger.parts()
     with records_of(run) as records, SummaryWriter(run, state.options.root) as writer:
-        found = statistics(_taken(records, writer, failing), run.info)
+        found = statistics(_taken(records, writer, failing), run.info, parts)
         note_statistics(run, state.config, found)
         keep_failing(state.config, run, failing)
         writer.finish(found, comparison)

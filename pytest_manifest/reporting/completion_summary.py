@@ -180,6 +180,8 @@ def _statistics(found: Statistics) -> SummaryStatistics:
         began=found.began,
         ended=found.ended,
         duration=found.duration,
+        parts=found.parts,
+        pauses=found.pauses,
         throughput=found.throughput,
         wait=_spread(found.wait),
         runtime=_spread(found.runtime),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pytest_manifest.verdict import plain
+from pytest_manifest.verdict.text import seconds
 
 NARROWEST = 40
 _INDENT = 2
@@ -136,6 +137,23 @@ def time_text(value: float) -> str:
     if value < 99.995:
         return f"{value:.2f}"
     return f"{value:.1f}" if value < 999.95 else f"{value:.0f}"
+
+
+def lasting(value: float) -> str:
+    """A duration in words, three digits that count: ``12.4 s``, ``3 min 05 s``, ``8 h 12 min``."""
+    if value < 59.95:
+        return seconds(float(f"{value:.3g}"))
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def pace_text(value: float) -> str:
+    """How many jobs a second, or of slow ones a minute or an hour."""
+    units = (("second", 1), ("minute", 60), ("hour", 3600))
+    unit, factor = next((one for one in units if value * one[1] >= 1), units[-1])
+    return f"{rate_text(value * factor)} jobs a {unit}"
 
 
 def rate_text(value: float) -> str:

@@ -11,6 +11,8 @@ from pytest_manifest.reporting.layout import (
     Sheet,
     columns,
     gap_of,
+    lasting,
+    pace_text,
     padded,
     rate_text,
     shown,
@@ -20,7 +22,6 @@ from pytest_manifest.reporting.layout import (
     widths,
 )
 from pytest_manifest.verdict import plural
-from pytest_manifest.verdict.text import seconds
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.causes import Cause
@@ -62,9 +63,9 @@ def _pace(figures: Statistics) -> Iterator[str]:
     """How long it took, and what was done again."""
     parts = []
     if figures.duration is not None:
-        parts.append(f"{seconds(float(f'{figures.duration:.3g}'))} from first sending to last end")
+        parts.append(duration_phrase(figures))
     if figures.throughput is not None:
-        parts.append(f"{rate_text(figures.throughput)} jobs a second")
+        parts.append(pace_text(figures.throughput))
     again = []
     if figures.retries:
         again.append("1 retry" if figures.retries == 1 else f"{figures.retries} retries")
@@ -73,6 +74,15 @@ def _pace(figures: Statistics) -> Iterator[str]:
     elif figures.redeliveries:
         again.append(f"{figures.redeliveries} redeliveries")
     yield from (", ".join(told) for told in (parts, again) if told)
+
+
+def duration_phrase(figures: Statistics) -> str:
+    """How long a run was worked on, which is known."""
+    took, pauses = lasting(figures.duration or 0.0), figures.pauses or 0.0
+    if figures.parts < 2:
+        return f"{took} from first sending to last end"
+    left_out = f" ({lasting(pauses)} between them not counted)" if pauses >= 1 else ""
+    return f"{took} of work in {figures.parts} parts{left_out}"
 
 
 # By task

@@ -167,9 +167,14 @@ class SummaryStatistics(Document):
     ended: Time | None
     """The last end of a job."""
     duration: Number | None
-    """From ``began`` to ``ended``."""
+    """For how long the run was worked on: from ``began`` to ``ended``, or to the stop that cut jobs
+    off, without ``pauses``."""
+    parts: Count
+    """How many parts that was in: a run is taken up again by ``--resume``."""
+    pauses: Number | None
+    """From the last that was done in a part to the first in the next, all together."""
     throughput: Number | None
-    """Jobs that ended, per second of that."""
+    """Jobs that ended, per second of ``duration``."""
     wait: SummarySpread | None
     """From the sending to the start."""
     runtime: SummarySpread | None

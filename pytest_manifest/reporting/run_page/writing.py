@@ -29,9 +29,9 @@ def write_run_page(state: ManifestSession, run: Run) -> None:
     with _noting("the run page was not written", run):
         comparison = _comparison(state, run)
         with run.read() as ledger:
-            status, entries = ledger.status, ledger.count_entries()
+            status, entries, parts = ledger.status, ledger.count_entries(), ledger.parts()
         remarks = [*run.findings, *([] if run.error is None else [f"The run gave up: {run.error}"])]
-        facts = PageFacts(run.info, status, entries, remarks, comparison)
+        facts = PageFacts(run.info, status, entries, remarks, comparison, parts)
         with records_of(run) as records:
             write_page(path, facts, records)
         add_paper(state.config, "page", path, run.info.run)
