@@ -232,6 +232,8 @@ def _causes(found: Statistics) -> Iterator[SummaryCause]:
             error=cause.error,
             place=cause.place,
             path=cause.path,
+            expected=cause.expected,
+            actual=cause.actual,
             count=cause.count,
             examples=list(cause.examples),
             message=cause.message,

@@ -151,9 +151,9 @@ def lasting(value: float) -> str:
 
 def pace_text(value: float) -> str:
     """How many jobs a second, or of slow ones a minute or an hour."""
-    units = (("second", 1), ("minute", 60), ("hour", 3600))
+    units = (("a second", 1), ("a minute", 60), ("an hour", 3600))
     unit, factor = next((one for one in units if value * one[1] >= 1), units[-1])
-    return f"{rate_text(value * factor)} jobs a {unit}"
+    return f"{rate_text(value * factor)} jobs {unit}"
 
 
 def rate_text(value: float) -> str:

@@ -211,11 +211,23 @@ def _by_cause(causes: Sequence[Cause], sheet: Sheet) -> Iterator[Line]:
         room = sheet.width - wide - 6
         yield Line(f"    {cause.count:>{wide}}  {sheet.cut(cause.title, room)}", red=True)
         indent = " " * (wide + 6)
-        if shown(cause.message):
-            yield Line(indent + sheet.cut(cause.message, room))
+        yield from (Line(indent + line) for line in _message(cause, sheet, room))
         yield Line(indent + _examples(cause, sheet, room))
     if len(told) < len(causes):
         yield Line(f"    and {plural(len(causes) - len(told), 'more cause')} (-v shows all)")
+
+
+def _message(cause: Cause, sheet: Sheet, room: int) -> Iterator[str]:
+    """What it says: where expected and actual have no room side by side, each in its line."""
+    message = shown(cause.message)
+    if cause.expected is None or cause.actual is None or columns(message) <= room:
+        if message:
+            yield sheet.cut(message, room)
+        return
+    yield sheet.cut(cause.actual, room)
+    before, after = "where ", " was expected"
+    left = room - len(before) - len(after)
+    yield f"{before}{sheet.cut(cause.expected, left)}{after}"
 
 
 def _examples(cause: Cause, sheet: Sheet, room: int) -> str:

@@ -122,6 +122,10 @@ class SummaryCause(Document):
     """The last frame of its traceback."""
     path: Text | None
     """Where the result differs from what was expected."""
+    expected: Text | None
+    """What was expected there of the first of them, shortened."""
+    actual: Text | None
+    """What was found there instead, shortened."""
     count: Count
     """How many they are."""
     examples: list[Name]

@@ -106,6 +106,58 @@ def test_without_an_error_one_cause_is_one_verdict_at_one_path() -> None:
     assert made.causes[2].message == "d is lost."
 
 
+def differs(name: str, actual: str, expected: str = "'done'", **more: object) -> object:
+    found = [Mismatch(path="result.status", expected=expected, actual=actual)]
+    return record(name, "failed", mismatches=found, **more)  # type: ignore[arg-type]  # any fields
+
+
+def test_a_failed_expectation_says_what_was_found_where_what_was_expected() -> None:
+    (cause,) = figures(differs("a", "'empty'")).causes
+    assert cause.title == "result.status is not as expected"
+    assert cause.message == "'empty' where 'done' was expected"
+    assert (cause.expected, cause.actual) == ("'done'", "'empty'")
+
+
+def test_values_that_come_again_and_again_are_causes_of_their_own() -> None:
+    made = figures(
+        *(differs(f"e-{n}", "'empty'") for n in range(4)),
+        *(differs(f"p-{n}", "'partial'") for n in range(2)),
+    )
+    assert [(c.count, c.actual, c.examples) for c in made.causes] == [
+        (4, "'empty'", ("e-0", "e-1", "e-2")),
+        (2, "'partial'", ("p-0", "p-1")),
+    ]
+
+
+@pytest.mark.parametrize("count", [3, 500])
+def test_values_that_are_all_different_are_one_cause(count: int) -> None:
+    made = figures(*(differs(f"e-{n}", str(n), str(-n)) for n in range(count)))
+    assert [(c.count, c.message) for c in made.causes] == [(count, "0 where 0 was expected")]
+
+
+def test_an_expected_failure_is_told_by_what_differs_of_it() -> None:
+    """Its error was expected; that it is another one is the cause."""
+    found = [Mismatch(path="error.type", expected="KeyError", actual="ValueError")]
+    (cause,) = figures(record("a", "failed", error=error(), mismatches=found)).causes
+    assert cause.title == "error.type is not as expected"
+    assert cause.message == "ValueError where KeyError was expected"
+
+
+def test_a_task_that_should_have_failed_is_told_so() -> None:
+    found = [Mismatch(path="state", expected="failed", actual="succeeded")]
+    (cause,) = figures(record("a", "failed", mismatches=found)).causes
+    assert (cause.title, cause.message) == (
+        "ended as succeeded",
+        "succeeded where failed was expected",
+    )
+
+
+def test_a_schema_that_cannot_be_applied_is_told_by_its_sentence() -> None:
+    found = [Mismatch(path="expect.schema", expected="a schema to check by", actual="is endless")]
+    (cause,) = figures(record("a", "failed", mismatches=found)).causes
+    assert (cause.message, cause.expected) == ("a is failed.", None)
+
+
 def test_what_passed_was_skipped_or_is_pending_has_no_cause() -> None:
     made = figures(
         record("a", error=error()),
