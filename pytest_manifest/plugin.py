@@ -217,13 +217,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     # Innermost, so that everybody else's reports are made of what is left.
-    if _verifies(item) and manifest_session(item.config).memory_stack is not None:
-        from pytest_manifest.face.work import drop_log_of_others
+    if not _verifies(item):
+        return (yield)
+    from pytest_manifest.face.work import drop_log_of_others, place_at_entry
 
+    if manifest_session(item.config).memory_stack is not None:
         drop_log_of_others(item)
-    return (yield)
+    report = yield
+    place_at_entry(item, report)
+    return report
 
 
 def _verifies(item: pytest.Item) -> bool:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.schema import ErrorInfo, Mismatch, VerdictKind
-from pytest_manifest.verdict import plain
-from pytest_manifest.verdict.sentences import SCHEMA_PATH
+from pytest_manifest.schema import Mismatch, VerdictKind
+from pytest_manifest.verdict import plain, reason_of
 from pytest_manifest.verdict.text import middle
 
 EXAMPLES = 3
@@ -19,8 +18,6 @@ _NAME_LIMIT = 100
 _VARIANTS = 20
 """Pairs of expected and actual that are kept of one path."""
 _INDEX = re.compile(r"\[\d+\]")
-_WITHOUT_RECEIPT = frozenset({"forged", "quarantined", "lost"})
-"""Verdicts that are not about what a receipt says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +87,14 @@ class Causes:
         if record.verdict is None or record.outcome not in ("failed", "error"):
             return
         kind, mismatch = record.verdict.verdict, _first_mismatch(record)
-        error, told = _error(record), record.verdict.sentence
+        reason, told = reason_of(record.verdict, record.receipt), record.verdict.sentence
         pair: _Pair | None = None
-        if mismatch is not None and _tells(mismatch, kind, error):
-            pair = _value(mismatch.expected), _value(mismatch.actual)
-            key: _Key = (kind, None, None, _path(mismatch))
+        key: _Key = (kind, None, None, None if mismatch is None else _path(mismatch))
+        if isinstance(reason, Mismatch):
+            pair = _value(reason.expected), _value(reason.actual)
             told = f"{pair[1]} where {pair[0]} was expected"
-        elif error is not None:
-            key, told = (kind, _name(error.type), record.error_place, None), error.message
-        else:
-            key = (kind, None, None, None if mismatch is None else _path(mismatch))
+        elif reason is not None:
+            key, told = (kind, _name(reason.type), record.error_place, None), reason.message
         message = middle(_one_line(told), _MESSAGE_LIMIT)
         group = self._groups.get(key)
         if group is None:
@@ -122,20 +117,6 @@ def _add_variant(group: _Group, name: str, message: str, pair: _Pair) -> None:
             return
         group.variants[pair] = _Group(group.title, message, pair)
     group.variants[pair].add(name)
-
-
-def _tells(mismatch: Mismatch, kind: VerdictKind, error: ErrorInfo | None) -> bool:
-    """Whether what was found there, and what was expected, tells best what went wrong."""
-    if mismatch.path == "state":
-        return kind == "failed" and error is None
-    return mismatch.path not in ("code", SCHEMA_PATH)
-
-
-def _error(record: EntryRecord) -> ErrorInfo | None:
-    """What the job raised, where that is what the verdict is about."""
-    if record.receipt is None or record.kind in _WITHOUT_RECEIPT:
-        return None
-    return record.receipt.error
 
 
 def _first_mismatch(record: EntryRecord) -> Mismatch | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
@@ -23,6 +24,17 @@ from pytest_manifest.face.session import ManifestSession, manifest_session
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.schema import Entry
+
+
+class EntryItem(pytest.Function):
+    """The built-in test of an entry: it stands where the entry stands, not where its code is."""
+
+    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
+        value = self.callspec.params[BUILTIN_ENTRY]
+        line = 1
+        if isinstance(value, EntryId):
+            line = manifest_session(self.config).load(value.manifest).line_of(value)
+        return self.path, line - 1, self.getmodpath()
 
 
 class ManifestFile(pytest.Module):
@@ -47,7 +59,11 @@ class ManifestFile(pytest.Module):
         made = self.ihook.pytest_pycollect_makeitem(
             collector=self, name="entry", obj=verification.entry
         )
-        yield from made or ()
+        for item in made or ():
+            # pytest makes the items, and asks nobody of which class they are to be.
+            if type(item) is pytest.Function:
+                item.__class__ = EntryItem
+            yield item
 
 
 def collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile | None:

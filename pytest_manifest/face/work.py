@@ -167,6 +167,25 @@ def tell_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> No
     item.user_properties.extend(rows)
 
 
+def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Have a failure that tells of a verdict stand where its entry stands, and not in this file.
+
+    Of its text a list of failures shows one line, in which there is no room for a sentence.
+    """
+    crash = getattr(report.longrepr, "reprcrash", None)
+    binding = binding_of(item)
+    if crash is None or crash.path != __file__ or binding is None or binding.entry is None:
+        return
+    from pytest_manifest.verdict import in_brief
+
+    state = manifest_session(item.config)
+    manifest = state.load(binding.manifest)
+    crash.path, crash.lineno = str(manifest.path), manifest.line_of(binding.entry)
+    settled = None if state.book is None else state.book.settled(binding)
+    if settled is not None:
+        crash.message = harmless(in_brief(settled.verdict, settled.receipt))
+
+
 def drop_log_of_others(item: pytest.Item) -> None:
     """What pytest has caught of the log while this test ran, where jobs run in its own process.
 
