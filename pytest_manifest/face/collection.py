@@ -19,6 +19,7 @@ from pytest_manifest.face.bindings import (
     ManifestName,
     RawId,
 )
+from pytest_manifest.face.option_values import refuse_name
 from pytest_manifest.face.session import ManifestSession, manifest_session
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ def collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile | No
     """A collector for ``.jsonl`` files that were asked for; others are somebody's data."""
     if file_path.suffix != ".jsonl" or not parent.session.isinitpath(file_path):
         return None
+    try:
+        refuse_name(file_path)
+    except pytest.UsageError as error:
+        raise pytest.Collector.CollectError(str(error)) from None
     node: ManifestFile = ManifestFile.from_parent(parent, path=file_path)
     return node
 

@@ -14,7 +14,7 @@ from pytest_manifest.face.console import begin_line
 from pytest_manifest.face.interrupts import Interrupts
 from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
 from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
-from pytest_manifest.face.workflow_commands import harmless
+from pytest_manifest.face.workflow_commands import stop_commands
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import AttemptRow
@@ -40,6 +40,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     overriding fixture of the user's raises.
     """
     state = manifest_session(session.config)
+    stop_commands(session.config)  # where a test asks for a manifest, nothing has told before
     state.select(bindings)
     item = synthetic_item(session, "dispatch", do_nothing, "dispatch")
     report, call = set_up(item)
@@ -152,12 +153,12 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
         tell_properties(item, properties_of(settled.verdict, settled.receipt, attempts, run))
         if kind == "skipped":
             # Said of the entry's test: plain pytest.skip() would name this line.
-            raise pytest.skip.Exception(harmless(settled.verdict.sentence), _use_item_location=True)
+            raise pytest.skip.Exception(settled.verdict.sentence, _use_item_location=True)
     if (when == "setup") == (kind == "error") and kind in ("error", "failed"):
         entry = state.load(binding.manifest)[binding.entry]
         told = [line for row in attempts if (line := _attempt_line(row)) is not None]
         text = explain(entry, settled.receipt, settled.verdict, told)
-        pytest.fail(harmless(text), pytrace=False)
+        pytest.fail(text, pytrace=False)
 
 
 def tell_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:
@@ -183,7 +184,7 @@ def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
     crash.path, crash.lineno = str(manifest.path), manifest.line_of(binding.entry)
     settled = None if state.book is None else state.book.settled(binding)
     if settled is not None:
-        crash.message = harmless(in_brief(settled.verdict, settled.receipt))
+        crash.message = in_brief(settled.verdict, settled.receipt)
 
 
 def drop_log_of_others(item: pytest.Item) -> None:
