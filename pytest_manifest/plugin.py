@@ -220,11 +220,8 @@ def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]
     finally:
         state: ManifestSession | None = config.stash.get(SESSION_KEY, None)
         if state is not None:
-            from pytest_manifest.face.workflow_commands import resume_commands
-            from pytest_manifest.reporting.github_annotations import annotation_lines
-
             state.close()
-            resume_commands(config, annotation_lines(config))
+            _resume_commands(config)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -241,6 +238,15 @@ def pytest_runtest_makereport(
     report = yield
     place_at_entry(item, report)
     return report
+
+
+def _resume_commands(config: pytest.Config) -> None:
+    from pytest_manifest.face.workflow_commands import are_stopped, resume_commands
+
+    if are_stopped(config):
+        from pytest_manifest.reporting.github_annotations import annotation_lines
+
+        resume_commands(config, annotation_lines(config))
 
 
 def _verifies(item: pytest.Item) -> bool:

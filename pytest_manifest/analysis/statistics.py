@@ -121,7 +121,7 @@ class _Task:
         self.runtime.add(last.runtime)
         if (execution := self._parts.execution(last)) is not None:
             self.worked.add(*execution)
-        self.ended += last.finished_at is not None
+        self.ended += last.ended_at is not None
 
     def row(self, task: str) -> TaskRow:
         return TaskRow(
@@ -206,17 +206,17 @@ class _Fold:
         self.redeliveries += attempt.redelivered
         self.workers.add(attempt)
         self._add_moments(attempt)
-        self.ended += attempt.finished_at is not None
+        self.ended += attempt.ended_at is not None
         self.cost_told = self.cost_told or attempt.cost is not None
         self.cost += exact(attempt.cost if attempt.charge is None else attempt.charge)
 
     def _add_moments(self, attempt: AttemptRecord) -> None:
-        sent, finished = attempt.sent_at, attempt.finished_at
+        sent, ended = attempt.sent_at, attempt.ended_at
         if sent is not None:
             self.first_sent = min(sent, self.first_sent or sent)
             self.worked.add(sent, sent)
-        if finished is not None:
-            self.last_end = max(finished, self.last_end or finished)
+        if ended is not None:
+            self.last_end = max(ended, self.last_end or ended)
         if (execution := self.parts.execution(attempt)) is not None:
             self.worked.add(*execution)
             self.run.add(*execution)

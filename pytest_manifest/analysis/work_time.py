@@ -31,7 +31,7 @@ class Parts:
         # The clock of a worker's host may be behind ours, by which it was sent.
         began, ended = (
             _not_before(attempt.sent_at, moment)
-            for moment in (attempt.started_at, attempt.finished_at)
+            for moment in (attempt.started_at, attempt.ended_at)
         )
         if began is None:
             return None if ended is None else (ended, ended)

@@ -35,11 +35,14 @@ def stop_commands(config: pytest.Config) -> None:
     reporter.flush()  # before anything that another process prints
 
 
+def are_stopped(config: pytest.Config) -> bool:
+    """Whether :func:`stop_commands` has told the runner so."""
+    return _TOKEN in config.stash
+
+
 def resume_commands(config: pytest.Config, commands: Iterable[str]) -> None:
     """Have the runner carry out these, and whatever comes after pytest; at its very end."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
-    if reporter is None or _TOKEN not in config.stash:
-        return
     begin_line(reporter)
     reporter.write_line(f"::{config.stash[_TOKEN]}::")
     for command in commands:

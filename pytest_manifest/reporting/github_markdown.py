@@ -50,7 +50,7 @@ def _heading(run: Run, found: Statistics, links: Links, root: Path) -> str:
     name = _link(short_path(run.manifest.path, root), links.manifest(run.manifest.path))
     passed = found.outcomes.get("passed", 0)
     bad = found.outcomes.get("failed", 0) + found.outcomes.get("error", 0)
-    entries = "1 entry" if found.entries == 1 else f"{found.entries} entries"
+    entries = plural(found.entries, "entry")
     if bad:
         return f"### ❌ {name}: {bad} of {entries} failed"
     if passed < found.entries:

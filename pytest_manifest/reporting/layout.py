@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,10 +29,11 @@ BLANK = Line("")
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """What is written on: its width in columns; whether it shows more than ASCII; whether all is
-    wanted (``-v``)."""
+    """What is written on: its width in columns; whether it is a terminal; whether it shows more
+    than ASCII; whether all is wanted (``-v``)."""
 
     width: int = 80
+    terminal: bool = False
     rich: bool = False
     all: bool = False
 
@@ -48,15 +48,31 @@ class Sheet:
         tail = _fitting(text[::-1], room // 2)[::-1]
         return f"{head}{dots}{tail}"
 
+    def in_two_lines(self, text: str, width: int) -> Iterator[str]:
+        """Foreign text; of the second line the middle is left out where it has no room."""
+        text = shown(text)
+        head = _fitting(text, width)
+        if head == text:
+            yield text
+            return
+        space = head.rfind(" ")
+        head = head[:space] if space > len(head) // 2 else head
+        yield head
+        yield self.cut(text[len(head) :].lstrip(), width)
+
     def wrapped(self, text: str, *, indent: int, hanging: int = 0) -> Iterator[str]:
         """A sentence in lines; ``hanging``: further columns before all but the first."""
-        yield from textwrap.wrap(
-            shown(text),
-            max(self.width, NARROWEST),
-            initial_indent=" " * indent,
-            subsequent_indent=" " * (indent + hanging),
-            break_on_hyphens=False,
-        ) or [""]
+        left = " " * indent
+        room = max(self.width, NARROWEST) - indent
+        rest = shown(text)
+        while columns(rest) > room:
+            head = _fitting(rest, room)
+            space = f"{head}{rest[len(head)]}".rfind(" ")
+            head = head[:space] if space > 0 else head
+            yield left + head
+            rest = rest[len(head) :].lstrip()
+            left, room = " " * (indent + hanging), max(self.width, NARROWEST) - indent - hanging
+        yield left + rest
 
 
 def shown(text: str) -> str:

@@ -66,13 +66,8 @@ def _pace(figures: Statistics) -> Iterator[str]:
         parts.append(duration_phrase(figures))
     if figures.throughput is not None:
         parts.append(pace_text(figures.throughput))
-    again = []
-    if figures.retries:
-        again.append("1 retry" if figures.retries == 1 else f"{figures.retries} retries")
-    if figures.redeliveries == 1:
-        again.append("1 redelivery")
-    elif figures.redeliveries:
-        again.append(f"{figures.redeliveries} redeliveries")
+    again = [plural(figures.retries, "retry")] if figures.retries else []
+    again += [plural(figures.redeliveries, "redelivery")] if figures.redeliveries else []
     yield from (", ".join(told) for told in (parts, again) if told)
 
 
@@ -171,7 +166,7 @@ def _spread_cells(times: Spread | None) -> tuple[str, ...]:
 
 def _task_in_lines(name: str, row: TaskRow) -> Iterator[Line]:
     yield Line(f"  {name}")
-    counts = ["1 entry" if row.count == 1 else f"{row.count} entries", f"{row.passed} passed"]
+    counts = [plural(row.count, "entry"), f"{row.passed} passed"]
     counts += [f"{row.failed} failed"] if row.failed else []
     counts += [f"{_RARE[name](row)} {name}" for name in _RARE if _RARE[name](row)]
     rate = "" if row.throughput is None else f"; {rate_text(row.throughput)} a second"
@@ -218,11 +213,13 @@ def _by_cause(causes: Sequence[Cause], sheet: Sheet) -> Iterator[Line]:
 
 
 def _message(cause: Cause, sheet: Sheet, room: int) -> Iterator[str]:
-    """What it says: where expected and actual have no room side by side, each in its line."""
+    """What it says, in two lines at most; expected and actual in one, or each in its own."""
     message = shown(cause.message)
-    if cause.expected is None or cause.actual is None or columns(message) <= room:
-        if message:
-            yield sheet.cut(message, room)
+    if columns(message) <= room:
+        yield from (message,) if message else ()
+        return
+    if cause.expected is None or cause.actual is None:
+        yield from sheet.in_two_lines(message, room)
         return
     yield sheet.cut(cause.actual, room)
     before, after = "where ", " was expected"

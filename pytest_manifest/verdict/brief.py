@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_manifest.schema import ErrorInfo, Mismatch, Receipt, Verdict
+from pytest_manifest.verdict.costs import NOT_RUN
 from pytest_manifest.verdict.sentences import SCHEMA_PATH
 from pytest_manifest.verdict.text import middle, plain
 
 _LIMIT: Final = 300
-_WITHOUT_RECEIPT: Final = frozenset({"forged", "quarantined", "lost"})
-"""Verdicts that are not about what a receipt says."""
+_BY_SENTENCE: Final = NOT_RUN | {"forged", "quarantined", "lost"}
+"""Verdicts that are not about what a job has raised."""
 
 
 def in_brief(verdict: Verdict, receipt: Receipt | None) -> str:
@@ -26,7 +27,7 @@ def in_brief(verdict: Verdict, receipt: Receipt | None) -> str:
 def reason_of(verdict: Verdict, receipt: Receipt | None) -> Mismatch | ErrorInfo | None:
     """What tells best why an entry went wrong; None where the verdict's sentence does."""
     error = None
-    if receipt is not None and verdict.verdict not in _WITHOUT_RECEIPT:
+    if receipt is not None and verdict.verdict not in _BY_SENTENCE:
         error = receipt.error
     mismatch = verdict.mismatches[0] if verdict.mismatches else None
     if mismatch is None or mismatch.path in ("code", SCHEMA_PATH):

@@ -287,6 +287,21 @@ def test_a_night_asks_for_no_workers_and_blames_none() -> None:
     assert figures(*evening, *kept, *queued, parts=TWO_PARTS).advice == ()
 
 
+def test_what_was_taken_back_before_it_ran_did_not_end() -> None:
+    """Its receipt is dated all the same; it says what became of the message."""
+    revoked = attempt(
+        kind="revoked", started_at=None, finished_at=after(9), runtime=None, wait=None
+    )
+    made = figures(
+        *(timed(f"e-{n}", 1.5) for n in range(4)),
+        *(record(f"r-{n}", "revoked", revoked, error=error("Revoked", "")) for n in range(9)),
+    )
+    assert (made.ended, made.duration, made.throughput) == (after(2), 2.0, 2.0)
+    assert made.tasks[0].throughput == pytest.approx(4 / 1.5)
+    (cause,) = made.causes
+    assert (cause.title, cause.message) == ("revoked", "r-0 is revoked.")
+
+
 def test_costs_add_up_exactly_with_estimates_where_nobody_tells() -> None:
     told = figures(*(record(f"e-{n}", "passed", attempt(cost=0.1, charge=0.1)) for n in range(3)))
     assert told.cost == 0.3

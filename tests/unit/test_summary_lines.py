@@ -6,10 +6,10 @@ import pytest
 
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import statistics
-from pytest_manifest.reporting.layout import Sheet, lasting, pace_text
+from pytest_manifest.reporting.layout import Sheet, columns, lasting, pace_text
 from pytest_manifest.reporting.summary import summary_lines
 from pytest_manifest.schema import Mismatch
-from tests.unit.analysis_support import INFO, record
+from tests.unit.analysis_support import INFO, error, record
 
 
 def lines_of(*records: EntryRecord, width: int = 80) -> list[str]:
@@ -40,6 +40,29 @@ def test_expected_and_actual_are_told_in_any_window(width: int) -> None:
 
     short = causes_of(*(unmet(f"e-{n}", "2", "1") for n in range(4)), width=width)
     assert short[1].strip() == "1 where 2 was expected"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_long_message_has_two_lines(width: int) -> None:
+    """Its beginning says what happened, and its end what to do; wide characters fit as well."""
+    for word in ("word ", "x" * 70, "映画"):
+        message = f"begin {word * 30} end"
+        records = [record(f"e-{n}", "failed", error=error("E", message)) for n in range(4)]
+        told = causes_of(*records, width=width)[1:3]
+        assert told[0].strip().startswith("begin ")
+        assert told[1].endswith(" end")
+        assert max(map(columns, told)) <= width
+
+
+@pytest.mark.parametrize("text", ["two words " * 30, "映画" * 100, "x" * 300, "映 " * 99, "", "a"])
+@pytest.mark.parametrize("width", [40, 61])
+def test_a_wrapped_sentence_fits_and_is_whole(text: str, width: int) -> None:
+    lines = list(Sheet(width=width).wrapped(text, indent=2, hanging=4))
+    assert max(map(columns, lines)) <= width
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(line.startswith("      ") for line in lines[1:])
+    if text.startswith("two"):
+        assert all(line.endswith(("two", "words")) for line in lines)
 
 
 @pytest.mark.parametrize(
