@@ -89,6 +89,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    state = manifest_session(session.config)
+    if state.options.active and state.role != "worker":
+        from pytest_manifest.face.workflow_commands import stop_commands
+
+        stop_commands(session.config)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> bool | None:
     state = manifest_session(session.config)
     if not state.options.plan:
@@ -177,16 +186,9 @@ def pytest_terminal_summary(
 ) -> None:
     state: ManifestSession | None = config.stash.get(SESSION_KEY, None)
     if state is not None and state.role != "worker":
-        from pytest_manifest.face.workflow_commands import on_github
         from pytest_manifest.reporting.terminal import write_summary
 
-        if state.runs and on_github():
-            from pytest_manifest.reporting.github_annotations import without_commands
-
-            with without_commands(terminalreporter, config):
-                write_summary(terminalreporter, state)
-        else:
-            write_summary(terminalreporter, state)
+        write_summary(terminalreporter, state)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -198,12 +200,13 @@ def pytest_sessionfinish(
         from pytest_manifest.reporting.junit import tell_of_jobs
 
         tell_of_jobs(session.config, state.runs)
-    result = yield
-    if state is not None:
-        from pytest_manifest.face.lifecycle import finish
+    try:
+        return (yield)
+    finally:  # also where another plugin's report has failed
+        if state is not None:
+            from pytest_manifest.face.lifecycle import finish
 
-        finish(session, state)
-    return result
+            finish(session, state)
 
 
 def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
@@ -216,7 +219,33 @@ def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
         write_run_page(manifest_session(config), run)
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    state: ManifestSession | None = config.stash.get(SESSION_KEY, None)
-    if state is not None:
-        state.close()
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]:
+    try:
+        return (yield)
+    finally:
+        state: ManifestSession | None = config.stash.get(SESSION_KEY, None)
+        if state is not None:
+            state.close()
+            _resume_commands(config)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.excinfo is not None and binding_of(item) is not None:
+        from pytest_manifest.face.work import place_at_entry
+
+        place_at_entry(item, report)
+    return report
+
+
+def _resume_commands(config: pytest.Config) -> None:
+    from pytest_manifest.face.workflow_commands import are_stopped, resume_commands
+
+    if are_stopped(config):
+        from pytest_manifest.reporting.github_annotations import annotation_lines
+
+        resume_commands(config, annotation_lines(config))

@@ -24,7 +24,8 @@ class Signs:
     """What advice is drawn from: times in seconds, ``wait`` without jobs that were to wait.
 
     ``busy``: seconds that each worker process worked; ``duration``: from the first start to the
-    last end; ``slowest``: id and runtime of the entry that ran longest.
+    last end, without pauses between the run's ``parts``; ``capacity``: seconds that the processes
+    had together; ``slowest``: id and runtime of the entry that ran longest.
     """
 
     entries: int
@@ -32,6 +33,8 @@ class Signs:
     runtime: Spread | None
     busy: Sequence[float]
     duration: float | None
+    capacity: float
+    parts: int
     slowest: tuple[str, float] | None
     redeliveries: int
     retries: int
@@ -46,9 +49,7 @@ def advice(signs: Signs) -> tuple[str, ...]:
 
 def _load(signs: Signs) -> float | None:
     """The share of their time that the workers were busy."""
-    if not signs.busy or not signs.duration:
-        return None
-    return sum(signs.busy) / (len(signs.busy) * signs.duration)
+    return sum(signs.busy) / signs.capacity if signs.capacity else None
 
 
 def _waiting(signs: Signs) -> Iterator[str]:
@@ -73,7 +74,7 @@ def _one_long_job(signs: Signs) -> Iterator[str]:
     if signs.slowest is None or signs.duration is None or signs.duration < _LONG_RUN:
         return
     name, took = signs.slowest
-    others = (len(signs.busy) - 1) * signs.duration
+    others = signs.capacity - signs.duration
     if took >= signs.duration / 2 and sum(signs.busy) - took < others * _BUSY:
         yield (
             f"{middle(plain(name), _ID_LIMIT)!r} alone ran {_short(took)} of "
@@ -84,6 +85,8 @@ def _one_long_job(signs: Signs) -> Iterator[str]:
 
 def _uneven(signs: Signs) -> Iterator[str]:
     if len(signs.busy) < 2 or signs.duration is None or signs.duration < _LONG_RUN:
+        return
+    if signs.parts > 1:  # the processes of a short part had less time than those of a long one
         return
     most, average = max(signs.busy), sum(signs.busy) / len(signs.busy)
     longest = 0.0 if signs.runtime is None else signs.runtime.max

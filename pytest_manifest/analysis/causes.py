@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.schema import ErrorInfo, Mismatch, VerdictKind
-from pytest_manifest.verdict import plain
+from pytest_manifest.schema import Mismatch, VerdictKind
+from pytest_manifest.verdict import plain, reason_of
 from pytest_manifest.verdict.text import middle
 
 EXAMPLES = 3
 _MESSAGE_LIMIT = 400
 _NAME_LIMIT = 100
+_VARIANTS = 20
+"""Pairs of expected and actual that are kept of one path."""
 _INDEX = re.compile(r"\[\d+\]")
-_WITHOUT_RECEIPT = frozenset({"forged", "quarantined", "lost"})
-"""Verdicts that are not about what a receipt says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,9 @@ class Cause:
     """Entries that went wrong in the same way, the first three of them as ``examples`` (ids).
 
     ``error`` and ``place``: type and last frame of what they raised; else ``path``: the first
-    mismatch, with ``[*]`` for any index. ``title`` names it in one line, ``message`` is what the
-    first of them says. All are plain text, shortened.
+    mismatch, with ``[*]`` for any index, ``expected`` and ``actual``: what that is for the first of
+    them. ``title`` names it in one line, ``message`` is what the first of them says. All are plain
+    text, shortened.
     """
 
     kind: VerdictKind
@@ -35,17 +38,43 @@ class Cause:
     count: int
     examples: tuple[str, ...]
     message: str
+    expected: str | None = None
+    actual: str | None = None
 
 
-_Key = tuple[VerdictKind, str | None, str | None, str | None]
+_Key: TypeAlias = tuple[VerdictKind, str | None, str | None, str | None]
+_Pair: TypeAlias = tuple[str, str]
 
 
 @dataclass(slots=True)
 class _Group:
     title: str
     message: str
+    pair: _Pair | None = None
     count: int = 0
     examples: list[str] = field(default_factory=list)
+    variants: dict[_Pair, _Group] = field(default_factory=dict)
+    """By expected and actual, as far as they are kept."""
+    varies: bool = False
+    """Whether there were more of them."""
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(name)
+
+    def causes(self, key: _Key) -> Iterator[Cause]:
+        """One cause, or where the same few values came again and again, one for each of them."""
+        repeated = not self.varies and self.count >= 2 * len(self.variants)
+        for one in self.variants.values() if repeated and self.variants else (self,):
+            yield Cause(
+                *key,
+                one.title,
+                one.count,
+                tuple(one.examples),
+                one.message,
+                *(one.pair or (None, None)),
+            )
 
 
 class Causes:
@@ -58,34 +87,36 @@ class Causes:
         if record.verdict is None or record.outcome not in ("failed", "error"):
             return
         kind, mismatch = record.verdict.verdict, _first_mismatch(record)
-        error = _error(record)
-        key: _Key
-        if error is not None:
-            key = (kind, _name(error.type), record.error_place, None)
-        else:
-            key = (kind, None, None, None if mismatch is None else _path(mismatch))
+        reason, told = reason_of(record.verdict, record.receipt), record.verdict.sentence
+        pair: _Pair | None = None
+        key: _Key = (kind, None, None, None if mismatch is None else _path(mismatch))
+        if isinstance(reason, Mismatch):
+            pair = _value(reason.expected), _value(reason.actual)
+            told = f"{pair[1]} where {pair[0]} was expected"
+        elif reason is not None:
+            key, told = (kind, _name(reason.type), record.error_place, None), reason.message
+        message = middle(_one_line(told), _MESSAGE_LIMIT)
         group = self._groups.get(key)
         if group is None:
-            told = record.verdict.sentence if error is None else error.message
-            message = middle(" ".join(plain(told).split()), _MESSAGE_LIMIT)
-            group = self._groups[key] = _Group(_title(key, mismatch), message)
-        group.count += 1
-        if len(group.examples) < EXAMPLES:
-            group.examples.append(record.id)
+            group = self._groups[key] = _Group(_title(key, mismatch), message, pair)
+        group.add(record.id)
+        if pair is not None:
+            _add_variant(group, record.id, message, pair)
 
     def largest_first(self) -> tuple[Cause, ...]:
         """All causes; of equal size, the one that was met first."""
-        return tuple(
-            Cause(*key, group.title, group.count, tuple(group.examples), group.message)
-            for key, group in sorted(self._groups.items(), key=lambda pair: -pair[1].count)
-        )
+        found = (cause for key, group in self._groups.items() for cause in group.causes(key))
+        return tuple(sorted(found, key=lambda cause: -cause.count))
 
 
-def _error(record: EntryRecord) -> ErrorInfo | None:
-    """What the job raised, where that is what the verdict is about."""
-    if record.receipt is None or record.kind in _WITHOUT_RECEIPT:
-        return None
-    return record.receipt.error
+def _add_variant(group: _Group, name: str, message: str, pair: _Pair) -> None:
+    if pair not in group.variants:
+        if group.varies or len(group.variants) == _VARIANTS:
+            group.varies = True
+            group.variants.clear()
+            return
+        group.variants[pair] = _Group(group.title, message, pair)
+    group.variants[pair].add(name)
 
 
 def _first_mismatch(record: EntryRecord) -> Mismatch | None:
@@ -98,7 +129,15 @@ def _path(mismatch: Mismatch) -> str:
 
 
 def _name(text: str) -> str:
-    return middle(" ".join(plain(text).split()), _NAME_LIMIT)
+    return middle(_one_line(text), _NAME_LIMIT)
+
+
+def _value(text: str) -> str:
+    return middle(_one_line(text), _MESSAGE_LIMIT // 3)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(plain(text).split())
 
 
 def _title(key: _Key, mismatch: Mismatch | None) -> str:

@@ -14,7 +14,8 @@ from pytest_manifest.analysis.advice import Signs, advice
 from pytest_manifest.analysis.causes import Cause, Causes
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
 from pytest_manifest.analysis.spreads import Spread, Times
-from pytest_manifest.ledger import RunInfo
+from pytest_manifest.analysis.work_time import Parts, WorkTime
+from pytest_manifest.ledger import Part, RunInfo
 from pytest_manifest.schema import VerdictKind
 from pytest_manifest.schema.costs import exact
 
@@ -66,8 +67,9 @@ class Statistics:
 
     ``retries``: what tasks asked Celery for; ``redeliveries``: attempts that the broker delivered
     more than once; ``attempts``: sendings beyond the first; ``began``: first sending; ``ended``:
-    last finish; ``throughput``: jobs that ended per second of that; ``tasks`` by name, ``causes``
-    and ``workers`` largest first. ``cost`` None: no receipt tells one.
+    last finish; ``duration``: how long the run was worked on meanwhile, in so many ``parts``
+    with ``pauses`` between; ``throughput``: jobs that ended per second of ``duration``; ``tasks``
+    by name, ``causes`` and ``workers`` largest first. ``cost`` None: no receipt tells one.
     """
 
     run: str
@@ -85,48 +87,29 @@ class Statistics:
     began: datetime | None
     ended: datetime | None
     duration: float | None
+    parts: int
+    pauses: float | None
     throughput: float | None
     wait: Spread | None
     runtime: Spread | None
     advice: tuple[str, ...]
 
 
-def statistics(records: Iterable[EntryRecord], run: RunInfo) -> Statistics:
-    """The figures of a run, from one pass over its records."""
-    fold = _Fold()
+def statistics(
+    records: Iterable[EntryRecord], run: RunInfo, parts: Sequence[Part] = ()
+) -> Statistics:
+    """The figures of a run, from one pass over its records; ``parts``: those that it has had."""
+    fold = _Fold(Parts(parts))
     for record in records:
         fold.add(record)
     return fold.statistics(run.run)
 
 
-class _Span:
-    """From the earliest beginning to the latest end."""
-
-    def __init__(self) -> None:
-        self.began: datetime | None = None
-        self.ended: datetime | None = None
-
-    def add(self, began: datetime | None, ended: datetime | None) -> None:
-        if began is not None:
-            self.began = began if self.began is None else min(self.began, began)
-        if ended is not None:
-            self.ended = ended if self.ended is None else max(self.ended, ended)
-
-    def seconds(self) -> float | None:
-        if self.began is None or self.ended is None:
-            return None
-        return max((self.ended - self.began).total_seconds(), 0.0)
-
-    def rate(self, count: int) -> float | None:
-        took = self.seconds()
-        return count / took if took and count > 1 else None
-
-
 class _Task:
-    def __init__(self) -> None:
+    def __init__(self, parts: Parts) -> None:
         self.outcomes: Counter[Outcome] = Counter()
         self.wait, self.runtime = Times(), Times()
-        self.span = _Span()
+        self._parts, self.worked = parts, WorkTime(parts)
         self.ended = 0
 
     def add(self, record: EntryRecord) -> None:
@@ -136,8 +119,9 @@ class _Task:
             return
         self.wait.add(last.wait)
         self.runtime.add(last.runtime)
-        self.span.add(last.started_at, last.finished_at)
-        self.ended += last.finished_at is not None
+        if (execution := self._parts.execution(last)) is not None:
+            self.worked.add(*execution)
+        self.ended += last.ended_at is not None
 
     def row(self, task: str) -> TaskRow:
         return TaskRow(
@@ -150,21 +134,29 @@ class _Task:
             pending=self.outcomes["pending"],
             wait=self.wait.spread(),
             runtime=self.runtime.spread(),
-            throughput=self.span.rate(self.ended),
+            throughput=self.worked.rate(self.ended),
         )
 
 
 class _Workers:
-    def __init__(self) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._jobs: dict[tuple[str, str | None, int | None], list[float]] = {}
+        self._parts = parts
+        self._seen: set[tuple[tuple[str, str | None, int | None], int]] = set()
 
     def add(self, attempt: AttemptRecord) -> None:
         name = attempt.worker or attempt.host
         if name is None or attempt.started_at is None:
             return
-        account = self._jobs.setdefault((name, attempt.host, attempt.pid), [0, 0.0])
+        worker = (name, attempt.host, attempt.pid)
+        self._seen.add((worker, self._parts.number(attempt.started_at)))
+        account = self._jobs.setdefault(worker, [0, 0.0])
         account[0] += 1
         account[1] += attempt.runtime or 0.0
+
+    def capacity(self, worked: WorkTime) -> float:
+        """Seconds that all workers had together, each in the parts in which it did something."""
+        return sum(worked.seconds(part) or 0.0 for _, part in self._seen)
 
     def rows(self) -> tuple[WorkerRow, ...]:
         total = sum(busy for _, busy in self._jobs.values())
@@ -178,13 +170,17 @@ class _Workers:
 class _Fold:
     """All figures of a run, taken up record by record."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Parts) -> None:
         self.verdicts: Counter[VerdictKind] = Counter()
         self.tasks: dict[str, _Task] = {}
-        self.causes, self.workers = Causes(), _Workers()
+        self.parts = parts
+        self.causes, self.workers = Causes(), _Workers(parts)
         self.slowest: list[tuple[float, int, EntryRecord]] = []
         self.wait, self.runtime, self.free_wait = Times(), Times(), Times()
-        self.sent, self.worked = _Span(), _Span()
+        self.first_sent: datetime | None = None
+        self.last_end: datetime | None = None
+        self.worked, self.run = WorkTime(parts), WorkTime(parts)
+        """With the sending, and while workers had something."""
         self.entries = self.attempts = self.retries = self.redeliveries = self.ended = 0
         self.cost, self.cost_told = Decimal(0), False
 
@@ -192,7 +188,7 @@ class _Fold:
         self.entries += 1
         if record.kind is not None:
             self.verdicts[record.kind] += 1
-        self.tasks.setdefault(record.entry.task, _Task()).add(record)
+        self._task(record.entry.task).add(record)
         self.causes.add(record)
         self.attempts += max(len(record.attempts) - 1, 0)
         for attempt in record.attempts:
@@ -200,20 +196,35 @@ class _Fold:
         if record.last is not None:
             self._add_times(record, record.last)
 
+    def _task(self, name: str) -> _Task:
+        if name not in self.tasks:
+            self.tasks[name] = _Task(self.parts)
+        return self.tasks[name]
+
     def _add_attempt(self, attempt: AttemptRecord) -> None:
         self.retries += attempt.retries
         self.redeliveries += attempt.redelivered
         self.workers.add(attempt)
-        self.sent.add(attempt.sent_at, attempt.finished_at)
-        self.worked.add(attempt.started_at, attempt.finished_at)
-        self.ended += attempt.finished_at is not None
+        self._add_moments(attempt)
+        self.ended += attempt.ended_at is not None
         self.cost_told = self.cost_told or attempt.cost is not None
         self.cost += exact(attempt.cost if attempt.charge is None else attempt.charge)
+
+    def _add_moments(self, attempt: AttemptRecord) -> None:
+        sent, ended = attempt.sent_at, attempt.ended_at
+        if sent is not None:
+            self.first_sent = min(sent, self.first_sent or sent)
+            self.worked.add(sent, sent)
+        if ended is not None:
+            self.last_end = max(ended, self.last_end or ended)
+        if (execution := self.parts.execution(attempt)) is not None:
+            self.worked.add(*execution)
+            self.run.add(*execution)
 
     def _add_times(self, record: EntryRecord, last: AttemptRecord) -> None:
         self.wait.add(last.wait)
         self.runtime.add(last.runtime)
-        if record.entry.countdown is None and record.entry.eta is None:
+        if self._was_free(record, last):
             self.free_wait.add(last.wait)
         if last.runtime is not None:
             # Of equal times the earlier entry is the slower one: the heap drops its smallest.
@@ -223,8 +234,18 @@ class _Fold:
             else:
                 heappushpop(self.slowest, rank)
 
+    def _was_free(self, record: EntryRecord, last: AttemptRecord) -> bool:
+        """Whether nothing but a lack of free workers can have made it wait."""
+        if record.entry.countdown is not None or record.entry.eta is not None:
+            return False
+        execution = self.parts.execution(last)
+        if execution is None or last.sent_at is None:
+            return True
+        return self.parts.number(last.sent_at) == self.parts.number(execution[0])
+
     def statistics(self, run: str) -> Statistics:
         workers, runtime = self.workers.rows(), self.runtime.spread()
+        over = self.first_sent is not None and self.last_end is not None
         slowest = tuple(record for _, _, record in sorted(self.slowest, reverse=True))
         return Statistics(
             run=run,
@@ -239,10 +260,12 @@ class _Fold:
             attempts=self.attempts,
             workers=workers,
             cost=float(self.cost) if self.cost_told else None,
-            began=self.sent.began,
-            ended=self.sent.ended,
-            duration=self.sent.seconds(),
-            throughput=self.sent.rate(self.ended),
+            began=self.first_sent,
+            ended=self.last_end,
+            duration=self.worked.seconds() if over else None,
+            parts=self.worked.count,
+            pauses=self.worked.pauses() if over else None,
+            throughput=self.worked.rate(self.ended) if over else None,
             wait=self.wait.spread(),
             runtime=runtime,
             advice=advice(self._signs(workers, runtime)),
@@ -255,7 +278,9 @@ class _Fold:
             wait=self.free_wait.spread(),
             runtime=runtime,
             busy=[row.busy for row in workers],
-            duration=self.worked.seconds(),
+            duration=self.run.seconds(),
+            capacity=self.workers.capacity(self.run),
+            parts=self.run.count,
             slowest=None if slowest is None else (slowest[2].id, slowest[0]),
             redeliveries=self.redeliveries,
             retries=self.retries,

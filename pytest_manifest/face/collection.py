@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
@@ -18,11 +19,23 @@ from pytest_manifest.face.bindings import (
     ManifestName,
     RawId,
 )
+from pytest_manifest.face.option_values import refuse_name
 from pytest_manifest.face.session import ManifestSession, manifest_session
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.schema import Entry
+
+
+class EntryItem(pytest.Function):
+    """The built-in test of an entry: it stands where the entry stands, not where its code is."""
+
+    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
+        value = self.callspec.params[BUILTIN_ENTRY]
+        line = 1
+        if isinstance(value, EntryId):
+            line = manifest_session(self.config).load(value.binding.manifest).line_of(value)
+        return self.path, line - 1, self.getmodpath()
 
 
 class ManifestFile(pytest.Module):
@@ -47,13 +60,21 @@ class ManifestFile(pytest.Module):
         made = self.ihook.pytest_pycollect_makeitem(
             collector=self, name="entry", obj=verification.entry
         )
-        yield from made or ()
+        for item in made or ():
+            # pytest makes the items, and asks nobody of which class they are to be.
+            if type(item) is pytest.Function:
+                item.__class__ = EntryItem
+            yield item
 
 
 def collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile | None:
     """A collector for ``.jsonl`` files that were asked for; others are somebody's data."""
     if file_path.suffix != ".jsonl" or not parent.session.isinitpath(file_path):
         return None
+    try:
+        refuse_name(file_path)
+    except pytest.UsageError as error:
+        raise pytest.Collector.CollectError(str(error)) from None
     node: ManifestFile = ManifestFile.from_parent(parent, path=file_path)
     return node
 

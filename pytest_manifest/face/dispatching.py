@@ -22,6 +22,7 @@ from pytest_manifest.face.garbage import nothing_thrown_away
 from pytest_manifest.face.options import Options
 from pytest_manifest.face.session import ManifestSession, short_path, user_errors
 from pytest_manifest.face.stacks import find_stack, nothing_to_resume, stack_for_audit
+from pytest_manifest.face.targets import refuse_unwritable
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -47,6 +48,7 @@ class Dispatch:
         if state.role == "worker":
             return
         state.dispatch_begun = True
+        refuse_unwritable(state.config, state.options)
         root = str(state.options.root)
         if root not in sys.path:  # where the configuration is, its application is, as for workers
             sys.path.insert(0, root)

@@ -37,10 +37,15 @@ def _collect_only_ours(config: pytest.Config, state: ManifestSession) -> None:
 
 
 def _start_early(state: ManifestSession) -> None:
-    """Let the embedded stack come up while manifests are read and tests collected."""
+    """Let the embedded stack come up while manifests are read and tests collected.
+
+    What would end the session without reports ends it before.
+    """
     if state.options.may_dispatch:
         from pytest_manifest.face.stacks import start_stack_early
+        from pytest_manifest.face.targets import refuse_unwritable
 
+        refuse_unwritable(state.config, state.options)
         start_stack_early(state)
 
 
@@ -194,8 +199,9 @@ def finish(session: pytest.Session, state: ManifestSession) -> None:
     nothing_to_do = state.empty_plan or (state.options.dispatch_only and bool(state.runs))
     if nothing_to_do and code == pytest.ExitCode.NO_TESTS_COLLECTED:
         session.exitstatus = pytest.ExitCode.OK
-    elif code == pytest.ExitCode.OK and any(
-        _is_worse_than_shown(run) or run.is_over_budget() for run in state.runs
+    elif code == pytest.ExitCode.OK and (
+        state.lacks_papers
+        or any(_is_worse_than_shown(run) or run.is_over_budget() for run in state.runs)
     ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -71,6 +71,18 @@ def amount(config: pytest.Config, name: str) -> float | None:
     return number
 
 
+def refuse_name(path: Path) -> None:
+    """Refuse a file whose name is no text: pytest's cache and reports could not write it down."""
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        raise pytest.UsageError(
+            f"{shown}: the file's name is not UTF-8, which pytest cannot write down; rename it"
+        ) from error
+
+
 def path_of(config: pytest.Config, name: str | None) -> Path | None:
     """A path as it was given where pytest was started."""
     return None if name is None else (config.invocation_params.dir / name).resolve()
@@ -125,6 +137,17 @@ def failure_limit(config: pytest.Config) -> int | float | None:
     if match is None or float(match.group(2) or 0) > 100:
         raise pytest.UsageError(f"{written}: write it like 20 or 5%")
     return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
+
+
+def issue_link(config: pytest.Config) -> str | None:
+    """The address of an issue, with ``{}`` in place of its name."""
+    text = ini_text(config, "manifest_issue_link")
+    if text is not None and "{}" not in text:
+        raise pytest.UsageError(
+            f"manifest_issue_link = {text}: write {{}} where an issue's name belongs, like "
+            "https://tracker.example.com/browse/{}"
+        )
+    return text
 
 
 def progress(config: pytest.Config) -> Literal["auto", "line", "log", "off"]:

@@ -16,11 +16,13 @@ from pytest_manifest.face.option_values import (
     duration,
     failure_limit,
     ini_text,
+    issue_link,
     on_interrupt,
     output_file,
     path_of,
     positive,
     progress,
+    refuse_name,
     report_file,
 )
 
@@ -75,6 +77,7 @@ class Options:
     window: int | None
     deadline: float
     progress: Literal["auto", "line", "log", "off"]
+    issue_link: str | None
     log_format: str
     log_level: str
     broker: str | None
@@ -138,6 +141,7 @@ def read_options(config: pytest.Config) -> Options:
         window=positive(config, "manifest_window", 0) or None,
         deadline=duration(config, "manifest_deadline", 6 * 3600.0),
         progress=progress(config),
+        issue_link=issue_link(config),
         log_format=option.manifest_log_format or config.getini("manifest_log_format"),
         log_level=(option.manifest_log_level or config.getini("manifest_log_level")).upper(),
         broker=broker or environment,
@@ -215,6 +219,8 @@ def _check_together(options: Options) -> None:
         raise usage("a result store was given without a broker; add --manifest-broker=URL")
     _check_audit(options)
     _check_resume(options)
+    for path in options.files:
+        refuse_name(path)
     for path in () if options.plan else options.files:
         if path.is_dir():
             raise usage(f"{path}: is a folder; name a manifest in it")

@@ -67,6 +67,7 @@ class ManifestSession:
         self.selected: dict[Path, list[str]] = {}
         self.log_handlers: list[int] = []
         self.empty_plan = False
+        self.lacks_papers = False
         self._exported = False
         self._scratch: Path | None = None
         self._manifests: dict[Path, Manifest] = {}
@@ -155,21 +156,26 @@ class ManifestSession:
         """Keep the workers' logs, and export the receipts while the stack is coming down."""
         if self.stack is not None:
             if self.runs:
-                with self._noting("the workers' logs were not kept", self.runs[0]):
+                with self.writing("the workers' logs were not kept", self.runs[0]):
                     self._keep_worker_logs(self.stack, self.runs[0])
             self.stack.begin_stop(keep_data=self._leaves_jobs)
         for run in self.runs:
             if run.ledger_path.parent == self.options.ledgers:
-                with self._noting("the receipts were not exported", run):
+                with self.writing("the receipts were not exported", run):
                     run.export_receipts()
 
     @contextlib.contextmanager
-    def _noting(self, what: str, run: Run) -> Iterator[None]:
-        """What goes wrong with the papers of a run is said, and stops nothing."""
+    def writing(self, what: str, run: Run, *, needed: bool = True) -> Iterator[None]:
+        """What goes wrong with the papers of a run is said, and stops no other paper.
+
+        The session fails for want of one that is ``needed``.
+        """
         try:
             yield
         except (OSError, ManifestToolError) as error:
-            run.findings.append(f"{what}: {error}")
+            consequence = ", so this session fails" if needed else ""
+            run.findings.append(f"{what}{consequence}: {error}")
+            self.lacks_papers = self.lacks_papers or needed
 
     def _stop_runs(self) -> None:
         for run in self.runs:

@@ -16,7 +16,7 @@ from pytest_manifest.face.console import begin_line
 from pytest_manifest.face.interrupts import Interrupts
 from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
 from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
-from pytest_manifest.face.workflow_commands import harmless
+from pytest_manifest.face.workflow_commands import stop_commands
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import AttemptRow, Judgement
@@ -44,6 +44,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     overriding fixture of the user's raises.
     """
     state = manifest_session(session.config)
+    stop_commands(session.config)  # where a test asks for a manifest, nothing has told before
     state.select(bindings)
     item = synthetic_item(session, "dispatch", do_nothing, "dispatch")
     report, call = set_up(item)
@@ -165,7 +166,7 @@ def _fail_or_skip(
     kind, settled = outcome(judgement.kind), judgement.settled()
     if when == "setup" and kind == "skipped":
         # Said of the entry's test: plain pytest.skip() would name this line.
-        raise pytest.skip.Exception(harmless(settled.verdict.sentence), _use_item_location=True)
+        raise pytest.skip.Exception(settled.verdict.sentence, _use_item_location=True)
     if (when == "setup") == (kind == "error") and kind in ("error", "failed"):
         assert state.book is not None
         assert binding.entry is not None
@@ -173,7 +174,7 @@ def _fail_or_skip(
         attempts = state.book.attempts(binding)
         told = [line for row in attempts if (line := _attempt_line(row)) is not None]
         text = explain(entry, settled.receipt, settled.verdict, told)
-        pytest.fail(harmless(text), pytrace=False)
+        pytest.fail(text, pytrace=False)
 
 
 def tell_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:
@@ -182,6 +183,25 @@ def tell_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> No
         told = {name for name, _ in rows}
         item.user_properties[:] = [row for row in item.user_properties if row[0] not in told]
     item.user_properties.extend(rows)
+
+
+def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Have a failure that tells of a verdict stand where its entry stands, and not in this file.
+
+    Of its text a list of failures shows one line, in which there is no room for a sentence.
+    """
+    crash = getattr(report.longrepr, "reprcrash", None)
+    binding = binding_of(item)
+    if crash is None or crash.path != __file__ or binding is None or binding.entry is None:
+        return
+    from pytest_manifest.verdict import in_brief
+
+    state = manifest_session(item.config)
+    manifest = state.load(binding.manifest)
+    crash.path, crash.lineno = str(manifest.path), manifest.line_of(binding.entry)
+    settled = None if state.book is None else state.book.settled(binding)
+    if settled is not None:
+        crash.message = in_brief(settled.verdict, settled.receipt)
 
 
 def fill_builtin(item: pytest.Item) -> None:

@@ -15,6 +15,7 @@ from pytest_manifest.ledger.places import (
 from pytest_manifest.ledger.rows import (
     AttemptRow,
     Judgement,
+    Part,
     RunInfo,
     RunStatus,
     SendState,
@@ -37,6 +38,7 @@ __all__ = [
     "AttemptRow",
     "Judgement",
     "Ledger",
+    "Part",
     "RunInfo",
     "RunStatus",
     "SendState",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final, get_args
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.file import LedgerFile
-from pytest_manifest.ledger.rows import RunInfo, RunStatus, info_of
+from pytest_manifest.ledger.rows import Part, RunInfo, RunStatus, info_of, moment, text
+
+_PARTS: Final = "parts"
+"""The key of the run's parts: a JSON list of pairs of moments, the oldest first."""
 
 
 class RunFacts(LedgerFile):
@@ -35,6 +40,25 @@ class RunFacts(LedgerFile):
     def noted(self, key: str) -> str | None:
         row = self._read_one("SELECT value FROM run WHERE key = ?", (key,))
         return None if row is None else str(row[0])
+
+    def parts(self) -> list[Part]:
+        """The parts that the run was worked on in, the oldest first; none: nobody has noted any."""
+        rows: list[tuple[str, str | None]] = json.loads(self.noted(_PARTS) or "[]")
+        return [Part(datetime.fromisoformat(began), moment(stopped)) for began, stopped in rows]
+
+    def begin_part(self, began: datetime) -> None:
+        """From now on the run is worked on, for the first time or again."""
+        with self._writing():
+            self._note_parts([*self.parts(), Part(began)])
+
+    def stop_part(self, stopped: datetime) -> None:
+        """The present part ends before all is done, and jobs that were running end with it."""
+        with self._writing():
+            *before, last = self.parts() or [Part(self.info().created_at)]
+            self._note_parts([*before, Part(last.began, stopped)])
+
+    def _note_parts(self, parts: Iterable[Part]) -> None:
+        self.note(_PARTS, json.dumps([(text(p.began), text(p.stopped)) for p in parts]))
 
     def set_digest(self, sha256: str) -> None:
         """The run goes on with a manifest of this digest; the one before is kept.

@@ -38,6 +38,18 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a run: the first from its dispatch on, others from each ``--resume`` on.
+
+    ``stopped``: when sending and jobs were ended before all was done; None where that did not
+    happen, where the workers went on, or where nobody was left to note it.
+    """
+
+    began: datetime
+    stopped: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRow:
     """One sending of one entry; ``sent_at`` is UTC.
 

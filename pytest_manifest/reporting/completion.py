@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_manifest.errors import ManifestToolError, StackError
+from pytest_manifest.errors import StackError
 from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.log import redact_url
 from pytest_manifest.reporting.figures import comparison_of, note_statistics, records_of
@@ -28,11 +28,11 @@ SUFFIX: Final = ".summary.json"
 def complete(state: ManifestSession, run: Run) -> None:
     """Write the run's summary beside its ledger and wherever else options and CI ask for one.
 
-    What goes wrong is said among the run's findings, and stops nothing.
+    What goes wrong is said among the run's findings, and stops nothing else.
     """
     if (flower := _flower(run)) is not None:
         add_paper(state.config, "flower", flower)
-    with _noting("the summary was not written", run):
+    with state.writing("the summary was not written", run):
         comparison = comparison_of(run, state.config)
         statistics = _write_summaries(state, run, comparison)
         _write_markdown(state, run, statistics, comparison)
@@ -57,33 +57,32 @@ def _flower(run: Run) -> str | None:
     return f"{redact_url(address).rstrip('/')}/tasks" if address else None
 
 
-@contextlib.contextmanager
-def _noting(what: str, run: Run) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ManifestToolError) as error:
-        run.findings.append(f"{what}: {error}")
-
-
 def _write_summaries(state: ManifestSession, run: Run, comparison: Comparison | None) -> Statistics:
     """Returns the figures, which the same pass over the records gives."""
     from pytest_manifest.analysis.statistics import statistics
     from pytest_manifest.reporting.completion_summary import SummaryWriter
 
     failing = Failing()
+    with run.read() as ledger:
+        parts = ledger.parts()
     with records_of(run) as records, SummaryWriter(run, state.options.root) as writer:
-        found = statistics(_taken(records, writer, failing), run.info)
+        found = statistics(_taken(records, writer, failing), run.info, parts)
         note_statistics(run, state.config, found)
         keep_failing(state.config, run, failing)
         writer.finish(found, comparison)
         if run.ledger_path.parent == state.options.ledgers:
-            writer.write(summary_path(run), private=True)
-            add_paper(state.config, "summary", summary_path(run), run.info.run)
-        copy = _copy_for(state, run)
-        if copy is not None:
-            writer.write(copy)
-            add_paper(state.config, "summary", copy, run.info.run)
+            _write_summary(state, run, writer, summary_path(run), private=True)
+        if (copy := _copy_for(state, run)) is not None:
+            _write_summary(state, run, writer, copy)
     return found
+
+
+def _write_summary(
+    state: ManifestSession, run: Run, writer: SummaryWriter, path: Path, *, private: bool = False
+) -> None:
+    with state.writing("the summary was not written", run):
+        writer.write(path, private=private)
+        add_paper(state.config, "summary", path, run.info.run)
 
 
 def _taken(
@@ -115,13 +114,13 @@ def _write_markdown(
     from pytest_manifest.reporting.github_markdown import markdown
 
     if step is not None:
-        with _noting("the step's summary was not written", run):
+        with state.writing("the step's summary was not written", run, needed=False):
             links = GitHubLinks.of_environment()
             text = markdown(run, statistics, comparison, links, state.options.root)
             with step.open("a", encoding="utf-8") as file:
                 file.write(text)
     if (path := state.options.markdown) is not None:
-        with _noting("the summary in Markdown was not written", run):
+        with state.writing("the summary in Markdown was not written", run):
             path.parent.mkdir(parents=True, exist_ok=True)
             text = markdown(
                 run, statistics, comparison, LocalLinks(path.parent), state.options.root

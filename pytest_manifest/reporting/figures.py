@@ -34,8 +34,8 @@ def statistics_of(run: Run, config: pytest.Config) -> Statistics:
     if run.ledger_path not in known:
         from pytest_manifest.analysis.statistics import statistics
 
-        with records_of(run) as records:
-            known[run.ledger_path] = statistics(records, run.info)
+        with run.read() as ledger, records_of(run) as records:
+            known[run.ledger_path] = statistics(records, run.info, ledger.parts())
     return known[run.ledger_path]
 
 

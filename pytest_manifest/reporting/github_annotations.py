@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,18 +109,3 @@ def _file(path: Path) -> str:
 def _command(kind: str, sentence: str, **properties: str | int) -> str:
     told = ",".join(f"{name}={command_property(str(of))}" for name, of in properties.items())
     return f"::{kind} {told}::{command_data(sentence)}"
-
-
-@contextlib.contextmanager
-def without_commands(reporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
-    """What is written meanwhile is shown by the runner, and never carried out; then ours are."""
-    token = secrets.token_hex(16)
-    reporter.ensure_newline()
-    reporter.write_line(f"::stop-commands::{token}")
-    try:
-        yield
-    finally:
-        reporter.ensure_newline()
-        reporter.write_line(f"::{token}::")
-    for line in annotation_lines(config):
-        reporter.write_line(line)

@@ -14,8 +14,9 @@ from pytest_manifest.ledger import BUDGET
 from pytest_manifest.reporting.completion_summary import run_files
 from pytest_manifest.reporting.github_links import Links
 from pytest_manifest.reporting.github_text import code, escaped
+from pytest_manifest.reporting.summary import duration_phrase
 from pytest_manifest.schema import cost_text
-from pytest_manifest.verdict.text import plural, seconds
+from pytest_manifest.verdict.text import plural
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -49,7 +50,7 @@ def _heading(run: Run, found: Statistics, links: Links, root: Path) -> str:
     name = _link(short_path(run.manifest.path, root), links.manifest(run.manifest.path))
     passed = found.outcomes.get("passed", 0)
     bad = found.outcomes.get("failed", 0) + found.outcomes.get("error", 0)
-    entries = "1 entry" if found.entries == 1 else f"{found.entries} entries"
+    entries = plural(found.entries, "entry")
     if bad:
         return f"### ❌ {name}: {bad} of {entries} failed"
     if passed < found.entries:
@@ -61,7 +62,7 @@ def _facts(run: Run, found: Statistics) -> str:
     plan = ":".join(part for part in (run.info.workflow, run.info.mode) if part)
     facts = [f"Run {code(run.info.run)}" + (f" of {code(plan)}" if plan else "")]
     if found.duration is not None:
-        facts.append(f"{seconds(found.duration)} from the first sending to the last end")
+        facts.append(duration_phrase(found))
     if found.workers:
         facts.append("1 worker process" if len(found.workers) == 1 else _processes(found))
     facts += [plural(found.attempts, "further sending")] if found.attempts else []

@@ -7,6 +7,7 @@ durations, so ``--durations`` and every other plugin say what they always say, w
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "manifest_"
 """What the names of our properties begin with."""
+_BRACKETS: Final = re.compile(r"\[(?=\[)|\](?=\])")
 STRICT: Final = "xunit2"
 """The family whose schema has no properties of test cases."""
 
@@ -81,4 +83,5 @@ def _move_properties(case: ET.Element, facts: Mapping[str, str]) -> None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
+    """A value that no reader takes to be over too soon, or to ask for something (attachments)."""
+    return _BRACKETS.sub(r"\g<0> ", " ".join(text.splitlines()))

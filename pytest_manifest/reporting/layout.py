@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pytest_manifest.verdict import plain
+from pytest_manifest.verdict.text import seconds
 
 NARROWEST = 40
 _INDENT = 2
@@ -29,10 +29,11 @@ BLANK = Line("")
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """What is written on: its width in columns; whether it shows more than ASCII; whether all is
-    wanted (``-v``)."""
+    """What is written on: its width in columns; whether it is a terminal; whether it shows more
+    than ASCII; whether all is wanted (``-v``)."""
 
     width: int = 80
+    terminal: bool = False
     rich: bool = False
     all: bool = False
 
@@ -47,15 +48,31 @@ class Sheet:
         tail = _fitting(text[::-1], room // 2)[::-1]
         return f"{head}{dots}{tail}"
 
+    def in_two_lines(self, text: str, width: int) -> Iterator[str]:
+        """Foreign text; of the second line the middle is left out where it has no room."""
+        text = shown(text)
+        head = _fitting(text, width)
+        if head == text:
+            yield text
+            return
+        space = head.rfind(" ")
+        head = head[:space] if space > len(head) // 2 else head
+        yield head
+        yield self.cut(text[len(head) :].lstrip(), width)
+
     def wrapped(self, text: str, *, indent: int, hanging: int = 0) -> Iterator[str]:
         """A sentence in lines; ``hanging``: further columns before all but the first."""
-        yield from textwrap.wrap(
-            shown(text),
-            max(self.width, NARROWEST),
-            initial_indent=" " * indent,
-            subsequent_indent=" " * (indent + hanging),
-            break_on_hyphens=False,
-        ) or [""]
+        left = " " * indent
+        room = max(self.width, NARROWEST) - indent
+        rest = shown(text)
+        while columns(rest) > room:
+            head = _fitting(rest, room)
+            space = f"{head}{rest[len(head)]}".rfind(" ")
+            head = head[:space] if space > 0 else head
+            yield left + head
+            rest = rest[len(head) :].lstrip()
+            left, room = " " * (indent + hanging), max(self.width, NARROWEST) - indent - hanging
+        yield left + rest
 
 
 def shown(text: str) -> str:
@@ -136,6 +153,23 @@ def time_text(value: float) -> str:
     if value < 99.995:
         return f"{value:.2f}"
     return f"{value:.1f}" if value < 999.95 else f"{value:.0f}"
+
+
+def lasting(value: float) -> str:
+    """A duration in words, three digits that count: ``12.4 s``, ``3 min 05 s``, ``8 h 12 min``."""
+    if value < 59.95:
+        return seconds(float(f"{value:.3g}"))
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def pace_text(value: float) -> str:
+    """How many jobs a second, or of slow ones a minute or an hour."""
+    units = (("a second", 1), ("a minute", 60), ("an hour", 3600))
+    unit, factor = next((one for one in units if value * one[1] >= 1), units[-1])
+    return f"{rate_text(value * factor)} jobs {unit}"
 
 
 def rate_text(value: float) -> str:

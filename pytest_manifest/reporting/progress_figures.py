@@ -28,6 +28,8 @@ SAMPLES: Final = 600
 class Figures:
     """Entries by what is known of them; ``rate`` per second, ``eta`` and ``elapsed`` in seconds.
 
+    ``eta`` None: nothing has settled yet, or all that is left is running.
+
     ``failed`` are those that pytest shows as such, ``unknown`` those that nobody can judge, apart
     from the ``lost``; ``slowest``: the entry that has been running longest, and for how long.
     """
@@ -116,6 +118,7 @@ class Meter:
         done = sum(kinds.values())
         self._pace.note(now, done)
         rate = self._pace.rate(now, done)
+        left = self._total - done
         never = sum(count for kind, count in kinds.items() if kind in NEVER_SENT)
         return Figures(
             total=self._total,
@@ -129,7 +132,8 @@ class Meter:
             skipped=shown["skipped"],
             elapsed=now - self._began,
             rate=rate,
-            eta=None if rate is None or done >= self._total else (self._total - done) / rate,
+            # Of jobs that run nobody knows how long they will; a rate tells of those that wait.
+            eta=None if rate is None or left <= running else left / rate,
             slowest=slowest,
         )
 

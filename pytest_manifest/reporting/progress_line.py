@@ -81,8 +81,9 @@ def _parts(figures: Figures, encoding: str) -> Iterator[_Part]:
     yield _Part(f"sent {figures.sent}", EXTRA if figures.sent < figures.total else LAST)
     yield _Part(f"running {figures.running}", WANTED)
     yield _Part(f"passed {figures.passed}", GOOD, "green" if figures.passed else None)
-    for name, count in (("failed", figures.failed), ("lost", figures.lost)):
-        yield _Part(f"{name} {count}", NEEDED if count else EXTRA, "red" if count else None)
+    # None failed is news as well, and more so than none was lost.
+    for name, count, rank in (("failed", figures.failed, GOOD), ("lost", figures.lost, EXTRA)):
+        yield _Part(f"{name} {count}", NEEDED if count else rank, "red" if count else None)
     if figures.unknown:
         yield _Part(f"unknown {figures.unknown}", NEEDED, "red")
     if figures.skipped:
@@ -90,7 +91,7 @@ def _parts(figures: Figures, encoding: str) -> Iterator[_Part]:
     if figures.rate is not None:
         yield _Part(pace(figures.rate), GOOD)
     if figures.eta is not None:
-        yield _Part(f"ETA {clock(figures.eta)}", WANTED)
+        yield _Part(f"ETA {clock(max(figures.eta, 1))}", WANTED)
     if figures.slowest is not None and figures.slowest[1] >= NOTEWORTHY:
         entry, seconds = figures.slowest
         yield _Part("slowest ", GOOD, None, visible(entry, encoding), f" {clock(seconds)}")
@@ -110,7 +111,7 @@ def log_line(figures: Figures) -> str:
     if figures.rate is not None:
         text += f"; {pace(figures.rate)}"
     if figures.eta is not None:
-        text += f", ETA {clock(figures.eta)}"
+        text += f", ETA {clock(max(figures.eta, 1))}"
     if figures.slowest is not None:
         entry, seconds = figures.slowest
         text += f"; slowest running {cut(visible(entry, 'ascii'), MOST_NAME)} {clock(seconds)}"

@@ -15,6 +15,7 @@ from pytest_manifest.reporting.figures import comparison_of, statistics_of
 from pytest_manifest.reporting.layout import BLANK, NARROWEST, Line, Sheet
 from pytest_manifest.reporting.papers import papers
 from pytest_manifest.reporting.summary import summary_lines
+from pytest_manifest.verdict.text import plural
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import Ledger
@@ -37,6 +38,7 @@ def _sheet(reporter: pytest.TerminalReporter) -> Sheet:
     encoding = (getattr(file, "encoding", None) or "").lower().replace("-", "")
     return Sheet(
         width=max(reporter._tw.fullwidth, NARROWEST),
+        terminal=bool(reporter.isatty),
         rich=bool(reporter.isatty) and encoding == "utf8",
         all=reporter.verbosity > 0,
     )
@@ -49,15 +51,26 @@ def _run_lines(run: Run, state: ManifestSession, sheet: Sheet) -> Iterator[Line]
         counts, entries = ledger.verdict_counts(), ledger.count_entries()
         cost, reasons = _cost_line(ledger, run), ledger.reasons()
     good = counts.get("passed", 0) == entries
-    yield Line(_heading(run, name, entries, counts), bold=True, red=not good, green=good)
+    for line in _whole(_heading(run, name, entries, counts), sheet):
+        yield Line(line, bold=True, red=not good, green=good)
     if cost is not None:
         yield Line(cost)
     if reasons:
         again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         yield Line(f"  further sendings: {again}")
     yield from _figures(run, state, sheet)
-    yield from map(Line, what_to_know(run, state))
+    for text in what_to_know(run, state):
+        yield from map(Line, _whole(text, sheet))
     yield from map(Line, _papers(run, state))
+
+
+def _whole(text: str, sheet: Sheet) -> Iterator[str]:
+    """A sentence, whose words a narrow window does not break; a command is to be copied."""
+    if sheet.terminal and ": pytest --" not in text:
+        indent = len(text) - len(text.lstrip())
+        yield from sheet.wrapped(text, indent=indent, hanging=2)
+    else:
+        yield text
 
 
 def what_to_know(run: Run, state: ManifestSession) -> Iterator[str]:
@@ -86,7 +99,7 @@ def what_to_know(run: Run, state: ManifestSession) -> Iterator[str]:
 
 def _heading(run: Run, name: str, entries: int, counts: Mapping[str, int]) -> str:
     verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    return f"{name}: run {run.info.run}, {_entries(entries)}: {verdicts or 'none yet'}"
+    return f"{name}: run {run.info.run}, {plural(entries, 'entry')}: {verdicts or 'none yet'}"
 
 
 def run_in_one_line(run: Run, state: ManifestSession) -> str:
@@ -123,8 +136,12 @@ def _papers(run: Run, state: ManifestSession) -> Iterator[str]:
         yield _paper("ledger", run.ledger_path, root)
         yield _paper("receipts", run.receipts_path, root)
         yield _paper("log", run.log_path, root)
-        for log in sorted(run.log_path.parent.glob(f"{run.info.run}.worker-*.log")):
-            yield _paper("worker", log, root)
+        logs = sorted(run.log_path.parent.glob(f"{run.info.run}.worker-*.log"))
+        if len(logs) > 1:
+            every = short_path(logs[0].with_name(f"{run.info.run}.worker-*.log"), root)
+            yield f"  workers   {every} ({len(logs)} files)"
+        else:
+            yield from (_paper("worker", log, root) for log in logs)
     for kind, place in papers(state.config, run.info.run):
         yield _paper(kind, place, root)
 
@@ -153,10 +170,6 @@ def _cost_line(ledger: Ledger, run: Run) -> str | None:
     return f"  cost {cost_text(total)}{limit}"
 
 
-def _entries(count: int) -> str:
-    return "1 entry" if count == 1 else f"{count} entries"
-
-
 def _how_to_go_on(
     run: Run, name: str, status: str, unsent: int, unjudged: int, *, held: bool, resume: str
 ) -> Iterator[str]:
@@ -164,11 +177,11 @@ def _how_to_go_on(
         running = unjudged - unsent
         parts = [f"{unsent} not sent"] if unsent else []
         parts += [f"{running} that were running"] if running > 0 else []
-        yield f"  stopped: {_entries(unjudged)} without a verdict ({', '.join(parts)})"
+        yield f"  stopped: {plural(unjudged, 'entry')} without a verdict ({', '.join(parts)})"
     if status == "stopped" or (status == "finished" and held):
         yield f"  to go on: pytest --manifest={name} {resume}"
     if status == "detached":
-        left = f"; {_entries(unsent)} not sent" if unsent else ""
+        left = f"; {plural(unsent, 'entry')} not sent" if unsent else ""
         yield f"  the workers go on without pytest{left}"
         if run.info.backend.startswith("rpc"):
             yield "  nobody can look at them later: rpc:// serves only the process that sent them"

@@ -11,6 +11,8 @@ from pytest_manifest.reporting.layout import (
     Sheet,
     columns,
     gap_of,
+    lasting,
+    pace_text,
     padded,
     rate_text,
     shown,
@@ -20,7 +22,6 @@ from pytest_manifest.reporting.layout import (
     widths,
 )
 from pytest_manifest.verdict import plural
-from pytest_manifest.verdict.text import seconds
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.causes import Cause
@@ -62,17 +63,21 @@ def _pace(figures: Statistics) -> Iterator[str]:
     """How long it took, and what was done again."""
     parts = []
     if figures.duration is not None:
-        parts.append(f"{seconds(float(f'{figures.duration:.3g}'))} from first sending to last end")
+        parts.append(duration_phrase(figures))
     if figures.throughput is not None:
-        parts.append(f"{rate_text(figures.throughput)} jobs a second")
-    again = []
-    if figures.retries:
-        again.append("1 retry" if figures.retries == 1 else f"{figures.retries} retries")
-    if figures.redeliveries == 1:
-        again.append("1 redelivery")
-    elif figures.redeliveries:
-        again.append(f"{figures.redeliveries} redeliveries")
+        parts.append(pace_text(figures.throughput))
+    again = [plural(figures.retries, "retry")] if figures.retries else []
+    again += [plural(figures.redeliveries, "redelivery")] if figures.redeliveries else []
     yield from (", ".join(told) for told in (parts, again) if told)
+
+
+def duration_phrase(figures: Statistics) -> str:
+    """How long a run was worked on, which is known."""
+    took, pauses = lasting(figures.duration or 0.0), figures.pauses or 0.0
+    if figures.parts < 2:
+        return f"{took} from first sending to last end"
+    left_out = f" ({lasting(pauses)} between them not counted)" if pauses >= 1 else ""
+    return f"{took} of work in {figures.parts} parts{left_out}"
 
 
 # By task
@@ -161,7 +166,7 @@ def _spread_cells(times: Spread | None) -> tuple[str, ...]:
 
 def _task_in_lines(name: str, row: TaskRow) -> Iterator[Line]:
     yield Line(f"  {name}")
-    counts = ["1 entry" if row.count == 1 else f"{row.count} entries", f"{row.passed} passed"]
+    counts = [plural(row.count, "entry"), f"{row.passed} passed"]
     counts += [f"{row.failed} failed"] if row.failed else []
     counts += [f"{_RARE[name](row)} {name}" for name in _RARE if _RARE[name](row)]
     rate = "" if row.throughput is None else f"; {rate_text(row.throughput)} a second"
@@ -201,11 +206,25 @@ def _by_cause(causes: Sequence[Cause], sheet: Sheet) -> Iterator[Line]:
         room = sheet.width - wide - 6
         yield Line(f"    {cause.count:>{wide}}  {sheet.cut(cause.title, room)}", red=True)
         indent = " " * (wide + 6)
-        if shown(cause.message):
-            yield Line(indent + sheet.cut(cause.message, room))
+        yield from (Line(indent + line) for line in _message(cause, sheet, room))
         yield Line(indent + _examples(cause, sheet, room))
     if len(told) < len(causes):
         yield Line(f"    and {plural(len(causes) - len(told), 'more cause')} (-v shows all)")
+
+
+def _message(cause: Cause, sheet: Sheet, room: int) -> Iterator[str]:
+    """What it says, in two lines at most; expected and actual in one, or each in its own."""
+    message = shown(cause.message)
+    if columns(message) <= room:
+        yield from (message,) if message else ()
+        return
+    if cause.expected is None or cause.actual is None:
+        yield from sheet.in_two_lines(message, room)
+        return
+    yield sheet.cut(cause.actual, room)
+    before, after = "where ", " was expected"
+    left = room - len(before) - len(after)
+    yield f"{before}{sheet.cut(cause.expected, left)}{after}"
 
 
 def _examples(cause: Cause, sheet: Sheet, room: int) -> str:

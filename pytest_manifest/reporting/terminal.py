@@ -9,10 +9,12 @@ from pytest_manifest.face.session import ManifestSession, short_path
 
 def header_lines(state: ManifestSession) -> list[str]:
     """What is about to happen, for pytest's header."""
+    from pytest_manifest.verdict.text import plural
+
     lines: list[str] = []
     for path in state.files:
         manifest = state.loaded().get(path)
-        count = "" if manifest is None else f" ({len(manifest)} entries)"
+        count = "" if manifest is None else f" ({plural(len(manifest), 'entry')})"
         lines.append(f"manifest: {short_path(path, state.options.root)}{count}")
     return lines
 

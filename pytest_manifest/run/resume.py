@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of
-from pytest_manifest.ledger import AttemptRow, Ledger, Settled
+from pytest_manifest.ledger import AttemptRow, Ledger, Settled, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.changes import Change
 from pytest_manifest.schema import Entry, Receipt, VerdictKind
@@ -163,4 +163,5 @@ def record(
         ledger.reopen([a.entry.id for a in rows])
         if digest != ledger.info().sha256:
             ledger.set_digest(digest)
+        ledger.begin_part(utc_now())
         ledger.set_status("running")

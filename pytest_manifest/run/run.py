@@ -131,6 +131,7 @@ class Run:
         run._lock.acquire(run_id)
         keep_manifest(manifest, run.ledger_path)
         with Ledger.create(run.ledger_path, info) as ledger, ledger.transaction():
+            ledger.begin_part(info.created_at)
             ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(run._to_send))
             run._note_budget(ledger)
         return run
@@ -436,9 +437,16 @@ class Run:
         elif self.takes_back and not self.settings.send_only:
             ledger.set_status("stopped")
             engine.wind_down()
+            ledger.stop_part(utc_now())
         else:
-            self.leaves_jobs = self.address.owned
-            ledger.set_status("stopped" if self.address.owned else "detached")
+            self._leave(ledger)
+
+    def _leave(self, ledger: Ledger) -> None:
+        """End with jobs that nobody takes back: they go on, unless the stack is our own."""
+        self.leaves_jobs = self.address.owned
+        ledger.set_status("stopped" if self.address.owned else "detached")
+        if self.address.owned:
+            ledger.stop_part(utc_now())
 
     @property
     def takes_back(self) -> bool:
@@ -448,11 +456,10 @@ class Run:
 
     def _give_up(self, engine: Engine, ledger: Ledger, error: ManifestToolError) -> None:
         self.error = error
-        self.leaves_jobs = self.address.owned
         logger.bind(run=self.info.run).error("{}", error)
         engine.settle_rest("unknown", f"the run gave up: {error}")
         ledger.note(GAVE_UP, str(error))
-        ledger.set_status("stopped" if self.address.owned else "detached")
+        self._leave(ledger)
 
 
 def _without_receipt(attempt: Attempt, kind: VerdictKind, note: str) -> Judged:

@@ -122,6 +122,10 @@ class SummaryCause(Document):
     """The last frame of its traceback."""
     path: Text | None
     """Where the result differs from what was expected."""
+    expected: Text | None
+    """What was expected there of the first of them, shortened."""
+    actual: Text | None
+    """What was found there instead, shortened."""
     count: Count
     """How many they are."""
     examples: list[Name]
@@ -167,9 +171,14 @@ class SummaryStatistics(Document):
     ended: Time | None
     """The last end of a job."""
     duration: Number | None
-    """From ``began`` to ``ended``."""
+    """For how long the run was worked on: from ``began`` to ``ended``, or to the stop that cut jobs
+    off, without ``pauses``."""
+    parts: Count
+    """How many parts that was in: a run is taken up again by ``--resume``."""
+    pauses: Number | None
+    """From the last that was done in a part to the first in the next, all together."""
     throughput: Number | None
-    """Jobs that ended, per second of that."""
+    """Jobs that ended, per second of ``duration``."""
     wait: SummarySpread | None
     """From the sending to the start."""
     runtime: SummarySpread | None

@@ -106,7 +106,7 @@ def _course(receipt: Receipt) -> Iterator[tuple[str, str]]:
     counts = [
         plural(receipt.executions, "execution") if receipt.executions > 1 else "",
         "redelivered" if receipt.redelivered else "",
-        plural(receipt.retries, "retry").replace("retrys", "retries") if receipt.retries else "",
+        plural(receipt.retries, "retry") if receipt.retries else "",
     ]
     for name, parts in (("ran on", place), ("times", times), ("counts", counts)):
         if known := ", ".join(filter(None, parts)):

@@ -56,5 +56,7 @@ def seconds(value: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """``1 line``, ``2 lines``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """``1 line``, ``2 lines``, ``2 entries``."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jsonschema import Draft202012Validator
 from pytest_manifest.schema.generate import FOLDER
 from pytest_manifest.schema.summary import Summary
 from tests.plugin.conftest import Project
+from tests.plugin.test_run_page import data_of
 
 MEMORY = "--manifest-broker=memory://"
 
@@ -34,6 +36,31 @@ def newest(project: Project) -> dict[str, Any]:
 
 def ids(rows: list[dict[str, Any]]) -> list[str]:
     return [row["id"] for row in rows]
+
+
+def test_a_pause_is_no_part_of_a_runs_duration(project: Project) -> None:
+    """In the summary, the terminal, on the page and in Markdown: it was worked on in two parts."""
+    broken = project.break_("a")
+    rows = [{"id": n, "task": "jobs.flaky", "args": [n], "idempotent": True} for n in "abcd"]
+    project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3, failed=1)
+    first = newest(project)["statistics"]
+    assert (first["parts"], first["pauses"]) == (1, 0)
+    broken.unlink()
+    reports = ("--manifest-report=run.html", "--manifest-markdown=run.md")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", *reports)
+
+    told = newest(project)["statistics"]
+    whole = datetime.fromisoformat(told["ended"]) - datetime.fromisoformat(told["began"])
+    assert told["parts"] == 2
+    assert 0 < told["pauses"] < whole.total_seconds()
+    assert told["duration"] == pytest.approx(whole.total_seconds() - told["pauses"])
+    assert told["throughput"] == pytest.approx(5 / told["duration"])
+    result.stdout.fnmatch_lines(["  * s of work in 2 parts*"])
+    assert " of work in 2 parts" in (project.path / "run.md").read_text("utf-8")
+    figures = data_of(project.path / "run.html")["figures"]
+    assert figures["parts"] == 2
+    assert figures["duration"] == pytest.approx(told["duration"], rel=0.01)
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])

@@ -102,24 +102,32 @@ def _sentence(result: pytest.RunResult, line: int) -> str:
     return sentence
 
 
-@pytest.mark.parametrize("arguments", [(MEMORY,), ("-n", "2")], ids=["memory", "xdist"])
-def test_nothing_that_a_job_says_is_carried_out(
-    project: Project, runner: Path, arguments: tuple[str, ...]
-) -> None:
-    """Its error and its log lines are text: for the runner, for Markdown, for HTML."""
-    project.write(
-        "talk.py",
-        """
+TALK = """
+import sys
 from jobs import app
 from celery.utils.log import get_task_logger
 
 @app.task(name="jobs.talk")
 def talk(what):
+    for stream in (sys.stdout, sys.stderr):
+        print("::add-mask::secret", file=stream)
+        print("x ##[error]x", file=stream)
+        print("::stop-commands::mine\\n::mine::\\n::error::after", file=stream, flush=True)
     get_task_logger(__name__).warning("::set-output name=a::b")
-    get_task_logger(__name__).warning("##[error]x")
     raise ValueError(what)
-""",
-    )
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(MEMORY,), (MEMORY, "-s"), (MEMORY, "-q", "-o", "log_cli=1"), (MEMORY, "-vv"), ("-n", "2")],
+    ids=["memory", "-s", "-q", "-vv", "xdist"],
+)
+def test_nothing_that_a_job_says_is_carried_out(
+    project: Project, runner: Path, arguments: tuple[str, ...]
+) -> None:
+    """Whatever it prints, logs or raises is text in all that the runner reads, and in Markdown."""
+    project.write("talk.py", TALK)
     project.write("pytest.ini", "[pytest]\nmanifest_app = talk:app\n")
     name = "::warning::x | <b>`[d](e)*_"
     project.manifest("m.jsonl", [{"id": name, "task": "jobs.talk", "args": [HOSTILE]}])
@@ -128,10 +136,9 @@ def talk(what):
     (command,) = commands(result.outlines)
     assert command.startswith("::error file=")
     assert "%0A" not in command.partition("title=")[2].partition("::")[0]
-    said = result.stdout.str()
-    assert "\n  \\::error::boo" in said
-    # Jobs in memory are in pytest's own process, and log there.
-    assert arguments == (MEMORY,) or "WARNING talk: #\\#[error]x" in said
+    assert "\n  ::error::boo" in result.stdout.str()  # as it was said
+    # Both are one stream to the runner, in which the second comes while the first is stopped.
+    assert commands([*result.outlines[:1], *result.errlines, *result.outlines[1:]]) == [command]
     text = runner.read_text("utf-8")
     assert "<script" not in text
     assert "http://a.example" not in text
@@ -139,6 +146,35 @@ def talk(what):
     assert len(row) == 4
     assert name in shown(row[2])
     assert "</code><script>alert(1)</script>[x](http://a.example) @me" in shown(row[3])
+
+
+def test_a_manifest_that_a_test_asks_for_stops_commands_too(project: Project, runner: Path) -> None:
+    project.manifest("m.jsonl", [{"id": "x", "task": "jobs.fail", "args": ["\n::error::boo"]}])
+    project.write(
+        "test_it.py",
+        "import pytest\n"
+        "@pytest.mark.manifest('m.jsonl')\n"
+        "def test_it(entry, receipt): print('::error::mine')\n",
+    )
+    result = project.run("test_it.py", MEMORY)
+    (command,) = commands(result.outlines)
+    assert command.startswith("::error file=")
+
+
+@pytest.mark.parametrize("fault", ["dispatch", "hook"])
+def test_commands_are_resumed_however_pytest_ends(
+    project: Project, runner: Path, fault: str
+) -> None:
+    """What follows pytest in the same step may have commands of its own."""
+    project.doubles(count=1)
+    if fault == "dispatch":
+        project.manifest("m.jsonl", [{"id": "x", "task": "jobs.nobody"}])
+    else:
+        project.write("conftest.py", "def pytest_runtest_logfinish(): raise OSError('x')")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-strict")
+    assert result.ret not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    assert result.outlines[0].startswith("::stop-commands::")
+    commands(result.outlines)  # asserts that they are not stopped at the end
 
 
 def test_no_more_is_annotated_than_github_shows(project: Project, runner: Path) -> None:

@@ -94,6 +94,9 @@ def test_ctrl_c_ends_everything(long: Project, xdist: tuple[str, ...]) -> None:
     assert not [folder for folder in folders if folder.exists()]
     with Ledger.open(long.ledgers()[0]) as ledger:
         assert ledger.status == "stopped"
+        (part,) = ledger.parts()
+    assert part.stopped is not None
+    assert part.stopped > part.began
 
 
 @pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])

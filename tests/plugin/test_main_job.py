@@ -70,6 +70,15 @@ def test_a_manifest_named_as_a_path_needs_no_option(project: Project) -> None:
     assert set(project.ran()) == {"d-1"}
 
 
+def test_a_file_whose_name_is_no_text_is_refused(project: Project) -> None:
+    """Also where it is named as a path: pytest's cache could not write it down."""
+    project.doubles(count=1).rename(project.path / "b\udcff.jsonl")
+    result = project.run("b\udcff.jsonl", "--manifest-broker=memory://")
+    assert "INTERNALERROR" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["*b\\udcff.jsonl: the file's name is not UTF-8*rename it"])
+    assert not project.ran()
+
+
 def test_ids_are_shown_and_selected_as_typed(project: Project) -> None:
     """Ids with letters beyond ASCII, slashes, brackets and colons work as node ids."""
     names = ["données/é[0]::x", "s3://bucket/キー", "plain"]

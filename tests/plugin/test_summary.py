@@ -73,7 +73,9 @@ def test_tasks_slowest_and_causes_are_told(
     result = project.run("--manifest=m.jsonl", MEMORY, *workers)
     lines = block(result)
     assert lines[0].startswith("m.jsonl: run ")
-    assert re.search(r"^  \d.* s from first sending to last end, [\d.]+ jobs a second$", lines[1])
+    assert re.search(
+        r"^  \d.* s from first sending to last end, [\d.]+ jobs a (second|minute)$", lines[1]
+    )
     assert row(lines, "jobs.double")[1:4] == ["6", "6", "0"]
     assert row(lines, "jobs.fail")[1:4] == ["3", "0", "3"]
     assert len(row(lines, "jobs.double")) == 11  # wait and run in three columns each, and the rate

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import random
 import statistics as reference
+from collections.abc import Sequence
 
 import pytest
 
 from pytest_manifest.analysis.spreads import quantile, spread
 from pytest_manifest.analysis.statistics import Statistics, statistics
+from pytest_manifest.ledger import Part
 from pytest_manifest.schema import Mismatch, VerdictKind
 from tests.unit.analysis_support import INFO, after, attempt, error, record, timed
 
 
-def figures(*records: object) -> Statistics:
-    return statistics(records, INFO)  # type: ignore[arg-type]  # records
+def figures(*records: object, parts: Sequence[Part] = ()) -> Statistics:
+    return statistics(records, INFO, parts)  # type: ignore[arg-type]  # records
 
 
 def test_an_empty_run_has_figures() -> None:
@@ -104,6 +106,58 @@ def test_without_an_error_one_cause_is_one_verdict_at_one_path() -> None:
     assert made.causes[2].message == "d is lost."
 
 
+def differs(name: str, actual: str, expected: str = "'done'", **more: object) -> object:
+    found = [Mismatch(path="result.status", expected=expected, actual=actual)]
+    return record(name, "failed", mismatches=found, **more)  # type: ignore[arg-type]  # any fields
+
+
+def test_a_failed_expectation_says_what_was_found_where_what_was_expected() -> None:
+    (cause,) = figures(differs("a", "'empty'")).causes
+    assert cause.title == "result.status is not as expected"
+    assert cause.message == "'empty' where 'done' was expected"
+    assert (cause.expected, cause.actual) == ("'done'", "'empty'")
+
+
+def test_values_that_come_again_and_again_are_causes_of_their_own() -> None:
+    made = figures(
+        *(differs(f"e-{n}", "'empty'") for n in range(4)),
+        *(differs(f"p-{n}", "'partial'") for n in range(2)),
+    )
+    assert [(c.count, c.actual, c.examples) for c in made.causes] == [
+        (4, "'empty'", ("e-0", "e-1", "e-2")),
+        (2, "'partial'", ("p-0", "p-1")),
+    ]
+
+
+@pytest.mark.parametrize("count", [3, 500])
+def test_values_that_are_all_different_are_one_cause(count: int) -> None:
+    made = figures(*(differs(f"e-{n}", str(n), str(-n)) for n in range(count)))
+    assert [(c.count, c.message) for c in made.causes] == [(count, "0 where 0 was expected")]
+
+
+def test_an_expected_failure_is_told_by_what_differs_of_it() -> None:
+    """Its error was expected; that it is another one is the cause."""
+    found = [Mismatch(path="error.type", expected="KeyError", actual="ValueError")]
+    (cause,) = figures(record("a", "failed", error=error(), mismatches=found)).causes
+    assert cause.title == "error.type is not as expected"
+    assert cause.message == "ValueError where KeyError was expected"
+
+
+def test_a_task_that_should_have_failed_is_told_so() -> None:
+    found = [Mismatch(path="state", expected="failed", actual="succeeded")]
+    (cause,) = figures(record("a", "failed", mismatches=found)).causes
+    assert (cause.title, cause.message) == (
+        "ended as succeeded",
+        "succeeded where failed was expected",
+    )
+
+
+def test_a_schema_that_cannot_be_applied_is_told_by_its_sentence() -> None:
+    found = [Mismatch(path="expect.schema", expected="a schema to check by", actual="is endless")]
+    (cause,) = figures(record("a", "failed", mismatches=found)).causes
+    assert (cause.message, cause.expected) == ("a is failed.", None)
+
+
 def test_what_passed_was_skipped_or_is_pending_has_no_cause() -> None:
     made = figures(
         record("a", error=error()),
@@ -142,6 +196,110 @@ def test_time_runs_from_the_first_sending_to_the_last_end() -> None:
     )
     assert (made.began, made.ended, made.duration) == (after(2), after(7), 5.0)
     assert made.throughput == pytest.approx(0.4)
+
+
+# In several parts
+
+NIGHT = 8 * 3600.0
+TWO_PARTS = (Part(after(-1)), Part(after(NIGHT)))
+
+
+def ran(
+    name: str, sent: float, began: float, ended: float | None, *, pid: int = 7, number: int = 1
+) -> object:
+    """A job by the seconds at which it was sent, began and, where that is known, ended."""
+    return record(
+        name,
+        "passed" if ended is not None else "lost",
+        attempt(
+            number,
+            sent_at=after(sent),
+            started_at=after(began),
+            finished_at=None if ended is None else after(ended),
+            runtime=None if ended is None else ended - began,
+            wait=began - sent,
+            pid=pid,
+        ),
+    )
+
+
+def test_a_pause_between_two_parts_is_not_worked_on() -> None:
+    """Ten seconds in the evening and ten in the morning are twenty."""
+    evening = [ran(f"e-{n}", 0, n, n + 1) for n in range(10)]
+    morning = [ran(f"m-{n}", NIGHT + 5, NIGHT + 5 + n, NIGHT + 6 + n) for n in range(10)]
+    made = figures(*evening, *morning, parts=TWO_PARTS)
+    assert (made.duration, made.parts, made.pauses) == (20.0, 2, NIGHT + 5 - 10)
+    assert (made.began, made.ended) == (after(0), after(NIGHT + 15))
+    assert made.throughput == 1.0
+    assert made.tasks[0].throughput == 1.0
+
+
+def test_without_notes_of_parts_all_is_one() -> None:
+    made = figures(ran("a", 0, 1, 2), ran("b", 100, 101, 102))
+    assert (made.duration, made.parts, made.pauses) == (102.0, 1, 0.0)
+
+
+def test_a_part_that_nobody_noted_comes_before_the_first() -> None:
+    """Of an older run only that it was taken up again is known."""
+    made = figures(ran("a", 0, 1, 2), ran("b", NIGHT, NIGHT, NIGHT + 3), parts=TWO_PARTS[1:])
+    assert (made.duration, made.parts) == (5.0, 2)
+
+
+def test_jobs_that_go_on_without_pytest_leave_no_pause() -> None:
+    """A job runs while the run is taken up again, as its workers are there all the time."""
+    made = figures(
+        ran("a", 0, 0, NIGHT + 10), ran("b", NIGHT + 5, NIGHT + 6, NIGHT + 20), parts=TWO_PARTS
+    )
+    assert (made.duration, made.pauses) == (NIGHT + 20, 0.0)
+
+
+def test_what_was_sent_in_one_part_may_run_in_the_next() -> None:
+    """It was kept in its queue overnight; that is its wait, and nobody's work."""
+    made = figures(ran("a", 0, 1, 2), ran("b", 0, NIGHT + 1, NIGHT + 2), parts=TWO_PARTS)
+    assert made.duration == 3.0
+    assert made.wait is not None
+    assert made.wait.max == NIGHT + 1
+
+
+def test_a_job_that_was_cut_off_ran_until_the_stop() -> None:
+    parts = (Part(after(-1), after(60)), Part(after(NIGHT)))
+    made = figures(ran("a", 0, 1, None), ran("b", NIGHT, NIGHT, NIGHT + 3, number=2), parts=parts)
+    assert made.duration == 63.0
+
+
+def test_a_death_that_was_noticed_in_the_morning_is_no_work_of_the_night() -> None:
+    died = attempt(kind="crashed", started_at=after(1), finished_at=after(NIGHT + 1), runtime=None)
+    made = figures(record("a", "crashed", died), parts=(Part(after(-1), after(4)), TWO_PARTS[1]))
+    assert made.duration == 4.0
+
+
+def test_a_workers_clock_that_is_behind_does_not_bridge_a_pause() -> None:
+    """What was sent after the pause was not begun before it."""
+    made = figures(ran("a", 0, 1, 2), ran("b", NIGHT + 1, NIGHT - 30, NIGHT - 20), parts=TWO_PARTS)
+    assert made.duration == 2.0
+
+
+def test_a_night_asks_for_no_workers_and_blames_none() -> None:
+    """Neither the wait of what was kept in its queue, nor processes of another part, are a hint."""
+    evening = [ran(f"e-{n}", 0, n, n + 1, pid=1) for n in range(20)]
+    kept = [ran(f"k-{n}", 0, NIGHT + n, NIGHT + n + 1, pid=2) for n in range(3)]
+    queued = [ran(f"q-{n}", 0, NIGHT + 3 + n, NIGHT + 4 + n, pid=3) for n in range(20)]
+    assert figures(*evening, *kept, *queued, parts=TWO_PARTS).advice == ()
+
+
+def test_what_was_taken_back_before_it_ran_did_not_end() -> None:
+    """Its receipt is dated all the same; it says what became of the message."""
+    revoked = attempt(
+        kind="revoked", started_at=None, finished_at=after(9), runtime=None, wait=None
+    )
+    made = figures(
+        *(timed(f"e-{n}", 1.5) for n in range(4)),
+        *(record(f"r-{n}", "revoked", revoked, error=error("Revoked", "")) for n in range(9)),
+    )
+    assert (made.ended, made.duration, made.throughput) == (after(2), 2.0, 2.0)
+    assert made.tasks[0].throughput == pytest.approx(4 / 1.5)
+    (cause,) = made.causes
+    assert (cause.title, cause.message) == ("revoked", "r-0 is revoked.")
 
 
 def test_costs_add_up_exactly_with_estimates_where_nobody_tells() -> None:
@@ -235,6 +393,14 @@ def test_uneven_work_asks_for_no_prefetching() -> None:
     made = figures(*(job(n, 1) for n in range(30)), *(job(0, pid) for pid in (2, 3, 4)))
     (sentence,) = made.advice
     assert sentence.startswith("the busiest of 4 worker processes did 91% of the work")
+
+
+def test_work_of_two_parts_is_not_called_uneven() -> None:
+    """The processes of a short part had less time than those of a long one."""
+    evening = [ran(f"e-{n}", n // 2, n // 2, n // 2 + 1, pid=n % 2) for n in range(60)]
+    morning = [ran(f"m-{n}", NIGHT, NIGHT, NIGHT + 1, pid=2 + n) for n in range(4)]
+    assert figures(*evening, *morning).advice
+    assert figures(*evening, *morning, parts=TWO_PARTS).advice == ()
 
 
 def test_many_redeliveries_and_retries_are_told() -> None:

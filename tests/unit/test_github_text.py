@@ -5,12 +5,10 @@ from __future__ import annotations
 import html
 import re
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pytest_manifest.face.workflow_commands import harmless
 from pytest_manifest.reporting.github_text import (
     code,
     command_data,
@@ -59,23 +57,3 @@ def test_a_command_is_one_line_with_its_own_properties(text: str) -> None:
     assert not re.search(r"[\r\n]", message)
     undone = message.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%")
     assert undone == visible(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "printed"),
-    [
-        ("::error::x", "\\::error::x"),
-        ("a\n \t::add-mask::x\r::y::", "a\n \t\\::add-mask::x\r\\::y::"),
-        ("a ##[group]b ##[x", "a #\\#[group]b #\\#[x"),
-        ("a::b and C::D", "a::b and C::D"),
-        ("", ""),
-    ],
-)
-def test_what_reads_like_a_command_is_none(
-    text: str, printed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only on GitHub, and only where its runner would carry it out."""
-    monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    assert harmless(text) == printed
-    monkeypatch.delenv("GITHUB_ACTIONS")
-    assert harmless(text) == text

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
     AttemptRow,
     Ledger,
+    Part,
     file_system,
     find_runs,
     find_runs_of,
@@ -216,6 +218,23 @@ def test_a_run_goes_on_with_a_changed_manifest(ledger: Ledger, path: Path) -> No
     assert json.loads(ledger.noted("earlier_sha256") or "") == ["0" * 64, "1" * 64]
     assert find_runs(path.parent, "0" * 64) == find_runs(path.parent, "1" * 64) == []
     assert find_runs(path.parent, "2" * 64) == [path]
+
+
+def test_the_parts_of_a_run_are_kept(ledger: Ledger) -> None:
+    """When each began, and when one was stopped; an older ledger knows of none."""
+    assert ledger.parts() == []
+    ledger.begin_part(MOMENT)
+    ledger.stop_part(MOMENT + timedelta(seconds=1))
+    ledger.begin_part(MOMENT + timedelta(hours=8))
+    assert ledger.parts() == [
+        Part(MOMENT, MOMENT + timedelta(seconds=1)),
+        Part(MOMENT + timedelta(hours=8)),
+    ]
+
+
+def test_a_stop_is_kept_where_the_parts_beginning_is_not(ledger: Ledger) -> None:
+    ledger.stop_part(MOMENT)
+    assert ledger.parts() == [Part(INFO.created_at, MOMENT)]
 
 
 def test_a_copy_is_exact_and_leaves_the_run_alone(

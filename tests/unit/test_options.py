@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.face.options import Options, read_options
+from pytest_manifest.face.targets import refuse_unwritable
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +95,57 @@ CONFLICTS = [
     ([M, "--manifest-deadline=1w"], "--manifest-deadline 1w: write it like 90s, 30m or 6h"),
     ([M, "--manifest-grace=soon"], "--manifest-grace soon: write it like 90s, 30m or 6h"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("target", "ini"),
+    [
+        ("--manifest-report=notes/run.html", ""),
+        ("--manifest-summary=notes/run.json", ""),
+        ("--manifest-markdown=notes/run.md", ""),
+        ("--junitxml=notes/run.xml", ""),
+        ("manifest_report=", "manifest_report = notes/run.html"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused(
+    pytester: pytest.Pytester, target: str, ini: str
+) -> None:
+    """What is named a folder is a file."""
+    (pytester.path / "notes").touch()
+    (pytester.path / "pytest.ini").write_text(f"[pytest]\n{ini}\n", "utf-8")
+    config = pytester.parseconfig("-p", "no:cacheprovider", M, *([] if ini else [target]))
+    with pytest.raises(pytest.UsageError) as caught:
+        refuse_unwritable(config, read_options(config))
+    assert str(caught.value).startswith(target.partition("=")[0] + "=")
+    assert "/notes/run." in str(caught.value)
+    assert "cannot be written (" in str(caught.value)
+
+
+def test_reports_that_can_be_written_leave_no_trace(pytester: pytest.Pytester) -> None:
+    """But the folder; what was there stays as it is."""
+    (pytester.path / "run.md").write_text("mine", "utf-8")
+    reports = ("--manifest-report=new/deep/run.html", "--manifest-markdown=run.md")
+    config = pytester.parseconfig("-p", "no:cacheprovider", M, *reports)
+    refuse_unwritable(config, read_options(config))
+    assert list((pytester.path / "new" / "deep").iterdir()) == []
+    assert (pytester.path / "run.md").read_text("utf-8") == "mine"
+
+
+def test_an_issues_address_needs_a_place_for_its_name(pytester: pytest.Pytester) -> None:
+    address = "https://tracker.example.com/"
+    with pytest.raises(pytest.UsageError, match=r"write \{\} where an issue's name belongs"):
+        read(pytester, M, ini=f"manifest_issue_link = {address}")
+    link = f"{address}{{}}"
+    assert read(pytester, M, ini=f"manifest_issue_link = {link}").issue_link == link
+
+
+@pytest.mark.parametrize("more", [(), ("--plan=x",)], ids=["dispatch", "plan"])
+def test_a_name_that_is_no_text_is_refused(
+    pytester: pytest.Pytester, more: tuple[str, ...]
+) -> None:
+    """pytest's cache and reports could not write it down."""
+    with pytest.raises(pytest.UsageError, match=r"b\\udcff\.jsonl: the file's name is not UTF-8"):
+        read(pytester, "--manifest=b\udcff.jsonl", *more)
 
 
 @pytest.mark.parametrize(

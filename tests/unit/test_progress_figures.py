@@ -76,6 +76,20 @@ def test_every_entry_is_counted_once(book: Book) -> None:
     assert known.slowest[1] == pytest.approx(20, abs=5)
 
 
+def test_the_end_is_foreseen_as_long_as_jobs_wait(book: Book) -> None:
+    """When all that is left is running, a rate does not tell how long that will take."""
+    meter = Meter([book.run])
+    for entry in NAMES[:8]:
+        book.settle(entry, "passed")
+    book.fly("e-8", running_for=60.0)
+    book.fly("e-9")
+    assert meter.read().eta is not None
+    book.flights.pop()
+    book.fly("e-9", running_for=1.0)
+    assert meter.read().eta is None
+    meter.close()
+
+
 def test_a_corrected_verdict_is_counted_once(book: Book) -> None:
     """A late receipt knows better: the entry is passed now, and lost no more."""
     meter = Meter([book.run])

@@ -118,6 +118,17 @@ def test_a_line_of_any_width_fits_and_says_how_far_it_is(width: int) -> None:
         assert "ETA" in line or "running" in line
 
 
+def test_none_failed_is_told_before_none_was_lost() -> None:
+    """In eighty columns there is room for one of the two."""
+    line = live_line(figures(failed=0, lost=0, unknown=0, skipped=0), 80, plain)
+    assert "failed 0" in line
+    assert "lost" not in line
+
+
+def test_what_is_nearly_done_is_not_done() -> None:
+    assert "ETA 1 s" in live_line(figures(eta=0.2), 200, plain)
+
+
 def test_colours_take_no_columns() -> None:
     """A line with colours has the words of one without."""
     line = live_line(figures(), 60, coloured)

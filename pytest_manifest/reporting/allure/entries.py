@@ -48,7 +48,7 @@ class Entries:
         self._scopes: dict[Path, str] = {}
         self._manifests: dict[Path, _Known] = {}
         self._tests: Mapping[tuple[Path, str | None], int] = {}
-        self._pattern: str = config.getini("manifest_issue_link")
+        self._pattern = state.options.issue_link or ""
 
     def close(self) -> None:
         self._ledgers.close()

@@ -53,6 +53,8 @@ def figures(found: Statistics) -> dict[str, object]:
         "workers": [_worker(row) for row in found.workers],
         "cost": cost_figure(found.cost),
         "duration": rounded(found.duration),
+        "parts": found.parts,
+        "pauses": rounded(found.pauses),
         "throughput": rounded(found.throughput),
         "wait": _spread(found.wait),
         "runtime": _spread(found.runtime),

@@ -13,7 +13,7 @@ from typing import IO, Final
 from pytest_manifest.analysis.comparison import Comparison
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import Statistics, statistics
-from pytest_manifest.ledger import RunInfo
+from pytest_manifest.ledger import Part, RunInfo
 from pytest_manifest.manifest.atomic import atomic_file
 from pytest_manifest.reporting.run_page.assets import page_parts
 from pytest_manifest.reporting.run_page.columns import Columns
@@ -45,6 +45,7 @@ class PageFacts:
     """Entries that will come, to share the room for details among them."""
     remarks: Sequence[str] = ()
     comparison: Comparison | None = None
+    parts: Sequence[Part] = ()
 
 
 def write_page(path: Path, facts: PageFacts, records: Iterable[EntryRecord]) -> Statistics:
@@ -57,7 +58,7 @@ def write_page(path: Path, facts: PageFacts, records: Iterable[EntryRecord]) -> 
     with atomic_file(path) as file:
         file.write(parts.before(html.escape(visible(_title(facts.info)))))
         body = _Body(file, facts)
-        found = statistics(body.written(records), facts.info)
+        found = statistics(body.written(records), facts.info, facts.parts)
         body.finish(found)
         file.write(parts.after())
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,17 +19,17 @@ if TYPE_CHECKING:
 def write_run_page(state: ManifestSession, run: Run) -> None:
     """Write the run's page where the options say.
 
-    What goes wrong is said among the run's findings, and stops nothing.
+    What goes wrong is said among the run's findings, and stops nothing else.
     """
     if state.options.report is None:
         return
     path = page_path(state.options.report, run.info.run, alone=len(state.runs) == 1)
-    with _noting("the run page was not written", run):
+    with state.writing("the run page was not written", run):
         comparison = _comparison(state, run)
         with run.read() as ledger:
-            status, entries = ledger.status, ledger.count_entries()
+            status, entries, parts = ledger.status, ledger.count_entries(), ledger.parts()
         remarks = [*run.findings, *([] if run.error is None else [f"The run gave up: {run.error}"])]
-        facts = PageFacts(run.info, status, entries, remarks, comparison)
+        facts = PageFacts(run.info, status, entries, remarks, comparison, parts)
         with records_of(run) as records:
             write_page(path, facts, records)
         add_paper(state.config, "page", path, run.info.run)
@@ -48,11 +46,3 @@ def _comparison(state: ManifestSession, run: Run) -> Comparison | None:
         return comparison_of(run, state.config)
     except ManifestToolError:
         return None
-
-
-@contextmanager
-def _noting(what: str, run: Run) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ManifestToolError) as error:
-        run.findings.append(f"{what}: {error}")

@@ -51,7 +51,7 @@ function facts(run, figures) {
     ['Retries', figures.retries, 'by the tasks themselves'],
   ].filter(([, count]) => count).map(([name, count, by]) => [name, number(count), by]);
   const list = [
-    figures.duration === null ? null : ['Duration', seconds(figures.duration), 'sending to last end'],
+    figures.duration === null ? null : ['Duration', seconds(figures.duration), figures.parts > 1 ? `${figures.parts} parts, ${seconds(figures.pauses)} between` : 'sending to last end'],
     figures.throughput === null ? null : ['Throughput', `${significant(figures.throughput)} / s`, 'jobs that ended'],
     figures.wait ? ['Median wait', ...spread(figures.wait)] : null,
     figures.runtime ? ['Median run', ...spread(figures.runtime)] : null,

@@ -1,0 +1,49 @@
+"""Where reports are to be written: tried before anything is sent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.face.options import Options
+
+
+def refuse_unwritable(config: pytest.Config, options: Options) -> None:
+    """Raises pytest.UsageError for the first report that cannot be written where it is wanted.
+
+    Folders that are not there are made.
+    """
+    for option, path in _targets(config, options):
+        try:
+            _try(path)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise pytest.UsageError(
+                f"{option}={path}: cannot be written ({why}), so nothing was sent; name a file in "
+                "a folder that you can write to"
+            ) from error
+
+
+def _targets(config: pytest.Config, options: Options) -> Iterator[tuple[str, Path]]:
+    named = {
+        "--manifest-report" if config.option.manifest_report else "manifest_report": options.report,
+        "--manifest-summary": options.summary,
+        "--manifest-markdown": options.markdown,
+    }
+    yield from ((option, path) for option, path in named.items() if path is not None)
+    if xml := getattr(config.option, "xmlpath", None):
+        yield "--junitxml", Path(os.path.expandvars(xml)).expanduser().absolute()
+
+
+def _try(path: Path) -> None:
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=target.parent):
+        pass
+    if target.exists():  # also of a read-only file, which others might replace, this says no
+        with target.open("ab"):
+            pass

@@ -1,0 +1,96 @@
+"""The summary's lines for a terminal: what they say, and that they fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.analysis.statistics import statistics
+from pytest_manifest.reporting.layout import Sheet, columns, lasting, pace_text
+from pytest_manifest.reporting.summary import summary_lines
+from pytest_manifest.schema import Mismatch
+from tests.unit.analysis_support import INFO, error, record
+
+
+def lines_of(*records: EntryRecord, width: int = 80) -> list[str]:
+    sheet = Sheet(width=width)
+    return [line.text for line in summary_lines(statistics(records, INFO), sheet)]
+
+
+def causes_of(*records: EntryRecord, width: int = 80) -> list[str]:
+    lines = lines_of(*records, width=width)
+    return lines[lines.index("  failures by cause") + 1 :]
+
+
+def unmet(name: str, expected: str, actual: str) -> EntryRecord:
+    found = [Mismatch(path="result.title", expected=expected, actual=actual)]
+    return record(name, "failed", mismatches=found)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_expected_and_actual_are_told_in_any_window(width: int) -> None:
+    """Where both have no room in a line, each has one of its own."""
+    long = [unmet(f"e-{n}", "'" + "x" * 78 + "'", "'" + "y" * 78 + "'") for n in range(4)]
+    lines = causes_of(*long, width=width)
+    assert max(map(len, lines[:4])) <= width
+    assert lines[1].strip().startswith("'yyy")
+    assert lines[1].endswith("yyy'")
+    assert lines[2].strip().startswith("where 'xx")
+    assert lines[2].endswith("xx' was expected")
+
+    short = causes_of(*(unmet(f"e-{n}", "2", "1") for n in range(4)), width=width)
+    assert short[1].strip() == "1 where 2 was expected"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_long_message_has_two_lines(width: int) -> None:
+    """Its beginning says what happened, and its end what to do; wide characters fit as well."""
+    for word in ("word ", "x" * 70, "映画"):
+        message = f"begin {word * 30} end"
+        records = [record(f"e-{n}", "failed", error=error("E", message)) for n in range(4)]
+        told = causes_of(*records, width=width)[1:3]
+        assert told[0].strip().startswith("begin ")
+        assert told[1].endswith(" end")
+        assert max(map(columns, told)) <= width
+
+
+@pytest.mark.parametrize("text", ["two words " * 30, "映画" * 100, "x" * 300, "映 " * 99, "", "a"])
+@pytest.mark.parametrize("width", [40, 61])
+def test_a_wrapped_sentence_fits_and_is_whole(text: str, width: int) -> None:
+    lines = list(Sheet(width=width).wrapped(text, indent=2, hanging=4))
+    assert max(map(columns, lines)) <= width
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(line.startswith("      ") for line in lines[1:])
+    if text.startswith("two"):
+        assert all(line.endswith(("two", "words")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0 s"),
+        (0.01234, "0.0123 s"),
+        (59.9, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (185.4, "3 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (8 * 3600 + 12 * 60 + 40, "8 h 12 min"),
+        (60 * 3600, "60 h 00 min"),
+    ],
+)
+def test_a_duration_is_told_in_words(value: float, text: str) -> None:
+    assert lasting(value) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (412.4, "412 jobs a second"),
+        (1.0, "1 jobs a second"),
+        (0.5, "30 jobs a minute"),
+        (0.01, "36 jobs an hour"),
+        (0.00001, "0.036 jobs an hour"),
+    ],
+)
+def test_a_slow_rate_is_told_of_a_longer_time(rate: float, text: str) -> None:
+    assert pace_text(rate) == text
