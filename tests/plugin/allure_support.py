@@ -87,6 +87,12 @@ def step_names(result: Result) -> list[str]:
     return [step["name"] for step in result["steps"]]
 
 
+def papers(result: Result) -> list[Result]:
+    """The JSON in a result's description: receipt and entry."""
+    blocks = str(result["description"]).split("```json\n")[1:]
+    return [json.loads(block.partition("\n```")[0]) for block in blocks]
+
+
 def milliseconds(moment: datetime | None) -> int:
     assert moment is not None
     return int(moment.timestamp() * 1000)

@@ -26,7 +26,7 @@ class Link:
 
 def labels_of(entry: Entry) -> Iterator[tuple[str, str]]:
     """Allure's labels from ``meta`` (``{"severity": "critical"}``) or tags (``owner:ann``)."""
-    for name in _LABELS:
+    for name in _LABELS if entry.meta or entry.tags else ():
         for value in _said(entry, name):
             if name != "severity" or value.lower() in SEVERITIES:
                 yield name, value.lower() if name == "severity" else visible(value)
@@ -37,6 +37,8 @@ def links_of(entry: Entry, pattern: Callable[[str], str | None]) -> Iterator[Lin
 
     ``pattern`` makes the address of an issue's name, None where it knows none.
     """
+    if not (entry.meta or entry.tags):
+        return
     seen: set[str] = set()
     for key in _ISSUES:
         for name in _said(entry, key):
