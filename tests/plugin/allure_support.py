@@ -83,6 +83,11 @@ def label(result: Result, name: str) -> str:
     return value
 
 
+def steps(result: Result) -> list[Result]:
+    """All steps, with those within others."""
+    return [one for step in result.get("steps", ()) for one in (step, *steps(step))]
+
+
 def step_names(result: Result) -> list[str]:
     return [step["name"] for step in result["steps"]]
 

@@ -15,7 +15,7 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.reporting.allure import attachments, identity, own
 from pytest_manifest.reporting.allure import result as made
 from pytest_manifest.reporting.allure.ledgers import Ledgers
-from pytest_manifest.reporting.allure.marks import issue_address
+from pytest_manifest.reporting.allure.marks import issue_addresses
 from pytest_manifest.reporting.allure.steps import Json
 from pytest_manifest.reporting.allure.told import Told
 
@@ -35,14 +35,13 @@ class Entries:
     """Makes results of entries, and writes what is attached to them into ``folder``."""
 
     def __init__(self, config: pytest.Config, state: ManifestSession, folder: Path) -> None:
-        self._config = config
         self._state = state
         self._folder = folder
         self._ledgers = Ledgers(state)
         self._scopes: dict[Path, str] = {}
         self._manifests: dict[Path, _Known] = {}
         self._tests: Mapping[tuple[Path, str | None], int] = {}
-        self._pattern: str = config.getini("manifest_issue_link")
+        self._issue = issue_addresses(config)
 
     def close(self) -> None:
         self._ledgers.close()
@@ -131,13 +130,6 @@ class Entries:
         if self._tests.get((told.binding.manifest, record.id), 1) > 1:
             name = f"{name} ({getattr(item, 'originalname', None) or item.name})"
         return name
-
-    def _issue(self, name: str) -> str | None:
-        if self._pattern:
-            return issue_address(self._pattern, name)
-        given = dict(getattr(self._config.option, "allure_link_pattern", ()))
-        pattern = given.get("issue")
-        return None if pattern is None else issue_address(pattern, name)
 
 
 def _hierarchy(manifest: Manifest, record: EntryRecord) -> list[str]:

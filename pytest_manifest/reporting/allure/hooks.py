@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.face.bindings import binding_of
-from pytest_manifest.face.session import ManifestSession
+from pytest_manifest.face.session import ManifestSession, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.reporting.allure.entries import Entries
@@ -101,6 +102,15 @@ class AllureReport:
 
         self._runs.append(run)
         write_surroundings(self._folder, self._state, self._runs)
+        if run.corrections:
+            from pytest_manifest.reporting.allure.corrections import rewrite_corrected
+            from pytest_manifest.reporting.allure.marks import issue_addresses
+
+            name = short_path(run.manifest.path, self._state.options.root)
+            try:
+                rewrite_corrected(self._folder, run, name, issue_addresses(self._config))
+            except (ManifestToolError, OSError) as error:
+                run.findings.append(f"Allure's results have no corrected verdicts: {error}")
 
     def pytest_unconfigure(self) -> None:
         if self._entries is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.reporting.allure.text import visible
@@ -51,6 +52,14 @@ def links_of(entry: Entry, pattern: Callable[[str], str | None]) -> Iterator[Lin
             if _is_address(name) and name not in seen:
                 seen.add(name)
                 yield Link("link", name, visible(name))
+
+
+def issue_addresses(config: pytest.Config) -> Callable[[str], str | None]:
+    """What gives an issue's address by its name; None where no pattern of addresses is known."""
+    pattern: str | None = config.getini("manifest_issue_link")
+    if not pattern:
+        pattern = dict(getattr(config.option, "allure_link_pattern", ())).get("issue")
+    return lambda name: issue_address(pattern, name) if pattern else None
 
 
 def issue_address(pattern: str, name: str) -> str:

@@ -18,8 +18,12 @@ from pytest_manifest.verdict.text import seconds
 
 _ONE_OF = frozenset({"severity", "owner", "layer"})
 """Labels of which a test has one; what the test itself says goes before what its entry says."""
-_OF_AN_ATTEMPT = frozenset({"verdict", "host", "thread"})
+OF_AN_ATTEMPT = frozenset({"verdict", "host", "thread"})
 _AGAIN = "a late receipt has made it good since, and the test was not run again"
+ENTRY = "entry"
+FACTS = ("run", "attempt", "task id", "worker", "wait", "runtime", "cost")
+"""Parameters that tell the entry apart from all others, and those that are no part of who it is."""
+VERIFIED = "verified by the test"
 _SUITES = ("parentSuite", "suite", "subSuite")
 
 
@@ -103,15 +107,15 @@ def final(
 
 def parameters(record: EntryRecord, subject: Subject, one: AttemptRecord | None) -> list[Json]:
     """The entry's id and what the test is parametrized by otherwise; the rest is no identity."""
-    told: list[Json] = [{"name": "entry", "value": record.id}]
+    told: list[Json] = [{"name": ENTRY, "value": record.id}]
     told += [{"name": name, "value": visible(value)} for name, value in subject.others]
-    facts: dict[str, object] = {"run": subject.run}
+    facts: Sequence[object] = (subject.run,)
     if one is not None:
-        facts |= {"attempt": one.number, "task id": one.task_id, "worker": one.place}
-        facts |= {"wait": _seconds(one.wait), "runtime": _seconds(one.runtime), "cost": one.cost}
+        wait, runtime = _seconds(one.wait), _seconds(one.runtime)
+        facts = (subject.run, one.number, one.task_id, one.place, wait, runtime, one.cost)
     told += [
         {"name": name, "value": visible(str(value)), "excluded": True}
-        for name, value in facts.items()
+        for name, value in zip(FACTS, facts, strict=False)
         if value is not None
     ]
     return told
@@ -223,7 +227,7 @@ def all_steps(record: EntryRecord, subject: Subject, own: Own) -> list[Json]:
     told = steps_of(attempts, subject.planned_at) if attempts else []
     complains = record.kind == "passed" and own.status in ("failed", "broken")
     if own.steps or complains:
-        step: Json = {"name": "verified by the test", "status": own.status, "stage": "finished"}
+        step: Json = {"name": VERIFIED, "status": own.status, "stage": "finished"}
         told.append(step | {"start": own.start, "stop": own.stop, "steps": list(own.steps)})
     return told
 
@@ -237,7 +241,7 @@ def earlier(
     so an attempt that went on beside its successors is shown to the last one's beginning.
     """
     before = _whole(final["start"])
-    kept = [label for label in _labels(final) if label["name"] not in _OF_AN_ATTEMPT]
+    kept = [label for label in _labels(final) if label["name"] not in OF_AN_ATTEMPT]
     for one in sent_attempts(record)[:-1]:
         status = status_of(one.kind)
         result = base(record, subject, own, one) | times(one, subject, own)
