@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Sequence
+from decimal import Decimal
+from itertools import islice
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
-from pytest_manifest.ledger import AttemptRow, Ledger, Settled, Start
+from pytest_manifest.ledger import AttemptRow, History, Ledger, Start
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import Entry, Receipt, VerdictKind, actual_cost
 from pytest_manifest.verdict import Costs, outcome, plain
@@ -17,6 +19,8 @@ _BEGIN = "Traceback (most recent call last):"
 _GROUP = re.compile(r"^ *[|+][-+]* ?")
 """What stands before each line of an exception group's traceback."""
 _NAME_LIMIT = 80
+_AT_ONCE = 64
+"""Entries that are read together."""
 _FEW = 4
 """A run of less than one in so many entries is read by its own list of them."""
 
@@ -27,21 +31,30 @@ def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, N
     Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
     charges = Costs(ledger, manifest) if ledger.mentions_cost() else None
-    for entry in _entries(ledger, manifest):
-        rows = ledger.attempts_of(entry.id)
-        settled = ledger.settled(entry.id)
-        if rows or settled is not None:
-            line = manifest.line_of(entry.id)
-            yield _record(ledger, entry, line, rows, settled, charges)
+    for entries in _together(_entries(ledger, manifest)):
+        histories = ledger.histories([entry.id for entry in entries])
+        for entry in entries:
+            if (history := histories.pop(entry.id, None)) is not None:
+                yield _record(entry, manifest.line_of(entry.id), history, charges)
 
 
-def read_record(ledger: Ledger, entry: Entry, line: int) -> EntryRecord:
-    """One entry of a run, without what the run's account has for its attempts.
+def read_some(ledger: Ledger | None, manifest: Manifest, ids: Sequence[str]) -> list[EntryRecord]:
+    """The records of these entries, without what the run's account has for their attempts.
 
-    ``line``: its line in the manifest. Raises LedgerError where the ledger cannot be read.
+    Of an entry that the ledger does not have, or where there is none, only the entry is known.
+    Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
-    rows = ledger.attempts_of(entry.id)
-    return _record(ledger, entry, line, rows, ledger.settled(entry.id), None)
+    histories = {} if ledger is None else ledger.histories(ids)
+    return [
+        _record(entry, manifest.line_of(entry.id), histories.get(entry.id, History()), None)
+        for entry in manifest.some(ids)
+    ]
+
+
+def _together(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    """The same entries, a few at a time."""
+    while some := list(islice(entries, _AT_ONCE)):
+        yield some
 
 
 def _entries(ledger: Ledger, manifest: Manifest) -> Iterator[Entry]:
@@ -54,20 +67,19 @@ def _entries(ledger: Ledger, manifest: Manifest) -> Iterator[Entry]:
         yield manifest[entry]
 
 
-def _record(
-    ledger: Ledger,
-    entry: Entry,
-    line: int,
-    rows: Sequence[AttemptRow],
-    settled: Settled | None,
-    charges: Costs | None,
-) -> EntryRecord:
+def _record(entry: Entry, line: int, history: History, charges: Costs | None) -> EntryRecord:
+    settled = history.settled
     verdict = None if settled is None else settled.verdict
     receipt = None if settled is None else settled.receipt
     judged = None if verdict is None else verdict.attempt
     attempts = tuple(
-        _attempt(ledger, row, receipt if row.attempt == judged else _received(ledger, row), charges)
-        for row in rows
+        _attempt(
+            row,
+            receipt if row.attempt == judged else _received(row, history),
+            history.starts.get(row.task_id, ()),
+            None if charges is None else charges.of(row.task_id),
+        )
+        for row in history.attempts
     )
     error = None if receipt is None else receipt.error
     return EntryRecord(
@@ -86,23 +98,21 @@ def outcome_of(kind: VerdictKind | None) -> Outcome:
     return "pending" if kind in (None, "pending") else outcome(kind)
 
 
-def _received(ledger: Ledger, row: AttemptRow) -> Receipt | None:
+def _received(row: AttemptRow, history: History) -> Receipt | None:
     """The last receipt that came for an attempt and speaks of it."""
     ours = (row.entry, row.attempt, row.task_id)
-    for _, receipt in reversed(ledger.receipts(row.task_id)):
+    for receipt in reversed(history.receipts.get(row.task_id, ())):
         if (receipt.entry, receipt.attempt, receipt.task_id) == ours:
             return receipt
     return None
 
 
 def _attempt(
-    ledger: Ledger, row: AttemptRow, receipt: Receipt | None, charges: Costs | None
+    row: AttemptRow, receipt: Receipt | None, starts: Sequence[Start], charge: Decimal | None
 ) -> AttemptRecord:
-    charge = None if charges is None else charges.of(row.task_id)
     told = None if receipt is None else actual_cost(receipt)
     if row.kind == "forged":
         receipt = None  # what it says of times and places is not to be believed
-    starts = ledger.starts(row.task_id)
     start = starts[-1] if starts else None
     place = receipt if receipt is not None and receipt.worker else start or receipt
     began = None if receipt is None else receipt.started_at

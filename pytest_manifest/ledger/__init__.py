@@ -6,6 +6,7 @@ is committed before anyone acts on it, so a reader sees nothing that would not s
 
 from pytest_manifest.ledger.accounts import BUDGET, OVER_BUDGET, Account
 from pytest_manifest.ledger.doubts import EMPTIED, GAVE_UP, PLAIN_WORKERS, is_witnessed
+from pytest_manifest.ledger.histories import History
 from pytest_manifest.ledger.places import (
     NETWORK_FILE_SYSTEMS,
     file_system,
@@ -36,6 +37,7 @@ __all__ = [
     "PLAIN_WORKERS",
     "Account",
     "AttemptRow",
+    "History",
     "Judgement",
     "Ledger",
     "Part",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -86,6 +86,14 @@ class Manifest:
         with self._open() as file:
             file.seek(self._offsets[position])
             return self._entry(Line(position + self._first_line, 0, file.readline()))
+
+    def some(self, entry_ids: Iterable[str]) -> Iterator[Entry]:
+        """The entries with these ids, in this order; raises KeyError where there is none."""
+        with self._open() as file:
+            for entry_id in entry_ids:
+                position = self._position[entry_id]
+                file.seek(self._offsets[position])
+                yield self._entry(Line(position + self._first_line, 0, file.readline()))
 
     def line_of(self, entry_id: str) -> int:
         """The number, from 1, of the line that the entry stands on; KeyError where it does not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from reprlib import Repr
 from typing import Final
 
@@ -21,10 +22,15 @@ def short(value: object, limit: int = VALUE_LIMIT) -> str:
 
     Large values are cut before they are written out, so that a result of megabytes costs nothing.
     """
+    return middle(_bounded(limit).repr(value), limit)
+
+
+@cache
+def _bounded(limit: int) -> Repr:
     bounded = Repr()
     bounded.maxstring = bounded.maxother = bounded.maxlong = limit
     bounded.maxlist = bounded.maxdict = bounded.maxtuple = 12
-    return middle(bounded.repr(value), limit)
+    return bounded
 
 
 def middle(text: str, limit: int) -> str:

@@ -83,8 +83,19 @@ def label(result: Result, name: str) -> str:
     return value
 
 
+def steps(result: Result) -> list[Result]:
+    """All steps, with those within others."""
+    return [one for step in result.get("steps", ()) for one in (step, *steps(step))]
+
+
 def step_names(result: Result) -> list[str]:
     return [step["name"] for step in result["steps"]]
+
+
+def papers(result: Result) -> list[Result]:
+    """The JSON in a result's description: receipt and entry."""
+    blocks = str(result["description"]).split("```json\n")[1:]
+    return [json.loads(block.partition("\n```")[0]) for block in blocks]
 
 
 def milliseconds(moment: datetime | None) -> int:

@@ -104,9 +104,11 @@ def test_what_is_attached(project: Project) -> None:
     assert difference[:2] == ["--- expected", "+++ actual"]
     assert difference[2:] == ["@@ result.text @@", "-'x'", "+'news'"]
     assert tells["statusDetails"]["expected"] == "result.text: 'x'"
-    both = json.loads(found.attached(found.of("quiet"), "entry and receipt"))
-    assert both["entry"]["id"] == "quiet"
-    assert both["receipt"]["result"] == {"n": 2, "type": "number"}
+    quiet = found.of("quiet")
+    assert not quiet["attachments"]
+    receipt, entry = allure.papers(quiet)
+    assert entry["id"] == "quiet"
+    assert receipt["result"] == {"n": 2, "type": "number"}
     error = found.attached(fails, "error")
     assert "ValueError: no film" in error
     assert "in fail" in error

@@ -127,6 +127,31 @@ def test_settling_an_entry_judges_the_attempt_that_it_is_about(ledger: Ledger) -
     assert ledger.kinds() == {"a": "passed", "b": "lost"}
 
 
+def test_many_entries_read_together_are_as_read_one_by_one(ledger: Ledger) -> None:
+    """Whatever has been said of them, and in whatever order; what the run does not have is none."""
+    ledger.plan([("t-c", "c'[\u00e9", 1, 2), ("t-d", "d", 1, 3)])
+    ledger.mark(["t-a", "t-b"], "sent", sent_at=MOMENT)
+    ledger.add_starts([start("t-b", "x2"), start("t-a", "x1"), start("t-b", "x1")])
+    for number in range(2):
+        ledger.add_receipts([("t-a", "x1", receipt("a", pid=number))])
+    ledger.settle([(verdict("a", "failed"), receipt("a")), (verdict("b"), receipt("b"))])
+    ledger.end_attempt("t-a", verdict("a", "crashed"))  # the entry's own verdict is another
+    ledger.plan([("t-a2", "a", 2, 0, "crashed")])
+    ledger.settle([(verdict("d", "skipped", None), None)])
+    entries = ["d", "c'[\u00e9", "gone", "b", "a"]
+    found = ledger.histories(entries)
+    assert sorted(found) == sorted(set(entries) - {"gone"})
+    for entry, history in found.items():
+        assert history.attempts == ledger.attempts_of(entry)
+        assert history.settled == ledger.settled(entry)
+        for row in history.attempts:
+            assert history.starts.get(row.task_id, []) == ledger.starts(row.task_id)
+    assert [one.pid for one in found["a"].receipts.get("t-a", ())] == []  # it was judged
+    assert ledger.histories([]) == {}
+    ledger.reopen(["a"])
+    assert [one.pid for one in ledger.histories(["a"])["a"].receipts["t-a"]] == [0, 1]
+
+
 def test_verdicts_are_taken_back(ledger: Ledger) -> None:
     """Those that may change, or those of the entries named; the attempts keep theirs."""
     ledger.settle([(verdict("a", "unknown"), None), (verdict("b", "failed"), receipt("b"))])

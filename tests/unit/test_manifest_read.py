@@ -271,6 +271,7 @@ def test_a_manifest_gives_entries_in_order_and_by_id(save: Callable[[bytes], Pat
         assert [entry.id for entry in manifest] == ["é", "b", "a/[::]"] == list(manifest.ids)
         assert manifest["b"] == Entry(id="b", task="t", retries=2)
         assert manifest["é"].args == [1]
+        assert [entry.id for entry in manifest.some(["a/[::]", "é"])] == ["a/[::]", "é"]
         assert manifest.line_of("b") == first + 1
         assert "b" in manifest
         assert "z" not in manifest
@@ -297,6 +298,8 @@ def test_a_file_that_changes_under_a_manifest_is_noticed(
         list(manifest)
     with pytest.raises(ManifestError):
         manifest["a"]
+    with pytest.raises(ManifestError):
+        list(manifest.some(["a"]))
 
 
 def test_a_manifest_survives_a_change_of_folder(

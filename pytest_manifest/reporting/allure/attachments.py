@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
+from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.reporting.allure.text import visible, visible_json
 from pytest_manifest.schema import Document, Entry, Mismatch, Receipt, Verdict
 from pytest_manifest.verdict import plural
+
+_SMALL: Final = 4000
+"""Characters that a description has room for."""
+
+_BREAK: Final = re.compile(
+    ',(?="(?:task_id|state|result|worker|sent_at|started_at|wait|code|args_sha256|result_sha256|cpu|evidence'
+    '|args|kwargs|timeout|after|tags|cost|meta|expect)":)'
+)
+"""Commas that a line ends with. None of them is in a text: there the quotation mark is escaped."""
+_AFTER: Final = ",\n "
 
 Attachment = tuple[str, str, str, str]
 """Name, MIME type, file extension and text."""
 
 
-def of_passed(entry: Entry, receipt: Receipt) -> Iterator[Attachment]:
-    """Both in one: a file costs more than what is in it, and of good entries there are most."""
+def of_last(record: EntryRecord) -> Iterator[Attachment]:
+    """Of the attempt that an entry's verdict is about."""
+    yield from of_verdict(record.verdict)
+    yield from of_receipt(record.receipt)
+    yield of_entry(record.entry)
+
+
+def small_papers(record: EntryRecord) -> str | None:
+    """Receipt and entry, in Markdown, of what has passed and has nothing to tell.
+
+    Files are most of a report's cost, and of good entries there are most. None where the two are
+    better attached: large, or with something beside them.
+    """
+    receipt = record.receipt
+    if record.kind != "passed" or receipt is None:
+        return None
     if receipt.log or receipt.log_dropped or receipt.error is not None:
-        yield from of_receipt(receipt)
-        yield of_entry(entry)
-        return
-    text = f'{{"entry": {_document(entry)},\n"receipt": {_document(receipt)}}}\n'
-    yield "entry and receipt", "application/json", "json", text
+        return None
+    text = f"receipt\n\n{_block(receipt)}\n\nentry\n\n{_block(record.entry)}"
+    return text if len(text) <= _SMALL else None
 
 
 def of_entry(entry: Entry) -> Attachment:
@@ -53,19 +78,25 @@ def write(folder: Path, stem: str, attachments: Iterator[Attachment]) -> list[di
     told: list[dict[str, str]] = []
     for number, (name, mime, extension, text) in enumerate(attachments):
         source = f"{stem}-{number}-attachment.{extension}"
-        write_file(f"{folder}/{source}", text)
+        write_file(f"{folder}/{source}", text.encode("utf-8", "replace"))
         told.append({"name": name, "source": source, "type": mime})
     return told
 
 
-def write_file(path: str, text: str) -> None:
+def write_file(path: str, content: bytes) -> None:
     """Write a file as quickly as can be: ten thousand entries have forty thousand of them."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "wb", 0) as file:  # noqa: PTH123
-        file.write(text.encode("utf-8", "replace"))
+        file.write(content)
 
 
 def _document(document: Document) -> str:
     return visible_json(document.model_dump_json(indent=2, exclude_defaults=True))
+
+
+def _block(document: Document) -> str:
+    """A document as a block of Markdown, in a few lines that a page is wide enough for."""
+    text = visible_json(document.model_dump_json(exclude_defaults=True))
+    return f"```json\n{_BREAK.sub(_AFTER, text)}\n```"
 
 
 def _error(receipt: Receipt) -> str:

@@ -13,10 +13,14 @@ _WIDTH = 300
 
 
 def description(
-    record: EntryRecord, one: AttemptRecord | None, place: str, doc: str | None = None
+    record: EntryRecord,
+    one: AttemptRecord | None,
+    place: str,
+    doc: str | None = None,
+    papers: str | None = None,
 ) -> str:
-    """``one``: the attempt that it is about; ``place``: the manifest and the line; ``doc``: what
-    the test says of itself."""
+    """``one``: the attempt that it is about; ``place``: the manifest and the line; ``doc``:
+    Markdown of the test's own; ``papers``: Markdown to end with."""
     last = one is None or one is record.last
     if one is None or last:
         kind = record.kind
@@ -25,7 +29,7 @@ def description(
         kind, sentence = one.kind, one.sentence
     parts = [code(_call(record.entry))]
     if doc:
-        parts.insert(0, escaped(doc))
+        parts.insert(0, doc)
     if sentence is not None and kind != "passed":
         parts.append(escaped(sentence))
     facts = [("expected", ", ".join(_expectations(record.entry)))]
@@ -33,7 +37,14 @@ def description(
     facts += _facts(record, last=last)
     facts.append(("ordered at", code(place)))
     parts.append("\n".join(f"- **{name}** {value}" for name, value in facts))
+    if papers is not None:
+        parts.append(papers)
     return "\n\n".join(parts)
+
+
+def doc_of(text: str, entry: Entry) -> str | None:
+    """The test's own words in a description that was made of this entry."""
+    return text.partition(code(_call(entry)))[0].rstrip() or None
 
 
 def _call(entry: Entry) -> str:

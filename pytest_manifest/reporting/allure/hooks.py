@@ -1,23 +1,24 @@
-"""When Allure's results are made: hooks of pytest's, beside allure-pytest's listener."""
+"""When Allure's results are made: hooks of pytest's, around allure-pytest's listener."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.face.bindings import Binding, binding_of
-from pytest_manifest.face.session import ManifestSession
+from pytest_manifest.face.bindings import binding_of
+from pytest_manifest.face.session import ManifestSession, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.reporting.allure.entries import Entries
-    from pytest_manifest.reporting.allure.result import Raw
-    from pytest_manifest.reporting.allure.steps import Json
+    from pytest_manifest.reporting.allure.listener import EntryListener
+    from pytest_manifest.reporting.allure.logger import FileLogger
+    from pytest_manifest.reporting.allure.told import Raw, Told
+    from pytest_manifest.reporting.allure.writing import ResultWriter
     from pytest_manifest.run import Run
 
 
@@ -29,23 +30,34 @@ class AllureReport:
         self._state = state
         self._folder = Path(config.option.allure_report_dir).absolute()
         self._entries: Entries | None = None
-        self._item: pytest.Item | None = None
-        self._binding: Binding | None = None
-        self._turn = 0
-        self._replaced: tuple[object, object] | None = None
+        self._writer: ResultWriter | None = None
+        self._listener: EntryListener | None = None
+        self._files: FileLogger | None = None
+        self._ours: object = None
+        self._tick_before: Callable[[], float] | None = None
         self._runs: list[Run] = []
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Where tests of entries are there, take the place of allure-commons' writer."""
+        """Where tests of entries are there, stand before allure-pytest's listener and writer."""
         bindings = [found for item in session.items if (found := binding_of(item)) is not None]
-        if not bindings or self._entries is not None:
+        theirs = self._config.pluginmanager.getplugin("allure_listener")
+        if not bindings or self._entries is not None or theirs is None:
             return
         from pytest_manifest.reporting.allure.entries import Entries
+        from pytest_manifest.reporting.allure.writing import ResultWriter
 
         tests = Counter((b.manifest, b.entry) for b in bindings)
         self._entries = Entries(self._config, self._state, self._folder)
         self._entries.note_collected({b.manifest for b in bindings}, tests)
+        self._writer = ResultWriter(
+            self._entries,
+            self._folder,
+            self._write_plainly,
+            self._state.notices,
+            wait=self._state.role == "main",
+        )
         self._replace_writer()
+        self._replace_listener(theirs, self._writer)
 
     def _replace_writer(self) -> None:
         from allure_commons import plugin_manager
@@ -55,46 +67,67 @@ class AllureReport:
 
         for plugin in plugin_manager.get_plugins():
             if type(plugin) is AllureFileLogger:
-                ours = EntryLogger(plugin, self._folder, self._results_of)
+                self._files = plugin
+                self._ours = EntryLogger(plugin, self._take)
                 plugin_manager.unregister(plugin)
-                plugin_manager.register(ours)
-                self._replaced = (plugin, ours)
+                plugin_manager.register(self._ours)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        binding = binding_of(item)
-        if binding is not None and binding.entry is not None:
-            self._item, self._binding, self._turn = item, binding, 0
-        try:
-            return (yield)
-        finally:
-            self._item = self._binding = None
+    def _replace_listener(self, theirs: object, writer: ResultWriter) -> None:
+        from pytest_manifest.reporting.allure.listener import EntryListener
+
+        self._listener = EntryListener(theirs, writer.add)
+        self._config.pluginmanager.unregister(theirs)
+        self._config.pluginmanager.register(self._listener, "allure_listener")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_manifest_dispatched(self) -> Generator[None, object, object]:
+        """While pytest waits for jobs there is time to write."""
+        result = yield
+        if self._writer is not None and self._tick_before is None:
+            self._tick_before, self._state.tick = self._state.tick, self._tick
+        return result
+
+    def _tick(self) -> float:
+        assert self._writer is not None
+        assert self._tick_before is not None
+        return min(self._tick_before(), self._writer.tick())
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
 
     def pytest_manifest_finished(self, run: Run) -> None:
         from pytest_manifest.reporting.allure.surroundings import write_surroundings
 
         self._runs.append(run)
         write_surroundings(self._folder, self._state, self._runs)
+        if run.corrections:
+            from pytest_manifest.reporting.allure.corrections import rewrite_corrected
+            from pytest_manifest.reporting.allure.marks import issue_addresses
+
+            name = short_path(run.manifest.path, self._state.options.root)
+            try:
+                rewrite_corrected(self._folder, run, name, issue_addresses(self._config))
+            except (ManifestToolError, OSError) as error:
+                run.findings.append(f"Allure's results have no corrected verdicts: {error}")
 
     def pytest_unconfigure(self) -> None:
         if self._entries is not None:
             self._entries.close()
-        if self._replaced is not None:
+        if self._ours is not None:
             from allure_commons import plugin_manager
 
-            theirs, ours = self._replaced
-            self._replaced = None
-            plugin_manager.unregister(ours)
-            plugin_manager.register(theirs)  # allure-pytest takes it away itself
+            plugin_manager.unregister(self._ours)
+            plugin_manager.register(self._files)  # allure-pytest takes it away itself
+            self._ours = None
 
-    def _results_of(self, raw: Raw) -> Sequence[tuple[str, Json]] | None:
-        if self._entries is None or self._item is None or self._binding is None:
-            return None
-        turn, self._turn = self._turn, self._turn + 1
-        try:
-            return self._entries.results(self._item, self._binding, raw, turn)
-        except (ManifestToolError, pytest.UsageError, sqlite3.Error) as error:
-            notice = f"Allure shows tests as pytest saw them, not their jobs: {error}"
-            if notice not in self._state.notices:
-                self._state.notices.append(notice)
-            return None
+    def _take(self, raw: Raw) -> bool:
+        return self._listener is not None and self._listener.take(raw)
+
+    def _write_plainly(self, told: Told) -> None:
+        assert self._listener is not None
+        assert self._files is not None
+        if told.plain:
+            self._listener.complete(told)
+        self._files.report_result(told.raw)

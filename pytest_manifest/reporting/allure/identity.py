@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pytest_manifest.manifest import Manifest
 
+_ENCODED = json.JSONEncoder(ensure_ascii=False).encode
 BUILTIN = "entry"
 """The test of an entry that no test of the project verifies."""
 
@@ -27,7 +28,7 @@ def scopes(manifests: Iterable[Manifest], root: Path) -> dict[Path, str]:
         header = manifest.header
         found[path] = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         if header.workflow:
-            plan = json.dumps([header.workflow, header.mode], ensure_ascii=False)
+            plan = _ENCODED([header.workflow, header.mode])
             by_plan.setdefault(plan, []).append(path)
     found |= {paths[0]: plan for plan, paths in by_plan.items() if len(paths) == 1}
     return found
@@ -39,8 +40,7 @@ def history_id(scope: str, test: str, entry: str, others: Iterable[tuple[str, st
     ``others``: further parameters of the test. It is hexadecimal, so nothing that folds case or
     drops punctuation can make one of two.
     """
-    key = json.dumps([scope, test, entry, sorted(others)], ensure_ascii=False)
-    return _digest(key)
+    return _digest(_ENCODED([scope, test, entry, sorted(others)]))
 
 
 def result_id(history: str, task_id: str, turn: int) -> UUID:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_manifest.analysis.reading import read_record
+from pytest_manifest.analysis.reading import read_some
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.ledger import Ledger, RunInfo
@@ -36,13 +37,11 @@ class Ledgers:
         page = self._page(manifest)
         return None if page is None else page.info
 
-    def record(self, manifest: Manifest, entry_id: str) -> EntryRecord:
-        """What is known of the entry; raises ManifestToolError where that cannot be read."""
-        entry, line = manifest[entry_id], manifest.line_of(entry_id)
+    def records(self, manifest: Manifest, entries: Sequence[str]) -> dict[str, EntryRecord]:
+        """What is known of these; raises ManifestToolError where that cannot be read."""
         page = self._page(manifest.path)
-        if page is None:
-            return EntryRecord(entry, line, None, "pending", None, (), None)
-        return read_record(page.ledger, entry, line)
+        found = read_some(None if page is None else page.ledger, manifest, entries)
+        return {record.id: record for record in found}
 
     def receipt(self, manifest: Path, task_id: str) -> Receipt | None:
         """The last receipt of an attempt."""

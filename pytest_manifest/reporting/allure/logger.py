@@ -1,19 +1,13 @@
-"""Writes what allure-pytest reports; a result that is of an entry is made anew before."""
+"""Stands where allure-commons' writer of files stood, and takes from it what is of entries."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from pluggy import HookimplMarker
-from pydantic_core import to_json
 
-from pytest_manifest.reporting.allure.attachments import write_file
-from pytest_manifest.reporting.allure.result import Raw
-from pytest_manifest.reporting.allure.steps import Json
+from pytest_manifest.reporting.allure.told import Raw
 
 hookimpl = HookimplMarker("allure")
 _OURS: Final = frozenset({"manifest_builtin_entry", "entry", "receipt", "manifest"})
@@ -32,7 +26,9 @@ class Fixture(Protocol):
 class Container(Protocol):
     """Fixtures of some tests, as allure-pytest reports them."""
 
+    children: list[str | None]
     befores: list[Fixture]
+    afters: list[Fixture]
 
 
 class FileLogger(Protocol):
@@ -46,36 +42,23 @@ class FileLogger(Protocol):
 
 
 class EntryLogger:
-    """Stands where allure-commons' writer stood, and hands on to it what is no entry's.
+    """Hands on to ``files`` all but the results that ``take`` takes."""
 
-    ``results_of`` gives ``(file's stem, result)`` for each result to be written in place of one,
-    None where it is to be written as it is.
-    """
-
-    def __init__(
-        self,
-        files: FileLogger,
-        folder: Path,
-        results_of: Callable[[Raw], Sequence[tuple[str, Json]] | None],
-    ) -> None:
+    def __init__(self, files: FileLogger, take: Callable[[Raw], bool]) -> None:
         self._files = files
-        self._folder = folder
-        self._results_of = results_of
+        self._take = take
 
     @hookimpl
     def report_result(self, result: Raw) -> None:
-        results = self._results_of(result)
-        if results is None:
+        if not self._take(result):
             self._files.report_result(result)
-            return
-        for stem, told in results:
-            path = f"{self._folder}/{stem}-result.json"
-            write_file(f"{path}.tmp", _dumps(told))
-            os.replace(f"{path}.tmp", path)  # noqa: PTH105 - whoever watches sees whole files
 
     @hookimpl
     def report_container(self, container: Container) -> None:
-        if not container.befores or not all(map(_says_nothing, container.befores)):
+        fixtures = [*container.befores, *container.afters]
+        if not all(map(_says_nothing, fixtures)):
+            # What dispatches is no test, and has no result.
+            container.children = [uuid for uuid in container.children if uuid is not None]
             self._files.report_container(container)
 
     @hookimpl
@@ -93,13 +76,7 @@ class EntryLogger:
         self._files.report_globals(globals_item)
 
 
-def _dumps(told: Json) -> str:
-    try:
-        return to_json(told).decode()
-    except UnicodeEncodeError:  # a test of the project's own may attach half a character
-        return json.dumps(told)
-
-
 def _says_nothing(fixture: Fixture) -> bool:
+    name = fixture.name.partition("::")[0]  # a finalizer's has the fixture's before it
     passed = fixture.status == "passed"
-    return passed and fixture.name in _OURS and not (fixture.steps or fixture.attachments)
+    return passed and name in _OURS and not (fixture.steps or fixture.attachments)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.reporting.allure.text import visible
@@ -26,7 +27,7 @@ class Link:
 
 def labels_of(entry: Entry) -> Iterator[tuple[str, str]]:
     """Allure's labels from ``meta`` (``{"severity": "critical"}``) or tags (``owner:ann``)."""
-    for name in _LABELS:
+    for name in _LABELS if entry.meta or entry.tags else ():
         for value in _said(entry, name):
             if name != "severity" or value.lower() in SEVERITIES:
                 yield name, value.lower() if name == "severity" else visible(value)
@@ -37,6 +38,8 @@ def links_of(entry: Entry, pattern: Callable[[str], str | None]) -> Iterator[Lin
 
     ``pattern`` makes the address of an issue's name, None where it knows none.
     """
+    if not (entry.meta or entry.tags):
+        return
     seen: set[str] = set()
     for key in _ISSUES:
         for name in _said(entry, key):
@@ -49,6 +52,14 @@ def links_of(entry: Entry, pattern: Callable[[str], str | None]) -> Iterator[Lin
             if _is_address(name) and name not in seen:
                 seen.add(name)
                 yield Link("link", name, visible(name))
+
+
+def issue_addresses(config: pytest.Config) -> Callable[[str], str | None]:
+    """What gives an issue's address by its name; None where no pattern of addresses is known."""
+    pattern: str | None = config.getini("manifest_issue_link")
+    if not pattern:
+        pattern = dict(getattr(config.option, "allure_link_pattern", ())).get("issue")
+    return lambda name: issue_address(pattern, name) if pattern else None
 
 
 def issue_address(pattern: str, name: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.reporting.allure.description import description
 from pytest_manifest.reporting.allure.marks import is_known, labels_of, links_of
+from pytest_manifest.reporting.allure.own import Own
 from pytest_manifest.reporting.allure.status import Status, message_of, status_of
 from pytest_manifest.reporting.allure.steps import Json, milliseconds, steps_of
 from pytest_manifest.reporting.allure.text import visible
@@ -18,21 +18,16 @@ from pytest_manifest.verdict.text import seconds
 
 _ONE_OF = frozenset({"severity", "owner", "layer"})
 """Labels of which a test has one; what the test itself says goes before what its entry says."""
-_OF_AN_ATTEMPT = frozenset({"verdict", "host", "thread"})
+OF_AN_ATTEMPT = frozenset({"verdict", "host", "thread"})
+_AGAIN = "a late receipt has made it good since, and the test was not run again"
+ENTRY = "entry"
+FACTS = ("run", "attempt", "task id", "worker", "wait", "runtime", "cost")
+"""Parameters that tell the entry apart from all others, and those that are no part of who it is."""
+VERIFIED = "verified by the test"
 _SUITES = ("parentSuite", "suite", "subSuite")
 
 
 Label = dict[str, str]
-
-
-class Raw(Protocol):
-    """What allure-pytest has gathered of a test (its ``TestResult``), where we read it."""
-
-    name: str
-    status: Status | None
-    fullName: str | None  # noqa: N815 - Allure's names
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +35,17 @@ class Subject:
     """Which test a result is of.
 
     ``hierarchy``: workflow, mode and task, as far as there are; ``place``: the manifest and the
-    line; ``doc``: what the test says of itself; ``title``: how it is called; ``planned_at``: when
-    the run was made; ``live``: this session has waited for the verdict; ``others``: further
-    parameters of the test.
+    line; ``title``: how it is called; ``builtin``: nothing but the verdict is verified;
+    ``planned_at``: when the run was made; ``live``: this session has waited for the verdict;
+    ``others``: further parameters of the test.
     """
 
     history: str
+    full_name: str
     title: str
     hierarchy: Sequence[str]
     place: str
-    doc: str | None
+    builtin: bool
     planned_at: datetime | None
     live: bool
     others: Sequence[tuple[str, str]]
@@ -61,30 +57,65 @@ def sent_attempts(record: EntryRecord) -> list[AttemptRecord]:
     return [one for one in record.attempts if one.sent_at is not None]
 
 
-def base(record: EntryRecord, subject: Subject, raw: Raw, one: AttemptRecord | None) -> Json:
-    """What a test is called, and what it is about."""
-    return {
+def last_sent(record: EntryRecord) -> AttemptRecord | None:
+    """The last of them."""
+    sent = sent_attempts(record)
+    return sent[-1] if sent else None
+
+
+def base(
+    record: EntryRecord,
+    subject: Subject,
+    own: Own,
+    one: AttemptRecord | None,
+    papers: str | None = None,
+) -> Json:
+    """What a test is called, and what it is about; ``papers``: Markdown of its receipt."""
+    base: Json = {
         "name": visible(subject.title),
-        "fullName": raw.fullName,
+        "fullName": subject.full_name,
         "historyId": subject.history,
         "testCaseId": subject.history,
         "titlePath": [visible(part) for part in subject.hierarchy],
         "stage": "finished",
-        "description": description(record, one, subject.place, subject.doc),
+        "description": description(record, one, subject.place, own.doc, papers),
     }
+    if own.html:
+        base["descriptionHtml"] = own.html
+    return base
+
+
+def final(
+    record: EntryRecord,
+    subject: Subject,
+    own: Own,
+    last: AttemptRecord | None,
+    issue: Callable[[str], str | None],
+    papers: str | None,
+) -> Json:
+    """The result of the last attempt, without attachments; ``issue`` gives an issue's address."""
+    result = base(record, subject, own, last, papers) | times(last, subject, own)
+    result["status"] = status = _status(record, subject, own)
+    if said := _details(record, subject, own, status):
+        result["statusDetails"] = said
+    result["parameters"] = [*parameters(record, subject, last), *own.parameters]
+    result["steps"] = all_steps(record, subject, own)
+    result["labels"] = labels(record, subject, last, own.labels)
+    result["links"] = links(record, issue, own.links)
+    return result
 
 
 def parameters(record: EntryRecord, subject: Subject, one: AttemptRecord | None) -> list[Json]:
     """The entry's id and what the test is parametrized by otherwise; the rest is no identity."""
-    told: list[Json] = [{"name": "entry", "value": record.id}]
+    told: list[Json] = [{"name": ENTRY, "value": record.id}]
     told += [{"name": name, "value": visible(value)} for name, value in subject.others]
-    facts: dict[str, object] = {"run": subject.run}
+    facts: Sequence[object] = (subject.run,)
     if one is not None:
-        facts |= {"attempt": one.number, "task id": one.task_id, "worker": one.place}
-        facts |= {"wait": _seconds(one.wait), "runtime": _seconds(one.runtime), "cost": one.cost}
+        wait, runtime = _seconds(one.wait), _seconds(one.runtime)
+        facts = (subject.run, one.number, one.task_id, one.place, wait, runtime, one.cost)
     told += [
         {"name": name, "value": visible(str(value)), "excluded": True}
-        for name, value in facts.items()
+        for name, value in zip(FACTS, facts, strict=False)
         if value is not None
     ]
     return told
@@ -125,29 +156,44 @@ def links(
     return [{"type": kind, "url": url, "name": name} for kind, url, name in dict.fromkeys(told)]
 
 
-def times(one: AttemptRecord | None, raw: Raw, subject: Subject) -> dict[str, int]:
+def times(one: AttemptRecord | None, subject: Subject, own: Own) -> dict[str, int]:
     """When the job began and ended; where nobody knows, when its verdict was there.
 
     Of what was never sent only the time of its judging is known.
     """
     start = None if one is None else milliseconds(one.started_at or one.received_at or one.sent_at)
     if one is None or start is None:
-        return {"start": raw.start, "stop": raw.stop}
+        return {"start": own.start, "stop": own.stop}
     stop = milliseconds(one.finished_at)
     if stop is None:
-        stop = raw.start if subject.live else start
+        stop = own.start if subject.live else start
     return {"start": start, "stop": max(start, stop)}
 
 
-def verdict_details(
-    record: EntryRecord, status: Status, message: str | None, trace: str | None
-) -> Json:
-    """``message`` and ``trace``: what the test itself has to say."""
+def _status(record: EntryRecord, subject: Subject, own: Own) -> Status:
+    """The verdict's status; where that is good, or there is none, the test's own."""
+    said = own.status
+    if record.verdict is None:
+        return "broken" if said in ("failed", "broken") else said or "skipped"
+    if record.kind == "passed":
+        return "passed" if subject.builtin and _was_corrected(record, own) else said or "skipped"
+    if not _was_corrected(record, own) and (
+        said == "passed" or (said == "skipped" and record.kind != "skipped")
+    ):
+        return said  # expected to fail, or not run: the test's own word
+    return status_of(record.kind)
+
+
+def _was_corrected(record: EntryRecord, own: Own) -> bool:
+    """Whether a receipt that came late has changed the verdict that the test was held against."""
+    return own.seen not in (None, record.kind)
+
+
+def _details(record: EntryRecord, subject: Subject, own: Own, status: Status) -> Json:
     details: Json = {}
-    if record.verdict is not None and record.kind != "passed":
-        message = message_of(record.kind, record.verdict.sentence)
-        if record.verdict.mismatches:
-            details |= _sides(record.verdict.mismatches)
+    message, trace = _said(record, subject, own)
+    if record.verdict is not None and record.kind != "passed" and record.verdict.mismatches:
+        details |= _sides(record.verdict.mismatches)
     if message:
         details["message"] = visible(message)
     if trace:
@@ -159,38 +205,49 @@ def verdict_details(
     return details
 
 
-def all_steps(record: EntryRecord, subject: Subject, raw: Raw, own: Sequence[object]) -> list[Json]:
+def _said(record: EntryRecord, subject: Subject, own: Own) -> tuple[str | None, str | None]:
+    """Message and trace: the verdict's, and what the test itself has to say."""
+    message, trace = own.message, own.trace
+    if record.verdict is None:
+        return message, trace
+    if not _was_corrected(record, own):
+        if record.kind != "passed":
+            message = message_of(record.kind, record.verdict.sentence)
+        return message, trace
+    if record.kind != "passed":
+        return message_of(record.kind, record.verdict.sentence), None
+    if subject.builtin:
+        return None, None
+    return f"corrected: when this test ran, its job was held for {own.seen}; {_AGAIN}", trace
+
+
+def all_steps(record: EntryRecord, subject: Subject, own: Own) -> list[Json]:
     """The job's steps, and those of the test where it has some, or something to complain of."""
     attempts = sent_attempts(record) or list(record.attempts[-1:])
     told = steps_of(attempts, subject.planned_at) if attempts else []
-    complains = record.kind == "passed" and raw.status in ("failed", "broken")
-    if own or complains:
-        step: Json = {"name": "verified by the test", "status": raw.status, "stage": "finished"}
-        told.append(step | {"start": raw.start, "stop": raw.stop, "steps": list(own)})
+    complains = record.kind == "passed" and own.status in ("failed", "broken")
+    if own.steps or complains:
+        step: Json = {"name": VERIFIED, "status": own.status, "stage": "finished"}
+        told.append(step | {"start": own.start, "stop": own.stop, "steps": list(own.steps)})
     return told
 
 
 def earlier(
-    record: EntryRecord,
-    subject: Subject,
-    raw: Raw,
-    final: Json,
-    shared: Sequence[Label],
+    record: EntryRecord, subject: Subject, own: Own, final: Json
 ) -> Iterator[tuple[AttemptRecord, Json]]:
     """A result for each attempt that another one followed: Allure shows them as its retries.
 
     ``final``: that of the last attempt. Allure takes for the last what started, or stopped, last;
     so an attempt that went on beside its successors is shown to the last one's beginning.
-    ``shared``: the last one's labels.
     """
     before = _whole(final["start"])
-    kept = [label for label in shared if label["name"] not in _OF_AN_ATTEMPT]
+    kept = [label for label in _labels(final) if label["name"] not in OF_AN_ATTEMPT]
     for one in sent_attempts(record)[:-1]:
         status = status_of(one.kind)
-        told = base(record, subject, raw, one) | times(one, raw, subject)
-        told["start"] = min(_whole(told["start"]), before - 1)
-        told["stop"] = min(_whole(told["stop"]), before - 1)
-        told |= {
+        result = base(record, subject, own, one) | times(one, subject, own)
+        result["start"] = min(_whole(result["start"]), before - 1)
+        result["stop"] = min(_whole(result["stop"]), before - 1)
+        result |= {
             "status": status,
             "parameters": parameters(record, subject, one),
             "labels": [*kept, *_attempt_labels(record, one)],
@@ -199,8 +256,8 @@ def earlier(
         }
         if status != "passed":
             message = visible(message_of(one.kind, one.sentence))
-            told["statusDetails"] = {"message": message, "flaky": True}
-        yield one, told
+            result["statusDetails"] = {"message": message, "flaky": True}
+        yield one, result
 
 
 def _sides(mismatches: Sequence[Mismatch]) -> Mapping[str, str]:
@@ -217,7 +274,15 @@ def _thread(one: AttemptRecord) -> str:
 
 
 def _seconds(value: float | None) -> str | None:
-    return None if value is None else seconds(value)
+    if value is None:
+        return None
+    return f"{value * 1000:.2g} ms" if 0 < value < 0.001 else seconds(value)
+
+
+def _labels(result: Json) -> list[Label]:
+    labels = result["labels"]
+    assert isinstance(labels, list)
+    return labels
 
 
 def _whole(value: object) -> int:

@@ -12,6 +12,8 @@ _MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&!]|^[-+=:]|(?<=^\d)[.)]")
 
 def visible(text: str) -> str:
     """Text without terminal sequences; what is not seen or turns text around becomes an escape."""
+    if text.isascii() and text.isprintable():
+        return text
     text = plain(text)
     if text.isascii():
         return text
@@ -28,6 +30,8 @@ def visible_json(text: str) -> str:
 def code(text: str) -> str:
     """Markdown that shows the text as it is, on one line."""
     shown = visible(text).replace("\n", "\\n").replace("\t", " ")
+    if "`" not in shown and shown.strip():
+        return f"`{shown}`"
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
     fence = "`" * (longest + 1)
     room = " " if longest or not shown.strip() else ""

@@ -1,0 +1,228 @@
+"""Stands before allure-pytest's listener, and spares it the tests that it would find nothing in.
+
+The built-in test of an entry has no body and no fixtures of the project's. What Allure shows of it
+is in the run's ledger, and allure-pytest's way through its phases would cost more than the test
+itself. All that is added to such a test from outside (by a hook that attaches something, sets a
+label, begins a step) finds its result as ever, and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import pytest
+
+from pytest_manifest.face.bindings import BUILTIN_ENTRY, Binding, binding_of
+from pytest_manifest.reporting.allure.told import Raw, Told
+
+Wrapping = Generator[None, Any, None]
+"""A hook wrapper of the old kind, as allure-pytest's are: it is sent pluggy's result."""
+
+_PLAIN = frozenset({BUILTIN_ENTRY, "request"})
+
+
+class EntryListener:
+    """Registered in place of ``theirs``, allure-pytest's listener, which it hands everything on to.
+
+    ``take`` is given each test of an entry when it is over.
+    """
+
+    def __init__(self, theirs: Any, take: Callable[[Told], None]) -> None:  # it has no types
+        self._theirs = theirs
+        self._take = take
+        self._shared = _SharedFixtures(theirs)
+        self._told: Told | None = None
+        self._item: pytest.Item | None = None
+        self._binding: Binding | None = None
+        self._turn = 0
+        # What a later allure-pytest may listen to besides, it goes on listening to.
+        for name in dir(theirs):
+            if name.startswith("pytest_") and not hasattr(type(self), name):
+                setattr(self, name, getattr(theirs, name))
+
+    def __getattr__(self, name: str) -> object:
+        """For those who ask for allure-pytest's listener by its name."""
+        return getattr(self._theirs, name)
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Wrapping:
+        binding = binding_of(item)
+        if binding is None or not self._is_plain(item, binding):
+            self._item, self._binding, self._turn = item, binding, 0
+            yield from self._theirs.pytest_runtest_protocol(item=item, nextitem=nextitem)
+            self._item = self._binding = None
+            return
+        self._told = told = self._begin(item, binding)
+        yield
+        self._told = None
+        self._end(told)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Wrapping:
+        if self._told is None:
+            yield from self._theirs.pytest_runtest_setup(item=item)
+        else:
+            yield
+            self._shared.note(item, self._told.raw)  # now: the last test's teardown ends them
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Wrapping:
+        if self._told is None:
+            yield from self._theirs.pytest_runtest_call(item=item)
+        else:
+            yield
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Wrapping:
+        if self._told is None:
+            yield from self._theirs.pytest_runtest_teardown(item=item)
+        else:
+            yield
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+    ) -> Wrapping:
+        if self._told is None or fixturedef.argname != BUILTIN_ENTRY:
+            yield from self._theirs.pytest_fixture_setup(fixturedef=fixturedef, request=request)
+        else:
+            yield
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[object]) -> Wrapping:
+        if self._told is None or fixturedef.argname != BUILTIN_ENTRY:
+            yield from self._theirs.pytest_fixture_post_finalizer(fixturedef=fixturedef)
+        else:
+            yield
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Wrapping:
+        if self._told is None:
+            yield from self._theirs.pytest_runtest_makereport(item=item, call=call)
+            return
+        outcome = yield
+        report: pytest.TestReport = outcome.get_result()
+        if call.excinfo is not None or not report.passed or report.sections:
+            asked = self._theirs.pytest_runtest_makereport(item=item, call=call)
+            next(asked)
+            _end(asked, outcome)
+        elif report.when == "setup":
+            self._told.raw.status = "passed"
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_logfinish(
+        self, nodeid: str, location: tuple[str, int | None, str]
+    ) -> Wrapping:
+        if self._told is None:
+            yield from self._theirs.pytest_runtest_logfinish(nodeid=nodeid, location=location)
+        else:
+            yield
+
+    def take(self, raw: Raw) -> bool:
+        """Take a result that allure-pytest hands in, where it is of an entry's test."""
+        item, binding = self._item, self._binding
+        if item is None or binding is None or binding.entry is None:
+            return False
+        self._take(Told(item, binding, raw, self._turn))
+        self._turn += 1
+        return True
+
+    def complete(self, told: Told) -> None:
+        """Have allure-pytest fill in what it says of a test, where there is nothing better."""
+        cache, reporter = self._theirs._cache, self._theirs.allure_logger
+        reporter.schedule_test(cache.push(told.item.nodeid), told.raw)
+        for phase in (self._theirs.pytest_runtest_setup, self._theirs.pytest_runtest_teardown):
+            asked = phase(item=told.item)
+            next(asked)
+            _end(asked, None)
+        reporter.drop_test(cache.pop(told.item.nodeid))
+
+    def _begin(self, item: pytest.Item, binding: Binding) -> Told:
+        from allure_commons.model2 import TestResult
+        from allure_commons.utils import now
+
+        uuid = self._theirs._cache.push(item.nodeid)
+        raw = TestResult(name=item.name, uuid=uuid, start=now(), stop=0)
+        self._theirs.allure_logger.schedule_test(uuid, raw)
+        return Told(item, binding, raw, plain=True)
+
+    def _end(self, told: Told) -> None:
+        from allure_commons.utils import now
+
+        raw = told.raw
+        self._theirs.allure_logger.drop_test(self._theirs._cache.pop(told.item.nodeid))
+        raw.stop = now()
+        if raw.status is None:
+            raw.status = "skipped"
+        self._take(told)
+
+    def _is_plain(self, item: pytest.Item, binding: Binding) -> bool:
+        """Whether nothing of the project's, nor of another plugin's, belongs to this test alone."""
+        if binding.entry is None or not isinstance(item, pytest.Function):
+            return False
+        names, callspec = item.fixturenames, item.callspec
+        return (
+            BUILTIN_ENTRY in names
+            and len(callspec.params) == 1
+            and len(item.own_markers) == len(callspec.marks)
+            and not self._shared.marked(item.parent)
+            and self._shared.only(item)
+        )
+
+
+class _SharedFixtures:
+    """Fixtures that were set up for many tests, and their containers, which name those tests."""
+
+    def __init__(self, theirs: Any) -> None:
+        self._theirs = theirs
+        self._marked: dict[pytest.Collector, bool] = {}
+        self._last: tuple[object, Sequence[object] | None] = (None, None)
+
+    def marked(self, parent: object) -> bool:
+        """Whether a marker stands on the file of a test, or on a folder around it."""
+        assert isinstance(parent, pytest.Collector)
+        if parent not in self._marked:
+            self._marked[parent] = any(node.own_markers for node in parent.listchain())
+        return self._marked[parent]
+
+    def only(self, item: pytest.Function) -> bool:
+        """Whether all fixtures of the test but ours outlive it."""
+        return self._of(item) is not None
+
+    def note(self, item: pytest.Item, raw: Raw) -> None:
+        """Let Allure show what was done for all tests with this one too."""
+        assert isinstance(item, pytest.Function)
+        for definition in self._of(item) or ():
+            container = self._theirs.allure_logger.get_item(self._theirs._cache.get(definition))
+            if container is not None:
+                container.children.append(raw.uuid)
+
+    def _of(self, item: pytest.Function) -> Sequence[object] | None:
+        # pytest has no public way to ask; tests of one function share what it knows of fixtures.
+        info = item._fixtureinfo
+        if self._last[0] is not info:
+            self._last = info, _shared(info.name2fixturedefs, item.fixturenames)
+        return self._last[1]
+
+
+def _shared(
+    definitions: dict[str, Sequence[pytest.FixtureDef[Any]]], names: Sequence[str]
+) -> Sequence[object] | None:
+    """The fixtures with these names but ours, None where one is set up for each test."""
+    found: list[object] = []
+    for name in set(names) - _PLAIN:
+        for definition in definitions.get(name, ()):
+            if definition.scope == "function":
+                return None
+            found.append(definition)
+    return found
+
+
+def _end(asked: Generator[None, object, None], outcome: object) -> None:
+    """Send a hook wrapper what it waits for; it says nothing more."""
+    try:
+        asked.send(outcome)
+    except StopIteration:
+        return
+    raise AssertionError("a hook wrapper yields once")

@@ -1,0 +1,142 @@
+"""A verdict that a late receipt has changed: Allure shows what is true in the end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pytest_manifest.reporting.allure.own import Own
+from pytest_manifest.reporting.allure.result import Subject, final, last_sent
+from pytest_manifest.schema import VerdictKind
+from tests.plugin import allure_support as allure
+from tests.plugin.allure_support import MEMORY
+from tests.plugin.conftest import Project
+from tests.unit.analysis_support import record
+
+# When both tests are over, each of their jobs is begun once more; only then does the last job end.
+CONFTEST = """
+import json
+from pathlib import Path
+from pytest_manifest.schema.wire import STREAM_FIELD
+from pytest_manifest.worker.memory import store
+
+over = set()
+
+def pytest_runtest_logreport(report):
+    if report.when == "teardown":
+        over.update(name for name in ("twice", "own") if f"[{name}]" in report.nodeid)
+        if len(over) == 2:
+            over.clear()
+            begin_again()
+
+def begin_again():
+    for name, rows in list(store._streams.items()):
+        for _, fields in list(rows):
+            told = json.loads(fields[STREAM_FIELD.encode()])
+            if told["kind"] == "started" and told["entry"] in ("twice", "own"):
+                again = json.dumps(told | {"execution": "again"})
+                store.xadd(name, {STREAM_FIELD: again})
+                Path("hold-last").unlink(missing_ok=True)
+"""
+VERIFY = """
+import allure
+import pytest
+
+@pytest.mark.entries(tag="own")
+@allure.label("owner", "bob")
+def test_own(entry):
+    "It is *its* own."
+    allure.dynamic.parameter("host", "h-1")
+    with allure.step("compare"):
+        allure.attach("seen", "note", allure.attachment_type.TEXT)
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("-n1",)], ids=["plain", "distributed"])
+def test_what_ran_twice_after_all(project: Project, options: tuple[str, ...]) -> None:
+    """Its result is made anew, whoever has written it, and keeps what its test has said."""
+    header = {"manifest": 1, "workflow": "films"}
+    entries: list[dict[str, object]] = [
+        {"id": "twice", "task": "jobs.double", "kwargs": {"n": 1}, "tags": ["a"]},
+        {"id": "own", "task": "jobs.double", "kwargs": {"n": 2}, "tags": ["own"]},
+        # A worker of xdist keeps a test until it has another one.
+        {"id": "more", "task": "jobs.double", "kwargs": {"n": 3}, "after": ["twice", "own"]},
+        {"id": "last", "task": "jobs.hold", "kwargs": {"key": "last"}, "after": ["more"]},
+    ]
+    project.write("m.jsonl", "\n".join(map(json.dumps, [header, *entries])) + "\n")
+    project.write("conftest.py", CONFTEST)
+    project.write("workflows/films/verify.py", VERIFY)
+    project.hold("last")
+    found = allure.run(project, MEMORY, *options)
+    assert len(found.all) == len(found.history_ids) == 4
+    twice, own = found.of("twice"), found.of("own")
+    for result in (twice, own):
+        assert result["status"] == "broken"
+        assert result["statusDetails"]["message"].startswith("duplicated: ")
+        assert allure.label(result, "verdict") == "duplicated"
+        assert "verdict** `duplicated`" in result["description"]
+        (started,) = [s for s in allure.steps(result) if s["name"].startswith("started")]
+        assert {"name": "executions", "value": "2"} in started["parameters"]
+        assert json.loads(found.attached(result, "receipt"))["executions"] == 2
+        assert json.loads(found.attached(result, "entry"))["id"] == allure.parameter(
+            result, "entry"
+        )
+    assert found.of("last")["status"] == "passed"
+
+    audited = allure.run(project, "--audit")
+    assert audited.identities() == found.identities()
+    other = {"uuid", "statusDetails"}  # the test of an audit has something to say
+    for name in twice.keys() - other:
+        assert audited.of("twice")[name] == twice[name]
+    keys = {"name", "labels", "titlePath", "start", "stop"}
+    assert {k: audited.of("own")[k] for k in keys} == {k: own[k] for k in keys}
+    assert allure.parameter(own, "host") == "'h-1'"
+    assert own["description"].startswith("It is \\*its\\* own.\n\n")
+    assert own["steps"][-1]["steps"][0]["name"] == "compare"
+    assert own["steps"][-1]["steps"][0]["attachments"][0]["name"] == "note"
+
+
+def said(status: str, seen: VerdictKind, message: str | None = None) -> Own:
+    return Own(
+        status=status,  # type: ignore[arg-type]  # one of Allure's
+        message=message,
+        trace="somewhere",
+        start=1,
+        stop=2,
+        seen=seen,
+        doc=None,
+        html=None,
+        labels=[],
+        links=[],
+        parameters=[],
+        steps=[],
+        attachments=[],
+    )
+
+
+@pytest.mark.parametrize(
+    ("builtin", "kind", "own", "status", "message"),
+    [
+        (True, "passed", said("failed", "lost", "it is lost"), "passed", None),
+        (False, "passed", said("failed", "lost", "it is lost"), "failed", "corrected: "),
+        (True, "duplicated", said("passed", "passed"), "broken", "duplicated: "),
+        (False, "failed", said("passed", "passed"), "failed", "failed: "),
+        (False, "passed", said("failed", "passed", "my own"), "failed", "my own"),
+        (True, "failed", said("skipped", "failed", "xfail"), "skipped", "failed: "),
+    ],
+)
+def test_whose_word_counts(
+    builtin: bool, kind: VerdictKind, own: Own, status: str, message: str | None
+) -> None:
+    """The verdict's as it is now; what a test of the project's own has not looked at it says."""
+    subject = Subject("h", "m#x", "e", [], "m:1", builtin, None, True, [], "run")
+    one = record("e", kind)
+    result = final(one, subject, own, last_sent(one), lambda _: None, None)
+    assert result["status"] == status
+    details = result.get("statusDetails", {})
+    assert isinstance(details, dict)
+    if message is None:
+        assert not details
+    else:
+        assert details["message"].startswith(message)
