@@ -63,8 +63,8 @@ def test_papers_that_cannot_be_written_do_not_stop_the_end(project: Project) -> 
     assert process.returncode == pytest.ExitCode.TESTS_FAILED  # what CI collects is not there
     assert "m.jsonl: run " in text
     assert "1 entry: 1 passed" in text
-    assert "the receipts were not exported: " in text
-    assert "the workers' logs were not kept: " in text
+    assert "the receipts were not exported, so this session fails: " in text
+    assert "the workers' logs were not kept, so this session fails: " in text
     assert "Traceback" not in text
     assert "INTERNALERROR" not in text
     assert project.verdicts() == {"a": "passed"}
