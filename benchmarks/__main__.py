@@ -28,12 +28,8 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "throughput": (),
     "latency": (),
     "pytest_cost": (),
-    "codec": (),
-    "audit": (),
-    "startup": (),
     "growth": (),
     "stream_replay": (),
-    "allure_cost": (),
 }
 QUICK: Final[dict[str, tuple[str, ...]]] = {
     "dispatch": ("--entries=2000", "--rounds=1"),
