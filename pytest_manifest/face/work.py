@@ -188,8 +188,12 @@ def tell_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> No
 def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
     """Have a failure that tells of a verdict stand where its entry stands, and not in this file.
 
-    Of its text a list of failures shows one line, in which there is no room for a sentence.
+    Of its text a list of failures shows one line, in which there is no room for a sentence. Entries
+    that were held back for the same reason are one line of a list of skips.
     """
+    if report.skipped and is_builtin(item):
+        # pytest puts skips of different lines together where a report has this keyword.
+        report.keywords = {**report.keywords, "skip": 1}
     crash = getattr(report.longrepr, "reprcrash", None)
     binding = binding_of(item)
     if crash is None or crash.path != __file__ or binding is None or binding.entry is None:

@@ -127,16 +127,6 @@ def test_a_copy_is_written_where_it_is_wanted(project: Project) -> None:
     assert summary(second)["run"]["manifest"] == "b.jsonl"
 
 
-def test_a_copy_that_cannot_be_written_is_said(project: Project) -> None:
-    """The run's outcome stays what it is."""
-    project.doubles(count=1)
-    project.write("file", "")
-    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-summary=file/run.json")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*the summary was not written:*"])
-    assert result.ret == 0
-
-
 def test_cost_and_comparison_are_in_it(project: Project) -> None:
     """The budget with what was spent of it, and what changed since the run that is named."""
     project.write("shop.py", 'from jobs import app\n@app.task\ndef buy(): return {"cost": 0.1}\n')

@@ -28,7 +28,7 @@ def batch(project: Project) -> None:
 
 @XDIST
 def test_tests_stand_at_their_entries_lines(project: Project, xdist: tuple[str, ...]) -> None:
-    """In the list of tests, of skips and of failures; in JUnit, where its schema has a place."""
+    """In the list of tests and of failures; in JUnit, where its schema has a place."""
     batch(project)
     result = project.run(
         *("--manifest=m.jsonl", MEMORY, "-vv", "-rfs", "--tb=line", *xdist),
@@ -37,7 +37,7 @@ def test_tests_stand_at_their_entries_lines(project: Project, xdist: tuple[str, 
     result.assert_outcomes(passed=1, failed=2, skipped=1)
     text = result.stdout.str()
     assert "<-" not in text
-    assert re.search(r"^SKIPPED \[1\] m\.jsonl:3: The job was held back", text, re.MULTILINE)
+    assert re.search(r"^SKIPPED \[1\] m\.jsonl: The job was held back", text, re.MULTILINE)
     assert f"{project.path}/m.jsonl:2: result.n is 2 where 9 was expected" in text
     cases = ET.parse(project.path / "r.xml").iter("testcase")
     assert {case.get("name"): (case.get("file"), case.get("line")) for case in cases} == {

@@ -108,15 +108,6 @@ def test_a_comparison_is_in_the_page(project: Project) -> None:
     assert found["before"] == project.ledgers()[0].stem
 
 
-def test_a_page_that_cannot_be_written_stops_nothing(project: Project) -> None:
-    """The verdicts stand, and the summary says why there is no page."""
-    project.doubles()
-    project.write("build", "a file")
-    done = project.run("--manifest=m.jsonl", MEMORY, "--manifest-report=build/run.html")
-    done.assert_outcomes(passed=6)
-    done.stdout.fnmatch_lines(["*the run page was not written: *"])
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
