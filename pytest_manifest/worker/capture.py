@@ -20,7 +20,6 @@ FORMAT_VARIABLE: Final = "MANIFEST_LOG_FORMAT"
 LEVEL_VARIABLE: Final = "MANIFEST_LOG_LEVEL"
 # Celery's account of the task is the receipt itself.
 _NOT_THE_TASK: Final = ("celery.app.trace", "celery.worker.request", "celery.worker.strategy")
-_ACCOUNTS: Final = ("celery.app.trace", "celery.worker.strategy")
 _ROOTS: Final = ("", "celery.task")  # Celery keeps task loggers' records from the root logger
 
 
@@ -35,9 +34,6 @@ def set_up_own_logging() -> None:
     level = _level()
     log.configure(format=format_, level=level)
     log.intercept_stdlib(level)
-    if level == "INFO":  # two lines a job that say less than its receipt, and cost as much as a job
-        for name in _ACCOUNTS:
-            logging.getLogger(name).setLevel("WARNING")
     catch_loguru(again=True)
 
 
