@@ -143,7 +143,7 @@ def _record(
         finished_at=work.finished_at if ended else None,
         wait=work.start - work.sent if begun else None,
         runtime=work.lasted if ended else None,
-        worker="celery@render-1" if begun else None,
+        worker=f"celery@render-1{nasty}" if begun else None,
         host="render-1" if begun else None,
         pid=work.pid if begun else None,
         executions=1,
@@ -174,7 +174,7 @@ def _entry(number: int, task: str, nasty: str) -> Entry:
         task=task,
         args=[number],
         kwargs={"source": f"s3/catalogue/{number:06}.png", "name": name, "limit": 4096},
-        tags=["nightly", "small" if number % 3 else "large"],
+        tags=["nightly", "small" if number % 3 else "large", *([printable] if nasty else [])],
         meta={"owner": "catalogue", "note": name},
         expect=Expectations(result={"item": number, "width": 640, "height": 360}),
     )
@@ -273,7 +273,7 @@ def _verdict(entry: Entry, kind: VerdictKind, *, raises: bool, nasty: str) -> Ve
 def _error(number: int, nasty: str) -> ErrorInfo:
     message = nasty or f"catalogue/{number:06}.png: 16 bits a channel"
     return ErrorInfo(
-        type="jobs.decoding.UnsupportedImageError",
+        type="UnsupportedImageError",
         message=message,
         traceback=TRACEBACK.replace("{message}", message),
     )

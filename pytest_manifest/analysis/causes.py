@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -41,9 +42,18 @@ class Cause:
     expected: str | None = None
     actual: str | None = None
 
+    @property
+    def sign(self) -> _Sign:
+        """What its entries have in common."""
+        pair = None
+        if self.expected is not None and self.actual is not None:
+            pair = self.expected, self.actual
+        return (self.kind, self.error, self.place, self.path), pair
+
 
 _Key: TypeAlias = tuple[VerdictKind, str | None, str | None, str | None]
 _Pair: TypeAlias = tuple[str, str]
+_Sign: TypeAlias = tuple[_Key, _Pair | None]
 
 
 @dataclass(slots=True)
@@ -84,21 +94,15 @@ class Causes:
         self._groups: dict[_Key, _Group] = {}
 
     def add(self, record: EntryRecord) -> None:
-        if record.verdict is None or record.outcome not in ("failed", "error"):
+        found = _looked_at(record)
+        if found is None:
             return
-        kind, mismatch = record.verdict.verdict, _first_mismatch(record)
-        reason, told = reason_of(record.verdict, record.receipt), record.verdict.sentence
-        pair: _Pair | None = None
-        key: _Key = (kind, None, None, None if mismatch is None else _path(mismatch))
-        if isinstance(reason, Mismatch):
-            pair = _value(reason.expected), _value(reason.actual)
-            told = f"{pair[1]} where {pair[0]} was expected"
-        elif reason is not None:
-            key, told = (kind, _name(reason.type), record.error_place, None), reason.message
+        (key, pair), told = found
         message = middle(_one_line(told), _MESSAGE_LIMIT)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(_title(key, mismatch), message, pair)
+            title = _title(key, _first_mismatch(record))
+            group = self._groups[key] = _Group(title, message, pair)
         group.add(record.id)
         if pair is not None:
             _add_variant(group, record.id, message, pair)
@@ -107,6 +111,42 @@ class Causes:
         """All causes; of equal size, the one that was met first."""
         found = (cause for key, group in self._groups.items() for cause in group.causes(key))
         return tuple(sorted(found, key=lambda cause: -cause.count))
+
+
+class CauseNumbers:
+    """Numbers records by what went wrong, and tells afterwards which cause each number became."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[_Sign, int] = {}
+
+    def number(self, record: EntryRecord) -> int:
+        """The same for entries that went wrong in the same way; -1 where nothing did."""
+        found = _looked_at(record)
+        return -1 if found is None else self._numbers.setdefault(found[0], len(self._numbers))
+
+    def places(self, causes: Sequence[Cause]) -> list[int]:
+        """For each number, the place of its cause among these, -1 where it is not one of them."""
+        shared = Counter(cause.sign[0] for cause in causes)
+        known: dict[_Sign, int] = {}
+        for place, cause in enumerate(causes):
+            key, pair = cause.sign
+            known[key, pair if shared[key] > 1 else None] = place
+        return [known.get((key, pair), known.get((key, None), -1)) for key, pair in self._numbers]
+
+
+def _looked_at(record: EntryRecord) -> tuple[_Sign, str] | None:
+    """By what a record is grouped, and what it says; None where nothing went wrong."""
+    if record.verdict is None or record.outcome not in ("failed", "error"):
+        return None
+    kind, mismatch = record.verdict.verdict, _first_mismatch(record)
+    reason = reason_of(record.verdict, record.receipt)
+    if reason is not None and not isinstance(reason, Mismatch):
+        return ((kind, _name(reason.type), record.error_place, None), None), reason.message
+    key: _Key = (kind, None, None, None if mismatch is None else _path(mismatch))
+    if reason is None:
+        return (key, None), record.verdict.sentence
+    pair = _value(reason.expected), _value(reason.actual)
+    return (key, pair), f"{pair[1]} where {pair[0]} was expected"
 
 
 def _add_variant(group: _Group, name: str, message: str, pair: _Pair) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -12,9 +14,10 @@ import pytest
 
 from pytest_manifest.analysis.comparison import compare
 from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.ledger import Part
 from pytest_manifest.reporting.run_page.page import PageFacts, write_page
 from tests.browser import opened
-from tests.run_page_sample import HOSTILE, TASKS, run_info, sample_records
+from tests.run_page_sample import BEGAN, HOSTILE, TASKS, run_info, sample_records
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -76,6 +79,15 @@ def kinds_of(page: Page) -> set[str]:
     return {text.split("\n")[-1].strip() for text in texts}
 
 
+FAILED_FIRST = ("failed", "error", "skipped", "pending", "passed")
+
+
+def in_order(records: Sequence[EntryRecord]) -> list[str]:
+    """Ids as the table has them at first: what failed, then the manifest's order."""
+    ordered = sorted(records, key=lambda record: FAILED_FIRST.index(record.outcome))
+    return [record.id for record in ordered]
+
+
 def wait_for(page: Page, text: str) -> None:
     """Wait until the number of entries that pass the filter reads so."""
     eventually(lambda: page.inner_text("#shown") == text, what=f"{text} are shown")
@@ -101,7 +113,8 @@ def test_the_top_tells_what_came_of_the_run(
         assert "more workers would help" in advice
         assert "A worker ended." in advice
         assert "UnsupportedImageError at decoding.py:41 in decode" in page.inner_text("#causes")
-        assert "Held against run r1" in page.inner_text("#comparison")
+        assert page.inner_text("#comparison h2") == "Since run r1"
+        assert "newly failing" in page.inner_text("#since")
         tasks = page.inner_text("#tasks")
         assert all(task in tasks for task in TASKS)
         assert "celery@render-1#4107" in page.inner_text("#workers")
@@ -133,12 +146,14 @@ def test_the_table_filters_by_text_verdict_and_task(
 def test_the_table_sorts_by_every_column(
     browser: Browser, file: Path, records: list[EntryRecord]
 ) -> None:
-    """Up, down, and back to the manifest's order; what is not known stands last either way."""
+    """Up, down, and back to what failed first; what is not known stands last either way."""
     times = {record.id: record.last.runtime for record in records if record.last}
     known = sorted(value for value in times.values() if value is not None)
     with shown(browser, file) as page:
         heads = page.locator("#table .tabulator-col .sorter:visible")
-        assert heads.count() == 10
+        assert heads.count() == 11
+        first = in_order(records)
+        assert ids(page) == first[: len(ids(page))]
         run = page.locator("#table .tabulator-col[tabulator-field=runtime] .sorter")
         run.click()
         eventually(lambda: times[ids(page)[0]] == known[0])
@@ -146,6 +161,8 @@ def test_the_table_sorts_by_every_column(
         eventually(lambda: times[ids(page)[0]] == known[-1])
         heading = page.locator("#table .tabulator-col[tabulator-field=runtime]")
         assert heading.get_attribute("aria-sort") == "descending"
+        run.press("Enter")
+        eventually(lambda: ids(page)[0] == first[0])
         for at in range(heads.count()):
             before = ids(page)
             heads.nth(at).click()
@@ -163,7 +180,7 @@ def test_an_entry_is_opened_by_a_click(
     assert record.receipt is not None
     with shown(browser, file) as page:
         page.fill("#search", record.id)
-        wait_for(page, "1 of 400 entries")
+        eventually(lambda: ids(page) == [record.id])
         page.click(".tabulator-row")
         page.wait_for_selector("#details:not([hidden])")
         assert title(page) == record.id
@@ -186,6 +203,23 @@ def test_an_entry_is_opened_by_a_click(
         assert page.evaluate("location.hash") == ""
 
 
+def test_a_cause_leads_to_its_entries(
+    browser: Browser, file: Path, records: list[EntryRecord]
+) -> None:
+    """It says where they ran, how long, and since when; the rest of its entries is a click away."""
+    raised = [r.id for r in records if r.error_place is not None]
+    with shown(browser, file) as page:
+        cause = page.locator("#causes li").filter(has_text="UnsupportedImageError").first
+        for told in (f"{len(raised)} entries", " workers", "ran ", "first at 21:40:"):
+            assert told in cause.inner_text(), told
+        cause.get_by_role("button", name=f"and {len(raised) - 3} more").click()
+        wait_for(page, f"{len(raised)} of 400 entries")
+        eventually(lambda: ids(page) == raised[: len(ids(page))])
+        assert "16 bits a channel" in page.locator("[tabulator-field=reason]").nth(1).inner_text()
+        page.click("#cause")
+        wait_for(page, "400 entries")
+
+
 def test_attempts_are_told_apart(browser: Browser, file: Path, records: list[EntryRecord]) -> None:
     """An entry that was sent twice shows both, with what came of each."""
     record = next(r for r in records if len(r.attempts) == 2)
@@ -205,7 +239,7 @@ def test_everything_can_be_done_by_keyboard(
         page.keyboard.press("/")
         assert page.evaluate("document.activeElement.id") == "search"
         page.keyboard.type("translate-")
-        some = [record.id for record in records if "translate-" in record.id]
+        some = [name for name in in_order(records) if "translate-" in name]
         wait_for(page, f"{len(some)} of 400 entries")
         page.keyboard.press("ArrowDown")
         page.keyboard.press("ArrowDown")
@@ -242,8 +276,22 @@ def test_a_link_leads_to_an_entry(browser: Browser, file: Path, records: list[En
         wanted = link.inner_text()
         link.click()
         eventually(lambda: page.locator("#details").is_visible() and title(page) == wanted)
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement.textContent") == wanted
+
+
+def test_an_entry_that_is_not_there_is_said(browser: Browser, file: Path) -> None:
+    """By name, whatever the address holds; it can be looked for, and the word goes away."""
     with shown(browser, file, fragment="#entry=100%25%not-there") as page:
         assert page.locator("#details").is_hidden()
+        assert "no entry '100%25%not-there'" in page.inner_text("#notice")
+        page.keyboard.press("Escape")
+        assert page.locator("#notice").is_hidden()
+        page.evaluate("location.hash = '#entry=index-0000'")
+        eventually(lambda: "'index-0000'" in page.inner_text("#notice"))
+        page.click("#notice >> text=Look for it")
+        eventually(lambda: ids(page) and all("index-0000" in name for name in ids(page)))
+        assert page.locator("#notice").is_hidden()
 
 
 def test_the_timeline_tells_of_a_bar_and_opens_it(
@@ -272,8 +320,156 @@ def test_the_timeline_tells_of_a_bar_and_opens_it(
         assert page.locator("#zoom-out").is_hidden()
 
 
-def test_colours_follow_the_system_and_a_switch(browser: Browser, file: Path) -> None:
-    """The switch goes through automatic, light and dark, and is remembered."""
+LONG = "celery@rendering-production-eu-central-1-{}-7f9c4d8b6.internal.example.org"
+
+
+def test_long_names_of_workers_stay_different(browser: Browser, tmp_path: Path) -> None:
+    """What all share is left out; a pointer or the keyboard shows the whole name, and the jobs."""
+    named = [on(LONG.format(f"worker-{at % 6}"), r) for at, r in enumerate(sample_records(60))]
+    file = written(tmp_path, named)
+    for width in (1280, 390):
+        with shown(browser, file, width=width) as page:
+            lanes = page.locator("#lanes button")
+            texts = lanes.all_inner_texts()
+            assert len(set(texts)) == len(texts)
+            assert all(len(text) < 40 for text in texts)
+            lanes.nth(0).focus()
+            page.keyboard.press("ArrowDown")
+            eventually(lambda: page.locator("#tip").is_visible())
+            told = page.locator("#lanes button:focus").get_attribute("aria-label") or ""
+            assert page.inner_text("#tip .mono") in told
+            for _ in range(2):
+                page.keyboard.press("ArrowRight")
+            chosen = page.inner_text("#tip .mono")
+            assert page.locator(".bar-mark").is_visible()
+            assert chosen in page.inner_text("#said")
+            page.keyboard.press("Enter")
+            eventually(lambda wanted=chosen: title(page) == wanted)  # type: ignore[misc]
+            page.keyboard.press("Escape")
+            assert page.locator("#lanes button:focus").count() == 1
+            lanes.nth(0).click()
+            eventually(lambda: page.inner_text("#shown") != "60 entries")
+
+
+def on(worker: str, record: EntryRecord) -> EntryRecord:
+    """The record, as if this worker had run it."""
+    ran = [replace(attempt, worker=attempt.worker and worker) for attempt in record.attempts]
+    return replace(record, attempts=tuple(ran))
+
+
+def written(
+    folder: Path,
+    records: Sequence[EntryRecord],
+    status: str = "finished",
+    parts: Sequence[Part] = (),
+) -> Path:
+    """A page about these records."""
+    path = folder / "run.html"
+    count = len(records)
+    write_page(path, PageFacts(run_info(count), status, count, parts=parts), iter(records))
+    return path
+
+
+def test_a_pause_between_a_run_s_parts_is_drawn_narrow(browser: Browser, tmp_path: Path) -> None:
+    """A run that was gone on with nine hours later shows both parts, and how long it paused."""
+    parts = [later(r, 9 * 3600) if at >= 30 else r for at, r in enumerate(sample_records(60))]
+    resumed = [Part(BEGAN), Part(BEGAN + timedelta(hours=8))]
+    with shown(browser, written(tmp_path, parts, parts=resumed)) as page:
+        assert "2 parts, 8 h 59 min between" in page.inner_text("#facts")
+        assert "nothing ran" in page.inner_text("#timeline-legend")
+        plot = page.locator("#gantt .u-over").bounding_box()
+        assert plot is not None
+        page.locator("#lanes button").nth(0).focus()
+        ends: list[float] = []
+        for key in ("Home", "End"):
+            page.keyboard.press(key)
+            mark = page.locator(".bar-mark").bounding_box()
+            assert mark is not None
+            ends.append(mark["x"] - plot["x"])
+        assert ends[1] - ends[0] > plot["width"] / 2
+        shares = [share / 20 for share in range(1, 20)]
+        told = [tip_at(page, plot["x"] + plot["width"] * share, plot["y"] + 3) for share in shares]
+        assert any("known to have run for 8 h 59 min" in text for text in told)
+
+
+def later(record: EntryRecord, seconds: float) -> EntryRecord:
+    """The record, with all that happened so much later."""
+    names = ("sent_at", "received_at", "started_at", "finished_at")
+    moved = [
+        replace(
+            attempt,
+            **{
+                name: moment + timedelta(seconds=seconds)
+                for name in names
+                if (moment := getattr(attempt, name)) is not None
+            },
+        )
+        for attempt in record.attempts
+    ]
+    return replace(record, attempts=tuple(moved))
+
+
+def tip_at(page: Page, x: float, y: float) -> str:
+    page.mouse.move(x, y)
+    tip = page.locator("#tip")
+    text: str = tip.inner_text() if tip.is_visible() else ""
+    return text
+
+
+def test_few_jobs_have_few_bars(browser: Browser, tmp_path: Path) -> None:
+    """One has none, ten have a handful, whether alike or of very different length."""
+    ten = list(sample_records(10, bad=0.0, workers=1))
+    alike = [lasting(record, 0.25) for record in ten]
+    apart = [lasting(record, 10 ** (at * 0.6 - 4)) for at, record in enumerate(ten)]
+    with opened(browser) as page:
+        for records, most in ((ten, 7), (alike, 5), (apart, 7)):
+            page.goto(written(tmp_path, records).as_uri())
+            page.wait_for_selector("#table[data-ready=yes]")
+            told = page.get_attribute("#runtime", "aria-label") or ""
+            assert told.startswith("Histogram of 10 entries in ")
+            assert 3 <= int(told.split(" in ")[1].split()[0]) <= most
+            assert "a bar is" in page.inner_text("#rate-note")
+        page.goto(written(tmp_path, ten[:1]).as_uri())
+        page.wait_for_selector("#table[data-ready=yes]")
+        assert page.locator("#times").is_hidden()
+        assert page.inner_text("#verdict").split()[-3:] == ["1", "entry", "passed"]
+
+
+def lasting(record: EntryRecord, seconds: float) -> EntryRecord:
+    """The record, as if its last attempt had run so long."""
+    [*earlier, last] = record.attempts
+    assert last.started_at is not None
+    ended = last.started_at + timedelta(seconds=seconds)
+    return replace(record, attempts=(*earlier, replace(last, runtime=seconds, finished_at=ended)))
+
+
+def test_a_run_that_is_not_over_says_so(browser: Browser, tmp_path: Path) -> None:
+    """What is pending is counted, and how to go on; a bar without an end is told as such."""
+    records = list(sample_records(30, bad=0.0))
+    begun = [
+        replace(a, kind=None, sentence=None, finished_at=None, runtime=None)
+        for a in records[-1].attempts
+    ]
+    records[-1] = replace(
+        records[-1], verdict=None, receipt=None, outcome="pending", attempts=tuple(begun)
+    )
+    states = {
+        "running": "1 entry has no verdict yet",
+        "stopped": "--resume",
+        "detached": "--audit",
+        "finished": "This page shows what was known on",
+    }
+    with opened(browser) as page:
+        for status, told in states.items():
+            page.goto(written(tmp_path, records, status).as_uri())
+            page.wait_for_selector("#table[data-ready=yes]")
+            assert told in page.inner_text("#state")
+        assert ids(page)[0] == records[-1].id
+        assert "end not known" in page.inner_text("#timeline-legend")
+
+
+def test_colours_and_motion_follow_the_system(browser: Browser, file: Path) -> None:
+    """A switch goes through automatic, light and dark, and is remembered."""
     background = "getComputedStyle(document.body).backgroundColor"
     with shown(browser, file) as page:
         light = page.evaluate(background)
@@ -288,6 +484,10 @@ def test_colours_follow_the_system_and_a_switch(browser: Browser, file: Path) ->
         assert page.evaluate(background) == dark
     with shown(browser, file, dark=True) as page:
         assert page.evaluate(background) == dark
+        motion = "getComputedStyle(document.documentElement).scrollBehavior"
+        assert page.evaluate(motion) == "smooth"
+        page.emulate_media(reduced_motion="reduce")
+        assert page.evaluate(motion) == "auto"
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -299,7 +499,10 @@ def test_there_is_no_serious_fault_of_accessibility(
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
     record = next(r for r in records if r.kind == "failed")
-    with shown(browser, file, dark=dark, width=width) as page:
+    with shown(browser, file, dark=dark, width=width, fragment="#entry=none") as page:
+        page.wait_for_selector("#notice:not([hidden])")
+        page.locator("#lanes button").first.focus()
+        page.keyboard.press("ArrowRight")
         assert serious(Axe().run(page).response) == []
         page.goto(f"{file.as_uri()}#entry={quote(record.id)}")
         page.wait_for_selector("#details:not([hidden])")
@@ -326,13 +529,19 @@ def test_a_phone_shows_everything_within_its_width(
         box = page.locator("#details").bounding_box()
         assert box is not None
         assert box["width"] == 390
-        assert title(page) == records[0].id
+        assert title(page) == in_order(records)[0]
         assert page.evaluate("document.querySelector('#details').scrollWidth") <= 390
+        search = "document.getElementById('search').focus(), document.activeElement.id"
+        assert page.evaluate(search) != "search"  # what is covered cannot be reached
+        page.keyboard.press("Escape")
+        assert page.evaluate(search) == "search"
 
 
 def test_paper_gets_a_plain_table(browser: Browser, file: Path) -> None:
     """Printing writes out what the filter shows, on white, and undoes it afterwards."""
     with shown(browser, file, dark=True) as page:
+        folded = page.locator("main details:not([open])").count()
+        assert folded > 0
         page.click("#kinds [data-kind=failed]")
         eventually(lambda: kinds_of(page) == {"failed"})
         count = int(page.inner_text("#shown").partition(" ")[0])
@@ -342,9 +551,28 @@ def test_paper_gets_a_plain_table(browser: Browser, file: Path) -> None:
         assert page.locator("#print-table").is_visible()
         assert page.locator("#table").is_hidden()
         assert page.evaluate("document.documentElement.dataset.theme") == "light"
+        assert page.locator("main details:not([open])").count() == 0
         page.evaluate("window.dispatchEvent(new Event('afterprint'))")
         assert page.locator("#print-table tbody tr").count() == 0
+        assert page.locator("main details:not([open])").count() == folded
         assert page.evaluate("document.documentElement.dataset.theme") is None
+
+
+def test_paper_has_every_failure_with_its_reason(browser: Browser, tmp_path: Path) -> None:
+    """However many there are, and first."""
+    records = list(sample_records(1400, bad=0.6))
+    bad = [record for record in records if record.outcome != "passed"]
+    assert len(bad) > 1000
+    with shown(browser, written(tmp_path, records)) as page:
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        page.emulate_media(media="print")
+        rows = page.locator("#print-table tbody tr")
+        assert rows.count() == len(bad)
+        assert page.evaluate(
+            "[...document.querySelectorAll('#print-table tbody tr')]"
+            ".every((row) => row.lastElementChild.textContent.length > 10)"
+        )
+        assert f"and {len(records) - len(bad)} more that passed" in page.inner_text("#print-table")
 
 
 def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
@@ -362,6 +590,14 @@ def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None
             eventually(lambda wanted=record.id: title(page) == wanted)  # type: ignore[misc]
             assert page.locator("#details img, #details script").count() == 0
         assert "␛[31mred␛[0m" in page.inner_text("#details") + page.inner_text("#advice")
+        page.keyboard.press("Escape")
+        for lane in page.locator("#lanes button").all():
+            lane.focus()
+            page.keyboard.press("ArrowRight")
+        page.locator("#causes .text-button").first.click()
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("img, main script").count() == 0
+        assert "<img src=x onerror=" in page.inner_text("#workers")
         assert "broken" not in page.title()
 
 

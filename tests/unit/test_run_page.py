@@ -17,13 +17,16 @@ from typing import Any
 
 import pytest
 
+from pytest_manifest.analysis.causes import Causes
 from pytest_manifest.analysis.comparison import compare
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.reporting.run_page import page as page_module
+from pytest_manifest.reporting.run_page.columns import Columns
 from pytest_manifest.reporting.run_page.page import BLOCK, PageFacts, write_page
+from pytest_manifest.reporting.run_page.pauses import pauses
 from pytest_manifest.reporting.run_page.text import visible
-from pytest_manifest.schema import Receipt
+from pytest_manifest.schema import ErrorInfo, Mismatch, Receipt
 from tests.run_page_sample import BEGAN, FIRST_AGAIN, HOSTILE, run_info, sample_records
 
 
@@ -130,6 +133,22 @@ def test_times_are_seconds_since_the_run_was_made(
     assert bars["end"][twice[1]] > bars["start"][twice[1]]
 
 
+def test_what_a_worker_s_death_has_ended_has_no_end(tmp_path: Path) -> None:
+    """Of its attempt only the moment is known in which that was noticed; its cause says it once."""
+    [record] = sample_records(1, bad=1.0, seed=5)
+    assert record.verdict is not None
+    assert record.receipt is not None
+    verdict = record.verdict.model_copy(update={"verdict": "crashed"})
+    error = ErrorInfo(type="WorkerLostError", message="exitcode 9")
+    receipt = record.receipt.model_copy(update={"state": "crashed", "error": error})
+    noticed = replace(record.attempts[0], runtime=None)
+    died = replace(record, verdict=verdict, receipt=receipt, attempts=(noticed,), error_place=None)
+    data = written(tmp_path, [died]).data
+    assert data["bars"]["end"] == [None]
+    [cause] = data["figures"]["causes"]
+    assert (cause["kind"], cause["title"]) == ("crashed", "WorkerLostError")
+
+
 def test_the_figures_are_the_statistics(tmp_path: Path, records: list[EntryRecord]) -> None:
     """Counts, tasks, causes, workers and advice are told as they were found."""
     found = written(tmp_path, records, remarks=["One worker ended."]).data
@@ -144,6 +163,71 @@ def test_the_figures_are_the_statistics(tmp_path: Path, records: list[EntryRecor
     assert len(figures["slowest"]) == 5
     assert found["run"]["remarks"] == ["One worker ended."]
     assert figures["advice"]
+
+
+def test_every_failure_has_its_cause_and_its_reason(
+    tmp_path: Path, records: list[EntryRecord]
+) -> None:
+    """A row names the cause that it was counted for, and says in a line what went wrong."""
+    data = written(tmp_path, records).data
+    rows, causes = data["rows"], data["figures"]["causes"]
+    assert len(causes) > 3
+    for place, cause in enumerate(causes):
+        assert rows["cause"].count(place) == cause["count"]
+    reasons = data["names"]["reasons"]
+    for record, cause, told in zip(records, rows["cause"], rows["reason"], strict=True):
+        assert (cause < 0) == (record.outcome not in ("failed", "error"))
+        assert (told < 0) == (record.outcome == "passed")
+    raised = next(at for at, record in enumerate(records) if record.error_place)
+    expected = f"UnsupportedImageError: catalogue/{raised:06}.png: 16 bits a channel"
+    assert reasons[rows["reason"][raised]] == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "causes"),
+    [
+        ("1111222", [0, 0, 0, 0, 1, 1, 1]),  # the same few again and again: a cause each
+        ("1222222", [1, 0, 0, 0, 0, 0, 0]),
+        ("123456789", [0] * 9),  # always another one: one cause
+        ("x1x11", [1, 0, 1, 0, 0]),
+    ],
+)
+def test_a_row_has_the_cause_of_its_own_difference(values: str, causes: list[int]) -> None:
+    """Where the same values come again they are causes of their own, else the place is."""
+    [record] = sample_records(1, bad=1.0, seed=5)
+    assert record.verdict is not None
+    groups, columns = Causes(), Columns(BEGAN)
+    for value in values:
+        differs = Mismatch(path="result.a", expected="0", actual=value)
+        verdict = record.verdict.model_copy(update={"verdict": "failed", "mismatches": [differs]})
+        failed = replace(record, verdict=verdict, receipt=None)
+        groups.add(failed)
+        columns.add(failed)
+    columns.number_causes(groups.largest_first())
+    assert columns.rows["cause"] == causes
+
+
+@pytest.mark.parametrize(
+    ("spans", "found"),
+    [
+        ([], []),
+        ([(0, 1)], []),
+        ([(0, 1), (5, 6)], []),  # too short, whatever the rest
+        ([(0, 10), (20, 30)], []),  # not as long as what ran
+        ([(0, 10), (31, 41)], [(10, 31)]),
+        ([(0, 1), (100, 101), (250, 251)], [(1, 100), (101, 250)]),
+        ([(0, 300), (1, 2), (100, 101), (900, 901)], [(300, 900)]),  # another worked meanwhile
+        ([(n * 30, n * 30 + 1) for n in range(100)], []),  # a job now and then is no pause
+        ([(0, None), (60, None)], [(0, 60)]),
+        ([(0, -5), (None, 3)], []),  # clocks differ, and what never began is not looked at
+    ],
+)
+def test_a_pause_is_longer_than_all_that_ran(
+    spans: list[tuple[float | None, float | None]], found: list[tuple[float, float]]
+) -> None:
+    """Where the run was gone on with; what is slow, or waits a little, has none."""
+    starts, ends = [start for start, _ in reversed(spans)], [end for _, end in reversed(spans)]
+    assert pauses(starts, ends) == found
 
 
 def test_a_comparison_is_in_the_page(tmp_path: Path, records: list[EntryRecord]) -> None:

@@ -16,6 +16,8 @@ LIBRARIES: Final = ("uPlot.iife.min.js", "tabulator.min.js")
 STYLES: Final = ("uPlot.min.css", "tabulator_simple.min.css")
 SCRIPTS: Final = (
     "base.js",
+    "names.js",
+    "clocks.js",
     "details.js",
     "plots.js",
     "timeline.js",

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from pytest_manifest.analysis.causes import Cause, CauseNumbers
 from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
-from pytest_manifest.reporting.run_page.text import first_line, visible
+from pytest_manifest.reporting.run_page.pauses import pauses
+from pytest_manifest.reporting.run_page.text import visible
+from pytest_manifest.verdict import in_brief
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("passed", "failed", "error", "skipped", "pending")
-MESSAGE_LIMIT: Final = 180
-"""Characters of a verdict's sentence that the table shows; the details have all of it."""
 _PLACES: Final = 5
 """Decimal places of moments: a hundredth of a millisecond."""
-
-Column = list[int] | list[str] | list[float | None] | list[int | float | None]
+_ROWS: Final = ("task", "kind", "outcome", "place", "reason", "cause", "tags", "tries", "line")
 
 
 class Names:
@@ -47,13 +47,11 @@ class Columns:
         self.tasks = Names()
         self.kinds = Names()
         self.places = Names()
-        self.messages = Names()
+        self.reasons = Names()
         self.tags = Names()
+        self._causes = CauseNumbers()
         self.ids: list[str] = []
-        self.rows: dict[str, list[int]] = {
-            name: []
-            for name in ("task", "kind", "outcome", "place", "message", "tags", "tries", "line")
-        }
+        self.rows: dict[str, list[int]] = {name: [] for name in _ROWS}
         self.figures: dict[str, list[float | None]] = {
             name: [] for name in ("sent", "wait", "runtime", "cost")
         }
@@ -65,19 +63,15 @@ class Columns:
     def add(self, record: EntryRecord) -> None:
         """Append an entry as a row, and its attempts as bars."""
         last, rows, figures = record.last, self.rows, self.figures
-        verdict = record.verdict
-        silent = verdict is None or verdict.verdict == "passed"
-        message = None if silent or verdict is None else verdict.sentence
         tags = record.entry.tags
         self.ids.append(visible(record.id))
         rows["task"].append(self.tasks.index(visible(record.entry.task)))
         rows["kind"].append(self.kinds.index(record.kind or "pending"))
         rows["outcome"].append(OUTCOMES.index(record.outcome))
         rows["place"].append(self._place(last))
-        rows["message"].append(
-            self.messages.index(None if message is None else first_line(message, MESSAGE_LIMIT))
-        )
-        rows["tags"].append(self.tags.index(visible(" ".join(tags)) if tags else None))
+        rows["reason"].append(self.reasons.index(_reason(record)))
+        rows["cause"].append(self._causes.number(record))
+        rows["tags"].append(self.tags.index(visible("\n".join(tags)) if tags else None))
         rows["tries"].append(len(record.attempts))
         rows["line"].append(record.line)
         figures["sent"].append(None if last is None else self.since(last.sent_at))
@@ -101,7 +95,15 @@ class Columns:
         self.marks["outcome"].append(OUTCOMES.index(outcome))
         self.marks["number"].append(attempt.number)
         self.spans["start"].append(start)
-        self.spans["end"].append(self.since(attempt.finished_at))
+        # Of a job whose process died only the moment is known in which that was noticed.
+        ended = None if attempt.runtime is None else attempt.finished_at
+        self.spans["end"].append(self.since(ended))
+
+    def number_causes(self, causes: Sequence[Cause]) -> None:
+        """Now that the causes are known: have rows name theirs by its place among them."""
+        places = self._causes.places(causes)
+        column = self.rows["cause"]
+        column[:] = [-1 if number < 0 else places[number] for number in column]
 
     def _place(self, attempt: AttemptRecord | None) -> int:
         place = None if attempt is None else attempt.place
@@ -122,15 +124,23 @@ class Columns:
             "tasks": self.tasks.texts,
             "kinds": self.kinds.texts,
             "places": self.places.texts,
-            "messages": self.messages.texts,
+            "reasons": self.reasons.texts,
             "tags": self.tags.texts,
             "outcomes": list(OUTCOMES),
         }
+        spans = self.spans
         return {
             "names": names,
             "rows": {"id": self.ids, **self.rows, **figures},
-            "bars": {**self.marks, **self.spans},
+            "bars": {**self.marks, **spans, "pauses": pauses(spans["start"], spans["end"])},
         }
+
+
+def _reason(record: EntryRecord) -> str | None:
+    """Why it has not passed, in a line; None where it has, or nobody has judged it."""
+    if record.verdict is None or record.verdict.verdict == "passed":
+        return None
+    return visible(in_brief(record.verdict, record.receipt))
 
 
 def cost_figure(value: float | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from pytest_manifest.analysis.comparison import Change, Comparison, ResultChange, TimeChange
 from pytest_manifest.analysis.reading import outcome_of
@@ -16,8 +17,13 @@ SHOWN_CHANGES = 200
 _MESSAGE = 400
 
 
-def run_document(info: RunInfo, status: str, remarks: Sequence[str]) -> dict[str, object]:
-    """What the run was; ``remarks`` are sentences about it that were noted on the way."""
+def run_document(
+    info: RunInfo, status: str, remarks: Sequence[str], written: datetime
+) -> dict[str, object]:
+    """What the run was, and when the page was written.
+
+    ``remarks`` are sentences about it that were noted on the way.
+    """
     return {
         "id": info.run,
         "manifest": visible(info.manifest.name),
@@ -29,6 +35,7 @@ def run_document(info: RunInfo, status: str, remarks: Sequence[str]) -> dict[str
         "stack": "embedded" if info.owned else "existing",
         "sha256": info.sha256,
         "status": status,
+        "written": written.isoformat(timespec="seconds"),
         "remarks": [visible(remark) for remark in remarks],
     }
 
@@ -91,8 +98,7 @@ def _cause(cause: Cause) -> dict[str, object]:
     return {
         "outcome": outcome_of(cause.kind),
         "kind": cause.kind,
-        "title": first_line(cause.title, 160),
-        "place": None if cause.place is None else visible(cause.place),
+        "title": first_line(cause.title.removeprefix(f"{cause.kind}: "), 160),
         "count": cause.count,
         "examples": [visible(entry) for entry in cause.examples],
         "message": visible(cause.message)[:_MESSAGE],
@@ -166,4 +172,5 @@ def _time(change: TimeChange) -> dict[str, object]:
         "after": rounded(change.after),
         "ratio": rounded(change.ratio),
         "samples": [change.samples_before, change.samples_after],
+        "same": change.same,
     }

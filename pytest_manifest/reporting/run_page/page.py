@@ -6,7 +6,8 @@ import base64
 import gzip
 import html
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final
 
@@ -46,6 +47,7 @@ class PageFacts:
     remarks: Sequence[str] = ()
     comparison: Comparison | None = None
     parts: Sequence[Part] = ()
+    written: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 def write_page(path: Path, facts: PageFacts, records: Iterable[EntryRecord]) -> Statistics:
@@ -114,9 +116,10 @@ class _Body:
         if self._block:
             self._close_block()
         facts = self._facts
+        self._columns.number_causes(found.causes)
         document = {
             "format": FORMAT,
-            "run": run_document(facts.info, facts.status, facts.remarks),
+            "run": run_document(facts.info, facts.status, facts.remarks, facts.written),
             "figures": figures(found),
             "comparison": None
             if facts.comparison is None

@@ -8,18 +8,9 @@ const COUNT = ROWS.id.length;
 const ORIGIN = Date.parse(DATA.run.created);
 const OUTCOMES = NAMES.outcomes;
 const SIGNS = { passed: '✓', failed: '✕', error: '!', skipped: '–', pending: '…' };
-const SHORT_PLACES = shortened(NAMES.places);
+const RANK = [4, 0, 1, 2, 3]; // of OUTCOMES, what went wrong first
 const byId = (id) => document.getElementById(id);
 const rowOf = new Map(ROWS.id.map((id, row) => [id, row]));
-
-/** Worker names without the beginning that all of them share, like celery@host-. */
-function shortened(places) {
-  if (places.length < 2) return places;
-  let same = 0;
-  while (same < places[0].length && places.every((place) => place[same] === places[0][same])) same += 1;
-  const cut = Math.max(0, ...['@', '-', '.', '#'].map((mark) => places[0].lastIndexOf(mark, same - 1)));
-  return cut < 4 ? places : places.map((place) => `…${place.slice(cut)}`);
-}
 
 /** An element; texts are set as text, so that nothing in them is ever markup. */
 function el(name, attributes, ...children) {
@@ -51,14 +42,22 @@ function significant(value) {
   return value.toLocaleString('en-US', { maximumSignificantDigits: 3 });
 }
 
-/** Seconds as people say them: 640 µs, 12 ms, 1.25 s, 3 min 05 s, 2 h. */
-function seconds(value) {
+/** Three digits that count, zeros too, so that a column of them stands in line: 1.70, 12.3, 254. */
+const three = (value) => (Math.abs(value) < 999.5 ? value.toPrecision(3) : significant(value));
+
+/** Seconds as people say them: 640 µs, 12.0 ms, 1.25 s, 3 min 05 s, 2 h. */
+const seconds = (value) => duration(value, three);
+
+/** The same without zeros at the end, for round figures: 10 ms, 1.5 s. */
+const brief = (value) => duration(value, significant);
+
+function duration(value, digits) {
   if (value === null || value === undefined) return '';
   const size = Math.abs(value);
   if (size === 0) return '0 s';
-  if (size < 0.001) return `${Math.round(value * 1e6)} µs`;
-  if (size < 0.9995) return `${significant(value * 1e3)} ms`;
-  if (size < 59.95) return `${significant(value)} s`;
+  if (size < 0.0009995) return `${digits === three ? Math.round(value * 1e6) : significant(value * 1e6)} µs`;
+  if (size < 0.9995) return `${digits(value * 1e3)} ms`;
+  if (size < 59.95) return `${digits(value)} s`;
   const whole = Math.round(size);
   const sign = value < 0 ? '-' : '';
   const two = (part) => String(part).padStart(2, '0');
@@ -67,12 +66,22 @@ function seconds(value) {
   return `${sign}${Math.floor(whole / 3600)} h${rest ? ` ${two(rest)} min` : ''}`;
 }
 
-/** The time of day in UTC, of seconds since the page's origin. */
+/** Jobs a second, in the unit in which there is at least one; of several, in which the most have. */
+function rate(value, most = value) {
+  if (value === null) return '';
+  const [unit, length] = [['s', 1], ['min', 60]].find(([, each]) => most * each >= 0.9995) || ['h', 3600];
+  return `${three(value * length)} / ${unit}`;
+}
+
+/** The time of day in UTC, of seconds since the page's origin; the date where it is another day. */
 function clock(offset, digits) {
   if (offset === null || offset === undefined) return '';
-  const text = new Date(ORIGIN + offset * 1000).toISOString();
-  return text.slice(11, digits ? 20 + digits : 19);
+  const moment = new Date(ORIGIN + offset * 1000);
+  const time = moment.toISOString().slice(11, digits ? 20 + digits : 19);
+  return moment.toISOString().slice(0, 10) === DATA.run.created.slice(0, 10) ? time : `${dayMonth(moment)}, ${time}`;
 }
+
+const dayMonth = (moment) => moment.toLocaleDateString('en-GB', { day: 'numeric', month: 'short', timeZone: 'UTC' });
 
 function day(moment) {
   const options = { weekday: 'short', day: 'numeric', month: 'short', year: 'numeric', timeZone: 'UTC' };
@@ -98,6 +107,18 @@ function entryLink(id) {
 }
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+/** Values with their smallest and largest, without spreading ten thousand arguments. */
+function bounds(values) {
+  let low = Infinity;
+  let high = -Infinity;
+  for (const value of values) {
+    if (value === null) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return { low, high };
+}
 
 function show(id) {
   byId(id).hidden = false;

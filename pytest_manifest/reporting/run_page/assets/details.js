@@ -37,6 +37,7 @@ async function openEntry(row) {
   panel.scrollTop = 0;
   panel.focus({ preventScroll: true });
   document.body.classList.add('open');
+  coverAll();
   followHash(row);
   markRow(row);
 }
@@ -47,11 +48,22 @@ function closeEntry() {
   opened = -1;
   byId('details').hidden = true;
   document.body.classList.remove('open');
+  coverAll();
   history.replaceState(null, '', location.pathname + location.search);
   if (cameFrom && cameFrom.isConnected && cameFrom !== document.body) cameFrom.focus({ preventScroll: true });
   else focusTable();
   markRow(row);
 }
+
+/** On a narrow screen an entry covers all else, which can then not be reached. */
+function coverAll() {
+  const covers = opened >= 0 && NARROW_SCREEN.matches;
+  for (const part of document.querySelectorAll('.skip, .top, main, footer')) part.inert = covers;
+  byId('details').setAttribute('aria-modal', String(covers));
+}
+
+const NARROW_SCREEN = matchMedia('(max-width: 640px)');
+NARROW_SCREEN.addEventListener('change', coverAll);
 
 function followHash(row) {
   const hash = entryHash(ROWS.id[row]);
@@ -71,7 +83,8 @@ function panelOf(row, found, problem) {
   const head = el('header', {},
     el('h2', { id: 'details-title', class: 'mono' }, id),
     el('p', { class: 'panel-line' }, badge(outcome, NAMES.kinds[ROWS.kind[row]]), el('span', { class: 'mono' }, NAMES.tasks[ROWS.task[row]])),
-    ROWS.tags[row] < 0 ? null : el('p', { class: 'tags' }, NAMES.tags[ROWS.tags[row]].split(' ').map((tag) => el('span', {}, tag))),
+    ROWS.tags[row] < 0 ? null : el('p', { class: 'tags' }, NAMES.tags[ROWS.tags[row]].split('\n').map((tag) => el('span', {}, tag))),
+    el('p', { class: 'muted notes' }, whereAndHowLong(row).map((text) => el('span', {}, text))),
     problem ? el('p', { class: 'notice' }, problem) : null,
     found.sentence ? el('p', { class: `sentence ${outcome}` }, found.sentence) : null);
   const left = found.left_out || {};
@@ -90,6 +103,19 @@ function panelOf(row, found, problem) {
   ].filter(Boolean)];
 }
 
+/** Where and when it ran, and how long; from the table, which knows the last attempt. */
+function whereAndHowLong(row) {
+  const [sent, wait, run, cost] = ['sent', 'wait', 'runtime', 'cost'].map((name) => (ROWS[name] ? ROWS[name][row] : null));
+  return [
+    ROWS.place[row] < 0 ? null : NAMES.places[ROWS.place[row]],
+    sent === null ? 'not sent' : `sent ${clock(sent)} UTC`,
+    wait === null ? null : `waited ${seconds(wait)}`,
+    run === null ? null : `ran ${seconds(run)}`,
+    ROWS.tries[row] > 1 ? `${number(ROWS.tries[row])} attempts` : null,
+    cost === null ? null : `cost ${significant(cost)}`,
+  ].filter(Boolean);
+}
+
 function part(title, ...children) {
   return el('section', {}, el('h3', {}, title), ...children);
 }
@@ -100,8 +126,8 @@ function block(title, text, leftOut, note) {
   return part(title, note ? el('p', { class: 'muted' }, note) : null, pre(title, text), cutNote(leftOut));
 }
 
-function pre(title, text) {
-  return el('pre', { tabindex: '0', role: 'group', 'aria-label': title }, text);
+function pre(title, text, lines) {
+  return el('pre', { class: lines || null, tabindex: '0', role: 'group', 'aria-label': title }, text);
 }
 
 function cutNote(leftOut) {
@@ -133,7 +159,7 @@ function errorPart(found, left) {
     el('p', {}, el('b', { class: 'mono' }, error.type), error.place ? el('span', { class: 'muted' }, ` at ${error.place}`) : null),
     error.message ? el('p', { class: 'mono wrapped' }, error.message) : null,
     cutNote(left.error),
-    error.traceback ? pre('Traceback', error.traceback) : null,
+    error.traceback ? pre('Traceback', error.traceback, 'lines') : null,
     cutNote(left.traceback));
 }
 
@@ -149,7 +175,7 @@ function oneAttempt(attempt, numbered) {
   const line = steps.map(([name, moment]) => {
     const pause = before === null ? clock(moment, 3) : `+${seconds(Math.max(0, moment - before))}`;
     before = moment;
-    return el('li', { title: `${clock(moment, 3)} UTC` }, el('span', { class: 'muted' }, name), ' ', el('b', {}, pause));
+    return el('li', { title: `${clock(moment, 3)} UTC` }, el('span', { class: 'muted' }, name), el('b', {}, pause));
   });
   const notes = [
     attempt.place, attempt.host, attempt.reason,

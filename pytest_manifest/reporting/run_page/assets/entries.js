@@ -1,14 +1,18 @@
 // The table of all entries: virtual, by Tabulator; what it filters and sorts are numbers of rows.
 
 let table = null;
+const SHORT_PLACES = fitted(NAMES.places, 12, (name) => name.length);
 let current = -1;
 let order = null;
-const filter = { text: '', task: -1, kinds: new Set() };
+const filter = { text: '', words: [], task: -1, kinds: new Set(), cause: null };
 const TALL = 620;
+
+/** What went wrong first, and within that as the manifest has them. */
+const DEFAULT_ORDER = ROWS.id.map((_, row) => row).sort((one, other) => RANK[ROWS.outcome[one]] - RANK[ROWS.outcome[other]] || one - other);
 
 function haystack(row) {
   const parts = [ROWS.id[row], NAMES.tasks[ROWS.task[row]], words(NAMES.kinds[ROWS.kind[row]])];
-  for (const [name, column] of [['places', 'place'], ['messages', 'message'], ['tags', 'tags']]) {
+  for (const [name, column] of [['places', 'place'], ['reasons', 'reason'], ['tags', 'tags']]) {
     if (ROWS[column][row] >= 0) parts.push(NAMES[name][ROWS[column][row]]);
   }
   return parts.join('\n').toLowerCase();
@@ -16,14 +20,15 @@ function haystack(row) {
 
 function entries() {
   const hay = [];
-  const data = Array.from({ length: COUNT }, (_, row) => ({
+  const data = DEFAULT_ORDER.map((row) => ({
     row,
-    id: ROWS.id[row],
+    line: ROWS.line[row],
+    id: row,
     task: NAMES.tasks[ROWS.task[row]],
-    outcome: ROWS.outcome[row],
+    outcome: RANK[ROWS.outcome[row]],
     kind: NAMES.kinds[ROWS.kind[row]],
     place: ROWS.place[row] < 0 ? '' : NAMES.places[ROWS.place[row]],
-    message: ROWS.message[row] < 0 ? '' : NAMES.messages[ROWS.message[row]],
+    reason: ROWS.reason[row] < 0 ? '' : NAMES.reasons[ROWS.reason[row]],
     tries: ROWS.tries[row],
     sent: ROWS.sent ? ROWS.sent[row] : null,
     wait: ROWS.wait ? ROWS.wait[row] : null,
@@ -31,9 +36,9 @@ function entries() {
     cost: ROWS.cost ? ROWS.cost[row] : null,
   }));
   table = new Tabulator('#table', {
-    data, index: 'row', columns: columns(), height: Math.min(TALL, 44 + Math.max(3, COUNT) * 34),
+    data, index: 'row', columns: columns(), height: Math.min(TALL, 46 + Math.max(2, COUNT) * 34),
     layout: 'fitColumns', responsiveLayout: 'hide', keybindings: false, columnHeaderSortMulti: false,
-    headerSortElement: sortSign, rowFormatter: mark, placeholder: 'No entry is like that.',
+    headerSortElement: sortSign, rowFormatter: mark, placeholder: COUNT ? 'No entry is like that.' : 'There are no entries.',
     columnDefaults: { headerHozAlign: 'left', resizable: false, headerSortTristate: true },
   });
   table.on('rowClick', (_, row) => openEntry(row.getData().row));
@@ -51,44 +56,66 @@ function entries() {
     byId('table').setAttribute('aria-label', 'Entries');
     holder.addEventListener('keydown', tableKey);
     byId('table').dataset.ready = 'yes';
-    openByHash();
+    arrive();
   });
   table.filterRow = ({ row, kind }) => {
     if (filter.kinds.size && !filter.kinds.has(kind)) return false;
+    if (filter.cause && ROWS.cause[row] !== filter.cause.at) return false;
     if (filter.task >= 0 && ROWS.task[row] !== filter.task) return false;
     if (!filter.text) return true;
     hay[row] ??= haystack(row);
-    return filter.text.split(/\s+/).every((word) => hay[row].includes(word));
+    return filter.words.every((word) => hay[row].includes(word));
   };
   filters();
 }
 
 function columns() {
-  const text = (field) => (cell) => el('span', { class: field === 'message' ? null : 'mono' }, cell.getValue());
+  const text = (value) => el('span', { class: 'mono', title: value }, value);
+  const reason = (cell) => el('span', { title: cell.getValue() || null }, cell.getValue());
   const place = (cell) => {
     const at = ROWS.place[cell.getData().row];
     return el('span', { class: 'mono', title: cell.getValue() || null }, at < 0 ? '' : SHORT_PLACES[at]);
   };
   const time = (cell) => seconds(cell.getValue());
+  const verdict = 62 + Math.ceil(1.1 * Math.max(...NAMES.kinds.map((kind) => textWidth(words(kind))), 30));
   const list = [
-    { title: 'Verdict', field: 'outcome', width: 128, responsive: 0, formatter: (cell) => badge(OUTCOMES[cell.getValue()], cell.getData().kind) },
-    { title: 'Entry', field: 'id', minWidth: 120, widthGrow: 3, responsive: 0, formatter: text('id'), sorter: natural },
-    { title: 'Task', field: 'task', minWidth: 120, widthGrow: 2.2, responsive: 3, formatter: text('task') },
-    { title: 'Sent', field: 'sent', width: 88, responsive: 5, hozAlign: 'right', formatter: (cell) => clock(cell.getValue()) },
-    { title: 'Wait', field: 'wait', width: 88, responsive: 2, hozAlign: 'right', formatter: time },
-    { title: 'Run', field: 'runtime', width: 88, responsive: 1, hozAlign: 'right', formatter: time },
-    { title: 'Worker', field: 'place', minWidth: 90, widthGrow: 1, responsive: 6, formatter: place },
-    { title: 'Tries', field: 'tries', width: 78, responsive: 7, hozAlign: 'right' },
-    { title: 'Cost', field: 'cost', width: 84, responsive: 7, hozAlign: 'right', formatter: (cell) => (cell.getValue() === null ? '' : significant(cell.getValue())) },
-    { title: 'Message', field: 'message', minWidth: 160, widthGrow: 4, responsive: 4, formatter: text('message') },
+    { title: 'Verdict', field: 'outcome', width: verdict, responsive: 0, formatter: (cell) => badge(OUTCOMES[RANK.indexOf(cell.getValue())], cell.getData().kind) },
+    { title: 'Entry', field: 'id', minWidth: 130, widthGrow: 2.4, responsive: 0, formatter: (cell) => text(ROWS.id[cell.getValue()]), sorter: (one, other) => placeOf(one) - placeOf(other) },
+    { title: 'Why', field: 'reason', minWidth: 240, widthGrow: 5, responsive: 2, formatter: reason },
+    { title: 'Task', field: 'task', minWidth: 110, widthGrow: 1.6, responsive: 4, formatter: (cell) => text(cell.getValue()) },
+    { title: 'Worker', field: 'place', width: 112, responsive: 5, formatter: place },
+    { title: 'Sent', field: 'sent', width: 88, responsive: 6, hozAlign: 'right', formatter: (cell) => clock(cell.getValue()).split(', ').at(-1) },
+    { title: 'Wait', field: 'wait', width: 78, responsive: 3, hozAlign: 'right', formatter: time },
+    { title: 'Run', field: 'runtime', width: 78, responsive: 1, hozAlign: 'right', formatter: time },
+    { title: 'Tries', field: 'tries', width: 60, responsive: 8, hozAlign: 'right' },
+    { title: 'Cost', field: 'cost', width: 66, responsive: 7, hozAlign: 'right', formatter: (cell) => (cell.getValue() === null ? '' : significant(cell.getValue())) },
+    { title: 'Line', field: 'line', width: 60, responsive: 9, hozAlign: 'right', formatter: (cell) => el('span', { class: 'muted' }, number(cell.getValue())) },
   ];
-  const again = ROWS.tries.some((tries) => tries > 1);
-  return list.filter(({ field }) => (field !== 'cost' || ROWS.cost) && (field !== 'tries' || again))
-    .filter(({ field }) => field !== 'message' || NAMES.messages.length)
+  const empty = new Set(['sent', 'wait', 'runtime', 'cost'].filter((name) => !ROWS[name]));
+  if (!ROWS.tries.some((tries) => tries > 1)) empty.add('tries');
+  if (!NAMES.reasons.length) empty.add('reason');
+  if (NAMES.places.length < 2) empty.add('place'); // the header names it
+  return list.filter(({ field }) => !empty.has(field))
     .map((column) => ({ sorter: column.hozAlign ? missingLast : undefined, titleFormatter: heading, headerHozAlign: column.hozAlign, ...column, variableHeight: false }));
 }
 
-const natural = (one, other) => one.localeCompare(other, 'en', { numeric: true });
+/** A text by which others are sorted as people do: item-9 before item-10. */
+const sortKey = (text) => text.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(16, '0'));
+
+const natural = (one, other) => (one < other ? -1 : Number(one > other));
+
+let places = null;
+
+/** Where a row's id stands among all ids, worked out when it is first asked for. */
+function placeOf(row) {
+  if (!places) {
+    const keys = ROWS.id.map(sortKey);
+    const sorted = ROWS.id.map((_, at) => at).sort((one, other) => natural(keys[one], keys[other]));
+    places = new Int32Array(COUNT);
+    sorted.forEach((at, place) => { places[at] = place; });
+  }
+  return places[row];
+}
 
 /** What is not known stands last, whichever way is sorted. */
 function missingLast(one, other, _a, _b, _column, direction) {
@@ -119,6 +146,7 @@ function filters() {
     applyFilter();
   }, 90));
   byId('clear').onclick = clearFilter;
+  byId('cause').onclick = () => { filter.cause = null; applyFilter(); byId('search').focus(); };
   const counts = verdictCounts();
   byId('kinds').replaceChildren(...counts.map(([kind, outcome, count]) => el('button', {
     type: 'button', class: 'chip', 'aria-pressed': 'false', 'data-kind': kind, onclick: () => toggleKind(kind),
@@ -131,27 +159,47 @@ function toggleKind(kind) {
   applyFilter();
 }
 
-function filterKind(kind) {
-  filter.kinds = new Set([kind]);
+/** Nothing but what is asked for, from elsewhere in the page. */
+function filterAnew(change) {
+  resetFilter();
+  change();
   applyFilter();
   byId('entries').scrollIntoView({ behavior: calm() ? 'auto' : 'smooth' });
+  focusTable();
 }
+
+const filterKind = (kind) => filterAnew(() => filter.kinds.add(kind));
+
+const filterCause = (cause) => filterAnew(() => { filter.cause = cause; });
+
+const searchFor = (text) => filterAnew(() => {
+  byId('search').value = text;
+  filter.text = text.toLowerCase();
+});
 
 const calm = () => matchMedia('(prefers-reduced-motion: reduce)').matches;
 
-function clearFilter() {
+function resetFilter() {
   filter.text = '';
   filter.task = -1;
+  filter.cause = null;
   filter.kinds.clear();
   byId('search').value = '';
   byId('task').value = '-1';
+}
+
+function clearFilter() {
+  resetFilter();
   applyFilter();
   byId('search').focus();
 }
 
 function applyFilter() {
   for (const chip of byId('kinds').children) chip.setAttribute('aria-pressed', String(filter.kinds.has(chip.dataset.kind)));
-  const some = Boolean(filter.text || filter.kinds.size || filter.task >= 0);
+  filter.words = filter.text.split(/\s+/);
+  const some = Boolean(filter.text || filter.kinds.size || filter.task >= 0 || filter.cause);
+  byId('cause').hidden = !filter.cause;
+  byId('cause').replaceChildren(...(filter.cause ? [badge(filter.cause.outcome, filter.cause.title), ' ', el('span', { class: 'muted' }, '✕')] : []));
   byId('clear').hidden = !some;
   if (some) table.setFilter(table.filterRow);
   else table.clearFilter();
@@ -207,14 +255,30 @@ function focusTable() {
   document.querySelector('#table .tabulator-tableholder')?.focus({ preventScroll: true });
 }
 
+/** Open what the address names, and say so where this page has no such entry. */
 function openByHash() {
-  const match = /^#entry=(.+)$/.exec(location.hash);
-  if (!match) return;
+  const match = /^#entry=(.*)$/s.exec(location.hash);
+  byId('notice').hidden = true;
+  if (!match) {
+    if (!location.hash) closeEntry();
+    return;
+  }
   let id = match[1];
   try {
     id = decodeURIComponent(id);
   } catch { /* a percent sign of the id's own */ }
   const row = rowOf.get(id);
-  if (row !== undefined && row !== opened) openEntry(row);
+  if (row === undefined) sayMissing(id);
+  else if (row !== opened) openEntry(row);
 }
 
+function sayMissing(id) {
+  closeEntry();
+  const notice = byId('notice');
+  notice.replaceChildren(
+    el('p', {}, 'This page has no entry ', el('b', { class: 'mono' }, `'${id.length > 200 ? `${id.slice(0, 200)}…` : id}'`), '. It may be of another run, or have been left out of this one.'),
+    el('button', { type: 'button', onclick: () => { notice.hidden = true; searchFor(id); } }, 'Look for it'),
+    el('button', { type: 'button', class: 'quiet', 'aria-label': 'Close this notice', onclick: () => { notice.hidden = true; } }, '✕'));
+  notice.hidden = false;
+  notice.scrollIntoView({ block: 'center' });
+}

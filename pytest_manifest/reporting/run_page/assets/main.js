@@ -31,6 +31,7 @@ function keys(event) {
   const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
   if (event.key === 'Escape' && opened >= 0) closeEntry();
   else if (event.key === 'Escape' && event.target === byId('search')) { clearFilter(); focusTable(); }
+  else if (event.key === 'Escape' && !byId('notice').hidden) byId('notice').hidden = true;
   else if (event.key === '/' && !typing) byId('search').focus();
   else if (event.key === 'ArrowDown' && event.target === byId('search')) { focusTable(); moveBy(current < 0 ? 0 : 1); }
   else if (event.key === 'Enter' && event.target === byId('search') && shownRows().length) openEntry(shownRows()[0]);
@@ -41,47 +42,73 @@ function keys(event) {
 
 function navigation() {
   const links = [...document.querySelectorAll('main > section[id]')].filter((section) => !section.hidden && section.querySelector('h2'))
-    .map((section) => el('a', { href: `#${section.id}` }, section.querySelector('h2').textContent));
+    .map((section) => el('a', { href: `#${section.id}` }, section.dataset.name || section.querySelector('h2').textContent));
   byId('nav').replaceChildren(...links);
+}
+
+/** Rows for paper: all that did not pass, and so many that did as there is room for. */
+function printedRows() {
+  const rows = [...shownRows()].sort((one, other) => RANK[ROWS.outcome[one]] - RANK[ROWS.outcome[other]]);
+  const passed = rows.findIndex((row) => ROWS.outcome[row] === 0);
+  return { rows: rows.slice(0, passed < 0 ? rows.length : Math.max(PRINTED, passed)), all: rows.length };
 }
 
 /** Paper is white, and shows no table by pieces: what the filter shows is written out. */
 function beforePrint() {
+  if (printing) return;
   document.documentElement.dataset.theme = 'light';
   printing = true;
   redraw();
-  const bad = (row) => (ROWS.outcome[row] === 0 ? 1 : 0);
-  const rows = [...shownRows()].sort((one, other) => bad(one) - bad(other));
-  const some = rows.slice(0, PRINTED);
+  for (const closed of document.querySelectorAll('main details:not([open])')) {
+    closed.open = true;
+    closed.dataset.closed = 'yes';
+  }
+  const { rows, all } = printedRows();
   const at = (column, row) => (ROWS[column] ? seconds(ROWS[column][row]) : '');
   byId('print-table').replaceChildren(plainTable('Entries', [
     ['Verdict', (row) => badge(OUTCOMES[ROWS.outcome[row]], NAMES.kinds[ROWS.kind[row]])],
-    ['Entry', (row) => el('span', { class: 'mono' }, ROWS.id[row])],
+    ['Entry', (row) => el('span', { class: ROWS.id[row].length < 32 ? 'mono one-line' : 'mono' }, ROWS.id[row])],
     ['Task', (row) => el('span', { class: 'mono' }, NAMES.tasks[ROWS.task[row]])],
     ['Wait', (row) => at('wait', row), true],
     ['Run', (row) => at('runtime', row), true],
-    ['Message', (row) => (ROWS.message[row] < 0 ? '' : NAMES.messages[ROWS.message[row]])],
-  ], some), el('p', { class: 'muted' }, rows.length > some.length ? `and ${number(rows.length - some.length)} more` : ''));
+    ['Worker', (row) => (ROWS.place[row] < 0 ? '' : el('span', { class: 'mono one-line' }, SHORT_PLACES[ROWS.place[row]]))],
+    ['Why', (row) => (ROWS.reason[row] < 0 ? '' : NAMES.reasons[ROWS.reason[row]])],
+  ], rows), el('p', { class: 'muted' }, all > rows.length ? `and ${number(all - rows.length)} more that passed` : ''));
 }
 
 function afterPrint() {
   printing = false;
   byId('print-table').replaceChildren();
+  for (const opened of document.querySelectorAll('details[data-closed]')) {
+    opened.open = false;
+    delete opened.dataset.closed;
+  }
   setTheme(theme);
 }
 
-overview();
-causes();
-comparison();
-tasks();
-workers();
-entries();
-byId('times').hidden = !DATA.figures.wait && !DATA.figures.runtime;
-timeline();
-throughput();
-histogram('wait', DATA.figures.wait);
-histogram('runtime', DATA.figures.runtime);
-navigation();
+/** The page from top to bottom, in steps between which the browser can show what is there. */
+const STAGES = [
+  () => { overview(); causes(); comparison(); tasks(); workers(); },
+  timeline,
+  times,
+  entries,
+];
+
+function nextStage() {
+  const stage = STAGES.shift();
+  if (!stage) return;
+  stage();
+  navigation();
+  setTimeout(nextStage);
+}
+
+/** What the address asks for, now that it is there. */
+function arrive() {
+  const section = /^#[a-z]+$/.test(location.hash) && document.querySelector(`main > section${location.hash}`);
+  if (section) section.scrollIntoView();
+  openByHash();
+}
+
 setTheme(THEMES.includes(stored()) ? stored() : 'auto');
 byId('theme').onclick = () => {
   const next = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
@@ -93,3 +120,4 @@ document.addEventListener('keydown', keys);
 window.addEventListener('hashchange', openByHash);
 window.addEventListener('beforeprint', beforePrint);
 window.addEventListener('afterprint', afterPrint);
+nextStage();

@@ -2,9 +2,10 @@
 
 const plots = [];
 const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
-const NICE = [1, 2, 5];
 const PAPER = 690;
 const PAPER_THIRD = 206;
+/** Times of fewer jobs need no picture. */
+const FEW = 3;
 let printing = false;
 
 const ruler = document.createElement('canvas').getContext('2d');
@@ -21,7 +22,7 @@ function plot(id, height, options) {
   made.draw = () => {
     const range = made.drawn && made.zoomed ? [made.drawn.scales.x.min, made.drawn.scales.x.max] : null;
     if (made.drawn) made.drawn.destroy();
-    const width = printing ? (id === 'gantt' ? PAPER : PAPER_THIRD) : Math.max(240, holder.clientWidth);
+    const width = printing ? (id === 'gantt' ? PAPER - byId('lanes').offsetWidth : PAPER_THIRD) : Math.max(180, holder.clientWidth);
     const { data, ...rest } = options(width, made);
     made.drawn = new uPlot({ width, height: typeof height === 'function' ? height() : height, legend: { show: false }, ...rest }, data, holder);
     made.drawn.root.setAttribute('aria-hidden', 'true');
@@ -33,6 +34,7 @@ function plot(id, height, options) {
 }
 
 function redraw() {
+  if (gantt) fitLabels();
   for (const made of plots) made.draw();
 }
 
@@ -52,19 +54,10 @@ function axis(more) {
   };
 }
 
-/** Steps of time that read well: of a minute and of an hour no tenths, but quarters. */
-const STEPS_OF_TIME = [-5, -4, -3, -2, -1, 0].flatMap((power) => NICE.map((nice) => Number(`${nice}e${power}`)))
-  .concat([10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800]);
-
-/** Moments of an axis, counted from the run's first beginning. */
-const since = (low) => ({
-  incrs: STEPS_OF_TIME,
-  splits: (_, _axis, min, max, step) => {
-    const found = [];
-    for (let count = Math.ceil((min - low) / step - 1e-9); low + count * step <= max; count += 1) found.push(low + count * step);
-    return found;
-  },
-  values: (_, moments) => moments.map((moment) => `+${seconds(Math.round((moment - low) * 1e6) / 1e6)}`),
+/** An axis that counts jobs: no halves of them. */
+const countAxis = () => axis({
+  size: 44, incrs: [0, 1, 2, 3, 4, 5, 6].flatMap((power) => NICE.map((nice) => nice * 10 ** power)),
+  values: (_, counts) => counts.map(number),
 });
 
 const describe = (id, text) => {
@@ -72,35 +65,52 @@ const describe = (id, text) => {
   byId(id).setAttribute('aria-label', text);
 };
 
-/** Edges that read well: 1, 2, 5 times powers of ten over wide ranges, else equal steps. */
-function edgesFor(values) {
-  let low = Infinity;
-  let high = 0;
-  for (const value of values) {
-    if (value < low) low = value;
-    if (value > high) high = value;
-  }
-  low = Math.max(low, 0.0001);
-  if (high / low < 8) {
-    const step = niceStep((high - low || high || 1) / 10);
-    const edges = [];
-    for (let edge = Math.floor(low / step) * step; edge <= high + step; edge += step) edges.push(edge);
-    return edges;
-  }
-  const edges = [0];
-  for (let power = Math.floor(Math.log10(low)); ; power += 1) {
-    for (const nice of NICE) {
-      const edge = nice * 10 ** power;
-      if (edge * 2.5 < low) continue;
-      edges.push(edge);
-      if (edge > high) return edges;
-    }
-  }
+/** Edges of a histogram's bars on which times of very different length have room. */
+const LADDERS = [
+  ladder([1, 1.5, 2, 3, 5, 7], [10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 420, 600, 900, 1200, 1800, 2700, 3600, 5400, 7200, 10800, 18000, 28800, 43200, 86400, 172800, 259200, 604800]),
+  ladder(NICE, [10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 18000, 36000, 86400, 259200, 604800]),
+  ladder([1], [10, 60, 600, 3600, 36000, 86400, 864000]),
+];
+const LOGARITHMIC = 20;
+const MOST_BARS = 24;
+
+function ladder(steps, long) {
+  return [-6, -5, -4, -3, -2, -1, 0].flatMap((power) => steps.map((step) => Number(`${step}e${power}`))).concat(long);
 }
 
-function niceStep(rough) {
-  const power = 10 ** Math.floor(Math.log10(rough));
-  return ([1, 2, 5, 10].find((nice) => nice * power >= rough) || 10) * power;
+/** How many bars tell how so many values are spread, by Rice's rule. */
+const barsFor = (count) => Math.max(3, Math.min(MOST_BARS, Math.round(2 * Math.cbrt(count))));
+
+/** Edges of bars: equal steps, or those of a ladder where the values differ by orders of magnitude. */
+function edgesFor(values) {
+  const { high } = bounds(values);
+  const low = bounds(values.filter((value) => value > 0)).low;
+  const wanted = barsFor(values.length);
+  if (high > 0 && high / low > LOGARITHMIC) return steepEdges(low, high, wanted, values.some((value) => value < low));
+  return evenEdges(bounds(values).low, high, wanted);
+}
+
+function steepEdges(low, high, wanted, zeros) {
+  const within = (steps) => {
+    const first = steps.findLastIndex((step) => step <= low);
+    const last = steps.findIndex((step) => step > high);
+    return steps.slice(Math.max(0, first), last < 0 ? steps.length : last + 1);
+  };
+  const edges = LADDERS.map(within).find((some) => some.length - 1 <= Math.min(MOST_BARS, wanted * 1.8)) || within(LADDERS.at(-1));
+  if (edges.at(-1) <= high) edges.push(high * 1.01);
+  return zeros || edges[0] > low ? [0, ...edges] : edges;
+}
+
+/** Values that hardly differ are one bar among some that are empty. */
+function evenEdges(low, high, wanted) {
+  const step = STEPS_OF_TIME.find((some) => some >= Math.max((high - low) / wanted, high / 100)) || (high - low) / wanted;
+  let from = Math.floor(low / step + 1e-9);
+  let to = Math.floor(high / step + 1e-9) + 1;
+  for (let lower = true; to - from < 5; lower = !lower) {
+    if (lower && from > 0) from -= 1;
+    else to += 1;
+  }
+  return Array.from({ length: to - from + 1 }, (_, at) => Number(((from + at) * step).toPrecision(9)));
 }
 
 function binOf(edges, value) {
@@ -114,133 +124,183 @@ function binOf(edges, value) {
   return low;
 }
 
+const hideFigure = (id) => { byId(id).closest('figure').hidden = true; };
+
+/** Bars, of which those that did not pass are hatched from the ground. */
+const bars = (size) => {
+  const paths = uPlot.paths.bars(size);
+  return [
+    { fill: colour('accent-soft'), stroke: colour('accent'), width: 1, paths, points: { show: false } },
+    { fill: () => hatch(colour('failed'), colour('failed-soft')), stroke: colour('failed'), width: 1, paths, points: { show: false } },
+  ];
+};
+
+const shown = (counts) => counts.map((count) => count || null);
+const still = { x: false, y: false, drag: { x: false, y: false }, points: { show: false } };
+const room = (counts) => [0, 1.08 * bounds(counts).high];
+const failing = (outcome) => outcome === 1 || outcome === 2;
+
 function histogram(id, spread) {
-  const values = (ROWS[id] || []).filter((value) => value !== null).map((value) => Math.max(0, value));
-  if (!values.length || !spread) {
-    byId(id).closest('figure').hidden = true;
-    return;
-  }
-  const edges = edgesFor(values);
+  const rows = (ROWS[id] || []).flatMap((value, row) => (value === null ? [] : [row]));
+  if (rows.length < FEW || !spread) return hideFigure(id);
+  const timeOf = (row) => Math.max(0, ROWS[id][row]);
+  const edges = edgesFor(rows.map(timeOf));
   const counts = new Array(edges.length - 1).fill(0);
-  for (const value of values) counts[binOf(edges, value)] += 1;
-  const words = `median ${seconds(spread.p50)}, p95 ${seconds(spread.p95)}, max ${seconds(spread.max)}`;
-  byId(`${id}-note`).textContent = words;
-  describe(id, `Histogram of ${many(values.length, 'entry', 'entries')}: ${words}`);
+  const bad = new Array(edges.length - 1).fill(0);
+  for (const row of rows) {
+    const bin = binOf(edges, timeOf(row));
+    counts[bin] += 1;
+    if (failing(ROWS.outcome[row])) bad[bin] += 1;
+  }
+  const told = `median ${seconds(spread.p50)}, p95 ${seconds(spread.p95)}, max ${seconds(spread.max)}`;
+  byId(`${id}-note`).textContent = told;
+  describe(id, `Histogram of ${many(rows.length, 'entry', 'entries')} in ${many(counts.length, 'bar')}: ${told}`);
   const places = counts.map((_, bin) => bin + 0.5);
-  plot(id, 190, (width) => ({
-    data: [places, counts.map((count) => count || null)],
+  return plot(id, 190, (width) => ({
+    data: [places, shown(counts), shown(bad)],
     padding: [8, 24, 0, 0],
-    scales: { x: { time: false, range: [0, counts.length] }, y: { range: () => [0, 1.08 * Math.max(...counts)] } },
+    scales: { x: { time: false, range: [0, counts.length] }, y: { range: () => room(counts) } },
     axes: [
-      axis({ grid: { show: false }, splits: () => edges.map((_, edge) => edge), values: (_, all) => thinned(all, edges, width), size: 26 }),
-      axis({ size: 44, values: (_, all) => all.map((value) => (Number.isInteger(value) ? number(value) : '')) }),
+      axis({ grid: { show: false }, splits: () => edges.map((_, edge) => edge), values: () => edgeLabels(edges, width - 68), size: 26 }),
+      countAxis(),
     ],
-    cursor: { x: false, y: false, drag: { x: false, y: false }, points: { show: false } },
-    series: [{}, { fill: colour('accent-soft'), stroke: colour('accent'), width: 1, paths: uPlot.paths.bars({ size: [0.92, 90] }), points: { show: false } }],
+    cursor: still,
+    series: [{}, ...bars({ size: [0.94, Infinity] })],
     hooks: { setCursor: [(u) => {
       const bin = u.cursor.left < 0 ? -1 : Math.floor(u.posToVal(u.cursor.left, 'x'));
-      tipAt(u, bin in counts ? [`${seconds(edges[bin])} to ${seconds(edges[bin + 1])}`, many(counts[bin], 'entry', 'entries')] : null);
+      tipAt(u, bin in counts ? [`${brief(edges[bin])} to ${brief(edges[bin + 1])}`, `${many(counts[bin], 'entry', 'entries')}${notPassed(bad[bin])}`] : null);
     }] },
   }));
 }
 
-/** Labels of as many edges as there is room for. */
-function thinned(all, edges, width) {
-  const every = Math.ceil((all.length * 58) / Math.max(58, width - 60));
-  return all.map((edge, at) => (at % every === 0 ? seconds(edges[edge]) : ''));
+const notPassed = (count) => (count ? `, ${number(count)} did not pass` : '');
+
+/** Labels of as many edges as there is room for, at equal distances. */
+function edgeLabels(edges, width) {
+  const texts = edges.map(brief);
+  const apart = width / (edges.length - 1);
+  const every = Math.ceil((Math.max(...texts.map(textWidth)) + 14) / apart);
+  return texts.map((text, at) => (at % every ? '' : text));
 }
 
+/** How many jobs ended in each stretch of time; the stretches of a run's parts begin with them. */
 function throughput() {
-  const ends = [];
-  BARS.end.forEach((end, bar) => {
-    if (end !== null) ends.push([end, BARS.outcome[bar]]);
-  });
-  if (ends.length < 2) {
-    byId('rate').closest('figure').hidden = true;
-    return;
+  const ended = BARS.end.flatMap((end, bar) => (end === null ? [] : [bar]));
+  if (ended.length < FEW) return hideFigure('rate');
+  const step = stretch(ended.length);
+  const stretches = parts().flatMap(([begin, end]) =>
+    Array.from({ length: Math.max(1, Math.ceil((end - begin) / step - 1e-9)) }, (_, at) => begin + at * step));
+  const all = new Array(stretches.length).fill(0);
+  const bad = new Array(stretches.length).fill(0);
+  for (const bar of ended) {
+    const at = lastBefore(stretches, BARS.end[bar], (begin) => begin);
+    all[Math.max(0, at)] += 1;
+    if (failing(BARS.outcome[bar])) bad[Math.max(0, at)] += 1;
   }
-  const { low, high } = extent();
-  const step = STEPS_OF_TIME.find((some) => some >= (high - low) / 50) || niceStep((high - low) / 50);
-  const bins = Math.max(2, Math.ceil((high - low) / step - 1e-9));
-  const places = Array.from({ length: bins }, (_, bin) => low + (bin + 0.5) * step);
-  const all = new Array(bins).fill(0);
-  const bad = new Array(bins).fill(0);
-  for (const [end, outcome] of ends) {
-    const bin = Math.min(bins - 1, Math.max(0, Math.floor((end - low) / step)));
-    all[bin] += 1 / step;
-    if (outcome === 1 || outcome === 2) bad[bin] += 1 / step;
-  }
-  const rate = DATA.figures.throughput;
-  const note = rate === null ? '' : `${significant(rate)} jobs per second`;
-  const some = bad.some(Boolean);
-  byId('rate-note').textContent = some ? `${note}; hatched: not passed` : note;
-  describe('rate', `Jobs that ended per second over time: ${note}`);
-  const bars = uPlot.paths.bars({ size: [1, 90], gap: 1 });
-  plot('rate', 190, () => ({
-    data: [places, all.map((value) => value || null), bad.map((value) => value || null)],
+  const told = [DATA.figures.throughput === null ? null : rate(DATA.figures.throughput), `a bar is ${brief(step)}`].filter(Boolean).join(', ');
+  byId('rate-note').textContent = told;
+  describe('rate', `Jobs that ended over time: ${told}`);
+  const places = stretches.map((begin) => drawn(begin) + step / 2);
+  return plot('rate', 190, () => ({
+    data: [places, shown(all), shown(bad)],
     padding: [8, 24, 0, 0],
-    scales: { x: { time: false, range: [low, low + bins * step] }, y: { range: () => [0, 1.08 * Math.max(...all)] } },
-    axes: [
-      axis({ grid: { show: false }, size: 26, space: 70, ...since(low) }),
-      axis({ size: 44, values: (_, values) => values.map(significant) }),
-    ],
-    cursor: { x: false, y: false, drag: { x: false, y: false }, points: { show: false } },
-    series: [{},
-      { fill: colour('accent-soft'), stroke: colour('accent'), width: 1, paths: bars, points: { show: false } },
-      { fill: () => hatch(colour('failed')), stroke: colour('failed'), width: 1, paths: bars, points: { show: false } }],
-    hooks: { setCursor: [(u) => {
-      const bin = u.cursor.left < 0 ? -1 : Math.floor((u.posToVal(u.cursor.left, 'x') - low) / step);
-      tipAt(u, bin in all ? [`${clock(places[bin] - step / 2)} UTC, ${seconds(step)}`, `${many(Math.round(all[bin] * step), 'job')} ended, ${number(Math.round(bad[bin] * step))} did not pass`] : null);
+    scales: { x: { time: false, range: [drawn(EXTENT.low), places.at(-1) + step / 2] }, y: { range: () => room(all) } },
+    axes: [axis({ grid: { show: false }, size: 26, space: 70, ...timeAxis() }), countAxis()],
+    cursor: still,
+    series: [{}, ...bars({ size: [1, Infinity], gap: 1 })],
+    hooks: { drawClear: [drawPauses], setCursor: [(u) => {
+      const place = u.cursor.left < 0 ? -Infinity : u.posToVal(u.cursor.left, 'x');
+      const at = lastBefore(places, place + step / 2, (middle) => middle);
+      const inside = at >= 0 && place < places[at] + step / 2;
+      tipAt(u, inside ? [`${clock(stretches[at], step < 1 ? 3 : 0)} UTC, ${brief(step)}`, `${many(all[at], 'job')} ended${notPassed(bad[at])}`] : pauseAt(place));
     }] },
   }));
 }
 
-/** First beginning and last end of all that ran, in seconds since the origin. */
-function extent() {
-  let low = Infinity;
-  let high = -Infinity;
-  for (const list of [BARS.start, BARS.end]) {
-    for (const value of list) {
-      if (value === null) continue;
-      if (value < low) low = value;
-      if (value > high) high = value;
-    }
-  }
-  return { low, high: Math.max(high, low + 0.01) };
+/** So long that the bars are few where the jobs are few, and none reaches over a pause. */
+function stretch(count) {
+  const active = parts().reduce((sum, [begin, end]) => sum + end - begin, 0);
+  if (PAUSES.length) return STEPS_OF_TIME.findLast((step) => step <= Math.min(DRAWN_PAUSE * 0.8, active / 12)) || active / 100;
+  const wanted = Math.max(4, Math.min(60, Math.round(1.5 * Math.sqrt(count))));
+  return STEPS_OF_TIME.find((step) => step >= active / wanted) || active / wanted;
 }
 
-const hatches = new Map();
+/** The place of the last of ascending values that is not beyond ``value``; -1 where all are. */
+function lastBefore(items, value, of) {
+  let low = 0;
+  let high = items.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (of(items[middle]) <= value) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}
+
+const patterns = new Map();
+
+/** A small tile as a pattern, made once for each pair of colours; no ``ground``: seen through. */
+function pattern(stroke, ground, size, paint) {
+  const key = `${stroke} ${ground} ${size} ${devicePixelRatio}`;
+  if (!patterns.has(key)) {
+    const wide = Math.round(size * devicePixelRatio);
+    const tile = el('canvas', { width: wide, height: wide });
+    const context = tile.getContext('2d');
+    if (ground) {
+      context.fillStyle = ground;
+      context.fillRect(0, 0, wide, wide);
+    }
+    context.strokeStyle = context.fillStyle = stroke;
+    paint(context, wide);
+    patterns.set(key, context.createPattern(tile, 'repeat'));
+  }
+  return patterns.get(key);
+}
 
 /** Diagonal lines: what went wrong is seen without its colour. */
-function hatch(stroke) {
-  if (!hatches.has(stroke)) {
-    const size = Math.round(6 * devicePixelRatio);
-    const tile = el('canvas', { width: size, height: size });
-    const context = tile.getContext('2d');
-    context.strokeStyle = stroke;
-    context.lineWidth = Math.max(1.5, 1.6 * devicePixelRatio);
-    context.beginPath();
-    for (const offset of [-size, 0, size]) {
-      context.moveTo(offset, size);
-      context.lineTo(offset + size, 0);
-    }
-    context.stroke();
-    hatches.set(stroke, context.createPattern(tile, 'repeat'));
+const hatch = (stroke, ground) => pattern(stroke, ground, 6, (context, size) => {
+  context.lineWidth = Math.max(1.5, 1.6 * devicePixelRatio);
+  context.beginPath();
+  for (const offset of [-size, 0, size]) {
+    context.moveTo(offset, size);
+    context.lineTo(offset + size, 0);
   }
-  return hatches.get(stroke);
-}
+  context.stroke();
+});
+
+/** A few dots: nothing was there. */
+const dots = (stroke) => pattern(stroke, null, 7, (context, size) => {
+  context.globalAlpha = 0.55;
+  context.beginPath();
+  context.arc(size / 2, size / 2, 0.8 * devicePixelRatio, 0, 7);
+  context.fill();
+});
 
 /** The words beside the pointer; null takes them away. */
 function tipAt(u, lines) {
+  const box = u.over.getBoundingClientRect();
+  showTip(lines, box.left + u.cursor.left, box.top + u.cursor.top);
+}
+
+/** Words beside a point of the window. */
+function showTip(lines, x, y) {
   const tip = byId('tip');
   tip.hidden = !lines;
   if (!lines) return;
   tip.replaceChildren(...lines.map((line, at) => (line instanceof Node ? line : el('div', { class: at ? 'muted' : null }, line))));
-  const box = u.over.getBoundingClientRect();
-  const left = Math.min(box.left + u.cursor.left + 14, document.documentElement.clientWidth - tip.offsetWidth - 8);
-  const below = box.top + u.cursor.top + 16;
-  const top = below + tip.offsetHeight > innerHeight ? box.top + u.cursor.top - tip.offsetHeight - 10 : below;
+  const left = Math.min(x + 14, document.documentElement.clientWidth - tip.offsetWidth - 8);
+  const below = y + 16;
+  const top = below + tip.offsetHeight > innerHeight ? y - tip.offsetHeight - 10 : below;
   tip.style.left = `${Math.max(8, left)}px`;
   tip.style.top = `${Math.max(8, top)}px`;
+}
+
+function times() {
+  byId('times').hidden = false; // what is hidden has no width to draw within
+  throughput();
+  histogram('wait', DATA.figures.wait);
+  histogram('runtime', DATA.figures.runtime);
+  byId('times').hidden = !document.querySelector('#times figure:not([hidden])');
+  byId('times-legend').hidden = !DATA.figures.outcomes.failed && !DATA.figures.outcomes.error;
 }
 

@@ -4,37 +4,43 @@ const WIDE = 22;
 const NARROW = 7;
 const SUBLANES = 16;
 const TALLEST = 480;
-const STUB = 6;
+const STUB = 8;
+const SHORT_STUB = 3;
+const LABEL_GAP = 22;
 
-let lanes = null;
-let hovered = -1;
+let lanes = [];
+let bands = [];
+let pointed = -1;
 let gantt = null;
+const BAR_FROM = BARS.start.map(drawn);
+const BAR_TO = BARS.end.map((end, bar) => (end === null ? BAR_FROM[bar] : drawn(end)));
 
 /** Bars by lane: where a process runs several jobs at once (threads), it has several lanes. */
 function makeLanes() {
-  const order = NAMES.places.map((_, place) => place)
-    .sort((one, other) => NAMES.places[one].localeCompare(NAMES.places[other], 'en', { numeric: true }));
   const byPlace = NAMES.places.map(() => []);
   BARS.place.forEach((place, bar) => byPlace[place].push(bar));
+  const order = NAMES.places.map((_, place) => place).filter((place) => byPlace[place].length)
+    .sort((one, other) => natural(sortKey(NAMES.places[one]), sortKey(NAMES.places[other])));
   const made = [];
-  for (const [band, place] of order.entries()) {
-    const bars = byPlace[place].sort((one, other) => BARS.start[one] - BARS.start[other]);
+  bands = order.map((place, band) => {
+    const bars = byPlace[place].sort((one, other) => BAR_FROM[one] - BAR_FROM[other]);
     const mine = [];
     for (const bar of bars) {
-      let lane = mine.find((some) => some.end <= BARS.start[bar] + 0.0002);
-      if (!lane && mine.length < SUBLANES) mine.push(lane = { place, band, first: !mine.length, bars: [], longest: 0, end: 0 });
+      let lane = mine.find((some) => some.end <= BAR_FROM[bar] + 0.0002);
+      if (!lane && mine.length < SUBLANES) mine.push(lane = { band, bars: [], longest: 0, end: -Infinity });
       if (!lane) lane = mine.reduce((one, other) => (other.end < one.end ? other : one));
       lane.bars.push(bar);
-      lane.end = Math.max(lane.end, endOf(bar));
-      lane.longest = Math.max(lane.longest, endOf(bar) - BARS.start[bar]);
+      lane.end = Math.max(lane.end, BAR_TO[bar]);
+      lane.longest = Math.max(lane.longest, BAR_TO[bar] - BAR_FROM[bar]);
     }
     made.push(...mine);
-  }
+    return { place, bars, first: made.length - mine.length, count: mine.length, at: -1 };
+  });
   return made;
 }
 
-/** An attempt of which no end is known is shown as a stub. */
-const endOf = (bar) => BARS.end[bar] ?? BARS.start[bar];
+/** How long a bar is drawn whose end is not known; short where bars stand close together. */
+const stubWidth = () => (Math.max(...lanes.map(({ bars }) => bars.length)) > 120 ? SHORT_STUB : STUB);
 
 const laneHeight = () => Math.max(NARROW, Math.min(WIDE, Math.floor(1400 / lanes.length)));
 
@@ -42,69 +48,141 @@ function timeline() {
   if (!BARS.row.length) return;
   byId('timeline').hidden = false;
   lanes = makeLanes();
-  const { low, high } = extent();
+  const low = drawn(EXTENT.low);
+  const high = drawn(EXTENT.high);
   const margin = (high - low) * 0.01;
   const whole = { min: low - margin, max: high + margin };
-  const height = () => lanes.length * laneHeight() + 40;
-  describe('gantt', `Timeline of ${many(BARS.row.length, 'attempt')} by ${many(NAMES.places.length, 'worker process', 'worker processes')}; the table below has the same entries`);
-  byId('timeline-legend').replaceChildren(...usedOutcomes().map((outcome) =>
-    el('li', {}, el('span', { class: `swatch ${outcome}`, 'aria-hidden': 'true' }), outcome)));
-  gantt = plot('gantt', height, (width, made) => ({
+  const onTop = lanes.length * laneHeight() > TALLEST;
+  const height = () => lanes.length * laneHeight() + 36;
+  describe('gantt', `Timeline of ${many(BARS.row.length, 'attempt')} by ${many(bands.length, 'worker process', 'worker processes')}; the table below has the same entries`);
+  byId('timeline-legend').replaceChildren(...legend());
+  laneLabels(onTop);
+  gantt = plot('gantt', height, (_, made) => ({
     data: [[whole.min, whole.max], [0, 0]],
-    padding: [4, 12, 0, 0],
+    padding: onTop ? [0, 26, 8, 26] : [8, 26, 0, 26],
     scales: {
       x: { time: false, min: whole.min, max: whole.max },
       y: { range: () => [0, lanes.length], dir: -1 },
     },
-    axes: [
-      axis({ side: lanes.length * laneHeight() > TALLEST ? 0 : 2, size: 28, space: 90, ...since(low) }),
-      axis({ grid: { show: false }, size: labelSize(width), splits: () => lanes.map((_, lane) => lane + 0.5), values: () => labels(width), filter: (_, splits) => splits }),
-    ],
+    axes: [axis({ side: onTop ? 0 : 2, size: 28, space: 90, ...timeAxis() }), { show: false }],
     cursor: { y: false, drag: { x: true, y: false, dist: 5 }, points: { show: false } },
     series: [{}, { show: true, paths: () => null, points: { show: false } }],
     hooks: {
-      drawClear: [drawLanes],
+      drawClear: [drawLanes, drawPauses],
       draw: [drawBars],
       setCursor: [hover],
       setScale: [(u, key) => {
         if (key !== 'x') return;
         made.zoomed = u.scales.x.min > whole.min + 1e-6 || u.scales.x.max < whole.max - 1e-6;
         byId('zoom-out').hidden = !made.zoomed;
+        point(u, -1);
       }],
       ready: [(u) => {
+        u.over.append(made.mark = el('div', { class: 'bar-mark', hidden: true }));
         u.over.addEventListener('click', () => {
-          if (hovered >= 0) openEntry(BARS.row[hovered]);
+          if (pointed >= 0) openEntry(BARS.row[pointed]);
         });
       }],
     },
   }));
-  byId('zoom-out').onclick = () => gantt.drawn.setScale('x', { min: whole.min, max: whole.max });
+  byId('zoom-out').onclick = () => {
+    gantt.drawn.setScale('x', whole);
+    byId('lanes').querySelector('[tabindex="0"]').focus({ preventScroll: true });
+  };
 }
 
-const usedOutcomes = () => OUTCOMES.filter((_, outcome) => BARS.outcome.includes(outcome));
-
-function labelSize(width) {
-  const longest = Math.max(...(width < 560 ? SHORT_PLACES : NAMES.places).map(textWidth));
-  return Math.ceil(Math.min(width < 560 ? 100 : 260, longest + 16));
+/** What kinds of bars there are; the sign of an unknown end and of a pause only where there is one. */
+function legend() {
+  const item = (name, text) => el('li', {}, el('span', { class: `swatch ${name}`, 'aria-hidden': 'true' }), text);
+  return [
+    ...OUTCOMES.filter((_, outcome) => BARS.outcome.includes(outcome)).map((outcome) => item(outcome, outcome)),
+    BARS.end.includes(null) ? item('stub', 'end not known') : null,
+    PAUSES.length ? item('pause', 'nothing ran') : null,
+  ].filter(Boolean);
 }
 
-/** The lanes' names; on a narrow page the worker's process alone says it. */
-function labels(width) {
-  const room = labelSize(width) - 12;
-  const every = Math.ceil(14 / laneHeight());
-  return lanes.map((lane, at) => {
-    if (!lane.first || at % every) return '';
-    const name = (width < 560 ? SHORT_PLACES : NAMES.places)[lane.place];
-    return fitted(name, room);
+/** The workers' names beside their lanes; arrows go through them, and through the jobs of one. */
+function laneLabels(onTop) {
+  const holder = byId('lanes');
+  const tall = laneHeight();
+  const busy = new Map(DATA.figures.workers.map((worker) => [worker.place, worker]));
+  holder.style.paddingTop = onTop ? '28px' : '8px';
+  holder.replaceChildren(...bands.map(({ place, count, first }, band) => {
+    const name = NAMES.places[place];
+    const worker = busy.get(name);
+    const told = [many(worker ? worker.jobs : 0, 'job'), worker ? `${seconds(worker.busy)} busy` : null].filter(Boolean).join(', ');
+    const button = el('button', {
+      type: 'button', class: band % 2 ? 'lane' : 'lane striped', tabindex: band ? '-1' : '0', 'aria-label': `${name}: ${told}`,
+      onclick: () => searchFor(name), onkeydown: (event) => laneKey(event, band),
+      onfocus: () => { if (button.matches(':focus-visible')) nameTip(button, name, told); },
+      onblur: () => { point(gantt.drawn, -1); showTip(null); },
+      onmouseenter: () => nameTip(button, name, told), onmouseleave: () => showTip(null),
+    });
+    button.style.height = `${tall * count}px`;
+    button.style.lineHeight = `${Math.min(WIDE, tall * count)}px`;
+    button.dataset.every = String(Math.ceil(14 / tall));
+    button.dataset.first = String(first);
+    return button;
+  }));
+  fitLabels();
+}
+
+function nameTip(button, name, told) {
+  const box = button.getBoundingClientRect();
+  showTip([el('div', { class: 'mono strong' }, name), told, 'Click: its entries. ← →: its jobs'], box.left + 40, box.top + Math.min(box.height, WIDE));
+}
+
+/** As much of the names as there is room for; where lanes are flat, not every one has its name. */
+function fitLabels() {
+  const names = bands.map(({ place }) => NAMES.places[place]);
+  const wide = document.documentElement.clientWidth;
+  const room = wide < 560 ? 76 : wide < 1000 ? 150 : 250;
+  const texts = fitted(names, room, textWidth);
+  const buttons = [...byId('lanes').children];
+  let free = 0;
+  buttons.forEach((button, band) => {
+    const first = Number(button.dataset.first);
+    const named = first >= free;
+    if (named) free = first + Number(button.dataset.every);
+    button.textContent = named ? texts[band] : '';
   });
+  byId('lanes').style.width = `${Math.ceil(Math.max(...texts.map(textWidth))) + LABEL_GAP}px`;
 }
 
-/** The end of a name, which tells processes apart, as far as there is room. */
-function fitted(name, room) {
-  if (textWidth(name) <= room) return name;
-  let from = 1;
-  while (from < name.length - 1 && textWidth(`…${name.slice(from)}`) > room) from += 1;
-  return `…${name.slice(from)}`;
+/** Up and down from worker to worker, left and right from job to job, Enter opens it. */
+function laneKey(event, band) {
+  if (event.altKey || event.ctrlKey || event.metaKey) return;
+  const buttons = byId('lanes').children;
+  const { bars, at } = bands[band];
+  const lane = { ArrowUp: band - 1, ArrowDown: band + 1 }[event.key];
+  const bar = { ArrowLeft: Math.max(0, at - 1), ArrowRight: Math.min(bars.length - 1, at + 1), Home: 0, End: bars.length - 1 }[event.key];
+  if (lane !== undefined) {
+    if (!buttons[lane]) return;
+    buttons[band].tabIndex = -1;
+    buttons[lane].tabIndex = 0;
+    buttons[lane].focus();
+  } else if (bar !== undefined) {
+    bands[band].at = bar;
+    pointByKey(bars[bar]);
+  } else if (event.key === 'Enter' && pointed >= 0) openEntry(BARS.row[pointed]);
+  else if (event.key === 'Escape' && pointed >= 0) { point(gantt.drawn, -1); showTip(null); }
+  else return;
+  event.preventDefault();
+  event.stopPropagation();
+}
+
+function pointByKey(bar) {
+  const u = gantt.drawn;
+  const { min, max } = u.scales.x;
+  if (BAR_FROM[bar] < min || BAR_FROM[bar] > max) {
+    const from = BAR_FROM[bar] - (max - min) / 10;
+    u.batch(() => u.setScale('x', { min: from, max: from + max - min }));
+  }
+  point(u, bar);
+  const box = u.over.getBoundingClientRect();
+  const mark = gantt.mark.getBoundingClientRect();
+  showTip(told(bar), Math.max(box.left, mark.left), mark.bottom - 8);
+  byId('said').textContent = byId('tip').innerText;
 }
 
 function drawLanes(u) {
@@ -114,7 +192,7 @@ function drawLanes(u) {
   lanes.forEach(({ band }, lane) => {
     if (band % 2) return;
     const top = u.valToPos(lane, 'y', true);
-    ctx.fillRect(u.bbox.left, top, u.bbox.width, u.valToPos(lane + 1, 'y', true) - top);
+    ctx.fillRect(0, top, u.bbox.left + u.bbox.width, u.valToPos(lane + 1, 'y', true) - top);
   });
   ctx.restore();
 }
@@ -127,6 +205,7 @@ function drawBars(u) {
   const softs = OUTCOMES.map((outcome) => colour(`${outcome}-soft`));
   const surface = colour('surface');
   const ratio = devicePixelRatio;
+  const stubbed = stubWidth() * ratio;
   ctx.save();
   ctx.beginPath();
   ctx.rect(u.bbox.left, u.bbox.top, u.bbox.width, u.bbox.height);
@@ -136,15 +215,14 @@ function drawBars(u) {
       const top = u.valToPos(at, 'y', true);
       const tall = u.valToPos(at + 1, 'y', true) - top;
       for (const bar of lane.bars) {
-        if (BARS.start[bar] > max) break;
+        if (BAR_FROM[bar] > max) break;
         const outcome = BARS.outcome[bar];
-        if (!passes.includes(outcome) || endOf(bar) < min) continue;
-        const left = u.valToPos(BARS.start[bar], 'x', true);
+        if (!passes.includes(outcome) || BAR_TO[bar] < min) continue;
         const stub = BARS.end[bar] === null;
-        const right = stub ? left + STUB * ratio : u.valToPos(BARS.end[bar], 'x', true);
+        const left = u.valToPos(BAR_FROM[bar], 'x', true);
+        const right = stub ? left + stubbed : u.valToPos(BAR_TO[bar], 'x', true);
         const wide = Math.max(ratio, right - left - (right - left > 4 * ratio ? 0.75 * ratio : 0));
         drawBar(ctx, { left, top, wide, tall, outcome, stub, ratio, fill: fills[outcome], soft: softs[outcome], surface });
-        if (bar === hovered) outline(ctx, left, top, wide, tall, ratio);
       }
     });
   }
@@ -155,13 +233,13 @@ function drawBar(ctx, { left, top, wide, tall, outcome, stub, ratio, fill, soft,
   const inset = outcome === 0 ? tall * 0.22 : tall * 0.08;
   const y = top + inset;
   const height = tall - 2 * inset;
-  if (outcome === 0 && !stub) {
-    ctx.fillStyle = fill;
-    ctx.fillRect(left, y, wide, height);
+  if (stub) {
+    drawStub(ctx, left, y, wide, height, fill, ratio);
     return;
   }
-  ctx.fillStyle = outcome === 1 ? fill : soft;
+  ctx.fillStyle = outcome < 2 ? fill : soft;
   ctx.fillRect(left, y, wide, height);
+  if (outcome === 0) return;
   if (outcome === 2) {
     ctx.fillStyle = hatch(fill);
     ctx.fillRect(left, y, wide, height);
@@ -178,10 +256,15 @@ function drawBar(ctx, { left, top, wide, tall, outcome, stub, ratio, fill, soft,
   }
 }
 
-function outline(ctx, left, top, wide, tall, ratio) {
-  ctx.strokeStyle = colour('text');
-  ctx.lineWidth = 1.5 * ratio;
-  ctx.strokeRect(left, top + ratio, wide, tall - 2 * ratio);
+/** A beginning without an end: a line, and what fades away behind it. */
+function drawStub(ctx, left, top, wide, tall, fill, ratio) {
+  ctx.fillStyle = fill;
+  ctx.fillRect(left, top, 2 * ratio, tall);
+  [0.5, 0.3, 0.15].forEach((alpha, at) => {
+    ctx.globalAlpha = alpha;
+    ctx.fillRect(left + 2 * ratio + (at * (wide - 2 * ratio)) / 3, top, (wide - 2 * ratio) / 3, tall);
+  });
+  ctx.globalAlpha = 1;
 }
 
 /** The bar under the pointer, or close to it. */
@@ -190,49 +273,54 @@ function barAt(u) {
   if (left === undefined || left < 0 || top < 0) return -1;
   const lane = lanes[Math.floor(u.posToVal(top, 'y'))];
   if (!lane) return -1;
-  const moment = u.posToVal(left, 'x');
-  const near = Math.abs(u.posToVal(left + 3, 'x') - moment);
+  const place = u.posToVal(left, 'x');
+  const near = Math.abs(u.posToVal(left + 3, 'x') - place);
   let best = -1;
   let distance = near;
-  for (let at = lastBefore(lane.bars, moment + near); at >= 0; at -= 1) {
+  for (let at = lastBefore(lane.bars, place + near, (bar) => BAR_FROM[bar]); at >= 0; at -= 1) {
     const bar = lane.bars[at];
-    if (BARS.start[bar] < moment - near - lane.longest) break;
-    const end = BARS.end[bar] ?? BARS.start[bar] + 2 * near;
-    const away = Math.max(0, BARS.start[bar] - moment, moment - end);
+    if (BAR_FROM[bar] < place - near - lane.longest) break;
+    const end = BARS.end[bar] === null ? BAR_FROM[bar] + 2 * near : BAR_TO[bar];
+    const away = Math.max(0, BAR_FROM[bar] - place, place - end);
     if (away < distance || (away === distance && best < 0)) [best, distance] = [bar, away];
     if (away === 0) break;
   }
   return best;
 }
 
-function lastBefore(bars, moment) {
-  let low = 0;
-  let high = bars.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (BARS.start[bars[middle]] <= moment) low = middle + 1;
-    else high = middle;
-  }
-  return low - 1;
+/** Draw a frame around a bar; -1 takes it away. */
+function point(u, bar) {
+  pointed = bar;
+  if (!gantt || !gantt.mark) return; // not drawn yet
+  gantt.mark.hidden = bar < 0;
+  if (bar < 0) return;
+  const lane = lanes.findIndex((some) => some.bars.includes(bar));
+  const left = u.valToPos(BAR_FROM[bar], 'x');
+  const right = BARS.end[bar] === null ? left + stubWidth() : u.valToPos(BAR_TO[bar], 'x');
+  Object.assign(gantt.mark.style, {
+    left: `${left - 2}px`, width: `${Math.max(5, right - left + 3)}px`,
+    top: `${u.valToPos(lane, 'y')}px`, height: `${laneHeight()}px`,
+  });
 }
 
 function hover(u) {
+  if (u.cursor.left < 0 && byId('lanes').contains(document.activeElement)) return;
   const bar = barAt(u);
   u.over.style.cursor = bar < 0 ? 'crosshair' : 'pointer';
-  if (bar !== hovered) {
-    hovered = bar;
-    u.redraw(false, false);
-  }
-  if (bar < 0) return tipAt(u, null);
+  if (bar !== pointed) point(u, bar);
+  tipAt(u, bar >= 0 ? told(bar) : u.cursor.left < 0 ? null : pauseAt(u.posToVal(u.cursor.left, 'x')));
+}
+
+/** What a bar stands for. */
+function told(bar) {
   const row = BARS.row[bar];
-  const outcome = OUTCOMES[BARS.outcome[bar]];
   const tries = ROWS.tries[row] > 1 ? `, attempt ${BARS.number[bar]} of ${ROWS.tries[row]}` : '';
-  const known = BARS.number[bar] === ROWS.tries[row] && ROWS.runtime ? ROWS.runtime[row] : null;
-  const ran = BARS.end[bar] === null ? 'its end is not known' : `ran ${seconds(known ?? BARS.end[bar] - BARS.start[bar])}`;
-  return tipAt(u, [
+  const last = BARS.number[bar] === ROWS.tries[row] && BARS.end[bar] !== null && ROWS.runtime;
+  const ran = BARS.end[bar] === null ? 'its end is not known' : `ran ${seconds((last ? ROWS.runtime[row] : null) ?? BARS.end[bar] - BARS.start[bar])}`;
+  return [
     el('div', { class: 'mono strong' }, ROWS.id[row]),
-    el('div', {}, badge(outcome), ' ', el('span', { class: 'muted' }, `${NAMES.tasks[ROWS.task[row]]}${tries}`)),
+    el('div', {}, badge(OUTCOMES[BARS.outcome[bar]]), ' ', el('span', { class: 'muted' }, `${NAMES.tasks[ROWS.task[row]]}${tries}`)),
     `${clock(BARS.start[bar], 3)} UTC, ${ran}`,
-  ]);
+  ];
 }
 
