@@ -89,6 +89,8 @@ def what_to_know(run: Run, state: ManifestSession) -> Iterator[str]:
     with run.read() as ledger:
         counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
         entries, over_budget = ledger.count_entries(), bool(ledger.noted(OVER_BUDGET))
+    if status == "running":  # its own pytest has ended, and could say nothing
+        status = "stopped" if run.info.owned else "detached"
     unsent, held = sending.get("planned", 0), counts.get("skipped", 0) > 0
     resume = "--resume --manifest-budget=MORE" if over_budget else "--resume"
     left = entries - sum(counts.values())

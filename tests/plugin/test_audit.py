@@ -160,6 +160,7 @@ def test_an_audit_of_a_run_whose_pytest_was_killed(project: Project) -> None:
     text = result.stdout.str()
     assert "it was never sent: the run ended before its turn came" in text
     assert "No receipt has come yet" in text
+    assert "  to go on: pytest --manifest=m.jsonl --resume" in result.outlines
     assert project.verdicts()["n-0"] == "passed"
 
 
