@@ -11,14 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.face.bindings import binding_of
-from pytest_manifest.face.collection import (
-    ManifestFile,
-    collect_file,
-    drop_unneeded,
-    generate_tests,
-)
-from pytest_manifest.face.declarations import add_options
+import pytest_manifest.face.plain_imports  # noqa: F401 - before the others
+from pytest_manifest.face.bindings import OUR_ARGUMENTS, binding_of
+from pytest_manifest.face.declarations import add_options, any_given
 from pytest_manifest.face.fixtures import (  # fixtures are found by their names here
     _builtin_entry,
     dispatch,
@@ -27,9 +22,11 @@ from pytest_manifest.face.fixtures import (  # fixtures are found by their names
     manifest_run,
     receipt,
 )
-from pytest_manifest.face.session import SESSION_KEY, ManifestSession, manifest_session
+from pytest_manifest.face.session import known_session, manifest_session, role_of
+from pytest_manifest.face.verifying import NAME, Verifying, stop_verifying
 
 if TYPE_CHECKING:
+    from pytest_manifest.face.collection import ManifestFile
     from pytest_manifest.run import Run
 
 __all__ = ["_builtin_entry", "dispatch", "entry", "manifest", "manifest_run", "receipt"]
@@ -43,6 +40,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     from pytest_manifest.face import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
+    pluginmanager.register(Verifying(), NAME)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -69,13 +67,18 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "entries(task=, mode=, tag=): verify only the entries that match these patterns",
     )
+    if any_given(config.option) or role_of(config) != "main" or _wants_allure(config):
+        _configure(config)
+
+
+def _configure(config: pytest.Config) -> None:
     state = manifest_session(config)
     # By its hooks, since it has another name where it was loaded as ``-p xdist.plugin``.
     if state.role == "controller" and hasattr(config.hook, "pytest_xdist_make_scheduler"):
         from pytest_manifest.face.distributed import ControllerHooks
 
         config.pluginmanager.register(ControllerHooks(config, state), "manifest-controller")
-    if getattr(config.option, "allure_report_dir", None):
+    if _wants_allure(config):
         from pytest_manifest.reporting.allure import register
 
         register(config, state)
@@ -88,10 +91,14 @@ def pytest_configure(config: pytest.Config) -> None:
             configure_active(config, state)
 
 
+def _wants_allure(config: pytest.Config) -> bool:
+    return bool(getattr(config.option, "allure_report_dir", None))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    state = manifest_session(session.config)
-    if state.options.active and state.role != "worker":
+    state = known_session(session.config)
+    if state is not None and state.options.active and state.role != "worker":
         from pytest_manifest.face.workflow_commands import stop_commands
 
         stop_commands(session.config)
@@ -99,8 +106,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> bool | None:
-    state = manifest_session(session.config)
-    if not state.options.plan:
+    state = known_session(session.config)
+    if state is None or not state.options.plan:
         return None
     from pytest_manifest.face.lifecycle import collect_plan
 
@@ -108,65 +115,59 @@ def pytest_collection(session: pytest.Session) -> bool | None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile | None:
+    # Those that were asked for; others are somebody's data.
+    if file_path.suffix != ".jsonl" or not parent.session.isinitpath(file_path):
+        return None
+    from pytest_manifest.face.collection import collect_file
+
     return collect_file(file_path, parent)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if OUR_ARGUMENTS.isdisjoint(metafunc.fixturenames):
+        return
+    from pytest_manifest.face.collection import generate_tests
+
     generate_tests(metafunc)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_pycollect_makeitem() -> Generator[None, object, object]:
-    return drop_unneeded((yield))
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if known_session(collector.config) is not None:
+        from pytest_manifest.face.collection import drop_unneeded
+
+        drop_unneeded(report)
+    return report
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    from pytest_manifest.face.lifecycle import note_collection
+    state = known_session(session.config)
+    if state is not None:
+        from pytest_manifest.face.lifecycle import note_collection
 
-    note_collection(session, manifest_session(session.config))
+        note_collection(session, state)
+    # Where nobody has asked for the state no test can be of an entry.
+    if state is None or all(binding_of(item) is None for item in session.items):
+        stop_verifying(session.config.pluginmanager)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    state = manifest_session(session.config)
-    if state.role != "main" or not state.options.may_dispatch:
+    state = known_session(session.config)
+    if state is None or state.role != "main" or not state.options.may_dispatch:
         return None
     from pytest_manifest.face.lifecycle import run_tests
 
     return run_tests(session, state)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    # Outside everybody else's wrappers, so that a time limit for tests does not count the waiting.
-    if binding_of(item) is not None:
-        from pytest_manifest.face.work import wait_for_verdict
-
-        wait_for_verdict(item)
-    return (yield)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if binding_of(item) is not None:
-        from pytest_manifest.face.work import assert_verdict, fill_builtin
-
-        assert_verdict(item, "setup")
-        fill_builtin(item)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> None:
-    if binding_of(item) is not None:
-        from pytest_manifest.face.work import assert_verdict
-
-        assert_verdict(item, "call")
-
-
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    state = manifest_session(config)
-    if not state.options.active:
+    state = known_session(config)
+    if state is None or not state.options.active:
         return []
     from pytest_manifest.reporting.terminal import header_lines
 
@@ -184,7 +185,7 @@ def pytest_manifest_dispatched(config: pytest.Config) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    state: ManifestSession | None = config.stash.get(SESSION_KEY, None)
+    state = known_session(config)
     if state is not None and state.role != "worker":
         from pytest_manifest.reporting.terminal import write_summary
 
@@ -195,7 +196,7 @@ def pytest_terminal_summary(
 def pytest_sessionfinish(
     session: pytest.Session,
 ) -> Generator[None, object, object]:
-    state: ManifestSession | None = session.config.stash.get(SESSION_KEY, None)
+    state = known_session(session.config)
     if state is not None and state.runs and session.config.getoption("xmlpath", None):
         from pytest_manifest.reporting.junit import tell_of_jobs
 
@@ -224,22 +225,10 @@ def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]
     try:
         return (yield)
     finally:
-        state: ManifestSession | None = config.stash.get(SESSION_KEY, None)
+        state = known_session(config)
         if state is not None:
             state.close()
             _resume_commands(config)
-
-
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if call.excinfo is not None and binding_of(item) is not None:
-        from pytest_manifest.face.work import place_at_entry
-
-        place_at_entry(item, report)
-    return report
 
 
 def _resume_commands(config: pytest.Config) -> None:

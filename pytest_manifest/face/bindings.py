@@ -11,6 +11,8 @@ import pytest
 BUILTIN_ENTRY = "manifest_builtin_entry"
 """The fixture of the built-in verification; a name that no project uses."""
 NO_ENTRY = "no-entry"
+OUR_ARGUMENTS = frozenset({"entry", "manifest", BUILTIN_ENTRY})
+"""The fixtures that we may parametrize a test by."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pytest_manifest.face import fixtures, verification
 from pytest_manifest.face.bindings import (
     BUILTIN_ENTRY,
     NO_ENTRY,
+    OUR_ARGUMENTS,
     EntryId,
     ManifestName,
     RawId,
@@ -67,10 +68,8 @@ class ManifestFile(pytest.Module):
             yield item
 
 
-def collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile | None:
-    """A collector for ``.jsonl`` files that were asked for; others are somebody's data."""
-    if file_path.suffix != ".jsonl" or not parent.session.isinitpath(file_path):
-        return None
+def collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile:
+    """The collector for a manifest that was asked for."""
     try:
         refuse_name(file_path)
     except pytest.UsageError as error:
@@ -170,17 +169,16 @@ def _parametrize(
         metafunc.parametrize(argument, [NO_ENTRY], ids=[NO_ENTRY], indirect=True)
 
 
-def drop_unneeded(made: object) -> object:
+def drop_unneeded(report: pytest.CollectReport) -> None:
     """Leave out the tests that no entry needs, as :func:`_parametrize` marked them."""
-    if not isinstance(made, list):
-        return made
-    return [item for item in made if not _is_unneeded(item)]
+    if report.result is not None:
+        report.result = [node for node in report.result if not _is_unneeded(node)]
 
 
 def _is_unneeded(item: object) -> bool:
     callspec = getattr(item, "callspec", None)
     return callspec is not None and any(
-        type(value) is str and value == NO_ENTRY and name in ("entry", "manifest", BUILTIN_ENTRY)
+        type(value) is str and value == NO_ENTRY and name in OUR_ARGUMENTS
         for name, value in callspec.params.items()
     )
 

