@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pytest_manifest.ledger.file import LedgerFile
+from pytest_manifest.ledger.file import LedgerFile, chunks, marks
 from pytest_manifest.ledger.rows import (
     AttemptRow,
     Row,
@@ -21,14 +20,14 @@ from pytest_manifest.schema import Receipt
 
 _ATTEMPTS = (
     "SELECT task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict "
-    "FROM attempts WHERE entry "
+    "FROM attempts WHERE entry"
 )
-_SETTLED = "SELECT entry, attempt, seq, verdict, receipt FROM settled WHERE entry "
+_SETTLED = "SELECT entry, attempt, seq, verdict, receipt FROM settled WHERE entry"
 _STARTS = (
     "SELECT task_id, execution, started_at, retries, worker, host, pid, redelivered "
-    "FROM starts WHERE task_id "
+    "FROM starts WHERE task_id"
 )
-_RECEIPTS = "SELECT task_id, receipt FROM receipts WHERE task_id "
+_RECEIPTS = "SELECT task_id, receipt FROM receipts WHERE task_id"
 
 
 @dataclass(slots=True)
@@ -62,18 +61,16 @@ class Histories(LedgerFile):
             owners[row[0]] = history
             if history.settled is None or history.settled.verdict.attempt != row[2]:
                 others.append(row[0])
-        for row in self._listed(_STARTS, owners, "ORDER BY task_id, started_at"):
+        for row in self._listed(_STARTS, list(owners), "ORDER BY task_id, started_at"):
             owners[row[0]].starts.setdefault(row[0], []).append(start_of_row(row))
-        arrived = self._listed(_RECEIPTS, others, "ORDER BY seq") if others else ()
-        for task_id, text in arrived:
+        for task_id, text in self._listed(_RECEIPTS, others, "ORDER BY seq"):
             received = owners[task_id].receipts.setdefault(task_id, [])
             received.append(Receipt.model_validate_json(text))
         return found
 
-    def _listed(self, query: str, values: Iterable[str], order: str = "") -> Iterator[Row]:
-        # A list as one value may be of any length; of values SQLite allows a limited number.
-        listed = "IN (SELECT value FROM json_each(?)) "
-        return self._read(query + listed + order, (json.dumps(list(values)),))
+    def _listed(self, query: str, values: Sequence[str], order: str = "") -> Iterator[Row]:
+        for some in chunks(values):
+            yield from self._read(f"{query} IN ({marks(some)}) {order}", some)
 
 
 def _attempt(row: Row, standing: int | None, settled: Settled | None) -> AttemptRow:
