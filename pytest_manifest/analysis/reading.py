@@ -7,10 +7,10 @@ from collections.abc import Generator, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
 
-from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome, TryRecord
 from pytest_manifest.ledger import AttemptRow, History, Ledger, Start
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.schema import Entry, Receipt, VerdictKind, actual_cost
+from pytest_manifest.schema import Entry, Receipt, Retried, VerdictKind, actual_cost
 from pytest_manifest.verdict import Costs, outcome, plain
 from pytest_manifest.verdict.explaining import task_traceback
 
@@ -141,6 +141,32 @@ def _attempt(
         cost=told,
         charge=None if charge is None else float(charge),
         queue=None if receipt is None else receipt.queue,
+        tries=_tries(receipt, starts) if retries or (receipt and receipt.retries) else (),
+    )
+
+
+def _tries(receipt: Receipt | None, starts: Sequence[Start]) -> tuple[TryRecord, ...]:
+    """The tries before the last one, as far as starts or the receipt tell of them."""
+    last = max([one.retries for one in starts] + ([] if receipt is None else [receipt.retries]))
+    begun = {one.retries: one for one in starts}
+    told = {} if receipt is None else {one.retries: one for one in receipt.retried}
+    return tuple(
+        _try(number, begun.get(number), told.get(number))
+        for number in sorted(begun.keys() | told.keys())
+        if number < last
+    )
+
+
+def _try(number: int, start: Start | None, told: Retried | None) -> TryRecord:
+    error = None if told is None else told.error
+    began = None if told is None else told.started_at
+    return TryRecord(
+        retries=number,
+        started_at=began if start is None or began is not None else start.started_at,
+        ended_at=None if told is None else told.ended_at,
+        host=None if start is None else start.host,
+        pid=None if start is None else start.pid,
+        error=None if error is None else f"{error.type}: {error.message}",
     )
 
 

@@ -17,12 +17,29 @@ stack could not tell or keep."""
 
 
 @dataclass(frozen=True, slots=True)
+class TryRecord:
+    """A run of a task after which it asked Celery to retry it; times are UTC.
+
+    ``retries``: how often it had been retried before; ``error``: its type and message. What nobody
+    has told is None.
+    """
+
+    retries: int
+    started_at: datetime | None
+    ended_at: datetime | None
+    host: str | None
+    pid: int | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRecord:
     """One sending of an entry. Times are UTC, ``wait`` and ``runtime`` seconds.
 
     ``reason``: why it was sent, None for the first; ``cost`` as its receipt tells it; ``charge``:
     what the run's account has for it, with its estimate where nobody tells, None where no receipt
-    of the run speaks of cost; ``queue`` as its receipt tells it.
+    of the run speaks of cost; ``queue`` as its receipt tells it; ``tries``: those before the last
+    one, oldest first.
     """
 
     number: int
@@ -45,6 +62,7 @@ class AttemptRecord:
     cost: float | None
     charge: float | None = None
     queue: str | None = None
+    tries: tuple[TryRecord, ...] = ()
 
     @property
     def ended_at(self) -> datetime | None:

@@ -77,4 +77,6 @@ def _plain(value: object) -> object:
         return int(value)
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, Document):
+        return _lean(value)
     return value

@@ -5,7 +5,7 @@ from pytest_manifest.schema.costs import actual_cost, cost_text, exact
 from pytest_manifest.schema.fields import ID_MAX_LENGTH, MAX_DEPTH, PARSED
 from pytest_manifest.schema.models import Entry, Expectations, ExpectedError, Header
 from pytest_manifest.schema.problems import problems
-from pytest_manifest.schema.receipts import ErrorInfo, Mismatch, Receipt, Verdict
+from pytest_manifest.schema.receipts import ErrorInfo, Mismatch, Receipt, Retried, Verdict
 
 __all__ = [
     "ID_MAX_LENGTH",
@@ -20,6 +20,7 @@ __all__ = [
     "Header",
     "Mismatch",
     "Receipt",
+    "Retried",
     "Source",
     "State",
     "Verdict",

@@ -29,6 +29,19 @@ class ErrorInfo(Document):
     """The worker's traceback as text."""
 
 
+class Retried(Document):
+    """A try after which the task asked Celery to retry it. Times are UTC."""
+
+    retries: Count
+    """How often it had been retried before."""
+    started_at: Time | None = None
+    """When this try started."""
+    ended_at: Time | None = None
+    """When it asked for the retry."""
+    error: ErrorInfo | None = None
+    """What the task was handling when it did, without its traceback."""
+
+
 class Receipt(Document):
     """What became of one attempt. Times are UTC.
 
@@ -82,6 +95,8 @@ class Receipt(Document):
     """Whether the broker delivered it more than once."""
     retries: Count = 0
     """How often the task asked Celery to retry it."""
+    retried: list[Retried] = Field(default_factory=list)
+    """The tries before the last one: the latest of them, where there were many."""
     replaced: bool = False
     """Whether the task gave its job to another one (Celery's ``Task.replace``), which ended it."""
     code: Text | None = None

@@ -26,6 +26,9 @@ HEADER_RECEIVED_AT: Final = "manifest_received_at"
 HEADER_EXECUTION: Final = "manifest_execution"
 """Added by the worker that takes the message: names this delivery of it."""
 
+HEADER_RETRIED: Final = "manifest_retried"
+"""Added by the worker in which a task asks Celery for a retry: what came of the tries so far."""
+
 STREAM_FIELD: Final = "r"
 """The one field of a stream record; it holds a JSON document."""
 KIND_STARTED: Final = "started"

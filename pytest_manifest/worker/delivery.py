@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from pydantic import JsonValue
 
 from pytest_manifest.schema import wire
 
@@ -31,6 +33,7 @@ class Delivery:
     redelivered: bool
     retries: int
     replaced: bool
+    retried: Sequence[Mapping[str, JsonValue]] = ()
 
 
 def is_ours(request: object) -> bool:
@@ -89,11 +92,16 @@ def _delivery(fields: Mapping[str, object]) -> Delivery:
         redelivered=bool(info.get("redelivered")),
         retries=_integer(fields.get("retries")),
         replaced=_integer(fields.get("replaced_task_nesting")) > 0,
+        retried=_documents(fields.get(wire.HEADER_RETRIED)),
     )
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _documents(value: object) -> Sequence[Mapping[str, JsonValue]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else ()
 
 
 def _integer(value: object) -> int:

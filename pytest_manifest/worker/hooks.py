@@ -18,6 +18,7 @@ from pytest_manifest.worker.handover import EXECUTION, execution_of
 from pytest_manifest.worker.marking import Receipts
 from pytest_manifest.worker.outcome import turned_away
 from pytest_manifest.worker.receipt import started_record
+from pytest_manifest.worker.retrying import retried_so_far
 
 
 def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
@@ -75,6 +76,8 @@ def on_publish(headers: MutableMapping[str, object] | None = None, **_: object) 
     if execution is None or headers.get("id") != execution.delivery.task_id:
         return
     execution.replaced = True
+    if headers.get("retries") == execution.delivery.retries + 1:
+        headers[wire.HEADER_RETRIED] = retried_so_far(execution)
     if wire.HEADER_RUN not in headers:
         headers.update(_headers(execution))
 

@@ -44,7 +44,7 @@ def failed(error: BaseException, traceback: str | None = None) -> Ending:
     """The task raised this; ``traceback`` is the worker's text of it."""
     # Only the limit that reaches into the task: it may well have raised another task's error.
     state: State = "timed_out" if isinstance(error, SoftTimeLimitExceeded) else "failed"
-    return Ending(state, error=_describe(_original(error), traceback))
+    return Ending(state, error=describe(_original(error), traceback))
 
 
 def failed_outside(error: BaseException, traceback: str | None = None) -> Ending:
@@ -56,7 +56,7 @@ def failed_outside(error: BaseException, traceback: str | None = None) -> Ending
         state = "timed_out"
     elif isinstance(error, Reject):
         state = "rejected"
-    return Ending(state, error=_describe(error, traceback))
+    return Ending(state, error=describe(error, traceback))
 
 
 def revoked(reason: str) -> Ending:
@@ -67,7 +67,7 @@ def revoked(reason: str) -> Ending:
 
 def turned_away(state: State, error: BaseException | None) -> Ending:
     """The worker did not take the message, or the task gave it back."""
-    return Ending(state, error=None if error is None else _describe(error, None))
+    return Ending(state, error=None if error is None else describe(error, None))
 
 
 def _original(error: BaseException) -> BaseException:
@@ -78,12 +78,15 @@ def _original(error: BaseException) -> BaseException:
     return error if raised is None or type(raised).__name__ != error.exc_cls_name else raised
 
 
-def _describe(error: BaseException, traceback: str | None) -> dict[str, str | None]:
+def describe(
+    error: BaseException, traceback: str | None = None, limit: int = MAX_MESSAGE
+) -> dict[str, str | None]:
+    """An error in a receipt's words, its message of at most ``limit`` characters."""
     name = type(error).__name__
     if isinstance(error, UnpickleableExceptionWrapper):
         name = str(error.exc_cls_name)
     text = None if traceback is None else _trim(redact(str(traceback)))
-    return {"type": name, "message": _shorten(redact(_text(error)), MAX_MESSAGE), "traceback": text}
+    return {"type": name, "message": _shorten(redact(_text(error)), limit), "traceback": text}
 
 
 def _text(error: BaseException) -> str:

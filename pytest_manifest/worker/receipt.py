@@ -98,6 +98,7 @@ def receipt_document(
         "executions": 1,
         "redelivered": facts.redelivered,
         "retries": facts.retries,
+        "retried": [dict(one) for one in facts.retried],
         "replaced": facts.replaced,
         "code": code,
         "args_sha256": args_sha256,

@@ -371,3 +371,69 @@ def test_what_cannot_be_read_is_reported_as_pytest_saw_it(project: Project) -> N
     (result,) = allure.results(project.path / "allure-results").all
     assert result["status"] == "passed"
     assert result["name"] == "test_one[d]"
+
+
+RETRYING = """
+
+@app.task(name="jobs.busy", bind=True, autoretry_for=(OSError,), retry_kwargs={"countdown": 0})
+def busy(self, times):
+    if self.request.retries < times:
+        raise ConnectionError(f"busy {self.request.retries}")
+    return self.request.retries
+
+
+@app.task(name="jobs.asks", bind=True)
+def asks(self):
+    if not self.request.retries:
+        self.retry(countdown=0)
+"""
+
+
+def test_retries_that_a_task_asks_for_itself(project: Project) -> None:
+    """Each try is a step with its error, where one is known; the test is flaky, and no other is."""
+    project.write("jobs.py", (project.path / "jobs.py").read_text("utf-8") + RETRYING)
+    planned(
+        project,
+        [
+            {"id": "busy", "task": "jobs.busy", "args": [2], "expect": {"result": 2}},
+            {"id": "asks", "task": "jobs.asks"},
+            {"id": "gives-up", "task": "jobs.busy", "args": [9]},
+            {"id": "once", "task": "jobs.busy", "args": [0]},
+        ],
+    )
+    found = allure.run(project, MEMORY)
+    assert len(found.all) == 4
+    busy = found.of("busy")
+    assert busy["status"] == "passed"
+    assert busy["statusDetails"] == {"flaky": True}
+    names = [name.partition(" in process")[0] for name in allure.step_names(busy)]
+    assert names == [
+        "planned",
+        "sent to the queue celery",
+        "try 1",
+        "try 2",
+        "received by memory@" + allure.label(busy, "host"),
+        "started",
+        "finished",
+    ]
+    tries = busy["steps"][2:4]
+    assert [one["status"] for one in tries] == ["broken", "broken"]
+    told = [one["statusDetails"]["message"] for one in tries]
+    assert told == ["ConnectionError: busy 0", "ConnectionError: busy 1"]
+    assert [one["parameters"][0]["value"] for one in tries] == ["0", "1"]
+    begins = [step["start"] for step in busy["steps"]]
+    assert begins == sorted(begins)
+    assert tries[0]["stop"] <= tries[1]["start"]
+    assert {"name": "retries", "value": "2"} in busy["steps"][5]["parameters"]
+    (receipt, _) = allure.papers(busy)
+    assert [one["error"]["message"] for one in receipt["retried"]] == ["busy 0", "busy 1"]
+
+    (asked,) = [s for s in found.of("asks")["steps"] if s["name"].startswith("try")]
+    assert "statusDetails" not in asked  # it has handled no error
+    (exported,) = project.path.glob(".manifest/runs/*.receipts.jsonl")
+    assert '"error": {"type": "ConnectionError", "message": "busy 1"}' in exported.read_text()
+    gave_up = found.of("gives-up")
+    assert gave_up["status"] == "failed"
+    assert gave_up["statusDetails"]["flaky"]
+    assert len([s for s in gave_up["steps"] if s["name"].startswith("try")]) == 3
+    assert "statusDetails" not in found.of("once")

@@ -20,8 +20,13 @@ def receipt(entry: str, **fields: object) -> Receipt:
     return Receipt.model_validate({**base, "state": "succeeded", **fields})
 
 
+TRIED = {
+    "retries": 0,
+    "ended_at": datetime(2026, 11, 24, 15, tzinfo=UTC),
+    "error": ErrorInfo(type="OSError", message="busy"),
+}
 RECEIPTS = [
-    receipt("a"),
+    receipt("a", retries=2, retried=[TRIED, {"retries": 1}]),
     receipt("é", result={"x": [1.0, None]}, runtime=0.25, executions=1, log=["one", "zwei ü"]),
     receipt("c", state="failed", error=ErrorInfo(type="E", message="m"), evidence={"rows": 3}),
     receipt("d", finished_at=datetime(2026, 11, 24, 15, 0, 0, 1, tzinfo=UTC), redelivered=True),

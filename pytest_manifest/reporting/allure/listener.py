@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_manifest.face.bindings import BUILTIN_ENTRY, Binding, binding_of
+from pytest_manifest.face.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
 from pytest_manifest.reporting.allure.told import Raw, Told
 
 Wrapping = Generator[None, Any, None]
@@ -36,7 +36,7 @@ class EntryListener:
         self._item: pytest.Item | None = None
         self._binding: Binding | None = None
         self._turn = 0
-        # What a later allure-pytest may listen to besides, it goes on listening to.
+        # To all else that it listens to, it goes on listening itself.
         for name in dir(theirs):
             if name.startswith("pytest_") and not hasattr(type(self), name):
                 setattr(self, name, getattr(theirs, name))
@@ -77,22 +77,6 @@ class EntryListener:
     def pytest_runtest_teardown(self, item: pytest.Item) -> Wrapping:
         if self._told is None:
             yield from self._theirs.pytest_runtest_teardown(item=item)
-        else:
-            yield
-
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_fixture_setup(
-        self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
-    ) -> Wrapping:
-        if self._told is None or fixturedef.argname != BUILTIN_ENTRY:
-            yield from self._theirs.pytest_fixture_setup(fixturedef=fixturedef, request=request)
-        else:
-            yield
-
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[object]) -> Wrapping:
-        if self._told is None or fixturedef.argname != BUILTIN_ENTRY:
-            yield from self._theirs.pytest_fixture_post_finalizer(fixturedef=fixturedef)
         else:
             yield
 
@@ -161,9 +145,9 @@ class EntryListener:
         """Whether nothing of the project's, nor of another plugin's, belongs to this test alone."""
         if binding.entry is None or not isinstance(item, pytest.Function):
             return False
-        names, callspec = item.fixturenames, item.callspec
+        callspec = item.callspec
         return (
-            BUILTIN_ENTRY in names
+            is_builtin(item)
             and len(callspec.params) == 1
             and len(item.own_markers) == len(callspec.marks)
             and not self._shared.marked(item.parent)

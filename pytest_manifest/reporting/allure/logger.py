@@ -10,7 +10,7 @@ from pluggy import HookimplMarker
 from pytest_manifest.reporting.allure.told import Raw
 
 hookimpl = HookimplMarker("allure")
-_OURS: Final = frozenset({"manifest_builtin_entry", "entry", "receipt", "manifest"})
+_OURS: Final = frozenset({"entry", "receipt", "manifest"})
 """Fixtures that read the ledger: how long that took, and when, is nobody's question."""
 
 

@@ -198,7 +198,8 @@ def _details(record: EntryRecord, subject: Subject, own: Own, status: Status) ->
         details["message"] = visible(message)
     if trace:
         details["trace"] = visible(trace)
-    if len(sent_attempts(record)) > 1:
+    sent = sent_attempts(record)
+    if len(sent) > 1 or any(one.retries for one in sent):
         details["flaky"] = True
     if status in ("failed", "broken") and is_known(record.entry):
         details["known"] = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from pytest_manifest.analysis.records import AttemptRecord
+from pytest_manifest.analysis.records import AttemptRecord, TryRecord
 from pytest_manifest.reporting.allure.status import Status, message_of, status_of
 from pytest_manifest.reporting.allure.text import visible
 
@@ -43,8 +43,10 @@ def _way(one: AttemptRecord, planned_at: datetime | None) -> Iterator[Json]:
     last = "sent"
     if one.sent_at is not None:
         queue = f" to the queue {visible(one.queue)}" if one.queue else ""
-        yield _step(f"sent{queue}", one.sent_at, one.received_at or one.started_at)
+        tried = next((a_try.started_at for a_try in one.tries if a_try.started_at), None)
+        yield _step(f"sent{queue}", one.sent_at, tried or one.received_at or one.started_at)
         last = "started" if one.received_at else "received"
+    yield from map(_tried, one.tries)
     if one.received_at is not None:
         by = f" by {visible(one.worker)}" if one.worker else ""
         yield _step(f"received{by}", one.received_at, one.started_at)
@@ -59,6 +61,17 @@ def _way(one: AttemptRecord, planned_at: datetime | None) -> Iterator[Json]:
     if status != "passed":
         end["name"] = f"{end['name']}: {one.kind or 'pending'}"
     yield end
+
+
+def _tried(one: TryRecord) -> Json:
+    pid = "" if one.pid is None else f" in process {one.pid}"
+    host = f" on {visible(one.host)}" if one.host else ""
+    name = f"try {one.retries + 1}{pid}{host}: to be retried"
+    step = _step(name, one.started_at, one.ended_at, "broken")
+    if one.error is not None:
+        step["statusDetails"] = {"message": visible(one.error)}
+    step["parameters"] = [{"name": "retries", "value": str(one.retries)}]
+    return step
 
 
 def _started(one: AttemptRecord) -> Json:

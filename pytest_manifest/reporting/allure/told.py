@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from pytest_manifest.face.bindings import BUILTIN_ENTRY, Binding
+from pytest_manifest.face.bindings import Binding, is_builtin
 from pytest_manifest.reporting.allure.status import Status
 from pytest_manifest.schema import VerdictKind
 
@@ -46,7 +46,7 @@ class Told:
     @property
     def is_builtin(self) -> bool:
         """Whether nothing but the verdict is verified."""
-        return BUILTIN_ENTRY in getattr(self.item, "fixturenames", ())
+        return is_builtin(self.item)
 
     @property
     def entry(self) -> str:
