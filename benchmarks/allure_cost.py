@@ -2,7 +2,7 @@
 
 Both are the difference between a pytest with ``--alluredir`` and one without, divided by the number
 of tests: here of entries that an audit judges (so no job runs meanwhile), there of an empty test
-that is parametrized by as many ids. Ours writes times, steps and attachments for it. Processor time
+that is parametrized by as many ids. Ours writes times, steps and the receipt for it. Processor time
 decides, and files lie in memory where that can be: on a busy machine's disk the same file costs
 from 50 to 500 microseconds. The time by the clock is told beside it.
 

@@ -151,6 +151,8 @@ def test_the_report(batch: Project, page: Page) -> None:
         )
         check_entry(page)
         page.goto(url)
+        check_passed(page)
+        page.goto(url)
         check_retry(page)
         check_history(page)
         check_timeline(page, f"{url}#timeline", found)
@@ -169,6 +171,12 @@ def check_entry(page: Page) -> None:
     )
     page.get_by_test_id("test-result-attachment-header").get_by_text("expected and actual").click()
     page.get_by_text("+4").first.wait_for()
+
+
+def check_passed(page: Page) -> None:
+    """One that has nothing to tell has its receipt in its description."""
+    open_entry(page, "good")
+    page.frame_locator("iframe").get_by_text('"result":{"slept":0.2}').wait_for()
 
 
 def check_retry(page: Page) -> None:
@@ -213,6 +221,23 @@ def test_one_file(batch: Project, page: Page) -> None:
     open_entry(page, "raises")
     page.get_by_text("worker's traceback").first.wait_for()
     assert TITLE in page.inner_text("body")
+
+
+def test_an_allure_that_is_not_as_expected_is_not_mended(tmp_path: Path) -> None:
+    """As one that was mended before: it is said what was not found, and no file is touched."""
+    (tmp_path / "allure-results").mkdir()
+    (tmp_path / "allure-results" / "a-result.json").write_text('{"uuid": "a", "name": "a"}')
+    build(tmp_path)
+    tool = ROOT / "reports" / "allure"
+    plugin = tool / "node_modules" / "@allurereport" / "plugin-awesome" / "dist"
+    files = [plugin / "static" / "report.tar", plugin / "generators.js"]
+    before = [file.read_bytes() for file in files]
+    done = subprocess.run(
+        ["node", tool / "mend.mjs"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode != 0
+    assert "static/report.tar has not once: " in done.stderr
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ _SMALL: Final = 4000
 """Characters that a description has room for."""
 
 _BREAK: Final = re.compile(
-    ',(?="(?:task_id|state|result|worker|sent_at|started_at|wait|code|args_sha256|result_sha256|cpu|evidence'
-    '|args|kwargs|timeout|after|tags|cost|meta|expect)":)'
+    ',(?="(?:task_id|state|result|worker|sent_at|started_at|wait|retried|ended_at|error|code|cpu'
+    '|args_sha256|result_sha256|evidence|args|kwargs|timeout|after|tags|cost|meta|expect)":)'
 )
 """Commas that a line ends with. None of them is in a text: there the quotation mark is escaped."""
 _AFTER: Final = ",\n "
@@ -45,7 +45,7 @@ def small_papers(record: EntryRecord) -> str | None:
         return None
     if receipt.log or receipt.log_dropped or receipt.error is not None:
         return None
-    text = f"receipt\n\n{_block(receipt)}\n\nentry\n\n{_block(record.entry)}"
+    text = f"**receipt**\n\n{_block(receipt)}\n\n**entry**\n\n{_block(record.entry)}"
     return text if len(text) <= _SMALL else None
 
 
