@@ -13,6 +13,7 @@ from pytest_manifest.ledger.rows import (
     Start,
     attempt_of_row,
     moment,
+    receipt_of,
     settled_of_row,
     start_of_row,
 )
@@ -65,7 +66,7 @@ class Histories(LedgerFile):
             owners[row[0]].starts.setdefault(row[0], []).append(start_of_row(row))
         for task_id, text in self._listed(_RECEIPTS, others, "ORDER BY seq"):
             received = owners[task_id].receipts.setdefault(task_id, [])
-            received.append(Receipt.model_validate_json(text))
+            received.append(receipt_of(text))
         return found
 
     def _listed(self, query: str, values: Sequence[str], order: str = "") -> Iterator[Row]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from pytest_manifest.schema import PARSED, Receipt, Verdict, VerdictKind
 
 SendState = Literal["planned", "intent", "sent", "uncertain", "withheld"]
 """planned: selected, not sent; intent: about to be published; sent: the broker has it; uncertain:
@@ -194,5 +194,10 @@ def start_of_row(row: Row) -> Start:
 def settled_of_row(row: Row) -> Settled:
     """A settled entry from ``seq, verdict, receipt``."""
     seq, verdict, receipt = row
-    received = None if receipt is None else Receipt.model_validate_json(receipt)
+    received = None if receipt is None else receipt_of(receipt)
     return Settled(seq, Verdict.model_validate_json(verdict), received)
+
+
+def receipt_of(text: str) -> Receipt:
+    """A receipt as it is kept: what it holds was looked through before."""
+    return Receipt.model_validate_json(text, context=PARSED)

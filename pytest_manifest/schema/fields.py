@@ -64,6 +64,8 @@ def _utc(value: object) -> object:
         value = _parse_time(value)
     if not isinstance(value, datetime):
         raise PydanticCustomError("time_type", 'must be a time like "2026-11-24T15:00:00Z"')
+    if value.tzinfo is UTC:
+        return value
     if value.utcoffset() is None:
         raise PydanticCustomError(
             "time_naive", 'must say its time zone: append "Z" for UTC or an offset like "+01:00"'
@@ -75,13 +77,12 @@ def _utc(value: object) -> object:
 
 
 def _parse_time(text: str) -> datetime:
-    wrong = PydanticCustomError("time_format", 'must be a time like "2026-11-24T15:00:00Z"')
-    if not _RFC3339.fullmatch(text):
-        raise wrong
     try:
-        return datetime.fromisoformat(text.upper())
+        if _RFC3339.fullmatch(text):
+            return datetime.fromisoformat(text.upper())
     except ValueError:
-        raise wrong from None
+        pass
+    raise PydanticCustomError("time_format", 'must be a time like "2026-11-24T15:00:00Z"')
 
 
 def _expiry(value: object) -> object:

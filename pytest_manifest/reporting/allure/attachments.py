@@ -84,9 +84,13 @@ def write(folder: Path, stem: str, attachments: Iterator[Attachment]) -> list[di
 
 
 def write_file(path: str, content: bytes) -> None:
-    """Write a file as quickly as can be: ten thousand entries have forty thousand of them."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "wb", 0) as file:  # noqa: PTH123
-        file.write(content)
+    """Write a file with as few calls as can be: ten thousand entries have at least as many."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        while content:
+            content = content[os.write(file, content) :]
+    finally:
+        os.close(file)
 
 
 def _document(document: Document) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class _Known:
     name: str
     planned_at: datetime | None
     run: str | None
+    hierarchies: dict[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Entries:
@@ -79,11 +80,11 @@ class Entries:
         final = made.final(record, subject, said, last, self._issue, papers)
         for one, result in made.earlier(record, subject, said, final):
             receipt = self._ledgers.receipt(told.binding.manifest, one.task_id)
-            stem = str(identity.result_id(subject.history, one.task_id, 0))
+            stem = identity.result_id(subject.history, one.task_id, 0)
             written = attachments.write(self._folder, stem, attachments.of_receipt(receipt))
             yield stem, {"uuid": stem} | result | {"attachments": written}
         task_id = last.task_id if last is not None else f"{subject.run}"
-        stem = str(identity.result_id(subject.history, task_id, told.turn))
+        stem = identity.result_id(subject.history, task_id, told.turn)
         files = attachments.of_last(record) if papers is None else iter(())
         written = attachments.write(self._folder, stem, files)
         # By this id of its own allure-pytest says which fixtures were set up for the test.
@@ -105,15 +106,16 @@ class Entries:
 
     def _subject(self, told: Told, known: _Known, record: EntryRecord) -> made.Subject:
         name = own.full_name(told)
-        test = identity.BUILTIN if told.is_builtin else name
+        builtin = told.is_builtin
+        test = identity.BUILTIN if builtin else name
         others = own.others(told.item)
         return made.Subject(
             history=identity.history_id(known.scope, test, record.id, others),
             full_name=name,
             title=self._title(told, record),
-            hierarchy=_hierarchy(known.manifest, record),
+            hierarchy=_hierarchy(known, record.entry.task),
             place=f"{known.name}:{record.line}",
-            builtin=told.is_builtin,
+            builtin=builtin,
             planned_at=known.planned_at,
             live=not self._state.options.audit,
             others=others,
@@ -132,7 +134,10 @@ class Entries:
         return name
 
 
-def _hierarchy(manifest: Manifest, record: EntryRecord) -> list[str]:
-    header = manifest.header
-    parts = [header.workflow or manifest.path.stem, header.mode, record.entry.task]
-    return [part for part in parts if part]
+def _hierarchy(known: _Known, task: str) -> Sequence[str]:
+    """Workflow, mode and task, as far as there are."""
+    if task not in known.hierarchies:
+        header = known.manifest.header
+        parts = [header.workflow or known.manifest.path.stem, header.mode, task]
+        known.hierarchies[task] = [part for part in parts if part]
+    return known.hierarchies[task]

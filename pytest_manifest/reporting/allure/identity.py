@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from uuid import UUID
 
 from pytest_manifest.manifest import Manifest
 
@@ -43,12 +42,13 @@ def history_id(scope: str, test: str, entry: str, others: Iterable[tuple[str, st
     return _digest(_ENCODED([scope, test, entry, sorted(others)]))
 
 
-def result_id(history: str, task_id: str, turn: int) -> UUID:
-    """Of one attempt's result; when it is reported again, it takes its own place.
+def result_id(history: str, task_id: str, turn: int) -> str:
+    """A UUID of one attempt's result; when it is reported again, it takes its own place.
 
     ``turn``: how often this attempt was judged before, as rerunfailures does.
     """
-    return UUID(_digest(json.dumps([history, task_id, turn])))
+    found = _digest(json.dumps([history, task_id, turn]))
+    return f"{found[:8]}-{found[8:12]}-{found[12:16]}-{found[16:20]}-{found[20:]}"
 
 
 def _digest(text: str) -> str:

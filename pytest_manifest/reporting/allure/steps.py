@@ -98,5 +98,6 @@ def _step(
         begin = end
     step: Json = {"name": name, "status": status, "stage": "finished"}
     if begin is not None:
-        step |= {"start": begin, "stop": begin if end is None else max(begin, end)}
+        step["start"] = begin
+        step["stop"] = begin if end is None or end < begin else end
     return step
