@@ -2,7 +2,7 @@
 
 from pytest_manifest.manifest.atomic import atomic_file
 from pytest_manifest.manifest.draft import Draft
-from pytest_manifest.manifest.dump import dump_document, dump_entry, dump_header
+from pytest_manifest.manifest.dump import dump_document, dump_entry, dump_header, dump_plain
 from pytest_manifest.manifest.reader import Manifest, read_manifest
 from pytest_manifest.manifest.receipts import read_receipts
 from pytest_manifest.manifest.scan import Summary, check_manifest, manifest_digest
@@ -17,6 +17,7 @@ __all__ = [
     "dump_document",
     "dump_entry",
     "dump_header",
+    "dump_plain",
     "manifest_digest",
     "read_manifest",
     "read_receipts",

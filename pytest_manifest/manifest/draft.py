@@ -6,55 +6,99 @@ import hashlib
 import shutil
 import tempfile
 import weakref
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from pytest_manifest.manifest.scan import Places
 from pytest_manifest.schema import Header
 
 _SPOOL = 1 << 20
+_BLOCK = 1 << 16
 _COPY = 1 << 20
 
 
 class Draft:
     """Lines in a nameless file below ``folder`` (None: the system's temporary one).
 
-    However many there are, memory stays flat. The file goes with :meth:`close`, with the object and
-    with the process, however that ends. OSError is raised where it cannot be written.
+    However many there are, only the ids of :meth:`add_entry` are kept in memory, and the last
+    lines: a line's share of one large write is a fifth of what a write of its own takes. The file
+    goes with :meth:`close`, with the object and with the process, however that ends. OSError is
+    raised where it cannot be written.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         place = None if folder is None else str(folder)
         self._file = tempfile.SpooledTemporaryFile(_SPOOL, dir=place)  # noqa: SIM115 - see close()
         self._digest = hashlib.sha256()
+        self._last: list[bytes] = []
         self._lines = 0
         self._size = 0
-        self._at_end = True
+        self._written = 0
+        self._ids: dict[str, None] = {}
+        self._offsets = array("Q")
+        self._looks_ahead = False
         self.close = weakref.finalize(self, self._file.close)
 
     def __len__(self) -> int:
         """How many lines there are."""
         return self._lines
 
+    def __contains__(self, entry_id: object) -> bool:
+        """Whether an entry with this id was added by :meth:`add_entry`."""
+        return entry_id in self._ids
+
     def add(self, line: bytes) -> None:
-        """Write one line, without its newline."""
-        if not self._at_end:  # after a copy, or a write that failed half-way
-            self._file.seek(self._size)
-        self._at_end = False
-        self._file.write(line + b"\n")
-        self._at_end = True
+        """Take one line, without its newline; it is in here unless OSError is raised."""
+        self._last.append(line)
+        if self._size - self._written + len(line) >= _BLOCK:
+            try:
+                self.flush()
+            except OSError:
+                self._last.pop()
+                raise
         self._size += len(line) + 1
         self._lines += 1
-        self._digest.update(line)
-        self._digest.update(b"\n")
+
+    def add_entry(self, line: bytes, entry_id: str, after: Sequence[str] = ()) -> None:
+        """As :meth:`add`, of an entry that is known to be valid, with an id that is not in here."""
+        offset = self._size
+        self.add(line)
+        self._offsets.append(offset)
+        if after and not self._looks_ahead:
+            self._looks_ahead = not self._ids.keys() >= set(after)
+        self._ids[entry_id] = None
+
+    def flush(self) -> None:
+        """Write what is still in memory."""
+        block = b"\n".join([*self._last, b""])
+        self._file.seek(self._written)  # a copy went on from here, or a write that failed half-way
+        self._file.write(block)
+        self._written += len(block)
+        self._digest.update(block)
+        self._last.clear()
 
     def complete(self, header: Header) -> Header:
         """The header with the count and the digest of these lines."""
+        self.flush()
         facts = {"entries": self._lines, "sha256": self._digest.hexdigest()}
         return header.model_copy(update=facts)
 
     def copy_to(self, file: IO[bytes]) -> None:
         """Write all lines to another file, from where that stands."""
-        self._at_end = False
+        self.flush()
         self._file.truncate(self._size)
         self._file.seek(0)
         shutil.copyfileobj(self._file, file, _COPY)
+
+    def places(self, start: int) -> Places | None:
+        """Where the entries are in a file that has them from the offset ``start``.
+
+        None where there is more to check than was checked as they were added: lines of
+        :meth:`add`, or an ``after`` that names none of the entries before it, so that it may name
+        none at all, or close a circle.
+        """
+        if self._looks_ahead or not len(self._ids) == self._lines > 0:
+            return None
+        return Places(list(self._ids), array("Q", map(start.__add__, self._offsets)))

@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Iterable, Iterator
 
 _BUCKETS = 256
-_MASK = (1 << 64) - 1
 
 
 class IdIndex:
@@ -19,14 +18,14 @@ class IdIndex:
     """
 
     def __init__(self) -> None:
-        self._hashes = [array("Q") for _ in range(_BUCKETS)]
+        self._hashes = [array("q") for _ in range(_BUCKETS)]
         self._lines = [array("I") for _ in range(_BUCKETS)]
-        self._wanted = [array("Q") for _ in range(_BUCKETS)]
+        self._wanted = [array("q") for _ in range(_BUCKETS)]
         self._wanted_by = [array("I") for _ in range(_BUCKETS)]
 
     def add(self, entry_id: str, line: int) -> None:
         """Notes that an id stands on a line."""
-        key = hash(entry_id) & _MASK
+        key = hash(entry_id)
         bucket = key % _BUCKETS
         self._hashes[bucket].append(key)
         self._lines[bucket].append(line)
@@ -34,7 +33,7 @@ class IdIndex:
     def want(self, ids: Iterable[str], line: int) -> None:
         """Notes that the entry on a line waits for these ids."""
         for entry_id in ids:
-            key = hash(entry_id) & _MASK
+            key = hash(entry_id)
             self._wanted[key % _BUCKETS].append(key)
             self._wanted_by[key % _BUCKETS].append(line)
 
@@ -60,5 +59,5 @@ class IdIndex:
 
     def has(self, entry_id: str) -> bool:
         """Whether the id's hash is known; slow, for reports."""
-        key = hash(entry_id) & _MASK
+        key = hash(entry_id)
         return key in self._hashes[key % _BUCKETS]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest.faults import Faults, file_error
-from pytest_manifest.manifest.lines import Line, open_regular, parse_document
-from pytest_manifest.manifest.scan import Summary, scan, stamp_of
+from pytest_manifest.manifest.lines import Line, open_regular, parse_document, parse_object
+from pytest_manifest.manifest.scan import Places, Summary, scan, stamp_of
 from pytest_manifest.schema import Entry, Header
 
 
@@ -22,15 +23,9 @@ def read_manifest(path: Path) -> Manifest:
 
 def load(path: Path, *, shown: Path | None = None) -> Manifest:
     """As ``read_manifest``; the manifest and its faults name ``shown`` where it is given."""
-    ids: list[str] = []
-    offsets = array("Q")
-
-    def keep(line: Line, entry_id: str) -> None:
-        ids.append(entry_id)
-        offsets.append(line.offset)
-
-    summary = scan(path, keep, shown=shown)
-    return Manifest(summary, ids, offsets)
+    places = Places()
+    summary = scan(path, places, shown=shown)
+    return Manifest(summary, places.ids, places.offsets)
 
 
 class Manifest:
@@ -72,13 +67,19 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries in the file's order, streamed."""
-        with self._open() as file:
-            if self.summary.has_header:
-                file.readline()
-            start = self._offsets[0] if self._offsets else 0
-            file.seek(start)
-            for number, raw in enumerate(file, self._first_line):
-                yield self._entry(Line(number, 0, raw))
+        for line in self._lines():
+            yield self._entry(line)
+
+    def documents(self) -> Iterator[dict[str, Any]]:
+        """All entries as the file has them, streamed: JSON objects, without what is default.
+
+        For whoever wants little of each entry: to make entries of them takes twice as long.
+        """
+        for line in self._lines():
+            document = parse_object(line, Faults(self.path))
+            if document is None:
+                raise self._changed()
+            yield document
 
     def __getitem__(self, entry_id: str) -> Entry:
         """The entry with this id; raises KeyError where there is none."""
@@ -99,6 +100,14 @@ class Manifest:
         """The number, from 1, of the line that the entry stands on; KeyError where it does not."""
         return self._position[entry_id] + self._first_line
 
+    def moved(self, path: Path) -> Manifest:
+        """This manifest where its file has got another name; raises ManifestError."""
+        with open_regular(path) as file:
+            same = stamp_of(file) == self.summary.stamp
+        if not same:
+            return read_manifest(path)
+        return Manifest(replace(self.summary, path=path), self.ids, self._offsets)
+
     @property
     def _first_line(self) -> int:
         return 2 if self.summary.has_header else 1
@@ -106,6 +115,12 @@ class Manifest:
     @cached_property
     def _position(self) -> dict[str, int]:
         return {entry_id: position for position, entry_id in enumerate(self.ids)}
+
+    def _lines(self) -> Iterator[Line]:
+        with self._open() as file:
+            file.seek(self._offsets[0] if self._offsets else 0)
+            for number, raw in enumerate(file, self._first_line):
+                yield Line(number, 0, raw)
 
     def _open(self) -> IO[bytes]:
         file = open_regular(self._file)

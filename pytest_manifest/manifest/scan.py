@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
-from pytest_manifest.manifest.circles import circles
-from pytest_manifest.manifest.faults import MAX_FAULTS, Faults
+from pytest_manifest.manifest.faults import Faults
 from pytest_manifest.manifest.ids import IdIndex
 from pytest_manifest.manifest.lines import (
     Line,
     check_document,
     open_regular,
     parse_object,
+    parse_quickly,
     read_lines,
+    whole_line,
 )
+from pytest_manifest.manifest.references import check_ids
 from pytest_manifest.schema import Entry, Header
+from pytest_manifest.schema.plain import is_plain
 
-_RING_END: Final = 5
-"""How many lines of a long circle are named at its beginning and at its end."""
+_BLOCK: Final = 1 << 16
+"""About how many bytes of lines are taken at a time."""
+_NEWLINE: Final = ord("\n")
 
 
 class _Digest(Protocol):
@@ -84,43 +88,45 @@ def stamp_of(file: IO[bytes]) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def scan(
-    path: Path, keep: Callable[[Line, str], None] | None = None, *, shown: Path | None = None
-) -> Summary:
-    """Checks a whole manifest; ``keep`` is told each entry's line and id as it goes by.
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The entries' ids, and the offsets of their lines, in bytes."""
+
+    ids: list[str] = field(default_factory=list)
+    offsets: array[int] = field(default_factory=lambda: array("Q"))
+
+
+def scan(path: Path, places: Places | None = None, *, shown: Path | None = None) -> Summary:
+    """Checks a whole manifest; where the entries are is noted in ``places``.
 
     Faults name ``shown`` instead of ``path`` where it is given. Raises ManifestError.
     """
     with open_regular(path) as file:
-        return _Scan(shown or path, file, keep).run()
+        return _Scan(shown or path, file, places).run()
 
 
 class _Scan:
     """The state of one pass."""
 
-    def __init__(
-        self, path: Path, file: IO[bytes], keep: Callable[[Line, str], None] | None
-    ) -> None:
+    def __init__(self, path: Path, file: IO[bytes], places: Places | None) -> None:
         self.path = path
         self.file = file
-        self.keep = keep
+        self.places = places
         self.faults = Faults(path)
         self.ids = IdIndex()
         self.digest: _Digest = hashlib.sha256()
         self.header: Header | None = None
         self.has_header = False
         self.entries = 0
+        self.lines = 0
+        self.offset = 0
 
     def run(self) -> Summary:
         stamp = stamp_of(self.file)
-        for line in read_lines(self.file, self.faults):
-            document = parse_object(line, self.faults)
-            if line.number == 1 and is_header(document, line.raw):
-                self._take_header(document, line)
-            else:
-                self._take_entry(document, line)
+        while lines := self.file.readlines(_BLOCK):
+            self._take(lines)
         self._check_totals(stamp[1])
-        self._check_ids()
+        check_ids(self.ids, self.faults, self._again)
         self.faults.raise_any()
         facts = {"entries": self.entries, "sha256": self.digest.hexdigest()}
         return Summary(
@@ -133,6 +139,42 @@ class _Scan:
             stamp=stamp,
         )
 
+    def _take(self, lines: list[bytes]) -> None:
+        """Checks some lines; of nearly all of them a short look is enough."""
+        number, offset = self.lines, self.offset
+        note, places = self.ids.add, self.places
+        for position, raw in enumerate(lines):
+            number += 1
+            entry = parse_quickly(raw)
+            if entry is None or not is_plain(entry) or raw[-1] != _NEWLINE:
+                lines[position] = self._take_slowly(Line(number, offset, raw), entry)
+            else:
+                entry_id = entry["id"]
+                note(entry_id, number)
+                if "after" in entry:
+                    self.ids.want(entry["after"], number)
+                if places is not None:
+                    places.ids.append(entry_id)
+                    places.offsets.append(offset)
+            offset += len(raw)
+        self.entries += len(lines) - lines.count(b"")
+        self.digest.update(b"".join(lines))
+        self.lines, self.offset = number, offset
+
+    def _take_slowly(self, line: Line, document: dict[str, Any] | None) -> bytes:
+        """Checks any line; returns what of it is an entry: the bytes to digest."""
+        whole = whole_line(line, self.faults)
+        if whole is None:
+            return b""
+        if document is None:
+            document = parse_object(whole, self.faults)
+        if line.number == 1 and is_header(document, whole.raw):
+            self._take_header(document, whole)
+            return b""
+        if document is not None:
+            self._take_entry(document, whole)
+        return whole.raw
+
     def _take_header(self, document: dict[str, Any] | None, line: Line) -> None:
         self.has_header = True
         if document is not None:
@@ -140,11 +182,7 @@ class _Scan:
             if self.header is None and document.get("manifest") != 1:
                 raise self.faults.error()  # another version: its entries are not ours to judge
 
-    def _take_entry(self, document: dict[str, Any] | None, line: Line) -> None:
-        self.digest.update(line.raw)
-        self.entries += 1
-        if document is None:
-            return
+    def _take_entry(self, document: dict[str, Any], line: Line) -> None:
         if "manifest" in document:
             self.faults.add(line.number, "a header may only be the first line; remove this one")
             return
@@ -156,8 +194,9 @@ class _Scan:
             return
         if entry.after:
             self.ids.want(entry.after, line.number)
-        if self.keep is not None:
-            self.keep(line, entry.id)
+        if self.places is not None:
+            self.places.ids.append(entry.id)
+            self.places.offsets.append(line.offset)
 
     def _check_totals(self, size: int) -> None:
         if not size:
@@ -186,38 +225,6 @@ class _Scan:
                 "or, if the change was meant, remove 'entries' and 'sha256' from the header",
             )
 
-    def _check_ids(self) -> None:
-        twice = self.ids.suspected_twice()
-        waiting = {line for line, target in self.ids.references() if not target}
-        rings = [
-            (len(circle), _shown(circle))
-            for circle in islice(circles(self.ids.references), MAX_FAULTS)
-        ]
-        in_rings = {line for _, shown in rings for line in shown}
-        if not (twice or waiting or rings):
-            return
-        first: dict[str, int] = {}
-        names: dict[int, str] = {}
-        for number, document in self._again(twice | waiting | in_rings):
-            entry_id = names[number] = document["id"]
-            if first.setdefault(entry_id, number) != number:
-                self.faults.add(
-                    number,
-                    f"entry id {entry_id!r} was used on line {first[entry_id]} already; "
-                    "ids must be unique within a manifest, so rename one",
-                )
-            if number in waiting:
-                self._check_references(number, document)
-        for length, shown in rings:
-            self.faults.add(shown[0], _waiting_for_one_another(length, shown, names))
-
-    def _check_references(self, number: int, document: dict[str, Any]) -> None:
-        for wanted in document.get("after", ()):
-            if not self.ids.has(wanted):
-                self.faults.add(
-                    number, f"'after' names {wanted!r}, which no entry here has; correct or remove"
-                )
-
     def _again(self, numbers: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Reads these lines a second time, to tell suspicion from fact."""
         unheard = Faults(self.path)
@@ -227,20 +234,3 @@ class _Scan:
                 document = parse_object(line, unheard)
                 if document is not None:
                     yield line.number, document
-
-
-def _shown(circle: Sequence[int]) -> list[int]:
-    """The lines of a circle that are told of: all, or the first and last ones of a long one."""
-    if len(circle) <= 2 * _RING_END:
-        return list(circle)
-    return [*circle[:_RING_END], *circle[-_RING_END:]]
-
-
-def _waiting_for_one_another(length: int, shown: Sequence[int], names: Mapping[int, str]) -> str:
-    way = [f"{names[number]!r} (line {number})" for number in shown]
-    if length > len(shown):
-        way.insert(_RING_END, f"... {length - len(shown):,} more ...")
-    return (
-        f"entries wait for one another: {' -> '.join([*way, repr(names[shown[0]])])}; "
-        "none could ever be sent, so take one of these ids out of an 'after'"
-    )

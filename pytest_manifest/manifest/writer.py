@@ -9,7 +9,10 @@ from pathlib import Path
 from pytest_manifest.manifest.atomic import atomic_file, writing
 from pytest_manifest.manifest.draft import Draft
 from pytest_manifest.manifest.dump import dump_document, dump_entry, dump_header
+from pytest_manifest.manifest.faults import Faults
+from pytest_manifest.manifest.lines import Line, parse_document
 from pytest_manifest.manifest.reader import Manifest, load
+from pytest_manifest.manifest.scan import Summary, stamp_of
 from pytest_manifest.schema import Entry, Header, Receipt
 
 
@@ -30,13 +33,32 @@ def write_manifest(path: Path, header: Header, entries: Iterable[Entry]) -> Mani
 
 
 def write_draft(path: Path, header: Header, draft: Draft) -> Manifest:
-    """As :func:`write_manifest`, of the entries' lines that ``draft`` has; it is not closed."""
+    """As :func:`write_manifest`, of the entries' lines that ``draft`` has; it is not closed.
+
+    They are read and checked only as far as they were not when they came into the draft.
+    """
+    with writing(path):
+        complete = draft.complete(header)
+    first = dump_header(complete) + b"\n"
     with atomic_file(path) as file:
         with writing(path):
-            file.write(dump_header(draft.complete(header)) + b"\n")
+            file.write(first)
             draft.copy_to(file)
             file.flush()
-        return load(Path(str(file.name)), shown=path)
+        places = draft.places(len(first))
+        read = parse_document(Line(1, 0, first), Header, Faults(path))
+        if places is None or read is None:
+            return load(Path(str(file.name)), shown=path)
+        summary = Summary(
+            path=path,
+            header=read,
+            has_header=True,
+            entries=len(draft),
+            sha256=complete.sha256 or "",
+            size=file.tell(),
+            stamp=stamp_of(file),
+        )
+        return Manifest(summary, places.ids, places.offsets)
 
 
 def write_receipts(path: Path, receipts: Iterable[Receipt]) -> int:

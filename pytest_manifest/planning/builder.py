@@ -8,15 +8,23 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
 from pytest_manifest.errors import PlanError
-from pytest_manifest.manifest import Draft, Manifest, dump_entry, read_manifest, write_draft
+from pytest_manifest.manifest import (
+    Draft,
+    Manifest,
+    dump_entry,
+    dump_plain,
+    read_manifest,
+    write_draft,
+)
 from pytest_manifest.planning.spec import PlanSpec
 from pytest_manifest.schema import Entry, Header, cost_text, exact
+from pytest_manifest.schema.plain import plain_entry
 from pytest_manifest.schema.problems import problems
 
 
@@ -32,7 +40,6 @@ class PlanBuilder:
         self.notes: list[str] = []
         """What the planner wants said beside the preview."""
         self._draft = Draft()
-        self._ids: set[bytes] = set()
         self._cost = Decimal(0)
         self._unpriced = 0
 
@@ -52,27 +59,35 @@ class PlanBuilder:
         ``fields`` are those of a manifest entry: args, kwargs, queue, timeout, expect and so on.
         Raises PlanError that names the entry and the field.
         """
-        try:
-            entry = Entry.model_validate({"id": id, "task": task, **fields})
-        except ValidationError as error:
-            found = "; ".join(problems(error, Entry))
-            raise PlanError(f"plan {self.spec.name}, entry {id!r}: {found}") from None
-        digest = blake2b(entry.id.encode(), digest_size=16).digest()
-        if digest in self._ids:
+        fields["id"], fields["task"] = id, task
+        entry = plain_entry(fields)
+        line = None if entry is None else dump_plain(entry)
+        if entry is None or line is None:
+            line, entry = self._looked_at_closely(fields)
+        entry_id: str = entry["id"]
+        if entry_id in self._draft:
             raise PlanError(
                 f"plan {self.spec.name}: entry id {id!r} was added twice; "
                 "ids must be unique within a manifest"
             )
         try:
-            self._draft.add(dump_entry(entry))
+            self._draft.add_entry(line, entry_id, entry.get("after", ()))
         except OSError as error:
-            raise PlanError(
-                f"plan {self.spec.name}: its entries cannot be kept in {tempfile.gettempdir()} "
-                f"({error.strerror}); free some space there, or name another folder with TMPDIR"
-            ) from error
-        self._ids.add(digest)
-        self._cost += exact(entry.cost)
-        self._unpriced += entry.cost is None
+            raise self._no_room(error) from error
+        cost = entry.get("cost")
+        if cost is None:
+            self._unpriced += 1
+        else:
+            self._cost += exact(cost)
+
+    def _looked_at_closely(self, fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+        """An entry's line, and its fields by their names in Python."""
+        try:
+            entry = Entry.model_validate(fields)
+        except ValidationError as error:
+            found = "; ".join(problems(error, Entry))
+            raise PlanError(f"plan {self.spec.name}, entry {fields['id']!r}: {found}") from None
+        return dump_entry(entry), entry.__dict__
 
     def check_cost(self, budget: float | None) -> None:
         """Raises PlanError where the entries' estimated costs come to more than ``budget``."""
@@ -102,6 +117,10 @@ class PlanBuilder:
         """
         if not len(self):
             return None
+        try:
+            self._draft.flush()
+        except OSError as error:
+            raise self._no_room(error) from error
         place = target or folder / f"{self.spec.workflow}_{self.spec.mode}_01.jsonl"
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".plan-", dir=place.parent) as scratch:
@@ -109,6 +128,12 @@ class PlanBuilder:
             if target is None:
                 return self._numbered(fresh, folder)
             return self._at(fresh, target, force=force)
+
+    def _no_room(self, error: OSError) -> PlanError:
+        return PlanError(
+            f"plan {self.spec.name}: its entries cannot be kept in {tempfile.gettempdir()} "
+            f"({error.strerror}); free some space there, or name another folder with TMPDIR"
+        )
 
     def close(self) -> None:
         """Give up what was added."""
@@ -136,7 +161,7 @@ class PlanBuilder:
                 "or replace it with --plan-force"
             )
         fresh.path.replace(target)
-        return read_manifest(target)
+        return fresh.moved(target)
 
     def _numbered(self, fresh: Manifest, folder: Path) -> Manifest:
         stem = f"{self.spec.workflow}_{self.spec.mode}_"
@@ -157,7 +182,7 @@ class PlanBuilder:
             except FileExistsError:
                 number += 1
             else:
-                return read_manifest(path)
+                return fresh.moved(path)
 
 
 def _entries(count: int) -> str:

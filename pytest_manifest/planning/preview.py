@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.schema import exact
+from pytest_manifest.schema import Entry, exact
 
 
 @dataclass
@@ -40,11 +40,13 @@ def preview(manifest: Manifest) -> Preview:
     name = f"{header.workflow}:{header.mode}" if header.workflow else manifest.path.name
     result = Preview(manifest.path, name)
     total: Decimal | None = None
-    for entry in manifest:
+    timeout: float = Entry.model_fields["timeout"].default
+    for entry in manifest.documents():
         result.entries += 1
-        result.tasks[entry.task, entry.queue or "default"] += 1
-        result.longest_timeout = max(result.longest_timeout, entry.timeout)
-        if entry.cost is not None:
-            total = exact(entry.cost) + (total or 0)
+        result.tasks[entry["task"], entry.get("queue") or "default"] += 1
+        result.longest_timeout = max(result.longest_timeout, entry.get("timeout", timeout))
+        cost = entry.get("cost")
+        if cost is not None:
+            total = exact(cost) + (total or 0)
     result.cost = None if total is None else float(total)
     return result

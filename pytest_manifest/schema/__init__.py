@@ -2,7 +2,8 @@
 
 from pytest_manifest.schema.base import SCHEMA_VERSION, Document, Source, State, VerdictKind
 from pytest_manifest.schema.costs import actual_cost, cost_text, exact
-from pytest_manifest.schema.fields import ID_MAX_LENGTH, MAX_DEPTH, PARSED
+from pytest_manifest.schema.fields import ID_MAX_LENGTH, PARSED
+from pytest_manifest.schema.json_values import MAX_DEPTH
 from pytest_manifest.schema.models import Entry, Expectations, ExpectedError, Header
 from pytest_manifest.schema.problems import problems
 from pytest_manifest.schema.receipts import ErrorInfo, Mismatch, Receipt, Retried, Verdict

@@ -19,11 +19,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-ID_MAX_LENGTH = 200
-MAX_DEPTH = 100
-"""How many levels of arrays and objects a JSON value may have: room for any real argument, and far
-below where Python's own JSON decoder and encoder, and those of other languages, give up."""
+from pytest_manifest.schema.json_values import json_value as json_value
 
+ID_MAX_LENGTH = 200
 PARSED: Final[object] = object()
 """Validation context that says: these values come from a JSON parser that already refused NaN,
 infinities, lone surrogates and deep nesting, so JSON values need no second look."""
@@ -37,7 +35,6 @@ _UNPRINTABLE = (
 _RFC3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})?", re.ASCII
 )
-_MAX_INT_BITS = 14_000  # about 4,200 digits: Python refuses to print or parse longer ones
 
 
 def _printable(value: str) -> str:
@@ -88,13 +85,20 @@ def _parse_time(text: str) -> datetime:
 def _expiry(value: object) -> object:
     if isinstance(value, (str, datetime)):
         return _utc(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
         raise PydanticCustomError(
             "expiry_type", "must be seconds from the sending (a number), or a time with its zone"
         )
     if value < 0:
         raise PydanticCustomError("expiry_negative", "must not be negative")
     return value
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _version(value: object) -> object:
@@ -181,59 +185,3 @@ class _JsonField:
 Json = Annotated[JsonValue, _JsonField()]
 JsonObject = Annotated[dict[str, JsonValue], _JsonField(dict)]
 JsonArray = Annotated[list[JsonValue], _JsonField(list)]
-
-
-def json_value(value: object) -> JsonValue:
-    """A deep copy of ``value`` in plain JSON types; tuples become arrays.
-
-    Raises PydanticCustomError, which names the place, for what JSON cannot hold: NaN, infinities,
-    other types, keys that are not text, lone surrogates, more than ``MAX_DEPTH`` levels.
-    """
-    return _copy(value, "", 0)
-
-
-def _copy(value: object, place: str, depth: int) -> JsonValue:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _encodable(value, place)
-    if isinstance(value, int):
-        if value.bit_length() > _MAX_INT_BITS:
-            raise _refusal(place, "an integer of more than 4,000 digits", "send it as text")
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise _refusal(place, f"{value!r}, which JSON does not have", "use null or text")
-        return float(value)
-    if depth >= MAX_DEPTH:
-        raise _refusal("", f"more than {MAX_DEPTH} levels of nesting", "flatten it")
-    if isinstance(value, dict):
-        return {
-            _key(key, place): _copy(item, f"{place}.{key}", depth + 1)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [_copy(item, f"{place}[{i}]", depth + 1) for i, item in enumerate(value)]
-    hint = "convert it to text, a number, a list or a dict"
-    raise _refusal(place, f"a {type(value).__name__}, which JSON does not have", hint)
-
-
-def _key(key: object, place: str) -> str:
-    if not isinstance(key, str):
-        raise _refusal(place, f"the key {key!r}, which is not text", "make it text")
-    return _encodable(key, place)
-
-
-def _encodable(text: str, place: str) -> str:
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise _refusal(place, "half of a surrogate pair", "write whole characters") from None
-    return str(text)
-
-
-def _refusal(place: str, what: str, hint: str) -> PydanticCustomError:
-    where = f" at {place.lstrip('.')}" if place else ""
-    facts = {"what": what, "where": where, "hint": hint}
-    return PydanticCustomError("json_value", "holds {what}{where}; {hint}", facts)

@@ -67,7 +67,7 @@ class Expectations(Document):
     @classmethod
     def _is_a_schema(cls, value: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
         if value is not None:
-            why = _schema_problem(_canonical(value))
+            why = schema_problem(value)
             if why:
                 raise PydanticCustomError(
                     "json_schema", "is not a valid JSON Schema (2020-12): {why}", {"why": why}
@@ -85,15 +85,15 @@ class Expectations(Document):
         return self
 
 
-def _canonical(schema: dict[str, JsonValue]) -> str:
+def schema_problem(schema: dict[str, JsonValue]) -> str:
+    """Why this object is no JSON Schema (2020-12), or an empty string."""
     import json
 
-    return json.dumps(schema, sort_keys=True)
+    return _schema_problem(json.dumps(schema, sort_keys=True))
 
 
 @lru_cache(maxsize=256)  # a planner gives the same schema to thousands of entries; a check is 1 ms
 def _schema_problem(text: str) -> str:
-    """Why this JSON text is no JSON Schema, or an empty string."""
     import json
 
     from jsonschema import Draft202012Validator

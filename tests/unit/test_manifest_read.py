@@ -93,10 +93,16 @@ ABYSS = b'{"id": "a", "task": "t", "args": ' + b"[" * 100_000 + b"]" * 100_000 +
         (b'"a"\n', "1: the line is text, but"),
         (b'{"id": "a", "id": "b", "task": "t"}\n', '1: duplicate key "id"; keep one of them'),
         (line(kwargs={"x": 1}).replace(b'"x": 1', b'"x": 1, "x": 1'), '1: duplicate key "x"'),
+        (line(kwargs={"x": 1}).replace(b'"x": 1', b'"x": ":", "x" : 1'), '1: duplicate key "x"'),
+        (
+            line(kwargs={"x": 1}).replace(b'"x"', b'"\\u0061": "\\u003a", "a"'),
+            '1: duplicate key "a"',
+        ),
         (line(kwargs={"x": float("nan")}), "1: NaN is not JSON; use null or text"),
         (line(kwargs={"x": float("inf")}), "1: Infinity is not JSON; use null or text"),
         (line(kwargs={"x": -float("inf")}), "1: -Infinity is not JSON; use null or text"),
         (line(timeout=7).replace(b"7", b"1e999"), "1: the number 1e999 is too large"),
+        (line(meta={"x": 7}).replace(b"7", b"-1e999"), "1: the number -1e999 is too large"),
         (line(args=[7]).replace(b"7", b"7" * 5000), "1: a number has more digits than can be read"),
         (NESTED, "1: 'args' holds more than 100 levels of nesting; flatten it"),
         (ABYSS, "1: the JSON is nested too deeply (at most 100 levels); flatten it"),
@@ -312,6 +318,27 @@ def test_a_manifest_survives_a_change_of_folder(
     monkeypatch.chdir("/")
     assert manifest["a"].id == "a"
     assert manifest.path == Path("m.jsonl")
+
+
+def test_a_manifest_whose_file_was_moved_is_not_read_again(
+    save: Callable[[bytes], Path], tmp_path: Path
+) -> None:
+    """Unless another file has that name: what is there is what counts."""
+    manifest = read_manifest(save(A + B))
+    moved, other = tmp_path / "moved.jsonl", tmp_path / "other.jsonl"
+    manifest.path.rename(moved)
+    other.write_bytes(B)
+    assert [entry.id for entry in manifest.moved(moved)] == ["a", "b"]
+    assert manifest.moved(other).ids == ("b",)
+
+
+def test_documents_are_entries_as_they_are_written(save: Callable[[bytes], Path]) -> None:
+    """Defaults are not filled in; the header is none of them."""
+    manifest = read_manifest(save(with_header(A + line(id="b", retries=2))))
+    assert list(manifest.documents()) == [
+        {"id": "a", "task": "t"},
+        {"id": "b", "task": "t", "retries": 2},
+    ]
 
 
 def test_ids_with_the_same_hash_are_told_apart(

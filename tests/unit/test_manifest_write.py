@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -172,6 +173,20 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ManifestError, match=r"cannot be written \(No space left on device\)"):
+        write_manifest(tmp_path / "m.jsonl", HEADER, [CRUD])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_for_a_small_manifest_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few lines are written when all are there, and that fails with the same words."""
+
+    def full(_file: object, _data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", full)
     with pytest.raises(ManifestError, match=r"cannot be written \(No space left on device\)"):
         write_manifest(tmp_path / "m.jsonl", HEADER, [CRUD])
     assert list(tmp_path.iterdir()) == []

@@ -6,12 +6,14 @@ import errno
 import gc
 import tempfile
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from pytest_manifest.errors import ManifestError, PlanError
+from pytest_manifest.manifest import check_manifest, read_manifest
 from pytest_manifest.planning import PlanBuilder, convert_options, plan_spec, preview
 from pytest_manifest.testing import plan_notes
 
@@ -250,6 +252,45 @@ def test_what_was_added_is_as_it_was_then(tmp_path: Path) -> None:
     assert manifest["one"].kwargs == {"n": 1}
 
 
+def test_a_frozen_plan_is_what_reading_it_gives(tmp_path: Path) -> None:
+    """Although it is not read again: entries, offsets, header, digest; named by us or by others."""
+    for target in (None, tmp_path / "named.jsonl"):
+        made = builder(2, cost=0.5)
+        made.params["rate"] = 1.0
+        made.add("jobs.work", id="last", after=["w-0", "w-1"])
+        frozen = made.freeze(target, tmp_path)
+        assert frozen is not None
+        read = read_manifest(frozen.path)
+        assert frozen.summary == read.summary
+        assert list(frozen) == list(read)
+        assert [frozen[name] for name in frozen.ids] == [read[name] for name in read.ids]
+
+
+@pytest.mark.parametrize(
+    ("waits", "fault"),
+    [
+        ({"a": ["b"], "b": []}, None),
+        ({"a": ["b"], "b": ["a"]}, "entries wait for one another: 'a' (line 2) -> 'b' (line 3)"),
+        ({"a": [], "b": ["a", "c"]}, "3: 'after' names 'c', which no entry here has"),
+    ],
+)
+def test_entries_may_wait_for_later_ones_only_if_there_are(
+    tmp_path: Path, waits: dict[str, list[str]], fault: str | None
+) -> None:
+    """What is not known when an entry is added is found when the plan is frozen."""
+    made = builder(0)
+    for name, after in waits.items():
+        made.add("jobs.work", id=name, after=after)
+    if fault is None:
+        manifest = made.freeze(None, tmp_path)
+        assert manifest is not None
+        assert list(manifest.ids) == ["a", "b"]
+    else:
+        with pytest.raises(ManifestError) as caught:
+            made.freeze(None, tmp_path)
+        assert fault in str(caught.value)
+
+
 def test_a_builder_goes_on_after_its_plan_was_frozen(tmp_path: Path) -> None:
     """What is added later comes behind what was there."""
     made = builder(2)
@@ -301,19 +342,25 @@ def test_a_full_disk_is_told_of(
         whole(file, data[:20])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def fails(name: str) -> None:
+    def fails(act: Callable[[], object]) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(tempfile.SpooledTemporaryFile, "write", write)
             with pytest.raises(PlanError, match=r"scratch \(No space left on device\); free some"):
-                made.add("jobs.work", id=name)
+                act()
 
-    fails("two")
+    def add(name: str) -> None:
+        made.add("jobs.work", id=name, args=["x" * 100_000])
+
+    fails(lambda: add("two"))
     assert len(made) == 1
-    made.add("jobs.work", id="two")
-    fails("three")
+    add("two")
+    fails(lambda: add("three"))
+    made.add("jobs.work", id="four")
+    fails(lambda: made.freeze(None, tmp_path))
     manifest = made.freeze(None, tmp_path)
     assert manifest is not None
-    assert list(manifest.ids) == ["w-0", "two"]
+    assert list(manifest.ids) == ["w-0", "two", "four"]
+    assert check_manifest(manifest.path).sha256 == manifest.sha256
 
 
 def test_memory_stays_flat_however_long_a_plan_is(tmp_path: Path) -> None:

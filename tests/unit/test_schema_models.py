@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from enum import Enum, IntEnum
 from typing import Any
 
 import pytest
@@ -105,6 +106,7 @@ def refusal(document: object, model: type[Document] = Entry) -> list[str]:
         ({"expires": True}, "'expires' must be seconds from the sending (a number), or a time"),
         ({"expires": []}, "'expires' must be seconds"),
         ({"expires": float("nan")}, "'expires' must be seconds"),
+        ({"expires": 10**400}, "'expires' must be seconds"),
         ({"expires": -1}, "'expires' must not be negative, not -1"),
         ({"expires": "2026-11-24T15:00:00"}, "'expires' must say its time zone"),
     ],
@@ -156,6 +158,21 @@ def test_arguments_are_copied() -> None:
     entry = Entry.model_validate({**ENTRY, "args": (data,)})
     data["n"] = 2
     assert entry.args == [{"n": 1, "t": [1, [2]]}]
+
+
+def test_what_stands_for_a_json_value_becomes_one() -> None:
+    """Members of enums and the like go in as what they stand for, with or without a tuple."""
+
+    class Kind(str, Enum):  # noqa: UP042 - its str() is not its value
+        A = "a"
+
+    class Level(IntEnum):
+        LOW = 1
+
+    value = {Kind.A: [Kind.A, Level.LOW, True]}
+    for given in ([value], (value,)):
+        (found,) = Entry.model_validate({**ENTRY, "args": given}).args
+        assert repr(found) == "{'a': ['a', 1, True]}"
 
 
 def test_several_problems_are_all_named() -> None:
