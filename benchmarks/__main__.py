@@ -36,6 +36,7 @@ QUICK: Final[dict[str, tuple[str, ...]]] = {
     "throughput": ("--entries=1000", "--rounds=1"),
     "latency": ("--entries=200",),
     "pytest_cost": ("--entries=1000", "--rounds=1"),
+    "audit": ("--sizes", "2000", "10000"),
     "growth": ("--sizes", "300", "1000"),
     "stream_replay": ("--entries=5000",),
 }

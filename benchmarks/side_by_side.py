@@ -145,10 +145,12 @@ class Taken:
     rss: int
 
 
-def take(command: Sequence[str], folder: Path, *, log: str = "out.log", **env: str) -> Taken:
+def take(
+    command: Sequence[str], folder: Path, *, log: str = "out.log", expected: int = 0, **env: str
+) -> Taken:
     """Run a command to its end; its output goes into a file of the folder.
 
-    Raises SystemExit, with the end of what it said, where it fails.
+    Raises SystemExit, with the end of what it said, where it does not end with the expected status.
     """
     path = folder / log
     with path.open("wb") as output:
@@ -164,7 +166,7 @@ def take(command: Sequence[str], folder: Path, *, log: str = "out.log", **env: s
         _, status, usage = os.wait4(process.pid, 0)
         clock = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode != expected:
         said = path.read_text("utf-8", "replace")[-3000:]
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said}")
     unit = 1 if sys.platform == "darwin" else 1024

@@ -16,6 +16,7 @@ from pytest_manifest.face.bindings import OUR_ARGUMENTS, binding_of
 from pytest_manifest.face.declarations import add_options, any_given
 from pytest_manifest.face.fixtures import (  # fixtures are found by their names here
     _builtin_entry,
+    _builtin_group,
     dispatch,
     entry,
     manifest,
@@ -29,7 +30,15 @@ if TYPE_CHECKING:
     from pytest_manifest.face.collection import ManifestFile
     from pytest_manifest.run import Run
 
-__all__ = ["_builtin_entry", "dispatch", "entry", "manifest", "manifest_run", "receipt"]
+__all__ = [
+    "_builtin_entry",
+    "_builtin_group",
+    "dispatch",
+    "entry",
+    "manifest",
+    "manifest_run",
+    "receipt",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

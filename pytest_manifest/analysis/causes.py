@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
-from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.schema import Mismatch, VerdictKind
+from pytest_manifest.analysis.records import Outcome
+from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictKind
 from pytest_manifest.verdict import plain, reason_of
 from pytest_manifest.verdict.text import middle
 
@@ -19,6 +19,23 @@ _NAME_LIMIT = 100
 _VARIANTS = 20
 """Pairs of expected and actual that are kept of one path."""
 _INDEX = re.compile(r"\[\d+\]")
+
+
+class Judged(Protocol):
+    """What is looked at: an entry of a run with its verdict."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def kind(self) -> VerdictKind | None: ...
+    @property
+    def outcome(self) -> Outcome: ...
+    @property
+    def verdict(self) -> Verdict | None: ...
+    @property
+    def receipt(self) -> Receipt | None: ...
+    @property
+    def error_place(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +105,12 @@ class _Group:
 
 
 class Causes:
-    """Takes records, and groups those that failed or could not be told."""
+    """Takes entries, and groups those that failed or could not be told."""
 
     def __init__(self) -> None:
         self._groups: dict[_Key, _Group] = {}
 
-    def add(self, record: EntryRecord) -> None:
+    def add(self, record: Judged) -> None:
         found = _looked_at(record)
         if found is None:
             return
@@ -101,7 +118,7 @@ class Causes:
         message = middle(_one_line(told), _MESSAGE_LIMIT)
         group = self._groups.get(key)
         if group is None:
-            title = _title(key, _first_mismatch(record))
+            title = _title(key, _first_mismatch(record.verdict))
             group = self._groups[key] = _Group(title, message, pair)
         group.add(record.id)
         if pair is not None:
@@ -119,7 +136,7 @@ class CauseNumbers:
     def __init__(self) -> None:
         self._numbers: dict[_Sign, int] = {}
 
-    def number(self, record: EntryRecord) -> int:
+    def number(self, record: Judged) -> int:
         """The same for entries that went wrong in the same way; -1 where nothing did."""
         found = _looked_at(record)
         return -1 if found is None else self._numbers.setdefault(found[0], len(self._numbers))
@@ -134,11 +151,11 @@ class CauseNumbers:
         return [known.get((key, pair), known.get((key, None), -1)) for key, pair in self._numbers]
 
 
-def _looked_at(record: EntryRecord) -> tuple[_Sign, str] | None:
+def _looked_at(record: Judged) -> tuple[_Sign, str] | None:
     """By what a record is grouped, and what it says; None where nothing went wrong."""
     if record.verdict is None or record.outcome not in ("failed", "error"):
         return None
-    kind, mismatch = record.verdict.verdict, _first_mismatch(record)
+    kind, mismatch = record.verdict.verdict, _first_mismatch(record.verdict)
     reason = reason_of(record.verdict, record.receipt)
     if reason is not None and not isinstance(reason, Mismatch):
         return ((kind, _name(reason.type), record.error_place, None), None), reason.message
@@ -149,6 +166,10 @@ def _looked_at(record: EntryRecord) -> tuple[_Sign, str] | None:
     return (key, pair), f"{pair[1]} where {pair[0]} was expected"
 
 
+def _first_mismatch(verdict: Verdict | None) -> Mismatch | None:
+    return verdict.mismatches[0] if verdict is not None and verdict.mismatches else None
+
+
 def _add_variant(group: _Group, name: str, message: str, pair: _Pair) -> None:
     if pair not in group.variants:
         if group.varies or len(group.variants) == _VARIANTS:
@@ -157,11 +178,6 @@ def _add_variant(group: _Group, name: str, message: str, pair: _Pair) -> None:
             return
         group.variants[pair] = _Group(group.title, message, pair)
     group.variants[pair].add(name)
-
-
-def _first_mismatch(record: EntryRecord) -> Mismatch | None:
-    assert record.verdict is not None
-    return record.verdict.mismatches[0] if record.verdict.mismatches else None
 
 
 def _path(mismatch: Mismatch) -> str:

@@ -8,8 +8,10 @@ from decimal import Decimal
 from itertools import islice
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome, TryRecord
+from pytest_manifest.analysis.stored import Line, stored_record
 from pytest_manifest.ledger import AttemptRow, History, Ledger, Start
-from pytest_manifest.manifest import Manifest
+from pytest_manifest.ledger.bulk import Standing
+from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.schema import Entry, Receipt, Retried, VerdictKind, actual_cost
 from pytest_manifest.verdict import Costs, outcome, plain
 from pytest_manifest.verdict.explaining import task_traceback
@@ -22,7 +24,9 @@ _NAME_LIMIT = 80
 _AT_ONCE = 64
 """Entries that are read together."""
 _FEW = 4
-"""A run of less than one in so many entries is read by its own list of them."""
+"""Of a run of less than one in so many entries these are known beforehand."""
+_ODD_LIMIT = 100_000
+"""Attempts out of the ordinary that are kept in mind (some 150 bytes each)."""
 
 
 def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, None, None]:
@@ -31,11 +35,36 @@ def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, N
     Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
     charges = Costs(ledger, manifest) if ledger.mentions_cost() else None
-    for entries in _together(_entries(ledger, manifest)):
-        histories = ledger.histories([entry.id for entry in entries])
-        for entry in entries:
-            if (history := histories.pop(entry.id, None)) is not None:
-                yield _record(entry, manifest.line_of(entry.id), history, charges)
+    odd = ledger.odd_attempts(_ODD_LIMIT, executions=charges is not None)
+    lines = _lines(ledger, manifest)
+    while some := list(islice(lines, _AT_ONCE)):
+        standing = ledger.standing(line.entry for line in some)
+        records = [
+            None if odd is None else _stored(manifest, line, stands, odd, charges)
+            for line, stands in zip(some, standing, strict=True)
+        ]
+        left = [line.entry for line, record in zip(some, records, strict=True) if record is None]
+        histories = ledger.histories(left) if left else {}
+        for line, record in zip(some, records, strict=True):
+            if record is not None:
+                yield record
+            elif (history := histories.pop(line.entry, None)) is not None:
+                entry = manifest.parse(line.raw, line.number)
+                yield _record(entry, line.number, history, charges)
+
+
+def _stored(
+    manifest: Manifest,
+    line: Line,
+    stands: Standing,
+    odd: frozenset[str],
+    charges: Costs | None,
+) -> EntryRecord | None:
+    """The record of an entry that simply passed; None of any other."""
+    if stands.kind != "passed" or stands.verdict is None or stands.receipt is None:
+        return None
+    charged = charges is not None
+    return stored_record(manifest, line, stands.verdict, stands.receipt, odd, charged=charged)
 
 
 def read_some(ledger: Ledger | None, manifest: Manifest, ids: Sequence[str]) -> list[EntryRecord]:
@@ -51,20 +80,15 @@ def read_some(ledger: Ledger | None, manifest: Manifest, ids: Sequence[str]) -> 
     ]
 
 
-def _together(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
-    """The same entries, a few at a time."""
-    while some := list(islice(entries, _AT_ONCE)):
-        yield some
-
-
-def _entries(ledger: Ledger, manifest: Manifest) -> Iterator[Entry]:
-    """Entries of the manifest that may be of the run."""
-    if ledger.count_entries() * _FEW >= len(manifest):
-        yield from manifest
-        return
-    known = {row.entry for row in ledger.last_attempts() if row.entry in manifest}
-    for entry in sorted(known, key=manifest.line_of):
-        yield manifest[entry]
+def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[Line]:
+    """The lines of entries that may be of the run."""
+    small = ledger.count_entries() * _FEW < len(manifest)
+    known = frozenset(ledger.sent_entries()) if small else None
+    with manifest.open() as file:
+        for number, raw in enumerate(file, manifest.first_line):
+            entry, task = id_and_task(raw)
+            if known is None or entry in known:
+                yield Line(number, raw, entry, task)
 
 
 def _record(entry: Entry, line: int, history: History, charges: Costs | None) -> EntryRecord:

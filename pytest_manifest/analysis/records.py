@@ -101,6 +101,20 @@ class EntryRecord:
         return self.entry.id
 
     @property
+    def task(self) -> str:
+        return self.entry.task
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether it was to wait before it starts."""
+        return self.entry.countdown is not None or self.entry.eta is not None
+
+    @property
+    def sentence(self) -> str | None:
+        """What its verdict says."""
+        return None if self.verdict is None else self.verdict.sentence
+
+    @property
     def kind(self) -> VerdictKind | None:
         return None if self.verdict is None else self.verdict.verdict
 

@@ -188,7 +188,7 @@ class _Fold:
         self.entries += 1
         if record.kind is not None:
             self.verdicts[record.kind] += 1
-        self._task(record.entry.task).add(record)
+        self._task(record.task).add(record)
         self.causes.add(record)
         self.attempts += max(len(record.attempts) - 1, 0)
         for attempt in record.attempts:
@@ -236,7 +236,7 @@ class _Fold:
 
     def _was_free(self, record: EntryRecord, last: AttemptRecord) -> bool:
         """Whether nothing but a lack of free workers can have made it wait."""
-        if record.entry.countdown is not None or record.entry.eta is not None:
+        if record.is_delayed:
             return False
         execution = self.parts.execution(last)
         if execution is None or last.sent_at is None:

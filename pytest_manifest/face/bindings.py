@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 BUILTIN_ENTRY = "manifest_builtin_entry"
 """The fixture of the built-in verification; a name that no project uses."""
+BUILTIN_GROUP = "manifest_builtin_group"
+"""That of the built-in verification of a group of entries."""
 NO_ENTRY = "no-entry"
 OUR_ARGUMENTS = frozenset({"entry", "manifest", BUILTIN_ENTRY})
 """The fixtures that we may parametrize a test by."""
+BESIDE_GROUPS = "beside-groups"
+"""The parameter of a test of single entries, where entries are put together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a test item verifies: an entry of a manifest, or (``entry`` None) the manifest itself.
+    """What a test item verifies: an entry of a manifest, a ``group`` of entries, or (both None) the
+    manifest itself.
 
     ``whole_run``: it must wait until every selected entry of the manifest has its verdict.
     """
@@ -25,6 +30,12 @@ class Binding:
     manifest: Path
     entry: str | None
     whole_run: bool = False
+    group: str | None = None
+
+    @property
+    def subject(self) -> str | None:
+        """The entry's id, or the group's name: a session has tests of one kind alone."""
+        return self.entry if self.group is None else self.group
 
 
 class EntryId(str):
@@ -36,9 +47,20 @@ class EntryId(str):
     __slots__ = ("binding",)
     binding: Binding
 
-    def __new__(cls, entry: str, manifest: Path) -> EntryId:
+    def __new__(cls, entry: str, manifest: Path) -> Self:
         self = super().__new__(cls, entry)
         self.binding = Binding(manifest, entry)
+        return self
+
+
+class GroupName(EntryId):
+    """Likewise the name of a group of entries."""
+
+    __slots__ = ()
+
+    def __new__(cls, group: str, manifest: Path) -> Self:
+        self = super().__new__(cls, group, manifest)
+        self.binding = Binding(manifest, None, group=group)
         return self
 
 
@@ -73,7 +95,7 @@ def binding_of(item: pytest.Item) -> Binding | None:
     if callspec is None:
         return None
     params: dict[str, Any] = callspec.params  # a test's parameters can be anything
-    value = params.get(BUILTIN_ENTRY) or params.get("entry")
+    value = params.get(BUILTIN_ENTRY) or params.get("entry") or params.get(BUILTIN_GROUP)
     if isinstance(value, EntryId):
         return value.binding
     value = params.get("manifest")

@@ -13,15 +13,18 @@ import pytest
 
 from pytest_manifest.face import fixtures, verification
 from pytest_manifest.face.bindings import (
+    BESIDE_GROUPS,
     BUILTIN_ENTRY,
+    BUILTIN_GROUP,
     NO_ENTRY,
     OUR_ARGUMENTS,
     EntryId,
+    GroupName,
     ManifestName,
     RawId,
 )
 from pytest_manifest.face.option_values import refuse_name
-from pytest_manifest.face.session import ManifestSession, manifest_session
+from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -39,15 +42,25 @@ class EntryItem(pytest.Function):
         return self.path, line - 1, self.getmodpath()
 
 
+class GroupItem(pytest.Function):
+    """The test of a group of entries: it stands where the first of them stands."""
+
+    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
+        name = str(self.callspec.params[BUILTIN_GROUP])
+        group = manifest_session(self.config).groups(self.path)[name]
+        return self.path, group.line - 1, self.getmodpath()
+
+
 class ManifestFile(pytest.Module):
-    """A manifest as a collector: an ``entry[ID]`` for each entry that no other test verifies."""
+    """A manifest as a collector: an ``entry[ID]`` for each entry that no other test verifies, or an
+    ``entries[GROUP]`` for each group of entries."""
 
     def _getobj(self) -> object:
         # The module that the built-in test lives in; a manifest is not Python.
         return verification
 
     def funcnamefilter(self, name: str) -> bool:
-        return name == "entry"
+        return name in ("entry", "entries")
 
     def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
         state = manifest_session(self.config)
@@ -56,15 +69,15 @@ class ManifestFile(pytest.Module):
         except pytest.UsageError as error:
             raise self.CollectError(str(error)) from None
         state.add_file(self.path.resolve())
-        if len(manifest.ids) == len(state.covered.get(manifest.path.resolve(), ())):
+        if len(manifest) == len(state.covered.get(manifest.path.resolve(), ())):
             return
-        made = self.ihook.pytest_pycollect_makeitem(
-            collector=self, name="entry", obj=verification.entry
-        )
+        single = state.options.aggregate is None
+        test = verification.entry if single else verification.entries
+        made = self.ihook.pytest_pycollect_makeitem(collector=self, name=test.__name__, obj=test)
         for item in made or ():
             # pytest makes the items, and asks nobody of which class they are to be.
             if type(item) is pytest.Function:
-                item.__class__ = EntryItem
+                item.__class__ = EntryItem if single else GroupItem
             yield item
 
 
@@ -101,8 +114,13 @@ def generate_tests(metafunc: pytest.Metafunc) -> None:
 def _parametrize_ours(metafunc: pytest.Metafunc) -> None:
     if BUILTIN_ENTRY in metafunc.fixturenames:
         _by_entry(metafunc, BUILTIN_ENTRY, builtin=True)
+    elif BUILTIN_GROUP in metafunc.fixturenames:
+        _by_group(metafunc)
     elif _is_ours(metafunc, "entry"):
-        _by_entry(metafunc, "entry", builtin=False)
+        if manifest_session(metafunc.config).options.aggregate is None:
+            _by_entry(metafunc, "entry", builtin=False)
+        else:
+            metafunc.parametrize("entry", [BESIDE_GROUPS], ids=[BESIDE_GROUPS], indirect=True)
     elif _is_ours(metafunc, "manifest"):
         _by_manifest(metafunc)
 
@@ -144,6 +162,35 @@ def _by_entry(metafunc: pytest.Metafunc, argument: str, *, builtin: bool) -> Non
     _parametrize(metafunc, argument, values, ids)
 
 
+def _by_group(metafunc: pytest.Metafunc) -> None:
+    state = manifest_session(metafunc.config)
+    node = metafunc.definition.getparent(ManifestFile)
+    assert node is not None
+    path = node.path.resolve()
+    names = [group.name for group in state.groups(path)]
+    values = [GroupName(name, path) for name in names]
+    metafunc.parametrize(BUILTIN_GROUP, values, ids=[RawId(name) for name in names], indirect=True)
+
+
+def beside_groups(session: pytest.Session) -> str | None:
+    """What is wrong with a selected test of single entries where entries are put together.
+
+    A group that passes must not hide that the project's own verification was not asked.
+    """
+    state = manifest_session(session.config)
+    item = next((item for item in session.items if _has_param(item, BESIDE_GROUPS)), None)
+    if item is None:
+        return None
+    name = short_path(state.files[0], state.options.root) if state.files else "FILE"
+    rule = f"--manifest-aggregate={state.options.aggregate}"
+    test = item.nodeid.removesuffix(f"[{BESIDE_GROUPS}]")
+    return (
+        f"{test} verifies each entry by itself, and {rule} has one test for many of them, which "
+        "looks at their verdicts alone: leave it out, or name the manifest to have the verdicts "
+        f"alone: pytest --manifest={name} {rule} {name}"
+    )
+
+
 def _by_manifest(metafunc: pytest.Metafunc) -> None:
     state = manifest_session(metafunc.config)
     manifests = _manifests_for(state, metafunc)
@@ -176,9 +223,14 @@ def drop_unneeded(report: pytest.CollectReport) -> None:
 
 
 def _is_unneeded(item: object) -> bool:
+    return _has_param(item, NO_ENTRY)
+
+
+def _has_param(item: object, word: str) -> bool:
+    """Whether a fixture of ours has this word of ours as its parameter."""
     callspec = getattr(item, "callspec", None)
     return callspec is not None and any(
-        type(value) is str and value == NO_ENTRY and name in OUR_ARGUMENTS
+        type(value) is str and value == word and name in OUR_ARGUMENTS
         for name, value in callspec.params.items()
     )
 

@@ -31,8 +31,8 @@ class KnownPlan:
         _write(self._record, json.dumps(None if path is None else str(path.resolve())))
 
 
-Row = tuple[str, str | None, bool]
-"""A test's binding: manifest, entry, whether it waits for the whole run."""
+Row = tuple[str, str | None, bool, str | None]
+"""A test's binding: manifest, entry, whether it waits for the whole run, group of entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Coordination:
 
     def collection(self, worker: str) -> Collection:
         told = json.loads((self.folder / f"collection-{worker}.json").read_text("utf-8"))
-        rows = [None if row is None else (row[0], row[1], row[2]) for row in told["rows"]]
+        rows = [None if row is None else (row[0], row[1], row[2], row[3]) for row in told["rows"]]
         return Collection(rows, told["problem"])
 
     def publish_runs(self, runs: Mapping[Path, Path], facts: Mapping[str, object]) -> None:

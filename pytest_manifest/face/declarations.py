@@ -81,6 +81,11 @@ def _add_run_options(group: pytest.OptionGroup) -> None:
         help="with --audit: judge exported receipts alone, without a ledger",
     )
     add(
+        "--manifest-aggregate",
+        metavar="task|chunk:N",
+        help="one test for all entries of a task, or for N entries each, instead of one an entry",
+    )
+    add(
         "--manifest-run",
         metavar="RUN",
         help="with --audit or --resume: this run instead of the newest",

@@ -70,10 +70,10 @@ class Dispatch:
         for run in self._state.runs if self._state.role != "worker" else ():
             run.begin_stop(interrupted=self._state.interrupted)
 
-    def _work(self) -> list[tuple[Manifest, list[str]]]:
+    def _work(self) -> list[tuple[Manifest, Sequence[str]]]:
         """The manifests with selected entries, and these."""
         state = self._state
-        work = [(state.load(path), entries) for path, entries in state.selected.items() if entries]
+        work = [(state.load(path), chosen.entries) for path, chosen in state.selected.items()]
         for manifest, entries in work if state.options.dispatch_only else ():
             _refuse_dependencies(manifest, entries)
         return work
@@ -260,6 +260,7 @@ def run_settings(options: Options) -> RunSettings:
         grace=options.grace,
         on_stop=options.on_interrupt,
         repair=options.repair,
+        sparing=options.aggregate is not None,
     )
 
 

@@ -44,7 +44,7 @@ class AsCompletedScheduling(LoadScheduling):
         super().__init__(config, log)
         self._state = manifest_session(config)
         self._ready: deque[int] = deque()
-        self._by_entry: dict[tuple[Path, str], list[int]] = {}
+        self._by_subject: dict[tuple[Path, str], list[int]] = {}
         self._by_run: dict[Path, list[int]] = {}
         self._bound = False
 
@@ -52,10 +52,11 @@ class AsCompletedScheduling(LoadScheduling):
         """Say what each test of the collection waits for."""
         self._bound = True
         for index, row in enumerate(rows):
-            if row is not None and row[1] is not None:
-                self._by_entry.setdefault((Path(row[0]), row[1]), []).append(index)
-            elif row is not None and row[2]:
-                self._by_run.setdefault(Path(row[0]), []).append(index)
+            binding = None if row is None else _binding(row)
+            if binding is not None and binding.subject is not None:
+                self._by_subject.setdefault((binding.manifest, binding.subject), []).append(index)
+            elif binding is not None and binding.whole_run:
+                self._by_run.setdefault(binding.manifest, []).append(index)
             else:
                 self._ready.append(index)
 
@@ -76,14 +77,14 @@ class AsCompletedScheduling(LoadScheduling):
 
     @property
     def _left(self) -> bool:
-        return bool(self._ready or self._by_entry or self._by_run)
+        return bool(self._ready or self._by_subject or self._by_run)
 
     @property
     def unassigned(self) -> int:
         """The tests that no worker has been given."""
         if not self._bound:
             return 0
-        waiting = [*self._by_entry.values(), *self._by_run.values()]
+        waiting = [*self._by_subject.values(), *self._by_run.values()]
         return len(self._ready) + sum(map(len, waiting))
 
     def schedule(self) -> None:
@@ -156,19 +157,24 @@ class AsCompletedScheduling(LoadScheduling):
         book = self._state.book
         if book is None:
             return
-        for manifest, entry in book.refresh():
-            self._ready.extend(self._by_entry.pop((manifest, entry), ()))
+        for subject in book.refresh():
+            self._ready.extend(self._by_subject.pop(subject, ()))
         for manifest in list(self._by_run):
             if book.is_ready(Binding(manifest, None, whole_run=True)):
                 self._ready.extend(self._by_run.pop(manifest))
         if all(run.ended.is_set() for run in self._state.runs):
             # Nothing more will settle: what is left will say so itself.
-            for manifest, entry in book.refresh():
-                self._ready.extend(self._by_entry.pop((manifest, entry), ()))
-            for waiting in (self._by_entry, self._by_run):
+            for subject in book.refresh():
+                self._ready.extend(self._by_subject.pop(subject, ()))
+            for waiting in (self._by_subject, self._by_run):
                 for indices in waiting.values():
                     self._ready.extend(indices)
                 waiting.clear()
+
+
+def _binding(row: Row) -> Binding:
+    manifest, entry, whole_run, group = row
+    return Binding(Path(manifest), entry, whole_run, group)
 
 
 class ControllerHooks:
@@ -234,7 +240,7 @@ class ControllerHooks:
     def _dispatch(self, session: pytest.Session, rows: Sequence[Row | None]) -> None:
         if not self._state.options.may_dispatch:
             return
-        begin_dispatch(session, [Binding(Path(r[0]), r[1], r[2]) for r in rows if r])
+        begin_dispatch(session, [_binding(row) for row in rows if row])
         for run in self._state.runs:
             self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
         if self._scheduler is not None:

@@ -106,7 +106,9 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
     """
     path = newest_run(state.options, manifest)
     with Ledger.open(path) as ledger:
-        info, open_questions = ledger.info(), ledger.has_unsettled() or ledger.has_spoken_for()
+        info = ledger.info()
+        # Of a stack that is gone there is nothing to ask.
+        ask = not info.owned and (ledger.has_unsettled() or ledger.has_spoken_for())
     changed = info.sha256 != manifest.sha256
     if changed:
         name = short_path(manifest.path, state.options.root)
@@ -115,7 +117,7 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
             "now, and its own ledger stays as it is"
         )
     scratch = state.scratch_folder() if changed else None
-    return AuditSource(path, can_be_asked=open_questions and not info.owned, scratch=scratch)
+    return AuditSource(path, can_be_asked=ask, scratch=scratch)
 
 
 def ledger_to_resume(options: Options, manifest: Manifest) -> Path:

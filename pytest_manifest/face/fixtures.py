@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.face.bindings import BUILTIN_ENTRY, ManifestName, binding_of
+from pytest_manifest.face.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, ManifestName, binding_of
 from pytest_manifest.face.session import manifest_session
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ def receipt(request: pytest.FixtureRequest, entry: Entry) -> Receipt | None:  # 
 def _builtin_entry() -> None:
     """What makes pytest parametrize the built-in verification; its argument is filled in before
     fixtures are set up."""
+
+
+@pytest.fixture(name=BUILTIN_GROUP)
+def _builtin_group(request: pytest.FixtureRequest) -> str:
+    """The group's name, for the built-in verification."""
+    return str(request.param)
 
 
 def _receipt(request: pytest.FixtureRequest) -> Receipt | None:

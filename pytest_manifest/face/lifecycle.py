@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_manifest.face.bindings import Binding, binding_of
-from pytest_manifest.face.collection import collection_arguments
+from pytest_manifest.face.collection import beside_groups, collection_arguments
 from pytest_manifest.face.coordination import Collection, Row
 from pytest_manifest.face.plans import fixture_name
 from pytest_manifest.face.session import ManifestSession
@@ -107,7 +107,7 @@ def _collect_plan_item(session: pytest.Session, state: ManifestSession, name: st
 
 def note_collection(session: pytest.Session, state: ManifestSession) -> None:
     """Look over what was collected; in an xdist worker, tell the controller."""
-    problem = _unseen_override(session)
+    problem = _unseen_override(session) or beside_groups(session)
     if state.role == "worker" and state.coordination is not None:
         rows = [_row(binding_of(item)) for item in session.items]
         worker = str(session.config.workerinput["workerid"])  # type: ignore[attr-defined]  # set by xdist in its workers
@@ -123,7 +123,7 @@ def note_collection(session: pytest.Session, state: ManifestSession) -> None:
 def _row(binding: Binding | None) -> Row | None:
     if binding is None:
         return None
-    return str(binding.manifest), binding.entry, binding.whole_run
+    return str(binding.manifest), binding.entry, binding.whole_run, binding.group
 
 
 def _unseen_override(session: pytest.Session) -> str | None:

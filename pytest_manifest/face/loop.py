@@ -31,7 +31,7 @@ class Agenda:
 
     def __init__(self, items: Sequence[pytest.Item]) -> None:
         self._ready: dict[pytest.Collector, deque[pytest.Item]] = {}
-        self._by_entry: dict[Path, dict[str, pytest.Item | list[pytest.Item]]] = {}
+        self._by_subject: dict[Path, dict[str, pytest.Item | list[pytest.Item]]] = {}
         self._by_run: dict[Path, list[pytest.Item]] = {}
         self._left: dict[pytest.Collector, int] = {}
         self._stand_ins: dict[pytest.Collector, StandIn] = {}
@@ -41,29 +41,30 @@ class Agenda:
     def _file(self, item: pytest.Item, binding: Binding | None) -> None:
         parent = _parent(item)
         self._left[parent] = self._left.get(parent, 0) + 1
-        if binding is not None and binding.entry is not None:
-            self._await_entry(self._by_entry.setdefault(binding.manifest, {}), binding.entry, item)
+        if binding is not None and binding.subject is not None:
+            self._await(self._by_subject.setdefault(binding.manifest, {}), binding.subject, item)
         elif binding is not None and binding.whole_run:
             self._by_run.setdefault(binding.manifest, []).append(item)
         else:
             self._make_ready([item])
 
-    def _await_entry(
-        self, waiting: dict[str, pytest.Item | list[pytest.Item]], entry: str, item: pytest.Item
+    def _await(
+        self, waiting: dict[str, pytest.Item | list[pytest.Item]], subject: str, item: pytest.Item
     ) -> None:
         # Mostly one test an entry: a list for each would cost more than all else here.
-        first = waiting.setdefault(entry, item)
+        first = waiting.setdefault(subject, item)
         if isinstance(first, list):
             first.append(item)
         elif first is not item:
-            waiting[entry] = [first, item]
+            waiting[subject] = [first, item]
 
     @property
     def empty(self) -> bool:
         return not self._left
 
-    def entry_settled(self, manifest: Path, entry: str) -> None:
-        found = self._by_entry.get(manifest, {}).pop(entry, ())
+    def settled(self, manifest: Path, subject: str) -> None:
+        """``subject``: an entry, or a group of them."""
+        found = self._by_subject.get(manifest, {}).pop(subject, ())
         self._make_ready([found] if isinstance(found, pytest.Item) else found)
 
     def run_settled(self, manifest: Path) -> None:
@@ -74,12 +75,12 @@ class Agenda:
 
     def give_up_waiting(self) -> None:
         """Everything may run: nothing more will settle, and the tests will say so."""
-        for waiting in self._by_entry.values():
+        for waiting in self._by_subject.values():
             for found in waiting.values():
                 self._make_ready([found] if isinstance(found, pytest.Item) else found)
         for items in self._by_run.values():
             self._make_ready(items)
-        self._by_entry.clear()
+        self._by_subject.clear()
         self._by_run.clear()
 
     def take(self, after: pytest.Item | None) -> pytest.Item | None:
@@ -171,8 +172,8 @@ def _next_ready(
 
 
 def _absorb(agenda: Agenda, book: VerdictBook) -> None:
-    for manifest, entry in book.refresh():
-        agenda.entry_settled(manifest, entry)
+    for manifest, subject in book.refresh():
+        agenda.settled(manifest, subject)
     for manifest in agenda.waiting_for_run():
         if book.is_ready(Binding(manifest, None, whole_run=True)):
             agenda.run_settled(manifest)

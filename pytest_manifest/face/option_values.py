@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
+
+if TYPE_CHECKING:
+    from pytest_manifest.manifest import GroupRule
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -81,6 +84,21 @@ def refuse_name(path: Path) -> None:
         raise pytest.UsageError(
             f"{shown}: the file's name is not UTF-8, which pytest cannot write down; rename it"
         ) from error
+
+
+def aggregate(config: pytest.Config) -> GroupRule | None:
+    """How entries are put together into one test; None: each has its own."""
+    text = config.option.manifest_aggregate
+    if text is None:
+        return None
+    from pytest_manifest.manifest import GroupRule
+
+    match = re.fullmatch(r"task|chunk:([0-9]{1,9})", text)
+    if match is None or (match[1] is not None and int(match[1]) < 1):
+        raise pytest.UsageError(
+            f"--manifest-aggregate={text}: write task, or chunk:1000 for so many entries each"
+        )
+    return GroupRule(None if match[1] is None else int(match[1]))
 
 
 def path_of(config: pytest.Config, name: str | None) -> Path | None:

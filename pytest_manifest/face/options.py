@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from pytest_manifest.errors import PlanError
 from pytest_manifest.face.option_values import (
+    aggregate,
     amount,
     applies,
     duration,
@@ -25,6 +26,9 @@ from pytest_manifest.face.option_values import (
     refuse_name,
     report_file,
 )
+
+if TYPE_CHECKING:
+    from pytest_manifest.manifest import GroupRule
 
 _LOOKING_ONLY = (
     "collectonly",
@@ -55,6 +59,7 @@ class Options:
     dispatch_only: bool
     audit: bool
     wait: bool
+    aggregate: GroupRule | None
     run: str | None
     compare: Path | Literal["last"] | None
     receipts: Path | None
@@ -119,6 +124,7 @@ def read_options(config: pytest.Config) -> Options:
         dispatch_only=option.dispatch_only,
         audit=option.audit,
         wait=option.wait,
+        aggregate=aggregate(config),
         run=option.manifest_run,
         compare=_compare(config),
         receipts=path_of(config, option.manifest_receipts),
@@ -207,6 +213,8 @@ def _check_together(options: Options) -> None:
         raise usage("--plan only plans; plan first, then use the manifest that it wrote")
     if options.compare and (options.dispatch_only or (options.plan and not options.plan_run)):
         raise usage("--manifest-compare is told at a run's end; use it there, or with --audit")
+    if options.aggregate and options.plan and not options.plan_run:
+        raise usage("--plan only plans; give --manifest-aggregate when the manifest is run")
     if options.plan and len(options.files) > 1:
         raise usage("--plan writes one manifest; give --manifest=FILE once")
     if (options.audit or options.dispatch_only or options.resumes) and not options.active:

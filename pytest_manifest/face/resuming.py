@@ -17,13 +17,13 @@ def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
     bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
     with user_errors():
         state.select(bindings)
-        for path, entries in state.selected.items():
+        for path, chosen in state.selected.items():
             manifest = state.load(path)
             ledger = ledger_to_resume(state.options, manifest)
             decided = preview(
                 ledger,
                 manifest,
-                entries,
+                chosen.entries,
                 resume_rules(state.options),
                 stack_is_gone=stack_is_gone(ledger),
             )

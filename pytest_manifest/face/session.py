@@ -9,7 +9,9 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_manifest.face.coordination import Coordination
     from pytest_manifest.face.options import Options
     from pytest_manifest.face.verdicts import VerdictBook
-    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.manifest import Groups, Manifest
     from pytest_manifest.planning import PlanSpec
     from pytest_manifest.run import Run
     from pytest_manifest.stack.embedded import EmbeddedStack
@@ -30,6 +32,18 @@ if TYPE_CHECKING:
 
 Role = Literal["main", "controller", "worker"]
 """main: a pytest without xdist; controller and worker: the two sides of one with it."""
+
+
+@dataclass
+class Selection:
+    """The entries of a manifest that the collected tests verify, in the manifest's order."""
+
+    _find: Callable[[], Sequence[str]]
+
+    @cached_property
+    def entries(self) -> Sequence[str]:
+        """Their ids; found when they are asked for, as an audit never does."""
+        return self._find()
 
 
 class ManifestSession:
@@ -64,13 +78,14 @@ class ManifestSession:
         self.notices_told = 0
         self.planned: list[Manifest] = []
         self.covered: dict[Path, set[str]] = {}
-        self.selected: dict[Path, list[str]] = {}
+        self.selected: dict[Path, Selection] = {}
         self.log_handlers: list[int] = []
         self.empty_plan = False
         self.lacks_papers = False
         self._exported = False
         self._scratch: Path | None = None
         self._manifests: dict[Path, Manifest] = {}
+        self._groups: dict[Path, Groups] = {}
 
     # Manifests
 
@@ -81,8 +96,21 @@ class ManifestSession:
         path = path.resolve()
         if path not in self._manifests:
             with user_errors():
-                self._manifests[path] = read_manifest(path)
+                lean = self.options.aggregate is not None
+                self._manifests[path] = read_manifest(path, lean=lean)
         return self._manifests[path]
+
+    def groups(self, path: Path) -> Groups:
+        """The manifest's entries as ``--manifest-aggregate`` puts them together."""
+        from pytest_manifest.manifest import Groups
+
+        path = path.resolve()
+        if path not in self._groups:
+            manifest = self.load(path)
+            assert self.options.aggregate is not None
+            with user_errors():
+                self._groups[path] = Groups(manifest, self.options.aggregate)
+        return self._groups[path]
 
     def loaded(self) -> Mapping[Path, Manifest]:
         return self._manifests
@@ -98,16 +126,26 @@ class ManifestSession:
         """
         chosen: dict[Path, set[str]] = {}
         for binding in bindings:
-            entries = chosen.setdefault(binding.manifest, set())
-            if binding.entry is not None:
-                entries.add(binding.entry)
+            subjects = chosen.setdefault(binding.manifest, set())
+            if binding.subject is not None:
+                subjects.add(binding.subject)
         whole = {binding.manifest for binding in bindings if binding.whole_run}
-        for path, entries in chosen.items():
-            manifest = self.load(path)
-            if entries:
-                self.selected[path] = [entry for entry in manifest.ids if entry in entries]
-            elif path in whole:
-                self.selected[path] = list(manifest.ids)
+        for path, subjects in chosen.items():
+            if subjects or path in whole:
+                self.selected[path] = Selection(partial(self._entries_of, path, subjects))
+
+    def _entries_of(self, path: Path, subjects: Set[str]) -> Sequence[str]:
+        """``subjects``: entries, or groups of them; none: all."""
+        manifest = self.load(path)
+        if not subjects:
+            return manifest.ids
+        if self.options.aggregate is None:
+            return [entry for entry in manifest.ids if entry in subjects]
+        groups = self.groups(path)
+        if len(subjects) == len(groups):
+            return manifest.ids
+        chosen = {entry for group in subjects for entry in groups.ids(group)}
+        return [entry for entry in manifest.ids if entry in chosen]
 
     # The end
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.face.bindings import Binding
+from pytest_manifest.face.roll import Roll
 from pytest_manifest.ledger import BUDGET, AttemptRow, Judgement, Ledger, Settled
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.manifest import Groups, Manifest
     from pytest_manifest.schema import Receipt
 
 POLL = 0.02
+_SPARING = 10
+"""How many times as long as a look at a group's entries takes the next one is waited for."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,29 @@ class _Page:
     run: str
     entries: int
     seen: set[str] = field(default_factory=set)
+    """The entries that have their verdict; where there are groups, those that are complete."""
     position: int = 0
+    roll: Roll | None = None
 
 
 class VerdictBook:
-    """The verdicts of the runs in ``ledgers`` (by manifest). Use it from one thread."""
+    """The verdicts of the runs in ``ledgers`` (by manifest). Use it from one thread.
 
-    def __init__(self, ledgers: Mapping[Path, Path], workers: int | None, *, owned: bool) -> None:
+    ``groups``: how the manifests' entries are put together, None where each has its own test;
+    ``over``: whether nothing will settle any more.
+    """
+
+    def __init__(
+        self,
+        ledgers: Mapping[Path, Path],
+        workers: int | None,
+        *,
+        owned: bool,
+        groups: Callable[[Path], Groups] | None = None,
+        over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._groups = groups
+        self._over = over
         self._pages: dict[Path, _Page] = {}
         for manifest, path in ledgers.items():
             ledger = Ledger.open(path)
@@ -80,7 +99,12 @@ class VerdictBook:
             page.ledger.close()
 
     def refresh(self) -> list[tuple[Path, str]]:
-        """(manifest, entry) of what settled since the last call, in the order in which it did."""
+        """(manifest, entry) of what settled since the last call, in the order in which it did.
+
+        Where there are groups, (manifest, group) of those that are complete now.
+        """
+        if self._groups is not None:
+            return list(self._complete_groups(self._groups))
         fresh: list[tuple[Path, str]] = []
         for manifest, page in self._pages.items():
             for seq, entry in page.ledger.settled_since(page.position):
@@ -89,17 +113,37 @@ class VerdictBook:
                 fresh.append((manifest, entry))
         return fresh
 
+    def _complete_groups(self, groups: Callable[[Path], Groups]) -> Iterator[tuple[Path, str]]:
+        over = self._over()
+        for manifest, page in self._pages.items():
+            if over:  # so nobody needs to count
+                fresh = [group.name for group in groups(manifest) if group.name not in page.seen]
+            else:
+                page.roll = page.roll or Roll(groups(manifest))
+                fresh = list(page.roll.tick_off(self._settled_entries(page)))
+            page.seen.update(fresh)
+            yield from ((manifest, name) for name in fresh)
+
+    def _settled_entries(self, page: _Page) -> Iterator[str]:
+        for seq, entry in page.ledger.settled_after(page.position):
+            page.position = seq
+            yield entry
+
     def is_ready(self, binding: Binding) -> bool:
         """Whether the binding's verdict, or all of its run's, are there by the last refresh."""
         page = self._pages.get(binding.manifest)
         if page is None:
             return True  # not dispatched: the test will say so
-        if binding.entry is not None:
-            return binding.entry in page.seen
-        return not binding.whole_run or len(page.seen) >= page.entries
+        if binding.subject is not None:
+            return binding.subject in page.seen
+        if not binding.whole_run:
+            return True
+        return self._over() if self._groups is not None else len(page.seen) >= page.entries
 
     def wait(self, binding: Binding, give_up: Callable[[], bool]) -> bool:
         """Wait until the binding is ready; False where ``give_up`` says so first."""
+        if binding.group is not None:
+            return self._wait_for_group(binding, binding.group, give_up)
         self._looked = None
         if not self.is_ready(binding):
             self.refresh()
@@ -110,6 +154,24 @@ class VerdictBook:
                 return self.is_ready(binding)
             time.sleep(POLL)
         return True
+
+    def _wait_for_group(self, binding: Binding, group: str, give_up: Callable[[], bool]) -> bool:
+        """By looking at its entries alone: only who hands out tests counts all groups."""
+        page = self._pages.get(binding.manifest)
+        while not (self.is_ready(binding) or page is None or self._groups is None or self._over()):
+            over, began = give_up(), time.monotonic()
+            entries = self._groups(binding.manifest).ids(group)
+            if page.ledger.all_have_verdicts(entries):
+                return True
+            if over:
+                return False
+            time.sleep(max(POLL, _SPARING * (time.monotonic() - began)))
+        return True
+
+    def ledger_of(self, binding: Binding) -> Ledger | None:
+        """The ledger of the binding's run, None where there is none."""
+        page = self._pages.get(binding.manifest)
+        return None if page is None else page.ledger
 
     def judgement(self, binding: Binding) -> Judgement | None:
         """The verdict of the binding's entry; the same until :meth:`wait` is called again."""

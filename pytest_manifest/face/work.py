@@ -14,6 +14,7 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.face.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
 from pytest_manifest.face.console import begin_line
 from pytest_manifest.face.interrupts import Interrupts
+from pytest_manifest.face.item_properties import tell_properties
 from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
 from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
 from pytest_manifest.face.workflow_commands import stop_commands
@@ -90,7 +91,13 @@ def open_book(state: ManifestSession) -> None:
     ledgers = ledgers_by_manifest(state.runs)
     workers = state.runs[0].workers if state.runs else None
     owned = state.stack is not None
-    state.book = VerdictBook(ledgers, workers, owned=owned)
+    state.book = VerdictBook(
+        ledgers,
+        workers,
+        owned=owned,
+        groups=None if state.options.aggregate is None else state.groups,
+        over=lambda: all(run.ended.is_set() for run in state.runs),
+    )
     if state.coordination is not None:
         state.coordination.publish_runs(ledgers, {"workers": workers, "owned": owned})
 
@@ -107,6 +114,8 @@ def open_book_in_worker(state: ManifestSession) -> None:
         ledgers,
         workers if isinstance(workers, int) else None,
         owned=facts.get("owned") is True,
+        groups=None if state.options.aggregate is None else state.groups,
+        over=state.coordination.runs_ended,
     )
 
 
@@ -139,6 +148,10 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
     error, which pytest knows only of the set-up; what was skipped is skipped.
     """
     binding = binding_of(item)
+    if binding is not None and binding.group is not None:
+        from pytest_manifest.face.group_verdicts import assert_group
+
+        assert_group(item, binding, when)
     if binding is None or binding.entry is None:
         return
     state = manifest_session(item.config)
@@ -177,14 +190,6 @@ def _fail_or_skip(
         pytest.fail(text, pytrace=False)
 
 
-def tell_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:
-    """Put ``rows`` among the item's properties, in place of those of an earlier try of the test."""
-    if item.user_properties:
-        told = {name for name, _ in rows}
-        item.user_properties[:] = [row for row in item.user_properties if row[0] not in told]
-    item.user_properties.extend(rows)
-
-
 def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
     """Have a failure that tells of a verdict stand where its entry stands, and not in this file.
 
@@ -196,6 +201,11 @@ def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
         report.keywords = {**report.keywords, "skip": 1}
     crash = getattr(report.longrepr, "reprcrash", None)
     binding = binding_of(item)
+    if crash is not None and binding is not None and binding.group is not None:
+        from pytest_manifest.face.group_verdicts import place_at_group
+
+        place_at_group(item, binding.group, crash)
+        return
     if crash is None or crash.path != __file__ or binding is None or binding.entry is None:
         return
     from pytest_manifest.verdict import in_brief
@@ -235,8 +245,8 @@ def properties_of(entry: str, judgement: Judgement, run: str) -> list[tuple[str,
     if judgement.receipt is not None:
         # For these few words the receipt need not be checked again, as it was before it was kept.
         receipt = json.loads(judgement.receipt)
-        values |= {f"manifest_{name}": receipt[name] for name in TOLD_OF_RECEIPTS}
-        started = receipt["started_at"]
+        values |= {f"manifest_{name}": receipt.get(name) for name in TOLD_OF_RECEIPTS}
+        started = receipt.get("started_at")
         values["manifest_started_at"] = started and datetime.fromisoformat(started).isoformat()
     return [(name, value) for name, value in values.items() if value is not None]
 

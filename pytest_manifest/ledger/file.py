@@ -109,6 +109,13 @@ class LedgerFile:
             path.unlink(missing_ok=True)
             raise _uncopied(path, error) from error
 
+    def hasten(self) -> None:
+        """Write without a journal, for a ledger that nobody needs when this process is gone."""
+        with self._told():
+            self._db.execute("PRAGMA journal_mode = OFF")
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute("PRAGMA cache_size = -8000")  # kB; task ids come in no order
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything written inside is committed together, or not at all.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_manifest.ledger.file import LedgerFile, chunks, marks
 from pytest_manifest.ledger.rows import Judgement, Row, Settled, settled_of_row, text, utc_now
@@ -104,17 +104,6 @@ class Verdicts(LedgerFile):
         """As :meth:`settled`, with nothing parsed, and with what tests report of the attempts."""
         row = self._read_one(_JUDGEMENT, (entry,))
         return None if row is None else Judgement(*row)
-
-    def all_settled(self) -> Iterator[Settled]:
-        """Every entry's verdict and receipt, in the manifest's order."""
-        # Of a manifest that was changed in the meantime, the newest attempt has the order.
-        query = """
-            SELECT s.seq, s.verdict, s.receipt FROM settled s ORDER BY (
-                SELECT a.ordinal FROM attempts a WHERE a.entry = s.entry
-                ORDER BY a.attempt DESC LIMIT 1
-            ), s.seq
-        """
-        return map(settled_of_row, self._read(query))
 
     def kinds(self) -> dict[str, VerdictKind]:
         """The kind of verdict of every entry that is settled, by its id."""

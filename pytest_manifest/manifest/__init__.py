@@ -3,13 +3,23 @@
 from pytest_manifest.manifest.atomic import atomic_file
 from pytest_manifest.manifest.draft import Draft
 from pytest_manifest.manifest.dump import dump_document, dump_entry, dump_header, dump_plain
+from pytest_manifest.manifest.groups import Group, GroupRule, Groups
+from pytest_manifest.manifest.peek import id_and_task
 from pytest_manifest.manifest.reader import Manifest, read_manifest
-from pytest_manifest.manifest.receipts import read_receipts
+from pytest_manifest.manifest.receipts import read_receipts, receipt_line
 from pytest_manifest.manifest.scan import Summary, check_manifest, manifest_digest
-from pytest_manifest.manifest.writer import write_draft, write_manifest, write_receipts
+from pytest_manifest.manifest.writer import (
+    write_draft,
+    write_manifest,
+    write_receipt_lines,
+    write_receipts,
+)
 
 __all__ = [
     "Draft",
+    "Group",
+    "GroupRule",
+    "Groups",
     "Manifest",
     "Summary",
     "atomic_file",
@@ -18,10 +28,13 @@ __all__ = [
     "dump_entry",
     "dump_header",
     "dump_plain",
+    "id_and_task",
     "manifest_digest",
     "read_manifest",
     "read_receipts",
+    "receipt_line",
     "write_draft",
     "write_manifest",
+    "write_receipt_lines",
     "write_receipts",
 ]

@@ -12,34 +12,46 @@ from typing import IO, Any
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest.faults import Faults, file_error
 from pytest_manifest.manifest.lines import Line, open_regular, parse_document, parse_object
+from pytest_manifest.manifest.peek import id_and_task
 from pytest_manifest.manifest.scan import Places, Summary, scan, stamp_of
 from pytest_manifest.schema import Entry, Header
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Checks the whole file; raises ManifestError with every fault (20, and the others' number)."""
-    return load(path)
+def read_manifest(path: Path, *, lean: bool = False) -> Manifest:
+    """Checks the whole file; raises ManifestError with every fault (20, and the others' number).
+
+    ``lean``: ids are not kept; the first to ask for them has the file read once more.
+    """
+    return Manifest(scan(path)) if lean else load(path)
 
 
 def load(path: Path, *, shown: Path | None = None) -> Manifest:
     """As ``read_manifest``; the manifest and its faults name ``shown`` where it is given."""
     places = Places()
     summary = scan(path, places, shown=shown)
-    return Manifest(summary, places.ids, places.offsets)
+    return Manifest(summary, (places.ids, places.offsets))
 
 
 class Manifest:
     """A frozen, checked manifest file. It keeps ids and byte offsets; entries stay on disk.
 
     Entries are read from the file each time; a file that was changed meanwhile raises
-    ManifestError. Safe to share between threads.
+    ManifestError. Without ``index`` ids and offsets are read when they are asked for first. Safe to
+    share between threads.
     """
 
-    def __init__(self, summary: Summary, ids: Sequence[str], offsets: array[int]) -> None:
+    def __init__(
+        self, summary: Summary, index: tuple[Sequence[str], array[int]] | None = None
+    ) -> None:
         self.summary = summary
-        self.ids: Sequence[str] = tuple(ids)
-        self._offsets = offsets
         self._file = summary.path.absolute()  # a later chdir must not lose it
+        if index is not None:
+            self._index = tuple(index[0]), index[1]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The entries' ids, in the file's order."""
+        return self._index[0]
 
     @property
     def path(self) -> Path:
@@ -60,45 +72,54 @@ class Manifest:
         return f"<Manifest {str(self.path)!r}: {len(self)} entries>"
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.summary.entries
 
     def __contains__(self, entry_id: object) -> bool:
         return entry_id in self._position
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries in the file's order, streamed."""
-        for line in self._lines():
-            yield self._entry(line)
+        with self.open() as file:
+            for number, raw in enumerate(file, self.first_line):
+                yield self.parse(raw, number)
 
     def documents(self) -> Iterator[dict[str, Any]]:
         """All entries as the file has them, streamed: JSON objects, without what is default.
 
         For whoever wants little of each entry: to make entries of them takes twice as long.
         """
-        for line in self._lines():
-            document = parse_object(line, Faults(self.path))
-            if document is None:
-                raise self._changed()
-            yield document
+        with self.open() as file:
+            for number, raw in enumerate(file, self.first_line):
+                document = parse_object(Line(number, 0, raw), Faults(self.path))
+                if document is None:
+                    raise self._changed()
+                yield document
 
     def __getitem__(self, entry_id: str) -> Entry:
         """The entry with this id; raises KeyError where there is none."""
-        position = self._position[entry_id]
-        with self._open() as file:
-            file.seek(self._offsets[position])
-            return self._entry(Line(position + self._first_line, 0, file.readline()))
+        offset = self.offset_of(entry_id)
+        with self.open() as file:
+            file.seek(offset)
+            return self.parse(file.readline(), self.line_of(entry_id))
+
+    def position_of(self, entry_id: str) -> int:
+        """How many entries stand before this one; raises KeyError where there is none."""
+        return self._position[entry_id]
+
+    def offset_of(self, entry_id: str) -> int:
+        """How many bytes of the file stand before its line; raises KeyError where there is none."""
+        return self._index[1][self._position[entry_id]]
 
     def some(self, entry_ids: Iterable[str]) -> Iterator[Entry]:
         """The entries with these ids, in this order; raises KeyError where there is none."""
-        with self._open() as file:
+        with self.open() as file:
             for entry_id in entry_ids:
-                position = self._position[entry_id]
-                file.seek(self._offsets[position])
-                yield self._entry(Line(position + self._first_line, 0, file.readline()))
+                file.seek(self.offset_of(entry_id))
+                yield self.parse(file.readline(), self.line_of(entry_id))
 
     def line_of(self, entry_id: str) -> int:
         """The number, from 1, of the line that the entry stands on; KeyError where it does not."""
-        return self._position[entry_id] + self._first_line
+        return self._position[entry_id] + self.first_line
 
     def moved(self, path: Path) -> Manifest:
         """This manifest where its file has got another name; raises ManifestError."""
@@ -106,32 +127,43 @@ class Manifest:
             same = stamp_of(file) == self.summary.stamp
         if not same:
             return read_manifest(path)
-        return Manifest(replace(self.summary, path=path), self.ids, self._offsets)
+        return Manifest(replace(self.summary, path=path), self._index)
 
     @property
-    def _first_line(self) -> int:
+    def first_line(self) -> int:
+        """The number, from 1, of the line that the first entry stands on."""
         return 2 if self.summary.has_header else 1
 
     @cached_property
     def _position(self) -> dict[str, int]:
         return {entry_id: position for position, entry_id in enumerate(self.ids)}
 
-    def _lines(self) -> Iterator[Line]:
-        with self._open() as file:
-            file.seek(self._offsets[0] if self._offsets else 0)
-            for number, raw in enumerate(file, self._first_line):
-                yield Line(number, 0, raw)
+    @cached_property
+    def _index(self) -> tuple[Sequence[str], array[int]]:
+        ids: list[str] = []
+        offsets = array("Q")
+        with self.open() as file:
+            offset = file.tell()
+            for raw in file:
+                ids.append(id_and_task(raw)[0])
+                offsets.append(offset)
+                offset += len(raw)
+        return tuple(ids), offsets
 
-    def _open(self) -> IO[bytes]:
+    def open(self) -> IO[bytes]:
+        """The file, where its first entry begins; raises ManifestError where it was changed."""
         file = open_regular(self._file)
         if stamp_of(file) != self.summary.stamp:
             file.close()
             raise self._changed()
+        if self.summary.has_header:
+            file.readline()
         return file
 
-    def _entry(self, line: Line) -> Entry:
+    def parse(self, raw: bytes, number: int) -> Entry:
+        """The entry on a line of this number, of which these are the bytes."""
         faults = Faults(self.path)
-        entry = parse_document(line, Entry, faults)
+        entry = parse_document(Line(number, 0, raw), Entry, faults)
         if entry is None:  # only a change under an open file can do that
             raise self._changed()
         return entry

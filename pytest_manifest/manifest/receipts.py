@@ -1,13 +1,23 @@
-"""Reading the receipts file: one receipt a line, without a header."""
+"""The receipts file: one receipt a line, without a header."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
+
+from pydantic_core import from_json
 
 from pytest_manifest.manifest.faults import Faults
 from pytest_manifest.manifest.lines import open_regular, parse_document, read_lines
 from pytest_manifest.schema import Receipt
+
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_DEFAULTS: Final[dict[str, Any]] = {
+    name: info.get_default(call_default_factory=True) for name, info in Receipt.model_fields.items()
+}
+_NUMBERS: Final = ("wait", "runtime", "cpu")
 
 
 def read_receipts(path: Path) -> Iterator[Receipt]:
@@ -23,3 +33,24 @@ def read_receipts(path: Path) -> Iterator[Receipt]:
             if receipt is not None and not faults:
                 yield receipt
     faults.raise_any()
+
+
+def receipt_line(kept: str) -> bytes:
+    """A receipt's line, without its newline, made of the JSON that the ledger keeps of it.
+
+    It is that of ``dump_document``, which takes three times as long.
+    """
+    fields: dict[str, Any] = from_json(kept)
+    lean: dict[str, Any] = {"receipt": 1}
+    lean |= {
+        name: value
+        for name, value in fields.items()
+        if name != "receipt" and value != _DEFAULTS.get(name)
+    }
+    if "error" in lean:
+        lean["error"] = {name: value for name, value in lean["error"].items() if value is not None}
+    for name in _NUMBERS:
+        value = lean.get(name)
+        if type(value) is float and value.is_integer() and abs(value) < 1e15:
+            lean[name] = int(value)
+    return _dumps(lean).encode()

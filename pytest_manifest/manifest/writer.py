@@ -58,15 +58,19 @@ def write_draft(path: Path, header: Header, draft: Draft) -> Manifest:
             size=file.tell(),
             stamp=stamp_of(file),
         )
-        return Manifest(summary, places.ids, places.offsets)
+        return Manifest(summary, (places.ids, places.offsets))
 
 
 def write_receipts(path: Path, receipts: Iterable[Receipt]) -> int:
     """Writes the receipts, whole or not at all, and returns their number; raises ManifestError."""
+    return write_receipt_lines(path, map(dump_document, receipts))
+
+
+def write_receipt_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """As :func:`write_receipts`, of lines that stand as they are to be written."""
     count = 0
     with atomic_file(path) as file:
-        for count, receipt in enumerate(receipts, 1):  # noqa: B007 (the last number is the count)
-            line = dump_document(receipt)
+        for count, line in enumerate(lines, 1):  # noqa: B007 (the last number is the count)
             with writing(path):
                 file.write(line + b"\n")
     return count

@@ -1,7 +1,8 @@
 """Runs: one dispatch of one manifest, from its first message to its last verdict."""
 
-from pytest_manifest.run.audit import AuditRun, ledger_of_receipts
+from pytest_manifest.run.audit import AuditRun
 from pytest_manifest.run.budget import refuse_beyond
+from pytest_manifest.run.exported import ledger_of_receipts
 from pytest_manifest.run.resume import Decision, ResumeRules
 from pytest_manifest.run.resuming import ResumeRun, preview, told
 from pytest_manifest.run.run import Run

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from loguru import logger
 
-from pytest_manifest.dispatch.attempt import Attempt, task_id_for
+from pytest_manifest.dispatch.attempt import Attempt
 from pytest_manifest.dispatch.locating import Located
-from pytest_manifest.errors import LedgerError, StackError
-from pytest_manifest.ledger import AttemptRow, Ledger, RunInfo, Settled, utc_now
-from pytest_manifest.manifest import Manifest, read_receipts
-from pytest_manifest.run.changes import change_of, kept_manifest
+from pytest_manifest.errors import StackError
+from pytest_manifest.ledger import AttemptRow, Ledger, RunInfo, utc_now
+from pytest_manifest.ledger.bulk import BATCH
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.again import judge_again, lines_of
+from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.flights import Flights, InFlight
-from pytest_manifest.run.judging import SPOKEN_FOR, Bench, Judged
+from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.judging import SPOKEN_FOR, Judged
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
+from pytest_manifest.schema import Entry, VerdictKind
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import judge
 
@@ -65,7 +68,8 @@ class AuditRun(Run):
         """The run with this ledger, judged by this manifest."""
         with Ledger.open(ledger_path) as ledger:
             info = ledger.info()
-            before = kept_manifest(ledger_path, info.sha256)
+            same = info.sha256 == manifest.sha256
+            before = manifest if same else kept_manifest(ledger_path, info.sha256)
             if scratch is not None:
                 target = scratch / ledger_path.name
                 ledger.copy_to(target)
@@ -83,8 +87,8 @@ class AuditRun(Run):
             if self.asks:
                 ledger.reopen()
             with ledger.transaction():
-                again = judge_again(ledger, self.manifest, self._before, self._bench(ledger))
-                ledger.settle(list(again))
+                bench = self._bench(ledger)
+                _settle(ledger, judge_again(ledger, self.manifest, self._before, bench))
             if self.asks:
                 follow_unsettled(self._flights, ledger, self.manifest, self.info)
                 for flight in list(self._flights.by_task_id.values()):
@@ -153,21 +157,35 @@ class AuditRun(Run):
     def _close(self, ledger: Ledger, found: dict[str, str]) -> None:
         """What an audit finds unfinished is pending, expired or never sent: nothing final."""
         age = (utc_now() - self.info.created_at).total_seconds()
-        judged: list[Judged] = []
-        for row in ledger.attempts(unsettled=True):
-            if row.entry not in self.manifest.ids or _is_told(ledger, row.entry):
-                continue
-            kind, note = _unfinished(row.state, expired=age > self.info.stream_ttl)
-            if not note:
-                note = found.get(row.task_id, "" if self.asks else "the stack was not asked")
-            entry = self.manifest[row.entry]
-            verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
-            judged.append((verdict, None))
-        with ledger.transaction():
-            ledger.settle(judged)
+        if not ledger.all_final():
+            with ledger.transaction():
+                _settle(ledger, self._unfinished(ledger, found, expired=age > self.info.stream_ttl))
         self._signals.settled([])
-        if not ledger.has_unsettled() and ledger.status in ("running", "detached"):
+        if ledger.status in ("running", "detached") and not ledger.has_unsettled():
             ledger.set_status("finished")
+
+    def _unfinished(
+        self, ledger: Ledger, found: Mapping[str, str], *, expired: bool
+    ) -> Iterator[Judged]:
+        with contextlib.closing(lines_of(ledger, self.manifest, self.manifest)) as lines:
+            while some := {line.entry: line for line in islice(lines, BATCH)}:
+                for name in list(ledger.names_of_not_final(some)):
+                    rows = ledger.attempts_of(name)
+                    if not rows or _is_told(ledger, name):
+                        continue
+                    kind, note = _unfinished(rows[-1].state, expired=expired)
+                    if not note:
+                        otherwise = "" if self.asks else "the stack was not asked"
+                        note = found.get(rows[-1].task_id, otherwise)
+                    entry = self.manifest.parse(some[name].raw, some[name].number)
+                    number = rows[-1].attempt
+                    yield judge(entry, None, attempt=number, problem=kind, note=note), None
+
+
+def _settle(ledger: Ledger, judged: Iterator[Judged]) -> None:
+    """In parts, so that memory stays flat; to be called within a transaction."""
+    while some := list(islice(judged, BATCH)):
+        ledger.settle(some)
 
 
 def phrases(located: Located) -> dict[str, str]:
@@ -178,136 +196,10 @@ def phrases(located: Located) -> dict[str, str]:
     return found
 
 
-def judge_again(
-    ledger: Ledger,
-    manifest: Manifest,
-    before: Manifest | None,
-    bench: Bench,
-    only: Container[str] | None = None,
-) -> Iterator[Judged]:
-    """Every final verdict anew, by this manifest's expectations; only those that differ.
-
-    ``before`` is the manifest that the run was made of, where that is known; ``only`` are the
-    entries to look at, all where it is None.
-    """
-    sent = {row.entry: row for row in ledger.last_attempts()}
-    settled = {one.verdict.entry: one for one in ledger.all_settled()}
-    for name, row in sent.items():
-        if name not in manifest.ids or (only is not None and name not in only):
-            continue
-        entry, one = manifest[name], settled.get(name)
-        old = entry if before is None or name not in before.ids else before[name]
-        change, words = change_of(entry, old)
-        if change == "job" and row.state not in ("planned", "withheld"):
-            note = f"{words} since, so what the run says is of other work; --resume-changed runs it"
-            yield judge(entry, None, attempt=row.attempt, problem="unknown", note=note), None
-        elif one is not None and one.verdict.verdict not in ("pending", "unknown"):
-            yield from _judge_again(bench, row, one, entry, old)
-
-
-def _judge_again(
-    bench: Bench, row: AttemptRow, settled: Settled, entry: Entry, old: Entry
-) -> Iterator[Judged]:
-    verdict = settled.verdict
-    if settled.receipt is not None:
-        flight = InFlight(bench.run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
-        again, receipt = bench.judge(flight, settled.receipt)
-        if again != verdict:
-            yield again, receipt
-    elif change_of(entry, old)[0] is not None:
-        yield _problem_again(verdict, entry, old), None
-
-
-def _problem_again(verdict: Verdict, entry: Entry, old: Entry) -> Verdict:
-    """The verdict on what there is no receipt of, by other expectations."""
-    kind, expected = verdict.verdict, old.expect.state
-    if kind == "passed" and expected != "succeeded" and expected != "ignored":
-        kind = expected  # what became of it was what the old expectations wanted
-    again = judge(entry, None, attempt=verdict.attempt, problem=kind)
-    return verdict if again.verdict == verdict.verdict else again
-
-
-def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[Path, list[str]]:
-    """A ledger made of exported receipts alone, and notes about what was odd in them.
-
-    Raises LedgerError where the file cannot be read, or holds receipts of several runs.
-    """
-    receipts: dict[str, Receipt] = {}
-    runs: set[str] = set()
-    strange = doubled = 0
-    for receipt in read_receipts(file):
-        runs.add(receipt.run)
-        if receipt.entry not in manifest.ids:
-            strange += 1
-            continue
-        known = receipts.get(receipt.entry)
-        doubled += known is not None and known.attempt == receipt.attempt
-        if known is None or receipt.attempt >= known.attempt:
-            receipts[receipt.entry] = receipt
-    if len(runs) > 1:
-        raise LedgerError(
-            f"{file}: holds receipts of several runs ({', '.join(sorted(runs)[:3])}); "
-            "give the receipts of one"
-        )
-    run = next(iter(runs), "no-receipts")
-    info = RunInfo(
-        run=run,
-        manifest=manifest.path.resolve(),
-        sha256=manifest.sha256,
-        workflow=manifest.header.workflow,
-        mode=manifest.header.mode,
-        entries=len(manifest.ids),
-        created_at=utc_now(),
-        broker="",
-        backend="",
-        owned=False,
-        stream_ttl=0,
-    )
-    path = scratch / f"{run}.sqlite"
-    with Ledger.create(path, info) as ledger, ledger.transaction():
-        for ordinal, entry in enumerate(manifest.ids):
-            _add_receipt(ledger, run, entry, ordinal, receipts.get(entry))
-        ledger.settle(_judge_receipts(manifest, receipts, file, run, ledger))
-        ledger.set_status("finished")
-    notes = []
-    if strange:
-        notes.append(f"{file.name}: {strange} receipts are of entries that are not in the manifest")
-    if doubled:
-        notes.append(f"{file.name}: {doubled} receipts are of an attempt that has another one")
-    return path, notes
-
-
-def _add_receipt(
-    ledger: Ledger, run: str, entry: str, ordinal: int, receipt: Receipt | None
-) -> None:
-    number = 1 if receipt is None else max(receipt.attempt, 1)
-    task_id = task_id_for(run, entry, number)
-    ledger.plan([(task_id, entry, number, ordinal)])
-    if receipt is not None:
-        ledger.mark([task_id], "sent", sent_at=receipt.sent_at)
-        ledger.add_receipts([(task_id, None, receipt)])
-
-
-def _judge_receipts(
-    manifest: Manifest, receipts: Mapping[str, Receipt], file: Path, run: str, ledger: Ledger
-) -> Iterator[Judged]:
-    bench = Bench(run, manifest, ledger, kills=1, lifetime=0)
-    for entry in manifest:
-        receipt = receipts.get(entry.id)
-        if receipt is None:
-            note = f"{file.name} has no receipt of it"
-            yield judge(entry, None, attempt=None, problem="unknown", note=note), None
-            continue
-        number = max(receipt.attempt, 1)
-        task_id = task_id_for(run, entry.id, number)
-        flight = InFlight(run, entry, number, task_id, 0.0, receipt.sent_at)
-        yield bench.judge(flight, receipt)
-
-
 def follow_unsettled(flights: Flights, ledger: Ledger, manifest: Manifest, info: RunInfo) -> None:
     """Put in flight what was sent and has no final verdict, as old as it is."""
     for row in ledger.attempts(unsettled=True):
-        if row.state not in ("planned", "withheld") and row.entry in manifest.ids:
+        if row.state not in ("planned", "withheld") and row.entry in manifest:
             follow(flights, ledger, row, manifest[row.entry], info)
 
 
@@ -318,7 +210,7 @@ def follow_spoken_for(flights: Flights, ledger: Ledger, manifest: Manifest, info
         row = last.get(settled.verdict.entry)
         if settled.receipt is not None or settled.verdict.verdict not in SPOKEN_FOR:
             continue
-        if row is None or row.state in ("planned", "withheld") or row.entry not in manifest.ids:
+        if row is None or row.state in ("planned", "withheld") or row.entry not in manifest:
             continue
         follow(flights, ledger, row, manifest[row.entry], info)
 

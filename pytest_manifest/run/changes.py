@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
+from pytest_manifest.manifest import Manifest, id_and_task, read_manifest, write_manifest
 from pytest_manifest.schema import Entry
 
 Change = Literal["new", "job", "expectation"]
@@ -73,7 +73,33 @@ def keep_changes(
 def kept_manifest(ledger: Path, sha256: str) -> Manifest | None:
     """The manifest that a run was made of; None for runs that kept none."""
     path = copy_path(ledger, sha256)
-    return read_manifest(path) if path.is_file() else None
+    return read_manifest(path, lean=True) if path.is_file() else None
+
+
+class Earlier:
+    """A manifest's lines, asked for one after the other by the ids of another one's entries.
+
+    As long as both have them in the same order, it is read along and nothing of it kept.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._file = manifest.open()
+        self._next = b""
+
+    def close(self) -> None:
+        self._file.close()
+
+    def line(self, entry: str) -> bytes | None:
+        """The line of this entry; None where there is none."""
+        self._next = self._next or self._file.readline()
+        if not self._next or id_and_task(self._next)[0] != entry:
+            if entry not in self._manifest:
+                return None  # new: the one that was to come next is still to come
+            self._file.seek(self._manifest.offset_of(entry))
+            self._next = self._file.readline()
+        line, self._next = self._next, b""
+        return line
 
 
 def runs_by_copy(folder: Path, sha256: str) -> list[Path]:

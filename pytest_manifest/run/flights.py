@@ -15,6 +15,9 @@ from pytest_manifest.schema import Entry, VerdictKind
 TIMEOUT_GRACE = 5.0
 """Seconds an overdue job's own receipt is waited for before the harness speaks for it."""
 
+SPARE = 1000
+"""Moments that are kept of attempts that have landed, beside twice as many as are in flight."""
+
 
 @dataclass(slots=True)
 class InFlight:
@@ -92,6 +95,13 @@ class Flights:
         note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"
         when = now + timeout + TIMEOUT_GRACE
         heapq.heappush(self._due, _Due(when, start.task_id, "timed_out", note, since=now))
+        if len(self._due) > 2 * len(self.by_task_id) + SPARE:
+            self._forget_landed()
+
+    def _forget_landed(self) -> None:
+        """Of a million jobs nearly all have landed when the time of the first would be over."""
+        self._due = [due for due in self._due if due.task_id in self.by_task_id]
+        heapq.heapify(self._due)
 
     def worker_lost(self, loss: WorkerLoss) -> None:
         """A worker process died: note it at what it was running."""

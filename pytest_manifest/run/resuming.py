@@ -14,7 +14,8 @@ from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.gather.gatherer import Gatherer
 from pytest_manifest.ledger import PLAIN_WORKERS, Ledger, RunInfo, is_witnessed
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.audit import follow_spoken_for, follow_unsettled, judge_again
+from pytest_manifest.run.again import judge_again
+from pytest_manifest.run.audit import follow_spoken_for, follow_unsettled
 from pytest_manifest.run.budget import NOTHING, refuse_beyond
 from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_manifest
 from pytest_manifest.run.engine import Engine
@@ -286,7 +287,7 @@ def preview(
 def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:
     if before is None:
         return None, ""
-    return change_of(entry, before[entry.id] if entry.id in before.ids else None)
+    return change_of(entry, before[entry.id] if entry.id in before else None)  # noqa: SIM401 - no dict
 
 
 def places_of(

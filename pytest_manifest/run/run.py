@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -34,7 +35,7 @@ from pytest_manifest.ledger import (
     utc_now,
 )
 from pytest_manifest.log import redact_url
-from pytest_manifest.manifest import Manifest, write_receipts
+from pytest_manifest.manifest import Manifest, receipt_line, write_receipt_lines
 from pytest_manifest.run.budget import Budget, without_estimate
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.code import CodeHistory, note_code
@@ -46,6 +47,7 @@ from pytest_manifest.run.parts import Parts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, WorkerLoss
 from pytest_manifest.run.signals import Signals
+from pytest_manifest.run.to_send import FirstAttempts
 from pytest_manifest.schema import Entry, VerdictKind
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress
@@ -54,6 +56,8 @@ from pytest_manifest.verdict import judge
 TTL_MARGIN = 24 * 3600
 """Seconds that receipts outlive the run's deadline, so that a late audit finds them."""
 JOIN_SECONDS = 30.0
+EXPORTED = "receipts_exported"
+"""The ledger's key for what was exported last, and how its file looked then."""
 NOBODY = "no worker that answered"
 
 
@@ -87,7 +91,7 @@ class Run:
         self.workers: int | None = None
         self._slots = 0
         self._signals = Signals()
-        self._to_send: list[Attempt] = []
+        self._to_send: Sequence[Attempt] = []
         self._costs: dict[str, Decimal] = {}
         """What attempts of an earlier part of the run have cost, by task id."""
         self._flights = Flights()
@@ -125,14 +129,14 @@ class Run:
             stream_ttl=int(settings.deadline) + TTL_MARGIN,
         )
         run = cls(manifest, settings.folder / f"{run_id}.sqlite", info, address, settings)
-        chosen = set(selected)
-        run._to_send = [attempt_of(run_id, entry, 1) for entry in manifest if entry.id in chosen]
+        run._to_send = _first_attempts(run_id, manifest, selected, on_disk=settings.sparing)
         settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         run._lock.acquire(run_id)
         keep_manifest(manifest, run.ledger_path)
         with Ledger.create(run.ledger_path, info) as ledger, ledger.transaction():
             ledger.begin_part(info.created_at)
-            ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(run._to_send))
+            rows = enumerate(_names(run._to_send))
+            ledger.plan((task_id, entry, 1, n) for n, (task_id, entry) in rows)
             run._note_budget(ledger)
         return run
 
@@ -259,11 +263,19 @@ class Run:
         return False
 
     def export_receipts(self) -> Path:
-        """Write the receipts beside the ledger, and return their file's path."""
+        """Write the receipts beside the ledger, and return their file's path.
+
+        What was written earlier, and would be the same, is left as it is.
+        """
         with self.read() as ledger:
-            receipts = (s.receipt for s in ledger.all_settled() if s.receipt is not None)
-            write_receipts(self.receipts_path, receipts)
+            mark, known = ledger.settled_mark(), ledger.noted(EXPORTED)
+            if known == f"{mark} {_stamp(self.receipts_path)}":
+                return self.receipts_path
+            lines = map(receipt_line, ledger.receipts_as_kept())
+            write_receipt_lines(self.receipts_path, lines)
         self.receipts_path.chmod(0o600)
+        with contextlib.suppress(LedgerError):  # what is not noted is exported again
+            self.note(EXPORTED, f"{mark} {_stamp(self.receipts_path)}")
         return self.receipts_path
 
     # Before the first message
@@ -318,7 +330,10 @@ class Run:
     def _withhold(self, notes: Mapping[str, str]) -> None:
         """Judge entries whose task nobody knows, and do not send them."""
         withheld = [a for a in self._to_send if a.entry.task in notes]
-        self._to_send = [a for a in self._to_send if a.entry.task not in notes]
+        if isinstance(self._to_send, FirstAttempts):
+            self._to_send = self._to_send.without_tasks(notes)
+        else:
+            self._to_send = [a for a in self._to_send if a.entry.task not in notes]
         with Ledger.open(self.ledger_path, write=True) as ledger, ledger.transaction():
             ledger.mark((a.task_id for a in withheld), "withheld", note="unknown task")
             ledger.settle(
@@ -460,6 +475,32 @@ class Run:
         engine.settle_rest("unknown", f"the run gave up: {error}")
         ledger.note(GAVE_UP, str(error))
         self._leave(ledger)
+
+
+def _first_attempts(
+    run: str, manifest: Manifest, selected: Sequence[str], *, on_disk: bool
+) -> Sequence[Attempt]:
+    """The first attempts of the selected entries, in the manifest's order."""
+    chosen = set(selected)
+    if not on_disk:
+        return [attempt_of(run, entry, 1) for entry in manifest if entry.id in chosen]
+    places = (place for place, name in enumerate(manifest.ids) if name in chosen)
+    return FirstAttempts(run, manifest, array("I", places))
+
+
+def _names(attempts: Sequence[Attempt]) -> Iterable[tuple[str, str]]:
+    """``(task id, entry)`` of each."""
+    if isinstance(attempts, FirstAttempts):
+        return attempts.names()
+    return ((attempt.task_id, attempt.entry.id) for attempt in attempts)
+
+
+def _stamp(path: Path) -> str:
+    """What changes when a file is written to or replaced."""
+    if not path.is_file():
+        return "absent"
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _without_receipt(attempt: Attempt, kind: VerdictKind, note: str) -> Judged:

@@ -7,13 +7,16 @@ the run has no money left for it.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import merge
 
 from pytest_manifest.dispatch.attempt import Attempt
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.settings import FailureLimit
+from pytest_manifest.run.to_send import Queue
 from pytest_manifest.schema import VerdictKind
 
 CHAIN_SHOWN = 4
@@ -83,8 +86,8 @@ class Schedule:
         self._entries = len(attempts)
         self._max_failed = max_failed
         self._canary_size = canary
-        self._ready: deque[Attempt] = deque()
-        self._after_canary: deque[Attempt] = deque()
+        self._ready = Queue()
+        self._after_canary = Queue()
         self._canary: set[str] = set()
         self._canary_failed: list[str] = []
         self._blocked: dict[str, _Blocked] = {}
@@ -104,9 +107,28 @@ class Schedule:
 
         ``underway`` are entries that are not to be sent but whose verdict is still to come.
         """
-        sending = {attempt.entry.id for attempt in self._attempts}
-        coming = sending | set(underway)
-        for attempt in self._attempts:
+        free = array("I")
+        waiting: list[tuple[int, Attempt]] = []
+        for place, attempt in enumerate(self._attempts):
+            if attempt.entry.after:
+                waiting.append((place, attempt))
+            else:
+                free.append(place)
+        if waiting:
+            free = self._block(waiting, free, underway)
+        held: list[Held] = []
+        for name in list(self._dead):
+            held += self._fell(name)
+        self._line_up(free)
+        return held
+
+    def _block(
+        self, waiting: Sequence[tuple[int, Attempt]], free: array[int], underway: Iterable[str]
+    ) -> array[int]:
+        """Note what these wait for; returns the places of all that wait for nothing any more."""
+        coming = {attempt.entry.id for attempt in self._attempts} | set(underway)
+        freed: list[int] = []
+        for place, attempt in waiting:
             for name in attempt.entry.after:
                 if name not in coming and self._settled.get(name) != "passed":
                     self._dead.setdefault(name, _Dead((name,), self._why_dead(name)))
@@ -116,12 +138,8 @@ class Schedule:
                 for name in missing:
                     self._waiting_for.setdefault(name, []).append(attempt.entry.id)
             else:
-                self._ready.append(attempt)
-        held: list[Held] = []
-        for name in list(self._dead):
-            held += self._fell(name)
-        self._choose_canary()
-        return held
+                freed.append(place)
+        return array("I", merge(free, freed)) if freed else free
 
     def _why_dead(self, name: str) -> str:
         kind = self._settled.get(name)
@@ -129,14 +147,16 @@ class Schedule:
             return "which was not selected and has not passed in this run"
         return f"which did not pass ({kind})"
 
-    def _choose_canary(self) -> None:
-        free = list(self._ready)
-        if not self._canary_size or not free:
-            return
+    def _line_up(self, free: array[int]) -> None:
+        """``free``: the places of what may be sent at once, but for a canary that goes before."""
         size = min(self._canary_size, len(free))
+        if not size:
+            self._ready = Queue(self._attempts, free)
+            return
         chosen = {index * len(free) // size for index in range(size)}
-        self._ready = deque(free[index] for index in sorted(chosen))
-        self._after_canary = deque(a for index, a in enumerate(free) if index not in chosen)
+        self._ready = Queue(self._attempts, (free[index] for index in sorted(chosen)))
+        others = (place for index, place in enumerate(free) if index not in chosen)
+        self._after_canary = Queue(self._attempts, others)
         self._canary = {attempt.entry.id for attempt in self._ready}
 
     # What is left
@@ -144,7 +164,9 @@ class Schedule:
     @property
     def has_ready(self) -> bool:
         """Whether something may be sent at this moment."""
-        return bool(self._ready) and self._affordable(self._ready[0])
+        if self.budget is None:
+            return bool(self._ready)
+        return bool(self._ready) and self._affordable(self._ready.first)
 
     def _depart(self, attempt: Attempt) -> None:
         if self.budget is not None:
@@ -171,7 +193,8 @@ class Schedule:
         for attempt in attempts:
             if self.budget is not None:
                 self.budget.stay(attempt.task_id)
-        self._ready.extendleft(reversed(attempts))
+        for attempt in reversed(attempts):
+            self._ready.appendleft(attempt)
 
     def add(self, attempt: Attempt) -> Held | None:
         """One more attempt of an entry that was sent before; held where sending is over."""
@@ -198,7 +221,7 @@ class Schedule:
         stuck = bool(self._ready) and not self.has_ready and not budget.in_flight
         if not (stuck or budget.reached):
             return []
-        return self.close(budget.why_closed(self._ready[0].entry if self._ready else None))
+        return self.close(budget.why_closed(self._ready.first.entry if self._ready else None))
 
     def close(self, note: str) -> list[Held]:
         """Send no more; returns everything that was left."""
@@ -260,8 +283,7 @@ class Schedule:
         if self._canary:
             return []
         if not self._canary_failed:
-            self._ready.extend(self._after_canary)
-            self._after_canary.clear()
+            self._ready.take_over(self._after_canary)
             return []
         if self.closed is not None:
             return []

@@ -40,7 +40,8 @@ class RunSettings:
     entries' unit, None for no limit; ``kills``: deaths of a worker after which an entry is
     quarantined; ``grace``: seconds that running jobs are waited for when the run is interrupted;
     ``on_stop``: None for what suits the stack (ours: revoke, another's: detach); ``repair``:
-    messages that a dead worker holds are put back on a broker that is not ours, too."""
+    messages that a dead worker holds are put back on a broker that is not ours, too; ``sparing``:
+    what is to be sent is read from the manifest again when its turn comes, and not kept."""
 
     folder: Path
     window: int | None = None
@@ -55,6 +56,7 @@ class RunSettings:
     grace: float = 10.0
     on_stop: OnStop | None = None
     repair: bool = False
+    sparing: bool = False
 
     def in_flight(self, slots: int) -> int:
         """Entries in flight at most, where workers run ``slots`` jobs at once (0: not known).

@@ -18,10 +18,15 @@ def actual_cost(receipt: Receipt) -> float | None:
     It is said by ``cost``, a finite number from 0: in the evidence or, where that has none, in a
     result that is a JSON object.
     """
-    told = _number(receipt.evidence.get("cost"))
-    if told is None and isinstance(receipt.result, dict):
-        return _number(receipt.result.get("cost"))
-    return told
+    return told_cost(receipt.evidence, receipt.result)
+
+
+def told_cost(evidence: JsonValue, result: JsonValue) -> float | None:
+    """As :func:`actual_cost`, of these two fields of a receipt."""
+    for place in (evidence, result):
+        if isinstance(place, dict) and (told := _number(place.get("cost"))) is not None:
+            return told
+    return None
 
 
 def _number(value: JsonValue) -> float | None:

@@ -20,7 +20,12 @@ def coordination(tmp_path: Path) -> Coordination:
 
 def test_what_is_told_is_what_is_heard(coordination: Coordination, tmp_path: Path) -> None:
     """Collections and runs pass through unchanged, None and all."""
-    rows = [("/m.jsonl", "é[0]::x", False), None, ("/m.jsonl", None, True)]
+    rows = [
+        ("/m.jsonl", "é[0]::x", False, None),
+        None,
+        ("/m.jsonl", None, True, None),
+        ("/m.jsonl", None, False, "00001-01000"),
+    ]
     coordination.publish_collection("gw0", Collection(rows, problem=None))
     assert coordination.collection("gw0") == Collection(rows, None)
     coordination.publish_runs({Path("/m.jsonl"): tmp_path / "l"}, {"workers": 2, "owned": True})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_manifest.dispatch.attempt import attempt_of
 from pytest_manifest.ledger import Start
-from pytest_manifest.run.flights import TIMEOUT_GRACE, Flights
+from pytest_manifest.run.flights import SPARE, TIMEOUT_GRACE, Flights
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry
 
@@ -78,3 +78,15 @@ def test_a_dead_worker_is_noted_at_what_it_was_running() -> None:
         other: None,
         moved: None,
     }
+
+
+def test_moments_of_jobs_that_have_landed_are_forgotten() -> None:
+    """However many jobs end in time; what is in flight stays overdue at its time."""
+    names = [f"e-{n}" for n in range(5 * SPARE)]
+    made, ids = flights(*(Entry(id=name, task="t", timeout=10) for name in ("slow", *names)))
+    for task_id in ids:
+        made.started(start(task_id), now=200.0)
+        if task_id != ids[0]:
+            made.land(task_id)
+    assert len(made._due) < 2 * SPARE
+    assert list(made.overdue(200 + 10 + TIMEOUT_GRACE)) == ids[:1]

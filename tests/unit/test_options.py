@@ -58,6 +58,11 @@ CONFLICTS = [
     (["--plan=x", "--audit"], "--plan only plans; plan first, then use the manifest"),
     (["--plan=x", "--dispatch-only"], "--plan only plans; plan first, then use the manifest"),
     (["--plan=x", M, "--manifest=n.jsonl"], "--plan writes one manifest; give --manifest=FILE"),
+    (["--plan=x", "--manifest-aggregate=task"], "give --manifest-aggregate when the manifest is"),
+    *(
+        ([M, f"--manifest-aggregate={text}"], f"={text}: write task, or chunk:1000")
+        for text in ("", "tasks", "chunk", "chunk:0", "chunk:-1", "chunk:1e3", "chunk:9999999999")
+    ),
     (["--audit"], "name the manifest with --manifest=FILE"),
     (["--resume"], "name the manifest with --manifest=FILE"),
     (["--resume-changed"], "name the manifest with --manifest=FILE"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.session import ManifestSession, short_path
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.reporting.allure import attachments, identity, own
@@ -17,7 +18,7 @@ from pytest_manifest.reporting.allure import result as made
 from pytest_manifest.reporting.allure.ledgers import Ledgers
 from pytest_manifest.reporting.allure.marks import issue_addresses
 from pytest_manifest.reporting.allure.steps import Json
-from pytest_manifest.reporting.allure.told import Told
+from pytest_manifest.reporting.allure.told import Raw, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,16 @@ class Entries:
         final |= {"uuid": told.raw.uuid, "attachments": [*written, *said.attachments]}
         yield stem, final
 
+    def tell_group(self, raw: Raw, item: pytest.Item, binding: Binding) -> None:
+        """Complete what allure-pytest says of the test of a group of entries."""
+        from pytest_manifest.reporting.allure.groups import tell_group
+
+        assert binding.group is not None
+        known = self._known(binding.manifest)
+        others = own.others(item)
+        history = identity.history_id(known.scope, identity.GROUP, binding.group, others)
+        tell_group(raw, item, history, _plan_of(known.manifest))
+
     def _known(self, path: Path) -> _Known:
         if path not in self._manifests:
             manifest = self._state.load(path)
@@ -137,7 +148,11 @@ class Entries:
 def _hierarchy(known: _Known, task: str) -> Sequence[str]:
     """Workflow, mode and task, as far as there are."""
     if task not in known.hierarchies:
-        header = known.manifest.header
-        parts = [header.workflow or known.manifest.path.stem, header.mode, task]
-        known.hierarchies[task] = [part for part in parts if part]
+        known.hierarchies[task] = [*_plan_of(known.manifest), task]
     return known.hierarchies[task]
+
+
+def _plan_of(manifest: Manifest) -> list[str]:
+    """What planned it: the workflow, and the mode where there is one."""
+    parts = [manifest.header.workflow or manifest.path.stem, manifest.header.mode]
+    return [part for part in parts if part]

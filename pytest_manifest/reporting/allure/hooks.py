@@ -123,7 +123,12 @@ class AllureReport:
             self._ours = None
 
     def _take(self, raw: Raw) -> bool:
-        return self._listener is not None and self._listener.take(raw)
+        if self._listener is None:
+            return False
+        group = self._listener.group
+        if group is not None and self._entries is not None:
+            self._entries.tell_group(raw, *group)
+        return self._listener.take(raw)
 
     def _write_plainly(self, told: Told) -> None:
         assert self._listener is not None

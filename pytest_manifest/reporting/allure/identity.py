@@ -10,6 +10,8 @@ from pathlib import Path
 from pytest_manifest.manifest import Manifest
 
 _ENCODED = json.JSONEncoder(ensure_ascii=False).encode
+GROUP = "entries"
+"""The test of a group of entries."""
 BUILTIN = "entry"
 """The test of an entry that no test of the project verifies."""
 

@@ -103,6 +103,13 @@ class EntryListener:
         else:
             yield
 
+    @property
+    def group(self) -> tuple[pytest.Item, Binding] | None:
+        """The test that is going on, where it is of a group of entries."""
+        if self._item is None or self._binding is None or self._binding.group is None:
+            return None
+        return self._item, self._binding
+
     def take(self, raw: Raw) -> bool:
         """Take a result that allure-pytest hands in, where it is of an entry's test."""
         item, binding = self._item, self._binding

@@ -7,10 +7,11 @@ from typing import Final, Protocol
 
 from pluggy import HookimplMarker
 
+from pytest_manifest.face.bindings import BUILTIN_ENTRY, BUILTIN_GROUP
 from pytest_manifest.reporting.allure.told import Raw
 
 hookimpl = HookimplMarker("allure")
-_OURS: Final = frozenset({"entry", "receipt", "manifest"})
+_OURS: Final = frozenset({BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "receipt", "manifest"})
 """Fixtures that read the ledger: how long that took, and when, is nobody's question."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_manifest.face.bindings import BUILTIN_ENTRY
+from pytest_manifest.face.bindings import BUILTIN_ENTRY, BUILTIN_GROUP
 from pytest_manifest.reporting.allure.status import Status
 from pytest_manifest.reporting.allure.steps import Json
 from pytest_manifest.reporting.allure.text import escaped, visible
@@ -17,7 +17,7 @@ from pytest_manifest.reporting.allure.told import Told
 from pytest_manifest.schema import VerdictKind
 from pytest_manifest.verdict import plain
 
-_OURS = frozenset({BUILTIN_ENTRY, "entry", "manifest"})
+_OURS = frozenset({BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "manifest"})
 _UNWANTED = frozenset({"host", "thread", "tag"})
 
 

@@ -20,6 +20,8 @@ class Raw(Protocol):
     status: Status | None
     statusDetails: Any  # noqa: N815 - Allure's names; it ships no types
     fullName: str | None  # noqa: N815
+    historyId: str | None  # noqa: N815
+    testCaseId: str | None  # noqa: N815
     description: str | None
     descriptionHtml: str | None  # noqa: N815
     start: int

@@ -1,0 +1,166 @@
+"""What a group of entries amounts to, and how that is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_manifest.analysis.causes import Cause, Causes
+from pytest_manifest.analysis.reading import error_place, outcome_of
+from pytest_manifest.analysis.records import Outcome
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from pytest_manifest.verdict import plain
+from pytest_manifest.verdict.text import middle
+
+PRECEDENCE: Final[Sequence[Outcome]] = ("failed", "error", "pending", "skipped", "passed")
+"""A group comes to the first of these that one of its entries has come to."""
+SHOWN: Final = 10
+_CAUSES = 10
+_ID = 80
+_SENTENCE = 300
+_WORDS: Final[dict[Outcome, str]] = {
+    "failed": "failed",
+    "error": "could not be told",
+    "pending": "pending",
+    "skipped": "held back",
+    "passed": "passed",
+}
+_NO_VERDICT = (
+    "It has no verdict: it was not part of the run that is being looked at, or the run was cut "
+    "short."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An entry that has not passed."""
+
+    id: str
+    verdict: Verdict | None
+    receipt: Receipt | None
+    outcome: Outcome
+
+    @property
+    def kind(self) -> VerdictKind | None:
+        return None if self.verdict is None else self.verdict.verdict
+
+    @property
+    def error_place(self) -> str | None:
+        error = None if self.receipt is None else self.receipt.error
+        return None if error is None else error_place(error.traceback)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One of the first entries that have not passed; the sentence is plain text, shortened."""
+
+    id: str
+    kind: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """``outcomes``: how many entries came to what; ``kinds``: verdicts, without those that passed;
+    ``first``: some that have not passed, the worst first."""
+
+    entries: int
+    outcomes: Counter[Outcome]
+    kinds: Counter[str]
+    causes: tuple[Cause, ...]
+    first: tuple[Told, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the group as a whole has come to, see ``PRECEDENCE``."""
+        return next((one for one in PRECEDENCE if self.outcomes[one]), "passed")
+
+
+def tally(ledger: Ledger, entries: Iterable[str]) -> Tally:
+    """The verdicts of these entries; of those that have none it cannot be told what they came to.
+
+    Raises LedgerError where the ledger cannot be read.
+    """
+    count = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal count
+        for count, entry in enumerate(entries, 1):  # noqa: B007 (the last number is the count)
+            yield entry
+
+    outcomes: Counter[Outcome] = Counter()
+    kinds: Counter[str] = Counter()
+    causes = Causes()
+    first: dict[Outcome, list[Told]] = {outcome: [] for outcome in PRECEDENCE}
+    for entry, settled in ledger.not_passed(counted()):
+        verdict = None if settled is None else settled.verdict
+        outcome: Outcome = "error" if verdict is None else outcome_of(verdict.verdict)
+        outcomes[outcome] += 1
+        kinds["no verdict" if verdict is None else verdict.verdict] += 1
+        receipt = None if settled is None else settled.receipt
+        causes.add(Finding(entry, verdict, receipt, outcome))
+        if len(first[outcome]) < SHOWN:
+            first[outcome].append(_told(entry, verdict))
+    outcomes["passed"] = count - outcomes.total()
+    shown = [told for outcome in PRECEDENCE for told in first[outcome]][:SHOWN]
+    return Tally(count, outcomes, kinds, causes.largest_first()[:_CAUSES], tuple(shown))
+
+
+def _told(entry: str, verdict: Verdict | None) -> Told:
+    kind, sentence = ("no verdict", _NO_VERDICT)
+    if verdict is not None:
+        kind, sentence = verdict.verdict, verdict.sentence
+    return Told(entry, kind, middle(" ".join(plain(sentence).split()), _SENTENCE))
+
+
+def headline(found: Tally) -> str:
+    """How many entries came to what, in one line."""
+    noun = "entry" if found.entries == 1 else "entries"
+    counts = [(outcome, found.outcomes[outcome]) for outcome in PRECEDENCE]
+    (first, number), *others = [(outcome, count) for outcome, count in counts if count]
+    more = "".join(f", {count} {_WORDS[outcome]}" for outcome, count in others)
+    return f"{number} of {found.entries} {noun} {_WORDS[first]}{more}"
+
+
+def explain_group(found: Tally, where: Sequence[tuple[str, str]]) -> str:
+    """Plain text of several lines: counts, causes, the first entries, and where to read on.
+
+    ``where``: what is to be read, and its place.
+    """
+    parts = [f"{headline(found)}."]
+    if found.causes:
+        parts.append("\n".join(["By cause:", *_by_cause(found.causes)]))
+    parts.append("\n".join(["The first ones:", *_first(found)]))
+    wide = max((len(name) for name, _ in where), default=0)
+    if where:
+        parts.append("\n".join(["Read on:", *(f"  {name:<{wide}}  {at}" for name, at in where)]))
+    return "\n\n".join(parts)
+
+
+def _by_cause(causes: Sequence[Cause]) -> Iterator[str]:
+    wide = max(len(str(cause.count)) for cause in causes)
+    for cause in causes:
+        yield f"  {cause.count:>{wide}}  {cause.title}"
+        margin = " " * (wide + 4)
+        if cause.message:
+            yield f"{margin}{cause.message}"
+        names = ", ".join(_short_id(name) for name in cause.examples)
+        more = cause.count - len(cause.examples)
+        yield f"{margin}{names}{f' and {more} more' if more else ''}"
+
+
+def _first(found: Tally) -> Iterator[str]:
+    names = [_short_id(one.id) for one in found.first]
+    wide, wider = max(map(len, names)), max(len(one.kind) for one in found.first)
+    for name, one in zip(names, found.first, strict=True):
+        yield f"  {name:<{wide}}  {one.kind:<{wider}}  {one.sentence}"
+    more = found.entries - found.outcomes["passed"] - len(found.first)
+    if more:
+        yield f"  and {more} more"
+
+
+def _short_id(name: str) -> str:
+    return middle(plain(name), _ID)

@@ -1,0 +1,129 @@
+"""What the test of a group of entries has to say."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from pytest_manifest.face.bindings import Binding
+from pytest_manifest.face.item_properties import tell_properties
+from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
+
+if TYPE_CHECKING:
+    from _pytest._code.code import ReprFileLocation
+
+    from pytest_manifest.analysis.groups import Tally
+
+
+def assert_group(item: pytest.Item, binding: Binding, when: Literal["setup", "call"]) -> None:
+    """Turn the verdicts of a group's entries into the outcome of its test.
+
+    As for one entry: a failed expectation fails the test, what could not be told is an error, which
+    pytest knows only of the set-up, and what was held back is skipped.
+    """
+    state = manifest_session(item.config)
+    if when == "setup":
+        found = _tally(state, binding, item)
+        if found is None:
+            pytest.fail(f"{binding.group!r} was not judged: nothing of it was dispatched")
+        if found.outcome == "failed":
+            item.stash[_FAILED] = found
+            return
+    elif _FAILED in item.stash:
+        found = item.stash[_FAILED]
+        del item.stash[_FAILED]
+    else:
+        return
+    if found.outcome == "passed":
+        return
+    from pytest_manifest.analysis.groups import explain_group, headline
+
+    if found.outcome == "skipped":
+        reason = f"{headline(found)}; {found.first[0].id!r}: {found.first[0].sentence}"
+        raise pytest.skip.Exception(reason, _use_item_location=True)
+    where = list(_where(state, binding, found.first[0].id))
+    pytest.fail(explain_group(found, where), pytrace=False)
+
+
+def place_at_group(item: pytest.Item, group: str, crash: ReprFileLocation) -> None:
+    """Have a failure that tells of a group stand where its first entry stands, and be told in the
+    first line of its text."""
+    if crash.path == __file__:
+        groups = manifest_session(item.config).groups(item.path)
+        crash.path, crash.lineno = str(item.path), groups[group].line
+        crash.message = crash.message.partition("\n")[0].removeprefix("Failed: ")
+
+
+_FAILED = pytest.StashKey["Tally"]()
+"""What was found when the test was set up, for its call to fail with."""
+
+
+def _tally(state: ManifestSession, binding: Binding, item: pytest.Item) -> Tally | None:
+    book = state.book
+    ledger = None if book is None else book.ledger_of(binding)
+    if book is None or ledger is None or binding.group is None:
+        return None
+    from pytest_manifest.analysis.groups import tally
+
+    groups = state.groups(binding.manifest)
+    found = tally(ledger, groups.ids(binding.group))
+    runtime = None
+    if getattr(item.config.option, "xmlpath", None):
+        runtime = ledger.runtime_of(groups.ids(binding.group))
+    properties = properties_of(binding, book.run_of(binding), found, runtime)
+    tell_properties(item, properties)
+    return found
+
+
+def properties_of(
+    binding: Binding, run: str, found: Tally, runtime: float | None
+) -> list[tuple[str, object]]:
+    """What reports show of a group: JUnit properties, and whatever reads ``user_properties``.
+
+    ``runtime``: seconds that its jobs ran, together.
+    """
+    rows: list[tuple[str, object]] = [
+        ("manifest_group", binding.group),
+        ("manifest_outcome", found.outcome),
+        ("manifest_run", run),
+        ("manifest_entries", found.entries),
+        ("manifest_passed", found.outcomes["passed"]),
+        ("manifest_failed", found.outcomes["failed"]),
+        ("manifest_errors", found.outcomes["error"]),
+        ("manifest_pending", found.outcomes["pending"]),
+        ("manifest_skipped", found.outcomes["skipped"]),
+    ]
+    if found.kinds:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.kinds.items()))
+        rows.append(("manifest_verdicts", kinds))
+    if runtime is not None:
+        rows.append(("manifest_runtime", runtime))
+    return rows
+
+
+def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tuple[str, str]]:
+    """Where all that a group's text leaves out is to be read."""
+    root, options = state.options.root, state.options
+    name = short_path(binding.manifest, root)
+    audit = ["pytest", f"--manifest={name}", "--audit"]
+    ledger = None if state.book is None else state.book.ledger_of(binding)
+    if options.receipts is not None:
+        receipts = short_path(options.receipts, root)
+        yield "receipts", receipts
+        audit.append(f"--manifest-receipts={receipts}")
+    elif ledger is not None and ledger.path.parent == options.ledgers:
+        yield "every entry", f"{_beside(ledger.path, '.summary.json', root)}, at the session's end"
+        yield "receipts", _beside(ledger.path, ".receipts.jsonl", root)
+        audit.append(f"--manifest-run={ledger.path.stem}")
+    yield "one in full", shlex.join([*audit, f"{name}::entry[{entry}]"])
+
+
+def _beside(ledger: Path, suffix: str, root: Path) -> str:
+    return short_path(ledger.with_suffix(suffix), root)
+
+
+__all__: Sequence[str] = ("assert_group", "place_at_group", "properties_of")

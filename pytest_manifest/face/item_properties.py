@@ -1,0 +1,15 @@
+"""What reports are told of a test, by ``user_properties``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+
+def tell_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:
+    """Put ``rows`` among the item's properties, in place of those of an earlier try of the test."""
+    if item.user_properties:
+        told = {name for name, _ in rows}
+        item.user_properties[:] = [row for row in item.user_properties if row[0] not in told]
+    item.user_properties.extend(rows)

@@ -1,0 +1,121 @@
+"""The entries of a manifest in groups: those of one task, or so many that follow one another."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from pytest_manifest.manifest.peek import id_and_task
+from pytest_manifest.manifest.reader import Manifest
+
+_DIGITS: Final = 5
+"""Digits of an entry's number in a group's name, at least."""
+_SMALL_FILE: Final = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRule:
+    """How entries are put together: so many one after the other, or (``size`` None) by task."""
+
+    size: int | None = None
+
+    def __str__(self) -> str:
+        return "task" if self.size is None else f"chunk:{self.size}"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """``count`` entries, the first of them on the line ``line`` (from 1); ``offsets``: where in the
+    file their lines begin, of neighbours the first one's."""
+
+    name: str
+    count: int
+    line: int
+    offsets: array[int]
+
+
+class Groups:
+    """The groups of a manifest that was checked, in the file's order.
+
+    They keep 4 bytes for each line that begins a group, or that stands after one of another group
+    (8 in a file of more than 4 GiB); ids are read from the file.
+    """
+
+    def __init__(self, manifest: Manifest, rule: GroupRule) -> None:
+        self.manifest = manifest
+        self.rule = rule
+        made = _by_task(manifest) if rule.size is None else _by_number(manifest, rule.size)
+        self._groups: Mapping[str, Group] = {group.name: group for group in made}
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._groups.values())
+
+    def __getitem__(self, name: str) -> Group:
+        return self._groups[name]
+
+    def ids(self, name: str) -> Iterator[str]:
+        """The ids of a group's entries, in the file's order.
+
+        Raises ManifestError where the file was changed meanwhile.
+        """
+        group, size = self._groups[name], self.rule.size
+        left = group.count
+        with self.manifest.open() as file:
+            for offset in group.offsets:
+                file.seek(offset)
+                for raw in file:
+                    entry_id, task = id_and_task(raw)
+                    if not left or (size is None and task != name):
+                        break
+                    left -= 1
+                    yield entry_id
+
+    @cached_property
+    def owners(self) -> array[int]:
+        """For each entry, in the file's order, the number of its group; 4 bytes an entry."""
+        if self.rule.size is not None:
+            size = self.rule.size
+            return array("I", (n // size for n in range(len(self.manifest))))
+        numbers = {name: number for number, name in enumerate(self._groups)}
+        with self.manifest.open() as file:
+            return array("I", (numbers[id_and_task(raw)[1]] for raw in file))
+
+
+def _by_number(manifest: Manifest, size: int) -> Iterator[Group]:
+    """Named by the numbers of the first and the last entry: ``00001-01000``."""
+    total = len(manifest)
+    digits = max(_DIGITS, len(str(total)))
+    with manifest.open() as file:
+        offset = file.tell()
+        for first in range(0, total, size):
+            count = min(size, total - first)
+            name = f"{first + 1:0{digits}}-{first + count:0{digits}}"
+            yield Group(name, count, manifest.first_line + first, array("Q", [offset]))
+            for _ in range(count):
+                offset += len(file.readline())
+
+
+def _by_task(manifest: Manifest) -> Iterator[Group]:
+    """Named by the task; in the order of their first entries."""
+    kind = "I" if manifest.summary.size < _SMALL_FILE else "Q"
+    counts: dict[str, int] = {}
+    lines: dict[str, int] = {}
+    offsets: dict[str, array[int]] = {}
+    before: str | None = None
+    with manifest.open() as file:
+        offset = file.tell()
+        for line, raw in enumerate(file, manifest.first_line):
+            _, task = id_and_task(raw)
+            lines.setdefault(task, line)
+            if task != before:
+                offsets.setdefault(task, array(kind)).append(offset)
+                before = task
+            counts[task] = counts.get(task, 0) + 1
+            offset += len(raw)
+    return (Group(task, count, lines[task], offsets[task]) for task, count in counts.items())

@@ -1,0 +1,104 @@
+"""Verdicts of an earlier run looked at again, by what the manifest says now."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Container, Generator, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from pytest_manifest.ledger import AttemptRow, Ledger, Settled
+from pytest_manifest.ledger.bulk import BATCH
+from pytest_manifest.manifest import Manifest, id_and_task
+from pytest_manifest.run.changes import Earlier, change_of
+from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.judging import Bench, Judged
+from pytest_manifest.schema import Entry, Verdict
+from pytest_manifest.verdict import judge
+
+
+def judge_again(
+    ledger: Ledger,
+    manifest: Manifest,
+    before: Manifest | None,
+    bench: Bench,
+    only: Container[str] | None = None,
+) -> Iterator[Judged]:
+    """Every final verdict anew, by this manifest's expectations; only those that differ.
+
+    What has passed by the very line that the manifest has now has passed. ``before`` is the
+    manifest that the run was made of, where that is known; ``only`` are the entries to look at, all
+    where it is None.
+    """
+    with contextlib.closing(lines_of(ledger, manifest, before)) as lines:
+        while some := {line.entry: line for line in islice(lines, BATCH)}:
+            names = {name for name, line in some.items() if not line.same}
+            # All of them before the first is judged: what follows from that is written meanwhile.
+            names.update(list(ledger.names_of_not_passed(n for n in some if n not in names)))
+            for name in (name for name in some if name in names):
+                if only is None or name in only:
+                    yield from _line_again(ledger, manifest, bench, some[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An entry's line of the manifest; ``old``: that of the run's own manifest, None: unknown, or
+    the entry is new; ``same``: nothing about it can have changed."""
+
+    number: int
+    entry: str
+    raw: bytes
+    old: bytes | None
+    same: bool
+
+
+def lines_of(
+    ledger: Ledger, manifest: Manifest, before: Manifest | None
+) -> Generator[Line, None, None]:
+    same = ledger.info().sha256 == manifest.sha256
+    with contextlib.ExitStack() as files:
+        file = files.enter_context(manifest.open())
+        earlier: Earlier | None = None
+        if before is not None and not same:
+            earlier = files.enter_context(contextlib.closing(Earlier(before)))
+        for number, raw in enumerate(file, manifest.first_line):
+            entry, _ = id_and_task(raw)
+            old = None if earlier is None else earlier.line(entry)
+            yield Line(number, entry, raw, old, same or old == raw)
+
+
+def _line_again(ledger: Ledger, manifest: Manifest, bench: Bench, line: Line) -> Iterator[Judged]:
+    rows = ledger.attempts_of(line.entry)
+    if not rows:
+        return
+    row, one = rows[-1], ledger.settled(line.entry)
+    entry = manifest.parse(line.raw, line.number)
+    old = entry if line.old is None or line.same else manifest.parse(line.old, line.number)
+    change, words = change_of(entry, old)
+    if change == "job" and row.state not in ("planned", "withheld"):
+        note = f"{words} since, so what the run says is of other work; --resume-changed runs it"
+        yield judge(entry, None, attempt=row.attempt, problem="unknown", note=note), None
+    elif one is not None and one.verdict.verdict not in ("pending", "unknown"):
+        yield from _judge_again(bench, row, one, entry, old)
+
+
+def _judge_again(
+    bench: Bench, row: AttemptRow, settled: Settled, entry: Entry, old: Entry
+) -> Iterator[Judged]:
+    verdict = settled.verdict
+    if settled.receipt is not None:
+        flight = InFlight(bench.run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
+        again, receipt = bench.judge(flight, settled.receipt)
+        if again != verdict:
+            yield again, receipt
+    elif change_of(entry, old)[0] is not None:
+        yield _problem_again(verdict, entry, old), None
+
+
+def _problem_again(verdict: Verdict, entry: Entry, old: Entry) -> Verdict:
+    """The verdict on what there is no receipt of, by other expectations."""
+    kind, expected = verdict.verdict, old.expect.state
+    if kind == "passed" and expected != "succeeded" and expected != "ignored":
+        kind = expected  # what became of it was what the old expectations wanted
+    again = judge(entry, None, attempt=verdict.attempt, problem=kind)
+    return verdict if again.verdict == verdict.verdict else again

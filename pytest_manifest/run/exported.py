@@ -1,0 +1,117 @@
+"""A run judged by its exported receipts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pytest_manifest.dispatch.attempt import task_id_for
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger import Ledger, RunInfo, utc_now
+from pytest_manifest.ledger.bulk import BATCH, Passage
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.manifest.receipt_index import Exported, ReceiptIndex
+from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.judging import Bench
+from pytest_manifest.schema import Entry
+from pytest_manifest.verdict import judge
+
+NO_RUN = "no-receipts"
+"""Stands for the run of a file without receipts."""
+
+
+def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[Path, list[str]]:
+    """A ledger made of exported receipts alone, and notes about what was odd in them.
+
+    Raises LedgerError where the file holds receipts of several runs, ManifestError where it cannot
+    be read.
+    """
+    with ReceiptIndex(file) as index:
+        run = min(index.runs, default=NO_RUN)
+        path = scratch / f"{run}.sqlite"
+        with Ledger.create(path, _info(manifest, run)) as ledger:
+            ledger.hasten()
+            judging = _Judging(run, manifest, index, file.name, ledger)
+            several = len(index.runs) > 1
+            for passages in () if several else judging.passages():
+                with ledger.transaction():
+                    ledger.take_over(passages)
+            strange, doubled = index.finish()
+            if several:
+                runs = ", ".join(sorted(index.runs)[:3])
+                raise LedgerError(
+                    f"{file}: holds receipts of several runs ({runs}); give the receipts of one"
+                )
+            ledger.set_status("finished")
+    notes = []
+    if strange:
+        notes.append(f"{file.name}: {strange} receipts are of entries that are not in the manifest")
+    if doubled:
+        notes.append(f"{file.name}: {doubled} receipts are of an attempt that has another one")
+    return path, notes
+
+
+def _info(manifest: Manifest, run: str) -> RunInfo:
+    return RunInfo(
+        run=run,
+        manifest=manifest.path.resolve(),
+        sha256=manifest.sha256,
+        workflow=manifest.header.workflow,
+        mode=manifest.header.mode,
+        entries=len(manifest),
+        created_at=utc_now(),
+        broker="",
+        backend="",
+        owned=False,
+        stream_ttl=0,
+    )
+
+
+@dataclass
+class _Judging:
+    """Goes through the manifest, and judges each entry by its receipt; ``name``: the file's."""
+
+    run: str
+    manifest: Manifest
+    index: ReceiptIndex
+    name: str
+    ledger: Ledger
+
+    def passages(self) -> Iterator[list[Passage]]:
+        """What became of the entries, some at a time, in the manifest's order."""
+        bench = Bench(self.run, self.manifest, self.ledger, kills=1, lifetime=0)
+        number = 0
+        entries = iter(self.manifest)
+        while some := list(islice(entries, BATCH)):
+            received = self.index.take([entry.id for entry in some])
+            yield [
+                self._passage(bench, number + place, entry, exported)
+                for place, (entry, exported) in enumerate(zip(some, received, strict=True))
+            ]
+            number += len(some)
+
+    def _passage(
+        self, bench: Bench, ordinal: int, entry: Entry, exported: Exported | None
+    ) -> Passage:
+        if exported is None:
+            note = f"{self.name} has no receipt of it"
+            verdict = judge(entry, None, attempt=None, problem="unknown", note=note)
+            task_id = task_id_for(self.run, entry.id, 1)
+            return Passage(task_id, 1, ordinal, None, verdict, None, None)
+        receipt = exported.receipt
+        attempt = max(receipt.attempt, 1)
+        task_id = task_id_for(self.run, entry.id, attempt)
+        flight = InFlight(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
+        verdict, judged = bench.judge(flight, receipt, ())
+        text = exported.text
+        return Passage(
+            task_id,
+            attempt,
+            ordinal,
+            receipt.sent_at,
+            verdict,
+            text,
+            None if judged is None else text,
+        )

@@ -1,0 +1,147 @@
+"""What a run has yet to send, in a few bytes an entry: places among attempts that can be read."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, TypeAlias, overload
+
+from pytest_manifest.dispatch.attempt import Attempt, attempt_of, task_id_for
+from pytest_manifest.manifest import Manifest
+
+AT_ONCE: Final = 500
+"""Attempts that are read together."""
+
+
+class FirstAttempts(Sequence[Attempt]):
+    """The first attempts of a manifest's entries: read from the file when they are asked for.
+
+    ``places`` are the entries' numbers in the file's order, from 0. For one thread at a time.
+    """
+
+    def __init__(self, run: str, manifest: Manifest, places: Sequence[int]) -> None:
+        self._run = run
+        self._manifest = manifest
+        self._places = places
+        self._read: tuple[int, list[Attempt]] = (0, [])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Attempt: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Attempt]: ...
+    def __getitem__(self, index: int | slice) -> Attempt | list[Attempt]:
+        """One is read with those that follow it, as it will be followed by them."""
+        if isinstance(index, slice):
+            return list(self._attempts(self._places[index]))
+        start, read = self._read
+        if not start <= index < start + len(read):
+            some = self._places[index : index + AT_ONCE]
+            start, read = self._read = index, list(self._attempts(some))
+        return read[index - start]
+
+    def __iter__(self) -> Iterator[Attempt]:
+        for start in range(0, len(self), AT_ONCE):
+            yield from self._attempts(self._places[start : start + AT_ONCE])
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """``(task id, entry)`` of all, for which nothing needs to be read."""
+        ids = self._manifest.ids
+        for place in self._places:
+            yield task_id_for(self._run, ids[place], 1), ids[place]
+
+    def without_tasks(self, tasks: Iterable[str]) -> FirstAttempts:
+        """Those of other tasks."""
+        left_out = frozenset(tasks)
+        kept = array(
+            "I",
+            (
+                place
+                for place, attempt in zip(self._places, self, strict=True)
+                if attempt.entry.task not in left_out
+            ),
+        )
+        return FirstAttempts(self._run, self._manifest, kept)
+
+    def _attempts(self, places: Iterable[int]) -> Iterator[Attempt]:
+        ids = self._manifest.ids
+        for entry in self._manifest.some(ids[place] for place in places):
+            yield attempt_of(self._run, entry, 1)
+
+
+class _Places:
+    """Some of a sequence of attempts, by their places in it, to be taken from the first on."""
+
+    def __init__(self, attempts: Sequence[Attempt], places: array[int]) -> None:
+        self._attempts = attempts
+        self._places = places
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._places) - self._next
+
+    def first(self) -> Attempt:
+        return self._attempts[self._places[self._next]]
+
+    def take(self) -> Attempt:
+        taken = self.first()
+        self._next += 1
+        return taken
+
+    def __iter__(self) -> Iterator[Attempt]:
+        return (self._attempts[place] for place in self._places[self._next :])
+
+
+_Part: TypeAlias = Attempt | _Places
+
+
+class Queue:
+    """Attempts in the order in which they are to be sent: objects, and places among others."""
+
+    def __init__(self, attempts: Sequence[Attempt] = (), places: Iterable[int] = ()) -> None:
+        """Those at these ``places`` of ``attempts``; 4 bytes each."""
+        part = _Places(attempts, array("I", places))
+        self._parts: deque[_Part] = deque([part] if len(part) else [])
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def __iter__(self) -> Iterator[Attempt]:
+        for part in self._parts:
+            if isinstance(part, _Places):
+                yield from part
+            else:
+                yield part
+
+    @property
+    def first(self) -> Attempt:
+        """The next one; raises IndexError where there is none."""
+        part = self._parts[0]
+        return part.first() if isinstance(part, _Places) else part
+
+    def popleft(self) -> Attempt:
+        part = self._parts[0]
+        if not isinstance(part, _Places):
+            self._parts.popleft()
+            return part
+        taken = part.take()
+        if not len(part):
+            self._parts.popleft()
+        return taken
+
+    def append(self, attempt: Attempt) -> None:
+        self._parts.append(attempt)
+
+    def appendleft(self, attempt: Attempt) -> None:
+        self._parts.appendleft(attempt)
+
+    def take_over(self, other: Queue) -> None:
+        """All of another one, after what is here; that is empty then."""
+        self._parts.extend(other._parts)
+        other.clear()
+
+    def clear(self) -> None:
+        self._parts.clear()

@@ -1,0 +1,122 @@
+"""Verdicts that are looked at again: only those that something has changed for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
+from pytest_manifest.run.again import judge_again
+from pytest_manifest.run.changes import Earlier
+from pytest_manifest.run.judging import Bench
+from pytest_manifest.schema import Entry, Expectations, Header, VerdictKind
+from tests.unit.analysis_support import INFO, MadeRun
+
+COUNT = 1203
+"""More than two batches."""
+
+
+def entry(name: str, **fields: object) -> Entry:
+    return Entry.model_validate({"id": name, "task": "jobs.t", **fields})
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[MadeRun]:
+    """A run of many entries; one failed, one is pending, one was given up, the others passed."""
+    made = MadeRun(tmp_path, [entry(f"e-{n}") for n in range(COUNT)])
+    names = [f"e-{n}" for n in range(COUNT)]
+    odd: dict[str, VerdictKind] = {"e-7": "failed", "e-8": "pending", "e-1200": "timed_out"}
+    with made.ledger as ledger, ledger.transaction():
+        made.plan(*names)
+        for name in names:
+            kind = odd.get(name, "passed")
+            receipt = made.receipt(name) if kind in ("passed", "failed") else None
+            made.settle(name, kind, receipt)
+        yield made
+
+
+def again(
+    made: MadeRun, manifest: Manifest, before: Manifest | None, only: Sequence[str] | None = None
+) -> tuple[dict[str, str], list[str]]:
+    """The verdicts of another kind than before, and the entries that were judged by receipts."""
+    judged: list[str] = []
+
+    class Watched(Bench):
+        def judge(self, flight, receipt, starts=None):  # type: ignore[no-untyped-def]  # as Bench
+            judged.append(flight.entry.id)
+            return super().judge(flight, receipt, starts)
+
+    bench = Watched(INFO.run, manifest, made.ledger, kills=1, lifetime=0)
+    had = made.ledger.kinds()
+    found = [verdict for verdict, _ in judge_again(made.ledger, manifest, before, bench, only)]
+    return {one.entry: one.verdict for one in found if one.verdict != had[one.entry]}, judged
+
+
+def changed(made: MadeRun, folder: Path, *entries: Entry, without: Sequence[str] = ()) -> Manifest:
+    """The manifest with these entries in place of their former selves, or added."""
+    new = {one.id: one for one in entries}
+    kept = [new.pop(old.id, old) for old in made.manifest if old.id not in without]
+    return write_manifest(folder / "new.jsonl", Header(workflow="demo"), [*kept, *new.values()])
+
+
+def test_what_has_passed_by_the_same_manifest_has_passed(made: MadeRun) -> None:
+    """The receipt of the failed entry alone is judged again."""
+    assert again(made, made.manifest, made.manifest) == ({"e-7": "passed"}, ["e-7"])
+
+
+@pytest.mark.parametrize("lean", [False, True])
+def test_changed_lines_are_judged_again(made: MadeRun, tmp_path: Path, *, lean: bool) -> None:
+    """Other expectations, other work, new and removed entries, wherever they stand."""
+    expect = Expectations(result={"n": 1})
+    manifest = changed(
+        made,
+        tmp_path,
+        entry("e-3", expect=expect),
+        entry("e-4", args=[1]),
+        entry("e-1100", expect=expect, meta={"x": 1}),
+        entry("e-1101", meta={"x": 1}),
+        entry("new"),
+        without=["e-0", "e-5", "e-600"],
+    )
+    before = read_manifest(made.manifest.path, lean=lean)
+    verdicts, judged = again(made, manifest, before)
+    assert verdicts == {"e-3": "failed", "e-4": "unknown", "e-7": "passed", "e-1100": "failed"}
+    assert judged == ["e-3", "e-7", "e-1100", "e-1101"]
+
+
+def test_entries_in_another_order_are_the_same(made: MadeRun, tmp_path: Path) -> None:
+    """Nothing but the failed one is judged again."""
+    turned = list(reversed(list(made.manifest)))
+    manifest = write_manifest(tmp_path / "new.jsonl", Header(workflow="demo"), turned)
+    assert again(made, manifest, made.manifest) == ({"e-7": "passed"}, ["e-7"])
+
+
+def test_without_the_runs_own_manifest_all_are_judged_again(made: MadeRun, tmp_path: Path) -> None:
+    """Nobody knows what has changed."""
+    manifest = changed(made, tmp_path, entry("e-3", expect=Expectations(result={"n": 1})))
+    verdicts, judged = again(made, manifest, None)
+    assert verdicts == {"e-3": "failed", "e-7": "passed"}
+    assert len(judged) == COUNT - 2
+
+
+def test_only_what_is_asked_for_is_judged_again(made: MadeRun) -> None:
+    """As --resume does for what was selected."""
+    assert again(made, made.manifest, made.manifest, ["e-1", "e-8"]) == ({}, [])
+
+
+def test_an_earlier_manifest_is_read_along(made: MadeRun) -> None:
+    """In the same order nothing of it is kept; otherwise its ids are looked up."""
+    lean = read_manifest(made.manifest.path, lean=True)
+    with closing(Earlier(lean)) as earlier:
+        lines = [earlier.line(f"e-{n}") for n in range(COUNT)]
+        assert "_index" not in vars(lean)
+        assert earlier.line("e-3") == lines[3]
+        assert [earlier.line("new"), earlier.line("e-4"), earlier.line("e-2")] == [
+            None,
+            lines[4],
+            lines[2],
+        ]
+    assert all(line and b"e-%d" % n in line for n, line in enumerate(lines))

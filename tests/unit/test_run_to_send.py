@@ -1,0 +1,94 @@
+"""What is yet to be sent: in order, in few bytes, and the same as if it were all held."""
+
+from __future__ import annotations
+
+import tracemalloc
+from array import array
+from collections import deque
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
+from pytest_manifest.run.to_send import AT_ONCE, FirstAttempts, Queue
+from pytest_manifest.schema import Entry, Header
+
+RUN = "20261124T150000-0a1b2c3d"
+COUNT = 2 * AT_ONCE + 3
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    entries = [Entry(id=f"e-{n}", task=f"t{n % 3}", args=[n]) for n in range(COUNT)]
+    return write_manifest(tmp_path / "m.jsonl", Header(), entries)
+
+
+def held(manifest: Manifest, places: array[int]) -> list[Attempt]:
+    """The same attempts as objects."""
+    entries = list(manifest)
+    return [attempt_of(RUN, entries[place], 1) for place in places]
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_attempts_are_read_when_they_are_asked_for(manifest: Manifest, step: int) -> None:
+    """One by one, all in a row, some, and their names alone."""
+    places = array("I", range(0, COUNT, step))
+    read, expected = FirstAttempts(RUN, manifest, places), held(manifest, places)
+    assert len(read) == len(expected)
+    assert list(read) == expected
+    assert [read[index] for index in range(len(read))] == expected
+    assert [read[5], read[2], read[len(read) - 1]] == [expected[5], expected[2], expected[-1]]
+    assert read[3:9] == expected[3:9]
+    assert list(read.names()) == [(one.task_id, one.entry.id) for one in expected]
+    other = read.without_tasks(["t1"])
+    assert list(other) == [one for one in expected if one.entry.task != "t1"]
+
+
+def test_what_is_read_is_not_kept(manifest: Manifest) -> None:
+    """However many are asked for, those of one reading are there, and no more."""
+    lean = read_manifest(manifest.path)
+    read = FirstAttempts(RUN, lean, array("I", range(COUNT)))
+    assert read[0].entry.id == "e-0"
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for index in range(COUNT):
+        read[index]
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    one = (kept - before) / COUNT
+    assert one < 200, one  # an attempt with its entry takes some 3,000 bytes
+
+
+STEP = st.one_of(
+    st.just("pop"), st.just("left"), st.just("right"), st.tuples(st.just("over"), st.integers(0, 3))
+)
+
+
+@given(st.integers(0, 6), st.lists(STEP, max_size=30))
+def test_a_queue_is_a_queue(size: int, steps: list[object]) -> None:
+    """Whatever is put where: as a deque of all attempts would have it."""
+    known = [attempt_of(RUN, Entry(id=f"e-{n}", task="t"), 1) for n in range(10)]
+    new = iter(attempt_of(RUN, Entry(id=f"n-{n}", task="t"), 2) for n in range(100))
+    queue, expected = Queue(known, range(size)), deque(known[:size])
+    for step in steps:
+        if step == "pop" and expected:
+            assert queue.first is expected[0]
+            assert queue.popleft() is expected.popleft()
+        elif step == "left":
+            expected.appendleft(next(new))
+            queue.appendleft(expected[0])
+        elif step == "right":
+            expected.append(next(new))
+            queue.append(expected[-1])
+        elif isinstance(step, tuple):
+            other = Queue(known, range(step[1]))
+            queue.take_over(other)
+            expected.extend(known[: step[1]])
+            assert not other
+        assert list(queue) == list(expected)
+        assert bool(queue) == bool(expected)
+    queue.clear()
+    assert not queue
