@@ -110,9 +110,12 @@ def stored_record(
 
 
 def _tells_enough(fields: dict[str, Any]) -> bool:
-    """Whether it tells what is otherwise looked for in the records of sending and starting."""
+    """Whether it tells what is otherwise looked for in the records of sending and starting.
+
+    Of the tries of a task that asked Celery for retries, these know more.
+    """
     get = fields.get
-    ran = fields["state"] in ("succeeded", "failed")
+    ran = fields["state"] in ("succeeded", "failed") and not get("retries")
     return bool(
         ran and get("worker") and get("sent_at") and get("started_at") and get("executions")
     )

@@ -48,9 +48,20 @@ def receipt_line(kept: str) -> bytes:
         if name != "receipt" and value != _DEFAULTS.get(name)
     }
     if "error" in lean:
-        lean["error"] = {name: value for name, value in lean["error"].items() if value is not None}
+        lean["error"] = _told(lean["error"])
+    if "retried" in lean:
+        lean["retried"] = [_told(one) for one in lean["retried"]]
     for name in _NUMBERS:
         value = lean.get(name)
         if type(value) is float and value.is_integer() and abs(value) < 1e15:
             lean[name] = int(value)
     return _dumps(lean).encode()
+
+
+def _told(fields: dict[str, Any]) -> dict[str, Any]:
+    """An object and those in it, without what they do not tell."""
+    return {
+        name: _told(value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+        if value is not None
+    }

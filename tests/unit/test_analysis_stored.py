@@ -78,12 +78,16 @@ def expired(made: MadeRun, name: str) -> None:
 
 
 def odd_texts(made: MadeRun, name: str) -> None:
-    simple(made, name, log=["\x1b[31m", "é\n"], result={"é": [1, 2.5, None, True]}, retries=2)
+    simple(made, name, log=["\x1b[31m", "é\n"], result={"é": [1, 2.5, None, True]})
 
 
 PLAIN: list[Scene] = [
     simple, unwitnessed, cost_in_result, cost_in_evidence, expected_failure, odd_texts,
 ]  # fmt: skip
+
+
+def retried(made: MadeRun, name: str) -> None:
+    simple(made, name, retries=2)
 
 
 def begun_twice(made: MadeRun, name: str) -> None:
@@ -142,7 +146,7 @@ def from_a_plain_worker(made: MadeRun, name: str) -> None:
 
 
 ODD: list[Scene] = [
-    begun_twice, retried_after_its_end, redelivered, two_receipts, other_execution, sent_again,
+    retried, begun_twice, retried_after_its_end, redelivered, two_receipts, other_execution, sent_again,
     first_of_two, for_a_reason, crashed, from_a_plain_worker, expired,
 ]  # fmt: skip
 

@@ -138,7 +138,7 @@ def test_what_a_worker_s_death_has_ended_has_no_end(tmp_path: Path) -> None:
     [record] = sample_records(1, bad=1.0, seed=5)
     assert record.verdict is not None
     assert record.receipt is not None
-    verdict = record.verdict.model_copy(update={"verdict": "crashed"})
+    verdict = record.verdict.model_copy(update={"verdict": "crashed", "mismatches": []})
     error = ErrorInfo(type="WorkerLostError", message="exitcode 9")
     receipt = record.receipt.model_copy(update={"state": "crashed", "error": error})
     noticed = replace(record.attempts[0], runtime=None)
