@@ -13,7 +13,7 @@ BUILTIN_ENTRY = "manifest_builtin_entry"
 BUILTIN_GROUP = "manifest_builtin_group"
 """That of the built-in verification of a group of entries."""
 NO_ENTRY = "no-entry"
-OUR_ARGUMENTS = frozenset({"entry", "manifest", BUILTIN_ENTRY})
+OUR_ARGUMENTS = frozenset({"entry", "manifest", BUILTIN_ENTRY, BUILTIN_GROUP})
 """The fixtures that we may parametrize a test by."""
 BESIDE_GROUPS = "beside-groups"
 """The parameter of a test of single entries, where entries are put together."""

@@ -23,7 +23,10 @@ import pytest
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish():
     Path(__file__).with_name("ending").touch()
-    return (yield)
+    try:
+        return (yield)
+    finally:
+        Path(__file__).with_name("over").touch()
 """
 
 SLOW_START = """
@@ -109,7 +112,7 @@ def test_ctrl_c_before_a_start_is_heard_of_waits_for_the_job(project: Project) -
 @pytest.mark.live
 def test_impatience_leaves_nothing_behind(project: Project) -> None:
     """Ctrl-C again and again while it ends: nothing is broken off, and jobs that run stay open."""
-    ending = project.path / "ending"
+    ending, ended = project.path / "ending", project.path / "over"
     project.write("conftest.py", ENDING)
     for key in "ab":
         project.hold(key)
@@ -119,9 +122,12 @@ def test_impatience_leaves_nothing_behind(project: Project) -> None:
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         eventually(ending.exists, within=60, what="the session's end")
-        for _ in range(3):
-            time.sleep(0.2)  # a person's fingers
+        sent = 0
+        while not ended.exists() and sent < 5:  # from then on pytest's own handler is back
             process.send_signal(signal.SIGINT)
+            sent += 1
+            time.sleep(0.05)
+        assert sent
         text, _ = process.communicate(timeout=60)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "Traceback" not in text

@@ -146,8 +146,8 @@ def from_a_plain_worker(made: MadeRun, name: str) -> None:
 
 
 ODD: list[Scene] = [
-    retried, begun_twice, retried_after_its_end, redelivered, two_receipts, other_execution, sent_again,
-    first_of_two, for_a_reason, crashed, from_a_plain_worker, expired,
+    retried, begun_twice, retried_after_its_end, redelivered, two_receipts, other_execution,
+    sent_again, first_of_two, for_a_reason, crashed, from_a_plain_worker, expired,
 ]  # fmt: skip
 
 
