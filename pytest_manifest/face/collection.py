@@ -69,7 +69,9 @@ class ManifestFile(pytest.Module):
         except pytest.UsageError as error:
             raise self.CollectError(str(error)) from None
         state.add_file(self.path.resolve())
-        if len(manifest) == len(state.covered.get(manifest.path.resolve(), ())):
+        sharded = state.options.shard is not None
+        count = len(state.share(manifest)) if sharded else len(manifest)
+        if count == len(state.covered.get(manifest.path.resolve(), ())):
             return
         single = state.options.aggregate is None
         test = verification.entry if single else verification.entries
@@ -149,7 +151,7 @@ def _by_entry(metafunc: pytest.Metafunc, argument: str, *, builtin: bool) -> Non
     for manifest in manifests:
         path = manifest.path.resolve()
         covered = state.covered.setdefault(path, set())
-        chosen = _chosen(metafunc, manifest)
+        chosen = _chosen(state, metafunc, manifest)
         for entry in chosen:
             if builtin and entry.id in covered:
                 continue
@@ -199,7 +201,7 @@ def _by_manifest(metafunc: pytest.Metafunc) -> None:
     values: list[object] = []
     ids: list[RawId] = []
     for manifest in manifests:
-        if next(iter(_chosen(metafunc, manifest)), None) is not None:
+        if next(iter(_chosen(state, metafunc, manifest)), None) is not None:
             path = manifest.path.resolve()
             values.append(ManifestName(path.stem, path))
             ids.append(RawId(path.stem))
@@ -299,8 +301,11 @@ def _workflow_of(state: ManifestSession, path: Path) -> str | None:
     return parts[0] if len(parts) > 1 else None
 
 
-def _chosen(metafunc: pytest.Metafunc, manifest: Manifest) -> Iterator[Entry]:
-    """The entries that ``@pytest.mark.entries(task=, mode=, tag=)`` leaves to this test."""
+def _chosen(
+    state: ManifestSession, metafunc: pytest.Metafunc, manifest: Manifest
+) -> Iterator[Entry]:
+    """The entries of this session's shard that ``@pytest.mark.entries(task=, mode=, tag=)`` leaves
+    to this test."""
     filters = [dict(mark.kwargs) for mark in metafunc.definition.iter_markers("entries")]
     for chosen in filters:
         unknown = set(chosen) - {"task", "mode", "tag"}
@@ -312,7 +317,8 @@ def _chosen(metafunc: pytest.Metafunc, manifest: Manifest) -> Iterator[Entry]:
     mode = manifest.header.mode or ""
     if not all(_matches(chosen.get("mode"), (mode,)) for chosen in filters):
         return
-    for entry in manifest:
+    sharded = state.options.shard is not None
+    for entry in manifest.some(state.share_in_order(manifest)) if sharded else manifest:
         if all(
             _matches(chosen.get("task"), (entry.task,)) and _matches(chosen.get("tag"), entry.tags)
             for chosen in filters

@@ -43,6 +43,11 @@ def _add_work_options(group: pytest.OptionGroup) -> None:
         help="dispatch this manifest and verify every receipt; may be given several times",
     )
     add(
+        "--manifest-shard",
+        metavar="K/N",
+        help="only the K-th of N parts of each manifest, like 2/8: for N jobs of CI side by side",
+    )
+    add(
         "--plan",
         metavar="WORKFLOW[:MODE]",
         help="run a planning fixture, write its manifest, show a preview and stop",

@@ -95,7 +95,8 @@ class Dispatch:
             for manifest, _ in work:
                 guard_against_repetition(state.options, manifest, state.notices)
             made = [
-                Run.dispatch(manifest, entries, address, settings) for manifest, entries in work
+                Run.dispatch(manifest, entries, address, settings, shard=state.options.shard)
+                for manifest, entries in work
             ]
             self._note_stack_data(made)
         self._start(made, expected)

@@ -15,7 +15,7 @@ from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.coordination import Coordination, Row
 from pytest_manifest.face.idling import tick_while_waiting
 from pytest_manifest.face.session import ManifestSession, manifest_session
-from pytest_manifest.face.work import begin_dispatch, file_order_wanted
+from pytest_manifest.face.work import begin_dispatch, file_order_wanted, note_left_out
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -228,6 +228,7 @@ class ControllerHooks:
         if collection.problem is not None:
             raise pytest.UsageError(collection.problem)
         if not any(collection.rows):
+            note_left_out(self._state)
             return
         if any(other != lists[0] for other in lists):
             return  # xdist refuses the run and shows the difference; nothing is sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from pytest_manifest.face.session import ManifestSession, short_path
 from pytest_manifest.ledger import Ledger, find_runs, find_runs_of
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.manifest import Manifest, Shard
 
+_SHOWN = 3
 STACK_DATA = "stack_data"
 """The ledger's key for the folder with the data of the embedded stack's broker."""
 
@@ -47,10 +49,10 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
             f"read: {error}; to send everything again add --manifest-rerun"
         )
     sent_before = 0
-    for path in find_runs(options.ledgers, manifest.sha256):
+    for path in _runs_in_the_way(options, manifest):
         with Ledger.open(path) as ledger:
             status, info, counts = ledger.status, ledger.info(), ledger.send_states()
-            kept = _kept(ledger) is not None
+            kept, merged = _kept(ledger) is not None, bool(ledger.merged())
         sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
         sent_before += sent
         followed = status == "running" and is_held(path.with_suffix(".lock"))
@@ -62,10 +64,11 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
         outlives = not info.owned and status in ("running", "detached")
         if (outlives or kept) and sent:
             attach = "" if kept else "attach to it with --audit --wait, "
+            how = "go on with the runs that it was merged of" if merged else "go on with it"
             raise DispatchError(
                 f"{name}: run {info.run} of this manifest is unfinished and its jobs may still be "
-                f"queued or running; {attach}go on with it by --resume, or send everything again "
-                "with --manifest-rerun"
+                f"queued or running; {'' if merged else attach}{how} by --resume, or send "
+                "everything again with --manifest-rerun"
             )
         last = (info, status, sent)
     if not sent_before:
@@ -83,6 +86,23 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
         )
 
 
+def _runs_in_the_way(options: Options, manifest: Manifest) -> list[Path]:
+    """Runs that may have sent what this session would send, oldest first.
+
+    One that was merged of runs that are here, too, would be counted twice.
+    """
+    from pytest_manifest.manifest import overlap
+
+    found: list[Path] = []
+    for path in find_runs(options.ledgers, manifest.sha256):
+        with Ledger.open(path) as ledger:
+            merged, shards = ledger.merged(), ledger.shards()
+        here = [(options.ledgers / f"{run}.sqlite").is_file() for run in merged]
+        if any(overlap(options.shard, shard) for shard in shards) and not (here and all(here)):
+            found.append(path)
+    return found
+
+
 def _give_up_unfinished(options: Options, manifest: Manifest) -> None:
     """Everything is sent again, so nobody will go on with a run whose pytest is gone."""
     from pytest_manifest.run.changes import forget_copy
@@ -90,7 +110,7 @@ def _give_up_unfinished(options: Options, manifest: Manifest) -> None:
 
     for path, _ in _unreadable(options, manifest):
         forget_copy(path, manifest.sha256)
-    for path in find_runs(options.ledgers, manifest.sha256):
+    for path in _runs_in_the_way(options, manifest):
         with Ledger.open(path, write=True) as ledger:
             if is_held(path.with_suffix(".lock")):
                 continue
@@ -106,9 +126,13 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
     """
     path = newest_run(state.options, manifest)
     with Ledger.open(path) as ledger:
-        info = ledger.info()
-        # Of a stack that is gone there is nothing to ask.
-        ask = not info.owned and (ledger.has_unsettled() or ledger.has_spoken_for())
+        info, unsettled = ledger.info(), ledger.has_unsettled()
+        merged, open_questions = ledger.merged(), unsettled or ledger.has_spoken_for()
+    if merged and unsettled and state.options.wait:
+        raise DispatchError(
+            f"run {info.run} was merged of others, and waits for nothing; wait for each of these "
+            "with --audit --wait where it was sent, then merge their ledgers again"
+        )
     changed = info.sha256 != manifest.sha256
     if changed:
         name = short_path(manifest.path, state.options.root)
@@ -117,14 +141,16 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
             "now, and its own ledger stays as it is"
         )
     scratch = state.scratch_folder() if changed else None
-    return AuditSource(path, can_be_asked=ask, scratch=scratch)
+    # Of a stack that is gone there is nothing to ask.
+    can_be_asked = open_questions and not info.owned and not merged
+    return AuditSource(path, can_be_asked=can_be_asked, scratch=scratch)
 
 
 def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
     """The ledger of the run to go on with. Raises LedgerError where there is none that can be."""
     from pytest_manifest.run.locks import is_held
 
-    path = newest_run(options, manifest)
+    path = _run_to_resume(options, manifest)
     with Ledger.open(path) as ledger:
         info = ledger.info()
     if is_held(path.with_suffix(".lock")):
@@ -140,11 +166,26 @@ def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
     return path
 
 
+def _run_to_resume(options: Options, manifest: Manifest) -> Path:
+    """As :func:`newest_run`; raises DispatchError for one that was merged of others."""
+    path = newest_run(options, manifest)
+    with Ledger.open(path) as ledger:
+        merged = ledger.merged()
+    if merged:
+        raise DispatchError(
+            f"run {path.stem} was merged of others ({_some(merged)}) and cannot be gone on with; "
+            "go on with each of these, with --resume and its --manifest-shard, then merge their "
+            "ledgers again"
+        )
+    return path
+
+
 def newest_run(options: Options, manifest: Manifest) -> Path:
-    """The ledger of the run that was named, or of the newest of this manifest.
+    """The ledger of the run that was named, or of the newest of this manifest and shard.
 
     Where there is none of its digest, it is the newest that was made of this file before it was
-    changed. Raises LedgerError where there is none at all.
+    changed; but not for a shard, which has other entries then. Raises LedgerError where there is
+    none at all.
     """
     name = short_path(manifest.path, options.root)
     if options.run:
@@ -154,9 +195,13 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
             known = ", ".join(p.stem for p in runs) or "none"
             raise LedgerError(f"there is no run {options.run}; runs of {name}: {known}")
         _check_kinship(path, manifest, name)
+        _check_shard(path, options.shard, manifest, name)
         return path
-    earlier = find_runs(options.ledgers, manifest.sha256)
-    earlier = earlier or find_runs_of(options.ledgers, manifest.path)
+    of_digest = find_runs(options.ledgers, manifest.sha256)
+    earlier = _of_shard(of_digest, options.shard)
+    if options.shard is None and not earlier:
+        _refuse_shards(of_digest, name)
+        earlier = _of_shard(find_runs_of(options.ledgers, manifest.path), None)
     for path, error in _unreadable(options, manifest):
         if not earlier or _begun(path) > _begun(earlier[-1]):
             raise LedgerError(
@@ -164,11 +209,53 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
                 "an older one can be named with --manifest-run=RUN"
             )
     if not earlier:
+        what = "this manifest" if options.shard is None else f"{options.shard.words} as it is now"
         raise LedgerError(
-            f"{name}: there is no run of this manifest in {options.ledgers}; "
+            f"{name}: there is no run of {what} in {options.ledgers}; "
             "dispatch it first, without --audit and --resume"
         )
     return earlier[-1]
+
+
+def _of_shard(ledgers: Sequence[Path], shard: Shard | None) -> list[Path]:
+    """Those of runs of just this shard, or (None) of no shard."""
+    return [path for path in ledgers if _shard(path) == shard]
+
+
+def _shard(path: Path) -> Shard | None:
+    with Ledger.open(path) as ledger:
+        return ledger.shard()
+
+
+def _refuse_shards(ledgers: Sequence[Path], name: str) -> None:
+    """Raise LedgerError where there are runs, but only of shards."""
+    if ledgers:
+        runs = _some([f"{path.stem} ({_shard(path)})" for path in ledgers])
+        raise LedgerError(
+            f"{name}: there are only runs of shards of it ({runs}); merge them with "
+            "'manifest-ledger merge LEDGER...', or name one by --manifest-shard=K/N"
+        )
+
+
+def _check_shard(path: Path, shard: Shard | None, manifest: Manifest, name: str) -> None:
+    """Raise LedgerError where the named run is not of the session's shard."""
+    with Ledger.open(path) as ledger:
+        info, own = ledger.info(), ledger.shard()
+    if own is not None and own != shard:
+        raise LedgerError(f"run {info.run} is of {own.words}; add --manifest-shard={own}")
+    if shard is not None and info.sha256 != manifest.sha256:
+        raise LedgerError(
+            f"{name}: was changed since run {info.run}, so its shards are others; restore it, or "
+            "leave out --manifest-shard"
+        )
+    if shard is not None and own is None:
+        raise LedgerError(f"run {info.run} is of no shard; leave out --manifest-shard={shard}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of these in words."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _unreadable(options: Options, manifest: Manifest) -> list[tuple[Path, LedgerError]]:
@@ -209,14 +296,14 @@ def kept_stack_data(options: Options, manifest: Manifest) -> Path | None:
         return _kept(ledger)
 
 
-def is_finished(options: Options, manifest: Manifest) -> bool:
-    """Whether the newest run is of this very manifest and every entry has passed: then there is
-    nothing to go on with."""
-    with Ledger.open(newest_run(options, manifest)) as ledger:
+def is_finished(options: Options, manifest: Manifest, entries: Iterable[str]) -> bool:
+    """Whether the newest run is of this very manifest and each of these entries has passed: then
+    there is nothing to go on with."""
+    with Ledger.open(_run_to_resume(options, manifest)) as ledger:
         if ledger.info().sha256 != manifest.sha256:
             return False
         kinds = ledger.kinds()
-    return all(kinds.get(entry) == "passed" for entry in manifest.ids)
+    return all(kinds.get(entry) == "passed" for entry in entries)
 
 
 def stack_is_gone(path: Path) -> bool:

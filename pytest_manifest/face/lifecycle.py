@@ -41,7 +41,7 @@ def _start_early(state: ManifestSession) -> None:
 
     What would end the session without reports ends it before.
     """
-    if state.options.may_dispatch:
+    if state.options.may_dispatch and not state.shard_is_empty:
         from pytest_manifest.face.stacks import start_stack_early
         from pytest_manifest.face.targets import refuse_unwritable
 
@@ -81,6 +81,7 @@ def _plan_to_run(session: pytest.Session, state: ManifestSession, name: str) -> 
             coordination.publish_plan(name, None if manifest is None else manifest.path)
             told = True
         if manifest is not None:
+            state.add_file(manifest.path.resolve())
             _start_early(state)
         return manifest
     finally:
@@ -196,7 +197,8 @@ def finish(session: pytest.Session, state: ManifestSession) -> None:
     for run in state.runs:
         session.config.hook.pytest_manifest_finished(config=session.config, run=run)
     code = session.exitstatus
-    nothing_to_do = state.empty_plan or (state.options.dispatch_only and bool(state.runs))
+    sent_only = state.options.dispatch_only and bool(state.runs)
+    nothing_to_do = state.empty_plan or state.shard_is_empty or sent_only
     if nothing_to_do and code == pytest.ExitCode.NO_TESTS_COLLECTED:
         session.exitstatus = pytest.ExitCode.OK
     elif code == pytest.ExitCode.OK and (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import GroupRule
+    from pytest_manifest.manifest import GroupRule, Shard
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -99,6 +99,19 @@ def aggregate(config: pytest.Config) -> GroupRule | None:
             f"--manifest-aggregate={text}: write task, or chunk:1000 for so many entries each"
         )
     return GroupRule(None if match[1] is None else int(match[1]))
+
+
+def shard(config: pytest.Config) -> Shard | None:
+    """The part of the manifests that this session is for, None for all of them."""
+    text: str | None = config.option.manifest_shard
+    if text is None:
+        return None
+    from pytest_manifest.manifest import Shard
+
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"--manifest-shard={text}: {error}") from error
 
 
 def path_of(config: pytest.Config, name: str | None) -> Path | None:

@@ -25,10 +25,11 @@ from pytest_manifest.face.option_values import (
     progress,
     refuse_name,
     report_file,
+    shard,
 )
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import GroupRule
+    from pytest_manifest.manifest import GroupRule, Shard
 
 _LOOKING_ONLY = (
     "collectonly",
@@ -52,6 +53,7 @@ class Options:
 
     root: Path
     files: tuple[Path, ...]
+    shard: Shard | None
     plan: str | None
     plan_options: dict[str, str]
     plan_run: bool
@@ -117,6 +119,7 @@ def read_options(config: pytest.Config) -> Options:
     result = Options(
         root=root,
         files=tuple((config.invocation_params.dir / name).resolve() for name in option.manifest),
+        shard=shard(config),
         plan=option.plan,
         plan_options=_plan_options(option.plan_opt),
         plan_run=option.plan_run,
@@ -227,6 +230,7 @@ def _check_together(options: Options) -> None:
         raise usage("a result store was given without a broker; add --manifest-broker=URL")
     _check_audit(options)
     _check_resume(options)
+    _check_shard(options)
     for path in options.files:
         refuse_name(path)
     for path in () if options.plan else options.files:
@@ -273,6 +277,21 @@ def _check_resume(options: Options) -> None:
         raise usage(
             "with --dispatch-only nobody stays to count what the jobs cost; "
             "leave it out, or --manifest-budget"
+        )
+
+
+def _check_shard(options: Options) -> None:
+    usage = pytest.UsageError
+    if options.shard is None:
+        return
+    if options.plan and not options.plan_run:
+        raise usage("--plan only plans, and always all; give --manifest-shard to the runs of it")
+    if options.receipts is not None:
+        raise usage("--manifest-receipts is all there is to judge; leave out --manifest-shard")
+    if options.resume_changed:
+        raise usage(
+            "--resume-changed cannot go on with a shard, as a changed manifest has other shards; "
+            "finish the shards of the manifest as it was, or run the changed one as a new one"
         )
 
 

@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -86,6 +86,7 @@ class ManifestSession:
         self._scratch: Path | None = None
         self._manifests: dict[Path, Manifest] = {}
         self._groups: dict[Path, Groups] = {}
+        self._shares: dict[Path, frozenset[str]] = {}
 
     # Manifests
 
@@ -109,11 +110,44 @@ class ManifestSession:
             manifest = self.load(path)
             assert self.options.aggregate is not None
             with user_errors():
-                self._groups[path] = Groups(manifest, self.options.aggregate)
+                share = None if self.options.shard is None else self.share(manifest)
+                self._groups[path] = Groups(manifest, self.options.aggregate, share)
         return self._groups[path]
 
     def loaded(self) -> Mapping[Path, Manifest]:
         return self._manifests
+
+    def share(self, manifest: Manifest) -> Collection[str]:
+        """The ids of the entries that are this session's: those of its shard, or all."""
+        shard = self.options.shard
+        if shard is None:
+            return manifest.ids
+        path = manifest.path.resolve()
+        if path not in self._shares:
+            from pytest_manifest.manifest import entries_of
+
+            with user_errors():
+                self._shares[path] = entries_of(shard, manifest)
+        return self._shares[path]
+
+    def share_in_order(self, manifest: Manifest) -> Sequence[str]:
+        """The same in the manifest's order."""
+        if self.options.shard is None:
+            return manifest.ids
+        share = self.share(manifest)
+        return [entry for entry in manifest.ids if entry in share]
+
+    @property
+    def files_with_work(self) -> list[Path]:
+        """The manifests of which some entry is this session's."""
+        if self.options.shard is None:
+            return list(self.files)
+        return [path for path in self.files if self.share(self.load(path))]
+
+    @property
+    def shard_is_empty(self) -> bool:
+        """Whether this session's shard has no entry of any manifest."""
+        return bool(self.options.shard and self.files and not self.files_with_work)
 
     def add_file(self, path: Path) -> None:
         if path not in self.files:
@@ -138,12 +172,12 @@ class ManifestSession:
         """``subjects``: entries, or groups of them; none: all."""
         manifest = self.load(path)
         if not subjects:
-            return manifest.ids
+            return self.share_in_order(manifest)
         if self.options.aggregate is None:
             return [entry for entry in manifest.ids if entry in subjects]
         groups = self.groups(path)
         if len(subjects) == len(groups):
-            return manifest.ids
+            return self.share_in_order(manifest)
         chosen = {entry for group in subjects for entry in groups.ids(group)}
         return [entry for entry in manifest.ids if entry in chosen]
 

@@ -62,14 +62,15 @@ def nothing_to_resume(state: ManifestSession) -> bool:
     if not state.options.resumes:
         return False
     with user_errors():
-        return all(is_finished(state.options, state.load(path)) for path in state.files)
+        manifests = map(state.load, state.files_with_work)
+        return all(is_finished(state.options, one, state.share(one)) for one in manifests)
 
 
 def _stack_data(state: ManifestSession) -> Path:
     """Where the stack's broker keeps its data: where the run that is resumed has left them."""
     kept: set[Path] = set()
     if state.options.resumes:
-        found = [kept_stack_data(state.options, state.load(path)) for path in state.files]
+        found = [kept_stack_data(state.options, state.load(p)) for p in state.files_with_work]
         kept = {path for path in found if path is not None}
     if len(kept) > 1:
         raise DispatchError(

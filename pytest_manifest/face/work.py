@@ -74,10 +74,16 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
 
 
 def note_left_out(state: ManifestSession) -> None:
-    """Say so where a manifest was given beside paths that do not name it."""
+    """Say so where a manifest was given beside paths that do not name it, or for too many."""
+    shard = state.options.shard
     for path in state.files:
-        if path not in state.selected:
-            name = short_path(path, state.options.root)
+        name = short_path(path, state.options.root)
+        if shard is not None and not state.share(state.load(path)):
+            state.notices.append(
+                f"{name}: {shard.words} has no entry, as there are not enough of them for every "
+                "shard; there is nothing to do, and that is no failure"
+            )
+        elif path not in state.selected:
             state.notices.append(
                 f"{name}: nothing of it was selected, so nothing of it was sent; where paths are "
                 "given, name it among them"

@@ -6,7 +6,9 @@ is committed before anyone acts on it, so a reader sees nothing that would not s
 
 from pytest_manifest.ledger.accounts import BUDGET, OVER_BUDGET, Account
 from pytest_manifest.ledger.doubts import EMPTIED, GAVE_UP, PLAIN_WORKERS, is_witnessed
+from pytest_manifest.ledger.facts import MERGED, MERGED_SHARDS, SHARD
 from pytest_manifest.ledger.histories import History
+from pytest_manifest.ledger.origins import Origins
 from pytest_manifest.ledger.places import (
     NETWORK_FILE_SYSTEMS,
     file_system,
@@ -22,9 +24,11 @@ from pytest_manifest.ledger.rows import (
     SendState,
     Settled,
     Start,
+    info_rows,
     utc_now,
 )
 from pytest_manifest.ledger.store import Ledger
+from pytest_manifest.ledger.union import unite
 from pytest_manifest.ledger.versions import LEDGER_VERSION
 
 __all__ = [
@@ -32,14 +36,18 @@ __all__ = [
     "EMPTIED",
     "GAVE_UP",
     "LEDGER_VERSION",
+    "MERGED",
+    "MERGED_SHARDS",
     "NETWORK_FILE_SYSTEMS",
     "OVER_BUDGET",
     "PLAIN_WORKERS",
+    "SHARD",
     "Account",
     "AttemptRow",
     "History",
     "Judgement",
     "Ledger",
+    "Origins",
     "Part",
     "RunInfo",
     "RunStatus",
@@ -49,6 +57,8 @@ __all__ = [
     "file_system",
     "find_runs",
     "find_runs_of",
+    "info_rows",
     "is_witnessed",
+    "unite",
     "utc_now",
 ]

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, get_args
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.file import LedgerFile
 from pytest_manifest.ledger.rows import Part, RunInfo, RunStatus, info_of, moment, text
+from pytest_manifest.manifest import Shard
 
-_PARTS: Final = "parts"
+PARTS: Final = "parts"
 """The key of the run's parts: a JSON list of pairs of moments, the oldest first."""
+SHARD: Final = "shard"
+"""The ledger's key for the shard that a run is of, like ``2/8``; not there: it is of no shard."""
+MERGED: Final = "merged"
+"""The ledger's key for the ids of the runs that a merged one is of, as a JSON list."""
+MERGED_SHARDS: Final = "merged_shards"
+"""The same for their shards, in that order; null for a run of no shard."""
 
 
 class RunFacts(LedgerFile):
     """Facts about the run: what it is about, how far it is, which manifest it has."""
 
     def info(self) -> RunInfo:
-        rows = self._read("SELECT key, value FROM run")
-        return info_of({key: str(value) for key, value in rows})
+        return info_of(self.all_noted())
 
     @property
     def status(self) -> RunStatus:
@@ -43,7 +49,7 @@ class RunFacts(LedgerFile):
 
     def parts(self) -> list[Part]:
         """The parts that the run was worked on in, the oldest first; none: nobody has noted any."""
-        rows: list[tuple[str, str | None]] = json.loads(self.noted(_PARTS) or "[]")
+        rows: list[tuple[str, str | None]] = json.loads(self.noted(PARTS) or "[]")
         return [Part(datetime.fromisoformat(began), moment(stopped)) for began, stopped in rows]
 
     def begin_part(self, began: datetime) -> None:
@@ -58,7 +64,27 @@ class RunFacts(LedgerFile):
             self._note_parts([*before, Part(last.began, stopped)])
 
     def _note_parts(self, parts: Iterable[Part]) -> None:
-        self.note(_PARTS, json.dumps([(text(p.began), text(p.stopped)) for p in parts]))
+        self.note(PARTS, json.dumps([(text(p.began), text(p.stopped)) for p in parts]))
+
+    def all_noted(self) -> dict[str, str]:
+        """Every fact that is kept, by its key."""
+        return {key: str(value) for key, value in self._read("SELECT key, value FROM run")}
+
+    def shard(self) -> Shard | None:
+        """The shard of the manifest that the run is of, None where it is of no shard."""
+        noted = self.noted(SHARD)
+        return None if noted is None else Shard.parse(noted)
+
+    def merged(self) -> Sequence[str]:
+        """The ids of the runs that this one was merged of; none for a run that was dispatched."""
+        found: list[str] = json.loads(self.noted(MERGED) or "[]")
+        return found
+
+    def shards(self) -> Sequence[Shard | None]:
+        """The shards that the run has entries of, None for the whole manifest."""
+        merged: list[str | None] = json.loads(self.noted(MERGED_SHARDS) or "[]")
+        found = [None if text is None else Shard.parse(text) for text in merged]
+        return found or [self.shard()]
 
     def set_digest(self, sha256: str) -> None:
         """The run goes on with a manifest of this digest; the one before is kept.

@@ -23,9 +23,7 @@ def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
 
     Raises sqlite3.Error where there is no such file, or it is no database.
     """
-    alone = "&immutable=1" if mode == "ro" and _cannot_change(path) else ""
-    address = f"{path.resolve().as_uri()}?mode={mode}{alone}"
-    db = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)
+    db = sqlite3.connect(address(path, mode), uri=True, timeout=BUSY_SECONDS)
     db.isolation_level = None
     try:
         if mode == "rw":
@@ -35,6 +33,12 @@ def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def address(path: Path, mode: Literal["rw", "ro"]) -> str:
+    """The file's address for SQLite, to be opened or attached."""
+    alone = "&immutable=1" if mode == "ro" and _cannot_change(path) else ""
+    return f"{path.resolve().as_uri()}?mode={mode}{alone}"
 
 
 def _cannot_change(path: Path) -> bool:

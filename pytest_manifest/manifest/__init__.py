@@ -8,6 +8,7 @@ from pytest_manifest.manifest.peek import id_and_task
 from pytest_manifest.manifest.reader import Manifest, read_manifest
 from pytest_manifest.manifest.receipts import read_receipts, receipt_line
 from pytest_manifest.manifest.scan import Summary, check_manifest, manifest_digest
+from pytest_manifest.manifest.shards import Shard, entries_of, overlap
 from pytest_manifest.manifest.writer import (
     write_draft,
     write_manifest,
@@ -21,6 +22,7 @@ __all__ = [
     "GroupRule",
     "Groups",
     "Manifest",
+    "Shard",
     "Summary",
     "atomic_file",
     "check_manifest",
@@ -28,8 +30,10 @@ __all__ = [
     "dump_entry",
     "dump_header",
     "dump_plain",
+    "entries_of",
     "id_and_task",
     "manifest_digest",
+    "overlap",
     "read_manifest",
     "read_receipts",
     "receipt_line",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -41,14 +41,26 @@ class Groups:
     """The groups of a manifest that was checked, in the file's order.
 
     They keep 4 bytes for each line that begins a group, or that stands after one of another group
-    (8 in a file of more than 4 GiB); ids are read from the file.
+    (8 in a file of more than 4 GiB); ids are read from the file. With a ``share`` of the entries,
+    groups are named as without, and have, and count, those of the share alone; a group without any
+    is none.
     """
 
-    def __init__(self, manifest: Manifest, rule: GroupRule) -> None:
+    def __init__(
+        self, manifest: Manifest, rule: GroupRule, share: Container[str] | None = None
+    ) -> None:
         self.manifest = manifest
         self.rule = rule
+        self._share = share
         made = _by_task(manifest) if rule.size is None else _by_number(manifest, rule.size)
-        self._groups: Mapping[str, Group] = {group.name: group for group in made}
+        self._whole: Mapping[str, Group] = {group.name: group for group in made}
+        self._groups = self._whole if share is None else dict(self._shared())
+
+    def _shared(self) -> Iterator[tuple[str, Group]]:
+        for name, group in self._whole.items():
+            count = sum(1 for _ in self.ids(name))
+            if count:
+                yield name, replace(group, count=count)
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -64,7 +76,7 @@ class Groups:
 
         Raises ManifestError where the file was changed meanwhile.
         """
-        group, size = self._groups[name], self.rule.size
+        group, size, share = self._whole[name], self.rule.size, self._share
         left = group.count
         with self.manifest.open() as file:
             for offset in group.offsets:
@@ -74,17 +86,22 @@ class Groups:
                     if not left or (size is None and task != name):
                         break
                     left -= 1
-                    yield entry_id
+                    if share is None or entry_id in share:
+                        yield entry_id
 
     @cached_property
     def owners(self) -> array[int]:
-        """For each entry, in the file's order, the number of its group; 4 bytes an entry."""
+        """For each entry, in the file's order, the number of its group; 4 bytes an entry.
+
+        Of an entry beyond the share it says nothing.
+        """
+        numbers = {name: number for number, name in enumerate(self._groups)}
         if self.rule.size is not None:
             size = self.rule.size
-            return array("I", (n // size for n in range(len(self.manifest))))
-        numbers = {name: number for number, name in enumerate(self._groups)}
+            by_place = [numbers.get(name, 0) for name in self._whole]
+            return array("I", (by_place[n // size] for n in range(len(self.manifest))))
         with self.manifest.open() as file:
-            return array("I", (numbers[id_and_task(raw)[1]] for raw in file))
+            return array("I", (numbers.get(id_and_task(raw)[1], 0) for raw in file))
 
 
 def _by_number(manifest: Manifest, size: int) -> Iterator[Group]:

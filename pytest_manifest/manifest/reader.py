@@ -95,6 +95,15 @@ class Manifest:
                     raise self._changed()
                 yield document
 
+    def dependencies(self) -> Iterator[tuple[int, int]]:
+        """Pairs of positions, from 0: an entry, and one that it waits for (``after``)."""
+        with self.open() as file:
+            for position, raw in enumerate(file):
+                # Most lines need no parsing; a key may be written with escapes.
+                if b'"after"' in raw or b"\\u" in raw:
+                    for needed in self.parse(raw, position + self.first_line).after:
+                        yield position, self._position[needed]
+
     def __getitem__(self, entry_id: str) -> Entry:
         """The entry with this id; raises KeyError where there is none."""
         offset = self.offset_of(entry_id)

@@ -119,13 +119,15 @@ class SummaryWriter:
 
 
 def _run(run: Run, ledger: Ledger, root: Path) -> SummaryRun:
-    info = run.info
+    info, shard = run.info, ledger.shard()
     return SummaryRun(
         run=info.run,
         manifest=short_path(run.manifest.path, root),
         manifest_sha256=info.sha256,
         workflow=info.workflow,
         mode=info.mode,
+        shard=None if shard is None else str(shard),
+        merged=list(ledger.merged()),
         created_at=info.created_at,
         status=ledger.status,
         error=None if run.error is None else str(run.error),

@@ -133,9 +133,13 @@ def _last(run: Run, folder: Path) -> Path | None:
     known = {path for place in places for path in find_runs_of(folder, place)}
     known.update(find_runs(folder, run.info.sha256))
     earlier: list[tuple[datetime, Path]] = []
+    with run.read() as ledger:
+        shard = ledger.shard()
     for path in known:
         with Ledger.open(path) as ledger:
             info = ledger.info()
+            if ledger.shard() not in (None, shard):
+                continue  # it has done other entries
             if info.created_at < run.info.created_at and ledger.verdict_counts():
                 earlier.append((info.created_at, path))
     return max(earlier)[1] if earlier else None

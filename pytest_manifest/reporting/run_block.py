@@ -49,9 +49,10 @@ def _run_lines(run: Run, state: ManifestSession, sheet: Sheet) -> Iterator[Line]
     name = short_path(run.manifest.path, state.options.root)
     with run.read() as ledger:
         counts, entries = ledger.verdict_counts(), ledger.count_entries()
+        whose = _whose(ledger)
         cost, reasons = _cost_line(ledger, run), ledger.reasons()
     good = counts.get("passed", 0) == entries
-    for line in _whole(_heading(run, name, entries, counts), sheet):
+    for line in _whole(_heading(run, name, whose, entries, counts), sheet):
         yield Line(line, bold=True, red=not good, green=good)
     if cost is not None:
         yield Line(cost)
@@ -89,26 +90,42 @@ def what_to_know(run: Run, state: ManifestSession) -> Iterator[str]:
     with run.read() as ledger:
         counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
         entries, over_budget = ledger.count_entries(), bool(ledger.noted(OVER_BUDGET))
+        merged, shard = ledger.merged(), ledger.shard()
     if status == "running":  # its own pytest has ended, and could say nothing
         status = "stopped" if run.info.owned else "detached"
     unsent, held = sending.get("planned", 0), counts.get("skipped", 0) > 0
-    resume = "--resume --manifest-budget=MORE" if over_budget else "--resume"
     left = entries - sum(counts.values())
-    yield from _how_to_go_on(run, name, status, unsent, left, held=held, resume=resume)
+    resume = "--resume --manifest-budget=MORE" if over_budget else "--resume"
+    if shard is not None:
+        name = f"{name} --manifest-shard={shard}"
+    if merged:
+        yield from _how_to_complete(status, left)
+    else:
+        yield from _how_to_go_on(run, name, status, unsent, left, held=held, resume=resume)
     if run.error is not None:
         yield f"  the run gave up: {run.error}"
 
 
-def _heading(run: Run, name: str, entries: int, counts: Mapping[str, int]) -> str:
+def _heading(run: Run, name: str, whose: str, entries: int, counts: Mapping[str, int]) -> str:
     verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    return f"{name}: run {run.info.run}, {plural(entries, 'entry')}: {verdicts or 'none yet'}"
+    said = verdicts or "none yet"
+    return f"{name}: run {run.info.run}{whose}, {plural(entries, 'entry')}: {said}"
+
+
+def _whose(ledger: Ledger) -> str:
+    """What part of the manifest the run is of, or how many runs it was merged of."""
+    merged, shard = ledger.merged(), ledger.shard()
+    if merged:
+        return f", merged of {plural(len(merged), 'run')}"
+    return "" if shard is None else f", {shard.words}"
 
 
 def run_in_one_line(run: Run, state: ManifestSession) -> str:
     """What is told with ``-q``."""
     name = short_path(run.manifest.path, state.options.root)
     with run.read() as ledger:
-        heading = _heading(run, name, ledger.count_entries(), ledger.verdict_counts())
+        counts = ledger.verdict_counts()
+        heading = _heading(run, name, _whose(ledger), ledger.count_entries(), counts)
     comparison = comparison_of(run, state.config)
     told = [] if comparison is None else [comparison_phrase(comparison)]
     return "; ".join([heading, *(" ".join(one.split()) for one in told)])
@@ -170,6 +187,15 @@ def _cost_line(ledger: Ledger, run: Run) -> str | None:
     if not (costs.told or total):
         return f"  cost not known, as no receipt tells one{limit and f':{limit}'}"
     return f"  cost {cost_text(total)}{limit}"
+
+
+def _how_to_complete(status: str, unjudged: int) -> Iterator[str]:
+    """How a merged run, which cannot be gone on with itself, becomes whole."""
+    if status != "finished" or unjudged:
+        yield (
+            "  to complete it: go on with the unfinished runs that it was merged of, each with "
+            "--resume and its --manifest-shard, then merge again"
+        )
 
 
 def _how_to_go_on(

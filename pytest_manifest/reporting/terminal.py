@@ -14,8 +14,14 @@ def header_lines(state: ManifestSession) -> list[str]:
     lines: list[str] = []
     for path in state.files:
         manifest = state.loaded().get(path)
-        count = "" if manifest is None else f" ({plural(len(manifest), 'entry')})"
-        lines.append(f"manifest: {short_path(path, state.options.root)}{count}")
+        name = short_path(path, state.options.root)
+        if manifest is None:
+            lines.append(f"manifest: {name}")
+        elif (shard := state.options.shard) is None:
+            lines.append(f"manifest: {name} ({plural(len(manifest), 'entry')})")
+        else:
+            own = len(state.share(manifest))
+            lines.append(f"manifest: {name}, {shard.words}: {own:,} of {len(manifest):,} entries")
     return lines
 
 

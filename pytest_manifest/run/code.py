@@ -12,6 +12,11 @@ from pytest_manifest.schema.code_digest import code_digest
 KEY = "code_history"
 
 
+def code_key(run: str) -> str:
+    """The key under which a merged ledger has the history of one of its runs."""
+    return f"{KEY}:{run}"
+
+
 class CodeHistory:
     """Digests by task name, and the moments (UTC) from which they held.
 
@@ -19,10 +24,10 @@ class CodeHistory:
     against the code of its own sending.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, key: str = KEY) -> None:
         self._steps: list[tuple[datetime, dict[str, str]]] = [
             (datetime.fromisoformat(since), digests)
-            for since, digests in json.loads(ledger.noted(KEY) or "[]")
+            for since, digests in json.loads(ledger.noted(key) or "[]")
         ]
 
     def digest(self, task: str, sent_at: datetime | None) -> str | None:

@@ -15,9 +15,9 @@ from typing import Final
 from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of
-from pytest_manifest.ledger import Ledger, Settled, Start, utc_now
+from pytest_manifest.ledger import Ledger, Origins, Settled, Start, utc_now
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.code import CodeHistory
+from pytest_manifest.run.code import CodeHistory, code_key
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.receipts import complete_receipt
 from pytest_manifest.run.schedule import Held
@@ -47,8 +47,8 @@ class Correction:
 
 
 class Bench:
-    """Judges for one run. ``code``: what the tasks' code here was; ``lifetime``: seconds for which
-    a result is kept; ``kills``: deaths that quarantine an entry."""
+    """Judges for one run. ``lifetime``: seconds for which a result is kept; ``kills``: deaths that
+    quarantine an entry."""
 
     def __init__(
         self,
@@ -58,14 +58,16 @@ class Bench:
         *,
         kills: int,
         lifetime: float,
-        code: CodeHistory | None = None,
     ) -> None:
         self.run = run
         self._manifest = manifest
         self._ledger = ledger
         self._kills = kills
         self._lifetime = lifetime
-        self._code = CodeHistory(ledger) if code is None else code
+        merged = ledger.merged()
+        self._origins = Origins(run, merged)
+        self._codes = {one: CodeHistory(ledger, code_key(one)) for one in merged}
+        self._codes[run] = CodeHistory(ledger)
         self._costs = Costs(ledger, manifest)
         self._resent: Counter[str] = Counter()
         self.corrections: list[Correction] = []
@@ -77,11 +79,11 @@ class Bench:
     ) -> Judged:
         """The verdict that a final receipt brings; ``starts`` of the attempt, where they are known
         to the caller, who may have read those of many at once."""
-        entry = flight.entry
+        entry, run = flight.entry, self._origins.of(flight.task_id)
         lie = contradiction(
             entry,
             receipt,
-            run=self.run,
+            run=run,
             task_id=flight.task_id,
             attempt=flight.number,
             sent_at=flight.sent_at,
@@ -93,7 +95,7 @@ class Bench:
         if starts is None:
             starts = self._ledger.starts(flight.task_id)
         whole = complete_receipt(receipt, starts)
-        code = self._code.digest(entry.task, flight.sent_at)
+        code = self._codes[run].digest(entry.task, flight.sent_at)
         return judge(entry, whole, attempt=flight.number, code=code), whole
 
     def speak_for(self, flight: InFlight, kind: VerdictKind, note: str) -> Verdict:
@@ -214,9 +216,9 @@ class Bench:
         if settled is None or settled.verdict.entry not in self._manifest:
             return []
         entry = self._manifest[settled.verdict.entry]
-        attempt = settled.verdict.attempt
+        attempt, run = settled.verdict.attempt, self._origins.of(task_id)
         if attempt is None or contradiction(
-            entry, receipt, run=self.run, task_id=task_id, attempt=attempt, sent_at=None
+            entry, receipt, run=run, task_id=task_id, attempt=attempt, sent_at=None
         ):
             return []
         hearsay = settled.receipt is None or is_told_of_revocation(settled.receipt)
@@ -224,7 +226,7 @@ class Bench:
         whole = complete_receipt(receipt, self._ledger.starts(task_id))
         if not spoken_for and (settled.receipt is None or whole.executions < 2):
             return []
-        code = self._code.digest(entry.task, receipt.sent_at)
+        code = self._codes[run].digest(entry.task, receipt.sent_at)
         verdict = judge(entry, whole, attempt=attempt, code=code)
         return self._correct(settled, verdict, whole)
 
@@ -241,7 +243,7 @@ class Bench:
         whole = complete_receipt(settled.receipt, self._ledger.starts(task_id))
         if whole.executions == settled.receipt.executions:
             return []
-        code = self._code.digest(entry.task, whole.sent_at)
+        code = self._codes[self._origins.of(task_id)].digest(entry.task, whole.sent_at)
         verdict = judge(entry, whole, attempt=settled.verdict.attempt, code=code)
         return self._correct(settled, verdict, whole)
 

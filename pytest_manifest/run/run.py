@@ -16,7 +16,7 @@ from typing import Self
 
 from loguru import logger
 
-from pytest_manifest.dispatch.attempt import Attempt, attempt_of, new_run_id
+from pytest_manifest.dispatch.attempt import Attempt, new_run_id
 from pytest_manifest.dispatch.demand import demand_of
 from pytest_manifest.dispatch.locating import Locator, open_locator, queues_of
 from pytest_manifest.dispatch.preflight import preflight
@@ -30,15 +30,16 @@ from pytest_manifest.ledger import (
     GAVE_UP,
     OVER_BUDGET,
     PLAIN_WORKERS,
+    SHARD,
     Ledger,
     RunInfo,
     utc_now,
 )
 from pytest_manifest.log import redact_url
-from pytest_manifest.manifest import Manifest, receipt_line, write_receipt_lines
+from pytest_manifest.manifest import Manifest, Shard, receipt_line, write_receipt_lines
 from pytest_manifest.run.budget import Budget, without_estimate
 from pytest_manifest.run.changes import keep_manifest
-from pytest_manifest.run.code import CodeHistory, note_code
+from pytest_manifest.run.code import note_code
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights, InFlight
 from pytest_manifest.run.judging import Bench, Correction, Judged
@@ -112,8 +113,11 @@ class Run:
         selected: Sequence[str],
         address: StackAddress,
         settings: RunSettings,
+        *,
+        shard: Shard | None = None,
     ) -> Self:
-        """A new run of the selected entries: its ledger exists on return, nothing is sent."""
+        """A new run of the selected entries, all of them of the ``shard`` where one is named: its
+        ledger exists on return, nothing is sent."""
         run_id = new_run_id()
         info = RunInfo(
             run=run_id,
@@ -129,14 +133,16 @@ class Run:
             stream_ttl=int(settings.deadline) + TTL_MARGIN,
         )
         run = cls(manifest, settings.folder / f"{run_id}.sqlite", info, address, settings)
-        run._to_send = _first_attempts(run_id, manifest, selected, on_disk=settings.sparing)
+        run._to_send, places = _first_attempts(run_id, manifest, selected, on_disk=settings.sparing)
         settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         run._lock.acquire(run_id)
         keep_manifest(manifest, run.ledger_path)
         with Ledger.create(run.ledger_path, info) as ledger, ledger.transaction():
             ledger.begin_part(info.created_at)
-            rows = enumerate(_names(run._to_send))
-            ledger.plan((task_id, entry, 1, n) for n, (task_id, entry) in rows)
+            rows = zip(_names(run._to_send), places, strict=True)
+            ledger.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
+            if shard is not None:
+                ledger.note(SHARD, str(shard))
             run._note_budget(ledger)
         return run
 
@@ -424,7 +430,6 @@ class Run:
             ledger,
             kills=self.settings.kills,
             lifetime=self._lifetime(),
-            code=CodeHistory(ledger),
         )
 
     def _lifetime(self) -> float:
@@ -479,13 +484,13 @@ class Run:
 
 def _first_attempts(
     run: str, manifest: Manifest, selected: Sequence[str], *, on_disk: bool
-) -> Sequence[Attempt]:
-    """The first attempts of the selected entries, in the manifest's order."""
+) -> tuple[Sequence[Attempt], Sequence[int]]:
+    """The first attempts of the selected entries in the manifest's order, and their places there:
+    the whole manifest's, as ledgers of its shards are merged in its order."""
     chosen = set(selected)
-    if not on_disk:
-        return [attempt_of(run, entry, 1) for entry in manifest if entry.id in chosen]
-    places = (place for place, name in enumerate(manifest.ids) if name in chosen)
-    return FirstAttempts(run, manifest, array("I", places))
+    places = array("I", (n for n, name in enumerate(manifest.ids) if name in chosen))
+    lazy = FirstAttempts(run, manifest, places)
+    return lazy if on_disk else list(lazy), places
 
 
 def _names(attempts: Sequence[Attempt]) -> Iterable[tuple[str, str]]:

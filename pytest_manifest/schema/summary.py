@@ -34,6 +34,10 @@ class SummaryRun(Document):
     """The workflow that planned it."""
     mode: Text | None = None
     """The workflow's mode."""
+    shard: Text | None = None
+    """The shard of the manifest that was run, like ``2/8``."""
+    merged: list[Name] = Field(default_factory=list)
+    """The runs that it was merged of."""
     created_at: Time
     """When the run was made."""
     status: Literal["running", "finished", "stopped", "detached"]

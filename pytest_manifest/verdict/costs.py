@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from decimal import Decimal
 
-from pytest_manifest.ledger import Account, Ledger, Settled, is_witnessed
+from pytest_manifest.ledger import Account, Ledger, Origins, Settled, is_witnessed
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import actual_cost, exact
 
@@ -25,7 +25,7 @@ class Costs:
     def __init__(self, ledger: Ledger, manifest: Manifest) -> None:
         self._ledger = ledger
         self._manifest = manifest
-        self._run = ledger.info().run
+        self._origins = Origins(ledger.info().run, ledger.merged())
         self.told = False
         """Whether a receipt has told a cost, of the attempts that were looked at."""
 
@@ -53,9 +53,10 @@ class Costs:
     def _cost(self, account: Account, *, witnessed: bool) -> Decimal:
         told: dict[str | None, Decimal | None] = {}
         never_run = False
+        run = self._origins.of(account.task_id)
+        ours = (run, account.entry, account.attempt, account.task_id)
         for execution, receipt in account.receipts:
             facts = (receipt.run, receipt.entry, receipt.attempt, receipt.task_id)
-            ours = (self._run, account.entry, account.attempt, account.task_id)
             if account.kind == "forged" or facts != ours:
                 continue
             cost = actual_cost(receipt)

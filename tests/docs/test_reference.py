@@ -57,12 +57,13 @@ def test_every_option_is_listed(help_text: str) -> None:
     assert {name.split("=")[0].split()[0] for name in rows("commands.md", "pytest")} == offered
 
 
-def test_every_command_of_the_stack_is_listed() -> None:
-    """commands.md has the subcommands of `manifest-stack --help`."""
-    program = Path(sys.executable).with_name("manifest-stack")
+@pytest.mark.parametrize("name", ["manifest-stack", "manifest-ledger"])
+def test_every_command_is_listed(name: str) -> None:
+    """commands.md has the subcommands of each program's `--help`."""
+    program = Path(sys.executable).with_name(name)
     done = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
     offered = set(re.findall(r"^    (\w+) +\S", done.stdout, re.MULTILINE))
-    assert {name.split()[1] for name in rows("commands.md", "manifest-stack")} == offered
+    assert {command.split()[1] for command in rows("commands.md", name)} == offered
 
 
 def test_every_setting_is_listed(help_text: str) -> None:

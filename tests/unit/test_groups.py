@@ -53,6 +53,19 @@ def test_so_many_entries_one_after_the_other(tmp_path: Path, header: bool) -> No
     assert list(made.owners) == [0, 0, 1, 1, 2]
 
 
+@pytest.mark.parametrize("rule", [BY_TWO, BY_TASK])
+def test_groups_of_a_share_have_its_entries_alone(tmp_path: Path, rule: GroupRule) -> None:
+    """They keep their names; one without any of the share is none, and the others are complete
+    without what is beyond it."""
+    rows = [(entry, "x" if entry in "ab" else "y") for entry in "abcde"]
+    groups(tmp_path, rows, rule)
+    made = Groups(read_manifest(tmp_path / "m.jsonl"), rule, frozenset("ce"))
+    names = ["y"] if rule is BY_TASK else ["00003-00004", "00005-00005"]
+    parts = [["c", "e"]] if rule is BY_TASK else [["c"], ["e"]]
+    assert contents(made) == dict(zip(names, parts, strict=True))
+    assert list(Roll(made).tick_off("ec")) == names[::-1]
+
+
 @pytest.mark.parametrize("header", [True, False])
 def test_those_of_a_task_wherever_they_stand(tmp_path: Path, header: bool) -> None:
     """Named by the task, whatever is in it, in the order of their first entries."""

@@ -1,0 +1,126 @@
+"""One ledger made of several: their rows copied by SQLite itself, in flat memory."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger.places import address, refuse_network
+from pytest_manifest.ledger.versions import TABLES
+
+MOST: Final = 8
+"""Ledgers that are copied at a time: SQLite attaches ten files to a connection."""
+# Nobody else sees the file before it is whole and synced, so it needs no journal of its own.
+_SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")
+_COLUMNS: Final = {
+    "attempts": "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict",
+    "starts": "task_id, execution, started_at, retries, worker, host, pid, redelivered",
+    "receipts": "task_id, execution, receipt, arrived_at",
+    "settled": "entry, attempt, kind, verdict, receipt, settled_at",
+}
+_ORDER: Final = {"receipts": "ORDER BY arrived_at", "settled": "ORDER BY settled_at"}
+"""What is numbered as it comes is numbered anew, by its time."""
+
+
+def unite(target: Path, sources: Sequence[Path], facts: Iterable[tuple[str, str]]) -> None:
+    """Make at ``target`` a ledger with all rows of ``sources``, which stay as they are.
+
+    ``facts``: keys and values of its table ``run``. All are of the present version. Raises
+    LedgerError where an entry is in two of them, or the file cannot be written; then there is none.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        refuse_network(target.parent)
+        with tempfile.TemporaryDirectory(prefix=f".{target.stem}-", dir=target.parent) as folder:
+            scratch = Path(folder)
+            parts, level = list(sources), 0
+            while len(parts) > MOST:
+                parts = [
+                    _united(scratch / f"{level}-{first}.sqlite", parts[first : first + MOST])
+                    for first in range(0, len(parts), MOST)
+                ]
+                level += 1
+            made = _united(scratch / target.name, parts, facts)
+            _sync(made)
+            made.chmod(0o600)
+            made.replace(target)
+    except _DoubledError as error:
+        raise LedgerError(_both(error.entry, sources)) from None
+    except (OSError, sqlite3.Error) as error:
+        raise LedgerError(
+            f"{target}: the merged ledger cannot be written ({error}); name a local folder that is "
+            "writable and has free space"
+        ) from error
+
+
+class _DoubledError(Exception):
+    """An entry is in two ledgers."""
+
+    def __init__(self, entry: str) -> None:
+        super().__init__(entry)
+        self.entry = entry
+
+
+def _united(path: Path, sources: Sequence[Path], facts: Iterable[tuple[str, str]] = ()) -> Path:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rwc", uri=True)) as db:
+        db.isolation_level = None
+        for setting in _SETTINGS:
+            db.execute(f"PRAGMA {setting}")
+        names = [f"part{number}" for number in range(len(sources))]
+        for name, source in zip(names, sources, strict=True):
+            db.execute(f"ATTACH ? AS {name}", (address(source, "ro"),))
+        db.execute("BEGIN")
+        _refuse_doubled(db, names)
+        for statement in TABLES:
+            db.execute(statement)
+        for table, columns in _COLUMNS.items():
+            rows = " UNION ALL ".join(
+                f"SELECT {columns} FROM {name}.{table}"  # noqa: S608 - fixed text
+                for name in names
+            )
+            order = _ORDER.get(table, "")
+            db.execute(f"INSERT INTO main.{table} ({columns}) {rows} {order}")
+        db.executemany("INSERT INTO run VALUES (?, ?)", facts)
+        db.execute("COMMIT")
+        for name in names:
+            db.execute(f"DETACH {name}")
+        db.execute("PRAGMA journal_mode = WAL")
+    return path
+
+
+def _refuse_doubled(db: sqlite3.Connection, names: Sequence[str]) -> None:
+    each = " UNION ALL ".join(
+        f"SELECT DISTINCT entry FROM {name}.attempts"  # noqa: S608 - fixed text
+        for name in names
+    )
+    query = f"SELECT entry FROM ({each}) GROUP BY entry HAVING count(*) > 1 LIMIT 1"  # noqa: S608 - fixed text
+    row = db.execute(query).fetchone()
+    if row is not None:
+        raise _DoubledError(str(row[0]))
+
+
+def _both(entry: str, sources: Sequence[Path]) -> str:
+    """Which ledgers have this entry, in a sentence."""
+    found: list[str] = []
+    for source in sources:
+        with closing(sqlite3.connect(address(source, "ro"), uri=True)) as db:
+            if db.execute("SELECT 1 FROM attempts WHERE entry = ? LIMIT 1", (entry,)).fetchone():
+                found.append(str(source))
+    return (
+        f"entry {entry!r} is in {' and in '.join(found[:2])}: it was sent twice, and which of the "
+        "two counts cannot be told; leave one of these ledgers out"
+    )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

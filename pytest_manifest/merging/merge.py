@@ -1,0 +1,274 @@
+"""What may be merged, and what is known of the run that comes of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_manifest.dispatch.attempt import new_run_id
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger import (
+    BUDGET,
+    EMPTIED,
+    GAVE_UP,
+    LEDGER_VERSION,
+    MERGED,
+    MERGED_SHARDS,
+    OVER_BUDGET,
+    PLAIN_WORKERS,
+    Ledger,
+    RunInfo,
+    RunStatus,
+    info_rows,
+    is_witnessed,
+    unite,
+)
+from pytest_manifest.manifest import Shard
+from pytest_manifest.run.changes import copy_path
+from pytest_manifest.run.code import KEY, code_key
+from pytest_manifest.run.locks import RunLock
+
+
+@dataclass(frozen=True)
+class Source:
+    """A ledger that is to be merged; ``runs``: its own run, or those that it was merged of;
+    ``facts``: what its table ``run`` says; ``entries``: how many it has, ``open``: how many of them
+    have no final verdict."""
+
+    path: Path
+    info: RunInfo
+    status: RunStatus
+    runs: Sequence[str]
+    shards: Sequence[Shard | None]
+    facts: dict[str, str]
+    witnessed: bool
+    entries: int
+    open: int
+
+    @property
+    def words(self) -> str:
+        """Like ``shard 2 of 8 (run ...)``."""
+        shard = self.shards[0] if len(self.shards) == 1 else None
+        run = f"run {self.info.run}"
+        return run if shard is None else f"{shard.words} ({run})"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The ledger that was made; ``remarks``: what is not whole about it; ``manifest``: the file
+    that the runs were made of, or the copy that is kept, None where neither is there."""
+
+    ledger: Path
+    info: RunInfo
+    runs: int
+    open: int
+    remarks: Sequence[str]
+    manifest: Path | None
+
+
+def merge(ledgers: Sequence[Path], into: Path | None = None) -> Merged:
+    """Make one ledger of several, in the folder ``into``, else in that of the first.
+
+    Raises LedgerError where they cannot be merged, DispatchError where one of them is written to at
+    this moment; then nothing was made.
+    """
+    _refuse_twice(ledgers)
+    with ExitStack() as locks:
+        sources = []
+        for path in ledgers:
+            locks.enter_context(_held(path))
+            sources.append(_source(path))
+        _refuse_mixture(sources)
+        folder = ledgers[0].parent if into is None else into
+        info = _info(sources)
+        target = folder / f"{info.run}.sqlite"
+        with _new_files(target, sources) as copy:
+            unite(
+                target, [source.path for source in sources], sorted(_facts(info, sources).items())
+            )
+    original = next((p.info.manifest for p in sources if p.info.manifest.is_file()), copy)
+    return Merged(
+        ledger=target,
+        info=info,
+        runs=sum(len(source.runs) for source in sources),
+        open=sum(source.open for source in sources),
+        remarks=list(_remarks(sources, copy)),
+        manifest=original,
+    )
+
+
+# What is refused
+
+
+def _refuse_twice(ledgers: Sequence[Path]) -> None:
+    seen: set[Path] = set()
+    for path in ledgers:
+        if path.is_dir():
+            raise LedgerError(f"{path}: is a folder; name the ledgers in it, like {path}/*.sqlite")
+        if not path.is_file():
+            raise LedgerError(f"{path}: there is no such file; name ledgers, RUN.sqlite")
+        if path.resolve() in seen:
+            raise LedgerError(f"{path}: was named twice; name each ledger once")
+        seen.add(path.resolve())
+
+
+def _refuse_mixture(sources: Sequence[Source]) -> None:
+    first = sources[0]
+    runs: dict[str, Path] = {}
+    for source in sources:
+        if source.info.sha256 != first.info.sha256:
+            raise LedgerError(
+                f"{source.path}: is of another manifest ({source.info.manifest.name}, "
+                f"{source.info.sha256[:12]}...) than {first.path} ({first.info.manifest.name}, "
+                f"{first.info.sha256[:12]}...); merge runs of one manifest"
+            )
+        for run in source.runs:
+            if run in runs:
+                raise LedgerError(
+                    f"{source.path}: run {run} is in {runs[run]}, too; name one of these ledgers"
+                )
+            runs[run] = source.path
+
+
+@contextmanager
+def _held(ledger: Path) -> Iterator[None]:
+    """Nobody else writes the ledger meanwhile. Raises DispatchError where somebody does."""
+    path = ledger.with_suffix(".lock")
+    if not path.is_file():  # it was brought here without its lock, so nobody here follows it
+        yield
+        return
+    lock = RunLock(path)
+    try:
+        lock.acquire(ledger.stem)
+    except OSError as error:
+        raise LedgerError(
+            f"{path}: whether the run is going on cannot be told ({error}); make a copy of "
+            f"{ledger.name} without its lock, and merge that"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# What is made
+
+
+def _source(path: Path) -> Source:
+    with Ledger.open(path) as ledger:
+        info, facts = ledger.info(), ledger.all_noted()
+        entries = ledger.count_entries()
+        counts = ledger.verdict_counts()
+        final = sum(n for kind, n in counts.items() if kind not in ("pending", "unknown"))
+        return Source(
+            path=path,
+            info=info,
+            status=ledger.status,
+            runs=ledger.merged() or [info.run],
+            shards=ledger.shards(),
+            facts=facts,
+            witnessed=is_witnessed(ledger, some_start=ledger.has_starts()),
+            entries=entries,
+            open=entries - final,
+        )
+
+
+def _info(sources: Sequence[Source]) -> RunInfo:
+    infos = [source.info for source in sources]
+    first = infos[0]
+    return RunInfo(
+        run=new_run_id(),
+        manifest=first.manifest,
+        sha256=first.sha256,
+        workflow=first.workflow,
+        mode=first.mode,
+        entries=sum(source.entries for source in sources),
+        # Its timeline begins where that of the first run does.
+        created_at=min(info.created_at for info in infos),
+        broker=", ".join(sorted({info.broker for info in infos})),
+        backend=", ".join(sorted({info.backend for info in infos})),
+        owned=all(info.owned for info in infos),
+        stream_ttl=max(info.stream_ttl for info in infos),
+    )
+
+
+def _facts(info: RunInfo, sources: Sequence[Source]) -> dict[str, str]:
+    """Keys and values of the merged ledger's table ``run``."""
+    shards = [shard for source in sources for shard in source.shards]
+    facts = dict(info_rows(info)) | {
+        "ledger": str(LEDGER_VERSION),
+        "status": _status(sources),
+        MERGED: json.dumps([run for source in sources for run in source.runs]),
+        MERGED_SHARDS: json.dumps([None if shard is None else str(shard) for shard in shards]),
+    }
+    for source in sources:
+        # Each attempt is held against the code that was there when and where it was sent.
+        own = {code_key(source.info.run): source.facts[KEY]} if KEY in source.facts else {}
+        facts |= own | {k: v for k, v in source.facts.items() if k.startswith(code_key(""))}
+    for key in (EMPTIED, GAVE_UP, PLAIN_WORKERS, OVER_BUDGET):
+        said = [source.facts[key] for source in sources if source.facts.get(key)]
+        facts |= {key: said[0]} if said else {}
+    if not all(source.witnessed for source in sources):
+        facts.setdefault(PLAIN_WORKERS, "of a run that was merged")
+    budgets = [source.facts.get(BUDGET) for source in sources]
+    if all(budgets):
+        facts[BUDGET] = str(sum(float(budget) for budget in budgets if budget))
+    return facts
+
+
+def _status(sources: Sequence[Source]) -> RunStatus:
+    if all(source.status == "finished" for source in sources):
+        return "finished"
+    may_go_on = any(p.status in ("running", "detached") and not p.info.owned for p in sources)
+    return "detached" if may_go_on else "stopped"
+
+
+@contextmanager
+def _new_files(ledger: Path, sources: Sequence[Source]) -> Iterator[Path | None]:
+    """The manifest's copy and the lock beside the new ledger; taken away where that fails."""
+    target = copy_path(ledger, sources[0].info.sha256)
+    kept = (copy_path(source.path, source.info.sha256) for source in sources)
+    source = next((path for path in kept if path.is_file()), None)
+    lock = RunLock(ledger.with_suffix(".lock"))
+    try:
+        ledger.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock.acquire(ledger.stem)
+        if source is not None:
+            shutil.copyfile(source, target)
+            target.chmod(0o600)
+        yield None if source is None else target
+    except OSError as error:
+        raise LedgerError(
+            f"{ledger.parent}: cannot be written ({error}); name another folder with --into"
+        ) from error
+    finally:
+        lock.release()
+        leftovers = [] if ledger.is_file() else [target, ledger.with_suffix(".lock")]
+        for path in leftovers:
+            if path.exists():
+                path.unlink()
+
+
+def _remarks(sources: Sequence[Source], copy: Path | None) -> Iterator[str]:
+    for source in sources:
+        if source.status != "finished" or source.open:
+            yield (
+                f"{source.words} is unfinished: {source.open:,} of its {source.entries:,} "
+                "entries have no final verdict"
+            )
+    shards = [shard for source in sources for shard in source.shards]
+    totals = {None if shard is None else shard.total for shard in shards}
+    if len(totals) == 1 and (total := totals.pop()) is not None:
+        given = {shard.number for shard in shards if shard is not None}
+        missing = [str(number) for number in range(1, total + 1) if number not in given]
+        if missing:
+            yield (
+                f"of {total} shards, no ledger was given of {', '.join(missing)}; "
+                "one without entries has none"
+            )
+    if copy is None:
+        yield "no ledger has a copy of the manifest beside it, so a change of it will not be told"

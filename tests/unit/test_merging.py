@@ -1,0 +1,355 @@
+"""``manifest-ledger merge``: the ledgers of a manifest's shards made one."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.dispatch.attempt import attempt_of
+from pytest_manifest.errors import LedgerError, ManifestToolError
+from pytest_manifest.ledger import Ledger, RunInfo, Start
+from pytest_manifest.ledger.union import MOST
+from pytest_manifest.manifest import read_manifest
+from pytest_manifest.merging.cli import main
+from pytest_manifest.merging.merge import merge
+from pytest_manifest.run.changes import copy_path, keep_manifest, kept_manifest
+from pytest_manifest.run.code import KEY, CodeHistory, code_key
+from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.judging import Bench
+from pytest_manifest.run.locks import RunLock
+from pytest_manifest.schema import Entry, Receipt
+from pytest_manifest.verdict import Costs
+from tests.unit.ledger_support import INFO, MOMENT, is_sound, old_ledger, verdict
+
+Make = Callable[..., Path]
+
+
+def run_id(number: int) -> str:
+    return f"20261124T1500{number:02}-{number:08x}"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Makes the ledger of a run, the ``number``-th of ``total`` shards of m.jsonl with so many
+    ``entries``, each of which has passed unless it is ``left``."""
+    runs = tmp_path / "runs"
+
+    def make(
+        number: int, total: int, *, entries: int = 10, left: Sequence[int] = (), **facts: object
+    ) -> Path:
+        manifest = tmp_path / "m.jsonl"
+        if not manifest.exists():
+            rows = [{"id": f"e{n}", "task": "t", "cost": 2} for n in range(entries)]
+            manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        whole = read_manifest(manifest)
+        info = replace(
+            INFO,
+            run=run_id(number),
+            manifest=manifest,
+            sha256=whole.sha256,
+            created_at=MOMENT + timedelta(minutes=number),
+            owned=bool(facts.pop("owned", True)),
+        )
+        path = runs / f"{info.run}.sqlite"
+        places = list(range(number - 1, entries, total))
+        with Ledger.create(path, info) as ledger:
+            keep_manifest(whole, path)
+            _fill(ledger, info, places, [n for n in places if n not in left])
+            ledger.note("shard", f"{number}/{total}")
+            ledger.set_status("stopped" if left else "finished")
+            for key, value in facts.items():
+                ledger.note(key, str(value))
+        return path
+
+    return make
+
+
+def _fill(ledger: Ledger, info: RunInfo, places: Sequence[int], done: Sequence[int]) -> None:
+    ids = {n: attempt_of(info.run, Entry(id=f"e{n}", task="t"), 1).task_id for n in places}
+    ledger.plan((ids[n], f"e{n}", 1, n) for n in places)
+    ledger.mark(ids.values(), "sent", sent_at=MOMENT)
+    host = f"host-{info.run[-1]}"
+    ledger.add_starts(
+        Start(ids[n], f"x{n}", MOMENT, 0, f"w@{host}", host, 1, redelivered=False) for n in done
+    )
+    receipts = {n: received(info.run, n, ids[n]) for n in done}
+    ledger.add_receipts((ids[n], f"x{n}", receipts[n]) for n in done)
+    ledger.settle((verdict(f"e{n}"), receipts[n]) for n in done)
+
+
+def received(run: str, place: int, task_id: str) -> Receipt:
+    document = {"run": run, "entry": f"e{place}", "attempt": 1, "task_id": task_id, "task": "t"}
+    return Receipt.model_validate({**document, "state": "succeeded", "worker": f"w@{run[-1]}"})
+
+
+def rows(path: Path, query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(query).fetchall()
+
+
+def test_all_rows_are_there(make: Make) -> None:
+    """Attempts in the manifest's order, starts, receipts and verdicts; the sources as they were."""
+    sources = [make(1, 3), make(2, 3), make(3, 3)]
+    before = [path.read_bytes() for path in sources]
+    merged = merge(sources)
+    assert merged.ledger.parent == sources[0].parent
+    assert is_sound(merged.ledger)
+    with Ledger.open(merged.ledger) as ledger:
+        assert [row.entry for row in ledger.attempts()] == [f"e{n}" for n in range(10)]
+        assert [s.verdict.entry for s in ledger.all_settled()] == [f"e{n}" for n in range(10)]
+        assert len(ledger.starts_by_task()) == 10
+        assert len(list(ledger.last_receipts())) == 10
+        assert ledger.status == "finished"
+        assert ledger.shard() is None
+        assert ledger.merged() == [run_id(1), run_id(2), run_id(3)]
+        assert [str(shard) for shard in ledger.shards()] == ["1/3", "2/3", "3/3"]
+        info = ledger.info()
+    assert (info.entries, info.created_at) == (10, MOMENT + timedelta(minutes=1))
+    assert info.run == merged.ledger.stem
+    assert [path.read_bytes() for path in sources] == before
+    assert not merged.remarks
+    for table in ("attempts", "starts", "receipts", "settled"):
+        assert rows(merged.ledger, f"SELECT sql FROM sqlite_master WHERE name = '{table}'") == rows(
+            sources[0], f"SELECT sql FROM sqlite_master WHERE name = '{table}'"
+        )
+
+
+def test_verdicts_are_numbered_by_their_time(make: Make) -> None:
+    """What settled first has the lowest number, whichever ledger it comes from."""
+    sources = [make(1, 2), make(2, 2)]
+    for path, moments in zip(sources, (("1", "4"), ("2", "3")), strict=True):
+        with closing(sqlite3.connect(path)) as db, db:
+            for table, column in (("settled", "settled_at"), ("receipts", "arrived_at")):
+                db.execute(f"UPDATE {table} SET {column} = ?", (moments[1],))
+                db.execute(f"UPDATE {table} SET {column} = ? WHERE seq = 1", (moments[0],))
+    made = merge(sources).ledger
+    for table, column in (("settled", "settled_at"), ("receipts", "arrived_at")):
+        times = [str(row[0]) for row in rows(made, f"SELECT {column} FROM {table} ORDER BY seq")]
+        assert times == sorted(times), table
+        assert [times[0], times[1]] == ["1", "2"]
+
+
+def test_more_ledgers_than_sqlite_attaches(make: Make) -> None:
+    """They are merged in rounds; an entry that two of different rounds have is found."""
+    total = 2 * MOST + 3
+    sources = [make(number, total, entries=2 * total) for number in range(1, total + 1)]
+    merged = merge(sources)
+    with Ledger.open(merged.ledger) as ledger:
+        assert [row.entry for row in ledger.attempts()] == [f"e{n}" for n in range(2 * total)]
+        assert ledger.verdict_counts() == {"passed": 2 * total}
+    with closing(sqlite3.connect(sources[-1])) as db, db:
+        db.execute("UPDATE attempts SET entry = 'e0' WHERE entry = ?", (f"e{total - 1}",))
+    with pytest.raises(LedgerError, match=f"entry 'e0' is in {sources[0]} and in {sources[-1]}"):
+        merge(sources)
+
+
+def test_a_merged_ledger_can_be_merged(make: Make) -> None:
+    """With its runs, and not as a run of its own."""
+    first = merge([make(1, 3), make(2, 3)])
+    assert first.remarks == ["of 3 shards, no ledger was given of 3; one without entries has none"]
+    second = merge([first.ledger, make(3, 3)])
+    with Ledger.open(second.ledger) as ledger:
+        assert ledger.merged() == [run_id(1), run_id(2), run_id(3)]
+        assert ledger.count_entries() == 10
+    assert (second.runs, second.remarks) == (3, [])
+    with pytest.raises(LedgerError, match=f"run {run_id(1)} is in .*, too; name one of these"):
+        merge([first.ledger, make(4, 9).with_name(f"{run_id(1)}.sqlite")])
+
+
+def test_the_manifest_is_kept_beside_it(make: Make, tmp_path: Path) -> None:
+    """In another folder, too; where nobody has kept it, that is said."""
+    sources = [make(1, 2), make(2, 2)]
+    made = merge(sources, tmp_path / "elsewhere" / "runs")
+    assert made.ledger.parent == tmp_path / "elsewhere" / "runs"
+    kept = kept_manifest(made.ledger, made.info.sha256)
+    assert kept is not None
+    assert len(kept) == 10
+    assert sorted(path.suffix for path in made.ledger.parent.iterdir()) == [
+        ".jsonl",
+        ".lock",
+        ".sqlite",
+    ]
+    for path in sources:
+        copy_path(path, made.info.sha256).unlink()
+    assert "no ledger has a copy of the manifest" in merge(sources).remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("owned", "status", "expected"),
+    [
+        (True, "stopped", "stopped"),
+        (True, "running", "stopped"),
+        (False, "stopped", "stopped"),
+        (False, "detached", "detached"),
+    ],
+)
+def test_an_unfinished_shard_is_said(make: Make, owned: bool, status: str, expected: str) -> None:
+    """Its entries without a verdict are counted, and the merged run is not finished either."""
+    second = make(2, 2, left=[3, 5], owned=owned)
+    with Ledger.open(second, write=True) as ledger:
+        ledger.note("status", status)
+    merged = merge([make(1, 2), second])
+    assert merged.remarks == [
+        f"shard 2 of 2 (run {run_id(2)}) is unfinished: 2 of its 5 entries have no final verdict"
+    ]
+    with Ledger.open(merged.ledger) as ledger:
+        assert ledger.status == expected
+
+
+def test_each_receipt_is_held_against_its_own_run(make: Make) -> None:
+    """A receipt of the run that the attempt is of is true, one of another run is forged; code and
+    costs are its own, too."""
+    digest = [["2026-11-24T15:00:00+00:00", {"t": "a" * 64}]]
+    sources = [make(1, 2, budget="3"), make(2, 2, budget="4.5", **{KEY: json.dumps(digest)})]
+    made = merge(sources).ledger
+    manifest = read_manifest(made.parent.parent / "m.jsonl")
+    with Ledger.open(made) as ledger:
+        bench = Bench(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
+        for row in ledger.attempts():
+            flight = InFlight(bench.run, manifest[row.entry], 1, row.task_id, 0.0, row.sent_at)
+            ((_, own),) = ledger.receipts(row.task_id)
+            assert bench.judge(flight, own)[0].verdict == "passed"
+            other = own.model_copy(update={"run": bench.run})
+            assert bench.judge(flight, other)[0].verdict == "forged"
+        assert CodeHistory(ledger).digest("t", None) is None
+        assert CodeHistory(ledger, code_key(run_id(2))).digest("t", None) == "a" * 64
+        assert ledger.noted("budget") == "7.5"
+        assert Costs(ledger, manifest).total() == 20.0
+
+
+def test_a_late_receipt_of_its_own_run_is_believed(make: Make) -> None:
+    """Where the harness had spoken for want of a receipt; one of another run changes nothing."""
+    source = make(1, 2, left=[0])
+    with Ledger.open(source, write=True) as ledger:
+        ledger.settle([(verdict("e0", "lost"), None)])
+    made = merge([source, make(2, 2)]).ledger
+    manifest = read_manifest(made.parent.parent / "m.jsonl")
+    with Ledger.open(made, write=True) as ledger:
+        bench = Bench(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
+        [row] = ledger.attempts_of("e0")
+        assert bench.late(row.task_id, received(bench.run, 0, row.task_id)) == []
+        [(judged, _)] = bench.late(row.task_id, received(run_id(1), 0, row.task_id))
+        assert judged.verdict == "passed"
+
+
+# What is refused
+
+
+def refused(*ledgers: Path, into: Path | None = None) -> str:
+    """The sentence; nothing is left behind."""
+    folder = into or ledgers[0].parent
+    before = set(folder.glob("*")) | set(folder.glob(".*")) if folder.is_dir() else set()
+    with pytest.raises(ManifestToolError) as caught:
+        merge(ledgers, into)
+    after = set(folder.glob("*")) | set(folder.glob(".*")) if folder.is_dir() else set()
+    assert {path for path in after - before if not path.name.endswith(("-shm", "-wal"))} == set()
+    return str(caught.value)
+
+
+def test_ledgers_of_two_manifests(make: Make, tmp_path: Path) -> None:
+    """Both are named."""
+    first = make(1, 2)
+    (tmp_path / "m.jsonl").unlink()
+    assert "is of another manifest (m.jsonl, " in refused(first, make(2, 2, entries=11))
+
+
+def test_an_entry_in_two_ledgers(make: Make) -> None:
+    """The entry and both ledgers are named."""
+    first, second = make(1, 2), make(2, 3)
+    sentence = refused(first, second)
+    assert f"is in {first} and in {second}: it was sent twice" in sentence
+    assert "entry 'e4'" in sentence
+
+
+def test_the_same_ledger_twice(make: Make) -> None:
+    """Also by another path; and a copy of it."""
+    path = make(1, 2)
+    other = path.parent / ".." / path.parent.name / path.name
+    assert "was named twice" in refused(path, other)
+    copy = path.with_name("copy.sqlite")
+    copy.write_bytes(path.read_bytes())
+    assert f"run {run_id(1)} is in {path}, too" in refused(path, copy)
+
+
+def test_what_is_no_ledger(make: Make, tmp_path: Path) -> None:
+    """A file of something else, none at all, a folder, one of a later version."""
+    first = make(1, 2)
+    text = tmp_path / "text.sqlite"
+    text.write_text("no ledger\n" * 100, "utf-8")
+    assert "this is not a ledger that can be read" in refused(first, text)
+    assert "there is no such file" in refused(first, tmp_path / "none.sqlite")
+    assert "is a folder; name the ledgers in it" in refused(first, tmp_path)
+    later = make(2, 2)
+    with Ledger.open(later, write=True) as ledger:
+        ledger.note("ledger", "99")
+    assert "the ledger has version 99, this program reads version" in refused(first, later)
+
+
+def test_a_ledger_of_an_older_version_is_read(make: Make, tmp_path: Path) -> None:
+    """It is brought to the present one first, as everywhere."""
+    old = old_ledger(tmp_path / "old" / "runs" / "old.sqlite")
+    merged = merge([old])
+    with Ledger.open(merged.ledger) as ledger, Ledger.open(old) as source:
+        assert list(ledger.last_attempts()) == list(source.last_attempts())
+
+
+def test_a_run_that_is_going_on(make: Make) -> None:
+    """While somebody holds its lock, its ledger is not read; afterwards it is."""
+    first, second = make(1, 2), make(2, 2)
+    lock = RunLock(second.with_suffix(".lock"))
+    lock.acquire("")
+    assert f"run {run_id(2)} is being followed by another pytest" in refused(first, second)
+    lock.release()
+    assert merge([first, second]).info.entries == 10
+
+
+def test_a_folder_that_cannot_be_written(make: Make, tmp_path: Path) -> None:
+    """The sentence says what to do."""
+    blocked = tmp_path / "file"
+    blocked.touch()
+    assert "name another folder with --into" in refused(make(1, 1), into=blocked / "runs")
+
+
+# The command
+
+
+def test_the_command_says_what_to_do_next(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the manifest and the folder as they would be typed here."""
+    sources = [str(make(1, 2)), str(make(2, 2, left=[3]))]
+    monkeypatch.chdir(tmp_path)
+    assert main(["merge", *sources, "--into=.manifest/runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    [made] = Path(".manifest/runs").glob("*.sqlite")
+    command = f"pytest --manifest=m.jsonl --audit --manifest-run={made.stem}"
+    assert lines == [
+        f"merged 2 runs into {made}",
+        "  10 entries, 9 of them with a final verdict",
+        f"  shard 2 of 2 (run {run_id(2)}) is unfinished: 1 of its 5 entries have no final verdict",
+        f"to judge it, with any report: {command}",
+    ]
+    assert main(["merge", *sources, "--into=build/runs"]) == 0
+    assert capsys.readouterr().out.endswith(" -o manifest_dir=build\n")
+    assert main(["merge", *sources, "--into=build/merged"]) == 0
+    assert "pytest finds it in .manifest/runs alone" in capsys.readouterr().out
+
+
+def test_the_command_tells_errors_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2, as for a wrong argument."""
+    assert main(["merge", str(tmp_path / "none.sqlite")]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("manifest-ledger: ")
+    assert not told.out
+    with pytest.raises(SystemExit) as ended:
+        main(["merge"])
+    assert ended.value.code == 2
