@@ -191,7 +191,8 @@ def test_a_merged_part_leaves_the_other_shards_free(project: Project) -> None:
 def test_each_shard_finds_its_own_run(project: Project) -> None:
     """--audit and --resume of a shard look at its newest run, and at no sister's."""
     broken = project.break_("b")
-    rows = [{"id": name, "task": "jobs.flaky", "args": [name]} for name in "abc"]
+    row = {"task": "jobs.flaky", "idempotent": True}
+    rows = [{"id": name, "args": [name], **row} for name in "abc"]
     project.manifest("m.jsonl", rows)
     shard(project, "2/2", MEMORY).assert_outcomes(failed=1)
     shard(project, "1/2", MEMORY).assert_outcomes(passed=2)
