@@ -30,15 +30,24 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "pytest_cost": (),
     "growth": (),
     "stream_replay": (),
+    "codec": (),
+    "audit": (),
+    "startup": (),
+    "allure_cost": (),
+    "reports": (),
 }
 QUICK: Final[dict[str, tuple[str, ...]]] = {
     "dispatch": ("--entries=2000", "--rounds=1"),
     "throughput": ("--entries=1000", "--rounds=1"),
     "latency": ("--entries=200",),
     "pytest_cost": ("--entries=1000", "--rounds=1"),
-    "audit": ("--sizes", "2000", "10000"),
     "growth": ("--sizes", "300", "1000"),
     "stream_replay": ("--entries=5000",),
+    "codec": ("--sizes=1000,3000", "--rounds=3"),
+    "audit": ("--sizes", "2000", "10000"),
+    "startup": ("--rounds=1", "--tests=500"),
+    "allure_cost": ("--entries=200", "--rounds=1"),
+    "reports": ("--entries=500",),
 }
 """For a look whether all of them work: its figures are good for nothing else."""
 
@@ -53,7 +62,7 @@ def run(name: str, arguments: Sequence[str]) -> Results:
         if not file.exists():
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
         figures: Results = json.loads(file.read_text("utf-8"))["figures"]
-    return [row | {"benchmark": name} for row in figures]
+    return [{**row, "benchmark": name} for row in figures]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,9 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.quick:
         write_page(document, PAGE)
         for file, (title, bars) in PLOTS.items():
-            found = bars(document["figures"])
-            if found:
-                plot(ROOT / "docs" / "images" / file, title, found)
+            drawn = bars(document["figures"])
+            if drawn:
+                plot(ROOT / "docs" / "images" / file, title, drawn)
         print(f"written: {RESULTS.relative_to(ROOT)}, {PAGE.relative_to(ROOT)} and its plots")
     return 0
 

@@ -6,7 +6,7 @@ that is parametrized by as many ids. Ours writes times, steps and the receipt fo
 decides, and files lie in memory where that can be: on a busy machine's disk the same file costs
 from 50 to 500 microseconds. The time by the clock is told beside it.
 
-    python -m benchmarks.allure_cost [--entries=N] [--rounds=N]
+    python -m benchmarks.allure_cost [--entries=N] [--rounds=N] [--json=FILE]
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from benchmarks.side_by_side import Figure, figure, tell
 
 GOAL = 0.8
 JOBS = """
@@ -103,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json")
     options = parser.parse_args(arguments)
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
@@ -112,22 +115,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = list((folder / "allure-results").iterdir())
         theirs = list((folder / "plain" / "allure-results").iterdir())
         size = sum(path.stat().st_size for path in results)
+    tell([_figure(told, options.entries, len(results), len(theirs), size)], options.json)
+    return 0
+
+
+def _figure(
+    told: dict[str, list[Taken]], entries: int, files: int, plain_files: int, size: int
+) -> Figure:
+    """The ratio of processor times of each round, and the medians it comes from."""
     middle = {
         name: Taken(*(statistics.median(part) for part in zip(*values, strict=True)))
         for name, values in told.items()
     }
-    print(f"{options.entries} entries, median of {options.rounds}, {os.cpu_count()} cores")
-    for name, files in (("theirs", theirs), ("ours", results)):
-        spread = ", ".join(f"{value.cpu:.3f}" for value in sorted(told[name]))
-        cpu, clock = middle[name]
-        print(f"{name:7}{cpu:.3f} ms of processor ({spread}), {clock:.3f} ms by the clock,", end="")
-        print(f" {len(files)} files")
-    ratio, clock = (ours / theirs for ours, theirs in zip(*middle.values(), strict=True))
-    print(
-        f"ratio  {ratio:.2f} of processor (goal: {GOAL} at most), {clock:.2f} by the clock,", end=""
+    return figure(
+        f"what Allure costs an entry, {entries:,} entries",
+        "allure-pytest with a no-op parametrize",
+        [mine.cpu / plain.cpu for mine, plain in zip(told["ours"], told["theirs"], strict=True)],
+        GOAL,
+        at_most=True,
+        ms_of_processor=middle["ours"].cpu,
+        ms_of_processor_plain=middle["theirs"].cpu,
+        by_the_clock=middle["ours"].clock / middle["theirs"].clock,
+        files_an_entry=files / entries,
+        files_a_plain_test=plain_files / entries,
+        bytes_an_entry=size / entries,
     )
-    print(f" {size / options.entries:.0f} bytes an entry")
-    return 0 if ratio <= GOAL else 1
 
 
 if __name__ == "__main__":

@@ -183,13 +183,13 @@ def costs(size: int, top: Path | None) -> Iterator[tuple[str, Taken, Taken]]:
     with tempfile.TemporaryDirectory(dir=top) as name:
         folder = Path(name)
         itself = (sys.executable, "-m", "benchmarks.audit")
-        made = take((*itself, "--make", name, str(size)), folder, PYTHONPATH=root)
+        made = take((*itself, "--make", name, str(size)), folder, env={"PYTHONPATH": root})
         print(f"{size:,} entries were made up in {made.clock:.0f} s", flush=True)
         read = (*itself, "--read-once", str(folder / "receipts.jsonl"))
-        once = take(read, folder, PYTHONPATH=root)
+        once = take(read, folder, env={"PYTHONPATH": root})
         for name, options in AUDITS.items():
             command = (*PYTEST, *PLUGIN, "--manifest=m.jsonl", "--audit", *options)
-            cost = take(command, folder, expected=1, PYTHONPATH=root)
+            cost = take(command, folder, expected=1, env={"PYTHONPATH": root})
             print(f"{name} of {size:,}: {cost.cpu:.1f} s, {cost.rss / 1e6:.0f} MB", flush=True)
             yield name, cost, once
 

@@ -11,8 +11,8 @@ import sqlite3
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -36,16 +36,17 @@ def _audit(event: str, _arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(_audit)
-_connect = sqlite3.connect
+_connect: Callable[..., sqlite3.Connection] = sqlite3.connect
 
 
-def _traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+def _traced(*arguments: object, **options: object) -> sqlite3.Connection:
     connection = _connect(*arguments, **options)
     connection.set_trace_callback(_statement)
     return connection
 
 
-sqlite3.connect = _traced  # SQLite tells of a connection, but not before it can be asked to trace
+# SQLite tells of a connection, but not before it can be asked to trace.
+setattr(sqlite3, "connect", _traced)  # noqa: B010  # its many overloads are not those of _traced
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -61,5 +62,5 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     global counting
     counting = False
     sys.setprofile(None)
-    threading.setprofile(None)  # type: ignore[arg-type]  # None takes it away, as in sys
+    threading.setprofile(None)
     (config.rootpath / "counts.json").write_text(json.dumps(counts), "utf-8")

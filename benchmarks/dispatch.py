@@ -38,11 +38,10 @@ GOALS = {"valkey": 10.0, "rabbitmq": 3.0}
 def their_app(broker: str, backend: str) -> Any:
     app = Celery("jobs", broker=broker, backend=backend, set_as_current=False)
 
-    @app.task(name="jobs.echo")
     def echo(number: int) -> int:
         return number
 
-    return echo
+    return app.task(name="jobs.echo")(echo)
 
 
 def by_group(task: Any, entries: int) -> float:

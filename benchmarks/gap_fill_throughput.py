@@ -27,6 +27,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from google.genai.types import GenerateContentConfigDict
+    from pydantic import JsonValue
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -100,7 +105,7 @@ def batch_task(ids: list[str]) -> None:
     from tasks.rag import process_batch_task
 
     prompt = load_prompt("movie-bible")
-    data = {
+    data: dict[str, JsonValue] = {
         "fields": [*FIELDS],
         "prompt": prompt.version,
         "prompt_digest": prompt.digest,
@@ -111,7 +116,9 @@ def batch_task(ids: list[str]) -> None:
         assert done["unfilled"] == []
 
 
-def _request(bible: object, ids: list[str]) -> tuple[str, dict[str, object], Mapping[str, object]]:
+def _request(
+    bible: object, ids: list[str]
+) -> tuple[str, GenerateContentConfigDict, Mapping[str, object]]:
     from tasks.filling.prompts import Wanted, load_prompt
     from tasks.movie_bible.bible import MovieBible
     from tasks.movie_bible.fields import FIELDS
@@ -120,7 +127,7 @@ def _request(bible: object, ids: list[str]) -> tuple[str, dict[str, object], Map
     stored = bible.passages(ids)
     wanted = [Wanted(one, stored[one].text, FIELDS) for one in ids]
     asked = load_prompt("movie-bible").ask(wanted, timeout=60)
-    config: dict[str, object] = {
+    config: GenerateContentConfigDict = {
         "system_instruction": asked.request.instructions,
         "response_mime_type": "application/json",
         "response_json_schema": asked.request.schema,

@@ -1,8 +1,8 @@
 """What each report of a large run costs: its time, its size, and its share of the run.
 
-    python benchmarks/reports.py [ENTRIES]
+    python -m benchmarks.reports [--entries=N] [--json=FILE]
 
-A manifest of 10,000 short jobs is run once on the stack in memory. Then the run is audited, which
+A manifest of 10,000 short jobs is run once on the private stack. Then the run is audited, which
 sends nothing: without any report, and with each of them in turn. A report's time is what its audit
 takes longer than the plain one; its share is that of the run. ``summary.json`` and the receipts
 are always written, so the plain audit has them.
@@ -10,6 +10,7 @@ are always written, so the plain audit has them.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from benchmarks.side_by_side import Figure, figure, tell
 
 JOBS = """
 from celery import Celery
@@ -54,25 +57,42 @@ def size(path: Path) -> float:
     return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
 
 
-def main() -> None:
-    entries = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+def measure(folder: Path, entries: int) -> list[Figure]:
+    """The run's time, then what each report adds to an audit of it."""
+    (folder / "jobs.py").write_text(JOBS, "utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    with (folder / "jobs.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(entries):
+            row = {"id": f"job-{number:06}", "task": "jobs.double", "args": [number]}
+            file.write(json.dumps(row) + "\n")
+    whole = run(folder)
+    plain = run(folder, "--audit")
+    (summary,) = (folder / ".manifest" / "runs").glob("*.summary.json")
+    print(f"{entries:,} entries: run {whole:.1f} s, audit {plain:.1f} s", end="")
+    print(f", summary.json {size(summary):.2f} MB (always written)")
+    found = []
+    for title, (option, made) in REPORTS.items():
+        took = run(folder, "--audit", option) - plain
+        found.append(
+            figure(
+                f"{title}, {entries:,} entries",
+                "the run's time",
+                [100 * took / whole],
+                unit="%",
+                seconds=took,
+                megabytes=size(folder / made),
+            )
+        )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--entries", type=int, default=10_000)
+    parser.add_argument("--json")
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="reports-") as name:
-        folder = Path(name)
-        (folder / "jobs.py").write_text(JOBS, "utf-8")
-        (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
-        with (folder / "jobs.jsonl").open("w", encoding="utf-8") as file:
-            for number in range(entries):
-                row = {"id": f"job-{number:06}", "task": "jobs.double", "args": [number]}
-                file.write(json.dumps(row) + "\n")
-        whole = run(folder, "--manifest-broker=memory://")
-        plain = run(folder, "--audit")
-        print(f"{entries:,} entries: the run {whole:.1f} s, its audit {plain:.1f} s")
-        (summary,) = (folder / ".manifest" / "runs").glob("*.summary.json")
-        print(f"{'summary.json':<16}{'(always)':>10}{size(summary):>10.2f} MB")
-        for title, (option, made) in REPORTS.items():
-            took = run(folder, "--audit", option) - plain
-            megabytes = size(folder / made)
-            print(f"{title:<16}{took:>8.1f} s{megabytes:>10.2f} MB{took / whole:>8.1%} of the run")
+        tell(measure(Path(name), options.entries), options.json)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,7 +145,7 @@ def actions(page: Page) -> dict[str, Callable[[], object]]:
         "filter: failed": lambda: page.click("#kinds [data-kind=failed]"),
         "filter: all": lambda: page.click("#clear"),
         **{
-            f"sort: {name}": lambda name=name: page.click(f"[tabulator-field={name}] .sorter")
+            f"sort: {name}": partial(page.click, f"[tabulator-field={name}] .sorter")
             for name in ("id", "reason", "runtime", "outcome")
         },
         "scroll: a screen": lambda: page.locator(wheel).evaluate("e => { e.scrollTop += 600 }"),

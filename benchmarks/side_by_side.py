@@ -74,12 +74,12 @@ def figure(
     *,
     at_most: bool = False,
     unit: str = "x",
-    **details: float,
+    details: Mapping[str, float] | None = None,
+    **more: float,
 ) -> Figure:
-    """A figure that is the median of its rounds."""
-    return Figure(
-        name, peer, statistics.median(values), goal, at_most, unit, tuple(values), dict(details)
-    )
+    """A figure that is the median of its rounds; further arguments are details as well."""
+    known = {**(details or {}), **more}
+    return Figure(name, peer, statistics.median(values), goal, at_most, unit, tuple(values), known)
 
 
 def tell(figures: Sequence[Figure], path: str | None) -> None:
@@ -146,7 +146,12 @@ class Taken:
 
 
 def take(
-    command: Sequence[str], folder: Path, *, log: str = "out.log", expected: int = 0, **env: str
+    command: Sequence[str],
+    folder: Path,
+    *,
+    log: str = "out.log",
+    expected: int = 0,
+    env: Mapping[str, str] | None = None,
 ) -> Taken:
     """Run a command to its end; its output goes into a file of the folder.
 
@@ -158,7 +163,7 @@ def take(
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=environment(**env),
+            env=environment(**(env or {})),
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

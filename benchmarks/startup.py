@@ -102,7 +102,7 @@ def calls_of_a_test(folder: Path, tests: int) -> float:
 def _calls(folder: Path, tests: int, *plugin: str) -> int:
     path = folder / "test_many.py"
     path.write_text("".join(f"def test_{n}(): pass\n" for n in range(tests)), "utf-8")
-    take([*PYTEST, *plugin, *COUNTING, path.name], folder, PYTHONPATH=ROOT)
+    take([*PYTEST, *plugin, *COUNTING, path.name], folder, env={"PYTHONPATH": ROOT})
     counts = json.loads((folder / "counts.json").read_text("utf-8"))
     return int(counts["python_calls"])
 

@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -112,13 +112,17 @@ class Bench:
 
     @contextmanager
     def worker(
-        self, *arguments: str, name: str = "w", wait: bool = True, **env: str
+        self,
+        *arguments: str,
+        name: str = "w",
+        wait: bool = True,
+        env: Mapping[str, str] | None = None,
     ) -> Iterator[psutil.Process]:
         """A prefork worker of two, ready."""
         command = [sys.executable, "-m", "celery", "-A", "jobs", "worker", "-c", "2"]
         log = self.folder / f"{name}.log"
         log.unlink(missing_ok=True)
-        settings = {"CELERY_BROKER_URL": self.url, "CELERY_RESULT_BACKEND": self.url} | env
+        settings = {"CELERY_BROKER_URL": self.url, "CELERY_RESULT_BACKEND": self.url, **(env or {})}
         with child(
             [*command, "-n", f"{name}@localhost", *arguments],
             log=log,
@@ -136,7 +140,7 @@ class Bench:
             yield psutil.Process(process.pid)
 
     def own_worker(self, name: str = "w") -> Any:
-        return self.worker("-I", "pytest_manifest.worker", *QUIET, name=name, **OWN)
+        return self.worker("-I", "pytest_manifest.worker", *QUIET, name=name, env=OWN)
 
     def broker_process(self) -> psutil.Process:
         port = int(self.url.rpartition(":")[2].partition("/")[0])
@@ -204,12 +208,12 @@ def script(bench: Bench, name: str) -> float:
     bench.empty()
     env = {"CELERY_BROKER_URL": bench.url, "CELERY_RESULT_BACKEND": bench.url}
     with bench.worker():
-        return bench.entries / take([sys.executable, name], bench.folder, **env).clock
+        return bench.entries / take([sys.executable, name], bench.folder, env=env).clock
 
 
 def measure(bench: Bench, rounds: int, only: Sequence[str]) -> list[Figure]:
     """Rounds of everything, by turns."""
-    kinds = {
+    kinds: dict[str, Callable[[], float | Done]] = {
         "floor": lambda: floor(bench),
         "ours": lambda: ours(bench),
         "two": lambda: ours(bench, workers=2),
@@ -278,8 +282,8 @@ def _ceilings(found: Mapping[str, Sequence[Any]]) -> list[Figure]:
                     f"rate with {'one worker' if name == 'ours' else 'two workers'}",
                     f"what {cores} cores allow at these costs",
                     [rate / ceiling],
-                    **{f"{process}_us": us for process, us in cost.items()},
-                    ceiling_per_s=ceiling,
+                    details={f"{process}_us": us for process, us in cost.items()}
+                    | {"ceiling_per_s": ceiling},
                 )
             )
     return figures

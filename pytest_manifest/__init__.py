@@ -1,7 +1,7 @@
 """A batch of Celery jobs as a test suite: plan, dispatch, verify, report.
 
 The names below are loaded when they are first used: importing this package must stay cheap, because
-every worker and every pytest process does.
+every worker and every pytest process does. PYTEST_DONT_REWRITE: it has no assertions for users.
 """
 
 from __future__ import annotations

@@ -206,14 +206,16 @@ def pytest_sessionfinish(
     session: pytest.Session,
 ) -> Generator[None, object, object]:
     state = known_session(session.config)
-    if state is not None and state.runs and session.config.getoption("xmlpath", None):
-        from pytest_manifest.reporting.junit import tell_of_jobs
-
-        tell_of_jobs(session.config, state.runs)
-    try:
+    if state is None:
         return (yield)
-    finally:  # also where another plugin's report has failed
-        if state is not None:
+    with state.hastened_by_ctrl_c():  # also while other plugins write their reports
+        if state.runs and session.config.getoption("xmlpath", None):
+            from pytest_manifest.reporting.junit import tell_of_jobs
+
+            tell_of_jobs(session.config, state.runs)
+        try:
+            return (yield)
+        finally:  # also where another plugin's report has failed
             from pytest_manifest.face.lifecycle import finish
 
             finish(session, state)

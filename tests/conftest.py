@@ -18,6 +18,17 @@ __all__ = ["browser", "given_or_started", "missing", "page"]
 for _name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
     del os.environ[_name]
 
+# No session that tests run is about these; importing them is a third of what a short one takes.
+NOT_NEEDED = ("hypothesispytest", "anyio", "valkey", "platformdirs", "xdist.looponfail")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _lean_sessions() -> Iterator[None]:
+    """Sessions that are run by tests do without plugins that are here for other reasons."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in NOT_NEEDED))
+        yield
+
 
 def missing(reason: str) -> NoReturn:
     """Skip with the reason; in continuous integration nothing may be skipped, so fail there."""

@@ -200,7 +200,7 @@ class ManifestSession:
 
         Ctrl-C meanwhile is taken as a wish for haste.
         """
-        with self._hastened_by_ctrl_c():
+        with self.hastened_by_ctrl_c():
             self._stop_runs()
             if not self._exported:
                 self._exported = True
@@ -208,7 +208,7 @@ class ManifestSession:
             self._stop_stacks()
 
     @contextlib.contextmanager
-    def _hastened_by_ctrl_c(self) -> Iterator[None]:
+    def hastened_by_ctrl_c(self) -> Iterator[None]:
         """Meanwhile Ctrl-C breaks nothing off; all that is done here ends in bounded time."""
         if threading.current_thread() is not threading.main_thread():
             yield  # signals are not ours to handle

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +17,10 @@ import redis
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
+from tests.plugin import forked
 from tests.support import eventually
+
+SESSION_SECONDS = 120
 
 JOBS = """
 import os, signal, time
@@ -93,7 +97,7 @@ def flaky(key):
 INI = """
 [pytest]
 manifest_app = jobs:app
-manifest_workers = 2
+manifest_workers = 1
 """
 
 
@@ -103,6 +107,7 @@ class Project:
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester = pytester
         self.path = pytester.path
+        self._sessions = 0
         self.write("jobs.py", JOBS)
         self.write("pytest.ini", INI)
 
@@ -111,6 +116,10 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path
+
+    def workers(self, count: int) -> None:
+        """Have the private stack start so many; one is quicker, and enough for most tests."""
+        self.write("pytest.ini", INI.replace("manifest_workers = 1", f"manifest_workers = {count}"))
 
     def manifest(self, name: str, entries: Sequence[Mapping[str, object]]) -> Path:
         """Write a manifest by hand, without a header."""
@@ -136,7 +145,24 @@ class Project:
 
     def run(self, *arguments: str) -> pytest.RunResult:
         """Run pytest in the project, in a process of its own."""
-        return self.pytester.runpytest_subprocess(*arguments, timeout=120)
+        self._sessions += 1
+        base = f"--basetemp={self.path / f'runpytest-{self._sessions}'}"
+        print("running: pytest", *arguments)
+        outputs = (self.path / "stdout", self.path / "stderr")
+        for path in outputs:
+            path.write_bytes(b"")
+        began = time.perf_counter()
+        status = forked.session([base, *arguments], outputs, SESSION_SECONDS)
+        took = time.perf_counter() - began
+        out, err = (path.read_text("utf-8").splitlines() for path in outputs)
+        print(*out, sep="\n")
+        print(*err, sep="\n", file=sys.stderr)
+        if status is None:
+            pytest.fail(f"the session did not end within {SESSION_SECONDS} s")
+        known = {int(code) for code in pytest.ExitCode}
+        return pytest.RunResult(
+            pytest.ExitCode(status) if status in known else status, out, err, took
+        )
 
     def ran(self) -> Counter[str]:
         """How often each job's code has run, by its key."""

@@ -64,6 +64,7 @@ def test_seven_kinds_of_failure_turn_exactly_their_tests_red(
 
 def test_a_workflow_verifies_with_its_own_tests(project: Project) -> None:
     """The workflow's verify.py is used; entries that it leaves alone are verified too."""
+    project.workers(2)
     project.write(
         "workflows/demo/verify.py",
         """

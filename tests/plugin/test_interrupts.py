@@ -79,6 +79,7 @@ def private_folders(processes: list[psutil.Process]) -> list[Path]:
 @pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
 def test_ctrl_c_ends_everything(long: Project, xdist: tuple[str, ...]) -> None:
     """Ctrl-C in the middle: pytest says what was left, and leaves no process and no folder."""
+    long.workers(2)
     with running(long, *xdist, "--manifest-grace=1s") as process:
         eventually(lambda: len(long.ran()) == 2, what="both workers have begun a job")
         children = family(process)

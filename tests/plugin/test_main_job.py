@@ -17,6 +17,7 @@ from tests.services import valkey_server
 
 def test_every_entry_is_a_test_and_runs_once(project: Project) -> None:
     """Six entries are six passed tests, each job's code ran once, and the documents are written."""
+    project.workers(2)
     project.doubles(count=6)
     result = project.run("--manifest=m.jsonl", "-v")
     result.assert_outcomes(passed=6)
@@ -158,6 +159,7 @@ def test_several_manifests_in_one_session(project: Project) -> None:
 
 def test_tests_run_as_completed(project: Project) -> None:
     """A slow first entry does not hold back the verdicts of the quick ones behind it."""
+    project.workers(2)
     naps = [("slow", 3.0), ("quick-1", 0.0), ("quick-2", 0.0)]
     project.manifest(
         "m.jsonl",

@@ -85,12 +85,9 @@ BOTTOM, NARROW, TALL = (80, 9), (40, 60), (80, 100)
     ("arguments", "size"),
     [
         ((MANIFEST,), TALL),
-        ((MANIFEST,), BOTTOM),
         ((MANIFEST,), NARROW),
         ((MANIFEST, "-v"), BOTTOM),
-        ((MANIFEST, "-v"), NARROW),
         ((MANIFEST, "--color=no"), BOTTOM),
-        (("test_it.py",), BOTTOM),
         (("test_it.py", "-s"), BOTTOM),
         (("test_it.py", "-v", "-s"), NARROW),
         (("test_it.py", "--capture=sys"), BOTTOM),

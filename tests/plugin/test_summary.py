@@ -90,6 +90,7 @@ def test_tasks_slowest_and_causes_are_told(
 
 
 def test_the_embedded_stacks_workers_share_the_work(project: Project) -> None:
+    project.workers(2)
     project.manifest(
         "m.jsonl", [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.1]} for n in range(8)]
     )
@@ -169,6 +170,7 @@ def test_hostile_text_is_shown_as_text(project: Project) -> None:
 
 def test_a_terminal_shows_more_than_ascii(project: Project) -> None:
     """Bars of workers are blocks there, and headings are marked."""
+    project.workers(2)
     project.manifest(
         "m.jsonl", [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.05]} for n in range(8)]
     )
