@@ -85,6 +85,7 @@ class ManifestSession:
         self._exported = False
         self._scratch: Path | None = None
         self._manifests: dict[Path, Manifest] = {}
+        self._resolved: dict[Path, Path] = {}
         self._groups: dict[Path, Groups] = {}
         self._shares: dict[Path, frozenset[str]] = {}
 
@@ -94,18 +95,24 @@ class ManifestSession:
         """The manifest in this file, checked whole; raises pytest.UsageError with every fault."""
         from pytest_manifest.manifest import read_manifest
 
-        path = path.resolve()
+        path = self._resolve(path)
         if path not in self._manifests:
             with user_errors():
                 lean = self.options.aggregate is not None
                 self._manifests[path] = read_manifest(path, lean=lean)
         return self._manifests[path]
 
+    def _resolve(self, path: Path) -> Path:
+        """Each test asks, and the file system answers in ten microseconds."""
+        if path not in self._resolved:
+            self._resolved[path] = path.resolve()
+        return self._resolved[path]
+
     def groups(self, path: Path) -> Groups:
         """The manifest's entries as ``--manifest-aggregate`` puts them together."""
         from pytest_manifest.manifest import Groups
 
-        path = path.resolve()
+        path = self._resolve(path)
         if path not in self._groups:
             manifest = self.load(path)
             assert self.options.aggregate is not None
