@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
-# Tests wait for processes more than they compute: some more than there are cores, in two of them.
-TEST_PROCESSES ?= 3
+# Tests wait for processes more than they compute: twice as many as two cores.
+TEST_PROCESSES ?= 4
 
 # An active virtual environment is somebody else's: everything here runs in .venv.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH

@@ -16,14 +16,13 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.side_by_side import Figure, figure, tell
+from benchmarks.side_by_side import PLUGIN, PYTEST, Figure, environment, figure, tell
 
 GOAL = 0.8
 JOBS = """
@@ -45,7 +44,7 @@ def test_nothing(entry):
     pass
 """
 ALLURE = "--alluredir=allure-results"
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly")
+COMMAND = (*PYTEST, *PLUGIN, "-p", "allure_pytest")
 
 
 def prepare(folder: Path, entries: int) -> None:
@@ -77,7 +76,12 @@ def seconds(folder: Path, *arguments: str) -> Taken:
         subprocess.run(["rm", "-r", str(results)], check=True)
     before, began = os.times(), time.perf_counter()
     subprocess.run(
-        [*PYTEST, *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=3600
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=environment(),
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=3600,
     )
     after, ended = os.times(), time.perf_counter()
     user = after.children_user - before.children_user

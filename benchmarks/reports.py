@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.side_by_side import Figure, figure, tell
+from benchmarks.side_by_side import PLUGIN, PYTEST, Figure, environment, figure, tell
 
 JOBS = """
 from celery import Celery
@@ -37,14 +36,16 @@ REPORTS = {
     "Markdown": ("--manifest-markdown=summary.md", "summary.md"),
     "Allure results": ("--alluredir=allure-results", "allure-results"),
 }
-COMMON = ("-q", "-p", "no:cacheprovider", "--manifest=jobs.jsonl", "--manifest-app=jobs:app")
+COMMON = ("--manifest=jobs.jsonl", "--manifest-app=jobs:app")
 
 
 def run(folder: Path, *options: str) -> float:
     """Seconds of a pytest that must succeed."""
-    command = [sys.executable, "-m", "pytest", *COMMON, *options]
+    command = [*PYTEST, *PLUGIN, "-p", "allure_pytest", *COMMON, *options]
     began = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
     took = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from loguru import logger
+from pydantic_core import from_json
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact_url
@@ -165,9 +166,13 @@ def _rows(stream: object) -> list[tuple[bytes, dict[bytes, bytes]]]:
 
 
 def _parsed(fields: Mapping[bytes, bytes]) -> Mapping[str, object] | None:
+    line = fields.get(STREAM_FIELD.encode(), b"")
     try:
-        record = json.loads(fields[STREAM_FIELD.encode()])
-    except (KeyError, ValueError):
+        try:
+            record = from_json(line)
+        except ValueError:  # the json module reads more: halves of characters, say
+            record = json.loads(line)
+    except ValueError:
         return None
     return record if isinstance(record, dict) else None
 

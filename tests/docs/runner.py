@@ -187,8 +187,7 @@ def copy_project(root: Path, folder: Path) -> None:
     for name in COPIED:
         source = root / name
         if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-            shutil.copytree(source, folder / name, ignore=ignored)
+            shutil.copytree(source, folder / name)  # with what is compiled, which is as fresh
         elif source.exists():
             shutil.copy(source, folder / name)
     (folder / "tests").mkdir()  # pytest's configuration names it

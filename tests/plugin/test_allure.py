@@ -172,7 +172,7 @@ def test_a_repeated_attempt_is_a_retry(project: Project) -> None:
     assert last["steps"][1]["steps"][0]["name"].startswith("planned again: ")
 
 
-@pytest.mark.parametrize("processes", ["-n2", "-n4"])
+@pytest.mark.parametrize("processes", ["-n3"])
 def test_the_same_identities_in_every_way_of_running(project: Project, processes: str) -> None:
     """Plain, distributed, and audited, one result an entry and the same identity for each."""
     planned(

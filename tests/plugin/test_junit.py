@@ -112,8 +112,11 @@ def test_xunit1_has_elements_and_a_timestamp(project: Project) -> None:
     assert found.find("system-out") is None
 
 
-@pytest.mark.parametrize("family", ["xunit1", "xunit2"])
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    ("workers", "family"),
+    [((), "xunit1"), ((), "xunit2"), (("-n", "2"), "xunit2")],
+    ids=["plain-xunit1", "plain-xunit2", "xdist-xunit2"],
+)
 def test_any_text_leaves_a_report_that_can_be_read(
     project: Project, workers: tuple[str, ...], family: str
 ) -> None:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from loguru import logger
 
 from pytest_manifest import log
@@ -302,3 +304,23 @@ def test_standard_exceptions_are_routed() -> None:
     first, second = [json.loads(line) for line in sink.getvalue().splitlines()]
     assert "ValueError: boom" in first["exception"]
     assert "exception" not in second
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *("PassWord", "passphrase", "api", "key", "ToKen", "secret", "credential", "s"),
+                *("bearer ", "Basic ", "abcd1234efgh", "redis://", "user"),
+                *"aZ ,;:=\"'/@\n{}[].-_\\\u212a\u017f\u0130",
+            ]
+        ),
+        max_size=14,
+    ).map("".join)
+)
+def test_looking_for_signs_first_hides_no_less(text: str) -> None:
+    """What a line must have in it for a pattern to match only saves time: \u212a, say, is a k."""
+    shown = log._URL_RE.sub(rf"\1:{log.HIDDEN}@", text)
+    shown = log._PAIR_RE.sub(log._hide_pair, shown)
+    assert log.redact(text) == log._BEARER_RE.sub(rf"\1{log.HIDDEN}", shown)
