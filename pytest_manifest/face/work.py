@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from pytest_manifest.verdict import AttemptLine
 
 
-TOLD_OF_RECEIPTS: Final = ("task", "worker", "host", "wait", "runtime")
+TOLD_OF_RECEIPTS: Final = {
+    name: f"manifest_{name}" for name in ("task", "worker", "host", "wait", "runtime")
+}
+"""Fields of receipts, and the properties that tell of them."""
 
 
 def file_order_wanted(config: pytest.Config) -> bool:
@@ -242,7 +246,7 @@ def properties_of(entry: str, judgement: Judgement, run: str) -> list[tuple[str,
     """
     values: dict[str, object] = {
         "manifest_entry": entry,
-        "manifest_verdict": judgement.kind,
+        "manifest_verdict": sys.intern(judgement.kind),
         "manifest_run": run,
         "manifest_task_id": judgement.task_id,
         "manifest_attempt": judgement.attempt,
@@ -251,7 +255,10 @@ def properties_of(entry: str, judgement: Judgement, run: str) -> list[tuple[str,
     if judgement.receipt is not None:
         # For these few words the receipt need not be checked again, as it was before it was kept.
         receipt = json.loads(judgement.receipt)
-        values |= {f"manifest_{name}": receipt.get(name) for name in TOLD_OF_RECEIPTS}
+        for name, told in TOLD_OF_RECEIPTS.items():
+            value = receipt.get(name)
+            # pytest keeps them all, and a batch has few tasks, workers and hosts.
+            values[told] = sys.intern(value) if type(value) is str else value
         started = receipt.get("started_at")
         values["manifest_started_at"] = started and datetime.fromisoformat(started).isoformat()
     return [(name, value) for name, value in values.items() if value is not None]
