@@ -75,7 +75,8 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
         return
     if not manifest.header.rerun:
         raise DispatchError(
-            f"{name}: earlier runs, the last of them {last[0].run}, sent {sent_before} of its "
+            f"{name}: earlier runs, the last of them {last[0].run}, sent "
+            f"{min(sent_before, len(manifest))} of its "
             "entries already, and its header says that this work must not be repeated; look at it "
             "with --audit, go on with it by --resume, or insist with --manifest-rerun"
         )

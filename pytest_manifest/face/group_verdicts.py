@@ -119,6 +119,8 @@ def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tup
         yield "every entry", f"{_beside(ledger.path, '.summary.json', root)}, at the session's end"
         yield "receipts", _beside(ledger.path, ".receipts.jsonl", root)
         audit.append(f"--manifest-run={ledger.path.stem}")
+        if options.shard is not None:
+            audit.append(f"--manifest-shard={options.shard}")
     yield "one in full", shlex.join([*audit, f"{name}::entry[{entry}]"])
 
 

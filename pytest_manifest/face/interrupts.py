@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
 from pytest_manifest.face.console import begin_line
 from pytest_manifest.face.session import ManifestSession
+
+
+class EveryLoop:
+    """Around pytest's loop, ours and xdist's: once interrupted, nothing interrupts the way out.
+
+    pytest's own report of an interruption takes a while, and a second one in it is a crash.
+    """
+
+    def __init__(self, state: ManifestSession) -> None:
+        self._state = state
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        except KeyboardInterrupt:
+            self._state.take_ctrl_c_as_haste()
+            raise
 
 
 class Interrupts:

@@ -9,6 +9,7 @@ import pytest
 from pytest_manifest.face.bindings import Binding, binding_of
 from pytest_manifest.face.collection import beside_groups, collection_arguments
 from pytest_manifest.face.coordination import Collection, Row
+from pytest_manifest.face.interrupts import EveryLoop
 from pytest_manifest.face.plans import fixture_name
 from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.face.synthetic import synthetic_item
@@ -26,6 +27,7 @@ def configure_active(config: pytest.Config, state: ManifestSession) -> None:
         state.plans.target = options.files[0] if options.files else None
         return
     if state.role != "worker":
+        config.pluginmanager.register(EveryLoop(state))
         _start_early(state)
     _collect_only_ours(config, state)
 

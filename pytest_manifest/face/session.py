@@ -20,6 +20,8 @@ import pytest
 from pytest_manifest.errors import ManifestToolError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from pytest_manifest.face.bindings import Binding
     from pytest_manifest.face.coordination import Coordination
     from pytest_manifest.face.options import Options
@@ -84,6 +86,8 @@ class ManifestSession:
         self.lacks_papers = False
         self._exported = False
         self._scratch: Path | None = None
+        self._hastening = 0
+        self._sigint_before: Callable[[int, FrameType | None], object] | int | None = None
         self._manifests: dict[Path, Manifest] = {}
         self._resolved: dict[Path, Path] = {}
         self._groups: dict[Path, Groups] = {}
@@ -117,8 +121,9 @@ class ManifestSession:
             manifest = self.load(path)
             assert self.options.aggregate is not None
             with user_errors():
-                share = None if self.options.shard is None else self.share(manifest)
-                self._groups[path] = Groups(manifest, self.options.aggregate, share)
+                shard = self.options.shard
+                share, mark = (None, "") if shard is None else (self.share(manifest), f"@{shard}")
+                self._groups[path] = Groups(manifest, self.options.aggregate, share, mark)
         return self._groups[path]
 
     def loaded(self) -> Mapping[Path, Manifest]:
@@ -217,19 +222,31 @@ class ManifestSession:
     @contextlib.contextmanager
     def hastened_by_ctrl_c(self) -> Iterator[None]:
         """Meanwhile Ctrl-C breaks nothing off; all that is done here ends in bounded time."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals are not ours to handle
-            return
-
-        def hurry(*_: object) -> None:
-            for run in self.runs:
-                run.hurry()
-
-        before = signal.signal(signal.SIGINT, hurry)
+        self.take_ctrl_c_as_haste()
+        self._hastening += 1
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            self._hastening -= 1
+            if not self._hastening and self._sigint_before is not None:
+                signal.signal(signal.SIGINT, self._sigint_before)
+                self._sigint_before = None
+
+    def take_ctrl_c_as_haste(self) -> None:
+        """From here to the session's end: an exception could come up anywhere, in pytest's own
+        reports, too, which would end it with a traceback."""
+        if self._sigint_before is not None:
+            return
+        if threading.current_thread() is not threading.main_thread():
+            return  # signals are not ours to handle
+
+        def hurry(*_: object) -> None:
+            if not self.runs:
+                raise KeyboardInterrupt
+            for run in self.runs:
+                run.hurry()
+
+        self._sigint_before = signal.signal(signal.SIGINT, hurry)
 
     def _leave_papers(self) -> None:
         """Keep the workers' logs, and export the receipts while the stack is coming down."""

@@ -6,7 +6,7 @@ is committed before anyone acts on it, so a reader sees nothing that would not s
 
 from pytest_manifest.ledger.accounts import BUDGET, OVER_BUDGET, Account
 from pytest_manifest.ledger.doubts import EMPTIED, GAVE_UP, PLAIN_WORKERS, is_witnessed
-from pytest_manifest.ledger.facts import MERGED, MERGED_SHARDS, SHARD
+from pytest_manifest.ledger.facts import MERGED, MERGED_SHARDS, PARTS, SHARD, parts_text
 from pytest_manifest.ledger.histories import History
 from pytest_manifest.ledger.origins import Origins
 from pytest_manifest.ledger.places import (
@@ -40,6 +40,7 @@ __all__ = [
     "MERGED_SHARDS",
     "NETWORK_FILE_SYSTEMS",
     "OVER_BUDGET",
+    "PARTS",
     "PLAIN_WORKERS",
     "SHARD",
     "Account",
@@ -59,6 +60,7 @@ __all__ = [
     "find_runs_of",
     "info_rows",
     "is_witnessed",
+    "parts_text",
     "unite",
     "utc_now",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 from pytest_manifest.ledger.file import LedgerFile, chunks, marks
 from pytest_manifest.ledger.rows import (
     Start,
+    moment,
     row_of_start,
     start_of_row,
     text,
@@ -21,6 +23,11 @@ _STARTS = (
 
 class Arrivals(LedgerFile):
     """Starts and receipts, as they arrived."""
+
+    def last_arrival(self) -> datetime | None:
+        """When the newest receipt arrived, None where there is none."""
+        row = self._read_one("SELECT max(arrived_at) FROM receipts")
+        return None if row is None else moment(row[0])
 
     def add_starts(self, starts: Iterable[Start]) -> None:
         """Keep starts; one that is known already is left as it is."""

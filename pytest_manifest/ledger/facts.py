@@ -22,6 +22,11 @@ MERGED_SHARDS: Final = "merged_shards"
 """The same for their shards, in that order; null for a run of no shard."""
 
 
+def parts_text(parts: Iterable[Part]) -> str:
+    """What is kept under ``PARTS``."""
+    return json.dumps([(text(part.began), text(part.stopped)) for part in parts])
+
+
 class RunFacts(LedgerFile):
     """Facts about the run: what it is about, how far it is, which manifest it has."""
 
@@ -64,7 +69,7 @@ class RunFacts(LedgerFile):
             self._note_parts([*before, Part(last.began, stopped)])
 
     def _note_parts(self, parts: Iterable[Part]) -> None:
-        self.note(PARTS, json.dumps([(text(p.began), text(p.stopped)) for p in parts]))
+        self.note(PARTS, parts_text(parts))
 
     def all_noted(self) -> dict[str, str]:
         """Every fact that is kept, by its key."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
-from pytest_manifest.ledger.file import LedgerFile
+from pytest_manifest.ledger.file import LedgerFile, chunks, marks
 from pytest_manifest.ledger.rows import AttemptRow, SendState, attempt_of_row, text
 
 PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
@@ -37,6 +37,17 @@ class Sendings(LedgerFile):
                 "VALUES (?, ?, ?, ?, ?, 'planned')",
                 (row if len(row) == 5 else (*row, None) for row in rows),
             )
+
+    def known_entries(self, entries: Sequence[str]) -> set[str]:
+        """Which of these entries have attempts."""
+        return {
+            str(entry)
+            for part in chunks(entries)
+            for (entry,) in self._read(
+                f"SELECT DISTINCT entry FROM attempts WHERE entry IN ({marks(part)})",  # noqa: S608
+                part,
+            )
+        }
 
     def mark(
         self,

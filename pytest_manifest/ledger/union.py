@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger.file import marks
 from pytest_manifest.ledger.places import address, refuse_network
 from pytest_manifest.ledger.versions import TABLES
 
@@ -28,10 +29,17 @@ _ORDER: Final = {"receipts": "ORDER BY arrived_at", "settled": "ORDER BY settled
 """What is numbered as it comes is numbered anew, by its time."""
 
 
-def unite(target: Path, sources: Sequence[Path], facts: Iterable[tuple[str, str]]) -> None:
+def unite(
+    target: Path,
+    sources: Sequence[Path],
+    facts: Iterable[tuple[str, str]],
+    *,
+    without: Sequence[str] = (),
+) -> None:
     """Make at ``target`` a ledger with all rows of ``sources``, which stay as they are.
 
-    ``facts``: keys and values of its table ``run``. All are of the present version. Raises
+    ``facts``: keys and values of its table ``run``; ``without``: the first eight characters of the
+    task ids of attempts that are left out. All are of the present version. Raises
     LedgerError where an entry is in two of them, or the file cannot be written; then there is none.
     """
     try:
@@ -42,11 +50,13 @@ def unite(target: Path, sources: Sequence[Path], facts: Iterable[tuple[str, str]
             parts, level = list(sources), 0
             while len(parts) > MOST:
                 parts = [
-                    _united(scratch / f"{level}-{first}.sqlite", parts[first : first + MOST])
+                    _united(
+                        scratch / f"{level}-{first}.sqlite", parts[first : first + MOST], without
+                    )
                     for first in range(0, len(parts), MOST)
                 ]
                 level += 1
-            made = _united(scratch / target.name, parts, facts)
+            made = _united(scratch / target.name, parts, without, facts)
             _sync(made)
             made.chmod(0o600)
             made.replace(target)
@@ -67,7 +77,13 @@ class _DoubledError(Exception):
         self.entry = entry
 
 
-def _united(path: Path, sources: Sequence[Path], facts: Iterable[tuple[str, str]] = ()) -> Path:
+def _united(
+    path: Path,
+    sources: Sequence[Path],
+    without: Sequence[str],
+    facts: Iterable[tuple[str, str]] = (),
+) -> Path:
+    left_out = f"WHERE substr(task_id, 1, 8) NOT IN ({marks(without)})"
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rwc", uri=True)) as db:
         db.isolation_level = None
         for setting in _SETTINGS:
@@ -76,16 +92,18 @@ def _united(path: Path, sources: Sequence[Path], facts: Iterable[tuple[str, str]
         for name, source in zip(names, sources, strict=True):
             db.execute(f"ATTACH ? AS {name}", (address(source, "ro"),))
         db.execute("BEGIN")
-        _refuse_doubled(db, names)
+        _refuse_doubled(db, names, left_out, without)
         for statement in TABLES:
             db.execute(statement)
         for table, columns in _COLUMNS.items():
+            values: Sequence[str] = without if table in ("attempts", "settled") else ()
             rows = " UNION ALL ".join(
-                f"SELECT {columns} FROM {name}.{table}"  # noqa: S608 - fixed text
+                f"SELECT {columns} FROM {name}.{table} {_kept(name, table, left_out)}"  # noqa: S608 - fixed text
                 for name in names
             )
             order = _ORDER.get(table, "")
-            db.execute(f"INSERT INTO main.{table} ({columns}) {rows} {order}")
+            every = [value for _ in names for value in values]
+            db.execute(f"INSERT INTO main.{table} ({columns}) {rows} {order}", every)
         db.executemany("INSERT INTO run VALUES (?, ?)", facts)
         db.execute("COMMIT")
         for name in names:
@@ -94,13 +112,25 @@ def _united(path: Path, sources: Sequence[Path], facts: Iterable[tuple[str, str]
     return path
 
 
-def _refuse_doubled(db: sqlite3.Connection, names: Sequence[str]) -> None:
+def _kept(name: str, table: str, left_out: str) -> str:
+    """The condition for the rows of a ledger's table: none of an attempt that is left out."""
+    if table == "attempts":
+        return left_out
+    if table != "settled":
+        return ""
+    kept = f"SELECT entry FROM {name}.attempts {left_out}"  # noqa: S608 - fixed text
+    return f"WHERE entry IN ({kept})"
+
+
+def _refuse_doubled(
+    db: sqlite3.Connection, names: Sequence[str], left_out: str, without: Sequence[str]
+) -> None:
     each = " UNION ALL ".join(
-        f"SELECT DISTINCT entry FROM {name}.attempts"  # noqa: S608 - fixed text
+        f"SELECT DISTINCT entry FROM {name}.attempts {left_out}"  # noqa: S608 - fixed text
         for name in names
     )
     query = f"SELECT entry FROM ({each}) GROUP BY entry HAVING count(*) > 1 LIMIT 1"  # noqa: S608 - fixed text
-    row = db.execute(query).fetchone()
+    row = db.execute(query, [value for _ in names for value in without]).fetchone()
     if row is not None:
         raise _DoubledError(str(row[0]))
 

@@ -42,25 +42,31 @@ class Groups:
 
     They keep 4 bytes for each line that begins a group, or that stands after one of another group
     (8 in a file of more than 4 GiB); ids are read from the file. With a ``share`` of the entries,
-    groups are named as without, and have, and count, those of the share alone; a group without any
-    is none.
+    groups have, and count, those of the share alone; a group without any is none. ``mark`` follows
+    their names: another share of the same group is another group.
     """
 
     def __init__(
-        self, manifest: Manifest, rule: GroupRule, share: Container[str] | None = None
+        self,
+        manifest: Manifest,
+        rule: GroupRule,
+        share: Container[str] | None = None,
+        mark: str = "",
     ) -> None:
         self.manifest = manifest
         self.rule = rule
         self._share = share
+        self._mark = mark
         made = _by_task(manifest) if rule.size is None else _by_number(manifest, rule.size)
         self._whole: Mapping[str, Group] = {group.name: group for group in made}
         self._groups = self._whole if share is None else dict(self._shared())
 
     def _shared(self) -> Iterator[tuple[str, Group]]:
         for name, group in self._whole.items():
-            count = sum(1 for _ in self.ids(name))
+            marked = name + self._mark
+            count = sum(1 for _ in self.ids(marked))
             if count:
-                yield name, replace(group, count=count)
+                yield marked, replace(group, name=marked, count=count)
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -76,6 +82,7 @@ class Groups:
 
         Raises ManifestError where the file was changed meanwhile.
         """
+        name = name.removesuffix(self._mark)
         group, size, share = self._whole[name], self.rule.size, self._share
         left = group.count
         with self.manifest.open() as file:
@@ -95,7 +102,8 @@ class Groups:
 
         Of an entry beyond the share it says nothing.
         """
-        numbers = {name: number for number, name in enumerate(self._groups)}
+        mark = self._mark
+        numbers = {name.removesuffix(mark): number for number, name in enumerate(self._groups)}
         if self.rule.size is not None:
             size = self.rule.size
             by_place = [numbers.get(name, 0) for name in self._whole]

@@ -6,10 +6,12 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
-from pytest_manifest.dispatch.attempt import new_run_id
+from pytest_manifest.dispatch.attempt import new_run_id, run8, task_id_for
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
     BUDGET,
@@ -19,23 +21,32 @@ from pytest_manifest.ledger import (
     MERGED,
     MERGED_SHARDS,
     OVER_BUDGET,
+    PARTS,
     PLAIN_WORKERS,
     Ledger,
+    Part,
     RunInfo,
     RunStatus,
     info_rows,
     is_witnessed,
+    parts_text,
     unite,
 )
-from pytest_manifest.manifest import Shard
+from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.changes import copy_path
 from pytest_manifest.run.code import KEY, code_key
 from pytest_manifest.run.locks import RunLock
 
+UNSENT = "unsent"
+"""The merged ledger's key for how many entries it has planned itself, which no run has sent."""
+IDS_AT_ONCE = 500
+"""Asked of a ledger in one statement."""
+
 
 @dataclass(frozen=True)
 class Source:
-    """A ledger that is to be merged; ``runs``: its own run, or those that it was merged of;
+    """A ledger that is to be merged; ``runs``: its own run, or those that it was ``merged`` of;
+    ``parts``: from when to when it was worked on;
     ``facts``: what its table ``run`` says; ``entries``: how many it has, ``open``: how many of them
     have no final verdict."""
 
@@ -48,6 +59,8 @@ class Source:
     witnessed: bool
     entries: int
     open: int
+    merged: bool
+    parts: Sequence[Part]
 
     @property
     def words(self) -> str:
@@ -82,21 +95,25 @@ def merge(ledgers: Sequence[Path], into: Path | None = None) -> Merged:
         for path in ledgers:
             locks.enter_context(_held(path))
             sources.append(_source(path))
+        sources, contained = _without_contained(sources)
         _refuse_mixture(sources)
         folder = ledgers[0].parent if into is None else into
         info = _info(sources)
         target = folder / f"{info.run}.sqlite"
         with _new_files(target, sources) as copy:
-            unite(
-                target, [source.path for source in sources], sorted(_facts(info, sources).items())
-            )
+            facts = sorted(_facts(info, sources).items())
+            planned = [run8(source.info.run) for source in sources if source.merged]
+            unite(target, [source.path for source in sources], facts, without=planned)
+            manifests = [path for path in (info.manifest, copy) if path is not None]
+            unsent = _plan_missing(target, info, manifests)
+            info = replace(info, entries=info.entries + unsent)
     original = next((p.info.manifest for p in sources if p.info.manifest.is_file()), copy)
     return Merged(
         ledger=target,
         info=info,
         runs=sum(len(source.runs) for source in sources),
-        open=sum(source.open for source in sources),
-        remarks=list(_remarks(sources, copy)),
+        open=sum(source.open for source in sources) + unsent,
+        remarks=[*contained, *_remarks(sources, copy, unsent)],
         manifest=original,
     )
 
@@ -114,6 +131,19 @@ def _refuse_twice(ledgers: Sequence[Path]) -> None:
         if path.resolve() in seen:
             raise LedgerError(f"{path}: was named twice; name each ledger once")
         seen.add(path.resolve())
+
+
+def _without_contained(sources: Sequence[Source]) -> tuple[list[Source], list[str]]:
+    """Without ledgers that were merged of others which are named, as ``*.sqlite`` names all."""
+    own = {source.info.run for source in sources if not source.merged}
+    left: list[Source] = []
+    remarks: list[str] = []
+    for source in sources:
+        if source.merged and own.issuperset(source.runs):
+            remarks.append(f"{source.path.name} is left out: it was merged of runs named here")
+        else:
+            left.append(source)
+    return left, remarks
 
 
 def _refuse_mixture(sources: Sequence[Source]) -> None:
@@ -159,22 +189,90 @@ def _held(ledger: Path) -> Iterator[None]:
 
 
 def _source(path: Path) -> Source:
+    try:
+        return _read(path)
+    except (ValueError, TypeError) as error:
+        raise LedgerError(
+            f"{path}: what it says of its run cannot be read ({error}); it is damaged, so leave it "
+            "out, and run its shard again"
+        ) from error
+
+
+def _read(path: Path) -> Source:
     with Ledger.open(path) as ledger:
         info, facts = ledger.info(), ledger.all_noted()
-        entries = ledger.count_entries()
+        # What a merge planned for want of a ledger may be in another one now.
+        entries = ledger.count_entries() - int(facts.get(UNSENT, 0))
         counts = ledger.verdict_counts()
         final = sum(n for kind, n in counts.items() if kind not in ("pending", "unknown"))
+        status = ledger.status
+        if status == "stopped" and UNSENT in facts and entries == final:
+            status = "finished"  # all its runs are: it was stopped for the shards that it lacks
         return Source(
             path=path,
             info=info,
-            status=ledger.status,
+            status=status,
             runs=ledger.merged() or [info.run],
             shards=ledger.shards(),
             facts=facts,
             witnessed=is_witnessed(ledger, some_start=ledger.has_starts()),
             entries=entries,
             open=entries - final,
+            merged=bool(ledger.merged()),
+            parts=_parts(ledger, info),
         )
+
+
+def _parts(ledger: Ledger, info: RunInfo) -> list[Part]:
+    """When the run was worked on; what nobody has noted the end of ends with the last receipt."""
+    *before, last = ledger.parts() or [Part(info.created_at)]
+    ended = last.stopped or ledger.last_arrival() or last.began
+    return [*before, replace(last, stopped=max(ended, last.began))]
+
+
+def _all_parts(sources: Sequence[Source]) -> list[Part]:
+    """When any of the runs was worked on: what overlaps is one part."""
+    joined: list[Part] = []
+    for part in sorted((part for source in sources for part in source.parts), key=_began):
+        last = joined[-1] if joined else None
+        if last is None or last.stopped is None or part.began > last.stopped:
+            joined.append(part)
+        elif part.stopped is not None:
+            joined[-1] = replace(last, stopped=max(last.stopped, part.stopped))
+    return joined
+
+
+def _began(part: Part) -> datetime:
+    return part.began
+
+
+def _plan_missing(target: Path, info: RunInfo, manifests: Sequence[Path]) -> int:
+    """Note the manifest's entries of which no ledger knows as planned and never sent, so that every
+    report tells of them; returns their number."""
+    path = next((p for p in manifests if p.is_file() and manifest_digest(p) == info.sha256), None)
+    if path is None:
+        return 0
+    manifest = read_manifest(path, lean=True)
+    count = 0
+    with Ledger.open(target, write=True) as ledger, ledger.transaction():
+        ordinal = 0
+        every = iter(manifest.ids)
+        while ids := list(islice(every, IDS_AT_ONCE)):
+            known = ledger.known_entries(ids)
+            rows = [
+                (task_id_for(info.run, entry, 1), entry, 1, ordinal + place)
+                for place, entry in enumerate(ids)
+                if entry not in known
+            ]
+            ledger.plan(rows)
+            count += len(rows)
+            ordinal += len(ids)
+        if count:
+            ledger.note(UNSENT, str(count))
+            ledger.note("entries", str(len(manifest)))
+            if ledger.status == "finished":
+                ledger.set_status("stopped")
+    return count
 
 
 def _info(sources: Sequence[Source]) -> RunInfo:
@@ -200,6 +298,7 @@ def _facts(info: RunInfo, sources: Sequence[Source]) -> dict[str, str]:
     """Keys and values of the merged ledger's table ``run``."""
     shards = [shard for source in sources for shard in source.shards]
     facts = dict(info_rows(info)) | {
+        PARTS: parts_text(_all_parts(sources)),
         "ledger": str(LEDGER_VERSION),
         "status": _status(sources),
         MERGED: json.dumps([run for source in sources for run in source.runs]),
@@ -253,7 +352,9 @@ def _new_files(ledger: Path, sources: Sequence[Source]) -> Iterator[Path | None]
                 path.unlink()
 
 
-def _remarks(sources: Sequence[Source], copy: Path | None) -> Iterator[str]:
+def _remarks(sources: Sequence[Source], copy: Path | None, unsent: int) -> Iterator[str]:
+    if unsent:
+        yield f"{unsent:,} entries of the manifest are in no ledger: they were never sent"
     for source in sources:
         if source.status != "finished" or source.open:
             yield (

@@ -107,6 +107,24 @@ def test_ctrl_c_before_a_start_is_heard_of_waits_for_the_job(project: Project) -
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_a_second_ctrl_c_at_once_is_no_crash(project: Project, xdist: tuple[str, ...]) -> None:
+    """Two within the time in which pytest reports of the first: it ends, waits for nothing."""
+    project.hold("a")
+    project.manifest("m.jsonl", [{"id": key, "task": "jobs.hold", "args": [key]} for key in "ab"])
+    options = ("--manifest=m.jsonl", "--manifest-grace=50s", *xdist)
+    with pytest_beside(project, *options) as process:
+        eventually(lambda: len(project.ran()) == 1, within=60, what="a job has begun")
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        text, _ = process.communicate(timeout=30)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert "Traceback" not in text
+    assert "stopped: 1 entry without a verdict (1 that were running)" in text
+
+
+@pytest.mark.live
 def test_impatience_leaves_nothing_behind(project: Project) -> None:
     """Ctrl-C again and again while it ends: nothing is broken off, and jobs that run stay open."""
     project.workers(2)

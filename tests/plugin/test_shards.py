@@ -114,7 +114,10 @@ def test_a_shard_in_groups_judges_its_own_entries(project: Project) -> None:
     result = shard(project, "2/2", MEMORY, "--manifest-aggregate=chunk:4", "-v")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines_random(
-        ["m.jsonl::entries[[]00001-00004] PASSED*", "m.jsonl::entries[[]00005-00006] PASSED*"]
+        [
+            "m.jsonl::entries[[]00001-00004@2/2] PASSED*",
+            "m.jsonl::entries[[]00005-00006@2/2] PASSED*",
+        ]
     )
     result.stdout.fnmatch_lines(["m.jsonl: run *, shard 2 of 2, 3 entries: 3 passed"])
     assert set(project.ran()) == {"d-1", "d-3", "d-5"}

@@ -123,8 +123,9 @@ def test_all_rows_are_there(make: Make) -> None:
 
 def test_verdicts_are_numbered_by_their_time(make: Make) -> None:
     """What settled first has the lowest number, whichever ledger it comes from."""
+    days = [f"2026-01-0{n}T00:00:00.000000+00:00" for n in range(1, 5)]
     sources = [make(1, 2), make(2, 2)]
-    for path, moments in zip(sources, (("1", "4"), ("2", "3")), strict=True):
+    for path, moments in zip(sources, ((days[0], days[3]), (days[1], days[2])), strict=True):
         with closing(sqlite3.connect(path)) as db, db:
             for table, column in (("settled", "settled_at"), ("receipts", "arrived_at")):
                 db.execute(f"UPDATE {table} SET {column} = ?", (moments[1],))
@@ -133,7 +134,7 @@ def test_verdicts_are_numbered_by_their_time(make: Make) -> None:
     for table, column in (("settled", "settled_at"), ("receipts", "arrived_at")):
         times = [str(row[0]) for row in rows(made, f"SELECT {column} FROM {table} ORDER BY seq")]
         assert times == sorted(times), table
-        assert [times[0], times[1]] == ["1", "2"]
+        assert [times[0], times[1]] == days[:2]
 
 
 def test_more_ledgers_than_sqlite_attaches(make: Make) -> None:
@@ -153,7 +154,11 @@ def test_more_ledgers_than_sqlite_attaches(make: Make) -> None:
 def test_a_merged_ledger_can_be_merged(make: Make) -> None:
     """With its runs, and not as a run of its own."""
     first = merge([make(1, 3), make(2, 3)])
-    assert first.remarks == ["of 3 shards, no ledger was given of 3; one without entries has none"]
+    assert first.remarks == [
+        "3 entries of the manifest are in no ledger: they were never sent",
+        "of 3 shards, no ledger was given of 3; one without entries has none",
+    ]
+    assert (first.info.entries, first.open) == (10, 3)
     second = merge([first.ledger, make(3, 3)])
     with Ledger.open(second.ledger) as ledger:
         assert ledger.merged() == [run_id(1), run_id(2), run_id(3)]
@@ -353,3 +358,51 @@ def test_the_command_tells_errors_in_a_sentence(
     with pytest.raises(SystemExit) as ended:
         main(["merge"])
     assert ended.value.code == 2
+
+
+def test_what_no_ledger_has_is_planned_and_unsent(make: Make) -> None:
+    """So every report tells of it; where its shard comes later, that one counts."""
+    first = merge([make(1, 2)])
+    with Ledger.open(first.ledger, write=True) as ledger:
+        assert (ledger.status, ledger.info().entries) == ("stopped", 10)
+        assert ledger.send_states()["planned"] == 5
+        for number in range(1, 10, 2):  # as an audit does
+            ledger.settle([(verdict(f"e{number}", "unknown"), None)])
+    whole = merge([first.ledger, make(2, 2)])
+    assert (whole.info.entries, whole.open, whole.remarks) == (10, 0, [])
+    with Ledger.open(whole.ledger) as ledger:
+        assert ledger.status == "finished"
+        assert ledger.verdict_counts() == {"passed": 10}
+
+
+def test_a_merged_ledger_beside_its_sources_is_left_out(make: Make) -> None:
+    """As ``*.sqlite`` names all of a folder."""
+    sources = [make(1, 2), make(2, 2)]
+    made = merge(sources)
+    again = merge([*sources, made.ledger])
+    assert again.runs == 2
+    assert again.remarks == [f"{made.ledger.name} is left out: it was merged of runs named here"]
+
+
+def test_pauses_between_runs_are_known(make: Make) -> None:
+    """A run that ended without a word about it has ended with its last receipt."""
+    sources = [make(1, 2), make(2, 2)]
+    for path, day in zip(sources, ("01", "05"), strict=True):
+        moment = f"2026-01-{day}T10:00:00.000000+00:00"
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("INSERT OR REPLACE INTO run VALUES ('created_at', ?)", (moment,))
+            db.execute("UPDATE receipts SET arrived_at = ?", (moment.replace("10:", "11:"),))
+    with Ledger.open(merge(sources).ledger) as ledger:
+        parts = ledger.parts()
+    assert [(part.began.day, part.began.hour) for part in parts] == [(1, 10), (5, 10)]
+    assert [part.stopped is not None and part.stopped.hour for part in parts] == [11, 11]
+
+
+@pytest.mark.parametrize("text", ["9/2", "x/y"])
+def test_a_damaged_ledger_is_a_sentence(make: Make, text: str) -> None:
+    """Which file, and what to do: no traceback."""
+    sources = [make(1, 2), make(2, 2)]
+    with closing(sqlite3.connect(sources[1])) as db, db:
+        db.execute("INSERT OR REPLACE INTO run VALUES ('shard', ?)", (text,))
+    with pytest.raises(LedgerError, match=f"{sources[1]}: .* it is damaged, so leave it out"):
+        merge(sources)
