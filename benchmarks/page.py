@@ -5,6 +5,7 @@ Bars are values and colours by what they are of.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -108,4 +109,5 @@ def plot(path: Path, title: str, bars: Bars) -> None:
     )
     chart.x_labels = list(bars)[::-1]
     chart.add("", [{"value": value, "color": color} for value, color in list(bars.values())[::-1]])
-    path.write_bytes(chart.render() + b"\n")
+    drawn = re.sub(r"<!--.*?-->", "", chart.render(is_unicode=True))  # who drew it, and where to
+    path.write_text(drawn + "\n", "utf-8")

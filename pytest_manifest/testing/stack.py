@@ -192,8 +192,8 @@ class MemoryStack:
         self._thread.start()
         if not ready.wait(START_SECONDS):
             raise StackError(f"the in-memory worker was not ready within {START_SECONDS:g} s")
-        failure = self.failure
-        if failure is not None:
+        # The thread of a worker that has failed may be alive for another moment.
+        if self._error is not None or self.failure is not None:
             raise StackError(f"the in-memory worker did not start ({_reason(self._error)})")
 
     def _main(self, ready: threading.Event) -> None:

@@ -375,7 +375,7 @@ def test_a_pause_between_a_run_s_parts_is_drawn_narrow(browser: Browser, tmp_pat
     parts = [later(r, 9 * 3600) if at >= 30 else r for at, r in enumerate(sample_records(60))]
     resumed = [Part(BEGAN), Part(BEGAN + timedelta(hours=8))]
     with shown(browser, written(tmp_path, parts, parts=resumed)) as page:
-        assert "2 parts, 8 h 59 min between" in page.inner_text("#facts")
+        assert "2 parts, 9 h between" in page.inner_text("#facts")
         assert "nothing ran" in page.inner_text("#timeline-legend")
         plot = page.locator("#gantt .u-over").bounding_box()
         assert plot is not None
