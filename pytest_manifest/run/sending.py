@@ -36,6 +36,8 @@ class Sender:
         self._schedule = schedule
         self._flights = flights
         self._window = window
+        self._refill = max(1, min(BATCH, window // 10))
+        self._was_full = False
         self._begun = False
         self._sent_at = utc_now()
         self._repeats: Counter[str] = Counter()
@@ -44,8 +46,15 @@ class Sender:
 
     @property
     def has_room(self) -> bool:
-        """Whether something may be sent at this moment."""
-        return self._schedule.has_ready and len(self._flights) < self._window
+        """Whether something may be sent at this moment.
+
+        A window that was full is filled up again when a tenth of it is free: a batch costs as much
+        as many entries, and workers have the rest of the window to do meanwhile.
+        """
+        room = self._window - len(self._flights)
+        if room >= self._refill:
+            self._was_full = False
+        return self._schedule.has_ready and room > 0 and not self._was_full
 
     def send_some(self) -> StackError | None:
         """Send one batch; returns what was wrong with the broker, if anything was.
@@ -55,6 +64,7 @@ class Sender:
         size = BATCH if self._begun else FIRST_BATCH
         batch = self._schedule.take(min(size, self._window - len(self._flights)))
         self._begun = True
+        self._was_full = len(batch) >= self._window - len(self._flights)
         result = self._publish(batch)
         now = time.monotonic()
         unsent = set(result.unsent)

@@ -461,6 +461,25 @@ def test_messages_that_are_left_at_the_end_are_waited_for() -> None:
         assert made.kinds() == {"a": "duplicated"}
 
 
+def test_a_full_window_is_filled_up_in_batches() -> None:
+    """When a tenth of it is free, and to the last entry."""
+    entries = tuple(entry(f"e{n}") for n in range(35))
+    with rig(Plan(entries, window=30)) as made:
+        while len(made.engine.flights) < 30:
+            made.step()
+        sent = [len(made.world.queue)]
+        for _ in range(3):
+            ended(made)
+            made.step()
+            sent.append(len(made.world.queue))
+        assert sent == [sent[0] - taken for taken in range(4)]
+        made.step()
+        assert len(made.world.queue) == sent[0]
+        made.finish()
+        assert set(made.kinds().values()) == {"passed"}
+        assert len(made.kinds()) == 35
+
+
 def test_a_stop_takes_back_what_no_worker_has_begun() -> None:
     """What runs is gathered, what waits is revoked, and what was not sent has no verdict."""
     with rig(Plan((entry("a"), entry("b"), entry("c")), window=2)) as made:
