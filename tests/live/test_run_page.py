@@ -21,7 +21,7 @@ from tests.run_page_sample import BEGAN, HOSTILE, TASKS, run_info, sample_record
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
 
 pytestmark = pytest.mark.live
 
@@ -172,6 +172,21 @@ def test_the_table_sorts_by_every_column(
         eventually(lambda: ids(page)[0] == min(times))
 
 
+def open_row(page: Page, row: Locator) -> None:
+    """Click until its details are there: a row that is drawn anew meanwhile misses the click."""
+    from playwright.sync_api import TimeoutError as NotInTimeError
+
+    def is_open() -> bool:
+        row.click()
+        try:
+            page.wait_for_selector("#details:not([hidden])", timeout=3000)
+        except NotInTimeError:
+            return False
+        return True
+
+    eventually(is_open, what="the details of a row")
+
+
 def test_an_entry_is_opened_by_a_click(
     browser: Browser, file: Path, records: list[EntryRecord]
 ) -> None:
@@ -181,8 +196,7 @@ def test_an_entry_is_opened_by_a_click(
     with shown(browser, file) as page:
         page.fill("#search", record.id)
         eventually(lambda: ids(page) == [record.id])
-        page.click(".tabulator-row")
-        page.wait_for_selector("#details:not([hidden])")
+        open_row(page, page.locator(".tabulator-row").first)
         assert title(page) == record.id
         text = page.inner_text("#details")
         for part in (
@@ -524,8 +538,7 @@ def test_a_phone_shows_everything_within_its_width(
     """Nothing makes the page wider than the screen; details fill it."""
     with shown(browser, file, width=390) as page:
         assert page.evaluate("document.documentElement.scrollWidth") == 390
-        page.locator(".tabulator-row").first.click()
-        page.wait_for_selector("#details:not([hidden])")
+        open_row(page, page.locator(".tabulator-row").first)
         box = page.locator("#details").bounding_box()
         assert box is not None
         assert box["width"] == 390
