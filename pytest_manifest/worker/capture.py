@@ -20,6 +20,7 @@ FORMAT_VARIABLE: Final = "MANIFEST_LOG_FORMAT"
 LEVEL_VARIABLE: Final = "MANIFEST_LOG_LEVEL"
 # Celery's account of the task is the receipt itself.
 _NOT_THE_TASK: Final = ("celery.app.trace", "celery.worker.request", "celery.worker.strategy")
+_EVERY_JOB: Final = ("celery.app.trace", "celery.worker.strategy")
 _ROOTS: Final = ("", "celery.task")  # Celery keeps task loggers' records from the root logger
 
 
@@ -34,6 +35,11 @@ def set_up_own_logging() -> None:
     level = _level()
     log.configure(format=format_, level=level)
     log.intercept_stdlib(level)
+    # Celery's own lines of each job (received, succeeded) cost as much as a round trip to the
+    # broker; what fails is a warning, or more. A stock worker says as much.
+    quiet = logging.WARNING if logging.getLogger().level > logging.DEBUG else logging.NOTSET
+    for name in _EVERY_JOB:
+        logging.getLogger(name).setLevel(quiet)
     catch_loguru(again=True)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         _ensure_retryable: Callable[..., object]
         _get_task_meta_for: Callable[[str], dict[str, object]]
         _set: Callable[..., None]
+        _create_client: Callable[..., object]
 
 else:
     Backend = object

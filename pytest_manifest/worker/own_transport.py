@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from kombu.transport import redis
 
+from pytest_manifest.worker.lean_redis import lean
+
 NAME: Final = f"{__name__}:Transport"
 """For Celery's setting ``broker_transport``."""
 SCHEMES: Final = ("redis://", "rediss://")
@@ -26,7 +28,7 @@ class Channel(redis.Channel):
             return super()._create_client(asynchronous=True)
         client = self._client_of_pool
         if client is None or client.connection_pool is not self.pool:
-            client = self._client_of_pool = super()._create_client()
+            client = self._client_of_pool = lean(super()._create_client())
         return client
 
 

@@ -9,6 +9,7 @@ from celery import states
 
 from pytest_manifest.schema import wire
 from pytest_manifest.worker.handover import Handover
+from pytest_manifest.worker.lean_redis import lean
 from pytest_manifest.worker.marking import Receipts, underway, underway_for
 
 MAX_EXPIRY_SECONDS: Final = 30.0
@@ -56,10 +57,11 @@ class StreamReceipts(Receipts):
             super()._set(key, value, expires)
             return
         lifetime = self.expires if expires is None else expires
+        expiry = ("EX", lifetime) if lifetime else ()
         with self.client.pipeline() as pipe:
-            pipe.set(key, value, ex=lifetime or None, nx=True)
-            pipe.publish(key, value)
-            self._add_record(pipe, handover.facts.stream, handover.facts.ttl, handover.record())
+            pipe.execute_command("SET", key, value, *expiry, "NX")
+            pipe.execute_command("PUBLISH", key, value)
+            _add_record(pipe, handover.facts.stream, handover.facts.ttl, handover.record())
             stored = pipe.execute()[0]
         handover.mark_sent()
         if not stored:
@@ -89,14 +91,14 @@ class StreamReceipts(Receipts):
         )
 
     def _send(self, stream: str | None, ttl: int, record: bytes) -> None:
-        if stream:
-            self.client.xadd(stream, {wire.STREAM_FIELD: record})
-            if _expiries.is_due(stream, ttl):
-                self.client.expire(stream, ttl)
+        _add_record(self.client, stream, ttl, record)
 
-    @staticmethod
-    def _add_record(pipe: Any, stream: str | None, ttl: int, record: bytes) -> None:
-        if stream:
-            pipe.xadd(stream, {wire.STREAM_FIELD: record})
-            if _expiries.is_due(stream, ttl):
-                pipe.expire(stream, ttl)
+    def _create_client(self, **params: object) -> object:
+        return lean(super()._create_client(**params))
+
+
+def _add_record(client: Any, stream: str | None, ttl: int, record: bytes) -> None:
+    if stream:
+        client.execute_command("XADD", stream, "*", wire.STREAM_FIELD, record)
+        if _expiries.is_due(stream, ttl):
+            client.execute_command("EXPIRE", stream, ttl)
