@@ -24,7 +24,7 @@ from pytest_manifest.face.fixtures import (  # fixtures are found by their names
     receipt,
 )
 from pytest_manifest.face.session import known_session, manifest_session, role_of
-from pytest_manifest.face.verifying import NAME, Verifying, stop_verifying
+from pytest_manifest.face.verifying import NAME, SHORT, Verifying, stop_verifying
 
 if TYPE_CHECKING:
     from pytest_manifest.face.collection import ManifestFile
@@ -159,9 +159,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from pytest_manifest.face.lifecycle import note_collection
 
         note_collection(session, state)
+    manager = session.config.pluginmanager
     # Where nobody has asked for the state no test can be of an entry.
     if state is None or all(binding_of(item) is None for item in session.items):
-        stop_verifying(session.config.pluginmanager)
+        stop_verifying(manager)
+    elif not manager.hasplugin(SHORT):
+        from pytest_manifest.face.short_protocol import ShortProtocol
+
+        manager.register(ShortProtocol(), SHORT)
 
 
 @pytest.hookimpl(tryfirst=True)

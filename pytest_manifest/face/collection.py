@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,13 @@ class EntryItem(pytest.Function):
         line = 1
         if isinstance(value, EntryId):
             line = manifest_session(self.config).load(value.binding.manifest).line_of(value)
-        return self.path, line - 1, self.getmodpath()
+        return self.path, line - 1, self.name
+
+    @cached_property
+    def location(self) -> tuple[str, int | None, str]:
+        assert isinstance(self.parent, ManifestFile)
+        _, line, name = self.reportinfo()
+        return self.parent.relative_path, line, name  # of which one is enough for all its tests
 
 
 class GroupItem(pytest.Function):
@@ -54,6 +60,11 @@ class GroupItem(pytest.Function):
 class ManifestFile(pytest.Module):
     """A manifest as a collector: an ``entry[ID]`` for each entry that no other test verifies, or an
     ``entries[GROUP]`` for each group of entries."""
+
+    @cached_property
+    def relative_path(self) -> str:
+        """The file's path from the root folder, as reports have it."""
+        return self.session._node_location_to_relpath(self.path)
 
     def _getobj(self) -> object:
         # The module that the built-in test lives in; a manifest is not Python.

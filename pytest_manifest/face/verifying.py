@@ -9,6 +9,7 @@ import pytest
 from pytest_manifest.face.bindings import binding_of
 
 NAME = "manifest-verifying"
+SHORT = "manifest-short-protocol"
 
 
 class Verifying:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
+from pydantic_core import from_json
 
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.face.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
@@ -254,7 +254,7 @@ def properties_of(entry: str, judgement: Judgement, run: str) -> list[tuple[str,
     }
     if judgement.receipt is not None:
         # For these few words the receipt need not be checked again, as it was before it was kept.
-        receipt = json.loads(judgement.receipt)
+        receipt = from_json(judgement.receipt)
         for name, told in TOLD_OF_RECEIPTS.items():
             value = receipt.get(name)
             # pytest keeps them all, and a batch has few tasks, workers and hosts.

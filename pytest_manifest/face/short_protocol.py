@@ -1,0 +1,144 @@
+"""The built-in test of an entry that has passed, without those steps in which nothing happens.
+
+pytest sets a test up, calls it and tears it down by some forty hooks, which for a test that neither
+has fixtures nor says anything come to nothing. Here such a test gets its reports, and the hooks
+that tell of them, and no more. Whatever may have something to do in those steps (a hook of a plugin
+or conftest.py, an autouse fixture, a marker, an option) brings the usual protocol back, as does
+any verdict but "passed".
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import pytest
+from _pytest.nodes import Node
+
+from pytest_manifest.face.bindings import BUILTIN_ENTRY, binding_of
+from pytest_manifest.face.collection import EntryItem
+from pytest_manifest.face.item_properties import tell_properties
+from pytest_manifest.face.session import manifest_session
+from pytest_manifest.face.verifying import Verifying
+from pytest_manifest.face.work import properties_of
+
+_HOOKS: Final = (
+    "pytest_runtest_protocol",
+    "pytest_runtest_setup",
+    "pytest_runtest_call",
+    "pytest_pyfunc_call",
+    "pytest_runtest_teardown",
+    "pytest_runtest_makereport",
+)
+"""What is left out: nobody but those known may have a say there."""
+_KNOWN: Final = frozenset(
+    {
+        Verifying.__module__,
+        __name__,
+        # These heed tests of their own alone: coroutines, and properties.
+        "anyio.pytest_plugin",
+        "pytest_asyncio.plugin",
+        "_hypothesis_pytestplugin",
+    }
+)
+_MARKERS: Final = frozenset({"skip", "skipif", "xfail", "usefixtures", "filterwarnings", "asyncio"})
+"""What changes how a test is run."""
+_OPTIONS: Final = ("setuponly", "setupshow", "setupplan", "trace")
+_CURRENT: Final = "PYTEST_CURRENT_TEST"
+_PHASES: Final[tuple[Literal["setup", "call", "teardown"], ...]] = ("setup", "call", "teardown")
+
+
+class ShortProtocol:
+    """A plugin for one session."""
+
+    def __init__(self) -> None:
+        self._alone: bool | None = None
+        self._plain: dict[pytest.Collector, bool] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> bool | None:
+        if not isinstance(item, EntryItem) or not self._may_be_short(item, nextitem):
+            return None
+        binding, book = binding_of(item), manifest_session(item.config).book
+        if binding is None or binding.entry is None or book is None:
+            return None
+        began = time.time(), time.perf_counter()
+        judgement = book.judgement(binding)
+        if judgement is None or judgement.kind != "passed":
+            return None
+        os.environ[_CURRENT] = f"{item.nodeid} (call)".replace("\0", "(null)")
+        hook = item.ihook
+        hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        tell_properties(item, properties_of(binding.entry, judgement, book.run_of(binding)))
+        _report(item, began)
+        # pytest lets go of these after a test, which it keeps to its end.
+        item._request = False  # type: ignore[assignment]
+        item.funcargs = None  # type: ignore[assignment]
+        del os.environ[_CURRENT]
+        hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def _may_be_short(self, item: pytest.Function, nextitem: pytest.Item | None) -> bool:
+        """Whether nothing but the built-in verification belongs to this test."""
+        parent = item.parent
+        # What ends with the last test of a file is ended in the usual way.
+        if parent is None or nextitem is None or nextitem.parent is not parent:
+            return False
+        if item.fixturenames != [BUILTIN_ENTRY] or _MARKERS.intersection(_names(item)):
+            return False
+        if self._alone is None:
+            self._alone = _are_alone(item.config)
+        if parent not in self._plain:
+            self._plain[parent] = all(map(_does_nothing, parent.listchain()))
+        return self._alone and self._plain[parent]
+
+
+def _report(item: pytest.Item, began: tuple[float, float]) -> None:
+    """Tell of the three phases, of which the first has looked the verdict up."""
+    keywords: dict[str, Literal[1]] = dict.fromkeys(item.keywords, 1)
+    start, clock = began
+    for phase in _PHASES:
+        stop, taken = time.time(), time.perf_counter() - clock
+        report = pytest.TestReport(
+            item.id if hasattr(item, "id") else item.nodeid,
+            item.location,
+            dict(keywords),
+            "passed",
+            None,
+            phase,
+            duration=taken,
+            start=start,
+            stop=stop,
+            user_properties=item.user_properties,
+        )
+        item.ihook.pytest_runtest_logreport(report=report)
+        start, clock = time.time(), time.perf_counter()
+
+
+def _are_alone(config: pytest.Config) -> bool:
+    """Whether nobody else has a say in the steps that are left out."""
+    if any(config.getoption(name, False) for name in _OPTIONS):
+        return False
+    return all(
+        _is_known(implementation.plugin)
+        for name in _HOOKS
+        for implementation in getattr(config.hook, name).get_hookimpls()
+    )
+
+
+def _is_known(plugin: object) -> bool:
+    module = str(getattr(plugin, "__name__", "") or type(plugin).__module__)
+    return module.startswith("_pytest.") or module in _KNOWN
+
+
+def _does_nothing(node: pytest.Node) -> bool:
+    """Whether a collector sets nothing up for its tests, and changes nothing of how they run."""
+    return type(node).setup is Node.setup and not _MARKERS.intersection(_names(node))
+
+
+def _names(node: pytest.Node) -> Iterator[str]:
+    return (mark.name for mark in node.own_markers)
