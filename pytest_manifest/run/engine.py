@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from loguru import logger
 
 from pytest_manifest.dispatch.locating import Located
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.gatherer import Sip
-from pytest_manifest.ledger import EMPTIED, OVER_BUDGET
+from pytest_manifest.ledger import EMPTIED, OVER_BUDGET, Start
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.judging import Correction, Judged, is_told_of_revocation
 from pytest_manifest.run.mending import Mender
@@ -237,7 +237,7 @@ class Engine:
                     repeated.append(start.task_id)
                 self.flights.started(start, now)
             self._ledger.add_receipts(finals)
-            known = self._ledger.starts_of([task_id for task_id, _, _ in finals])
+            known = self._starts_of(finals)
             for task_id, _, receipt in finals:
                 flight = self.flights.land(task_id)
                 if flight is None:
@@ -254,6 +254,18 @@ class Engine:
                 self._ledger.note("stream_position", sip.position)
         self._tell([verdict for verdict, _ in judged])
         self._take_out_quarantined()
+
+    def _starts_of(self, finals: Iterable[Final]) -> Mapping[str, Sequence[Start]]:
+        """The starts of these attempts; hardly one has more than that which was just heard of."""
+        known: dict[str, Sequence[Start]] = {}
+        asked: list[str] = []
+        for task_id, _, _ in finals:
+            flight = self.flights.by_task_id.get(task_id)
+            if flight is None or flight.begun is None:
+                asked.append(task_id)
+            else:
+                known[task_id] = (flight.begun,)
+        return known | self._ledger.starts_of(asked)
 
     def _without_hearsay(self, sip: Sip) -> list[Final]:
         """The receipts without another worker's word, which is found at each look: Celery 5.7 has

@@ -24,6 +24,7 @@ class InFlight:
     """An attempt without a final receipt; ``sent`` and ``started`` are of the monotonic clock (s).
 
     ``pid`` and ``host`` are of the process that began it; ``loss`` is how its worker ended.
+    ``begun``: the only start of it that there is; None where that is not known without the ledger.
     """
 
     run: str
@@ -37,6 +38,7 @@ class InFlight:
     host: str | None = None
     pid: int | None = None
     loss: WorkerLoss | None = None
+    begun: Start | None = None
 
     @property
     def attempt(self) -> Attempt:
@@ -88,6 +90,10 @@ class Flights:
         flight = self.by_task_id.get(start.task_id)
         if flight is None:
             return
+        # Of one that was sent just now no other start can be in the ledger.
+        first = flight.started is None and flight.sent_at is not None
+        again = flight.begun is not None and flight.begun.execution == start.execution
+        flight.begun = start if first or again else None
         flight.started = now
         flight.worker, flight.host, flight.pid = start.worker, start.host, start.pid
         flight.loss = None

@@ -22,14 +22,21 @@ def complete_receipt(receipt: Receipt, starts: Sequence[Start]) -> Receipt:
     wait = receipt.wait
     if wait is None and started_at is not None and receipt.sent_at is not None:
         wait = max(0.0, (started_at - receipt.sent_at).total_seconds())
-    return receipt.model_copy(
-        update={
-            "executions": max(Counter(start.retries for start in starts).values()),
-            "redelivered": receipt.redelivered or any(start.redelivered for start in starts),
-            "started_at": started_at,
-            "wait": wait,
-            "worker": receipt.worker or last.worker,
-            "host": receipt.host or last.host,
-            "pid": receipt.pid or last.pid,
-        }
-    )
+    more = {
+        "executions": _executions(starts),
+        "redelivered": receipt.redelivered or any(start.redelivered for start in starts),
+        "started_at": started_at,
+        "wait": wait,
+        "worker": receipt.worker or last.worker,
+        "host": receipt.host or last.host,
+        "pid": receipt.pid or last.pid,
+    }
+    if all(getattr(receipt, name) == value for name, value in more.items()):
+        return receipt
+    return receipt.model_copy(update=more)
+
+
+def _executions(starts: Sequence[Start]) -> int:
+    if len(starts) == 1:
+        return 1
+    return max(Counter(start.retries for start in starts).values())

@@ -102,7 +102,9 @@ def count_keys(document: dict[str, Any]) -> int | None:
 
 def is_deep(value: object) -> bool:
     """Whether there are more than ``MAX_DEPTH`` levels of arrays and objects."""
-    level: list[Any] = [value] if type(value) in _LEVELS else []
+    if not value or type(value) not in _LEVELS:
+        return False
+    level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         if not level:
             return False
