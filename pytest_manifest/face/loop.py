@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.face.bindings import Binding, binding_of
+from pytest_manifest.face.short_protocol import ShortProtocol
 from pytest_manifest.face.verdicts import VerdictBook
 
 WAIT = 0.5
@@ -136,6 +137,7 @@ def run_as_completed(
     that something has; ``over`` that nothing more will.
     """
     agenda = Agenda(session.items)
+    short = ShortProtocol.of(session.config)
     previous: pytest.Item | None = None
     item: pytest.Item | None = None
     while not (item is None and agenda.empty):
@@ -145,7 +147,9 @@ def run_as_completed(
             _absorb(agenda, book)
         following = agenda.take(after=item)
         nextitem = following if following is not None else agenda.stand_in(item)
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+        # At once, where that is all that would be left of the hook.
+        if short is None or not short.run(item, nextitem):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
         if session.shouldstop:

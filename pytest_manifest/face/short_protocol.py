@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import pytest
 from _pytest.nodes import Node
@@ -21,7 +21,7 @@ from pytest_manifest.face.bindings import BUILTIN_ENTRY, binding_of
 from pytest_manifest.face.collection import EntryItem
 from pytest_manifest.face.item_properties import tell_properties
 from pytest_manifest.face.session import manifest_session
-from pytest_manifest.face.verifying import Verifying
+from pytest_manifest.face.verifying import SHORT, Verifying
 from pytest_manifest.face.work import properties_of
 
 _HOOKS: Final = (
@@ -57,19 +57,29 @@ class ShortProtocol:
         self._alone: bool | None = None
         self._plain: dict[pytest.Collector, bool] = {}
 
+    @classmethod
+    def of(cls, config: pytest.Config) -> Self | None:
+        """The one of this session, None where no test of it is of an entry."""
+        found = config.pluginmanager.get_plugin(SHORT)
+        return found if isinstance(found, cls) else None
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> bool | None:
+        return self.run(item, nextitem) or None
+
+    def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+        """Run the test if it may be run in short and its verdict, which is there, is "passed"."""
         if not isinstance(item, EntryItem) or not self._may_be_short(item, nextitem):
-            return None
+            return False
         binding, book = binding_of(item), manifest_session(item.config).book
         if binding is None or binding.entry is None or book is None:
-            return None
+            return False
         began = time.time(), time.perf_counter()
         judgement = book.judgement(binding)
         if judgement is None or judgement.kind != "passed":
-            return None
+            return False
         os.environ[_CURRENT] = f"{item.nodeid} (call)".replace("\0", "(null)")
         hook = item.ihook
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
