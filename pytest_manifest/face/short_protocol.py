@@ -145,10 +145,10 @@ def _is_known(plugin: object) -> bool:
     return module.startswith("_pytest.") or module in _KNOWN
 
 
-def _does_nothing(node: pytest.Node) -> bool:
+def _does_nothing(node: Node) -> bool:
     """Whether a collector sets nothing up for its tests, and changes nothing of how they run."""
     return type(node).setup is Node.setup and not _MARKERS.intersection(_names(node))
 
 
-def _names(node: pytest.Node) -> Iterator[str]:
+def _names(node: Node) -> Iterator[str]:
     return (mark.name for mark in node.own_markers)

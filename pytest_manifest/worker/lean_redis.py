@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from redis import ConnectionPool, Redis
@@ -45,18 +45,17 @@ class LeanRedis(Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         if options:
-            return super().execute_command(*args, **options)
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's
         (answer,) = self.ask([args])
         if isinstance(answer, ResponseError):
             raise answer
-        callback = self.response_callbacks.get(args[0])
-        return answer if callback is None else callback(answer)
+        return _read(self.response_callbacks, args[0], answer)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> LeanPipeline:
         return LeanPipeline(self, transaction, shard_hint)
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """Send all at once and read a reply for each; what the server refused is an exception there.
+        """Send all at once and read an answer to each; a refusal is an exception among them.
 
         Raises what redis-py raises where there is no answer.
         """
@@ -66,7 +65,7 @@ class LeanRedis(Redis):
 
             def ask() -> list[Any]:
                 connection.send_packed_command(packed)
-                return [_reply(connection) for _ in commands]
+                return [reply_of(connection) for _ in commands]
 
             answers: list[Any] = connection.retry.call_with_retry(
                 ask, lambda _error: connection.disconnect()
@@ -97,10 +96,9 @@ class LeanPipeline(Pipeline):
     """One that sends a plain transaction leanly, and leaves the rest to redis-py."""
 
     def __init__(self, client: LeanRedis, transaction: bool, shard_hint: str | None) -> None:
-        super().__init__(
-            client.connection_pool, client.response_callbacks, transaction, shard_hint
-        )
-        self._client = client
+        super().__init__(client.connection_pool, client.response_callbacks, transaction, shard_hint)
+        self._client: Any = client
+        self._is_transaction = transaction
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         if not (raise_on_error and self._is_plain()):
@@ -115,19 +113,20 @@ class LeanPipeline(Pipeline):
         for number, answer in enumerate(queued):
             if isinstance(answer, ResponseError):
                 if number:
-                    self.annotate_exception(answer, number, commands[number - 1][0])
+                    command = commands[number - 1][0]
+                    self.annotate_exception(answer, number, command)  # type: ignore[no-untyped-call]  # redis-py's
                 raise answer
         if isinstance(answers, ResponseError):
             raise answers
-        self.raise_first_error(commands, answers)
+        self.raise_first_error(commands, answers)  # type: ignore[no-untyped-call]  # redis-py's
         return [
-            self._read(args[0], options, answer)
+            _read(self.response_callbacks, args[0], answer, options)
             for (args, options), answer in zip(commands, answers, strict=True)
         ]
 
     def _is_plain(self) -> bool:
         return (
-            self.transaction
+            self._is_transaction
             and bool(self.command_stack)
             and not (self.watching or self.explicit_transaction or self.scripts or self.connection)
             and not any(
@@ -136,15 +135,19 @@ class LeanPipeline(Pipeline):
             )
         )
 
-    def _read(self, name: Any, options: dict[str, Any], answer: Any) -> Any:
-        callback = self.response_callbacks.get(name)
-        if callback is None:
-            return answer
-        options.pop("keys", None)
-        return callback(answer, **options)
+
+def _read(
+    callbacks: Mapping[str, Any], name: str, answer: Any, options: Mapping[str, Any] | None = None
+) -> Any:
+    """An answer as redis-py's own clients give it."""
+    callback = callbacks.get(name)
+    if callback is None:
+        return answer
+    return callback(answer, **{k: v for k, v in (options or {}).items() if k != "keys"})
 
 
-def _reply(connection: Any) -> Any:
+def reply_of(connection: Any) -> Any:
+    """The next answer; what the server refused is the exception that redis-py has for it."""
     try:
         return connection.read_response()
     except ResponseError as error:  # an answer like any other: more are to be read
