@@ -77,8 +77,8 @@ results = [echo.delay(number) for number in range({entries})]
 assert [result.get() for result in results] == list(range({entries}))
 """
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-OWN = {"MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO"}
-"""By these a worker knows that it was started by us, and may have our settings."""
+OWN = {"MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO", "MANIFEST_LOG_JOBS": "0"}
+"""As the private stack has them: by these a worker knows that it may have our settings."""
 XDIST, ALLURE = ("-p", "xdist", "-n", "2"), ("-p", "allure_pytest")
 ALLURE_OPTION = "--alluredir=allure-results"
 

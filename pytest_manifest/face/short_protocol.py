@@ -20,6 +20,7 @@ from _pytest.nodes import Node
 from pytest_manifest.face.bindings import BUILTIN_ENTRY, binding_of
 from pytest_manifest.face.collection import EntryItem
 from pytest_manifest.face.item_properties import tell_properties
+from pytest_manifest.face.others_logs import OthersLogs
 from pytest_manifest.face.session import manifest_session
 from pytest_manifest.face.verifying import SHORT, Verifying
 from pytest_manifest.face.work import properties_of
@@ -36,16 +37,24 @@ _HOOKS: Final = (
 _KNOWN: Final = frozenset(
     {
         Verifying.__module__,
+        OthersLogs.__module__,
         __name__,
         # These heed tests of their own alone: coroutines, and properties.
         "anyio.pytest_plugin",
         "pytest_asyncio.plugin",
         "_hypothesis_pytestplugin",
+        # What has passed is not run again, and hooks around a test still count its time.
+        "pytest_rerunfailures",
+        "pytest_timeout",
     }
 )
-_MARKERS: Final = frozenset({"skip", "skipif", "xfail", "usefixtures", "filterwarnings", "asyncio"})
+_FOLLOWERS: Final = frozenset({"pytest_timeout"})
+"""What a hook around a test is still called for."""
+_MARKERS: Final = frozenset(
+    {"skip", "skipif", "xfail", "usefixtures", "filterwarnings", "asyncio", "flaky"}
+)
 """What changes how a test is run."""
-_OPTIONS: Final = ("setuponly", "setupshow", "setupplan", "trace")
+_OPTIONS: Final = ("setuponly", "setupshow", "setupplan", "trace", "reruns", "force_reruns")
 _CURRENT: Final = "PYTEST_CURRENT_TEST"
 _PHASES: Final[tuple[Literal["setup", "call", "teardown"], ...]] = ("setup", "call", "teardown")
 
@@ -55,6 +64,7 @@ class ShortProtocol:
 
     def __init__(self) -> None:
         self._alone: bool | None = None
+        self._followed: bool | None = None
         self._plain: dict[pytest.Collector, bool] = {}
 
     @classmethod
@@ -67,9 +77,15 @@ class ShortProtocol:
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> bool | None:
-        return self.run(item, nextitem) or None
+        return self._run(item, nextitem) or None
 
     def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+        """Run a test whose verdict is there, without the hook; False where that is needed."""
+        if self._followed is None:
+            self._followed = _is_followed(item.config)
+        return not self._followed and self._run(item, nextitem)
+
+    def _run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         """Run the test if it may be run in short and its verdict, which is there, is "passed"."""
         if not isinstance(item, EntryItem) or not self._may_be_short(item, nextitem):
             return False
@@ -88,7 +104,6 @@ class ShortProtocol:
         # pytest lets go of these after a test, which it keeps to its end.
         item._request = False  # type: ignore[assignment]
         item.funcargs = None  # type: ignore[assignment]
-        del os.environ[_CURRENT]
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
@@ -111,12 +126,15 @@ def _report(item: pytest.Item, began: tuple[float, float]) -> None:
     """Tell of the three phases, of which the first has looked the verdict up."""
     keywords: dict[str, Literal[1]] = dict.fromkeys(item.keywords, 1)
     start, clock = began
+    reports: list[pytest.TestReport] = []
     for phase in _PHASES:
+        if phase == "teardown":
+            os.environ.pop(_CURRENT, None)
         stop, taken = time.time(), time.perf_counter() - clock
         report = pytest.TestReport(
             item.id if hasattr(item, "id") else item.nodeid,
             item.location,
-            dict(keywords),
+            keywords,
             "passed",
             None,
             phase,
@@ -127,11 +145,15 @@ def _report(item: pytest.Item, began: tuple[float, float]) -> None:
         )
         item.ihook.pytest_runtest_logreport(report=report)
         start, clock = time.time(), time.perf_counter()
+        reports.append(report)
+    for report in reports:  # pytest keeps them all, and one list for all of them will do
+        if report.user_properties == item.user_properties:
+            report.user_properties = item.user_properties
 
 
 def _are_alone(config: pytest.Config) -> bool:
     """Whether nobody else has a say in the steps that are left out."""
-    if any(config.getoption(name, False) for name in _OPTIONS):
+    if any(config.getoption(name, False) for name in _OPTIONS) or _runs_again(config):
         return False
     return all(
         _is_known(implementation.plugin)
@@ -140,9 +162,30 @@ def _are_alone(config: pytest.Config) -> bool:
     )
 
 
+def _runs_again(config: pytest.Config) -> bool:
+    """Whether pytest.ini asks for tests to be run again, which is counted in all reports."""
+    try:
+        return bool(config.getini("reruns"))
+    except ValueError:  # nobody knows of such a thing
+        return False
+
+
+def _is_followed(config: pytest.Config) -> bool:
+    """Whether somebody known sees tests by the hook that is left."""
+    return any(_follows(one.plugin) for one in config.hook.pytest_runtest_protocol.get_hookimpls())
+
+
+def _follows(plugin: object) -> bool:
+    return getattr(plugin, "follows_short_protocol", False) is True or _module(plugin) in _FOLLOWERS
+
+
 def _is_known(plugin: object) -> bool:
-    module = str(getattr(plugin, "__name__", "") or type(plugin).__module__)
-    return module.startswith("_pytest.") or module in _KNOWN
+    module = _module(plugin)
+    return _follows(plugin) or module.startswith("_pytest.") or module in _KNOWN
+
+
+def _module(plugin: object) -> str:
+    return str(getattr(plugin, "__name__", "") or type(plugin).__module__)
 
 
 def _does_nothing(node: Node) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
@@ -29,6 +29,8 @@ TOLD_OF_RECEIPTS: Final = {
     name: f"manifest_{name}" for name in ("task", "worker", "host", "wait", "runtime")
 }
 """Fields of receipts, and the properties that tell of them."""
+_OF_ITS_OWN: Final = frozenset({"manifest_entry", "manifest_task_id", "manifest_started_at"})
+"""Properties of which no two entries have the same."""
 
 
 def file_order_wanted(config: pytest.Config) -> bool:
@@ -246,7 +248,7 @@ def properties_of(entry: str, judgement: Judgement, run: str) -> list[tuple[str,
     """
     values: dict[str, object] = {
         "manifest_entry": entry,
-        "manifest_verdict": sys.intern(judgement.kind),
+        "manifest_verdict": judgement.kind,
         "manifest_run": run,
         "manifest_task_id": judgement.task_id,
         "manifest_attempt": judgement.attempt,
@@ -255,13 +257,20 @@ def properties_of(entry: str, judgement: Judgement, run: str) -> list[tuple[str,
     if judgement.receipt is not None:
         # For these few words the receipt need not be checked again, as it was before it was kept.
         receipt = from_json(judgement.receipt)
-        for name, told in TOLD_OF_RECEIPTS.items():
-            value = receipt.get(name)
-            # pytest keeps them all, and a batch has few tasks, workers and hosts.
-            values[told] = sys.intern(value) if type(value) is str else value
+        values.update((told, receipt.get(name)) for name, told in TOLD_OF_RECEIPTS.items())
         started = receipt.get("started_at")
         values["manifest_started_at"] = started and datetime.fromisoformat(started).isoformat()
-    return [(name, value) for name, value in values.items() if value is not None]
+    return [
+        (name, value) if name in _OF_ITS_OWN or type(value) not in (str, int) else _row(name, value)
+        for name, value in values.items()
+        if value is not None
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _row(name: str, value: str | int) -> tuple[str, object]:
+    """A row of properties, one for all tests that have it: pytest keeps those of all of them."""
+    return name, value
 
 
 def _attempt_line(row: AttemptRow) -> AttemptLine | None:

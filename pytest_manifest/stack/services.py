@@ -49,6 +49,8 @@ def worker_children(
         "MANIFEST_LOG_LEVEL": settings.log_level,
         "MANIFEST_SPOOL": str(spool),
     }
+    if not settings.detached:  # nobody follows its log while it runs
+        env["MANIFEST_LOG_JOBS"] = "0"
     return [
         Child(
             f"{WORKER_PREFIX}{number}",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FORMAT_VARIABLE: Final = "MANIFEST_LOG_FORMAT"
 LEVEL_VARIABLE: Final = "MANIFEST_LOG_LEVEL"
+JOBS_VARIABLE: Final = "MANIFEST_LOG_JOBS"
 # Celery's account of the task is the receipt itself.
 _NOT_THE_TASK: Final = ("celery.app.trace", "celery.worker.request", "celery.worker.strategy")
 _EVERY_JOB: Final = ("celery.app.trace", "celery.worker.strategy")
@@ -35,11 +36,11 @@ def set_up_own_logging() -> None:
     level = _level()
     log.configure(format=format_, level=level)
     log.intercept_stdlib(level)
-    # Celery's own lines of each job (received, succeeded) cost as much as a round trip to the
-    # broker; what fails is a warning, or more. A stock worker says as much.
-    quiet = logging.WARNING if logging.getLogger().level > logging.DEBUG else logging.NOTSET
-    for name in _EVERY_JOB:
-        logging.getLogger(name).setLevel(quiet)
+    if os.environ.get(JOBS_VARIABLE) == "0" and logging.getLogger().level > logging.DEBUG:
+        # Two lines a job (received, succeeded) cost as much as a round trip to the broker, and the
+        # receipt says it better. What fails is a warning, or more.
+        for name in _EVERY_JOB:
+            logging.getLogger(name).setLevel(logging.WARNING)
     catch_loguru(again=True)
 
 

@@ -36,7 +36,7 @@ class QoS(redis.QoS):
         info = message.delivery_info
         taken = dumps([message._raw, info["exchange"], info["routing_key"]])
         teller.tell(
-            ("ZADD", self.unacked_index_key, time.time(), delivery_tag),
+            ("ZADD", self.unacked_index_key, str(time.time()), delivery_tag),
             ("HSET", self.unacked_key, delivery_tag, taken),
         )
         virtual.QoS.append(self, message, delivery_tag)

@@ -57,7 +57,7 @@ class StreamReceipts(Receipts):
             super()._set(key, value, expires)
             return
         lifetime = self.expires if expires is None else expires
-        expiry = ("EX", lifetime) if lifetime else ()
+        expiry = ("EX", str(lifetime)) if lifetime else ()
         with self.client.pipeline() as pipe:
             pipe.execute_command("SET", key, value, *expiry, "NX")
             pipe.execute_command("PUBLISH", key, value)
@@ -101,4 +101,4 @@ def _add_record(client: Any, stream: str | None, ttl: int, record: bytes) -> Non
     if stream:
         client.execute_command("XADD", stream, "*", wire.STREAM_FIELD, record)
         if _expiries.is_due(stream, ttl):
-            client.execute_command("EXPIRE", stream, ttl)
+            client.execute_command("EXPIRE", stream, str(ttl))

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.live
 RELAYED = "tests.live.apps.worker_relayed"
 OWN_TEXT = {"MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO"}
 OWN_JSON = {"MANIFEST_LOG_FORMAT": "json", "MANIFEST_LOG_LEVEL": "INFO"}
+OWN_QUIET = OWN_TEXT | {"MANIFEST_LOG_JOBS": "0"}
 OWN = [
     Flavour("own-text", STOCK, INCLUDE, OWN_TEXT),
     Flavour("own-json", STOCK, INCLUDE, OWN_JSON),
@@ -138,3 +139,18 @@ def test_own_workers_log_by_loguru(bench: Bench) -> None:
         assert document["logger"] == "celery.worker.strategy"
     else:
         assert "celery.worker.strategy" in lines[-1]
+
+
+QUIET = Flavour("own-quiet", STOCK, INCLUDE, OWN_QUIET)
+
+
+@pytest.mark.parametrize("bench", [QUIET], indirect=True, ids=["own-quiet"])
+def test_a_run_s_own_workers_say_nothing_of_jobs_that_succeed(bench: Bench) -> None:
+    """Those that fail are told of, and what the job itself says is kept."""
+    assert bench.ask("chatter").log
+    assert bench.ask("fail").state == "failed"
+    text = bench.log.read_text()
+    assert "ready" in text
+    assert "received" not in text
+    assert "succeeded" not in text
+    assert "raised unexpected" in text

@@ -28,6 +28,9 @@ class EntryListener:
     ``take`` is given each test of an entry when it is over.
     """
 
+    follows_short_protocol = True
+    """It sees such tests by the hook around them, and what came of them by their reports."""
+
     def __init__(self, theirs: Any, take: Callable[[Told], None]) -> None:  # it has no types
         self._theirs = theirs
         self._take = take
@@ -91,8 +94,10 @@ class EntryListener:
             asked = self._theirs.pytest_runtest_makereport(item=item, call=call)
             next(asked)
             _end(asked, outcome)
-        elif report.when == "setup":
-            self._told.raw.status = "passed"
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self._told is not None and report.when == "setup" and report.passed:
+            self._told.raw.status = self._told.raw.status or "passed"
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_logfinish(

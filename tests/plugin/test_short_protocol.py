@@ -1,0 +1,253 @@
+"""The built-in test of an entry that has passed is run in short, which nobody can tell."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.plugin.conftest import Project
+
+MEMORY = ("--manifest=m.jsonl", "--manifest-broker=memory://")
+
+WITNESS = """
+import json
+import os
+from pathlib import Path
+
+import pytest
+from _pytest import runner
+
+told, usual = [], []
+plainly = runner.call_and_report
+
+
+def counted(item, when, *rest, **more):
+    if when == "setup":
+        usual.append(item.name)
+    return plainly(item, when, *rest, **more)
+
+
+runner.call_and_report = counted
+
+
+def pytest_runtest_logstart(nodeid, location):
+    told.append(["start", nodeid, location])
+
+
+def pytest_runtest_logreport(report):
+    facts = dict(vars(report))
+    assert facts.pop("start") <= facts.pop("stop")
+    assert 0 <= facts.pop("duration") < 60
+    assert report.nodeid in os.environ.get("PYTEST_CURRENT_TEST", report.nodeid)
+    facts["longrepr"] = facts["longrepr"] is not None  # it names the run
+    facts["user_properties"] = [name for name, _ in facts["user_properties"]]
+    told.append([report.when, report.nodeid, {name: str(fact) for name, fact in facts.items()}])
+
+
+def pytest_runtest_logfinish(nodeid, location):
+    assert "PYTEST_CURRENT_TEST" not in os.environ
+    told.append(["finish", nodeid, location])
+
+
+def pytest_unconfigure(config):
+    worker = getattr(config, "workerinput", {}).get("workerid", "main")
+    Path(f"told-{worker}.json").write_text(json.dumps([told, usual]))
+"""
+
+
+def told(project: Project, process: str = "main") -> tuple[list[Any], list[str]]:
+    """What hooks were told, by test, and the tests that went the usual way."""
+    rows, usual = json.loads((project.path / f"told-{process}.json").read_text("utf-8"))
+    return sorted(rows, key=lambda row: str(row[1])), usual
+
+
+def test_reports_are_those_of_the_usual_protocol(project: Project) -> None:
+    """Place, keywords, properties, sections and order: all but times, of passed and failed."""
+    project.doubles(count=5)
+    with (project.path / "m.jsonl").open("a", encoding="utf-8") as file:
+        for line in (
+            {"id": "odd [one]", "task": "jobs.double", "args": [1]},
+            {"id": "bad", "task": "jobs.fail", "args": ["no film"]},
+            {"id": "last", "task": "jobs.nap", "args": [0.2, "last"], "after": ["d-4"]},
+        ):
+            file.write(json.dumps(line) + "\n")
+    project.write("conftest.py", WITNESS)
+    project.run(*MEMORY).assert_outcomes(passed=7, failed=1)
+    rows, usual = told(project)
+    assert sorted(usual) == ["entry[bad]", "entry[last]"]  # the last one ends what is left
+
+    project.write("conftest.py", WITNESS + "\n\ndef pytest_runtest_call():\n    pass\n")
+    project.run(*MEMORY).assert_outcomes(passed=7, failed=1)
+    rows_of_usual, usual = told(project)
+    assert len(usual) == 8
+    assert rows == rows_of_usual
+
+
+def test_an_xdist_worker_runs_them_in_short(project: Project) -> None:
+    """But for the last one of each."""
+    project.doubles(count=12)
+    project.write("conftest.py", WITNESS)
+    project.run(*MEMORY, "-n", "2").assert_outcomes(passed=12)
+    for process in ("gw0", "gw1"):
+        rows, usual = told(project, process)
+        names = {row[1] for row in rows}
+        assert len(usual) <= 1 < len(names)
+
+
+SAID = """
+from pathlib import Path
+
+import pytest
+
+
+def say(item):
+    with Path("said.txt").open("a") as file:
+        file.write(f"{item.name}\\n")
+
+"""
+OTHERS = {
+    "a hook before a test": "def pytest_runtest_setup(item): say(item)",
+    "a hook around a test": """
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    say(pyfuncitem)
+    return (yield)
+""",
+    "a hook around its report": """
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    if call.when == "teardown":
+        say(item)
+    return (yield)
+""",
+    "a fixture for each test": """
+@pytest.fixture(autouse=True)
+def around(request):
+    yield
+    say(request.node)
+""",
+    "a plugin of the project's": """
+class Plugin:
+    def pytest_runtest_teardown(self, item):
+        say(item)
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Plugin())
+""",
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_whoever_has_a_say_in_a_test_is_asked(project: Project, other: str) -> None:
+    """Hooks and fixtures of the project's are run for each test, as for any other."""
+    project.doubles(count=4)
+    project.write("conftest.py", SAID + other)
+    project.run(*MEMORY).assert_outcomes(passed=4)
+    said = (project.path / "said.txt").read_text("utf-8").split("\n")[:-1]
+    assert sorted(set(said) - {"dispatch"}) == [f"entry[d-{n}]" for n in range(4)]
+
+
+@pytest.mark.parametrize("how", ["option", "ini"])
+def test_a_plugin_that_runs_tests_again_runs_all_of_them(project: Project, how: str) -> None:
+    """It counts the tries in the reports of each."""
+    project.doubles(count=3)
+    project.write("conftest.py", WITNESS)
+    if how == "ini":
+        with (project.path / "pytest.ini").open("a", encoding="utf-8") as file:
+            file.write("reruns = 1\n")
+    project.run(*MEMORY, *(["--reruns=1"] if how == "option" else [])).assert_outcomes(passed=3)
+    rows, _ = told(project)
+    reports = [row[2] for row in rows if row[0] in ("setup", "call", "teardown")]
+    assert len(reports) == 9
+    assert all(report["rerun"] == "0" for report in reports)
+
+
+def test_the_time_of_a_session_is_watched_after_each_test(project: Project) -> None:
+    """pytest-timeout does so by a hook around tests."""
+    project.doubles(count=50)
+    result = project.run(*MEMORY, "--session-timeout=0.000001")
+    result.stdout.fnmatch_lines(["*session-timeout*exceeded*"])
+    assert result.parseoutcomes().get("passed", 0) < 50
+
+
+def test_markers_that_a_conftest_adds_are_heeded(project: Project) -> None:
+    """Such that skip, and such that expect a failure."""
+    project.doubles(count=4)
+    project.write(
+        "conftest.py",
+        """
+import pytest
+
+
+def pytest_collection_modifyitems(items):
+    items[0].add_marker(pytest.mark.skip(reason="not now"))
+    items[1].add_marker(pytest.mark.xfail(reason="it was wrong"))
+""",
+    )
+    result = project.run(*MEMORY, "-rsX")
+    result.assert_outcomes(passed=2, skipped=1, xpassed=1)
+    result.stdout.fnmatch_lines(["*not now*", "*it was wrong*"])
+
+
+def test_the_set_up_of_a_package_is_run(project: Project) -> None:
+    """A manifest in it may need what is set up there."""
+    project.doubles("films/m.jsonl", count=3)
+    project.write(
+        "films/__init__.py",
+        """
+from pathlib import Path
+
+
+def setup_module():
+    Path("said.txt").write_text("set up")
+""",
+    )
+    project.run("--manifest=films/m.jsonl", MEMORY[1]).assert_outcomes(passed=3)
+    assert (project.path / "said.txt").exists()
+
+
+def test_the_set_up_is_shown_where_that_is_asked_for(project: Project) -> None:
+    """``--setup-show`` names each test."""
+    project.doubles(count=3)
+    result = project.run(*MEMORY, "--setup-show")
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines([f"*m.jsonl::entry?d-{n}? (fixtures used: *" for n in range(3)])
+
+
+def test_what_a_file_before_has_set_up_ends_before_the_next_file(project: Project) -> None:
+    """Tests that are run in short lie between others, whose fixtures end where they should."""
+    project.doubles(count=4)
+    project.write(
+        "conftest.py",
+        """
+from pathlib import Path
+
+import pytest
+
+
+def say(word):
+    with Path("said.txt").open("a") as file:
+        file.write(f"{word}\\n")
+
+
+@pytest.fixture(scope="module")
+def house(request):
+    say(f"{request.module.__name__} begins")
+    yield
+    say(f"{request.module.__name__} ends")
+""",
+    )
+    for name in ("a", "b"):
+        project.write(
+            f"test_{name}.py", "def test_one(house): pass\n\n\ndef test_two(house): pass\n"
+        )
+    result = project.run(*MEMORY, "test_a.py", "m.jsonl", "test_b.py")
+    result.assert_outcomes(passed=8)
+    said = (project.path / "said.txt").read_text("utf-8").split("\n")[:-1]
+    assert said in (
+        ["test_a begins", "test_a ends", "test_b begins", "test_b ends"],
+        ["test_b begins", "test_b ends", "test_a begins", "test_a ends"],
+    )
