@@ -104,7 +104,7 @@ import pytest
 
 def say(item):
     with Path("said.txt").open("a") as file:
-        file.write(f"{item.name}\\n")
+        file.write(f"{getattr(item, 'name', item)}\\n")
 
 """
 OTHERS = {
@@ -193,7 +193,7 @@ def pytest_collection_modifyitems(items):
 
 
 def test_the_set_up_of_a_package_is_run(project: Project) -> None:
-    """A manifest in it may need what is set up there."""
+    """Before the first test of a manifest in it."""
     project.doubles("films/m.jsonl", count=3)
     project.write(
         "films/__init__.py",
@@ -202,11 +202,17 @@ from pathlib import Path
 
 
 def setup_module():
-    Path("said.txt").write_text("set up")
+    with Path("said.txt").open("a") as file:
+        file.write("set up\\n")
 """,
     )
+    project.write(
+        "conftest.py",
+        SAID + "def pytest_runtest_logreport(report): say(report.nodeid)",
+    )
     project.run("--manifest=films/m.jsonl", MEMORY[1]).assert_outcomes(passed=3)
-    assert (project.path / "said.txt").exists()
+    said = (project.path / "said.txt").read_text("utf-8").split("\n")
+    assert said.index("set up") < 1, said
 
 
 def test_the_set_up_is_shown_where_that_is_asked_for(project: Project) -> None:
