@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         mark_as_revoked: Callable[..., None]
         store_result: Callable[..., object]
         ensure: Callable[..., object]
+        connection_errors: tuple[type[Exception], ...]
         expires: int | None
         client: Any
         exception_safe_to_retry: Callable[[Exception], bool]

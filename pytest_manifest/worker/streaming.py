@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from celery import states
@@ -69,6 +70,12 @@ class StreamReceipts(Receipts):
             earlier = super()._get_task_meta_for(handover.facts.task_id)
             if earlier["status"] != states.SUCCESS:
                 super()._set(key, value, expires)
+
+    def ensure(self, fun: Callable[..., Any], args: Sequence[object], **policy: object) -> Any:
+        try:  # once without all that it takes to try again
+            return fun(*args)
+        except self.connection_errors:
+            return super().ensure(fun, args, **policy)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Also where the store, or its disk, is full: there may be room again."""

@@ -7,8 +7,10 @@ from queue import Empty
 
 import pytest
 from kombu import Connection
+from redis import Redis
 
 from pytest_manifest.worker.own_transport import NAME
+from tests.support import eventually
 
 pytestmark = pytest.mark.live
 
@@ -48,3 +50,58 @@ def test_messages_come_and_are_acknowledged(valkey: str) -> None:
         again.ack()
         with pytest.raises(Empty):
             here.get(block=False)
+
+
+def taken(valkey: str) -> tuple[int, int]:
+    """How many messages stand as taken and not acknowledged, in both of kombu's keys."""
+    with Redis.from_url(valkey) as client:
+        return int(client.hlen("unacked")), int(client.zcard("unacked_index"))  # type: ignore[arg-type]  # no coroutine
+
+
+def test_what_is_taken_stands_at_the_broker_until_it_is_acknowledged(valkey: str) -> None:
+    """At once, without anybody asking for it; or nobody could put back what a dead worker had."""
+    with ExitStack() as stack:
+        ours = stack.enter_context(Connection(valkey, transport=NAME))
+        queue = stack.enter_context(ours.SimpleQueue("own-transport-taken"))
+        queue.put("word")
+        message = queue.get(timeout=10)
+        eventually(lambda: taken(valkey) == (1, 1), within=10, what="it is noted as taken")
+        message.ack()
+        eventually(lambda: taken(valkey) == (0, 0), within=10, what="it is noted as done")
+
+
+@pytest.mark.parametrize("how", ["requeue", "close"])
+def test_what_is_given_back_at_once_is_there(valkey: str, how: str) -> None:
+    """Though that it was taken has not been answered yet: a hundred times, as that is a race."""
+    with Connection(valkey) as theirs, theirs.SimpleQueue("own-transport-back") as there:
+        for number in range(100):
+            with Connection(valkey, transport=NAME) as ours:
+                channel = ours.channel()
+                with ours.SimpleQueue(there.queue, channel=channel) as here:
+                    here.put(number)
+                    message = here.get(timeout=10)
+                    if how == "requeue":
+                        message.requeue()
+                    else:
+                        channel.qos.restore_unacked_once()
+            again = there.get(timeout=10)
+            assert again.payload == number
+            again.ack()
+    assert taken(valkey) == (0, 0)
+
+
+def test_keys_with_a_prefix_are_kombu_s_own_affair(valkey: str) -> None:
+    """It puts the prefix before them, in a client of its own."""
+    options = {"global_keyprefix": "films-"}
+    with (
+        Connection(valkey, transport=NAME, transport_options=options) as ours,
+        ours.SimpleQueue("prefixed") as queue,
+    ):
+        queue.put("word")
+        message = queue.get(timeout=10)
+        with Redis.from_url(valkey) as client:
+            assert client.hlen("films-unacked") == 1
+        message.ack()
+    with Redis.from_url(valkey) as client:
+        assert client.hlen("films-unacked") == 0
+    assert taken(valkey) == (0, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from pytest_manifest.dispatch.attempt import attempt_of
 from pytest_manifest.ledger import Start
 from pytest_manifest.run.flights import SPARE, TIMEOUT_GRACE, Flights
@@ -90,3 +92,27 @@ def test_moments_of_jobs_that_have_landed_are_forgotten() -> None:
             made.land(task_id)
     assert len(made._due) < 2 * SPARE
     assert list(made.overdue(200 + 10 + TIMEOUT_GRACE)) == ids[:1]
+
+
+def test_the_only_start_is_known_without_the_ledger() -> None:
+    """Of an attempt that was sent just now, begun once; said twice, it is still one start."""
+    made = Flights()
+    attempt = attempt_of(RUN, Entry(id="a", task="t"), 1)
+    made.follow(attempt, sent=100.0, sent_at=datetime.now(UTC))
+    flight = made.by_task_id[attempt.task_id]
+    assert flight.begun is None
+    first = start(attempt.task_id)
+    made.started(first, now=101.0)
+    made.started(first, now=102.0)
+    assert flight.begun == first
+    made.started(start(attempt.task_id, retries=1), now=103.0)
+    assert flight.begun is None
+    made.started(start(attempt.task_id, retries=2), now=104.0)
+    assert flight.begun is None
+
+
+def test_there_may_be_other_starts_of_what_was_sent_before() -> None:
+    """An attempt of an earlier process, or one whose message was sent twice: the ledger knows."""
+    made, (task_id,) = flights(Entry(id="a", task="t"))
+    made.started(start(task_id), now=200.0)
+    assert made.by_task_id[task_id].begun is None
