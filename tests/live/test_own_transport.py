@@ -55,7 +55,7 @@ def test_messages_come_and_are_acknowledged(valkey: str) -> None:
 def taken(valkey: str) -> tuple[int, int]:
     """How many messages stand as taken and not acknowledged, in both of kombu's keys."""
     with Redis.from_url(valkey) as client:
-        return int(client.hlen("unacked")), int(client.zcard("unacked_index"))  # type: ignore[arg-type]  # no coroutine
+        return int(client.hlen("unacked")), int(client.zcard("unacked_index"))
 
 
 def test_what_is_taken_stands_at_the_broker_until_it_is_acknowledged(valkey: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY, Result
@@ -106,7 +107,7 @@ def pytest_runtest_call():
 """
 
 
-def essence(found: allure.Results) -> list[object]:
+def essence(found: allure.Results) -> Sequence[object]:
     """What results say, without what is of one run."""
     return sorted(
         (
