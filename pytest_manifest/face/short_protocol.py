@@ -34,6 +34,8 @@ _HOOKS: Final = (
     "pytest_runtest_makereport",
 )
 """What is left out: nobody but those known may have a say there."""
+_TELLING: Final = ("pytest_runtest_logstart", "pytest_runtest_logreport", "pytest_runtest_logfinish")
+"""What is never left out."""
 _KNOWN: Final = frozenset(
     {
         Verifying.__module__,
@@ -72,6 +74,10 @@ class ShortProtocol:
         """The one of this session, None where no test of it is of an entry."""
         found = config.pluginmanager.get_plugin(SHORT)
         return found if isinstance(found, cls) else None
+
+    def pytest_plugin_registered(self) -> None:
+        """Somebody new may have a say."""
+        self._alone = self._followed = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(
@@ -171,8 +177,16 @@ def _runs_again(config: pytest.Config) -> bool:
 
 
 def _is_followed(config: pytest.Config) -> bool:
-    """Whether somebody known sees tests by the hook that is left."""
-    return any(_follows(one.plugin) for one in config.hook.pytest_runtest_protocol.get_hookimpls())
+    """Whether somebody sees tests by the hook that is left, or may warn while being told of them:
+    what catches warnings is around that hook."""
+    hook = config.hook
+    if any(_follows(one.plugin) for one in hook.pytest_runtest_protocol.get_hookimpls()):
+        return True
+    return not all(
+        _module(one.plugin).startswith(("_pytest.", "pytest_manifest."))
+        for name in _TELLING
+        for one in getattr(hook, name).get_hookimpls()
+    )
 
 
 def _follows(plugin: object) -> bool:

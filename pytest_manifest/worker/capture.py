@@ -38,7 +38,7 @@ def set_up_own_logging() -> None:
     log.intercept_stdlib(level)
     if os.environ.get(JOBS_VARIABLE) == "0" and logging.getLogger().level > logging.DEBUG:
         # Two lines a job (received, succeeded) cost as much as a round trip to the broker, and the
-        # receipt says it better. What fails is a warning, or more.
+        # receipt says it better, as it does of retries. What fails is a warning, or more.
         for name in _EVERY_JOB:
             logging.getLogger(name).setLevel(logging.WARNING)
     catch_loguru(again=True)

@@ -21,13 +21,16 @@ from redis.exceptions import ResponseError
 TRUSTED_SECONDS: Final = 1.0
 """A connection that was idle for longer may have been closed: the pool looks, and opens another."""
 
+KEPT: Final = 8
+"""Connections that are kept; those of a burst of more go back to their pool, which others use."""
+
 Command = Sequence[object]
 
 
 def lean(client: Any) -> Any:
     """The same client, leaner; others than redis-py's own, on its own pool, stay as they are."""
     pool = getattr(client, "connection_pool", None)
-    if type(client) is not Redis or type(pool) is not ConnectionPool:
+    if type(client) is not Redis or type(pool) is not ConnectionPool or pool.max_connections < 3:
         return client
     # Credentials that change come to a connection when it goes back to its pool.
     if pool.cache is not None or pool.connection_kwargs.get("credential_provider") is not None:
@@ -44,7 +47,8 @@ class LeanRedis(Redis):
         self._process = os.getpid()
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        if options:
+        if options.keys() - {"keys"}:
+            self.give_back()
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's
         (answer,) = self.ask([args])
         if isinstance(answer, ResponseError):
@@ -75,8 +79,24 @@ class LeanRedis(Redis):
             connection.disconnect()
             self.connection_pool.release(connection)
             raise
-        self._kept.append((connection, time.monotonic()))
+        if len(self._kept) < KEPT:
+            self._kept.append((connection, time.monotonic()))
+        else:
+            self.connection_pool.release(connection)
         return answers
+
+    def pubsub(self, **options: Any) -> Any:
+        self.give_back()
+        return super().pubsub(**options)
+
+    def give_back(self) -> None:
+        """Put the connections that nobody uses back into the pool, for those who go to it."""
+        while True:
+            try:
+                connection, _ = self._kept.popleft()
+            except IndexError:
+                return
+            self.connection_pool.release(connection)
 
     def _take(self) -> Any:
         if self._process != os.getpid():  # the parent goes on with its own
@@ -102,6 +122,7 @@ class LeanPipeline(Pipeline):
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         if not (raise_on_error and self._is_plain()):
+            self._client.give_back()
             return super().execute(raise_on_error)
         commands = self.command_stack
         try:
@@ -123,6 +144,10 @@ class LeanPipeline(Pipeline):
             _read(self.response_callbacks, args[0], answer, options)
             for (args, options), answer in zip(commands, answers, strict=True)
         ]
+
+    def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        self._client.give_back()
+        return super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's
 
     def _is_plain(self) -> bool:
         return (
@@ -146,9 +171,13 @@ def _read(
     return callback(answer, **{k: v for k, v in (options or {}).items() if k != "keys"})
 
 
-def reply_of(connection: Any) -> Any:
-    """The next answer; what the server refused is the exception that redis-py has for it."""
+def reply_of(connection: Any, timeout: float | None = None) -> Any:
+    """The next answer; what the server refused is the exception that redis-py has for it.
+
+    ``timeout``: seconds to wait for it; None: as long as the connection waits.
+    """
+    limit = {} if timeout is None else {"timeout": timeout}
     try:
-        return connection.read_response()
+        return connection.read_response(**limit)
     except ResponseError as error:  # an answer like any other: more are to be read
         return error

@@ -9,11 +9,11 @@ wrong.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import Any, Final
 
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
+from loguru import logger
 
 from pytest_manifest.worker.lean_redis import LeanRedis, lean
 from pytest_manifest.worker.telling import Teller
@@ -21,6 +21,8 @@ from pytest_manifest.worker.telling import Teller
 NAME: Final = f"{__name__}:Transport"
 """For Celery's setting ``broker_transport``."""
 SCHEMES: Final = ("redis://", "rediss://")
+PATIENCE: Final = 5.0
+"""Seconds that a channel which is closed waits for what was told: a broker may be silent."""
 
 
 class QoS(redis.QoS):
@@ -98,9 +100,29 @@ class Channel(redis.Channel):
             self._teller.settle()
 
     def close(self) -> None:
-        with suppress(*self.connection_errors):  # then there is nobody to be told any more
-            self.settle()
-        super().close()
+        try:
+            self._settle_at_last()
+        finally:
+            super().close()
+
+    def _settle_at_last(self) -> None:
+        teller = self._teller
+        if teller is None:
+            return
+        try:
+            teller.settle(PATIENCE)
+        except self.connection_errors as error:
+            lost = teller.abandon()
+            logger.warning(
+                "the broker did not say whether it has noted the last {} steps of jobs ({}); one of "
+                "these may be delivered again",
+                lost,
+                error,
+            )
+
+    def _after_fork(self) -> None:
+        self._client_of_pool = self._teller = None  # the parent goes on with these
+        super()._after_fork()
 
 
 class Transport(redis.Transport):

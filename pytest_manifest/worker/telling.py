@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as Late
 from pytest_manifest.worker.lean_redis import Command, reply_of
 
 UNANSWERED: Final = 100
-"""Transactions that are told before their answers are read, which are some 100 bytes each."""
+"""Transactions that are told before their answers are read: so many messages are kept, too."""
 
 Transaction = Sequence[Command]
 
@@ -24,8 +24,8 @@ Transaction = Sequence[Command]
 class Teller:
     """Sends transactions in their order, on a connection of its own. For any thread.
 
-    They are in the system's hands when :meth:`tell` returns, so they arrive also where this process
-    is killed then. Where the connection breaks before the answers have been read, they are sent
+    They are in the system's hands when :meth:`tell` returns. Where this process is killed then, they
+    arrive, unless the network was slow. Where the connection breaks before the answers have been read, they are sent
     anew: the server may get them twice.
     """
 
@@ -35,6 +35,7 @@ class Teller:
         self._lock = Lock()
         self._unanswered: deque[Transaction] = deque()
         self._said = 0  # of the unanswered, on this very connection
+        self._timeout: float | None = None
 
     def tell(self, *commands: Command) -> None:
         """Have these done, all or none. What the server refuses is logged when it is known.
@@ -45,16 +46,35 @@ class Teller:
             self._unanswered.append(commands)
             self._go_on(listen=len(self._unanswered) > UNANSWERED)
 
-    def settle(self) -> None:
-        """Wait until all that was told is done; raises as :meth:`tell`."""
+    def settle(self, timeout: float | None = None) -> None:
+        """Wait, for so many seconds an answer, until all that was told is done.
+
+        Raises as :meth:`tell`, also where the server is silent for that long.
+        """
         with self._lock:
             if self._unanswered:
-                self._go_on(listen=True)
+                self._timeout = timeout
+                try:
+                    self._go_on(listen=True)
+                finally:
+                    self._timeout = None
+
+    def abandon(self) -> int:
+        """Give up what is unanswered; returns how many transactions those are."""
+        with self._lock:
+            lost = len(self._unanswered)
+            self._unanswered.clear()
+            self._said = 0
+            if self._connection is not None:
+                self._connection.disconnect()
+            return lost
 
     def _go_on(self, *, listen: bool) -> None:
         try:
             self._speak(listen=listen)
-        except (Unreachable, Late):
+        except (Unreachable, Late) as error:
+            if isinstance(error, Late) and self._timeout is not None:
+                raise
             # It had been idle, and the server or something between had closed it: once more.
             self._speak(listen=listen)
 
@@ -64,14 +84,21 @@ class Teller:
             self._connection.register_connect_callback(self._begin_anew)
             self._said = 0
         connection = self._connection
-        connection.connect()  # which it mostly is
         try:
+            connection.connect()  # which it mostly is
             while self._said < len(self._unanswered):
                 commands = (("MULTI",), *self._unanswered[self._said], ("EXEC",))
-                connection.send_packed_command(connection.pack_commands(commands))
-                self._said += 1
+                said, self._said = self._said, self._said + 1
+                # A look at its health would take the first unread answer for its own.
+                connection.send_packed_command(
+                    connection.pack_commands(commands), check_health=False
+                )
+                if self._said <= said:  # it was connected anew for this one: now all in order
+                    connection.disconnect()
+                    connection.connect()
             while listen and self._unanswered:
-                answers = [reply_of(connection) for _ in range(len(self._unanswered[0]) + 2)]
+                expected = len(self._unanswered[0]) + 2
+                answers = [reply_of(connection, self._timeout) for _ in range(expected)]
                 self._unanswered.popleft()
                 self._said -= 1
                 _complain(answers)

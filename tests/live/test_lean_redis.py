@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -137,6 +138,26 @@ def test_only_redis_py_s_own_client_is_made_lean(valkey: str) -> None:
     provider = redis.UsernamePasswordCredentialProvider("user", "word")
     changing = redis.Redis(credential_provider=provider)
     assert lean(changing) is changing
+
+
+def test_a_burst_leaves_room_in_the_pool(valkey: str) -> None:
+    """Connections go back, beyond a few, and all where somebody needs another one."""
+    with redis.Redis.from_url(valkey, max_connections=20) as client:
+        ours = lean(client)
+        with ThreadPoolExecutor(20) as threads:
+            list(threads.map(lambda _: ours.execute_command("BLPOP", "nothing", "0.2"), range(20)))
+        assert len(ours._kept) == lean_redis.KEPT
+        pipes = [ours.pipeline() for _ in range(20)]
+        for pipe in pipes:
+            pipe.watch("a")
+        for pipe in pipes:
+            pipe.reset()
+
+
+def test_a_small_pool_is_left_alone(valkey: str) -> None:
+    """Connections that are kept would be missed there."""
+    with redis.Redis.from_url(valkey, max_connections=2) as client:
+        assert lean(client) is client
 
 
 def test_a_connection_that_is_closed_in_the_middle_is_redis_py_s_error(
@@ -281,6 +302,55 @@ def test_what_was_not_answered_is_told_again(
     assert list(dict.fromkeys(told)) == [b"a", b"b", b"c"]
     assert told[-1] == b"c"
     assert told.count(b"a") == 1
+
+
+def test_a_look_at_the_connection_s_health_does_not_come_between(
+    plain: Any, teller: Teller
+) -> None:
+    """Its answer would be one of those that nobody has read yet; nothing is told twice for it."""
+    teller.tell(("RPUSH", "told", "a"))
+    teller._connection.health_check_interval = 1
+    teller._connection.next_health_check = 0
+    teller.tell(("RPUSH", "told", "b"))
+    teller.settle()
+    assert plain.lrange("told", 0, -1) == [b"a", b"b"]
+
+
+def test_a_connection_that_is_made_anew_in_the_middle_is_told_all(
+    plain: Any, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, also where redis-py connects by itself for a later one."""
+    teller.tell(("RPUSH", "told", "a"))
+    teller.settle()
+    connection = teller._connection
+    pack = connection.pack_commands
+    turns = iter([True, True, False])
+
+    def lose(commands: Any) -> Any:
+        packed = pack(commands)
+        if not next(turns, True):
+            connection.disconnect()
+        return packed
+
+    monkeypatch.setattr(connection, "pack_commands", lose)
+    for word in ("b", "c", "d"):
+        teller.tell(("RPUSH", "told", word))
+    teller.settle()
+    told = plain.lrange("told", 0, -1)
+    assert list(dict.fromkeys(told)) == [b"a", b"b", b"c", b"d"]
+    assert told[-3:] == [b"b", b"c", b"d"]
+
+
+def test_a_silent_server_is_waited_for_so_long(plain: Any, teller: Teller) -> None:
+    """And what it has not answered may be given up."""
+    teller.tell(("SET", "a", "1"))
+    teller.settle()
+    plain.client_pause(1000, all=True)
+    teller.tell(("SET", "b", "2"))
+    with pytest.raises(redis.TimeoutError):
+        teller.settle(0.2)
+    assert teller.abandon() == 1
+    teller.settle()
 
 
 def test_a_server_that_is_away_is_an_error(teller: Teller, plain: Any) -> None:

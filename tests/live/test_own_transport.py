@@ -1,4 +1,4 @@
-"""The transport of workers that we start: kombu's own, but for clients that are remembered."""
+"""The transport of workers that we start: kombu's own, with fewer steps a message."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from queue import Empty
 
 import pytest
 from kombu import Connection
+from loguru import logger
 from redis import Redis
 
+from pytest_manifest.worker import own_transport
+from pytest_manifest.worker.lean_redis import Command
 from pytest_manifest.worker.own_transport import NAME
+from pytest_manifest.worker.telling import Teller
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
@@ -70,24 +74,72 @@ def test_what_is_taken_stands_at_the_broker_until_it_is_acknowledged(valkey: str
         eventually(lambda: taken(valkey) == (0, 0), within=10, what="it is noted as done")
 
 
+def keep_back(teller: Teller, *commands: Command) -> None:
+    """In place of telling: the network is so late that nothing has been sent yet."""
+    teller._unanswered.append(commands)
+
+
 @pytest.mark.parametrize("how", ["requeue", "close"])
-def test_what_is_given_back_at_once_is_there(valkey: str, how: str) -> None:
-    """Though that it was taken has not been answered yet: a hundred times, as that is a race."""
+def test_what_is_given_back_is_there_however_late_the_network_is(
+    valkey: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """That it was taken is done before it is given back."""
+    monkeypatch.setattr(Teller, "tell", keep_back)
     with Connection(valkey) as theirs, theirs.SimpleQueue("own-transport-back") as there:
-        for number in range(100):
-            with Connection(valkey, transport=NAME) as ours:
-                channel = ours.channel()
-                with ours.SimpleQueue(there.queue, channel=channel) as here:
-                    here.put(number)
-                    message = here.get(timeout=10)
-                    if how == "requeue":
-                        message.requeue()
-                    else:
-                        channel.qos.restore_unacked_once()
-            again = there.get(timeout=10)
-            assert again.payload == number
-            again.ack()
+        with Connection(valkey, transport=NAME) as ours:
+            channel = ours.channel()
+            with ours.SimpleQueue(there.queue, channel=channel) as here:
+                here.put("word")
+                message = here.get(timeout=10)
+                assert taken(valkey) == (0, 0)
+                if how == "requeue":
+                    message.requeue()
+                else:
+                    channel.qos.restore_unacked_once()
+        again = there.get(timeout=10)
+        assert again.payload == "word"
+        again.ack()
     assert taken(valkey) == (0, 0)
+
+
+def test_a_channel_that_is_closed_has_told_all(
+    valkey: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what was done would be delivered again."""
+    with (
+        Connection(valkey, transport=NAME) as ours,
+        ours.SimpleQueue("own-transport-told") as queue,
+    ):
+        queue.put("word")
+        message = queue.get(timeout=10)
+        eventually(lambda: taken(valkey) == (1, 1), within=10, what="it is noted as taken")
+        monkeypatch.setattr(Teller, "tell", keep_back)
+        message.ack()
+        assert taken(valkey) == (1, 1)
+    assert taken(valkey) == (0, 0)
+
+
+def test_a_silent_broker_does_not_keep_a_channel_open(
+    valkey: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is closed all the same, and the log tells of what may come again."""
+    lines: list[str] = []
+    handler = logger.add(lambda line: lines.append(str(line)), level="WARNING")
+    monkeypatch.setattr(own_transport, "PATIENCE", 0.2)
+    try:
+        with Redis.from_url(valkey) as client, Connection(valkey, transport=NAME) as ours:
+            channel = ours.channel()
+            with ours.SimpleQueue("own-transport-silent", channel=channel) as queue:
+                queue.put("word")
+                message = queue.get(timeout=10)
+                client.client_pause(2000, all=True)
+                message.ack()
+                channel._settle_at_last()
+    finally:
+        logger.remove(handler)
+    assert "has noted the last" in "".join(lines)
+    with Redis.from_url(valkey) as client:
+        client.flushdb()
 
 
 def test_keys_with_a_prefix_are_kombu_s_own_affair(valkey: str) -> None:

@@ -330,6 +330,13 @@ def test_a_judge_that_is_run_again_hides_nothing(project: Project) -> None:
     assert len(found.history_ids) == 1
 
 
+def test_a_built_in_test_that_is_run_again_stays_failed(project: Project) -> None:
+    """pytest-rerunfailures tells of its phases when all of them are over."""
+    planned(project, [{"id": "bad", "task": "jobs.fail", "args": ["no film"]}])
+    found = allure.run(project, MEMORY, "--reruns=1")
+    assert {one["status"] for one in found.all} <= {"failed", "broken"}
+
+
 def test_an_xdist_worker_that_dies_takes_no_results_with_it(project: Project) -> None:
     """The one that replaces it does not clean the folder again."""
     planned(

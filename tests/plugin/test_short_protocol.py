@@ -40,7 +40,7 @@ def pytest_runtest_logreport(report):
     facts = dict(vars(report))
     assert facts.pop("start") <= facts.pop("stop")
     assert 0 <= facts.pop("duration") < 60
-    assert report.nodeid in os.environ.get("PYTEST_CURRENT_TEST", report.nodeid)
+    facts["current"] = report.nodeid in os.environ.get("PYTEST_CURRENT_TEST", "")
     facts["longrepr"] = facts["longrepr"] is not None  # it names the run
     facts["user_properties"] = [name for name, _ in facts["user_properties"]]
     told.append([report.when, report.nodeid, {name: str(fact) for name, fact in facts.items()}])
@@ -80,6 +80,8 @@ def test_reports_are_those_of_the_usual_protocol(project: Project) -> None:
 
     project.write("conftest.py", WITNESS + "\n\ndef pytest_runtest_call():\n    pass\n")
     project.run(*MEMORY).assert_outcomes(passed=7, failed=1)
+    current = {row[0]: row[2]["current"] for row in rows if row[0] in ("setup", "call", "teardown")}
+    assert current == {"setup": "True", "call": "True", "teardown": "False"}
     rows_of_usual, usual = told(project)
     assert len(usual) == 8
     assert rows == rows_of_usual
@@ -171,6 +173,49 @@ def test_the_time_of_a_session_is_watched_after_each_test(project: Project) -> N
     result = project.run(*MEMORY, "--session-timeout=0.000001")
     result.stdout.fnmatch_lines(["*session-timeout*exceeded*"])
     assert result.parseoutcomes().get("passed", 0) < 50
+
+
+def test_a_plugin_that_comes_in_the_middle_is_asked_from_then_on(project: Project) -> None:
+    """It is registered when the first test is over."""
+    project.doubles(count=4)
+    later = """
+class Later:
+    def pytest_runtest_teardown(self, item):
+        say(item)
+
+
+def pytest_runtest_logfinish():
+    if Later.manager is not None:
+        Later.manager.register(Later())
+        Later.manager = None
+
+
+def pytest_configure(config):
+    Later.manager = config.pluginmanager
+"""
+    project.write("conftest.py", SAID + later)
+    project.run(*MEMORY).assert_outcomes(passed=4)
+    said = (project.path / "said.txt").read_text("utf-8").split("\n")[:-1]
+    assert len(set(said)) == 3
+
+
+def test_a_warning_of_who_is_told_of_reports_is_shown(project: Project) -> None:
+    """With the others, at the end."""
+    project.doubles(count=3)
+    project.write(
+        "conftest.py",
+        """
+import warnings
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" and "d-0" in report.nodeid:
+        warnings.warn(UserWarning("look here"))
+""",
+    )
+    result = project.run(*MEMORY)
+    assert result.parseoutcomes() == {"passed": 3, "warnings": 1}
+    result.stdout.fnmatch_lines(["*UserWarning: look here"])
 
 
 def test_markers_that_a_conftest_adds_are_heeded(project: Project) -> None:

@@ -94,10 +94,15 @@ class EntryListener:
             asked = self._theirs.pytest_runtest_makereport(item=item, call=call)
             next(asked)
             _end(asked, outcome)
+        elif report.when == "setup":
+            self._told.raw.status = "passed"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if self._told is not None and report.when == "setup" and report.passed:
-            self._told.raw.status = self._told.raw.status or "passed"
+        # Of a test that is run in short there is no more. A failed one may have been told already:
+        # pytest-rerunfailures tells of all phases at their end.
+        told = self._told
+        if told is not None and report.passed and told.raw.status is None:
+            told.raw.status = "passed"
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_logfinish(
