@@ -34,7 +34,11 @@ _HOOKS: Final = (
     "pytest_runtest_makereport",
 )
 """What is left out: nobody but those known may have a say there."""
-_TELLING: Final = ("pytest_runtest_logstart", "pytest_runtest_logreport", "pytest_runtest_logfinish")
+_TELLING: Final = (
+    "pytest_runtest_logstart",
+    "pytest_runtest_logreport",
+    "pytest_runtest_logfinish",
+)
 """What is never left out."""
 _KNOWN: Final = frozenset(
     {

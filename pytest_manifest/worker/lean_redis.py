@@ -87,7 +87,7 @@ class LeanRedis(Redis):
 
     def pubsub(self, **options: Any) -> Any:
         self.give_back()
-        return super().pubsub(**options)
+        return super().pubsub(**options)  # type: ignore[no-untyped-call]  # redis-py's
 
     def give_back(self) -> None:
         """Put the connections that nobody uses back into the pool, for those who go to it."""

@@ -114,8 +114,8 @@ class Channel(redis.Channel):
         except self.connection_errors as error:
             lost = teller.abandon()
             logger.warning(
-                "the broker did not say whether it has noted the last {} steps of jobs ({}); one of "
-                "these may be delivered again",
+                "the broker did not say whether it has noted the last {} steps of jobs ({}); what "
+                "these are of may be delivered again",
                 lost,
                 error,
             )

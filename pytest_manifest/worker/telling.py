@@ -24,9 +24,9 @@ Transaction = Sequence[Command]
 class Teller:
     """Sends transactions in their order, on a connection of its own. For any thread.
 
-    They are in the system's hands when :meth:`tell` returns. Where this process is killed then, they
-    arrive, unless the network was slow. Where the connection breaks before the answers have been read, they are sent
-    anew: the server may get them twice.
+    They are in the system's hands when :meth:`tell` returns. Where this process is killed then,
+    they arrive, unless the network was slow. Where the connection breaks before the answers have
+    been read, they are sent anew: the server may get them twice.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
