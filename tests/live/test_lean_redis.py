@@ -221,6 +221,22 @@ def test_a_question_that_is_broken_off_does_not_spoil_the_next_answer(
     assert ours.get("a") == b"1"
 
 
+def test_an_answer_that_nobody_read_is_not_given_to_the_next(
+    ours: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the question was broken off before its answer was looked for."""
+    ours.set("a", "1")
+
+    def broken_off(*_: object) -> None:
+        raise BrokenOffError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lean_redis, "reply_of", broken_off)
+        with pytest.raises(BrokenOffError):
+            ours.execute_command("ECHO", "late")
+    assert ours.get("a") == b"1"
+
+
 FORKED = """
 import os, sys
 import redis
@@ -339,6 +355,7 @@ def test_a_connection_that_is_made_anew_in_the_middle_is_told_all(
     told = plain.lrange("told", 0, -1)
     assert list(dict.fromkeys(told)) == [b"a", b"b", b"c", b"d"]
     assert told[-3:] == [b"b", b"c", b"d"]
+    assert not connection.can_read()  # nothing is left of what was said out of order
 
 
 def test_a_silent_server_is_waited_for_so_long(plain: Any, teller: Teller) -> None:

@@ -79,6 +79,20 @@ def keep_back(teller: Teller, *commands: Command) -> None:
     teller._unanswered.append(commands)
 
 
+def test_what_is_rejected_stays_away_however_late_the_network_is(
+    valkey: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it was taken is not noted afterwards, for somebody to give it back one day."""
+    monkeypatch.setattr(Teller, "tell", keep_back)
+    with (
+        Connection(valkey, transport=NAME) as ours,
+        ours.SimpleQueue("own-transport-rejected") as queue,
+    ):
+        queue.put("word")
+        queue.get(timeout=10).reject()
+    assert taken(valkey) == (0, 0)
+
+
 @pytest.mark.parametrize("how", ["requeue", "close"])
 def test_what_is_given_back_is_there_however_late_the_network_is(
     valkey: str, monkeypatch: pytest.MonkeyPatch, how: str
