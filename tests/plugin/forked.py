@@ -14,6 +14,13 @@ import atexit
 import gc
 import importlib
 import multiprocessing
+
+# Here, before any test: pytester forgets what is imported in one, and with it the server that was
+# started, which would stay, and be joined by another one for each test.
+import multiprocessing.forkserver
+import multiprocessing.popen_forkserver
+import multiprocessing.resource_tracker
+import multiprocessing.synchronize
 import os
 import pkgutil
 import sys
