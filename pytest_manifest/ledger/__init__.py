@@ -6,7 +6,7 @@ is committed before anyone acts on it, so a reader sees nothing that would not s
 
 from pytest_manifest.ledger.accounts import BUDGET, OVER_BUDGET, Account
 from pytest_manifest.ledger.doubts import EMPTIED, GAVE_UP, PLAIN_WORKERS, is_witnessed
-from pytest_manifest.ledger.facts import MERGED, MERGED_SHARDS, PARTS, SHARD, parts_text
+from pytest_manifest.ledger.facts import MERGED_SHARDS, PARTS, SHARD, parts_text
 from pytest_manifest.ledger.histories import History
 from pytest_manifest.ledger.origins import Origins
 from pytest_manifest.ledger.places import (
@@ -16,6 +16,7 @@ from pytest_manifest.ledger.places import (
     find_runs_of,
 )
 from pytest_manifest.ledger.rows import (
+    MERGED,
     AttemptRow,
     Judgement,
     Part,

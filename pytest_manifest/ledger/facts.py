@@ -9,15 +9,13 @@ from typing import Final, get_args
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.file import LedgerFile
-from pytest_manifest.ledger.rows import Part, RunInfo, RunStatus, info_of, moment, text
+from pytest_manifest.ledger.rows import MERGED, Part, RunInfo, RunStatus, info_of, moment, text
 from pytest_manifest.manifest import Shard
 
 PARTS: Final = "parts"
 """The key of the run's parts: a JSON list of pairs of moments, the oldest first."""
 SHARD: Final = "shard"
 """The ledger's key for the shard that a run is of, like ``2/8``; not there: it is of no shard."""
-MERGED: Final = "merged"
-"""The ledger's key for the ids of the runs that a merged one is of, as a JSON list."""
 MERGED_SHARDS: Final = "merged_shards"
 """The same for their shards, in that order; null for a run of no shard."""
 

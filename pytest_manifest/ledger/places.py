@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger.rows import MERGED
 from pytest_manifest.ledger.versions import LEDGER_VERSION, is_older, version_of
 
 # Where SQLite's WAL cannot rely on locks and shared memory.
@@ -68,16 +69,17 @@ def _runs(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """Every run in the folder and what is noted of it, oldest first.
 
     One of a version that cannot be read, or cut off at birth, is passed over; one of an older
-    version is found, and stays as it is.
+    version is found, and stays as it is. A merged run is as old as the oldest that it is of, and
+    comes after it.
     """
-    found: list[tuple[str, Path, dict[str, str]]] = []
+    found: list[tuple[str, bool, Path, dict[str, str]]] = []
     for path in sorted(folder.glob("*.sqlite")):
         with suppress(sqlite3.Error), closing(connect(path, "ro")) as db:
             version = version_of(db)
             if version == str(LEDGER_VERSION) or is_older(version):
                 noted = dict(db.execute("SELECT key, value FROM run").fetchall())
-                found.append((noted.get("created_at", ""), path, noted))
-    return ((path, noted) for _, path, noted in sorted(found, key=lambda one: one[:2]))
+                found.append((noted.get("created_at", ""), MERGED in noted, path, noted))
+    return ((path, noted) for *_, path, noted in sorted(found, key=lambda one: one[:3]))
 
 
 def refuse_network(folder: Path) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from pytest_manifest.schema import PARSED, Receipt, Verdict, VerdictKind
+
+MERGED: Final = "merged"
+"""The ledger's key for the ids of the runs that a merged one is of, as a JSON list."""
 
 SendState = Literal["planned", "intent", "sent", "uncertain", "withheld"]
 """planned: selected, not sent; intent: about to be published; sent: the broker has it; uncertain:

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
+    MERGED,
     AttemptRow,
     Ledger,
     Part,
@@ -387,3 +388,15 @@ def test_a_ledger_that_cannot_be_made_leaves_no_file(
     with pytest.raises(LedgerError, match=r"cannot be created.*manifest_dir"):
         Ledger.create(path, INFO)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_a_merged_run_comes_after_those_that_it_is_of(tmp_path: Path, first: str) -> None:
+    """It is as old as the oldest of them, and may have been made in the same second."""
+    names = {"a": "20261124T150000-0000000a", "b": "20261124T150000-0000000b"}
+    for key, name in names.items():
+        with Ledger.create(tmp_path / f"{name}.sqlite", replace(INFO, run=name)) as ledger:
+            if key != first:
+                ledger.note(MERGED, json.dumps([names[first]]))
+    found = [path.stem for path in find_runs(tmp_path, INFO.sha256)]
+    assert found == [names[first], *(name for name in names.values() if name != names[first])]
