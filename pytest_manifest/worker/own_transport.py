@@ -59,6 +59,8 @@ class QoS(redis.QoS):
         super().reject(delivery_tag, requeue)
 
     def restore_unacked(self, client: Any = None) -> None:
+        if self.channel.is_cut_off:  # kombu 5.7 would end the worker with an AttributeError
+            return
         self.channel.settle()
         super().restore_unacked(client)
 
@@ -91,8 +93,16 @@ class Channel(redis.Channel):
     @property
     def teller(self) -> Teller | None:
         """Whom to tell what needs no answer; None where that has to go another way."""
-        self._create_client()
+        # A channel whose connection is closed can make no pool; what there is goes on telling.
+        if self._teller is None or self._pool is not None:
+            self._create_client()
         return self._teller
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether its connection is closed for good, and nothing can be asked any more."""
+        connection = self.connection
+        return self._pool is None and (connection is None or connection.client is None)
 
     def settle(self) -> None:
         """Wait until the broker has done all that it was told."""
