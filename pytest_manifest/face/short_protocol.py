@@ -112,8 +112,8 @@ class ShortProtocol:
         tell_properties(item, properties_of(binding.entry, judgement, book.run_of(binding)))
         _report(item, began)
         # pytest lets go of these after a test, which it keeps to its end.
-        item._request = False  # type: ignore[assignment]
-        item.funcargs = None  # type: ignore[assignment]
+        item._request = False  # type: ignore[assignment]  # as pytest itself does
+        item.funcargs = None  # type: ignore[assignment]  # likewise
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 

@@ -133,6 +133,23 @@ def test_a_channel_that_is_closed_has_told_all(
     assert taken(valkey) == (0, 0)
 
 
+def test_a_closed_connection_ends_no_worker(valkey: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken is not given back by it, and what is done by then is still told."""
+    with (
+        Connection(valkey, transport=NAME) as ours,
+        ours.SimpleQueue("own-transport-closed") as queue,
+    ):
+        queue.put("word")
+        message = queue.get(timeout=10)
+        channel = message.channel
+        with monkeypatch.context() as patched:
+            channel._disconnect_pools()
+            patched.setattr(channel.connection, "client", None)
+            channel.qos.restore_unacked()
+            message.ack()
+            eventually(lambda: taken(valkey) == (0, 0), within=10, what="it is noted as done")
+
+
 def test_a_silent_broker_does_not_keep_a_channel_open(
     valkey: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
