@@ -17,6 +17,9 @@ from pytest_manifest.ledger.versions import LEDGER_VERSION, is_older, version_of
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "ceph", "glusterfs", "lustre", "9p", "fuse.sshfs")
 BUSY_SECONDS = 30.0
 """How long a connection waits for another process that writes."""
+CACHE_KB = 32_000
+"""How much of a ledger a connection that writes may keep in memory, where SQLite's own limit is 2,000:
+task ids come in no order, so each touches another page of an index."""
 
 
 def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
@@ -30,6 +33,7 @@ def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
         if mode == "rw":
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
     except sqlite3.Error:
         db.close()
         raise
