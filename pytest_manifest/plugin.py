@@ -164,9 +164,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if state is None or all(binding_of(item) is None for item in session.items):
         stop_verifying(manager)
     elif not manager.hasplugin(SHORT):
+        from pytest_manifest.face.short_messages import ShortMessages
         from pytest_manifest.face.short_protocol import ShortProtocol
 
-        manager.register(ShortProtocol(), SHORT)
+        messages = ShortMessages.of(session.config) if state.unpacked else None
+        manager.register(ShortProtocol(messages), SHORT)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -15,6 +15,7 @@ from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.coordination import Coordination, Row
 from pytest_manifest.face.idling import tick_while_waiting
 from pytest_manifest.face.session import ManifestSession, manifest_session
+from pytest_manifest.face.short_messages import UNPACKED, Unpacking
 from pytest_manifest.face.work import begin_dispatch, file_order_wanted, note_left_out
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ MAX_REPEATS = 3
 """How often a test is run again when the xdist worker that ran it crashed."""
 CHUNK = 20
 """Ready tests handed to a worker at once: enough to hide a round trip, few enough to share."""
+
+QUICK = 0.01
+"""Seconds of a test so short that it is no matter who runs it."""
 
 
 class AsCompletedScheduling(LoadScheduling):
@@ -47,6 +51,7 @@ class AsCompletedScheduling(LoadScheduling):
         self._by_subject: dict[tuple[Path, str], list[int]] = {}
         self._by_run: dict[Path, list[int]] = {}
         self._bound = False
+        self._quick = False
 
     def bind(self, rows: Sequence[Row | None]) -> None:
         """Say what each test of the collection waits for."""
@@ -99,6 +104,7 @@ class AsCompletedScheduling(LoadScheduling):
 
     def check_schedule(self, node: WorkerController, duration: float = 0) -> None:
         if self._bound:
+            self._quick = duration < QUICK
             self.pump()
         else:
             super().check_schedule(node, duration)
@@ -138,11 +144,15 @@ class AsCompletedScheduling(LoadScheduling):
         self._absorb()
         nodes = [node for node in self.nodes if not node.shutting_down]
         if self._ready and nodes:
-            share = max(1, min(CHUNK, len(self._ready) // (2 * len(nodes))))
+            # Where tests are slow the last ones are handed out one by one, to who is done first.
+            parts = len(nodes) if self._quick else 2 * len(nodes)
+            share = max(1, min(CHUNK, len(self._ready) // parts))
             # Those with one parked test first: it is waiting for company.
             nodes.sort(key=lambda n: (len(self.node2pending[n]) != 1, len(self.node2pending[n])))
             for node in nodes:
-                self._give(node, share + 1 - len(self.node2pending[node]))
+                held = len(self.node2pending[node])
+                if held < 2 or 2 * held <= share:
+                    self._give(node, share + 1 - held)
         if not self._left:
             for node in nodes:
                 node.shutdown()
@@ -186,6 +196,7 @@ class ControllerHooks:
         self._session: pytest.Session | None = None
         self._coordination = Coordination.create()
         self._collected: dict[str, list[str]] = {}
+        self._unpacks = False
         self._workers = 0
         self._failed = False
         self._dispatched = False
@@ -196,11 +207,15 @@ class ControllerHooks:
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
+        unpacking = Unpacking.of(self._config)
+        if unpacking is not None:
+            self._config.pluginmanager.register(unpacking)
+            self._unpacks = True
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
         self._workers = node.workerinput["workercount"]
-        told = {"folder": str(self._coordination.folder)}
+        told = {"folder": str(self._coordination.folder), UNPACKED: self._unpacks}
         node.workerinput["manifest"] = json.dumps(told)
 
     @pytest.hookimpl(optionalhook=True)

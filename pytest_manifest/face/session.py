@@ -63,6 +63,8 @@ class ManifestSession:
         self.plans.force = options.plan_force
         self.plans.budget = options.budget
         self.coordination: Coordination | None = None
+        self.unpacked = False
+        """In an xdist worker: whether the controller takes short messages apart."""
         self.files: list[Path] = list(options.files) if not options.plan else []
         self.runs: list[Run] = []
         self.book: VerdictBook | None = None
@@ -426,8 +428,11 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
 def join_controller(state: ManifestSession, told: str) -> None:
     """Take over, in an xdist worker, what the controller says."""
     from pytest_manifest.face.coordination import Coordination
+    from pytest_manifest.face.short_messages import UNPACKED
 
-    state.coordination = Coordination(Path(json.loads(told)["folder"]))
+    facts = json.loads(told)
+    state.coordination = Coordination(Path(facts["folder"]))
+    state.unpacked = facts[UNPACKED]
 
 
 def role_of(config: pytest.Config) -> Role:

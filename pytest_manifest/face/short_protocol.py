@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal, Self
 
 import pytest
@@ -22,6 +22,7 @@ from pytest_manifest.face.collection import EntryItem
 from pytest_manifest.face.item_properties import tell_properties
 from pytest_manifest.face.others_logs import OthersLogs
 from pytest_manifest.face.session import manifest_session
+from pytest_manifest.face.short_messages import ShortMessages
 from pytest_manifest.face.verifying import SHORT, Verifying
 from pytest_manifest.face.work import properties_of
 
@@ -68,7 +69,9 @@ _PHASES: Final[tuple[Literal["setup", "call", "teardown"], ...]] = ("setup", "ca
 class ShortProtocol:
     """A plugin for one session."""
 
-    def __init__(self) -> None:
+    def __init__(self, messages: ShortMessages | None = None) -> None:
+        """``messages``: how the controller of an xdist worker is told of tests."""
+        self._messages = messages
         self._alone: bool | None = None
         self._followed: bool | None = None
         self._plain: dict[pytest.Collector, bool] = {}
@@ -106,15 +109,13 @@ class ShortProtocol:
         judgement = book.judgement(binding)
         if judgement is None or judgement.kind != "passed":
             return False
-        os.environ[_CURRENT] = f"{item.nodeid} (call)".replace("\0", "(null)")
-        hook = item.ihook
-        hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        tell_properties(item, properties_of(binding.entry, judgement, book.run_of(binding)))
-        _report(item, began)
+        rows = properties_of(binding.entry, judgement, book.run_of(binding))
+        if self._messages is not None:
+            self._messages.begin()
+        _tell(item, rows, began)
         # pytest lets go of these after a test, which it keeps to its end.
         item._request = False  # type: ignore[assignment]  # as pytest itself does
         item.funcargs = None  # type: ignore[assignment]  # likewise
-        hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
     def _may_be_short(self, item: pytest.Function, nextitem: pytest.Item | None) -> bool:
@@ -130,6 +131,18 @@ class ShortProtocol:
         if parent not in self._plain:
             self._plain[parent] = all(map(_does_nothing, parent.listchain()))
         return self._alone and self._plain[parent]
+
+
+def _tell(
+    item: pytest.Function, rows: Sequence[tuple[str, object]], began: tuple[float, float]
+) -> None:
+    """Tell of the test from its start to its end."""
+    os.environ[_CURRENT] = f"{item.nodeid} (call)".replace("\0", "(null)")
+    hook = item.ihook
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    tell_properties(item, rows)
+    _report(item, began)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
 
 def _report(item: pytest.Item, began: tuple[float, float]) -> None:

@@ -98,6 +98,125 @@ def test_an_xdist_worker_runs_them_in_short(project: Project) -> None:
         assert len(usual) <= 1 < len(names)
 
 
+COUNTED = """
+
+sent = []
+
+
+def pytest_collection_finish(session):
+    for plugin in session.config.pluginmanager.get_plugins():
+        if type(plugin).__name__ == "WorkerInteractor":
+            plainly = plugin.sendevent
+
+            def sendevent(name, **facts):
+                sent.append(name)
+                plainly(name, **facts)
+
+            plugin.sendevent = sendevent
+            path = Path(f"sent-{plugin.workerid}.json")
+            session.config.add_cleanup(lambda: path.write_text(json.dumps(sent)))
+"""
+USUAL_TOO = "\n\ndef pytest_runtest_call():\n    pass\n"
+
+
+def sent(project: Project) -> list[str]:
+    """The messages of all xdist workers."""
+    return [
+        name
+        for path in project.path.glob("sent-*.json")
+        for name in json.loads(path.read_text("utf-8"))
+    ]
+
+
+def test_the_controller_of_xdist_is_told_by_one_message_what_six_say(project: Project) -> None:
+    """Its plugins are told the same, in the same order."""
+    project.doubles(count=30)
+    project.write("conftest.py", WITNESS + COUNTED)
+    project.run(*MEMORY, "-n", "2").assert_outcomes(passed=30)
+    of_short, messages = told(project)[0], sent(project)
+    assert 30 <= len(messages) < 30 * 2
+    assert messages.count("logstart") <= 2
+    project.write("conftest.py", WITNESS + COUNTED + USUAL_TOO)
+    project.run(*MEMORY, "-n", "2").assert_outcomes(passed=30)
+    of_usual, messages = told(project)[0], sent(project)
+    assert messages.count("logstart") == 30
+    assert len(of_short) == 30 * 5
+    for row in [*of_short, *of_usual]:
+        if row[0] in ("setup", "call", "teardown"):
+            assert row[2].pop("worker_id") in ("gw0", "gw1")
+            assert "gw" in row[2].pop("node")
+            assert row[2].pop("testrun_uid")
+    assert of_short == of_usual
+
+
+ADDED = """
+
+import os
+
+import pytest
+
+at_all = []
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist
+def pytest_runtest_logreport(report):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        {added}
+    else:
+        at_all.append({found})
+
+
+def pytest_unconfigure(config):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        with open("found.txt", "w") as file:
+            file.write(repr(sorted(set(at_all))))
+"""
+
+
+@pytest.mark.parametrize(
+    ("added", "found", "seen"),
+    [
+        ("report.film = report.when", "report.film", ["call", "setup", "teardown"]),
+        (
+            "report.sections.append(('Film', 'text'))",
+            "str(report.sections)",
+            ["[('Film', 'text')]"],
+        ),
+        (
+            "report.user_properties.append(('film', (1, 2)))",
+            "str(dict(report.user_properties).get('film'))",
+            ["(1, 2)"],
+        ),
+        ("report.keywords = {'film': 1}", "'film' in report.keywords", [True]),
+    ],
+    ids=["attribute", "section", "property", "keywords"],
+)
+def test_what_a_worker_adds_to_reports_arrives(
+    project: Project, added: str, found: str, seen: list[object]
+) -> None:
+    project.doubles(count=6)
+    project.write("conftest.py", ADDED.format(added=added, found=found))
+    project.run(*MEMORY, "-n", "2").assert_outcomes(passed=6)
+    assert (project.path / "found.txt").read_text("utf-8") == repr(seen)
+
+
+@pytest.mark.parametrize("side", ["to", "from"])
+def test_who_has_a_say_in_how_reports_are_sent_sees_each(project: Project, side: str) -> None:
+    """In a worker, and in the controller."""
+    project.doubles(count=6)
+    argument = "report" if side == "to" else "data"
+    project.write(
+        "conftest.py",
+        SAID
+        + f"""
+def pytest_report_{side}_serializable({argument}):
+    say("seen")
+""",
+    )
+    project.run(*MEMORY, "-n", "2").assert_outcomes(passed=6)
+    assert (project.path / "said.txt").read_text("utf-8").count("seen") >= 6 * 3
+
+
 SAID = """
 from pathlib import Path
 
