@@ -107,7 +107,7 @@ def record(ledger: Ledger, numbers: Sequence[int]) -> None:
     from pytest_manifest.verdict import judge
 
     entries = [entry(n) for n in numbers]
-    ids = [task_id_for(RUN, one.id, 1) for one in entries]
+    ids = [task_id_for(RUN, one.id, 1, n) for n, one in zip(numbers, entries, strict=True)]
     received = [receipt(n, one, task) for n, one, task in zip(numbers, entries, ids, strict=True)]
     with ledger.transaction():
         ledger.plan(

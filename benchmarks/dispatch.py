@@ -61,7 +61,7 @@ def by_loop(task: Any, entries: int) -> float:
 def by_sender(manifest: Manifest, address: StackAddress, folder: Path) -> tuple[float, float]:
     """Seconds that ours takes, and that publishing alone takes of them."""
     run = new_run_id()
-    attempts = [attempt_of(run, entry, 1) for entry in manifest]
+    attempts = [attempt_of(run, entry, 1, n) for n, entry in enumerate(manifest)]
     now = datetime.now(UTC)
     info = RunInfo(
         run, manifest.path, manifest.sha256, None, None, len(manifest), now, "", "", False, 3600

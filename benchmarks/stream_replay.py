@@ -124,7 +124,7 @@ class Replay:
         self.run = new_run_id()
         self.url, self.key = url, stream_key(self.run)
         now = datetime.now(UTC)
-        self.attempts = [attempt_of(self.run, entry, 1) for entry in manifest]
+        self.attempts = [attempt_of(self.run, entry, 1, n) for n, entry in enumerate(manifest)]
         info = RunInfo(
             self.run, manifest.path, manifest.sha256, None, None, len(manifest), now, "", "",
             owned=False, stream_ttl=3600,

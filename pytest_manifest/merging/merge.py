@@ -260,8 +260,8 @@ def _plan_missing(target: Path, info: RunInfo, manifests: Sequence[Path]) -> int
         while ids := list(islice(every, IDS_AT_ONCE)):
             known = ledger.known_entries(ids)
             rows = [
-                (task_id_for(info.run, entry, 1), entry, 1, ordinal + place)
-                for place, entry in enumerate(ids)
+                (task_id_for(info.run, entry, 1, place), entry, 1, place)
+                for place, entry in enumerate(ids, ordinal)
                 if entry not in known
             ]
             ledger.plan(rows)

@@ -98,11 +98,11 @@ class _Judging:
         if exported is None:
             note = f"{self.name} has no receipt of it"
             verdict = judge(entry, None, attempt=None, problem="unknown", note=note)
-            task_id = task_id_for(self.run, entry.id, 1)
+            task_id = task_id_for(self.run, entry.id, 1, ordinal)
             return Passage(task_id, 1, ordinal, None, verdict, None, None)
         receipt = exported.receipt
         attempt = max(receipt.attempt, 1)
-        task_id = task_id_for(self.run, entry.id, attempt)
+        task_id = task_id_for(self.run, entry.id, attempt, ordinal)
         flight = InFlight(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
         verdict, judged = bench.judge(flight, receipt, ())
         text = exported.text

@@ -146,8 +146,8 @@ class Bench:
         if verdict.verdict == "crashed" and self._deaths(flight) >= self._kills:
             return None
         self._resent[entry.id] += 1
-        attempt = attempt_of(self.run, entry, flight.number + 1)
         ordinal = self._ledger.attempts_of(entry.id)[-1].ordinal
+        attempt = attempt_of(self.run, entry, flight.number + 1, ordinal)
         self._ledger.end_attempt(flight.task_id, verdict)
         row = (attempt.task_id, entry.id, attempt.number, ordinal, verdict.verdict)
         self._ledger.plan([row])

@@ -128,14 +128,16 @@ def attempts_to_send(
     decisions: Iterable[Decision], manifest: Manifest, run: str, last: Mapping[str, AttemptRow]
 ) -> Iterator[Attempt]:
     """The attempts that the decisions come to: a new one where the last was really sent."""
+    order = {entry: place for place, entry in enumerate(manifest.ids)}
     for decision in decisions:
         if decision.action != "send":
             continue
-        row = last.get(decision.entry)
-        number = 1
-        if row is not None:
-            number = row.attempt if row.state in NOT_SENT else row.attempt + 1
-        yield attempt_of(run, manifest[decision.entry], number)
+        entry, row = manifest[decision.entry], last.get(decision.entry)
+        if row is not None and row.state in NOT_SENT:
+            yield Attempt(run, entry, row.attempt, row.task_id)
+        else:
+            number = 1 if row is None else row.attempt + 1
+            yield attempt_of(run, entry, number, order[entry.id])
 
 
 def record(

@@ -51,7 +51,7 @@ class FirstAttempts(Sequence[Attempt]):
         """``(task id, entry)`` of all, for which nothing needs to be read."""
         ids = self._manifest.ids
         for place in self._places:
-            yield task_id_for(self._run, ids[place], 1), ids[place]
+            yield task_id_for(self._run, ids[place], 1, place), ids[place]
 
     def without_tasks(self, tasks: Iterable[str]) -> FirstAttempts:
         """Those of other tasks."""
@@ -66,10 +66,11 @@ class FirstAttempts(Sequence[Attempt]):
         )
         return FirstAttempts(self._run, self._manifest, kept)
 
-    def _attempts(self, places: Iterable[int]) -> Iterator[Attempt]:
+    def _attempts(self, places: Sequence[int]) -> Iterator[Attempt]:
         ids = self._manifest.ids
-        for entry in self._manifest.some(ids[place] for place in places):
-            yield attempt_of(self._run, entry, 1)
+        entries = self._manifest.some(ids[place] for place in places)
+        for place, entry in zip(places, entries, strict=True):
+            yield attempt_of(self._run, entry, 1, place)
 
 
 class _Places:

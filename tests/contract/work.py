@@ -75,7 +75,8 @@ def run_all(stack: Stack, folder: Path) -> dict[str, Settled]:
     run = Run.dispatch(manifest, manifest.ids, address, settings)
     run.prepare(expected_workers=1)
     try:
-        revoke(address, attempt_of(run.info.run, WORK["revoked"], 1).task_id)
+        place = list(WORK).index("revoked")
+        revoke(address, attempt_of(run.info.run, WORK["revoked"], 1, place).task_id)
         run.start()
         run.ended.wait()
     finally:

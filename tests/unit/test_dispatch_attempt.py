@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import uuid
 from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
 
 from pytest_manifest.dispatch.attempt import attempt_of, new_run_id, run8, task_id_for
 from pytest_manifest.schema import Entry
@@ -25,15 +28,32 @@ def test_run_id_is_time_and_chance() -> None:
 def test_task_id_belongs_to_one_attempt() -> None:
     """The id is the same for the same run, entry and number, and another for any other."""
     ids = {
-        task_id_for(run, entry, number)
+        task_id_for(run, entry, number, place)
         for run in (RUN, "20261124T150000-ffffffff")
         for entry in ("a", "b", "é/[::]")
         for number in (1, 2)
+        for place in (0, 5)
     }
 
-    assert len(ids) == 12
-    assert task_id_for(RUN, "a", 1) == "0a1b2c3d-ca59abc7-d3f2-546c-9b5f-c8e462079253"
-    assert attempt_of(RUN, Entry(id="a", task="t"), 1).task_id == task_id_for(RUN, "a", 1)
+    assert len(ids) == 24
+    assert len({task_id[18:] for task_id in ids}) == 12, "what is drawn is of no place"
+    assert task_id_for(RUN, "a", 1, 5) == "0a1b2c3d-00000005-af8b-84e7-a999-dc0392913b0c"
+    assert attempt_of(RUN, Entry(id="a", task="t"), 1, 5).task_id == task_id_for(RUN, "a", 1, 5)
+
+
+@pytest.mark.parametrize("place", [0, 9, 0xFFFFFFFF])
+def test_task_id_holds_a_uuid_of_our_own_form(place: int) -> None:
+    """RFC 9562, 5.8."""
+    for number in range(1, 20):
+        name = uuid.UUID(task_id_for(RUN, "a", number, place)[9:])
+        assert (name.version, name.variant) == (8, uuid.RFC_4122)
+        assert name.int >> 96 == place
+
+
+def test_task_ids_come_in_the_order_of_entries() -> None:
+    """As text, by which they are stored."""
+    ids = [task_id_for(RUN, f"e-{place}", 1, place) for place in range(0, 100_000, 97)]
+    assert ids == sorted(ids)
 
 
 def test_task_ids_of_a_run_have_a_common_prefix() -> None:

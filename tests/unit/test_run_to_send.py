@@ -29,7 +29,7 @@ def manifest(tmp_path: Path) -> Manifest:
 def held(manifest: Manifest, places: array[int]) -> list[Attempt]:
     """The same attempts as objects."""
     entries = list(manifest)
-    return [attempt_of(RUN, entries[place], 1) for place in places]
+    return [attempt_of(RUN, entries[place], 1, place) for place in places]
 
 
 @pytest.mark.parametrize("step", [1, 7])
