@@ -26,6 +26,7 @@ from loguru import logger
 
 from benchmarks.side_by_side import Figure, environment, figure, tell, write_manifest
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of, new_run_id
+from pytest_manifest.face.garbage import nothing_thrown_away
 from pytest_manifest.gather.backend_results import ResultReader
 from pytest_manifest.gather.gatherer import Gatherer
 from pytest_manifest.gather.stream import StreamReader
@@ -134,8 +135,9 @@ class Replay:
             self.ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(self.attempts))
             self.ledger.mark((a.task_id for a in self.attempts), "sent", sent_at=now)
         flights, moment = Flights(), time.monotonic()
-        for attempt in self.attempts:
-            flights.follow(attempt, moment, now)
+        with nothing_thrown_away(owns_process=True):  # as a session has it of what it collects
+            for attempt in self.attempts:
+                flights.follow(attempt, moment, now)
         results = ResultReader(StackAddress(url, url, None, owned=False))
         self.gatherer = Gatherer(StreamReader(url, self.key), results)
         self.gatherer.begin(3600)

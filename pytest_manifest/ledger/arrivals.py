@@ -72,7 +72,7 @@ class Arrivals(LedgerFile):
             db.executemany(
                 "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
                 "VALUES (?, ?, ?, ?)",
-                ((task_id, run, r.model_dump_json(), now) for task_id, run, r in receipts),
+                ((task_id, run, self._receipt_text(r), now) for task_id, run, r in receipts),
             )
 
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:

@@ -12,6 +12,7 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.places import connect, refuse_network
 from pytest_manifest.ledger.rows import Row, RunInfo, info_rows
 from pytest_manifest.ledger.versions import LEDGER_VERSION, TABLES, is_older, migrate, version_of
+from pytest_manifest.schema import Receipt
 
 _TROUBLE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 """Errors that say nothing of the file's content."""
@@ -36,6 +37,7 @@ class LedgerFile:
         self.path = path
         self._db = connection
         self._in_transaction = False
+        self._texts: dict[int, tuple[Receipt, str]] = {}
 
     @classmethod
     def create(cls, path: Path, info: RunInfo) -> Self:
@@ -135,6 +137,7 @@ class LedgerFile:
             raise
         finally:
             self._in_transaction = False
+            self._texts.clear()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -147,6 +150,16 @@ class LedgerFile:
                 yield self._db
         else:
             raise _unwritable(self.path, "an earlier record of the transaction failed")
+
+    def _receipt_text(self, receipt: Receipt) -> str:
+        """A receipt as JSON, made once a transaction, which may keep it twice."""
+        known = self._texts.get(id(receipt))
+        if known is not None:
+            return known[1]
+        text = receipt.model_dump_json()
+        if self._in_transaction:
+            self._texts[id(receipt)] = receipt, text
+        return text
 
     def _read(self, query: str, values: Sequence[str | int] = ()) -> Generator[Row, None, None]:
         try:

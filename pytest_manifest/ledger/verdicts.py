@@ -37,7 +37,7 @@ class Verdicts(LedgerFile):
         The attempt that a verdict is about is judged by it too.
         """
         now = text(utc_now())
-        rows = [_row(verdict, receipt, now) for verdict, receipt in verdicts]
+        rows = [self._row(verdict, receipt, now) for verdict, receipt in verdicts]
         with self._writing() as db:
             if self._are_new([row[0] for row in rows]):
                 db.executemany(_INSERT, rows)
@@ -45,6 +45,11 @@ class Verdicts(LedgerFile):
             for row in rows:
                 db.execute(_KEEP + "entry = ? AND attempt IS NOT ?)", row[:2])
                 db.execute(_REPLACE, row)
+
+    def _row(self, verdict: Verdict, receipt: Receipt | None, now: str | None) -> Row:
+        received = None if receipt is None else self._receipt_text(receipt)
+        kind, document = verdict.verdict, verdict.model_dump_json()
+        return verdict.entry, verdict.attempt, kind, document, received, now
 
     def _are_new(self, entries: Sequence[str]) -> bool:
         """Whether these are different entries, and none of them has a verdict yet."""
@@ -120,9 +125,3 @@ class Verdicts(LedgerFile):
     def verdict_counts(self) -> Mapping[str, int]:
         rows = self._read("SELECT kind, count(*) FROM settled GROUP BY kind")
         return {kind: int(count) for kind, count in rows}
-
-
-def _row(verdict: Verdict, receipt: Receipt | None, now: str | None) -> Row:
-    received = None if receipt is None else receipt.model_dump_json()
-    kind, document = verdict.verdict, verdict.model_dump_json()
-    return verdict.entry, verdict.attempt, kind, document, received, now
