@@ -23,7 +23,7 @@ from pytest_manifest.stack.address import StackAddress
 
 # One chunk is one round trip and one unit of doubt. 100 go as fast as 1000 (measured), and leave
 # a tenth of the entries to be located after a failure.
-CHUNK: Final = 100
+CHUNK: Final = 250
 
 
 @dataclass(frozen=True, slots=True)
