@@ -49,6 +49,15 @@ def task_id_for(run: str, entry_id: str, number: int, place: int = 0) -> str:
     return f"{run8(run)}-{place:08x}-{text[:4]}-{text[4:8]}-{text[8:12]}-{text[12:24]}"
 
 
+def is_of_attempt(task_id: str, run: str, entry_id: str, number: int) -> bool:
+    """Whether an id is of this attempt, whatever place its entry had when it was sent."""
+    try:
+        place = int(task_id[RUN8_LENGTH + 1 :].partition("-")[0], 16)
+    except ValueError:
+        return False
+    return task_id == task_id_for(run, entry_id, number, place)
+
+
 def attempt_of(run: str, entry: Entry, number: int, place: int = 0) -> Attempt:
     """Make the attempt that sends ``entry``, which has this place, for the ``number``-th time."""
     return Attempt(run, entry, number, task_id_for(run, entry.id, number, place))

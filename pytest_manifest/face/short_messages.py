@@ -8,8 +8,9 @@ front of the controller's queue, so that nobody before or behind that can tell.
 from __future__ import annotations
 
 import json
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Queue
 from typing import Any, Final, Self, TypeAlias
 
@@ -27,7 +28,8 @@ _EVENTS: Final = (
     "runtest_protocol_complete",
 )
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
-_MISSING: Final = object()
+_HELD: Final = frozenset({"location", "keywords", "user_properties", "sections"})
+"""What holds other values."""
 
 Event: TypeAlias = tuple[str, dict[str, Any]]
 """The name of what xdist sends, and its arguments, of which it tells no types."""
@@ -39,12 +41,15 @@ class ShortMessages:
     def __init__(self, interactor: Any) -> None:
         """``interactor``: what sends in an xdist worker, by a method ``sendevent``."""
         self._interactor = interactor
+        self._thread = threading.get_ident()
         self._send: Callable[..., None] = interactor.sendevent
         self._events: list[Event] = []
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self | None:
-        """None in another process, and with another xdist."""
+        """None in another process, with another xdist, and where others write reports down."""
+        if not _is_left_to_pytest(config, "pytest_report_to_serializable"):
+            return None
         for plugin in config.pluginmanager.get_plugins():
             if type(plugin).__name__ == "WorkerInteractor" and hasattr(plugin, "sendevent"):
                 return cls(plugin)
@@ -53,10 +58,14 @@ class ShortMessages:
     def begin(self) -> None:
         """What is sent from now on goes as one message, at the end of the test, or when something
         else is sent."""
+        self._thread = threading.get_ident()
         self._send = self._interactor.sendevent
         self._interactor.sendevent = self._keep
 
     def _keep(self, name: str, **facts: object) -> None:
+        if threading.get_ident() != self._thread:  # xdist's, which answers the controller
+            self._send(name, **facts)
+            return
         self._events.append((name, facts))
         expected = _EVENTS[len(self._events) - 1]
         if name == expected and name != _EVENTS[-1]:
@@ -87,9 +96,12 @@ class Unpacking:
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self | None:
-        """None with another xdist, whose messages would not be taken apart."""
+        """None with another xdist, whose messages would not be taken apart, and where others read
+        reports."""
         queue = getattr(config.pluginmanager.get_plugin("dsession"), "queue", None)
-        if not isinstance(queue, Queue):
+        if not isinstance(queue, Queue) or not _is_left_to_pytest(
+            config, "pytest_report_from_serializable"
+        ):
             return None
         unpack_in(queue)
         return cls()
@@ -140,31 +152,60 @@ def _pack(events: Sequence[Event]) -> str | None:
     if tuple(name for name, _ in events) != _EVENTS:
         return None
     first, *later = (facts["data"] for _, facts in events[1:4])
-    if first["longrepr"] is not None or first["sections"] or not _is_plain(first):
+    if not _is_plain(first):
         return None
     changes = []
     for data in later:
-        change = {key: value for key, value in data.items() if first.get(key, _MISSING) != value}
-        if data.keys() != first.keys() or not all(type(v) in _PLAIN for v in change.values()):
+        change = _change(first, data)
+        if change is None:
             return None
         changes.append(change)
     return json.dumps([first, *changes, events[-1][1]])
 
 
 def _is_plain(data: dict[str, Any]) -> bool:
-    """Whether a report's values are the same when JSON has carried them, but for known tuples."""
-    for key, value in data.items():
-        if type(value) in _PLAIN or key in ("location", "sections"):
-            continue
-        if key == "keywords":
-            inner: Any = value.values()
-        elif key == "user_properties" and all(type(row) is tuple for row in value):
-            inner = (one for _, one in value)
-        else:
-            return False
-        if not all(type(one) in _PLAIN for one in inner):
-            return False
-    return True
+    """Whether a report is one of pytest's, and JSON carries all of it, but for known tuples."""
+    if data.get("$report_type") != "TestReport" or not data.keys() >= _HELD:
+        return False
+    location, keywords, rows = data["location"], data["keywords"], data["user_properties"]
+    return (
+        type(location) is tuple
+        and type(keywords) is dict
+        and type(rows) is list
+        and all(type(row) is tuple and len(row) == 2 and type(row[0]) is str for row in rows)
+        and all(type(name) is str for name in keywords)
+        and data["sections"] == []
+        and _are_plain(location)
+        and _are_plain(keywords.values())
+        and _are_plain(value for _, value in rows)
+        and _are_plain(value for name, value in data.items() if name not in _HELD)
+    )
+
+
+def _change(first: dict[str, Any], data: dict[str, Any]) -> dict[str, Any] | None:
+    """What another report of the same test has of its own; None where that is more than a few plain
+    values. What both have in common is the same object."""
+    if data.keys() != first.keys():
+        return None
+    change = {}
+    for name, value in data.items():
+        known = first[name]
+        if name not in _HELD:
+            if type(value) not in _PLAIN:
+                return None
+            if value != known or type(value) is not type(known):
+                change[name] = value
+        elif value is not known and not (
+            type(value) is list
+            and len(value) == len(known)
+            and all(one is other for one, other in zip(value, known, strict=True))
+        ):
+            return None
+    return change
+
+
+def _are_plain(values: Iterable[object]) -> bool:
+    return all(type(value) in _PLAIN for value in values)
 
 
 def _unpack(text: str) -> Iterator[dict[str, Any]]:
@@ -176,3 +217,11 @@ def _unpack(text: str) -> Iterator[dict[str, Any]]:
     for change in changes:
         yield first | change
     yield complete
+
+
+def _is_left_to_pytest(config: pytest.Config, name: str) -> bool:
+    """Whether nobody else has a say in a hook."""
+    return all(
+        getattr(one.plugin, "__name__", "").startswith("_pytest.")
+        for one in getattr(config.hook, name).get_hookimpls()
+    )

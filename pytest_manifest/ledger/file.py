@@ -116,7 +116,7 @@ class LedgerFile:
         with self._told():
             self._db.execute("PRAGMA journal_mode = OFF")
             self._db.execute("PRAGMA synchronous = OFF")
-            self._db.execute("PRAGMA cache_size = -8000")  # kB; task ids come in no order
+            self._db.execute("PRAGMA cache_size = -8000")  # kB; receipts come in no order
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ BUSY_SECONDS = 30.0
 """How long a connection waits for another process that writes."""
 CACHE_KB = 32_000
 """How much of a ledger a connection that writes may keep in memory, where SQLite's own limit is
-2,000: task ids come in no order, so each touches another page of an index."""
+2,000: receipts come in no order, so each may touch another page of an index."""
 
 
 def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:

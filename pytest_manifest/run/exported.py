@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pytest_manifest.dispatch.attempt import task_id_for
+from pytest_manifest.dispatch.attempt import is_of_attempt, task_id_for
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.ledger.bulk import BATCH, Passage
@@ -102,7 +102,9 @@ class _Judging:
             return Passage(task_id, 1, ordinal, None, verdict, None, None)
         receipt = exported.receipt
         attempt = max(receipt.attempt, 1)
-        task_id = task_id_for(self.run, entry.id, attempt, ordinal)
+        task_id = receipt.task_id  # with the place that the entry had when it was sent
+        if not is_of_attempt(task_id, self.run, entry.id, attempt):
+            task_id = task_id_for(self.run, entry.id, attempt, ordinal)
         flight = InFlight(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
         verdict, judged = bench.judge(flight, receipt, ())
         text = exported.text

@@ -187,6 +187,24 @@ def test_receipts_alone_are_enough(done: Project, xdist: tuple[str, ...]) -> Non
     assert not done.ledgers()
 
 
+@pytest.mark.parametrize("edited", ["one in front", "first gone", "turned round"])
+def test_receipts_are_believed_wherever_their_entries_stand_now(done: Project, edited: str) -> None:
+    """A manifest that was edited since still has the work that was done."""
+    path = done.path / "m.jsonl"
+    lines = path.read_text("utf-8").splitlines()
+    if edited == "one in front":
+        lines.insert(0, '{"id": "new", "task": "jobs.double", "args": [1]}')
+    elif edited == "first gone":
+        del lines[0]
+    else:
+        lines.reverse()
+    receipts(done)
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    result = done.run("--manifest=m.jsonl", "--audit", "--manifest-receipts=r.jsonl")
+    new = int(edited == "one in front")
+    result.assert_outcomes(passed=len(lines) - new, errors=new)
+
+
 def audited(project: Project, how: Callable[[list[Row]], list[Row]]) -> pytest.RunResult:
     edit(receipts(project), how)
     return project.run("--manifest=m.jsonl", "--audit", "--manifest-receipts=r.jsonl", "-v")

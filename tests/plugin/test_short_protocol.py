@@ -188,8 +188,27 @@ def pytest_unconfigure(config):
             ["(1, 2)"],
         ),
         ("report.keywords = {'film': 1}", "'film' in report.keywords", [True]),
+        ("report.keywords = ['film']", "str(report.keywords)", ["['film']"]),
+        ("report.keywords = {5: 1}", "str(report.keywords)", ["{5: 1}"]),
+        (
+            "report.user_properties[:] = [('a', 1, 2)]",
+            "str(report.user_properties)",
+            ["[('a', 1, 2)]"],
+        ),
+        ("report.odd = 1 if report.when == 'setup' else True", "str(report.odd)", ["1", "True"]),
+        ("report.location = list(report.location)", "type(report.location).__name__", ["list"]),
     ],
-    ids=["attribute", "section", "property", "keywords"],
+    ids=[
+        "attribute",
+        "section",
+        "property",
+        "keywords",
+        "list of keywords",
+        "number",
+        "three",
+        "true",
+        "location",
+    ],
 )
 def test_what_a_worker_adds_to_reports_arrives(
     project: Project, added: str, found: str, seen: list[object]
@@ -209,12 +228,40 @@ def test_who_has_a_say_in_how_reports_are_sent_sees_each(project: Project, side:
         "conftest.py",
         SAID
         + f"""
+@pytest.hookimpl(wrapper=True)
 def pytest_report_{side}_serializable({argument}):
-    say("seen")
+    if "{side}" == "from":
+        say(data["nodeid"])
+    found = yield
+    if "{side}" == "to":
+        say(found["nodeid"])
+    return found
 """,
     )
     project.run(*MEMORY, "-n", "2").assert_outcomes(passed=6)
-    assert (project.path / "said.txt").read_text("utf-8").count("seen") >= 6 * 3
+    assert (project.path / "said.txt").read_text("utf-8").count("m.jsonl::entry[d-") == 6 * 3
+
+
+def test_reports_of_a_form_of_their_own_arrive(project: Project) -> None:
+    """As a plugin writes them down, and reads them."""
+    project.doubles(count=6)
+    project.write(
+        "conftest.py",
+        """
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_to_serializable(report):
+    return {"$report_type": "Mine", "payload": report._to_json()}
+
+
+def pytest_report_from_serializable(data):
+    if data["$report_type"] == "Mine":
+        return pytest.TestReport._from_json(data["payload"])
+""",
+    )
+    project.run(*MEMORY, "-n", "2").assert_outcomes(passed=6)
 
 
 SAID = """

@@ -8,7 +8,13 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from pytest_manifest.dispatch.attempt import attempt_of, new_run_id, run8, task_id_for
+from pytest_manifest.dispatch.attempt import (
+    attempt_of,
+    is_of_attempt,
+    new_run_id,
+    run8,
+    task_id_for,
+)
 from pytest_manifest.schema import Entry
 
 RUN = "20261124T150000-0a1b2c3d"
@@ -48,6 +54,17 @@ def test_task_id_holds_a_uuid_of_our_own_form(place: int) -> None:
         name = uuid.UUID(task_id_for(RUN, "a", number, place)[9:])
         assert (name.version, name.variant) == (8, uuid.RFC_4122)
         assert name.int >> 96 == place
+
+
+def test_an_id_is_of_its_attempt_wherever_the_entry_stood() -> None:
+    """And of no other, nor is any text."""
+    made = task_id_for(RUN, "a", 1, 77)
+    assert is_of_attempt(made, RUN, "a", 1)
+    assert not is_of_attempt(made, RUN, "a", 2)
+    assert not is_of_attempt(made, RUN, "b", 1)
+    assert not is_of_attempt(made, f"{RUN[:-1]}e", "a", 1)
+    for other in ("", "x", f"{made}0", made.replace("-0000004d-", "-0000004D-"), RUN):
+        assert not is_of_attempt(other, RUN, "a", 1)
 
 
 def test_task_ids_come_in_the_order_of_entries() -> None:
