@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tasks.movie_bible.bible import BibleSettings, MovieBible
@@ -197,6 +198,9 @@ def test_an_interrupt_is_one_sentence(loading: subprocess.Popen[str], url: str) 
     """Exit code 130; what was loaded stays, and is said."""
     with MovieBible.open() as bible:
         eventually(lambda: bible.count_passages() == 500, within=60, what="a batch is loaded")
+    process = psutil.Process(loading.pid)
+    # It takes note of what is committed, and then waits for more.
+    eventually(lambda: process.status() == psutil.STATUS_SLEEPING, within=60, what="it waits")
     loading.send_signal(signal.SIGINT)
     _, said = loading.communicate(timeout=30)
     assert loading.returncode == 130
