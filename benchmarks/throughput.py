@@ -80,6 +80,8 @@ QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 OWN = {"MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO", "MANIFEST_LOG_JOBS": "0"}
 """As the private stack has them: by these a worker knows that it may have our settings."""
 XDIST, ALLURE = ("-p", "xdist", "-n", "2"), ("-p", "allure_pytest")
+NEIGHBOURS = (("floor", "two"), ("allure", "xdist"), ("group", "delay"))
+"""What is run right before and right after one of ours."""
 ALLURE_OPTION = "--alluredir=allure-results"
 
 
@@ -212,23 +214,34 @@ def script(bench: Bench, name: str) -> float:
 
 
 def measure(bench: Bench, rounds: int, only: Sequence[str]) -> list[Figure]:
-    """Rounds of everything, by turns."""
+    """Rounds of everything, each beside one of ours: a shared machine is not always as fast."""
     kinds: dict[str, Callable[[], float | Done]] = {
         "floor": lambda: floor(bench),
-        "ours": lambda: ours(bench),
         "two": lambda: ours(bench, workers=2),
         "allure": lambda: ours(bench, *ALLURE, ALLURE_OPTION),
         "xdist": lambda: ours(bench, *XDIST),
         "group": lambda: script(bench, "by_group.py"),
         "delay": lambda: script(bench, "by_delay.py"),
     }
-    chosen = [name for name in kinds if not only or name in only]
-    found: dict[str, list[Any]] = {name: [] for name in chosen}
+    found: dict[str, list[Any]] = {name: [] for name in ("ours", *kinds)}
+    beside: dict[str, list[Done]] = {name: [] for name in kinds}
+
+    def run(name: str, kind: Callable[[], Any]) -> None:
+        found[name].append(kind())
+        print(f"  {name}: {_shown(found[name][-1])}", file=sys.stderr, flush=True)
+
     for _ in range(rounds):
-        for name in chosen:
-            found[name].append(kinds[name]())
-            print(f"  {name}: {_shown(found[name][-1])}", file=sys.stderr, flush=True)
-    return _figures(found)
+        for before, after in NEIGHBOURS:
+            chosen = [name for name in (before, after) if not only or name in only]
+            if before in chosen:
+                run(before, kinds[before])
+            if chosen:
+                run("ours", lambda: ours(bench))
+            if after in chosen:
+                run(after, kinds[after])
+            for name in chosen:
+                beside[name].append(found["ours"][-1])
+    return _figures(found, beside)
 
 
 def _shown(value: float | Done) -> str:
@@ -238,9 +251,10 @@ def _shown(value: float | Done) -> str:
     return f"{value:,.0f}/s"
 
 
-def _figures(found: Mapping[str, Sequence[Any]]) -> list[Figure]:
+def _figures(
+    found: Mapping[str, Sequence[Any]], beside: Mapping[str, Sequence[Done]]
+) -> list[Figure]:
     figures: list[Figure] = []
-    own: Sequence[Done] = found.get("ours", ())
 
     def against(
         name: str, peer: str, goal: float, top: Sequence[float], base: Sequence[float]
@@ -249,18 +263,18 @@ def _figures(found: Mapping[str, Sequence[Any]]) -> list[Figure]:
             values = [one / other for one, other in zip(top, base, strict=True)]
             figures.append(figure(name, peer, values, goal, per_s=statistics.median(top)))
 
-    rates = [one.rate for one in own]
-    whole = [one.whole for one in own]
-    against("end to end", "a stock worker's drain rate", 0.85, rates, found.get("floor", ()))
-    against("whole process", "group(...) and get()", 2.5, whole, found.get("group", ()))
-    against("whole process", "delay() and get()", 1.3, whole, found.get("delay", ()))
+    rates = {name: [one.rate for one in own] for name, own in beside.items()}
+    whole = {name: [one.whole for one in own] for name, own in beside.items()}
+    against("end to end", "a stock worker's drain rate", 0.85, rates["floor"], found["floor"])
+    against("whole process", "group(...) and get()", 2.5, whole["group"], found["group"])
+    against("whole process", "delay() and get()", 1.3, whole["delay"], found["delay"])
     for name, title, goal in (
         ("two", "two worker processes", 1.5),
         ("allure", "with --alluredir", 0.8),
         ("xdist", "under -n 2", 0.9),
     ):
         peer = "one" if name == "two" else "without"
-        against(title, peer, goal, [one.rate for one in found.get(name, ())], rates)
+        against(title, peer, goal, [one.rate for one in found[name]], rates[name])
     return figures + _ceilings(found)
 
 
@@ -269,7 +283,7 @@ def _ceilings(found: Mapping[str, Sequence[Any]]) -> list[Figure]:
     figures: list[Figure] = []
     cores = os.cpu_count() or 1
     for name in ("ours", "two"):
-        runs: Sequence[Done] = found.get(name, ())
+        runs: Sequence[Done] = found[name]
         if runs:
             cost = {
                 process: statistics.median(one.cost[process] for one in runs)
@@ -293,7 +307,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=())
+    names = [name for pair in NEIGHBOURS for name in pair]
+    parser.add_argument("--only", nargs="+", default=(), choices=names)
     parser.add_argument("--json")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name, valkey_server() as url:
