@@ -31,15 +31,18 @@ _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _HELD: Final = frozenset({"location", "keywords", "user_properties", "sections"})
 """What holds other values."""
 
-Event: TypeAlias = tuple[str, dict[str, Any]]
-"""The name of what xdist sends, and its arguments, of which it tells no types."""
+Facts: TypeAlias = dict[str, Any]
+"""What xdist sends by name: anything, for it ships no types, and plugins add what they like."""
+Event: TypeAlias = tuple[str, Facts]
+"""The name of what xdist sends, and its arguments."""
 
 
 class ShortMessages:
     """What an xdist worker sends of tests that it runs in short."""
 
     def __init__(self, interactor: Any) -> None:
-        """``interactor``: what sends in an xdist worker, by a method ``sendevent``."""
+        """``interactor``: what sends in an xdist worker, by a method ``sendevent``, which is taken
+        the place of while a test is told of; it has no type, as it is xdist's."""
         self._interactor = interactor
         self._thread = threading.get_ident()
         self._send: Callable[..., None] = interactor.sendevent
@@ -83,7 +86,7 @@ class ShortMessages:
 class PackedTest(pytest.TestReport):
     """All of a test, in the place of a report."""
 
-    def __init__(self, reports: Sequence[pytest.TestReport], complete: dict[str, Any]) -> None:
+    def __init__(self, reports: Sequence[pytest.TestReport], complete: Facts) -> None:
         """``complete``: what is said at the end of a test."""
         last = reports[-1]
         super().__init__(last.nodeid, last.location, {}, "passed", None, "teardown")
@@ -108,7 +111,7 @@ class Unpacking:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_from_serializable(
-        self, config: pytest.Config, data: dict[str, Any]
+        self, config: pytest.Config, data: Facts
     ) -> PackedTest | None:
         if data.get("$report_type") != _KIND:
             return None
@@ -117,7 +120,7 @@ class Unpacking:
         return PackedTest([hook(config=config, data=one) for one in reports], complete)
 
 
-def unpack_in(queue: Queue[Any]) -> None:
+def unpack_in(queue: Queue[Event]) -> None:
     """Have the events of a queue taken apart as they are taken out."""
     ask = queue.get
     waiting: deque[Event] = deque()
@@ -163,7 +166,7 @@ def _pack(events: Sequence[Event]) -> str | None:
     return json.dumps([first, *changes, events[-1][1]])
 
 
-def _is_plain(data: dict[str, Any]) -> bool:
+def _is_plain(data: Facts) -> bool:
     """Whether a report is one of pytest's, and JSON carries all of it, but for known tuples."""
     if data.get("$report_type") != "TestReport" or not data.keys() >= _HELD:
         return False
@@ -182,7 +185,7 @@ def _is_plain(data: dict[str, Any]) -> bool:
     )
 
 
-def _change(first: dict[str, Any], data: dict[str, Any]) -> dict[str, Any] | None:
+def _change(first: Facts, data: Facts) -> Facts | None:
     """What another report of the same test has of its own; None where that is more than a few plain
     values. What both have in common is the same object."""
     if data.keys() != first.keys():
@@ -208,7 +211,7 @@ def _are_plain(values: Iterable[object]) -> bool:
     return all(type(value) in _PLAIN for value in values)
 
 
-def _unpack(text: str) -> Iterator[dict[str, Any]]:
+def _unpack(text: str) -> Iterator[Facts]:
     """The three reports, and what is said at the end."""
     first, *changes, complete = json.loads(text)
     first["location"] = tuple(first["location"])
