@@ -85,7 +85,7 @@ def take_rounds(times: Times, folder: Path, url: str, rounds: int) -> None:
             times.run("idle", *PLUGIN, *ONE)
             times.run("bare version", *VERSION)
             times.run("version", *PLUGIN, *VERSION)
-            times.run("external", *PLUGIN, *external)
+            times.until_first_job("external", *PLUGIN, *external)
             times.until_first_job("embedded", *PLUGIN, "--manifest=m.jsonl")
     times.forget_first()
 

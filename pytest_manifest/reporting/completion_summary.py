@@ -58,6 +58,7 @@ class SummaryWriter:
         self._run = run
         self._root = root
         self._spools: dict[Group, IO[bytes]] = {}
+        self._begun: set[Group] = set()  # a file that is asked where it stands writes each time
         self._open = contextlib.ExitStack()
         self._head = b""
 
@@ -77,9 +78,10 @@ class SummaryWriter:
 
     def add(self, record: EntryRecord) -> None:
         """Take the next entry, in the manifest's order."""
-        spool = self._spools[_GROUP_OF[record.outcome]]
-        spool.write(b",\n  " if spool.tell() else b"\n  ")
-        spool.write(to_json(_entry_fields(record)))
+        group = _GROUP_OF[record.outcome]
+        comma = b",\n  " if group in self._begun else b"\n  "
+        self._begun.add(group)
+        self._spools[group].write(comma + to_json(_entry_fields(record)))
 
     def finish(self, statistics: Statistics, comparison: Comparison | None) -> None:
         """Take what is known at the end alone."""
@@ -114,7 +116,7 @@ class SummaryWriter:
                 spool = self._spools[group]
                 spool.seek(0)
                 shutil.copyfileobj(spool, file)
-                file.write(b"\n ]" if spool.tell() else b"]")
+                file.write(b"\n ]" if group in self._begun else b"]")
             file.write(b"\n}\n")
 
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import signals
 
-from pytest_manifest.worker import capture, ending, hooks, main_process, own_transport, stores
+from pytest_manifest.worker import (
+    capture,
+    ending,
+    hooks,
+    main_process,
+    own_pool,
+    own_transport,
+    stores,
+)
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.execution import run_one_task_at_a_time
 from pytest_manifest.worker.spool import sweep_stale
@@ -73,7 +81,7 @@ def _on_ready(sender: Any, **_: object) -> None:
     sweep_stale()
 
 
-def _on_set_up(conf: Any, **_: object) -> None:
+def _on_set_up(conf: Any, instance: Any, **_: object) -> None:
     """Before anything connects and any process is forked: what the app has set itself stays."""
     own = dict(OWN_SETTINGS)
     if str(conf.broker_url).startswith(own_transport.SCHEMES):
@@ -81,6 +89,7 @@ def _on_set_up(conf: Any, **_: object) -> None:
     for name, value in own.items():
         if not conf.value_set_for(name):
             conf[name] = value
+    own_pool.take_over(instance.pool)
     # What has been imported stays: the collector need not look at it again, neither in the pool's
     # processes, whose memory it would copy, nor at the end (0.2 s of a worker's 0.3 s).
     gc.freeze()
