@@ -167,8 +167,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from pytest_manifest.face.short_messages import ShortMessages
         from pytest_manifest.face.short_protocol import ShortProtocol
 
-        messages = ShortMessages.of(session.config) if state.unpacked else None
-        manager.register(ShortProtocol(messages), SHORT)
+        state.messages = ShortMessages.of(session.config) if state.unpacked else None
+        manager.register(ShortProtocol(state.messages), SHORT)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 MAX_REPEATS = 3
 """How often a test is run again when the xdist worker that ran it crashed."""
 CHUNK = 20
-"""Ready tests handed to a worker at once: enough to hide a round trip, few enough to share."""
-
+"""Ready tests handed to a worker at once, and twice as many of quick ones: enough to hide a round
+trip, few enough to share."""
 QUICK = 0.01
 """Seconds of a test so short that it is no matter who runs it."""
 
@@ -145,8 +145,8 @@ class AsCompletedScheduling(LoadScheduling):
         nodes = [node for node in self.nodes if not node.shutting_down]
         if self._ready and nodes:
             # Where tests are slow the last ones are handed out one by one, to who is done first.
-            parts = len(nodes) if self._quick else 2 * len(nodes)
-            share = max(1, min(CHUNK, len(self._ready) // parts))
+            parts, most = (1, 2 * CHUNK) if self._quick else (2, CHUNK)
+            share = max(1, min(most, len(self._ready) // (parts * len(nodes))))
             # Those with one parked test first: it is waiting for company.
             nodes.sort(key=lambda n: (len(self.node2pending[n]) != 1, len(self.node2pending[n])))
             for node in nodes:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_manifest.face.bindings import Binding
     from pytest_manifest.face.coordination import Coordination
     from pytest_manifest.face.options import Options
+    from pytest_manifest.face.short_messages import ShortMessages
     from pytest_manifest.face.verdicts import VerdictBook
     from pytest_manifest.manifest import Groups, Manifest
     from pytest_manifest.planning import PlanSpec
@@ -65,6 +66,8 @@ class ManifestSession:
         self.coordination: Coordination | None = None
         self.unpacked = False
         """In an xdist worker: whether the controller takes short messages apart."""
+        self.messages: ShortMessages | None = None
+        """In an xdist worker: what may keep messages of tests that have ended."""
         self.files: list[Path] = list(options.files) if not options.plan else []
         self.runs: list[Run] = []
         self.book: VerdictBook | None = None

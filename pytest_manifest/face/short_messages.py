@@ -1,14 +1,16 @@
-"""One message for all that an xdist worker tells of a test that it has run in short.
+"""One message for all that an xdist worker tells of tests that it has run in short.
 
 xdist sends six for each test that has passed (its start, three reports, its end, and that another
-may come), which are packed and unpacked in Python. Here they are sent as one, and taken apart in
-front of the controller's queue, so that nobody before or behind that can tell.
+may come), which are packed and unpacked in Python. Here they are sent as one, that of a few tests
+which follow one another at once together, and taken apart in front of the controller's queue, so
+that nobody before or behind that can tell.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Queue
@@ -18,6 +20,10 @@ import pytest
 
 UNPACKED: Final = "unpacked"
 """By this name among what a worker is told the controller says that it takes messages apart."""
+TOGETHER: Final = 8
+"""Tests whose messages are sent as one: few enough for a controller that hands out twenty."""
+PROMPTLY: Final = 0.05
+"""Seconds after which what is kept is sent, be it of few tests."""
 _KIND: Final = "manifest-short"
 _EVENTS: Final = (
     "logstart",
@@ -42,11 +48,14 @@ class ShortMessages:
 
     def __init__(self, interactor: Any) -> None:
         """``interactor``: what sends in an xdist worker, by a method ``sendevent``, which is taken
-        the place of while a test is told of; it has no type, as it is xdist's."""
+        the place of while something is kept; it has no type, as it is xdist's."""
         self._interactor = interactor
         self._thread = threading.get_ident()
         self._send: Callable[..., None] = interactor.sendevent
         self._events: list[Event] = []
+        self._packed: list[str] = []
+        self._since = 0.0
+        self._lock = threading.Lock()
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self | None:
@@ -59,39 +68,74 @@ class ShortMessages:
         return None
 
     def begin(self) -> None:
-        """What is sent from now on goes as one message, at the end of the test, or when something
-        else is sent."""
+        """What is sent from now on is kept until the end of the test, or until something else is
+        sent; then until some more tests have ended, unless there is none to follow at once."""
         self._thread = threading.get_ident()
-        self._send = self._interactor.sendevent
+        if self._interactor.sendevent != self._send_after:
+            self._send = self._interactor.sendevent
         self._interactor.sendevent = self._keep
+
+    def flush(self) -> None:
+        """Send what is kept of tests that have ended. For any thread."""
+        with self._lock:
+            packed, self._packed = self._packed, []
+        if packed:
+            self._send("testreport", data={"$report_type": _KIND, "tests": f"[{','.join(packed)}]"})
 
     def _keep(self, name: str, **facts: object) -> None:
         if threading.get_ident() != self._thread:  # xdist's, which answers the controller
-            self._send(name, **facts)
+            self._send_after(name, **facts)
             return
         self._events.append((name, facts))
         expected = _EVENTS[len(self._events) - 1]
         if name == expected and name != _EVENTS[-1]:
             return
-        self._interactor.sendevent = self._send
         events, self._events = self._events, []
         packed = _pack(events)
         if packed is None:
+            self._interactor.sendevent = self._send
+            self.flush()
             for kept, its_facts in events:
                 self._send(kept, **its_facts)
         else:
-            self._send("testreport", data={"$report_type": _KIND, "test": packed})
+            self._add(packed)
+
+    def _add(self, packed: str) -> None:
+        """Keep what is told of a test, or send it with what was kept before."""
+        now = time.monotonic()
+        with self._lock:
+            if not self._packed:
+                self._since = now
+            self._packed.append(packed)
+            number = len(self._packed)
+        # First this: whoever takes tests away from the queue sends something afterwards.
+        self._interactor.sendevent = self._send_after
+        if number >= TOGETHER or now > self._since + PROMPTLY or not self._has_more():
+            self._interactor.sendevent = self._send
+            self.flush()
+
+    def _send_after(self, name: str, **facts: object) -> None:
+        """Send something else, after what was kept."""
+        self.flush()
+        self._send(name, **facts)
+
+    def _has_more(self) -> bool:
+        """Whether another test can be begun without waiting for the controller."""
+        queue = getattr(self._interactor, "torun", None)
+        if queue is None:
+            return False
+        with queue.lock() as tests:
+            return bool(tests)
 
 
-class PackedTest(pytest.TestReport):
-    """All of a test, in the place of a report."""
+class PackedTests(pytest.TestReport):
+    """All of some tests, in the place of a report."""
 
-    def __init__(self, reports: Sequence[pytest.TestReport], complete: Facts) -> None:
-        """``complete``: what is said at the end of a test."""
-        last = reports[-1]
+    def __init__(self, tests: Sequence[tuple[Sequence[pytest.TestReport], Facts]]) -> None:
+        """``tests``: the reports of each, and what is said at its end."""
+        last = tests[-1][0][-1]
         super().__init__(last.nodeid, last.location, {}, "passed", None, "teardown")
-        self.reports = reports
-        self.complete = complete
+        self.tests = tests
 
 
 class Unpacking:
@@ -112,12 +156,15 @@ class Unpacking:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_from_serializable(
         self, config: pytest.Config, data: Facts
-    ) -> PackedTest | None:
+    ) -> PackedTests | None:
         if data.get("$report_type") != _KIND:
             return None
-        *reports, complete = _unpack(data["test"])
         hook = config.hook.pytest_report_from_serializable
-        return PackedTest([hook(config=config, data=one) for one in reports], complete)
+        tests = []
+        for packed in json.loads(data["tests"]):
+            *reports, complete = _unpack(packed)
+            tests.append(([hook(config=config, data=one) for one in reports], complete))
+        return PackedTests(tests)
 
 
 def unpack_in(queue: Queue[Event]) -> None:
@@ -134,19 +181,21 @@ def unpack_in(queue: Queue[Event]) -> None:
 
 
 def _events(event: Event) -> Iterator[Event]:
-    """What xdist would have been sent for a test."""
+    """What xdist would have been sent for each test."""
     name, facts = event
-    test = facts.get("rep")
-    if not isinstance(test, PackedTest):
+    packed = facts.get("rep")
+    if not isinstance(packed, PackedTests):
         yield event
         return
     node = facts["node"]
-    place = {"node": node, "nodeid": test.nodeid, "location": test.location}
-    yield "logstart", dict(place)
-    for report in test.reports:
-        yield name, {"node": node, "rep": report}
-    yield "logfinish", place
-    yield _EVENTS[-1], {"node": node, **test.complete}
+    for reports, complete in packed.tests:
+        first = reports[0]
+        place = {"node": node, "nodeid": first.nodeid, "location": first.location}
+        yield "logstart", dict(place)
+        for report in reports:
+            yield name, {"node": node, "rep": report}
+        yield "logfinish", place
+        yield _EVENTS[-1], {"node": node, **complete}
 
 
 def _pack(events: Sequence[Event]) -> str | None:
@@ -211,9 +260,9 @@ def _are_plain(values: Iterable[object]) -> bool:
     return all(type(value) in _PLAIN for value in values)
 
 
-def _unpack(text: str) -> Iterator[Facts]:
+def _unpack(packed: Sequence[Facts]) -> Iterator[Facts]:
     """The three reports, and what is said at the end."""
-    first, *changes, complete = json.loads(text)
+    first, *changes, complete = packed
     first["location"] = tuple(first["location"])
     first["user_properties"] = [(name, value) for name, value in first["user_properties"]]
     yield dict(first)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import pytest
 
-from pytest_manifest.face.short_messages import ShortMessages
+from pytest_manifest.face import short_messages
+from pytest_manifest.face.short_messages import TOGETHER, ShortMessages
 
 Event: TypeAlias = tuple[str, dict[str, object]]
 
@@ -25,6 +29,34 @@ class Interactor:
 
     def sendevent(self, name: str, **facts: object) -> None:
         self.sent.append((name, facts))
+
+
+class Queue:
+    """As xdist has one of the tests that a worker has been given."""
+
+    def __init__(self, tests: list[int]) -> None:
+        self.tests = tests
+
+    @contextmanager
+    def lock(self) -> Iterator[list[int]]:
+        yield self.tests
+
+
+class QueuedInteractor(Interactor):
+    """One that has been given tests."""
+
+    def __init__(self, tests: int) -> None:
+        super().__init__()
+        self.torun = Queue(list(range(tests)))
+
+    def sizes(self) -> list[int]:
+        """How many tests each message is of, 0 for others."""
+        return [_size(facts) for _, facts in self.sent]
+
+
+def _size(facts: dict[str, object]) -> int:
+    data = facts.get("data")
+    return len(json.loads(data["tests"])) if isinstance(data, dict) and "tests" in data else 0
 
 
 def reports(**more: object) -> list[Event]:
@@ -103,3 +135,75 @@ def test_what_is_not_as_usual_is_sent_as_usual(more: dict[str, object]) -> None:
     events: list[Event] = [START, *reports(**more), FINISH, COMPLETE]
     send(interactor, *events)
     assert interactor.sent == events
+
+
+def run(interactor: QueuedInteractor, messages: ShortMessages, tests: int) -> None:
+    """Run so many tests in short; each is taken from the queue before it is run."""
+    for _ in range(tests):
+        if interactor.torun.tests:
+            interactor.torun.tests.pop()
+        messages.begin()
+        send(interactor, START, *reports(), FINISH, COMPLETE)
+
+
+def test_tests_that_follow_one_another_are_told_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In messages of some, and at once where the next has to be waited for."""
+    monkeypatch.setattr(short_messages, "PROMPTLY", 60.0)
+    interactor = QueuedInteractor(2 * TOGETHER + 3)
+    run(interactor, ShortMessages(interactor), 2 * TOGETHER + 4)
+    assert interactor.sizes() == [TOGETHER, TOGETHER, 3, 1]
+
+
+def test_nothing_is_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short_messages, "PROMPTLY", 0.0)
+    interactor = QueuedInteractor(9)
+    messages = ShortMessages(interactor)
+    run(interactor, messages, 1)
+    assert interactor.sizes() == []
+    run(interactor, messages, 1)
+    assert interactor.sizes() == [2]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_else_is_sent_comes_after_tests_that_have_ended(elsewhere: bool) -> None:
+    """Also what a thread sends that has taken the waiting tests away."""
+    interactor = QueuedInteractor(9)
+    messages = ShortMessages(interactor)
+    run(interactor, messages, 2)
+    other: Event = ("unscheduled", {"indices": [1]})
+    if elsewhere:
+        thread = threading.Thread(target=send, args=(interactor, other))
+        thread.start()
+        thread.join()
+    else:
+        send(interactor, other)
+    assert interactor.sizes() == [2, 0]
+    assert interactor.sent[-1] == other
+    interactor.torun.tests.clear()
+    run(interactor, messages, 1)
+    assert interactor.sizes() == [2, 0, 1]
+
+
+def test_what_waits_sends_what_is_kept() -> None:
+    interactor = QueuedInteractor(9)
+    messages = ShortMessages(interactor)
+    run(interactor, messages, 2)
+    messages.flush()
+    messages.flush()
+    assert interactor.sizes() == [2]
+
+
+def test_an_unusual_test_comes_after_those_that_have_ended() -> None:
+    interactor = QueuedInteractor(9)
+    messages = ShortMessages(interactor)
+    run(interactor, messages, 2)
+    messages.begin()
+    unusual: list[Event] = [START, *reports(sections=[("a", "b")]), FINISH, COMPLETE]
+    send(interactor, *unusual)
+    assert interactor.sizes() == [2, *[0] * 6]
+    assert interactor.sent[1:] == unusual
+    run(interactor, messages, 1)
+    send(interactor, ("workerfinished", {}))
+    assert interactor.sizes()[-2:] == [1, 0]
