@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pytest_manifest.schema import Receipt
 
 POLL = 0.02
+_AHEAD = 20
+"""Verdicts looked up at once, at most, and kept for so many seconds until their tests are run."""
+_KEPT = 0.1
 _SPARING = 10
 """How many times as long as a look at a group's entries takes the next one is waited for."""
 
@@ -56,11 +59,35 @@ class ManifestRun:
         return {s.verdict.entry: s.receipt for s in self.settled if s.receipt is not None}
 
 
+class _Lookups:
+    """Looks a verdict up together with those that settled next, whose tests mostly come next: by
+    twice as many as of the last ones were asked for."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._ahead: dict[str, Judgement] = {}
+        self._until = 0.0
+        self._used = 1
+
+    def take(self, entry: str) -> Judgement | None:
+        """An entry's verdict, None where there is none; asked again it is looked up again."""
+        now = time.monotonic()
+        found = self._ahead.pop(entry, None) if now < self._until else None
+        if found is not None:
+            self._used += 1
+            return found
+        number, self._used = min(_AHEAD, 2 * self._used), 1
+        self._ahead = dict(self._ledger.judgements_from(entry, number))
+        self._until = now + _KEPT
+        return self._ahead.pop(entry, None)
+
+
 @dataclass
 class _Page:
     ledger: Ledger
     run: str
     entries: int
+    lookups: _Lookups
     seen: set[str] = field(default_factory=set)
     """The entries that have their verdict; where there are groups, those that are complete."""
     position: int = 0
@@ -88,7 +115,8 @@ class VerdictBook:
         self._pages: dict[Path, _Page] = {}
         for manifest, path in ledgers.items():
             ledger = Ledger.open(path)
-            self._pages[manifest] = _Page(ledger, ledger.info().run, ledger.count_entries())
+            run, entries = ledger.info().run, ledger.count_entries()
+            self._pages[manifest] = _Page(ledger, run, entries, _Lookups(ledger))
         self._workers = workers
         self._owned = owned
         self._looked: tuple[Binding, Judgement | None] | None = None
@@ -179,7 +207,7 @@ class VerdictBook:
             page = self._pages.get(binding.manifest)
             found = None
             if page is not None and binding.entry is not None:
-                found = page.ledger.judgement(binding.entry)
+                found = page.lookups.take(binding.entry)
             self._looked = binding, found
         return self._looked[1]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pytest_manifest.ledger.file import LedgerFile, chunks, marks
 from pytest_manifest.ledger.rows import Judgement, Row, Settled, settled_of_row, text, utc_now
@@ -20,11 +20,11 @@ _KEEP = """
 _COLUMNS = "INTO settled (entry, attempt, kind, verdict, receipt, settled_at) VALUES "
 _INSERT = f"INSERT {_COLUMNS} (?, ?, ?, ?, ?, ?)"
 _REPLACE = f"INSERT OR REPLACE {_COLUMNS} (?, ?, ?, ?, ?, ?)"
-_JUDGEMENT = """
-    SELECT s.seq, s.kind, s.attempt, s.verdict, s.receipt,
+_JUDGEMENTS = """
+    SELECT s.entry, s.seq, s.kind, s.attempt, s.verdict, s.receipt,
         (SELECT count(*) FROM attempts a WHERE a.entry = s.entry),
         (SELECT a.task_id FROM attempts a WHERE a.entry = s.entry AND a.attempt = s.attempt)
-    FROM settled s WHERE s.entry = ?
+    FROM settled s WHERE s.seq >= (SELECT seq FROM settled WHERE entry = ?) ORDER BY s.seq LIMIT ?
 """
 
 
@@ -105,10 +105,14 @@ class Verdicts(LedgerFile):
         row = self._read_one(query, (entry,))
         return None if row is None else settled_of_row(row)
 
-    def judgement(self, entry: str) -> Judgement | None:
-        """As :meth:`settled`, with nothing parsed, and with what tests report of the attempts."""
-        row = self._read_one(_JUDGEMENT, (entry,))
-        return None if row is None else Judgement(*row)
+    def judgements_from(self, entry: str, number: int) -> Iterator[tuple[str, Judgement]]:
+        """An entry's verdict and those of the entries that settled next, so many in all.
+
+        As :meth:`settled`, by entry, with nothing parsed, and with what tests report of the
+        attempts. Nothing where the entry has no verdict.
+        """
+        for of, *row in self._read(_JUDGEMENTS, (entry, number)):
+            yield of, Judgement(*row)
 
     def kinds(self) -> dict[str, VerdictKind]:
         """The kind of verdict of every entry that is settled, by its id."""
