@@ -8,6 +8,9 @@ Ours, on the same broker and with a worker of as many processes: from the first 
 test's report, receipts durable, each entry a test of pytest's. Whole processes are held against
 scripts that send by ``group(...)`` or ``.delay()`` and ``get()`` every result.
 
+Two worker processes are held against one where each is a process and no more (``--pool=solo``): a
+prefork worker of 2 has three processes, and one of those keeps two cores busy already.
+
 What each process takes of the processors is told beside it: on a machine of two cores, that is what
 bounds all of them together.
 """
@@ -82,6 +85,7 @@ OWN = {"MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO", "MANIFEST_LO
 XDIST, ALLURE = ("-p", "xdist", "-n", "2"), ("-p", "allure_pytest")
 NEIGHBOURS = (("floor", "two"), ("allure", "xdist"), ("group", "delay"))
 """What is run right before and right after one of ours."""
+SOLO = ("--pool=solo",)
 ALLURE_OPTION = "--alluredir=allure-results"
 
 
@@ -141,8 +145,9 @@ class Bench:
                 )
             yield psutil.Process(process.pid)
 
-    def own_worker(self, name: str = "w") -> Any:
-        return self.worker("-I", "pytest_manifest.worker", *QUIET, name=name, env=OWN)
+    def own_worker(self, name: str = "w", *arguments: str) -> Any:
+        settings = ("-I", "pytest_manifest.worker", *QUIET, *arguments)
+        return self.worker(*settings, name=name, env=OWN)
 
     def broker_process(self) -> psutil.Process:
         port = int(self.url.rpartition(":")[2].partition("/")[0])
@@ -173,11 +178,11 @@ def floor(bench: Bench) -> float:
     return total / (ended - began)
 
 
-def ours(bench: Bench, *options: str, workers: int = 1) -> Done:
+def ours(bench: Bench, *options: str, workers: int = 1, pool: Sequence[str] = ()) -> Done:
     """A run of the manifest on so many workers of ours."""
     bench.empty()
     with ExitStack() as stack:
-        processes = [stack.enter_context(bench.own_worker(f"w{n}")) for n in range(workers)]
+        processes = [stack.enter_context(bench.own_worker(f"w{n}", *pool)) for n in range(workers)]
         costs = Costs(
             {
                 "worker": processes,
@@ -222,6 +227,8 @@ def measure(bench: Bench, rounds: int, only: Sequence[str]) -> list[Figure]:
         "xdist": lambda: ours(bench, *XDIST),
         "group": lambda: script(bench, "by_group.py"),
         "delay": lambda: script(bench, "by_delay.py"),
+        "solo": lambda: ours(bench, pool=SOLO),
+        "solos": lambda: ours(bench, pool=SOLO, workers=2),
     }
     found: dict[str, list[Any]] = {name: [] for name in ("ours", *kinds)}
     beside: dict[str, list[Done]] = {name: [] for name in kinds}
@@ -241,6 +248,9 @@ def measure(bench: Bench, rounds: int, only: Sequence[str]) -> list[Figure]:
                 run(after, kinds[after])
             for name in chosen:
                 beside[name].append(found["ours"][-1])
+        for name in ("solo", "solos"):
+            if not only or "solos" in only:
+                run(name, kinds[name])
     return _figures(found, beside)
 
 
@@ -257,7 +267,7 @@ def _figures(
     figures: list[Figure] = []
 
     def against(
-        name: str, peer: str, goal: float, top: Sequence[float], base: Sequence[float]
+        name: str, peer: str, goal: float | None, top: Sequence[float], base: Sequence[float]
     ) -> None:
         if top and base:
             values = [one / other for one, other in zip(top, base, strict=True)]
@@ -268,12 +278,16 @@ def _figures(
     against("end to end", "a stock worker's drain rate", 0.85, rates["floor"], found["floor"])
     against("whole process", "group(...) and get()", 2.5, whole["group"], found["group"])
     against("whole process", "delay() and get()", 1.3, whole["delay"], found["delay"])
-    for name, title, goal in (
-        ("two", "two worker processes", 1.5),
-        ("allure", "with --alluredir", 0.8),
-        ("xdist", "under -n 2", 0.9),
+    both = [one.whole for one in found["solos"]]
+    against("whole process, two solo workers", "group(...) and get()", None, both, found["group"])
+    against("whole process, two solo workers", "delay() and get()", None, both, found["delay"])
+    rates["solos"] = [one.rate for one in found["solo"]]
+    for name, title, peer, goal in (
+        ("solos", "two worker processes", "one", 1.5),
+        ("two", "two prefork workers of 2", "one", None),
+        ("allure", "with --alluredir", "without", 0.8),
+        ("xdist", "under -n 2", "without", 0.9),
     ):
-        peer = "one" if name == "two" else "without"
         against(title, peer, goal, [one.rate for one in found[name]], rates[name])
     return figures + _ceilings(found)
 
@@ -282,7 +296,13 @@ def _ceilings(found: Mapping[str, Sequence[Any]]) -> list[Figure]:
     """How near two cores are to their end: what all processes take for an entry bounds the rate."""
     figures: list[Figure] = []
     cores = os.cpu_count() or 1
-    for name in ("ours", "two"):
+    titles = {
+        "ours": "one worker",
+        "two": "two workers",
+        "solo": "one solo worker",
+        "solos": "two solo workers",
+    }
+    for name, title in titles.items():
         runs: Sequence[Done] = found[name]
         if runs:
             cost = {
@@ -293,7 +313,7 @@ def _ceilings(found: Mapping[str, Sequence[Any]]) -> list[Figure]:
             rate = statistics.median(one.rate for one in runs)
             figures.append(
                 figure(
-                    f"rate with {'one worker' if name == 'ours' else 'two workers'}",
+                    f"rate with {title}",
                     f"what {cores} cores allow at these costs",
                     [rate / ceiling],
                     details={f"{process}_us": us for process, us in cost.items()}
@@ -307,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
-    names = [name for pair in NEIGHBOURS for name in pair]
+    names = [*(name for pair in NEIGHBOURS for name in pair), "solos"]
     parser.add_argument("--only", nargs="+", default=(), choices=names)
     parser.add_argument("--json")
     options = parser.parse_args(arguments)

@@ -168,11 +168,14 @@ class VerdictBook:
             return True
         return self._over() if self._groups is not None else len(page.seen) >= page.entries
 
+    def look_anew(self) -> None:
+        """Forget the verdict that was looked up last."""
+        self._looked = None
+
     def wait(self, binding: Binding, give_up: Callable[[], bool]) -> bool:
         """Wait until the binding is ready; False where ``give_up`` says so first."""
         if binding.group is not None:
             return self._wait_for_group(binding, binding.group, give_up)
-        self._looked = None
         if not self.is_ready(binding):
             self.refresh()
         while not self.is_ready(binding):
@@ -202,7 +205,7 @@ class VerdictBook:
         return None if page is None else page.ledger
 
     def judgement(self, binding: Binding) -> Judgement | None:
-        """The verdict of the binding's entry; the same until :meth:`wait` is called again."""
+        """The verdict of the binding's entry; the same until :meth:`look_anew`."""
         if self._looked is None or self._looked[0] is not binding:
             page = self._pages.get(binding.manifest)
             found = None

@@ -141,6 +141,9 @@ def wait_for_verdict(item: pytest.Item) -> None:
         open_book_in_worker(state)
     if state.book is None:
         return
+    state.book.look_anew()
+    if state.book.is_ready(binding):
+        return
     parent = os.getppid()
 
     def given_up() -> bool:
