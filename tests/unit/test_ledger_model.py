@@ -224,9 +224,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert ledger.verdict_counts() == Counter(v.verdict for v, _ in settled.values())
 
 
-LedgerMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, database=None
-)
+LedgerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, database=None)
 
 
 TestLedger = LedgerMachine.TestCase

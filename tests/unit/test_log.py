@@ -306,7 +306,7 @@ def test_standard_exceptions_are_routed() -> None:
     assert "exception" not in second
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(
         st.sampled_from(

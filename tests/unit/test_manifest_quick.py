@@ -76,7 +76,6 @@ fields = st.fixed_dictionaries(
 )
 relaxed = settings(
     max_examples=200,
-    deadline=None,  # no test here depends on how fast a machine is
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 

@@ -276,7 +276,6 @@ headers = st.builds(Header, workflow=st.none() | names, params=objects, planned_
 
 @settings(
     max_examples=60,
-    deadline=None,  # no test here depends on how fast a machine is
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(header=headers, plan=st.lists(entries, min_size=1, max_size=3, unique_by=lambda e: e.id))

@@ -292,7 +292,7 @@ POISON_ON_A_STACK_OF_OTHERS = Plan(
 @example(plain("a"), EMPTIED_BEFORE_THE_STOP, 0)
 @example(plain("ab", max_failed=0), REVOKED_IN_AN_EMPTIED_STORE, None)
 @given(plans(), programs, stops)
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150, database=None)
 def test_no_verdict_is_wrong_whatever_happens(
     plan: Plan, program: tuple[Step, ...], stop: int | None
 ) -> None:

@@ -288,7 +288,7 @@ def graphs(draw: st.DrawFn) -> list[Attempt]:
     return made
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     todo=graphs(),
     verdicts=st.data(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_manifest.verdict import differences
@@ -93,7 +93,6 @@ def enriched(value: Any) -> Any:
     return value
 
 
-@settings(deadline=None)
 @given(values)
 def test_everything_contains_itself(value: Any) -> None:
     """Also after more keys came to its objects."""
@@ -101,7 +100,6 @@ def test_everything_contains_itself(value: Any) -> None:
     assert found(value, enriched(value)) == []
 
 
-@settings(deadline=None)
 @given(values, values)
 def test_containment_both_ways_is_equality(one: Any, other: Any) -> None:
     """Two values that contain each other have the same JSON, so true and 1 are kept apart."""
