@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 
+import psutil
 import pytest
 import redis
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
 from celery.concurrency.solo import TaskPool as SoloPool
 
+from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.worker import own_pool
 from tests.live.apps.worker_support import INCLUDE, ROOT, STOCK, Bench, Flavour, running_worker
 from tests.services import valkey_server
@@ -31,20 +35,25 @@ def bench(valkey: str) -> Iterator[Bench]:
         yield running
 
 
-def probe(kind: str) -> tuple[dict[str, int], list[int]]:
+def probe(kind: str) -> tuple[dict[str, int], list[int], list[bool]]:
     command = [sys.executable, "-m", "tests.live.apps.own_pool_probe", kind]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    return said["waiting"], said["results"]
+    return said["waiting"], said["results"], said["kept"]
 
 
 def test_a_job_is_written_to_a_free_process_at_once() -> None:
-    """By Celery's it waits for a turn of the event loop, and its process meanwhile for the job."""
-    ours, results = probe("ours")
-    celerys, same = probe("celerys")
+    """By Celery's it waits for a turn of the event loop, and its process meanwhile for the job.
+
+    What such a process was given is not taken for a job that was not begun, when all that was not
+    begun is given back.
+    """
+    ours, results, kept = probe("ours")
+    celerys, same, _ = probe("celerys")
+    assert kept == [True, False]
     assert results == same == [10, 1_000_000, 5_000, 20]
-    assert list(ours.values())[:2] == [0, 0]
+    assert list(ours.values()) == [0, 0, 1, 1]
     assert all(celerys.values())
 
 
@@ -77,6 +86,29 @@ def test_it_goes_on_with_a_new_process_and_a_new_connection() -> None:
             client.client_kill_filter(_type="normal", skipme=True)
         for sent in [bench.send("add", number, 1) for number in range(20)]:
             assert bench.receipt(sent).state == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("task", "argument", "jobs"), [("burn", 0.2, 20), ("echo", 1, 1_500)], ids=["slow", "quick"]
+)
+def test_a_worker_that_ends_gives_back_what_it_has_not_begun(
+    valkey: str, task: str, argument: float, jobs: int
+) -> None:
+    """And that alone: what it has begun it does, hands in and acknowledges, and then it ends."""
+    with running_worker(valkey, valkey, TWO) as bench:
+        sent = [bench.send(task, argument) for _ in range(jobs)]
+        eventually(lambda: bench.ends(sent[3]), within=30, what="it is at work")
+        os.kill(bench.process_id, signal.SIGTERM)
+        main = psutil.Process(bench.process_id)
+        ended = psutil.STATUS_ZOMBIE  # until this block lets go of it
+        eventually(lambda: main.status() == ended, within=20, what="the worker ends")
+        with redis.Redis.from_url(valkey) as client:
+            left = [json.loads(message) for message in client.lrange(bench.queue, 0, -1)]
+            records = {one.task_id: client.xlen(stream_key(one.run)) for one in sent}
+        begun_and_ended, untouched = 2, 0
+        assert set(records.values()) <= {begun_and_ended, untouched}
+        given_back = {message["headers"]["id"] for message in left}
+        assert given_back == {task_id for task_id, number in records.items() if not number}
 
 
 def test_processes_that_are_replaced(valkey: str) -> None:

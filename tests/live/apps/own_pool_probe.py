@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from celery.concurrency.asynpool import AsynPool
+from celery.worker import state
 from kombu.asynchronous import Hub, set_event_loop
 
 from pytest_manifest.worker.own_pool import Pool
@@ -46,8 +47,18 @@ def main(kind: str) -> None:
     put(len, 20)
     waiting["with no process free"] = len(pool.outbound_buffer)
     eventually(lambda: turn(4), within=30, what="all are done")
+    state.should_stop = 0  # as the signal that ends a worker does, in the middle of a turn
+    put(len, 1)
+    waiting["at the worker's end"] = len(pool.outbound_buffer)
+    state.should_stop = None
+    put(slowly, 30)
+    put(len, 40)
+    pool.flush()
+    kept = [job._job in pool._cache for job in jobs[5:]]
     pool.terminate()
-    print(json.dumps({"waiting": waiting, "results": [job.get() for job in jobs]}))
+    print(
+        json.dumps({"waiting": waiting, "results": [job.get() for job in jobs[:4]], "kept": kept})
+    )
 
 
 if __name__ == "__main__":
