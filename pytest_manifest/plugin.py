@@ -167,7 +167,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from pytest_manifest.face.short_messages import ShortMessages
         from pytest_manifest.face.short_protocol import ShortProtocol
 
-        state.messages = ShortMessages.of(session.config) if state.unpacked else None
+        state.messages = ShortMessages.of(session.config, state.unpacked)
         manager.register(ShortProtocol(state.messages), SHORT)
 
 

@@ -196,7 +196,7 @@ class ControllerHooks:
         self._session: pytest.Session | None = None
         self._coordination = Coordination.create()
         self._collected: dict[str, list[str]] = {}
-        self._unpacks = False
+        self._unpacked = 0
         self._workers = 0
         self._failed = False
         self._dispatched = False
@@ -210,12 +210,12 @@ class ControllerHooks:
         unpacking = Unpacking.of(self._config)
         if unpacking is not None:
             self._config.pluginmanager.register(unpacking)
-            self._unpacks = True
+            self._unpacked = unpacking.together
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
         self._workers = node.workerinput["workercount"]
-        told = {"folder": str(self._coordination.folder), UNPACKED: self._unpacks}
+        told = {"folder": str(self._coordination.folder), UNPACKED: self._unpacked}
         node.workerinput["manifest"] = json.dumps(told)
 
     @pytest.hookimpl(optionalhook=True)

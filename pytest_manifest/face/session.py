@@ -64,8 +64,8 @@ class ManifestSession:
         self.plans.force = options.plan_force
         self.plans.budget = options.budget
         self.coordination: Coordination | None = None
-        self.unpacked = False
-        """In an xdist worker: whether the controller takes short messages apart."""
+        self.unpacked = 0
+        """In an xdist worker: of how many tests the controller takes a short message apart."""
         self.messages: ShortMessages | None = None
         """In an xdist worker: what may keep messages of tests that have ended."""
         self.files: list[Path] = list(options.files) if not options.plan else []

@@ -19,7 +19,11 @@ from typing import Any, Final, Self, TypeAlias
 import pytest
 
 UNPACKED: Final = "unpacked"
-"""By this name among what a worker is told the controller says that it takes messages apart."""
+"""By this name among what a worker is told the controller says of how many tests it takes a message
+apart, 0 for none."""
+_TAKING_BACK: Final = frozenset({"load", "worksteal"})
+"""The distributions by which a test is run again whose worker has crashed: by others the oldest
+that the controller has not heard of stays failed, so that it has to hear of each."""
 TOGETHER: Final = 8
 """Tests whose messages are sent as one: few enough for a controller that hands out twenty."""
 PROMPTLY: Final = 0.05
@@ -46,10 +50,12 @@ Event: TypeAlias = tuple[str, Facts]
 class ShortMessages:
     """What an xdist worker sends of tests that it runs in short."""
 
-    def __init__(self, interactor: Any) -> None:
+    def __init__(self, interactor: Any, together: int = TOGETHER) -> None:
         """``interactor``: what sends in an xdist worker, by a method ``sendevent``, which is taken
-        the place of while something is kept; it has no type, as it is xdist's."""
+        the place of while something is kept; it has no type, as it is xdist's. ``together``: of how
+        many tests a message may be."""
         self._interactor = interactor
+        self._together = together
         self._thread = threading.get_ident()
         self._send: Callable[..., None] = interactor.sendevent
         self._events: list[Event] = []
@@ -58,13 +64,13 @@ class ShortMessages:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, config: pytest.Config) -> Self | None:
+    def of(cls, config: pytest.Config, together: int) -> Self | None:
         """None in another process, with another xdist, and where others write reports down."""
-        if not _is_left_to_pytest(config, "pytest_report_to_serializable"):
+        if not together or not _is_left_to_pytest(config, "pytest_report_to_serializable"):
             return None
         for plugin in config.pluginmanager.get_plugins():
             if type(plugin).__name__ == "WorkerInteractor" and hasattr(plugin, "sendevent"):
-                return cls(plugin)
+                return cls(plugin, together)
         return None
 
     def begin(self) -> None:
@@ -110,7 +116,7 @@ class ShortMessages:
             number = len(self._packed)
         # First this: whoever takes tests away from the queue sends something afterwards.
         self._interactor.sendevent = self._send_after
-        if number >= TOGETHER or now > self._since + PROMPTLY or not self._has_more():
+        if number >= self._together or now > self._since + PROMPTLY or not self._has_more():
             self._interactor.sendevent = self._send
             self.flush()
 
@@ -151,7 +157,10 @@ class Unpacking:
         ):
             return None
         unpack_in(queue)
-        return cls()
+        return cls(TOGETHER if config.getvalue("dist") in _TAKING_BACK else 1)
+
+    def __init__(self, together: int) -> None:
+        self.together = together
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_from_serializable(

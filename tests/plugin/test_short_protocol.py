@@ -167,7 +167,26 @@ def test_a_worker_that_waits_for_a_verdict_has_told_of_the_tests_before(project:
     project.manifest("m.jsonl", [others[0], held, *others[1:]])
     project.write("conftest.py", LETS_GO)
     project.write("hold-second", "")
-    project.run(*MEMORY, "-n", "1", "--dist=loadfile").assert_outcomes(passed=4)
+    project.run(*MEMORY, "-n", "1", "--dist=worksteal").assert_outcomes(passed=4)
+
+
+CRASHES = """
+import os
+
+
+def pytest_runtest_logreport(report):
+    if "PYTEST_XDIST_WORKER" in os.environ and "d-4" in report.nodeid and report.when == "call":
+        os._exit(9)
+"""
+
+
+def test_a_crash_is_told_of_the_test_in_which_it_was(project: Project) -> None:
+    """Where it is not run again, so that it stays failed."""
+    project.doubles(count=8)
+    project.write("conftest.py", CRASHES)
+    result = project.run(*MEMORY, "-n", "1", "--dist=loadfile", "--max-worker-restart=0")
+    result.stdout.fnmatch_lines(["FAILED m.jsonl::entry?d-4?*"])
+    assert result.parseoutcomes()["failed"] == 1
 
 
 ADDED = """
