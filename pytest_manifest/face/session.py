@@ -245,13 +245,7 @@ class ManifestSession:
         if threading.current_thread() is not threading.main_thread():
             return  # signals are not ours to handle
 
-        def hurry(*_: object) -> None:
-            if not self.runs:
-                raise KeyboardInterrupt
-            for run in self.runs:
-                run.hurry()
-
-        self._sigint_before = signal.signal(signal.SIGINT, hurry)
+        self._sigint_before = signal.signal(signal.SIGINT, hastener(self.runs))
 
     def _leave_papers(self) -> None:
         """Keep the workers' logs, and export the receipts while the stack is coming down."""
@@ -436,6 +430,22 @@ def join_controller(state: ManifestSession, told: str) -> None:
     facts = json.loads(told)
     state.coordination = Coordination(Path(facts["folder"]))
     state.unpacked = facts[UNPACKED]
+
+
+def hastener(runs: Sequence[Run]) -> Callable[..., None]:
+    """A handler of signals by which runs wait for nothing; it interrupts where there are none."""
+
+    def hurry() -> None:
+        for run in runs:
+            run.hurry()
+
+    def handle(*_: object) -> None:
+        if not runs:
+            raise KeyboardInterrupt
+        # Elsewhere: this thread may have been interrupted with the very locks that this takes.
+        threading.Thread(target=hurry, name="manifest-hurry", daemon=True).start()
+
+    return handle
 
 
 def role_of(config: pytest.Config) -> Role:
