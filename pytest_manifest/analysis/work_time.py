@@ -18,6 +18,8 @@ class Parts:
         # Before the first that is known there may have been one that nobody has noted.
         self.begins = [part.began for part in parts]
         self._stops = [None, *(part.stopped for part in parts)]
+        self._last: tuple[AttemptRecord, tuple[datetime, datetime] | None] | None = None
+        """The attempt that was asked about last: all that adds up asks for the same."""
 
     def number(self, moment: datetime) -> int:
         """The number of the part that this moment is in."""
@@ -28,6 +30,11 @@ class Parts:
 
         What a stop cut off ran until then. Where only one end is known, it is both.
         """
+        if self._last is None or self._last[0] is not attempt:
+            self._last = attempt, self._execution(attempt)
+        return self._last[1]
+
+    def _execution(self, attempt: AttemptRecord) -> tuple[datetime, datetime] | None:
         # The clock of a worker's host may be behind ours, by which it was sent.
         began, ended = (
             _not_before(attempt.sent_at, moment)
