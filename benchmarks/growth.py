@@ -9,6 +9,7 @@ takes for an entry, from its start to its end, without what a run of one entry t
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
@@ -30,12 +31,15 @@ def measure(sizes: Sequence[int]) -> list[Figure]:
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name, valkey_server() as url:
         start = cost(1, Path(name) / "one", url).cost["pytest"]
-        each: list[float] = []
-        rates: list[float] = []
-        for size in sizes:
-            done = cost(size, Path(name) / str(size), url)
-            each.append((done.cost["pytest"] * size - start) / size)
-            rates.append(done.rate)
+        taken: dict[int, list[Done]] = {size: [] for size in sizes}
+        # The smaller ones before and after the largest: a shared machine is not always as fast.
+        for number, size in enumerate([*sizes, *sizes[-2::-1]]):
+            taken[size].append(cost(size, Path(name) / str(number), url))
+        each = [
+            statistics.mean(one.cost["pytest"] - start / size for one in done)
+            for size, done in taken.items()
+        ]
+        rates = [statistics.mean(one.rate for one in done) for done in taken.values()]
     for (small, large), (before, after), (slow, fast) in zip(
         pairwise(sizes), pairwise(each), pairwise(rates), strict=True
     ):
