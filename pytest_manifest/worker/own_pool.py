@@ -71,7 +71,7 @@ class Pool(AsynPool):
             for fd in outputs:
                 poll.register(fd, select.POLLIN)
             told = poll.poll(max(0.0, until - time.monotonic()) * 1000)
-            if not told:
+            if not told or time.monotonic() > until:
                 break
             for fd, _ in told:
                 _read(self._loop, fd)
@@ -90,7 +90,9 @@ class Pool(AsynPool):
 
 def _read(loop: Any, fd: int) -> None:
     """What the event loop does when there is something to read."""
-    reader, arguments = loop.readers[fd]
+    reader, arguments = loop.readers.get(fd, (None, ()))
+    if reader is None:  # its process has gone meanwhile
+        return
     if not isgenerator(reader):
         reader(*arguments)
         return
