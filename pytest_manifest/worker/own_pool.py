@@ -22,7 +22,15 @@ from celery.concurrency.prefork import TaskPool
 from celery.worker import state
 
 INNER: Final = frozenset(
-    {"_active_writes", "_all_inqueues", "_busy_workers", "_quick_put", "outbound_buffer"}
+    {
+        "_active_writes",
+        "_all_inqueues",
+        "_busy_workers",
+        "_cache",
+        "_quick_put",
+        "on_poll_start",
+        "outbound_buffer",
+    }
 )
 """What it reaches into. A Celery that has these no more does it all in its own way."""
 TAKING: Final = 1.0

@@ -57,6 +57,10 @@ def test_a_job_is_written_to_a_free_process_at_once() -> None:
     assert all(celerys.values())
 
 
+def test_on_a_celery_that_is_made_otherwise_it_does_as_celerys() -> None:
+    assert probe("strange") == probe("celerys")
+
+
 def test_a_busy_process_gets_no_second_job(bench: Bench) -> None:
     """What is short goes to the other, and does not wait behind what is long."""
     marker = bench.directory / uuid.uuid4().hex

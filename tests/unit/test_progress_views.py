@@ -106,4 +106,7 @@ def test_the_controller_ticks_while_it_waits() -> None:
 def test_another_xdist_is_left_alone() -> None:
     """Where xdist's session is made otherwise, there is just no tick."""
     tick_while_waiting(None, session(None))
-    tick_while_waiting(SimpleNamespace(queue="new"), session(None))
+    ask = object()
+    queue = SimpleNamespace(get=ask)
+    tick_while_waiting(SimpleNamespace(queue=queue), session(None))
+    assert queue.get is ask

@@ -1,6 +1,7 @@
 """A real pool of two processes on a real event loop, and what it has yet to write after which turn.
 
-Run as a program, with ``ours`` or ``celerys``; what it prints is JSON.
+Run as a program, with ``ours``, ``celerys``, or ``strange`` for ours on a Celery that has not what
+it reaches into; what it prints is JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from celery.concurrency.asynpool import AsynPool
 from celery.worker import state
 from kombu.asynchronous import Hub, set_event_loop
 
-from pytest_manifest.worker.own_pool import Pool
+from pytest_manifest.worker import own_pool
 from tests.support import eventually
 
 
@@ -24,9 +25,11 @@ def slowly(text: str) -> int:
 
 
 def main(kind: str) -> None:
+    if kind == "strange":
+        own_pool.INNER = frozenset({"gone"})  # type: ignore[misc]  # a constant, but here
     hub = Hub()
     set_event_loop(hub)
-    pool = (Pool if kind == "ours" else AsynPool)(processes=2, threads=False)
+    pool = (AsynPool if kind == "celerys" else own_pool.Pool)(processes=2, threads=False)
     pool.register_with_event_loop(hub)
     jobs: list[Any] = []
 
