@@ -180,12 +180,11 @@ def _unmet(entry: Entry, receipt: Receipt) -> Iterator[Mismatch]:
     expect = entry.expect
     if expect.error is not None:
         yield from _unmet_error(expect.error, receipt)
-    if result_left_out(receipt):
-        return
-    if "result" in expect.model_fields_set:
-        yield from differences(expect.result, receipt.result)
-    if expect.result_schema is not None:
-        yield from _violations(expect.result_schema, receipt.result)
+    if not result_left_out(receipt):
+        if "result" in expect.model_fields_set:
+            yield from differences(expect.result, receipt.result)
+        if expect.result_schema is not None:
+            yield from _violations(expect.result_schema, receipt.result)
     yield from _too_long("runtime", expect.max_runtime, receipt.runtime)
     yield from _too_long("wait", expect.max_wait, receipt.wait)
 

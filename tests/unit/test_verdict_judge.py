@@ -230,6 +230,34 @@ def test_a_result_that_was_left_out_is_not_null(expect: dict[str, object]) -> No
     assert "5000002 bytes is too large for a receipt" in verdict.sentence
 
 
+@pytest.mark.parametrize("evidence", [{"result_omitted": 5_000_002}, {"result_not_json": "a set"}])
+@pytest.mark.parametrize(
+    ("limit", "fields", "mismatch"),
+    [
+        ("max_runtime", {"runtime": 1.25}, ("runtime", "at most 1 s (max_runtime)", "1.25 s")),
+        ("max_wait", {"wait": 2.5}, ("wait", "at most 1 s (max_wait)", "2.5 s")),
+    ],
+)
+def test_limits_need_no_result(
+    evidence: dict[str, Any], limit: str, fields: dict[str, Any], mismatch: tuple[str, str, str]
+) -> None:
+    """How long it took is known, also where the result stayed out of the receipt."""
+    seen = receipt(result=None, evidence=evidence, **fields)
+    verdict = judge(entry({limit: 1}), seen, attempt=1)
+    assert verdict.verdict == "failed"
+    assert [(m.path, m.expected, m.actual) for m in verdict.mismatches] == [mismatch]
+    # What is found counts for more than what cannot be told.
+    assert judge(entry({limit: 1, "result": 1}), seen, attempt=1).verdict == "failed"
+
+
+def test_a_lack_of_times_is_not_blamed_on_the_result() -> None:
+    """The reason that is told is that of the expectation which cannot be checked."""
+    seen = receipt(result=None, evidence={"result_omitted": 5_000_002}, runtime=None)
+    verdict = judge(entry({"max_runtime": 1}), seen, attempt=1)
+    assert verdict.verdict == "unknown"
+    assert "max_runtime cannot be checked: the receipt has no such time" in verdict.sentence
+
+
 def test_a_failure_stays_a_failure_when_it_ran_twice() -> None:
     """The state comes first, and the count is among the mismatches."""
     verdict = judge(entry(), receipt("failed", executions=2, error=error()), attempt=1)
