@@ -12,7 +12,7 @@ from pytest_manifest.ledger.bulk import BATCH
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.run.changes import Earlier, change_of
 from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.judging import Bench, Judged
+from pytest_manifest.run.judging import OF_ITSELF, Bench, Judged
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.verdict import judge
 
@@ -92,13 +92,15 @@ def _judge_again(
         if again != verdict:
             yield again, receipt
     elif change_of(entry, old)[0] is not None:
-        yield _problem_again(verdict, entry, old), None
+        seen = bench.has_begun(row.task_id)
+        yield _problem_again(verdict, entry, old, seen=seen), None
 
 
-def _problem_again(verdict: Verdict, entry: Entry, old: Entry) -> Verdict:
-    """The verdict on what there is no receipt of, by other expectations."""
+def _problem_again(verdict: Verdict, entry: Entry, old: Entry, *, seen: bool) -> Verdict:
+    """The verdict on what there is no receipt of, by other expectations; ``seen``: it was begun."""
     kind, expected = verdict.verdict, old.expect.state
     if kind == "passed" and expected != "succeeded" and expected != "ignored":
         kind = expected  # what became of it was what the old expectations wanted
-    again = judge(entry, None, attempt=verdict.attempt, problem=kind)
+    seen = seen and kind in OF_ITSELF
+    again = judge(entry, None, attempt=verdict.attempt, problem=kind, seen=seen)
     return verdict if again.verdict == verdict.verdict else again

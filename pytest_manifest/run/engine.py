@@ -463,6 +463,7 @@ class Engine:
         """Have the workers drop what is sent and not finished."""
         if self._publisher is None or not task_ids:
             return
+        self._bench.take_back(f for f in map(self.flights.by_task_id.get, task_ids) if f)
         try:
             self._publisher.revoke(task_ids)
         except StackError as error:

@@ -6,9 +6,11 @@ up again judges as the first one did.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -22,7 +24,7 @@ from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.receipts import complete_receipt
 from pytest_manifest.run.schedule import Held
 from pytest_manifest.run.search import is_alive
-from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
 from pytest_manifest.verdict import Costs, contradiction, judge
 
 Judged = tuple[Verdict, Receipt | None]
@@ -31,6 +33,12 @@ SENT_AGAIN: Final = frozenset({"lost", "crashed", "unknown"})
 """What an idempotent entry with retries is sent again for."""
 SPOKEN_FOR: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked"})
 """What the harness may have said for want of a receipt; one that comes late knows better."""
+
+OF_ITSELF: Final = frozenset({"timed_out", "crashed"})
+"""What a job that was begun may have come to by itself, though the harness says it."""
+TAKEN_BACK: Final = "taken_back"
+"""The ledger's key for what the run has revoked of that which expects it: task ids, JSON."""
+OWN_DOING: Final = "the run itself took it back"
 
 
 def is_told_of_revocation(receipt: Receipt) -> bool:
@@ -95,12 +103,25 @@ class Bench:
         if starts is None:
             starts = self._ledger.starts(flight.task_id)
         whole = complete_receipt(receipt, starts)
-        code = self._codes[run].digest(entry.task, flight.sent_at)
-        return judge(entry, whole, attempt=flight.number, code=code), whole
+        return self._held_against(entry, whole, flight.task_id, flight.number), whole
+
+    def _held_against(self, entry: Entry, whole: Receipt, task_id: str, number: int) -> Verdict:
+        """The verdict on a receipt of this very attempt."""
+        if self._is_own_doing(entry, whole, task_id):
+            return judge(entry, None, attempt=number, problem="revoked", note=OWN_DOING)
+        sent_at = whole.sent_at
+        code = self._codes[self._origins.of(task_id)].digest(entry.task, sent_at)
+        return judge(entry, whole, attempt=number, code=code)
+
+    def has_begun(self, task_id: str) -> bool:
+        """Whether some worker has said that it began the attempt."""
+        return bool(self._ledger.starts(task_id))
 
     def speak_for(self, flight: InFlight, kind: VerdictKind, note: str) -> Verdict:
         """The verdict on an attempt that no receipt will come of."""
-        return judge(flight.entry, None, attempt=flight.number, problem=kind, note=note)
+        seen = kind in OF_ITSELF and flight.started is not None
+        number = flight.number
+        return judge(flight.entry, None, attempt=number, problem=kind, note=note, seen=seen)
 
     def how_it_died(self, flight: InFlight) -> str:
         """A phrase for an attempt whose process is gone."""
@@ -206,9 +227,37 @@ class Bench:
             if row.entry not in self._manifest:
                 continue
             why = f"{note}; it had not been sent yet" if row.state == "planned" else note
-            entry = self._manifest[row.entry]
-            judged.append((judge(entry, None, attempt=row.attempt, problem=kind, note=why), None))
+            entry, number = self._manifest[row.entry], row.attempt
+            seen = kind == entry.expect.state == "timed_out" and self._outran(entry, row.task_id)
+            verdict = judge(entry, None, attempt=number, problem=kind, note=why, seen=seen)
+            judged.append((verdict, None))
         return judged
+
+    def _outran(self, entry: Entry, task_id: str) -> bool:
+        """Whether a job that was begun runs for longer than its own timeout by now."""
+        limit = utc_now() - timedelta(seconds=entry.timeout)
+        starts = self._ledger.starts(task_id)
+        return any(one.started_at is not None and one.started_at < limit for one in starts)
+
+    # What the run takes back itself
+
+    def take_back(self, flights: Iterable[InFlight]) -> None:
+        """The run revokes these itself, so that is not what any of them was expected to meet.
+
+        Kept in the ledger, where whoever judges the run again finds it.
+        """
+        wanted = [one.task_id for one in flights if one.entry.expect.state == "revoked"]
+        known = self._taken_back
+        if not known.issuperset(wanted):
+            self._ledger.note(TAKEN_BACK, json.dumps(sorted(known.union(wanted))))
+
+    @property
+    def _taken_back(self) -> set[str]:
+        return set(json.loads(self._ledger.noted(TAKEN_BACK) or "[]"))
+
+    def _is_own_doing(self, entry: Entry, receipt: Receipt, task_id: str) -> bool:
+        revoked = receipt.state == entry.expect.state == "revoked"
+        return revoked and task_id in self._taken_back
 
     # What comes after the verdict
 
@@ -228,8 +277,7 @@ class Bench:
         whole = complete_receipt(receipt, self._ledger.starts(task_id))
         if not spoken_for and (settled.receipt is None or whole.executions < 2):
             return []
-        code = self._codes[run].digest(entry.task, receipt.sent_at)
-        verdict = judge(entry, whole, attempt=attempt, code=code)
+        verdict = self._held_against(entry, whole, task_id, attempt)
         return self._correct(settled, verdict, whole)
 
     def started_after_end(self, task_id: str) -> list[Judged]:
@@ -245,8 +293,7 @@ class Bench:
         whole = complete_receipt(settled.receipt, self._ledger.starts(task_id))
         if whole.executions == settled.receipt.executions:
             return []
-        code = self._codes[self._origins.of(task_id)].digest(entry.task, whole.sent_at)
-        verdict = judge(entry, whole, attempt=settled.verdict.attempt, code=code)
+        verdict = self._held_against(entry, whole, task_id, settled.verdict.attempt or 1)
         return self._correct(settled, verdict, whole)
 
     def _verdict_on(self, task_id: str) -> Settled | None:

@@ -48,7 +48,7 @@ from pytest_manifest.run.parts import Parts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, WorkerLoss
 from pytest_manifest.run.signals import Signals
-from pytest_manifest.run.to_send import FirstAttempts
+from pytest_manifest.run.to_send import FirstAttempts, is_withheld
 from pytest_manifest.schema import Entry, VerdictKind
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress
@@ -323,6 +323,8 @@ class Run:
                 )
                 raise DispatchError(f"nothing was sent: {unknown}")
             self._withhold(hints)
+            kept = (a.entry for a in self._to_send if a.entry.task in hints)
+            self._queues = sorted({*self._queues, *queues_of(publisher, kept)})
         self._note_plain(found.plain if found.answered or self.address.owned else [NOBODY])
         # Where a worker runs other code of a task than is here, that is told by these.
         with Ledger.open(self.ledger_path, write=True) as ledger:
@@ -334,12 +336,13 @@ class Run:
             self.note(PLAIN_WORKERS, ", ".join(sorted(nodes)))
 
     def _withhold(self, notes: Mapping[str, str]) -> None:
-        """Judge entries whose task nobody knows, and do not send them."""
-        withheld = [a for a in self._to_send if a.entry.task in notes]
+        """Judge entries whose task nobody knows, and do not send them, but those that expect it:
+        there a worker has to say so."""
+        withheld = [a for a in self._to_send if is_withheld(a.entry, notes)]
         if isinstance(self._to_send, FirstAttempts):
             self._to_send = self._to_send.without_tasks(notes)
         else:
-            self._to_send = [a for a in self._to_send if a.entry.task not in notes]
+            self._to_send = [a for a in self._to_send if not is_withheld(a.entry, notes)]
         with Ledger.open(self.ledger_path, write=True) as ledger, ledger.transaction():
             ledger.mark((a.task_id for a in withheld), "withheld", note="unknown task")
             ledger.settle(

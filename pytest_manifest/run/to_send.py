@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias, overload
 
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of, task_id_for
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.schema import Entry
 
 AT_ONCE: Final = 500
 """Attempts that are read together."""
+
+
+def is_withheld(entry: Entry, unknown: Container[str]) -> bool:
+    """Whether an entry is not sent, as no worker knows its task and it does not expect that."""
+    return entry.task in unknown and entry.expect.state != "unknown_task"
 
 
 class FirstAttempts(Sequence[Attempt]):
@@ -54,14 +60,14 @@ class FirstAttempts(Sequence[Attempt]):
             yield task_id_for(self._run, ids[place], 1, place), ids[place]
 
     def without_tasks(self, tasks: Iterable[str]) -> FirstAttempts:
-        """Those of other tasks."""
+        """Those that are not to be withheld for being of these."""
         left_out = frozenset(tasks)
         kept = array(
             "I",
             (
                 place
                 for place, attempt in zip(self._places, self, strict=True)
-                if attempt.entry.task not in left_out
+                if not is_withheld(attempt.entry, left_out)
             ),
         )
         return FirstAttempts(self._run, self._manifest, kept)

@@ -52,18 +52,21 @@ def judge(
     problem: Kind | None = None,
     note: str = "",
     code: str | None = None,
+    seen: bool = False,
 ) -> Verdict:
     """The verdict on one attempt (``None``: on an entry that was never sent).
 
     ``problem`` is what the harness found where there is no receipt, and ``note`` a phrase about it
     ("the nearest names are ..."); a receipt, once there, speaks for itself, unless the problem is
     that it is forged, or that the job was quarantined or skipped. Neither given: ``unknown``.
+    ``seen`` says that the job itself is known to have come to that problem: only then can it be
+    what the entry expects, as what the harness does or misses is nothing that a job has done.
     ``code`` is the digest of the task's code on this side (``schema.code_digest``): a worker of the
     same Python version that ran other code fails the entry. Raises ValueError for another entry's
     receipt, unless that is what makes it forged.
     """
     if receipt is None or problem in _OVERRIDES:
-        return _judge_problem(entry, attempt, problem or "unknown", note)
+        return _judge_problem(entry, attempt, problem or "unknown", note, seen=seen)
     if receipt.entry != entry.id:
         raise ValueError(f"the receipt is of entry {receipt.entry!r}, not of {entry.id!r}")
     number = receipt.attempt if attempt is None else attempt
@@ -82,9 +85,11 @@ def effective_state(entry: Entry, receipt: Receipt) -> State:
     return receipt.state
 
 
-def _judge_problem(entry: Entry, attempt: int | None, problem: Kind, note: str) -> Verdict:
+def _judge_problem(
+    entry: Entry, attempt: int | None, problem: Kind, note: str, *, seen: bool
+) -> Verdict:
     expect = entry.expect
-    if problem == expect.state and expect.error is None and problem not in _OVERRIDES:
+    if problem == expect.state and expect.error is None and problem not in _OVERRIDES and seen:
         sentence = sentences.expected_problem(problem, note)
         return Verdict(verdict="passed", entry=entry.id, attempt=attempt, sentence=sentence)
     sentence = sentences.problem(entry, problem, note)

@@ -9,6 +9,7 @@ from pytest_manifest.verdict.text import middle, plain, plural, seconds
 
 _RESEND = "if running it twice does no harm, send it again (--resume, or --resume-unsafe)"
 _ERROR_LIMIT = 160
+_NOT_BY_ITSELF = "this entry expects that of its job, which was not seen to come to it by itself"
 NEVER_SENT = "it was never sent"
 """What a note begins with where the run ended before an entry's turn came."""
 SCHEMA_PATH = "expect.schema"
@@ -105,6 +106,8 @@ def problem(entry: Entry, kind: VerdictKind, note: str) -> str:
     if kind == "lost" and note.startswith("started"):
         what, then = _LOST_IN_FLIGHT
     facts = {"task": repr(entry.task), "timeout": seconds(entry.timeout)}
+    if kind == entry.expect.state and entry.expect.error is None:
+        then = f"{_NOT_BY_ITSELF}, so {then}"
     return f"{what.format_map(facts)}{_in_brackets(note)}; {then}."
 
 

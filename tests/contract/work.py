@@ -46,6 +46,7 @@ WORK: Final[Mapping[str, Entry]] = {
         entry("expected to be ignored", "ignore", expect={"state": "ignored"}),
         entry("rejected", "reject"),
         entry("unknown task", "no_such_task"),
+        entry("expected to be unknown", "no_such_task", expect={"state": "unknown_task"}),
         entry("expired", "add", 1, 2, countdown=HOLD, expires=HOLD / 5),
         entry("revoked", "add", 1, 2, countdown=HOLD),
         entry("no JSON", "lock"),

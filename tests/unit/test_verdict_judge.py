@@ -335,12 +335,12 @@ def test_a_receipt_speaks_for_itself() -> None:
 
 
 def test_a_problem_may_be_what_is_expected() -> None:
-    """An entry that expects to be unknown, and was not sent for it, passes."""
-    wanted = entry({"state": "unknown_task"})
-    assert judge(wanted, None, attempt=None, problem="unknown_task").verdict == "passed"
-    assert judge(wanted, None, attempt=None, problem="lost").verdict == "lost"
+    """An entry that expects its process to die, and had one that did, passes."""
+    wanted = entry({"state": "crashed"})
+    assert judge(wanted, None, attempt=None, problem="crashed", seen=True).verdict == "passed"
+    assert judge(wanted, None, attempt=None, problem="lost", seen=True).verdict == "lost"
     with_error = entry({"state": "crashed", "error": {"type": "WorkerLostError"}})
-    assert judge(with_error, None, attempt=1, problem="crashed").verdict == "crashed"
+    assert judge(with_error, None, attempt=1, problem="crashed", seen=True).verdict == "crashed"
 
 
 CODE = "py3.11:" + "a" * 64

@@ -1,0 +1,134 @@
+"""What an entry expects of its job is met by its job alone, never by what the harness does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import pytest
+
+from pytest_manifest.ledger import Start, utc_now
+from pytest_manifest.manifest import write_manifest
+from pytest_manifest.run.again import judge_again
+from pytest_manifest.run.judging import Bench
+from pytest_manifest.schema import Entry, Expectations, Header, State
+from pytest_manifest.verdict import judge
+from tests.unit.analysis_support import INFO, MadeRun
+from tests.unit.run_rig import Plan, Rig, rig
+from tests.unit.run_world import Delivery
+
+Both = Literal["timed_out", "revoked", "crashed", "expired", "unknown_task"]
+"""Names of states that verdicts have, too."""
+NOT_BY_ITSELF = "which was not seen to come to it by itself"
+
+
+def expecting(state: State, name: str = "a", *, deadline: float | None = None) -> Entry:
+    return Entry(
+        id=name, task="t", timeout=30.0, deadline=deadline, expect=Expectations(state=state)
+    )
+
+
+def begun(made: Rig) -> Delivery:
+    worker = made.world.workers["w1@box"]
+    made.world.take(worker)
+    delivery = made.world.begin(worker)
+    assert delivery is not None
+    return delivery
+
+
+@pytest.mark.parametrize("state", get_args(Both))
+def test_what_the_harness_says_of_a_job_meets_no_expectation(state: Both) -> None:
+    """Its own verdict may have the name that was expected; the job has done nothing for it."""
+    entry = expecting(state)
+    verdict = judge(entry, None, attempt=1, problem=state)
+    assert verdict.verdict == state
+    assert NOT_BY_ITSELF in verdict.sentence
+    assert judge(entry, None, attempt=1, problem=state, seen=True).verdict == "passed"
+
+
+def test_a_job_that_was_never_begun_has_not_timed_out() -> None:
+    """Its deadline is over, and nobody has had it."""
+    with rig(Plan((expecting("timed_out", deadline=20.0),))) as made:
+        made.step()
+        made.run(40)
+        assert made.kinds() == {"a": "timed_out"}
+        assert NOT_BY_ITSELF in made.sentence("a")
+
+
+@pytest.mark.parametrize("deadline", [None, 20.0])
+def test_a_job_that_was_begun_and_does_not_end_has_timed_out(deadline: float | None) -> None:
+    """Past its own timeout, or past the deadline that the entry itself has."""
+    with rig(Plan((expecting("timed_out", deadline=deadline),))) as made:
+        made.step()
+        begun(made)
+        made.run(60)
+        assert made.kinds() == {"a": "passed"}
+
+
+@pytest.mark.parametrize(("ran", "kind"), [(10.0, "timed_out"), (31.0, "passed")])
+def test_the_end_of_the_run_is_no_timeout_of_a_job(ran: float, kind: str) -> None:
+    """What has run for less than its timeout when the run's time is over might have been quick."""
+    entries = expecting("timed_out"), expecting("timed_out", "b"), expecting("crashed", "c")
+    with rig(Plan(entries)) as made:
+        made.step()
+        begun(made)
+        made.step()
+        made.world.clock.sleep(ran)
+        made.engine.settle_rest("timed_out", "the run's deadline is over")
+        assert made.kinds() == {"a": kind, "b": "timed_out", "c": "timed_out"}
+
+
+@pytest.mark.parametrize("by_a_person", [False, True])
+def test_what_a_stopped_run_takes_back_was_not_revoked_for_the_test(*, by_a_person: bool) -> None:
+    """Whether the workers' word comes first, or that of the harness."""
+    with rig(Plan((expecting("revoked"), expecting("revoked", "b")))) as made:
+        made.step()
+        made.world.take(made.world.workers["w1@box"])
+        made.stop(by_a_person=by_a_person)
+        made.engine.wind_down()
+        made.world.become_fair()
+        made.world.clock.sleep(5)
+        made.look()
+        assert made.kinds() == {"a": "revoked", "b": "revoked"}
+        assert NOT_BY_ITSELF in made.sentence("a")
+
+
+def test_what_is_revoked_as_too_much_has_failed_was_not_revoked_for_the_test() -> None:
+    """The run gives up the rest; what expects to be revoked does not pass by that."""
+    entries = Entry(id="a", task="t"), expecting("revoked", "b")
+    plan = Plan(entries, max_failed=0, revoke_on_max_failed=True)
+    with rig(plan) as made:
+        made.step()
+        delivery = begun(made)
+        made.world.end(made.world.workers["w1@box"], delivery, "failed")
+        made.step(2)
+        made.finish()
+        assert made.kinds() == {"a": "failed", "b": "revoked"}
+
+
+def test_a_job_that_somebody_else_revoked_meets_its_expectation() -> None:
+    """That is what it waits for."""
+    with rig(Plan((expecting("revoked"),))) as made:
+        made.step()
+        made.publisher.revoke([made.task_id("a")])
+        made.finish()
+        assert made.kinds() == {"a": "passed"}
+
+
+def test_another_look_by_other_expectations_asks_whether_it_was_begun(tmp_path: Path) -> None:
+    """A verdict for want of a receipt does not become what the manifest expects now."""
+    made = MadeRun(tmp_path, [Entry(id=name, task="jobs.t") for name in "ab"])
+    with made.ledger as ledger, ledger.transaction():
+        made.plan("a", "b")
+        for name in "ab":
+            made.settle(name, "timed_out", None)
+        task_id = ledger.attempts_of("b")[-1].task_id
+        ledger.add_starts([Start(task_id, "x", utc_now(), 0, "w@h", "h", 1, False)])
+        entries = [
+            Entry(id=name, task="jobs.t", expect=Expectations(state="timed_out")) for name in "ab"
+        ]
+        before = made.manifest
+        after = write_manifest(tmp_path / "new.jsonl", Header(), entries)
+        bench = Bench(INFO.run, after, ledger, kills=1, lifetime=0)
+        again = {v.entry: v.verdict for v, _ in judge_again(ledger, after, before, bench)}
+        assert again == {"a": "timed_out", "b": "passed"}
