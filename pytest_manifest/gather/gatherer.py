@@ -184,4 +184,6 @@ def _start(record: StartedRecord) -> Start:
         host=record.host,
         pid=record.pid,
         redelivered=record.redelivered,
+        boot=record.boot,
+        pid_namespace=record.pid_namespace,
     )

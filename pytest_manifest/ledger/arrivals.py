@@ -7,6 +7,7 @@ from datetime import datetime
 
 from pytest_manifest.ledger.file import LedgerFile, chunks, marks
 from pytest_manifest.ledger.rows import (
+    START_COLUMNS,
     Start,
     moment,
     row_of_start,
@@ -16,9 +17,7 @@ from pytest_manifest.ledger.rows import (
 )
 from pytest_manifest.schema import Receipt
 
-_STARTS = (
-    "SELECT task_id, execution, started_at, retries, worker, host, pid, redelivered FROM starts "
-)
+_STARTS = f"SELECT {START_COLUMNS} FROM starts "  # noqa: S608 - fixed text
 
 
 class Arrivals(LedgerFile):
@@ -33,7 +32,8 @@ class Arrivals(LedgerFile):
         """Keep starts; one that is known already is left as it is."""
         with self._writing() as db:
             db.executemany(
-                "INSERT OR IGNORE INTO starts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT OR IGNORE INTO starts ({START_COLUMNS}) "  # noqa: S608 - fixed text
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 map(row_of_start, starts),
             )
 

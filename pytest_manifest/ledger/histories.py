@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pytest_manifest.ledger.file import LedgerFile, chunks, marks
 from pytest_manifest.ledger.rows import (
+    START_COLUMNS,
     AttemptRow,
     Row,
     Settled,
@@ -24,10 +25,7 @@ _ATTEMPTS = (
     "FROM attempts WHERE entry"
 )
 _SETTLED = "SELECT entry, attempt, seq, verdict, receipt FROM settled WHERE entry"
-_STARTS = (
-    "SELECT task_id, execution, started_at, retries, worker, host, pid, redelivered "
-    "FROM starts WHERE task_id"
-)
+_STARTS = f"SELECT {START_COLUMNS} FROM starts WHERE task_id"  # noqa: S608 - fixed text
 _RECEIPTS = "SELECT task_id, receipt FROM receipts WHERE task_id"
 
 

@@ -74,7 +74,10 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A worker began an execution of an attempt."""
+    """A worker began an execution of an attempt.
+
+    ``boot`` and ``pid_namespace`` say where ``pid`` means that process; None: nobody has said so.
+    """
 
     task_id: str
     execution: str
@@ -84,6 +87,8 @@ class Start:
     host: str | None
     pid: int | None
     redelivered: bool
+    boot: str | None = None
+    pid_namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,12 @@ def attempt_of_row(row: Row) -> AttemptRow:
     return AttemptRow(task_id, entry, attempt, ordinal, state, sent, note, reason, kind, judged)
 
 
+START_COLUMNS: Final = (
+    "task_id, execution, started_at, retries, worker, host, pid, redelivered, boot, pid_namespace"
+)
+"""In the order that :func:`row_of_start` and :func:`start_of_row` have."""
+
+
 def row_of_start(start: Start) -> Row:
     """A start as its columns in the order of the table."""
     return (
@@ -184,14 +195,16 @@ def row_of_start(start: Start) -> Row:
         start.host,
         start.pid,
         int(start.redelivered),
+        start.boot,
+        start.pid_namespace,
     )
 
 
 def start_of_row(row: Row) -> Start:
     """A start from its columns in the order of the table."""
-    task_id, execution, started_at, retries, worker, host, pid, redelivered = row
+    task_id, execution, started_at, retries, worker, host, pid, redelivered, *where = row
     began = moment(started_at)
-    return Start(task_id, execution, began, retries, worker, host, pid, bool(redelivered))
+    return Start(task_id, execution, began, retries, worker, host, pid, bool(redelivered), *where)
 
 
 def settled_of_row(row: Row) -> Settled:

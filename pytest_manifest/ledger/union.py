@@ -13,6 +13,7 @@ from typing import Final
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.file import marks
 from pytest_manifest.ledger.places import address, refuse_network
+from pytest_manifest.ledger.rows import START_COLUMNS
 from pytest_manifest.ledger.versions import TABLES
 
 MOST: Final = 8
@@ -21,7 +22,7 @@ MOST: Final = 8
 _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")
 _COLUMNS: Final = {
     "attempts": "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict",
-    "starts": "task_id, execution, started_at, retries, worker, host, pid, redelivered",
+    "starts": START_COLUMNS,
     "receipts": "task_id, execution, receipt, arrived_at",
     "settled": "entry, attempt, kind, verdict, receipt, settled_at",
 }

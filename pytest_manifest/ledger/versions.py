@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-LEDGER_VERSION = 2
+LEDGER_VERSION = 3
 
 TABLES: Sequence[str] = (
     "CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -21,6 +21,7 @@ TABLES: Sequence[str] = (
     CREATE TABLE starts (
         task_id TEXT NOT NULL, execution TEXT NOT NULL, started_at TEXT, retries INTEGER NOT NULL,
         worker TEXT, host TEXT, pid INTEGER, redelivered INTEGER NOT NULL,
+        boot TEXT, pid_namespace TEXT,
         PRIMARY KEY (task_id, execution)
     ) WITHOUT ROWID
     """,
@@ -44,6 +45,10 @@ _STEPS: Mapping[int, Sequence[str]] = {
         "ALTER TABLE attempts ADD COLUMN reason TEXT",
         "ALTER TABLE attempts ADD COLUMN kind TEXT",
         "ALTER TABLE attempts ADD COLUMN verdict TEXT",
+    ),
+    2: (
+        "ALTER TABLE starts ADD COLUMN boot TEXT",
+        "ALTER TABLE starts ADD COLUMN pid_namespace TEXT",
     ),
 }
 """What turns a ledger of a version into one of the next."""

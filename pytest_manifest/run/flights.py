@@ -23,7 +23,8 @@ SPARE = 1000
 class InFlight:
     """An attempt without a final receipt; ``sent`` and ``started`` are of the monotonic clock (s).
 
-    ``pid`` and ``host`` are of the process that began it; ``loss`` is how its worker ended.
+    ``pid`` is of the process that began it, and means it where ``host``, ``boot`` and
+    ``pid_namespace`` are the same; ``loss`` is how its worker ended.
     ``begun``: the only start of it that there is; None where that is not known without the ledger.
     """
 
@@ -36,6 +37,8 @@ class InFlight:
     started: float | None = None
     worker: str | None = None
     host: str | None = None
+    boot: str | None = None
+    pid_namespace: str | None = None
     pid: int | None = None
     loss: WorkerLoss | None = None
     begun: Start | None = None
@@ -96,6 +99,7 @@ class Flights:
         flight.begun = start if first or again else None
         flight.started = now
         flight.worker, flight.host, flight.pid = start.worker, start.host, start.pid
+        flight.boot, flight.pid_namespace = start.boot, start.pid_namespace
         flight.loss = None
         timeout = flight.entry.timeout
         note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from loguru import logger
 from pytest_manifest.dispatch.locating import Located, Locator, Look, StartedOn, compare
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.flights import Flights, InFlight
+from pytest_manifest.schema.identity import means_the_same_here
 
 LOOK_GAP = 1.0
 """Seconds between the two looks: what is on its way from one place to the next arrives in them."""
@@ -92,6 +92,7 @@ class Search:
         return None if look is None else self._compare(first, look, ids)
 
     def _compare(self, first: Look, second: Look, ids: frozenset[str]) -> Located:
+        first, second = self._with_beginners(first, ids), self._with_beginners(second, ids)
         gone = self._gone(second)
         first = replace(first, silent=first.silent - gone)
         second = replace(second, silent=second.silent - gone)
@@ -101,6 +102,16 @@ class Search:
         # Where no worker answers at all, nobody has said what they hold.
         silent = located.nowhere | frozenset(located.orphaned)
         return replace(located, nowhere=frozenset(), orphaned={}, untold=located.untold | silent)
+
+    def _with_beginners(self, look: Look, ids: frozenset[str]) -> Look:
+        """The look with every node that has begun one of these jobs and is not known to be gone: a
+        session that has found others at its start would take its silence for nothing."""
+        began = {
+            start.worker
+            for start in self._starts(ids).values()
+            if start.alive is not False and start.worker is not None
+        }
+        return replace(look, silent=look.silent | (began - look.answered))
 
     def _look(self, ids: frozenset[str]) -> Look | None:
         try:
@@ -127,7 +138,8 @@ class Search:
 
 def is_alive(flight: InFlight) -> bool | None:
     """Whether the process that began the job still is; None where that cannot be told from here."""
-    if flight.pid is None or flight.host != socket.gethostname():
+    here = means_the_same_here(flight.host, flight.boot, flight.pid_namespace)
+    if flight.pid is None or not here:
         return None if flight.loss is None else False
     try:
         os.kill(flight.pid, 0)

@@ -69,6 +69,8 @@ class StartedRecord:
     started_at: datetime | None
     redelivered: bool
     retries: int
+    boot: str | None = None
+    pid_namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,8 @@ def started_record(record: Mapping[str, object]) -> StartedRecord:
         started_at=parse_timestamp(record.get("started_at")),
         redelivered=record.get("redelivered") is True,
         retries=_integer(record, "retries") or 0,
+        boot=_optional_text(record, "boot"),
+        pid_namespace=_optional_text(record, "pid_namespace"),
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.schema import MAX_DEPTH, wire
 from pytest_manifest.schema.fields import json_value
+from pytest_manifest.schema.identity import boot_id, pid_namespace
 from pytest_manifest.worker.delivery import Delivery
 from pytest_manifest.worker.execution import RESULT_LIMIT_VARIABLE, Execution, Ran, result_limit
 from pytest_manifest.worker.outcome import Ending
@@ -39,6 +40,8 @@ def started_record(execution: Execution) -> bytes:
             "worker": facts.worker,
             "host": host(),
             "pid": os.getpid(),
+            "boot": boot_id(),
+            "pid_namespace": pid_namespace(),
             "queue": facts.queue,
             "sent_at": facts.sent_at,
             "received_at": facts.received_at,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tests import processes
@@ -22,11 +23,12 @@ def worker(
     backend: str | None = None,
     name: str = "outside",
     slots: int = 2,
+    prefix: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A ``celery worker`` of the project's app, up and answering; with all it starts it is the
-    process group of its pid."""
+    process group of its pid. ``prefix`` is a command that runs it."""
     node = f"{name}@localhost"
-    command = [sys.executable, "-m", "celery", "-A", "jobs", "worker", "-n", node]
+    command = [*prefix, sys.executable, "-m", "celery", "-A", "jobs", "worker", "-n", node]
     command += ["-c", str(slots), "-l", "info", *options]
     env = dict(os.environ) | {
         "CELERY_BROKER_URL": broker,
@@ -38,7 +40,9 @@ def worker(
     def is_ready() -> bool:
         return f"{node} ready." in log.read_text("utf-8")[begins:]
 
-    with processes.child(command, log=log, cwd=project.path, env=env) as process:
+    # A command like unshare ends by nothing less, and everything in it with it.
+    stop = signal.SIGKILL if prefix else signal.SIGTERM
+    with processes.child(command, log=log, cwd=project.path, env=env, stop=stop) as process:
         processes.wait_until(is_ready, process, log=log, name="the worker")
         yield process
 

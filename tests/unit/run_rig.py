@@ -427,5 +427,5 @@ def _replace_clocks(world: World, stack: ExitStack) -> None:
         if hasattr(module, "utc_now"):
             stack.enter_context(mock.patch.object(module, "utc_now", clock.utc_now))
     stack.enter_context(mock.patch.object(search, "os", SimpleNamespace(kill=kill)))
-    host = SimpleNamespace(gethostname=lambda: HOST)
-    stack.enter_context(mock.patch.object(search, "socket", host))
+    same = mock.patch.object(search, "means_the_same_here", lambda host, *_: host == HOST)
+    stack.enter_context(same)

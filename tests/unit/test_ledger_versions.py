@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import LEDGER_VERSION, AttemptRow, Ledger, find_runs, find_runs_of
+from pytest_manifest.ledger import (
+    LEDGER_VERSION,
+    AttemptRow,
+    Ledger,
+    Start,
+    find_runs,
+    find_runs_of,
+)
 from pytest_manifest.ledger.versions import version_of
 from tests.unit.ledger_support import INFO, MOMENT, ROOT, is_sound, old_ledger, receipt, verdict
 
@@ -66,6 +73,22 @@ def test_a_migrated_ledger_is_as_a_new_one(old: Path, tmp_path: Path) -> None:
         assert ledger.attempts_of("c")[-1].reason == "lost"
         ledger.reopen()
         assert [row.kind for row in ledger.last_attempts()] == ["passed", "pending", None, None]
+
+
+def test_what_version_2_knew_of_starts_is_there(old: Path) -> None:
+    """Nobody said then where their pids mean anything, and nobody says so now."""
+    with closing(sqlite3.connect(old)) as db:
+        for column in ("reason", "kind", "verdict"):
+            db.execute(f"ALTER TABLE attempts ADD COLUMN {column} TEXT")
+        db.execute("UPDATE run SET value = '2' WHERE key = 'ledger'")
+        db.commit()
+    later = Start("t-a", "x9", MOMENT, 1, "w@h", "h", 8, False, "a boot", "pid:[1]")
+    with Ledger.open(old, write=True) as ledger:
+        (before,) = ledger.starts("t-a")
+        assert (before.boot, before.pid_namespace) == (None, None)
+        ledger.add_starts([later])
+        assert later in ledger.starts("t-a")
+        assert later in ledger.histories(["a"])["a"].starts["t-a"]
 
 
 def test_looking_for_runs_leaves_old_ledgers_as_they_are(old: Path) -> None:
@@ -122,7 +145,7 @@ def test_an_old_ledger_that_cannot_be_migrated_says_what_to_do(old: Path) -> Non
     with closing(sqlite3.connect(old)) as db:
         db.execute("ALTER TABLE attempts RENAME TO elsewhere")
     with pytest.raises(
-        LedgerError, match=r"has version 1 and cannot be brought to version 2 \(no such table.*copy"
+        LedgerError, match=r"has version 1 and cannot be brought to version 3 \(no such table.*copy"
     ):
         Ledger.open(old)
     assert version(old) == "1"

@@ -60,6 +60,8 @@ STARTED = {
     "redelivered": False,
     "retries": 2,
     "execution": "abc",
+    "boot": "a boot",
+    "pid_namespace": "pid:[1]",
 }
 
 
@@ -70,6 +72,7 @@ def test_started_record() -> None:
     assert (record.execution, record.pid, record.retries) == ("abc", 7, 2)
     assert record.started_at == datetime(2026, 11, 24, 15, 0, 1, tzinfo=UTC)
     assert record.received_at is None
+    assert (record.boot, record.pid_namespace) == ("a boot", "pid:[1]")
 
 
 def test_finished_record() -> None:
