@@ -13,9 +13,14 @@ from loguru import logger
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.backend_results import PlainResult, ResultReader
 from pytest_manifest.gather.stream import StreamReader
-from pytest_manifest.ledger import Start
+from pytest_manifest.ledger import HandedOn, Start
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.wire import FinishedRecord, StartedRecord, parse_record
+from pytest_manifest.schema.wire import (
+    FinishedRecord,
+    HandedOnRecord,
+    StartedRecord,
+    parse_record,
+)
 
 SWEEP_STOCK = 0.05
 """Seconds between looks at plain results while no instrumented worker has been heard of."""
@@ -36,11 +41,12 @@ class Sip:
     """What one look brought; ``position`` is where the stream's next look begins."""
 
     starts: list[Start] = field(default_factory=list)
+    handed_on: list[HandedOn] = field(default_factory=list)
     finals: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
     position: str | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.starts or self.finals)
+        return bool(self.starts or self.handed_on or self.finals)
 
 
 class Gatherer:
@@ -147,6 +153,9 @@ def _take(raw: Mapping[str, object], sip: Sip) -> None:
     elif isinstance(record, FinishedRecord):
         receipt = Receipt.model_validate(record.receipt)
         sip.finals.append((receipt.task_id, record.execution, receipt))
+    elif isinstance(record, HandedOnRecord):
+        end = record.task_id, record.execution, record.how, record.ended_at, record.next_at
+        sip.handed_on.append(HandedOn(*end))
 
 
 def plain_receipt(task_id: str, attempt: Awaited, result: PlainResult) -> Receipt:
@@ -186,4 +195,5 @@ def _start(record: StartedRecord) -> Start:
         redelivered=record.redelivered,
         boot=record.boot,
         pid_namespace=record.pid_namespace,
+        hop=record.hop,
     )

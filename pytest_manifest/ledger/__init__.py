@@ -18,6 +18,7 @@ from pytest_manifest.ledger.places import (
 from pytest_manifest.ledger.rows import (
     MERGED,
     AttemptRow,
+    HandedOn,
     Judgement,
     Part,
     RunInfo,
@@ -46,6 +47,7 @@ __all__ = [
     "SHARD",
     "Account",
     "AttemptRow",
+    "HandedOn",
     "History",
     "Judgement",
     "Ledger",

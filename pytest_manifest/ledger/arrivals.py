@@ -8,6 +8,7 @@ from datetime import datetime
 from pytest_manifest.ledger.file import LedgerFile, chunks, marks
 from pytest_manifest.ledger.rows import (
     START_COLUMNS,
+    HandedOn,
     Start,
     moment,
     row_of_start,
@@ -33,9 +34,24 @@ class Arrivals(LedgerFile):
         with self._writing() as db:
             db.executemany(
                 f"INSERT OR IGNORE INTO starts ({START_COLUMNS}) "  # noqa: S608 - fixed text
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 map(row_of_start, starts),
             )
+
+    def add_handed_on(self, ends: Iterable[HandedOn]) -> None:
+        """Keep the ends of executions whose job goes on; one that is known is left as it is."""
+        rows = [(e.task_id, e.execution, e.how, text(e.ended_at), text(e.next_at)) for e in ends]
+        if rows:
+            with self._writing() as db:
+                db.executemany("INSERT OR IGNORE INTO handed_on VALUES (?, ?, ?, ?, ?)", rows)
+
+    def handed_on(self, task_id: str) -> list[HandedOn]:
+        """The executions of an attempt that ended while its job went on."""
+        query = "SELECT execution, how, ended_at, next_at FROM handed_on WHERE task_id = ?"
+        return [
+            HandedOn(task_id, execution, how, moment(ended_at), moment(next_at))
+            for execution, how, ended_at, next_at in self._read(query, (task_id,))
+        ]
 
     def starts(self, task_id: str) -> list[Start]:
         """Every execution of an attempt that a worker began, oldest first."""

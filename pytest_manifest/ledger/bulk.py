@@ -42,7 +42,7 @@ _ODD = """
     SELECT task_id FROM attempts WHERE reason IS NOT NULL
         OR entry IN (SELECT entry FROM attempts WHERE attempt > 1)
     UNION SELECT task_id FROM starts GROUP BY task_id
-        HAVING count(*) > 1 OR max(retries) > 0 OR max(redelivered) > 0
+        HAVING count(*) > 1 OR max(retries) > 0 OR max(redelivered) > 0 OR max(hop) > 0
     UNION SELECT task_id FROM receipts GROUP BY task_id HAVING count(*) > 1
 """
 _OTHER_EXECUTION = """

@@ -89,6 +89,23 @@ class Start:
     redelivered: bool
     boot: str | None = None
     pid_namespace: str | None = None
+    hop: int = 0
+    """How often the job had been handed on before (Celery's ``Task.replace``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOn:
+    """An execution of an attempt ended without being the job's end, as its worker said.
+
+    ``how``: "retry", or what the task handed its job on to: "task", which has the job's task id, or
+    "canvas", of which only the last task has it. ``next_at``: when a next try is due.
+    """
+
+    task_id: str
+    execution: str
+    how: str
+    ended_at: datetime | None
+    next_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +196,8 @@ def attempt_of_row(row: Row) -> AttemptRow:
 
 
 START_COLUMNS: Final = (
-    "task_id, execution, started_at, retries, worker, host, pid, redelivered, boot, pid_namespace"
+    "task_id, execution, started_at, retries, worker, host, pid, redelivered, boot, pid_namespace, "
+    "hop"
 )
 """In the order that :func:`row_of_start` and :func:`start_of_row` have."""
 
@@ -197,6 +215,7 @@ def row_of_start(start: Start) -> Row:
         int(start.redelivered),
         start.boot,
         start.pid_namespace,
+        start.hop,
     )
 
 

@@ -23,6 +23,7 @@ _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")
 _COLUMNS: Final = {
     "attempts": "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict",
     "starts": START_COLUMNS,
+    "handed_on": "task_id, execution, how, ended_at, next_at",
     "receipts": "task_id, execution, receipt, arrived_at",
     "settled": "entry, attempt, kind, verdict, receipt, settled_at",
 }

@@ -7,6 +7,13 @@ from collections.abc import Mapping, Sequence
 
 LEDGER_VERSION = 3
 
+_HANDED_ON = """
+    CREATE TABLE handed_on (
+        task_id TEXT NOT NULL, execution TEXT NOT NULL, how TEXT NOT NULL, ended_at TEXT,
+        next_at TEXT, PRIMARY KEY (task_id, execution)
+    ) WITHOUT ROWID
+"""
+
 TABLES: Sequence[str] = (
     "CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     """
@@ -22,9 +29,11 @@ TABLES: Sequence[str] = (
         task_id TEXT NOT NULL, execution TEXT NOT NULL, started_at TEXT, retries INTEGER NOT NULL,
         worker TEXT, host TEXT, pid INTEGER, redelivered INTEGER NOT NULL,
         boot TEXT, pid_namespace TEXT,
+        hop INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (task_id, execution)
     ) WITHOUT ROWID
     """,
+    _HANDED_ON,
     """
     CREATE TABLE receipts (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, execution TEXT,
@@ -49,6 +58,8 @@ _STEPS: Mapping[int, Sequence[str]] = {
     2: (
         "ALTER TABLE starts ADD COLUMN boot TEXT",
         "ALTER TABLE starts ADD COLUMN pid_namespace TEXT",
+        "ALTER TABLE starts ADD COLUMN hop INTEGER NOT NULL DEFAULT 0",
+        _HANDED_ON,
     ),
 }
 """What turns a ledger of a version into one of the next."""

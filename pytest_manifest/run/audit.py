@@ -221,6 +221,8 @@ def follow(flights: Flights, ledger: Ledger, row: AttemptRow, entry: Entry, info
     flights.follow(attempt, _monotonic(row.sent_at), row.sent_at)
     for start in ledger.starts(row.task_id):
         flights.started(start, _monotonic(start.started_at))
+    for end in ledger.handed_on(row.task_id):
+        flights.handed_on(end)
 
 
 def _is_told(ledger: Ledger, entry: str) -> bool:

@@ -12,7 +12,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.gather.gatherer import Sip
 from pytest_manifest.ledger import EMPTIED, OVER_BUDGET, Start
 from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.judging import Correction, Judged, is_told_of_revocation
+from pytest_manifest.run.judging import Correction, Judged, is_told_of_revocation, taken_back
 from pytest_manifest.run.mending import Mender
 from pytest_manifest.run.outage import Outage
 from pytest_manifest.run.parts import Parts
@@ -133,13 +133,15 @@ class Engine:
 
         What no worker has begun, now that all of them know that it is revoked, never will be.
         """
-        self._revoke(list(self.flights.unstarted()))
+        self._revoke(list(self.flights.waiting()))
         if self._signals.interrupted.is_set():
             self._await_running(self._settings.grace)
         begun = self._begun_or_untold()
-        note = "the run was stopped before a worker had begun it"
-        flights = self.flights.land_all(self.flights.unstarted() - begun)
-        self.commit((self._bench.speak_for(flight, "revoked", note), None) for flight in flights)
+        flights = self.flights.land_all(self.flights.waiting() - begun)
+        self.commit(
+            (self._bench.speak_for(flight, "revoked", taken_back(flight)), None)
+            for flight in flights
+        )
 
     def _begun_or_untold(self) -> set[str]:
         """What a worker runs, or may run: asked after the revocation, which they have all heard."""
@@ -221,7 +223,7 @@ class Engine:
     def _take(self, sip: Sip) -> None:
         """Commit what a sip brought and the verdicts that follow from it at once; then tell."""
         finals = self._without_hearsay(sip)
-        if not (sip.starts or finals):
+        if not (sip.starts or sip.handed_on or finals):
             return
         now = time.monotonic()
         if self._search is not None:
@@ -236,6 +238,9 @@ class Engine:
                 if flight is None or flight.started is not None:
                     repeated.append(start.task_id)
                 self.flights.started(start, now)
+            self._ledger.add_handed_on(sip.handed_on)
+            for end in sip.handed_on:
+                self.flights.handed_on(end)
             self._ledger.add_receipts(finals)
             known = self._starts_of(finals)
             for task_id, _, receipt in finals:
@@ -454,7 +459,7 @@ class Engine:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._signals.hurry.is_set():
             self._sip()
-            begun = len(self.flights) > len(self.flights.unstarted())
+            begun = len(self.flights) > len(self.flights.waiting())
             if not begun and not self._begun_or_untold():
                 return
             self._signals.hurry.wait(SIP_PERIOD)

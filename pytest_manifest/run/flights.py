@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pytest_manifest.dispatch.attempt import Attempt
-from pytest_manifest.ledger import Start
+from pytest_manifest.ledger import HandedOn, Start
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, VerdictKind
 
@@ -26,6 +26,8 @@ class InFlight:
     ``pid`` is of the process that began it, and means it where ``host``, ``boot`` and
     ``pid_namespace`` are the same; ``loss`` is how its worker ended.
     ``begun``: the only start of it that there is; None where that is not known without the ledger.
+    ``execution`` is what began last, and ``between`` its end, where the job goes on after it: no
+    process runs the job then.
     """
 
     run: str
@@ -42,6 +44,18 @@ class InFlight:
     pid: int | None = None
     loss: WorkerLoss | None = None
     begun: Start | None = None
+    execution: str | None = None
+    between: HandedOn | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process runs it, by all that was heard: it began, and did not end."""
+        return self.started is not None and self.between is None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether other messages, under other task ids, carry it now: nobody can look for it."""
+        return self.between is not None and self.between.how == "canvas"
 
     @property
     def attempt(self) -> Attempt:
@@ -97,7 +111,7 @@ class Flights:
         first = flight.started is None and flight.sent_at is not None
         again = flight.begun is not None and flight.begun.execution == start.execution
         flight.begun = start if first or again else None
-        flight.started = now
+        flight.started, flight.execution, flight.between = now, start.execution, None
         flight.worker, flight.host, flight.pid = start.worker, start.host, start.pid
         flight.boot, flight.pid_namespace = start.boot, start.pid_namespace
         flight.loss = None
@@ -108,6 +122,15 @@ class Flights:
         if len(self._due) > 2 * len(self.by_task_id) + SPARE:
             self._forget_landed()
 
+    def handed_on(self, end: HandedOn) -> None:
+        """An execution ended, and the job waits for its next try, or for what it was handed on to.
+
+        Its timeout does not count meanwhile: that is of what runs, one try at a time.
+        """
+        flight = self.by_task_id.get(end.task_id)
+        if flight is not None and flight.execution == end.execution:
+            flight.between, flight.loss = end, None
+
     def _forget_landed(self) -> None:
         """Of a million jobs nearly all have landed when the time of the first would be over."""
         self._due = [due for due in self._due if due.task_id in self.by_task_id]
@@ -116,7 +139,7 @@ class Flights:
     def worker_lost(self, loss: WorkerLoss) -> None:
         """A worker process died: note it at what it was running."""
         for flight in self.by_task_id.values():
-            if node_of(flight.worker) == loss.worker:
+            if flight.between is None and node_of(flight.worker) == loss.worker:
                 flight.loss = loss
 
     def entries(self) -> list[Entry]:
@@ -125,6 +148,15 @@ class Flights:
     def unstarted(self) -> set[str]:
         """The task ids that have been sent and that no worker has begun."""
         return {i for i, flight in self.by_task_id.items() if flight.started is None}
+
+    def waiting(self) -> set[str]:
+        """The task ids of what waits for a worker: not begun, or between two tries."""
+        flights = self.by_task_id.items()
+        return {i for i, one in flights if not (one.is_running or one.is_elsewhere)}
+
+    def elsewhere(self) -> frozenset[str]:
+        """The task ids of what other messages carry."""
+        return frozenset(i for i, flight in self.by_task_id.items() if flight.is_elsewhere)
 
     def land(self, task_id: str) -> InFlight | None:
         """It has its final receipt; None where it had one before, or is not ours."""
@@ -139,14 +171,18 @@ class Flights:
         while self._due and self._due[0].when <= now:
             due = heapq.heappop(self._due)
             flight = self.by_task_id.get(due.task_id)
-            if flight is None or (due.since is not None and flight.started != due.since):
-                continue  # settled meanwhile, or started once more: a retry, another worker
+            if flight is None or (due.since is not None and not _still_runs(flight, due.since)):
+                continue  # settled meanwhile, or its try is over: a retry, another worker
             found[due.task_id] = Overdue(flight, due.kind, due.note)
         return found
 
     def clear(self) -> None:
         self.by_task_id.clear()
         self._due.clear()
+
+
+def _still_runs(flight: InFlight, since: float) -> bool:
+    return flight.started == since and flight.between is None
 
 
 def node_of(worker: str | None) -> str | None:

@@ -21,7 +21,7 @@ from pytest_manifest.ledger import Ledger, Origins, Settled, Start, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.code import CodeHistory, code_key
 from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.receipts import complete_receipt
+from pytest_manifest.run.receipts import complete_receipt, turn_of
 from pytest_manifest.run.schedule import Held
 from pytest_manifest.run.search import is_alive
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
@@ -39,6 +39,20 @@ OF_ITSELF: Final = frozenset({"timed_out", "crashed"})
 TAKEN_BACK: Final = "taken_back"
 """The ledger's key for what the run has revoked of that which expects it: task ids, JSON."""
 OWN_DOING: Final = "the run itself took it back"
+
+
+_WAITED_FOR: Final = {
+    "retry": "where it asked to be tried again, and its next try is nowhere",
+    "task": "where it was handed on to another task, which is nowhere",
+    "canvas": "where it was handed on to other tasks, and nothing was heard of them",
+}
+
+
+def taken_back(flight: InFlight) -> str:
+    """A phrase for what was revoked when the run was stopped."""
+    if flight.started is None:
+        return "the run was stopped before a worker had begun it"
+    return "the run was stopped after a try of it, while it waited for the next one"
 
 
 def is_told_of_revocation(receipt: Receipt) -> bool:
@@ -143,6 +157,8 @@ class Bench:
             return "unknown", "the broker or the result store was emptied while it was out"
         if flight.started is None:
             return "lost", "it is in no queue, and no worker has it or has begun it"
+        if flight.between is not None:
+            return "lost", f"started on {flight.worker}, {_WAITED_FOR[flight.between.how]}"
         if is_alive(flight) is False:
             return "crashed", self.how_it_died(flight)
         return "lost", f"started on {flight.worker}, which has it no more"
@@ -187,15 +203,15 @@ class Bench:
     def quarantine(self, flight: InFlight) -> Verdict | None:
         """The verdict on a job that is being started again and again; None below the limit."""
         starts = self._ledger.starts(flight.task_id)
-        by_retry = Counter(start.retries for start in starts)
-        deaths = self._earlier_crashes(flight) + max(by_retry.values(), default=1) - 1
+        by_turn = Counter(map(turn_of, starts))
+        deaths = self._earlier_crashes(flight) + max(by_turn.values(), default=1) - 1
         return None if deaths < self._kills else self._quarantined(flight, deaths, starts)
 
     def goes_on_killing(self, task_id: str) -> bool:
         """Whether a job that was given up as crashed is handed out and begun again and again."""
         row, settled = self._ledger.attempt(task_id), self._verdict_on(task_id)
         kind = settled.verdict.verdict if settled is not None else row and row.kind
-        starts = Counter(start.retries for start in self._ledger.starts(task_id))
+        starts = Counter(map(turn_of, self._ledger.starts(task_id)))
         return kind in ("crashed", "quarantined") and max(starts.values(), default=0) > self._kills
 
     def _deaths(self, flight: InFlight) -> int:

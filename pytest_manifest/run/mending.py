@@ -33,7 +33,7 @@ class Mender:
         """
         in_flight = self._flights.by_task_id
         orphans = {i: tags for i, tags in located.orphaned.items() if i in in_flight}
-        begun = {i: t for i, t in orphans.items() if in_flight[i].started is not None}
+        begun = {i: t for i, t in orphans.items() if in_flight[i].is_running}
         waiting = {i: t for i, t in orphans.items() if i not in begun}
         if not self._allowed:
             self._report(waiting)

@@ -12,7 +12,8 @@ from pytest_manifest.schema import Receipt
 def complete_receipt(receipt: Receipt, starts: Sequence[Start]) -> Receipt:
     """Add what the start records know: the executions, and what a killed process could not say.
 
-    Executions are counted per retry number: Celery's own retry of a task is not a second execution.
+    Executions are counted per turn: neither Celery's own retry of a task, nor another task that a
+    task handed its job on to, is a second execution.
     ``starts`` are of the receipt's attempt, oldest first.
     """
     if not starts:
@@ -39,4 +40,9 @@ def complete_receipt(receipt: Receipt, starts: Sequence[Start]) -> Receipt:
 def _executions(starts: Sequence[Start]) -> int:
     if len(starts) == 1:
         return 1
-    return max(Counter(start.retries for start in starts).values())
+    return max(Counter(map(turn_of, starts)).values())
+
+
+def turn_of(start: Start) -> tuple[int, int]:
+    """Which of its turns a job was in: how often it had been handed on, and retried since."""
+    return start.hop, start.retries

@@ -201,7 +201,7 @@ class ResumeRun(Run):
                 flight = self._flights.by_task_id.get(row.task_id)
                 if flight is None or ledger.settled(decision.entry) is not None:
                     continue
-                kind: VerdictKind = "lost" if flight.started is None else "crashed"
+                kind: VerdictKind = "crashed" if flight.is_running else "lost"
                 note = decision.reason
                 entry = self.manifest[decision.entry]
                 verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
@@ -305,7 +305,7 @@ def places_of(
         elif task_id in taken_out:
             found[task_id] = "nowhere"
         else:
-            begun = flight is not None and flight.started is not None
+            begun = flight is not None and flight.is_running
             found[task_id] = "untold" if begun else "queued"
     return found
 

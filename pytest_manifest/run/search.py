@@ -96,7 +96,10 @@ class Search:
         gone = self._gone(second)
         first = replace(first, silent=first.silent - gone)
         second = replace(second, silent=second.silent - gone)
-        located = compare(first, second, ids, started=self._starts(ids))
+        elsewhere = self._flights.elsewhere() & ids
+        located = compare(first, second, ids - elsewhere, started=self._starts(ids))
+        # Other messages carry these, under ids that nobody here knows.
+        located = replace(located, untold=located.untold | elsewhere)
         if first.answered and second.answered:
             return located
         # Where no worker answers at all, nobody has said what they hold.
@@ -131,9 +134,8 @@ class Search:
 
     def _starts(self, ids: frozenset[str]) -> dict[str, StartedOn]:
         flights = (self._flights.by_task_id[i] for i in ids)
-        return {
-            f.task_id: StartedOn(f.worker, is_alive(f)) for f in flights if f.started is not None
-        }
+        # Between two tries any worker may hold the message: which one ran the last says nothing.
+        return {f.task_id: StartedOn(f.worker, is_alive(f)) for f in flights if f.is_running}
 
 
 def is_alive(flight: InFlight) -> bool | None:

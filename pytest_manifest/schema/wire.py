@@ -29,10 +29,15 @@ HEADER_EXECUTION: Final = "manifest_execution"
 HEADER_RETRIED: Final = "manifest_retried"
 """Added by the worker in which a task asks Celery for a retry: what came of the tries so far."""
 
+HEADER_HOP: Final = "manifest_hop"
+"""Added by the worker in which a task hands its job on (``Task.replace``): how often that was done
+before. What carries the job to its end has it, whoever sends that."""
+
 STREAM_FIELD: Final = "r"
 """The one field of a stream record; it holds a JSON document."""
 KIND_STARTED: Final = "started"
 KIND_FINISHED: Final = "finished"
+KIND_HANDED_ON: Final = "handed_on"
 
 RESULT_RECEIPT: Final = "manifest_receipt"
 RESULT_VALUE: Final = "manifest_result"
@@ -71,6 +76,22 @@ class StartedRecord:
     retries: int
     boot: str | None = None
     pid_namespace: str | None = None
+    hop: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOnRecord:
+    """An execution ended, and its job goes on: by a next try, or by what its task handed it on to.
+
+    ``how``: "retry"; "task", one that has the job's own task id; "canvas", several, of which only
+    the last one has. ``next_at`` is when the next try is due.
+    """
+
+    task_id: str
+    execution: str
+    how: str
+    ended_at: datetime | None
+    next_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +146,18 @@ def arguments_sha256(args: object, kwargs: object) -> str | None:
     return json_sha256([args, kwargs])
 
 
-def parse_record(record: Mapping[str, object]) -> StartedRecord | FinishedRecord | None:
+Record = StartedRecord | HandedOnRecord | FinishedRecord
+
+
+def parse_record(record: Mapping[str, object]) -> Record | None:
     """The stream record that this document is; None for kinds that a newer worker may send."""
     kind = record.get("kind")
     if kind == KIND_STARTED:
         return started_record(record)
     if kind == KIND_FINISHED:
         return finished_record(record)
+    if kind == KIND_HANDED_ON:
+        return handed_on_record(record)
     return None
 
 
@@ -155,6 +181,18 @@ def started_record(record: Mapping[str, object]) -> StartedRecord:
         retries=_integer(record, "retries") or 0,
         boot=_optional_text(record, "boot"),
         pid_namespace=_optional_text(record, "pid_namespace"),
+        hop=_integer(record, "hop") or 0,
+    )
+
+
+def handed_on_record(record: Mapping[str, object]) -> HandedOnRecord:
+    """Parse a ``handed_on`` document; raises ValueError where it names no execution."""
+    return HandedOnRecord(
+        task_id=_text(record, "task_id"),
+        execution=_text(record, "execution"),
+        how=_text(record, "how"),
+        ended_at=parse_timestamp(record.get("ended_at")),
+        next_at=parse_timestamp(record.get("next_at")),
     )
 
 

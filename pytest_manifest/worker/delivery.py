@@ -34,6 +34,7 @@ class Delivery:
     retries: int
     replaced: bool
     retried: Sequence[Mapping[str, JsonValue]] = ()
+    hop: int = 0
 
 
 def is_ours(request: object) -> bool:
@@ -74,6 +75,8 @@ def delivery_of_message(message: object, worker: str | None) -> Delivery | None:
 
 
 def _delivery(fields: Mapping[str, object]) -> Delivery:
+    # Of a replacement that a worker has sent which knows nothing of us, Celery's own count tells.
+    hop = max(_integer(fields.get(wire.HEADER_HOP)), _integer(fields.get("replaced_task_nesting")))
     info = fields.get("delivery_info")
     info = info if isinstance(info, Mapping) else {}
     return Delivery(
@@ -91,8 +94,9 @@ def _delivery(fields: Mapping[str, object]) -> Delivery:
         received_at=_text(fields.get(wire.HEADER_RECEIVED_AT)),
         redelivered=bool(info.get("redelivered")),
         retries=_integer(fields.get("retries")),
-        replaced=_integer(fields.get("replaced_task_nesting")) > 0,
+        replaced=hop > 0,
         retried=_documents(fields.get(wire.HEADER_RETRIED)),
+        hop=hop,
     )
 
 

@@ -63,6 +63,8 @@ class Execution:
         self.lines = Lines()
         self.evidence: dict[str, JsonValue] = {}
         self.replaced = False
+        self.announce: Callable[[bytes], None] | None = None
+        """Puts a record into the run's stream, where there is one."""
         self.started = datetime.now(UTC)
         self._spool = (
             Spool(delivery.task_id, delivery.execution) if _process.is_pool_child else None

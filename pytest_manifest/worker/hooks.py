@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any
 
 from celery import states
-from loguru import logger
 
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.code_digest import code_digest
@@ -14,11 +14,12 @@ from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.capture import catch_stdlib
 from pytest_manifest.worker.delivery import delivery_of, is_ours
 from pytest_manifest.worker.execution import Execution, current_execution
+from pytest_manifest.worker.handing_on import announce, hand_on, own_headers
 from pytest_manifest.worker.handover import EXECUTION, execution_of
 from pytest_manifest.worker.marking import Receipts
 from pytest_manifest.worker.outcome import turned_away
 from pytest_manifest.worker.receipt import started_record
-from pytest_manifest.worker.retrying import retried_so_far
+from pytest_manifest.worker.retrying import moment_of, retried_so_far
 
 
 def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
@@ -34,16 +35,9 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
     setattr(request, EXECUTION, execution)
     execution.begin()
     if isinstance(backend, Receipts):
-        _announce(backend, execution)
+        execution.announce = partial(backend.announce, facts.stream, facts.ttl)
+        announce(execution, started_record(execution), "start")
     execution.start_clocks()
-
-
-def _announce(backend: Receipts, execution: Execution) -> None:
-    facts = execution.delivery
-    try:
-        backend.announce(facts.stream, facts.ttl, started_record(execution))
-    except Exception as error:  # the store may be back by the time the task is done
-        logger.warning("the start of {} was not recorded: {}", facts.task_id, error)
 
 
 def on_postrun(task: Any, state: str | None = None, retval: object = None, **_: object) -> None:
@@ -75,21 +69,11 @@ def on_publish(headers: MutableMapping[str, object] | None = None, **_: object) 
     execution = current_execution()
     if execution is None or headers.get("id") != execution.delivery.task_id:
         return
-    execution.replaced = True
-    if headers.get("retries") == execution.delivery.retries + 1:
-        headers[wire.HEADER_RETRIED] = retried_so_far(execution)
-    if wire.HEADER_RUN not in headers:
-        headers.update(_headers(execution))
-
-
-def _headers(execution: Execution) -> dict[str, object]:
     facts = execution.delivery
-    headers: dict[str, object] = {
-        wire.HEADER_RUN: facts.run,
-        wire.HEADER_ENTRY: facts.entry,
-        wire.HEADER_ATTEMPT: facts.attempt,
-        wire.HEADER_SENT_AT: facts.sent_at,
-        wire.HEADER_STREAM: facts.stream,
-        wire.HEADER_TTL: facts.ttl,
-    }
-    return {name: value for name, value in headers.items() if value is not None}
+    if headers.get("retries") == facts.retries + 1:
+        headers[wire.HEADER_RETRIED] = retried_so_far(execution)
+        headers.update(own_headers(facts, facts.hop))
+        hand_on(execution, "retry", moment_of(headers.get("eta")))
+    else:
+        headers.update(own_headers(facts, facts.hop + 1))
+        hand_on(execution, "task")

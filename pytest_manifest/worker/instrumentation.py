@@ -18,6 +18,7 @@ from pytest_manifest.worker import (
 )
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.execution import run_one_task_at_a_time
+from pytest_manifest.worker.handing_on import follow_replacements
 from pytest_manifest.worker.spool import sweep_stale
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def enter_process(*, is_pool_child: bool) -> None:
 
 def connect() -> None:
     """Connect the signals; doing it again changes nothing."""
+    follow_replacements()
     for signal, receiver in (
         (signals.task_received, main_process.on_received),
         (signals.task_unknown, main_process.on_unknown),

@@ -48,7 +48,25 @@ def started_record(execution: Execution) -> bytes:
             "started_at": wire.timestamp(execution.started),
             "redelivered": facts.redelivered,
             "retries": facts.retries,
+            "hop": facts.hop,
             "execution": facts.execution,
+        }
+    )
+
+
+def handed_on_record(facts: Delivery, how: str, next_at: str | None = None) -> bytes:
+    """The record of an execution after which its job goes on; ``how`` as ``wire`` has it."""
+    return encode(
+        {
+            "kind": wire.KIND_HANDED_ON,
+            "run": facts.run,
+            "entry": facts.entry,
+            "attempt": facts.attempt,
+            "task_id": facts.task_id,
+            "execution": facts.execution,
+            "how": how,
+            "ended_at": wire.timestamp(datetime.now(UTC)),
+            "next_at": next_at,
         }
     )
 

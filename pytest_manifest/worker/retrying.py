@@ -17,6 +17,17 @@ MAX_TRIES: Final = 10
 MAX_MESSAGE: Final = 500
 
 
+def moment_of(eta: object) -> str | None:
+    """When a next try is due, as its message says it; None: as soon as a worker has it."""
+    try:
+        due = datetime.fromisoformat(eta) if isinstance(eta, str) else None
+    except ValueError:  # its worker will turn it away
+        return None
+    if due is None:
+        return None
+    return timestamp(due if due.tzinfo else due.replace(tzinfo=UTC))
+
+
 def retried_so_far(execution: Execution) -> list[dict[str, JsonValue]]:
     """The tries before this one, and this one, in which the task has just asked for the next."""
     error = sys.exc_info()[1]  # Celery raises its Retry later; this is what the task is handling

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
-from celery import Celery, Task
+from celery import Celery, Task, chain, chord, group
 from celery.exceptions import Ignore, Reject
 from loguru import logger
 
@@ -61,6 +61,47 @@ def flaky(self: Any, failures: int) -> str:
     if self.request.retries < failures:
         raise OSError("not yet")
     return f"after {self.request.retries} retries"
+
+
+@job("later", bind=True)
+def later(self: Any, delay: float, retries: int) -> str:
+    """Ask to be tried again after a while, so often."""
+    if self.request.retries < retries:
+        raise self.retry(countdown=delay, max_retries=retries)
+    return f"after {self.request.retries} retries"
+
+
+@job("backs_off", bind=True, autoretry_for=(OSError,), retry_backoff=2, retry_jitter=False)
+def backs_off(self: Any) -> str:
+    if not self.request.retries:
+        raise OSError("not yet")
+    return "there"
+
+
+@job("double")
+def double(value: int) -> int:
+    return 2 * value
+
+
+@job("total")
+def total(values: list[int]) -> int:
+    return sum(values)
+
+
+@job("replace", bind=True)
+def replace(self: Any, how: str) -> None:
+    """Have others do the work: 5 comes to 20."""
+    ways: dict[str, Callable[[], object]] = {
+        "task": lambda: double.s(10),  # type: ignore[attr-defined]  # Celery has no types
+        "chain": lambda: chain(add.si(1, 4), double.s(), double.s()),  # type: ignore[attr-defined]
+        "group": lambda: group(add.si(1, 4), double.si(5)),  # type: ignore[attr-defined]
+        "chord": lambda: chord([add.si(5, 5), double.si(5)], total.s()),  # type: ignore[attr-defined]
+        "twice": lambda: replace.si("chain"),  # type: ignore[attr-defined]
+        "nested": lambda: chain(add.si(1, 4), replace.si("chord")),  # type: ignore[attr-defined]
+        "in vain": lambda: chain(add.si(1, 4), fail.si("on the way"), double.si(1)),  # type: ignore[attr-defined]
+        "late": lambda: later.si(0.1, 1),  # type: ignore[attr-defined]
+    }
+    raise self.replace(ways[how]())
 
 
 @job("ignore")

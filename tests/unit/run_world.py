@@ -306,6 +306,8 @@ class World:
         execution.how = how
         if how == "retried":
             again = replace(delivery.message, retries=delivery.message.retries + 1)
+            raw = _handed_on(execution, self.clock.utc_now())
+            self._append(self._record(delivery.message, raw, started=False))
             self.queue.append(again)
         else:
             state: State = "succeeded" if how == "succeeded" else "failed"
@@ -480,6 +482,17 @@ def _started(execution: Execution) -> dict[str, object]:
         "started_at": timestamp(execution.started_at),
         "redelivered": message.redelivered,
         "retries": message.retries,
+    }
+
+
+def _handed_on(execution: Execution, now: datetime) -> dict[str, object]:
+    return {
+        "kind": "handed_on",
+        "task_id": execution.message.task_id,
+        "execution": execution.name,
+        "how": "retry",
+        "ended_at": timestamp(now),
+        "next_at": None,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from pytest_manifest.dispatch.attempt import attempt_of
-from pytest_manifest.ledger import Start
+from pytest_manifest.ledger import HandedOn, Start
 from pytest_manifest.run.flights import SPARE, TIMEOUT_GRACE, Flights
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry
@@ -55,6 +55,60 @@ def test_a_retry_has_its_own_timeout() -> None:
     assert made.overdue(200 + 10 + TIMEOUT_GRACE) == {}
     (late,) = made.overdue(209 + 10 + TIMEOUT_GRACE).values()
     assert late.kind == "timed_out"
+
+
+def ended(task_id: str, *, retries: int = 0, how: str = "retry") -> HandedOn:
+    return HandedOn(task_id, f"{task_id}-w@h-{retries}", how, None, None)
+
+
+def test_between_two_tries_no_timeout_counts() -> None:
+    """However long the next try is waited for; once it has begun, its own time counts."""
+    made, (task_id,) = flights(Entry(id="a", task="t", timeout=10))
+    made.started(start(task_id), now=200.0)
+    made.handed_on(ended(task_id))
+    assert made.overdue(10_000.0) == {}
+    assert made.waiting() == {task_id}
+    assert made.unstarted() == set()
+    made.started(start(task_id, retries=1), now=10_000.0)
+    assert made.waiting() == set()
+    assert list(made.overdue(10_000 + 10 + TIMEOUT_GRACE)) == [task_id]
+
+
+def test_a_deadline_counts_between_two_tries() -> None:
+    """It is the entry's longest wait for everything."""
+    made, (task_id,) = flights(Entry(id="a", task="t", deadline=30))
+    made.started(start(task_id), now=110.0)
+    made.handed_on(ended(task_id))
+    assert list(made.overdue(130.0)) == [task_id]
+
+
+def test_the_end_of_an_earlier_try_says_nothing_of_this_one() -> None:
+    """Its record may come after the next try's start."""
+    made, (task_id,) = flights(Entry(id="a", task="t", timeout=10))
+    made.started(start(task_id), now=200.0)
+    made.started(start(task_id, retries=1), now=201.0)
+    made.handed_on(ended(task_id))
+    assert list(made.overdue(201 + 10 + TIMEOUT_GRACE)) == [task_id]
+
+
+def test_a_worker_that_dies_does_not_take_a_waiting_try_with_it() -> None:
+    """The process that ran the last try may be gone: the next one begins in another."""
+    made, (task_id,) = flights(Entry(id="a", task="t"))
+    made.started(start(task_id, "manifest1@h"), now=200.0)
+    made.handed_on(HandedOn(task_id, f"{task_id}-manifest1@h-0", "retry", None, None))
+    made.worker_lost(WorkerLoss("manifest1", -9))
+    assert made.by_task_id[task_id].loss is None
+
+
+def test_what_other_messages_carry_is_not_waiting_here() -> None:
+    """A job that was handed on to a chain is under other ids until the chain's last task."""
+    made, (task_id,) = flights(Entry(id="a", task="t"))
+    made.started(start(task_id), now=200.0)
+    made.handed_on(ended(task_id, how="canvas"))
+    assert made.elsewhere() == {task_id}
+    assert made.waiting() == set()
+    made.started(start(task_id, retries=1), now=201.0)
+    assert made.elsewhere() == frozenset()
 
 
 def test_what_has_landed_is_never_overdue() -> None:

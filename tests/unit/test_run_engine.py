@@ -341,6 +341,60 @@ def test_a_retry_that_the_task_asks_for_is_no_second_execution() -> None:
         assert len(made.world.of(made.task_id("a"))) == 2
 
 
+def retried(made: Rig) -> None:
+    """The first job's first try is over, and the next one waits."""
+    made.step()
+    made.world.end(first(made), begun(made), "retried")
+    made.step(2)
+
+
+def test_a_try_that_waits_is_neither_overdue_nor_lost() -> None:
+    """However much longer than its timeout a task has Celery wait before the next try."""
+    with rig(Plan((entry(),))) as made:
+        retried(made)
+        made.run(30 + 10 * TIMEOUT_GRACE)
+        assert made.kinds() == {}
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "passed"}
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_a_try_that_waits_with_a_worker_that_dies_is_put_back(*, idempotent: bool) -> None:
+    """It has not begun, whatever became of the try before it: so nothing crashed."""
+    with rig(Plan((entry(idempotent=idempotent),))) as made:
+        retried(made)
+        made.world.take(first(made))
+        made.world.kill(first(made), restart=1.0)
+        made.run(20)
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "passed"}
+        assert len(made.world.of(made.task_id("a"))) == 2
+
+
+def test_a_stop_takes_back_a_try_that_waits() -> None:
+    """It is not waited for, as nothing runs; the verdict says that a try of it was run."""
+    with rig(Plan((entry(),))) as made:
+        retried(made)
+        made.stop(by_a_person=True)
+        before = made.world.clock.now
+        made.engine.wind_down()
+        assert made.world.clock.now - before < 10
+        assert made.kinds() == {"a": "revoked"}
+        assert "after a try of it" in made.sentence("a")
+
+
+def test_a_waiting_try_that_is_nowhere_is_lost() -> None:
+    """Its message is gone; that a try of it has run is said."""
+    with rig(Plan((entry(idempotent=False),))) as made:
+        retried(made)
+        made.world.queue.clear()
+        made.run(60)
+        assert made.kinds() == {"a": "lost"}
+        assert "its next try is nowhere" in made.sentence("a")
+
+
 def test_a_receipt_that_comes_twice_counts_once() -> None:
     """The same receipt again is no second execution, and corrects nothing."""
     with rig(Plan((entry(),))) as made:

@@ -19,6 +19,7 @@ from celery import Celery
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.wire import (
     FinishedRecord,
+    Record,
     StartedRecord,
     parse_record,
     stream_key,
@@ -117,7 +118,7 @@ class Bench:
             "manifest_ttl": TTL,
         }
 
-    def records(self, sent: Sent) -> list[StartedRecord | FinishedRecord]:
+    def records(self, sent: Sent) -> list[Record]:
         """Everything in the run's stream."""
         with redis.Redis.from_url(self._backend) as client:
             rows = client.xrange(stream_key(sent.run))
