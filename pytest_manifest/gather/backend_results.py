@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.dispatch.client import load_app, scheme_of
 from pytest_manifest.errors import StackError
+from pytest_manifest.gather.plain_json import as_json
 from pytest_manifest.gather.sources import Meta, Source, open_source
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.schema import ErrorInfo, State
@@ -44,6 +45,7 @@ class PlainResult:
 
     ``worker``, ``queue`` and ``retries`` are known where the app sets ``result_extended``.
     ``receipt`` is what an instrumented worker put inside the result, as it stands there.
+    ``no_json``: why ``result`` is None though the task returned something.
     """
 
     state: State
@@ -54,6 +56,7 @@ class PlainResult:
     queue: str | None = None
     retries: int | None = None
     receipt: dict[str, JsonValue] | None = None
+    no_json: str | None = None
 
 
 class ResultReader:
@@ -116,10 +119,18 @@ def plain_result(meta: Meta) -> PlainResult | None:
     state = FINAL_STATES.get(status)
     if state is None:
         return None
-    receipt, value = unwrap_result(meta)
+    flaws: list[str] = []
+
+    def convert(result: object) -> JsonValue:
+        found, flaw = as_json(result)
+        flaws.extend([] if flaw is None else [flaw])
+        return found
+
+    receipt, value = unwrap_result(meta, convert)
     error = None
     if status != states.SUCCESS:
         value, error = None, _error(meta)
+        flaws.clear()
         state = _state(state, error)
     return PlainResult(
         state=state,
@@ -130,6 +141,7 @@ def plain_result(meta: Meta) -> PlainResult | None:
         queue=_text(meta.get("queue")),
         retries=_whole(meta.get("retries")),
         receipt=receipt,
+        no_json=flaws[0] if flaws else None,
     )
 
 

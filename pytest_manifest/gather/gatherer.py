@@ -180,6 +180,7 @@ def plain_receipt(task_id: str, attempt: Awaited, result: PlainResult) -> Receip
         retries=result.retries or 0,
         finished_at=result.finished_at,
         executions=1,
+        evidence={} if result.no_json is None else {"result_not_json": result.no_json},
     )
 
 

@@ -14,6 +14,7 @@ from loguru import logger
 from pytest_manifest.dispatch.attempt import RUN8_LENGTH
 from pytest_manifest.dispatch.client import connect, result_backend, scheme_of
 from pytest_manifest.dispatch.link import reply_queue
+from pytest_manifest.gather.plain_json import leave_marks, payload_of
 from pytest_manifest.stack.address import StackAddress
 
 if TYPE_CHECKING:
@@ -45,8 +46,10 @@ def open_source(app: Celery, address: StackAddress) -> Source:
     if scheme_of(address.backend_url) == "memory":
         from pytest_manifest.worker.memory import MemoryBackend
 
-        return KeyValueSource(MemoryBackend(app=app, url=address.backend_url))
-    backend = result_backend(app, address)
+        backend = MemoryBackend(app=app, url=address.backend_url)
+    else:
+        backend = result_backend(app, address)
+    leave_marks(backend)
     if isinstance(backend, DisabledBackend):
         return NoSource()
     if isinstance(backend, BaseKeyValueStoreBackend):
@@ -190,6 +193,6 @@ class ReplySource:
             message: Message | None = queue.get(no_ack=True, accept=self._accept)
             if message is None:
                 return
-            meta = message.payload
+            meta = payload_of(message)
             if isinstance(meta, dict) and meta.get("status") in states.READY_STATES:
                 self._waiting[str(meta.get("task_id"))] = meta

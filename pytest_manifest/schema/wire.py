@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -204,11 +204,21 @@ def finished_record(record: Mapping[str, object]) -> FinishedRecord:
     return FinishedRecord(execution=_text(record, "execution"), receipt=receipt)
 
 
-def unwrap_result(meta: Mapping[str, object]) -> tuple[dict[str, JsonValue] | None, JsonValue]:
+def json_or_none(value: object) -> JsonValue:
+    """A copy of a JSON value; None for what JSON cannot hold."""
+    data = canonical(value)
+    result: JsonValue = None if data is None else json.loads(data)
+    return result
+
+
+def unwrap_result(
+    meta: Mapping[str, object], convert: Callable[[object], JsonValue] = json_or_none
+) -> tuple[dict[str, JsonValue] | None, JsonValue]:
     """The receipt that rides inside a plain result, and the task's own result.
 
     ``meta`` is what Celery's backends give for a task id (``get_task_meta``). The receipt is None
     where the worker is not instrumented; the result is None where the task raised something.
+    ``convert`` makes JSON of the task's own result.
     """
     result = meta.get("result")
     receipt: dict[str, JsonValue] | None = None
@@ -218,7 +228,7 @@ def unwrap_result(meta: Mapping[str, object]) -> tuple[dict[str, JsonValue] | No
         traceback = meta.get("traceback")
         if isinstance(traceback, str) and TRACEBACK_MARK in traceback:
             receipt = _receipt_behind(traceback)
-    own = None if isinstance(result, BaseException) else _json_or_none(result)
+    own = None if isinstance(result, BaseException) else convert(result)
     if receipt is not None and receipt.get("state") == "succeeded":
         receipt.setdefault("result", own)  # it travels once
     return receipt, own
@@ -238,12 +248,6 @@ def _receipt_behind(traceback: str) -> dict[str, JsonValue] | None:
     except ValueError:
         return None
     return receipt if isinstance(receipt, dict) else None
-
-
-def _json_or_none(value: object) -> JsonValue:
-    data = canonical(value)
-    result: JsonValue = None if data is None else json.loads(data)
-    return result
 
 
 def _text(record: Mapping[str, object], name: str) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         connection_errors: tuple[type[Exception], ...]
         expires: int | None
         client: Any
+        serializer: str
         exception_safe_to_retry: Callable[[Exception], bool]
         _ensure_retryable: Callable[..., object]
         _get_task_meta_for: Callable[[str], dict[str, object]]

@@ -170,16 +170,19 @@ def _digest_as_read(data: bytes) -> str | None:
         return wire.sha256(data)
 
 
-def _in_other_words(value: object) -> tuple[JsonValue, None, Document | None]:
-    """What JSON proper cannot hold: dates, UUIDs, decimals and sets in their usual text forms."""
+def _in_other_words(value: object) -> tuple[JsonValue, str | None, Document | None]:
+    """What JSON proper cannot hold, as kombu writes it: that is what the result store has, too."""
+    from kombu.utils import json as kombu_json
+
     try:
-        text = json.dumps(value, default=_usual_form, allow_nan=False)
+        text: str = kombu_json.dumps(value, allow_nan=False)
         result = json_value(json.loads(text))
-    except (TypeError, ValueError, RecursionError) as error:
+    except Exception as error:  # types may bring a method of their own for it
         return None, None, {"result_not_json": f"{type(value).__name__}: {error}"}
+    digest = wire.json_sha256(result)
     if len(text) > result_limit():
-        return None, None, {"result_omitted": len(text)}
-    return result, None, None
+        return None, digest, {"result_omitted": len(text)}
+    return result, digest, None
 
 
 def _words(remark: Document) -> str:
@@ -190,15 +193,3 @@ def _words(remark: Document) -> str:
         f"this receipt has no result: the task's has {size} bytes of JSON, more than "
         f"{RESULT_LIMIT_VARIABLE} allows ({result_limit()}); the result store has it"
     )
-
-
-def _usual_form(value: object) -> JsonValue:
-    import decimal
-    import uuid
-    from datetime import date, time
-
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    if isinstance(value, (uuid.UUID, decimal.Decimal)):
-        return str(value)
-    raise TypeError(f"a {type(value).__name__} has no form in JSON")

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from fractions import Fraction
 from typing import TypeVar, cast
+from uuid import UUID
 
 from celery import Celery
 from celery.exceptions import Ignore
 from kombu import Exchange, Queue
+from kombu.utils.json import register_type
 
 app = Celery("tests.live.dispatch_app", set_as_current=False)
 app.conf.update(
@@ -32,6 +37,8 @@ app.conf.update(
         "visibility_timeout": int(os.environ.get("TEST_VISIBILITY_TIMEOUT", "3600")),
     },
     result_backend_transport_options={"global_keyprefix": "proj-"},
+    result_serializer=os.environ.get("TEST_RESULT_SERIALIZER", "json"),
+    result_accept_content=["json", "pickle"],
     result_extended=os.environ.get("TEST_RESULT_EXTENDED") == "1",
     broker_connection_retry_on_startup=True,
     worker_enable_remote_control=True,
@@ -78,6 +85,35 @@ def own(value: object) -> object:
 def fail() -> None:
     """Raise an exception that has two arguments."""
     raise OddError("no", 7)
+
+
+@task("stock.kinds")
+def kinds() -> dict[object, object]:
+    """Return one of each type that kombu writes as JSON, and one that only this process knows."""
+    register_type(Fraction, "fraction", lambda value: str(value), Fraction)
+    return {
+        "at": datetime(2026, 11, 24, 15, 0, tzinfo=UTC),
+        "day": date(2026, 11, 24),
+        "price": Decimal("1.10"),
+        "key": UUID(int=1),
+        "text": b"bytes",
+        "raw": b"\xff",
+        "pair": (1, (2.5, None)),
+        "share": Fraction(1, 3),
+        7: True,
+    }
+
+
+@task("stock.own_mark")
+def own_mark() -> dict[str, object]:
+    """Return what looks like a type that kombu marks."""
+    return {"__type__": "nobody's", "__value__": [1]}
+
+
+@task("stock.not_a_number")
+def not_a_number() -> float:
+    """Return what JSON does not have, and Python's writes all the same."""
+    return float("nan")
 
 
 @task("stock.ignore")

@@ -376,10 +376,11 @@ def test_huge_result(bench: Bench) -> None:
 
 
 def test_result_that_is_no_plain_json(bench: Bench) -> None:
-    """A date, which Celery's JSON can hold, is shown as text and has no digest."""
+    """A date, which Celery's JSON can hold, is what that makes of it."""
     receipt = bench.ask("dated")
-    assert receipt.result == {"at": "2026-11-24T15:00:00+00:00"}
-    assert receipt.result_sha256 is None
+    at = {"__type__": "datetime", "__value__": "2026-11-24T15:00:00+00:00"}
+    assert receipt.result == {"at": at}
+    assert receipt.result_sha256 == digest({"at": at})
 
 
 def test_evidence(bench: Bench) -> None:
