@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
-from pytest_manifest.verdict import NOT_RUN
+from pytest_manifest.verdict import DENIALS
 
 Outcome = Literal["passed", "failed", "error", "skipped", "pending"]
 """How pytest shows a verdict: failed is an expectation that does not hold, error what harness or
@@ -67,7 +67,7 @@ class AttemptRecord:
     @property
     def ended_at(self) -> datetime | None:
         """When the job came to an end; None also for one that was taken back before it ran."""
-        never_ran = self.started_at is None and self.kind in NOT_RUN
+        never_ran = self.started_at is None and self.kind in DENIALS
         return None if never_ran else self.finished_at
 
     @property

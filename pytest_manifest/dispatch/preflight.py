@@ -34,7 +34,8 @@ class Preflight:
     run at once. ``added_queues``: queues
     that the workers were told to consume; a worker that restarts must be told again
     (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to. ``plain``: the
-    workers that hand in no receipts, so that nobody can tell when they begin a job.
+    workers that hand in no receipts, so that nobody can tell when they begin one; ``idle``: queues
+    of them that no worker consumes which answered, so that any kind of worker may come for them.
     """
 
     unknown_tasks: dict[str, list[str]] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Preflight:
     added_queues: list[str] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
     plain: list[str] = field(default_factory=list)
+    idle: list[str] = field(default_factory=list)
 
 
 def preflight(
@@ -204,6 +206,7 @@ def _see_to_queues(
         add_consumers(publisher, idle)
         result.added_queues.extend(idle)
         return
+    result.idle.extend(idle)
     result.warnings.extend(
         f"no worker that answered consumes queue {queue!r}, where jobs of "
         f"{', '.join(sorted(needed[queue]))} go; start a worker with -Q {queue}, or run "

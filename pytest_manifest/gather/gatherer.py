@@ -67,6 +67,11 @@ class Gatherer:
         if self._stream is not None:
             self._stream.begin(ttl)
 
+    @property
+    def hears_starts(self) -> bool:
+        """Whether workers of ours can say when they begin a job, and not only how it ended."""
+        return self._stream is not None
+
     def intact(self) -> bool | None:
         """Whether the store still has what it was given; None where there is no stream to tell by.
 

@@ -19,6 +19,9 @@ def is_witnessed(ledger: Ledger, *, some_start: bool) -> bool:
 
     ``some_start``: at least one of them has said so.
     """
-    instrumented = some_start or ledger.info().owned
-    doubts = (EMPTIED, GAVE_UP, PLAIN_WORKERS)
-    return instrumented and all(ledger.noted(doubt) is None for doubt in doubts)
+    return (some_start or ledger.info().owned) and not has_doubts(ledger)
+
+
+def has_doubts(ledger: Ledger) -> bool:
+    """Whether a worker may have begun a job without a word, or its word may be lost."""
+    return any(ledger.noted(doubt) is not None for doubt in (EMPTIED, GAVE_UP, PLAIN_WORKERS))

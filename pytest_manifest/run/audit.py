@@ -27,7 +27,7 @@ from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictKind
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.verdict import judge
+from pytest_manifest.verdict import is_hearsay, judge
 
 
 class AuditRun(Run):
@@ -208,7 +208,8 @@ def follow_spoken_for(flights: Flights, ledger: Ledger, manifest: Manifest, info
     last = {row.entry: row for row in ledger.last_attempts()}
     for settled in ledger.all_settled():
         row = last.get(settled.verdict.entry)
-        if settled.receipt is not None or settled.verdict.verdict not in SPOKEN_FOR:
+        told = settled.receipt is not None and not is_hearsay(settled.receipt)
+        if told or settled.verdict.verdict not in SPOKEN_FOR:
             continue
         if row is None or row.state in ("planned", "withheld") or row.entry not in manifest:
             continue

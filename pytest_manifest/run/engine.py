@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from loguru import logger
 
 from pytest_manifest.dispatch.locating import Located
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.gatherer import Sip
-from pytest_manifest.ledger import EMPTIED, OVER_BUDGET, Start
+from pytest_manifest.ledger import EMPTIED, OVER_BUDGET, Start, has_doubts
 from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.judging import Correction, Judged, is_told_of_revocation, taken_back
+from pytest_manifest.run.hearsay import Final, Hearsay
+from pytest_manifest.run.judging import Correction, Judged, taken_back
 from pytest_manifest.run.mending import Mender
 from pytest_manifest.run.outage import Outage
 from pytest_manifest.run.parts import Parts
@@ -29,10 +30,6 @@ REMIND_PERIOD = 10.0
 back what a dead worker had."""
 DRAIN = 10.0
 """Seconds that messages of ours which are left when every verdict is there are waited for."""
-
-
-Final = tuple[str, str | None, Receipt]
-"""Task id, execution, receipt."""
 
 
 class Engine:
@@ -54,6 +51,7 @@ class Engine:
                 parts.ledger, parts.publisher, parts.schedule, parts.flights, parts.window
             )
         self._search = None if parts.locator is None else Search(parts.locator, parts.flights)
+        self._hearsay = Hearsay(parts.flights, self._search)
         self._sending, self._gathering = Outage(), Outage()
         self._supervision = Supervision(parts)
         self._mender: Mender | None = None
@@ -222,7 +220,7 @@ class Engine:
 
     def _take(self, sip: Sip) -> None:
         """Commit what a sip brought and the verdicts that follow from it at once; then tell."""
-        finals = self._without_hearsay(sip)
+        finals = self._hearsay.without(sip.finals)
         if not (sip.starts or sip.handed_on or finals):
             return
         now = time.monotonic()
@@ -271,20 +269,6 @@ class Engine:
             else:
                 known[task_id] = (flight.begun,)
         return known | self._ledger.starts_of(asked)
-
-    def _without_hearsay(self, sip: Sip) -> list[Final]:
-        """The receipts without another worker's word, which is found at each look: Celery 5.7 has
-        every worker that hears of a revocation, and does not run the job, store "revoked"."""
-        begun = {start.task_id for start in sip.starts}
-        return [final for final in sip.finals if not self._is_hearsay(final, begun)]
-
-    def _is_hearsay(self, final: Final, begun: Container[str]) -> bool:
-        task_id, _, receipt = final
-        if not is_told_of_revocation(receipt):
-            return False
-        flight = self.flights.by_task_id.get(task_id)
-        has_begun = task_id in begun or (flight is not None and flight.started is not None)
-        return has_begun or self._is_intact() is False  # then a start may be forgotten
 
     def _conclude(
         self, flight: InFlight, verdict: Verdict, receipt: Receipt | None
@@ -349,7 +333,7 @@ class Engine:
         judged: list[Judged] = []
         with self._ledger.transaction():
             for flight, kind, note in flights:
-                judged += self._conclude(flight, self._bench.speak_for(flight, kind, note), None)
+                judged += self._conclude(flight, *self._bench.word_on(flight, kind, note))
             self._ledger.settle(judged)
             self._account()
         self._tell([verdict for verdict, _ in judged])
@@ -417,7 +401,11 @@ class Engine:
         self._speak(rows)
 
     def _send_again(self, flight: InFlight) -> bool:
-        return self._sender is not None and self._sender.send_again(flight.attempt)
+        """Publish a message anew that got lost on its way, and that nobody can have begun."""
+        if self._sender is None:
+            return False
+        told = self._gatherer.hears_starts and not has_doubts(self._ledger)
+        return (told or flight.entry.idempotent) and self._sender.send_again(flight.attempt)
 
     def _is_intact(self) -> bool | None:
         try:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pytest_manifest.dispatch.attempt import Attempt
 from pytest_manifest.ledger import HandedOn, Start
 from pytest_manifest.run.settings import WorkerLoss
-from pytest_manifest.schema import Entry, VerdictKind
+from pytest_manifest.schema import Entry, Receipt, VerdictKind
 
 TIMEOUT_GRACE = 5.0
 """Seconds an overdue job's own receipt is waited for before the harness speaks for it."""
@@ -25,6 +25,7 @@ class InFlight:
 
     ``pid`` is of the process that began it, and means it where ``host``, ``boot`` and
     ``pid_namespace`` are the same; ``loss`` is how its worker ended.
+    ``hearsay``: a revocation that the result store alone tells of, until more is known.
     ``begun``: the only start of it that there is; None where that is not known without the ledger.
     ``execution`` is what began last, and ``between`` its end, where the job goes on after it: no
     process runs the job then.
@@ -43,6 +44,7 @@ class InFlight:
     pid_namespace: str | None = None
     pid: int | None = None
     loss: WorkerLoss | None = None
+    hearsay: Receipt | None = None
     begun: Start | None = None
     execution: str | None = None
     between: HandedOn | None = None

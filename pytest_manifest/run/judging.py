@@ -25,7 +25,7 @@ from pytest_manifest.run.receipts import complete_receipt, turn_of
 from pytest_manifest.run.schedule import Held
 from pytest_manifest.run.search import is_alive
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
-from pytest_manifest.verdict import Costs, contradiction, judge
+from pytest_manifest.verdict import Costs, contradiction, is_hearsay, judge
 
 Judged = tuple[Verdict, Receipt | None]
 
@@ -53,11 +53,6 @@ def taken_back(flight: InFlight) -> str:
     if flight.started is None:
         return "the run was stopped before a worker had begun it"
     return "the run was stopped after a try of it, while it waited for the next one"
-
-
-def is_told_of_revocation(receipt: Receipt) -> bool:
-    """Whether it says no more than that some worker has heard of the job's revocation."""
-    return receipt.state == "revoked" and receipt.source == "backend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +132,12 @@ class Bench:
         number = flight.number
         return judge(flight.entry, None, attempt=number, problem=kind, note=note, seen=seen)
 
+    def word_on(self, flight: InFlight, kind: VerdictKind, note: str) -> Judged:
+        """The same, or by what the result store tells of the job's revocation, where it does."""
+        if kind == "revoked" and flight.hearsay is not None:
+            return self.judge(flight, flight.hearsay)
+        return self.speak_for(flight, kind, note), None
+
     def how_it_died(self, flight: InFlight) -> str:
         """A phrase for an attempt whose process is gone."""
         loss = flight.loss
@@ -155,6 +156,8 @@ class Bench:
         if emptied:
             # It may be gone with the broker's queue, or have ended and be gone with its receipt.
             return "unknown", "the broker or the result store was emptied while it was out"
+        if flight.hearsay is not None and not flight.is_running:
+            return "revoked", "it was revoked, and nobody has it"
         if flight.started is None:
             return "lost", "it is in no queue, and no worker has it or has begun it"
         if flight.between is not None:
@@ -288,7 +291,7 @@ class Bench:
             entry, receipt, run=run, task_id=task_id, attempt=attempt, sent_at=None
         ):
             return []
-        hearsay = settled.receipt is None or is_told_of_revocation(settled.receipt)
+        hearsay = settled.receipt is None or is_hearsay(settled.receipt)
         spoken_for = hearsay and settled.verdict.verdict in SPOKEN_FOR
         whole = complete_receipt(receipt, self._ledger.starts(task_id))
         if not spoken_for and (settled.receipt is None or whole.executions < 2):

@@ -11,7 +11,7 @@ from pytest_manifest.ledger import AttemptRow, Ledger, Settled, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.changes import Change
 from pytest_manifest.schema import Entry, Receipt, VerdictKind
-from pytest_manifest.verdict import NOT_RUN
+from pytest_manifest.verdict import may_have_run
 
 Action = Literal["keep", "send", "wait", "leave"]
 """keep: its verdict stands; send: now; wait: it is under way; leave: it might run twice."""
@@ -106,22 +106,24 @@ def _why(facts: Facts) -> str:
 
 
 def may_have_started(
-    row: AttemptRow | None, settled: Settled | None, *, begun: bool, witnessed: bool
+    row: AttemptRow | None,
+    settled: Settled | None,
+    received: Iterable[Receipt] = (),
+    *,
+    begun: bool,
+    witnessed: bool,
 ) -> bool:
-    """Whether the last attempt's body may have been entered.
+    """Whether the last attempt's body may have been entered; ``received``: all its receipts.
 
     ``begun``: a worker said so; ``witnessed``: everything that workers said has been kept and read.
     """
-    if row is None or row.state in NOT_SENT:
-        return False
-    if begun:
-        return True
-    receipt: Receipt | None = None if settled is None else settled.receipt
-    if receipt is not None:
-        return receipt.state not in NOT_RUN
-    if settled is not None and settled.verdict.verdict in ("revoked", "skipped"):
-        return False
-    return not witnessed
+    told = list(received)
+    if settled is not None and settled.receipt is not None:
+        told.append(settled.receipt)
+    if settled is not None and settled.verdict.verdict == "forged":
+        told = []  # whoever wrote that need not have been the job's worker
+    sent = row is not None and row.state not in NOT_SENT
+    return may_have_run(sent=sent, begun=begun, receipts=told, witnessed=witnessed)
 
 
 def attempts_to_send(

@@ -12,7 +12,7 @@ from pytest_manifest.dispatch.locating import Located
 from pytest_manifest.dispatch.preflight import plain_workers
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.gather.gatherer import Gatherer
-from pytest_manifest.ledger import PLAIN_WORKERS, Ledger, RunInfo, is_witnessed
+from pytest_manifest.ledger import EMPTIED, PLAIN_WORKERS, Ledger, RunInfo, is_witnessed
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.again import judge_again
 from pytest_manifest.run.audit import follow_spoken_for, follow_unsettled
@@ -124,6 +124,8 @@ class ResumeRun(Run):
             if plain:
                 ledger.note(PLAIN_WORKERS, ", ".join(plain))
         intact = gatherer.intact()
+        if intact is False:
+            ledger.note(EMPTIED, "1")  # a stream that is begun anew would not tell of it any more
         known = Known(ledger, before, had, ledger.kinds(), places, witnessed=intact is not False)
         self.decisions = decisions(known, self.manifest, self._selected, self._rules)
         self._check_budget(ledger)
@@ -236,6 +238,8 @@ def decisions(
     decided: list[Decision] = []
     for name in selected:
         row, settled = last.get(name), ledger.settled(name)
+        passed = known.kinds.get(name) == "passed"  # which is kept, whatever else was said of it
+        received = [] if row is None or passed else ledger.receipts(row.task_id)
         change, changed = _change(manifest[name], known.before)
         facts = Facts(
             last=row,
@@ -247,6 +251,7 @@ def decisions(
             may_have_started=may_have_started(
                 row,
                 settled,
+                [receipt for _, receipt in received],
                 begun=row is not None and row.task_id in starts,
                 witnessed=witnessed,
             ),

@@ -325,7 +325,9 @@ class Run:
             self._withhold(hints)
             kept = (a.entry for a in self._to_send if a.entry.task in hints)
             self._queues = sorted({*self._queues, *queues_of(publisher, kept)})
-        self._note_plain(found.plain if found.answered or self.address.owned else [NOBODY])
+        unseen = [f"whoever comes for queue {name!r}" for name in found.idle]
+        seen = found.answered or self.address.owned
+        self._note_plain([*found.plain, *unseen] if seen else [NOBODY])
         # Where a worker runs other code of a task than is here, that is told by these.
         with Ledger.open(self.ledger_path, write=True) as ledger:
             note_code(ledger, (attempt.entry.task for attempt in self._to_send), publisher.tasks)

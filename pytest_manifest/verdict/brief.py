@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_manifest.schema import ErrorInfo, Mismatch, Receipt, Verdict
-from pytest_manifest.verdict.costs import NOT_RUN
+from pytest_manifest.verdict.evidence import DENIALS
 from pytest_manifest.verdict.sentences import SCHEMA_PATH
 from pytest_manifest.verdict.text import middle, plain
 
 _LIMIT: Final = 300
-_BY_SENTENCE: Final = NOT_RUN | {"forged", "quarantined", "lost"}
+_BY_SENTENCE: Final = DENIALS | {"forged", "quarantined", "lost"}
 """Verdicts that are not about what a job has raised."""
 
 

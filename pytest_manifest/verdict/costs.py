@@ -8,10 +8,10 @@ from decimal import Decimal
 from pytest_manifest.ledger import Account, Ledger, Origins, Settled, is_witnessed
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import actual_cost, exact
+from pytest_manifest.verdict.evidence import denies, is_hearsay
 
-NOT_RUN = frozenset({"revoked", "expired", "rejected", "unknown_task"})
-"""States of receipts that say that the task's body was never entered."""
-_NEVER_RUN = NOT_RUN | {"skipped"}
+_WITHHELD = frozenset({"skipped", "unknown_task"})
+"""Verdicts without a receipt on what was never sent."""
 
 
 class Costs:
@@ -57,10 +57,10 @@ class Costs:
         ours = (run, account.entry, account.attempt, account.task_id)
         for execution, receipt in account.receipts:
             facts = (receipt.run, receipt.entry, receipt.attempt, receipt.task_id)
-            if account.kind == "forged" or facts != ours:
+            if account.kind == "forged" or facts != ours or is_hearsay(receipt):
                 continue
             cost = actual_cost(receipt)
-            if cost is None and receipt.state in NOT_RUN:
+            if cost is None and denies(receipt, witnessed=witnessed):
                 never_run = True
             else:
                 told[execution] = None if cost is None else exact(cost)
@@ -84,12 +84,15 @@ def cost_of_settled(settled: Settled, manifest: Manifest) -> Decimal:
     told = None if receipt is None else actual_cost(receipt)
     if told is not None:
         return exact(told)
-    never_run = verdict.verdict in _NEVER_RUN if receipt is None else receipt.state in NOT_RUN
+    if receipt is None:  # what the harness calls revoked, no worker had after all had heard of it
+        never_run = verdict.verdict in _WITHHELD or verdict.verdict == "revoked"
+    else:
+        never_run = denies(receipt, witnessed=False)
     return exact(None if never_run else manifest[verdict.entry].cost)
 
 
 def _never_ran(account: Account, *, witnessed: bool) -> bool:
     """Whether an attempt that nobody has said anything of was certainly never begun."""
-    if account.state in ("planned", "withheld") or account.kind in _NEVER_RUN:
+    if account.state in ("planned", "withheld") or account.kind in _WITHHELD:
         return True
-    return account.kind == "lost" and witnessed
+    return account.kind in ("lost", "revoked") and witnessed

@@ -155,6 +155,7 @@ def test_unconsumed_queue_on_an_external_stack(worker: str, publisher: Publisher
 
     [warning] = found.warnings
     assert "consumes queue 'attic', where jobs of stock.echo go" in warning
+    assert found.idle == ["attic"]
     assert "celery control add_consumer attic" in warning
     assert found.added_queues == []
 

@@ -196,6 +196,18 @@ def test_a_job_that_was_refused_costs_nothing_unless_it_had_begun(book: Book) ->
     assert book.cost() == 0
     book.begun(task_id, "x1")
     assert book.cost() == 0.5
+    ended = receipt(state="revoked", runtime=3.0, pid=7, entry=OTHER)  # no store told of its start
+    book.ledger.add_receipts([(book.sent(OTHER), None, ended)])
+    assert book.cost() == 0.5 + 0.25
+
+
+def test_hearsay_of_a_revocation_tells_no_cost(book: Book) -> None:
+    """Whoever was told of it says so, whatever became of the job."""
+    book.ledger.add_receipts([(book.sent(ENTRY), None, receipt(state="revoked", source="backend"))])
+    book.judged(ENTRY, "revoked")
+    assert book.cost() == 0
+    book.ledger.note(PLAIN_WORKERS, "w")
+    assert book.cost() == 0.5
 
 
 def test_a_run_made_by_hand_has_a_cost_too(book: Book) -> None:

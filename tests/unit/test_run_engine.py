@@ -8,7 +8,7 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import OVER_BUDGET
+from pytest_manifest.ledger import OVER_BUDGET, PLAIN_WORKERS
 from pytest_manifest.run.flights import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.supervision import CRASH_LOOP
@@ -97,6 +97,19 @@ def test_a_message_that_never_arrives_is_not_published_for_ever() -> None:
         made.run(300)
         assert made.kinds() == {"a": "lost"}
         assert made.world.published == {made.task_id("a"): 1 + REPEATS}
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_what_a_plain_worker_may_have_had_is_not_published_again(*, idempotent: bool) -> None:
+    """The error may have come after the message had arrived, and its worker may have died with it:
+    only where each says what it begins is nothing heard nothing begun."""
+    with rig(Plan((entry(idempotent=idempotent),))) as made:
+        made.ledger.note(PLAIN_WORKERS, "plain@box")
+        made.world.uncertain.append(NOTHING_ARRIVES)
+        made.step()
+        made.finish()
+        assert made.kinds() == {"a": "passed" if idempotent else "lost"}
+        assert made.world.published == {made.task_id("a"): 2 if idempotent else 1}
 
 
 def test_nothing_is_published_again_once_too_much_has_failed() -> None:
@@ -462,7 +475,7 @@ def test_a_job_that_runs_although_it_was_called_revoked_is_judged_by_its_receipt
         made.world.take(first(made))  # c
         made.world.end(first(made), delivery, "failed")
         made.step(10)
-        assert made.kind("b") == "revoked"
+        assert made.kinds() == {"a": "failed"}
         second.paused = False
         late = made.world.begin(second)
         assert late is not None
