@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from celery import Celery
 from celery.app.backends import by_url
+from celery.app.defaults import DEFAULTS
 from celery.app.utils import find_app
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
 from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.stack.celery_settings import OPTIONS, harmless, is_overlaid
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
@@ -86,6 +88,9 @@ def _import_app(name: str) -> object:
 
 def connection_to(app: Celery, address: StackAddress) -> Connection:
     """Make a connection to the address's broker with the app's transport options, not yet open."""
+    if address.ours:
+        options = harmless(app.conf.broker_transport_options) | _timeouts(app, address)
+        return app.amqp.Connection(address.broker_url, transport_options=options)
     return app.connection_for_write(
         url=address.broker_url, transport_options=_timeouts(app, address)
     )
@@ -111,7 +116,19 @@ def connect(app: Celery, address: StackAddress) -> Connection:
 def result_backend(app: Celery, address: StackAddress) -> Backend:
     """Make the Celery result backend for the address, configured as the app's own would be."""
     backend_class, url = by_url(address.backend_url, app.loader)
-    return backend_class(app=app, url=url)
+    return backend_class(app=_without_own_places(app) if address.ours else app, url=url)
+
+
+def _without_own_places(app: Celery) -> Celery:
+    """An app with these settings, but for those by which it names a broker or store of its own.
+
+    As workers of ours have it: a user or TLS of the app's own store is nothing to this one.
+    """
+    settings = {name: app.conf[name] for name in DEFAULTS if not is_overlaid(name)}
+    settings |= {name: harmless(app.conf[name]) for name in OPTIONS}
+    plain = Celery(app.main, set_as_current=False, fixups=())
+    plain.conf.update(settings)
+    return plain
 
 
 def _timeouts(app: Celery, address: StackAddress) -> dict[str, float]:

@@ -135,10 +135,9 @@ def external_address(options: Options) -> StackAddress:
     """The existing stack that the options name, or the running ``manifest-stack``."""
     from pytest_manifest.gather.stream import has_stream
     from pytest_manifest.stack.address import StackAddress
+    from pytest_manifest.stack.state import running_stack
 
     if options.broker is None or options.use_running_stack:
-        from pytest_manifest.stack.state import running_stack
-
         running = running_stack()
         if running is None:
             raise DispatchError(
@@ -164,4 +163,6 @@ def external_address(options: Options) -> StackAddress:
             "the broker is not a Redis that could keep results as well; "
             "name the result store with --manifest-backend=URL"
         )
-    return StackAddress(options.broker, backend, options.app, owned=False)
+    running = running_stack()
+    ours = running is not None and running.broker_url == options.broker == backend
+    return StackAddress(options.broker, backend, options.app, owned=False, ours=ours)

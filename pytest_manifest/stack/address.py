@@ -12,7 +12,8 @@ class StackAddress:
     """Broker and result store by URL; ``owned`` ones were started by us and die with pytest.
 
     ``app`` is the Celery app as ``module:attribute``, None where only URLs are known;
-    ``flower_url`` is empty where no Flower is known to watch it.
+    ``flower_url`` is empty where no Flower is known to watch it. ``ours``: broker and workers were
+    started by us, so what the app says of its own broker (a user, TLS) is not meant for this one.
     """
 
     broker_url: str
@@ -20,6 +21,7 @@ class StackAddress:
     app: str | None
     owned: bool
     flower_url: str = ""
+    ours: bool = False
 
     def __repr__(self) -> str:
         return (

@@ -17,11 +17,14 @@ from loguru import logger
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import hide, redact, redact_url
 from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.stack.child import tail
 from pytest_manifest.stack.launch import failure_sentence, parse_event, spawn_keeper
+from pytest_manifest.stack.ready import import_meanwhile, not_ready
 from pytest_manifest.stack.settings import (
     READY_LINE,
     STOP_AND_KEEP_LINE,
     STOP_LINE,
+    WORKER_PREFIX,
     Event,
     Settings,
 )
@@ -31,8 +34,6 @@ STOP_SECONDS: Final = 15.0
 LAST_SECONDS: Final = 1.0
 NOISE_LINES: Final = 20
 POLL_SECONDS: Final = 0.02
-# How long a worker that cannot start may go unnoticed.
-ASK_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +79,16 @@ class KeeperClient:
         return self.address
 
     def wait_workers(self, timeout: float) -> None:
-        """Wait until every worker has answered a ping; StackError when one cannot start."""
-        # Here, not above: Celery takes as long to import as a worker takes to boot meanwhile.
-        from pytest_manifest.stack.ready import WorkerProbe
-
+        """Wait until every worker takes jobs; StackError when one cannot start."""
         deadline = time.monotonic() + timeout
-        with WorkerProbe(self.wait_broker(timeout), self.settings.workers) as probe:
-            while not probe.complete:
-                self._check()
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise StackError(self._late(probe.answered, timeout))
-                probe.ask(min(left, ASK_SECONDS))
+        self.wait_broker(timeout)
+        import_meanwhile()
+        while missing := self._not_ready():
+            self._check()
+            if time.monotonic() > deadline:
+                raise StackError(self._late(missing, timeout))
+            time.sleep(POLL_SECONDS)
+        self._check()
         self._say(READY_LINE)
         logger.debug("{} workers are ready", self.settings.workers)
 
@@ -189,7 +188,7 @@ class KeeperClient:
         hide(url.partition("://:")[2].partition("@")[0])
         self.directory = directory
         owned = not self.settings.detached
-        self.address = StackAddress(url, url, app=self.settings.app, owned=owned)
+        self.address = StackAddress(url, url, app=self.settings.app, owned=owned, ours=True)
         logger.debug("broker {} answers", redact_url(url))
 
     def _check(self) -> None:
@@ -215,11 +214,19 @@ class KeeperClient:
                 if self.failure is None:
                     self._changed.wait(left)
 
-    def _late(self, answered: set[str], timeout: float) -> str:
+    def _not_ready(self) -> list[str]:
+        assert self.directory is not None
         with self._changed:
-            missing = sorted(self.pids.keys() - {name.partition("@")[0] for name in answered})
-        names = f" ({', '.join(missing)})" if missing else ""
-        return (
-            f"{self.settings.workers - len(answered)} of {self.settings.workers} workers{names} "
-            f"did not answer within {timeout:g} s: see their logs in {self.directory}"
+            pids = dict(self.pids)
+        unknown = range(len(pids) + 1, self.settings.workers + 1)
+        return not_ready(self.directory, pids) + [f"{WORKER_PREFIX}{number}" for number in unknown]
+
+    def _late(self, missing: list[str], timeout: float) -> str:
+        """The folder goes with the stack, so what the logs say last is told here."""
+        assert self.directory is not None
+        message = (
+            f"{len(missing)} of {self.settings.workers} workers ({', '.join(missing)}) "
+            f"did not take jobs within {timeout:g} s"
         )
+        log = self.directory / f"worker-{missing[0].removeprefix(WORKER_PREFIX)}.log"
+        return failure_sentence(Event(event="failed", message=message, tail=tail(log, NOISE_LINES)))

@@ -15,6 +15,8 @@ import sys
 from types import ModuleType
 from typing import Any, Final
 
+from pytest_manifest.stack.private import prepare
+
 COMMANDS: Final = "celery.commands"
 SHELL: Final = "click_repl"
 
@@ -54,6 +56,7 @@ def main() -> None:
     # time.
     gc.disable()
     import_program()
+    prepare()
     gc.freeze()
     gc.enable()
     runpy.run_module("celery", run_name="__main__", alter_sys=True)

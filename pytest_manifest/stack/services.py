@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pytest_manifest.stack.celery_settings import environment
 from pytest_manifest.stack.child import Child
 from pytest_manifest.stack.data import DataFolder
+from pytest_manifest.stack.private import READY_VARIABLE, URL_VARIABLE
+from pytest_manifest.stack.ready import ready_file
 from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings
 from pytest_manifest.stack.valkey import HOST, write_configuration
 
@@ -53,27 +56,27 @@ def worker_children(
         env["MANIFEST_LOG_JOBS"] = "0"
     return [
         Child(
-            f"{WORKER_PREFIX}{number}",
-            _worker_command(settings, number),
-            env=env,
+            name,
+            _worker_command(settings, name),
+            env=env | {READY_VARIABLE: str(ready_file(directory, name))},
             cwd=Path(settings.cwd),
             log=directory / f"worker-{number}.log",
         )
-        for number in range(1, settings.workers + 1)
+        for number, name in ((n, f"{WORKER_PREFIX}{n}") for n in range(1, settings.workers + 1))
     ]
 
 
 def flower_child(settings: Settings, directory: Path, url: str, port: int, password: str) -> Child:
     """Flower on loopback, behind the stack's password."""
-    env = _environment(url) | {
-        "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}",
-        "FLOWER_ADDRESS": HOST,
-        "FLOWER_PORT": str(port),
-    }
+    env = _environment(url) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"}
     env.setdefault("FLOWER_TASKS_COLUMNS", FLOWER_COLUMNS)
+    module = "pytest_manifest.stack.private"
+    command = [settings.python, "-m", module, "celery", "-A", settings.app, "flower"]
+    # Above a flowerconfig.py of the project's, which knows another broker and other files.
+    command += [f"--address={HOST}", f"--port={port}", "--persistent=False", "--broker-api="]
     return Child(
         "flower",
-        [settings.python, "-m", "celery", "-A", settings.app, "flower"],
+        command,
         env=env,
         cwd=Path(settings.cwd),
         log=directory / "flower.log",
@@ -81,12 +84,10 @@ def flower_child(settings: Settings, directory: Path, url: str, port: int, passw
 
 
 def _environment(url: str) -> dict[str, str]:
-    env = dict(os.environ) | {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
-    # The program ``celery`` takes these for its --broker and --result-backend: above all others.
-    return env | {name: url for name in ("BROKER_URL", "RESULT_BACKEND") if name in env}
+    return dict(os.environ) | environment(url, os.environ) | {URL_VARIABLE: url}
 
 
-def _worker_command(settings: Settings, number: int) -> list[str]:
+def _worker_command(settings: Settings, name: str) -> list[str]:
     command = [
         settings.python,
         "-m",
@@ -106,7 +107,7 @@ def _worker_command(settings: Settings, number: int) -> list[str]:
         # Flower lives on events, and by their heartbeats it knows which workers are alive.
         "--task-events" if settings.flower else "--without-heartbeat",
         "-n",
-        f"{WORKER_PREFIX}{number}@%h",
+        f"{name}@%h",
         f"--loglevel={CELERY_LEVELS.get(settings.log_level, settings.log_level)}",
     ]
     if settings.include:

@@ -35,6 +35,7 @@ def running_stack() -> StackAddress | None:
         app=state["app"],
         owned=False,
         flower_url=state["flower_url"],
+        ours=True,
     )
 
 

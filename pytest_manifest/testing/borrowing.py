@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from threading import local
-from typing import Final
+from typing import Any, Final
 
-from celery import Celery
+from celery import Celery, Task
 from celery.worker import state as worker_state
 from kombu.pools import ProducerPool
 from kombu.transport import memory, virtual
 
 from pytest_manifest.errors import StackError
+from pytest_manifest.stack.celery_settings import PARTS, URLS, VARIABLES
 from pytest_manifest.worker import capture
 from pytest_manifest.worker.memory import SCHEME, store
 
@@ -21,23 +22,12 @@ URL: Final = f"{SCHEME}://localhost/"  # kombu warns where no host is named
 POLL_SECONDS: Final = 0.002
 POOL_LIMIT: Final = 10
 BACKEND: Final = "pytest_manifest.worker.memory:MemoryBackend"
-# Celery prefers these to what an app is configured with.
-VARIABLES: Final = (
-    "CELERY_BROKER_URL",
-    "CELERY_BROKER_READ_URL",
-    "CELERY_BROKER_WRITE_URL",
-    "CELERY_RESULT_BACKEND",
-)
 SETTINGS: Final[Mapping[str, object]] = {
-    "broker_url": URL,
-    "broker_read_url": URL,
-    "broker_write_url": URL,
+    **PARTS,
+    **dict.fromkeys(URLS, URL),
     "broker_transport_options": {"polling_interval": POLL_SECONDS},
     "broker_connection_retry_on_startup": True,
-    "result_backend": URL,
     "result_backend_transport_options": {},
-    "worker_enable_remote_control": True,
-    "worker_state_db": None,  # a file, of revoked tasks
 }
 # What an app makes once, of its settings, and keeps.
 KEPT: Final = ("amqp", "control")
@@ -56,6 +46,26 @@ def borrowed(app: Celery) -> Iterator[None]:
         parts.callback(capture.release)
         parts.callback(store.clear)
         yield
+
+
+@contextmanager
+def one_store(app: Celery) -> Iterator[None]:
+    """Have tasks with a result store of their own use the app's; they must be registered."""
+    tasks = list(app.tasks.values())
+    classes: set[Any] = {kind for task in tasks for kind in type(task).__mro__ if kind is not Task}
+    named = {kind: vars(kind)["backend"] for kind in classes if "backend" in vars(kind)}
+    assigned = {task: task._backend for task in tasks if task._backend is not None}
+    for kind in named:
+        del kind.backend
+    for task in assigned:
+        task._backend = None
+    try:
+        yield
+    finally:
+        for kind, store_of_kind in named.items():
+            kind.backend = store_of_kind
+        for task, store_of_task in assigned.items():
+            task._backend = store_of_task
 
 
 @contextmanager
@@ -112,6 +122,8 @@ def _made_anew(app: Celery) -> Iterator[None]:
     kept = {name: app.__dict__.pop(name, _MISSING) for name in KEPT}
     pool, backends, of_threads = app._pool, app._backend_cache, app._local
     app._backend_cache, app._local = None, local()
+    own = app.__dict__.get("backend_cls", _MISSING)
+    app.backend_cls = None  # where its class names a store, that wins over all settings
     # Of our own: kombu keeps those that an app gets from it for as long as the process lives.
     app._pool = app.connection_for_write().Pool(limit=POOL_LIMIT)
     app.amqp._producer_pool = ProducerPool(app._pool, limit=POOL_LIMIT)
@@ -121,6 +133,7 @@ def _made_anew(app: Celery) -> Iterator[None]:
         app.amqp._producer_pool.force_close_all()
         app._pool.force_close_all()
         app._pool, app._backend_cache, app._local = pool, backends, of_threads
+        kept["backend_cls"] = own
         for name, value in kept.items():
             app.__dict__.pop(name, None)
             if value is not _MISSING:

@@ -19,7 +19,7 @@ from pytest_manifest.log import redact
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.client import WorkerExit
 from pytest_manifest.testing import current
-from pytest_manifest.testing.borrowing import URL, borrowed
+from pytest_manifest.testing.borrowing import URL, borrowed, one_store
 from pytest_manifest.testing.stand_ins import plain_app, standing_in
 from pytest_manifest.testing.worker import END, STOP_SECONDS, Worker, make_worker
 from pytest_manifest.worker import instrument
@@ -179,6 +179,7 @@ class MemoryStack:
             raise StackError(
                 f"the tasks of the Celery app {app.main!r} cannot be imported ({_reason(error)})"
             ) from error
+        parts.enter_context(one_store(app))
         parts.enter_context(standing_in(app, self._tasks))
         instrument(app)
         current.running.append(app)

@@ -15,7 +15,9 @@ import pytest
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack import background, guard, launch, locks, report, services, state, valkey
 from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.stack.celery_settings import PROGRAM_VARIABLES, VARIABLES
 from pytest_manifest.stack.child import tail
+from pytest_manifest.stack.private import URL_VARIABLE
 from pytest_manifest.stack.settings import Settings
 from tests.support import eventually
 
@@ -273,7 +275,8 @@ def test_a_broken_state_is_no_stack(text: str, tmp_path: Path) -> None:
 
 def test_children_know_no_other_broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whatever variables name a broker or a result store, workers and Flower get ours."""
-    for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "BROKER_URL", "RESULT_BACKEND"):
+    names = (*VARIABLES, *PROGRAM_VARIABLES)
+    for name in names:
         monkeypatch.setenv(name, "redis://production/0")
     made = services.worker_children(SETTINGS, tmp_path, "redis://ours/0", None)
     made.append(services.flower_child(SETTINGS, tmp_path, "redis://ours/0", 5555, "s3cret"))
@@ -281,7 +284,7 @@ def test_children_know_no_other_broker(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert len(made) == SETTINGS.workers + 1
     for child in made:
         assert "redis://production/0" not in child.env.values()
-        assert list(child.env.values()).count("redis://ours/0") == 4
+        assert {child.env[name] for name in (*names, URL_VARIABLE)} == {"redis://ours/0"}
 
 
 def test_the_workers_program_is_celerys() -> None:

@@ -1,0 +1,163 @@
+"""Keeping a process of a private stack to that stack, whatever the app that it runs says.
+
+``python -m pytest_manifest.stack.private celery ...`` does what ``celery ...`` does, but that every
+Celery app of the process has its broker and its results where the keeper's variable says. An app
+may name others at any moment: when it is made, in a configuration that is read later, in a handler
+of ``on_after_configure``, in the environment, for one task alone. So nothing is set: it is what
+the settings answer that is exchanged, in their class, before the app is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pytest_manifest.stack.celery_settings import (
+    OPTIONS,
+    OWN_TRANSPORT,
+    PARTS,
+    URLS,
+    harmless,
+    is_overlaid,
+)
+
+URL_VARIABLE: Final = "MANIFEST_PRIVATE_URL"
+"""The stack's broker, for the processes that the keeper starts."""
+READY_VARIABLE: Final = "MANIFEST_READY"
+"""The file in which a worker says, by its pid, that it takes jobs."""
+USAGE_ERROR: Final = 2
+"""What ``celery`` ends with where an app is of no use: the keeper does not try again."""
+
+
+def keep_to(url: str) -> None:
+    """Have every Celery app of this process use the broker and result store at ``url`` alone."""
+    from celery import Celery, signals
+    from celery.app.backends import by_url
+    from celery.app.registry import TaskRegistry
+    from celery.app.utils import Settings
+
+    def own_backend(app: Any) -> Any:
+        kind, place = by_url(url, app.loader)
+        return kind(app=app, url=place)
+
+    _exchange_settings(Settings, url)
+    _forget_stores(TaskRegistry)
+    # Not by a setting: an app's class may name a class of backends.
+    Celery._get_backend = own_backend
+
+    def refuse_others(sender: Any, **_: object) -> None:
+        elsewhere = leads_elsewhere(sender.app, url)
+        if elsewhere:
+            sys.stderr.write(f"{elsewhere}\n")
+            sys.stderr.flush()
+            os._exit(USAGE_ERROR)  # signals keep what a receiver raises
+
+    signals.worker_init.connect(refuse_others, weak=False, dispatch_uid=f"{__name__}.others")
+
+
+def leads_elsewhere(app: Any, url: str) -> str:
+    """Why this app is not run, in a sentence: its class goes elsewhere in spite of all; else ""."""
+    wanted = _place(url)
+    for what, connection in (
+        ("read from", app.connection_for_read()),
+        ("write to", app.connection_for_write()),
+    ):
+        if (connection.hostname, connection.port) != wanted:
+            return f"the app would {what} a broker of its own: a private stack does not run it"
+    if _place(str(getattr(app.backend, "url", None) or "")) != wanted:
+        return "the app would keep results in a store of its own: a private stack does not run it"
+    return ""
+
+
+def _place(url: str) -> tuple[str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.hostname, parts.port
+
+
+def _exchange_settings(settings: Any, url: str) -> None:
+    """``settings``: Celery's class, which all apps' are of."""
+    from celery.app.defaults import _TO_NEW_KEY
+
+    given = settings.__getitem__
+    fixed: dict[str, object] = {**dict.fromkeys(URLS, url), **PARTS}
+
+    @cache
+    def name_of(key: str, prefix: str | None) -> str:
+        """Celery's present name: there are older ones, and an app's may have a prefix."""
+        if is_overlaid(key):
+            return key
+        bare = key.removeprefix(prefix) if prefix else key
+        return str(_TO_NEW_KEY.get(key) or bare.lower())
+
+    def answer(conf: Any, key: str) -> Any:
+        name = name_of(key, conf.prefix)
+        if name in fixed:
+            ours = name == "broker_transport" and str(given(conf, key)).startswith(OWN_TRANSPORT)
+            return given(conf, key) if ours else fixed[name]
+        return harmless(given(conf, key)) if name in OPTIONS else given(conf, key)
+
+    settings.__getitem__ = answer
+    for one in URLS:  # properties, which look into the environment first
+        setattr(settings, one, property(lambda _conf: url))
+
+
+def _forget_stores(registry: Any) -> None:
+    """A task may have a result store of its own, by an attribute of it or of any of its classes."""
+    from celery.app.task import Task
+
+    def take_it(_task: Any, _store: object) -> None:
+        """What is assigned is not kept."""
+
+    Task.backend = property(lambda task: task.app.backend, take_it)
+    given = registry.__setitem__
+
+    def register(tasks: Any, name: str, task: Any) -> None:
+        for kind in type(task).__mro__:
+            if kind is not Task and "backend" in vars(kind):
+                delattr(kind, "backend")
+        given(tasks, name, task)
+
+    registry.__setitem__ = register
+
+
+def say_when_ready(path: str) -> None:
+    """Have this process write its pid to a file when its worker takes jobs.
+
+    Nothing is asked by the broker: how an app calls its keys, its exchange for questions, or in
+    which form it answers, is its own business.
+    """
+    from celery import signals
+
+    def say(**_: object) -> None:
+        file = Path(path)
+        draft = file.with_suffix(".draft")
+        draft.write_text(str(os.getpid()), encoding="ascii")
+        draft.replace(file)
+
+    signals.worker_ready.connect(say, weak=False, dispatch_uid=f"{__name__}.ready")
+
+
+def prepare() -> None:
+    """All that the keeper's variables ask for."""
+    if url := os.environ.get(URL_VARIABLE):
+        keep_to(url)
+    if path := os.environ.get(READY_VARIABLE):
+        say_when_ready(path)
+
+
+def main() -> None:
+    """Be ``celery``."""
+    if sys.argv[1:2] != ["celery"]:
+        sys.exit("usage: python -m pytest_manifest.stack.private celery ...")
+    del sys.argv[1]
+    prepare()
+    runpy.run_module("celery", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
