@@ -216,10 +216,9 @@ class KeeperClient:
 
     def _not_ready(self) -> list[str]:
         assert self.directory is not None
+        names = [f"{WORKER_PREFIX}{number}" for number in range(1, self.settings.workers + 1)]
         with self._changed:
-            pids = dict(self.pids)
-        unknown = range(len(pids) + 1, self.settings.workers + 1)
-        return not_ready(self.directory, pids) + [f"{WORKER_PREFIX}{number}" for number in unknown]
+            return not_ready(self.directory, {name: self.pids.get(name) for name in names})
 
     def _late(self, missing: list[str], timeout: float) -> str:
         """The folder goes with the stack, so what the logs say last is told here."""

@@ -136,6 +136,7 @@ def say_when_ready(path: str) -> None:
     def say(**_: object) -> None:
         file = Path(path)
         draft = file.with_suffix(".draft")
+        draft.touch(mode=0o600)
         draft.write_text(str(os.getpid()), encoding="ascii")
         draft.replace(file)
 

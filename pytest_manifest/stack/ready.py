@@ -21,12 +21,12 @@ def ready_file(directory: Path, worker: str) -> Path:
     return directory / f"{worker}{SUFFIX}"
 
 
-def not_ready(directory: Path, pids: Mapping[str, int]) -> list[str]:
+def not_ready(directory: Path, pids: Mapping[str, int | None]) -> list[str]:
     """The workers, of those with these pids, that have not said so yet.
 
     One that was started anew has to say it again: the file tells of another pid.
     """
-    return sorted(name for name, pid in pids.items() if _said(directory, name) != str(pid))
+    return [name for name, pid in pids.items() if _said(directory, name) != str(pid)]
 
 
 def import_meanwhile() -> None:

@@ -288,9 +288,21 @@ def test_a_missing_folder_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_workers_that_never_answer_are_named(tmp_path: Path) -> None:
-    """Where time is up, the silent workers and the place of their logs are named."""
-    text = "import time\ntime.sleep(600)\n"
+    """Where time is up, the silent workers are named, and what one of them said last.
+
+    Not the folder of their logs: it goes with the stack.
+    """
+    text = "import time\nprint('I wait for a server', flush=True)\ntime.sleep(600)\n"
     with embedded(write_app(tmp_path, text), workers=2) as stack:
         stack.wait_broker(READY_SECONDS)
-        with pytest.raises(StackError, match=r"2 of 2 workers .*did not answer within 1 s: see"):
+        assert stack.directory is not None
+        log = stack.directory / "worker-1.log"
+        said = lambda: log.exists() and "I wait" in log.read_text()  # noqa: E731 - short
+        eventually(said, within=READY_SECONDS, what="the worker has begun")
+        with pytest.raises(
+            StackError, match=r"\(manifest1, manifest2\) did not take jobs"
+        ) as caught:
             stack.wait_workers(1.0)
+
+    assert "I wait for a server" in str(caught.value)
+    assert str(stack.directory) not in str(caught.value)
