@@ -69,9 +69,18 @@ def leads_elsewhere(app: Any, url: str) -> str:
     ):
         if (connection.hostname, connection.port) != wanted:
             return f"the app would {what} a broker of its own: a private stack does not run it"
-    if _place(str(getattr(app.backend, "url", None) or "")) != wanted:
+    # Not by asking for it: it would be made now, and its settings are yet to come.
+    kind, made = type(app), app._backend
+    own_way = any(vars(one).keys() & {"backend", "_get_backend"} for one in _own_classes(kind))
+    if own_way or (made is not None and _place(str(getattr(made, "url", ""))) != wanted):
         return "the app would keep results in a store of its own: a private stack does not run it"
     return ""
+
+
+def _own_classes(kind: type) -> list[type]:
+    from celery import Celery
+
+    return [one for one in kind.__mro__ if one not in Celery.__mro__]
 
 
 def _place(url: str) -> tuple[str | None, int | None]:

@@ -28,7 +28,7 @@ from pytest_manifest.stack.celery_settings import (
     is_overlaid,
 )
 from pytest_manifest.stack.launch import own_pythonpath
-from pytest_manifest.stack.private import URL_VARIABLE
+from pytest_manifest.stack.private import URL_VARIABLE, leads_elsewhere
 
 PLACES: Final = re.compile(
     r"(^|_)(broker|backend|url|uri|dburi|redis|database|cache|servers?|host|port|sentinel|user|"
@@ -185,3 +185,23 @@ def test_an_app_reads_the_stacks_settings_by_every_name(names: str) -> None:
     assert others == str([url if names == "new" else None, url, url])
     assert table == str([url, "json"])
     assert transport == "pytest_manifest.worker.own_transport:Transport"
+
+
+def test_an_app_with_connections_of_its_own_is_refused() -> None:
+    """A class that goes elsewhere in its own way cannot be led away, so it is not run."""
+    url = "redis://127.0.0.1:1/0"
+
+    class Elsewhere(celery.Celery):  # type: ignore[misc]  # Celery ships no types
+        def connection_for_read(self, url: object = None, **more: object) -> object:
+            return super().connection_for_read("redis://production/0", **more)
+
+    class Keeping(celery.Celery):  # type: ignore[misc]  # as above
+        backend = object()
+
+    def refusal(kind: type) -> str:
+        with kind(broker=url, backend=url, set_as_current=False) as app:
+            return leads_elsewhere(app, url)
+
+    assert refusal(celery.Celery) == ""
+    assert "read from a broker of its own" in refusal(Elsewhere)
+    assert "results in a store of its own" in refusal(Keeping)
