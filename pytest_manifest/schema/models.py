@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
 from typing import Annotated, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
@@ -23,6 +21,8 @@ from pytest_manifest.schema.fields import (
     Time,
     Version,
 )
+from pytest_manifest.schema.json_schemas import schema_problem
+from pytest_manifest.schema.patterns import pattern_problem
 
 
 class ExpectedError(Document):
@@ -31,17 +31,14 @@ class ExpectedError(Document):
     type: Name | None = None
     """The exception's class name, with or without its module."""
     match: str | None = None
-    """A regular expression (Python's) that is searched in the error's message."""
+    """A regular expression (RE2's) that is searched in the error's message."""
 
     @field_validator("match")
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except (re.error, OverflowError, RecursionError) as error:
-            raise PydanticCustomError(
-                "regex", "is not a regular expression: {why}", {"why": str(error)}
-            ) from None
+        why = pattern_problem(value or "")
+        if why:
+            raise PydanticCustomError("regex", "is not a regular expression: {why}", {"why": why})
         return value
 
 
@@ -83,27 +80,6 @@ class Expectations(Document):
                 'add "state": "failed"',
             )
         return self
-
-
-def schema_problem(schema: dict[str, JsonValue]) -> str:
-    """Why this object is no JSON Schema (2020-12), or an empty string."""
-    import json
-
-    return _schema_problem(json.dumps(schema, sort_keys=True))
-
-
-@lru_cache(maxsize=256)  # a planner gives the same schema to thousands of entries; a check is 1 ms
-def _schema_problem(text: str) -> str:
-    import json
-
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
-    try:
-        Draft202012Validator.check_schema(json.loads(text))
-    except SchemaError as error:
-        return f"{error.json_path.removeprefix('$').removeprefix('.') or 'it'}: {error.message}"
-    return ""
 
 
 class Entry(Document):

@@ -16,8 +16,8 @@ from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from pytest_manifest.schema.base import State
 from pytest_manifest.schema.fields import ID_MAX_LENGTH
+from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.json_values import ANY_JSON, JSON_ARRAY, JSON_OBJECT, copied_json
-from pytest_manifest.schema.models import schema_problem
 
 _INT64: Final = 1 << 63
 _SMALL: Final = 1e-4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final, Literal
@@ -12,6 +11,8 @@ from pydantic import JsonValue
 from pytest_manifest.schema import Entry, ExpectedError, Mismatch, Receipt, State, Verdict
 from pytest_manifest.schema import VerdictKind as Kind
 from pytest_manifest.schema.code_digest import comparable
+from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
+from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.verdict import sentences
 from pytest_manifest.verdict.containment import differences
 from pytest_manifest.verdict.text import VALUE_LIMIT, middle, plain, seconds, short
@@ -208,7 +209,7 @@ def _unmet_error(expected: ExpectedError, receipt: Receipt) -> Iterator[Mismatch
         return
     if expected.type is not None and not _same_class(expected.type, error.type):
         yield Mismatch(path="error.type", expected=expected.type, actual=plain(error.type))
-    if expected.match is not None and not re.search(expected.match, error.message):
+    if expected.match is not None and not found_in(expected.match, error.message):
         wanted = f"a match of {short(expected.match)}"
         yield Mismatch(path="error.message", expected=wanted, actual=short(error.message))
 
@@ -221,30 +222,19 @@ def _same_class(expected: str, actual: str) -> bool:
 
 
 def _violations(schema: dict[str, JsonValue], result: JsonValue) -> list[Mismatch]:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import ValidationError
-    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # has no types
-    from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import SchemaRegistry
-
-    registry: SchemaRegistry = REGISTRY  # explicit, or jsonschema would fetch from the network
-
-    def mismatch(error: ValidationError) -> Mismatch:
-        path = f"result{error.json_path.removeprefix('$')}"
-        return Mismatch(path=path, expected=_rule(error), actual=short(error.instance))
-
     try:
-        found = Draft202012Validator(schema, registry=registry).iter_errors(result)
-        return [mismatch(error) for error in islice(found, _MAX_VIOLATIONS)]
-    except Unresolvable as error:
-        flaw = f"refers to {short(error.ref)}, which is not part of it"
-    except RecursionError:
-        flaw = "refers to itself without end"
-    return [Mismatch(path=sentences.SCHEMA_PATH, expected="a schema to check by", actual=flaw)]
+        found = violations(schema, result, _MAX_VIOLATIONS)
+    except SchemaFlawError as flaw:
+        said = middle(plain(str(flaw)), 2 * VALUE_LIMIT)
+        path = sentences.SCHEMA_PATH
+        return [Mismatch(path=path, expected="a schema to check by", actual=said)]
+    return [
+        Mismatch(path=f"result{one.path}", expected=_rule(one), actual=short(one.found))
+        for one in found
+    ]
 
 
-def _rule(error: object) -> str:
-    validator, value = getattr(error, "validator", ""), getattr(error, "validator_value", None)
-    if validator in ("type", "const", "enum", "pattern", "format", "minimum", "maximum"):
-        return f"{validator} {short(value)} (schema)"
-    return f"{middle(plain(getattr(error, 'message', '')), VALUE_LIMIT)} (schema)"
+def _rule(broken: Violation) -> str:
+    if broken.keyword in ("type", "const", "enum", "pattern", "format", "minimum", "maximum"):
+        return f"{broken.keyword} {short(broken.wanted)} (schema)"
+    return f"{middle(plain(broken.message), VALUE_LIMIT)} (schema)"

@@ -114,6 +114,20 @@ ABYSS = b'{"id": "a", "task": "t", "args": ' + b"[" * 100_000 + b"]" * 100_000 +
         (A.replace(b"t", b"\x01"), "1: bad JSON at column"),
         (line(timeout="30"), "1: 'timeout' must be a number, not \"30\"; write it without quotes"),
         (line(timeot=30), "1: unknown field 'timeot'; did you mean 'timeout'?"),
+        (
+            line(expect={"schema": {"items": {"$ref": "#/const"}, "const": 5}}),
+            (
+                "1: 'expect.schema' is not a valid JSON Schema (2020-12): "
+                "items.$ref: refers to '#/const', which is no schema"
+            ),
+        ),
+        (
+            line(expect={"state": "failed", "error": {"match": "(a)\\1"}}),
+            (
+                "1: 'expect.error.match' is not a regular expression: invalid escape sequence: "
+                "\\1; patterns are RE2's, which have no look-around and no back-references"
+            ),
+        ),
         (line(expect={"result_schema": {}}), "1: unknown field 'result_schema' in 'expect'"),
         (A + B + A, "3: entry id 'a' was used on line 1 already; ids must be unique"),
         (A + line(id="c", after=["a", "z"]), "2: 'after' names 'z', which no entry here has"),

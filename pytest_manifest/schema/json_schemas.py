@@ -1,0 +1,100 @@
+"""The one door to JSON Schemas: whether one can be applied, and what in a result is against it.
+
+What cannot be applied is refused when the manifest is read, where its line can be named. What fails
+all the same is told as a flaw of that one schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from pydantic import JsonValue
+
+
+class SchemaFlawError(ValueError):
+    """A schema that cannot be applied; its text goes on after "it"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One place of a result that is against a schema: ``path`` begins with "" or ``.name``;
+    ``keyword`` and ``wanted`` are the rule, ``message`` says it in a sentence."""
+
+    path: str
+    keyword: str
+    wanted: object
+    message: str
+    found: object
+
+
+def schema_problem(schema: dict[str, JsonValue]) -> str:
+    """Why this object is no JSON Schema (2020-12) that can be applied, or an empty string."""
+    return _schema_problem(json.dumps(schema, sort_keys=True))
+
+
+@lru_cache(maxsize=256)  # a planner gives the same schema to thousands of entries; a check is 1 ms
+def _schema_problem(text: str) -> str:
+    from pytest_manifest.schema.json_schema_parts import parts_problem
+
+    schema = json.loads(text)
+    return _malformed(schema) or parts_problem(schema, _malformed)
+
+
+def _malformed(schema: object) -> str:
+    """Where this is against the standard for schemas itself, or an empty string."""
+    from jsonschema import Draft202012Validator
+
+    try:
+        for one in _errors(Draft202012Validator.META_SCHEMA, schema):
+            return f"{one.path.removeprefix('.') or 'it'}: {one.message}"
+    except SchemaFlawError as flaw:
+        return f"it {flaw}"
+    return ""
+
+
+def violations(schema: dict[str, JsonValue], result: JsonValue, limit: int) -> list[Violation]:
+    """The first places of the result that are against the schema.
+
+    Raises SchemaFlawError where the schema cannot be applied.
+    """
+    return list(islice(_errors(schema, result), limit))
+
+
+def _errors(schema: Any, value: object) -> Iterator[Violation]:
+    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # has no types
+    from referencing.exceptions import Unresolvable
+
+    from pytest_manifest.schema.json_schema_keywords import TooManyStepsError, checker, counted
+
+    try:
+        with counted(_size(value)):
+            # With an explicit registry, or jsonschema would fetch from the network.
+            for error in checker()(schema, registry=REGISTRY).iter_errors(value):
+                path = error.json_path.removeprefix("$")
+                yield Violation(
+                    path, error.validator, error.validator_value, error.message, error.instance
+                )
+    except Unresolvable as error:
+        raise SchemaFlawError(f"refers to {str(error.ref)!r}, which is not part of it") from None
+    except TooManyStepsError:
+        raise SchemaFlawError("asks for more steps than a value of this size can need") from None
+    except RecursionError:
+        raise SchemaFlawError("refers to itself without end, or is nested too deeply") from None
+    except Exception as error:  # whatever a schema can have a package do that was made for others
+        raise SchemaFlawError(f"cannot be applied ({type(error).__name__}: {error})") from error
+
+
+def _size(value: object) -> int:
+    """How many values there are in a value."""
+    nodes: list[Any] = [value]
+    for node in nodes:  # which grows meanwhile
+        if isinstance(node, dict):
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)
+    return len(nodes)

@@ -1,0 +1,61 @@
+"""Regular expressions of a manifest, searched in a time that grows with the text and no faster.
+
+A manifest may come from anywhere, and what it is searched in from any worker. Python's engine tries
+every way in which a pattern may match, which for some takes longer than anybody lives, and nothing
+but SIGKILL ends it. RE2 has no such patterns: what it cannot do in linear time (look-around,
+back-references) it refuses, so that this is told when the manifest is read.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+MAX_LENGTH: Final = 10_000
+"""Characters of a pattern: what is longer was not written by hand, and costs as much to compile."""
+
+_ESCAPE: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
+
+
+@lru_cache(maxsize=256)  # a planner gives the same pattern to thousands of entries
+def _compiled(pattern: str) -> object:
+    import re2  # type: ignore[import-untyped]  # has no types
+
+    options = re2.Options()
+    options.log_errors = False  # on standard error, beside what is raised
+    try:
+        return re2.compile(_ESCAPE.sub(_in_re2, pattern), options)
+    except re2.error as error:
+        said = error.args[0] if error.args else error
+        why = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+        raise ValueError(why) from None
+
+
+def _in_re2(escape: re.Match[str]) -> str:
+    """An escape as RE2 writes it: Python and JavaScript write two of them in another way."""
+    if escape[1]:
+        return rf"\x{{{escape[1]}}}"
+    return r"\z" if escape[2] == "Z" else escape[0]
+
+
+def pattern_problem(pattern: str) -> str:
+    """Why this cannot be searched for, or an empty string."""
+    if len(pattern) > MAX_LENGTH:
+        return f"it has {len(pattern)} characters, more than {MAX_LENGTH}"
+    try:
+        _compiled(pattern)
+    except (ValueError, UnicodeEncodeError) as error:
+        return f"{error}; patterns are RE2's, which have no look-around and no back-references"
+    return ""
+
+
+def found_in(pattern: str, text: str) -> bool:
+    """Whether the pattern matches somewhere in the text.
+
+    Raises ValueError for a pattern that ``pattern_problem`` has something to say of.
+    """
+    # Halves of characters cannot be searched: there is nothing in UTF-8 that they could be.
+    whole = text if text.isascii() else text.encode("utf-8", "replace").decode()
+    matched: object = _compiled(pattern).search(whole)  # type: ignore[attr-defined]  # RE2's own
+    return matched is not None

@@ -1,0 +1,221 @@
+"""JSON Schemas of a manifest: refused when they are read, or applied in a time that is in sight."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_manifest.schema.json_schemas import SchemaFlawError, schema_problem, violations
+
+HUGE = 10**400
+
+
+def nested(levels: int, value: Any = 1) -> Any:
+    """An object in an object in an object ..."""
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"type": "intger"}, "type: 'intger' is not valid under any of the given schemas"),
+        ({"properties": {"a": {"minimum": "1"}}}, "properties.a.minimum: '1' is not of type"),
+        ({"$ref": "#/const", "const": 5}, "$ref: refers to '#/const', which is no schema"),
+        ({"$ref": "#/const", "const": {"type": 5}}, "$ref leads to what is no schema (type: 5"),
+        ({"$ref": "#/const", "const": [1]}, "$ref leads to what is no schema (it: [1] is not of"),
+        ({"$ref": "#/$defs/gone"}, "$ref: refers to '#/$defs/gone', which is not part of it"),
+        ({"items": {"$ref": "http://127.0.0.1:9/x.json"}}, "items.$ref: refers to 'http://127"),
+        ({"$ref": "file:///etc/passwd"}, "$ref: refers to 'file:///etc/passwd', which is not"),
+        ({"$ref": "http://[bad"}, "$ref: refers to 'http://[bad', which is not part of it"),
+        ({"$dynamicRef": "#gone"}, "$dynamicRef: refers to '#gone', which is not part of it"),
+        ({"$ref": "#"}, "it: refers to itself without end"),
+        ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "refers to itself without end"),
+        (
+            {"$defs": {"a": {"not": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"},
+            "refers to itself without end",
+        ),
+        (
+            {"items": {"$schema": "http://json-schema.org/draft-07/schema#", "type": "string"}},
+            "items.$schema: names 'http://json-schema.org/draft-07/schema#', but only https",
+        ),
+        ({"pattern": "(a)\\1"}, "pattern: '(a)\\\\1' is not a regular expression: invalid escape"),
+        ({"items": {"pattern": "(?=a)"}}, "items.pattern: '(?=a)' is not a regular expression"),
+        ({"patternProperties": {"[": True}}, "patternProperties: '[' is not a regular expression"),
+        (
+            {"$ref": "#/x-parts/a", "x-parts": {"a": {"items": {"pattern": "a++"}}}},
+            "$ref (#/x-parts/a).items.pattern: 'a++' is not a regular expression",
+        ),
+        (
+            {
+                "$defs": {
+                    str(i): {"allOf": [{"$ref": f"#/$defs/{i + 1}"}, {"$ref": f"#/$defs/{i + 1}"}]}
+                    for i in range(40)
+                }
+                | {"40": {"type": "string"}},
+                "$ref": "#/$defs/0",
+            },
+            "has more than 10000 checks made of one value",
+        ),
+    ],
+)
+def test_what_cannot_be_applied_is_told_with_its_place(schema: dict[str, Any], says: str) -> None:
+    """Found without a result, so that it can be told when the manifest is read."""
+    assert says in schema_problem(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "result"),
+    [
+        ({"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}, {}),
+        ({"properties": {"next": {"$ref": "#"}}, "required": ["a"]}, {"a": 1, "next": {"a": 2}}),
+        ({"$ref": "https://json-schema.org/draft/2020-12/schema"}, {"type": "object"}),
+        (
+            {"$id": "https://example.com/x", "items": {"$ref": "/x#/$defs/a"}, "$defs": {"a": {}}},
+            [],
+        ),
+        ({"$defs": {"a": {"$anchor": "here", "type": "string"}}, "$ref": "#here"}, "x"),
+        ({"$ref": "#/$defs/all", "$defs": {"all": True}}, 1),
+        ({"const": {"$schema": "draft-07", "$ref": "#/gone", "pattern": "["}}, None),
+        ({"properties": {"pattern": {"type": "string"}, "$ref": {}}}, {"pattern": "["}),
+        ({"multipleOf": HUGE}, HUGE * 7),
+        ({"multipleOf": 0.01}, 1.1),
+        ({"multipleOf": 0.5}, HUGE),
+        ({"uniqueItems": True}, [1, True, "1", 0, False, [1], [True], {"a": 1}, {"a": True}]),
+        ({"pattern": "^caf\\u00e9\\Z"}, "café"),
+        (
+            {
+                "unevaluatedProperties": False,
+                "properties": {"a": {}},
+                "patternProperties": {"^x": {}},
+                "anyOf": [{"properties": {"b": {"type": "string"}}, "required": ["b"]}, True],
+                "if": {"required": ["c"], "properties": {"c": True}},
+                "then": {"properties": {"d": True}},
+                "dependentSchemas": {"e": {"additionalProperties": True}},
+            },
+            {"a": 1, "b": "b", "c": 1, "d": 1, "x1": 1},
+        ),
+    ],
+)
+def test_what_can_be_applied_is(schema: dict[str, Any], result: Any) -> None:
+    """Recursion through the value, the standard itself, names that look like keywords."""
+    assert schema_problem(schema) == ""
+    if "const" not in schema:
+        assert violations(schema, result, 5) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "result", "keyword"),
+    [
+        ({"multipleOf": HUGE}, 1.5, "multipleOf"),
+        ({"multipleOf": 0.1}, 0.25, "multipleOf"),
+        ({"uniqueItems": True}, [1, 2, 1.0], "uniqueItems"),
+        ({"uniqueItems": True}, [{"a": [1]}, {"a": [1.0]}], "uniqueItems"),
+        ({"pattern": "^no"}, "yes", "pattern"),
+        ({"patternProperties": {"^x": {"type": "string"}}}, {"x1": 1}, "type"),
+        ({"patternProperties": {"^x": {}}, "additionalProperties": False}, {"y": 1}, "additional"),
+        (
+            {"patternProperties": {"^x": {}}, "additionalProperties": {"type": "null"}},
+            {"y": 1},
+            "t",
+        ),
+        (
+            {"unevaluatedProperties": False, "allOf": [{"properties": {"a": {}}}]},
+            {"b": 1},
+            "uneval",
+        ),
+        ({"unevaluatedProperties": {"type": "null"}}, {"b": 1}, "unevaluated"),
+    ],
+)
+def test_our_own_keywords_find_what_is_wrong(
+    schema: dict[str, Any], result: Any, keyword: str
+) -> None:
+    """Exact numbers, equal items, names by patterns."""
+    assert schema_problem(schema) == ""
+    [violation] = violations(schema, result, 5)
+    assert violation.keyword.startswith(keyword)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"pattern": "^(a+)+$"},
+        {"propertyNames": {"pattern": "^(a+)+$"}},
+        {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False},
+        {"patternProperties": {"^(a+)+$": {}}, "unevaluatedProperties": False},
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "#/$defs/a"}
+        | {"$defs": {"a": {"allOf": [{"pattern": "^(a+)+$"}]}}},
+        {"$dynamicAnchor": "meta", "pattern": "^(a+)+$"}
+        | {"items": {"$ref": "https://json-schema.org/draft/2020-12/schema"}},
+    ],
+)
+def test_no_pattern_can_take_for_ever(schema: dict[str, Any]) -> None:
+    """Python's engine would still be at it when the sun goes out."""
+    text = "a" * 50_000 + "b"
+    assert schema_problem(schema) == ""
+    results: list[Any] = [text, {text: 1}, [{"not": text}]]
+    for result in results:
+        violations(schema, result, 5)
+
+
+def test_equal_items_are_found_in_one_pass() -> None:
+    """Of objects that cannot be sorted, too: 30,000 of them compared with each other never end."""
+    items: list[Any] = [{"number": i} for i in range(30_000)]
+    assert violations({"uniqueItems": True}, items, 1) == []
+    assert len(violations({"uniqueItems": True}, [*items, {"number": 7.0}], 1)) == 1
+
+
+def test_a_schema_that_asks_for_too_much_is_given_up() -> None:
+    """Twice as many steps with each level of the value: 2 to the 60th here."""
+    schema: dict[str, Any] = {
+        "properties": {"a": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}},
+        "type": "object",
+    }
+    assert schema_problem(schema) == ""
+    assert violations(schema, nested(5, {}), 5) == []
+    with pytest.raises(SchemaFlawError, match="asks for more steps than a value of this size"):
+        violations(schema, nested(60, {}), 5)
+
+
+def test_a_long_way_of_references_is_a_flaw_of_its_schema() -> None:
+    """Nothing that can be counted beforehand, and no error of anything but this schema."""
+    parts: dict[str, Any] = {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(1000)}
+    schema: dict[str, Any] = {"$defs": parts | {"1000": {"type": "string"}}, "$ref": "#/$defs/0"}
+    assert schema_problem(schema) == ""
+    with pytest.raises(SchemaFlawError, match="nested too deeply"):
+        violations(schema, "x", 5)
+
+
+# fmt: off
+_NAMES = [
+    "a", "$ref", "$id", "$schema", "$anchor", "$dynamicRef", "$defs", "allOf", "items",
+    "properties", "pattern", "patternProperties", "additionalProperties", "not", "type",
+    "multipleOf", "uniqueItems", "unevaluatedProperties", "minimum", "if", "then",
+]
+# fmt: on
+_LEAVES = ["a", "#", "#/a", "(a+)+$", "[", "string", HUGE, -HUGE, 1e308, 1e-308]
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(_LEAVES),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_NAMES), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+_SCHEMAS = st.dictionaries(st.sampled_from(["$ref", "allOf", "$id", "items", "a"]), _JSON)
+
+
+@given(schema=_SCHEMAS, value=_JSON)
+def test_no_schema_raises_anything_else(schema: dict[str, Any], value: Any) -> None:
+    """Whatever it says: it is refused in words, it is a flaw when it is applied, or it works."""
+    schema_problem(schema)
+    with suppress(SchemaFlawError):
+        violations(schema, value, 5)
