@@ -13,7 +13,8 @@ from pytest_manifest.schema import PARSED, Receipt, Verdict, VerdictKind
 MERGED: Final = "merged"
 """The ledger's key for the ids of the runs that a merged one is of, as a JSON list."""
 
-SendState = Literal["planned", "intent", "sent", "uncertain", "withheld"]
+SendState = Literal["planned", "intent", "sent", "uncertain", "withheld", "withdrawn"]
+"""withheld: never to be sent; withdrawn: sent, and taken back before any worker had begun it."""
 """planned: selected, not sent; intent: about to be published; sent: the broker has it; uncertain:
 the broker failed while it was being published; withheld: never sent, the attempt's note says why
 (its task is unknown, its predecessor failed, the run stopped sending)."""

@@ -93,7 +93,8 @@ def what_to_know(run: Run, state: ManifestSession) -> Iterator[str]:
         merged, shard = ledger.merged(), ledger.shard()
     if status == "running":  # its own pytest has ended, and could say nothing
         status = "stopped" if run.info.owned else "detached"
-    unsent, held = sending.get("planned", 0), counts.get("skipped", 0) > 0
+    unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
+    held = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
     left = entries - sum(counts.values())
     resume = "--resume --manifest-budget=MORE" if over_budget else "--resume"
     if shard is not None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from loguru import logger
 
 from pytest_manifest.dispatch.locating import Located
-from pytest_manifest.errors import StackError
+from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.gather.gatherer import Sip
 from pytest_manifest.ledger import EMPTIED, OVER_BUDGET, Start, has_doubts
 from pytest_manifest.run.flights import InFlight
@@ -21,7 +21,9 @@ from pytest_manifest.run.schedule import Held
 from pytest_manifest.run.search import AFTER_LOSS, AGAIN, Search
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.supervision import Supervision
+from pytest_manifest.run.taking_back import TakingBack, withdrawn
 from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from pytest_manifest.verdict import plural
 
 SIP_PERIOD = 0.05
 """Seconds from one look at the receipts to the next: eager reading costs three times as much."""
@@ -54,6 +56,7 @@ class Engine:
         self._hearsay = Hearsay(parts.flights, self._search)
         self._sending, self._gathering = Outage(), Outage()
         self._supervision = Supervision(parts)
+        self._taking_back = TakingBack(parts, self._revoke, self._sip, self._is_intact)
         self._mender: Mender | None = None
         if parts.locator is not None:
             allowed = parts.owned or parts.settings.repair
@@ -109,9 +112,7 @@ class Engine:
         self._attend(time.monotonic())
         if time.monotonic() <= self._deadline:
             return False
-        self._last_look()
-        note = f"the run's deadline of {self._settings.deadline:g} s is over"
-        self.settle_rest("timed_out", note)
+        self._time_is_over()
         return True
 
     def look_once(self) -> None:
@@ -127,34 +128,26 @@ class Engine:
         return [] if self._mender is None else self._mender.mend(located)
 
     def wind_down(self) -> None:
-        """After a stop: take back what waits and, where a person stopped it, await what runs.
+        """After a stop: take back what waits and, where a person stopped it, await what runs."""
+        by_a_person = self._signals.interrupted.is_set()
+        back = self._taking_back.take_back(self._settings.grace if by_a_person else 0.0)
+        self.commit((self._bench.speak_for(one, "revoked", taken_back(one)), None) for one in back)
 
-        What no worker has begun, now that all of them know that it is revoked, never will be.
-        """
-        self._revoke(list(self.flights.waiting()))
-        if self._signals.interrupted.is_set():
-            self._await_running(self._settings.grace)
-        begun = self._begun_or_untold()
-        flights = self.flights.land_all(self.flights.waiting() - begun)
-        self.commit(
-            (self._bench.speak_for(flight, "revoked", taken_back(flight)), None)
-            for flight in flights
-        )
-
-    def _begun_or_untold(self) -> set[str]:
-        """What a worker runs, or may run: asked after the revocation, which they have all heard."""
-        everything = set(self.flights.by_task_id)
-        if self._parts.locator is None or not everything:
-            return everything
-        try:
-            look = self._parts.locator.look(everything)
-            self._sip()
-        except StackError as error:
-            self._log.warning("what runs could not be asked for: {}", error)
-            return everything
-        if look.silent or not look.answered or self._is_intact() is False:
-            return everything  # of an emptied store nobody knows what it said of starts
-        return set(look.running)
+    def _time_is_over(self) -> None:
+        """On a stack of our own, which ends with the run, nothing may begin after its verdict."""
+        note = f"the run's deadline of {self._settings.deadline:g} s is over"
+        left = self._schedule.close(note)
+        if self._settings.send_only:  # what was sent is the workers', and not judged here
+            raise DispatchError(f"{note}, and {plural(len(left), 'entry')} had not been sent yet")
+        self._last_look()
+        if self._parts.owned:
+            back = self._taking_back.take_back(self._settings.grace)
+            self.commit(
+                (self._bench.speak_for(one, "timed_out", f"{note}; {withdrawn(one)}"), None)
+                for one in back
+            )
+            self._last_look()
+        self.settle_rest("timed_out", note)
 
     def settle_rest(self, kind: VerdictKind, note: str) -> None:
         """Give every entry that has no verdict this one."""
@@ -368,6 +361,7 @@ class Engine:
             self._take(self._gatherer.sweep_all({i: o.flight for i, o in overdue.items()}))
         except StackError as error:
             self._log.warning("no last look for overdue jobs: {}", error)
+        self._taking_back.withdraw_overdue(overdue)
         late = {i: o for i, o in overdue.items() if self.flights.land(i) is not None}
         self.given_up += len(late)
         self._speak((o.flight, o.kind, o.note) for o in late.values())
@@ -442,15 +436,6 @@ class Engine:
             self._sip()
         except StackError as error:
             self._log.warning("no look for what is left in the queues: {}", error)
-
-    def _await_running(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and not self._signals.hurry.is_set():
-            self._sip()
-            begun = len(self.flights) > len(self.flights.waiting())
-            if not begun and not self._begun_or_untold():
-                return
-            self._signals.hurry.wait(SIP_PERIOD)
 
     def _revoke(self, task_ids: Sequence[str]) -> None:
         """Have the workers drop what is sent and not finished."""

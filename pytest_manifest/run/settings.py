@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -64,6 +65,8 @@ class RunSettings:
         What is in flight can no longer be held back: with a budget it is what keeps the workers
         busy, and no more.
         """
+        if self.send_only:
+            return sys.maxsize  # nobody waits for a verdict that would make room
         if self.window is not None:
             return self.window
         return WINDOW if self.budget is None else max(2, 2 * slots)

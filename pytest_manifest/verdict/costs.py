@@ -93,6 +93,6 @@ def cost_of_settled(settled: Settled, manifest: Manifest) -> Decimal:
 
 def _never_ran(account: Account, *, witnessed: bool) -> bool:
     """Whether an attempt that nobody has said anything of was certainly never begun."""
-    if account.state in ("planned", "withheld") or account.kind in _WITHHELD:
+    if account.state in ("planned", "withheld", "withdrawn") or account.kind in _WITHHELD:
         return True
     return account.kind in ("lost", "revoked") and witnessed

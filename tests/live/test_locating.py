@@ -168,6 +168,22 @@ def test_large_messages_come_few_at_a_time(
     assert max(weights) < 6 << 20
 
 
+def test_what_waits_is_taken_out_of_its_queue_and_nothing_else(where: StackAddress) -> None:
+    """At every priority, in every queue of the app; what a worker has taken stays with it."""
+    work = [Entry(id=f"p{n}", task="stock.echo", priority=n) for n in range(10)]
+    work += [Entry(id="h", task="stock.heavy"), *entries(300)]
+    sent = attempts(work)
+    *asked, other = ids_of(sent)
+    with publishing(where) as publisher:
+        publisher.publish(sent, SENT_AT)
+        take(where, publisher, "heavy", 1)
+        removed = open_locator(publisher, ["standard"], []).withdraw([*asked, "x"])
+        assert sorted(removed) == sorted(set(asked) - {sent[10].task_id})
+        left = open_locator(publisher, QUEUES, []).look(ids_of(sent))
+    assert left.queued == {other: "standard"}
+    assert list(taken_in(where).values()) == [sent[10].task_id]
+
+
 def test_a_job_that_its_task_sent_to_another_queue_is_found(where: StackAddress) -> None:
     """All queues of the app are looked into before it is said that a job is nowhere."""
     sent = attempts([Entry(id="h", task="stock.heavy")])

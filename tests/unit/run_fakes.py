@@ -126,6 +126,14 @@ class FakeLocator:
         self.discarded += done
         return done
 
+    def withdraw(self, task_ids: Collection[str]) -> list[str]:
+        self.world.asked()
+        self._reach()
+        found = [message for message in self.world.queue if message.task_id in task_ids]
+        for message in found:
+            self.world.queue.remove(message)
+        return [message.task_id for message in found]
+
     def close(self) -> None:
         pass
 

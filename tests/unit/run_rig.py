@@ -65,6 +65,7 @@ class Plan:
     revoke_on_max_failed: bool = False
     budget: float | None = None
     kills: int = 3
+    deadline: float = 1e6
 
 
 class StandIn(dict[str, Entry]):
@@ -119,19 +120,20 @@ class Rig:
         settings = RunSettings(
             folder=self.ledger.path.parent,
             window=plan.window,
-            deadline=FOREVER,
+            deadline=plan.deadline,
             canary=plan.canary,
             kills=plan.kills,
             repair=plan.repair,
             revoke_on_max_failed=plan.revoke_on_max_failed,
         )
+        self.bench = Bench(RUN, self.manifest, self.ledger, kills=plan.kills, lifetime=FOREVER)
         return Parts(
             run=RUN,
             settings=settings,
             signals=self.signals,
             ledger=self.ledger,
             gatherer=self.gatherer,
-            bench=Bench(RUN, self.manifest, self.ledger, kills=plan.kills, lifetime=FOREVER),
+            bench=self.bench,
             schedule=self.schedule,
             flights=Flights(),
             window=plan.window,
@@ -266,7 +268,7 @@ class Rig:
             self._check_entry(attempt.entry)
         self._check_cost()
         rows = list(self.ledger.attempts())
-        sent = {row.task_id for row in rows if row.state in ("sent", "uncertain")}
+        sent = {row.task_id for row in rows if row.state in ("sent", "uncertain", "withdrawn")}
         planned = {row.task_id for row in rows}
         assert set(self.world.published) <= planned
         withheld = {row.task_id for row in rows if row.state == "withheld"}
@@ -392,7 +394,7 @@ class Rig:
     def _check_timed_out(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
         now = self.world.clock.now
         slow = any(now - run.began > entry.timeout + TIMEOUT_GRACE for run in self._runs(rows))
-        assert slow or entry.deadline is not None
+        assert slow or entry.deadline is not None or self.plan.deadline < FOREVER
 
 
 @contextmanager

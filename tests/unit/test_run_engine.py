@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.errors import StackError
+from pytest_manifest.errors import ManifestError, StackError
 from pytest_manifest.ledger import OVER_BUDGET, PLAIN_WORKERS
+from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.flights import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.supervision import CRASH_LOOP
@@ -565,10 +566,23 @@ def test_a_stop_takes_nothing_back_while_a_worker_is_silent() -> None:
     with rig(Plan((entry("a"), entry("b")))) as made:
         made.step()
         for worker in made.world.workers.values():
+            made.world.take(worker)
             worker.paused = True
         made.stop(by_a_person=False)
         made.engine.wind_down()
         assert made.kinds() == {}
+
+
+def test_a_stop_takes_out_of_the_queue_what_no_silent_worker_can_have() -> None:
+    """On a stack of our own; a worker that hears of no revocation finds nothing when it goes on."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        for worker in made.world.workers.values():
+            worker.paused = True
+        made.stop(by_a_person=False)
+        made.engine.wind_down()
+        assert made.kinds() == {"a": "revoked", "b": "revoked"}
+        assert not made.world.queue
 
 
 def test_a_stop_calls_nothing_revoked_once_the_store_was_emptied() -> None:
@@ -734,3 +748,81 @@ def test_a_late_receipt_tells_what_an_overdue_job_has_cost() -> None:
         made.finish()
         made.check()
         assert set(made.kinds().values()) == {"passed"}
+
+
+# When time is over
+
+
+def test_nothing_begins_after_the_verdict_of_a_run_whose_time_is_over() -> None:
+    """What waits leaves the queue, what runs may end, and its receipt is read before."""
+    entries = (entry("a"), entry("b"), entry("c"), entry("d"))
+    with rig(Plan(entries, window=3, deadline=5.0)) as made:
+        made.step()
+        running = begun(made)
+        made.world.take(first(made))
+        made.world.later(8.0, lambda: made.world.end(first(made), running, "succeeded"))
+        made.run(30)
+        assert made.done
+        assert made.kinds() == {"a": "passed"} | dict.fromkeys("bcd", "timed_out")
+        states = {row.entry: row.state for row in made.ledger.attempts()}
+        assert states == {"a": "sent", "b": "withdrawn", "c": "withdrawn", "d": "planned"}
+        # A worker that is started anew has heard of nothing, and there is nothing for it.
+        made.world.kill(first(made), restart=0.1)
+        made.world.become_fair()
+        made.world.clock.sleep(60)
+        assert [run.message.entry.id for run in made.world.executions] == ["a"]
+
+
+def test_what_does_not_end_in_its_grace_is_timed_out() -> None:
+    with rig(Plan((entry("a"), entry("b")), deadline=5.0)) as made:
+        made.step()
+        begun(made)
+        made.run(60)
+        assert made.kinds() == {"a": "timed_out", "b": "timed_out"}
+        states = {row.entry: row.state for row in made.ledger.attempts()}
+        assert states == {"a": "sent", "b": "withdrawn"}
+
+
+def test_the_broker_of_others_keeps_what_waits_when_time_is_over() -> None:
+    with rig(Plan((entry("a"),), owned=False, deadline=5.0)) as made:
+        made.run(10)
+        assert made.kinds() == {"a": "timed_out"}
+        assert made.world.has(made.task_id("a"))
+
+
+def test_an_entry_whose_own_time_is_over_is_not_begun_later() -> None:
+    with rig(Plan((entry("a", deadline=20.0), entry("b")))) as made:
+        made.step()
+        made.run(22)
+        assert made.kinds() == {"a": "timed_out"}
+        made.finish()
+        assert made.kinds() == {"a": "timed_out", "b": "passed"}
+        assert [run.message.entry.id for run in made.world.executions] == ["b"]
+
+
+def test_a_stop_counts_on_no_result_that_says_revoked() -> None:
+    """One worker stores that it has heard of it, while another one, which is silent, runs it."""
+    with rig(Plan((entry("a"),))) as made:
+        made.step()
+        other = made.world.workers["w2@box"]
+        made.world.take(other)
+        other.paused = True
+        made.stop(by_a_person=True)
+        made.engine.wind_down()
+        assert made.kinds() == {}
+
+
+def test_every_entry_gets_its_verdict_although_the_manifest_is_gone() -> None:
+    """It is known what to say of a run whose time is over, whatever its entries expected."""
+
+    class Gone(dict[str, Entry]):
+        def __getitem__(self, name: str) -> Entry:
+            raise ManifestError(f"there is no such file as that with {name!r}")
+
+    with rig(Plan((entry("a"), entry("b")), window=1, deadline=5.0)) as made:
+        made.step()
+        begun(made)
+        made.bench._manifest = cast("Manifest", Gone(made.manifest))  # type: ignore[call-overload]  # as a dict
+        made.run(60)
+        assert made.kinds() == {"a": "timed_out", "b": "timed_out"}
+        assert "what it expects cannot be read" in made.sentence("b")

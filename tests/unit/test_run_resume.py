@@ -122,7 +122,7 @@ KINDS: tuple[VerdictKind | None, ...] = (
     "quarantined",
     "skipped",
 )
-STATES: tuple[SendState, ...] = ("planned", "intent", "sent", "uncertain", "withheld")
+STATES: tuple[SendState, ...] = ("planned", "intent", "sent", "uncertain", "withheld", "withdrawn")
 PLACES: tuple[Place | None, ...] = (None, "queued", "orphaned", "underway", "untold", "nowhere")
 CHANGES: tuple[Change | None, ...] = (None, "job", "expectation")
 
@@ -166,6 +166,8 @@ def test_nothing_is_silently_run_twice(
         ("intent", settled("lost"), False, False, True),
         ("sent", settled("revoked"), False, False, True),
         ("sent", settled("revoked"), False, True, False),
+        ("withdrawn", settled("timed_out"), False, False, False),
+        ("withdrawn", settled("timed_out"), True, True, True),
         ("sent", settled("failed", receipt("failed")), False, True, True),
         ("sent", settled("expired", receipt("expired")), False, False, False),
     ],

@@ -42,6 +42,10 @@ class AskingLocator:
         """Nothing can be removed here."""
         return []
 
+    def withdraw(self, task_ids: Collection[str]) -> list[str]:  # noqa: ARG002
+        """Nothing can be removed here."""
+        return []
+
     def close(self) -> None:
         """Nothing is open but the publisher's connection."""
 

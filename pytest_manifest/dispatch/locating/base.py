@@ -88,6 +88,15 @@ class Locator(Protocol):
             StackError: the broker cannot be reached.
         """
 
+    def withdraw(self, task_ids: Collection[str]) -> list[str]:
+        """Remove what waits in a queue, so that nobody is given it; returns the task ids removed.
+
+        What a worker has taken is not touched. Nothing is removed where no message can be seen.
+
+        Raises:
+            StackError: the broker cannot be reached.
+        """
+
     def close(self) -> None:
         """End what the locator has opened; the publisher's connections stay."""
 

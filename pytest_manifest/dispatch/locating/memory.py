@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from pytest_manifest.dispatch.locating.asking import AskingLocator
 from pytest_manifest.dispatch.locating.messages import task_id_of
-from pytest_manifest.dispatch.locating.workers import unknown
+from pytest_manifest.dispatch.locating.workers import reaching, unknown
 from pytest_manifest.dispatch.publisher import Publisher
 
 
@@ -31,3 +31,18 @@ class MemoryLocator(AskingLocator):
                     if task_id in wanted:
                         found[task_id] = name
         return found, unknown(self._queues)
+
+    def withdraw(self, task_ids: Collection[str]) -> list[str]:
+        """Remove what waits in the queues; see :class:`Locator`."""
+        wanted, removed = frozenset(task_ids), []
+        with reaching(self.publisher), self.publisher.control.channel() as channel:
+            for name in self._queues:
+                waiting = channel.queues.get(name)
+                if waiting is None:
+                    continue
+                with waiting.mutex:
+                    messages = [(task_id_of(message), message) for message in waiting.queue]
+                    waiting.queue.clear()
+                    waiting.queue.extend(m for task_id, m in messages if task_id not in wanted)
+                removed += [task_id for task_id, _ in messages if task_id in wanted]
+        return removed

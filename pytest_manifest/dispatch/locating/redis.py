@@ -72,6 +72,12 @@ class RedisLocator:
         """Remove what is still there under these tags; see :class:`Locator`."""
         return self._each(orphans, _Broker.discard_all, "a worker had {}; the message was removed")
 
+    def withdraw(self, task_ids: Collection[str]) -> list[str]:
+        """Remove what waits in a queue; see :class:`Locator`."""
+        everywhere = dict.fromkeys([*self._queues, *self._publisher.app.amqp.queues])
+        with reaching(self._publisher), self._broker() as broker:
+            return broker.withdraw(list(everywhere), frozenset(task_ids))
+
     def close(self) -> None:
         """Nothing is open but the publisher's connection."""
 
@@ -117,6 +123,23 @@ class _Broker:
                     if task_id is not None and task_id in task_ids:
                         found[task_id] = queue
         return found
+
+    def withdraw(self, queues: Sequence[str], task_ids: Container[str]) -> list[str]:
+        """Remove what waits in these queues; the task ids of what was there and is no more."""
+        removed = []
+        for queue in queues:
+            for step in self._channel.priority_steps:
+                key = self._key(self._channel._q_for_pri(queue, step))
+                start, size = 0, FIRST_CHUNK
+                while chunk := _bytes_of(self._client.lrange(key, start, start + size - 1)):
+                    # From the head: so each is found where the search begins.
+                    found = {raw: i for raw in chunk if (i := task_id_of(parsed(raw))) in task_ids}
+                    for raw, task_id in found.items():
+                        # redis-py takes bytes as well as the text that it declares.
+                        if task_id and self._client.lrem(key, 1, raw):  # type: ignore[arg-type]
+                            removed.append(task_id)
+                    start, size = start + len(chunk) - len(found), _next_size(size, chunk)
+        return removed
 
     def taken(self, task_ids: Container[str]) -> dict[str, Tags]:
         """Task id -> takings: the tag, and the moment at which a worker took the message.
@@ -189,9 +212,7 @@ class _Broker:
         start, size = 0, FIRST_CHUNK
         while chunk := _bytes_of(self._client.lrange(key, start, start + size - 1)):
             yield from chunk
-            start += len(chunk)
-            mean = max(1, sum(map(len, chunk)) // len(chunk))
-            size = max(1, min(LARGEST_CHUNK, 2 * size, CHUNK_BYTES // mean))
+            start, size = start + len(chunk), _next_size(size, chunk)
 
     def _leads_somewhere(self, raw: bytes) -> bool:
         """Whether kombu will find the queue; it must know the exchange's type for that."""
@@ -232,6 +253,12 @@ class _Guarded:
 
 def _tag_of(taking: str) -> str:
     return taking.partition(" ")[0]
+
+
+def _next_size(size: int, chunk: Sequence[bytes]) -> int:
+    """How many to ask for next, by how large these were."""
+    mean = max(1, sum(map(len, chunk)) // len(chunk))
+    return max(1, min(LARGEST_CHUNK, 2 * size, CHUNK_BYTES // mean))
 
 
 def _bytes_of(answer: object) -> list[bytes]:

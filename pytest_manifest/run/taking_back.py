@@ -1,0 +1,118 @@
+"""Taking back what was sent: when a run ends before its work, or an entry's time is over.
+
+A verdict must not be followed by the job that it is about. Workers that are told of a revocation
+drop what they are handed; but one that is started anew knows of none, so on a stack of our own the
+messages leave the queues, too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from loguru import logger
+
+from pytest_manifest.dispatch.locating import Look
+from pytest_manifest.errors import StackError
+from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.parts import Parts
+
+PERIOD = 0.05
+"""Seconds from one look at the receipts to the next while running jobs are waited for."""
+HANDED_OVER = 0.3
+"""Seconds in which a job that a worker holds, and whose turn it is, has been begun."""
+
+
+def withdrawn(flight: InFlight) -> str:
+    """A phrase for what was taken back when the run's time was over."""
+    when = "before a worker had begun it" if flight.started is None else "between two tries of it"
+    return f"it was taken back {when}"
+
+
+class TakingBack:
+    """For one run, and for its thread. ``revoke`` tells the workers, ``sip`` reads what they have
+    said, ``intact`` tells whether the store still has all of that."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        revoke: Callable[[Sequence[str]], None],
+        sip: Callable[[], None],
+        intact: Callable[[], bool | None],
+    ) -> None:
+        self._locator = parts.locator
+        self._flights = parts.flights
+        self._ledger = parts.ledger
+        self._hurry = parts.signals.hurry
+        self._owned = parts.owned
+        self._revoke = revoke
+        self._sip = sip
+        self._intact = intact
+
+    def take_back(self, seconds: float) -> list[InFlight]:
+        """Take back what waits, and await for so long what runs; returns what has landed by it.
+
+        What no worker has begun, now that all of them know that it is revoked, never will be.
+        """
+        self._revoke(list(self._flights.waiting()))
+        removed = self._withdraw(self._flights.waiting())
+        if seconds:
+            self._await_running(seconds)
+        begun = self._begun_or_untold() - removed
+        landed = self._flights.land_all(self._flights.waiting() - begun)
+        self._note(flight.task_id for flight in landed)
+        return landed
+
+    def withdraw_overdue(self, task_ids: Collection[str]) -> None:
+        """What an entry's own deadline leaves in the queue of our own stack is not begun later."""
+        waiting = self._flights.waiting().intersection(task_ids)
+        if self._owned and waiting:
+            self._revoke(list(waiting))
+            self._note(self._withdraw(waiting))
+
+    def _withdraw(self, task_ids: Collection[str]) -> set[str]:
+        if self._locator is None or not self._owned or not task_ids:
+            return set()
+        try:
+            return set(self._locator.withdraw(task_ids))
+        except StackError as error:
+            logger.warning("what is queued could not be removed: {}", error)
+            return set()
+
+    def _note(self, task_ids: Iterable[str]) -> None:
+        with self._ledger.transaction():
+            self._ledger.mark(task_ids, "withdrawn")
+
+    def _await_running(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._hurry.is_set():
+            self._sip()
+            begun = len(self._flights) > len(self._flights.waiting())
+            if not begun and not self._begun_or_untold():
+                return
+            self._hurry.wait(PERIOD)
+
+    def _begun_or_untold(self) -> set[str]:
+        """What a worker runs, or may run: asked after the revocation, which they have all heard."""
+        everything = set(self._flights.by_task_id)
+        if self._locator is None or not everything:
+            return everything
+        try:
+            look = self._look(everything)
+            self._sip()
+        except StackError as error:
+            logger.warning("what runs could not be asked for: {}", error)
+            return everything
+        if look.silent or not look.answered or self._intact() is False:
+            return everything  # of an emptied store nobody knows what it said of starts
+        return set(look.running)
+
+    def _look(self, task_ids: Collection[str]) -> Look:
+        assert self._locator is not None
+        look = self._locator.look(task_ids)
+        if look.held:
+            # One of them may be on its way to a process that has a free hand, past all questions
+            # for revocations; what is still held after that waits for its turn, and will be asked.
+            self._hurry.wait(HANDED_OVER)
+            look = self._locator.look(task_ids)
+        return look

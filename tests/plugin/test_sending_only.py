@@ -1,0 +1,50 @@
+"""``--dispatch-only``: it returns when all is sent, and where it gives up it says what is left."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from pytest_manifest.ledger import Ledger
+from tests.plugin.conftest import Project
+
+pytestmark = pytest.mark.live
+
+
+def test_it_sends_more_than_any_window_and_returns(project: Project, broker: str) -> None:
+    """Nobody works, so nothing that is in flight lands; its deadline is for its red."""
+    project.doubles(count=12)
+    options = (f"--manifest-broker={broker}", "--manifest-window=4", "--manifest-deadline=30s")
+    sent = project.run("--manifest=m.jsonl", *options, "--dispatch-only")
+    assert sent.ret == pytest.ExitCode.OK
+    sent.stdout.fnmatch_lines(["*run *, 12 entries: none yet", "*--audit --wait*"])
+    with redis.Redis.from_url(broker) as client:
+        assert client.llen("celery") == 12
+    with Ledger.open(project.ledgers()[-1]) as ledger:
+        assert (ledger.status, ledger.send_states()) == ("detached", {"sent": 12})
+
+
+def test_giving_up_is_no_success_and_judges_nothing_that_was_sent(
+    project: Project, broker: str
+) -> None:
+    """What has left is the workers', what has not can be sent by --resume."""
+    project.doubles(count=30)
+    url = f"--manifest-broker={broker}"
+    result = project.run("--manifest=m.jsonl", url, "--dispatch-only", "--manifest-deadline=0.001s")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            "*run *, 30 entries: none yet",
+            "*to send the rest: pytest --manifest=m.jsonl --resume",
+            "*the run gave up: the run's deadline of 0.001 s is over, and 10 entries had not been*",
+        ]
+    )
+    with redis.Redis.from_url(broker) as client:
+        assert client.llen("celery") == 20
+    with Ledger.open(project.ledgers()[-1]) as ledger:
+        assert (ledger.status, ledger.kinds()) == ("detached", {})
+        assert ledger.send_states() == {"sent": 20, "planned": 10}
+    rest = project.run("--manifest=m.jsonl", url, "--resume", "--dispatch-only")
+    assert rest.ret == pytest.ExitCode.OK
+    with redis.Redis.from_url(broker) as client:
+        assert client.llen("celery") == 30
