@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -319,7 +318,10 @@ def _kept(ledger: Ledger) -> Path | None:
 
 
 def forget_stack_data(options: Options) -> None:
-    """Remove what brokers have left behind that no run would take up again."""
+    """Remove what brokers have left behind that no run would take up again.
+
+    Where a ledger cannot be read nobody knows whose they are, so all of them stay.
+    """
     import shutil
 
     from pytest_manifest.run.locks import is_held
@@ -327,9 +329,12 @@ def forget_stack_data(options: Options) -> None:
     folders = set(options.stacks.iterdir()) if options.stacks.is_dir() else set()
     folders = {folder for folder in folders if not is_held(folder / "lock")}
     for path in options.ledgers.glob("*.sqlite") if folders else ():
-        with suppress(LedgerError), Ledger.open(path) as ledger:
-            kept = _kept(ledger)
-            if kept is not None and ledger.status != "finished":
-                folders.discard(kept)
+        try:
+            with Ledger.open(path) as ledger:
+                kept = _kept(ledger)
+                if kept is not None and ledger.status != "finished":
+                    folders.discard(kept)
+        except LedgerError:
+            return
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

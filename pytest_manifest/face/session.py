@@ -73,6 +73,8 @@ class ManifestSession:
         self.book: VerdictBook | None = None
         self.stack: EmbeddedStack | None = None
         self.stack_data: Path | None = None
+        self.stack_data_is_old = False
+        """Whether a run of before has left them."""
         self.memory_stack: MemoryStack | None = None
         self.interrupted = False
         self.resume_lines: list[str] = []
@@ -267,9 +269,11 @@ class ManifestSession:
         """
         try:
             yield
-        except (OSError, ManifestToolError) as error:
+        except Exception as error:  # whatever it is, it is told, and verdicts and stack go before
+            if not isinstance(error, OSError | ManifestToolError):
+                _log_exception(what)
             consequence = ", so this session fails" if needed else ""
-            run.findings.append(f"{what}{consequence}: {error}")
+            run.findings.append(f"{what}{consequence}: {str(error) or repr(error)}")
             self.lacks_papers = self.lacks_papers or needed
 
     def _stop_runs(self) -> None:
@@ -280,6 +284,9 @@ class ManifestSession:
 
     @property
     def _leaves_jobs(self) -> bool:
+        """Whether some run needs what the broker holds, for all that is known."""
+        if not self.runs:
+            return self.stack_data_is_old
         return any(run.leaves_jobs for run in self.runs)
 
     def _stop_stacks(self) -> None:
@@ -388,6 +395,12 @@ class ManifestSession:
             raise pytest.Collector.CollectError(f"plan {spec.name} failed:\n{report.longreprtext}")
         self.config.hook.pytest_runtest_logreport(report=report)
         raise session.Failed(f"plan {spec.name} failed; nothing was dispatched")
+
+
+def _log_exception(what: str) -> None:
+    from loguru import logger
+
+    logger.exception("{}", what)
 
 
 def remove_run_log(handler: int) -> None:

@@ -78,6 +78,7 @@ def _stack_data(state: ManifestSession) -> Path:
             "can take up only one of them; resume these manifests one by one"
         )
     if kept:
+        state.stack_data_is_old = True
         return kept.pop()
     return state.options.stacks / secrets.token_hex(8)
 

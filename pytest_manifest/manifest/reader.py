@@ -13,7 +13,7 @@ from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest.faults import Faults, file_error
 from pytest_manifest.manifest.lines import Line, open_regular, parse_document, parse_object
 from pytest_manifest.manifest.peek import id_and_task
-from pytest_manifest.manifest.scan import Places, Summary, scan, stamp_of
+from pytest_manifest.manifest.scan import Places, Summary, digest_of, scan, stamp_of
 from pytest_manifest.schema import Entry, Header
 
 
@@ -35,9 +35,9 @@ def load(path: Path, *, shown: Path | None = None) -> Manifest:
 class Manifest:
     """A frozen, checked manifest file. It keeps ids and byte offsets; entries stay on disk.
 
-    Entries are read from the file each time; a file that was changed meanwhile raises
-    ManifestError. Without ``index`` ids and offsets are read when they are asked for first. Safe to
-    share between threads.
+    Entries are read from the file each time; one whose bytes were changed meanwhile raises
+    ManifestError, one that was only touched, or replaced by the same bytes, does not. Without
+    ``index`` ids and offsets are read when they are asked for first. Safe to share between threads.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Manifest:
     ) -> None:
         self.summary = summary
         self._file = summary.path.absolute()  # a later chdir must not lose it
+        self._stamp = summary.stamp
         if index is not None:
             self._index = tuple(index[0]), index[1]
 
@@ -133,7 +134,7 @@ class Manifest:
     def moved(self, path: Path) -> Manifest:
         """This manifest where its file has got another name; raises ManifestError."""
         with open_regular(path) as file:
-            same = stamp_of(file) == self.summary.stamp
+            same = self._is_this(file)
         if not same:
             return read_manifest(path)
         return Manifest(replace(self.summary, path=path), self._index)
@@ -162,12 +163,22 @@ class Manifest:
     def open(self) -> IO[bytes]:
         """The file, where its first entry begins; raises ManifestError where it was changed."""
         file = open_regular(self._file)
-        if stamp_of(file) != self.summary.stamp:
+        if not self._is_this(file):
             file.close()
             raise self._changed()
         if self.summary.has_header:
             file.readline()
         return file
+
+    def _is_this(self, file: IO[bytes]) -> bool:
+        """Whether a file that was opened just now has what this manifest was read from."""
+        stamp = stamp_of(file)
+        if stamp == self._stamp:
+            return True
+        same = stamp[1] == self.summary.size and digest_of(file, self.path) == self.sha256
+        if same:
+            self._stamp = stamp  # it is looked through once
+        return same
 
     def parse(self, raw: bytes, number: int) -> Entry:
         """The entry on a line of this number, of which these are the bytes."""

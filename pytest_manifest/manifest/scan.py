@@ -66,13 +66,19 @@ def manifest_digest(path: Path) -> str:
     The entries are not checked. Raises ManifestError where the file cannot be read.
     """
     with open_regular(path) as file:
-        first = file.readline()
-        digest = hashlib.sha256()
-        if not is_header(parse_object(Line(1, 0, first), Faults(path)), first):
-            digest.update(first)
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
+        return digest_of(file, path)
+
+
+def digest_of(file: IO[bytes], path: Path) -> str:
+    """The same of a file that is open, and stands at its beginning then as now."""
+    first = file.readline()
+    digest = hashlib.sha256()
+    if not is_header(parse_object(Line(1, 0, first), Faults(path)), first):
+        digest.update(first)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    file.seek(0)
+    return digest.hexdigest()
 
 
 def is_header(document: dict[str, Any] | None, raw: bytes) -> bool:

@@ -17,6 +17,7 @@ from typing import Final
 from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import Ledger, Origins, Settled, Start, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.code import CodeHistory, code_key
@@ -31,6 +32,7 @@ Judged = tuple[Verdict, Receipt | None]
 
 SENT_AGAIN: Final = frozenset({"lost", "crashed", "unknown"})
 """What an idempotent entry with retries is sent again for."""
+EMPTIED_MEANWHILE: Final = "the broker or the result store was emptied while it was out"
 SPOKEN_FOR: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked"})
 """What the harness may have said for want of a receipt; one that comes late knows better."""
 
@@ -155,7 +157,7 @@ class Bench:
                 return "unknown", "a receipt may have been, and be past its lifetime"
         if emptied:
             # It may be gone with the broker's queue, or have ended and be gone with its receipt.
-            return "unknown", "the broker or the result store was emptied while it was out"
+            return "unknown", EMPTIED_MEANWHILE
         if flight.hearsay is not None and not flight.is_running:
             return "revoked", "it was revoked, and nobody has it"
         if flight.started is None:
@@ -243,12 +245,19 @@ class Bench:
         """A verdict for every entry that has none."""
         judged: list[Judged] = []
         for row in self._ledger.attempts(unsettled=True):
-            if row.entry not in self._manifest:
-                continue
             why = f"{note}; it had not been sent yet" if row.state == "planned" else note
-            entry, number = self._manifest[row.entry], row.attempt
-            seen = kind == entry.expect.state == "timed_out" and self._outran(entry, row.task_id)
-            verdict = judge(entry, None, attempt=number, problem=kind, note=why, seen=seen)
+            try:
+                if row.entry not in self._manifest:
+                    continue
+                entry = self._manifest[row.entry]
+            except ManifestError as error:  # it is known what to say, whatever the entry expects
+                why = f"{why} (what it expects cannot be read: {error})"
+                verdict = Verdict(verdict=kind, entry=row.entry, attempt=row.attempt, sentence=why)
+            else:
+                seen = kind == entry.expect.state == "timed_out"
+                seen = seen and self._outran(entry, row.task_id)
+                number = row.attempt
+                verdict = judge(entry, None, attempt=number, problem=kind, note=why, seen=seen)
             judged.append((verdict, None))
         return judged
 

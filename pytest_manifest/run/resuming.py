@@ -20,7 +20,7 @@ from pytest_manifest.run.budget import NOTHING, refuse_beyond
 from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_manifest
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.judging import Bench
+from pytest_manifest.run.judging import EMPTIED_MEANWHILE, Bench
 from pytest_manifest.run.resume import (
     NOT_SENT,
     Decision,
@@ -63,6 +63,8 @@ class ResumeRun(Run):
         self._rules = rules or ResumeRules()
         self.decisions: list[Decision] = []
         self._taken_up = False
+        # Also where it is refused: the stack has taken over what an earlier one has left.
+        self.leaves_jobs = address.owned
 
     @classmethod
     def resume(
@@ -129,7 +131,11 @@ class ResumeRun(Run):
         known = Known(ledger, before, had, ledger.kinds(), places, witnessed=intact is not False)
         self.decisions = decisions(known, self.manifest, self._selected, self._rules)
         self._check_budget(ledger)
-        self._settle_what_is_left(ledger)
+        if intact is False and any(
+            ledger.settled(flight.entry.id) is None for flight in self._flights.by_task_id.values()
+        ):
+            ledger.note(EMPTIED, "1")  # the next store will be whole, and know as little of these
+        self._settle_what_is_left(ledger, emptied=intact is False)
         self._plan(ledger, before)
         if intact is False and self._to_send:
             ledger.note("stream_position", "0")  # a stream that begins anew may count from 1 again
@@ -192,7 +198,7 @@ class ResumeRun(Run):
             located, self._flights, taken_out, mended=self.address.owned or self.settings.repair
         )
 
-    def _settle_what_is_left(self, ledger: Ledger) -> None:
+    def _settle_what_is_left(self, ledger: Ledger, *, emptied: bool) -> None:
         """A verdict for what is not sent again and has none."""
         last = {row.entry: row for row in ledger.last_attempts()}
         with ledger.transaction():
@@ -205,6 +211,8 @@ class ResumeRun(Run):
                     continue
                 kind: VerdictKind = "crashed" if flight.is_running else "lost"
                 note = decision.reason
+                if emptied:  # it may be gone with its queue, or have ended and so has its receipt
+                    kind, note = "unknown", f"{note}; {EMPTIED_MEANWHILE}"
                 entry = self.manifest[decision.entry]
                 verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
                 ledger.settle([(verdict, None)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Self
@@ -88,7 +88,8 @@ class Run:
         self.corrections: Sequence[Correction] = ()
         """Verdicts that were changed after they had been told."""
         self.leaves_jobs = False
-        """Whether it ended with jobs that a stack of ours still holds, for --resume to take up."""
+        """Whether a stack of ours may still hold jobs for --resume to take up: from the start until
+        an end in good order shows that it does not, however much goes wrong between."""
         self.workers: int | None = None
         self._slots = 0
         self._signals = Signals()
@@ -212,6 +213,7 @@ class Run:
 
     def start(self) -> None:
         """Begin, in a thread, what has been prepared."""
+        self.leaves_jobs = self.sends and self.address.owned
         name = f"manifest-run-{self.info.run}"
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
@@ -459,16 +461,17 @@ class Run:
         if not interrupted and not engine.flights:
             may_go_on = engine.given_up and not self.address.owned
             ledger.set_status("detached" if may_go_on else "finished")
+            self.leaves_jobs = False
         elif self.takes_back and not self.settings.send_only:
             ledger.set_status("stopped")
             engine.wind_down()
             ledger.stop_part(utc_now())
+            self.leaves_jobs = self.address.owned and bool(engine.flights.unstarted())
         else:
             self._leave(ledger)
 
     def _leave(self, ledger: Ledger) -> None:
         """End with jobs that nobody takes back: they go on, unless the stack is our own."""
-        self.leaves_jobs = self.address.owned
         ledger.set_status("stopped" if self.address.owned else "detached")
         if self.address.owned:
             ledger.stop_part(utc_now())
@@ -482,9 +485,22 @@ class Run:
     def _give_up(self, engine: Engine, ledger: Ledger, error: ManifestToolError) -> None:
         self.error = error
         logger.bind(run=self.info.run).error("{}", error)
-        engine.settle_rest("unknown", f"the run gave up: {error}")
-        ledger.note(GAVE_UP, str(error))
-        self._leave(ledger)
+        if not self.settings.send_only:  # what was sent has workers, and an audit will judge it
+            with self._said("not all verdicts were written"):
+                engine.settle_rest("unknown", f"the run gave up: {error}")
+        with self._said("that the run gave up was not written"):
+            ledger.note(GAVE_UP, str(error))
+        with self._said("the run's end was not written"):
+            self._leave(ledger)
+
+    @contextlib.contextmanager
+    def _said(self, what: str) -> Iterator[None]:
+        """What goes wrong with one of the last steps is told, and stops no other."""
+        try:
+            yield
+        except ManifestToolError as error:
+            logger.bind(run=self.info.run).error("{}: {}", what, error)
+            self.findings.append(f"{what}: {error}")
 
 
 def _first_attempts(
