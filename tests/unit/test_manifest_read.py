@@ -363,3 +363,21 @@ def test_ids_with_the_same_hash_are_told_apart(
     assert read_manifest(save(A + B)).ids == ("a", "b")
     with pytest.raises(ManifestError, match=r"m\.jsonl:3: entry id 'b' was used on line 2"):
         read_manifest(save(A + B + B))
+
+
+@pytest.mark.parametrize("header", [b"", b'{"manifest": 1}\n'], ids=["bare", "header"])
+def test_a_file_with_the_same_bytes_is_the_same_file(
+    save: Callable[[bytes], Path], header: bytes
+) -> None:
+    """Touched, or replaced by a checkout: only what its bytes say makes it another one."""
+    path = save(header + A + B)
+    manifest = read_manifest(path)
+    path.touch()
+    assert manifest["b"].id == "b"
+    other = path.with_name("other")
+    other.write_bytes(header + A + B)
+    other.replace(path)
+    assert [entry.id for entry in manifest] == ["a", "b"]
+    path.write_bytes(header + B + A)
+    with pytest.raises(ManifestError, match="the file was changed"):
+        list(manifest)

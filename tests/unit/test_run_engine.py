@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, cast
 
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.errors import ManifestError, StackError
+from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import OVER_BUDGET, PLAIN_WORKERS
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.manifest.faults import file_error
 from pytest_manifest.run.flights import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.supervision import CRASH_LOOP
@@ -817,12 +819,13 @@ def test_every_entry_gets_its_verdict_although_the_manifest_is_gone() -> None:
 
     class Gone(dict[str, Entry]):
         def __getitem__(self, name: str) -> Entry:
-            raise ManifestError(f"there is no such file as that with {name!r}")
+            raise file_error(Path("m.jsonl"), f"there is no such file, and so no {name!r}")
 
     with rig(Plan((entry("a"), entry("b")), window=1, deadline=5.0)) as made:
         made.step()
         begun(made)
-        made.bench._manifest = cast("Manifest", Gone(made.manifest))  # type: ignore[call-overload]  # as a dict
+        gone = Gone((one.id, one) for one in (entry("a"), entry("b")))
+        made.bench._manifest = cast("Manifest", gone)
         made.run(60)
         assert made.kinds() == {"a": "timed_out", "b": "timed_out"}
         assert "what it expects cannot be read" in made.sentence("b")
