@@ -60,7 +60,8 @@ class TakingBack:
             self._await_running(seconds)
         begun = self._begun_or_untold() - removed
         landed = self._flights.land_all(self._flights.waiting() - begun)
-        self._note(flight.task_id for flight in landed)
+        if self._owned:  # a broker of others may give it to a worker that heard of no revocation
+            self._note(flight.task_id for flight in landed)
         return landed
 
     def withdraw_overdue(self, task_ids: Collection[str]) -> None:
