@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
+from typing import Final, Protocol
 
 from loguru import logger
 
@@ -156,18 +156,30 @@ def _take(raw: Mapping[str, object], sip: Sip) -> None:
     if isinstance(record, StartedRecord):
         sip.starts.append(_start(record))
     elif isinstance(record, FinishedRecord):
-        receipt = Receipt.model_validate(record.receipt)
+        receipt = _of_a_worker(record.receipt)
+        if record.start is not None:  # which could not be told when it was
+            sip.starts.append(_start(record.start))
         sip.finals.append((receipt.task_id, record.execution, receipt))
     elif isinstance(record, HandedOnRecord):
         end = record.task_id, record.execution, record.how, record.ended_at, record.next_at
         sip.handed_on.append(HandedOn(*end))
 
 
+def _of_a_worker(document: Mapping[str, object]) -> Receipt:
+    """A receipt from where only workers write; another source, by which less would be asked of it,
+    it cannot give itself. Raises ValueError where it is malformed."""
+    receipt = Receipt.model_validate(document)
+    return receipt if receipt.source == "worker" else receipt.model_copy(update=_BY_WORKER)
+
+
+_BY_WORKER: Final = {"source": "worker"}
+
+
 def plain_receipt(task_id: str, attempt: Awaited, result: PlainResult) -> Receipt:
     """The receipt of a job whose worker knows nothing of us, from its plain Celery result."""
     if result.receipt is not None:
         try:
-            return Receipt.model_validate(result.receipt)
+            return _of_a_worker(result.receipt)
         except ValueError as error:  # pydantic's is one
             logger.warning("the receipt inside the result of {} is malformed: {}", task_id, error)
     return Receipt(

@@ -22,6 +22,7 @@ from pytest_manifest.run.search import AFTER_LOSS, AGAIN, Search
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.supervision import Supervision
 from pytest_manifest.run.taking_back import TakingBack, withdrawn
+from pytest_manifest.run.weighing import Said
 from pytest_manifest.schema import Receipt, Verdict, VerdictKind
 from pytest_manifest.verdict import plural
 
@@ -70,6 +71,7 @@ class Engine:
         self.given_up = 0
         """Attempts that were judged as time was over; a worker may have them, or get them yet."""
         self._log = logger.bind(run=parts.run)
+        self._bench.scales.is_whole = lambda: self._is_intact() is True
 
     @property
     def corrections(self) -> Sequence[Correction]:
@@ -228,20 +230,21 @@ class Engine:
                 flight = self.flights.by_task_id.get(start.task_id)
                 if flight is None or flight.started is not None:
                     repeated.append(start.task_id)
+                    self._bench.scales.heard_again(start)
                 self.flights.started(start, now)
             self._ledger.add_handed_on(sip.handed_on)
             for end in sip.handed_on:
                 self.flights.handed_on(end)
             self._ledger.add_receipts(finals)
             known = self._starts_of(finals)
-            for task_id, _, receipt in finals:
+            for task_id, said in _by_attempt(finals).items():
                 flight = self.flights.land(task_id)
                 if flight is None:
-                    judged += self._bench.late(task_id, receipt)
+                    judged += self._bench.late(task_id)
                     self._landed.append(task_id)
                 else:
                     starts = known.get(task_id, ())
-                    judged += self._conclude(flight, *self._bench.judge(flight, receipt, starts))
+                    judged += self._conclude(flight, *self._bench.weigh(flight, said, starts))
             for task_id in repeated:
                 judged += self._started_again(task_id)
             self._ledger.settle(judged)
@@ -441,7 +444,7 @@ class Engine:
         """Have the workers drop what is sent and not finished."""
         if self._publisher is None or not task_ids:
             return
-        self._bench.take_back(f for f in map(self.flights.by_task_id.get, task_ids) if f)
+        self._bench.scales.take_back(f for f in map(self.flights.by_task_id.get, task_ids) if f)
         try:
             self._publisher.revoke(task_ids)
         except StackError as error:
@@ -456,3 +459,11 @@ class Engine:
         if len(others) < len(verdicts):  # the ledger has each, and a line for each would cost more
             self._log.debug("{} passed", len(verdicts) - len(others))
         self._signals.settled([verdict.entry for verdict in verdicts])
+
+
+def _by_attempt(finals: Iterable[Final]) -> Mapping[str, Sequence[Said]]:
+    """All that was said of the end of each attempt, in the order in which it was."""
+    found: dict[str, list[Said]] = {}
+    for task_id, execution, receipt in finals:
+        found.setdefault(task_id, []).append((execution, receipt))
+    return found

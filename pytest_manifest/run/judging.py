@@ -6,9 +6,8 @@ up again judges as the first one did.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -18,15 +17,16 @@ from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.ledger import Ledger, Origins, Settled, Start, utc_now
+from pytest_manifest.ledger import Ledger, Settled, Start, utc_now
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.code import CodeHistory, code_key
 from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.receipts import complete_receipt, turn_of
+from pytest_manifest.run.receipts import turn_of
+from pytest_manifest.run.scales import Scales
 from pytest_manifest.run.schedule import Held
 from pytest_manifest.run.search import is_alive
+from pytest_manifest.run.weighing import Said
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
-from pytest_manifest.verdict import Costs, contradiction, is_hearsay, judge
+from pytest_manifest.verdict import Costs, judge
 
 Judged = tuple[Verdict, Receipt | None]
 
@@ -38,10 +38,9 @@ SPOKEN_FOR: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revok
 
 OF_ITSELF: Final = frozenset({"timed_out", "crashed"})
 """What a job that was begun may have come to by itself, though the harness says it."""
-TAKEN_BACK: Final = "taken_back"
-"""The ledger's key for what the run has revoked of that which expects it: task ids, JSON."""
-OWN_DOING: Final = "the run itself took it back"
-
+_NOT_BY_RECEIPTS: Final = frozenset({"forged", "quarantined", "skipped"})
+"""Verdicts that no further receipt changes: one lie makes all of them doubtful, and what the run
+itself has taken out or held back was not to end."""
 
 _WAITED_FOR: Final = {
     "retry": "where it asked to be tried again, and its next try is nowhere",
@@ -83,10 +82,7 @@ class Bench:
         self._ledger = ledger
         self._kills = kills
         self._lifetime = lifetime
-        merged = ledger.merged()
-        self._origins = Origins(run, merged)
-        self._codes = {one: CodeHistory(ledger, code_key(one)) for one in merged}
-        self._codes[run] = CodeHistory(ledger)
+        self.scales = Scales(run, ledger)
         self._costs = Costs(ledger, manifest)
         self._resent: Counter[str] = Counter()
         self.corrections: list[Correction] = []
@@ -96,33 +92,18 @@ class Bench:
     def judge(
         self, flight: InFlight, receipt: Receipt, starts: Sequence[Start] | None = None
     ) -> Judged:
-        """The verdict that a final receipt brings; ``starts`` of the attempt, where they are known
-        to the caller, who may have read those of many at once."""
-        entry, run = flight.entry, self._origins.of(flight.task_id)
-        lie = contradiction(
-            entry,
-            receipt,
-            run=run,
-            task_id=flight.task_id,
-            attempt=flight.number,
-            sent_at=flight.sent_at,
-        )
-        if lie:
-            logger.bind(entry=entry.id).info("a receipt is not to be believed: {}", lie)
-            verdict = judge(entry, None, attempt=flight.number, problem="forged", note=lie)
-            return verdict, receipt if receipt.entry == entry.id else None
-        if starts is None:
-            starts = self._ledger.starts(flight.task_id)
-        whole = complete_receipt(receipt, starts)
-        return self._held_against(entry, whole, flight.task_id, flight.number), whole
+        """The verdict that a final receipt brings; without ``starts``, by all that the ledger has
+        of the attempt."""
+        if starts is not None:
+            return self.weigh(flight, [(None, receipt)], starts)
+        said = self._ledger.receipts(flight.task_id) or [(None, receipt)]
+        return self.weigh(flight, said, self._ledger.starts(flight.task_id))
 
-    def _held_against(self, entry: Entry, whole: Receipt, task_id: str, number: int) -> Verdict:
-        """The verdict on a receipt of this very attempt."""
-        if self._is_own_doing(entry, whole, task_id):
-            return judge(entry, None, attempt=number, problem="revoked", note=OWN_DOING)
-        sent_at = whole.sent_at
-        code = self._codes[self._origins.of(task_id)].digest(entry.task, sent_at)
-        return judge(entry, whole, attempt=number, code=code)
+    def weigh(self, flight: InFlight, said: Sequence[Said], starts: Sequence[Start]) -> Judged:
+        """The verdict by these ends and starts of the attempt."""
+        return self.scales.weigh(
+            flight.entry, flight.task_id, flight.number, said, starts, flight.sent_at
+        )
 
     def has_begun(self, task_id: str) -> bool:
         """Whether some worker has said that it began the attempt."""
@@ -267,62 +248,43 @@ class Bench:
         starts = self._ledger.starts(task_id)
         return any(one.started_at is not None and one.started_at < limit for one in starts)
 
-    # What the run takes back itself
-
-    def take_back(self, flights: Iterable[InFlight]) -> None:
-        """The run revokes these itself, so that is not what any of them was expected to meet.
-
-        Kept in the ledger, where whoever judges the run again finds it.
-        """
-        wanted = [one.task_id for one in flights if one.entry.expect.state == "revoked"]
-        known = self._taken_back
-        if not known.issuperset(wanted):
-            self._ledger.note(TAKEN_BACK, json.dumps(sorted(known.union(wanted))))
-
-    @property
-    def _taken_back(self) -> set[str]:
-        return set(json.loads(self._ledger.noted(TAKEN_BACK) or "[]"))
-
-    def _is_own_doing(self, entry: Entry, receipt: Receipt, task_id: str) -> bool:
-        revoked = receipt.state == entry.expect.state == "revoked"
-        return revoked and task_id in self._taken_back
-
     # What comes after the verdict
 
-    def late(self, task_id: str, receipt: Receipt) -> list[Judged]:
-        """A receipt of an attempt that has its verdict: it may know better."""
+    def late(self, task_id: str) -> list[Judged]:
+        """A receipt has come of an attempt that has its verdict: it may know better, or show that
+        the one which came first cannot be believed."""
         settled = self._verdict_on(task_id)
-        if settled is None or settled.verdict.entry not in self._manifest:
+        if settled is None or settled.verdict.verdict in _NOT_BY_RECEIPTS:
             return []
-        entry = self._manifest[settled.verdict.entry]
-        attempt, run = settled.verdict.attempt, self._origins.of(task_id)
-        if attempt is None or contradiction(
-            entry, receipt, run=run, task_id=task_id, attempt=attempt, sent_at=None
-        ):
-            return []
-        hearsay = settled.receipt is None or is_hearsay(settled.receipt)
-        spoken_for = hearsay and settled.verdict.verdict in SPOKEN_FOR
-        whole = complete_receipt(receipt, self._ledger.starts(task_id))
-        if not spoken_for and (settled.receipt is None or whole.executions < 2):
-            return []
-        verdict = self._held_against(entry, whole, task_id, attempt)
-        return self._correct(settled, verdict, whole)
+        return self._again(settled, task_id)
 
     def started_after_end(self, task_id: str) -> list[Judged]:
         """A job that has its receipt was started once more: that counts, however it will end."""
         settled = self._verdict_on(task_id)
         if settled is None or settled.receipt is None:
             return []
-        if settled.verdict.verdict in ("forged", "quarantined"):
+        if settled.verdict.verdict in _NOT_BY_RECEIPTS:
             return []
-        if settled.verdict.entry not in self._manifest:
+        return self._again(settled, task_id)
+
+    def _again(self, settled: Settled, task_id: str) -> list[Judged]:
+        """The verdict anew, by all that the ledger has; nothing where it is the same."""
+        name, number = settled.verdict.entry, settled.verdict.attempt
+        if name not in self._manifest or number is None:
             return []
-        entry = self._manifest[settled.verdict.entry]
-        whole = complete_receipt(settled.receipt, self._ledger.starts(task_id))
-        if whole.executions == settled.receipt.executions:
+        told = self._ledger.receipts(task_id)
+        said = [one for one in told if self.scales.is_of(one[1], name, task_id, number)]
+        if not said:
             return []
-        verdict = self._held_against(entry, whole, task_id, settled.verdict.attempt or 1)
-        return self._correct(settled, verdict, whole)
+        row, starts = self._ledger.attempt(task_id), self._ledger.starts(task_id)
+        sent_at = None if row is None else row.sent_at
+        # Of what was published twice nobody knows which of the messages a receipt is of.
+        verdict, receipt = self.scales.weigh(
+            self._manifest[name], task_id, number, said, starts, sent_at, which=False
+        )
+        if verdict == settled.verdict and receipt == settled.receipt:
+            return []
+        return self._correct(settled, verdict, receipt)
 
     def _verdict_on(self, task_id: str) -> Settled | None:
         """The entry's verdict, where it is about the attempt with this task id."""
@@ -332,7 +294,7 @@ class Bench:
             return None
         return settled
 
-    def _correct(self, settled: Settled, verdict: Verdict, receipt: Receipt) -> list[Judged]:
+    def _correct(self, settled: Settled, verdict: Verdict, receipt: Receipt | None) -> list[Judged]:
         before = settled.verdict.verdict
         if verdict.verdict != before:
             logger.bind(entry=verdict.entry).info(

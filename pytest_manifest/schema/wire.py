@@ -96,10 +96,14 @@ class HandedOnRecord:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRecord:
-    """An execution ended; ``receipt`` has the fields of ``schema.Receipt``, not validated yet."""
+    """An execution ended; ``receipt`` has the fields of ``schema.Receipt``, not validated yet.
+
+    ``start`` is the record of its start, where that could not be told when it was.
+    """
 
     execution: str
     receipt: dict[str, JsonValue]
+    start: StartedRecord | None = None
 
 
 def stream_key(run: str) -> str:
@@ -201,7 +205,9 @@ def finished_record(record: Mapping[str, object]) -> FinishedRecord:
     receipt = record.get("receipt")
     if not isinstance(receipt, dict):
         raise ValueError("a finished record without a receipt")  # noqa: TRY004 - bad data, not a bug
-    return FinishedRecord(execution=_text(record, "execution"), receipt=receipt)
+    execution, start = _text(record, "execution"), record.get("start")
+    told = started_record(start) if isinstance(start, Mapping) else None
+    return FinishedRecord(execution, receipt, told)
 
 
 def json_or_none(value: object) -> JsonValue:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, Literal
 
@@ -13,6 +13,7 @@ from pytest_manifest.schema import VerdictKind as Kind
 from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
 from pytest_manifest.schema.patterns import found_in
+from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.verdict import sentences
 from pytest_manifest.verdict.containment import differences
 from pytest_manifest.verdict.text import VALUE_LIMIT, middle, plain, seconds, short
@@ -21,6 +22,7 @@ Outcome = Literal["passed", "failed", "error", "skipped"]
 
 MAX_MISMATCHES: Final = 20
 _MAX_VIOLATIONS = 5
+_OF_NULL: Final = json_sha256(None)
 _OVERRIDES = frozenset({"forged", "quarantined", "skipped"})
 """Problems that stand even where a receipt exists: it is not to be believed, or not the point."""
 _KIND_OF: Mapping[State, Kind] = {
@@ -54,6 +56,7 @@ def judge(
     note: str = "",
     code: str | None = None,
     seen: bool = False,
+    missing: Sequence[str] = (),
 ) -> Verdict:
     """The verdict on one attempt (``None``: on an entry that was never sent).
 
@@ -63,8 +66,9 @@ def judge(
     ``seen`` says that the job itself is known to have come to that problem: only then can it be
     what the entry expects, as what the harness does or misses is nothing that a job has done.
     ``code`` is the digest of the task's code on this side (``schema.code_digest``): a worker of the
-    same Python version that ran other code fails the entry. Raises ValueError for another entry's
-    receipt, unless that is what makes it forged.
+    same Python version that ran other code fails the entry. ``missing`` names the fields that the
+    receipt should have and has not: what would pass without them is ``unknown``. Raises ValueError
+    for another entry's receipt, unless that is what makes it forged.
     """
     if receipt is None or problem in _OVERRIDES:
         return _judge_problem(entry, attempt, problem or "unknown", note, seen=seen)
@@ -75,7 +79,7 @@ def judge(
     other_code = _other_code(receipt, code)
     if state != entry.expect.state:
         return _wrong_state(entry, receipt, state, number, other_code)
-    return _right_state(entry, receipt, number, other_code)
+    return _right_state(entry, receipt, number, other_code, missing)
 
 
 def effective_state(entry: Entry, receipt: Receipt) -> State:
@@ -120,7 +124,11 @@ def _wrong_state(
 
 
 def _right_state(
-    entry: Entry, receipt: Receipt, attempt: int, other_code: list[Mismatch]
+    entry: Entry,
+    receipt: Receipt,
+    attempt: int,
+    other_code: list[Mismatch],
+    missing: Sequence[str],
 ) -> Verdict:
     repeated = _executions(entry, receipt)
     found = list(islice(_unmet(entry, receipt), MAX_MISMATCHES + 1))
@@ -134,6 +142,8 @@ def _right_state(
         kind, sentence = "failed", sentences.unmet(receipt, found)
     elif untold:
         kind, sentence = "unknown", sentences.untold(receipt, untold)
+    elif missing:
+        kind, sentence = "unknown", sentences.incomplete(receipt, missing)
     else:
         sentence = sentences.passed(receipt)
     return Verdict(
@@ -176,9 +186,12 @@ def _untold(entry: Entry, receipt: Receipt) -> list[str]:
 
 
 def result_left_out(receipt: Receipt) -> bool:
-    """Whether the receipt lacks the result because it is too large, or no JSON."""
-    return receipt.result is None and not {"result_omitted", "result_not_json"}.isdisjoint(
-        receipt.evidence
+    """Whether the receipt lacks the result because it is too large, or no JSON: not where it says
+    by its digest that there was nothing to leave out."""
+    return (
+        receipt.result is None
+        and receipt.result_sha256 != _OF_NULL
+        and not {"result_omitted", "result_not_json"}.isdisjoint(receipt.evidence)
     )
 
 

@@ -67,6 +67,16 @@ def untold(receipt: Receipt, names: Sequence[str]) -> str:
     )
 
 
+def incomplete(receipt: Receipt, names: Sequence[str]) -> str:
+    """Nothing is wrong with the receipt but what it leaves out."""
+    return (
+        f"The task ended as {receipt.state!r}{_where(receipt)}, but its receipt leaves out "
+        f"{', '.join(names)}, by which it could be told whether that is true; bring the worker's "
+        "pytest-celery-manifest up to date, or find out what else writes to this run's result "
+        "store, then run it again."
+    )
+
+
 def duplicated(entry: Entry, receipt: Receipt) -> str:
     """It ran more often than it may."""
     allowed = entry.expect.executions

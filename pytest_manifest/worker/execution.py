@@ -65,6 +65,8 @@ class Execution:
         self.replaced = False
         self.announce: Callable[[bytes], None] | None = None
         """Puts a record into the run's stream, where there is one."""
+        self.untold: bytes | None = None
+        """The record of its start, where that could not be sent: the end brings it."""
         self.started = datetime.now(UTC)
         self._spool = (
             Spool(delivery.task_id, delivery.execution) if _process.is_pool_child else None

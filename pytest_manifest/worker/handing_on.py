@@ -8,7 +8,7 @@ chord, which may be sent much later, by any worker: the headers wait with the si
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from celery.app.task import Task
 from celery.canvas import Signature, _chain, _chord, group
@@ -19,6 +19,8 @@ from pytest_manifest.worker.delivery import Delivery
 from pytest_manifest.worker.execution import Execution, current_execution
 from pytest_manifest.worker.receipt import handed_on_record
 
+START: Final = "start"
+
 
 def announce(execution: Execution, record: bytes, what: str) -> None:
     """Put a record into the run's stream; the task goes on also where that cannot be done."""
@@ -27,6 +29,8 @@ def announce(execution: Execution, record: bytes, what: str) -> None:
     try:
         execution.announce(record)
     except Exception as error:  # the store may be back by the time the task is done
+        if what == START:
+            execution.untold = record
         task_id = execution.delivery.task_id
         logger.warning("the {} of {} was not recorded: {}", what, task_id, error)
 

@@ -40,7 +40,9 @@ class Handover:
     def record(self) -> bytes:
         """The record for the stream, made once."""
         if self._record is None:
-            self._record = finished_record(self.facts.execution, self.receipt)
+            execution = execution_of(self.request)
+            start = None if execution is None else execution.untold
+            self._record = finished_record(self.facts.execution, self.receipt, start)
         return self._record
 
     def belongs_to(self, key: bytes) -> bool:
@@ -90,7 +92,7 @@ def _prepare(
 
 def execution_of(request: object) -> Execution | None:
     """The execution in this process that a request belongs to."""
-    execution = request.__dict__.get(EXECUTION)
+    execution = getattr(request, "__dict__", {}).get(EXECUTION)
     return execution if isinstance(execution, Execution) else None
 
 

@@ -14,7 +14,7 @@ from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.capture import catch_stdlib
 from pytest_manifest.worker.delivery import delivery_of, is_ours
 from pytest_manifest.worker.execution import Execution, current_execution
-from pytest_manifest.worker.handing_on import announce, hand_on, own_headers
+from pytest_manifest.worker.handing_on import START, announce, hand_on, own_headers
 from pytest_manifest.worker.handover import EXECUTION, execution_of
 from pytest_manifest.worker.marking import Receipts
 from pytest_manifest.worker.outcome import turned_away
@@ -36,7 +36,7 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
     execution.begin()
     if isinstance(backend, Receipts):
         execution.announce = partial(backend.announce, facts.stream, facts.ttl)
-        announce(execution, started_record(execution), "start")
+        announce(execution, started_record(execution), START)
     execution.start_clocks()
 
 

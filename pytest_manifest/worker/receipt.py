@@ -71,9 +71,12 @@ def handed_on_record(facts: Delivery, how: str, next_at: str | None = None) -> b
     )
 
 
-def finished_record(execution: str, receipt: Document) -> bytes:
-    """The record of an execution that ended."""
-    return encode({"kind": wire.KIND_FINISHED, "execution": execution, "receipt": receipt})
+def finished_record(execution: str, receipt: Document, start: bytes | None = None) -> bytes:
+    """The record of an execution that ended; ``start``: that of its start, if it was not told."""
+    record: Document = {"kind": wire.KIND_FINISHED, "execution": execution, "receipt": receipt}
+    if start is not None:
+        record["start"] = json.loads(start)
+    return encode(record)
 
 
 def receipt_document(

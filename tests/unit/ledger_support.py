@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_manifest.ledger import RunInfo, Start
 from pytest_manifest.schema import Receipt, Verdict
+from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD_LEDGER = Path(__file__).with_name("data") / "ledger-v1.sql"
@@ -27,6 +28,14 @@ INFO = RunInfo(
     owned=True,
     stream_ttl=3600,
 )
+
+NOTHING = {
+    "args_sha256": arguments_sha256([], {}),
+    "result_sha256": json_sha256(None),
+    "runtime": 0.1,
+    "executions": 1,
+}
+"""What a worker says besides times of a task without arguments that returns nothing."""
 
 
 def receipt(entry: str, attempt: int = 1, **more: object) -> Receipt:

@@ -27,7 +27,7 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.run import search
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.flights import TIMEOUT_GRACE, Flights
+from pytest_manifest.run.flights import TIMEOUT_GRACE, Flights, InFlight
 from pytest_manifest.run.judging import SPOKEN_FOR, Bench
 from pytest_manifest.run.parts import Parts
 from pytest_manifest.run.schedule import NOT_FAILURES, Schedule
@@ -185,6 +185,11 @@ class Rig:
 
     def task_id(self, entry: str, number: int = 1) -> str:
         return self.ledger.attempts_of(entry)[number - 1].task_id
+
+    def flight(self, entry: str) -> InFlight:
+        """The entry's first attempt, as it is followed."""
+        row = self.ledger.attempts_of(entry)[0]
+        return InFlight(RUN, self.manifest[entry], 1, row.task_id, 0.0, row.sent_at)
 
     def kind(self, entry: str) -> VerdictKind | None:
         settled = self.ledger.settled(entry)

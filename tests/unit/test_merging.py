@@ -26,9 +26,11 @@ from pytest_manifest.run.judging import Bench
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import Costs
-from tests.unit.ledger_support import INFO, MOMENT, is_sound, old_ledger, verdict
+from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, old_ledger, verdict
 
 Make = Callable[..., Path]
+
+CODE = "py3.11:" + "a" * 64
 
 
 def run_id(number: int) -> str:
@@ -86,7 +88,9 @@ def _fill(ledger: Ledger, info: RunInfo, places: Sequence[int], done: Sequence[i
 
 def received(run: str, place: int, task_id: str) -> Receipt:
     document = {"run": run, "entry": f"e{place}", "attempt": 1, "task_id": task_id, "task": "t"}
-    return Receipt.model_validate({**document, "state": "succeeded", "worker": f"w@{run[-1]}"})
+    times = dict.fromkeys(("sent_at", "started_at", "finished_at"), MOMENT)
+    known = {"state": "succeeded", "worker": f"w@{run[-1]}", "code": CODE, **times, **NOTHING}
+    return Receipt.model_validate({**document, **known})
 
 
 def rows(path: Path, query: str) -> list[tuple[object, ...]]:
@@ -211,7 +215,7 @@ def test_an_unfinished_shard_is_said(make: Make, owned: bool, status: str, expec
 def test_each_receipt_is_held_against_its_own_run(make: Make) -> None:
     """A receipt of the run that the attempt is of is true, one of another run is forged; code and
     costs are its own, too."""
-    digest = [["2026-11-24T15:00:00+00:00", {"t": "a" * 64}]]
+    digest = [["2026-11-24T15:00:00+00:00", {"t": CODE}]]
     sources = [make(1, 2, budget="3"), make(2, 2, budget="4.5", **{KEY: json.dumps(digest)})]
     made = merge(sources).ledger
     manifest = read_manifest(made.parent.parent / "m.jsonl")
@@ -222,9 +226,9 @@ def test_each_receipt_is_held_against_its_own_run(make: Make) -> None:
             ((_, own),) = ledger.receipts(row.task_id)
             assert bench.judge(flight, own)[0].verdict == "passed"
             other = own.model_copy(update={"run": bench.run})
-            assert bench.judge(flight, other)[0].verdict == "forged"
+            assert bench.judge(flight, other, ())[0].verdict == "forged"
         assert CodeHistory(ledger).digest("t", None) is None
-        assert CodeHistory(ledger, code_key(run_id(2))).digest("t", None) == "a" * 64
+        assert CodeHistory(ledger, code_key(run_id(2))).digest("t", None) == CODE
         assert ledger.noted("budget") == "7.5"
         assert Costs(ledger, manifest).total() == 20.0
 
@@ -239,8 +243,10 @@ def test_a_late_receipt_of_its_own_run_is_believed(make: Make) -> None:
     with Ledger.open(made, write=True) as ledger:
         bench = Bench(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
         [row] = ledger.attempts_of("e0")
-        assert bench.late(row.task_id, received(bench.run, 0, row.task_id)) == []
-        [(judged, _)] = bench.late(row.task_id, received(run_id(1), 0, row.task_id))
+        ledger.add_receipts([(row.task_id, None, received(bench.run, 0, row.task_id))])
+        assert bench.late(row.task_id) == []
+        ledger.add_receipts([(row.task_id, None, received(run_id(1), 0, row.task_id))])
+        [(judged, _)] = bench.late(row.task_id)
         assert judged.verdict == "passed"
 
 

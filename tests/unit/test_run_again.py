@@ -13,8 +13,10 @@ from pytest_manifest.run.again import judge_again
 from pytest_manifest.run.changes import Earlier
 from pytest_manifest.run.judging import Bench
 from pytest_manifest.schema import Entry, Expectations, Header, VerdictKind
-from tests.unit.analysis_support import INFO, MadeRun
+from tests.unit.analysis_support import INFO, START, MadeRun
+from tests.unit.ledger_support import NOTHING
 
+WHOLE = dict.fromkeys(("sent_at", "started_at", "finished_at"), START) | NOTHING
 COUNT = 1203
 """More than two batches."""
 
@@ -33,7 +35,7 @@ def made(tmp_path: Path) -> Iterator[MadeRun]:
         made.plan(*names)
         for name in names:
             kind = odd.get(name, "passed")
-            receipt = made.receipt(name) if kind in ("passed", "failed") else None
+            receipt = made.receipt(name, **WHOLE) if kind in ("passed", "failed") else None
             made.settle(name, kind, receipt)
         yield made
 

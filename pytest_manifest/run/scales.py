@@ -1,0 +1,138 @@
+"""The verdict on an attempt by all that was said of it: where receipts, starts and entry meet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from loguru import logger
+
+from pytest_manifest.ledger import EMPTIED, Ledger, Origins, Start
+from pytest_manifest.run.code import CodeHistory, code_key
+from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.receipts import complete_receipt
+from pytest_manifest.run.weighing import (
+    Said,
+    borne_out,
+    chosen_of,
+    disagreement,
+    missing,
+    unfounded,
+)
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.verdict import contradiction, judge
+
+TAKEN_BACK: Final = "taken_back"
+"""The ledger's key for what the run has revoked of that which expects it: task ids, JSON."""
+CLASHING: Final = "clashing_starts"
+"""The ledger's key for attempts of which two records of one start differ: task ids, JSON."""
+OWN_DOING: Final = "the run itself took it back"
+
+
+class Scales:
+    """Weighs for one run. ``is_whole`` says whether the store has kept all that it was given."""
+
+    def __init__(self, run: str, ledger: Ledger) -> None:
+        self._ledger = ledger
+        merged = ledger.merged()
+        self._origins = Origins(run, merged)
+        self._codes = {one: CodeHistory(ledger, code_key(one)) for one in merged}
+        self._codes[run] = CodeHistory(ledger)
+        self.is_whole: Callable[[], bool] = lambda: True
+
+    def weigh(
+        self,
+        entry: Entry,
+        task_id: str,
+        number: int,
+        said: Sequence[Said],
+        starts: Sequence[Start],
+        sent_at: datetime | None,
+        *,
+        which: bool = True,
+    ) -> tuple[Verdict, Receipt | None]:
+        """The verdict on the ``number``-th sending of ``entry``, and the receipt that counts.
+
+        ``which``: whether the receipts must be of the very message that was sent at ``sent_at``.
+        """
+        execution, receipt = chosen_of(said)
+        receipt = borne_out(execution, receipt, starts)
+        lie = self._lie(
+            entry, task_id, number, (execution, receipt), said, starts, sent_at if which else None
+        )
+        if lie:
+            logger.bind(entry=entry.id).info("a receipt is not to be believed: {}", lie)
+            verdict = judge(entry, None, attempt=number, problem="forged", note=lie)
+            return verdict, receipt if receipt.entry == entry.id else None
+        whole = complete_receipt(receipt, starts)
+        if self._is_own_doing(entry, whole, task_id):
+            return judge(entry, None, attempt=number, problem="revoked", note=OWN_DOING), whole
+        code = self._codes[self._origins.of(task_id)].digest(entry.task, sent_at or whole.sent_at)
+        left_out = missing(entry, receipt, sent=sent_at is not None, code=code)
+        return judge(entry, whole, attempt=number, code=code, missing=left_out), whole
+
+    def is_of(self, receipt: Receipt, entry: str, task_id: str, number: int) -> bool:
+        """Whether it says that it is of this sending, whatever else it says."""
+        ours = self._origins.of(task_id), entry, number, task_id
+        return (receipt.run, receipt.entry, receipt.attempt, receipt.task_id) == ours
+
+    def _lie(
+        self,
+        entry: Entry,
+        task_id: str,
+        number: int,
+        chosen: Said,
+        said: Sequence[Said],
+        starts: Sequence[Start],
+        sent_at: datetime | None,
+    ) -> str:
+        lie = contradiction(
+            entry,
+            chosen[1],
+            run=self._origins.of(task_id),
+            task_id=task_id,
+            attempt=number,
+            sent_at=sent_at,
+        )
+        lie = lie or disagreement(said)
+        if not lie and (lie := unfounded(said, starts)) and not self._knows_all_starts():
+            lie = ""
+        if not lie and len(starts) and task_id in self._noted(CLASHING):
+            lie = "two records of the start of one of its executions differ"
+        return lie
+
+    def _knows_all_starts(self) -> bool:
+        """Else an end that is true may have lost its start with a store that was emptied."""
+        return self._ledger.noted(EMPTIED) is None and self.is_whole()
+
+    def heard_again(self, start: Start) -> None:
+        """A start of an attempt that has one already; of the same execution it must be the same."""
+        for known in self._ledger.starts(start.task_id):
+            if known.execution == start.execution and _told(known) != _told(start):
+                self._add_to(CLASHING, [start.task_id])
+
+    def take_back(self, flights: Iterable[InFlight]) -> None:
+        """The run revokes these itself, so that is not what any of them was expected to meet.
+
+        Kept in the ledger, where whoever judges the run again finds it.
+        """
+        self._add_to(TAKEN_BACK, (f.task_id for f in flights if f.entry.expect.state == "revoked"))
+
+    def _is_own_doing(self, entry: Entry, receipt: Receipt, task_id: str) -> bool:
+        revoked = receipt.state == entry.expect.state == "revoked"
+        return revoked and task_id in self._noted(TAKEN_BACK)
+
+    def _noted(self, key: str) -> set[str]:
+        return set(json.loads(self._ledger.noted(key) or "[]"))
+
+    def _add_to(self, key: str, task_ids: Iterable[str]) -> None:
+        known = self._noted(key)
+        all_of_them = known.union(task_ids)
+        if len(all_of_them) > len(known):
+            self._ledger.note(key, json.dumps(sorted(all_of_them)))
+
+
+def _told(start: Start) -> tuple[object, ...]:
+    return start.started_at, start.retries, start.worker, start.host, start.pid
