@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from pytest_manifest.ledger import Start
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.wire import arguments_sha256
+from pytest_manifest.schema.wire import canonical
 from pytest_manifest.verdict import is_hearsay, short
 
 Said: TypeAlias = tuple[str | None, Receipt]
@@ -104,7 +104,7 @@ def borne_out(execution: str | None, receipt: Receipt, starts: Sequence[Start]) 
     own = [start for start in starts if start.execution == execution] or starts
     if starts:
         retried = any(start.retries == receipt.retries for start in own)
-        replaced = len(starts) > 1
+        replaced = len(starts) > 1 or any(start.hop for start in own)
     else:
         retried, replaced = bool(receipt.retried), True
     struck: dict[str, object] = {}
@@ -124,17 +124,26 @@ def missing(entry: Entry, receipt: Receipt, *, sent: bool, code: str | None) -> 
     if receipt.source != "worker" or receipt.state not in OF_ITS_PROCESS:
         return ()
     left_out = [name for name in _ALWAYS if getattr(receipt, name) is None]
+    if entry.expect.max_wait is not None and receipt.wait is None:
+        left_out.append("wait")
     if not receipt.executions:
         left_out.append("executions")
     if sent and receipt.sent_at is None:
         left_out.append("sent_at")
-    if receipt.args_sha256 is None and arguments_sha256(entry.args, entry.kwargs) is not None:
+    if receipt.args_sha256 is None and _are_plain(entry):
         left_out.append("args_sha256")
     if code is not None and receipt.code is None and not receipt.replaced:
         left_out.append("code")
     if receipt.result_sha256 is None and _has_digest(receipt):
         left_out.append("result_sha256")
     return left_out
+
+
+def _are_plain(entry: Entry) -> bool:
+    """Whether a worker gets the entry's arguments as JSON, of which it can make a digest: kombu
+    makes dates and the like of objects with this key."""
+    data = canonical([entry.args, entry.kwargs])
+    return data is not None and b'"__type__"' not in data
 
 
 _ALWAYS: Final = ("started_at", "finished_at", "runtime")

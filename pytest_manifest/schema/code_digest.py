@@ -16,6 +16,7 @@ from types import ModuleType
 from weakref import WeakKeyDictionary
 
 _digests: WeakKeyDictionary[ModuleType, str | None] = WeakKeyDictionary()
+_NO_SOURCE = "no-source"
 _making = threading.Lock()  # and warnings.catch_warnings() is for one thread at a time
 
 
@@ -37,11 +38,21 @@ def code_digest(task: object) -> str | None:
         return _digests[module]
 
 
+def told_digest(task: object) -> str:
+    """What a worker says of the code that it runs: also that it has no source to tell by, as a
+    receipt that says nothing cannot be told from one of which that was taken away."""
+    return code_digest(task) or f"{_python()}:{_NO_SOURCE}"
+
+
 def comparable(one: str | None, other: str | None) -> bool:
     """Whether both digests are known and of the same Python version."""
-    if one is None or other is None:
+    if one is None or other is None or _NO_SOURCE in (one[-9:], other[-9:]):
         return False
     return one.partition(":")[0] == other.partition(":")[0]
+
+
+def _python() -> str:
+    return f"py{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def _defining_module(task: object) -> ModuleType | None:
@@ -70,5 +81,4 @@ def _module_digest(module: ModuleType) -> str | None:
                 tree = ast.dump(ast.parse(source))
     except (OSError, TypeError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # built in, without its source, or with a line that Python's own parser refuses
-    version = f"py{sys.version_info.major}.{sys.version_info.minor}"
-    return f"{version}:{hashlib.sha256(tree.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    return f"{_python()}:{hashlib.sha256(tree.encode('utf-8', 'surrogatepass')).hexdigest()}"

@@ -186,13 +186,15 @@ def _untold(entry: Entry, receipt: Receipt) -> list[str]:
 
 
 def result_left_out(receipt: Receipt) -> bool:
-    """Whether the receipt lacks the result because it is too large, or no JSON: not where it says
-    by its digest that there was nothing to leave out."""
-    return (
-        receipt.result is None
-        and receipt.result_sha256 != _OF_NULL
-        and not {"result_omitted", "result_not_json"}.isdisjoint(receipt.evidence)
-    )
+    """Whether the receipt lacks the result because it is too large, or no JSON.
+
+    Not where its digest tells otherwise: that there was nothing to leave out, or something that is
+    JSON after all.
+    """
+    if receipt.result is not None or receipt.result_sha256 == _OF_NULL:
+        return False
+    no_json = "result_not_json" in receipt.evidence and receipt.result_sha256 is None
+    return no_json or "result_omitted" in receipt.evidence
 
 
 def _unmet(entry: Entry, receipt: Receipt) -> Iterator[Mismatch]:

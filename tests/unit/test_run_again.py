@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from pytest_manifest.schema import Entry, Expectations, Header, VerdictKind
 from tests.unit.analysis_support import INFO, START, MadeRun
 from tests.unit.ledger_support import NOTHING
 
-WHOLE = dict.fromkeys(("sent_at", "started_at", "finished_at"), START) | NOTHING
+WHOLE: dict[str, Any] = dict.fromkeys(("sent_at", "started_at", "finished_at"), START) | NOTHING
 COUNT = 1203
 """More than two batches."""
 

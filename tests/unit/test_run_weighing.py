@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from pytest_manifest.schema import Entry, ErrorInfo, Receipt
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Delivery, Record, finished, receipt_of
 
-Change = dict[str, object]
+Change = dict[str, Any]
 ENTRY = Entry(id="a", task="t", args=[1], timeout=30.0)
 
 
@@ -31,7 +32,7 @@ def append(made: Rig, raw: dict[str, object], *, started: bool = False) -> None:
     made.world._append(Record(0, raw, made.task_id("a"), started))
 
 
-def told(made: Rig, delivery: Delivery, execution: str | None = None, **fields: object) -> None:
+def told(made: Rig, delivery: Delivery, execution: str | None = None, **fields: Any) -> None:
     """Somebody tells an end of this execution, or of another one."""
     assert delivery.execution is not None
     honest = receipt_of(delivery.execution, "succeeded", made.world.clock.utc_now())
