@@ -25,6 +25,13 @@ _OPEN = "AND a.entry NOT IN (SELECT entry FROM settled WHERE kind NOT IN ('pendi
 _UNSETTLED = _NEWEST + _OPEN
 _FIRST_UNSETTLED = f"SELECT 1 FROM attempts a {_UNSETTLED} LIMIT 1"  # noqa: S608 - fixed text
 
+_FIRST_OPEN = f"""
+    SELECT 1 FROM attempts a LEFT JOIN settled s ON s.entry = a.entry
+    {_NEWEST} AND (
+        s.kind IS NULL OR s.kind = 'pending' OR (s.kind = 'unknown' AND a.state = 'planned')
+    ) LIMIT 1
+"""  # noqa: S608 - fixed text
+
 
 class Sendings(LedgerFile):
     """Attempts: planned, sent, withheld."""
@@ -96,6 +103,13 @@ class Sendings(LedgerFile):
     def last_attempts(self) -> Iterator[AttemptRow]:
         """The newest attempt of each entry, in the manifest's order."""
         return self._attempts(_NEWEST + "ORDER BY a.ordinal, a.entry")
+
+    def has_open(self) -> bool:
+        """Whether some entry has no verdict, or one that says no more than that it is not ended.
+
+        That nobody can tell what became of a job (``unknown``) is an end, unless it was never sent.
+        """
+        return self._read_one(_FIRST_OPEN) is not None
 
     def has_unsettled(self) -> bool:
         """Whether some entry has no final verdict."""

@@ -75,6 +75,11 @@ class Verdicts(LedgerFile):
                 (task_id,),
             )
 
+    def reopen_open(self, entries: Iterable[str]) -> None:
+        """Take back the verdicts of these entries that a new look at the stack may change."""
+        kinds = self.kinds()
+        self.reopen([one for one in entries if kinds.get(one) in ("pending", "unknown")])
+
     def reopen(self, entries: Iterable[str] | None = None) -> None:
         """Take back the verdicts of these entries, or all that a new look at the stack may change.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.judging import SPOKEN_FOR, Judged
+from pytest_manifest.run.kept import judge_what_is_kept
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
@@ -89,11 +90,15 @@ class AuditRun(Run):
             with ledger.transaction():
                 bench = self._bench(ledger)
                 _settle(ledger, judge_again(ledger, self.manifest, self._before, bench))
-            if self.asks:
-                follow_unsettled(self._flights, ledger, self.manifest, self.info)
-                for flight in list(self._flights.by_task_id.values()):
-                    if ledger.settled(flight.entry.id) is not None:  # it is other work now
-                        self._flights.land(flight.task_id)
+            follow_unsettled(self._flights, ledger, self.manifest, self.info)
+            for flight in list(self._flights.by_task_id.values()):
+                settled = ledger.settled(flight.entry.id)
+                if settled is not None and settled.verdict.verdict != "pending":
+                    self._flights.land(flight.task_id)  # it is other work now, or cannot be told
+            judge_what_is_kept(ledger, self._flights, bench)
+            if not self.asks:
+                self._flights.clear()
+            else:
                 follow_spoken_for(self._flights, ledger, self.manifest, self.info)
                 self._open_locator(self._open_publisher(), self._flights.entries())
                 self._look_first(ledger)
@@ -161,7 +166,7 @@ class AuditRun(Run):
             with ledger.transaction():
                 _settle(ledger, self._unfinished(ledger, found, expired=age > self.info.stream_ttl))
         self._signals.settled([])
-        if ledger.status in ("running", "detached") and not ledger.has_unsettled():
+        if ledger.status in ("running", "detached") and not ledger.has_open():
             ledger.set_status("finished")
 
     def _unfinished(
@@ -196,18 +201,36 @@ def phrases(located: Located) -> dict[str, str]:
     return found
 
 
-def follow_unsettled(flights: Flights, ledger: Ledger, manifest: Manifest, info: RunInfo) -> None:
-    """Put in flight what was sent and has no final verdict, as old as it is."""
+def follow_unsettled(
+    flights: Flights,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str] | None = None,
+) -> None:
+    """Put in flight what was sent and has no final verdict, as old as it is.
+
+    ``only`` these entries, all where it is None.
+    """
     for row in ledger.attempts(unsettled=True):
-        if row.state not in ("planned", "withheld") and row.entry in manifest:
+        wanted = row.entry in manifest and (only is None or row.entry in only)
+        if wanted and row.state not in ("planned", "withheld"):
             follow(flights, ledger, row, manifest[row.entry], info)
 
 
-def follow_spoken_for(flights: Flights, ledger: Ledger, manifest: Manifest, info: RunInfo) -> None:
+def follow_spoken_for(
+    flights: Flights,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str] | None = None,
+) -> None:
     """Put in flight also what got its verdict for want of a receipt: it may still be queued."""
     last = {row.entry: row for row in ledger.last_attempts()}
     for settled in ledger.all_settled():
         row = last.get(settled.verdict.entry)
+        if only is not None and settled.verdict.entry not in only:
+            continue
         told = settled.receipt is not None and not is_hearsay(settled.receipt)
         if told or settled.verdict.verdict not in SPOKEN_FOR:
             continue

@@ -149,6 +149,9 @@ class Engine:
                 for one in back
             )
             self._last_look()
+        elif self._search is not None and self._search.is_deserted():
+            self.settle_rest("pending", f"{note}, and no worker has answered: is one started?")
+            return
         self.settle_rest("timed_out", note)
 
     def settle_rest(self, kind: VerdictKind, note: str) -> None:

@@ -21,6 +21,7 @@ from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_ma
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.judging import EMPTIED_MEANWHILE, Bench
+from pytest_manifest.run.kept import judge_what_is_kept
 from pytest_manifest.run.resume import (
     NOT_SENT,
     Decision,
@@ -104,15 +105,17 @@ class ResumeRun(Run):
             self._open_locator(publisher, self._flights.entries())
 
     def _follow(self, ledger: Ledger) -> None:
-        ledger.reopen()
-        follow_unsettled(self._flights, ledger, self.manifest, self.info)
-        follow_spoken_for(self._flights, ledger, self.manifest, self.info)
+        chosen = frozenset(self._selected)  # of the rest all stays as it is
+        ledger.reopen_open(self._selected)
+        follow_unsettled(self._flights, ledger, self.manifest, self.info, chosen)
+        follow_spoken_for(self._flights, ledger, self.manifest, self.info, chosen)
 
     def _reconcile(self, ledger: Ledger, gatherer: Gatherer) -> None:
         """Read what came since, look for what is under way, and decide what is to be sent."""
         before = kept_manifest(self.ledger_path, self.info.sha256)
         engine = self._make_engine(ledger, gatherer)
         engine.send_nothing()
+        judge_what_is_kept(ledger, self._flights, self._bench(ledger))
         engine.look_once()
         places = self._places(engine)
         engine.look_once()

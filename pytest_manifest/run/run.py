@@ -457,9 +457,10 @@ class Run:
         self._close_dispatch(engine, ledger)
 
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
-        interrupted = self._signals.stop.is_set() and ledger.has_unsettled()
+        interrupted = self._signals.stop.is_set() and ledger.has_open()
         if not interrupted and not engine.flights:
-            may_go_on = engine.given_up and not self.address.owned
+            left = engine.given_up or ledger.has_open()  # of entries that were not selected
+            may_go_on = left and not self.address.owned
             ledger.set_status("detached" if may_go_on else "finished")
             self.leaves_jobs = False
         elif self.takes_back and not self.settings.send_only:

@@ -67,6 +67,19 @@ class Search:
         time.sleep(LOOK_GAP)
         return self._compare(first, self._locator.look(ids), ids)
 
+    def is_deserted(self) -> bool:
+        """Whether all that is out waits in its queue, and no worker at all answers.
+
+        Where the broker does not show what waits, it is what nobody has begun.
+        """
+        flights = self._flights.by_task_id
+        if any(flight.started is not None for flight in flights.values()):
+            return False
+        look = self._look(frozenset(flights))
+        if look is None or look.answered or look.running or look.held:
+            return False
+        return bool(look.unseen) or look.queued.keys() == flights.keys()
+
     def _is_due(self, now: float) -> bool:
         if self._due and self._due[0] <= now:
             while self._due and self._due[0] <= now:

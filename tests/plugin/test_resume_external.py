@@ -132,3 +132,41 @@ def test_what_two_killed_runs_left_is_gone_on_with_one_by_one(project: Project) 
         result.assert_outcomes(passed=1, failed=1)
     assert project.ran() == dict.fromkeys("abcd", 1)
     assert not list(stacks.iterdir())
+
+
+@pytest.mark.live
+def test_what_is_not_selected_keeps_what_was_heard_of_it(project: Project, broker: str) -> None:
+    """Its receipt is read along with the others', once: it is judged by it when its turn comes."""
+    held = project.hold("a")
+    project.manifest("m.jsonl", [hold(key) for key in "abc"])
+    options = ("--manifest=m.jsonl", f"--manifest-broker={broker}")
+    with worker(project, broker, *INSTRUMENTED, slots=1):
+        with pytest_beside(project, *options) as first:
+            eventually(project.ran, within=60, what="the first job has begun")
+            first.kill()
+        held.unlink()
+        some = project.run(*options, "--resume", "-k", "[b]")
+        some.assert_outcomes(passed=1, deselected=2)
+        assert "'a'" not in some.stdout.str()
+        eventually(lambda: len(project.ran()) == 3, within=60, what="all have run")
+        rest = project.run(*options, "--resume")
+    rest.assert_outcomes(passed=3)
+    assert project.ran() == dict.fromkeys("abc", 1)
+
+
+@pytest.mark.live
+def test_what_nobody_can_tell_is_an_end(project: Project, broker: str) -> None:
+    """A finished run is finished, whatever its verdicts are; without a worker none is invented."""
+    entry = {"id": "a", "task": "jobs.double", "args": [1], "expect": {"max_wait": 60}}
+    project.manifest("m.jsonl", [entry])
+    options = ("--manifest=m.jsonl", f"--manifest-broker={broker}")
+    with worker(project, broker):
+        for _ in range(2):
+            project.run(*options).assert_outcomes(errors=1)
+    assert project.verdicts() == {"a": "unknown"}
+    assert len(project.ledgers()) == 2
+    deserted = project.run(*options, "--manifest-deadline=2s", "-o", "manifest_dir=alone")
+    deserted.stdout.fnmatch_lines(["note: no worker answered within 1 s *"])
+    deserted.stdout.fnmatch_lines(["*1 pending"])
+    again = project.run(*options, "-o", "manifest_dir=alone")
+    again.stderr.fnmatch_lines(["*is unfinished and its jobs may still be queued or running*"])

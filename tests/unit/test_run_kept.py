@@ -1,0 +1,69 @@
+"""What the ledger knows already is not forgotten, and what is open is told from what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.manifest import Manifest, write_manifest
+from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.judging import Bench
+from pytest_manifest.run.kept import judge_what_is_kept
+from pytest_manifest.schema import Entry, Header
+from pytest_manifest.testing import make_receipt
+from pytest_manifest.verdict import judge
+from tests.unit.ledger_support import INFO
+
+ENTRIES = [Entry(id=name, task="t") for name in "abc"]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return write_manifest(tmp_path / "m.jsonl", Header(), ENTRIES)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.create(tmp_path / "run.sqlite", INFO) as made:
+        yield made
+
+
+def sent(ledger: Ledger) -> list[Attempt]:
+    attempts = [attempt_of(INFO.run, entry, 1) for entry in ENTRIES]
+    ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(attempts))
+    ledger.mark([a.task_id for a in attempts], "sent")
+    return attempts
+
+
+def test_a_receipt_that_was_kept_is_judged_by(ledger: Ledger, manifest: Manifest) -> None:
+    """Nobody reads it from the stack again; a revocation that only the store told of is none."""
+    a, b, c = sent(ledger)
+    hearsay = make_receipt(b.entry, run=INFO.run, state="revoked", source="backend")
+    told = make_receipt(a.entry, run=INFO.run)
+    ledger.add_receipts([(a.task_id, "x1", told), (b.task_id, None, hearsay)])
+    flights = Flights()
+    for attempt in (a, b, c):
+        flights.follow(attempt, 0.0)
+    judge_what_is_kept(ledger, flights, Bench(INFO.run, manifest, ledger, kills=3, lifetime=60))
+    assert ledger.kinds() == {"a": "passed"}
+    assert list(flights.by_task_id) == [b.task_id, c.task_id]
+
+
+def test_unknown_is_an_end_unless_it_was_never_sent(ledger: Ledger) -> None:
+    """Pending is none."""
+    a, b, c = sent(ledger)
+    assert ledger.has_open()
+    for attempt in (a, b, c):
+        ledger.settle([(judge(attempt.entry, None, attempt=1, problem="unknown"), None)])
+    assert not ledger.has_open()
+    assert ledger.has_unsettled()
+    ledger.mark([c.task_id], "planned")
+    assert ledger.has_open()
+    ledger.settle([(judge(c.entry, None, attempt=1, problem="pending"), None)])
+    assert ledger.has_open()
+    ledger.reopen_open(["b"])
+    assert ledger.kinds() == {"a": "unknown", "c": "pending"}
