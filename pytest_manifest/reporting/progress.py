@@ -160,12 +160,22 @@ class Progress:
         over = self._meter.over  # before the reading, so that nothing is missed
         figures = self._meter.read()
         told = self._receipts and self._tell_receipts()
+        told = self._tell_remarks() or told
         took = time.monotonic() - now
         if over:
             self._end(figures)
         elif now >= self._next or told:
             self._next = now + max(self._view.period, took / SHARE)
             self._view.show(figures)
+
+    def _tell_remarks(self) -> bool:
+        """A line for what is to be known while it is waited for; whether there was one."""
+        fresh = self._meter.remarks()
+        for remark in fresh:
+            begin_line(self._reporter)
+            self._reporter.write_line(f"note: {remark}", yellow=True)
+            self._reporter.flush()
+        return bool(fresh)
 
     def _tell_receipts(self) -> bool:
         """A line for each entry that has settled since the last reading; whether there was one."""

@@ -28,7 +28,8 @@ SAMPLES: Final = 600
 class Figures:
     """Entries by what is known of them; ``rate`` per second, ``eta`` and ``elapsed`` in seconds.
 
-    ``eta`` None: nothing has settled yet, or all that is left is running.
+    ``eta`` None: nothing has settled yet, all that is left is running, or nothing has settled for
+    longer than it would be to the end. ``held`` were taken by workers that do not answer.
 
     ``failed`` are those that pytest shows as such, ``unknown`` those that nobody can judge, apart
     from the ``lost``; ``slowest``: the entry that has been running longest, and for how long.
@@ -47,6 +48,7 @@ class Figures:
     rate: float | None = None
     eta: float | None = None
     slowest: tuple[str, float] | None = None
+    held: int = 0
 
 
 class Pace:
@@ -81,6 +83,8 @@ class Meter:
         self._began = time.monotonic()
         before = 0 if anew else sum(sum(page.kinds().values()) for page in self._pages)
         self._pace = Pace(self._began, before)
+        self._gained = (self._began, before)
+        self._said: dict[int, int] = {}
 
     @property
     def over(self) -> bool:
@@ -91,18 +95,19 @@ class Meter:
         """What there is now. Raises LedgerError."""
         now = time.monotonic()
         kinds: Counter[VerdictKind] = Counter()
-        flying = running = 0
+        flying = running = held = 0
         slowest: tuple[str, float] | None = None
         for page in self._pages:
             kinds.update(page.kinds())
             flights = page.run.in_flight()
+            held += sum(flight.stranded for flight in flights)
             begun = [(f.started, f.entry.id) for f in flights if f.started is not None]
             flying, running = flying + len(flights), running + len(begun)
             if begun:
                 since, entry = min(begun)
                 if slowest is None or now - since > slowest[1]:
                     slowest = (entry, now - since)
-        return self._figures(now, kinds, flying, running, slowest)
+        return self._figures(now, kinds, flying, running, held, slowest)
 
     def _figures(
         self,
@@ -110,6 +115,7 @@ class Meter:
         kinds: Counter[VerdictKind],
         flying: int,
         running: int,
+        held: int,
         slowest: tuple[str, float] | None,
     ) -> Figures:
         shown = Counter[str]()
@@ -132,10 +138,33 @@ class Meter:
             skipped=shown["skipped"],
             elapsed=now - self._began,
             rate=rate,
-            # Of jobs that run nobody knows how long they will; a rate tells of those that wait.
-            eta=None if rate is None or left <= running else left / rate,
+            eta=self._eta(now, done, rate, left, apart=running + held),
             slowest=slowest,
+            held=held,
         )
+
+    def _eta(
+        self, now: float, done: int, rate: float | None, left: int, *, apart: int
+    ) -> float | None:
+        """A rate tells of what waits: nobody knows how long what runs will, or what is held.
+
+        Where nothing has settled for longer than it says, it says nothing.
+        """
+        if done != self._gained[1]:
+            self._gained = (now, done)
+        if rate is None or left <= apart:
+            return None
+        eta = left / rate
+        return None if now - self._gained[0] > max(SPAN, eta) else eta
+
+    def remarks(self) -> list[str]:
+        """What runs have remarked since this was asked last."""
+        fresh: list[str] = []
+        for number, page in enumerate(self._pages):
+            known, told = self._said.get(number, 0), list(page.run.remarks)
+            self._said[number] = len(told)
+            fresh += told[known:]
+        return fresh
 
     def fresh(self) -> list[Settled]:
         """What has settled between the last two readings, with its receipt."""

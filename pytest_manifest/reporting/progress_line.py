@@ -80,6 +80,8 @@ def _parts(figures: Figures, encoding: str) -> Iterator[_Part]:
     yield _Part(f"{figures.done}/{figures.total}", ALWAYS)
     yield _Part(f"sent {figures.sent}", EXTRA if figures.sent < figures.total else LAST)
     yield _Part(f"running {figures.running}", WANTED)
+    if figures.held:
+        yield _Part(f"held {figures.held}", NEEDED, "yellow")
     yield _Part(f"passed {figures.passed}", GOOD, "green" if figures.passed else None)
     # None failed is news as well, and more so than none was lost.
     for name, count, rank in (("failed", figures.failed, GOOD), ("lost", figures.lost, EXTRA)):
@@ -108,6 +110,8 @@ def log_line(figures: Figures) -> str:
         text += f", unknown {figures.unknown}"
     if figures.skipped:
         text += f", skipped {figures.skipped}"
+    if figures.held:
+        text += f", held by no worker that answers {figures.held}"
     if figures.rate is not None:
         text += f"; {pace(figures.rate)}"
     if figures.eta is not None:

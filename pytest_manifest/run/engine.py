@@ -20,6 +20,7 @@ from pytest_manifest.run.parts import Parts
 from pytest_manifest.run.schedule import Held
 from pytest_manifest.run.search import AFTER_LOSS, AGAIN, Search
 from pytest_manifest.run.sending import Sender
+from pytest_manifest.run.stranded import Stranded
 from pytest_manifest.run.supervision import Supervision
 from pytest_manifest.run.taking_back import TakingBack, withdrawn
 from pytest_manifest.run.weighing import Said
@@ -53,14 +54,17 @@ class Engine:
             self._sender = Sender(
                 parts.ledger, parts.publisher, parts.schedule, parts.flights, parts.window
             )
-        self._search = None if parts.locator is None else Search(parts.locator, parts.flights)
+        allowed = parts.owned or parts.settings.repair
+        self._search: Search | None = None
+        if parts.locator is not None:
+            stranded = Stranded(parts.flights, parts.remarks, allowed=allowed)
+            self._search = Search(parts.locator, parts.flights, stranded)
         self._hearsay = Hearsay(parts.flights, self._search)
         self._sending, self._gathering = Outage(), Outage()
         self._supervision = Supervision(parts)
         self._taking_back = TakingBack(parts, self._revoke, self._sip, self._is_intact)
         self._mender: Mender | None = None
         if parts.locator is not None:
-            allowed = parts.owned or parts.settings.repair
             self._mender = Mender(parts.locator, parts.flights, parts.findings, allowed=allowed)
         self._quarantined: list[str] = []
         self._taken_out: list[str] = []

@@ -34,5 +34,7 @@ class Parts:
     owned: bool = False
     added_queues: Sequence[str] = ()
     queues: Sequence[str] = ()
+    remarks: list[str] = field(default_factory=list)
+    """Sentences to be said as soon as they come up, while the run is going on."""
     findings: list[str] = field(default_factory=list)
     """Sentences for the summary: what was noticed and is no entry's verdict."""

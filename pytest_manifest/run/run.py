@@ -83,6 +83,8 @@ class Run:
         self.error: ManifestToolError | None = None
         self.notices: list[str] = []
         """What is to be said before the first test."""
+        self.remarks: list[str] = []
+        """What is to be said at once, while the run is going on."""
         self.findings: list[str] = []
         """What was noticed while the run was going on."""
         self.corrections: Sequence[Correction] = ()
@@ -412,6 +414,7 @@ class Run:
                 owned=self.address.owned,
                 added_queues=self._added_queues,
                 queues=self._queues,
+                remarks=self.remarks,
                 findings=self.findings,
             )
         )

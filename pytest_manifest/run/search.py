@@ -13,6 +13,7 @@ from loguru import logger
 from pytest_manifest.dispatch.locating import Located, Locator, Look, StartedOn, compare
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.flights import Flights, InFlight
+from pytest_manifest.run.stranded import Stranded
 from pytest_manifest.schema.identity import means_the_same_here
 
 LOOK_GAP = 1.0
@@ -32,7 +33,10 @@ AGAIN = 2.0
 class Search:
     """Two looks at the places where a job can be, with a gap. Use it from one thread."""
 
-    def __init__(self, locator: Locator, flights: Flights) -> None:
+    def __init__(
+        self, locator: Locator, flights: Flights, stranded: Stranded | None = None
+    ) -> None:
+        self._stranded = stranded
         self._locator = locator
         self._flights = flights
         self._first: tuple[float, Look, frozenset[str]] | None = None
@@ -105,6 +109,8 @@ class Search:
         return None if look is None else self._compare(first, look, ids)
 
     def _compare(self, first: Look, second: Look, ids: frozenset[str]) -> Located:
+        if self._stranded is not None:
+            self._stranded.note(first, second)
         first, second = self._with_beginners(first, ids), self._with_beginners(second, ids)
         gone = self._gone(second)
         first = replace(first, silent=first.silent - gone)

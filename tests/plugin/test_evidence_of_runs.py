@@ -125,3 +125,31 @@ def test_that_the_store_was_emptied_is_not_forgotten(project: Project, broker: s
         for _ in range(2):
             project.run(*options, "--resume")
     assert project.ran() == {"h": 1, "a": 1, "b": 1}
+
+
+@pytest.mark.live
+def test_what_a_dead_worker_had_is_told_of_while_it_is_waited_for(
+    project: Project, broker: str
+) -> None:
+    """Not at the end, an hour later; and as it may be busy, nothing is claimed of it."""
+    project.hold("a")
+    project.manifest("m.jsonl", [hold(key) for key in "abc"])
+    one = ("--prefetch-multiplier=1", *INSTRUMENTED)
+    with (
+        worker(project, broker, *one, slots=1) as first,
+        redis.Redis.from_url(broker) as client,
+        pytest_beside(project, "--manifest=m.jsonl", f"--manifest-broker={broker}") as process,
+    ):
+        eventually(
+            lambda: project.ran() and client.hlen("unacked") == 1 and client.llen("celery") == 1,
+            within=60,
+            what="one job runs, one is taken and one waits",
+        )
+        os.killpg(first.pid, signal.SIGKILL)
+        with worker(project, broker, *one, slots=1, name="second"):
+            assert process.stdout is not None
+            said = next(line for line in process.stdout if "answer" in line)
+    assert said.startswith(
+        "note: no worker that answers has 1 job, 'b' first, taken from the queue"
+    )
+    assert "outside@localhost does not answer: one that is busy may run them yet" in said

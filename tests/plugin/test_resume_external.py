@@ -137,21 +137,27 @@ def test_what_two_killed_runs_left_is_gone_on_with_one_by_one(project: Project) 
 @pytest.mark.live
 def test_what_is_not_selected_keeps_what_was_heard_of_it(project: Project, broker: str) -> None:
     """Its receipt is read along with the others', once: it is judged by it when its turn comes."""
-    held = project.hold("a")
-    project.manifest("m.jsonl", [hold(key) for key in "abc"])
+    held = {key: project.hold(key) for key in "ab"}
+    project.manifest("m.jsonl", [hold(key) for key in "ab"])
     options = ("--manifest=m.jsonl", f"--manifest-broker={broker}")
-    with worker(project, broker, *INSTRUMENTED, slots=1):
+    with worker(project, broker, *INSTRUMENTED), redis.Redis.from_url(broker) as client:
         with pytest_beside(project, *options) as first:
-            eventually(project.ran, within=60, what="the first job has begun")
+            eventually(lambda: len(project.ran()) == 2, within=60, what="both have begun")
             first.kill()
-        held.unlink()
-        some = project.run(*options, "--resume", "-k", "[b]")
-        some.assert_outcomes(passed=1, deselected=2)
-        assert "'a'" not in some.stdout.str()
-        eventually(lambda: len(project.ran()) == 3, within=60, what="all have run")
-        rest = project.run(*options, "--resume")
-    rest.assert_outcomes(passed=3)
-    assert project.ran() == dict.fromkeys("abc", 1)
+        with pytest_beside(project, *options, "--resume", "-k", "[b]") as some:
+            assert some.stdout is not None
+            said = next(line for line in some.stdout if line.startswith("resume: "))
+            (stream,) = client.keys("manifest:*:receipts")
+            before = client.xlen(stream)
+            held["a"].unlink()
+            eventually(lambda: client.xlen(stream) > before, within=60, what="a's receipt")
+            held["b"].unlink()
+            text, _ = some.communicate(timeout=60)
+        assert said == "resume: waits for 'b': held or run by a worker\n"
+        assert "1 passed, 1 deselected" in text
+        client.delete(*client.keys("celery-task-meta-*"))  # as when their time is over
+        project.run(*options, "--resume").assert_outcomes(passed=2)
+    assert project.ran() == dict.fromkeys("ab", 1)
 
 
 @pytest.mark.live

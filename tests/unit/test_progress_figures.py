@@ -33,10 +33,12 @@ class Book:
         rows = [(task_id_for("r", e, 1), e, 1, n) for n, e in enumerate(NAMES)]
         self.ledger.plan(rows)
         self.flights: list[InFlight] = []
+        self.remarks: list[str] = []
         run = SimpleNamespace(
             read=lambda: Ledger.open(path),
             in_flight=lambda: self.flights,
             ended=threading.Event(),
+            remarks=self.remarks,
         )
         self.run = cast("Run", run)
 
@@ -130,3 +132,35 @@ def test_several_runs_are_added_up(book: Book, tmp_path: Path) -> None:
     assert meter.over
     meter.close()
     other.ledger.close()
+
+
+def test_no_end_is_foreseen_of_what_a_silent_worker_holds(book: Book) -> None:
+    """It is none of the rate's: it comes back when the broker gives it back."""
+    meter = Meter([book.run])
+    for entry in NAMES[:8]:
+        book.settle(entry, "passed")
+    for entry in NAMES[8:]:
+        book.fly(entry)
+        book.flights[-1].stranded = True
+    known = meter.read()
+    assert (known.held, known.eta) == (2, None)
+    book.remarks.append("so it is")
+    assert meter.remarks() == ["so it is"]
+    assert meter.remarks() == []
+    meter.close()
+
+
+def test_no_end_is_foreseen_once_nothing_has_settled_for_longer(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was to take seconds has not come for a minute: whatever is in the way, it goes on."""
+    meter = Meter([book.run])
+    for entry in NAMES[:8]:
+        book.settle(entry, "passed")
+    book.fly("e-8")
+    book.fly("e-9")
+    assert meter.read().eta is not None
+    later = time.monotonic() + 60
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert meter.read().eta is None
+    meter.close()

@@ -19,7 +19,8 @@ class Look:
     ``held`` and ``running``: task id -> node that has it reserved or scheduled, or says that it
     runs it. ``silent``: nodes known to exist that did not answer, or not everything; ``answered``:
     nodes that did. ``unseen``: a phrase that says what this broker cannot tell, "" where all was
-    seen.
+    seen. ``since``: task id -> when it was taken last (seconds of the epoch); ``visibility``: after
+    how many seconds the broker gives back what was taken and not acknowledged, None: unknown.
     """
 
     queued: Mapping[str, str] = field(default_factory=dict)
@@ -29,6 +30,8 @@ class Look:
     silent: frozenset[str] = frozenset()
     answered: frozenset[str] = frozenset()
     unseen: str = ""
+    since: Mapping[str, float] = field(default_factory=dict)
+    visibility: float | None = None
 
     def sees(self, task_id: str) -> bool:
         """Whether any place has it."""

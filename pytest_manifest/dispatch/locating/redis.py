@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from loguru import logger
 from redis import Redis
 
+from pytest_manifest.dispatch.checks import VISIBILITY_TIMEOUT
 from pytest_manifest.dispatch.locating.base import Look, Tags
 from pytest_manifest.dispatch.locating.messages import parsed, taken_message, task_id_of
 from pytest_manifest.dispatch.locating.workers import Workers, reaching, unknown
@@ -54,6 +55,7 @@ class RedisLocator:
                 with self._broker() as broker:
                     queued |= broker.queued(list(everywhere), missing)
                     taken |= broker.taken(missing)
+        options = self._publisher.app.conf.broker_transport_options or {}
         return Look(
             queued,
             taken,
@@ -62,6 +64,8 @@ class RedisLocator:
             said.silent,
             said.answered,
             unknown(self._queues),
+            since={task_id: moment for task_id, tags in taken.items() if (moment := _last(tags))},
+            visibility=float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT),
         )
 
     def restore(self, orphans: Mapping[str, Tags]) -> list[str]:
@@ -249,6 +253,12 @@ class _Guarded:
                 pipe.multi()  # of nothing
 
         self._client.transaction(guarded, *watched)
+
+
+def _last(takings: Tags) -> float | None:
+    """When the last of these was, in seconds of the epoch; None where that is not kept."""
+    moments = [taking.partition(" ")[2] for taking in takings]
+    return max((float(one) for one in moments if one != "None"), default=None)
 
 
 def _tag_of(taking: str) -> str:

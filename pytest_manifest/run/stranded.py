@@ -1,0 +1,73 @@
+"""What was taken from its queue, and no worker that answers has: said while it is waited for.
+
+The worker may be dead, and then the broker gives the job back when its visibility timeout is over;
+or it may be busy, as one whose only process runs a job answers nothing meanwhile. From outside the
+two look alike, so what is said of them is said of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from pytest_manifest.dispatch.locating import Look
+from pytest_manifest.run.flights import Flights
+from pytest_manifest.verdict import plural
+
+
+class Stranded:
+    """Marks such flights, and has a sentence about them among ``remarks`` whenever it is another.
+
+    ``allowed``: what a dead worker had is put back without being asked for. For one thread.
+    """
+
+    def __init__(self, flights: Flights, remarks: list[str], *, allowed: bool) -> None:
+        self._flights = flights
+        self._remarks = remarks
+        self._allowed = allowed
+
+    def note(self, first: Look, second: Look) -> None:
+        """Hold the two looks against one another."""
+        found: list[str] = []
+        for task_id, flight in self._flights.by_task_id.items():
+            taken = bool(
+                first.taken.get(task_id, frozenset()) & second.taken.get(task_id, frozenset())
+            )
+            had = first.has_worker(task_id) or second.has_worker(task_id)
+            flight.stranded = taken and not had and not flight.is_running
+            if flight.stranded:
+                found.append(task_id)
+        if found and not (self._allowed and not second.silent):
+            sentence = self._sentence(found, second)
+            if sentence not in self._remarks:
+                self._remarks.append(sentence)
+
+    def _sentence(self, task_ids: list[str], look: Look) -> str:
+        names = sorted(self._flights.by_task_id[one].entry.id for one in task_ids)
+        jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
+        since = [look.since[one] for one in task_ids if one in look.since]
+        taken = f", since {_clock(min(since))}" if since else ""
+        back = "when its visibility timeout is over"
+        if since and look.visibility is not None:
+            back += f" (from {_clock(min(since) + look.visibility)} on)"
+        if not look.silent:
+            return (
+                f"a worker that is gone holds {jobs}{taken}; the broker gives them back {back}, "
+                "--manifest-repair at once"
+            )
+        repaired = "this run does, " if self._allowed else "--manifest-repair does, "
+        return (
+            f"no worker that answers has {jobs}, taken from the queue{taken.lstrip(',')}; "
+            f"{_list(look.silent)} {'does' if len(look.silent) == 1 else 'do'} not answer: one "
+            f"that is busy may run them yet; of one that is gone the broker gives them back "
+            f"{back}, and {repaired}as soon as it has been silent for longer than any job may run"
+        )
+
+
+def _clock(moment: float) -> str:
+    """A moment of the epoch as the clock on the wall shows it here."""
+    return datetime.fromtimestamp(moment, UTC).astimezone().strftime("%H:%M:%S")
+
+
+def _list(nodes: Iterable[str]) -> str:
+    return " and ".join(sorted(nodes))

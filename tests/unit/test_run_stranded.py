@@ -1,0 +1,72 @@
+"""Jobs that a worker took and nobody is heard of: said at once, for the dead and for the busy."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from pytest_manifest.dispatch.attempt import attempt_of
+from pytest_manifest.dispatch.locating import Look
+from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.stranded import Stranded
+from pytest_manifest.schema import Entry
+
+RUN = "20261124T150000-0123abcd"
+CLOCK = r"\d\d:\d\d:\d\d"
+
+
+def flights() -> Flights:
+    made = Flights()
+    for name in "abc":
+        made.follow(attempt_of(RUN, Entry(id=name, task="t"), 1), 0.0)
+    return made
+
+
+def look(made: Flights, *, silent: str = "", held: str = "") -> Look:
+    """a and b were taken, c waits."""
+    a, b, c = made.by_task_id
+    return Look(
+        queued={c: "celery"},
+        taken={a: frozenset({"t1"}), b: frozenset({"t2"})},
+        held={a: held, b: held} if held else {},
+        silent=frozenset({silent}) if silent else frozenset(),
+        answered=frozenset({"w1@h"}),
+        since={a: time.time() - 60, b: time.time() - 50},
+        visibility=3600.0,
+    )
+
+
+def test_what_is_known_is_said_once_while_it_is_waited_for() -> None:
+    """Since when, until when, and what would free it; the flights are marked."""
+    made, said = flights(), list[str]()
+    stranded = Stranded(made, said, allowed=False)
+    for _ in range(2):
+        stranded.note(look(made), look(made))
+    (sentence,) = said
+    assert re.fullmatch(
+        rf"a worker that is gone holds 2 jobs, 'a' first, since {CLOCK}; the broker gives them "
+        rf"back when its visibility timeout is over \(from {CLOCK} on\), --manifest-repair at once",
+        sentence,
+    )
+    assert [flight.stranded for flight in made.by_task_id.values()] == [True, True, False]
+    holding = look(made, held="w1@h")
+    stranded.note(holding, holding)
+    assert not any(flight.stranded for flight in made.by_task_id.values())
+    assert len(said) == 1
+
+
+def test_a_worker_that_does_not_answer_may_be_busy() -> None:
+    """Of it nothing is claimed."""
+    made, said = flights(), list[str]()
+    busy = look(made, silent="w2@h")
+    Stranded(made, said, allowed=False).note(busy, busy)
+    (sentence,) = said
+    assert "w2@h does not answer: one that is busy may run them yet" in sentence
+    assert "of one that is gone the broker gives them back" in sentence
+
+
+def test_what_is_put_back_at_once_needs_no_word() -> None:
+    """On a stack of our own, or where repairs are allowed."""
+    made, said = flights(), list[str]()
+    Stranded(made, said, allowed=True).note(look(made), look(made))
+    assert not said
