@@ -54,13 +54,17 @@ class Coordination:
 
     @classmethod
     def create(cls) -> Coordination:
-        """Make the folder, and clear away those of controllers that were killed."""
-        top = Path(tempfile.gettempdir())
-        for folder in top.glob(f"{PREFIX}*-*"):
-            owner = folder.name.removeprefix(PREFIX).partition("-")[0]
+        """Make the folder, and clear away those of controllers that were killed.
+
+        Pids of another container mean nothing here, and it may share this folder's place: a name
+        says in which PID namespace its pid is one.
+        """
+        top, here = Path(tempfile.gettempdir()), own_prefix()
+        for folder in top.glob(f"{here}*-*"):
+            owner = folder.name.removeprefix(here).partition("-")[0]
             if owner.isdecimal() and not _is_alive(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)  # another user's cannot be, and stays
-        return cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=top)))
+        return cls(Path(tempfile.mkdtemp(prefix=f"{here}{os.getpid()}-", dir=top)))
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -124,6 +128,14 @@ class Coordination:
     def runs(self) -> tuple[dict[Path, Path], dict[str, object]]:
         told = json.loads((self.folder / "runs.json").read_text("utf-8"))
         return {Path(m): Path(ledger) for m, ledger in told["runs"].items()}, told["facts"]
+
+
+def own_prefix() -> str:
+    """What the names of folders begin with whose pids are ones of this PID namespace."""
+    from pytest_manifest.schema.identity import boot_id, pid_namespace
+
+    pids = f"{boot_id()} {pid_namespace()}"
+    return f"{PREFIX}{hashlib.sha256(pids.encode()).hexdigest()[:8]}-"
 
 
 def _is_alive(pid: int) -> bool:

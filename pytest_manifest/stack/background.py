@@ -17,6 +17,7 @@ from typing import Final
 from pytest_manifest import log
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.client import KeeperClient
+from pytest_manifest.stack.guard import pid_space
 from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings, State
 from pytest_manifest.stack.state import (
     changing,
@@ -101,6 +102,7 @@ def down() -> str:
         state = read_state(directory)
         if state is None:
             return "removed what a dead stack had left" if clean_up(directory) else "none was up"
+        _require_same_pids(state)
         _end(state["keeper"], directory)
         clean_up(directory)
     return "down"
@@ -115,9 +117,11 @@ def status() -> list[str]:
     from pytest_manifest.stack.queues import broker_lines
 
     lines = _describe(state, directory)
+    here = _same_pids(state)
     for worker in state["workers"]:
         pid = worker["pid"]
-        alive = f"pid {pid}  {'alive' if pid and _alive(pid) else 'dead'}" if pid else "restarting"
+        lives = ("alive" if _alive(pid) else "dead") if here and pid else "in another container"
+        alive = f"pid {pid}  {lives}" if pid else "restarting"
         lines.append(f"worker   {worker['name']}  {alive}  {worker['log']}")
     return [*lines, *broker_lines(state["broker_url"])]
 
@@ -147,6 +151,21 @@ def _require_same(state: State, options: UpOptions) -> None:
         raise StackError(
             "the stack that is up has no Flower, as its workers send no events: end it with "
             "manifest-stack down first"
+        )
+
+
+def _same_pids(state: State) -> bool:
+    here = pid_space()
+    return state.get("pids", here) == here
+
+
+def _require_same_pids(state: State) -> None:
+    """Raise StackError where a signal would go to somebody else's process."""
+    if not _same_pids(state):
+        raise StackError(
+            "the stack that is up was started in another container (its processes have their pids "
+            "in another PID namespace), so it cannot be ended from here: run manifest-stack down "
+            "where manifest-stack up was run"
         )
 
 

@@ -88,6 +88,19 @@ def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:
     return True
 
 
+def pid_space() -> str:
+    """What gives processes their pids: this start of the machine, and the PID namespace.
+
+    The same as ``schema.identity`` says, with nothing but the standard library; empty where the
+    system does not tell.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
 def has_ended(pid: int) -> bool:
     """Whether a process is gone, or (where /proc tells) only a zombie that nobody has buried."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pytest_manifest.stack.child import Child
-from pytest_manifest.stack.guard import remove_path
+from pytest_manifest.stack.guard import pid_space, remove_path
 from pytest_manifest.stack.settings import Event, Settings, State, WorkerState
 from pytest_manifest.stack.valkey import HOST
 
@@ -45,6 +45,7 @@ class Reporter:
         os.set_blocking(STDOUT, False)
         self._state: State = {
             "keeper": os.getpid(),
+            "pids": pid_space(),
             "app": settings.app,
             "cwd": settings.cwd,
             "directory": str(directory),

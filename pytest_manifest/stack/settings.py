@@ -11,7 +11,7 @@ is kept. The keeper writes events, one JSON object a line, to standard output.
 from __future__ import annotations
 
 import json
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 READY_LINE = "ready"
 STOP_LINE = "stop"
@@ -59,9 +59,13 @@ class WorkerState(TypedDict):
 
 
 class State(TypedDict):
-    """The state file of a detached stack; it holds passwords, hence its mode 0600."""
+    """The state file of a detached stack; it holds passwords, hence its mode 0600.
+
+    ``pids``: where its pids mean these processes (``guard.pid_space``); an older one does not say.
+    """
 
     keeper: int
+    pids: NotRequired[str]
     app: str
     cwd: str
     directory: str

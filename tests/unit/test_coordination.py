@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.face.coordination import PREFIX, Collection, Coordination
+from pytest_manifest.face.coordination import PREFIX, Collection, Coordination, own_prefix
 
 
 @pytest.fixture
@@ -66,15 +66,16 @@ def test_folders_of_killed_controllers_are_cleared_away(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait(timeout=30)
-    dead, alive, other = (
-        tmp_path / f"{PREFIX}{name}"
-        for name in (f"{process.pid}-x", f"{os.getpid()}-x", "notes-of-mine")
-    )
-    for folder in (dead, alive, other):
+    here = own_prefix()
+    dead, alive = (tmp_path / f"{here}{pid}-x" for pid in (process.pid, os.getpid()))
+    elsewhere = tmp_path / f"{PREFIX}0123abcd-{process.pid}-x"  # a pid of another container
+    other = tmp_path / f"{PREFIX}notes-of-mine"
+    for folder in (dead, alive, elsewhere, other):
         folder.mkdir()
     mine = Coordination.create()
     assert not dead.exists()
     assert alive.exists()
+    assert elsewhere.exists()
     assert other.exists()
     mine.remove()
     assert not mine.folder.exists()

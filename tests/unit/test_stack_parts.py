@@ -321,3 +321,17 @@ print(find is importlib.metadata.entry_points, callable(click_repl.repl))
     )
 
     assert shown.stdout.splitlines() == ["{'celery.bin.worker'}", "True True"]
+
+
+def test_pids_of_another_container_get_no_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock says that the stack is up, wherever that is; here its pids are those of others."""
+    state = {"keeper": os.getpid(), "pids": "another boot pid:[1]"}
+    sent: list[int] = []
+    monkeypatch.setattr(background, "runtime_directory", lambda: tmp_path)
+    monkeypatch.setattr(background, "read_state", lambda _: state)
+    monkeypatch.setattr(os, "kill", lambda pid, _: sent.append(pid))
+    with pytest.raises(StackError, match="another container"):
+        background.down()
+    assert not sent
