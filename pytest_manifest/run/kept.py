@@ -13,13 +13,10 @@ from pytest_manifest.verdict import is_hearsay
 
 
 def judge_what_is_kept(ledger: Ledger, flights: Flights, bench: Bench) -> None:
-    """Settle what is in flight and has a receipt already."""
+    """Settle what is in flight and has a receipt already, by all that was said of it."""
     with ledger.transaction():
         for flight in list(flights.by_task_id.values()):
             kept = [one for _, one in ledger.receipts(flight.task_id) if not is_hearsay(one)]
-            if not kept:
-                continue
-            flights.land(flight.task_id)
-            ledger.settle([bench.judge(flight, kept[0])])
-            for receipt in kept[1:]:
-                ledger.settle(bench.late(flight.task_id, receipt))
+            if kept:
+                flights.land(flight.task_id)
+                ledger.settle([bench.judge(flight, kept[0])])
