@@ -16,7 +16,7 @@ from pytest_manifest.run.kept import judge_what_is_kept
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.testing import make_receipt
 from pytest_manifest.verdict import judge
-from tests.unit.ledger_support import INFO
+from tests.unit.ledger_support import INFO, start
 
 ENTRIES = [Entry(id=name, task="t") for name in "abc"]
 
@@ -44,6 +44,7 @@ def test_a_receipt_that_was_kept_is_judged_by(ledger: Ledger, manifest: Manifest
     a, b, c = sent(ledger)
     hearsay = make_receipt(b.entry, run=INFO.run, state="revoked", source="backend")
     told = make_receipt(a.entry, run=INFO.run)
+    ledger.add_starts([start(a.task_id, "x1")])
     ledger.add_receipts([(a.task_id, "x1", told), (b.task_id, None, hearsay)])
     flights = Flights()
     for attempt in (a, b, c):
