@@ -215,6 +215,7 @@ class Engine:
         try:
             sip = self._gatherer.sip(self.flights.by_task_id, block_ms)
         except StackError as error:
+            self.flights.be_patient(time.monotonic())
             self._trouble(self._gathering, error)
             return
         self._gathering.over()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pytest_manifest.dispatch.attempt import Attempt
@@ -91,6 +91,7 @@ class Flights:
     def __init__(self) -> None:
         self.by_task_id: dict[str, InFlight] = {}
         self._due: list[_Due] = []
+        self._patient_until = float("-inf")
 
     def __len__(self) -> int:
         return len(self.by_task_id)
@@ -175,10 +176,17 @@ class Flights:
         while self._due and self._due[0].when <= now:
             due = heapq.heappop(self._due)
             flight = self.by_task_id.get(due.task_id)
+            if due.since is not None and now < self._patient_until:
+                heapq.heappush(self._due, replace(due, when=self._patient_until))
+                continue
             if flight is None or (due.since is not None and not _still_runs(flight, due.since)):
                 continue  # settled meanwhile, or its try is over: a retry, another worker
             found[due.task_id] = Overdue(flight, due.kind, due.note)
         return found
+
+    def be_patient(self, now: float) -> None:
+        """No receipt can come now: no job is held to have run too long before some time after."""
+        self._patient_until = now + TIMEOUT_GRACE
 
     def clear(self) -> None:
         self.by_task_id.clear()

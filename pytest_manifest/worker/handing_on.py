@@ -15,6 +15,7 @@ from celery.canvas import Signature, _chain, _chord, group
 from loguru import logger
 
 from pytest_manifest.schema import wire
+from pytest_manifest.worker import own_waits
 from pytest_manifest.worker.delivery import Delivery
 from pytest_manifest.worker.execution import Execution, current_execution
 from pytest_manifest.worker.receipt import handed_on_record
@@ -27,7 +28,8 @@ def announce(execution: Execution, record: bytes, what: str) -> None:
     if execution.announce is None:
         return
     try:
-        execution.announce(record)
+        with own_waits.waiting():
+            execution.announce(record)
     except Exception as error:  # the store may be back by the time the task is done
         if what == START:
             execution.untold = record

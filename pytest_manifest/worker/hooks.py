@@ -10,6 +10,7 @@ from celery import states
 
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.code_digest import told_digest
+from pytest_manifest.worker import own_waits
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.capture import catch_stdlib
 from pytest_manifest.worker.delivery import delivery_of, is_ours
@@ -31,6 +32,7 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
     assert facts is not None
     backend = ensure_receipts(task.backend)
     catch_stdlib()
+    own_waits.begin(facts.execution)
     execution = Execution(facts, args, kwargs, told_digest(task))
     setattr(request, EXECUTION, execution)
     execution.begin()

@@ -14,6 +14,7 @@ from pytest_manifest.worker import (
     main_process,
     own_pool,
     own_transport,
+    own_waits,
     stores,
 )
 from pytest_manifest.worker.backends import ensure_receipts
@@ -49,6 +50,8 @@ def instrument_app(app: Celery) -> None:
 def enter_process(*, is_pool_child: bool) -> None:
     """Called in a new process of a prefork pool, and in the process of a solo worker."""
     run_one_task_at_a_time(is_pool_child=is_pool_child)
+    if is_pool_child:
+        own_waits.open_note()
     capture.catch_loguru()
 
 
@@ -63,6 +66,7 @@ def connect() -> None:
         (signals.task_prerun, hooks.on_prerun),
         (signals.task_postrun, hooks.on_postrun),
         (signals.before_task_publish, hooks.on_publish),
+        (signals.worker_process_shutdown, own_waits.remove_note),
     ):
         signal.connect(receiver, dispatch_uid=f"{receiver.__module__}.{receiver.__name__}")
     if capture.is_own_worker():
@@ -81,6 +85,8 @@ def _on_ready(sender: Any, **_: object) -> None:
     ensure_receipts(sender.app.backend)
     capture.catch_loguru()
     sweep_stale()
+    own_waits.sweep()
+    own_waits.put_off(getattr(sender.pool, "_pool", None), getattr(sender, "hub", None))
 
 
 def _on_set_up(conf: Any, instance: Any, **_: object) -> None:

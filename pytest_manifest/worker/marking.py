@@ -11,6 +11,7 @@ from celery import states
 from celery.exceptions import Reject
 from loguru import logger
 
+from pytest_manifest.worker import own_waits
 from pytest_manifest.worker.handover import Handover, hand_over
 from pytest_manifest.worker.outcome import Ending, failed, failed_outside, revoked, succeeded
 
@@ -124,6 +125,18 @@ class Receipts(Backend):
         finally:
             self.deliver_quietly(handover)
 
+    def store_result(
+        self,
+        task_id: str,
+        result: object,
+        state: str,
+        traceback: str | None = None,
+        request: object = None,
+        **kwargs: object,
+    ) -> object:
+        with own_waits.waiting():
+            return super().store_result(task_id, result, state, traceback, request, **kwargs)
+
     def report(self, request: object, ending: Ending) -> None:
         """Hand in the receipt of a task for which Celery stores nothing."""
         handover = hand_over(request, lambda: ending)
@@ -135,7 +148,8 @@ class Receipts(Backend):
         if handover.sent:
             return
         try:
-            self.deliver(handover)
+            with own_waits.waiting():
+                self.deliver(handover)
             handover.mark_sent()
         except Exception as error:  # the task's own outcome must not change
             facts = handover.facts

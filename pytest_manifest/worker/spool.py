@@ -46,6 +46,16 @@ def spool_directory() -> Path:
     return Path(tempfile.gettempdir()) / f"pytest-manifest-spool-{os.getuid()}"
 
 
+def prepared_directory() -> Path:
+    """The directory, made where it was not there. Raises OSError where it cannot be this user's."""
+    directory = spool_directory()
+    if SPOOL_VARIABLE in os.environ:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    else:
+        _check_own(directory)
+    return directory
+
+
 def spool_path(task_id: str) -> Path:
     """The file of a task; ids that are no plain file name (they come from outside) are hashed."""
     if not _SAFE_NAME.fullmatch(task_id):

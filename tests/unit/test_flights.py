@@ -39,6 +39,18 @@ def test_a_timeout_counts_from_the_start() -> None:
     assert list(made.by_task_id) == [waiting]
 
 
+def test_while_no_receipt_can_come_nothing_runs_too_long() -> None:
+    """Nor right after: a worker whose job has ended tells of it when the store is back."""
+    made, (slow, late) = flights(
+        Entry(id="slow", task="t", timeout=10), Entry(id="late", task="t", deadline=120)
+    )
+    made.started(start(slow), now=200.0)
+    made.be_patient(214.9)
+    made.be_patient(230.0)
+    assert list(made.overdue(230.0)) == [late]
+    assert list(made.overdue(230 + TIMEOUT_GRACE)) == [slow]
+
+
 def test_a_deadline_counts_from_the_sending() -> None:
     """An entry's deadline ends its waiting whether it has started or not."""
     made, _ = flights(Entry(id="a", task="t", deadline=30))

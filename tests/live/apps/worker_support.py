@@ -68,7 +68,7 @@ class Bench:
         self.spool = directory / "spool"
         self.app = Celery(broker=broker, backend=backend)
         self.process_id = 0
-        self._broker, self._backend = broker, backend
+        self._broker, self.backend = broker, backend
 
     def command(self) -> list[str]:
         return [
@@ -84,7 +84,7 @@ class Bench:
         }
         return inherited | {
             "CELERY_BROKER_URL": self._broker,
-            "CELERY_RESULT_BACKEND": self._backend,
+            "CELERY_RESULT_BACKEND": self.backend,
             "MANIFEST_SPOOL": str(self.spool),
             **self.flavour.environment,
         }
@@ -120,7 +120,7 @@ class Bench:
 
     def records(self, sent: Sent) -> list[Record]:
         """Everything in the run's stream."""
-        with redis.Redis.from_url(self._backend) as client:
+        with redis.Redis.from_url(self.backend) as client:
             rows = client.xrange(stream_key(sent.run))
         documents = [json.loads(fields[b"r"]) for _, fields in rows]
         records = [parse_record(document) for document in documents]
