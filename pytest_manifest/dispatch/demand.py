@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pytest_manifest.dispatch.limits import held_to
 from pytest_manifest.schema.models import Entry
 
 
@@ -54,15 +55,22 @@ class Demand:
         )
 
 
-def demand_of(entries: Iterable[Entry], now: datetime | None = None) -> Demand:
-    """Sum up entries in one pass; an eta counts from ``now``, the present by default."""
+def demand_of(
+    entries: Iterable[Entry],
+    now: datetime | None = None,
+    own_limit: Callable[[Entry], float | None] = lambda _entry: None,
+) -> Demand:
+    """Sum up entries in one pass; an eta counts from ``now``, the present by default.
+
+    ``own_limit``: seconds that an entry's task sets itself.
+    """
     moment = now or datetime.now(UTC)
     demand = Demand()
     for entry in entries:
         task = demand.tasks.get(entry.task)
         if task is None:
             task = demand.tasks[entry.task] = TaskDemand()
-        _add(task, entry, delay_of(entry, moment))
+        _add(task, held_to(entry, own_limit(entry)), delay_of(entry, moment))
         demand.samples.setdefault((entry.task, entry.queue), entry)
     return demand
 

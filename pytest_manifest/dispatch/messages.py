@@ -14,12 +14,12 @@ from kombu.serialization import dumps
 
 from pytest_manifest.dispatch.attempt import Attempt, run8
 from pytest_manifest.dispatch.client import reply_queue_name
+from pytest_manifest.dispatch.limits import OwnLimits, message_limits
 from pytest_manifest.dispatch.routing import MESSAGE_OPTIONS, Options, Routing
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.schema.models import Entry
 
 REPR_LENGTH: Final = 100  # characters of args and kwargs that Flower and worker logs show
-INTEGRAL: Final = float.is_integer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,16 @@ class MessageBuilder:
     """
 
     def __init__(
-        self, app: Celery, routing: Routing, *, stream: str, ttl: int, rpc: bool = False
+        self,
+        app: Celery,
+        routing: Routing,
+        *,
+        stream: str,
+        ttl: int,
+        rpc: bool = False,
+        limits: OwnLimits | None = None,
     ) -> None:
+        self._limits = limits or OwnLimits(app)
         self._as_task: Callable[..., object] = app.amqp.as_task_v2
         self._serializer: str = app.conf.task_serializer
         self._sent_event: bool = app.conf.task_send_sent_event
@@ -84,6 +92,7 @@ class MessageBuilder:
 
     def _message(self, attempt: Attempt, sent_at: datetime, own: Options) -> object:
         entry = attempt.entry
+        time_limit, soft_time_limit = message_limits(entry, self._limits.of(entry.task, own))
         return self._as_task(
             attempt.task_id,
             entry.task,
@@ -91,8 +100,8 @@ class MessageBuilder:
             entry.kwargs,
             eta=_eta(entry, sent_at),
             expires=_expires(entry, own.get("expires"), sent_at),
-            time_limit=int(entry.timeout) if INTEGRAL(entry.timeout) else entry.timeout,
-            soft_time_limit=own.get("soft_time_limit"),
+            time_limit=time_limit,
+            soft_time_limit=soft_time_limit,
             reply_to=reply_queue_name(run8(attempt.run)) if self._rpc else None,
             create_sent_event=self._sent_event,
             origin=self._origin,

@@ -11,6 +11,7 @@ from pytest_manifest.dispatch import checks
 from pytest_manifest.dispatch.client import is_redis
 from pytest_manifest.dispatch.control import Answers, by_node
 from pytest_manifest.dispatch.demand import Demand, demand_of, tasks_by_queue
+from pytest_manifest.dispatch.limits import unenforced
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.dispatch.routing import queue_name
 from pytest_manifest.dispatch.workers import QUESTIONS, Worker, workers_of
@@ -19,6 +20,7 @@ from pytest_manifest.log import redact, redact_url
 
 __all__ = ["Demand", "Preflight", "add_consumers", "demand_of", "preflight"]
 
+IN_MEMORY: Final = "memory:"
 TIMEOUT: Final = 1.0  # s
 # Where neither we nor the broker know the workers: all have answered when none has for so long.
 SETTLED: Final = 0.1  # s
@@ -77,6 +79,7 @@ def preflight(
             f"({type(error).__name__}: {redact(str(error))}); check that the broker is up"
         ) from error
     workers = list(workers_of(answers).values())
+    publisher.limits.learn(workers)
     unknown = checks.unknown_tasks(demand.tasks, workers)
     sendable = demand.without(unknown)
     result = Preflight(
@@ -89,6 +92,8 @@ def preflight(
         notices=checks.acknowledgement_notices(sendable, _acks_late(workers)),
         warnings=_unanswered(workers, expected_workers, timeout),
     )
+    if not publisher.address.broker_url.startswith(IN_MEMORY):  # whose page says it
+        result.warnings.extend(unenforced(workers))
     needed = tasks_by_queue({key: queues[key] for key in sendable.samples})
     result.queues.extend(sorted(needed))
     _see_to_queues(publisher, needed, workers, result)

@@ -14,11 +14,13 @@ from loguru import logger
 from pytest_manifest.dispatch.attempt import Attempt, run8
 from pytest_manifest.dispatch.client import load_app, scheme_of
 from pytest_manifest.dispatch.control import Control
+from pytest_manifest.dispatch.limits import OwnLimits
 from pytest_manifest.dispatch.link import Link
 from pytest_manifest.dispatch.messages import MessageBuilder, Outgoing
 from pytest_manifest.dispatch.routing import AppRouting, queue_name
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
+from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 
 # One chunk is one round trip and one unit of doubt, whose entries are located after a failure;
@@ -55,12 +57,17 @@ class Publisher:
         # Finalising a plain app would give it the tasks of every other app in this process.
         self.tasks: Mapping[str, Task] = self.app.tasks if address.app else {}
         self.routing = AppRouting(self.app, self.tasks)
+        self.limits = OwnLimits(self.app)
         self._rpc = scheme_of(address.backend_url) == "rpc"
         self._builder = MessageBuilder(
-            self.app, self.routing, stream=stream, ttl=ttl, rpc=self._rpc
+            self.app, self.routing, stream=stream, ttl=ttl, rpc=self._rpc, limits=self.limits
         )
         self.control = Control(self.app, address)
         self._link: Link | None = None
+
+    def own_limit(self, entry: Entry) -> float | None:
+        """Seconds that the entry's task, or its workers, let it run; None for no limit known."""
+        return self.limits.of(entry.task, self.routing(entry)).hard
 
     @property
     def result_expires(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,11 +12,22 @@ from pytest_manifest.schema.wire import WORKER_MARK
 
 # builtins: an entry may name one of Celery's own tasks, and those are registered as well.
 QUESTIONS: Final[Mapping[str, Arguments]] = {
-    "registered": {"taskinfoitems": ["acks_late"], "builtins": True},
+    "registered": {
+        "taskinfoitems": ["acks_late", "time_limit", "soft_time_limit"],
+        "builtins": True,
+    },
     "active_queues": {},
     "stats": {},
 }
-_REGISTERED = re.compile(r"(?P<name>.+?) \[acks_late=(?P<late>True|False)\]\Z")
+_REGISTERED = re.compile(r"(?P<name>.+?) \[(?P<facts>acks_late=[^\[\]]*)\]\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLimit:
+    """What a task, or a worker for all of its tasks, sets itself, in seconds; None: nothing."""
+
+    hard: float | None = None
+    soft: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +36,8 @@ class Worker:
 
     ``tasks``: registered name -> whether it is acknowledged late. ``prefetch``: messages held at
     once, 0 for no limit. ``visibility``: its broker's visibility timeout as configured (s).
+    ``limits``: the time limits that tasks of it set themselves; ``limit``: its own for all others.
+    ``pool``: the name of the module of its pool.
     """
 
     name: str
@@ -33,6 +46,9 @@ class Worker:
     slots: int = 1
     prefetch: int | None = None
     visibility: float | None = None
+    limits: dict[str, OwnLimit] = field(default_factory=dict)
+    limit: OwnLimit = OwnLimit()
+    pool: str = ""
 
     @property
     def is_plain(self) -> bool:
@@ -64,18 +80,58 @@ def _worker(node: str, answers: Answers) -> Worker:
         slots=_slots(figures.get("pool")),
         prefetch=_whole(figures.get("prefetch_count")),
         visibility=_visibility(figures.get("broker")),
+        limits=_limits(answers["registered"].get(node)),
+        limit=_limit(figures.get("pool")),
+        pool=_pool(figures.get("pool")),
     )
 
 
 def _tasks(reply: object) -> dict[str, bool]:
-    found: dict[str, bool] = {}
+    return {name: facts.get("acks_late") == "True" for name, facts in _registered(reply)}
+
+
+def _limits(reply: object) -> dict[str, OwnLimit]:
+    found: dict[str, OwnLimit] = {}
+    for name, facts in _registered(reply):
+        limit = OwnLimit(_number(facts.get("time_limit")), _number(facts.get("soft_time_limit")))
+        if limit != OwnLimit():
+            found[name] = limit
+    return found
+
+
+def _registered(reply: object) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each task's name, and what Celery wrote behind it: ``name [acks_late=True time_limit=5]``."""
     for line in reply if isinstance(reply, list) else ():
         match = _REGISTERED.match(str(line))
         if match is None:
-            found[str(line)] = False
+            yield str(line), {}
         else:
-            found[match["name"]] = match["late"] == "True"
-    return found
+            yield match["name"], dict(one.split("=", 1) for one in match["facts"].split(" "))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return seconds_of(float(text or 0))
+    except ValueError:
+        return None
+
+
+def seconds_of(value: object) -> float | None:
+    """A limit as Celery means it: 0 is none."""
+    return float(value) if isinstance(value, (int, float)) and value > 0 else None
+
+
+def _limit(pool: object) -> OwnLimit:
+    limits = pool.get("timeouts") if isinstance(pool, dict) else None
+    if not isinstance(limits, (list, tuple)) or len(limits) != 2:
+        return OwnLimit()
+    soft, hard = limits
+    return OwnLimit(seconds_of(hard), seconds_of(soft))
+
+
+def _pool(pool: object) -> str:
+    name = pool.get("implementation") if isinstance(pool, dict) else None
+    return str(name or "").partition(":")[0].rpartition(".")[2]
 
 
 def _queues(reply: list[object]) -> frozenset[str]:

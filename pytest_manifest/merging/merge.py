@@ -36,6 +36,7 @@ from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.changes import copy_path
 from pytest_manifest.run.code import KEY, code_key
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.own_limits import OWN_LIMITS, joined
 
 UNSENT = "unsent"
 """The merged ledger's key for how many entries it has planned itself, which no run has sent."""
@@ -308,6 +309,7 @@ def _facts(info: RunInfo, sources: Sequence[Source]) -> dict[str, str]:
         # Each attempt is held against the code that was there when and where it was sent.
         own = {code_key(source.info.run): source.facts[KEY]} if KEY in source.facts else {}
         facts |= own | {k: v for k, v in source.facts.items() if k.startswith(code_key(""))}
+    facts |= joined(source.facts.get(OWN_LIMITS) for source in sources)
     for key in (EMPTIED, GAVE_UP, PLAIN_WORKERS, OVER_BUDGET):
         said = [source.facts[key] for source in sources if source.facts.get(key)]
         facts |= {key: said[0]} if said else {}

@@ -23,6 +23,7 @@ from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.judging import SPOKEN_FOR, Judged
 from pytest_manifest.run.kept import judge_what_is_kept
+from pytest_manifest.run.own_limits import OwnLimitsOfRun
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
@@ -212,6 +213,7 @@ def follow_unsettled(
 
     ``only`` these entries, all where it is None.
     """
+    flights.held = OwnLimitsOfRun.noted(ledger)
     for row in ledger.attempts(unsettled=True):
         wanted = row.entry in manifest and (only is None or row.entry in only)
         if wanted and row.state not in ("planned", "withheld"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -89,6 +89,8 @@ class Flights:
     """The attempts in flight by task id, oldest first."""
 
     def __init__(self) -> None:
+        self.held: Callable[[Entry], Entry] = lambda entry: entry
+        """Gives an entry with the limit that holds for its job as its ``timeout``."""
         self.by_task_id: dict[str, InFlight] = {}
         self._due: list[_Due] = []
         self._patient_until = float("-inf")
@@ -120,7 +122,7 @@ class Flights:
         flight.worker, flight.host, flight.pid = start.worker, start.host, start.pid
         flight.boot, flight.pid_namespace = start.boot, start.pid_namespace
         flight.loss = None
-        timeout = flight.entry.timeout
+        timeout = self.held(flight.entry).timeout
         note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"
         when = now + timeout + TIMEOUT_GRACE
         heapq.heappush(self._due, _Due(when, start.task_id, "timed_out", note, since=now))

@@ -20,6 +20,7 @@ from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import Ledger, Settled, Start, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.own_limits import OwnLimitsOfRun
 from pytest_manifest.run.receipts import turn_of
 from pytest_manifest.run.scales import Scales
 from pytest_manifest.run.schedule import Held
@@ -83,6 +84,7 @@ class Bench:
         self._kills = kills
         self._lifetime = lifetime
         self.scales = Scales(run, ledger)
+        self._held = OwnLimitsOfRun.noted(ledger)
         self._costs = Costs(ledger, manifest)
         self._resent: Counter[str] = Counter()
         self.corrections: list[Correction] = []
@@ -113,7 +115,8 @@ class Bench:
         """The verdict on an attempt that no receipt will come of."""
         seen = kind in OF_ITSELF and flight.started is not None
         number = flight.number
-        return judge(flight.entry, None, attempt=number, problem=kind, note=note, seen=seen)
+        entry = self._held(flight.entry)
+        return judge(entry, None, attempt=number, problem=kind, note=note, seen=seen)
 
     def word_on(self, flight: InFlight, kind: VerdictKind, note: str) -> Judged:
         """The same, or by what the result store tells of the job's revocation, where it does."""

@@ -44,6 +44,7 @@ from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights, InFlight
 from pytest_manifest.run.judging import Bench, Correction, Judged
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.own_limits import OwnLimitsOfRun, note_own_limits
 from pytest_manifest.run.parts import Parts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, WorkerLoss
@@ -303,9 +304,9 @@ class Run:
     def _preflight(
         self, publisher: Publisher, attempts: Sequence[Attempt], expected_workers: int | None
     ) -> None:
-        found = preflight(
-            publisher, demand_of(a.entry for a in attempts), expected_workers=expected_workers
-        )
+        entries = (attempt.entry for attempt in attempts)
+        demand = demand_of(entries, own_limit=publisher.own_limit)
+        found = preflight(publisher, demand, expected_workers=expected_workers)
         self.notices += found.warnings + found.notices
         unforeseen = None
         if self.settings.budget is not None:
@@ -335,6 +336,10 @@ class Run:
         # Where a worker runs other code of a task than is here, that is told by these.
         with Ledger.open(self.ledger_path, write=True) as ledger:
             note_code(ledger, (attempt.entry.task for attempt in self._to_send), publisher.tasks)
+            samples = demand.samples.values()
+            limits = {one.task: own for one in samples if (own := publisher.own_limit(one))}
+            note_own_limits(ledger, limits)
+            self._flights.held = OwnLimitsOfRun.noted(ledger)
 
     def _note_plain(self, nodes: Sequence[str]) -> None:
         """Remember workers that do not say when they begin a job: what they had may have run."""

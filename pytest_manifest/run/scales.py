@@ -12,6 +12,7 @@ from loguru import logger
 from pytest_manifest.ledger import EMPTIED, Ledger, Origins, Start
 from pytest_manifest.run.code import CodeHistory, code_key
 from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.own_limits import OwnLimitsOfRun
 from pytest_manifest.run.receipts import complete_receipt
 from pytest_manifest.run.weighing import (
     Said,
@@ -40,6 +41,7 @@ class Scales:
         self._origins = Origins(run, merged)
         self._codes = {one: CodeHistory(ledger, code_key(one)) for one in merged}
         self._codes[run] = CodeHistory(ledger)
+        self._held = OwnLimitsOfRun.noted(ledger)
         self.is_whole: Callable[[], bool] = lambda: True
 
     def weigh(
@@ -71,7 +73,8 @@ class Scales:
             return judge(entry, None, attempt=number, problem="revoked", note=OWN_DOING), whole
         code = self._codes[self._origins.of(task_id)].digest(entry.task, sent_at or whole.sent_at)
         left_out = missing(entry, receipt, sent=sent_at is not None, code=code)
-        return judge(entry, whole, attempt=number, code=code, missing=left_out), whole
+        held = self._held(entry)
+        return judge(held, whole, attempt=number, code=code, missing=left_out), whole
 
     def is_of(self, receipt: Receipt, entry: str, task_id: str, number: int) -> bool:
         """Whether it says that it is of this sending, whatever else it says."""

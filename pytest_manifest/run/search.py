@@ -148,7 +148,8 @@ class Search:
         now = time.monotonic()
         since = {node: self._silent_since.get(node, now) for node in look.silent}
         self._silent_since = since
-        longest = max((f.entry.timeout for f in self._flights.by_task_id.values()), default=0.0)
+        flights = self._flights.by_task_id.values()
+        longest = max((self._flights.held(f.entry).timeout for f in flights), default=0.0)
         return frozenset(node for node, t in since.items() if now - t > longest + SILENCE)
 
     def _starts(self, ids: frozenset[str]) -> dict[str, StartedOn]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictKind
+from pytest_manifest.verdict import limits
 from pytest_manifest.verdict.text import middle, plain, plural, seconds
 
 _RESEND = "if running it twice does no harm, send it again (--resume, or --resume-unsafe)"
@@ -141,13 +142,7 @@ def _failed(_: Entry, receipt: Receipt) -> tuple[str, str]:
 
 
 def _timed_out(entry: Entry, receipt: Receipt) -> tuple[str, str]:
-    limit = seconds(entry.timeout)
-    then = "find in its log lines what held it up, or raise its 'timeout'"
-    if receipt.state != "timed_out" and receipt.runtime is not None:
-        took = seconds(receipt.runtime)
-        return f"The task ran for {took}{_where(receipt)}, longer than its timeout of {limit}", then
-    took = f" after {seconds(receipt.runtime)}" if receipt.runtime is not None else ""
-    return f"The task was stopped{took}{_where(receipt)}, as its timeout of {limit} was over", then
+    return limits.timed_out(entry, receipt, _where(receipt))
 
 
 def _crashed(_: Entry, receipt: Receipt) -> tuple[str, str]:

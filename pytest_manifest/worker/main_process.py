@@ -27,8 +27,17 @@ def on_received(request: Any, **_: object) -> None:
     fields[wire.HEADER_EXECUTION] = execution
     fields[wire.HEADER_RECEIVED_AT] = wire.timestamp(datetime.now(UTC))
     note_taken(execution, request)
+    _keep_hard_limit(request)
     if not isinstance(ensure_receipts(request.task.backend), Receipts):
         _warn_without_store()
+
+
+def _keep_hard_limit(request: Any) -> None:
+    """Celery counts the hard limit from the soft one on, so a later soft one would put it off."""
+    hard, soft = request.time_limits
+    soft = soft or request.task.soft_time_limit
+    if hard and soft and soft > hard:
+        request.time_limits = (hard, hard)
 
 
 @cache

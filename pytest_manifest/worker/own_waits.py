@@ -43,6 +43,7 @@ class _Note:
 
     def open(self) -> None:
         self._memory = None  # that of the process it was forked from
+        sweep()
         try:
             path = prepared_directory() / f"{_PREFIX}{os.getpid()}"
             path.write_bytes(bytes(_NOTE.size))
@@ -142,7 +143,9 @@ def put_off(pool: Any, hub: Any) -> None:
 
     def on_soft_timeout(number: int, limit: float, hard_limit: float, loop: Any) -> None:
         later = _later(pool, number, "_soft_timeout")
-        if later:
+        if hard_limit and limit >= hard_limit:  # no use in telling a task that is ended at once
+            on_hard_timeout(number)
+        elif later:
             pool._tref_for_id[number] = hub.call_later(
                 later, on_soft_timeout, number, limit, hard_limit, loop
             )

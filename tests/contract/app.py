@@ -143,6 +143,12 @@ def sleep(seconds: float) -> str:
     return "slept"
 
 
+@job("limited", time_limit=0.5)
+def limited(seconds: float) -> str:
+    time.sleep(seconds)
+    return "slept"
+
+
 @job("own_call", bind=True, base=OwnCall)
 def own_call(self: Any) -> str:
     return str(self.request.id)

@@ -80,6 +80,8 @@ KINDS: Final[Mapping[str, VerdictKind]] = {
     "no JSON": "failed",
     "schema broken": "failed",
     "too long": "timed_out",
+    "beyond its own limit": "timed_out",
+    "beyond the smaller limit": "timed_out",
     "slow": "failed",
     "leaves": "crashed",
 }
@@ -191,6 +193,12 @@ def test_the_state(outcomes: Outcomes, entry: str, state: str) -> None:
     receipt = receipt_of(outcomes, entry)
     assert receipt.state == state
     assert receipt.result is None
+
+
+@pytest.mark.parametrize("entry", ["beyond its own limit", "beyond the smaller limit"])
+def test_the_limit_of_the_task_itself_is_told(outcomes: Outcomes, entry: str) -> None:
+    """Whatever the entry says, and the more so where it says nothing."""
+    assert "its own time limit of 0.5 s" in outcomes[entry].verdict.sentence
 
 
 @pytest.mark.parametrize("entry", ["expired", "revoked"])

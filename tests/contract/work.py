@@ -74,6 +74,8 @@ WORK: Final[Mapping[str, Entry]] = {
         entry("corpus/Ærø::[☃]", "add", 1, 2, expect={"result": 3}),
         entry("countdown", "add", 1, 2, countdown=HOLD, expect={"result": 3}),
         entry("too long", "sleep", 0.4, timeout=0.1),
+        entry("beyond its own limit", "limited", 1.0),
+        entry("beyond the smaller limit", "limited", 1.0, timeout=60),
         entry("slow", "sleep", 0.2, expect={"max_runtime": 0.1}),
         entry("own call", "own_call"),
         entry("leaves", "leave"),

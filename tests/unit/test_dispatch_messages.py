@@ -94,14 +94,17 @@ def test_headers_of_a_route_stay() -> None:
 
 
 def test_timeout_is_the_hard_limit() -> None:
-    """The entry's timeout wins over the task's own; a whole number travels as one."""
+    """The smaller of the entry's timeout and the task's own; a whole number travels as one, and a
+    soft limit never beyond the hard one."""
     app = app_with()
 
     @app.task(name="t", time_limit=9, soft_time_limit=4, shared=False)  # type: ignore[untyped-decorator]  # celery ships no types
     def task() -> None: ...
 
-    assert headers(build(Entry(id="e", task="t", timeout=30.0), app))["timelimit"] == [30, 4]
-    assert headers(build(Entry(id="e", task="t", timeout=0.5), app))["timelimit"] == [0.5, 4]
+    assert headers(build(Entry(id="e", task="t", timeout=30.0), app))["timelimit"] == [9, 4]
+    assert headers(build(Entry(id="e", task="t", timeout=5.0), app))["timelimit"] == [5, 4]
+    assert headers(build(Entry(id="e", task="t", timeout=0.5), app))["timelimit"] == [0.5, 0.5]
+    assert headers(build(Entry(id="e", task="t"), app))["timelimit"] == [9, 4]
 
 
 def test_replies_go_to_the_queue_of_the_run() -> None:

@@ -157,7 +157,8 @@ class Bench:
         return bool(self.app.control.ping(destination=[self.node], timeout=0.5))
 
     def spooled(self) -> list[Path]:
-        return sorted(self.spool.glob("*")) if self.spool.exists() else []
+        """What is kept there of tasks; each process has a note of its own besides."""
+        return sorted(one for one in self.spool.glob("*") if not one.name.startswith("waits-"))
 
 
 @contextmanager

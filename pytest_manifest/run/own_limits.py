@@ -1,0 +1,46 @@
+"""The time limits that the tasks of a run set themselves, kept with it: verdicts go by them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from pytest_manifest.dispatch.limits import held_to
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.schema import Entry
+
+OWN_LIMITS: Final = "own_limits"
+"""The ledger's key for them: a JSON object, seconds by the names of tasks."""
+
+
+class OwnLimitsOfRun:
+    """Gives an entry with the limit that holds for its job as its ``timeout``."""
+
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self._seconds = dict(seconds or {})
+
+    @classmethod
+    def noted(cls, ledger: Ledger) -> OwnLimitsOfRun:
+        """As they are kept in a run's ledger."""
+        return cls(json.loads(ledger.noted(OWN_LIMITS) or "{}"))
+
+    def __call__(self, entry: Entry) -> Entry:
+        own = self._seconds.get(entry.task)
+        return entry if own is None else held_to(entry, own)
+
+
+def note_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
+    """Keep them, before something is sent; what is known of other tasks stays."""
+    before = ledger.noted(OWN_LIMITS)
+    if seconds or before:
+        ledger.note(OWN_LIMITS, json.dumps({**json.loads(before or "{}"), **seconds}))
+
+
+def joined(noted: Iterable[str | None]) -> dict[str, str]:
+    """What a merged ledger keeps: the longest of each task."""
+    longest: dict[str, float] = {}
+    for text in noted:
+        for task, seconds in json.loads(text or "{}").items():
+            longest[task] = max(seconds, longest.get(task, 0.0))
+    return {OWN_LIMITS: json.dumps(longest)} if longest else {}
