@@ -12,7 +12,9 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 import psycopg
 import redis
 
@@ -231,3 +233,31 @@ def _init_database(binaries: Path, data: Path, password: str, user: str | None) 
     secret.unlink()
     if result.returncode:
         raise StartFailedError(f"initdb ended with {result.returncode}:\n{result.stderr}")
+
+
+@contextmanager
+def frozen_server(url: str) -> Iterator[None]:
+    """Stop the server of this URL and all that it has started: it accepts, and says nothing.
+
+    Whatever happens, it goes on at the end of the block.
+    """
+    port = urlsplit(url).port
+    listening = [
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+        if connection.laddr and connection.laddr.port == port
+    ]
+    pids = sorted({pid for pid in listening if pid is not None})
+    if not pids:
+        raise ServiceUnavailableError("the server that was given by its URL is not ours to stop")
+    first = psutil.Process(pids[0])
+    stopped = [first, *first.children(recursive=True)]
+    try:
+        for process in stopped:
+            process.suspend()
+        yield
+    finally:
+        for process in stopped:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()

@@ -14,6 +14,7 @@ from celery.app.backends import by_url
 from celery.app.defaults import DEFAULTS
 from celery.app.utils import find_app
 
+from pytest_manifest.dispatch.bounded import SOCKET_TIMEOUT, amqp_limits, redis_limits
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
 from pytest_manifest.stack.address import StackAddress
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
     from celery.backends.base import Backend
     from kombu import Connection
 
-CONNECT_TIMEOUT: Final = 5.0  # s
-# Longer than any pipeline takes; without it a broker that stops answering would block for ever.
-SOCKET_TIMEOUT: Final = 30.0  # s
 REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
+AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp", "librabbitmq")
 
 
 def scheme_of(url: str) -> str:
@@ -116,7 +115,12 @@ def connect(app: Celery, address: StackAddress) -> Connection:
 def result_backend(app: Celery, address: StackAddress) -> Backend:
     """Make the Celery result backend for the address, configured as the app's own would be."""
     backend_class, url = by_url(address.backend_url, app.loader)
-    return backend_class(app=_without_own_places(app) if address.ours else app, url=url)
+    backend = backend_class(app=_without_own_places(app) if address.ours else app, url=url)
+    parameters = getattr(backend, "connparams", None)  # Redis; Celery would wait two minutes
+    if isinstance(parameters, dict):
+        own = parameters.get("socket_timeout") or SOCKET_TIMEOUT
+        parameters["socket_timeout"] = min(own, SOCKET_TIMEOUT)
+    return backend
 
 
 def _without_own_places(app: Celery) -> Celery:
@@ -133,8 +137,7 @@ def _without_own_places(app: Celery) -> Celery:
 
 def _timeouts(app: Celery, address: StackAddress) -> dict[str, float]:
     """Give the time-outs that the app does not set itself; Celery adds its own options."""
-    if not is_redis(address.broker_url):
-        return {}
     own = app.conf.broker_transport_options or {}
-    timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": SOCKET_TIMEOUT}
-    return {name: seconds for name, seconds in timeouts.items() if name not in own}
+    if is_redis(address.broker_url):
+        return redis_limits(own)
+    return amqp_limits(own) if scheme_of(address.broker_url) in AMQP_SCHEMES else {}

@@ -19,7 +19,9 @@ from celery import Celery
 from kombu import Producer
 from kombu.transport import virtual
 
+from pytest_manifest.dispatch.bounded import sever
 from pytest_manifest.dispatch.client import connect, is_redis
+from pytest_manifest.dispatch.refusals import refusal
 from pytest_manifest.stack.address import StackAddress
 
 if TYPE_CHECKING:
@@ -103,9 +105,9 @@ class Control:
         for name in names:
             # A channel each: RabbitMQ closes it when the queue is not there. On Redis passive
             # declaring finds nothing under a global_keyprefix, and declaring creates nothing.
-            with self._lend() as (connection, channel):
+            with self._lend() as (_, channel):
                 passive = not is_redis(self._address.broker_url)
-                lengths[name] = _length(connection, channel, name, passive=passive)
+                lengths[name] = _length(channel, name, passive=passive)
         return lengths
 
     def close(self) -> None:
@@ -114,6 +116,10 @@ class Control:
         if connection is not None:
             with suppress(Exception):  # A connection that is gone already is as closed.
                 connection.release()
+
+    def sever(self) -> None:
+        """Cut the connection; whoever waits on it, in whatever thread, stops waiting."""
+        sever(self._connection)
 
     @contextmanager
     def channel(self) -> Iterator[Channel]:
@@ -132,7 +138,8 @@ class Control:
             yield connection, channel
         except BaseException:
             self._connection = None
-            with suppress(Exception):
+            sever(connection)
+            with suppress(Exception):  # what is cut cannot say good-bye
                 connection.collect(socket_timeout=1)
             raise
         with suppress(Exception):
@@ -221,11 +228,12 @@ def _counting(
     return enough_or_all
 
 
-def _length(connection: Connection, channel: Channel, name: str, *, passive: bool) -> int:
+def _length(channel: Channel, name: str, *, passive: bool) -> int:
     try:
         return int(channel.queue_declare(queue=name, passive=passive).message_count)
-    except connection.channel_errors as error:
-        if str(getattr(error, "reply_code", "")) == NOT_FOUND:
+    except Exception as error:
+        # What the broker will not have as a queue has no message of ours in it.
+        if str(getattr(error, "reply_code", "")) == NOT_FOUND or refusal(error) is not None:
             return 0
         raise
 

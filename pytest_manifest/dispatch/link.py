@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from celery import Celery
@@ -11,8 +12,10 @@ from kombu import Producer, Queue
 from kombu.common import Broadcast
 from kombu.transport import virtual
 
+from pytest_manifest.dispatch.bounded import sever
 from pytest_manifest.dispatch.client import connect, reply_queue_name
 from pytest_manifest.dispatch.messages import Outgoing
+from pytest_manifest.dispatch.refusals import refusal
 from pytest_manifest.dispatch.routing import Target, queue_of, topic_target
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.stack.address import StackAddress
@@ -109,19 +112,20 @@ class Link:
     def __init__(self, app: Celery, address: StackAddress) -> None:
         self._connection: Connection = connect(app, address)
         try:
-            self._channel = self._connection.channel()
             self._send: Callable[..., None] = app.amqp.send_task_message
-            self._producer = Producer(self._channel, auto_declare=False)
-            self._confirms = self._make_confirms()
+            self._open_channel()
             self._dead_ends: set[Target] = set()
         except BaseException:
-            self._connection.collect(socket_timeout=1)
+            self.drop()
             raise
 
-    def prepare(self, outgoing: Iterable[Outgoing], reply_prefixes: Iterable[str]) -> None:
+    def prepare(
+        self, outgoing: Iterable[Outgoing], reply_prefixes: Iterable[str]
+    ) -> dict[str, str]:
         """Declare the queues of a batch, and the reply queues of runs.
 
-        That is a round trip, so it proves the link as well.
+        That is a round trip, so it proves the link as well. Returns the queues that the broker
+        will not have, with a phrase that says why; what goes there must not be sent.
         """
         queues: dict[str, Queue] = {}
         targets: set[Target] = set()
@@ -132,12 +136,31 @@ class Link:
             target = topic_target(one.options)
             if target is not None:
                 targets.add(target)
-        for queue in queues.values():
-            if not isinstance(queue, Broadcast):
-                queue(self._channel).declare()
+        refused = self.declare(queues.values())
         for prefix in reply_prefixes:
             reply_queue(prefix)(self._channel).declare()
         self._dead_ends = {target for target in targets if not self._leads_somewhere(target)}
+        return refused
+
+    def declare(self, queues: Iterable[Queue]) -> dict[str, str]:
+        """Declare these queues; returns those that are refused, with a phrase that says why.
+
+        Raises:
+            Exception: the broker is out of reach.
+        """
+        refused: dict[str, str] = {}
+        for queue in queues:
+            if isinstance(queue, Broadcast):
+                continue
+            try:
+                queue(self._channel).declare()
+            except Exception as error:
+                phrase = refusal(error)
+                if phrase is None:
+                    raise
+                refused[queue.name] = phrase
+                self._open_channel()  # RabbitMQ has closed the other one
+        return refused
 
     def send(self, chunk: Sequence[Outgoing]) -> list[str]:
         """Publish a chunk of what was prepared.
@@ -172,7 +195,13 @@ class Link:
 
     def drop(self) -> None:
         """Let go of a broken connection without waiting for the other side."""
-        self._connection.collect(socket_timeout=1)
+        self.sever()
+        with suppress(Exception):  # what is cut cannot say good-bye
+            self._connection.collect(socket_timeout=1)
+
+    def sever(self) -> None:
+        """Cut the connection; whoever waits on it, in whatever thread, stops waiting."""
+        sever(self._connection)
 
     def _leads_somewhere(self, target: Target) -> bool:
         # kombu's own exchanges (on Redis) drop what matches no binding, and tell nobody;
@@ -183,6 +212,11 @@ class Link:
         table = self._channel.get_table(exchange)
         kind = self._channel.typeof(exchange)
         return bool(kind.lookup(table, exchange, routing_key, None))
+
+    def _open_channel(self) -> None:
+        self._channel = self._connection.channel()
+        self._producer = Producer(self._channel, auto_declare=False)
+        self._confirms = self._make_confirms()
 
     def _make_confirms(self) -> Confirms:
         self._flags: dict[str, object] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from pytest_manifest.dispatch import checks
@@ -72,7 +73,9 @@ def preflight(
     queues = {key: queue_name(publisher.routing(entry)) for key, entry in demand.samples.items()}
     enough = _enough(demand, tasks_by_queue(queues), expected_workers)
     try:
-        answers = publisher.control.ask(QUESTIONS, timeout=timeout, enough=enough)
+        answers = publisher.call(
+            lambda: publisher.control.ask(QUESTIONS, timeout=timeout, enough=enough)
+        )
     except Exception as error:
         raise StackError(
             f"the workers at {redact_url(publisher.address.broker_url)} cannot be asked "
@@ -108,10 +111,12 @@ def plain_workers(publisher: Publisher, timeout: float = TIMEOUT) -> list[str]:
     """
     question = {"registered": QUESTIONS["registered"]}
     try:
-        answers = publisher.control.ask(
-            question,
-            timeout=timeout,
-            enough=lambda found, quiet: any(found.values()) and quiet >= SETTLED,
+        answers = publisher.call(
+            lambda: publisher.control.ask(
+                question,
+                timeout=timeout,
+                enough=lambda found, quiet: any(found.values()) and quiet >= SETTLED,
+            )
         )
     except Exception as error:
         raise StackError(
@@ -125,7 +130,8 @@ def plain_workers(publisher: Publisher, timeout: float = TIMEOUT) -> list[str]:
 def add_consumers(publisher: Publisher, queues: list[str]) -> None:
     """Have every worker consume these queues as well; those that do already are not disturbed."""
     for name in queues:
-        publisher.control.tell("add_consumer", _consumer_arguments(publisher, name))
+        order = _consumer_arguments(publisher, name)
+        publisher.call(partial(publisher.control.tell, "add_consumer", order))
 
 
 def _enough(
@@ -208,8 +214,11 @@ def _see_to_queues(
     result.warnings.extend(checks.misrouted(needed, workers))
     idle = checks.idle_queues(needed, workers) if workers else []
     if publisher.address.owned:
-        add_consumers(publisher, idle)
-        result.added_queues.extend(idle)
+        # A worker that is told to consume what its broker refuses dies of it, again and again.
+        refused = publisher.refusals(idle) if idle else {}
+        wanted = [name for name in idle if name not in refused]
+        add_consumers(publisher, wanted)
+        result.added_queues.extend(wanted)
         return
     result.idle.extend(idle)
     result.warnings.extend(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from celery import Celery, Task
+from kombu import Queue
 from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt, run8
+from pytest_manifest.dispatch.bounded import Caller, Patience, SilentPeerError
 from pytest_manifest.dispatch.client import load_app, scheme_of
 from pytest_manifest.dispatch.control import Control
 from pytest_manifest.dispatch.limits import OwnLimits
 from pytest_manifest.dispatch.link import Link
 from pytest_manifest.dispatch.messages import MessageBuilder, Outgoing
+from pytest_manifest.dispatch.refusals import reserved
 from pytest_manifest.dispatch.routing import AppRouting, queue_name
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
@@ -27,20 +31,24 @@ from pytest_manifest.stack.address import StackAddress
 # more at once are no faster by much, and large arguments are in memory together.
 CHUNK: Final = 250
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """What became of each task id of one call; the three lists together are all of them.
+    """What became of each task id of one call; the lists and ``refused`` together are all of them.
 
     ``certain``: the broker has the message. ``uncertain``: it may have it; locate these before
-    sending them again. ``unsent``: it certainly does not have it. ``error``: one sentence, or
-    None when every attempt is certain.
+    sending them again. ``unsent``: it certainly does not have it. ``refused``: nor has it these,
+    and trying again is no use; with a phrase that says why. ``error``: one sentence, or None when
+    every attempt is certain or refused.
     """
 
     certain: list[str] = field(default_factory=list)
     uncertain: list[str] = field(default_factory=list)
     error: str | None = None
     unsent: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 class Publisher:
@@ -51,7 +59,9 @@ class Publisher:
     thread at a time.
     """
 
-    def __init__(self, address: StackAddress, *, stream: str, ttl: int) -> None:
+    def __init__(
+        self, address: StackAddress, *, stream: str, ttl: int, patience: Patience | None = None
+    ) -> None:
         self.address = address
         self.app: Celery = load_app(address)
         # Finalising a plain app would give it the tasks of every other app in this process.
@@ -64,6 +74,9 @@ class Publisher:
         )
         self.control = Control(self.app, address)
         self._link: Link | None = None
+        self.refused: dict[str, str] = {}
+        """Queues that were refused, so that nothing of ours is in them, and why."""
+        self._caller = Caller(address.broker_url, patience, self._forget)
 
     def own_limit(self, entry: Entry) -> float | None:
         """Seconds that the entry's task, or its workers, let it run; None for no limit known."""
@@ -83,18 +96,45 @@ class Publisher:
         Raises:
             DispatchError: an entry cannot be made into a message; nothing was sent then.
         """
-        outgoing = self._builder.build(attempts, sent_at)
-        result = PublishResult()
+        built = self._builder.build(attempts, sent_at)
+        # No call for an entry here: nearly always all go to one queue, and that is as good as any.
+        queues = [one.options.get("queue") for one in built]
+        closed = self._reserved({queue.name for queue in queues if isinstance(queue, Queue)})
+        refused = _refused(built, closed)
+        outgoing = _without(built, refused)
         if not outgoing:
-            return result
+            return PublishResult(refused=refused)
         try:
-            link = self._ready_link(outgoing)
+            link, closed = self._ready_link(outgoing)
         except Exception as error:
             # Nothing has left yet, whatever went wrong.
-            return PublishResult(
-                unsent=[attempt.task_id for attempt in attempts], error=self._sentence(error)
-            )
-        return self._send_all(link, outgoing)
+            unsent = _ids(outgoing)
+            return PublishResult(unsent=unsent, error=self._sentence(error), refused=refused)
+        self.refused |= closed
+        refused |= _refused(outgoing, closed)
+        return replace(self._send_all(link, _without(outgoing, refused)), refused=refused)
+
+    def refusals(self, names: Iterable[str]) -> dict[str, str]:
+        """Those of the app's queues that the broker will not have, with a phrase that says why.
+
+        Raises:
+            StackError: the broker cannot be reached.
+        """
+        wanted = list(names)
+        closed = self._reserved(wanted)
+        queues = [self.app.amqp.queues[name] for name in wanted if name not in closed]
+        self.refused |= closed
+        if not queues:
+            return closed
+        with self._asking("declare queues"):
+            link = self._link or self._new_link()
+            self.refused |= self.call(lambda: link.declare(queues))
+        return {name: phrase for name, phrase in self.refused.items() if name in wanted}
+
+    def _reserved(self, names: Iterable[str]) -> dict[str, str]:
+        url = self.address.broker_url
+        found = ((name, reserved(name, self.app, url)) for name in names)
+        return {name: phrase for name, phrase in found if phrase is not None}
 
     def revoke(self, task_ids: Sequence[str], terminate: bool = False) -> None:
         """Tell all workers not to run these tasks; ``terminate`` also ends those that run.
@@ -103,7 +143,7 @@ class Publisher:
             StackError: the broker cannot be reached.
         """
         with self._asking("revoke jobs"):
-            self.control.revoke(task_ids, terminate=terminate)
+            self.call(lambda: self.control.revoke(task_ids, terminate=terminate))
 
     def queue_lengths(self, names: Sequence[str]) -> dict[str, int]:
         """Count the messages that wait in each queue, 0 where there is no such queue.
@@ -112,10 +152,21 @@ class Publisher:
             StackError: the broker cannot be reached.
         """
         with self._asking("count waiting jobs"):
-            return self.control.queue_lengths(names)
+            return self.call(lambda: self.control.queue_lengths(names))
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What the function, which uses the connections here, returns within bounded time.
+
+        Raises:
+            SilentPeerError: the broker does not answer.
+        """
+        return self._caller.call(function)
 
     def close(self) -> None:
         """End the connections; the next call of any method would open others."""
+        self._caller.close(self._close)
+
+    def _close(self) -> None:
         self.control.close()
         link, self._link = self._link, None
         if link is not None:
@@ -127,7 +178,7 @@ class Publisher:
         for start in range(0, len(outgoing), CHUNK):
             chunk = outgoing[start : start + CHUNK]
             try:
-                returned = set(link.send(chunk))
+                returned = set(self.call(partial(link.send, chunk)))
             except Exception as error:
                 # The ledger must learn what is certain, so this never leaves as an exception.
                 self._drop()
@@ -145,33 +196,47 @@ class Publisher:
             return _with_error(result, _unroutable(result.unsent, outgoing))
         return result
 
-    def _ready_link(self, outgoing: Sequence[Outgoing]) -> Link:
-        """Give a link that has just answered, with every queue of the batch declared."""
-        if self._link is not None:
+    def _ready_link(self, outgoing: Sequence[Outgoing]) -> tuple[Link, dict[str, str]]:
+        """Give a link that has just answered, with every queue of the batch declared but those that
+        are refused, and why they are."""
+        link = self._link
+        if link is not None:
             try:
-                self._prepare(self._link, outgoing)
+                return link, self._prepare(link, outgoing)
+            except SilentPeerError:
+                raise  # another connection would get no answer either
             except Exception:
                 # It was idle, and the broker or something between has closed it since.
                 self._drop()
-            else:
-                return self._link
-        self._link = Link(self.app, self.address)
+        link = self._new_link()
         try:
-            self._prepare(self._link, outgoing)
+            return link, self._prepare(link, outgoing)
         except BaseException:
             self._drop()
             raise
+
+    def _new_link(self) -> Link:
+        # Kept here, not in the thread that makes it: one that was left behind must keep nothing.
+        self._link = self.call(lambda: Link(self.app, self.address))
         return self._link
 
-    def _prepare(self, link: Link, outgoing: Sequence[Outgoing]) -> None:
+    def _prepare(self, link: Link, outgoing: Sequence[Outgoing]) -> dict[str, str]:
         prefixes = {run8(one.attempt.run) for one in outgoing} if self._rpc else set()
-        link.prepare(outgoing, prefixes)
+        return self.call(lambda: link.prepare(outgoing, prefixes))
 
     def _drop(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             with suppress(Exception):
                 link.drop()
+
+    def _forget(self) -> None:
+        """Leave the connections to the thread that still waits on them; it stops waiting."""
+        link, self._link = self._link, None
+        control, self.control = self.control, Control(self.app, self.address)
+        control.sever()
+        if link is not None:
+            link.sever()
 
     @contextmanager
     def _asking(self, purpose: str) -> Iterator[None]:
@@ -196,8 +261,24 @@ def _ids(outgoing: Sequence[Outgoing]) -> list[str]:
     return [one.attempt.task_id for one in outgoing]
 
 
+def _refused(outgoing: Iterable[Outgoing], closed: Mapping[str, str]) -> dict[str, str]:
+    """Task id -> why it is not sent, of what goes to a queue that is refused."""
+    refused = {}
+    for one in outgoing if closed else ():
+        name = queue_name(one.options)
+        if name is not None and name in closed:
+            refused[one.attempt.task_id] = f"it goes to queue {name!r}, and {closed[name]}"
+    return refused
+
+
+def _without(outgoing: Sequence[Outgoing], refused: Mapping[str, str]) -> Sequence[Outgoing]:
+    if not refused:
+        return outgoing
+    return [one for one in outgoing if one.attempt.task_id not in refused]
+
+
 def _with_error(result: PublishResult, error: str) -> PublishResult:
-    return PublishResult(result.certain, result.uncertain, error, result.unsent)
+    return replace(result, error=error)
 
 
 def _unroutable(unsent: Sequence[str], outgoing: Sequence[Outgoing]) -> str:

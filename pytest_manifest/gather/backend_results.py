@@ -69,6 +69,8 @@ class ResultReader:
     def __init__(self, address: StackAddress) -> None:
         self._address = address
         self._source: Source | None = None
+        self._fetched: dict[str, Meta] = {}
+        """What came by ``rpc://``, where it can be had once only, and has not been asked for."""
 
     def read(self, task_ids: Sequence[str]) -> dict[str, PlainResult]:
         """Give the final states there are for these ids; what is not final yet is left out.
@@ -79,7 +81,8 @@ class ResultReader:
         found: dict[str, PlainResult] = {}
         try:
             if self._source is None:
-                self._source = open_source(load_app(self._address), self._address)
+                app = load_app(self._address)
+                self._source = open_source(app, self._address, self._fetched)
             for start in range(0, len(task_ids), CHUNK):
                 metas = self._source.read(task_ids[start : start + CHUNK])
                 found.update(_final(metas.items()))
@@ -93,6 +96,12 @@ class ResultReader:
                 f"its URL is that of the workers"
             ) from error
         return found
+
+    def renewed(self) -> ResultReader:
+        """Another reader with a connection of its own, that has what this one has fetched."""
+        other = ResultReader(self._address)
+        other._fetched = self._fetched
+        return other
 
     def close(self) -> None:
         """End the connection; with ``rpc://`` also what is left on the reply queues."""

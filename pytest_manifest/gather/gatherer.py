@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from loguru import logger
 
+from pytest_manifest.dispatch.bounded import Caller, SilentPeerError
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.backend_results import PlainResult, ResultReader
 from pytest_manifest.gather.stream import StreamReader
@@ -26,6 +27,8 @@ SWEEP_STOCK = 0.05
 """Seconds between looks at plain results while no instrumented worker has been heard of."""
 SWEEP_INSTRUMENTED = 2.0
 SWEEP_SIZE = 500
+
+T = TypeVar("T")
 
 
 class Awaited(Protocol):
@@ -50,11 +53,19 @@ class Sip:
 
 
 class Gatherer:
-    """The one reader of a run. Use it from one thread."""
+    """The one reader of a run. Use it from one thread.
 
-    def __init__(self, stream: StreamReader | None, results: ResultReader) -> None:
+    With a ``caller`` it waits for the store as long as that says; after a wait in vain it goes on
+    with connections of its own, from the last record that it has handed on.
+    """
+
+    def __init__(
+        self, stream: StreamReader | None, results: ResultReader, caller: Caller | None = None
+    ) -> None:
         self._stream = stream
         self._results = results
+        self._caller = caller
+        self._position = None if stream is None else stream.position
         self._heard_of_worker = False
         self._next_sweep = 0.0
         self._sweep: Iterator[str] = iter(())
@@ -64,8 +75,9 @@ class Gatherer:
 
         Raises StackError where the store cannot be reached.
         """
-        if self._stream is not None:
-            self._stream.begin(ttl)
+        stream = self._stream
+        if stream is not None:
+            self._reach(lambda: stream.begin(ttl))
 
     @property
     def hears_starts(self) -> bool:
@@ -77,7 +89,8 @@ class Gatherer:
 
         Raises StackError where the store cannot be reached.
         """
-        return None if self._stream is None else self._stream.intact()
+        stream = self._stream
+        return None if stream is None else self._reach(stream.intact)
 
     def sip(self, awaited: Mapping[str, Awaited], block_ms: int) -> Sip:
         """One look: at the stream and, when their time has come, at some of the plain results.
@@ -85,28 +98,52 @@ class Gatherer:
         Waits up to ``block_ms`` for a first record. Raises StackError where the store cannot be
         reached.
         """
+        # Named here: a thread that is left behind must not read on in what has taken their place.
+        stream, results = self._stream, self._results
+        return self._handed_on(self._reach(lambda: self._sip(stream, results, awaited, block_ms)))
+
+    def sweep_all(self, awaited: Mapping[str, Awaited]) -> Sip:
+        """One look at everything: the stream to its end and every awaited plain result."""
+        stream, results = self._stream, self._results
+        return self._handed_on(self._reach(lambda: self._sweep_all(stream, results, awaited)))
+
+    def _sip(
+        self,
+        stream: StreamReader | None,
+        results: ResultReader,
+        awaited: Mapping[str, Awaited],
+        block_ms: int,
+    ) -> Sip:
         sip = Sip()
         found: dict[str, PlainResult] = {}
         if time.monotonic() >= self._next_sweep and awaited:
-            found = self._results.read(self._next_ids(awaited))
+            found = results.read(self._next_ids(awaited))
             pause = SWEEP_INSTRUMENTED if self._heard_of_worker else SWEEP_STOCK
             self._next_sweep = time.monotonic() + pause
         if found:
-            self._add_plain(sip, found, awaited)
-        elif self._stream is not None:
-            self._read_stream(self._stream, sip, block_ms)
+            self._add_plain(stream, sip, found, awaited)
+        elif stream is not None:
+            self._read_stream(stream, sip, block_ms)
         else:
             time.sleep(block_ms / 1000)
         return sip
 
-    def sweep_all(self, awaited: Mapping[str, Awaited]) -> Sip:
-        """One look at everything: the stream to its end and every awaited plain result."""
+    def _sweep_all(
+        self,
+        stream: StreamReader | None,
+        results: ResultReader,
+        awaited: Mapping[str, Awaited],
+    ) -> Sip:
         sip = Sip()
-        self._add_plain(sip, self._results.read(list(awaited)), awaited)
+        self._add_plain(stream, sip, results.read(list(awaited)), awaited)
         return sip
 
     def _add_plain(
-        self, sip: Sip, found: Mapping[str, PlainResult], awaited: Mapping[str, Awaited]
+        self,
+        stream: StreamReader | None,
+        sip: Sip,
+        found: Mapping[str, PlainResult],
+        awaited: Mapping[str, Awaited],
     ) -> None:
         """Read the stream to its end, then add the plain results that it says nothing of.
 
@@ -114,7 +151,7 @@ class Gatherer:
         the stream by now, and in better words.
         """
         try:
-            while self._stream is not None and self._read_stream(self._stream, sip, 0):
+            while stream is not None and self._read_stream(stream, sip, 0):
                 pass
         except StackError:
             if sip.position is None:
@@ -125,7 +162,34 @@ class Gatherer:
             if task_id not in known and task_id in awaited:
                 sip.finals.append((task_id, None, plain_receipt(task_id, awaited[task_id], result)))
 
+    def _reach(self, call: Callable[[], T]) -> T:
+        """What the call, which uses the store, returns; raises StackError where it is silent."""
+        if self._caller is None:
+            return call()
+        try:
+            return self._caller.call(call)
+        except SilentPeerError:
+            self._begin_anew()
+            raise
+
+    def _begin_anew(self) -> None:
+        """Leave the connections to the thread that still waits on them."""
+        if self._stream is not None and self._position is not None:
+            self._stream = self._stream.renewed(self._position)
+        self._results = self._results.renewed()
+
+    def _handed_on(self, sip: Sip) -> Sip:
+        """What a thread that was left behind has read since is in no sip: it is read again."""
+        self._position = sip.position or self._position
+        return sip
+
     def close(self) -> None:
+        if self._caller is None:
+            self._close()
+        else:
+            self._caller.close(self._close)
+
+    def _close(self) -> None:
         if self._stream is not None:
             self._stream.close()
         self._results.close()

@@ -12,7 +12,7 @@ from kombu.exceptions import DecodeError
 from loguru import logger
 
 from pytest_manifest.dispatch.attempt import RUN8_LENGTH
-from pytest_manifest.dispatch.client import connect, result_backend, scheme_of
+from pytest_manifest.dispatch.client import AMQP_SCHEMES, connect, result_backend, scheme_of
 from pytest_manifest.dispatch.link import reply_queue
 from pytest_manifest.gather.plain_json import leave_marks, payload_of
 from pytest_manifest.stack.address import StackAddress
@@ -39,10 +39,16 @@ class Source(Protocol):
         """End the connection."""
 
 
-def open_source(app: Celery, address: StackAddress) -> Source:
-    """Make the source for the address's result backend, with the app's own settings for it."""
+def open_source(
+    app: Celery, address: StackAddress, fetched: dict[str, Meta] | None = None
+) -> Source:
+    """Make the source for the address's result backend, with the app's own settings for it.
+
+    ``fetched``: results that can be had once only, by task id; they are kept there until they are
+    asked for.
+    """
     if scheme_of(address.backend_url) == "rpc":
-        return ReplySource(app, address)
+        return ReplySource(app, address, {} if fetched is None else fetched)
     if scheme_of(address.backend_url) == "memory":
         from pytest_manifest.worker.memory import MemoryBackend
 
@@ -159,12 +165,15 @@ class ReplySource:
     the connection and a Redis broker is not left with a blocked pop.
     """
 
-    def __init__(self, app: Celery, address: StackAddress) -> None:
+    def __init__(self, app: Celery, address: StackAddress, waiting: dict[str, Meta]) -> None:
         self._connection: Connection = connect(app, address)
         self._channel = self._connection.channel()
         self._accept: object = app.conf.result_accept_content or app.conf.accept_content
         self._queues: dict[str, Queue] = {}
-        self._waiting: dict[str, Meta] = {}
+        self._waiting = waiting
+        # RabbitMQ gives anew what was not acknowledged when a connection is cut; kombu's own
+        # transports would keep it for an hour.
+        self._no_ack = scheme_of(address.broker_url) not in AMQP_SCHEMES
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Fetch what has come, and give what is final among the ids; the rest waits here."""
@@ -190,9 +199,11 @@ class ReplySource:
 
     def _fetch(self, queue: Queue) -> None:
         for _ in range(REPLIES_A_READ):
-            message: Message | None = queue.get(no_ack=True, accept=self._accept)
+            message: Message | None = queue.get(no_ack=self._no_ack, accept=self._accept)
             if message is None:
                 return
             meta = payload_of(message)
             if isinstance(meta, dict) and meta.get("status") in states.READY_STATES:
                 self._waiting[str(meta.get("task_id"))] = meta
+            if not self._no_ack:
+                message.ack()

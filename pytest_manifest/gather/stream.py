@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from loguru import logger
 from pydantic_core import from_json
 
+from pytest_manifest.dispatch.bounded import redis_limits
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact_url
 from pytest_manifest.schema.wire import STREAM_FIELD
@@ -39,12 +40,15 @@ def open_client(backend_url: str) -> Redis:
 
         return cast("Redis", store)
     from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
     client: Redis = Redis.from_url(
         redis_url(backend_url),
-        socket_timeout=30,
-        socket_connect_timeout=5,
+        **redis_limits({}),
         health_check_interval=30,
+        # Who reads has a patience of its own; redis-py's would come on top of it, unseen.
+        retry=Retry(NoBackoff(), 0),
     )
     return client
 
@@ -76,6 +80,12 @@ class StreamReader:
         self.position = position
         self._mark: str | None = None
         self._client = open_client(backend_url)
+
+    def renewed(self, position: str) -> StreamReader:
+        """Another reader of the same stream, with a connection of its own, from there on."""
+        other = StreamReader(self._url, self._key, position=position)
+        other._mark = self._mark
+        return other
 
     def read(self, block_ms: int = 0) -> list[Mapping[str, object]]:
         """New records, waiting up to ``block_ms`` for the first; none where there is nothing new.

@@ -103,6 +103,7 @@ class Engine:
     def begin(self) -> None:
         """Sort what is to be sent; before the first :meth:`step`."""
         self._deadline = time.monotonic() + self._settings.deadline
+        self._parts.patience.ends(self._deadline)
         underway = [flight.entry.id for flight in self.flights.by_task_id.values()]
         self._schedule.follow(flight.attempt for flight in self.flights.by_task_id.values())
         self._hold(self._schedule.start(underway))
@@ -183,6 +184,7 @@ class Engine:
         self._hold_beyond_budget()
         if self._sender is not None and self._sender.has_room:
             error = self._sender.send_some()
+            self._speak_for_unsent(self._sender.refused(), "rejected")
             if error is not None:
                 self._trouble(self._sending, error)
             elif self._sending.over() and self._search is not None:
@@ -288,12 +290,16 @@ class Engine:
                 self._schedule.add(again)
                 return []
         verdict = self._bench.final(flight, verdict)
+        return [(verdict, receipt), *self._finish(flight.entry.id, verdict.verdict)]
+
+    def _finish(self, entry: str, kind: VerdictKind) -> list[Judged]:
+        """Tell the schedule of a final verdict; returns those of what can never be sent for it."""
         was_open = self._schedule.closed is None
-        held = self._schedule.finished(flight.entry.id, verdict.verdict)
+        held = self._schedule.finished(entry, kind)
         closes = was_open and self._schedule.closed is not None
         if closes and self._settings.revoke_on_max_failed:
             self._quarantined += self.flights.unstarted()
-        return [(verdict, receipt), *self._bench.held(held)]
+        return self._bench.held(held)
 
     def _account(self) -> None:
         """Tell the budget what attempts that have landed have cost, by all that is written down."""
@@ -343,6 +349,20 @@ class Engine:
         self._tell([verdict for verdict, _ in judged])
         self._take_out_quarantined()
 
+    def _speak_for_unsent(self, unsent: Sequence[Held], kind: VerdictKind) -> None:
+        """Judge what was never sent, and will not be: refused, or overdue within an outage."""
+        if not unsent:
+            return
+        with self._ledger.transaction():
+            judged = self._bench.unsent(unsent, kind)
+            for one in unsent:
+                if self._schedule.budget is not None:
+                    self._schedule.budget.stay(one.attempt.task_id)
+                judged += self._finish(one.attempt.entry.id, kind)
+            self._ledger.settle(judged)
+        self._tell([verdict for verdict, _ in judged])
+        self._take_out_quarantined()
+
     def _hold(self, held: Sequence[Held]) -> None:
         if held:
             with self._ledger.transaction():
@@ -358,6 +378,8 @@ class Engine:
         if self._supervision.attend(now) and self._search is not None:
             self._search.look_soon(now, *AFTER_LOSS)
         self._give_up_overdue(now)
+        if self._sender is not None:
+            self._speak_for_unsent(self._sender.overdue(now), "timed_out")
         if self._search is not None:
             located = self._search.tick(now)
             if located is not None:

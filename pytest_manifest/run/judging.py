@@ -225,6 +225,13 @@ class Bench:
     def _skipped(self, attempt: Attempt, note: str) -> Verdict:
         return judge(attempt.entry, None, attempt=attempt.number, problem="skipped", note=note)
 
+    def unsent(self, unsent: Sequence[Held], kind: VerdictKind) -> list[Judged]:
+        """The verdicts of what was never sent, each with its reason."""
+        return [
+            (judge(a.entry, None, attempt=a.number, problem=kind, note=note), None)
+            for a, note in ((one.attempt, one.note) for one in unsent)
+        ]
+
     def rest(self, kind: VerdictKind, note: str) -> list[Judged]:
         """A verdict for every entry that has none."""
         judged: list[Judged] = []

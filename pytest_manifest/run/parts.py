@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pytest_manifest.dispatch.bounded import Patience
 from pytest_manifest.dispatch.locating import Locator
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.gather.gatherer import Gatherer
@@ -38,3 +39,4 @@ class Parts:
     """Sentences to be said as soon as they come up, while the run is going on."""
     findings: list[str] = field(default_factory=list)
     """Sentences for the summary: what was noticed and is no entry's verdict."""
+    patience: Patience = field(default_factory=Patience)

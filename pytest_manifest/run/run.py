@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -17,6 +18,7 @@ from typing import Self
 from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt, new_run_id
+from pytest_manifest.dispatch.bounded import Caller, Patience
 from pytest_manifest.dispatch.demand import demand_of
 from pytest_manifest.dispatch.locating import Locator, open_locator, queues_of
 from pytest_manifest.dispatch.preflight import preflight
@@ -103,6 +105,7 @@ class Run:
         self._nodes: set[str] = set()
         self._added_queues: list[str] = []
         self._queues: list[str] = []
+        self._patience = Patience()
         self._publisher: Publisher | None = None
         self._locator: Locator | None = None
         self._lock = RunLock(ledger_path.with_suffix(".lock"))
@@ -229,10 +232,12 @@ class Run:
         """
         if interrupted:
             self._signals.interrupted.set()
+        self._patience.ends(time.monotonic())
         self._signals.stop.set()
 
     def hurry(self) -> None:
         """Stop at once, and wait for nothing that runs."""
+        self._patience.hurry()
         self._signals.hurry.set()
         self._signals.stop.set()
 
@@ -293,7 +298,9 @@ class Run:
 
     def _open_publisher(self) -> Publisher:
         key = stream_key(self.info.run)
-        self._publisher = Publisher(self.address, stream=key, ttl=self.info.stream_ttl)
+        self._publisher = Publisher(
+            self.address, stream=key, ttl=self.info.stream_ttl, patience=self._patience
+        )
         return self._publisher
 
     def _close_publisher(self) -> None:
@@ -421,6 +428,7 @@ class Run:
                 queues=self._queues,
                 remarks=self.remarks,
                 findings=self.findings,
+                patience=self._patience,
             )
         )
 
@@ -458,7 +466,8 @@ class Run:
         if has_stream(self.address.backend_url):
             key = stream_key(self.info.run)
             stream = StreamReader(self.address.backend_url, key, position=position)
-        return Gatherer(stream, ResultReader(self.address))
+        caller = Caller(self.address.backend_url, self._patience)
+        return Gatherer(stream, ResultReader(self.address), caller)
 
     def _work(self, engine: Engine, ledger: Ledger) -> None:
         engine.work()

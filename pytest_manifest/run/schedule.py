@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
+from itertools import islice
 
 from pytest_manifest.dispatch.attempt import Attempt
 from pytest_manifest.run.budget import Budget
@@ -194,6 +195,23 @@ class Schedule:
             if self.budget is not None:
                 self.budget.stay(attempt.task_id)
         for attempt in reversed(attempts):
+            self._ready.appendleft(attempt)
+
+    def first(self, number: int) -> list[Attempt]:
+        """Up to so many that come next; they stay where they are."""
+        return list(islice(self._ready, number))
+
+    def withdraw(self, attempts: Collection[Attempt]) -> None:
+        """These, of the :meth:`first` ones, will not be sent."""
+        gone = {attempt.task_id for attempt in attempts}
+        stay: list[Attempt] = []
+        while gone and self._ready:
+            attempt = self._ready.popleft()
+            if attempt.task_id in gone:
+                gone.discard(attempt.task_id)
+            else:
+                stay.append(attempt)
+        for attempt in reversed(stay):
             self._ready.appendleft(attempt)
 
     def add(self, attempt: Attempt) -> Held | None:

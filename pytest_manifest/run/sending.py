@@ -11,7 +11,7 @@ from pytest_manifest.dispatch.publisher import Publisher, PublishResult
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.schedule import Schedule
+from pytest_manifest.run.schedule import Held, Schedule
 
 BATCH = 500
 FIRST_BATCH = 20
@@ -43,6 +43,9 @@ class Sender:
         self._repeats: Counter[str] = Counter()
         self.uncertain: set[str] = set()
         """Task ids whose message may have got lost on its way to the broker."""
+        self._refused: list[Held] = []
+        self._held_up: dict[str, float] = {}
+        """Task id -> when it was first tried, of what the broker could not be given."""
 
     @property
     def has_room(self) -> bool:
@@ -69,15 +72,39 @@ class Sender:
         now = time.monotonic()
         unsent = set(result.unsent)
         for attempt in batch:
-            if attempt.task_id not in unsent:
+            if attempt.task_id in result.refused:
+                self._refused.append(Held(attempt, result.refused[attempt.task_id]))
+            elif attempt.task_id not in unsent:
                 # Of what was published twice nobody knows which message a receipt will be of.
                 once = self._repeats[attempt.task_id] == 0
                 self._flights.follow(attempt, now, self._sent_at if once else None)
         self.uncertain.update(result.uncertain)
         self._schedule.put_back([a for a in batch if a.task_id in unsent])
+        self._held_up = {i: self._held_up.get(i, now) for i in result.unsent}
         if result.error is None:
             return None
         return StackError(f"the broker failed while jobs were being sent: {result.error}")
+
+    def refused(self) -> list[Held]:
+        """What the broker will never take, and why; each is handed out once."""
+        refused, self._refused = self._refused, []
+        return refused
+
+    def overdue(self, now: float) -> list[Held]:
+        """What could not be sent before its deadline, which counts from the first try: an outage
+        may never end. It is not tried any more."""
+        if not self._held_up:
+            return []
+        held = [
+            Held(one, f"its deadline of {one.entry.deadline:g} s is over, and the broker took none")
+            for one in self._schedule.first(len(self._held_up))
+            if one.entry.deadline is not None
+            and now >= self._held_up.get(one.task_id, now) + one.entry.deadline
+        ]
+        self._schedule.withdraw([one.attempt for one in held])
+        for one in held:
+            self._held_up.pop(one.attempt.task_id, None)
+        return held
 
     def send_again(self, attempt: Attempt) -> bool:
         """Publish anew a message that certainly got lost on its way; False where that is no use.
@@ -107,4 +134,6 @@ class Sender:
             self._ledger.mark(result.certain, "sent")
             self._ledger.mark(result.uncertain, "uncertain", note=result.error)
             self._ledger.mark(result.unsent, "planned", note=result.error)
+            for task_id, reason in result.refused.items():
+                self._ledger.mark([task_id], "withheld", note=reason)
         return result

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from celery import Celery
+from celery.app.backends import by_url
 from kombu import Connection
 
 from pytest_manifest.errors import StackError
@@ -27,12 +28,16 @@ def reach(address: StackAddress, timeout: float = 5.0) -> None:
 
     StackError, within ``timeout`` seconds, names the one that did not, and why.
     """
-    deadline = time.monotonic() + timeout
     broker, backend = address.broker_url, address.backend_url
-    attempts = [_Attempt("broker", "--manifest-broker", broker, _broker_probe(broker, timeout))]
+    makers = [("broker", "--manifest-broker", broker, lambda: _broker_probe(broker, timeout))]
     if backend != broker and _scheme(backend) not in NOTHING_TO_REACH:
-        probe = _backend_probe(address, timeout)
-        attempts.append(_Attempt("result store", "--manifest-backend", backend, probe))
+        option = "--manifest-backend"
+        makers.append(("result store", option, backend, lambda: _backend_probe(address, timeout)))
+    attempts = [_Attempt(*maker) for maker in makers]
+    # Only now: what was imported until here, on a busy machine for seconds, is no peer's silence.
+    deadline = time.monotonic() + timeout
+    for attempt in attempts:
+        attempt.begin()
     for attempt in attempts:
         reason = attempt.failure(max(0.0, deadline - time.monotonic()), timeout)
         if reason:
@@ -49,18 +54,28 @@ class _Attempt:
     connection and then never says a word; such a thread is left behind, and dies with the process.
     """
 
-    def __init__(self, what: str, option: str, url: str, probe: Callable[[], None]) -> None:
+    def __init__(
+        self, what: str, option: str, url: str, make: Callable[[], Callable[[], None]]
+    ) -> None:
         self.what = what
         self.option = option
         self.url = url
-        self._probe = probe
         self._reason = ""
         self._thread = threading.Thread(target=self._run, name=f"reach {what}", daemon=True)
-        self._thread.start()
+        try:
+            self._probe = make()
+        except Exception as error:
+            self._reason = _reason(error)
+
+    def begin(self) -> None:
+        """Start the probe, where it could be made."""
+        if not self._reason:
+            self._thread.start()
 
     def failure(self, seconds: float, timeout: float) -> str:
         """Why it failed, empty when it did not; ``seconds`` are left of the ``timeout``."""
-        self._thread.join(seconds)
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
         if self._thread.is_alive():
             return f"it did not answer within {timeout:g} s"
         return self._reason
@@ -81,12 +96,13 @@ def _broker_probe(url: str, timeout: float) -> Callable[[], None]:
     else:
         options = {}
 
+    connection = Connection(url, connect_timeout=timeout, transport_options=options)
+    transport = connection.transport
+
     def probe() -> None:
-        connection = Connection(url, connect_timeout=timeout, transport_options=options)
         # Not connection.connect(), which tries again, and hides the reason. This logs in, and with
         # Redis it sends a PING.
-        established = connection.transport.establish_connection()
-        connection.transport.close_connection(established)
+        transport.close_connection(transport.establish_connection())
 
     return probe
 
@@ -97,19 +113,24 @@ def _backend_probe(address: StackAddress, timeout: float) -> Callable[[], None]:
     if scheme in BROKER_LIKE:
         return _broker_probe(url, timeout)
     if scheme.startswith(DATABASES):
-        return lambda: _ask_database(url.partition("+")[2])
+        return _database_probe(url.partition("+")[2])
+    by_url(url)  # imports it
     return lambda: _ask_backend(address)
 
 
-def _ask_database(url: str) -> None:
+def _database_probe(url: str) -> Callable[[], None]:
     """Connect; Celery's own backend would create tables first, and try ten times."""
     from sqlalchemy import create_engine
 
     engine = create_engine(url)
-    try:
-        engine.connect().close()
-    finally:
-        engine.dispose()
+
+    def probe() -> None:
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+
+    return probe
 
 
 def _ask_backend(address: StackAddress) -> None:

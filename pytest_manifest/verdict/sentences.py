@@ -230,8 +230,8 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
         "correct the name, or start a worker whose app has that task",
     ),
     "rejected": (
-        "The message was rejected by the worker and the task not run",
-        "look at the worker's log, and at the entry's 'eta' and the app's accepted content types",
+        "The message was refused and the task not run",
+        "name another queue, where the broker refused this one; else look at the worker's log",
     ),
     "expired": (
         "The job expired before a worker started it",

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from pytest_manifest.dispatch.client import is_redis, scheme_of
+from pytest_manifest.dispatch.client import AMQP_SCHEMES, is_redis, scheme_of
 from pytest_manifest.dispatch.locating.asking import AskingLocator
 from pytest_manifest.dispatch.locating.base import Located, Locator, Look, StartedOn, compare
+from pytest_manifest.dispatch.locating.bounded import BoundedLocator
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.dispatch.routing import queue_name
 from pytest_manifest.schema.models import Entry
 
 __all__ = ["Located", "Locator", "Look", "StartedOn", "compare", "open_locator", "queues_of"]
 
-AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp", "librabbitmq")
 MEMORY_SCHEME: Final = "memory"
 
 
@@ -24,6 +24,10 @@ def open_locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[
     ``queues``: names of all queues that the jobs go to. ``nodes``: names of the worker nodes known
     to exist; those that answer later are added.
     """
+    return BoundedLocator(publisher, _locator(publisher, queues, nodes))
+
+
+def _locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> Locator:
     url = publisher.address.broker_url
     # Imported where needed: each needs its transport's own library.
     if is_redis(url):

@@ -76,5 +76,7 @@ class AmqpLocator(AskingLocator):
                 # The broker has closed the channel, not the connection.
                 if str(getattr(error, "reply_code", "")) == NOT_FOUND:
                     return None
+                if name in self.publisher.refused:
+                    return None  # nothing of ours was ever put there
                 raise
         return Count(name, int(said.message_count), int(said.consumer_count))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from loguru import logger
-from redis import Redis
+from redis import Redis, ResponseError
 
 from pytest_manifest.dispatch.checks import VISIBILITY_TIMEOUT
 from pytest_manifest.dispatch.locating.base import Look, Tags
@@ -135,7 +135,7 @@ class _Broker:
             for step in self._channel.priority_steps:
                 key = self._key(self._channel._q_for_pri(queue, step))
                 start, size = 0, FIRST_CHUNK
-                while chunk := _bytes_of(self._client.lrange(key, start, start + size - 1)):
+                while chunk := self._range(key, start, start + size - 1):
                     # From the head: so each is found where the search begins.
                     found = {raw: i for raw in chunk if (i := task_id_of(parsed(raw))) in task_ids}
                     for raw, task_id in found.items():
@@ -214,9 +214,17 @@ class _Broker:
         missed.
         """
         start, size = 0, FIRST_CHUNK
-        while chunk := _bytes_of(self._client.lrange(key, start, start + size - 1)):
+        while chunk := self._range(key, start, start + size - 1):
             yield from chunk
             start, size = start + len(chunk), _next_size(size, chunk)
+
+    def _range(self, key: str, first: int, last: int) -> list[bytes]:
+        try:
+            return _bytes_of(self._client.lrange(key, first, last))
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                return []  # a key of the broker's own, that an entry named: no message is in it
+            raise
 
     def _leads_somewhere(self, raw: bytes) -> bool:
         """Whether kombu will find the queue; it must know the exchange's type for that."""

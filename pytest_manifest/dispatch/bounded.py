@@ -1,0 +1,233 @@
+"""Every wait on the network has an end.
+
+A peer that is gone refuses a connection at once. One that is frozen (a stopped process, a machine
+behind a broken link) accepts and never says a word, and the libraries between wait for it: redis-py
+for ever or for its time-out times its retries, Celery's stores for two minutes, RabbitMQ's client
+for ever. So connections get time limits of their own where a library has words for them; and, as no
+library has them for everything (the good-bye of an AMQP connection, a database's driver, a store
+that we do not know), calls are made by a thread that is left behind when it takes too long.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final, Generic, TypeVar
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.log import redact_url
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT: Final = 5.0  # s
+SOCKET_TIMEOUT: Final = 10.0
+"""Seconds that one read or write of a socket may take; a healthy peer needs far less for any."""
+CALL: Final = 30.0
+"""Seconds for a call of many reads and writes: a batch, a look into every queue."""
+SUSPECT: Final = 3.0
+"""Seconds for a peer that has not answered the last time: who waits for it has others to serve."""
+GOOD_BYE: Final = 2.0  # s
+CLOSING: Final = 20.0
+"""Seconds in all that one peer may keep us waiting in vain when time is over: to take back ten
+thousand jobs takes a healthy one some. Of a silent one the sockets' limit comes first."""
+CLOSING_SUSPECT: Final = 1.0
+"""As above, for one that has been silent before."""
+SHORTEST: Final = 0.1
+LOOK_AROUND: Final = 0.1
+"""Seconds after which a waiting caller sees whether its time was cut short meanwhile."""
+
+
+class SilentPeerError(StackError):
+    """A peer that accepts and does not answer."""
+
+
+class Patience:
+    """Until when the calls of a run may wait; ``until`` is of the monotonic clock (s).
+
+    When that is over calls may still be made, as a healthy peer answers at once; but what they wait
+    in vain is counted, by each :class:`Caller` for its own peer.
+    """
+
+    def __init__(self) -> None:
+        self.until = float("inf")
+        self.closing = CLOSING
+
+    def ends(self, until: float) -> None:
+        """Time is over then, if it is not over before."""
+        self.until = min(self.until, until)
+
+    def hurry(self) -> None:
+        """Wait for nobody any more."""
+        self.until, self.closing = float("-inf"), 2 * SHORTEST
+
+
+class _Job(Generic[T]):
+    """A call, and what came of it."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._error: BaseException | None = None
+        self._value: list[T] = []
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self._value.append(self._function())
+        except BaseException as error:  # the caller's, in whose thread it is raised
+            self._error = error
+        finally:
+            self.done.set()
+
+    def result(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._value[0]
+
+
+class Caller:
+    """Calls one peer, from a thread of its own. For one thread at a time.
+
+    ``url``: whom it calls, for sentences; one in this process's memory is called directly.
+    ``forget`` is called when a call was given up: what it used must not be used again, as the
+    thread that was left behind may still have it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        patience: Patience | None = None,
+        forget: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._url = url
+        self._patience = patience or Patience()
+        self._forget = forget
+        self._direct = url.startswith(("memory:", "cache+memory:"))
+        self._calls: queue.SimpleQueue[_Job[object] | None] | None = None
+        self._ident = 0
+        self._suspect = False
+        self._in_vain = 0.0
+
+    def call(self, function: Callable[[], T], seconds: float = CALL) -> T:
+        """What the function returns or raises, if it ends within so many seconds and the patience.
+
+        Raises:
+            SilentPeerError: it did not; it may still do its work, at any time.
+        """
+        if self._direct or threading.get_ident() == self._ident:
+            return function()
+        job = _Job(function)
+        self._hand_over(job)
+        began = time.monotonic()
+        try:
+            finished = self._await(job.done, began, seconds)
+        except BaseException:
+            self._leave_behind()
+            raise
+        if not finished:
+            self._leave_behind()
+            self._note_silence(began)
+            raise SilentPeerError(
+                f"{redact_url(self._url)} accepts connections and does not answer "
+                f"(for {time.monotonic() - began:.1f} s)"
+            )
+        self._suspect = False
+        try:
+            return job.result()
+        except Exception as error:
+            if _is_silence(error):  # a socket's time limit was shorter than ours
+                self._note_silence(began)
+            raise
+
+    def close(self, function: Callable[[], object]) -> None:
+        """Make the last call, which says good-bye: how that ends is no matter any more."""
+        with suppress(Exception):
+            self.call(function, GOOD_BYE)
+        calls, self._calls, self._ident = self._calls, None, 0
+        if calls is not None:
+            calls.put(None)
+
+    def _hand_over(self, job: _Job[T]) -> None:
+        if self._calls is None:
+            self._calls = queue.SimpleQueue()
+            name = f"calls {redact_url(self._url)}"
+            arguments = (self._calls,)
+            thread = threading.Thread(target=_serve, args=arguments, name=name, daemon=True)
+            thread.start()
+            self._ident = thread.ident or 0
+        self._calls.put(job)  # type: ignore[arg-type]  # its result is read as what it is
+
+    def _await(self, done: threading.Event, began: float, seconds: float) -> bool:
+        while True:
+            left = began + self._allowed(began, seconds) - time.monotonic()
+            if done.wait(max(0.0, min(left, LOOK_AROUND))):
+                return True
+            if left <= 0:
+                return False
+
+    def _allowed(self, began: float, seconds: float) -> float:
+        """Seconds that a call may take which began then."""
+        most, closing = seconds, self._patience.closing
+        if self._suspect:
+            most, closing = min(most, SUSPECT), min(closing, CLOSING_SUSPECT)
+        borrowed = max(SHORTEST, closing - self._in_vain)
+        return min(most, max(0.0, self._patience.until - began) + borrowed)
+
+    def _note_silence(self, began: float) -> None:
+        self._suspect = True
+        self._in_vain += max(0.0, time.monotonic() - max(began, self._patience.until))
+
+    def _leave_behind(self) -> None:
+        """The thread ends when its call does, if ever; it holds nothing up, being a daemon."""
+        calls, self._calls, self._ident = self._calls, None, 0
+        if calls is not None:
+            calls.put(None)
+        self._forget()
+
+
+def _serve(calls: queue.SimpleQueue[_Job[object] | None]) -> None:
+    while (job := calls.get()) is not None:
+        job.run()
+        del job  # what it has brought is the caller's
+
+
+def _is_silence(error: BaseException | None) -> bool:
+    """Whether a time limit is behind it; redis-py has an exception of its own for that."""
+    while error is not None:
+        if isinstance(error, TimeoutError) or type(error).__name__ == "TimeoutError":
+            return True
+        error = error.__cause__
+    return False
+
+
+def redis_limits(own: Mapping[str, object]) -> dict[str, float]:
+    """Time limits of a Redis connection, but for those that the app sets itself."""
+    limits = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": SOCKET_TIMEOUT}
+    return {name: seconds for name, seconds in limits.items() if name not in own}
+
+
+def amqp_limits(own: Mapping[str, object]) -> dict[str, float]:
+    """Time limits of an AMQP connection, but for those that the app sets itself."""
+    limits = {"read_timeout": SOCKET_TIMEOUT, "write_timeout": SOCKET_TIMEOUT}
+    return {name: seconds for name, seconds in limits.items() if name not in own}
+
+
+def sever(connection: object) -> None:
+    """Cut a broker's connection without a word, so that whoever waits on it stops waiting.
+
+    kombu and py-amqp have no way to do that: their good-bye waits for an answer.
+    """
+    import socket
+
+    established = getattr(connection, "_connection", None)  # the property would connect anew
+    sock = getattr(getattr(established, "transport", None), "sock", None)
+    if sock is not None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+    for channel in list(getattr(established, "channels", None) or ()):
+        pool = getattr(channel, "_pool", None)  # as above
+        if pool is not None:
+            with suppress(Exception):
+                pool.disconnect()

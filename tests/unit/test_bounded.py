@@ -1,0 +1,103 @@
+"""Calls that end, whatever the other side does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_manifest.dispatch.bounded import Caller, Patience, SilentPeerError, sever
+from pytest_manifest.errors import StackError
+
+NOTHING: dict[str, int] = {}
+URL = "redis://:secret@h:1/0"
+FOR_EVER = 600.0
+"""Far beyond what any of these tests takes, unless a wait has no end."""
+
+
+@pytest.fixture
+def silence() -> Iterator[threading.Event]:
+    """What a silent peer waits for; those that were left behind are let go at the end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def wait_for(event: threading.Event) -> bool:
+    return event.wait(FOR_EVER)
+
+
+def test_a_call_gives_what_it_returns_or_raises() -> None:
+    """All calls are made by one thread, which is not the caller's."""
+    caller = Caller(URL)
+    threads = {caller.call(threading.get_ident) for _ in range(3)}
+    assert len(threads) == 1
+    assert threads != {threading.get_ident()}
+    with pytest.raises(KeyError, match="gone"):
+        caller.call(lambda: NOTHING["gone"])
+    assert caller.call(lambda: caller.call(lambda: 1)) == 1  # one within another
+    caller.close(lambda: None)
+
+
+def test_a_silent_peer_is_given_up_and_forgotten(silence: threading.Event) -> None:
+    """Its thread is left behind with what it had; the next call is made by another one."""
+    forgotten: list[str] = []
+    caller = Caller(URL, forget=lambda: forgotten.append("connection"))
+    with pytest.raises(SilentPeerError, match="does not answer") as caught:
+        caller.call(lambda: wait_for(silence), 0.05)
+    assert isinstance(caught.value, StackError)
+    assert "secret" not in str(caught.value)
+    assert forgotten == ["connection"]
+    assert caller.call(lambda: "well") == "well"
+
+
+def test_a_time_limit_of_a_library_counts_as_silence(silence: threading.Event) -> None:
+    """What a socket has waited in vain is not waited again and again when time is over."""
+    patience = Patience()
+    patience.ends(time.monotonic())
+    caller = Caller(URL, patience)
+
+    def slow_socket() -> None:
+        silence.wait(0.05)
+        raise ConnectionError("no answer") from TimeoutError()
+
+    with pytest.raises(ConnectionError):
+        caller.call(slow_socket)
+    with pytest.raises(SilentPeerError):
+        caller.call(lambda: wait_for(silence))
+
+
+def test_when_time_is_over_nobody_waits_long_in_vain(silence: threading.Event) -> None:
+    """However many calls are left, together they take a few seconds; a healthy peer gets each."""
+    patience = Patience()
+    patience.ends(time.monotonic())
+    patience.closing = 0.5
+    caller = Caller(URL, patience)
+    before = time.monotonic()
+    for _ in range(10):
+        with pytest.raises(SilentPeerError):
+            caller.call(lambda: wait_for(silence))
+    assert time.monotonic() - before < FOR_EVER / 10
+    assert caller.call(lambda: "well") == "well"
+
+
+def test_a_wait_is_cut_short_from_outside(silence: threading.Event) -> None:
+    """Ctrl-C ends the session's patience: who waits already waits only a little longer."""
+    patience = Patience()
+    caller = Caller(URL, patience)
+    threading.Timer(0.05, patience.hurry).start()
+    with pytest.raises(SilentPeerError):
+        caller.call(lambda: wait_for(silence), FOR_EVER)
+
+
+def test_what_is_in_this_process_is_called_directly() -> None:
+    """There is no network between, and nothing to be bounded."""
+    assert Caller("memory://").call(threading.get_ident) == threading.get_ident()
+
+
+def test_to_sever_what_is_not_connected_does_nothing() -> None:
+    """A connection that is only being made has no socket yet."""
+    sever(None)
+    sever(object())
