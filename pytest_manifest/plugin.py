@@ -215,17 +215,18 @@ def pytest_sessionfinish(
     state = known_session(session.config)
     if state is None:
         return (yield)
-    with state.hastened_by_ctrl_c():  # also while other plugins write their reports
-        if state.runs and session.config.getoption("xmlpath", None):
-            from pytest_manifest.reporting.junit import tell_of_jobs
+    if state.interrupts is not None:
+        state.interrupts.begin_end()  # also while other plugins write their reports
+    if state.runs and session.config.getoption("xmlpath", None):
+        from pytest_manifest.reporting.junit import tell_of_jobs
 
-            tell_of_jobs(session.config, state.runs)
-        try:
-            return (yield)
-        finally:  # also where another plugin's report has failed
-            from pytest_manifest.face.lifecycle import finish
+        tell_of_jobs(session.config, state.runs)
+    try:
+        return (yield)
+    finally:  # also where another plugin's report has failed
+        from pytest_manifest.face.lifecycle import finish
 
-            finish(session, state)
+        finish(session, state)
 
 
 def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
@@ -245,8 +246,12 @@ def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]
     finally:
         state = known_session(config)
         if state is not None:
-            state.close()
-            _resume_commands(config)
+            try:
+                state.close()
+                _resume_commands(config)
+            finally:
+                if state.interrupts is not None:
+                    state.interrupts.remove()
 
 
 def _resume_commands(config: pytest.Config) -> None:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests import services
+from tests import processes, services
 from tests.browser import browser, page  # fixtures are found by their names here
 
 __all__ = ["browser", "given_or_started", "missing", "page"]
@@ -17,6 +17,9 @@ __all__ = ["browser", "given_or_started", "missing", "page"]
 # A test that runs pytest must get one that knows nothing of the xdist worker around it.
 for _name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
     del os.environ[_name]
+
+# A shell that starts the suite behind others (``&``, ``nohup``) has it ignore Ctrl-C and more.
+processes.give_children_default_signals()
 
 # No session that tests run is about these; importing them is a third of what a short one takes.
 NOT_NEEDED = ("hypothesispytest", "anyio", "valkey", "platformdirs", "xdist.looponfail")

@@ -38,6 +38,21 @@ def free_port() -> int:
         return port
 
 
+def give_children_default_signals() -> None:
+    """Have children find their signals as a terminal's do, where this process ignores them.
+
+    It goes on to ignore them, by a handler, which starting a program takes away; what is ignored
+    would stay so in the program as well.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _ignore)
+
+
+def _ignore(*_: object) -> None:
+    """A handler."""
+
+
 def tail(log: Path, lines: int = 15) -> str:
     """Return the last lines of a log file, or a word that there is none."""
     with suppress(OSError):

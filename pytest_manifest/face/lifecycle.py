@@ -9,7 +9,7 @@ import pytest
 from pytest_manifest.face.bindings import Binding, binding_of
 from pytest_manifest.face.collection import beside_groups, collection_arguments
 from pytest_manifest.face.coordination import Collection, Row
-from pytest_manifest.face.interrupts import EveryLoop
+from pytest_manifest.face.interrupts import take_signals
 from pytest_manifest.face.plans import fixture_name
 from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.face.synthetic import synthetic_item
@@ -27,7 +27,6 @@ def configure_active(config: pytest.Config, state: ManifestSession) -> None:
         state.plans.target = options.files[0] if options.files else None
         return
     if state.role != "worker":
-        config.pluginmanager.register(EveryLoop(state))
         _start_early(state)
     _collect_only_ours(config, state)
 
@@ -43,6 +42,7 @@ def _start_early(state: ManifestSession) -> None:
 
     What would end the session without reports ends it before.
     """
+    take_signals(state.config, state)
     if state.options.may_dispatch and not state.shard_is_empty:
         from pytest_manifest.face.stacks import start_stack_early
         from pytest_manifest.face.targets import refuse_unwritable
@@ -204,6 +204,8 @@ def finish(session: pytest.Session, state: ManifestSession) -> None:
     if state.role == "worker":
         return
     state.stop_everything()
+    if state.interrupts is not None:
+        state.interrupts.tell_status()
     for run in state.runs:
         session.config.hook.pytest_manifest_finished(config=session.config, run=run)
     code = session.exitstatus

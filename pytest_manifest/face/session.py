@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import shutil
-import signal
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
@@ -20,10 +19,9 @@ import pytest
 from pytest_manifest.errors import ManifestToolError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from pytest_manifest.face.bindings import Binding
     from pytest_manifest.face.coordination import Coordination
+    from pytest_manifest.face.interrupts import Interrupts
     from pytest_manifest.face.options import Options
     from pytest_manifest.face.short_messages import ShortMessages
     from pytest_manifest.face.verdicts import VerdictBook
@@ -77,6 +75,8 @@ class ManifestSession:
         """Whether a run of before has left them."""
         self.memory_stack: MemoryStack | None = None
         self.interrupted = False
+        self.interrupts: Interrupts | None = None
+        """Where this process takes signals over: what does."""
         self.resume_lines: list[str] = []
         self.dispatch_begun = False
         self.changed = threading.Event()
@@ -93,8 +93,6 @@ class ManifestSession:
         self.lacks_papers = False
         self._exported = False
         self._scratch: Path | None = None
-        self._hastening = 0
-        self._sigint_before: Callable[[int, FrameType | None], object] | int | None = None
         self._manifests: dict[Path, Manifest] = {}
         self._resolved: dict[Path, Path] = {}
         self._groups: dict[Path, Groups] = {}
@@ -215,39 +213,12 @@ class ManifestSession:
             run.begin_stop(interrupted=True)
 
     def stop_everything(self) -> None:
-        """Stop runs and stack, and export the receipts; safe to call more than once.
-
-        Ctrl-C meanwhile is taken as a wish for haste.
-        """
-        with self.hastened_by_ctrl_c():
-            self._stop_runs()
-            if not self._exported:
-                self._exported = True
-                self._leave_papers()
-            self._stop_stacks()
-
-    @contextlib.contextmanager
-    def hastened_by_ctrl_c(self) -> Iterator[None]:
-        """Meanwhile Ctrl-C breaks nothing off; all that is done here ends in bounded time."""
-        self.take_ctrl_c_as_haste()
-        self._hastening += 1
-        try:
-            yield
-        finally:
-            self._hastening -= 1
-            if not self._hastening and self._sigint_before is not None:
-                signal.signal(signal.SIGINT, self._sigint_before)
-                self._sigint_before = None
-
-    def take_ctrl_c_as_haste(self) -> None:
-        """From here to the session's end: an exception could come up anywhere, in pytest's own
-        reports, too, which would end it with a traceback."""
-        if self._sigint_before is not None:
-            return
-        if threading.current_thread() is not threading.main_thread():
-            return  # signals are not ours to handle
-
-        self._sigint_before = signal.signal(signal.SIGINT, hastener(self.runs))
+        """Stop runs and stack, and export the receipts; safe to call more than once."""
+        self._stop_runs()
+        if not self._exported:
+            self._exported = True
+            self._leave_papers()
+        self._stop_stacks()
 
     def _leave_papers(self) -> None:
         """Keep the workers' logs, and export the receipts while the stack is coming down."""
@@ -443,22 +414,6 @@ def join_controller(state: ManifestSession, told: str) -> None:
     facts = json.loads(told)
     state.coordination = Coordination(Path(facts["folder"]))
     state.unpacked = facts[UNPACKED]
-
-
-def hastener(runs: Sequence[Run]) -> Callable[..., None]:
-    """A handler of signals by which runs wait for nothing; it interrupts where there are none."""
-
-    def hurry() -> None:
-        for run in runs:
-            run.hurry()
-
-    def handle(*_: object) -> None:
-        if not runs:
-            raise KeyboardInterrupt
-        # Elsewhere: this thread may have been interrupted with the very locks that this takes.
-        threading.Thread(target=hurry, name="manifest-hurry", daemon=True).start()
-
-    return handle
 
 
 def role_of(config: pytest.Config) -> Role:

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.face.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
 from pytest_manifest.face.console import begin_line
-from pytest_manifest.face.interrupts import Interrupts
+from pytest_manifest.face.interrupts import take_signals
 from pytest_manifest.face.item_properties import tell_properties
 from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
 from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
@@ -53,6 +53,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     state = manifest_session(session.config)
     stop_commands(session.config)  # where a test asks for a manifest, nothing has told before
     state.select(bindings)
+    take_signals(session.config, state)
     item = synthetic_item(session, "dispatch", do_nothing, "dispatch")
     report, call = set_up(item)
     if call.excinfo is not None:
@@ -66,7 +67,6 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
             "the fixture 'dispatch' was overridden and the override sent nothing; end it with "
             "return request.getfixturevalue('dispatch')"
         )
-    session.config.pluginmanager.register(Interrupts(session.config, state))
     open_book(state)
     note_left_out(state)
     reporter = session.config.pluginmanager.getplugin("terminalreporter")

@@ -26,6 +26,28 @@ def pytest_sessionfinish():
     return (yield)
 """
 
+LINGERING = """
+import time
+from pathlib import Path
+
+def pytest_unconfigure():
+    lingering = Path(__file__).with_name("lingering")
+    lingering.touch()
+    until = time.monotonic() + 60
+    while lingering.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+"""
+
+WAITING_AT_ITS_GATE = """
+import time
+from pathlib import Path
+
+Path(__file__).with_name("booting").touch()
+until = time.monotonic() + 60
+while Path(__file__).with_name("gate").exists() and time.monotonic() < until:
+    time.sleep(0.02)
+"""
+
 SLOW_START = """
 from celery.signals import task_prerun
 
@@ -151,3 +173,40 @@ def test_impatience_leaves_nothing_behind(project: Project) -> None:
     with Ledger.open(the_ledger(project)) as ledger:
         assert ledger.kinds() == {"c": "revoked"}
         assert ledger.status == "stopped"
+
+
+@pytest.mark.live
+def test_ctrl_c_twice_while_the_stack_starts_is_no_crash(project: Project) -> None:
+    """Before there is a run: the worker is still importing its application."""
+    gate, booting = project.write("gate", ""), project.path / "booting"
+    project.write("jobs.py", WAITING_AT_ITS_GATE + (project.path / "jobs.py").read_text("utf-8"))
+    project.doubles()
+    with pytest_beside(project, "--manifest=m.jsonl", "--manifest-workers=1") as process:
+        eventually(booting.exists, within=60, what="a worker imports its application")
+        children = psutil.Process(process.pid).children(recursive=True)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        text, _ = process.communicate(timeout=60)
+    gate.unlink()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert "Traceback" not in text
+    psutil.wait_procs(children, timeout=30)
+    assert not [child for child in children if child.is_running()]
+
+
+def test_ctrl_c_after_the_summary_is_no_crash(project: Project) -> None:
+    """Twice, in the last steps of a session whose tests have all passed."""
+    project.write("conftest.py", LINGERING)
+    lingering = project.path / "lingering"
+    project.doubles(count=1)
+    with pytest_beside(project, "--manifest=m.jsonl", MEMORY) as process:
+        eventually(lingering.exists, within=60, what="the last steps")
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        lingering.unlink()
+        text, _ = process.communicate(timeout=60)
+    assert "1 passed" in text
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert "Traceback" not in text

@@ -76,21 +76,33 @@ def private_folders(processes: list[psutil.Process]) -> list[Path]:
     return list(folders)
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
-def test_ctrl_c_ends_everything(long: Project, xdist: tuple[str, ...]) -> None:
-    """Ctrl-C in the middle: pytest says what was left, and leaves no process and no folder."""
+@pytest.mark.parametrize(
+    ("xdist", "number", "status"),
+    [
+        ((), signal.SIGINT, pytest.ExitCode.INTERRUPTED),
+        (("-n", "2"), signal.SIGINT, pytest.ExitCode.INTERRUPTED),
+        ((), signal.SIGTERM, 128 + signal.SIGTERM),
+        (("-n", "2"), signal.SIGHUP, 128 + signal.SIGHUP),
+    ],
+    ids=["Ctrl-C", "Ctrl-C-xdist", "SIGTERM", "SIGHUP-xdist"],
+)
+def test_a_signal_ends_everything(
+    long: Project, xdist: tuple[str, ...], number: signal.Signals, status: int
+) -> None:
+    """In the middle: pytest says what was left, and leaves no process and no folder."""
     long.workers(2)
     with running(long, *xdist, "--manifest-grace=1s") as process:
         eventually(lambda: len(long.ran()) == 2, what="both workers have begun a job")
         children = family(process)
         folders = private_folders(children)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         text, _ = process.communicate(timeout=60)
-    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert process.returncode == status
     assert "6 entries: 4 revoked" in text
     assert "stopped: 2 entries without a verdict (2 that were running)" in text
     assert "to go on: pytest --manifest=m.jsonl --resume" in text
     assert "INTERNALERROR" not in text
+    assert long.ledgers()[0].with_suffix(".receipts.jsonl").exists()
     all_gone(children)
     assert not [folder for folder in folders if folder.exists()]
     with Ledger.open(long.ledgers()[0]) as ledger:
