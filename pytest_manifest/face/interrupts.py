@@ -9,8 +9,10 @@ ends in bounded time. SIGTERM and SIGHUP end with the status by which a shell te
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
+import termios
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -121,6 +123,13 @@ class Interrupts:
     def begin_end(self) -> None:
         """From here on nothing is broken off: pytest's own reports would end with a traceback."""
         self._is_ending = True
+        self._let_go_of_dead_terminal()
+
+    def _let_go_of_dead_terminal(self) -> None:
+        """Where the terminal is gone each line would be an error, and break off what is left."""
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        if self.number == signal.SIGHUP and reporter is not None:
+            _let_go(reporter)
 
     # pytest's hooks
 
@@ -137,9 +146,8 @@ class Interrupts:
         if not isinstance(excinfo.value, KeyboardInterrupt):
             return  # pytest.exit(): somebody's code wants it over
         self._is_noticed = True
+        self._let_go_of_dead_terminal()
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
-        if self.number == signal.SIGHUP and reporter is not None:
-            _let_go_of_dead_terminal(reporter)
         self._state.interrupt()
         going_on = [run for run in self._state.runs if not run.ended.is_set()]
         if going_on and reporter is not None and reporter.verbosity >= 0:
@@ -158,16 +166,23 @@ class Interrupts:
         return f"{what}: nothing more is sent; the workers go on with what they have"
 
 
-def _let_go_of_dead_terminal(reporter: TerminalReporter) -> None:
-    """Where the terminal is gone each line would be an error, and break off what is left to do."""
-    file = reporter._tw._file  # pytest has no other word for where it writes
-    with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        for descriptor in {1, 2, file.fileno()}:
-            try:
-                if os.isatty(descriptor) or descriptor not in (1, 2):
-                    os.write(descriptor, b"")
-            except OSError:
-                os.dup2(nowhere.fileno(), descriptor)
+def _let_go(reporter: TerminalReporter) -> None:
+    written = reporter._tw._file  # pytest has no other word for where it writes
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, ValueError):  # what has no descriptor is no terminal
+        for descriptor in (1, 2, written.fileno()):
+            if _is_dead(descriptor):
+                os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def _is_dead(descriptor: int) -> bool:
+    """Whether this was a terminal; of other files it is said that they are none."""
+    try:
+        termios.tcgetattr(descriptor)
+    except termios.error as error:
+        return bool(error.args[0] == errno.EIO)
+    return False
 
 
 def take_signals(config: pytest.Config, state: ManifestSession) -> None:
