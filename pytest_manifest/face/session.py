@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import pytest
 
@@ -21,7 +21,6 @@ from pytest_manifest.errors import ManifestToolError
 if TYPE_CHECKING:
     from pytest_manifest.face.bindings import Binding
     from pytest_manifest.face.coordination import Coordination
-    from pytest_manifest.face.interrupts import Interrupts
     from pytest_manifest.face.options import Options
     from pytest_manifest.face.short_messages import ShortMessages
     from pytest_manifest.face.verdicts import VerdictBook
@@ -33,6 +32,19 @@ if TYPE_CHECKING:
 
 Role = Literal["main", "controller", "worker"]
 """main: a pytest without xdist; controller and worker: the two sides of one with it."""
+
+
+class SignalOwner(Protocol):
+    """What the session must know of who takes signals over: see ``interrupts``."""
+
+    def begin_end(self) -> None:
+        """From here on nothing is broken off."""
+
+    def tell_status(self) -> None:
+        """Have pytest end with what tells of a signal that has come."""
+
+    def remove(self) -> None:
+        """Give the signals back."""
 
 
 @dataclass
@@ -75,7 +87,7 @@ class ManifestSession:
         """Whether a run of before has left them."""
         self.memory_stack: MemoryStack | None = None
         self.interrupted = False
-        self.interrupts: Interrupts | None = None
+        self.interrupts: SignalOwner | None = None
         """Where this process takes signals over: what does."""
         self.resume_lines: list[str] = []
         self.dispatch_begun = False
