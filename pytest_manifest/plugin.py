@@ -152,6 +152,19 @@ def pytest_make_collect_report(
     return report
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    state = known_session(config)
+    if state is None or not state.has_tags:
+        return (yield)
+    from pytest_manifest.face.tags import shown_to_selection
+
+    with shown_to_selection(items):
+        return (yield)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     state = known_session(session.config)

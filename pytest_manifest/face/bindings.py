@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -39,17 +40,19 @@ class Binding:
 
 
 class EntryId(str):
-    """An entry's id as a test's parameter; it also knows what a test of it verifies.
+    """An entry's id as a test's parameter; it also knows what a test of it verifies, and its tags.
 
     A plain string to everyone else: Allure's history is a hash over the parameters.
     """
 
-    __slots__ = ("binding",)
+    __slots__ = ("binding", "tags")
     binding: Binding
+    tags: Sequence[str]
 
-    def __new__(cls, entry: str, manifest: Path) -> Self:
+    def __new__(cls, entry: str, manifest: Path, tags: Sequence[str] = ()) -> Self:
         self = super().__new__(cls, entry)
         self.binding = Binding(manifest, entry)
+        self.tags = tags
         return self
 
 
@@ -103,6 +106,15 @@ def binding_of(item: pytest.Item) -> Binding | None:
         whole = "manifest_run" in getattr(item, "fixturenames", ())
         return Binding(value.path, None, whole_run=whole)
     return None
+
+
+def tags_of(item: pytest.Item) -> Sequence[str]:
+    """The tags of the entry that a test verifies."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return ()
+    value = callspec.params.get(BUILTIN_ENTRY) or callspec.params.get("entry")
+    return value.tags if isinstance(value, EntryId) else ()
 
 
 def is_builtin(item: pytest.Item) -> bool:

@@ -166,9 +166,8 @@ def _by_entry(metafunc: pytest.Metafunc, argument: str, *, builtin: bool) -> Non
         for entry in chosen:
             if builtin and entry.id in covered:
                 continue
-            value = EntryId(entry.id, path)
-            marks = _marks(metafunc.config, tuple(entry.tags))
-            values.append(pytest.param(value, marks=marks) if marks else value)
+            tags = _tags(metafunc.config, tuple(entry.tags)) if entry.tags else ()
+            values.append(EntryId(entry.id, path, tags))
             ids.append(RawId(f"{path.stem}:{entry.id}" if several else entry.id))
             if not builtin:
                 covered.add(entry.id)
@@ -345,20 +344,16 @@ def _matches(patterns: str | Sequence[str] | None, values: Sequence[str]) -> boo
 
 
 @cache
-def _register_mark(config: pytest.Config, name: str) -> None:
-    config.addinivalue_line("markers", f"{name}: a tag of manifest entries")
+def _tags(config: pytest.Config, tags: tuple[str, ...]) -> tuple[str, ...]:
+    """An entry's tags, one tuple for all entries that have these; and pytest is told of them:
+    with ``--strict-markers`` it refuses to choose by a name that it does not know."""
+    manifest_session(config).has_tags = True
+    for tag in tags:
+        _register(config, tag)
+    return tuple(tag for tag in tags if tag)
 
 
-def _marks(config: pytest.Config, tags: tuple[str, ...]) -> list[pytest.MarkDecorator]:
-    """An entry's tags as markers, so that ``-m`` can choose by them."""
-    # pytest.mark refuses names with a leading underscore
-    return [_mark(config, tag) for tag in tags if tag and not tag.startswith("_")]
-
-
-def _mark(config: pytest.Config, tag: str) -> pytest.MarkDecorator:
-    if not set(tag) & set(":("):
-        _register_mark(config, tag)
-        decorator: pytest.MarkDecorator = getattr(pytest.mark, tag)
-        return decorator
-    # A registered name ends at these, so pytest would not know such a mark: it is made by hand.
-    return pytest.MarkDecorator(pytest.Mark(tag, (), {}, _ispytest=True), _ispytest=True)
+@cache
+def _register(config: pytest.Config, tag: str) -> None:
+    if not set(tag) & set(":("):  # pytest takes a name to end at these
+        config.addinivalue_line("markers", f"{tag}: a tag of manifest entries")

@@ -101,6 +101,8 @@ class ManifestSession:
         self.covered: dict[Path, set[str]] = {}
         self.selected: dict[Path, Selection] = {}
         self.log_handlers: list[int] = []
+        self.has_tags = False
+        """Whether some test that was collected is of an entry with a tag."""
         self.empty_plan = False
         self.lacks_papers = False
         self._exported = False
@@ -217,6 +219,12 @@ class ManifestSession:
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="manifest-audit-"))
         return self._scratch
+
+    def forget_runs(self) -> None:
+        """None of the runs took place: of what was refused there is nothing to report."""
+        self.runs.clear()
+        while self.log_handlers:
+            remove_run_log(self.log_handlers.pop())
 
     def interrupt(self) -> None:
         """A person wants it to end: send no more, and wait a while for what runs."""

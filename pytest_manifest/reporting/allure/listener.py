@@ -166,7 +166,7 @@ class EntryListener:
         return (
             is_builtin(item)
             and len(callspec.params) == 1
-            and len(item.own_markers) == len(callspec.marks)
+            and not item.own_markers
             and not self._shared.marked(item.parent)
             and self._shared.only(item)
         )

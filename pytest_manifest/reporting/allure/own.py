@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_manifest.face.bindings import BUILTIN_ENTRY, BUILTIN_GROUP
+from pytest_manifest.face.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, tags_of
 from pytest_manifest.reporting.allure.status import Status
 from pytest_manifest.reporting.allure.steps import Json
 from pytest_manifest.reporting.allure.text import escaped, visible
@@ -91,8 +91,7 @@ def _labels(told: Told) -> list[tuple[str, str]]:
     from allure_pytest.utils import allure_suite_labels  # type: ignore[import-untyped]  # no types
 
     folders = {(str(name), str(value)) for name, value in allure_suite_labels(told.item)}
-    callspec = getattr(told.item, "callspec", None)
-    tags = {mark.name for mark in getattr(callspec, "marks", ())}
+    tags = tags_of(told.item)
     return [
         pair
         for pair in said

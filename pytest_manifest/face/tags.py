@@ -1,0 +1,53 @@
+"""Entries' tags: they select tests, by ``-m`` and ``-k``, and are among their keywords.
+
+They are no markers. A marker acts: an entry that somebody tagged ``skip`` or ``xfail`` would hide
+its failure, and ``timeout`` or ``usefixtures`` would break the session off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+
+import pytest
+
+from pytest_manifest.face.bindings import tags_of
+
+
+@contextmanager
+def shown_to_selection(items: Sequence[pytest.Item]) -> Iterator[None]:
+    """Meanwhile ``-m`` and ``-k`` see the tags of these tests.
+
+    pytest chooses by all markers of a test, asked for without a name; whoever acts on one asks for
+    it by its name, and is given the markers alone.
+    """
+    tagged = [(item, tags) for item in items if (tags := tags_of(item))]
+    for item, tags in tagged:
+        item.extra_keyword_matches.update(tags)
+        for tag in tags:
+            if tag not in item.keywords:  # a marker of this name stays what it is
+                item.keywords[tag] = True
+        item.__dict__["iter_markers"] = _with_tags(item, tags)
+    try:
+        yield
+    finally:
+        for item, _ in tagged:  # a test that is named twice is there twice
+            item.__dict__.pop("iter_markers", None)
+
+
+def _with_tags(
+    item: pytest.Item, tags: Sequence[str]
+) -> Callable[[str | None], Iterator[pytest.Mark]]:
+    def iter_markers(name: str | None = None) -> Iterator[pytest.Mark]:
+        yield from type(item).iter_markers(item, name)
+        if name is None:
+            yield from map(_mark, tags)
+
+    return iter_markers
+
+
+@lru_cache(maxsize=1024)
+def _mark(tag: str) -> pytest.Mark:
+    # By hand: pytest.mark refuses some names, and strict ones are asked for by their expression.
+    return pytest.Mark(tag, (), {}, _ispytest=True)
