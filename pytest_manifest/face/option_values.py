@@ -114,6 +114,18 @@ def shard(config: pytest.Config) -> Shard | None:
         raise pytest.UsageError(f"--manifest-shard={text}: {error}") from error
 
 
+def run_name(config: pytest.Config) -> str | None:
+    """The run that is named: it is looked for in the ledgers' folder, and nowhere else."""
+    name: str | None = config.option.manifest_run
+    if name is None:
+        return None
+    from pytest_manifest.schema import RULE, is_identifier
+
+    if not is_identifier(name):
+        raise pytest.UsageError(f"--manifest-run={name}: {RULE}; name a run by its id")
+    return name
+
+
 def path_of(config: pytest.Config, name: str | None) -> Path | None:
     """A path as it was given where pytest was started."""
     return None if name is None else (config.invocation_params.dir / name).resolve()

@@ -25,6 +25,7 @@ from pytest_manifest.face.option_values import (
     progress,
     refuse_name,
     report_file,
+    run_name,
     shard,
 )
 
@@ -128,7 +129,7 @@ def read_options(config: pytest.Config) -> Options:
         audit=option.audit,
         wait=option.wait,
         aggregate=aggregate(config),
-        run=option.manifest_run,
+        run=run_name(config),
         compare=_compare(config),
         receipts=path_of(config, option.manifest_receipts),
         summary=output_file(config, "manifest_summary", ".json"),

@@ -9,7 +9,7 @@ from itertools import takewhile
 from typing import Final
 
 from pytest_manifest.ledger.file import LedgerFile
-from pytest_manifest.ledger.rows import Row, SendState
+from pytest_manifest.ledger.rows import UNFIT, Row, SendState, damaged
 from pytest_manifest.schema import Receipt, VerdictKind
 
 BUDGET: Final = "budget"
@@ -56,7 +56,12 @@ class Accounts(LedgerFile):
             starts, receipts = _Beside(rows(_STARTS)), _Beside(rows(_RECEIPTS))
             for key, entry, attempt, state, kind in rows(_ATTEMPTS):
                 begun = [execution for _, execution in starts.of(key)]
-                said = [(x, Receipt.model_validate_json(text)) for _, x, text in receipts.of(key)]
+                try:
+                    said = [
+                        (x, Receipt.model_validate_json(text)) for _, x, text in receipts.of(key)
+                    ]
+                except UNFIT as error:
+                    raise damaged(self.path, error) from error
                 yield Account(key, entry, attempt, state, kind, begun, said)
 
     def mentions_cost(self) -> bool:

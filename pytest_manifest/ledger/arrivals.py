@@ -9,6 +9,7 @@ from pytest_manifest.ledger.file import LedgerFile, chunks, marks
 from pytest_manifest.ledger.rows import (
     START_COLUMNS,
     HandedOn,
+    Row,
     Start,
     moment,
     row_of_start,
@@ -26,8 +27,8 @@ class Arrivals(LedgerFile):
 
     def last_arrival(self) -> datetime | None:
         """When the newest receipt arrived, None where there is none."""
-        row = self._read_one("SELECT max(arrived_at) FROM receipts")
-        return None if row is None else moment(row[0])
+        query = "SELECT max(arrived_at) FROM receipts"
+        return next(self._each(lambda row: moment(row[0]), query), None)
 
     def add_starts(self, starts: Iterable[Start]) -> None:
         """Keep starts; one that is known already is left as it is."""
@@ -48,32 +49,31 @@ class Arrivals(LedgerFile):
     def handed_on(self, task_id: str) -> list[HandedOn]:
         """The executions of an attempt that ended while its job went on."""
         query = "SELECT execution, how, ended_at, next_at FROM handed_on WHERE task_id = ?"
-        return [
-            HandedOn(task_id, execution, how, moment(ended_at), moment(next_at))
-            for execution, how, ended_at, next_at in self._read(query, (task_id,))
-        ]
+
+        def made(row: Row) -> HandedOn:
+            execution, how, ended_at, next_at = row
+            return HandedOn(task_id, execution, how, moment(ended_at), moment(next_at))
+
+        return list(self._each(made, query, (task_id,)))
 
     def starts(self, task_id: str) -> list[Start]:
         """Every execution of an attempt that a worker began, oldest first."""
         query = _STARTS + "WHERE task_id = ? ORDER BY started_at"
-        return [start_of_row(row) for row in self._read(query, (task_id,))]
+        return list(self._each(start_of_row, query, (task_id,)))
 
     def starts_of(self, task_ids: Sequence[str]) -> dict[str, list[Start]]:
         """The same of several attempts, by task id; those without a start are left out."""
         found: dict[str, list[Start]] = {}
         for some in chunks(task_ids):
-            for row in self._read(
-                f"{_STARTS} WHERE task_id IN ({marks(some)}) ORDER BY started_at", some
-            ):
-                start = start_of_row(row)
+            query = f"{_STARTS} WHERE task_id IN ({marks(some)}) ORDER BY started_at"
+            for start in self._each(start_of_row, query, some):
                 found.setdefault(start.task_id, []).append(start)
         return found
 
     def starts_by_task(self) -> dict[str, list[Start]]:
         """Every execution that a worker began, by task id, oldest first."""
         found: dict[str, list[Start]] = {}
-        for row in self._read(_STARTS + "ORDER BY task_id, started_at"):
-            start = start_of_row(row)
+        for start in self._each(start_of_row, _STARTS + "ORDER BY task_id, started_at"):
             found.setdefault(start.task_id, []).append(start)
         return found
 
@@ -94,11 +94,17 @@ class Arrivals(LedgerFile):
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:
         """``(execution, receipt)`` of an attempt, in the order in which they arrived."""
         query = "SELECT execution, receipt FROM receipts WHERE task_id = ? ORDER BY seq"
-        rows = self._read(query, (task_id,))
-        return [(execution, Receipt.model_validate_json(receipt)) for execution, receipt in rows]
+        return list(self._each(_said_by_execution, query, (task_id,)))
 
     def last_receipts(self) -> Iterator[tuple[str, str | None, Receipt]]:
         """``(task_id, execution, receipt)`` of all that arrived, in that order."""
         query = "SELECT task_id, execution, receipt FROM receipts ORDER BY seq"
-        for task_id, execution, receipt in self._read(query):
-            yield task_id, execution, Receipt.model_validate_json(receipt)
+        yield from self._each(_said_of_task, query)
+
+
+def _said_by_execution(row: Row) -> tuple[str | None, Receipt]:
+    return row[0], Receipt.model_validate_json(row[1])
+
+
+def _said_of_task(row: Row) -> tuple[str, str | None, Receipt]:
+    return row[0], row[1], Receipt.model_validate_json(row[2])

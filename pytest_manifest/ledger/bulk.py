@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Final
 
-from pytest_manifest.ledger.file import LedgerFile
+from pytest_manifest.ledger.file import LedgerFile, Made
 from pytest_manifest.ledger.rows import Row, SendState, Settled, settled_of_row, text, utc_now
 from pytest_manifest.schema import Verdict, VerdictKind
 
@@ -21,6 +21,11 @@ BATCH: Final = 500
 _ASKED = "FROM json_each(?) j LEFT JOIN settled s ON s.entry = j.value"
 _RUNTIME = f"SELECT total(json_extract(s.receipt, '$.runtime')) {_ASKED}"
 _NOT_PASSED = f"SELECT j.value, s.seq, s.verdict, s.receipt {_ASKED} WHERE s.kind IS NOT 'passed'"
+
+_PASSED = f"""
+    SELECT s.entry, s.attempt, a.task_id, a.sent_at, s.receipt {_ASKED}
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt WHERE s.kind = 'passed'
+"""
 
 _FINAL = """
     SELECT (SELECT count(*) FROM settled WHERE kind NOT IN ('pending', 'unknown'))
@@ -62,6 +67,17 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Passing:
+    """What is written of an entry that is said to have passed; ``receipt``: JSON, not read yet."""
+
+    entry: str
+    attempt: int
+    task_id: str
+    sent_at: str | None
+    receipt: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """All that there is of an entry in a ledger that others have made the receipts of: its only
     attempt, the verdict, and, as JSON, the receipt that came and the one that was judged by."""
@@ -80,8 +96,7 @@ class Bulk(LedgerFile):
 
     def not_passed(self, entries: Iterable[str]) -> Iterator[tuple[str, Settled | None]]:
         """Those of these entries that have not passed, in the order given; None: no verdict."""
-        for entry, seq, *said in self._asked(_NOT_PASSED, entries):
-            yield entry, None if seq is None else settled_of_row((seq, *said))
+        return self._made(_named, _NOT_PASSED, entries)
 
     def standing(self, entries: Iterable[str]) -> Iterator[Standing]:
         """Each of these entries, in the order given."""
@@ -109,6 +124,10 @@ class Bulk(LedgerFile):
     def names_of_not_passed(self, entries: Iterable[str]) -> Iterator[str]:
         """Those of these entries that have not passed, also what has no verdict."""
         return (row[0] for row in self._asked(f"{_NAMES} s.kind IS NOT 'passed'", entries))
+
+    def passings(self, entries: Iterable[str]) -> Iterator[Passing]:
+        """Those of these entries that are said to have passed."""
+        return (Passing(*row) for row in self._asked(_PASSED, entries))
 
     def names_of_not_final(self, entries: Iterable[str]) -> Iterator[str]:
         """Those of these entries without a verdict, or with one that a later look may change."""
@@ -145,9 +164,8 @@ class Bulk(LedgerFile):
 
     def all_settled(self) -> Iterator[Settled]:
         """Every entry's verdict and receipt, in the manifest's order."""
-        for seq, *said in self._asked(_SETTLED, self._in_order()):
-            if seq is not None:
-                yield settled_of_row((seq, *said))
+        found = self._made(_if_settled, _SETTLED, self._in_order())
+        return (settled for settled in found if settled is not None)
 
     def receipts_as_kept(self) -> Iterator[str]:
         """The receipts that entries were judged by, as JSON, in the manifest's order."""
@@ -171,6 +189,21 @@ class Bulk(LedgerFile):
         left = iter(entries)
         while some := list(islice(left, BATCH)):
             yield from self._read(query, (json.dumps(some, ensure_ascii=False),))
+
+    def _made(
+        self, make: Callable[[Row], Made], query: str, entries: Iterable[str]
+    ) -> Iterator[Made]:
+        left = iter(entries)
+        while some := list(islice(left, BATCH)):
+            yield from self._each(make, query, (json.dumps(some, ensure_ascii=False),))
+
+
+def _if_settled(row: Row) -> Settled | None:
+    return None if row[0] is None else settled_of_row(row)
+
+
+def _named(row: Row) -> tuple[str, Settled | None]:
+    return row[0], _if_settled(row[1:])
 
 
 def _attempt_of(one: Passage) -> Row:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Final, get_args
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.file import LedgerFile
-from pytest_manifest.ledger.rows import MERGED, Part, RunInfo, RunStatus, info_of, moment, text
+from pytest_manifest.ledger.rows import (
+    MERGED,
+    UNFIT,
+    Part,
+    RunInfo,
+    RunStatus,
+    damaged,
+    identifier,
+    info_of,
+    moment,
+    text,
+)
 from pytest_manifest.manifest import Shard
 
 PARTS: Final = "parts"
@@ -29,7 +41,16 @@ class RunFacts(LedgerFile):
     """Facts about the run: what it is about, how far it is, which manifest it has."""
 
     def info(self) -> RunInfo:
-        return info_of(self.all_noted())
+        with self._legible():
+            return info_of(self.all_noted())
+
+    @contextmanager
+    def _legible(self) -> Iterator[None]:
+        """Raises LedgerError where what is noted is not what we note."""
+        try:
+            yield
+        except UNFIT as error:
+            raise damaged(self.path, error) from error
 
     @property
     def status(self) -> RunStatus:
@@ -52,8 +73,9 @@ class RunFacts(LedgerFile):
 
     def parts(self) -> list[Part]:
         """The parts that the run was worked on in, the oldest first; none: nobody has noted any."""
-        rows: list[tuple[str, str | None]] = json.loads(self.noted(PARTS) or "[]")
-        return [Part(datetime.fromisoformat(began), moment(stopped)) for began, stopped in rows]
+        with self._legible():
+            rows: list[tuple[str, str | None]] = json.loads(self.noted(PARTS) or "[]")
+            return [Part(datetime.fromisoformat(began), moment(stopped)) for began, stopped in rows]
 
     def begin_part(self, began: datetime) -> None:
         """From now on the run is worked on, for the first time or again."""
@@ -76,17 +98,19 @@ class RunFacts(LedgerFile):
     def shard(self) -> Shard | None:
         """The shard of the manifest that the run is of, None where it is of no shard."""
         noted = self.noted(SHARD)
-        return None if noted is None else Shard.parse(noted)
+        with self._legible():
+            return None if noted is None else Shard.parse(noted)
 
     def merged(self) -> Sequence[str]:
         """The ids of the runs that this one was merged of; none for a run that was dispatched."""
-        found: list[str] = json.loads(self.noted(MERGED) or "[]")
-        return found
+        with self._legible():
+            return [identifier(one) for one in json.loads(self.noted(MERGED) or "[]")]
 
     def shards(self) -> Sequence[Shard | None]:
         """The shards that the run has entries of, None for the whole manifest."""
-        merged: list[str | None] = json.loads(self.noted(MERGED_SHARDS) or "[]")
-        found = [None if text is None else Shard.parse(text) for text in merged]
+        with self._legible():
+            merged: list[str | None] = json.loads(self.noted(MERGED_SHARDS) or "[]")
+            found = [None if text is None else Shard.parse(text) for text in merged]
         return found or [self.shard()]
 
     def set_digest(self, sha256: str) -> None:
@@ -98,6 +122,7 @@ class RunFacts(LedgerFile):
             present = self.noted("sha256")
             if present == sha256:
                 return
-            earlier = [*json.loads(self.noted("earlier_sha256") or "[]"), present]
+            with self._legible():
+                earlier = [*json.loads(self.noted("earlier_sha256") or "[]"), present]
             self.note("earlier_sha256", json.dumps(earlier))
             self.note("sha256", sha256)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.places import connect, refuse_network
-from pytest_manifest.ledger.rows import Row, RunInfo, info_rows
+from pytest_manifest.ledger.places import BROKEN, connect, refuse_network
+from pytest_manifest.ledger.rows import UNFIT, Row, RunInfo, damaged, info_rows
 from pytest_manifest.ledger.versions import LEDGER_VERSION, TABLES, is_older, migrate, version_of
 from pytest_manifest.schema import Receipt
 
+Made = TypeVar("Made")
 _TROUBLE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 """Errors that say nothing of the file's content."""
+_ALONE = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+_WITHIN = ("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part")
+"""How a transaction begins, ends and is taken back, by itself and within one that is held."""
 CHUNK = 500
 """Values that one statement is given: far fewer than SQLite of any age takes."""
 
@@ -37,6 +41,7 @@ class LedgerFile:
         self.path = path
         self._db = connection
         self._in_transaction = False
+        self._held = False
         self._texts: dict[int, tuple[Receipt, str]] = {}
 
     @classmethod
@@ -66,7 +71,7 @@ class LedgerFile:
         try:
             with closing(connect(path, "ro")) as db:
                 version = version_of(db)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *BROKEN) as error:
             raise _unreadable(path, error) from error
         if is_older(version):
             version = _migrated(path, version)
@@ -77,7 +82,7 @@ class LedgerFile:
             )
         try:
             return cls(path, connect(path, "rw" if write else "ro"))
-        except sqlite3.Error as error:
+        except BROKEN as error:
             raise (_unwritable if write else _unreadable)(path, error) from error
 
     def close(self) -> None:
@@ -118,22 +123,45 @@ class LedgerFile:
             self._db.execute("PRAGMA synchronous = OFF")
             self._db.execute("PRAGMA cache_size = -8000")  # kB; receipts come in no order
 
+    def hold(self) -> None:
+        """From here on nothing that is written counts, before :meth:`let_stand` says so.
+
+        Closed without that, the ledger is what it was. Only this connection sees what is held.
+        """
+        with self._told():
+            self._db.execute("BEGIN IMMEDIATE")
+        self._held = True
+
+    @property
+    def is_held(self) -> bool:
+        """Whether what is written does not count yet."""
+        return self._held
+
+    def let_stand(self) -> None:
+        """Commit at once all that was written since :meth:`hold`."""
+        with self._told():
+            self._db.execute("COMMIT")
+        self._held = False
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything written inside is committed together, or not at all.
 
         Raises LedgerError where that fails; then nothing of it was written.
         """
+        if self._held and not self._db.in_transaction:  # or this would begin one that counts
+            raise _unwritable(self.path, "an earlier record of the transaction failed")
+        begin, commit, roll_back = _WITHIN if self._held else _ALONE
         with self._told():
-            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(begin)
         self._in_transaction = True
         try:
             yield
             with self._told():
-                self._db.execute("COMMIT")
+                self._db.execute(commit)
         except BaseException:
             with suppress(sqlite3.Error):  # a full disk has taken it back already
-                self._db.execute("ROLLBACK")
+                self._db.execute(roll_back)
             raise
         finally:
             self._in_transaction = False
@@ -164,8 +192,19 @@ class LedgerFile:
     def _read(self, query: str, values: Sequence[str | int] = ()) -> Generator[Row, None, None]:
         try:
             yield from self._db.execute(query, values)
-        except sqlite3.Error as error:
+        except (OverflowError, *BROKEN) as error:
             raise _unreadable(self.path, error) from error
+
+    def _each(
+        self, make: Callable[[Row], Made], query: str, values: Sequence[str | int] = ()
+    ) -> Generator[Made, None, None]:
+        """What ``make`` makes of each row. Raises LedgerError where a row holds what it cannot."""
+        for row in self._read(query, values):
+            try:
+                made = make(row)
+            except UNFIT as error:
+                raise damaged(self.path, error) from error
+            yield made
 
     def _read_one(self, query: str, values: Sequence[str | int] = ()) -> Row | None:
         with closing(self._read(query, values)) as rows:
@@ -176,7 +215,7 @@ class LedgerFile:
         """Errors of writing in a sentence for the user."""
         try:
             yield
-        except sqlite3.Error as error:
+        except BROKEN as error:
             raise _unwritable(self.path, error) from error
 
 
@@ -205,7 +244,7 @@ def _migrated(path: Path, version: str | None) -> str | None:
         with closing(connect(path)) as db:
             migrate(db)
             return version_of(db)
-    except sqlite3.Error as error:
+    except BROKEN as error:
         raise LedgerError(
             f"{path}: the ledger has version {version} and cannot be brought to version "
             f"{LEDGER_VERSION} ({error}); copy it to a folder that is writable and has free space, "

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pytest_manifest.ledger.file import LedgerFile, chunks, marks
+from pytest_manifest.ledger.file import LedgerFile, Made, chunks, marks
 from pytest_manifest.ledger.rows import (
     START_COLUMNS,
+    UNFIT,
     AttemptRow,
     Row,
     Settled,
     Start,
     attempt_of_row,
+    damaged,
     moment,
     receipt_of,
     settled_of_row,
@@ -47,29 +49,50 @@ class Histories(LedgerFile):
 
     def histories(self, entries: Sequence[str]) -> dict[str, History]:
         """The history of each of these entries that the run has."""
+        try:
+            return self._histories(entries)
+        except UNFIT as error:  # an index that has what its table has not
+            raise damaged(self.path, error) from error
+
+    def _histories(self, entries: Sequence[str]) -> dict[str, History]:
         found: dict[str, History] = {}
         standing: dict[str, int | None] = {}
-        for entry, attempt, seq, verdict, receipt in self._listed(_SETTLED, entries):
-            found[entry] = History(settled=settled_of_row((seq, verdict, receipt)))
+        for entry, attempt, settled in self._listed(_settled, _SETTLED, entries):
+            found[entry] = History(settled=settled)
             standing[entry] = attempt
         owners: dict[str, History] = {}
         others: list[str] = []
-        for row in self._listed(_ATTEMPTS, entries, "ORDER BY entry, attempt"):
+
+        def judged(row: Row) -> AttemptRow:
             history = found.setdefault(row[1], History())
-            history.attempts.append(_attempt(row, standing.get(row[1]), history.settled))
-            owners[row[0]] = history
-            if history.settled is None or history.settled.verdict.attempt != row[2]:
-                others.append(row[0])
-        for row in self._listed(_STARTS, list(owners), "ORDER BY task_id, started_at"):
-            owners[row[0]].starts.setdefault(row[0], []).append(start_of_row(row))
-        for task_id, text in self._listed(_RECEIPTS, others, "ORDER BY seq"):
-            received = owners[task_id].receipts.setdefault(task_id, [])
-            received.append(receipt_of(text))
+            return _attempt(row, standing.get(row[1]), history.settled)
+
+        for one in self._listed(judged, _ATTEMPTS, entries, "ORDER BY entry, attempt"):
+            history = found[one.entry]
+            history.attempts.append(one)
+            owners[one.task_id] = history
+            if history.settled is None or history.settled.verdict.attempt != one.attempt:
+                others.append(one.task_id)
+        order = "ORDER BY task_id, started_at"
+        for start in self._listed(start_of_row, _STARTS, list(owners), order):
+            owners[start.task_id].starts.setdefault(start.task_id, []).append(start)
+        for task_id, receipt in self._listed(_received, _RECEIPTS, others, "ORDER BY seq"):
+            owners[task_id].receipts.setdefault(task_id, []).append(receipt)
         return found
 
-    def _listed(self, query: str, values: Sequence[str], order: str = "") -> Iterator[Row]:
+    def _listed(
+        self, make: Callable[[Row], Made], query: str, values: Sequence[str], order: str = ""
+    ) -> Iterator[Made]:
         for some in chunks(values):
-            yield from self._read(f"{query} IN ({marks(some)}) {order}", some)
+            yield from self._each(make, f"{query} IN ({marks(some)}) {order}", some)
+
+
+def _settled(row: Row) -> tuple[str, int | None, Settled]:
+    return row[0], row[1], settled_of_row(row[2:])
+
+
+def _received(row: Row) -> tuple[str, Receipt]:
+    return row[0], receipt_of(row[1])
 
 
 def _attempt(row: Row, standing: int | None, settled: Settled | None) -> AttemptRow:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Literal
@@ -13,8 +14,18 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.rows import MERGED
 from pytest_manifest.ledger.versions import LEDGER_VERSION, is_older, version_of
 
-# Where SQLite's WAL cannot rely on locks and shared memory.
-NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "ceph", "glusterfs", "lustre", "9p", "fuse.sshfs")
+NETWORK_FILE_SYSTEMS = (
+    *("nfs", "cifs", "smb", "ceph", "gluster", "lustre", "9p", "afs", "gpfs", "beegfs", "orangefs"),
+    *("sshfs", "s3fs", "goofys", "gcsfuse", "rclone", "juicefs", "davfs", "curlftpfs", "moosefs"),
+    "autofs",
+)
+"""How the kinds begin where SQLite's WAL cannot rely on locks and shared memory, be they the
+kernel's or FUSE's; an automounter counts where nothing is mounted on it."""
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+"""A space and the like in a list of mounts."""
+_NUMBER = re.compile(r"[0-9]{1,15}")
+BROKEN = (sqlite3.Error, UnicodeError)
+"""What SQLite's module raises of a damaged file: also where the message is no text."""
 BUSY_SECONDS = 30.0
 """How long a connection waits for another process that writes."""
 CACHE_KB = 32_000
@@ -74,22 +85,46 @@ def _runs(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
 
     One of a version that cannot be read, or cut off at birth, is passed over; one of an older
     version is found, and stays as it is. A merged run is as old as the oldest that it is of, and
-    comes after it.
+    comes after it. The clock has a say only between runs that have no number, or the same one, as
+    those from different folders may have: it can be set back.
     """
-    found: list[tuple[str, bool, Path, dict[str, str]]] = []
+    found: list[tuple[int, str, bool, Path, dict[str, str]]] = []
     for path in sorted(folder.glob("*.sqlite")):
-        with suppress(sqlite3.Error), closing(connect(path, "ro")) as db:
+        with suppress(*BROKEN), closing(connect(path, "ro")) as db:
             version = version_of(db)
             if version == str(LEDGER_VERSION) or is_older(version):
-                noted = dict(db.execute("SELECT key, value FROM run").fetchall())
-                found.append((noted.get("created_at", ""), MERGED in noted, path, noted))
-    return ((path, noted) for *_, path, noted in sorted(found, key=lambda one: one[:3]))
+                rows = db.execute("SELECT key, value FROM run").fetchall()
+                noted = {str(key): str(value) for key, value in rows}
+                age = number_of(noted), noted.get("created_at", ""), MERGED in noted
+                found.append((*age, path, noted))
+    return ((path, noted) for *_, path, noted in sorted(found, key=lambda one: one[:4]))
+
+
+def number_of(noted: Mapping[str, str]) -> int:
+    """A run's place in the order in which the runs of a folder began; 0: it has none."""
+    text = noted.get("number", "")
+    return int(text) if _NUMBER.fullmatch(text) else 0
+
+
+def next_number(folder: Path) -> int:
+    """A number above those of all runs in the folder, also of those that cannot be read."""
+    numbers = [number_of(noted) for _, noted in _runs(folder)]
+    numbers += [number_in(path) for path in folder.glob("*.lock")]
+    return max(numbers, default=0) + 1
+
+
+def number_in(lock: Path) -> int:
+    """The number of a run by its lock, where it is written down for when its ledger is damaged."""
+    try:
+        return number_of({"number": lock.read_text("ascii").strip()})
+    except (OSError, ValueError):
+        return 0
 
 
 def refuse_network(folder: Path) -> None:
     """Raises LedgerError where the folder lies on a network file system."""
     kind = file_system(folder)
-    if kind.startswith(NETWORK_FILE_SYSTEMS):
+    if kind.removeprefix("fuse.").startswith(NETWORK_FILE_SYSTEMS):
         raise LedgerError(
             f"{folder}: lies on a network file system ({kind}), where a ledger is not safe; "
             "name a local folder with the ini option manifest_dir"
@@ -101,6 +136,13 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     if not mounts.is_file():
         return ""
     place = folder.resolve()
+    with suppress(OSError):
+        os.scandir(place).close()  # an automounter mounts what is looked into, and not before
     rows = [line.split() for line in mounts.read_text("utf-8", "replace").splitlines()]
-    around = [row for row in rows if place.is_relative_to(row[1].replace("\\040", " "))]
-    return max(around, key=lambda row: len(row[1]))[2] if around else ""
+    around = [row for row in rows if place.is_relative_to(_ESCAPED.sub(_plain, row[1]))]
+    # Of several on one place the last one is on top: an automounter's lies below what it mounts.
+    return max(reversed(around), key=lambda row: len(row[1]))[2] if around else ""
+
+
+def _plain(escaped: re.Match[str]) -> str:
+    return chr(int(escaped[1], 8))

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from pytest_manifest.schema import PARSED, Receipt, Verdict, VerdictKind
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.schema import PARSED, RULE, Receipt, Verdict, VerdictKind, is_identifier
 
 MERGED: Final = "merged"
 """The ledger's key for the ids of the runs that a merged one is of, as a JSON list."""
@@ -20,13 +21,22 @@ the broker failed while it was being published; withheld: never sent, the attemp
 (its task is unknown, its predecessor failed, the run stopped sending)."""
 RunStatus = Literal["running", "finished", "stopped", "detached"]
 
+UNFIT: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
+"""What it raises to make something of a row that we did not write; pydantic's error is one."""
+_SAID: Final = 200
+"""Characters of such an error that a sentence repeats."""
+
 Row: TypeAlias = tuple[Any, ...]
 """A row as SQLite gives it: its values carry no types."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a run is about; ``broker`` and ``backend`` without their passwords."""
+    """What a run is about; ``broker`` and ``backend`` without their passwords.
+
+    ``number``: which of the runs in its folder it is, in the order in which they began; 0 for those
+    of earlier versions, which were before all others.
+    """
 
     run: str
     manifest: Path
@@ -39,6 +49,12 @@ class RunInfo:
     backend: str
     owned: bool
     stream_ttl: int
+    number: int = 0
+
+    @property
+    def age(self) -> tuple[int, datetime]:
+        """What tells which of two runs began first; larger is newer."""
+        return self.number, self.created_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +150,20 @@ class Judgement:
     task_id: str | None
 
     def settled(self) -> Settled:
-        """The same, read and checked."""
-        return settled_of_row((self.seq, self.verdict, self.receipt))
+        """The same, read and checked. Raises LedgerError where it cannot be read."""
+        try:
+            return settled_of_row((self.seq, self.verdict, self.receipt))
+        except UNFIT as error:
+            raise damaged(f"attempt {self.task_id}", error) from error
+
+
+def damaged(where: Path | str, error: Exception) -> LedgerError:
+    """What is said of a ledger in which there is what nobody can have written."""
+    said = " ".join(str(error).split())[:_SAID]
+    return LedgerError(
+        f"{where}: the ledger is damaged, as it holds what cannot be read ({said}); restore it "
+        "from a copy, or judge what was exported beside it by --audit --manifest-receipts=FILE"
+    )
 
 
 def utc_now() -> datetime:
@@ -167,12 +195,19 @@ def info_rows(info: RunInfo) -> list[tuple[str, str]]:
         "backend": info.backend,
         "owned": "1" if info.owned else "0",
         "stream_ttl": str(info.stream_ttl),
+        "number": str(info.number),
     }
     return [(key, value) for key, value in rows.items() if value is not None]
 
 
 def info_of(values: Mapping[str, str]) -> RunInfo:
-    """A run's description from the rows that :func:`info_rows` made."""
+    """A run's description from the rows that :func:`info_rows` made.
+
+    Raises ValueError or KeyError where they do not describe one.
+    """
+    for key in ("run", "workflow", "mode"):
+        if key in values:
+            identifier(values[key], key)
     return RunInfo(
         run=values["run"],
         manifest=Path(values["manifest"]),
@@ -185,7 +220,15 @@ def info_of(values: Mapping[str, str]) -> RunInfo:
         backend=values["backend"],
         owned=values["owned"] == "1",
         stream_ttl=int(values["stream_ttl"]),
+        number=int(values.get("number", "0")),
     )
+
+
+def identifier(name: str, of: str = "run") -> str:
+    """The name, if it may be part of a path. Raises ValueError for another."""
+    if not is_identifier(name):
+        raise ValueError(f"its {of} {name!r} {RULE}")
+    return name
 
 
 def attempt_of_row(row: Row) -> AttemptRow:

@@ -85,8 +85,7 @@ class Sendings(LedgerFile):
 
     def attempt(self, task_id: str) -> AttemptRow | None:
         """The attempt with this task id."""
-        row = self._read_one(_ATTEMPTS + "WHERE a.task_id = ?", (task_id,))
-        return None if row is None else attempt_of_row(row)
+        return next(self._attempts("WHERE a.task_id = ?", task_id), None)
 
     def attempts(self, *, unsettled: bool = False) -> Iterator[AttemptRow]:
         """All attempts in the manifest's order.
@@ -121,4 +120,4 @@ class Sendings(LedgerFile):
         return 0 if row is None else int(row[0])
 
     def _attempts(self, which: str, *values: str) -> Iterator[AttemptRow]:
-        return map(attempt_of_row, self._read(_ATTEMPTS + which, values))
+        return self._each(attempt_of_row, _ATTEMPTS + which, values)

@@ -107,8 +107,7 @@ class Verdicts(LedgerFile):
 
     def settled(self, entry: str) -> Settled | None:
         query = "SELECT seq, verdict, receipt FROM settled WHERE entry = ?"
-        row = self._read_one(query, (entry,))
-        return None if row is None else settled_of_row(row)
+        return next(self._each(settled_of_row, query, (entry,)), None)
 
     def judgements_from(self, entry: str, number: int) -> Iterator[tuple[str, Judgement]]:
         """An entry's verdict and those of the entries that settled next, so many in all.

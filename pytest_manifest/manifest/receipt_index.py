@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from pytest_manifest.manifest.faults import Faults
 from pytest_manifest.manifest.lines import Line, open_regular, parse_document, read_lines
-from pytest_manifest.schema import Receipt
+from pytest_manifest.schema import RULE, Receipt, is_identifier
 
 _AS_WE_WRITE: Final = re.compile(
     rb'\{"receipt": 1, "run": "([^"\\]*)", "entry": "([^"\\]*)", "attempt": ([0-9]{1,9}),'
@@ -126,7 +126,11 @@ class ReceiptIndex:
                 return None
             self.runs.add(receipt.run)
             return receipt.entry, receipt.attempt, line.number, line.offset
-        self.runs.add(told[1].decode(errors="replace"))
+        run = told[1].decode(errors="replace")
+        if run not in self.runs and not is_identifier(run):
+            self._faults.add(line.number, f"'run': {RULE}")
+            return None
+        self.runs.add(run)
         return told[2].decode(errors="replace"), int(told[3]), line.number, line.offset
 
     def _add(self, places: Sequence[_Place]) -> None:

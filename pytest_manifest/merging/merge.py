@@ -288,6 +288,7 @@ def _info(sources: Sequence[Source]) -> RunInfo:
         entries=sum(source.entries for source in sources),
         # Its timeline begins where that of the first run does.
         created_at=min(info.created_at for info in infos),
+        number=min(info.number for info in infos),
         broker=", ".join(sorted({info.broker for info in infos})),
         backend=", ".join(sorted({info.backend for info in infos})),
         owned=all(info.owned for info in infos),

@@ -13,8 +13,9 @@ from typing import Annotated, get_type_hints
 from pydantic import BeforeValidator, JsonValue, TypeAdapter, ValidationError
 
 from pytest_manifest.errors import PlanError
+from pytest_manifest.schema.identifiers import LONGEST, is_identifier
 
-_NAME = re.compile(r"^[A-Za-z0-9_.-]+$")
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ def plan_spec(name: str, function: Callable[..., None], *, rerun: bool = True) -
     ``name`` is ``WORKFLOW:MODE``. Raises PlanError where name or signature cannot serve.
     """
     workflow, _, mode = name.partition(":")
-    if not (_NAME.match(workflow) and _NAME.match(mode)):
+    if not all(_NAME.fullmatch(part) and is_identifier(part) for part in (workflow, mode)):
         raise PlanError(
             f"planning fixture {name!r}: name it WORKFLOW:MODE with letters, digits, '_', '-' "
-            "and '.', for example 'system_test:crud'"
+            f"and '.', each of them at most {LONGEST} characters and no dot at its beginning, for "
+            "example 'system_test:crud'"
         )
     positional: list[str] = []
     options: dict[str, inspect.Parameter] = {}

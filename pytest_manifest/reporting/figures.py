@@ -132,7 +132,7 @@ def _last(run: Run, folder: Path) -> Path | None:
     places = {run.manifest.path.resolve(), run.info.manifest}
     known = {path for place in places for path in find_runs_of(folder, place)}
     known.update(find_runs(folder, run.info.sha256))
-    earlier: list[tuple[datetime, Path]] = []
+    earlier: list[tuple[tuple[int, datetime], Path]] = []
     with run.read() as ledger:
         shard = ledger.shard()
     for path in known:
@@ -140,8 +140,8 @@ def _last(run: Run, folder: Path) -> Path | None:
             info = ledger.info()
             if ledger.shard() not in (None, shard):
                 continue  # it has done other entries
-            if info.created_at < run.info.created_at and ledger.verdict_counts():
-                earlier.append((info.created_at, path))
+            if path != run.ledger_path and info.age < run.info.age and ledger.verdict_counts():
+                earlier.append((info.age, path))
     return max(earlier)[1] if earlier else None
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from pytest_manifest.ledger import Ledger, utc_now
+from pytest_manifest.ledger import UNFIT, Ledger, damaged, utc_now
 from pytest_manifest.schema.code_digest import code_digest
 
 KEY = "code_history"
@@ -25,10 +25,13 @@ class CodeHistory:
     """
 
     def __init__(self, ledger: Ledger, key: str = KEY) -> None:
-        self._steps: list[tuple[datetime, dict[str, str]]] = [
-            (datetime.fromisoformat(since), digests)
-            for since, digests in json.loads(ledger.noted(key) or "[]")
-        ]
+        try:
+            self._steps: list[tuple[datetime, dict[str, str]]] = [
+                (datetime.fromisoformat(since), dict(digests))
+                for since, digests in json.loads(ledger.noted(key) or "[]")
+            ]
+        except UNFIT as error:
+            raise damaged(ledger.path, error) from error
 
     def digest(self, task: str, sent_at: datetime | None) -> str | None:
         """The digest of a task's code when it was sent; None where that is not known."""

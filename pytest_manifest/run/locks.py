@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,17 +21,27 @@ class RunLock:
         self._descriptor: int | None = None
 
     def acquire(self, run: str) -> None:
-        """Take it, or raise DispatchError where another process has it."""
+        """Take it, or raise DispatchError where another process has it.
+
+        Who only looks whether it is held is waited for.
+        """
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise DispatchError(
-                f"run {run} is being followed by another pytest at this moment; "
-                "wait until that has ended"
-            ) from None
+        while not _try(descriptor, fcntl.LOCK_EX):
+            if not _try(descriptor, fcntl.LOCK_SH):
+                os.close(descriptor)
+                raise DispatchError(
+                    f"run {run} is being followed by another pytest at this moment; "
+                    "wait until that has ended"
+                )
+            # Not with it in hand: two that wait for one another's look would do so for ever.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - no secret
         self._descriptor = descriptor
+
+    def inscribe(self, text: str) -> None:
+        """Write this into the lock, while it is held."""
+        assert self._descriptor is not None
+        os.pwrite(self._descriptor, text.encode(), 0)
 
     def release(self) -> None:
         """Give it back; harmless when it is not held.
@@ -43,14 +55,24 @@ class RunLock:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process has the lock with this file."""
-    lock = RunLock(path)
+    """Whether some process has the lock with this file. Any number may look at once."""
     try:
-        lock.acquire("")
-    except DispatchError:
-        return True
-    lock.release()
-    return False
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _try(descriptor: int, kind: int) -> bool:
+    """Take a lock of this kind, if nobody has one that forbids it."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from pytest_manifest.schema.base import SCHEMA_VERSION, Document, Source, State, VerdictKind
 from pytest_manifest.schema.costs import actual_cost, cost_text, exact
 from pytest_manifest.schema.fields import ID_MAX_LENGTH, PARSED
+from pytest_manifest.schema.identifiers import RULE, Identifier, is_identifier
 from pytest_manifest.schema.json_values import MAX_DEPTH
 from pytest_manifest.schema.models import Entry, Expectations, ExpectedError, Header
 from pytest_manifest.schema.problems import problems
@@ -12,6 +13,7 @@ __all__ = [
     "ID_MAX_LENGTH",
     "MAX_DEPTH",
     "PARSED",
+    "RULE",
     "SCHEMA_VERSION",
     "Document",
     "Entry",
@@ -19,6 +21,7 @@ __all__ = [
     "Expectations",
     "ExpectedError",
     "Header",
+    "Identifier",
     "Mismatch",
     "Receipt",
     "Retried",
@@ -29,5 +32,6 @@ __all__ = [
     "actual_cost",
     "cost_text",
     "exact",
+    "is_identifier",
     "problems",
 ]

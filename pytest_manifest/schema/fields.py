@@ -28,7 +28,7 @@ infinities, lone surrogates and deep nesting, so JSON values need no second look
 
 # JSON Schema knows no character categories, so what str.isprintable() refuses is spelled out;
 # without surrogates, which other languages' JSON cannot hold and their regexes cannot name.
-_UNPRINTABLE = (
+UNPRINTABLE = (
     r"\u0000-\u001f\u007f-\u00a0\u00ad\u0600-\u0605\u061c\u06dd\u070f\u1680\u180e\u2000-\u200f"
     r"\u2028-\u202f\u205f-\u206f\u3000\ue000-\uf8ff\ufeff\ufff0-\ufffb"
 )
@@ -113,7 +113,7 @@ def _version(value: object) -> object:
 
 _NAME_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": ID_MAX_LENGTH}
 # Not one pattern to its end: in Python a trailing newline would pass it.
-_NAME_SCHEMA["not"] = {"pattern": f"[{_UNPRINTABLE}]"}
+_NAME_SCHEMA["not"] = {"pattern": f"[{UNPRINTABLE}]"}
 _TIME_SCHEMA: dict[str, Any] = {
     "type": "string",
     "format": "date-time",

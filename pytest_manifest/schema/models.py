@@ -21,6 +21,7 @@ from pytest_manifest.schema.fields import (
     Time,
     Version,
 )
+from pytest_manifest.schema.identifiers import Identifier
 from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.patterns import pattern_problem
 
@@ -114,7 +115,7 @@ class Entry(Document):
     after: list[Name] = Field(default_factory=list)
     """Ids of entries that must pass before this one is sent."""
     tags: list[Name] = Field(default_factory=list)
-    """Become pytest markers."""
+    """Select an entry's test by -m and -k."""
     cost: Seconds | None = None
     """Estimated cost, in units of your own."""
     meta: JsonObject = Field(default_factory=dict)
@@ -140,9 +141,9 @@ class Header(Document):
 
     manifest: Version = 1
     """The version of this format."""
-    workflow: Name | None = None
+    workflow: Identifier | None = None
     """The workflow whose planning fixture wrote the file."""
-    mode: Name | None = None
+    mode: Identifier | None = None
     """The mode that was planned."""
     params: JsonObject = Field(default_factory=dict)
     """The options that it was planned with."""

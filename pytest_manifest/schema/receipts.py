@@ -16,6 +16,7 @@ from pytest_manifest.schema.fields import (
     Time,
     Version,
 )
+from pytest_manifest.schema.identifiers import Identifier
 
 
 class ErrorInfo(Document):
@@ -50,7 +51,7 @@ class Receipt(Document):
 
     receipt: Version = 1
     """The version of this format."""
-    run: Name
+    run: Identifier
     """The run's id."""
     entry: Name
     """The entry's id."""

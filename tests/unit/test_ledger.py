@@ -21,8 +21,10 @@ from pytest_manifest.ledger import (
     file_system,
     find_runs,
     find_runs_of,
+    next_number,
     utc_now,
 )
+from pytest_manifest.ledger.places import refuse_network
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 
@@ -356,6 +358,53 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("pytest_manifest.ledger.places.file_system", lambda _folder: "nfs4")
     with pytest.raises(LedgerError, match=r"network file system \(nfs4\).*manifest_dir"):
         Ledger.create(share / "runs" / "r.sqlite", INFO)
+
+
+@pytest.mark.parametrize(
+    ("kind", "refused"),
+    [
+        *((name, True) for name in ("nfs", "nfs4", "cifs", "smb3", "fuse.glusterfs", "fuse.sshfs")),
+        *((name, True) for name in ("ceph", "fuse.ceph-fuse", "lustre", "9p", "autofs")),
+        *((name, False) for name in ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuse.ntfs", "")),
+    ],
+)
+def test_every_network_file_system_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, *, refused: bool
+) -> None:
+    """By the kernel's names and by FUSE's; of the local ones none is taken for one."""
+    monkeypatch.setattr("pytest_manifest.ledger.places.file_system", lambda _folder: kind)
+    if refused:
+        with pytest.raises(LedgerError, match=f"network file system \\({kind}\\)"):
+            refuse_network(tmp_path)
+    else:
+        refuse_network(tmp_path)
+
+
+def test_what_is_mounted_by_an_automounter_is_looked_at(tmp_path: Path) -> None:
+    """The mount on top counts, and not the one that waits below it, whatever the place's name."""
+    home = tmp_path / "a\tb c"
+    home.mkdir()
+    where = str(home.resolve()).replace("\t", "\\011").replace(" ", "\\040")
+    mounts = tmp_path / "mounts"
+    lines = ["root / ext4 rw 0 0", f"auto {where} autofs rw 0 0", f"s:/h {where} nfs4 rw 0 0"]
+    mounts.write_text("\n".join(lines))
+    assert file_system(home, mounts) == "nfs4"
+    mounts.write_text("\n".join(lines[:2]))
+    assert file_system(home / "runs", mounts) == "autofs"
+
+
+def test_the_order_of_runs_is_not_the_clocks(tmp_path: Path) -> None:
+    """A clock that was set back makes no run an older one; those without a number came first."""
+    moments = {"x": (0, 59), "a": (1, 50), "c": (2, 30), "b": (3, 10)}
+    for name, (number, second) in moments.items():
+        moment = INFO.created_at.replace(second=second)
+        info = replace(INFO, run=name, created_at=moment, number=number)
+        Ledger.create(tmp_path / f"{name}.sqlite", info).close()
+    assert [path.stem for path in find_runs(tmp_path, INFO.sha256)] == ["x", "a", "c", "b"]
+    assert next_number(tmp_path) == 4
+    (tmp_path / "damaged.lock").write_text("7")
+    (tmp_path / "b.lock").write_text("")
+    assert next_number(tmp_path) == 8
 
 
 def test_runs_of_a_manifest_are_found_by_its_digest(tmp_path: Path) -> None:

@@ -410,5 +410,5 @@ def test_a_damaged_ledger_is_a_sentence(make: Make, text: str) -> None:
     sources = [make(1, 2), make(2, 2)]
     with closing(sqlite3.connect(sources[1])) as db, db:
         db.execute("INSERT OR REPLACE INTO run VALUES ('shard', ?)", (text,))
-    with pytest.raises(LedgerError, match=f"{sources[1]}: .* it is damaged, so leave it out"):
+    with pytest.raises(LedgerError, match=f"{sources[1]}: the ledger is damaged, .*restore it"):
         merge(sources)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -85,6 +86,30 @@ def test_of_many_processes_one_is_inside(tmp_path: Path, what: str, name: str) -
     with ExitStack() as stack:
         started = [stack.enter_context(process(what, tmp_path / name)) for _ in range(3)]
         assert [one.wait(60) for one in started] == [0, 0, 0]
+
+
+def test_looks_at_a_lock_hinder_nobody(path: Path) -> None:
+    """Any number of them at once see that nobody holds it, and who takes it waits for them."""
+    assert not is_held(path)
+    assert not path.exists()
+    path.touch()
+    with path.open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)  # another look, which has not ended
+        assert not is_held(path)
+        lock, taken = RunLock(path), threading.Event()
+
+        def take() -> None:
+            lock.acquire("a-b")
+            taken.set()
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        assert not taken.is_set()
+        fcntl.flock(looking, fcntl.LOCK_UN)
+        thread.join()
+    assert taken.is_set()
+    assert is_held(path)
+    lock.release()
 
 
 def test_dispatches_of_a_manifest_wait_for_one_another(tmp_path: Path) -> None:
