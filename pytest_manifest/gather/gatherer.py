@@ -92,6 +92,11 @@ class Gatherer:
         stream = self._stream
         return None if stream is None else self._reach(stream.intact)
 
+    def trim(self) -> None:
+        """Take out of the stream what has been read, once that is committed."""
+        if self._stream is not None:
+            self._stream.trim()
+
     def sip(self, awaited: Mapping[str, Awaited], block_ms: int) -> Sip:
         """One look: at the stream and, when their time has come, at some of the plain results.
 

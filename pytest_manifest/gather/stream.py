@@ -23,6 +23,8 @@ REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+socket://", "valkey:
 MEMORY_SCHEME = "memory://"
 SIP = 5_000
 """Records taken in one round trip."""
+TRIMMED = 1_000
+"""Records taken out of the store by one command; of old ones so many are looked for at once."""
 KIND_BEGIN: Final = "begin"
 CERT_REQS: Final = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
 """Celery's words in a URL, and redis-py's."""
@@ -71,14 +73,22 @@ class StreamReader:
     """Reads the records of one run in the order in which the store received them.
 
     ``position`` is the id of the last record read ("0" for none): keep it with the records, and an
-    interrupted reader goes on where it was.
+    interrupted reader goes on where it was. Records that are kept elsewhere are taken out of the
+    store by :meth:`trim`, unless this reader ``spares`` them.
     """
 
-    def __init__(self, backend_url: str, key: str, *, position: str = "0") -> None:
+    def __init__(
+        self, backend_url: str, key: str, *, position: str = "0", spares: bool = False
+    ) -> None:
         self._url = backend_url
         self._key = key
         self.position = position
         self._mark: str | None = None
+        self._spares = spares
+        self._spent: list[str] = []
+        """Records that were read and are in the store yet."""
+        self._before, self._looked_from = position, "-"
+        """What lies before this position was read by an earlier reader, and may be there yet."""
         self._client = open_client(backend_url)
 
     def renewed(self, position: str) -> StreamReader:
@@ -109,6 +119,33 @@ class StreamReader:
             self._client.expire(self._key, ttl)
         self._mark = cast("bytes", mark).decode()
 
+    def trim(self) -> None:
+        """Take out what has been read: only to be called once all of that is kept for good.
+
+        The mark of the beginning stays. What cannot be taken out now is the next time.
+        """
+        if self._spares:
+            return
+        try:
+            with self._reaching("trimmed in"):
+                if not self._spent and self._looked_from != self._before:
+                    self._spent = self._left_before()
+                for first in range(0, len(self._spent), TRIMMED):
+                    self._client.xdel(self._key, *self._spent[first : first + TRIMMED])
+                self._spent = []
+        except StackError as error:
+            logger.debug("{}", error)
+
+    def _left_before(self) -> list[str]:
+        """Some of what an earlier reader has read and not taken out."""
+        if self._before == "0":
+            self._looked_from = self._before
+            return []
+        rows = _rows(self._client.xrange(self._key, self._looked_from, self._before, count=TRIMMED))
+        full = len(rows) == TRIMMED
+        self._looked_from = _after(rows[-1][0].decode()) if full else self._before
+        return [identity.decode() for identity, fields in rows if not _is_mark(_parsed(fields))]
+
     def intact(self) -> bool:
         """Whether the mark is still there; without it the stream was emptied, or has expired.
 
@@ -127,8 +164,7 @@ class StreamReader:
         count = 1
         while rows := _rows(self._client.xrange(self._key, start, "+", count=count)):
             for identity, fields in rows:
-                record = _parsed(fields)
-                if record is not None and record.get("kind") == KIND_BEGIN:
+                if _is_mark(_parsed(fields)):
                     return identity.decode()
             start, count = _after(rows[-1][0].decode()), SIP
         return None
@@ -151,10 +187,13 @@ class StreamReader:
             for identity, fields in _rows(stream):
                 self.position = identity.decode()
                 record = _parsed(fields)
+                if _is_mark(record):
+                    continue
+                self._spent.append(self.position)
                 if record is None:
                     # Somebody else's, or cut short: the job's plain result still gives a verdict.
                     logger.warning("record {} of {} cannot be read", self.position, self._key)
-                elif record.get("kind") != KIND_BEGIN:
+                else:
                     records.append(record)
         return records
 
@@ -185,6 +224,10 @@ def _parsed(fields: Mapping[bytes, bytes]) -> Mapping[str, object] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
+
+
+def _is_mark(record: Mapping[str, object] | None) -> bool:
+    return record is not None and record.get("kind") == KIND_BEGIN
 
 
 def _after(identity: str) -> str:

@@ -261,6 +261,8 @@ class Engine:
             self._account()
             if sip.position is not None:
                 self._ledger.note("stream_position", sip.position)
+        if not self._ledger.is_held:
+            self._gatherer.trim()
         self._tell([verdict for verdict, _ in judged])
         self._take_out_quarantined()
 

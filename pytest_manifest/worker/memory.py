@@ -6,6 +6,7 @@ alike. All stores of this process are one: where it is, is told by the scheme ``
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from threading import Condition
 from typing import Final
@@ -29,12 +30,14 @@ class MemoryStore:
         self._changed = Condition()
         self._values: dict[bytes, bytes] = {}
         self._streams: dict[str, list[Row]] = {}
+        self._added: dict[str, int] = {}
 
     def clear(self) -> None:
         """Forget everything."""
         with self._changed:
             self._values.clear()
             self._streams.clear()
+            self._added.clear()
             self._changed.notify_all()
 
     # Values
@@ -62,7 +65,8 @@ class MemoryStore:
         """Append a record; returns its id. Limits on a stream's length are not kept."""
         with self._changed:
             rows = self._streams.setdefault(name, [])
-            identity = b"%d-0" % (len(rows) + 1)
+            self._added[name] = self._added.get(name, 0) + 1
+            identity = b"%d-0" % self._added[name]
             rows.append((identity, {k.encode(): _bytes(v) for k, v in fields.items()}))
             self._changed.notify_all()
             return identity
@@ -91,6 +95,14 @@ class MemoryStore:
         kept = [row for row in rows if first <= _place(row[0])]
         return [row for row in kept if last is None or _place(row[0]) <= last][:count]
 
+    def xdel(self, name: str, *identities: str) -> int:
+        """Take records out; returns how many there were."""
+        gone = {identity.encode() for identity in identities}
+        with self._changed:
+            before = self._streams.get(name, [])
+            self._streams[name] = [row for row in before if row[0] not in gone]
+            return len(before) - len(self._streams[name])
+
     def expire(self, name: str, seconds: int) -> bool:  # noqa: ARG002 - nothing outlives the stack
         return name in self._streams
 
@@ -98,8 +110,12 @@ class MemoryStore:
         """There is no connection."""
 
     def _behind(self, streams: Mapping[str, str]) -> dict[str, list[Row]]:
-        rows = {name: self._streams.get(name, [])[_place(at)[0] :] for name, at in streams.items()}
+        rows = {name: self._after(name, _place(at)) for name, at in streams.items()}
         return {name: found for name, found in rows.items() if found}
+
+    def _after(self, name: str, place: tuple[int, int]) -> list[Row]:
+        rows = self._streams.get(name, [])
+        return rows[bisect_right(rows, place, key=lambda row: _place(row[0])) :]
 
 
 store: Final = MemoryStore()

@@ -169,6 +169,8 @@ class FakeStream:
     def begin(self, ttl: int) -> None:
         self.world.began_stream = True
 
+    def trim(self) -> None: ...
+
     def intact(self) -> bool:
         self.world.asked()
         self._reach()

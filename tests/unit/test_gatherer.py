@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 import pytest
-from redis import SSLConnection
+from redis import Redis, SSLConnection
 
 from pytest_manifest.gather.backend_results import PlainResult, ResultReader
 from pytest_manifest.gather.gatherer import SWEEP_STOCK, Gatherer
@@ -15,10 +16,48 @@ from pytest_manifest.gather.stream import StreamReader, redis_url
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.outage import PATIENCE, Outage
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.wire import STREAM_FIELD
 from pytest_manifest.worker.memory import store
 
 RUN = "20261124T150000-0123abcd"
 AWAITED = {"t-a": InFlight(RUN, Entry(id="a", task="t"), 1, "t-a", sent=0.0)}
+
+
+def check_trimming(url: str, client: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream of more records than are taken out at once, read by one reader after another."""
+    monkeypatch.setattr("pytest_manifest.gather.stream.TRIMMED", 3)
+    key = "manifest:0123abcd:trimmed"
+    store = cast("Redis", client)
+
+    def add(count: int) -> None:
+        for _ in range(count):
+            store.xadd(key, {STREAM_FIELD: json.dumps({"kind": "x"})})
+
+    def left() -> int:
+        return len(store.xrange(key) or ())
+
+    first = StreamReader(url, key)
+    first.begin(60)
+    add(7)
+    assert len(first.read()) == 7
+    assert left() == 8
+    first.trim()
+    assert (left(), first.intact()) == (1, True)
+    add(8)
+    assert len(first.read()) == 8  # and its process dies before it has taken them out
+    add(2)
+    sparing = StreamReader(url, key, position=first.position, spares=True)
+    sparing.trim()
+    assert left() == 11
+    second = StreamReader(url, key, position=first.position)
+    for _ in range(5):
+        second.trim()
+    assert (left(), second.intact()) == (3, True)
+    assert len(second.read()) == 2
+    second.trim()
+    assert (left(), second.intact()) == (1, True)
+    for reader in (first, sparing, second):
+        reader.close()
 
 
 class FakeStream:
@@ -31,6 +70,8 @@ class FakeStream:
 
     def read(self, block_ms: int = 0) -> Sequence[Mapping[str, object]]:
         return self.batches.pop(0) if self.batches else []
+
+    def trim(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -119,6 +160,12 @@ def test_a_stream_in_memory_tells_as_one_in_redis_does() -> None:
     assert stream.read() == []
     store.clear()
     assert gatherer.intact() is False
+
+
+def test_what_was_read_is_taken_out_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only when that is asked for; the mark stays, and so does what was not read."""
+    check_trimming("memory://", store, monkeypatch)
+    store.clear()
 
 
 def test_the_mark_says_nothing_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
