@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.face.console import quiet_console
+from pytest_manifest.face.copies import refuse_copies, refuse_one_run_twice
 from pytest_manifest.face.earlier_runs import (
     STACK_DATA,
     AuditSource,
     audit_source,
     forget_stack_data,
+    give_up_unfinished,
     guard_against_repetition,
     ledger_to_resume,
 )
@@ -85,6 +87,7 @@ class Dispatch:
 
         state = self._state
         work = self._work()
+        refuse_copies(state.options, [manifest for manifest, _ in work])
         for manifest, entries in work:
             _refuse_beyond_budget(state, manifest, entries)
         address, expected = find_stack(state)
@@ -94,12 +97,12 @@ class Dispatch:
                 locks.enter_context(one_dispatch_at_a_time(state.options.ledgers, digest))
             for manifest, _ in work:
                 guard_against_repetition(state.options, manifest, state.notices)
-            made = [
-                Run.dispatch(manifest, entries, address, settings, shard=state.options.shard)
-                for manifest, entries in work
-            ]
-            self._note_stack_data(made)
-        self._start(made, expected)
+            made: list[Run] = []
+            with _none_but_all(made):
+                for manifest, entries in work:
+                    shard = state.options.shard
+                    made.append(Run.dispatch(manifest, entries, address, settings, shard=shard))
+        self._start(made, expected, instead_of=[manifest for manifest, _ in work])
 
     def _resume(self) -> None:
         """Go on with the newest run of every manifest, once all of them can be gone on with."""
@@ -109,6 +112,7 @@ class Dispatch:
         options = state.options
         work = self._work()
         ledgers = [ledger_to_resume(options, manifest) for manifest, _ in work]
+        refuse_one_run_twice(options, [manifest for manifest, _ in work], ledgers)
         address, expected = find_stack(state)
         made = [
             ResumeRun.resume(
@@ -116,37 +120,45 @@ class Dispatch:
             )
             for (manifest, entries), path in zip(work, ledgers, strict=True)
         ]
-        self._prepare(made, expected)
-        self._note_stack_data(made)
+        self._start(made, expected)
         for run in made:
             state.resume_lines += told(run.decisions, every=state.config.option.verbose > 0)
+
+    def _start(
+        self,
+        runs: Sequence[Run],
+        expected_workers: int | None,
+        instead_of: Sequence[Manifest] = (),
+    ) -> None:
+        """Begin these runs; with --manifest-rerun nobody goes on with earlier ones of
+        ``instead_of``."""
+        state = self._state
+        self._prepare(runs, expected_workers, instead_of)
+        if state.stack_data is not None:
+            forget_stack_data(state.options)
+        for run in runs:
             run.start()
             state.notices += run.notices
 
-    def _note_stack_data(self, runs: Sequence[Run]) -> None:
-        """Remember where the broker keeps what these runs send, in case nobody can end them."""
+    def _prepare(
+        self,
+        runs: Sequence[Run],
+        expected_workers: int | None,
+        instead_of: Sequence[Manifest] = (),
+    ) -> None:
+        """Nothing counts before every run is prepared: what is refused changes nothing."""
         state = self._state
-        if state.stack_data is None:
-            return
-        for run in runs:
-            run.note(STACK_DATA, str(state.stack_data))
-        forget_stack_data(state.options)
-
-    def _start(self, runs: Sequence[Run], expected_workers: int | None) -> None:
-        self._prepare(runs, expected_workers)
-        for run in runs:
-            run.start()
-            self._state.notices += run.notices
-
-    def _prepare(self, runs: Sequence[Run], expected_workers: int | None) -> None:
-        try:
+        with _none_but_all(runs, state.forget_runs):
             for run in runs:
                 self._adopt(run)
                 run.prepare(expected_workers=expected_workers)
-        except BaseException:
+                if run.sends and state.stack_data is not None:
+                    # Where the broker keeps what it sends, in case nobody can end it.
+                    run.note(STACK_DATA, str(state.stack_data))
+            for manifest in instead_of if state.options.rerun else ():
+                give_up_unfinished(state.options, manifest)
             for run in runs:
-                run.abandon()
-            raise
+                run.take_effect()
 
     def _audit(self) -> None:
         from pytest_manifest.run import AuditRun
@@ -156,6 +168,8 @@ class Dispatch:
         options = state.options
         nowhere = StackAddress("", "", None, owned=False)
         sources = [self._audited(state.load(path)) for path in state.selected]
+        ledgers = [source.ledger for source in sources]
+        refuse_one_run_twice(options, [state.load(path) for path in state.selected], ledgers)
         made: list[AuditRun] = []
         address: StackAddress | None = None
         ask = any(source.can_be_asked for source in sources)
@@ -172,6 +186,7 @@ class Dispatch:
                     run_settings(options),
                     wait=options.wait,
                     scratch=source.scratch,
+                    judged=source.judged,
                 )
             )
         self._prepare(made, None)
@@ -201,7 +216,7 @@ class Dispatch:
             scratch = state.scratch_folder()
             path, notes = ledger_of_receipts(manifest, state.options.receipts, scratch)
             state.notices += notes
-            return AuditSource(path, can_be_asked=False, scratch=None)
+            return AuditSource(path, can_be_asked=False, scratch=None, judged=True)
         return audit_source(state, manifest)
 
     def _adopt(self, run: Run) -> None:
@@ -221,6 +236,18 @@ class Dispatch:
     def _stack_failure(self) -> str | None:
         stack = self._state.stack or self._state.memory_stack
         return None if stack is None else stack.failure
+
+
+@contextlib.contextmanager
+def _none_but_all(runs: Sequence[Run], forget: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """What breaks off inside takes back every one of these runs."""
+    try:
+        yield
+    except BaseException:
+        for run in runs:
+            run.abandon()
+        forget()
+        raise
 
 
 def _refuse_dependencies(manifest: Manifest, entries: Sequence[str]) -> None:

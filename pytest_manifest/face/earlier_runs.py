@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.face.options import Options
 from pytest_manifest.face.session import ManifestSession, short_path
-from pytest_manifest.ledger import Ledger, find_runs, find_runs_of
+from pytest_manifest.ledger import Ledger, find_runs, find_runs_of, number_in
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest, Shard
@@ -23,11 +23,13 @@ STACK_DATA = "stack_data"
 @dataclass(frozen=True)
 class AuditSource:
     """A ledger to audit; ``scratch``: a folder for a copy to judge in, where the run's own verdicts
-    are to stay; ``can_be_asked``: a stack may know more."""
+    are to stay; ``can_be_asked``: a stack may know more; ``judged``: by this very manifest, in this
+    session."""
 
     ledger: Path
     can_be_asked: bool
     scratch: Path | None
+    judged: bool = False
 
 
 def guard_against_repetition(options: Options, manifest: Manifest, notices: list[str]) -> None:
@@ -39,7 +41,6 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
     from pytest_manifest.run.locks import is_held
 
     if options.rerun:
-        _give_up_unfinished(options, manifest)
         return
     name = short_path(manifest.path, options.root)
     for _, error in _unreadable(options, manifest):
@@ -103,8 +104,11 @@ def _runs_in_the_way(options: Options, manifest: Manifest) -> list[Path]:
     return found
 
 
-def _give_up_unfinished(options: Options, manifest: Manifest) -> None:
-    """Everything is sent again, so nobody will go on with a run whose pytest is gone."""
+def give_up_unfinished(options: Options, manifest: Manifest) -> None:
+    """Everything is sent again, so nobody will go on with a run whose pytest is gone.
+
+    To be called once the new run is certain: refused, it leaves the earlier one to be gone on with.
+    """
     from pytest_manifest.run.changes import forget_copy
     from pytest_manifest.run.locks import is_held
 
@@ -271,10 +275,11 @@ def _unreadable(options: Options, manifest: Manifest) -> list[tuple[Path, Ledger
     return found
 
 
-def _begun(ledger: Path) -> int:
-    """When a run began, in nanoseconds: its lock is made then, and never written to."""
+def _begun(ledger: Path) -> tuple[int, int]:
+    """What tells which of two runs began first, whether their ledgers can be read or not: the
+    number in its lock and, for runs without one, when that was made."""
     lock = ledger.with_suffix(".lock")
-    return lock.stat().st_mtime_ns if lock.exists() else 0
+    return number_in(lock), lock.stat().st_mtime_ns if lock.exists() else 0
 
 
 def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:

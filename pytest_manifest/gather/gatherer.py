@@ -93,9 +93,16 @@ class Gatherer:
         return None if stream is None else self._reach(stream.intact)
 
     def trim(self) -> None:
-        """Take out of the stream what has been read, once that is committed."""
-        if self._stream is not None:
-            self._stream.trim()
+        """Take out of the stream what has been read, once that is committed.
+
+        What cannot be taken out now is the next time, or goes when the stream's time is over.
+        """
+        stream = self._stream
+        if stream is not None:
+            try:
+                self._reach(stream.trim)
+            except StackError as error:
+                logger.debug("{}", error)
 
     def sip(self, awaited: Mapping[str, Awaited], block_ms: int) -> Sip:
         """One look: at the stream and, when their time has come, at some of the plain results.

@@ -93,7 +93,7 @@ class StreamReader:
 
     def renewed(self, position: str) -> StreamReader:
         """Another reader of the same stream, with a connection of its own, from there on."""
-        other = StreamReader(self._url, self._key, position=position)
+        other = StreamReader(self._url, self._key, position=position, spares=self._spares)
         other._mark = self._mark
         return other
 

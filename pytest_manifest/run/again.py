@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Generator, Iterator
+from collections.abc import Container, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
-from pytest_manifest.ledger import AttemptRow, Ledger, Settled
-from pytest_manifest.ledger.bulk import BATCH
+from pytest_manifest.ledger import UNFIT, AttemptRow, Ledger, Settled, Start, damaged
+from pytest_manifest.ledger.bulk import BATCH, Passing
+from pytest_manifest.ledger.rows import moment, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.run.changes import Earlier, change_of
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.judging import OF_ITSELF, Bench, Judged
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.verdict import judge
+
+_BY_RECEIPT_ALONE: Final = frozenset({"succeeded", "failed", "ignored"})
+"""How a job ends that only its worker can tell of."""
 
 
 def judge_again(
@@ -26,18 +31,51 @@ def judge_again(
 ) -> Iterator[Judged]:
     """Every final verdict anew, by this manifest's expectations; only those that differ.
 
-    What has passed by the very line that the manifest has now has passed. ``before`` is the
-    manifest that the run was made of, where that is known; ``only`` are the entries to look at, all
-    where it is None.
+    What has passed is judged by its receipt, like all else: that it says so is no proof. ``before``
+    is the manifest that the run was made of, where that is known; ``only`` are the entries to look
+    at, all where it is None. Raises LedgerError where the ledger contradicts itself.
     """
+    ledger.refuse_contradictions()
     with contextlib.closing(lines_of(ledger, manifest, before)) as lines:
         while some := {line.entry: line for line in islice(lines, BATCH)}:
-            names = {name for name, line in some.items() if not line.same}
+            if only is not None:
+                some = {name: line for name, line in some.items() if name in only}
             # All of them before the first is judged: what follows from that is written meanwhile.
-            names.update(list(ledger.names_of_not_passed(n for n in some if n not in names)))
-            for name in (name for name in some if name in names):
-                if only is None or name in only:
-                    yield from _line_again(ledger, manifest, bench, some[name])
+            other = {name for name, line in some.items() if not line.same}
+            same = [name for name in some if name not in other]
+            other.update(list(ledger.names_of_not_passed(same)))
+            passed = list(ledger.passings(same))
+            starts = ledger.starts_of([one.task_id for one in passed])
+            for one in passed:
+                begun = starts.get(one.task_id, ())
+                yield from _passing_again(ledger, manifest, bench, some[one.entry], one, begun)
+            for name in (name for name in some if name in other):
+                yield from _line_again(ledger, manifest, bench, some[name])
+
+
+def _passing_again(
+    ledger: Ledger,
+    manifest: Manifest,
+    bench: Bench,
+    line: Line,
+    one: Passing,
+    starts: Sequence[Start],
+) -> Iterator[Judged]:
+    """What is said to have passed, by the very line that the manifest has now."""
+    entry = manifest.parse(line.raw, line.number)
+    if one.receipt is None:
+        if entry.expect.state in _BY_RECEIPT_ALONE:
+            note = "it is said to have passed, and no receipt says so"
+            yield judge(entry, None, attempt=one.attempt, problem="unknown", note=note), None
+        return
+    try:
+        receipt, sent_at = receipt_of(one.receipt), moment(one.sent_at)
+    except UNFIT as error:
+        raise damaged(ledger.path, error) from error
+    flight = InFlight(bench.run, entry, one.attempt, one.task_id, 0.0, sent_at)
+    again, judged = bench.judge(flight, receipt, starts)
+    if again.verdict != "passed":
+        yield again, judged
 
 
 @dataclass(frozen=True, slots=True)

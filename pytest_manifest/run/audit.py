@@ -19,12 +19,12 @@ from pytest_manifest.ledger.bulk import BATCH
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.again import judge_again, lines_of
 from pytest_manifest.run.changes import kept_manifest
+from pytest_manifest.run.earlier import EarlierRun
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.judging import SPOKEN_FOR, Judged
 from pytest_manifest.run.kept import judge_what_is_kept
 from pytest_manifest.run.own_limits import OwnLimitsOfRun
-from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictKind
@@ -32,7 +32,7 @@ from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import is_hearsay, judge
 
 
-class AuditRun(Run):
+class AuditRun(EarlierRun):
     """An earlier run, judged from its ledger and from what has come since; nothing is sent.
 
     Without a broker in its address the stack is not asked. Where the manifest is not the one that
@@ -55,6 +55,7 @@ class AuditRun(Run):
         super().__init__(manifest, ledger_path, info, address, settings)
         self._wait = wait
         self._before = before
+        self._judged = False
 
     @classmethod
     def attach(
@@ -66,8 +67,9 @@ class AuditRun(Run):
         *,
         wait: bool,
         scratch: Path | None = None,
+        judged: bool = False,
     ) -> AuditRun:
-        """The run with this ledger, judged by this manifest."""
+        """The run with this ledger, judged by this manifest, unless it just was."""
         with Ledger.open(ledger_path) as ledger:
             info = ledger.info()
             same = info.sha256 == manifest.sha256
@@ -76,7 +78,9 @@ class AuditRun(Run):
                 target = scratch / ledger_path.name
                 ledger.copy_to(target)
         path = ledger_path if scratch is None else target
-        return cls(manifest, path, info, address, settings, wait=wait, before=before)
+        run = cls(manifest, path, info, address, settings, wait=wait, before=before)
+        run._spares, run._judged = scratch is not None, judged
+        return run
 
     @property
     def asks(self) -> bool:
@@ -84,25 +88,25 @@ class AuditRun(Run):
         return bool(self.address.broker_url)
 
     def _prepare(self, expected_workers: int | None) -> None:  # noqa: ARG002 - the base class's
-        self._lock.acquire(self.info.run)
-        with Ledger.open(self.ledger_path, write=True) as ledger:
-            if self.asks:
-                ledger.reopen()
+        ledger = self._take_up()
+        if self.asks:
+            ledger.reopen()
+        bench = self._bench(ledger)
+        if not self._judged:
             with ledger.transaction():
-                bench = self._bench(ledger)
                 _settle(ledger, judge_again(ledger, self.manifest, self._before, bench))
-            follow_unsettled(self._flights, ledger, self.manifest, self.info)
-            for flight in list(self._flights.by_task_id.values()):
-                settled = ledger.settled(flight.entry.id)
-                if settled is not None and settled.verdict.verdict != "pending":
-                    self._flights.land(flight.task_id)  # it is other work now, or cannot be told
-            judge_what_is_kept(ledger, self._flights, bench)
-            if not self.asks:
-                self._flights.clear()
-            else:
-                follow_spoken_for(self._flights, ledger, self.manifest, self.info)
-                self._open_locator(self._open_publisher(), self._flights.entries())
-                self._look_first(ledger)
+        follow_unsettled(self._flights, ledger, self.manifest, self.info)
+        for flight in list(self._flights.by_task_id.values()):
+            settled = ledger.settled(flight.entry.id)
+            if settled is not None and settled.verdict.verdict != "pending":
+                self._flights.land(flight.task_id)  # it is other work now, or cannot be told
+        judge_what_is_kept(ledger, self._flights, bench)
+        if not self.asks:
+            self._flights.clear()
+        else:
+            follow_spoken_for(self._flights, ledger, self.manifest, self.info)
+            self._open_locator(self._open_publisher(), self._flights.entries())
+            self._look_first(ledger)
 
     def _look_first(self, ledger: Ledger) -> None:
         """Read what has come since, so that no test sees a verdict that this replaces."""
@@ -122,10 +126,6 @@ class AuditRun(Run):
             self._close(ledger, {})
         self.all_sent.set()
         self.ended.set()
-        self._lock.release()
-
-    def abandon(self) -> None:
-        self._close_publisher()
         self._lock.release()
 
     def _work(self, engine: Engine, ledger: Ledger) -> None:

@@ -14,8 +14,9 @@ from pytest_manifest.schema import Entry
 
 Change = Literal["new", "job", "expectation"]
 
-JOB_FIELDS = ("task", "args", "kwargs", "queue", "priority", "countdown", "eta", "expires")
-"""What a worker is asked to do; the other fields say what is made of it."""
+WORK_FIELDS = ("task", "args", "kwargs")
+"""What a worker is asked to do. Where and when it is asked (queue, priority, countdown, eta,
+expires) makes no other work of it; the rest says what is made of the answer."""
 
 
 def copy_path(ledger: Path, sha256: str) -> Path:
@@ -45,17 +46,19 @@ def keep_manifest(manifest: Manifest, ledger: Path) -> None:
 
 def keep_changes(
     manifest: Manifest, before: Manifest | None, ledger: Path, applied: Container[str]
-) -> str:
+) -> tuple[str, Path | None]:
     """Keep a changed manifest, with those entries as they were that were not ``applied``.
 
     Of a change that was taken up in part the rest is still a change the next time. Returns the
-    digest of what is kept: the manifest's own where all of it was taken up. It counts when the
-    ledger has this digest, not before.
+    digest of what is kept: the manifest's own where all of it was taken up; and the file, None
+    where that was there before. It counts when the ledger has this digest, not before.
     """
     old = {} if before is None else {entry.id: entry for entry in before}
     if before is None or all(e.id in applied or old.get(e.id) == e for e in manifest):
+        target = copy_path(ledger, manifest.sha256)
+        is_new = not target.exists()
         keep_manifest(manifest, ledger)
-        return manifest.sha256
+        return manifest.sha256, target if is_new else None
     kept = [e if e.id in applied else old.get(e.id) for e in manifest]
     entries = [entry for entry in kept if entry is not None]
     names = {entry.id for entry in entries}
@@ -66,8 +69,10 @@ def keep_changes(
     scratch = ledger.with_suffix(".merged.manifest.jsonl")
     made = write_manifest(scratch, manifest.header, known)
     scratch.chmod(0o600)
-    scratch.replace(copy_path(ledger, made.sha256))
-    return made.sha256
+    target = copy_path(ledger, made.sha256)
+    is_new = not target.exists()
+    scratch.replace(target)
+    return made.sha256, target if is_new else None
 
 
 def kept_manifest(ledger: Path, sha256: str) -> Manifest | None:
@@ -102,6 +107,13 @@ class Earlier:
         return line
 
 
+def files_of(ledger: Path) -> list[Path]:
+    """All that a run has beside its ledger by its name, and the ledger itself, which comes first:
+    without it the others are nobody's."""
+    beside = sorted(ledger.parent.glob(f"{ledger.stem}.*"))
+    return [ledger, *(path for path in beside if path != ledger)]
+
+
 def runs_by_copy(folder: Path, sha256: str) -> list[Path]:
     """The ledgers in ``folder`` beside which this manifest is kept, whether they can be read or
     not, oldest first. Where there is no ledger nothing was sent."""
@@ -120,7 +132,7 @@ def change_of(entry: Entry, before: Entry | None) -> tuple[Change | None, str]:
     """How an entry differs from the one of this id before, and a phrase that names the fields."""
     if before is None:
         return "new", "new in the manifest"
-    changed = [name for name in JOB_FIELDS if getattr(entry, name) != getattr(before, name)]
+    changed = [name for name in WORK_FIELDS if getattr(entry, name) != getattr(before, name)]
     if changed:
         return "job", f"its job was changed ({', '.join(changed)})"
     expected = [

@@ -18,6 +18,7 @@ from pytest_manifest.run.again import judge_again
 from pytest_manifest.run.audit import follow_spoken_for, follow_unsettled
 from pytest_manifest.run.budget import NOTHING, refuse_beyond
 from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_manifest
+from pytest_manifest.run.earlier import EarlierRun
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.judging import EMPTIED_MEANWHILE, Bench
@@ -33,7 +34,6 @@ from pytest_manifest.run.resume import (
     may_have_started,
     record,
 )
-from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictKind
@@ -45,7 +45,7 @@ SHOWN = 50
 EXAMPLES = 5
 
 
-class ResumeRun(Run):
+class ResumeRun(EarlierRun):
     """An earlier run that is gone on with; see the module."""
 
     def __init__(
@@ -66,6 +66,8 @@ class ResumeRun(Run):
         self._taken_up = False
         # Also where it is refused: the stack has taken over what an earlier one has left.
         self.leaves_jobs = address.owned
+        self._begins_anew = False
+        """Whether the result store was emptied, so that its stream is to be marked as begun."""
 
     @classmethod
     def resume(
@@ -82,24 +84,31 @@ class ResumeRun(Run):
             info = ledger.info()
         return cls(manifest, ledger_path, info, address, settings, selected=selected, rules=rules)
 
+    def take_effect(self) -> None:
+        super().take_effect()
+        self._taken_up = True
+        if self._begins_anew:
+            # Marked for a run that is refused after all, an emptied store would look intact.
+            with contextlib.closing(self._open_gatherer("0")) as gatherer:
+                gatherer.begin(self.info.stream_ttl)
+
     def abandon(self) -> None:
-        self._close_publisher()
-        if self._taken_up:
+        super().abandon()
+        if self._taken_up:  # another run of the session could not be written down
+            self._taken_up = False
             with Ledger.open(self.ledger_path, write=True) as ledger:
                 ledger.set_status("stopped" if self.info.owned else "detached")
-        self._lock.release()
 
     # Before the first message
 
     def _prepare(self, expected_workers: int | None) -> None:
-        self._lock.acquire(self.info.run)
+        ledger = self._take_up()
         publisher = self._open_publisher()
-        with Ledger.open(self.ledger_path, write=True) as ledger:
-            position = ledger.noted("stream_position") or "0"
-            with contextlib.closing(self._open_gatherer(position)) as gatherer:
-                self._follow(ledger)
-                self._open_locator(publisher, self._flights.entries())
-                self._reconcile(ledger, gatherer)
+        position = ledger.noted("stream_position") or "0"
+        with contextlib.closing(self._open_gatherer(position)) as gatherer:
+            self._follow(ledger)
+            self._open_locator(publisher, self._flights.entries())
+            self._reconcile(ledger, gatherer)
         if self._to_send:
             self._preflight(publisher, self._to_send, expected_workers)
             self._open_locator(publisher, self._flights.entries())
@@ -142,7 +151,7 @@ class ResumeRun(Run):
         self._plan(ledger, before)
         if intact is False and self._to_send:
             ledger.note("stream_position", "0")  # a stream that begins anew may count from 1 again
-            gatherer.begin(self.info.stream_ttl)
+            self._begins_anew = True
 
     def _check_budget(self, ledger: Ledger) -> None:
         """Refuse what would cost more, with what was spent and is under way, than is allowed."""
@@ -178,8 +187,7 @@ class ResumeRun(Run):
         digest = self.info.sha256
         if self.manifest.sha256 != digest:
             applied = {d.entry for d in self.decisions if d.action != "leave"}
-            digest = keep_changes(self.manifest, before, self.ledger_path, applied)
-        self._taken_up = True
+            digest, self._made = keep_changes(self.manifest, before, self.ledger_path, applied)
         record(ledger, self.manifest, self.decisions, attempts, last, digest)
         if attempts:
             self._note_budget(ledger)

@@ -35,12 +35,13 @@ from pytest_manifest.ledger import (
     SHARD,
     Ledger,
     RunInfo,
+    next_number,
     utc_now,
 )
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest, Shard, receipt_line, write_receipt_lines
 from pytest_manifest.run.budget import Budget, without_estimate
-from pytest_manifest.run.changes import keep_manifest
+from pytest_manifest.run.changes import files_of, keep_manifest
 from pytest_manifest.run.code import note_code
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights, InFlight
@@ -108,6 +109,8 @@ class Run:
         self._patience = Patience()
         self._publisher: Publisher | None = None
         self._locator: Locator | None = None
+        self._spares = False
+        """Whether receipts are left in their stream: another ledger is to have them, too."""
         self._lock = RunLock(ledger_path.with_suffix(".lock"))
         self._thread: threading.Thread | None = None
 
@@ -126,6 +129,7 @@ class Run:
         """A new run of the selected entries, all of them of the ``shard`` where one is named: its
         ledger exists on return, nothing is sent."""
         run_id = new_run_id()
+        settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         info = RunInfo(
             run=run_id,
             manifest=manifest.path.resolve(),
@@ -138,20 +142,29 @@ class Run:
             backend=redact_url(address.backend_url),
             owned=address.owned,
             stream_ttl=int(settings.deadline) + TTL_MARGIN,
+            number=next_number(settings.folder),
         )
         run = cls(manifest, settings.folder / f"{run_id}.sqlite", info, address, settings)
         run._to_send, places = _first_attempts(run_id, manifest, selected, on_disk=settings.sparing)
-        settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        run._lock.acquire(run_id)
-        keep_manifest(manifest, run.ledger_path)
-        with Ledger.create(run.ledger_path, info) as ledger, ledger.transaction():
-            ledger.begin_part(info.created_at)
-            rows = zip(_names(run._to_send), places, strict=True)
+        try:
+            run._plan_all(places, shard)
+        except BaseException:
+            run.abandon()
+            raise
+        return run
+
+    def _plan_all(self, places: Sequence[int], shard: Shard | None) -> None:
+        """Make the ledger; ``places`` of the entries in the manifest."""
+        self._lock.acquire(self.info.run)
+        self._lock.inscribe(str(self.info.number))
+        keep_manifest(self.manifest, self.ledger_path)
+        with Ledger.create(self.ledger_path, self.info) as ledger, ledger.transaction():
+            ledger.begin_part(self.info.created_at)
+            rows = zip(_names(self._to_send), places, strict=True)
             ledger.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:
                 ledger.note(SHARD, str(shard))
-            run._note_budget(ledger)
-        return run
+            self._note_budget(ledger)
 
     def _note_budget(self, ledger: Ledger) -> None:
         budget = self.settings.budget
@@ -188,9 +201,9 @@ class Run:
         return self.ledger_path.with_suffix(".log")
 
     def prepare(self, *, expected_workers: int | None = None) -> None:
-        """Ask the stack what it can do; nothing is sent.
+        """Ask the stack what it can do; nothing is sent, and nothing is decided.
 
-        Raises DispatchError or StackError where nothing should be sent.
+        Raises DispatchError or StackError where nothing should be sent; then all is as it was.
         """
         try:
             self._prepare(expected_workers)
@@ -205,17 +218,29 @@ class Run:
         with contextlib.closing(self._open_gatherer("0")) as gatherer:
             gatherer.begin(self.info.stream_ttl)
 
+    def take_effect(self) -> None:
+        """Let what was prepared count, now that no other run of the session is refused.
+
+        Between :meth:`prepare` and :meth:`start`; raises LedgerError where it cannot be written.
+        """
+
     def abandon(self) -> None:
-        """End a run that was prepared and will not be started."""
+        """Take back a run that will not be started: there never was one, so nobody finds it."""
         self._close_publisher()
-        with Ledger.open(self.ledger_path, write=True) as ledger:
-            ledger.set_status("stopped")
+        for path in files_of(self.ledger_path):
+            path.unlink(missing_ok=True)
         self._lock.release()
 
     def note(self, key: str, value: str) -> None:
         """Keep a fact about the run in its ledger."""
-        with Ledger.open(self.ledger_path, write=True) as ledger:
+        with self._writing() as ledger:
             ledger.note(key, value)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Ledger]:
+        """The ledger to write in before the run has its thread."""
+        with Ledger.open(self.ledger_path, write=True) as ledger:
+            yield ledger
 
     def start(self) -> None:
         """Begin, in a thread, what has been prepared."""
@@ -341,7 +366,7 @@ class Run:
         seen = found.answered or self.address.owned
         self._note_plain([*found.plain, *unseen] if seen else [NOBODY])
         # Where a worker runs other code of a task than is here, that is told by these.
-        with Ledger.open(self.ledger_path, write=True) as ledger:
+        with self._writing() as ledger:
             note_code(ledger, (attempt.entry.task for attempt in self._to_send), publisher.tasks)
             samples = demand.samples.values()
             limits = {one.task: own for one in samples if (own := publisher.own_limit(one))}
@@ -361,7 +386,7 @@ class Run:
             self._to_send = self._to_send.without_tasks(notes)
         else:
             self._to_send = [a for a in self._to_send if not is_withheld(a.entry, notes)]
-        with Ledger.open(self.ledger_path, write=True) as ledger, ledger.transaction():
+        with self._writing() as ledger, ledger.transaction():
             ledger.mark((a.task_id for a in withheld), "withheld", note="unknown task")
             ledger.settle(
                 _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
@@ -396,6 +421,7 @@ class Run:
         self.corrections = engine.corrections
         try:
             self._work(engine, ledger)
+            gatherer.trim()
         except ManifestToolError as error:
             self._give_up(engine, ledger, error)
         except Exception as error:  # as above; here the entries can still be given a verdict
@@ -465,7 +491,9 @@ class Run:
         stream = None
         if has_stream(self.address.backend_url):
             key = stream_key(self.info.run)
-            stream = StreamReader(self.address.backend_url, key, position=position)
+            stream = StreamReader(
+                self.address.backend_url, key, position=position, spares=self._spares
+            )
         caller = Caller(self.address.backend_url, self._patience)
         return Gatherer(stream, ResultReader(self.address), caller)
 

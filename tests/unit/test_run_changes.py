@@ -37,7 +37,7 @@ manifest = read_manifest(Path(changed))
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-digest = changes.keep_changes(manifest, read_manifest(Path(before)), path, set(applied.split()))
+digest, _ = changes.keep_changes(manifest, read_manifest(Path(before)), path, set(applied.split()))
 if moment == "kept":
     die()
 with Ledger.open(path, write=True) as ledger:
@@ -85,7 +85,7 @@ def open_changes(ledger: Path, manifest: Manifest) -> set[str]:
 
 
 def take_up(ledger: Path, before: Manifest, changed: Manifest, applied: set[str]) -> None:
-    digest = keep_changes(changed, before, ledger, applied)
+    digest, _ = keep_changes(changed, before, ledger, applied)
     with Ledger.open(ledger, write=True) as opened:
         record(opened, changed, [], [], {}, digest)
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import OVER_BUDGET, PLAIN_WORKERS
+from pytest_manifest.ledger import OVER_BUDGET, PLAIN_WORKERS, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.faults import file_error
 from pytest_manifest.run.flights import TIMEOUT_GRACE
@@ -63,6 +63,29 @@ def ended(made: Rig) -> Delivery:
     delivery = begun(made)
     made.world.end(first(made), delivery, "succeeded")
     return delivery
+
+
+def test_receipts_leave_their_stream_once_they_are_committed() -> None:
+    """What is taken out is in the ledger for everybody; of what does not count yet nothing is."""
+    with rig(Plan((entry(), entry("b")))) as made:
+        seen: list[str | None] = []
+
+        def trim() -> None:
+            with Ledger.open(made.ledger.path) as reading:
+                seen.append(reading.noted("stream_position"))
+
+        made.gatherer.trim = trim  # type: ignore[method-assign]  # watched
+        made.step()
+        ended(made)
+        made.step(3)
+        assert seen
+        assert None not in seen
+        seen.clear()
+        made.ledger.hold()
+        ended(made)
+        made.engine.look_once()
+        assert made.ledger.settled("b") is not None
+        assert not seen
 
 
 # What is uncertain

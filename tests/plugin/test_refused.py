@@ -1,0 +1,148 @@
+"""What is refused changes nothing: no ledger, no verdict, no run that would be the newest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.ledger import Ledger
+from tests.plugin.conftest import Project
+from tests.plugin.test_resume import MEMORY, change, double, flaky
+
+
+def ledgers_as_they_are(project: Project) -> Mapping[str, bytes]:
+    """Every file of a run that tells what became of it, by name; each ledger in its one file."""
+    for path in project.ledgers():
+        with Ledger.open(path, write=True) as ledger:
+            ledger.compact()
+    folder = project.path / ".manifest" / "runs"
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".sqlite", ".jsonl", ".json")
+    }
+
+
+@pytest.fixture
+def bought(project: Project) -> Project:
+    """Two passed entries and a failed one, each of an estimated cost of 1."""
+    project.break_("c")
+    rows = [double("a", 1), double("b", 2), flaky("c", idempotent=True)]
+    project.manifest("m.jsonl", [{**row, "cost": 1} for row in rows])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
+    return project
+
+
+def refused(project: Project, *arguments: str) -> pytest.RunResult:
+    result = project.run(MEMORY, *arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    return result
+
+
+def test_what_the_budget_refuses_leaves_the_ledger_as_it_was(bought: Project) -> None:
+    """A changed entry that had passed is too dear now: its old verdict stands."""
+    project = bought
+    change(project.path / "m.jsonl", "b", {"kwargs": {"n": 3, "key": "b"}})
+    before = ledgers_as_they_are(project)
+    result = refused(project, "--manifest=m.jsonl", "--resume-changed", "--manifest-budget=0.5")
+    result.stderr.fnmatch_lines(["*nothing was sent*--manifest-budget is 0.5*"])
+    assert ledgers_as_they_are(project) == before
+    assert project.verdicts() == {"a": "passed", "b": "passed", "c": "failed"}
+    assert project.ran() == {"a": 1, "b": 1, "c": 1}
+
+
+def test_one_run_that_is_refused_stops_all_of_the_session(bought: Project) -> None:
+    """The first manifest could be gone on with; the second one's task is known to nobody."""
+    project = bought
+    project.manifest("n.jsonl", [flaky("x", idempotent=True)])
+    project.break_("x")
+    project.run("--manifest=n.jsonl", MEMORY).assert_outcomes(failed=1)
+    change(project.path / "n.jsonl", "x", {"task": "jobs.nobody"})
+    before = ledgers_as_they_are(project)
+    refused(
+        project,
+        "--manifest=m.jsonl",
+        "--manifest=n.jsonl",
+        "--resume",
+        "--resume-changed",
+        "--manifest-strict",
+    )
+    assert ledgers_as_they_are(project) == before
+    assert project.ran() == {"a": 1, "b": 1, "c": 1, "x": 1}
+
+
+def test_a_dispatch_that_is_refused_never_was(bought: Project) -> None:
+    """A second run that is refused, be it with --manifest-rerun, is not gone on with instead."""
+    project = bought
+    project.manifest("n.jsonl", [{"id": "x", "task": "jobs.nobody"}])
+    (ledger,) = project.ledgers()
+    with Ledger.open(ledger, write=True) as writing:
+        writing.set_status("running")  # its pytest was killed
+    before = ledgers_as_they_are(project)
+    arguments = ("--manifest=m.jsonl", "--manifest=n.jsonl", "--manifest-strict")
+    refused(project, *arguments, "--manifest-rerun")
+    assert ledgers_as_they_are(project) == before
+    assert list(ledger.parent.glob("2*.lock")) == [ledger.with_suffix(".lock")]
+    (project.path / "broken-c").unlink()
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result.assert_outcomes(passed=3)
+    assert project.ran() == {"a": 1, "b": 1, "c": 2}
+
+
+def test_what_a_broker_has_left_stays_where_going_on_is_refused(bought: Project) -> None:
+    """The jobs that were queued are still there for the next --resume."""
+    project = bought
+    left = project.path / ".manifest" / "stacks" / "left"
+    left.mkdir(parents=True, mode=0o700)
+    (left / "mine").touch()
+    (ledger,) = project.ledgers()
+    with Ledger.open(ledger, write=True) as writing:
+        writing.note("stack_data", str(left))
+    before = ledgers_as_they_are(project)
+    result = project.run("--manifest=m.jsonl", "--resume", "--manifest-budget=0.5")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert ledgers_as_they_are(project) == before
+    assert (left / "mine").exists()
+
+
+# One manifest, two files
+
+
+def copies(project: Project, *, rerun: bool) -> tuple[str, str]:
+    header = {"manifest": 1, "rerun": rerun}
+    rows = [json.dumps(row) + "\n" for row in (header, double("a", 1))]
+    for name in ("m.jsonl", "n.jsonl"):
+        Path(project.path / name).write_text("".join(rows), "utf-8")
+    return "--manifest=m.jsonl", "--manifest=n.jsonl"
+
+
+def test_two_copies_of_what_must_not_be_repeated_are_refused(project: Project) -> None:
+    """Neither is sent, also where all is to be sent again; what may be repeated is sent twice."""
+    both = copies(project, rerun=False)
+    for more in ((), ("--manifest-rerun",)):
+        result = refused(project, *both, *more)
+        result.stderr.fnmatch_lines(["*m.jsonl and n.jsonl are the same manifest*give one of them"])
+    assert project.ran() == {}
+    project.run(both[0], MEMORY).assert_outcomes(passed=1)
+    result = refused(project, *both, "--resume")
+    result.stderr.fnmatch_lines(["*m.jsonl and n.jsonl are both of run *give one of them"])
+    assert project.ran() == {"a": 1}
+
+
+def test_how_a_job_is_sent_is_not_its_work(project: Project) -> None:
+    """Another priority, lifetime, delay or queue sends nothing again that has passed; a failed one
+    counts as unchanged, too."""
+    project.break_("c")
+    project.manifest("m.jsonl", [double("a", 1), double("b", 1), double("d", 1), flaky("c")])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3, failed=1)
+    change(project.path / "m.jsonl", "a", {"priority": 3, "expires": 3600})
+    change(project.path / "m.jsonl", "b", {"queue": "other", "countdown": 1})
+    change(project.path / "m.jsonl", "d", {"eta": "2020-01-01T00:00:00Z"})
+    change(project.path / "m.jsonl", "c", {"expires": 3600})
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume-changed")
+    result.assert_outcomes(passed=3, failed=1)
+    assert project.ran() == {"a": 1, "b": 1, "d": 1, "c": 1}
+    project.run("--manifest=m.jsonl", "--audit").assert_outcomes(passed=3, failed=1)

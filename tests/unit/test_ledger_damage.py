@@ -1,0 +1,169 @@
+"""A ledger that somebody or something has changed is told by a sentence, and never believed."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.analysis.reading import read_records
+from pytest_manifest.errors import LedgerError, ManifestToolError
+from pytest_manifest.ledger import Ledger, find_runs, find_runs_of
+from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.run import AuditRun, RunSettings
+from pytest_manifest.schema import Entry
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.verdict import Costs
+from tests.unit.analysis_support import START, MadeRun, error
+from tests.unit.ledger_support import start
+
+NAMES = [f"e-{n}" for n in range(8)]
+FAILED = "e-3"
+FLIPS = 500
+NOWHERE = StackAddress("", "", None, owned=False)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """The ledger of a run that has ended: one entry failed, the others passed."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    made = MadeRun(folder, [Entry(id=name, task="jobs.t") for name in NAMES])
+    with made.ledger as ledger:
+        ledger.begin_part(START)
+        made.plan(*NAMES)
+        ledger.add_starts([start(f"t-{name}-1", "x") for name in NAMES])
+        for name in NAMES:
+            if name == FAILED:
+                made.settle(name, "failed", made.receipt(name, state="failed", error=error()))
+            else:
+                made.settle(name, "passed", made.receipt(name))
+        ledger.set_status("finished")
+        ledger.compact()
+    return ledger.path
+
+
+@cache
+def manifest_of(ledger: Path) -> Manifest:
+    return read_manifest(ledger.with_name("m.jsonl"))
+
+
+def audit(ledger: Path) -> dict[str, str]:
+    """The verdicts after an audit without a stack."""
+    manifest = manifest_of(ledger)
+    settings = RunSettings(folder=ledger.parent)
+    run = AuditRun.attach(manifest, ledger, NOWHERE, settings, wait=False)
+    run.prepare()
+    run.take_effect()
+    run.finish_offline()
+    with run.read() as reading:
+        return {one.verdict.entry: one.verdict.verdict for one in reading.all_settled()}
+
+
+def read_everything(path: Path) -> None:
+    """As a session, its reports and its summary do."""
+    manifest = manifest_of(path)
+    find_runs(path.parent, manifest.sha256)
+    find_runs_of(path.parent, manifest.path)
+    with Ledger.open(path) as ledger:
+        ledger.info(), ledger.status, ledger.shards(), ledger.merged(), ledger.parts()
+        ledger.send_states(), ledger.reasons(), ledger.kinds(), ledger.verdict_counts()
+        ledger.last_arrival(), ledger.starts_by_task(), ledger.histories(NAMES)
+        every: list[Iterator[object]] = [
+            ledger.attempts(),
+            ledger.last_receipts(),
+            ledger.all_settled(),
+            ledger.not_passed(NAMES),
+            (one.settled() for _, one in ledger.judgements_from(NAMES[0], 20)),
+        ]
+        for rows in every:
+            list(rows)
+        Costs(ledger, manifest).total()
+        for record in read_records(ledger, manifest):
+            assert record.id
+            assert record.outcome
+
+
+def what_is_said_of(ledger: Path) -> str:
+    """The sentence by which it is refused; "" where it can be read and audited."""
+    try:
+        audit(ledger)
+        read_everything(ledger)
+    except ManifestToolError as error:
+        return str(error)
+    return ""
+
+
+def test_every_flipped_bit_is_told_by_a_sentence(made: Path) -> None:
+    """None of them ends in a traceback, wherever it is."""
+    rng, whole, told = random.Random(7), made.read_bytes(), 0
+    used = [place for place, byte in enumerate(whole) if byte]  # the rest is free space
+    for _ in range(FLIPS):
+        damaged = bytearray(whole)
+        damaged[rng.choice(used)] ^= 1 << rng.randrange(8)
+        for beside in made.parent.glob(f"{made.name}-*"):
+            beside.unlink()
+        made.write_bytes(damaged)
+        told += made.name in what_is_said_of(made)
+    assert told > FLIPS // 20
+
+
+def change(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(statement)
+
+
+AS_PASSED = "kind = 'passed'"
+DOCUMENT = "verdict = json_set(verdict, '$.verdict', 'passed', '$.sentence', 'It passed.')"
+RECEIPT = "receipt = json_set(receipt, '$.state', 'succeeded', '$.error', json('null'))"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (AS_PASSED, "'e-3' is settled as passed, and the verdict beside that says failed"),
+        (f"{AS_PASSED}, {DOCUMENT}, {RECEIPT}", "'e-3' was judged by a receipt that never arrived"),
+    ],
+    ids=["kind", "kind-verdict-receipt"],
+)
+def test_a_ledger_that_contradicts_itself_is_refused(made: Path, changed: str, words: str) -> None:
+    """Whatever was written over: no audit is green by it, and it says what to do."""
+    change(made, f"UPDATE settled SET {changed} WHERE entry = 'e-3'")
+    with pytest.raises(LedgerError, match=f"{words}.*--manifest-receipts"):
+        audit(made)
+
+
+def test_an_audit_judges_by_receipts(made: Path) -> None:
+    """Kind and verdict agree that it passed, and the receipt says what it has always said."""
+    change(made, f"UPDATE settled SET {AS_PASSED}, {DOCUMENT} WHERE entry = 'e-3'")
+    verdicts = audit(made)
+    assert verdicts.pop("e-3") == "failed"
+    assert set(verdicts.values()) == {"passed"}
+    change(made, f"UPDATE settled SET {AS_PASSED}, {DOCUMENT}, receipt = NULL WHERE entry = 'e-3'")
+    assert audit(made)["e-3"] == "unknown"
+
+
+def test_what_is_no_document_is_a_sentence(made: Path) -> None:
+    """Also where nothing of it is JSON, or of the right type."""
+    for statement in (
+        "UPDATE settled SET receipt = '{' WHERE entry = 'e-3'",
+        "UPDATE settled SET verdict = x'ff00' WHERE entry = 'e-3'",
+        "UPDATE run SET value = 'x' WHERE key = 'entries'",
+        "DELETE FROM run WHERE key = 'broker'",
+        "UPDATE run SET value = '[[1]]' WHERE key = 'parts'",
+        "UPDATE starts SET started_at = 'yesterday'",
+        "UPDATE attempts SET sent_at = 5",
+        "UPDATE receipts SET receipt = '{}'",
+    ):
+        whole = made.read_bytes()
+        change(made, statement)
+        assert made.name in what_is_said_of(made)
+        for beside in made.parent.glob(f"{made.name}-*"):
+            with suppress(FileNotFoundError):
+                beside.unlink()
+        made.write_bytes(whole)
