@@ -66,11 +66,16 @@ def demand_of(
     """
     moment = now or datetime.now(UTC)
     demand = Demand()
+    own: dict[tuple[str, str | None], float | None] = {}
     for entry in entries:
         task = demand.tasks.get(entry.task)
         if task is None:
             task = demand.tasks[entry.task] = TaskDemand()
-        _add(task, held_to(entry, own_limit(entry)), delay_of(entry, moment))
+        key = entry.task, entry.queue
+        if key not in own:
+            own[key] = own_limit(entry)
+        held = entry if own[key] is None else held_to(entry, own[key])
+        _add(task, held, delay_of(entry, moment))
         demand.samples.setdefault((entry.task, entry.queue), entry)
     return demand
 

@@ -7,6 +7,7 @@ a ``timeout`` the smaller one holds; the default of one that says none is for ta
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from celery import Celery
@@ -32,9 +33,12 @@ class OwnLimits:
             seconds_of(conf.task_time_limit), seconds_of(conf.task_soft_time_limit)
         )
         self._told: dict[str, OwnLimit] = {}
+        self._plain: dict[str, OwnLimit] = {}
+        """Of tasks whose options set none: asked for with every message."""
 
     def learn(self, workers: Collection[Worker]) -> None:
         """What workers said of themselves; of several the strictest, as any may get the job."""
+        self._plain.clear()
         if workers:
             self._every = _strictest(worker.limit for worker in workers)
         for name in {name for worker in workers for name in worker.limits}:
@@ -43,6 +47,14 @@ class OwnLimits:
 
     def of(self, task: str, options: Mapping[str, object]) -> OwnLimit:
         """Of a job of this task; ``options`` are those of its route and of the task here."""
+        if options and ("time_limit" in options or "soft_time_limit" in options):
+            return self._of(task, options)
+        limit = self._plain.get(task)
+        if limit is None:
+            limit = self._plain[task] = self._of(task, {})
+        return limit
+
+    def _of(self, task: str, options: Mapping[str, object]) -> OwnLimit:
         told = self._told.get(task, OwnLimit())
         return OwnLimit(
             seconds_of(options.get("time_limit")) or told.hard or self._every.hard,
@@ -70,6 +82,8 @@ def held_to(entry: Entry, own: float | None) -> Entry:
 
 def message_limits(entry: Entry, own: OwnLimit) -> tuple[float, float | None]:
     """The limits that its message carries, hard and soft."""
+    if own.hard is None and own.soft is None:
+        return _whole(entry.timeout), None
     hard, soft = longest_run(entry, own.hard), own.soft
     if soft is not None and soft > hard:
         # Celery counts the hard one from the soft one on: none at all would bring the task's back.
@@ -99,6 +113,7 @@ def _strictest(limits: Iterable[OwnLimit]) -> OwnLimit:
     )
 
 
+@lru_cache(maxsize=64)
 def _whole(seconds: float) -> float:
     whole = int(seconds)
     return whole if whole == seconds else seconds
