@@ -39,12 +39,12 @@ def test_what_waits_is_taken_back_and_runs_once_when_the_run_is_gone_on_with(
     manifest = project.manifest("m.jsonl", rows)
     options = ("--manifest=m.jsonl", "--manifest-deadline=1s", "--manifest-grace=60s")
     with pytest_beside(project, *options) as process:
-        eventually(project.ran, within=60, what="the first job has begun")
+        eventually(project.ran, within=100, what="the first job has begun")
         broker = private_broker(process.pid)
-        eventually(lambda: nothing_waits(broker), within=60, what="the queue is empty")
+        eventually(lambda: nothing_waits(broker), within=100, what="the queue is empty")
         manifest.touch()  # as a checkout does; its bytes are what they were
         held.unlink()
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=100)
     assert process.returncode == pytest.ExitCode.TESTS_FAILED
     assert project.ran() == {"a": 1}
     assert project.verdicts() == {"a": "passed"} | {

@@ -75,13 +75,13 @@ def test_papers_that_cannot_be_written_do_not_stop_the_end(project: Project) -> 
     held = project.hold("a")
     project.manifest("m.jsonl", [{"id": "a", "task": "jobs.hold", "args": ["a"]}])
     with pytest_beside(project, "--manifest=m.jsonl", "--manifest-workers=1") as process:
-        eventually(project.ran, within=60, what="the job has begun")
+        eventually(project.ran, within=100, what="the job has begun")
         children = psutil.Process(process.pid).children(recursive=True)
         ledger = the_ledger(project)
         in_the_way(ledger.with_suffix(".receipts.jsonl"))
         in_the_way(ledger.with_suffix(".worker-1.log"))
         held.unlink()
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=100)
     assert process.returncode == pytest.ExitCode.TESTS_FAILED  # what CI collects is not there
     assert "m.jsonl: run " in text
     assert "1 entry: 1 passed" in text
@@ -119,9 +119,9 @@ def test_ctrl_c_before_a_start_is_heard_of_waits_for_the_job(project: Project) -
     )
     options = ("--manifest=m.jsonl", "--manifest-workers=1", "--manifest-grace=30s")
     with pytest_beside(project, *options) as process:
-        eventually(taken.exists, within=60, what="a worker has taken a job")
+        eventually(taken.exists, within=100, what="a worker has taken a job")
         process.send_signal(signal.SIGINT)
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=100)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "Traceback" not in text
     assert project.ran() == {"n-0": 1}
@@ -136,7 +136,7 @@ def test_a_second_ctrl_c_at_once_is_no_crash(project: Project, xdist: tuple[str,
     project.manifest("m.jsonl", [{"id": key, "task": "jobs.hold", "args": [key]} for key in "ab"])
     options = ("--manifest=m.jsonl", "--manifest-grace=50s", *xdist)
     with pytest_beside(project, *options) as process:
-        eventually(lambda: len(project.ran()) == 1, within=60, what="a job has begun")
+        eventually(lambda: len(project.ran()) == 1, within=100, what="a job has begun")
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
@@ -156,14 +156,14 @@ def test_impatience_leaves_nothing_behind(project: Project) -> None:
         project.hold(key)
     project.manifest("m.jsonl", [{"id": key, "task": "jobs.hold", "args": [key]} for key in "abc"])
     with pytest_beside(project, "--manifest=m.jsonl", "--manifest-grace=30s") as process:
-        eventually(lambda: len(project.ran()) == 2, within=60, what="two jobs have begun")
+        eventually(lambda: len(project.ran()) == 2, within=100, what="two jobs have begun")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        eventually(ending.exists, within=60, what="the session's end")
+        eventually(ending.exists, within=100, what="the session's end")
         for _ in range(3):  # at once: the first hurries it, and at its end pytest's handler is back
             process.send_signal(signal.SIGINT)
             time.sleep(0.005)
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=100)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "Traceback" not in text
     assert "INTERNALERROR" not in text
@@ -182,12 +182,12 @@ def test_ctrl_c_twice_while_the_stack_starts_is_no_crash(project: Project) -> No
     project.write("jobs.py", WAITING_AT_ITS_GATE + (project.path / "jobs.py").read_text("utf-8"))
     project.doubles()
     with pytest_beside(project, "--manifest=m.jsonl", "--manifest-workers=1") as process:
-        eventually(booting.exists, within=60, what="a worker imports its application")
+        eventually(booting.exists, within=100, what="a worker imports its application")
         children = psutil.Process(process.pid).children(recursive=True)
         for _ in range(2):
             process.send_signal(signal.SIGINT)
             time.sleep(0.05)
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=100)
     gate.unlink()
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "Traceback" not in text
@@ -201,12 +201,12 @@ def test_ctrl_c_after_the_summary_is_no_crash(project: Project) -> None:
     lingering = project.path / "lingering"
     project.doubles(count=1)
     with pytest_beside(project, "--manifest=m.jsonl", MEMORY) as process:
-        eventually(lingering.exists, within=60, what="the last steps")
+        eventually(lingering.exists, within=100, what="the last steps")
         for _ in range(2):
             process.send_signal(signal.SIGINT)
             time.sleep(0.05)
         lingering.unlink()
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=100)
     assert "1 passed" in text
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "Traceback" not in text

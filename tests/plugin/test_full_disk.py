@@ -64,7 +64,7 @@ def test_what_was_queued_when_the_disk_was_full_runs_once(project: Project) -> N
     project.manifest("m.jsonl", rows)
     with small_disk(project.path / ".manifest"):
         with pytest_beside(project, "--manifest=m.jsonl", "--manifest-workers=1") as process:
-            eventually(lambda: begun_jobs(project), within=60, what="it is known that one began")
+            eventually(lambda: begun_jobs(project), within=100, what="it is known that one began")
             ballast = fill(project.path / ".manifest")
             held.unlink()
             text, _ = process.communicate(timeout=110)
@@ -90,11 +90,11 @@ def test_where_the_data_are_gone_nothing_is_called_lost(project: Project) -> Non
     rows += [{"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(3)]
     project.manifest("m.jsonl", rows)
     with pytest_beside(project, "--manifest=m.jsonl", "--manifest-workers=1") as process:
-        eventually(project.ran, within=60, what="the first job has begun")
+        eventually(project.ran, within=100, what="the first job has begun")
         process.kill()
         process.wait(timeout=30)
     stacks = project.path / ".manifest/stacks"
-    eventually(lambda: _is_free(stacks), within=60, what="the stack has ended")
+    eventually(lambda: _is_free(stacks), within=100, what="the stack has ended")
     shutil.rmtree(stacks)
     project.run("--manifest=m.jsonl", "--resume")
     kinds = project.verdicts()

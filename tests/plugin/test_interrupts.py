@@ -46,7 +46,7 @@ def running(project: Project, *arguments: str) -> Iterator[subprocess.Popen[str]
         start_new_session=True,
     ) as process:
         try:
-            eventually(project.ran, within=60, what="a job starts")
+            eventually(project.ran, within=100, what="a job starts")
             yield process
         finally:
             if process.poll() is None:
@@ -96,7 +96,7 @@ def test_a_signal_ends_everything(
         children = family(process)
         folders = private_folders(children)
         process.send_signal(number)
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=100)
     assert process.returncode == status
     assert "6 entries: 4 revoked" in text
     assert "stopped: 2 entries without a verdict (2 that were running)" in text
@@ -212,6 +212,6 @@ def test_a_worker_that_dies_is_replaced_and_its_job_judged(project: Project) -> 
         workers = [p for p in family(process) if "celery" in p.cmdline() and p.children()]
         assert len(workers) == 1
         workers[0].kill()
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=100)
     assert "1 failed" in text
     assert "ended (exit code -9) while it was running it" in text
