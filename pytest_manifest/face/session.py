@@ -359,7 +359,7 @@ class ManifestSession:
         item = synthetic_item(session, f"plan[{spec.name}]", do_nothing, name)
         report, call = set_up(item)
         if call.excinfo is not None:
-            self._planner_failed(session, spec, report, call, collecting=collecting)
+            self._planner_failed(item, spec, report, call, collecting=collecting)
         manifest: Manifest | None = item.funcargs[name]  # type: ignore[assignment]  # the fixture's own type
         if manifest is None:
             return None
@@ -370,13 +370,15 @@ class ManifestSession:
 
     def _planner_failed(
         self,
-        session: pytest.Session,
+        item: pytest.Function,
         spec: PlanSpec,
         report: pytest.TestReport,
         call: pytest.CallInfo[None],
         *,
         collecting: bool,
     ) -> None:
+        from pytest_manifest.face.synthetic import log_failure
+
         assert call.excinfo is not None
         if isinstance(call.excinfo.value, pytest.fail.Exception):
             raise pytest.UsageError(str(call.excinfo.value))
@@ -384,8 +386,8 @@ class ManifestSession:
             raise pytest.UsageError(f"plan {spec.name} was skipped: {call.excinfo.value}")
         if collecting:
             raise pytest.Collector.CollectError(f"plan {spec.name} failed:\n{report.longreprtext}")
-        self.config.hook.pytest_runtest_logreport(report=report)
-        raise session.Failed(f"plan {spec.name} failed; nothing was dispatched")
+        log_failure(item, report)
+        raise item.session.Failed(f"plan {spec.name} failed; nothing was dispatched")
 
 
 def _log_exception(what: str) -> None:

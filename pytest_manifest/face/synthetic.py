@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -40,14 +41,46 @@ def do_nothing(**_values: object) -> None:
 
 def set_up(item: pytest.Function) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
     """Evaluate an item's fixtures, keeping those of session scope; the report is not logged yet."""
-    hook = item.ihook
+    hooks = _Hooks(item)
 
     def evaluate() -> None:
         __tracebackhide__ = True
-        hook.pytest_runtest_setup(item=item)
+        hooks.call("pytest_runtest_setup", item=item)
 
     call = pytest.CallInfo.from_call(evaluate, when="setup", reraise=(KeyboardInterrupt,))
-    report: pytest.TestReport = hook.pytest_runtest_makereport(item=item, call=call)
+    report: pytest.TestReport = hooks.call("pytest_runtest_makereport", item=item, call=call)
     keeper = synthetic_item(item.session, "session", do_nothing)
-    hook.pytest_runtest_teardown(item=item, nextitem=keeper)
+    hooks.call("pytest_runtest_teardown", item=item, nextitem=keeper)
     return report, call
+
+
+def log_failure(item: pytest.Function, report: pytest.TestReport) -> None:
+    """Tell all reporters of a set-up that failed, as of a test's: with a beginning and an end."""
+    hook = item.config.hook
+    report.nodeid = item.nodeid  # pytest itself knows it by its name alone
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    hook.pytest_runtest_logreport(report=report)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+
+class _Hooks:
+    """The hooks around a test, without those plugins that also hook the protocol around them all.
+
+    A synthetic item goes through no protocol, being no test: it may be set up while others are
+    being collected, and must neither be timed nor run again nor shown. Who prepares there what its
+    other hooks need (pytest-json-report does) would find nothing prepared.
+    """
+
+    def __init__(self, item: pytest.Function) -> None:
+        self._manager = item.config.pluginmanager
+        others = (
+            one.plugin
+            for one in item.config.hook.pytest_runtest_protocol.get_hookimpls()
+            if not one.function.__module__.startswith(("_pytest.", "pytest_manifest."))
+        )
+        # And without the conftests of other folders, which pytest leaves out for the item.
+        self._left_out = [*others, *getattr(item.ihook, "remove_mods", ())]
+
+    def call(self, name: str, **arguments: object) -> Any:
+        __tracebackhide__ = True
+        return self._manager.subset_hook_caller(name, self._left_out)(**arguments)

@@ -17,7 +17,7 @@ from pytest_manifest.face.console import begin_line
 from pytest_manifest.face.interrupts import take_signals
 from pytest_manifest.face.item_properties import tell_properties
 from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
-from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
+from pytest_manifest.face.synthetic import do_nothing, log_failure, set_up, synthetic_item
 from pytest_manifest.face.workflow_commands import stop_commands
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
         error = call.excinfo.value
         if isinstance(error, ManifestToolError | pytest.UsageError):
             raise pytest.UsageError(str(error))
-        session.config.hook.pytest_runtest_logreport(report=report)
+        log_failure(item, report)
         raise session.Failed("the dispatch fixture failed")
     if not state.dispatch_begun:
         raise pytest.UsageError(
