@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.face.leftovers import say_what_is_left
 
 if TYPE_CHECKING:
     from pytest_manifest.face.bindings import Binding
@@ -246,6 +247,8 @@ class ManifestSession:
             if self.runs:
                 with self.writing("the workers' logs were not kept", self.runs[0]):
                     self._keep_worker_logs(self.stack, self.runs[0])
+                if not self._leaves_jobs:
+                    say_what_is_left(self.stack, self.runs[0])
             self.stack.begin_stop(keep_data=self._leaves_jobs)
         for run in self.runs:
             if run.ledger_path.parent == self.options.ledgers:

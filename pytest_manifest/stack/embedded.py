@@ -105,6 +105,11 @@ class EmbeddedStack:
         return self._client.failure if self._client is not None else None
 
     @property
+    def address(self) -> StackAddress | None:
+        """Where it is, once the broker has answered."""
+        return self._client.address if self._client is not None else None
+
+    @property
     def directory(self) -> Path | None:
         """The private directory with the logs, once the broker answers; gone after ``stop``."""
         return self._client.directory if self._client is not None else None

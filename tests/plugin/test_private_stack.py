@@ -189,3 +189,40 @@ def test_tasks_in_memory_keep_no_results_elsewhere(project: Project, broker: str
         result = project.run("--manifest=m.jsonl", "--manifest-broker=memory://")
 
     result.assert_outcomes(passed=2)
+
+
+CHILDREN = """
+from jobs import app
+
+
+@app.task(name="jobs.index", ignore_result=True)
+def index(n):
+    pass
+
+
+@app.task(name="jobs.mail", ignore_result=True)
+def mail(n):
+    pass
+
+
+@app.task(name="jobs.order")
+def order(n):
+    for number in range(3):
+        index.apply_async((number,), queue="later")
+    mail.apply_async((n,), countdown=600)
+    return {"n": n}
+"""
+
+
+def test_children_that_go_with_the_stack_are_told(project: Project) -> None:
+    """Jobs that passed jobs have sent, and nobody has run: by name and number, at the end."""
+    project.write("children.py", CHILDREN)
+    project.write("jobs.py", (project.path / "jobs.py").read_text("utf-8") + "\nimport children\n")
+    rows = [{"id": "a", "task": "jobs.order", "kwargs": {"n": 1}}]
+    project.manifest("m.jsonl", [*rows, {"id": "b", "task": "jobs.double", "kwargs": {"n": 1}}])
+
+    result = project.run("--manifest=m.jsonl", "-q")
+
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*4 jobs that jobs of this session had sent (3 jobs.index, 1*"])
+    result.stdout.no_fnmatch_line("*jobs.double*")

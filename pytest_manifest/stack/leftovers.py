@@ -1,0 +1,81 @@
+"""What goes with a private stack: jobs in its broker that no entry has asked for.
+
+A job may send others, and pass before these have run. Nobody waits for them, so they are at least
+told of before their broker is thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+import redis
+from loguru import logger
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from pytest_manifest.schema.wire import HEADER_RUN
+
+LIMIT: Final = 20_000
+"""Messages that are looked at: a number beyond is as good as any."""
+CHUNK: Final = 500
+TIMEOUT: Final = 2.0
+NAMED: Final = 5
+
+
+def children_left(url: str) -> Counter[str]:
+    """Jobs by the names of their tasks that wait in this broker, or are with its workers.
+
+    Those of a manifest's entries are not among them. Nothing where the broker is gone: then nobody
+    can tell.
+    """
+    once = Retry(NoBackoff(), 0)
+    with redis.Redis.from_url(url, socket_timeout=TIMEOUT, retry=once) as client:
+        try:
+            return Counter(_tasks(islice(_messages(client), LIMIT)))
+        except (redis.RedisError, OSError) as error:
+            logger.debug("the private broker cannot be asked what it has left: {}", error)
+            return Counter()
+
+
+def sentence(left: Counter[str]) -> str:
+    """What is lost, by names and number."""
+    most = left.most_common(NAMED)
+    names = ", ".join(f"{count} {task}" for task, count in most)
+    others = f" and {len(left) - NAMED} other tasks" if len(left) > NAMED else ""
+    total = left.total()
+    number = f"{total} or more jobs" if total >= LIMIT else f"{total} job{'s'[: total != 1]}"
+    return (
+        f"{number} that jobs of this session had sent ({names}{others}) were not done yet, and "
+        "went with the private stack: nobody has waited for them, and nobody runs them now"
+    )
+
+
+def _messages(client: redis.Redis) -> Iterator[object]:
+    """All messages, whatever the app calls its queues and keys."""
+    for key in client.scan_iter(_type="list"):
+        start = 0
+        while chunk := client.lrange(key, start, start + CHUNK - 1):
+            yield from map(_parsed, chunk)
+            start += len(chunk)
+    for key in client.scan_iter("*unacked", _type="hash"):
+        for _, taken in client.hscan_iter(key):
+            parts = _parsed(taken)  # message, exchange, routing key
+            yield parts[0] if isinstance(parts, list) and parts else None
+
+
+def _tasks(messages: Iterable[object]) -> Iterator[str]:
+    for message in messages:
+        headers = message.get("headers") if isinstance(message, dict) else None
+        if isinstance(headers, dict) and headers.get("task") and HEADER_RUN not in headers:
+            yield str(headers["task"])
+
+
+def _parsed(raw: object) -> object:
+    try:
+        return json.loads(raw) if isinstance(raw, bytes) else None
+    except ValueError:
+        return None
