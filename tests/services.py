@@ -49,6 +49,7 @@ def _start_valkey(stack: ExitStack) -> str:
     config = directory / "valkey.conf"  # a file, so that the password is in no process list
     config.write_text(
         f'bind {LOOPBACK}\nport {port}\nrequirepass {password}\nsave ""\ndir {directory}\n'
+        f"unixsocket {directory}/valkey.sock\nunixsocketperm 700\n"
     )
     process = stack.enter_context(
         child([str(get_binary_path()), str(config)], log=log, cwd=directory)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode
 
 from loguru import logger
 from pydantic_core import from_json
@@ -28,6 +28,7 @@ TRIMMED = 1_000
 KIND_BEGIN: Final = "begin"
 CERT_REQS: Final = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
 """Celery's words in a URL, and redis-py's."""
+TRANSLATED: Final = ("ssl_cert_reqs", "virtual_host")
 
 
 def has_stream(backend_url: str) -> bool:
@@ -45,13 +46,20 @@ def open_client(backend_url: str) -> Redis:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    client: Redis = Redis.from_url(
-        redis_url(backend_url),
-        **redis_limits({}),
-        health_check_interval=30,
-        # Who reads has a patience of its own; redis-py's would come on top of it, unseen.
-        retry=Retry(NoBackoff(), 0),
-    )
+    try:
+        client: Redis = Redis.from_url(
+            redis_url(backend_url),
+            **redis_limits({}),
+            health_check_interval=30,
+            # Who reads has a patience of its own; redis-py's would come on top of it, unseen.
+            retry=Retry(NoBackoff(), 0),
+        )
+        # Not opened; but what a URL asks for that no connection has is told now.
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    except (TypeError, ValueError) as error:
+        raise StackError(
+            f"the result store {redact_url(backend_url)} cannot be used: {error}"
+        ) from error
     return client
 
 
@@ -59,14 +67,19 @@ def redis_url(backend_url: str) -> str:
     """A result store's URL as redis-py understands it: other names for some schemes and options."""
     url = backend_url.replace("redis+socket://", "unix://")
     url = url.replace("valkeys://", "rediss://").replace("valkey://", "redis://")
-    parts = urlsplit(url)
-    if "ssl_cert_reqs" not in parts.query:
+    place, mark, query = url.partition("?")
+    if not any(name in query for name in TRANSLATED):
         return url
-    options = [
-        (name, CERT_REQS.get(value, value) if name == "ssl_cert_reqs" else value)
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-    ]
-    return urlunsplit(parts._replace(query=urlencode(options)))
+    options = [_translated(*option) for option in parse_qsl(query, keep_blank_values=True)]
+    return f"{place}{mark}{urlencode(options)}"
+
+
+def _translated(name: str, value: str) -> tuple[str, str]:
+    if name == "ssl_cert_reqs":
+        return name, CERT_REQS.get(value, value)
+    if name == "virtual_host":  # of a socket: a number, for Celery also one after a stroke
+        return "db", value.strip("/") or "0"
+    return name, value
 
 
 class StreamReader:
