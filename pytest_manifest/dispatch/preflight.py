@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from pytest_manifest.dispatch import checks
+from pytest_manifest.dispatch import checks, stores
 from pytest_manifest.dispatch.client import is_redis
 from pytest_manifest.dispatch.control import Answers, by_node
 from pytest_manifest.dispatch.demand import Demand, demand_of, tasks_by_queue
 from pytest_manifest.dispatch.limits import unenforced
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.dispatch.routing import queue_name
-from pytest_manifest.dispatch.workers import QUESTIONS, Worker, workers_of
+from pytest_manifest.dispatch.workers import QUESTIONS, STORE_QUESTION, Worker, workers_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 
@@ -71,18 +71,22 @@ def preflight(
         DispatchError: an entry names a queue that the app does not have.
     """
     queues = {key: queue_name(publisher.routing(entry)) for key, entry in demand.samples.items()}
-    enough = _enough(demand, tasks_by_queue(queues), expected_workers)
+    address = publisher.address
+    questions = QUESTIONS if address.owned or address.ours else {**QUESTIONS, **STORE_QUESTION}
+    enough = _enough(demand, tasks_by_queue(queues), expected_workers, len(questions))
     try:
         answers = publisher.call(
-            lambda: publisher.control.ask(QUESTIONS, timeout=timeout, enough=enough)
+            lambda: publisher.control.ask(questions, timeout=timeout, enough=enough)
         )
     except Exception as error:
         raise StackError(
-            f"the workers at {redact_url(publisher.address.broker_url)} cannot be asked "
+            f"the workers at {redact_url(address.broker_url)} cannot be asked "
             f"({type(error).__name__}: {redact(str(error))}); check that the broker is up"
         ) from error
     workers = list(workers_of(answers).values())
     publisher.limits.learn(workers)
+    known = [publisher.tasks[name] for name in demand.tasks if name in publisher.tasks]
+    elsewhere, perhaps = stores.refusals(publisher.app, address, known, workers)
     unknown = checks.unknown_tasks(demand.tasks, workers)
     sendable = demand.without(unknown)
     result = Preflight(
@@ -91,9 +95,9 @@ def preflight(
         workers=[worker.name for worker in workers],
         slots=sum(worker.slots for worker in workers),
         plain=[worker.name for worker in workers if worker.is_plain],
-        refusals=_refusals(publisher, sendable, workers),
+        refusals=elsewhere + _refusals(publisher, sendable, workers),
         notices=checks.acknowledgement_notices(sendable, _acks_late(workers)),
-        warnings=_unanswered(workers, expected_workers, timeout),
+        warnings=_unanswered(workers, expected_workers, timeout) + perhaps,
     )
     if not publisher.address.broker_url.startswith(IN_MEMORY):  # whose page says it
         result.warnings.extend(unenforced(workers))
@@ -135,10 +139,8 @@ def add_consumers(publisher: Publisher, queues: list[str]) -> None:
 
 
 def _enough(
-    demand: Demand, needed: Mapping[str, set[str]], expected: int | None
+    demand: Demand, needed: Mapping[str, set[str]], expected: int | None, questions: int
 ) -> Callable[[Answers, float], bool]:
-    questions = len(QUESTIONS)
-
     def enough(answers: Answers, quiet: float) -> bool:
         nodes = by_node(answers)
         if not nodes or any(len(said) < questions for said in nodes.values()):

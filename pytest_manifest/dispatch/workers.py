@@ -30,6 +30,11 @@ class OwnLimit:
     soft: float | None = None
 
 
+# On a stack of ours nobody need ask: it costs a worker a look at all of its settings.
+STORE_QUESTION: Final[Mapping[str, Arguments]] = {"report": {}}
+_RESULTS = re.compile(r"^settings -> .*\bresults:(?P<store>\S+)", re.MULTILINE)
+
+
 @dataclass(frozen=True, slots=True)
 class Worker:
     """One worker that answered; None and empty where it did not answer that question.
@@ -38,6 +43,7 @@ class Worker:
     once, 0 for no limit. ``visibility``: its broker's visibility timeout as configured (s).
     ``limits``: the time limits that tasks of it set themselves; ``limit``: its own for all others.
     ``pool``: the name of the module of its pool.
+    ``store``: its result store's URL without the password; ``broker``: its broker's host and port.
     """
 
     name: str
@@ -49,6 +55,8 @@ class Worker:
     limits: dict[str, OwnLimit] = field(default_factory=dict)
     limit: OwnLimit = OwnLimit()
     pool: str = ""
+    store: str | None = None
+    broker: tuple[str, int | None] | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -83,6 +91,8 @@ def _worker(node: str, answers: Answers) -> Worker:
         limits=_limits(answers["registered"].get(node)),
         limit=_limit(figures.get("pool")),
         pool=_pool(figures.get("pool")),
+        store=_store(answers.get("report", {}).get(node)),
+        broker=_broker(figures.get("broker")),
     )
 
 
@@ -148,6 +158,20 @@ def _visibility(broker: object) -> float | None:
     options = broker.get("transport_options") if isinstance(broker, dict) else None
     value = options.get("visibility_timeout") if isinstance(options, dict) else None
     return float(value) if isinstance(value, (int, float)) else None
+
+
+def _store(reply: object) -> str | None:
+    text = reply.get("ok") if isinstance(reply, dict) else None
+    match = _RESULTS.search(text) if isinstance(text, str) else None
+    return None if match is None else match["store"]
+
+
+def _broker(broker: object) -> tuple[str, int | None] | None:
+    host = broker.get("hostname") if isinstance(broker, dict) else None
+    if not isinstance(broker, dict) or not isinstance(host, str):
+        return None
+    name = "localhost" if host in ("127.0.0.1", "::1") else host.lower()
+    return name, _whole(broker.get("port"))
 
 
 def _whole(value: object) -> int | None:

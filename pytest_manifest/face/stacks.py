@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,7 @@ def find_stack(state: ManifestSession) -> tuple[StackAddress, int | None]:
         state.stack.wait_workers(EMBEDDED_START)
         return address, options.workers
     address = external_address(options)
+    from pytest_manifest.dispatch.client import load_app
     from pytest_manifest.gather.backend_results import needs_this_process
     from pytest_manifest.stack.reach import reach
 
@@ -104,7 +106,7 @@ def find_stack(state: ManifestSession) -> tuple[StackAddress, int | None]:
             "results of rpc:// come back only to the process that sent the jobs, so nobody "
             "can look at them later; name a Redis or a database with --manifest-backend=URL"
         )
-    reach(address)
+    reach(address, app=load_app(address) if address.app and not address.ours else None)
     return address, None
 
 
@@ -138,22 +140,24 @@ def external_address(options: Options) -> StackAddress:
     from pytest_manifest.stack.address import StackAddress
     from pytest_manifest.stack.state import running_stack
 
+    running = running_stack()
+    if running is not None and options.broker == running.broker_url and options.backend is None:
+        return replace(running, app=options.app)
     if options.broker is None or options.use_running_stack:
-        running = running_stack()
         if running is None:
             raise DispatchError(
                 "this needs a stack that outlives pytest: start one with 'manifest-stack up', "
                 "or name yours with --manifest-broker=URL"
             )
         return running
-    backend = options.backend
-    if backend is None and has_stream(options.broker):
-        backend = options.broker
     if options.broker in MEMORY:
         raise DispatchError(
             "a stack in memory ends with this pytest, so nobody can look at it later; leave "
             "--dispatch-only and --audit out, or name a stack that outlives pytest"
         )
+    backend = options.backend or _own_store(options)
+    if backend is None and has_stream(options.broker):
+        backend = options.broker
     if options.broker.startswith("memory:") or (backend or "").startswith("cache+memory:"):
         raise DispatchError(
             "a broker or result store in memory lives in one process, and workers are others; "
@@ -164,6 +168,16 @@ def external_address(options: Options) -> StackAddress:
             "the broker is not a Redis that could keep results as well; "
             "name the result store with --manifest-backend=URL"
         )
-    running = running_stack()
-    ours = running is not None and running.broker_url == options.broker == backend
-    return StackAddress(options.broker, backend, options.app, owned=False, ours=ours)
+    return StackAddress(options.broker, backend, options.app, owned=False)
+
+
+def _own_store(options: Options) -> str | None:
+    """The result store that the app names; a broker tells nothing of where results are kept."""
+    from pytest_manifest.dispatch.client import load_app
+    from pytest_manifest.dispatch.stores import own_store
+    from pytest_manifest.stack.address import StackAddress
+
+    if options.app is None or options.broker is None or options.broker.startswith("memory:"):
+        return None
+    app = load_app(StackAddress(options.broker, "", options.app, owned=False))
+    return own_store(app, options.broker)

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from celery import Celery
@@ -23,16 +24,18 @@ DATABASES: Final = ("db+", "database+")
 NOTHING_TO_REACH: Final = ("", "rpc", "disabled", "cache+memory")
 
 
-def reach(address: StackAddress, timeout: float = 5.0) -> None:
+def reach(address: StackAddress, timeout: float = 5.0, *, app: Celery | None = None) -> None:
     """Return when broker and result store have both answered.
 
+    ``app``: whose settings say the rest of how they are reached: a master's name, TLS, a user.
     StackError, within ``timeout`` seconds, names the one that did not, and why.
     """
     broker, backend = address.broker_url, address.backend_url
-    makers = [("broker", "--manifest-broker", broker, lambda: _broker_probe(broker, timeout))]
+    makers = [("broker", "--manifest-broker", broker, lambda: _broker_probe(broker, timeout, app))]
     if backend != broker and _scheme(backend) not in NOTHING_TO_REACH:
         option = "--manifest-backend"
-        makers.append(("result store", option, backend, lambda: _backend_probe(address, timeout)))
+        store = partial(_backend_probe, address, timeout, app)
+        makers.append(("result store", option, backend, store))
     attempts = [_Attempt(*maker) for maker in makers]
     # Only now: what was imported until here, on a busy machine for seconds, is no peer's silence.
     deadline = time.monotonic() + timeout
@@ -87,7 +90,7 @@ class _Attempt:
             self._reason = _reason(error)
 
 
-def _broker_probe(url: str, timeout: float) -> Callable[[], None]:
+def _broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], None]:
     scheme = _scheme(url)
     if scheme.startswith(BROKER_LIKE):
         options = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
@@ -96,7 +99,8 @@ def _broker_probe(url: str, timeout: float) -> Callable[[], None]:
     else:
         options = {}
 
-    connection = Connection(url, connect_timeout=timeout, transport_options=options)
+    connect = Connection if app is None else app.connection_for_write
+    connection = connect(url, connect_timeout=timeout, transport_options=options)
     transport = connection.transport
 
     def probe() -> None:
@@ -107,15 +111,15 @@ def _broker_probe(url: str, timeout: float) -> Callable[[], None]:
     return probe
 
 
-def _backend_probe(address: StackAddress, timeout: float) -> Callable[[], None]:
+def _backend_probe(address: StackAddress, timeout: float, app: Celery | None) -> Callable[[], None]:
     url = address.backend_url
     scheme = _scheme(url)
-    if scheme in BROKER_LIKE:
-        return _broker_probe(url, timeout)
+    if scheme in BROKER_LIKE and (scheme != "sentinel" or app is None):
+        return _broker_probe(url, timeout, None)
     if scheme.startswith(DATABASES):
         return _database_probe(url.partition("+")[2])
-    by_url(url)  # imports it
-    return lambda: _ask_backend(address)
+    by_url(url, None if app is None else app.loader)  # imports it
+    return lambda: _ask_backend(address, app)
 
 
 def _database_probe(url: str) -> Callable[[], None]:
@@ -133,11 +137,13 @@ def _database_probe(url: str) -> Callable[[], None]:
     return probe
 
 
-def _ask_backend(address: StackAddress) -> None:
-    """Ask for a result that nobody has."""
+def _ask_backend(address: StackAddress, app: Celery | None) -> None:
+    """Ask for a result that nobody has, as the app would: it may have settings for its store."""
     urls = {"broker": address.broker_url, "backend": address.backend_url}
-    with Celery("manifest-reach", set_as_current=False, **urls) as app:
-        app.backend.get_task_meta(f"manifest-reach-{uuid.uuid4()}")
+    with Celery("manifest-reach", set_as_current=False, **urls) as plain:
+        asking = app or plain
+        kind, url = by_url(address.backend_url, asking.loader)
+        kind(app=asking, url=url).get_task_meta(f"manifest-reach-{uuid.uuid4()}")
 
 
 def _scheme(url: str) -> str:

@@ -1,0 +1,216 @@
+"""Which result store the workers write to, by their own word, against the one that is read from.
+
+A store is guessed easily and found to be wrong late: jobs that have succeeded are then ``lost``,
+with the advice to send them again. Names alone do not tell all: workers in containers call the same
+server otherwise. So different is what differs in kind, in the database within a server, in the port
+of one host, or in whether it is the broker itself; hosts alone are only told of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from celery import Celery, Task
+from celery.backends.base import DisabledBackend
+
+from pytest_manifest.dispatch.client import REDIS_SCHEMES, scheme_of
+from pytest_manifest.dispatch.workers import Worker
+from pytest_manifest.log import redact_url
+from pytest_manifest.stack.address import StackAddress
+
+if TYPE_CHECKING:
+    from celery.backends.base import Backend
+
+Alike = Literal["same", "perhaps", "other"]
+
+NONE: Final = "disabled"
+DATABASES: Final = ("db", "database")
+REDIS_PORT: Final = 6379
+REDIS_ALIASES: Final = (*REDIS_SCHEMES, "unix", "valkey", "valkeys")
+TCP: Final = ("redis", "rediss")
+LOOPBACK: Final = ("localhost", "127.0.0.1", "::1", "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """A store's name, taken apart: of what kind, on which server, and what there."""
+
+    kind: str
+    host: str = ""
+    port: int | None = None
+    database: str = ""
+
+    def is_on(self, other: _Store) -> bool:
+        """Whether both are on one server."""
+        return (self.kind, self.host, self.port) == (other.kind, other.host, other.port)
+
+
+def own_store(app: Celery, broker: str) -> str | None:
+    """The result store that the app itself names, for a stack with this broker; None: no store.
+
+    The environment is left out: it may speak of another stack. Where the app keeps results on its
+    own broker's server, they are on this one's.
+    """
+    url = _named_by(app)
+    store, own, given = map(_taken_apart, (url, str(app.conf.get("broker_url") or ""), broker))
+    if store.kind == NONE:
+        return None
+    if store.is_on(given) or not (store.is_on(own) and scheme_of(broker) in TCP):
+        return url
+    parts = urlsplit(broker)
+    query = parts.query or urlsplit(url).query
+    return parts._replace(path=f"/{store.database}", query=query).geturl()
+
+
+def refusals(
+    app: Celery, address: StackAddress, tasks: Iterable[Task], workers: Sequence[Worker]
+) -> tuple[list[str], list[str]]:
+    """Sentences that say why results would not be found, and others that only say so perhaps.
+
+    ``tasks``: those of the jobs, as far as the app has them here.
+    """
+    if address.ours or address.owned:
+        return [], []
+    # A task's store is called here as the app calls its other one.
+    known = {_taken_apart(address.backend_url), _taken_apart(_named_by(app))}
+    read = redact_url(address.backend_url)
+    refused, told = [], []
+    for worker in workers:
+        alike = compare(address, worker)
+        said = redact_url(worker.store or "")
+        if alike == "other":
+            kept = "no results" if _is_none(worker.store or "") else f"its results in {said}"
+            refused.append(
+                f"worker {worker.name} keeps {kept}, and this run would look for them in {read}: "
+                "name the workers' store with --manifest-backend=URL, or start them with this one"
+            )
+        elif alike == "perhaps":
+            told.append(
+                f"worker {worker.name} calls its result store {said}, and this run reads from "
+                f"{read}: if these are two stores, no result will be found"
+            )
+        if refused:
+            break
+    refused += [
+        f"task {task.name} keeps its results in a store of its own, {redact_url(own)}, and this "
+        f"run would look for them in {read}: leave its backend= out, or run it on a private stack"
+        for task, own in _with_own_store(tasks)
+        if _taken_apart(own) not in known
+    ]
+    return refused[:1], told[:1]
+
+
+def compare(address: StackAddress, worker: Worker) -> Alike:
+    """Whether this worker's store is the one that the address names."""
+    if worker.store is None:
+        return "same"  # nobody told
+    theirs, ours = _taken_apart(worker.store), _taken_apart(address.backend_url)
+    alike = _alike(theirs, ours)
+    if alike != "perhaps" or worker.broker is None:
+        return alike
+    # Called otherwise over there; but whether it is the broker itself can be told on both sides.
+    broker = _taken_apart(address.broker_url)
+    with_them = (theirs.host, theirs.port) == worker.broker
+    with_us = (ours.host, ours.port) == (broker.host, broker.port)
+    if with_them != with_us:
+        return "other"
+    return "same" if with_them else "perhaps"
+
+
+def _alike(one: _Store, other: _Store) -> Alike:
+    if one == other:
+        return "same"
+    if one.kind != other.kind or one.database != other.database:
+        return "other"
+    return "other" if one.host == other.host else "perhaps"
+
+
+def _is_none(url: str) -> bool:
+    return _taken_apart(url).kind == NONE
+
+
+def _taken_apart(url: str) -> _Store:
+    scheme, separator, _ = url.partition("://")
+    scheme = scheme.lower().replace(":", ".")  # a class may be named with either
+    if scheme in REDIS_ALIASES:
+        return _redis(scheme, url) if separator else _Store("redis")
+    first, plus, inner = scheme.partition("+")
+    if first not in DATABASES:
+        return _Store(first or NONE)
+    return _database(inner, url.partition("+")[2]) if plus and separator else _Store("db")
+
+
+def _redis(scheme: str, url: str) -> _Store:
+    if scheme in ("redis+socket", "unix"):
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        database = options.get("virtual_host") or options.get("db") or "0"
+        return _Store("redis", parts.path, None, database.strip("/"))
+    if scheme == "sentinel":  # which server it is, nobody knows before asking
+        path = urlsplit(url.partition(";")[0]).path
+        return _Store("redis", "sentinel", None, path.strip("/") or "0")
+    parts = urlsplit(url)
+    port = _port(parts) or REDIS_PORT
+    return _Store("redis", _host(parts), port, parts.path.strip("/") or "0")
+
+
+def _database(scheme: str, url: str) -> _Store:
+    parts = urlsplit(url)
+    kind = f"db+{scheme.partition('+')[0]}"
+    if kind == "db+sqlite":
+        return _Store(kind, "localhost", None, parts.path)
+    return _Store(kind, _host(parts), _port(parts), parts.path.strip("/"))
+
+
+def _host(parts: SplitResult) -> str:
+    host = (parts.hostname or "").lower()
+    return "localhost" if host in LOOPBACK else host
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError:  # no number: whoever connects says so
+        return None
+
+
+def _named_by(app: Celery) -> str:
+    """The result store that the app's settings name; "" where they name none."""
+    named = getattr(app, "backend_cls", None) or app.conf.get("result_backend")
+    if named is None or isinstance(named, str):
+        return _in_full(app, named or "")
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _in_full(app: Celery, named: str) -> str:
+    """A URL where settings beside ``result_backend`` say the rest of it."""
+    conf = app.conf
+    if named == "redis":
+        secret = f":{conf.redis_password}@" if conf.redis_password else ""
+        host, port = conf.redis_host or "localhost", conf.redis_port or REDIS_PORT
+        return f"redis://{secret}{host}:{port}/{conf.redis_db or 0}"
+    if named in DATABASES and conf.database_url:
+        return f"db+{conf.database_url}"
+    return "rpc://" if named == "rpc" else named
+
+
+def _with_own_store(tasks: Iterable[Task]) -> list[tuple[Task, str]]:
+    found = []
+    for task in tasks:
+        classes = (kind for kind in type(task).__mro__ if kind is not Task)
+        if task._backend is not None or any("backend" in vars(kind) for kind in classes):
+            backend = task.backend
+            if backend is not None and not isinstance(backend, DisabledBackend):
+                found.append((task, _name_of(backend)))
+    return found
+
+
+def _name_of(backend: Backend) -> str:
+    url = str(getattr(backend, "url", None) or "")
+    if hasattr(backend, "ResultSession") and url and not url.startswith("db+"):
+        return f"db+{url}"
+    kind = type(backend)
+    return url if "://" in url else f"{kind.__module__}:{kind.__qualname__}"

@@ -1,0 +1,86 @@
+"""Which names mean one result store, and what an app's own is."""
+
+from __future__ import annotations
+
+import pytest
+from celery import Celery
+
+from pytest_manifest.dispatch.stores import compare, own_store
+from pytest_manifest.dispatch.workers import STORE_QUESTION, Worker, workers_of
+from pytest_manifest.stack.address import StackAddress
+
+BROKER = "redis://:pw@127.0.0.1:7000/0"
+
+
+@pytest.mark.parametrize(
+    ("read", "kept", "alike"),
+    [
+        (BROKER, "redis://:**@127.0.0.1:7000/0", "same"),
+        (BROKER, "redis://:**@localhost:7000/0", "same"),
+        (BROKER, "redis://:**@localhost:7000", "same"),
+        (BROKER, "redis://:**@127.0.0.1:7000/1", "other"),
+        (BROKER, "redis://:**@127.0.0.1:7001/0", "other"),
+        (BROKER, "redis://:**@results/0", "other"),  # ours is the broker, theirs is not
+        (BROKER, "redis://:**@broker:6379/0", "same"),  # in their containers it is called so
+        ("redis://one/0", "redis://two/0", "perhaps"),
+        ("redis://one/0", "redis://broker:6379/0", "other"),
+        ("sentinel://:pw@a:1;sentinel://b:1", "sentinel://:**@a:1;sentinel://b:1", "same"),
+        ("redis+socket:///s?virtual_host=1", "redis+socket:///s?virtual_host=1", "same"),
+        ("redis+socket:///s?virtual_host=1", "redis+socket:///s", "other"),
+        (BROKER, "disabled:///", "other"),
+        (BROKER, "disabled", "other"),
+        (BROKER, "django-db", "other"),
+        ("django-db", "django-db", "same"),
+        ("django-db", "django-db://", "same"),
+        ("django-db", "django-cache", "other"),
+        ("shop.stores:Store", "shop.stores.Store", "same"),
+        ("rpc://", "rpc://", "same"),
+        ("db+sqlite:////a/b", "db+sqlite:////a/b", "same"),
+        ("db+sqlite:////a/b", "db+sqlite:////a/c", "other"),
+        ("db+postgresql://u:x@h/d", "db+postgresql+psycopg://u:**@h/d", "same"),
+        ("db+postgresql://u:x@h/d", "db+postgresql://u:**@pg/d", "perhaps"),
+        ("db+postgresql://u:x@h/d", "db+mysql://u:**@h/d", "other"),
+    ],
+)
+def test_stores_by_their_names(read: str, kept: str, alike: str) -> None:
+    """Kind, database and port decide; hosts may be called otherwise elsewhere."""
+    worker = Worker("w", store=kept, broker=("broker", 6379))
+
+    assert compare(StackAddress(BROKER, read, None, owned=False), worker) == alike
+
+
+def test_a_worker_says_what_its_store_is() -> None:
+    """In Celery's report, with the password masked; without an answer nothing is known."""
+    with Celery("a", broker=BROKER, backend=BROKER, set_as_current=False) as app:
+        report = {"ok": app.bugreport()}
+    blank: dict[str, dict[str, object]] = {"registered": {}, "active_queues": {}, "stats": {}}
+    reports: dict[str, dict[str, object]] = {name: {"w": report} for name in STORE_QUESTION}
+
+    assert workers_of(blank | reports)["w"].store == "redis://:********@127.0.0.1:7000/0"
+    assert workers_of({**blank, "stats": {"w": {}}})["w"].store is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "store"),
+    [
+        ({}, None),
+        ({"result_backend": "disabled"}, None),
+        ({"result_backend": "django-db"}, "django-db"),
+        ({"result_backend": "rpc"}, "rpc://"),
+        ({"result_backend": "redis", "redis_host": "h", "redis_db": 3}, "redis://h:6379/3"),
+        ({"result_backend": "database", "database_url": "sqlite:///x"}, "db+sqlite:///x"),
+        ({"result_backend": "redis://h/2"}, "redis://h/2"),
+        # On its own broker's server: so it is here.
+        ({"result_backend": "redis://h/2", "broker_url": "redis://h/0"}, f"{BROKER[:-1]}2"),
+        ({"result_backend": "redis://h/2", "broker_url": "redis://g/0"}, "redis://h/2"),
+    ],
+)
+def test_an_apps_own_store(
+    settings: dict[str, object], store: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its settings say; what the environment says is of another stack."""
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://environment/0")
+    with Celery("a", set_as_current=False) as app:
+        app.conf.update(settings)
+
+        assert own_store(app, BROKER) == store
