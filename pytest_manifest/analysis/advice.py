@@ -15,6 +15,8 @@ _MANY_TIMES = 10
 _BUSY = 0.5
 _IDLE = 0.25
 _LONG_RUN = 5.0  # s
+_HANDING_OVER = 0.1
+"""Seconds of a worker process's time that handing one job over may cost; it costs some ms."""
 _UNEVEN = 2.0
 _ID_LIMIT = 60
 
@@ -38,6 +40,8 @@ class Signs:
     slowest: tuple[str, float] | None
     redeliveries: int
     retries: int
+    deaths: int = 0
+    """Attempts whose process died: its worker stands still until it has another one."""
 
 
 def advice(signs: Signs) -> tuple[str, ...]:
@@ -63,6 +67,17 @@ def _waiting(signs: Signs) -> Iterator[str]:
     load = _load(signs)
     if load is None or load >= _BUSY:
         yield f"jobs waited {times} ({medians}): more workers would help"
+    elif load < _IDLE and signs.deaths:
+        yield (
+            f"jobs waited {times} ({medians}) though the workers were busy only {load:.0%} of the "
+            f"time: {signs.deaths} jobs had killed their process, and a worker stands still until "
+            "it has another one, for seconds where it has one alone; mend those jobs"
+        )
+    elif load < _IDLE and (signs.capacity - sum(signs.busy)) / signs.entries > _HANDING_OVER:
+        yield (
+            f"jobs waited {times} ({medians}) though the workers were busy only {load:.0%} of the "
+            "time: look in their logs for what they stood still for"
+        )
     elif load < _IDLE:
         yield (
             f"jobs waited {times} ({medians}) though the workers were busy only {load:.0%} of the "

@@ -71,6 +71,12 @@ class AttemptRecord:
         return None if never_ran else self.finished_at
 
     @property
+    def was_found_dead(self) -> bool:
+        """Whether the job began and its process died: ``finished_at`` is when that was noticed."""
+        known = self.started_at is not None and self.finished_at is not None
+        return known and self.runtime is None
+
+    @property
     def place(self) -> str | None:
         """Worker and pid as ``worker#pid``, None where nobody had it."""
         name = self.worker or self.host

@@ -22,6 +22,7 @@ from pytest_manifest.schema.costs import exact
 __all__ = ["Cause", "Spread", "Statistics", "TaskRow", "WorkerRow", "statistics"]
 
 SLOWEST: Final = 5
+DEATHS: Final = frozenset({"crashed", "quarantined"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,7 @@ class _Fold:
         self.last_end: datetime | None = None
         self.worked, self.run = WorkTime(parts), WorkTime(parts)
         """With the sending, and while workers had something."""
+        self.deaths = 0
         self.entries = self.attempts = self.retries = self.redeliveries = self.ended = 0
         self.cost, self.cost_told = Decimal(0), False
 
@@ -203,6 +205,7 @@ class _Fold:
 
     def _add_attempt(self, attempt: AttemptRecord) -> None:
         self.retries += attempt.retries
+        self.deaths += attempt.kind in DEATHS
         self.redeliveries += attempt.redelivered
         self.workers.add(attempt)
         self._add_moments(attempt)
@@ -284,4 +287,5 @@ class _Fold:
             slowest=None if slowest is None else (slowest[2].id, slowest[0]),
             redeliveries=self.redeliveries,
             retries=self.retries,
+            deaths=self.deaths,
         )

@@ -17,7 +17,7 @@ from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.ledger import Ledger, Settled, Start, utc_now
+from pytest_manifest.ledger import Ledger, Settled, Start, is_witnessed, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.own_limits import OwnLimitsOfRun
@@ -37,6 +37,12 @@ EMPTIED_MEANWHILE: Final = "the broker or the result store was emptied while it 
 SPOKEN_FOR: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked"})
 """What the harness may have said for want of a receipt; one that comes late knows better."""
 
+UNTOLD: Final = (
+    "it is in no queue and no worker has it, but not every worker says when it begins a job: it "
+    "may have run and left nothing that counts as an end, as it raised Ignore, stored a state of "
+    "its own, or handed the job on"
+)
+"""What may have become of a job of stock workers that is nowhere."""
 OF_ITSELF: Final = frozenset({"timed_out", "crashed"})
 """What a job that was begun may have come to by itself, though the harness says it."""
 _NOT_BY_RECEIPTS: Final = frozenset({"forged", "quarantined", "skipped"})
@@ -144,6 +150,8 @@ class Bench:
             return "unknown", EMPTIED_MEANWHILE
         if flight.hearsay is not None and not flight.is_running:
             return "revoked", "it was revoked, and nobody has it"
+        if flight.started is None and not self._would_be_told():
+            return "unknown", UNTOLD
         if flight.started is None:
             return "lost", "it is in no queue, and no worker has it or has begun it"
         if flight.between is not None:
@@ -151,6 +159,10 @@ class Bench:
         if is_alive(flight) is False:
             return "crashed", self.how_it_died(flight)
         return "lost", f"started on {flight.worker}, which has it no more"
+
+    def _would_be_told(self) -> bool:
+        """Whether a worker that had begun a job would have said so, and that would be known."""
+        return is_witnessed(self._ledger, some_start=self._ledger.has_starts())
 
     def cost(self, task_id: str) -> Decimal | None:
         """What an attempt has cost by what the ledger has, None for one that is not the run's."""

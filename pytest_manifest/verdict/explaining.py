@@ -101,6 +101,7 @@ def _course(receipt: Receipt) -> Iterator[tuple[str, str]]:
         f"sent {sent}" if sent else "",
         f"waited {seconds(receipt.wait)}" if receipt.wait is not None else "",
         f"ran {seconds(receipt.runtime)}" if receipt.runtime is not None else "",
+        _death(receipt),
         f"CPU {seconds(receipt.cpu)}" if receipt.cpu is not None else "",
     ]
     counts = [
@@ -111,6 +112,14 @@ def _course(receipt: Receipt) -> Iterator[tuple[str, str]]:
     for name, parts in (("ran on", place), ("times", times), ("counts", counts)):
         if known := ", ".join(filter(None, parts)):
             yield name, known
+
+
+def _death(receipt: Receipt) -> str:
+    """What is known of when a process died: not the moment, which nobody has seen."""
+    began, noticed = receipt.started_at, receipt.finished_at
+    if receipt.state != "crashed" or receipt.runtime is not None or None in (began, noticed):
+        return ""
+    return f"began {began:%H:%M:%S.%f}, was found dead {noticed:%H:%M:%S.%f} UTC"
 
 
 def _traceback(receipt: Receipt) -> list[str]:

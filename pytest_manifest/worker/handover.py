@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -110,6 +111,8 @@ def note_taken(execution: str, request: object) -> None:
 def _from_outside(facts: Delivery, ending: Ending, request: object) -> Document:
     """The receipt of a task that another process ran, or nobody."""
     ran = _seen_from_outside(facts)
+    if ending.state == "crashed":  # its process died before this one noticed, nobody knows when
+        ran = replace(ran, runtime=None)
     said = take_spooled(facts.task_id, facts.execution)
     fields = request.__dict__
     digest = None

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import pytest
 
-from pytest_manifest.ledger import Start, utc_now
+from pytest_manifest.ledger import PLAIN_WORKERS, Start, utc_now
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run.again import judge_again
 from pytest_manifest.run.judging import Bench
@@ -104,6 +104,19 @@ def test_what_is_revoked_as_too_much_has_failed_was_not_revoked_for_the_test() -
         made.step(2)
         made.finish()
         assert made.kinds() == {"a": "failed", "b": "revoked"}
+
+
+def test_what_stock_workers_leave_no_trace_of_is_unknown() -> None:
+    """It may have run and raised Ignore; workers of ours would have said that it began."""
+    for stock, kind in ((True, "unknown"), (False, "lost")):
+        with rig(Plan((Entry(id="a", task="t"),))) as made:
+            if stock:
+                made.ledger.note(PLAIN_WORKERS, "w1@box")
+            made.step()
+            made.world.queue.clear()
+            made.run(30)
+            assert made.kinds() == {"a": kind}
+            assert ("raised Ignore" in made.sentence("a")) is stock
 
 
 def test_a_job_that_somebody_else_revoked_meets_its_expectation() -> None:

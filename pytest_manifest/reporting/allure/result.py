@@ -164,7 +164,7 @@ def times(one: AttemptRecord | None, subject: Subject, own: Own) -> dict[str, in
     start = None if one is None else milliseconds(one.started_at or one.received_at or one.sent_at)
     if one is None or start is None:
         return {"start": own.start, "stop": own.stop}
-    stop = milliseconds(one.finished_at)
+    stop = start if one.was_found_dead else milliseconds(one.finished_at)
     if stop is None:
         stop = own.start if subject.live else start
     return {"start": start, "stop": max(start, stop)}

@@ -55,7 +55,8 @@ def _way(one: AttemptRecord, planned_at: datetime | None) -> Iterator[Json]:
         last = "finished"
     status = status_of(one.kind)
     if one.finished_at is not None:
-        end = _step("finished", one.finished_at, one.finished_at, status)
+        name = "found dead" if one.was_found_dead else "finished"
+        end = _step(name, one.finished_at, one.finished_at, status)
     else:
         end = _step(f"not {last}", None, None, status)
     if status != "passed":
@@ -77,7 +78,8 @@ def _tried(one: TryRecord) -> Json:
 def _started(one: AttemptRecord) -> Json:
     pid = "" if one.pid is None else f" in process {one.pid}"
     host = f" on {visible(one.host)}" if one.host else ""
-    step = _step(f"started{pid}{host}", one.started_at, one.finished_at)
+    until = one.started_at if one.was_found_dead else one.finished_at
+    step = _step(f"started{pid}{host}", one.started_at, until)
     facts = {
         "executions": one.executions if one.executions > 1 else 0,
         "retries": one.retries,
