@@ -6,7 +6,7 @@ or instantiated for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -17,7 +17,8 @@ from pydantic import JsonValue
 from pytest_manifest.dispatch.client import load_app, scheme_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.plain_json import as_json
-from pytest_manifest.gather.sources import Meta, Source, open_source
+from pytest_manifest.gather.records import Flaws
+from pytest_manifest.gather.sources import UNREADABLE, Meta, Source, open_source
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.schema import ErrorInfo, State
 from pytest_manifest.schema.wire import plain_traceback, unwrap_result
@@ -66,8 +67,9 @@ class ResultReader:
     the reader in whose runs' names (the first eight characters of its task ids) it comes.
     """
 
-    def __init__(self, address: StackAddress) -> None:
+    def __init__(self, address: StackAddress, flaws: Flaws | None = None) -> None:
         self._address = address
+        self._flaws = Flaws() if flaws is None else flaws
         self._source: Source | None = None
         self._fetched: dict[str, Meta] = {}
         """What came by ``rpc://``, where it can be had once only, and has not been asked for."""
@@ -82,10 +84,10 @@ class ResultReader:
         try:
             if self._source is None:
                 app = load_app(self._address)
-                self._source = open_source(app, self._address, self._fetched)
+                self._source = open_source(app, self._address, self._flaws, self._fetched)
             for start in range(0, len(task_ids), CHUNK):
                 metas = self._source.read(task_ids[start : start + CHUNK])
-                found.update(_final(metas.items()))
+                found.update(self._final(metas.items()))
         except StackError:
             raise
         except Exception as error:
@@ -99,9 +101,19 @@ class ResultReader:
 
     def renewed(self) -> ResultReader:
         """Another reader with a connection of its own, that has what this one has fetched."""
-        other = ResultReader(self._address)
+        other = ResultReader(self._address, self._flaws)
         other._fetched = self._fetched
         return other
+
+    def _final(self, metas: Iterable[tuple[str, Meta]]) -> Iterator[tuple[str, PlainResult]]:
+        for task_id, meta in metas:
+            try:
+                result = plain_result(meta)
+            except Exception as error:  # what was pickled may be anything, and do anything
+                self._flaws.add(f"the result of task {task_id}", f"{type(error).__name__}: {error}")
+                continue
+            if result is not None:
+                yield task_id, result
 
     def close(self) -> None:
         """End the connection; with ``rpc://`` also what is left on the reply queues."""
@@ -113,13 +125,6 @@ class ResultReader:
 def needs_this_process(address: StackAddress) -> bool:
     """Tell whether results come back to this process only (``rpc://``), so no later audit can."""
     return scheme_of(address.backend_url) == "rpc"
-
-
-def _final(metas: Iterable[tuple[str, Meta]]) -> Iterable[tuple[str, PlainResult]]:
-    for task_id, meta in metas:
-        result = plain_result(meta)
-        if result is not None:
-            yield task_id, result
 
 
 def plain_result(meta: Meta) -> PlainResult | None:
@@ -150,7 +155,7 @@ def plain_result(meta: Meta) -> PlainResult | None:
         queue=_text(meta.get("queue")),
         retries=_whole(meta.get("retries")),
         receipt=receipt,
-        no_json=flaws[0] if flaws else None,
+        no_json=flaws[0] if flaws else _text(meta.get(UNREADABLE)),
     )
 
 
@@ -195,7 +200,7 @@ def _moment(value: object) -> datetime | None:
             value = datetime.fromisoformat(value)
         except ValueError:
             return None
-    if not isinstance(value, datetime):
+    if not isinstance(value, datetime) or not 1970 <= value.year <= 9998:
         return None
     # Databases hold Celery's UTC times without a zone.
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -206,4 +211,7 @@ def _text(value: object) -> str | None:
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A count that a worker can have come to."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value < 1 << 63 else None

@@ -13,6 +13,7 @@ from loguru import logger
 from pytest_manifest.dispatch.bounded import Caller, SilentPeerError
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.backend_results import PlainResult, ResultReader
+from pytest_manifest.gather.records import Flaws, receipt_from
 from pytest_manifest.gather.stream import StreamReader
 from pytest_manifest.ledger import HandedOn, Start
 from pytest_manifest.schema import Entry, Receipt
@@ -47,6 +48,8 @@ class Sip:
     handed_on: list[HandedOn] = field(default_factory=list)
     finals: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
     position: str | None = None
+    flawed: bool = False
+    """Whether something was passed over, so that it need not be read again."""
 
     def __bool__(self) -> bool:
         return bool(self.starts or self.handed_on or self.finals)
@@ -60,13 +63,19 @@ class Gatherer:
     """
 
     def __init__(
-        self, stream: StreamReader | None, results: ResultReader, caller: Caller | None = None
+        self,
+        stream: StreamReader | None,
+        results: ResultReader,
+        caller: Caller | None = None,
+        flaws: Flaws | None = None,
     ) -> None:
+        self._flaws = Flaws() if flaws is None else flaws
         self._stream = stream
         self._results = results
         self._caller = caller
         self._position = None if stream is None else stream.position
         self._heard_of_worker = False
+        self._passed_over = 0
         self._next_sweep = 0.0
         self._sweep: Iterator[str] = iter(())
 
@@ -172,7 +181,20 @@ class Gatherer:
         known = {task_id for task_id, _, _ in sip.finals}
         for task_id, result in found.items():
             if task_id not in known and task_id in awaited:
-                sip.finals.append((task_id, None, plain_receipt(task_id, awaited[task_id], result)))
+                receipt = self._plain_receipt(task_id, awaited[task_id], result)
+                sip.finals += [] if receipt is None else [(task_id, None, receipt)]
+
+    def _plain_receipt(self, task_id: str, attempt: Awaited, result: PlainResult) -> Receipt | None:
+        if result.receipt is not None:
+            try:
+                return _of_a_worker(result.receipt)
+            except ValueError as error:  # pydantic's is one
+                self._flaws.add(f"the receipt inside the result of {task_id}", error)
+        try:
+            return plain_receipt(task_id, attempt, result)
+        except ValueError as error:
+            self._flaws.add(f"the result of {task_id}", error)
+            return None
 
     def _reach(self, call: Callable[[], T]) -> T:
         """What the call, which uses the store, returns; raises StackError where it is silent."""
@@ -214,13 +236,18 @@ class Gatherer:
         return chunk
 
     def _read_stream(self, stream: StreamReader, sip: Sip, block_ms: int) -> int:
+        before = stream.position
         records = stream.read(block_ms)
+        sip.flawed = sip.flawed or (not records and stream.position != before)
         for raw in records:
             try:
                 _take(raw, sip)
             except ValueError as error:  # pydantic's is one
                 # The job's plain result, which the sweep looks at, still gives it a verdict.
-                logger.warning("a record in the receipts stream cannot be read: {}", error)
+                self._passed_over += 1
+                name = f"{self._passed_over}. of the records up to {stream.position}"
+                self._flaws.add(name, error)
+                sip.flawed = True
         self._heard_of_worker = self._heard_of_worker or bool(records)
         sip.position = stream.position
         return len(records)
@@ -244,7 +271,7 @@ def _take(raw: Mapping[str, object], sip: Sip) -> None:
 def _of_a_worker(document: Mapping[str, object]) -> Receipt:
     """A receipt from where only workers write; another source, by which less would be asked of it,
     it cannot give itself. Raises ValueError where it is malformed."""
-    receipt = Receipt.model_validate(document)
+    receipt = receipt_from(document)
     return receipt if receipt.source == "worker" else receipt.model_copy(update=_BY_WORKER)
 
 
@@ -253,11 +280,6 @@ _BY_WORKER: Final = {"source": "worker"}
 
 def plain_receipt(task_id: str, attempt: Awaited, result: PlainResult) -> Receipt:
     """The receipt of a job whose worker knows nothing of us, from its plain Celery result."""
-    if result.receipt is not None:
-        try:
-            return _of_a_worker(result.receipt)
-        except ValueError as error:  # pydantic's is one
-            logger.warning("the receipt inside the result of {} is malformed: {}", task_id, error)
     return Receipt(
         run=attempt.run,
         entry=attempt.entry.id,

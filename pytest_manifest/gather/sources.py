@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from celery import Celery, states
 from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
-from kombu.exceptions import DecodeError
-from loguru import logger
+from celery.exceptions import SecurityError
+from kombu.exceptions import SerializationError
 
 from pytest_manifest.dispatch.attempt import RUN8_LENGTH
 from pytest_manifest.dispatch.client import AMQP_SCHEMES, connect, result_backend, scheme_of
 from pytest_manifest.dispatch.link import reply_queue
 from pytest_manifest.gather.plain_json import leave_marks, payload_of
+from pytest_manifest.gather.records import Flaws
 from pytest_manifest.stack.address import StackAddress
 
 if TYPE_CHECKING:
@@ -26,7 +27,20 @@ if TYPE_CHECKING:
 Meta = Mapping[str, object]
 """A result as Celery stores it: status, result, traceback, date_done, ..."""
 
+UNREADABLE: Final = "manifest_unreadable"
+"""In place of a result: why there is none, though its state is known."""
 REPLIES_A_READ: Final = 5000
+_OF_DATA: Final = (
+    SerializationError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RecursionError,
+    SecurityError,
+)
+"""What a result raises that makes no sense; a store that cannot be reached raises others."""
 
 
 class Source(Protocol):
@@ -40,7 +54,7 @@ class Source(Protocol):
 
 
 def open_source(
-    app: Celery, address: StackAddress, fetched: dict[str, Meta] | None = None
+    app: Celery, address: StackAddress, flaws: Flaws, fetched: dict[str, Meta] | None = None
 ) -> Source:
     """Make the source for the address's result backend, with the app's own settings for it.
 
@@ -48,7 +62,7 @@ def open_source(
     asked for.
     """
     if scheme_of(address.backend_url) == "rpc":
-        return ReplySource(app, address, {} if fetched is None else fetched)
+        return ReplySource(app, address, flaws, {} if fetched is None else fetched)
     if scheme_of(address.backend_url) == "memory":
         from pytest_manifest.worker.memory import MemoryBackend
 
@@ -59,10 +73,10 @@ def open_source(
     if isinstance(backend, DisabledBackend):
         return NoSource()
     if isinstance(backend, BaseKeyValueStoreBackend):
-        return KeyValueSource(backend)
+        return KeyValueSource(backend, flaws)
     if hasattr(backend, "ResultSession"):
-        return DatabaseSource(backend)
-    return OtherSource(backend)
+        return DatabaseSource(backend, flaws)
+    return OtherSource(backend, flaws)
 
 
 class NoSource:
@@ -79,9 +93,9 @@ class NoSource:
 class KeyValueSource:
     """Redis and the like: all ids in one MGET."""
 
-    def __init__(self, backend: BaseKeyValueStoreBackend) -> None:
+    def __init__(self, backend: BaseKeyValueStoreBackend, flaws: Flaws) -> None:
         self._backend = backend
-        self._warned = False
+        self._flaws = flaws
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Give what is stored, without what cannot be decoded."""
@@ -104,15 +118,12 @@ class KeyValueSource:
     def _decode(self, task_id: str, payload: object) -> Meta | None:
         try:
             meta = self._backend.decode(payload)
-        except DecodeError as error:
-            if not self._warned:
-                self._warned = True
-                logger.warning(
-                    "the stored result of task {} cannot be decoded ({}); the workers' "
-                    "result_serializer must be one that the app here accepts",
-                    task_id,
-                    error,
-                )
+        except Exception as error:  # of a decoder, on what may be anything
+            self._flaws.add(
+                f"the stored result of task {task_id}",
+                f"it cannot be decoded ({error}); the workers' result_serializer must be one that "
+                "the app here accepts",
+            )
             return None
         return meta if isinstance(meta, dict) else None
 
@@ -120,20 +131,39 @@ class KeyValueSource:
 class DatabaseSource:
     """SQL databases: one query for the final ones among the ids."""
 
-    def __init__(self, backend: DatabaseBackend) -> None:
+    def __init__(self, backend: DatabaseBackend, flaws: Flaws) -> None:
         self._backend = backend
+        self._flaws = flaws
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
-        """Give what is stored in a final state."""
-        table = self._backend.task_cls
-        session = self._backend.ResultSession()
+        """Give what is stored in a final state, without rows that cannot be read."""
         try:
+            return self._rows(task_ids)
+        except Exception as error:  # of the database, or of one row, which hides all others
+            final = self._final(task_ids)  # which looks at none of the columns that may be odd
+            if len(final) == 1:
+                [(task_id, status)] = final.items()
+                self._flaws.add(f"the stored result of task {task_id}", error)
+                return {task_id: {"status": status, UNREADABLE: f"it cannot be read: {error}"}}
+        ids, half = list(final), len(final) // 2
+        return self.read(ids[:half]) | self.read(ids[half:]) if ids else {}
+
+    def _rows(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        table = self._backend.task_cls
+        with closing(self._backend.ResultSession()) as session:
             rows = session.query(table).filter(
                 table.task_id.in_(task_ids), table.status.in_(states.READY_STATES)
             )
             return {row.task_id: self._meta(row.to_dict()) for row in rows}
-        finally:
-            session.close()
+
+    def _final(self, task_ids: Sequence[str]) -> dict[str, str]:
+        """The state of each that is final."""
+        table = self._backend.task_cls
+        with closing(self._backend.ResultSession()) as session:
+            rows = session.query(table.task_id, table.status).filter(
+                table.task_id.in_(task_ids), table.status.in_(states.READY_STATES)
+            )
+            return {row.task_id: row.status for row in rows}
 
     def close(self) -> None:
         """End the connections of the engine's pool."""
@@ -147,12 +177,19 @@ class DatabaseSource:
 class OtherSource:
     """Any other backend: one request for each id, by the way all of them have."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, flaws: Flaws) -> None:
         self._get: Callable[..., Meta] = backend.get_task_meta
+        self._flaws = flaws
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Give what is stored; exceptions come as instances here."""
-        return {task_id: self._get(task_id, cache=False) for task_id in task_ids}
+        found: dict[str, Meta] = {}
+        for task_id in task_ids:
+            try:
+                found[task_id] = self._get(task_id, cache=False)
+            except _OF_DATA as error:
+                self._flaws.add(f"the stored result of task {task_id}", error)
+        return found
 
     def close(self) -> None:
         """Nothing that every backend could end."""
@@ -165,7 +202,10 @@ class ReplySource:
     the connection and a Redis broker is not left with a blocked pop.
     """
 
-    def __init__(self, app: Celery, address: StackAddress, waiting: dict[str, Meta]) -> None:
+    def __init__(
+        self, app: Celery, address: StackAddress, flaws: Flaws, waiting: dict[str, Meta]
+    ) -> None:
+        self._flaws = flaws
         self._connection: Connection = connect(app, address)
         self._channel = self._connection.channel()
         self._accept: object = app.conf.result_accept_content or app.conf.accept_content
@@ -202,7 +242,11 @@ class ReplySource:
             message: Message | None = queue.get(no_ack=self._no_ack, accept=self._accept)
             if message is None:
                 return
-            meta = payload_of(message)
+            meta: object = None
+            try:
+                meta = payload_of(message)
+            except Exception as error:  # of a decoder, on what may be anything
+                self._flaws.add(f"the reply {message.properties.get('correlation_id')}", error)
             if isinstance(meta, dict) and meta.get("status") in states.READY_STATES:
                 self._waiting[str(meta.get("task_id"))] = meta
             if not self._no_ack:

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from pytest_manifest.dispatch.bounded import redis_limits
 from pytest_manifest.errors import StackError
+from pytest_manifest.gather.records import Flaws
 from pytest_manifest.log import redact_url
 from pytest_manifest.schema.wire import STREAM_FIELD
 
@@ -91,11 +92,18 @@ class StreamReader:
     """
 
     def __init__(
-        self, backend_url: str, key: str, *, position: str = "0", spares: bool = False
+        self,
+        backend_url: str,
+        key: str,
+        *,
+        position: str = "0",
+        spares: bool = False,
+        flaws: Flaws | None = None,
     ) -> None:
         self._url = backend_url
         self._key = key
         self.position = position
+        self._flaws = Flaws() if flaws is None else flaws
         self._mark: str | None = None
         self._spares = spares
         self._spent: list[str] = []
@@ -106,7 +114,9 @@ class StreamReader:
 
     def renewed(self, position: str) -> StreamReader:
         """Another reader of the same stream, with a connection of its own, from there on."""
-        other = StreamReader(self._url, self._key, position=position, spares=self._spares)
+        other = StreamReader(
+            self._url, self._key, position=position, spares=self._spares, flaws=self._flaws
+        )
         other._mark = self._mark
         return other
 
@@ -205,7 +215,9 @@ class StreamReader:
                 self._spent.append(self.position)
                 if record is None:
                     # Somebody else's, or cut short: the job's plain result still gives a verdict.
-                    logger.warning("record {} of {} cannot be read", self.position, self._key)
+                    self._flaws.add(
+                        f"record {self.position} of {self._key}", "it is no JSON object"
+                    )
                 else:
                     records.append(record)
         return records
@@ -234,7 +246,7 @@ def _parsed(fields: Mapping[bytes, bytes]) -> Mapping[str, object] | None:
             record = from_json(line)
         except ValueError:  # the json module reads more: halves of characters, say
             record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -25,6 +25,7 @@ from pytest_manifest.run.receipts import turn_of
 from pytest_manifest.run.scales import Scales
 from pytest_manifest.run.schedule import Held
 from pytest_manifest.run.search import is_alive
+from pytest_manifest.run.unforeseen import set_aside, unforeseen
 from pytest_manifest.run.weighing import Said
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
 from pytest_manifest.verdict import Costs, judge
@@ -109,9 +110,11 @@ class Bench:
 
     def weigh(self, flight: InFlight, said: Sequence[Said], starts: Sequence[Start]) -> Judged:
         """The verdict by these ends and starts of the attempt."""
-        return self.scales.weigh(
-            flight.entry, flight.task_id, flight.number, said, starts, flight.sent_at
-        )
+        entry, number = flight.entry, flight.number
+        try:
+            return self.scales.weigh(entry, flight.task_id, number, said, starts, flight.sent_at)
+        except Exception as error:  # one receipt that nobody foresaw must not end the run for all
+            return unforeseen(entry, number, said[0][1], error)
 
     def has_begun(self, task_id: str) -> bool:
         """Whether some worker has said that it began the attempt."""
@@ -278,7 +281,9 @@ class Bench:
         settled = self._verdict_on(task_id)
         if settled is None or settled.verdict.verdict in _NOT_BY_RECEIPTS:
             return []
-        return self._again(settled, task_id)
+        with set_aside(f"a late receipt of {task_id}"):
+            return self._again(settled, task_id)
+        return []
 
     def started_after_end(self, task_id: str) -> list[Judged]:
         """A job that has its receipt was started once more: that counts, however it will end."""
@@ -287,7 +292,9 @@ class Bench:
             return []
         if settled.verdict.verdict in _NOT_BY_RECEIPTS:
             return []
-        return self._again(settled, task_id)
+        with set_aside(f"a late start of {task_id}"):
+            return self._again(settled, task_id)
+        return []
 
     def _again(self, settled: Settled, task_id: str) -> list[Judged]:
         """The verdict anew, by all that the ledger has; nothing where it is the same."""

@@ -26,6 +26,7 @@ from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
 from pytest_manifest.gather.backend_results import ResultReader
 from pytest_manifest.gather.gatherer import Gatherer
+from pytest_manifest.gather.records import Flaws
 from pytest_manifest.gather.stream import StreamReader, has_stream
 from pytest_manifest.ledger import (
     BUDGET,
@@ -488,14 +489,18 @@ class Run:
         return stream if expires is None else min(stream, expires)
 
     def _open_gatherer(self, position: str) -> Gatherer:
-        stream = None
+        stream, flaws = None, Flaws(self.findings)
         if has_stream(self.address.backend_url):
             key = stream_key(self.info.run)
             stream = StreamReader(
-                self.address.backend_url, key, position=position, spares=self._spares
+                self.address.backend_url,
+                key,
+                position=position,
+                spares=self._spares,
+                flaws=flaws,
             )
         caller = Caller(self.address.backend_url, self._patience)
-        return Gatherer(stream, ResultReader(self.address), caller)
+        return Gatherer(stream, ResultReader(self.address, flaws), caller, flaws)
 
     def _work(self, engine: Engine, ledger: Ledger) -> None:
         engine.work()

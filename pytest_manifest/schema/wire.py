@@ -49,6 +49,8 @@ WORKER_MARK: Final = "pytest_manifest.receipts"
 
 RUN8_LENGTH: Final = 8
 
+_INT64: Final = 1 << 63
+
 # json.dumps would make a new encoder for every call with such options.
 _CANONICAL: Final = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -122,9 +124,10 @@ def parse_timestamp(text: object) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        # Of other years, which no clock of ours shows, nothing could be reckoned.
+        return moment.astimezone(UTC) if moment.tzinfo and 1970 <= moment.year <= 9998 else None
+    except (ValueError, OverflowError):
         return None
-    return moment.astimezone(UTC) if moment.tzinfo else None
 
 
 def canonical(value: object) -> bytes | None:
@@ -260,14 +263,21 @@ def _text(record: Mapping[str, object], name: str) -> str:
     value = record.get(name)
     if not isinstance(value, str):
         raise ValueError(f"a record of a worker without a text for {name!r}")  # noqa: TRY004
-    return value
+    return _whole(value)
 
 
 def _optional_text(record: Mapping[str, object], name: str) -> str | None:
     value = record.get(name)
-    return value if isinstance(value, str) else None
+    return _whole(value) if isinstance(value, str) else None
+
+
+def _whole(text: str) -> str:
+    """Text that can be kept: without halves of characters."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _integer(record: Mapping[str, object], name: str) -> int | None:
     value = record.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if -_INT64 <= value < _INT64 else None  # nothing that a process can have

@@ -83,7 +83,7 @@ def _another_time(receipt: Receipt, sent_at: datetime | None) -> str:
     sent = sent_at or receipt.sent_at
     times = ("started", receipt.started_at), ("finished", receipt.finished_at)
     for did, moment in times:
-        if sent is not None and moment is not None and moment < sent - CLOCK_TOLERANCE:
+        if sent is not None and moment is not None and sent - moment > CLOCK_TOLERANCE:
             where = f" on {plain(receipt.host)}" if receipt.host else ""
             return (
                 f"it says that the job {did} at {_time(moment)}, before it was sent at "

@@ -1,0 +1,64 @@
+"""Records and results that nobody expected: passed over one by one, told and counted.
+
+Whoever can write to a store, and every fault of a disk or a clock, can put there what no worker of
+ours writes. It says nothing, and above all nothing about another entry.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from loguru import logger
+
+from pytest_manifest.schema import Receipt
+
+LOGGED: Final = 20
+"""Bad records that get a line in the log; the others are counted."""
+_MAX_CHARS: Final = 300
+_INTEGERS: Final = 1 << 63
+_SECONDS: Final = 1e12
+
+
+class Flaws:
+    """What could not be read; ``findings``, where given, keeps one sentence about it."""
+
+    def __init__(self, findings: list[str] | None = None) -> None:
+        self._findings = [] if findings is None else findings
+        self._told: set[str] = set()
+        self._sentence = ""
+        self.count = 0
+
+    def add(self, what: str, why: object) -> None:
+        """Note a record; one of the same name that was noted before is known."""
+        if what in self._told:
+            return
+        self._told.add(what)
+        self.count += 1
+        if self.count <= LOGGED:
+            said = " ".join(f"{what}: {why}".split())[:_MAX_CHARS]
+            logger.warning("passed over: {}", said.encode("utf-8", "replace").decode())
+        if self._sentence in self._findings:
+            self._findings.remove(self._sentence)
+        some = "1 record or result" if self.count == 1 else f"{self.count} records or results"
+        self._sentence = f"{some} could not be read and counted for nothing; see the log"
+        self._findings.append(self._sentence)
+
+
+def receipt_from(document: object) -> Receipt:
+    """A receipt as a worker may have sent it; raises ValueError for any other.
+
+    Beside its types, its figures are looked at: what no clock and no process can have would only
+    break what is done with it later.
+    """
+    receipt = Receipt.model_validate(document)
+    for moment in (receipt.sent_at, receipt.received_at, receipt.started_at, receipt.finished_at):
+        if moment is not None and not 1970 <= moment.year <= 9998:
+            raise ValueError(f"a time of the year {moment.year}")
+    whole = (receipt.pid, receipt.max_rss, receipt.attempt, receipt.executions, receipt.retries)
+    for number in whole:
+        if number is not None and not -_INTEGERS < number < _INTEGERS:
+            raise ValueError("a number of more than 64 bits")
+    for seconds in (receipt.wait, receipt.runtime, receipt.cpu):
+        if seconds is not None and not -_SECONDS < seconds < _SECONDS:
+            raise ValueError(f"{seconds:g} s")
+    return receipt

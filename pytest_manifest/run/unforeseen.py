@@ -1,0 +1,40 @@
+"""What the judge did not foresee is the affair of one entry, and never the end of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from loguru import logger
+
+from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.verdict import judge
+
+
+def unforeseen(
+    entry: Entry, attempt: int, receipt: Receipt, error: Exception
+) -> tuple[Verdict, Receipt]:
+    """The verdict on an attempt whose receipt could not be judged.
+
+    With the receipt: the job ran, so that it is not sent again for it. Raises what is everybody's
+    affair: that the ledger, say, cannot be read.
+    """
+    if isinstance(error, ManifestToolError):
+        raise error
+    logger.bind(entry=entry.id).opt(exception=error).error("{!r} could not be judged", entry.id)
+    note = f"its receipt could not be judged ({type(error).__name__}: {error})"
+    said = note.encode("utf-8", "replace").decode()
+    verdict = judge(entry, None, attempt=attempt, problem="unknown", note=said)
+    return verdict, receipt
+
+
+@contextmanager
+def set_aside(what: str) -> Iterator[None]:
+    """Let what comes late, and cannot be judged, change nothing."""
+    try:
+        yield
+    except ManifestToolError:
+        raise  # the ledger's, which are everybody's affair
+    except Exception as error:  # the verdict that stands is as true as it was
+        logger.opt(exception=error).error("{} could not be judged", what)

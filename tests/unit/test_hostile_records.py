@@ -1,0 +1,247 @@
+"""Records and results that nobody expected, among those of jobs that went well: each by itself."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from celery import Celery
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_manifest.dispatch.attempt import attempt_of
+from pytest_manifest.gather.backend_results import PlainResult, ResultReader, plain_result
+from pytest_manifest.gather.gatherer import Gatherer, plain_receipt
+from pytest_manifest.gather.records import LOGGED, Flaws, receipt_from
+from pytest_manifest.gather.stream import StreamReader
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.manifest import write_manifest
+from pytest_manifest.run import Run, RunSettings, receipts
+from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.receipts import complete_receipt
+from pytest_manifest.schema import Entry, Header
+from pytest_manifest.schema.wire import stream_key
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.testing import MemoryStack
+from pytest_manifest.verdict import contradiction, judge
+from pytest_manifest.worker.memory import store
+from tests.unit.ledger_support import INFO
+
+RUN: Final = INFO.run
+KEY: Final = stream_key(RUN)
+ENTRY: Final = Entry(id="a", task="t")
+DEEP: Final = '{"a":' * 5_000 + "1" + "}" * 5_000
+FIRST: Final = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
+YEAR_1: Final = "0001-01-01T00:00:00+14:00"
+STARTED: Final[dict[str, Any]] = {
+    "kind": "started",
+    "run": RUN,
+    "entry": "a",
+    "attempt": 1,
+    "task_id": "t-a",
+    "task": "t",
+    "execution": "x1",
+    "worker": "w@h",
+    "host": "h",
+    "pid": 7,
+    "started_at": "2026-11-24T15:00:01+00:00",
+    "retries": 0,
+}
+RECEIPT: Final[dict[str, Any]] = {
+    "run": RUN,
+    "entry": "a",
+    "attempt": 1,
+    "task_id": "t-a",
+    "task": "t",
+    "state": "succeeded",
+    "executions": 1,
+    "runtime": 0.5,
+    "started_at": "2026-11-24T15:00:01+00:00",
+}
+HOSTILE: Final[list[Any]] = [
+    *(2**70, -(2**70), -5, 10**400, 1e308, -1.0, True, None, "", "x", "\ud800", "a\x00b", YEAR_1),
+    *("9999-12-31T23:59:59-14:00", "2026-11-24T15:00:00", [], {}, [[]], {"\udfff": 1}, "9" * 5_000),
+    json.loads("[" * 150 + "]" * 150),
+]
+RECORDS: Final = [
+    *(STARTED | {"pid": 2**70}, STARTED | {"retries": 2**70, "execution": "x2"}),
+    *(STARTED | {"started_at": YEAR_1}, STARTED | {"worker": "\ud800", "execution": "\udfff"}),
+    *(STARTED | {"task_id": "\ud800"}, {"kind": "finished", "execution": "x", "receipt": 3}),
+]
+
+
+def finished(**fields: Any) -> dict[str, Any]:
+    return {"kind": "finished", "execution": "x1", "receipt": {**RECEIPT, **fields}}
+
+
+def put(*records: object, key: str = KEY) -> None:
+    """Write records to the stream; text as it stands."""
+    for record in records:
+        text = record if isinstance(record, str) else json.dumps(record)
+        store.xadd(key, {"r": text})
+
+
+class NoResults(ResultReader):
+    """A result store in which there is nothing."""
+
+    def __init__(self) -> None: ...
+
+    def read(self, task_ids: object) -> dict[str, PlainResult]:
+        return {}
+
+    def close(self) -> None: ...
+
+
+_FIELDS = st.dictionaries(
+    st.sampled_from([*STARTED, *RECEIPT, "sent_at", "wait", "cpu", "evidence", "result", "error"]),
+    st.sampled_from(HOSTILE),
+    max_size=3,
+)
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    """A ledger, which keeps whatever it is given."""
+    with Ledger.create(tmp_path_factory.mktemp("ledger") / "run.ledger", INFO) as made:
+        yield made
+
+
+@settings(max_examples=60)
+@given(
+    changes=st.lists(st.tuples(st.sampled_from([STARTED, None]), _FIELDS), max_size=4),
+    text=st.sampled_from([DEEP, "", "[]", "\x00", '{"kind": "finished"}']),
+)
+def test_no_record_stops_what_comes_behind_it(
+    ledger: Ledger, changes: list[Any], text: str
+) -> None:
+    """All are read, kept and judged, or passed over; the good one at the end always is there."""
+    store.clear()
+    bad = [finished(**more) if kind is None else {**kind, **more} for kind, more in changes]
+    put(*bad, text, STARTED, finished())
+    flaws = Flaws()
+    awaited = {"t-a": InFlight(RUN, ENTRY, 1, "t-a", sent=0.0)}
+    reader = StreamReader("memory://", KEY, flaws=flaws)
+    with closing(Gatherer(reader, NoResults(), flaws=flaws)) as gatherer:
+        sip = gatherer.sweep_all(awaited)
+    with ledger.transaction():
+        ledger.add_starts(sip.starts)
+        ledger.add_receipts(sip.finals)
+    starts, kept = ledger.starts("t-a"), ledger.receipts("t-a")
+    assert flaws.count >= 1
+    assert any(start.pid == 7 for start in starts)
+    assert kept[-1][1] == receipt_from(RECEIPT)
+    for _, _, receipt in sip.finals:
+        facts = {"run": RUN, "task_id": "t-a", "attempt": 1}
+        if not contradiction(ENTRY, receipt, sent_at=datetime.now(UTC), **facts):  # type: ignore[arg-type]  # the names are right
+            judge(ENTRY, complete_receipt(receipt, starts), attempt=1)
+    store.clear()
+
+
+@given(
+    fields=st.dictionaries(
+        st.sampled_from(["status", "result", "traceback", "date_done", "worker", "retries"]),
+        st.sampled_from([*HOSTILE, FIRST, b"\xff", ValueError("x")]),
+        max_size=4,
+    ),
+    status=st.sampled_from(["SUCCESS", "FAILURE", "REVOKED"]),
+)
+def test_no_plain_result_is_more_than_that_of_its_job(fields: dict[str, Any], status: str) -> None:
+    """What it says of its state is believed, and nothing else in it can do any harm."""
+    result = plain_result({"status": status, "result": 1, **fields})
+    if result is not None:
+        receipt = plain_receipt("t-a", InFlight(RUN, ENTRY, 1, "t-a", sent=0.0), result)
+        assert receipt.model_dump_json()
+        assert judge(ENTRY, receipt, attempt=1).entry == "a"
+
+
+def test_a_late_receipt_of_the_year_1_is_told_as_old() -> None:
+    """Reckoned with, it would be before all time."""
+    receipt = receipt_from(RECEIPT).model_copy(
+        update={"sent_at": datetime(1, 1, 1, tzinfo=UTC), "started_at": None}
+    )
+    for sent_at in (None, datetime.now(UTC)):
+        contradiction(ENTRY, receipt, run=RUN, task_id="t-a", attempt=1, sent_at=sent_at)
+
+
+def test_a_row_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    """Nonsense in one row of a database: its state is known, and the others are as ever."""
+    url = f"db+sqlite:///{tmp_path}/results.db"
+    ids = [f"0123abcd-{n}" for n in range(9)]
+    app = Celery("rows", backend=url, set_as_current=False)
+    for number, task_id in enumerate(ids):
+        app.backend.store_result(task_id, {"n": number}, "SUCCESS")
+    with sqlite3.connect(tmp_path / "results.db") as db:
+        for task_id, column, value in (
+            (ids[2], "result", b"no pickle"),
+            (ids[4], "date_done", "yesterday"),
+            (ids[6], "status", "\x00"),
+        ):
+            db.execute(
+                f"UPDATE celery_taskmeta SET {column} = ? WHERE task_id = ?",
+                (value, task_id),
+            )
+    flaws = Flaws()
+    with closing(ResultReader(StackAddress("memory://", url, None, owned=False), flaws)) as reader:
+        for _ in range(2):  # looking again counts nothing twice
+            found = reader.read(ids)
+    assert set(found) == set(ids) - {ids[6]}
+    assert {result.state for result in found.values()} == {"succeeded"}
+    assert [found[i].result for i in ids if i in found and i not in (ids[2], ids[4])] == [
+        {"n": n} for n in (0, 1, 3, 5, 7, 8)
+    ]
+    assert all("cannot be read" in (found[i].no_json or "") for i in (ids[2], ids[4]))
+    assert flaws.count == 2
+
+
+def test_bad_records_are_counted_and_the_log_stays_short() -> None:
+    """One sentence at the end, whatever their number."""
+    findings = ["something else"]
+    flaws = Flaws(findings)
+    for number in range(3 * LOGGED):
+        flaws.add(f"record {number}", "half a surrogate: \ud800")
+        flaws.add(f"record {number}", "again")
+    said = f"{3 * LOGGED} records or results could not be read and counted for nothing; see the log"
+    assert findings == ["something else", said]
+
+
+def test_a_run_goes_on_past_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every job passes; the one that the judge did not foresee is unknown, and says why."""
+    entries = [Entry(id=f"e-{n}", task="contract.add", args=[n, 1]) for n in range(6)]
+    odd, real = entries[3].id, receipts.complete_receipt
+
+    def fails(receipt: Any, *more: Any) -> Any:
+        if receipt.entry == odd:
+            raise ZeroDivisionError("nobody foresaw this")
+        return real(receipt, *more)
+
+    monkeypatch.setattr("pytest_manifest.run.scales.complete_receipt", fails)
+    with MemoryStack("tests.contract.app:app") as stack:
+        address = stack.wait_broker(30)
+        manifest = write_manifest(tmp_path / "m.jsonl", Header(), entries)
+        settings = RunSettings(folder=tmp_path / "runs", deadline=60)
+        run = Run.dispatch(manifest, manifest.ids, address, settings)
+        run.prepare(expected_workers=1)
+        key = stream_key(run.info.run)
+        mine = {e.id: attempt_of(run.info.run, e, 1, n).task_id for n, e in enumerate(entries)}
+        put(*RECORDS, DEEP, *(r | {"task_id": mine["e-0"]} for r in RECORDS[:4]), key=key)
+        put(finished(sent_at=YEAR_1, task_id=mine["e-1"]), key=key)
+        try:
+            run.start()
+            run.ended.wait()
+        finally:
+            run.stop()
+    assert run.error is None
+    with run.read() as ledger:
+        settled = {one.verdict.entry: one.verdict for one in ledger.all_settled()}
+    kinds = {name: verdict.verdict for name, verdict in settled.items()}
+    # Made-up starts of e-0 stand beside its own, so that one cannot be told from the other.
+    assert kinds.pop("e-0") in ("forged", "duplicated")
+    assert kinds == {f"e-{n}": "passed" for n in range(1, 6)} | {odd: "unknown"}
+    assert "ZeroDivisionError: nobody foresaw this" in settled[odd].sentence
+    assert any("could not be read and counted for nothing" in one for one in run.findings)
