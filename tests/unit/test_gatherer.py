@@ -193,12 +193,12 @@ def test_the_mark_says_nothing_of_the_workers(monkeypatch: pytest.MonkeyPatch) -
             "rediss://h?a=%2Fb&ssl_cert_reqs=required",
         ),
         ("rediss://h/1?ssl_cert_reqs=optional", "rediss://h/1?ssl_cert_reqs=optional"),
-        ("redis+socket:///tmp/s?virtual_host=1", "unix:///tmp/s?virtual_host=1"),
+        ("redis+socket:///tmp/s?virtual_host=1", "unix:///tmp/s?db=1"),
         ("redis://:p%40w@h:1/0", "redis://:p%40w@h:1/0"),
     ],
 )
 def test_result_store_urls_in_celerys_words(given: str, expected: str) -> None:
-    """redis-py has other names for how certificates are checked; the rest stays as it is."""
+    """redis-py names how certificates are checked, and a database, otherwise; the rest stays."""
     assert redis_url(given) == expected
 
 
