@@ -40,10 +40,11 @@ test: venv compiled ## all tests; those without their server are skipped, except
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/chaos
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos
 
-chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n); the table is in build/chaos.md
+chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n; FAULT='name' SEED=n: one); see build/chaos.md
 	mkdir -p build
 	MANIFEST_CHAOS_ROUNDS=$(or $(ROUNDS),25) MANIFEST_CHAOS_REPORT=build/chaos.md \
-	 $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos
+	 MANIFEST_CHAOS_SEED=$(or $(SEED),1) MANIFEST_CHAOS_FAULT='$(FAULT)' \
+	 $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos$(if $(FAULT),/test_faults.py)
 
 # Hundreds of processes of the tests import what is compiled here, as pytest does it.
 compiled: venv

@@ -28,11 +28,13 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     doubles: list[str] = field(default_factory=list)
+    hangs: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
 
     @property
     def flaws(self) -> list[str]:
-        named = {"wrong": self.wrong, "lost": self.lost, "double": self.doubles, "": self.other}
+        named = {"wrong": self.wrong, "lost": self.lost, "double": self.doubles}
+        named |= {"hang": self.hangs, "": self.other}
         return [f"{name}: {flaw}".lstrip(": ") for name, found in named.items() for flaw in found]
 
     def as_property(self) -> dict[str, object]:

@@ -11,7 +11,11 @@ import pytest
 from tests.chaos.judge import Outcome
 from tests.chaos.scenario import Round
 
-HEAD = ("fault", "rounds", "verdicts", "median s", "max s", "wrong", "lost", "double runs", "other")
+HEAD = (
+    *("fault", "rounds", "verdicts", "median s", "max s"),
+    *("wrong", "lost", "double runs", "hangs", "other"),
+)
+COUNTED = ("wrong", "lost", "doubles", "hangs")
 PROPERTY = "chaos"
 FLAWS_SHOWN = 12
 Row = tuple[str, ...]
@@ -51,7 +55,7 @@ def _row(name: str, some: Sequence[Outcome]) -> Row:
     for one in some:
         verdicts.update(one.verdicts)
     times = [one.seconds for one in some if one.seconds is not None]
-    flaws = [sum(len(getattr(one, kind)) for one in some) for kind in ("wrong", "lost", "doubles")]
+    flaws = [sum(len(getattr(one, kind)) for one in some) for kind in COUNTED]
     return (
         name,
         str(len(some)),

@@ -19,6 +19,7 @@ from tests.chaos.workload import Group, Json, build
 
 BOUND_SECONDS = 90.0
 """When waiting for a run's end stops; how long it took is in the report."""
+HANG = "pytest did not end"
 DEADLINE = "--manifest-deadline=80s"
 EMBEDDED = Setup()
 Fault = Callable[[Stage], None]
@@ -119,6 +120,8 @@ def play(
         injected=stage.injected,
     )
     outcome = judge(scenario.name, seed, evidence)
+    outcome.hangs += [flaw for flaw in flaws if flaw.startswith(HANG)]
+    flaws = [flaw for flaw in flaws if flaw not in outcome.hangs]
     outcome.other += flaws + [f"left behind: {name}" for name in stage.leftovers]
     last = stage.session
     outcome.other += unlike_reports(
@@ -142,7 +145,7 @@ def _await_end(stage: Stage, scenario: Scenario) -> list[str]:
     session = stage.session
     if not session.wait(scenario.bound):
         session.end()
-        return [f"pytest did not end within {scenario.bound:g} s"]
+        return [f"{HANG} within {scenario.bound:g} s"]
     flaws = []
     if "INTERNALERROR" in session.output():
         flaws.append("pytest had an internal error")

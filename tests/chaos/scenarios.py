@@ -11,6 +11,7 @@ from tests.chaos import message_faults as messages
 from tests.chaos import process_faults as processes
 from tests.chaos import receipt_faults as receipts
 from tests.chaos.scenario import Scenario
+from tests.chaos.scenarios_of_peers import PEERS
 from tests.chaos.stacks import Setup
 from tests.chaos.workload import (
     PASSED,
@@ -285,4 +286,4 @@ DRIVER = (
     Scenario("ledger's reader killed", (plain(16), safe(8)), processes.kill_reader, ONE),
 )
 
-SCENARIOS = (*WORKERS, *BROKER, *MESSAGES, *RECEIPTS, *DRIVER)
+SCENARIOS = (*WORKERS, *BROKER, *MESSAGES, *RECEIPTS, *DRIVER, *PEERS)

@@ -26,9 +26,9 @@ class Setup:
 
     ``workers``: worker processes; ``slots``: jobs at once in each (external ones only);
     ``aof``: whether an external Valkey keeps what it holds; ``own_store``: results are in a Valkey
-    of their own; ``proxy``: who reaches the broker through a proxy; ``stock``: the workers know
-    nothing of manifests; ``cwd``: a folder below the project's, with another edition of
-    the app for the workers.
+    of their own; ``sql``: they are in a database; ``proxy``: who reaches the broker by a proxy;
+    ``stock``: the workers know nothing of manifests; ``cwd``: a folder below the project's, with
+    another edition of the app for the workers.
     """
 
     kind: Literal["embedded", "valkey", "rabbitmq"] = "embedded"
@@ -36,6 +36,7 @@ class Setup:
     slots: int = 2
     aof: bool = True
     own_store: bool = False
+    sql: bool = False
     proxy: Literal["", "driver", "all"] = ""
     stock: bool = False
     cwd: str = "."
@@ -153,6 +154,7 @@ class External:
         if setup.own_store:
             self._store = Valkey(folder / "store", self._family, aof=True)
         self._rabbitmq = rabbitmq
+        self._database = f"db+sqlite:///{folder}/results.sqlite" if setup.sql else ""
         if setup.proxy:
             self.proxy = Proxy((LOOPBACK, self._valkey.port))
         self._number = 0
@@ -171,6 +173,8 @@ class External:
         options = [f"--manifest-broker={broker}"]
         if self._rabbitmq or self._setup.own_store:
             options += [f"--manifest-backend={self._store.url}"]
+        if self._database:
+            options += [f"--manifest-backend={self._database}"]
         return options
 
     def url(self) -> str:
@@ -228,6 +232,7 @@ class External:
         command += [] if self._setup.stock else ["-I", "pytest_manifest.worker"]
         broker = self._rabbitmq or self._through(self._setup.proxy == "all")
         store = self._store.url if self._rabbitmq or self._setup.own_store else broker
+        store = self._database or store
         env = {"CELERY_BROKER_URL": broker, "CELERY_RESULT_BACKEND": store}
         env["CHAOS_HOME"] = str(self._folder)
         cwd = (self._folder / self._setup.cwd).resolve()

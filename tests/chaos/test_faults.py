@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tests.chaos import report
 from tests.chaos.scenario import Scenario, play
 from tests.chaos.scenarios import SCENARIOS
 
+FAULT_VARIABLE = "MANIFEST_CHAOS_FAULT"
 pytestmark = [pytest.mark.chaos, pytest.mark.live, pytest.mark.timeout(300)]
 
 
@@ -18,7 +20,12 @@ def marks(scenario: Scenario) -> tuple[pytest.MarkDecorator, ...]:
 
 
 @pytest.mark.parametrize(
-    "scenario", [pytest.param(one, id=one.name, marks=marks(one)) for one in SCENARIOS]
+    "scenario",
+    [
+        pytest.param(one, id=one.name, marks=marks(one))
+        for one in SCENARIOS
+        if os.environ.get(FAULT_VARIABLE, "") in ("", one.name)
+    ],
 )
 def test_fault(
     scenario: Scenario,

@@ -64,6 +64,15 @@ def again(self, key, sec):
     return result
 
 
+@app.task(name="chaos.later", bind=True, max_retries=2)
+def later(self, key, sec):
+    """Asks for one retry after longer than its entry's timeout: waiting is no work."""
+    result = run(self, key, sec)
+    if self.request.retries == 0:
+        raise self.retry(countdown=4)
+    return result
+
+
 @app.task(name="chaos.ignore", bind=True)
 def ignore(self, key, sec):
     from celery.exceptions import Ignore
