@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.face.leftovers import say_what_is_left
 
 if TYPE_CHECKING:
     from pytest_manifest.face.bindings import Binding
@@ -248,6 +247,8 @@ class ManifestSession:
                 with self.writing("the workers' logs were not kept", self.runs[0]):
                     self._keep_worker_logs(self.stack, self.runs[0])
                 if not self._leaves_jobs:
+                    from pytest_manifest.face.leftovers import say_what_is_left
+
                     say_what_is_left(self.stack, self.runs[0])
             self.stack.begin_stop(keep_data=self._leaves_jobs)
         for run in self.runs:

@@ -42,6 +42,7 @@ class Scales:
         self._codes = {one: CodeHistory(ledger, code_key(one)) for one in merged}
         self._codes[run] = CodeHistory(ledger)
         self._held = OwnLimitsOfRun.noted(ledger)
+        self._sets: dict[str, frozenset[str]] = {}  # of the ledger, which this run alone writes
         self.is_whole: Callable[[], bool] = lambda: True
 
     def weigh(
@@ -127,14 +128,17 @@ class Scales:
         revoked = receipt.state == entry.expect.state == "revoked"
         return revoked and task_id in self._noted(TAKEN_BACK)
 
-    def _noted(self, key: str) -> set[str]:
-        return set(json.loads(self._ledger.noted(key) or "[]"))
+    def _noted(self, key: str) -> frozenset[str]:
+        if key not in self._sets:
+            self._sets[key] = frozenset(json.loads(self._ledger.noted(key) or "[]"))
+        return self._sets[key]
 
     def _add_to(self, key: str, task_ids: Iterable[str]) -> None:
         known = self._noted(key)
         all_of_them = known.union(task_ids)
         if len(all_of_them) > len(known):
             self._ledger.note(key, json.dumps(sorted(all_of_them)))
+            self._sets[key] = all_of_them
 
 
 def _told(start: Start) -> tuple[object, ...]:

@@ -20,7 +20,7 @@ from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import Costs
 from tests.unit.analysis_support import START, MadeRun, error
-from tests.unit.ledger_support import start
+from tests.unit.ledger_support import NOTHING, start
 
 NAMES = [f"e-{n}" for n in range(8)]
 FAILED = "e-3"
@@ -42,7 +42,13 @@ def made(tmp_path: Path) -> Path:
             if name == FAILED:
                 made.settle(name, "failed", made.receipt(name, state="failed", error=error()))
             else:
-                made.settle(name, "passed", made.receipt(name))
+                made.settle(
+                    name,
+                    "passed",
+                    made.receipt(
+                        name, started_at=START, finished_at=START, sent_at=START, **NOTHING
+                    ),
+                )
         ledger.set_status("finished")
         ledger.compact()
     return ledger.path
