@@ -147,7 +147,7 @@ def test_statuses(project: Project) -> None:
     # What no worker had has no place in the timeline.
     assert not allure.labels(found.of("held"), "host") + allure.labels(found.of("nobody"), "thread")
     assert allure.step_names(found.of("held"))[-1] == "not sent: skipped"
-    assert "finished: crashed" in allure.step_names(found.of("dies"))
+    assert "found dead: crashed" in allure.step_names(found.of("dies"))
 
 
 def test_a_repeated_attempt_is_a_retry(project: Project) -> None:
