@@ -46,7 +46,7 @@ def made(tmp_path: Path) -> Path:
                     name,
                     "passed",
                     made.receipt(
-                        name, started_at=START, finished_at=START, sent_at=START, **NOTHING
+                        name, 1, started_at=START, finished_at=START, sent_at=START, **NOTHING
                     ),
                 )
         ledger.set_status("finished")
