@@ -139,5 +139,6 @@ def _timeouts(app: Celery, address: StackAddress) -> dict[str, float]:
     """Give the time-outs that the app does not set itself; Celery adds its own options."""
     own = app.conf.broker_transport_options or {}
     if is_redis(address.broker_url):
-        return redis_limits(own)
+        # Whose answer was too late may have been done: redis-py would have it done once more.
+        return redis_limits(own) | {"retry_on_timeout": False}
     return amqp_limits(own) if scheme_of(address.broker_url) in AMQP_SCHEMES else {}

@@ -55,7 +55,7 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
             kept, merged = _kept(ledger) is not None, bool(ledger.merged())
         sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
         sent_before += sent
-        followed = status == "running" and is_held(path.with_suffix(".lock"))
+        followed = status != "finished" and is_held(path.with_suffix(".lock"))
         if followed:
             raise DispatchError(
                 f"{name}: run {info.run} of this manifest is going on in another pytest; wait for "

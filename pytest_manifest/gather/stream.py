@@ -105,6 +105,8 @@ class StreamReader:
         self.position = position
         self._flaws = Flaws() if flaws is None else flaws
         self._mark: str | None = None
+        self._lacks: bool | None = None
+        """Whether somebody has taken out what this reader never had; None: not looked yet."""
         self._spares = spares
         self._spent: list[str] = []
         """Records that were read and are in the store yet."""
@@ -117,7 +119,7 @@ class StreamReader:
         other = StreamReader(
             self._url, self._key, position=position, spares=self._spares, flaws=self._flaws
         )
-        other._mark = self._mark
+        other._mark, other._lacks = self._mark, self._lacks
         return other
 
     def read(self, block_ms: int = 0) -> list[Mapping[str, object]]:
@@ -126,6 +128,8 @@ class StreamReader:
         Raises StackError where the store cannot be reached: nothing is lost, read again.
         """
         with self._reaching("read from"):
+            if self._lacks is None:
+                self._lacks = self._were_taken_out()
             answer = self._client.xread(
                 {self._key: self.position}, count=SIP, block=block_ms or None
             )
@@ -175,11 +179,29 @@ class StreamReader:
         Raises StackError where the store cannot be reached.
         """
         with self._reaching("read from"):
+            if self._lacks is None:
+                self._lacks = self._were_taken_out()
+            if self._lacks:
+                return False
             if self._mark is None:
                 self._mark = self._find_mark()
             if self._mark is None:
                 return False
             return bool(self._client.xrange(self._key, self._mark, self._mark))
+
+    def _were_taken_out(self) -> bool:
+        """Whether records behind the position were taken out: by who has a copy of the ledger, or
+        an older one was brought back. Servers before Redis 7 do not tell."""
+        from redis.exceptions import ResponseError
+
+        ask = getattr(self._client, "xinfo_stream", None)  # the store in memory has no others
+        if ask is None:
+            return False
+        try:
+            last = ask(self._key).get("max-deleted-entry-id", b"0-0")
+        except ResponseError:  # there is no such stream, of which the mark tells
+            return False
+        return _place(last.decode()) > _place(self.position)
 
     def _find_mark(self) -> str | None:
         """The id of the first mark: the first record of all, but where a run was taken up again."""
@@ -253,6 +275,11 @@ def _parsed(fields: Mapping[bytes, bytes]) -> Mapping[str, object] | None:
 
 def _is_mark(record: Mapping[str, object] | None) -> bool:
     return record is not None and record.get("kind") == KIND_BEGIN
+
+
+def _place(identity: str) -> tuple[int, int]:
+    moment, _, number = identity.partition("-")
+    return int(moment), int(number or 0)
 
 
 def _after(identity: str) -> str:

@@ -62,7 +62,9 @@ class Engine:
         self._hearsay = Hearsay(parts.flights, self._search)
         self._sending, self._gathering = Outage(), Outage()
         self._supervision = Supervision(parts)
-        self._taking_back = TakingBack(parts, self._revoke, self._sip, self._is_intact)
+        self._taking_back = TakingBack(
+            parts, self._revoke, self._sip, self.look_once, self._is_intact
+        )
         self._mender: Mender | None = None
         if parts.locator is not None:
             self._mender = Mender(parts.locator, parts.flights, parts.findings, allowed=allowed)

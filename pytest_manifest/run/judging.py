@@ -122,7 +122,7 @@ class Bench:
 
     def speak_for(self, flight: InFlight, kind: VerdictKind, note: str) -> Verdict:
         """The verdict on an attempt that no receipt will come of."""
-        seen = kind in OF_ITSELF and flight.started is not None
+        seen = kind in OF_ITSELF and flight.is_running
         number = flight.number
         entry = self._held(flight.entry)
         return judge(entry, None, attempt=number, problem=kind, note=note, seen=seen)
@@ -270,7 +270,8 @@ class Bench:
     def _outran(self, entry: Entry, task_id: str) -> bool:
         """Whether a job that was begun runs for longer than its own timeout by now."""
         limit = utc_now() - timedelta(seconds=entry.timeout)
-        starts = self._ledger.starts(task_id)
+        ended = {end.execution for end in self._ledger.handed_on(task_id)}
+        starts = [one for one in self._ledger.starts(task_id) if one.execution not in ended]
         return any(one.started_at is not None and one.started_at < limit for one in starts)
 
     # What comes after the verdict

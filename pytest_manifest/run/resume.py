@@ -121,7 +121,9 @@ def may_have_started(
     if settled is not None and settled.receipt is not None:
         told.append(settled.receipt)
     if settled is not None and settled.verdict.verdict == "forged":
-        told = []  # whoever wrote that need not have been the job's worker
+        # Whoever wrote that need not have been the job's worker; and nobody has looked for the job
+        # since, which may be queued or running.
+        told, witnessed = [], False
     # What was withdrawn was out, and everybody who could have had it was asked.
     sent = row is not None and row.state not in NOT_SENT and (begun or row.state != "withdrawn")
     return may_have_run(sent=sent, begun=begun, receipts=told, witnessed=witnessed)

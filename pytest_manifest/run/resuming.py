@@ -179,8 +179,11 @@ class ResumeRun(EarlierRun):
         last = {row.entry: row for row in ledger.last_attempts()}
         attempts = list(attempts_to_send(self.decisions, self.manifest, self.info.run, last))
         waiting = {d.entry for d in self.decisions if d.action == "wait"}
+        back = [row for name, row in last.items() if name in waiting and row.state == "withdrawn"]
         with ledger.transaction():
             ledger.reopen(waiting)
+            # It was not out after all, and whoever finds it may run it from here on.
+            ledger.mark((row.task_id for row in back), "sent")
         for flight in list(self._flights.by_task_id.values()):
             if flight.entry.id not in waiting:
                 self._flights.land(flight.task_id)

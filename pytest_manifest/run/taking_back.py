@@ -38,6 +38,7 @@ class TakingBack:
         parts: Parts,
         revoke: Callable[[Sequence[str]], None],
         sip: Callable[[], None],
+        read_all: Callable[[], None],
         intact: Callable[[], bool | None],
     ) -> None:
         self._locator = parts.locator
@@ -47,6 +48,7 @@ class TakingBack:
         self._owned = parts.owned
         self._revoke = revoke
         self._sip = sip
+        self._read_all = read_all
         self._intact = intact
 
     def take_back(self, seconds: float) -> list[InFlight]:
@@ -61,7 +63,7 @@ class TakingBack:
         begun = self._begun_or_untold() - removed
         landed = self._flights.land_all(self._flights.waiting() - begun)
         if self._owned:  # a broker of others may give it to a worker that heard of no revocation
-            self._note(flight.task_id for flight in landed)
+            self._note(flight.task_id for flight in landed if flight.started is None)
         return landed
 
     def withdraw_overdue(self, task_ids: Collection[str]) -> None:
@@ -69,7 +71,7 @@ class TakingBack:
         waiting = self._flights.waiting().intersection(task_ids)
         if self._owned and waiting:
             self._revoke(list(waiting))
-            self._note(self._withdraw(waiting))
+            self._note(self._withdraw(waiting) & self._flights.unstarted())
 
     def _withdraw(self, task_ids: Collection[str]) -> set[str]:
         if self._locator is None or not self._owned or not task_ids:
@@ -100,7 +102,7 @@ class TakingBack:
             return everything
         try:
             look = self._look(everything)
-            self._sip()
+            self._read_all()  # to the end, and not in silence where that cannot be done
         except StackError as error:
             logger.warning("what runs could not be asked for: {}", error)
             return everything

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import redis
 
+from pytest_manifest.gather.stream import StreamReader
+from pytest_manifest.schema.wire import STREAM_FIELD
 from tests.unit.test_gatherer import check_trimming
 
 
@@ -13,3 +17,22 @@ def test_a_stream_in_valkey_is_trimmed(valkey: str, monkeypatch: pytest.MonkeyPa
     with redis.Redis.from_url(valkey) as client:
         client.flushall()
         check_trimming(valkey, client, monkeypatch)
+
+
+def test_a_reader_learns_what_another_has_taken_out(valkey: str) -> None:
+    """Of a copy of the ledger: what it never had is gone, so it must take nothing for complete."""
+    key = "manifest:0123abcd:copied"
+    with redis.Redis.from_url(valkey) as client:
+        client.flushall()
+        first, copy = StreamReader(valkey, key), StreamReader(valkey, key)
+        first.begin(60)
+        assert (first.intact(), copy.intact()) == (True, True)
+        late = StreamReader(valkey, key)
+        client.xadd(key, {STREAM_FIELD: json.dumps({"kind": "x"})})
+        assert len(first.read()) == 1
+        first.trim()
+        assert (first.intact(), late.intact()) == (True, False)
+        after = StreamReader(valkey, key, position=first.position)
+        assert after.intact()
+        for reader in (first, copy, late, after):
+            reader.close()

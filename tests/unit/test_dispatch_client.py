@@ -109,9 +109,18 @@ def test_transport_options_of_the_app_stay() -> None:
         "socket_timeout": 3,
         "socket_connect_timeout": 5,
         "priority_steps": [0, 1],
+        "retry_on_timeout": False,
     }
     amqp = address(None, "amqp://u:secret@localhost:1//")
     assert "socket_connect_timeout" not in connection_to(app, amqp).transport_options
+
+
+def test_nothing_is_published_again_because_its_answer_is_late() -> None:
+    """Whatever the app says: the messages may be in the queue, and their jobs would run twice."""
+    where = address(None)
+    app = load_app(where)
+    app.conf.broker_transport_options = {"retry_on_timeout": True}
+    assert connection_to(app, where).transport_options["retry_on_timeout"] is False
 
 
 def test_schemes() -> None:

@@ -422,6 +422,8 @@ def test_a_stop_takes_back_a_try_that_waits() -> None:
         assert made.world.clock.now - before < 10
         assert made.kinds() == {"a": "revoked"}
         assert "after a try of it" in made.sentence("a")
+        # It is not as if nobody had begun it.
+        assert [row.state for row in made.ledger.attempts()] == ["sent"]
 
 
 def test_a_waiting_try_that_is_nowhere_is_lost() -> None:
@@ -806,6 +808,18 @@ def test_what_does_not_end_in_its_grace_is_timed_out() -> None:
         assert made.kinds() == {"a": "timed_out", "b": "timed_out"}
         states = {row.entry: row.state for row in made.ledger.attempts()}
         assert states == {"a": "sent", "b": "withdrawn"}
+
+
+def test_what_may_have_run_meanwhile_is_not_withdrawn() -> None:
+    """It was seen nowhere, and what the store has of it could not be read."""
+    with rig(Plan((entry("a"), entry("b")), deadline=5.0)) as made:
+        made.step()
+        delivery = begun(made)
+        made.world.end(first(made), delivery, "succeeded")
+        made.world.store_down = made.world.clock.now + 600
+        made.run(60)
+        states = {row.entry: row.state for row in made.ledger.attempts()}
+        assert states["a"] != "withdrawn"
 
 
 def test_the_broker_of_others_keeps_what_waits_when_time_is_over() -> None:

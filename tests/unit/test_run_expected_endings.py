@@ -65,6 +65,16 @@ def test_a_job_that_was_begun_and_does_not_end_has_timed_out(deadline: float | N
         assert made.kinds() == {"a": "passed"}
 
 
+def test_a_job_that_waited_for_another_try_has_not_timed_out() -> None:
+    """A try of it was begun and ended; the run's time was over before the next one."""
+    entry = expecting("timed_out")
+    with rig(Plan((entry,), deadline=20.0)) as made:
+        made.step()
+        made.world.end(made.world.workers["w1@box"], begun(made), "retried")
+        made.run(60)
+        assert made.kinds() == {"a": "timed_out"}
+
+
 @pytest.mark.parametrize(("ran", "kind"), [(10.0, "timed_out"), (31.0, "passed")])
 def test_the_end_of_the_run_is_no_timeout_of_a_job(ran: float, kind: str) -> None:
     """What has run for less than its timeout when the run's time is over might have been quick."""

@@ -170,6 +170,8 @@ def test_nothing_is_silently_run_twice(
         ("withdrawn", settled("timed_out"), True, True, True),
         ("sent", settled("failed", receipt("failed")), False, True, True),
         ("sent", settled("expired", receipt("expired")), False, False, False),
+        # A record that lies ended the waiting for it: nobody has looked where the job is.
+        ("sent", settled("forged", receipt("expired")), False, True, True),
     ],
 )
 def test_whether_a_job_may_have_started(
