@@ -64,6 +64,17 @@ class Patience:
         self.until, self.closing = float("-inf"), 2 * SHORTEST
 
 
+_here = threading.local()
+"""``job``: what this thread is doing for a caller."""
+
+
+def refuse_if_given_up() -> None:
+    """Raises SilentPeerError in a thread that was left behind: what it would go on with is not its
+    own any more."""
+    if getattr(getattr(_here, "job", None), "given_up", False):
+        raise SilentPeerError("nobody waits for this any more")
+
+
 class _Job(Generic[T]):
     """A call, and what came of it."""
 
@@ -72,8 +83,10 @@ class _Job(Generic[T]):
         self._error: BaseException | None = None
         self._value: list[T] = []
         self.done = threading.Event()
+        self.given_up = False
 
     def run(self) -> None:
+        _here.job = self
         try:
             self._value.append(self._function())
         except BaseException as error:  # the caller's, in whose thread it is raised
@@ -107,7 +120,7 @@ class Caller:
         self._direct = url.startswith(("memory:", "cache+memory:"))
         self._calls: queue.SimpleQueue[_Job[object] | None] | None = None
         self._ident = 0
-        self._suspect = False
+        self._silences = 0
         self._in_vain = 0.0
 
     def call(self, function: Callable[[], T], seconds: float = CALL) -> T:
@@ -118,28 +131,32 @@ class Caller:
         """
         if self._direct or threading.get_ident() == self._ident:
             return function()
+        refuse_if_given_up()
         job = _Job(function)
         self._hand_over(job)
         began = time.monotonic()
         try:
             finished = self._await(job.done, began, seconds)
         except BaseException:
-            self._leave_behind()
+            self._leave_behind(job)
             raise
         if not finished:
-            self._leave_behind()
+            self._leave_behind(job)
             self._note_silence(began)
             raise SilentPeerError(
                 f"{redact_url(self._url)} accepts connections and does not answer "
                 f"(for {time.monotonic() - began:.1f} s)"
             )
-        self._suspect = False
         try:
-            return job.result()
+            result = job.result()
         except Exception as error:
             if _is_silence(error):  # a socket's time limit was shorter than ours
                 self._note_silence(began)
+            else:
+                self._silences = 0
             raise
+        self._silences = 0
+        return result
 
     def close(self, function: Callable[[], object]) -> None:
         """Make the last call, which says good-bye: how that ends is no matter any more."""
@@ -170,17 +187,20 @@ class Caller:
     def _allowed(self, began: float, seconds: float) -> float:
         """Seconds that a call may take which began then."""
         most, closing = seconds, self._patience.closing
-        if self._suspect:
-            most, closing = min(most, SUSPECT), min(closing, CLOSING_SUSPECT)
+        if self._silences:
+            # Twice as long each time: a healthy peer may need more for what is asked of it.
+            most = min(most, SUSPECT * 2 ** min(self._silences - 1, 10))
+            closing = min(closing, CLOSING_SUSPECT)
         borrowed = max(SHORTEST, closing - self._in_vain)
         return min(most, max(0.0, self._patience.until - began) + borrowed)
 
     def _note_silence(self, began: float) -> None:
-        self._suspect = True
+        self._silences += 1
         self._in_vain += max(0.0, time.monotonic() - max(began, self._patience.until))
 
-    def _leave_behind(self) -> None:
+    def _leave_behind(self, job: _Job[T]) -> None:
         """The thread ends when its call does, if ever; it holds nothing up, being a daemon."""
+        job.given_up = True
         calls, self._calls, self._ident = self._calls, None, 0
         if calls is not None:
             calls.put(None)

@@ -14,7 +14,12 @@ from kombu import Queue
 from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt, run8
-from pytest_manifest.dispatch.bounded import Caller, Patience, SilentPeerError
+from pytest_manifest.dispatch.bounded import (
+    Caller,
+    Patience,
+    SilentPeerError,
+    refuse_if_given_up,
+)
 from pytest_manifest.dispatch.client import load_app, scheme_of
 from pytest_manifest.dispatch.control import Control
 from pytest_manifest.dispatch.limits import OwnLimits
@@ -72,11 +77,17 @@ class Publisher:
         self._builder = MessageBuilder(
             self.app, self.routing, stream=stream, ttl=ttl, rpc=self._rpc, limits=self.limits
         )
-        self.control = Control(self.app, address)
+        self._control = Control(self.app, address)
         self._link: Link | None = None
         self.refused: dict[str, str] = {}
         """Queues that were refused, so that nothing of ours is in them, and why."""
         self._caller = Caller(address.broker_url, patience, self._forget)
+
+    @property
+    def control(self) -> Control:
+        """The remote control; not for a thread that was left behind, which had the last one."""
+        refuse_if_given_up()
+        return self._control
 
     def own_limit(self, entry: Entry) -> float | None:
         """Seconds that the entry's task, or its workers, let it run; None for no limit known."""
@@ -233,7 +244,7 @@ class Publisher:
     def _forget(self) -> None:
         """Leave the connections to the thread that still waits on them; it stops waiting."""
         link, self._link = self._link, None
-        control, self.control = self.control, Control(self.app, self.address)
+        control, self._control = self._control, Control(self.app, self.address)
         control.sever()
         if link is not None:
             link.sever()

@@ -58,9 +58,16 @@ def own_store(app: Celery, broker: str) -> str | None:
     store, own, given = map(_taken_apart, (url, str(app.conf.get("broker_url") or ""), broker))
     if store.kind == NONE:
         return None
-    if store.is_on(given) or not (store.is_on(own) and scheme_of(broker) in TCP):
+    # All sentinels look like one server there, which these are only if somebody is among both.
+    apart = scheme_of(broker) == "sentinel" and _hosts(url).isdisjoint(_hosts(broker))
+    if (store.is_on(given) and not apart) or not store.is_on(own):
         return url
-    parts = urlsplit(broker)
+    if scheme_of(broker) not in TCP:
+        return None if given.kind == store.kind else url  # which is it there? nobody has said
+    try:
+        parts = urlsplit(broker)
+    except ValueError:  # no URL: whoever connects says so
+        return None
     query = parts.query or urlsplit(url).query
     return parts._replace(path=f"/{store.database}", query=query).geturl()
 
@@ -107,6 +114,8 @@ def compare(address: StackAddress, worker: Worker) -> Alike:
     """Whether this worker's store is the one that the address names."""
     if worker.store is None:
         return "same"  # nobody told
+    if "://" not in worker.store and worker.store.lower() in (*REDIS_ALIASES, *DATABASES):
+        return "same"  # the rest of it is in settings of theirs that are not told
     theirs, ours = _taken_apart(worker.store), _taken_apart(address.backend_url)
     alike = _alike(theirs, ours)
     if alike != "perhaps" or worker.broker is None:
@@ -133,6 +142,13 @@ def _is_none(url: str) -> bool:
 
 
 def _taken_apart(url: str) -> _Store:
+    try:
+        return _parts(url)
+    except ValueError:  # no URL: whoever connects says so
+        return _Store(scheme_of(url) or url)
+
+
+def _parts(url: str) -> _Store:
     scheme, separator, _ = url.partition("://")
     scheme = scheme.lower().replace(":", ".")  # a class may be named with either
     if scheme in REDIS_ALIASES:
@@ -163,6 +179,10 @@ def _database(scheme: str, url: str) -> _Store:
     if kind == "db+sqlite":
         return _Store(kind, "localhost", None, parts.path)
     return _Store(kind, _host(parts), _port(parts), parts.path.strip("/"))
+
+
+def _hosts(urls: str) -> set[str]:
+    return {one.partition("://")[2].rpartition("@")[2].partition("/")[0] for one in urls.split(";")}
 
 
 def _host(parts: SplitResult) -> str:

@@ -105,6 +105,11 @@ class ResultReader:
         other._fetched = self._fetched
         return other
 
+    def handed_on(self, task_ids: Iterable[str]) -> None:
+        """These have reached who asked for them, and need not be kept for a second reading."""
+        for task_id in task_ids:
+            self._fetched.pop(task_id, None)
+
     def _final(self, metas: Iterable[tuple[str, Meta]]) -> Iterator[tuple[str, PlainResult]]:
         for task_id, meta in metas:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Final, Protocol, TypeVar
 
@@ -125,8 +126,12 @@ class Gatherer:
 
     def sweep_all(self, awaited: Mapping[str, Awaited]) -> Sip:
         """One look at everything: the stream to its end and every awaited plain result."""
-        stream, results = self._stream, self._results
-        return self._handed_on(self._reach(lambda: self._sweep_all(stream, results, awaited)))
+        found: dict[str, PlainResult] = {}
+        ids = list(awaited)
+        for start in range(0, len(ids), SWEEP_SIZE):  # each with a limit of its own
+            found |= self._reach(partial(self._results.read, ids[start : start + SWEEP_SIZE]))
+        stream = self._stream
+        return self._handed_on(self._reach(lambda: self._all_of(stream, found, awaited)))
 
     def _sip(
         self,
@@ -149,14 +154,14 @@ class Gatherer:
             time.sleep(block_ms / 1000)
         return sip
 
-    def _sweep_all(
+    def _all_of(
         self,
         stream: StreamReader | None,
-        results: ResultReader,
+        found: Mapping[str, PlainResult],
         awaited: Mapping[str, Awaited],
     ) -> Sip:
         sip = Sip()
-        self._add_plain(stream, sip, results.read(list(awaited)), awaited)
+        self._add_plain(stream, sip, found, awaited)
         return sip
 
     def _add_plain(
@@ -215,6 +220,7 @@ class Gatherer:
     def _handed_on(self, sip: Sip) -> Sip:
         """What a thread that was left behind has read since is in no sip: it is read again."""
         self._position = sip.position or self._position
+        self._results.handed_on(task_id for task_id, _, _ in sip.finals)
         return sip
 
     def close(self) -> None:

@@ -139,14 +139,21 @@ class DatabaseSource:
         """Give what is stored in a final state, without rows that cannot be read."""
         try:
             return self._rows(task_ids)
-        except Exception as error:  # of the database, or of one row, which hides all others
+        except Exception:  # of the database, or of one row, which hides all others
             final = self._final(task_ids)  # which looks at none of the columns that may be odd
             if len(final) == 1:
-                [(task_id, status)] = final.items()
-                self._flaws.add(f"the stored result of task {task_id}", error)
-                return {task_id: {"status": status, UNREADABLE: f"it cannot be read: {error}"}}
+                return self._one(*final.popitem())
         ids, half = list(final), len(final) // 2
         return self.read(ids[:half]) | self.read(ids[half:]) if ids else {}
+
+    def _one(self, task_id: str, status: str) -> dict[str, Meta]:
+        """Once more: it may have been the database, and that has answered since."""
+        try:
+            return self._rows([task_id])
+        except Exception as error:
+            self._final([task_id])  # raises where the database is away
+            self._flaws.add(f"the stored result of task {task_id}", error)
+            return {task_id: {"status": status, UNREADABLE: f"it cannot be read: {error}"}}
 
     def _rows(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         table = self._backend.task_cls
@@ -219,8 +226,7 @@ class ReplySource:
         """Fetch what has come, and give what is final among the ids; the rest waits here."""
         for prefix in {task_id[:RUN8_LENGTH] for task_id in task_ids}:
             self._fetch(self._queue(prefix))
-        wanted = [task_id for task_id in task_ids if task_id in self._waiting]
-        return {task_id: self._waiting.pop(task_id) for task_id in wanted}
+        return {i: self._waiting[i] for i in task_ids if i in self._waiting}
 
     def close(self) -> None:
         """Delete the reply queues and end the connection."""

@@ -349,7 +349,10 @@ class Engine:
         judged: list[Judged] = []
         with self._ledger.transaction():
             for flight, kind, note in flights:
-                judged += self._conclude(flight, *self._bench.word_on(flight, kind, note))
+                verdict, receipt = self._bench.word_on(flight, kind, note)
+                if receipt is not None and flight.hearsay is not None:  # it counts now
+                    self._ledger.add_receipts([(flight.task_id, None, flight.hearsay)])
+                judged += self._conclude(flight, verdict, receipt)
             self._ledger.settle(judged)
             self._account()
         self._tell([verdict for verdict, _ in judged])

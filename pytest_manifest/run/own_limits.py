@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pytest_manifest.dispatch.limits import held_to
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger import UNFIT, Ledger, damaged
 from pytest_manifest.schema import Entry
 
 OWN_LIMITS: Final = "own_limits"
@@ -23,7 +23,12 @@ class OwnLimitsOfRun:
     @classmethod
     def noted(cls, ledger: Ledger) -> OwnLimitsOfRun:
         """As they are kept in a run's ledger."""
-        return cls(json.loads(ledger.noted(OWN_LIMITS) or "{}"))
+        try:
+            return cls(
+                {t: float(s) for t, s in json.loads(ledger.noted(OWN_LIMITS) or "{}").items()}
+            )
+        except UNFIT as error:
+            raise damaged(ledger.path, error) from error
 
     def __call__(self, entry: Entry) -> Entry:
         own = self._seconds.get(entry.task)

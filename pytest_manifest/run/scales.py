@@ -9,7 +9,7 @@ from typing import Final
 
 from loguru import logger
 
-from pytest_manifest.ledger import EMPTIED, Ledger, Origins, Start
+from pytest_manifest.ledger import EMPTIED, UNFIT, Ledger, Origins, Start, damaged
 from pytest_manifest.run.code import CodeHistory, code_key
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.own_limits import OwnLimitsOfRun
@@ -130,7 +130,10 @@ class Scales:
 
     def _noted(self, key: str) -> frozenset[str]:
         if key not in self._sets:
-            self._sets[key] = frozenset(json.loads(self._ledger.noted(key) or "[]"))
+            try:
+                self._sets[key] = frozenset(json.loads(self._ledger.noted(key) or "[]"))
+            except UNFIT as error:
+                raise damaged(self._ledger.path, error) from error
         return self._sets[key]
 
     def _add_to(self, key: str, task_ids: Iterable[str]) -> None:

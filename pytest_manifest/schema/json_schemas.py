@@ -42,7 +42,10 @@ def _schema_problem(text: str) -> str:
     from pytest_manifest.schema.json_schema_parts import parts_problem
 
     schema = json.loads(text)
-    return _malformed(schema) or parts_problem(schema, _malformed)
+    try:
+        return _malformed(schema) or parts_problem(schema, _malformed)
+    except ValueError as error:  # an $id that is no address
+        return f"it names an address that is none ({error})"
 
 
 def _malformed(schema: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -210,6 +210,9 @@ class FakeResults:
         if self.world.clock.now < self.world.store_down:
             raise StackError("the result store cannot be reached")
         return {i: self.world.results[i] for i in task_ids if i in self.world.results}
+
+    def handed_on(self, task_ids: Iterable[str]) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -27,6 +27,9 @@ BROKER = "redis://:pw@127.0.0.1:7000/0"
         ("sentinel://:pw@a:1;sentinel://b:1", "sentinel://:**@a:1;sentinel://b:1", "same"),
         ("redis+socket:///s?virtual_host=1", "redis+socket:///s?virtual_host=1", "same"),
         ("redis+socket:///s?virtual_host=1", "redis+socket:///s", "other"),
+        (BROKER, "redis", "same"),  # where it is, is in settings that nobody tells
+        ("db+sqlite:////a/b", "database", "same"),
+        (BROKER, "redis://[::1:6379/0", "other"),
         (BROKER, "disabled:///", "other"),
         (BROKER, "disabled", "other"),
         (BROKER, "django-db", "other"),
@@ -84,3 +87,17 @@ def test_an_apps_own_store(
         app.conf.update(settings)
 
         assert own_store(app, BROKER) == store
+
+
+def test_what_is_no_url_is_told_by_who_connects() -> None:
+    """Asked for the store, an app's broker or the user's that is none is no traceback."""
+    with Celery("a", broker=BROKER, backend=BROKER, set_as_current=False) as app:
+        assert own_store(app, "redis://[::1:6379/0") in (None, BROKER)
+
+
+def test_sentinels_of_others_keep_no_results_of_ours() -> None:
+    """The app's store is in production; what the user gives is another place."""
+    production = "sentinel://prod:26379/1"
+    with Celery("a", broker=production, backend=production, set_as_current=False) as app:
+        assert own_store(app, "sentinel://test:26379/1") is None
+        assert own_store(app, production) == production

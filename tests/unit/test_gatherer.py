@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import pytest
@@ -81,9 +81,13 @@ class FakeResults:
 
     def __init__(self, results: dict[str, PlainResult]) -> None:
         self.results = results
+        self.handed: list[str] = []
 
     def read(self, task_ids: Sequence[str]) -> dict[str, PlainResult]:
         return {i: r for i, r in self.results.items() if i in task_ids}
+
+    def handed_on(self, task_ids: Iterable[str]) -> None:
+        self.handed = [*self.handed, *task_ids]
 
     def close(self) -> None: ...
 

@@ -95,6 +95,8 @@ class NoResults(ResultReader):
     def read(self, task_ids: object) -> dict[str, PlainResult]:
         return {}
 
+    def handed_on(self, task_ids: object) -> None: ...
+
     def close(self) -> None: ...
 
 

@@ -33,6 +33,10 @@ def nested(levels: int, value: Any = 1) -> Any:
         ({"items": {"$ref": "http://127.0.0.1:9/x.json"}}, "items.$ref: refers to 'http://127"),
         ({"$ref": "file:///etc/passwd"}, "$ref: refers to 'file:///etc/passwd', which is not"),
         ({"$ref": "http://[bad"}, "$ref: refers to 'http://[bad', which is not part of it"),
+        (
+            {"$id": "http://a/", "properties": {"x": {"$id": "http://[::1"}}},
+            "it names an address that is none (Invalid IPv6 URL)",
+        ),
         ({"$dynamicRef": "#gone"}, "$dynamicRef: refers to '#gone', which is not part of it"),
         ({"$ref": "#"}, "it: refers to itself without end"),
         ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "refers to itself without end"),

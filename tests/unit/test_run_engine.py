@@ -514,6 +514,18 @@ def test_a_job_that_runs_although_it_was_called_revoked_is_judged_by_its_receipt
         assert made.kinds() == {"a": "failed", "b": "passed", "c": "revoked"}
 
 
+def test_hearsay_that_counts_in_the_end_is_kept_like_a_receipt() -> None:
+    """An audit would call the verdict one by a receipt that never arrived."""
+    with rig(Plan((entry("a"),), max_failed=0)) as made:
+        made.step()
+        made.publisher.revoke([made.task_id("a")])
+        made.step(3)
+        made.world.queue.clear()
+        made.run(30)
+        assert made.kinds() == {"a": "revoked"}
+        assert [one.source for _, one in made.ledger.receipts(made.task_id("a"))] == ["backend"]
+
+
 # The run as a whole
 
 
