@@ -49,7 +49,7 @@ def test_a_run_whose_deadline_is_over_is_left_to_the_workers(project: Project, u
     """Nobody worked: the summary says how to go on, and the same work is not sent a second time."""
     project.doubles(count=2)
     result = project.run("--manifest=m.jsonl", url, "--manifest-deadline=1s")
-    result.assert_outcomes(failed=2)
+    result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(
         [
             "  the workers go on without pytest",
@@ -69,7 +69,7 @@ def test_what_ran_after_the_deadline_passes_an_audit(
 ) -> None:
     """A worker came late and ran everything once: by its receipts all have passed."""
     project.doubles(count=3)
-    project.run("--manifest=m.jsonl", url, "--manifest-deadline=1s").assert_outcomes(failed=3)
+    project.run("--manifest=m.jsonl", url, "--manifest-deadline=1s").assert_outcomes(errors=3)
     with worker(project, broker, *INSTRUMENTED):
         project.run(*AUDIT, url, "--wait").assert_outcomes(passed=3)
     project.run(*AUDIT, url).assert_outcomes(passed=3)
@@ -81,10 +81,10 @@ def test_what_ran_after_the_deadline_passes_an_audit(
 def test_a_look_finds_what_came_after_it_was_given_up(
     project: Project, broker: str, url: str
 ) -> None:
-    """What is still queued stays overdue; once a worker has run it, a mere look finds it passed."""
+    """What no worker came for is pending; once one has run it, a mere look finds it passed."""
     project.doubles(count=2)
-    project.run("--manifest=m.jsonl", url, "--manifest-deadline=1s").assert_outcomes(failed=2)
-    project.run(*AUDIT, url).assert_outcomes(failed=2)
+    project.run("--manifest=m.jsonl", url, "--manifest-deadline=1s").assert_outcomes(errors=2)
+    project.run(*AUDIT, url).assert_outcomes(errors=2)
     with worker(project, broker, *INSTRUMENTED):
         eventually(lambda: len(project.ran()) == 2, what="both have run")
     project.run(*AUDIT, url).assert_outcomes(passed=2)
