@@ -113,7 +113,7 @@ def test_nobody_works_and_the_run_ends_all_the_same(project: Project, broker: st
     result = project.run(
         "--manifest=m.jsonl", f"--manifest-broker={broker}", "--manifest-deadline=2s"
     )
-    result.assert_outcomes(failed=2)
+    result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["*deadline of 2 s is over*"])
 
 
