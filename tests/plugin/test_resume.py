@@ -186,7 +186,8 @@ def test_after_a_first_failure_the_rest_is_sent(project: Project) -> None:
     verdicts = project.verdicts()
     left = {name for name, kind in verdicts.items() if kind != "passed"}
     assert left <= set(before)
-    result.assert_outcomes(passed=len(rows) - len(left), failed=len(left))
+    gone = {name for name, kind in verdicts.items() if kind == "unknown"}  # as its receipt may be
+    result.assert_outcomes(passed=len(rows) - len(left), failed=len(left - gone), errors=len(gone))
     for name in left:
         result.stdout.fnmatch_lines([f"resume: leaves '{name}': *may have run*"])
 
@@ -226,7 +227,7 @@ def test_after_a_kill_only_what_is_certain_or_harmless_is_sent(project: Project)
     ran = project.ran()
     assert ran == {"n-0": 1, "n-1": 1}
     result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
-    result.assert_outcomes(passed=4, failed=1)
+    result.assert_outcomes(passed=4, errors=1)
     lines = result.stdout.str().splitlines()
     told = {line for line in lines if line.startswith("resume: ")}
     assert told == {
@@ -237,7 +238,8 @@ def test_after_a_kill_only_what_is_certain_or_harmless_is_sent(project: Project)
         "resume: --resume-unsafe sends what is left as well",
     }
     assert project.ran() == ran | {f"n-{n}": 1 for n in (2, 3, 4)}
-    assert project.verdicts()["n-1"] == "crashed"
+    # It was begun, and may have ended: its receipt would be gone with the stack.
+    assert project.verdicts()["n-1"] == "unknown"
 
 
 # A changed manifest
