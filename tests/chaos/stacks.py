@@ -175,6 +175,8 @@ class External:
             options += [f"--manifest-backend={self._store.url}"]
         if self._database:
             options += [f"--manifest-backend={self._database}"]
+        if self._setup.proxy == "driver":  # by another port it would not be the workers' store
+            options += [f"--manifest-backend={self._valkey.url}"]
         return options
 
     def url(self) -> str:
