@@ -5,6 +5,7 @@ What is heavy here (SQLAlchemy, the model's SDK) is loaded by the first batch, n
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -30,6 +31,7 @@ def process_batch_task(ids: list[str], data: dict[str, JsonValue]) -> dict[str, 
     receipt's evidence as ``gap_fill``. Raises BadOrderError, BatchStoppedError, a ModelFailure that
     no call can overcome, and errors of the database and the configuration.
     """
+    began = time.monotonic()
     try:
         checked, order = read_order(ids, data)
         if isinstance(order, RemoveOrphans):
@@ -38,7 +40,7 @@ def process_batch_task(ids: list[str], data: dict[str, JsonValue]) -> dict[str, 
     except Exception:
         evidence(cost=0.0)  # nothing was asked
         raise
-    return _fill(checked, order, equipment)
+    return _fill(checked, order, equipment, began)
 
 
 def _equipment(order: Order) -> Equipment:
@@ -47,14 +49,16 @@ def _equipment(order: Order) -> Equipment:
     return equip(order)
 
 
-def _fill(ids: list[str], order: Order, equipment: Equipment) -> dict[str, JsonValue]:
+def _fill(ids: list[str], order: Order, equipment: Equipment, began: float) -> dict[str, JsonValue]:
     from tasks.filling.writing import Provenance
 
     job = current_job()
     whose = Provenance() if job is None else Provenance(job.run, job.entry, job.attempt)
     batch = equipment.batch(whose, _tell if equipment.asker.price is not None else _tell_nothing)
     try:
-        _run(batch, ids, order, equipment.seconds(_time_limit()))
+        # A first batch has spent a second or two of its time limit on loading its equipment.
+        left = equipment.seconds(_time_limit()) - (time.monotonic() - began)
+        _run(batch, ids, order, left)
     except BaseException:
         evidence(gap_fill=equipment.document(batch.report))
         raise

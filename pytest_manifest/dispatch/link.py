@@ -45,13 +45,32 @@ class Confirms(Protocol):
 
 
 class NoConfirms:
-    """For transports whose batch has returned only when the broker has answered (Redis)."""
+    """For transports whose batch has returned only when the broker has answered."""
 
     def published(self) -> None:
         """Nothing to count."""
 
     def wait(self) -> list[str]:
         """Nothing to wait for."""
+        return []
+
+
+class RedisConfirms:
+    """A word with the server after each batch, which it had answered before it wrote it down.
+
+    Where its disk was full then, it will not have anything from that moment on, not even a PING.
+    """
+
+    def __init__(self, channel: object) -> None:
+        self._channel = channel
+
+    def published(self) -> None:
+        """Nothing to count."""
+
+    def wait(self) -> list[str]:
+        """Have the server answer once more."""
+        with self._channel.conn_or_acquire() as client:  # type: ignore[attr-defined]  # kombu's
+            client.ping()
         return []
 
 
@@ -220,6 +239,8 @@ class Link:
 
     def _make_confirms(self) -> Confirms:
         self._flags: dict[str, object] = {}
+        if hasattr(self._channel, "conn_or_acquire"):
+            return RedisConfirms(self._channel)
         if not hasattr(self._channel, "confirm_select"):
             return NoConfirms()
         # Without it RabbitMQ drops, in silence, what no queue is bound for.

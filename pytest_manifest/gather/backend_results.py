@@ -63,8 +63,9 @@ class PlainResult:
 class ResultReader:
     """Reads results of the stack at ``address``. For the one thread that made its first read.
 
-    With ``rpc://`` each result is a message on the run's reply queue: it is handed out once, to
-    the reader in whose runs' names (the first eight characters of its task ids) it comes.
+    With ``rpc://`` each result is a message on the run's reply queue, fetched once, by the reader
+    in whose runs' names (the first eight characters of its task ids) it comes; it can be read
+    until ``handed_on`` says that it has reached who asked for it.
     """
 
     def __init__(self, address: StackAddress, flaws: Flaws | None = None) -> None:

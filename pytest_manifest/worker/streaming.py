@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -12,13 +13,16 @@ from pytest_manifest.schema import wire
 from pytest_manifest.worker.handover import Handover
 from pytest_manifest.worker.lean_redis import lean
 from pytest_manifest.worker.marking import Receipts, underway, underway_for
+from pytest_manifest.worker.spool import SPOOL_VARIABLE, spool_directory
 
 MAX_EXPIRY_SECONDS: Final = 30.0
 MAX_STREAMS: Final = 64
 DISK_FULL: Final = "MISCONF"
 """What a server's refusal begins with that cannot write to its disk."""
-START_RETRIES: Final = 20
-"""How often a start is announced again before the job begins all the same: some 20 s of ours."""
+DISK_LOW: Final = 8 << 20
+"""With fewer bytes left on the disk of a private stack, a job begins when its start is on it."""
+WRITTEN_WITHIN: Final = 500
+"""Milliseconds for the server to write to its disk, until it is asked again."""
 
 
 class _Expiries:
@@ -92,16 +96,34 @@ class StreamReceipts(Receipts):
         )
 
     def announce(self, stream: str | None, ttl: int, record: bytes) -> None:
-        # Before the body: nobody could tell later whether a job was begun that was not announced.
-        self._ensure_retryable(
-            self.ensure, self._send, (stream, ttl, record), max_retries=START_RETRIES
-        )
+        # Before the body, however long it takes: nobody could tell later whether a job was begun
+        # that was not announced.
+        self._ensure_retryable(self.ensure, self._send, (stream, ttl, record))
+        while stream and _disk_is_low() and not self.ensure(self._is_on_disk, ()):
+            pass
+
+    def _is_on_disk(self) -> bool:
+        """Whether what this connection changed is: the server answers before it has written that,
+        and forgets it where its disk was full and it ends."""
+        local, _ = self.client.execute_command("WAITAOF", "1", "0", str(WRITTEN_WITHIN))
+        return bool(local)
 
     def _send(self, stream: str | None, ttl: int, record: bytes) -> None:
         _add_record(self.client, stream, ttl, record)
 
     def _create_client(self, **params: object) -> object:
         return lean(super()._create_client(**params))
+
+
+def _disk_is_low() -> bool:
+    """Whether the private stack's disk may be full; its workers' notes are there as well."""
+    if SPOOL_VARIABLE not in os.environ:
+        return False
+    try:
+        disk = os.statvfs(spool_directory())
+    except OSError:
+        return True
+    return disk.f_bavail * disk.f_frsize < DISK_LOW
 
 
 def _add_record(client: Any, stream: str | None, ttl: int, record: bytes) -> None:

@@ -191,12 +191,15 @@ def test_every_ending_from_postgres(valkey: str, postgres_url: str, tmp_path: Pa
 
 
 def test_replies_over_redis(valkey: str, tmp_path: Path) -> None:
-    """With rpc:// results come back on the run's own queue, each once, and nothing is left."""
+    """With rpc:// results come back on the run's own queue, are kept until they have reached who
+    asked for them, and nothing is left."""
     where = address(database(valkey, 14), "rpc://", app=APP)
     with ran(where, tmp_path, [*ENDINGS, *entries(150)]) as (sent, reader):
-        other = attempts(entries(1))[0].task_id
+        first, other = sent[0].task_id, attempts(entries(1))[0].task_id
         results = results_of(reader, [*(a.task_id for a in sent)], within=40)
-        assert reader.read([sent[0].task_id, other]) == {}
+        assert reader.read([first, other]) == {first: results[first]}
+        reader.handed_on(results)
+        assert reader.read([first, other]) == {}
         reader.close()
         named = by_entry(sent, results)
         with closing(redis.Redis.from_url(where.broker_url)) as client:
