@@ -16,7 +16,7 @@ from pytest_manifest.dispatch.bounded import sever
 from pytest_manifest.dispatch.client import connect, reply_queue_name
 from pytest_manifest.dispatch.messages import Outgoing
 from pytest_manifest.dispatch.refusals import refusal
-from pytest_manifest.dispatch.routing import Target, queue_of, topic_target
+from pytest_manifest.dispatch.routing import Target, doubtful_target, queue_of
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.stack.address import StackAddress
 
@@ -74,7 +74,26 @@ class RedisConfirms:
         return []
 
 
-class AmqpConfirms:
+class Returns(NoConfirms):
+    """For channels that wait after each message: what came back meanwhile."""
+
+    def __init__(self, channel: object) -> None:
+        self._returned: list[str] = []
+        channel.events["basic_return"].add(self._on_return)  # type: ignore[attr-defined]  # untyped
+
+    def wait(self) -> list[str]:
+        """Give what came back since the last time."""
+        returned, self._returned = self._returned, []
+        return returned
+
+    def _on_return(
+        self, _error: Exception, _exchange: str, _routing_key: str, message: object
+    ) -> None:
+        properties = message.properties  # type: ignore[attr-defined]  # amqp.Message, untyped
+        self._returned.append(str(properties.get("correlation_id")))
+
+
+class AmqpConfirms(Returns):
     """RabbitMQ's publisher confirms, waited for once a chunk instead of once a message."""
 
     def __init__(self, channel: object, drain: Callable[[float], None]) -> None:
@@ -82,11 +101,10 @@ class AmqpConfirms:
         self._next = 1
         self._open: set[int] = set()
         self._refused = 0
-        self._returned: list[str] = []
+        super().__init__(channel)
         events = channel.events  # type: ignore[attr-defined]  # amqp.Channel, which is untyped
         events["basic_ack"].add(self._on_ack)
         events["basic_nack"].add(self._on_nack)
-        events["basic_return"].add(self._on_return)
         channel.confirm_select()  # type: ignore[attr-defined]  # as above
 
     def published(self) -> None:
@@ -104,8 +122,7 @@ class AmqpConfirms:
             self._drain(left)
         if self._refused:
             raise DispatchError(f"the broker refused {self._refused} messages")
-        returned, self._returned = self._returned, []
-        return returned
+        return super().wait()
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         self._settle(tag, multiple)
@@ -117,12 +134,6 @@ class AmqpConfirms:
         settled = {one for one in self._open if one <= tag} if multiple else {tag}
         self._open -= settled
         return len(settled)
-
-    def _on_return(
-        self, _error: Exception, _exchange: str, _routing_key: str, message: object
-    ) -> None:
-        properties = message.properties  # type: ignore[attr-defined]  # amqp.Message, untyped
-        self._returned.append(str(properties.get("correlation_id")))
 
 
 class Link:
@@ -152,7 +163,7 @@ class Link:
             queue = queue_of(one.options)
             if queue is not None:
                 queues[queue.name] = queue
-            target = topic_target(one.options)
+            target = doubtful_target(one.options)
             if target is not None:
                 targets.add(target)
         refused = self.declare(queues.values())
@@ -193,7 +204,7 @@ class Link:
         unroutable = []
         with self._producer.batch(max_size=BATCH_LIMIT):
             for one in chunk:
-                if self._dead_ends and topic_target(one.options) in self._dead_ends:
+                if self._dead_ends and doubtful_target(one.options) in self._dead_ends:
                     unroutable.append(one.attempt.task_id)
                     continue
                 self._send(
@@ -224,13 +235,23 @@ class Link:
 
     def _leads_somewhere(self, target: Target) -> bool:
         # kombu's own exchanges (on Redis) drop what matches no binding, and tell nobody;
-        # RabbitMQ sends it back, as it is asked to.
-        if not isinstance(self._channel, virtual.Channel):
-            return True
+        # RabbitMQ sends it back, as it is asked to, but where there is no such exchange.
         exchange, routing_key = target
+        if not isinstance(self._channel, virtual.Channel):
+            return self._has_exchange(exchange)
         table = self._channel.get_table(exchange)
         kind = self._channel.typeof(exchange)
         return bool(kind.lookup(table, exchange, routing_key, None))
+
+    def _has_exchange(self, name: str) -> bool:
+        try:
+            self._channel.exchange_declare(name, "direct", passive=True)
+        except Exception as error:
+            if refusal(error) is None:
+                raise
+            self._open_channel()  # RabbitMQ has closed the other one
+            return False
+        return True
 
     def _open_channel(self) -> None:
         self._channel = self._connection.channel()
@@ -246,7 +267,7 @@ class Link:
         # Without it RabbitMQ drops, in silence, what no queue is bound for.
         self._flags = {"mandatory": True}
         if self._connection.transport_options.get("confirm_publish"):
-            return NoConfirms()  # The app has the channel wait after each message already.
+            return Returns(self._channel)  # It waits after each message already.
         return AmqpConfirms(self._channel, lambda left: self._connection.drain_events(timeout=left))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ from pytest_manifest.dispatch.limits import OwnLimits
 from pytest_manifest.dispatch.link import Link
 from pytest_manifest.dispatch.messages import MessageBuilder, Outgoing
 from pytest_manifest.dispatch.refusals import reserved
-from pytest_manifest.dispatch.routing import AppRouting, queue_name
+from pytest_manifest.dispatch.routing import AppRouting, destination, queue_name
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.schema import Entry
@@ -123,7 +123,9 @@ class Publisher:
             return PublishResult(unsent=unsent, error=self._sentence(error), refused=refused)
         self.refused |= closed
         refused |= _refused(outgoing, closed)
-        return replace(self._send_all(link, _without(outgoing, refused)), refused=refused)
+        result = self._send_all(link, _without(outgoing, refused))
+        result.refused.update(refused)
+        return result
 
     def refusals(self, names: Iterable[str]) -> dict[str, str]:
         """Those of the app's queues that the broker will not have, with a phrase that says why.
@@ -202,9 +204,7 @@ class Publisher:
                 raise
             _log_sent(one for one in chunk if one.attempt.task_id not in returned)
             result.certain.extend(one for one in _ids(chunk) if one not in returned)
-            result.unsent.extend(one for one in _ids(chunk) if one in returned)
-        if result.unsent:
-            return _with_error(result, _unroutable(result.unsent, outgoing))
+            result.refused.update(_unroutable(chunk, returned) if returned else {})
         return result
 
     def _ready_link(self, outgoing: Sequence[Outgoing]) -> tuple[Link, dict[str, str]]:
@@ -292,13 +292,18 @@ def _with_error(result: PublishResult, error: str) -> PublishResult:
     return replace(result, error=error)
 
 
-def _unroutable(unsent: Sequence[str], outgoing: Sequence[Outgoing]) -> str:
-    lost = set(unsent)
-    first = next(one.attempt.entry for one in outgoing if one.attempt.task_id in lost)
-    return (
-        f"{len(unsent)} messages were not sent because no queue is bound to where they go, the "
-        f"first one of entry {first.id!r} ({first.task}); check the task's route"
-    )
+def _unroutable(chunk: Iterable[Outgoing], returned: Collection[str]) -> dict[str, str]:
+    """Task id -> why it is not sent, of what no queue is bound for: its own route's fault."""
+    refused = {}
+    for one in chunk:
+        task_id = one.attempt.task_id
+        if task_id in returned:
+            exchange, key = destination(one.options)
+            refused[task_id] = (
+                f"no queue of the broker is bound to where it goes: its route leads to exchange "
+                f"{exchange!r} with routing key {key!r}"
+            )
+    return refused
 
 
 def _log_sent(outgoing: Iterable[Outgoing]) -> None:

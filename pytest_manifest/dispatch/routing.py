@@ -96,11 +96,30 @@ def queue_name(options: Options) -> str | None:
     return None if queue is None else str(queue.name)
 
 
-def topic_target(options: Options) -> Target | None:
-    """Give the exchange and routing key of a message that goes through a topic exchange."""
+def destination(options: Options) -> Target:
+    """Exchange and routing key of a message, as Celery makes them of its options."""
     queue = queue_of(options)
-    if queue is None or queue.exchange is None or queue.exchange.type != "topic":
-        return None
-    exchange = options.get("exchange") or queue.exchange
-    name = str(getattr(exchange, "name", exchange))
-    return name, str(options.get("routing_key") or queue.routing_key)
+    name, key = _name(options.get("exchange")), str(options.get("routing_key") or "")
+    if queue is None or queue.exchange is None:
+        return name, key
+    kind = options.get("exchange_type") or queue.exchange.type
+    if kind == "direct" and not (name and key):
+        return "", str(queue.name)
+    return name or _name(queue.exchange), key or str(queue.routing_key or "")
+
+
+def _name(exchange: object) -> str:
+    return str(getattr(exchange, "name", exchange) or "")
+
+
+def doubtful_target(options: Options) -> Target | None:
+    """Where a message goes if it may be that no queue is bound there, though its own is declared:
+    by topics, or where a route names an exchange."""
+    queue = options.get("queue")
+    if "exchange" not in options and isinstance(queue, Queue) and queue.exchange.type == "direct":
+        return None  # nearly always
+    exchange = None if queue is None else getattr(queue, "exchange", None)
+    if (options.get("exchange_type") or getattr(exchange, "type", "direct")) == "fanout":
+        return None  # goes to whoever listens, be it nobody
+    target = destination(options)
+    return target if target[0] else None

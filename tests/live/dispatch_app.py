@@ -22,6 +22,7 @@ app.conf.update(
     task_routes={
         "stock.heavy": {"queue": "heavy", "priority": 7},
         "elsewhere.astray": {"queue": "news", "routing_key": "weather.rain"},
+        "elsewhere.void": {"exchange": "void", "routing_key": "x"},
         "elsewhere.heavy": {"queue": "heavy", "priority": 7},
         "stock.topical": {"queue": "news", "routing_key": "news.sport"},
     },

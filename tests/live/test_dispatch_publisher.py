@@ -300,22 +300,23 @@ def test_broker_that_refuses_messages(broker: str) -> None:
 
 
 def test_message_that_no_queue_is_bound_for(broker: str) -> None:
-    """What a topic exchange would drop in silence is unsent, and the sentence names an entry."""
+    """What a topic exchange would drop in silence is that entry's refusal, and no outage."""
     sent = attempts(
         [
             Entry(id="sport", task="stock.topical"),
             Entry(id="rain", task="elsewhere.astray"),
             Entry(id="echo", task="stock.echo"),
+            Entry(id="void", task="elsewhere.void"),
         ]
     )
     ids = [attempt.task_id for attempt in sent]
     with publishing(address(broker, app=APP)) as publisher:
         result = publisher.publish(sent, SENT_AT)
 
-    assert (result.certain, result.uncertain, result.unsent) == ([ids[0], ids[2]], [], [ids[1]])
-    assert result.error is not None
-    assert "no queue is bound" in result.error
-    assert "entry 'rain' (elsewhere.astray)" in result.error
+    assert (result.certain, result.uncertain, result.unsent) == ([ids[0], ids[2]], [], [])
+    assert (list(result.refused), result.error) == ([ids[1], ids[3]], None)
+    assert "exchange 'news' with routing key 'weather.rain'" in result.refused[ids[1]]
+    assert "exchange 'void' with routing key 'x'" in result.refused[ids[3]]
 
 
 def test_each_sending_is_logged(broker: str) -> None:

@@ -16,6 +16,7 @@ from pytest_manifest.dispatch.preflight import demand_of, preflight
 from pytest_manifest.dispatch.publisher import CHUNK, Publisher
 from pytest_manifest.gather.backend_results import ResultReader
 from pytest_manifest.schema import Entry
+from tests.live.dispatch_app import app as project
 from tests.live.dispatch_support import (
     APP,
     SENT_AT,
@@ -86,13 +87,14 @@ def test_batch_is_confirmed_and_in_order(broker: str) -> None:
 
 
 def test_routes_of_the_project(broker: str) -> None:
-    """Routes and the topic exchange are used; what no queue is bound for is unsent."""
+    """Routes and the topic exchange are used; what no queue is bound for is refused."""
     sent = attempts(
         [
             Entry(id="default", task="stock.echo"),
             Entry(id="heavy", task="stock.heavy"),
             Entry(id="sport", task="stock.topical"),
             Entry(id="rain", task="elsewhere.astray"),
+            Entry(id="void", task="elsewhere.void"),
         ]
     )
     with publishing(address(broker, app=APP)) as publisher:
@@ -102,9 +104,23 @@ def test_routes_of_the_project(broker: str) -> None:
             "heavy": 1,
             "news": 1,
         }
-    assert result.unsent == [sent[3].task_id]
+    assert (result.unsent, result.uncertain, result.error) == ([], [], None)
+    assert list(result.refused) == [one.task_id for one in sent[3:]]
     assert len(result.certain) == 3
-    assert "entry 'rain' (elsewhere.astray)" in (result.error or "")
+    assert "exchange 'news' with routing key 'weather.rain'" in result.refused[sent[3].task_id]
+    assert "exchange 'void' with routing key 'x'" in result.refused[sent[4].task_id]
+
+
+def test_what_comes_back_where_each_message_is_confirmed(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An app may have its channels wait by themselves; what comes back is refused all the same."""
+    monkeypatch.setitem(project.conf.broker_transport_options, "confirm_publish", True)
+    sent = attempts([Entry(id="rain", task="elsewhere.astray"), Entry(id="d", task="stock.echo")])
+    with publishing(address(broker, app=APP)) as publisher:
+        result = publisher.publish(sent, SENT_AT)
+    assert (list(result.refused), result.error) == ([sent[0].task_id], None)
+    assert result.certain == [sent[1].task_id]
 
 
 @pytest.mark.parametrize("part", [0.05, 0.5, 0.97], ids="cut at {}".format)
