@@ -49,8 +49,8 @@ class Sip:
     handed_on: list[HandedOn] = field(default_factory=list)
     finals: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
     position: str | None = None
-    flawed: bool = False
-    """Whether something was passed over, so that it need not be read again."""
+    moved: bool = False
+    """Whether anything was read of the stream, be it of no use: it need not be read again."""
 
     def __bool__(self) -> bool:
         return bool(self.starts or self.handed_on or self.finals)
@@ -244,7 +244,7 @@ class Gatherer:
     def _read_stream(self, stream: StreamReader, sip: Sip, block_ms: int) -> int:
         before = stream.position
         records = stream.read(block_ms)
-        sip.flawed = sip.flawed or (not records and stream.position != before)
+        sip.moved = sip.moved or bool(records) or stream.position != before
         for raw in records:
             try:
                 _take(raw, sip)
@@ -253,7 +253,6 @@ class Gatherer:
                 self._passed_over += 1
                 name = f"{self._passed_over}. of the records up to {stream.position}"
                 self._flaws.add(name, error)
-                sip.flawed = True
         self._heard_of_worker = self._heard_of_worker or bool(records)
         sip.position = stream.position
         return len(records)

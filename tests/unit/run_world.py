@@ -462,6 +462,10 @@ class World:
     def _record(self, message: Message, raw: Mapping[str, object], *, started: bool) -> Record:
         return Record(next(self._numbers), raw, message.task_id, started)
 
+    def tell(self, raw: Mapping[str, object]) -> None:
+        """Somebody writes this into the stream."""
+        self._append(Record(0, raw, "", started=False))
+
     def _append(self, record: Record) -> None:
         self.stream.append(replace(record, number=next(self._numbers)))
 

@@ -88,6 +88,19 @@ def test_receipts_leave_their_stream_once_they_are_committed() -> None:
         assert not seen
 
 
+def test_what_a_newer_worker_tells_is_read_once() -> None:
+    """A record of an unknown kind is taken out with all others: whoever goes on later must know
+    that it was read, or the stream would look as if somebody had emptied it."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        begun(made)
+        made.step(2)
+        made.world.tell({"kind": "a newer worker's"})
+        made.step(2)
+        last = str(made.world.stream[-1].number)
+        assert made.ledger.noted("stream_position") == last
+
+
 # What is uncertain
 
 
