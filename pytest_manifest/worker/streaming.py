@@ -19,6 +19,7 @@ MAX_EXPIRY_SECONDS: Final = 30.0
 MAX_STREAMS: Final = 64
 DISK_FULL: Final = "MISCONF"
 """What a server's refusal begins with that cannot write to its disk."""
+IN_PIPELINE: Final = " of pipeline caused error: "
 DISK_LOW: Final = 8 << 20
 """With fewer bytes left on the disk of a private stack, a job begins when its start is on it."""
 WRITTEN_WITHIN: Final = 500
@@ -86,7 +87,7 @@ class StreamReceipts(Receipts):
         from redis.exceptions import OutOfMemoryError, ResponseError
 
         full = isinstance(exc, OutOfMemoryError)
-        full = full or (isinstance(exc, ResponseError) and str(exc).startswith(DISK_FULL))
+        full = full or (isinstance(exc, ResponseError) and _refusal(exc).startswith(DISK_FULL))
         return full or super().exception_safe_to_retry(exc)
 
     def deliver(self, handover: Handover) -> None:
@@ -113,6 +114,11 @@ class StreamReceipts(Receipts):
 
     def _create_client(self, **params: object) -> object:
         return lean(super()._create_client(**params))
+
+
+def _refusal(error: Exception) -> str:
+    """What the server said: of a command among others redis-py names that one first."""
+    return str(error).rpartition(IN_PIPELINE)[2]
 
 
 def _disk_is_low() -> bool:
