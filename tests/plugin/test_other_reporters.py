@@ -8,40 +8,10 @@ import pytest
 
 from tests.plugin.conftest import Project
 
-# As pytest-json-report does it: the item gets an attribute around the protocol, and nowhere else.
-REPORTER = """
+EVENTS = """
 import json
-import pytest
 
 events = []
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item, nextitem):
-    item._extra = {}
-    result = yield
-    del item._extra
-    return result
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item):
-    item._extra["setup"] = {}
-    return (yield)
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
-    item._extra["call"] = {}
-    return (yield)
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item):
-    item._extra["teardown"] = {}
-    return (yield)
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    report._extra = item._extra[call.when]
-    return report
 
 def pytest_runtest_logstart(nodeid):
     events.append(["start", nodeid])
@@ -59,28 +29,38 @@ def pytest_sessionfinish():
 STACK = "--manifest-broker=memory://"
 
 
+@pytest.fixture
+def reporter(project: Project) -> tuple[str, ...]:
+    """pytest-json-report, which gives an item an attribute around its protocol, and nowhere else;
+    and what writes down in which order things are told."""
+    project.write("reporter.py", EVENTS)
+    return ("-p", "reporter", "--json-report", "--json-report-file=book.json")
+
+
 def events(project: Project) -> list[list[str]]:
     found: list[list[str]] = json.loads((project.path / "events.json").read_text("utf-8"))
     return found
 
 
-def test_a_session_beside_such_a_plugin(project: Project) -> None:
+def book(project: Project) -> dict[str, str]:
+    """What the reporter has written of each test."""
+    made = json.loads((project.path / "book.json").read_text("utf-8"))
+    return {test["nodeid"]: test["outcome"] for test in made["tests"]}
+
+
+def test_a_session_beside_such_a_plugin(project: Project, reporter: tuple[str, ...]) -> None:
     """The fixture that dispatches is set up outside of any protocol, and disturbs nobody."""
-    project.write("reporter.py", REPORTER)
     project.doubles(count=2)
 
-    result = project.run("-p", "reporter", "--manifest=m.jsonl", STACK)
+    result = project.run(*reporter, "--manifest=m.jsonl", STACK)
 
     result.assert_outcomes(passed=2)
-    assert {nodeid for _, nodeid in events(project)} == {
-        "m.jsonl::entry[d-0]",
-        "m.jsonl::entry[d-1]",
-    }
+    assert book(project) == dict.fromkeys(("m.jsonl::entry[d-0]", "m.jsonl::entry[d-1]"), "passed")
+    assert {nodeid for _, nodeid in events(project)} == set(book(project))
 
 
-def test_a_failing_set_up_is_told_as_a_test_is(project: Project) -> None:
+def test_a_failing_set_up_is_told_as_a_test_is(project: Project, reporter: tuple[str, ...]) -> None:
     """With a beginning and an end, so that whoever keeps a book of tests has a page for it."""
-    project.write("reporter.py", REPORTER)
     project.write(
         "conftest.py",
         """
@@ -93,9 +73,10 @@ def dispatch():
     )
     project.doubles(count=1)
 
-    result = project.run("-p", "reporter", "--manifest=m.jsonl", STACK)
+    result = project.run(*reporter, "--manifest=m.jsonl", STACK)
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*ERROR at setup of dispatch*", "*OSError: no seed*"])
     name = "manifest::dispatch"
     assert events(project) == [["start", name], ["setup", name], ["finish", name]]
+    assert book(project) == {name: "error"}
