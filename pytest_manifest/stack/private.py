@@ -30,6 +30,7 @@ URL_VARIABLE: Final = "MANIFEST_PRIVATE_URL"
 """The stack's broker, for the processes that the keeper starts."""
 READY_VARIABLE: Final = "MANIFEST_READY"
 """The file in which a worker says, by its pid, that it takes jobs."""
+KEPT: Final = "is_kept_to_manifest_stack"
 USAGE_ERROR: Final = 2
 """What ``celery`` ends with where an app is of no use: the keeper does not try again."""
 
@@ -46,6 +47,7 @@ def keep_to(url: str) -> None:
         return kind(app=app, url=place)
 
     _exchange_settings(Settings, url)
+    setattr(Settings, KEPT, True)
     _forget_stores(TaskRegistry)
     # Not by a setting: an app's class may name a class of backends.
     Celery._get_backend = own_backend
@@ -58,6 +60,13 @@ def keep_to(url: str) -> None:
             os._exit(USAGE_ERROR)  # signals keep what a receiver raises
 
     signals.worker_init.connect(refuse_others, weak=False, dispatch_uid=f"{__name__}.others")
+
+
+def is_kept() -> bool:
+    """Whether this process has been kept to a stack."""
+    from celery.app.utils import Settings
+
+    return hasattr(Settings, KEPT)  # this module may be here twice: once as the program
 
 
 def leads_elsewhere(app: Any, url: str) -> str:

@@ -57,6 +57,9 @@ def main() -> None:
     gc.disable()
     import_program()
     prepare()
+    from pytest_manifest.stack.spawned import have_pools_begin_here  # which is prepared by itself
+
+    have_pools_begin_here()
     gc.freeze()
     gc.enable()
     runpy.run_module("celery", run_name="__main__", alter_sys=True)

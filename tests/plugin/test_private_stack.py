@@ -140,9 +140,14 @@ def _visits(client: redis.Redis) -> int:
     return int(client.info("stats")["total_connections_received"])
 
 
-def test_everything_by_which_an_app_names_its_broker(project: Project, broker: str) -> None:
-    """By URLs for reading and writing, variables, late settings, classes and single tasks."""
-    project.write("jobs.py", APP.format(url=broker, variables=celery_settings.VARIABLES))
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_everything_by_which_an_app_names_its_broker(
+    project: Project, broker: str, method: str
+) -> None:
+    """By URLs for reading and writing, variables, late settings, classes and single tasks; also in
+    processes of a pool that begin anew and know nothing of their worker's."""
+    app = APP.format(url=broker, variables=celery_settings.VARIABLES)
+    project.write("jobs.py", f"{app}\n\napp.conf.worker_pool_start_method = {method!r}\n")
     tasks = ["double", "kept", "own"]
     project.manifest(
         "m.jsonl",
