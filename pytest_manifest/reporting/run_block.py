@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,31 @@ def write_runs(reporter: pytest.TerminalReporter, state: ManifestSession) -> Non
     """One block a run, then what reports have left behind of them all."""
     sheet = _sheet(reporter)
     for run in state.runs:
-        for line in _run_lines(run, state, sheet):
-            text, bold, red, yellow, green = line
-            reporter.write_line(text, bold=bold, red=red, yellow=yellow, green=green)
+        with _told(reporter, run, state):
+            for line in _run_lines(run, state, sheet):
+                text, bold, red, yellow, green = line
+                reporter.write_line(text, bold=bold, red=red, yellow=yellow, green=green)
     for kind, place in papers(state.config):
         reporter.write_line(_paper(kind, place, state.options.root))
+
+
+def write_runs_in_short(reporter: pytest.TerminalReporter, state: ManifestSession) -> None:
+    """With ``-q``: a line a run, and what nobody may miss."""
+    for run in state.runs:
+        with _told(reporter, run, state):
+            for line in (run_in_one_line(run, state), *what_to_know(run, state)):
+                reporter.write_line(line)
+
+
+@contextmanager
+def _told(reporter: pytest.TerminalReporter, run: Run, state: ManifestSession) -> Iterator[None]:
+    """One run's ledger that cannot be read any more ends neither the session nor other blocks."""
+    try:
+        yield
+    except ManifestToolError as error:
+        name = short_path(run.manifest.path, state.options.root)
+        said = f"{name}: the rest of what is known of run {run.info.run} cannot be told: {error}"
+        reporter.write_line(said, red=True)
 
 
 def _sheet(reporter: pytest.TerminalReporter) -> Sheet:

@@ -42,11 +42,9 @@ def write_summary(reporter: pytest.TerminalReporter, state: ManifestSession) -> 
     if not (state.runs or state.notices):
         return
     if state.runs and reporter.verbosity < 0:
-        from pytest_manifest.reporting.run_block import run_in_one_line, what_to_know
+        from pytest_manifest.reporting.run_block import write_runs_in_short
 
-        for run in state.runs:
-            for line in (run_in_one_line(run, state), *what_to_know(run, state)):
-                reporter.write_line(line)
+        write_runs_in_short(reporter, state)
         return
     reporter.write_sep("=", "manifest runs")
     for notice in state.notices[state.notices_told :]:

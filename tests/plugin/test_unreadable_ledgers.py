@@ -87,3 +87,46 @@ def test_the_ledger_of_another_manifest_is_no_hindrance(project: Project, damage
         project.run("--manifest=other.jsonl", MEMORY, *option).assert_outcomes(passed=1)
     assert project.ran() == {"d-0": 1, "d-1": 1, "x": 1}
     assert damaged.exists()
+
+
+DAMAGING = """
+import pytest
+from pathlib import Path
+
+WHEN = {when!r}
+
+
+def damage():
+    for ledger in Path(__file__).with_name(".manifest").rglob("*.sqlite"):
+        ledger.write_bytes(b"not a ledger\\n" * 1000)
+        for beside in ledger.parent.glob(ledger.name + "-*"):
+            beside.unlink()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish():
+    if WHEN == "finish":
+        damage()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_terminal_summary():
+    if WHEN == "summary":
+        damage()
+"""
+
+
+@pytest.mark.parametrize(("when", "option"), [("finish", "-v"), ("summary", "-q")])
+def test_a_ledger_that_breaks_before_the_summary_is_a_sentence(
+    project: Project, when: str, option: str
+) -> None:
+    """What the tests have told stands; that the rest cannot be read is said, with the file."""
+    project.write("conftest.py", DAMAGING.format(when=when))
+    project.doubles(count=2)
+    result = project.run("--manifest=m.jsonl", MEMORY, option)
+    result.assert_outcomes(passed=2)
+    (ledger,) = project.ledgers()
+    result.stdout.fnmatch_lines([f"m.jsonl: *cannot be told*{ledger.name}*"])
+    for output in (result.stdout, result.stderr):
+        output.no_fnmatch_line("*INTERNALERROR*")
+        output.no_fnmatch_line("*Traceback*")
