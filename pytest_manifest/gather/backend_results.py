@@ -116,7 +116,7 @@ class ResultReader:
             try:
                 result = plain_result(meta)
             except Exception as error:  # what was pickled may be anything, and do anything
-                self._flaws.add(f"the result of task {task_id}", f"{type(error).__name__}: {error}")
+                self._flaws.add_result(task_id, f"{type(error).__name__}: {error}")
                 continue
             if result is not None:
                 yield task_id, result

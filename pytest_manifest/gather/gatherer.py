@@ -94,6 +94,10 @@ class Gatherer:
         """Whether workers of ours can say when they begin a job, and not only how it ended."""
         return self._stream is not None
 
+    def unread(self, task_id: str) -> str:
+        """Why nobody can tell what the result store has of this job; "" where nothing is there."""
+        return self._flaws.results.get(task_id, "")
+
     def intact(self) -> bool | None:
         """Whether the store still has what it was given; None where there is no stream to tell by.
 
@@ -198,7 +202,7 @@ class Gatherer:
         try:
             return plain_receipt(task_id, attempt, result)
         except ValueError as error:
-            self._flaws.add(f"the result of {task_id}", error)
+            self._flaws.add_result(task_id, error)
             return None
 
     def _reach(self, call: Callable[[], T]) -> T:

@@ -27,6 +27,13 @@ class Flaws:
         self._told: set[str] = set()
         self._sentence = ""
         self.count = 0
+        self.results: dict[str, str] = {}
+        """Task id -> why what the result store has of it cannot be read, not even its state."""
+
+    def add_result(self, task_id: str, why: object) -> None:
+        """Note that something stands in the store for this job, and nobody can tell what."""
+        self.results[task_id] = " ".join(f"{why}".split())[:_MAX_CHARS]
+        self.add(f"the stored result of task {task_id}", why)
 
     def add(self, what: str, why: object) -> None:
         """Note a record; one of the same name that was noted before is known."""

@@ -105,6 +105,7 @@ class KeyValueSource:
             meta = self._decode(task_id, payload) if payload else None
             if meta is not None:
                 found[task_id] = meta
+                self._flaws.results.pop(task_id, None)  # what could not be read was its last word
         return found
 
     def close(self) -> None:
@@ -119,13 +120,16 @@ class KeyValueSource:
         try:
             meta = self._backend.decode(payload)
         except Exception as error:  # of a decoder, on what may be anything
-            self._flaws.add(
-                f"the stored result of task {task_id}",
+            self._flaws.add_result(
+                task_id,
                 f"it cannot be decoded ({error}); the workers' result_serializer must be one that "
                 "the app here accepts",
             )
             return None
-        return meta if isinstance(meta, dict) else None
+        if not isinstance(meta, dict):
+            self._flaws.add_result(task_id, f"it is {type(meta).__name__}, no document of Celery's")
+            return None
+        return meta
 
 
 class DatabaseSource:
@@ -195,7 +199,7 @@ class OtherSource:
             try:
                 found[task_id] = self._get(task_id, cache=False)
             except _OF_DATA as error:
-                self._flaws.add(f"the stored result of task {task_id}", error)
+                self._flaws.add_result(task_id, error)
         return found
 
     def close(self) -> None:
@@ -252,7 +256,7 @@ class ReplySource:
             try:
                 meta = payload_of(message)
             except Exception as error:  # of a decoder, on what may be anything
-                self._flaws.add(f"the reply {message.properties.get('correlation_id')}", error)
+                self._flaws.add_result(str(message.properties.get("correlation_id")), error)
             if isinstance(meta, dict) and meta.get("status") in states.READY_STATES:
                 self._waiting[str(meta.get("task_id"))] = meta
             if not self._no_ack:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from loguru import logger
 
@@ -23,6 +24,7 @@ from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.stranded import Stranded
 from pytest_manifest.run.supervision import Supervision
 from pytest_manifest.run.taking_back import TakingBack, withdrawn
+from pytest_manifest.run.unread import Unread
 from pytest_manifest.run.weighing import Said
 from pytest_manifest.schema import Receipt, Verdict, VerdictKind
 from pytest_manifest.verdict import plural
@@ -34,6 +36,10 @@ REMIND_PERIOD = 10.0
 back what a dead worker had."""
 DRAIN = 10.0
 """Seconds that messages of ours which are left when every verdict is there are waited for."""
+
+
+Word: TypeAlias = tuple[InFlight, VerdictKind, str]
+"""What is said of an attempt for want of a receipt, and why."""
 
 
 class Engine:
@@ -59,6 +65,7 @@ class Engine:
         if parts.locator is not None:
             stranded = Stranded(parts.flights, parts.remarks, allowed=allowed)
             self._search = Search(parts.locator, parts.flights, stranded)
+        self.unread = Unread(parts.gatherer)
         self._hearsay = Hearsay(parts.flights, self._search)
         self._sending, self._gathering = Outage(), Outage()
         self._supervision = Supervision(parts)
@@ -140,7 +147,7 @@ class Engine:
         """After a stop: take back what waits and, where a person stopped it, await what runs."""
         by_a_person = self._signals.interrupted.is_set()
         back = self._taking_back.take_back(self._settings.grace if by_a_person else 0.0)
-        self.commit((self._bench.speak_for(one, "revoked", taken_back(one)), None) for one in back)
+        self.commit(self._words((one, "revoked", taken_back(one)) for one in back))
 
     def _time_is_over(self) -> None:
         """On a stack of our own, which ends with the run, nothing may begin after its verdict."""
@@ -152,8 +159,7 @@ class Engine:
         if self._parts.owned:
             back = self._taking_back.take_back(self._settings.grace)
             self.commit(
-                (self._bench.speak_for(one, "timed_out", f"{note}; {withdrawn(one)}"), None)
-                for one in back
+                self._words((one, "timed_out", f"{note}; {withdrawn(one)}") for one in back)
             )
             self._last_look()
         elif self._search is not None and self._search.is_deserted():
@@ -163,10 +169,16 @@ class Engine:
 
     def settle_rest(self, kind: VerdictKind, note: str) -> None:
         """Give every entry that has no verdict this one."""
+        unread = [one for one in self.flights.by_task_id.values() if self.unread.of(one.task_id)]
+        self.commit(self._words((one, kind, note) for one in unread))
         judged = self._bench.rest(kind, note)
         self.given_up += len(self.flights)
         self.flights.clear()
         self.commit(judged)
+
+    def _words(self, said: Iterable[Word]) -> Iterator[Judged]:
+        for flight, kind, note in said:
+            yield self._bench.speak_for(flight, *self.unread.word(flight, kind, note)), None
 
     def commit(self, judged: Iterable[Judged]) -> None:
         """Write verdicts down, then tell."""
@@ -344,11 +356,12 @@ class Engine:
             self._remind_at = now + REMIND_PERIOD
             self._revoke(self._taken_out)
 
-    def _speak(self, flights: Iterable[tuple[InFlight, VerdictKind, str]]) -> None:
+    def _speak(self, flights: Iterable[Word]) -> None:
         """Judge attempts that no receipt will come of; they must have landed."""
         judged: list[Judged] = []
         with self._ledger.transaction():
             for flight, kind, note in flights:
+                kind, note = self.unread.word(flight, kind, note)
                 verdict, receipt = self._bench.word_on(flight, kind, note)
                 if receipt is not None and flight.hearsay is not None:  # it counts now
                     self._ledger.add_receipts([(flight.task_id, None, flight.hearsay)])
@@ -425,7 +438,7 @@ class Engine:
     def _give_up(self, begun: Iterable[str], nowhere: Iterable[str]) -> None:
         """Judge what its worker died of or with, and what nobody has any more."""
         intact = self._is_intact()
-        rows: list[tuple[InFlight, VerdictKind, str]] = [
+        rows: list[Word] = [
             (flight, "crashed", self._bench.how_it_died(flight))
             for flight in self.flights.land_all(begun)
         ]
@@ -439,6 +452,8 @@ class Engine:
     def _send_again(self, flight: InFlight) -> bool:
         """Publish a message anew that got lost on its way, and that nobody can have begun."""
         if self._sender is None:
+            return False
+        if self.unread.of(flight.task_id):
             return False
         told = self._gatherer.hears_starts and not has_doubts(self._ledger)
         return (told or flight.entry.idempotent) and self._sender.send_again(flight.attempt)

@@ -36,6 +36,7 @@ from pytest_manifest.run.resume import (
 )
 from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
+from pytest_manifest.run.unread import Unread
 from pytest_manifest.schema import Entry, VerdictKind
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import Costs, judge
@@ -147,7 +148,7 @@ class ResumeRun(EarlierRun):
             ledger.settled(flight.entry.id) is None for flight in self._flights.by_task_id.values()
         ):
             ledger.note(EMPTIED, "1")  # the next store will be whole, and know as little of these
-        self._settle_what_is_left(ledger, emptied=intact is False)
+        self._settle_what_is_left(ledger, engine.unread, emptied=intact is False)
         self._plan(ledger, before)
         if intact is False and self._to_send:
             ledger.note("stream_position", "0")  # a stream that begins anew may count from 1 again
@@ -212,7 +213,7 @@ class ResumeRun(EarlierRun):
             located, self._flights, taken_out, mended=self.address.owned or self.settings.repair
         )
 
-    def _settle_what_is_left(self, ledger: Ledger, *, emptied: bool) -> None:
+    def _settle_what_is_left(self, ledger: Ledger, unread: Unread, *, emptied: bool) -> None:
         """A verdict for what is not sent again and has none."""
         last = {row.entry: row for row in ledger.last_attempts()}
         with ledger.transaction():
@@ -227,6 +228,7 @@ class ResumeRun(EarlierRun):
                 note = decision.reason
                 if emptied:  # it may be gone with its queue, or have ended and so has its receipt
                     kind, note = "unknown", f"{note}; {EMPTIED_MEANWHILE}"
+                kind, note = unread.word(flight, kind, note)
                 entry = self.manifest[decision.entry]
                 verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
                 ledger.settle([(verdict, None)])

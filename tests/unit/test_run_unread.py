@@ -1,0 +1,100 @@
+"""Jobs of which the store has something that nobody can read: not lost, and not sent again."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from kombu import Connection
+
+from pytest_manifest.dispatch.attempt import run8
+from pytest_manifest.dispatch.link import reply_queue
+from pytest_manifest.gather.backend_results import ResultReader
+from pytest_manifest.gather.records import Flaws
+from pytest_manifest.schema import Entry
+from pytest_manifest.stack.address import StackAddress
+from tests.unit.run_rig import RUN, Plan, Rig, rig
+
+WHY = "it cannot be decoded"
+TASK_ID = f"{run8(RUN)}-1"
+
+
+def leave_unreadable(made: Rig) -> None:
+    made.gatherer._flaws.add_result(made.task_id("a"), WHY)
+
+
+def sentence(made: Rig) -> str:
+    settled = made.ledger.settled("a")
+    assert settled is not None
+    return settled.verdict.sentence
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_what_is_nowhere_and_has_a_result_is_not_lost(idempotent: bool) -> None:
+    """Its result is there, and cannot be read: that is what is said, once, with the reason."""
+    entry = Entry(id="a", task="t", idempotent=idempotent)
+    with rig(Plan((entry,))) as made:
+        made.step()
+        made.world.take(next(iter(made.world.workers.values())), vanishes=True)
+        leave_unreadable(made)
+        made.run(15)
+        assert made.kinds() == {"a": "unknown"}
+        assert WHY in sentence(made)
+        assert made.world.published == {made.task_id("a"): 1}
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan((Entry(id="a", task="t"),), deadline=3),
+        Plan((Entry(id="a", task="t", deadline=3),)),
+    ],
+    ids=["of the run", "of the entry"],
+)
+def test_a_deadline_makes_no_other_end_of_it(plan: Plan) -> None:
+    """It had its end in time, for all that is known."""
+    with rig(plan) as made:
+        made.step()
+        made.world.take(next(iter(made.world.workers.values())), vanishes=True)
+        leave_unreadable(made)
+        made.run(10)
+        assert made.kinds() == {"a": "unknown"}
+        assert WHY in sentence(made)
+
+
+def test_a_file_that_is_no_result_is_told_until_it_is_one(tmp_path: Path) -> None:
+    """A key-value store: something stands there, until a better word of the job takes its place."""
+    url = f"file://{tmp_path}"
+    backend = Celery("files", backend=url, set_as_current=False).backend
+    backend.set(backend.get_key_for_task(TASK_ID), b"\x80no result")
+    flaws = Flaws()
+    with closing(ResultReader(StackAddress("memory://", url, None, owned=False), flaws)) as reader:
+        for _ in range(2):
+            assert reader.read([TASK_ID, f"{TASK_ID}2"]) == {}
+        assert "cannot be decoded" in flaws.results[TASK_ID]
+        assert (list(flaws.results), flaws.count) == ([TASK_ID], 1)
+        backend.delete(backend.get_key_for_task(TASK_ID))
+        backend.store_result(TASK_ID, 7, "SUCCESS")
+        assert reader.read([TASK_ID])[TASK_ID].result == 7
+    assert flaws.results == {}
+
+
+def test_a_reply_that_cannot_be_decoded_is_told_of_its_job() -> None:
+    """By the name that is on the message: it can be had once only."""
+    flaws = Flaws()
+    address = StackAddress("memory://", "rpc://", None, owned=False)
+    with closing(ResultReader(address, flaws)) as reader, Connection("memory://") as connection:
+        assert reader.read([TASK_ID]) == {}
+        queue = reply_queue(run8(RUN))
+        with connection.Producer() as producer:
+            producer.publish(
+                b"{no JSON",
+                routing_key=queue.name,
+                content_type="application/json",
+                content_encoding="utf-8",
+                correlation_id=TASK_ID,
+            )
+        assert reader.read([TASK_ID]) == {}
+    assert list(flaws.results) == [TASK_ID]
