@@ -17,6 +17,7 @@ from celery import Celery, Task
 from celery.backends.base import DisabledBackend
 
 from pytest_manifest.dispatch.client import REDIS_SCHEMES, scheme_of
+from pytest_manifest.dispatch.same_server import are_one, at
 from pytest_manifest.dispatch.workers import Worker
 from pytest_manifest.log import redact_url
 from pytest_manifest.stack.address import StackAddress
@@ -87,6 +88,8 @@ def refusals(
     refused, told = [], []
     for worker in workers:
         alike = compare(address, worker)
+        if alike != "same" and is_proven_same(address, worker):
+            alike = "same"
         said = redact_url(worker.store or "")
         if alike == "other":
             kept = "no results" if _is_none(worker.store or "") else f"its results in {said}"
@@ -127,6 +130,29 @@ def compare(address: StackAddress, worker: Worker) -> Alike:
     if with_them != with_us:
         return "other"
     return "same" if with_them else "perhaps"
+
+
+def is_proven_same(address: StackAddress, worker: Worker) -> bool:
+    """Whether both names, which differ, lead to one database of one Redis, by the server's word.
+
+    What a worker calls ``localhost`` may be another host. But it has answered by our broker; so
+    where it keeps its results on its broker's server, that server is our broker's, and where its
+    broker's name leads to ours from here, its names mean the same here.
+    """
+    theirs, ours = _taken_apart(worker.store or ""), _taken_apart(address.backend_url)
+    if (theirs.kind, theirs.database) != (ours.kind, ours.database):
+        return False
+    if ours.kind != "redis" or None in (theirs.port, ours.port):
+        return False
+    if (theirs.host, theirs.port) == worker.broker:
+        return are_one(address.broker_url, address.backend_url)
+    if not are_one(address.backend_url, at(address.backend_url, theirs.host, theirs.port)):
+        return False
+    if theirs.host != "localhost":
+        return True
+    return worker.broker is not None and are_one(
+        address.broker_url, at(address.broker_url, *worker.broker)
+    )
 
 
 def _alike(one: _Store, other: _Store) -> Alike:

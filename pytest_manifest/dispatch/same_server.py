@@ -1,0 +1,58 @@
+"""Whether two names of a Redis lead to one server, by the server's own word.
+
+A tunnel, a proxy or a forwarded port gives one server two names. A Redis says who it is (``INFO``
+has an id that it makes when it starts); so where it can be asked, names need not be believed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from loguru import logger
+
+from pytest_manifest.log import redact_url
+
+SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys")
+TIMEOUT: Final = 2.0
+"""Seconds for each answer; who does not answer by then has not told."""
+
+
+def server_id(url: str) -> str | None:
+    """Who the server at this URL says that it is; None where it does not tell."""
+    from redis import Redis, RedisError
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        return None
+    scheme = parts.scheme.replace("valkeys", "rediss").replace("valkey", "redis")
+    try:
+        with Redis.from_url(
+            parts._replace(scheme=scheme).geturl(),
+            socket_connect_timeout=TIMEOUT,
+            socket_timeout=TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+        ) as client:
+            said = client.info("server")
+    except (RedisError, OSError, TypeError, ValueError) as error:
+        logger.debug("{} does not say who it is: {}", redact_url(parts.geturl()), error)
+        return None
+    found = said.get("run_id") if isinstance(said, dict) else None
+    return found if isinstance(found, str) and found else None
+
+
+def at(url: str, host: str, port: int | None) -> str:
+    """The same URL, for a server of another name: with our password, as theirs is not told."""
+    parts = urlsplit(url)
+    login, at_sign, _ = parts.netloc.rpartition("@")
+    name = f"[{host}]" if ":" in host else host
+    place = name if port is None else f"{name}:{port}"
+    return parts._replace(netloc=f"{login}{at_sign}{place}").geturl()
+
+
+def are_one(one: str, other: str) -> bool:
+    """Whether both lead to one server, by its word."""
+    first = server_id(one)
+    return first is not None and first == server_id(other)
