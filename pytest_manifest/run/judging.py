@@ -251,6 +251,8 @@ class Bench:
         """A verdict for every entry that has none."""
         judged: list[Judged] = []
         for row in self._ledger.attempts(unsettled=True):
+            if self._cannot_be_told(row.entry):
+                continue
             why = f"{note}; it had not been sent yet" if row.state == "planned" else note
             try:
                 if row.entry not in self._manifest:
@@ -266,6 +268,11 @@ class Bench:
                 verdict = judge(entry, None, attempt=number, problem=kind, note=why, seen=seen)
             judged.append((verdict, None))
         return judged
+
+    def _cannot_be_told(self, entry: str) -> bool:
+        """Whether it has been said, with the reason, that nobody can tell what became of it."""
+        settled = self._ledger.settled(entry)
+        return settled is not None and settled.verdict.verdict == "unknown"
 
     def _outran(self, entry: Entry, task_id: str) -> bool:
         """Whether a job that was begun runs for longer than its own timeout by now."""

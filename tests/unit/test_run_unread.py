@@ -13,6 +13,7 @@ from pytest_manifest.dispatch.attempt import run8
 from pytest_manifest.dispatch.link import reply_queue
 from pytest_manifest.gather.backend_results import ResultReader
 from pytest_manifest.gather.records import Flaws
+from pytest_manifest.ledger import PLAIN_WORKERS
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from tests.unit.run_rig import RUN, Plan, Rig, rig
@@ -62,6 +63,23 @@ def test_a_deadline_makes_no_other_end_of_it(plan: Plan) -> None:
         made.run(10)
         assert made.kinds() == {"a": "unknown"}
         assert WHY in sentence(made)
+
+
+def test_what_nobody_can_tell_stays_so_at_the_deadline() -> None:
+    """An entry that was told of with the reason has not run out of time with those that go on."""
+    with rig(Plan((Entry(id="a", task="t"), Entry(id="b", task="t")), deadline=20)) as made:
+        made.ledger.note(PLAIN_WORKERS, "w")
+        made.step()
+        worker = next(iter(made.world.workers.values()))
+        made.world.take(worker, vanishes=True)
+        made.world.take(worker)
+        assert made.world.begin(worker) is not None
+        made.run(15)
+        assert made.kinds() == {"a": "unknown"}
+        told = sentence(made)
+        made.run(20)
+        assert (made.kinds()["a"], sentence(made)) == ("unknown", told)
+        assert made.kinds()["b"] in ("timed_out", "crashed")
 
 
 def test_a_file_that_is_no_result_is_told_until_it_is_one(tmp_path: Path) -> None:
