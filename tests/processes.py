@@ -22,6 +22,8 @@ from tests.support import eventually
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+ELSEWHERE = ("unshare", *(() if os.geteuid() == 0 else ("-U", "-r")), "-p", "-f", "--mount-proc")
+"""As a container that shares the host's network: another PID namespace, the same host name."""
 TRIES = 3
 """How often a server is started: someone may take the port between our look and its bind."""
 

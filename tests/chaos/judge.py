@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from tests.chaos.executions import Counted
-from tests.chaos.record import Told, outcome_of
+from tests.chaos.record import Announced, Told, outcome_of
 from tests.chaos.workload import Group, Kinds, kinds
 
 GRAZE_SECONDS = 0.5
 """A process killed so soon after a task's end may not have handed in the receipt any more."""
+CRASHED = kinds("crashed")
 PROOF_OF_NOTHING = kinds("lost", "skipped", "expired", "unknown_task", "rejected")
 """Verdicts that say that no execution came to its end."""
 
@@ -50,6 +51,7 @@ class Evidence:
     members: Mapping[str, Group]
     verdicts: Mapping[str, Told]
     counted: Mapping[str, Counted]
+    announced: Sequence[Announced] = ()
     hits: Sequence[tuple[int, float]] = ()
     aimed: frozenset[str] = frozenset()
     forced: bool = False
@@ -93,7 +95,9 @@ def allowed_kinds(name: str, group: Group, counted: Counted, evidence: Evidence)
         return rules.again or kinds("duplicated")
     if counted.ends:
         return rules.done | (rules.cut if _is_grazed(counted, evidence) else frozenset())
-    return rules.cut if counted.starts else rules.never
+    if counted.starts:
+        return rules.cut
+    return rules.never | (rules.cut & CRASHED if _is_killed_on_the_way(name, evidence) else set())
 
 
 def contradiction(kind: str, counted: Counted, *, aimed: bool) -> str:
@@ -148,6 +152,18 @@ def _is_grazed(counted: Counted, evidence: Evidence) -> bool:
     return all(
         end.pid in killed and 0.0 <= killed[end.pid] - end.at < GRAZE_SECONDS
         for end in counted.ends
+    )
+
+
+def _is_killed_on_the_way(name: str, evidence: Evidence) -> bool:
+    """Whether a process announced that it begins this entry, and was killed before its first line.
+
+    Its worker says so first and runs the task then: "it crashed" is true of what was announced.
+    """
+    killed = dict(evidence.hits)
+    return any(
+        one.entry == name and one.pid in killed and one.at <= killed[one.pid]
+        for one in evidence.announced
     )
 
 

@@ -1,16 +1,15 @@
-"""Faults of peers that are there and do not answer, and of sessions that are told to end."""
+"""Faults of peers that are there and do not answer, and of a second session."""
 
 from __future__ import annotations
 
-import signal
 import time
 
 from tests.chaos.session import Session, suspended
 from tests.chaos.stage import Stage
+from tests.services import frozen_server
 
 FROZEN_SECONDS = 12.0
 """Longer than a read of a socket may take."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REFUSED = 4
 """pytest's exit code for a call that it does not carry out."""
 SECOND = 99
@@ -25,19 +24,17 @@ def freeze_broker(stage: Stage) -> None:
         pass
 
 
+def freeze_store(stage: Stage) -> None:
+    """The same of the result store alone, whatever it is."""
+    stage.moment()
+    with frozen_server(stage.stack.store_url()):
+        time.sleep(FROZEN_SECONDS)
+
+
 def freeze_broker_for_good(stage: Stage) -> None:
     """SIGSTOP of broker and store; nobody lets them go on."""
     stage.moment(1, len(stage.members) // 2)
     stage.stack.broker().suspend()
-
-
-def end_by_signal(stage: Stage) -> None:
-    """What a terminal or a CI sends, at any time from the run's beginning on."""
-    stage.until(stage.ledgers, "there is a ledger")
-    stage.pause(4.0)
-    stage.strike()
-    stage.hits.append((stage.session.pid, time.time()))  # its exit code says the signal
-    stage.session.process.send_signal(stage.rng.choice(SIGNALS))
 
 
 def second_pytest(stage: Stage) -> None:

@@ -50,6 +50,10 @@ def kill_pool_child(stage: Stage) -> None:
 def kill_worker(stage: Stage) -> None:
     """kill -9 of a whole worker: main process and, by its supervisor or the system, its pool."""
     stage.moment()
+    _kill_a_worker(stage)
+
+
+def _kill_a_worker(stage: Stage) -> None:
     workers = stage.stack.workers()
     victim = stage.rng.choice(workers)
     children = victim.children(recursive=True)
@@ -155,14 +159,21 @@ def kill_driver_after_publishing(stage: Stage) -> None:
     _kill_driver(stage)
 
 
+def kill_driver_and_perhaps_worker(stage: Stage) -> None:
+    """kill -9 of pytest; its worker, which is not its own, goes on or is killed and replaced."""
+    kill_driver_after_publishing(stage)
+    stage.pause(0.5)
+    if stage.rng.random() < 0.5:
+        _kill_a_worker(stage)
+
+
 def _kill_driver(stage: Stage) -> None:
     stage.strike()
     stage.hits.append((stage.session.pid, stage.injected or 0.0))
     # What its private stack ran goes down with it.
     for worker in main_workers(stage.family):
         with suppress(psutil.Error):
-            members = [worker, *worker.children(recursive=True)]
-            stage.hits += [(one.pid, stage.injected or 0.0) for one in members]
+            stage.note([worker, *worker.children(recursive=True)])
     stage.session.kill()
     left = stage.family.end()
     assert not left, f"processes outlived pytest: {left}"

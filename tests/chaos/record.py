@@ -34,6 +34,32 @@ def read_verdicts(ledgers: Iterable[Path]) -> dict[str, Told]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What a worker said right before it began a job; ``at`` is the wall clock, in seconds."""
+
+    entry: str
+    task_id: str
+    pid: int
+    at: float
+
+
+def read_starts(ledgers: Iterable[Path]) -> list[Announced]:
+    """Every start that workers announced, of all runs, where they gave its time and process."""
+    query = (
+        "SELECT entry, starts.task_id, pid, started_at FROM starts JOIN attempts USING (task_id) "
+        "WHERE pid IS NOT NULL AND started_at IS NOT NULL"
+    )
+    found: list[Announced] = []
+    for path in ledgers:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            found += [
+                Announced(entry, task_id, pid, datetime.fromisoformat(at).timestamp())
+                for entry, task_id, pid, at in db.execute(query)
+            ]
+    return found
+
+
 def outcome_of(kind: str) -> str:
     """How a report must show a verdict: what could not be told is an error, never a failure."""
     if kind in ("passed", "skipped"):

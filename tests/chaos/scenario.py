@@ -5,17 +5,18 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.executions import count
 from tests.chaos.judge import Evidence, Outcome, judge, unlike_reports
-from tests.chaos.record import Told, read_outcomes, read_verdicts
+from tests.chaos.record import Told, read_outcomes, read_starts, read_verdicts
 from tests.chaos.session import Family
-from tests.chaos.stacks import Embedded, External, Setup
+from tests.chaos.stacks import NO_SERVERS, Embedded, External, Servers, Setup
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Group, Json, build
+from tests.disks import small_disk
 
 BOUND_SECONDS = 90.0
 """When waiting for a run's end stops; how long it took is in the report."""
@@ -34,7 +35,9 @@ def nothing(stage: Stage) -> None:
 class Scenario:
     """``then``: options of further sessions, after the first has ended (or was killed by the
     fault); ``damage``: entries that may at most not pass; ``forced``: the fault makes jobs run
-    twice; ``app``: settings of the Celery app."""
+    twice; ``app``: settings of the Celery app; ``manifests``: files that the entries are in;
+    ``disk``: a folder of the project that is a small disk of its own; ``sampled``: whether CI plays
+    a round of it, or only ``make chaos``."""
 
     name: str
     groups: tuple[Group, ...]
@@ -46,6 +49,9 @@ class Scenario:
     forced: bool = False
     app: Mapping[str, Json] = field(default_factory=dict)
     bound: float = BOUND_SECONDS
+    manifests: int = 1
+    disk: str = ""
+    sampled: bool = True
 
 
 @contextmanager
@@ -53,7 +59,7 @@ def staged(
     scenario: Scenario,
     seed: int,
     folder: Path,
-    rabbitmq: str = "",
+    servers: Servers = NO_SERVERS,
     prepare: Callable[[Stage], None] = lambda _: None,
 ) -> Iterator[Stage]:
     """The project and the stack, nothing launched; at the end no process is left."""
@@ -62,11 +68,9 @@ def staged(
     app = dict(scenario.app)
     if setup.kind == "rabbitmq":  # one server for all rounds, so each has a queue of its own
         app["task_default_queue"] = f"chaos-{secrets.token_hex(4)}"
-    members = build(folder, scenario.groups, rng, app=app)
+    members = build(folder, scenario.groups, rng, app=app, manifests=scenario.manifests)
     stack = (
-        Embedded(setup, family)
-        if setup.kind == "embedded"
-        else External(setup, folder, rabbitmq if setup.kind == "rabbitmq" else "")
+        Embedded(setup, family) if setup.kind == "embedded" else External(setup, folder, servers)
     )
     stage = Stage(folder, rng, members, stack, family)
     try:
@@ -94,12 +98,23 @@ def play(
     scenario: Scenario,
     seed: int,
     folder: Path,
-    rabbitmq: str = "",
+    servers: Servers = NO_SERVERS,
     prepare: Callable[[Stage], None] = lambda _: None,
 ) -> Round:
     """One round: run it with its fault, and judge it. ``prepare`` may add to the project first."""
+    with small_disk(folder / scenario.disk) if scenario.disk else nullcontext():
+        return _play(scenario, seed, folder, servers, prepare)
+
+
+def _play(
+    scenario: Scenario,
+    seed: int,
+    folder: Path,
+    servers: Servers,
+    prepare: Callable[[Stage], None],
+) -> Round:
     flaws: list[str] = []
-    with staged(scenario, seed, folder, rabbitmq, prepare) as stage:
+    with staged(scenario, seed, folder, servers, prepare) as stage:
         stage.launch((DEADLINE, *scenario.options))
         try:
             scenario.fault(stage)
@@ -113,6 +128,7 @@ def play(
         stage.members,
         verdicts,
         count(folder),
+        announced=read_starts(stage.ledgers()),
         hits=stage.hits,
         aimed=frozenset(stage.aimed),
         forced=scenario.forced,
@@ -133,10 +149,12 @@ def play(
 def _finish(stage: Stage, scenario: Scenario) -> list[str]:
     """Wait for the end, hold the further sessions; what was not as it should be."""
     flaws = _await_end(stage, scenario)
-    for options in scenario.then:
+    for further in scenario.then:
+        # A session that was ended before it had begun a run has left none to go on with.
+        options = tuple(one for one in further if one != "--resume" or stage.ledgers())
         stage.launch((DEADLINE, *options))
         flaws += _await_end(stage, scenario)
-    if len(stage.ledgers()) > 1:
+    if len(stage.ledgers()) > scenario.manifests:
         flaws.append(f"{len(stage.ledgers())} ledgers: a second run was begun")
     return flaws
 

@@ -1,19 +1,23 @@
-"""Scenarios of silence, of delays, and of sessions that are told to end; see ``scenarios``."""
+"""Scenarios of silence, of delays, of full disks, and of sessions that are told to end."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from tests.chaos import message_faults as messages
 from tests.chaos import peer_faults as peers
 from tests.chaos import process_faults as processes
+from tests.chaos import session_faults as sessions
 from tests.chaos.scenario import Scenario
 from tests.chaos.stacks import Setup
 from tests.chaos.workload import PASSED, Group, kinds, plain, safe
 
-CRASHED = kinds("crashed")
+CRASHED, LOST = kinds("crashed"), kinds("lost")
 UNTOLD = kinds("timed_out", "unknown", "lost")
 OUTSIDE = Setup("valkey", workers=1)
 RESUME = (("--resume",),)
 
-PEERS = (
+QUIET = (
     Scenario("broker frozen", (plain(16), safe(8)), peers.freeze_broker, OUTSIDE),
     Scenario(
         "broker frozen for good",
@@ -29,13 +33,143 @@ PEERS = (
         "pool child killed, SQL results",
         (plain(16, never=CRASHED, cut=CRASHED), safe(8)),
         processes.kill_pool_child,
-        Setup("valkey", workers=1, sql=True),
+        Setup("valkey", workers=1, sql="sqlite"),
         damage=1,
     ),
     Scenario(
         "retries that wait longer than the timeout",
         (plain(8), Group("later", 4, task="chaos.later", fields={"timeout": 2})),
     ),
-    Scenario("ended by a signal", (plain(16), safe(8)), peers.end_by_signal, then=RESUME),
     Scenario("a second pytest", (plain(24), safe(8)), peers.second_pytest, OUTSIDE),
 )
+
+FROZEN = (
+    Scenario(
+        "store frozen",
+        (plain(16), safe(8)),
+        peers.freeze_store,
+        Setup("valkey", workers=1, own_store=True),
+        sampled=False,
+    ),
+    Scenario(
+        "PostgreSQL frozen",
+        (plain(16), safe(8)),
+        peers.freeze_store,
+        Setup("valkey", workers=1, sql="postgres"),
+    ),
+    Scenario(
+        "RabbitMQ frozen",
+        (plain(16), safe(8)),
+        peers.freeze_broker,
+        Setup("rabbitmq", workers=1),
+        sampled=False,
+    ),
+    Scenario(
+        "worker killed, rabbitmq",
+        (plain(16, never=LOST, cut=CRASHED), safe(8)),
+        processes.kill_worker,
+        Setup("rabbitmq", workers=1),
+        damage=3,
+    ),
+)
+
+STOCK = (
+    Scenario(
+        # Nobody says what it had begun, and Redis keeps what it had taken for an hour.
+        "worker killed, stock worker",
+        (
+            plain(16, never=UNTOLD, cut=UNTOLD),
+            safe(8, never=UNTOLD, cut=UNTOLD),
+        ),
+        processes.kill_worker,
+        Setup("valkey", workers=1, stock=True),
+        options=("--manifest-deadline=30s",),
+        damage=10,
+        sampled=False,
+    ),
+    Scenario(
+        "worker paused, stock worker",
+        (plain(16), safe(8)),
+        processes.pause_worker,
+        Setup("valkey", workers=1, stock=True),
+    ),
+    Scenario(
+        "connections reset, pytest's, stock worker",
+        (plain(16), safe(8)),
+        messages.cut_connections,
+        Setup("valkey", workers=1, stock=True, proxy="driver"),
+    ),
+    Scenario(
+        "message removed, stock worker",
+        (plain(16, aimed=UNTOLD), safe(8, aimed=PASSED | UNTOLD)),
+        messages.change_messages(messages.removed),
+        Setup("valkey", workers=1, stock=True),
+        options=("--manifest-deadline=30s",),
+        sampled=False,
+    ),
+)
+
+ELSEWHERE = Setup("valkey", workers=1, elsewhere=True)
+
+
+def brief(group: Group) -> Group:
+    """With a timeout that may be waited for: nobody can see that such a worker is dead."""
+    return replace(group, fields={**group.fields, "timeout": 8})
+
+
+NAMESPACES = (
+    Scenario(
+        "worker killed, in another namespace",
+        (brief(plain(16, never=UNTOLD, cut=CRASHED | UNTOLD)), brief(safe(8))),
+        processes.kill_worker,
+        ELSEWHERE,
+        options=("--manifest-repair",),
+        then=RESUME,
+        damage=3,
+    ),
+    Scenario(
+        "pytest killed, worker in another namespace",
+        (brief(plain(16, never=UNTOLD, cut=CRASHED | UNTOLD)), brief(safe(8))),
+        processes.kill_driver_and_perhaps_worker,
+        ELSEWHERE,
+        then=RESUME,
+        damage=3,
+    ),
+)
+
+SESSIONS = (
+    Scenario(
+        "worker killed, three manifests",
+        (plain(16, never=LOST, cut=CRASHED), safe(8)),
+        processes.kill_worker,
+        manifests=3,
+        damage=2,
+    ),
+    Scenario(
+        "disk full, ledger's",
+        (plain(16), safe(8)),
+        sessions.fill_disk(".manifest"),
+        OUTSIDE,
+        then=RESUME,
+        disk=".manifest",
+    ),
+    Scenario(
+        "disk full, private broker's",
+        (plain(16), safe(8)),
+        sessions.fill_disk(".manifest/stacks"),
+        then=RESUME,
+        disk=".manifest/stacks",
+    ),
+    Scenario("ended by a signal", (plain(16), safe(8)), sessions.end_by_signal(), then=RESUME),
+    *(
+        Scenario(
+            f"ended by a signal, {phase}",
+            (plain(16), safe(8)),
+            sessions.end_by_signal(phase),
+            then=RESUME,
+            sampled=False,
+        )
+        for phase in sessions.PHASES
+    ),
+)
+PEERS = (*QUIET, *FROZEN, *STOCK, *NAMESPACES, *SESSIONS)

@@ -64,7 +64,8 @@ class Session:
         self.folder = folder
         self.junit = folder / f"junit-{number}.xml"
         self.log = folder / f"pytest-{number}.txt"
-        command = [sys.executable, "-m", "pytest", "--manifest=m.jsonl", "-q", "-rA"]
+        command = [sys.executable, "-m", "pytest", "-q", "-rA"]
+        command += [f"--manifest={path.name}" for path in sorted(folder.glob("m*.jsonl"))]
         command += [f"--junitxml={self.junit}", "-p", "no:cacheprovider", *options]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
@@ -16,7 +17,7 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Valkey, spawn
 from tests.chaos.session import Family
 from tests.conftest import missing
-from tests.processes import LOOPBACK, START_SECONDS, tail
+from tests.processes import ELSEWHERE, LOOPBACK, START_SECONDS, tail
 from tests.support import eventually
 
 
@@ -26,7 +27,8 @@ class Setup:
 
     ``workers``: worker processes; ``slots``: jobs at once in each (external ones only);
     ``aof``: whether an external Valkey keeps what it holds; ``own_store``: results are in a Valkey
-    of their own; ``sql``: they are in a database; ``proxy``: who reaches the broker by a proxy;
+    of their own; ``sql``: they are in a database; ``elsewhere``: the workers' pids mean nothing out
+    here; ``proxy``: who reaches the broker by a proxy;
     ``stock``: the workers know nothing of manifests; ``cwd``: a folder below the project's, with
     another edition of the app for the workers.
     """
@@ -36,10 +38,16 @@ class Setup:
     slots: int = 2
     aof: bool = True
     own_store: bool = False
-    sql: bool = False
+    sql: Literal["", "sqlite", "postgres"] = ""
+    elsewhere: bool = False
     proxy: Literal["", "driver", "all"] = ""
     stock: bool = False
     cwd: str = "."
+
+
+Servers: TypeAlias = Mapping[str, str]
+"""URLs of servers that all rounds share: RabbitMQ's as "rabbitmq", PostgreSQL's as "postgres"."""
+NO_SERVERS: Servers = {}
 
 
 class Stack(Protocol):
@@ -135,7 +143,8 @@ def main_workers(family: Family) -> list[psutil.Process]:
     for process in family.members():
         with suppress(psutil.Error):
             command = process.cmdline()
-            if "celery" in command and "worker" in command:
+            # What leads into another namespace runs the worker and is none.
+            if "celery" in command and "worker" in command and command[0] != ELSEWHERE[0]:
                 found[process.pid] = (process, process.ppid())
     return [found[pid][0] for pid in sorted(found) if found[pid][1] not in found]
 
@@ -143,7 +152,7 @@ def main_workers(family: Family) -> list[psutil.Process]:
 class External:
     """A Valkey (and a RabbitMQ's URL, where that is the broker) with workers of the harness."""
 
-    def __init__(self, setup: Setup, folder: Path, rabbitmq: str = "") -> None:
+    def __init__(self, setup: Setup, folder: Path, servers: Servers) -> None:
         self.proxy: Proxy | None = None
         self._setup = setup
         self._folder = folder
@@ -153,8 +162,8 @@ class External:
         self._store = self._valkey
         if setup.own_store:
             self._store = Valkey(folder / "store", self._family, aof=True)
-        self._rabbitmq = rabbitmq
-        self._database = f"db+sqlite:///{folder}/results.sqlite" if setup.sql else ""
+        self._rabbitmq = servers["rabbitmq"] if setup.kind == "rabbitmq" else ""
+        self._database = _database(setup, folder, servers)
         if setup.proxy:
             self.proxy = Proxy((LOOPBACK, self._valkey.port))
         self._number = 0
@@ -183,7 +192,7 @@ class External:
         return self._rabbitmq or self._valkey.url
 
     def store_url(self) -> str:
-        return self._store.url
+        return self._database or self._store.url
 
     def workers(self) -> list[psutil.Process]:
         return main_workers(self._family)
@@ -231,6 +240,7 @@ class External:
         name = f"outside{(self._number - 1) % self._setup.workers + 1}@%h"
         command += ["-n", name, "-c", str(self._setup.slots)]
         command += ["--without-gossip", "--without-mingle"]
+        command = [*ELSEWHERE, *command] if self._setup.elsewhere else command
         command += [] if self._setup.stock else ["-I", "pytest_manifest.worker"]
         broker = self._rabbitmq or self._through(self._setup.proxy == "all")
         store = self._store.url if self._rabbitmq or self._setup.own_store else broker
@@ -240,6 +250,12 @@ class External:
         cwd = (self._folder / self._setup.cwd).resolve()
         self._started.append(spawn(command, self._family, log=log, cwd=cwd, env=env))
         return log
+
+
+def _database(setup: Setup, folder: Path, servers: Servers) -> str:
+    if setup.sql == "postgres":
+        return servers["postgres"].replace("postgresql://", "db+postgresql+psycopg://", 1)
+    return f"db+sqlite:///{folder}/results.sqlite" if setup.sql else ""
 
 
 def _is_ready(log: Path) -> bool:

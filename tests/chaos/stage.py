@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tests.chaos.stacks import Stack
 from tests.chaos.workload import Group
 from tests.support import eventually
 
-MOMENT_SECONDS = 60.0
+MOMENT_SECONDS = 150.0
 """A generous deadline for something to happen in a run that is on its way."""
 
 
@@ -92,10 +92,13 @@ class Stage:
         """kill -9, noting who goes with it."""
         self.strike()
         family = [process, *(process.children(recursive=True) if children else [])]
+        self.note(family)
+        process.kill()
+
+    def note(self, killed: Iterable[psutil.Process]) -> None:
+        """These are killed at this moment: by every pid that they have, also in a namespace."""
         now = time.time()
-        self.hits += [(one.pid, now) for one in family]
-        for one in family[:1]:
-            one.kill()
+        self.hits += [(pid, now) for one in killed for pid in pids_of(one.pid)]
 
     def client(self) -> redis.Redis:
         """The broker, past any proxy."""
@@ -123,3 +126,12 @@ class Stage:
                 return [row[0] for row in db.execute("SELECT state FROM attempts")]
         except sqlite3.Error:  # it is just being made
             return []
+
+
+def pids_of(pid: int) -> list[int]:
+    """What a process is called, here first, and then in the PID namespaces that it is in."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
+            if line.startswith("NSpid:"):
+                return [int(word) for word in line.split()[1:]]
+    return [pid]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import report
+from tests.chaos.conftest import ROUNDS_VARIABLE
 from tests.chaos.scenario import Scenario, play
 from tests.chaos.scenarios import SCENARIOS
 
@@ -15,16 +16,24 @@ FAULT_VARIABLE = "MANIFEST_CHAOS_FAULT"
 pytestmark = [pytest.mark.chaos, pytest.mark.live, pytest.mark.timeout(300)]
 
 
-def marks(scenario: Scenario) -> tuple[pytest.MarkDecorator, ...]:
-    return (pytest.mark.rabbitmq,) if scenario.setup.kind == "rabbitmq" else ()
+def servers(scenario: Scenario) -> tuple[str, ...]:
+    """What it shares with other rounds."""
+    setup = scenario.setup
+    return tuple(name for name in ("rabbitmq", "postgres") if name in (setup.kind, setup.sql))
+
+
+def chosen() -> list[Scenario]:
+    """The one that was asked for; all where rounds were; else a sample that is quickly played."""
+    name = os.environ.get(FAULT_VARIABLE, "")
+    everything = bool(name) or ROUNDS_VARIABLE in os.environ
+    return [one for one in SCENARIOS if name in ("", one.name) if everything or one.sampled]
 
 
 @pytest.mark.parametrize(
     "scenario",
     [
-        pytest.param(one, id=one.name, marks=marks(one))
-        for one in SCENARIOS
-        if os.environ.get(FAULT_VARIABLE, "") in ("", one.name)
+        pytest.param(one, id=one.name, marks=[getattr(pytest.mark, s) for s in servers(one)])
+        for one in chosen()
     ],
 )
 def test_fault(
@@ -34,8 +43,6 @@ def test_fault(
     request: pytest.FixtureRequest,
 ) -> None:
     """Every entry has, within the bound, a verdict that its own count of executions bears out."""
-    rabbitmq = ""
-    if scenario.setup.kind == "rabbitmq":
-        rabbitmq = request.getfixturevalue("rabbitmq_url")
-    played = play(scenario, seed, tmp_path / "project", rabbitmq)
+    urls = {name: request.getfixturevalue(f"{name}_url") for name in servers(scenario)}
+    played = play(scenario, seed, tmp_path / "project", urls)
     report.check(played, request.node)

@@ -11,7 +11,7 @@ import pytest
 from tests.chaos import executions, report
 from tests.chaos.executions import Counted, Execution
 from tests.chaos.judge import Evidence, Outcome, judge, unlike_reports
-from tests.chaos.record import Told
+from tests.chaos.record import Announced, Told
 from tests.chaos.workload import build, kinds, late, late_safe, plain, safe
 
 PLAIN = {"e": plain(1)}
@@ -87,6 +87,25 @@ def test_a_job_killed_right_behind_its_end_may_be_crashed() -> None:
     assert not judged("crashed", ONCE, hits).flaws
     assert judged("crashed", ONCE, hits | {"hits": [(7, 31.0)]}).wrong
     assert judged("crashed", ONCE, hits | {"hits": [(8, 1.1)]}).wrong
+
+
+def test_a_job_killed_between_its_announcement_and_its_first_line_may_be_crashed() -> None:
+    """That much was said of it; not where nobody was killed, nor another, nor before."""
+    late_ = {"members": {"e": late(1, never=kinds("lost"), cut=kinds("crashed"))}}
+    said = late_ | {"announced": [Announced("e", "1", 7, 1.0)], "hits": [(7, 1.1)]}
+    assert not judged("crashed", counted(), said).flaws
+    assert not judged("lost", counted(), said).flaws
+    others: list[dict[str, object]] = [
+        {"announced": []},
+        {"announced": [Announced("another", "1", 7, 1.0)]},
+        {"hits": []},
+        {"hits": [(8, 1.1)]},
+        {"hits": [(7, 0.9)]},
+        {"members": {"e": late(1, never=kinds("lost"))}},
+    ]
+    for other in others:
+        assert judged("crashed", counted(), said | other).wrong, other
+    assert judged("crashed", ONCE, said | {"hits": [(7, 31.0)]}).wrong
 
 
 TWICE = counted("start", "end", "start", "end")

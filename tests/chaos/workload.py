@@ -219,6 +219,7 @@ def build(
     rng: random.Random,
     *,
     app: Mapping[str, Json] | None = None,
+    manifests: int = 1,
 ) -> dict[str, Group]:
     """Write the project into ``folder``, its entries in random order; give each entry's group."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -231,11 +232,17 @@ def build(
     order = list(members)
     rng.shuffle(order)
     lines = [json.dumps(entry(name, members[name], rng)) + "\n" for name in order]
-    (folder / "m.jsonl").write_text("".join(lines), encoding="utf-8")
+    for number, name in enumerate(manifest_names(manifests)):
+        (folder / name).write_text("".join(lines[number::manifests]), encoding="utf-8")
     return {name: members[name] for name in order}
+
+
+def manifest_names(count: int) -> list[str]:
+    """The files that the entries are in."""
+    return ["m.jsonl", *(f"m{number}.jsonl" for number in range(2, count + 1))]
 
 
 def entry(name: str, group: Group, rng: random.Random) -> dict[str, Json]:
     """One line of the manifest."""
     kwargs: dict[str, Json] = {"key": name, "sec": round(rng.uniform(*group.sec), 3)}
-    return {"id": name, "task": group.task, "kwargs": kwargs, "timeout": 15, **group.fields}
+    return {"id": name, "task": group.task, "kwargs": kwargs, "timeout": 40, **group.fields}

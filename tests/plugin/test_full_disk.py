@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,38 +11,12 @@ import pytest
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.run.locks import is_held
+from tests.disks import fill, small_disk
 from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
-
-SIZE = 16 << 20
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system of its own in ``folder``, gone at the end."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
-    subprocess.run(mount, check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Leave no room for anything; what is returned has it all."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            try:
-                while file.write(b"x" * size):
-                    pass
-            except OSError:
-                continue
-    return ballast
 
 
 def begun_jobs(project: Project) -> int:

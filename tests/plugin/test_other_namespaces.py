@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
+from tests.processes import ELSEWHERE
 from tests.support import eventually
-
-ELSEWHERE = ("unshare", *(() if os.geteuid() == 0 else ("-U", "-r")), "-p", "-f", "--mount-proc")
-"""As a container that shares the host's network: another PID namespace, the same host name."""
 
 
 @pytest.mark.live
