@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tests.chaos import message_faults as messages
 from tests.chaos import peer_faults as peers
 from tests.chaos import process_faults as processes
@@ -110,17 +108,10 @@ STOCK = (
 )
 
 ELSEWHERE = Setup("valkey", workers=1, elsewhere=True)
-
-
-def brief(group: Group) -> Group:
-    """With a timeout that may be waited for: nobody can see that such a worker is dead."""
-    return replace(group, fields={**group.fields, "timeout": 8})
-
-
 NAMESPACES = (
     Scenario(
         "worker killed, in another namespace",
-        (brief(plain(16, never=UNTOLD, cut=CRASHED | UNTOLD)), brief(safe(8))),
+        (plain(16, never=UNTOLD, cut=CRASHED | UNTOLD), safe(8)),
         processes.kill_worker,
         ELSEWHERE,
         options=("--manifest-repair",),
@@ -129,10 +120,10 @@ NAMESPACES = (
     ),
     Scenario(
         "pytest killed, worker in another namespace",
-        (brief(plain(16, never=UNTOLD, cut=CRASHED | UNTOLD)), brief(safe(8))),
+        (plain(16, never=UNTOLD, cut=CRASHED | UNTOLD), safe(8)),
         processes.kill_driver_and_perhaps_worker,
         ELSEWHERE,
-        then=RESUME,
+        then=(("--resume", "--manifest-repair"),),
         damage=3,
     ),
 )
