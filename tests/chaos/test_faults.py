@@ -13,7 +13,7 @@ from tests.chaos.scenario import Scenario, play
 from tests.chaos.scenarios import SCENARIOS
 
 FAULT_VARIABLE = "MANIFEST_CHAOS_FAULT"
-pytestmark = [pytest.mark.chaos, pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.live, pytest.mark.timeout(900)]
 
 
 def servers(scenario: Scenario) -> tuple[str, ...]:

@@ -147,6 +147,10 @@ def test_reports_must_agree_with_the_ledger() -> None:
     assert unlike_reports(told, shown, "", 1)
     assert unlike_reports(told, shown, correction, 0)
     assert unlike_reports(told, shown, correction, 1) == []
+    assert unlike_reports(told, shown, correction.replace("'e'", "'ee'"), 1)
+    late_ = {"e": Told("passed", "Once more.", 1.0)}
+    correction = "'e' was timed_out at first and is passed"
+    assert unlike_reports(late_, {"e": "failed"}, correction, 1) == []
 
 
 def test_the_same_seed_makes_the_same_manifest(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.chaos.stacks import Setup
 from tests.chaos.stage import Stage
 from tests.chaos.workload import EXTRA, Allowed, Group, kinds, plain, safe
 
-pytestmark = [pytest.mark.chaos, pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.live, pytest.mark.timeout(900)]
 
 ANOTHER = "20200101T000000-0badcafe"
 FORGED = kinds("forged")
