@@ -110,6 +110,13 @@ class Control:
                 lengths[name] = _length(channel, name, passive=passive)
         return lengths
 
+    def listeners(self) -> set[str]:
+        """The nodes that a question reaches, and those that have died without a word; none where
+        the broker does not tell."""
+        with self._lend() as (connection, channel):
+            mailbox: Mailbox = self._app.control.mailbox(connection)
+            return _listeners(channel, mailbox.exchange.name)
+
     def close(self) -> None:
         """End the connection."""
         connection, self._connection = self._connection, None

@@ -107,30 +107,6 @@ def preflight(
     return result
 
 
-def plain_workers(publisher: Publisher, timeout: float = TIMEOUT) -> list[str]:
-    """The workers that are there now and hand in no receipts.
-
-    Raises:
-        StackError: the broker cannot be reached.
-    """
-    question = {"registered": QUESTIONS["registered"]}
-    try:
-        answers = publisher.call(
-            lambda: publisher.control.ask(
-                question,
-                timeout=timeout,
-                enough=lambda found, quiet: any(found.values()) and quiet >= SETTLED,
-            )
-        )
-    except Exception as error:
-        raise StackError(
-            f"the workers at {redact_url(publisher.address.broker_url)} cannot be asked "
-            f"({type(error).__name__}: {redact(str(error))}); check that the broker is up"
-        ) from error
-    blank: Answers = {method: {} for method in QUESTIONS}
-    return [worker.name for worker in workers_of(blank | answers).values() if worker.is_plain]
-
-
 def add_consumers(publisher: Publisher, queues: list[str]) -> None:
     """Have every worker consume these queues as well; those that do already are not disturbed."""
     for name in queues:

@@ -81,6 +81,11 @@ class Arrivals(LedgerFile):
         """Whether some worker has said that it began something."""
         return self._read_one("SELECT 1 FROM starts LIMIT 1") is not None
 
+    def beginners(self) -> frozenset[str]:
+        """The workers that have said that they began something."""
+        rows = self._read("SELECT DISTINCT worker FROM starts WHERE worker IS NOT NULL")
+        return frozenset(str(worker) for (worker,) in rows)
+
     def add_receipts(self, receipts: Iterable[tuple[str, str | None, Receipt]]) -> None:
         """Keep ``(task_id, execution, receipt)`` as they arrived, second ones too."""
         now = text(utc_now())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from loguru import logger
@@ -74,7 +74,9 @@ class Engine:
         )
         self._mender: Mender | None = None
         if parts.locator is not None:
-            self._mender = Mender(parts.locator, parts.flights, parts.findings, allowed=allowed)
+            self._mender = Mender(
+                parts.locator, parts.flights, parts.findings, allowed=allowed, doubted=self._doubted
+            )
         self._quarantined: list[str] = []
         self._taken_out: list[str] = []
         self._remind_at = 0.0
@@ -142,6 +144,15 @@ class Engine:
     def mend(self, located: Located) -> list[str]:
         """Move what dead workers had taken, where that is allowed; see :class:`Mender`."""
         return [] if self._mender is None else self._mender.mend(located)
+
+    @property
+    def left(self) -> Collection[str]:
+        """The task ids of what dead workers had, and were not moved: they may have begun it."""
+        return () if self._mender is None else self._mender.left
+
+    def _doubted(self) -> bool:
+        """Whether a job may have been begun without a word; on our own stack all would be told."""
+        return not self._parts.owned and has_doubts(self._ledger)
 
     def wind_down(self) -> None:
         """After a stop: take back what waits and, where a person stopped it, await what runs."""
@@ -427,6 +438,7 @@ class Engine:
             return
         try:
             self.look_once()  # for a receipt that came between the two looks
+            self._parts.note_strangers()
             begun = self.mend(located)
         except StackError as error:
             self._log.warning("what was found could not be mended: {}", error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from loguru import logger
 
@@ -15,15 +15,26 @@ Orphans = Mapping[str, frozenset[str]]
 
 class Mender:
     """Mends what two looks have found. ``allowed``: the messages on this broker may be moved;
-    where they may not, ``findings`` gets a sentence about them. For one thread."""
+    where they may not, ``findings`` gets a sentence about them. ``doubted``: whether some worker
+    may have begun a job without a word; then only what may run twice is put back. For one thread.
+    """
 
     def __init__(
-        self, locator: Locator, flights: Flights, findings: list[str], *, allowed: bool
+        self,
+        locator: Locator,
+        flights: Flights,
+        findings: list[str],
+        *,
+        allowed: bool,
+        doubted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._locator = locator
         self._flights = flights
         self._findings = findings
         self._allowed = allowed
+        self._doubted = doubted
+        self.left: frozenset[str] = frozenset()
+        """What was not put back, though it might be, as it may have been begun."""
 
     def mend(self, located: Located) -> list[str]:
         """Put back what a dead worker had taken and not begun, and take out what it had begun.
@@ -38,6 +49,8 @@ class Mender:
         if not self._allowed:
             self._report(waiting)
             return list(begun)
+        self.left = self._not_to_be_repeated(waiting)
+        waiting = {i: tags for i, tags in waiting.items() if i not in self.left}
         for task_id in self._locator.restore(waiting) if waiting else ():
             entry = in_flight[task_id].entry.id
             logger.bind(entry=entry).info(
@@ -46,14 +59,30 @@ class Mender:
         # What the broker has given to another worker meanwhile is not ours to judge.
         return self._locator.discard(begun) if begun else []
 
+    def _not_to_be_repeated(self, waiting: Orphans) -> frozenset[str]:
+        flights = self._flights.by_task_id
+        once = frozenset(i for i in waiting if not flights[i].entry.idempotent)
+        if not once or not self._doubted():
+            return frozenset()
+        self._say(
+            once,
+            "may have begun them, as not every worker says when it begins a job; they are not put "
+            "back, but the broker does so when its visibility timeout is over",
+        )
+        return once
+
     def _report(self, orphans: Orphans) -> None:
-        if not orphans:
-            return
+        if orphans:
+            self._say(
+                orphans,
+                "the broker gives them back when its visibility timeout is over, --manifest-repair "
+                "at once",
+                ";",
+            )
+
+    def _say(self, orphans: Collection[str], what: str, mark: str = ", and") -> None:
         names = sorted(self._flights.by_task_id[task_id].entry.id for task_id in orphans)
         jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
-        sentence = (
-            f"a worker that is gone holds {jobs}; the broker gives them back when its visibility "
-            "timeout is over, --manifest-repair at once"
-        )
+        sentence = f"a worker that is gone holds {jobs}{mark} {what}"
         if sentence not in self._findings:
             self._findings.append(sentence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pytest_manifest.dispatch.bounded import Patience
@@ -40,3 +40,5 @@ class Parts:
     findings: list[str] = field(default_factory=list)
     """Sentences for the summary: what was noticed and is no entry's verdict."""
     patience: Patience = field(default_factory=Patience)
+    note_strangers: Callable[[], None] = lambda: None
+    """Notes workers that may have begun a job without a word; raises StackError."""

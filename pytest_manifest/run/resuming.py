@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_manifest.dispatch.locating import Located
-from pytest_manifest.dispatch.preflight import plain_workers
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.gather.gatherer import Gatherer
-from pytest_manifest.ledger import EMPTIED, PLAIN_WORKERS, Ledger, RunInfo, is_witnessed
+from pytest_manifest.ledger import EMPTIED, Ledger, RunInfo, is_witnessed
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.again import judge_again
 from pytest_manifest.run.audit import follow_spoken_for, follow_unsettled
@@ -127,6 +126,7 @@ class ResumeRun(EarlierRun):
         engine.send_nothing()
         judge_what_is_kept(ledger, self._flights, self._bench(ledger))
         engine.look_once()
+        self._note_strangers(ledger)  # before anything is moved
         places = self._places(engine)
         engine.look_once()
         had = ledger.kinds()
@@ -134,10 +134,6 @@ class ResumeRun(EarlierRun):
         again = judge_again(ledger, self.manifest, before, self._bench(ledger), chosen)
         with ledger.transaction():
             ledger.settle(list(again))
-        if self._publisher is not None and not self.address.owned:
-            plain = plain_workers(self._publisher)
-            if plain:
-                ledger.note(PLAIN_WORKERS, ", ".join(plain))
         intact = gatherer.intact()
         if intact is False:
             ledger.note(EMPTIED, "1")  # a stream that is begun anew would not tell of it any more
@@ -209,9 +205,8 @@ class ResumeRun(EarlierRun):
                 f"run {self.info.run} was not gone on with: what is still queued cannot be told "
                 f"({error})"
             ) from error
-        return places_of(
-            located, self._flights, taken_out, mended=self.address.owned or self.settings.repair
-        )
+        mended = self.address.owned or self.settings.repair
+        return places_of(located, self._flights, taken_out, mended=mended, left=engine.left)
 
     def _settle_what_is_left(self, ledger: Ledger, unread: Unread, *, emptied: bool) -> None:
         """A verdict for what is not sent again and has none."""
@@ -320,9 +315,15 @@ def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:
 
 
 def places_of(
-    located: Located, flights: Flights, taken_out: Container[str], *, mended: bool
+    located: Located,
+    flights: Flights,
+    taken_out: Container[str],
+    *,
+    mended: bool,
+    left: Container[str] = (),
 ) -> dict[str, Place]:
-    """Where each flight was found; ``mended``: orphans were put back, or ``taken_out`` if begun."""
+    """Where each flight was found; ``mended``: orphans were put back, or ``taken_out`` if begun;
+    but those that were ``left``, as nobody knows whether they were."""
     found: dict[str, Place] = dict.fromkeys(located.untold, "untold")
     found.update(dict.fromkeys(located.nowhere, "nowhere"))
     found.update(dict.fromkeys(located.queued, "queued"))
@@ -334,7 +335,7 @@ def places_of(
         elif task_id in taken_out:
             found[task_id] = "nowhere"
         else:
-            begun = flight is not None and flight.is_running
+            begun = task_id in left or (flight is not None and flight.is_running)
             found[task_id] = "untold" if begun else "queued"
     return found
 

@@ -12,6 +12,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -53,6 +54,7 @@ from pytest_manifest.run.parts import Parts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, WorkerLoss
 from pytest_manifest.run.signals import Signals
+from pytest_manifest.run.strangers import note_known, note_strangers
 from pytest_manifest.run.to_send import FirstAttempts, is_withheld
 from pytest_manifest.schema import Entry, VerdictKind
 from pytest_manifest.schema.wire import stream_key
@@ -368,6 +370,8 @@ class Run:
         self._note_plain([*found.plain, *unseen] if seen else [NOBODY])
         # Where a worker runs other code of a task than is here, that is told by these.
         with self._writing() as ledger:
+            if not self.address.owned:
+                note_known(ledger, publisher, set(found.workers) - set(found.plain))
             note_code(ledger, (attempt.entry.task for attempt in self._to_send), publisher.tasks)
             samples = demand.samples.values()
             limits = {one.task: own for one in samples if (own := publisher.own_limit(one))}
@@ -456,8 +460,14 @@ class Run:
                 remarks=self.remarks,
                 findings=self.findings,
                 patience=self._patience,
+                note_strangers=partial(self._note_strangers, ledger),
             )
         )
+
+    def _note_strangers(self, ledger: Ledger) -> None:
+        """On a stack of our own there are none."""
+        if self._publisher is not None and not self.address.owned:
+            note_strangers(ledger, self._publisher)
 
     def _budget(self) -> Budget | None:
         limit = self.settings.budget if self.sends else None

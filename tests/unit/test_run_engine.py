@@ -151,6 +151,41 @@ def test_what_a_plain_worker_may_have_had_is_not_published_again(*, idempotent: 
         assert made.world.published == {made.task_id("a"): 2 if idempotent else 1}
 
 
+def strange_worker(made: Rig) -> None:
+    """One that says nothing of what it begins came after the dispatch, and is found only when it
+    is asked who is there."""
+    made.engine._parts.note_strangers = lambda: made.ledger.note(PLAIN_WORKERS, "stock@box")
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_what_a_worker_may_have_had_that_came_later_is_not_published_again(
+    *, idempotent: bool
+) -> None:
+    """Nobody saw it before the dispatch."""
+    with rig(Plan((entry(idempotent=idempotent),), owned=False)) as made:
+        strange_worker(made)
+        made.world.uncertain.append(NOTHING_ARRIVES)
+        made.step()
+        made.finish()
+        assert made.kinds() == {"a": "passed" if idempotent else "unknown"}
+        assert made.world.published == {made.task_id("a"): 2 if idempotent else 1}
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_what_a_strange_worker_may_have_begun_is_not_put_back(*, idempotent: bool) -> None:
+    """--manifest-repair moves only what may run twice, and says what it leaves."""
+    with rig(Plan((entry(idempotent=idempotent),), owned=False, repair=True)) as made:
+        strange_worker(made)
+        made.step()
+        made.world.take(first(made))
+        made.world.kill(first(made), restart=0.2)
+        made.run(10)
+        job = {made.task_id("a")}
+        assert set(made.locator.restored) == (job if idempotent else set())
+        assert made.engine.left == (set() if idempotent else job)
+        assert any("not put back" in one for one in made.findings) is not idempotent
+
+
 def test_nothing_is_published_again_once_too_much_has_failed() -> None:
     """What is found to have got lost after the failure threshold stays unsent, and is lost."""
     with rig(Plan((entry("a"), entry("b")), max_failed=0)) as made:

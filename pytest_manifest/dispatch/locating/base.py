@@ -19,8 +19,10 @@ class Look:
     ``held`` and ``running``: task id -> node that has it reserved or scheduled, or says that it
     runs it. ``silent``: nodes known to exist that did not answer, or not everything; ``answered``:
     nodes that did. ``unseen``: a phrase that says what this broker cannot tell, "" where all was
-    seen. ``since``: task id -> when it was taken last (seconds of the epoch); ``visibility``: after
-    how many seconds the broker gives back what was taken and not acknowledged, None: unknown.
+    seen. ``unheard``: silent nodes that may be alive by what the broker says of who is
+    connected to it. ``since``: task id -> when it was taken last (seconds of the epoch);
+    ``visibility``: after how many seconds the broker gives back what was taken and not
+    acknowledged, None: unknown.
     """
 
     queued: Mapping[str, str] = field(default_factory=dict)
@@ -32,6 +34,7 @@ class Look:
     unseen: str = ""
     since: Mapping[str, float] = field(default_factory=dict)
     visibility: float | None = None
+    unheard: frozenset[str] = frozenset()
 
     def sees(self, task_id: str) -> bool:
         """Whether any place has it."""
@@ -146,10 +149,11 @@ def _place(first: Look, second: Look, task_id: str, start: StartedOn | None) -> 
 def _may_be_taken(first: Look, second: Look, start: StartedOn | None) -> bool:
     """Whether a silent node may hold the message of a job that the broker keeps for one.
 
-    Any may, also where a start was seen: the message may have been given to another one since.
+    Any may, also where a start was seen: the message may have been given to another one since. Of
+    one that is connected to the broker no silence, however long, shows that it is gone.
     """
     gone = start.worker if start is not None and start.alive is False else None
-    return any(_silent(look, but=gone) for look in (first, second))
+    return any(_silent(look, but=gone) or look.unheard - {gone} for look in (first, second))
 
 
 def _may_be_had(first: Look, second: Look, start: StartedOn | None) -> bool:

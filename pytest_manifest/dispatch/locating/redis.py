@@ -8,6 +8,7 @@ others get it when the visibility timeout is over, an hour by default.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,8 @@ from redis import Redis, ResponseError
 from pytest_manifest.dispatch.checks import VISIBILITY_TIMEOUT
 from pytest_manifest.dispatch.locating.base import Look, Tags
 from pytest_manifest.dispatch.locating.messages import parsed, taken_message, task_id_of
-from pytest_manifest.dispatch.locating.workers import Workers, reaching, unknown
+from pytest_manifest.dispatch.locating.workers import Said, Workers, reaching, unknown
+from pytest_manifest.dispatch.presence import may_be_alive, unheard_of
 from pytest_manifest.dispatch.publisher import Publisher
 
 if TYPE_CHECKING:
@@ -55,18 +57,29 @@ class RedisLocator:
                 with self._broker() as broker:
                     queued |= broker.queued(list(everywhere), missing)
                     taken |= broker.taken(missing)
+            since = {one: moment for one, tags in taken.items() if (moment := _last(tags))}
+            had = queued.keys() | said.held.keys() | said.running.keys()
+            unheard = self._unheard(said, since) if wanted - had else frozenset()
         options = self._publisher.app.conf.broker_transport_options or {}
         return Look(
             queued,
             taken,
             said.held,
             said.running,
-            said.silent,
+            said.silent | unheard,
             said.answered,
             unknown(self._queues),
-            since={task_id: moment for task_id, tags in taken.items() if (moment := _last(tags))},
+            since=since,
+            unheard=unheard,
             visibility=float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT),
         )
+
+    def _unheard(self, said: Said, since: Mapping[str, float]) -> frozenset[str]:
+        """The nodes that the broker lists, that do not answer, and that may be alive."""
+        silent = unheard_of(self._publisher, said.answered)
+        longest = time.time() - min(since.values(), default=time.time())
+        alive = may_be_alive(self._publisher, silent, said.answered, longest)
+        return silent if alive else frozenset()
 
     def restore(self, orphans: Mapping[str, Tags]) -> list[str]:
         """Put back what is still there under these tags; see :class:`Locator`."""

@@ -1,0 +1,50 @@
+"""Workers that a run has not seen at its start, and that may have begun its jobs without a word.
+
+One that hands in no receipts may join later, take a job, and die in it before anybody has asked
+it anything. What is left of it is its name, which a Redis broker keeps. From then on nobody can say
+of a job without a start that it was never begun.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Final
+
+from pytest_manifest.dispatch.presence import may_be_alive, present, unheard_of
+from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.ledger import PLAIN_WORKERS, Ledger
+
+KNOWN: Final = "known_nodes"
+"""The ledger's key for nodes that no job of the run can have begun on without a word: they say when
+they begin one, or had ended before the first was sent."""
+
+
+def note_known(ledger: Ledger, publisher: Publisher, telling: Collection[str]) -> None:
+    """Before anything is sent: these nodes say when they begin a job, and who has ended already
+    will begin none."""
+    listed = unheard_of(publisher, telling)
+    # Nobody knows of what kind is one that is busy now.
+    ended = frozenset() if may_be_alive(publisher, listed, telling) else listed
+    _note(ledger, _known(ledger) | frozenset(telling) | ended)
+
+
+def note_strangers(ledger: Ledger, publisher: Publisher) -> None:
+    """Remember who may have begun a job without a word, by who is there and who was.
+
+    Raises StackError where the broker is away.
+    """
+    now = present(publisher)
+    known = _known(ledger) | now.telling | ledger.beginners()
+    strangers = now.plain | (now.unheard - known)
+    if strangers:
+        ledger.note(PLAIN_WORKERS, ", ".join(sorted(strangers)))
+    _note(ledger, known)
+
+
+def _known(ledger: Ledger) -> frozenset[str]:
+    return frozenset(json.loads(ledger.noted(KNOWN) or "[]"))
+
+
+def _note(ledger: Ledger, nodes: Collection[str]) -> None:
+    ledger.note(KNOWN, json.dumps(sorted(nodes)))
