@@ -25,6 +25,7 @@ from pytest_manifest.face.options import Options
 from pytest_manifest.face.session import ManifestSession, short_path, user_errors
 from pytest_manifest.face.stacks import find_stack, nothing_to_resume, stack_for_audit
 from pytest_manifest.face.targets import refuse_unwritable
+from pytest_manifest.face.turns import one_at_a_time, refuse_overtaken
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -83,7 +84,6 @@ class Dispatch:
     def _dispatch(self) -> None:
         """Make and prepare every run before any of them sends: one that is refused stops all."""
         from pytest_manifest.run import Run
-        from pytest_manifest.run.locks import one_dispatch_at_a_time
 
         state = self._state
         work = self._work()
@@ -92,9 +92,7 @@ class Dispatch:
             _refuse_beyond_budget(state, manifest, entries)
         address, expected = find_stack(state)
         settings = run_settings(state.options)
-        with contextlib.ExitStack() as locks:
-            for digest in sorted({manifest.sha256 for manifest, _ in work}):
-                locks.enter_context(one_dispatch_at_a_time(state.options.ledgers, digest))
+        with one_at_a_time(state.options, [manifest for manifest, _ in work]):
             for manifest, _ in work:
                 guard_against_repetition(state.options, manifest, state.notices)
             made: list[Run] = []
@@ -114,13 +112,17 @@ class Dispatch:
         ledgers = [ledger_to_resume(options, manifest) for manifest, _ in work]
         refuse_one_run_twice(options, [manifest for manifest, _ in work], ledgers)
         address, expected = find_stack(state)
-        made = [
-            ResumeRun.resume(
-                manifest, path, entries, address, run_settings(options), resume_rules(options)
-            )
-            for (manifest, entries), path in zip(work, ledgers, strict=True)
-        ]
-        self._start(made, expected)
+        with one_at_a_time(options, [manifest for manifest, _ in work]):
+            for (manifest, _), path in zip(work, ledgers, strict=True):
+                refuse_overtaken(options, manifest, path)
+            made = [
+                ResumeRun.resume(
+                    manifest, path, entries, address, run_settings(options), resume_rules(options)
+                )
+                for (manifest, entries), path in zip(work, ledgers, strict=True)
+            ]
+            # Until its ledger says that it is going on, a dispatch would not know of it.
+            self._start(made, expected)
         for run in made:
             state.resume_lines += told(run.decisions, every=state.config.option.verbose > 0)
 

@@ -49,7 +49,7 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
             f"read: {error}; to send everything again add --manifest-rerun"
         )
     sent_before = 0
-    for path in _runs_in_the_way(options, manifest):
+    for path in runs_in_the_way(options, manifest):
         with Ledger.open(path) as ledger:
             status, info, counts = ledger.status, ledger.info(), ledger.send_states()
             kept, merged = _kept(ledger) is not None, bool(ledger.merged())
@@ -87,7 +87,7 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
         )
 
 
-def _runs_in_the_way(options: Options, manifest: Manifest) -> list[Path]:
+def runs_in_the_way(options: Options, manifest: Manifest) -> list[Path]:
     """Runs that may have sent what this session would send, oldest first.
 
     One that was merged of runs that are here, too, would be counted twice.
@@ -114,7 +114,7 @@ def give_up_unfinished(options: Options, manifest: Manifest) -> None:
 
     for path, _ in _unreadable(options, manifest):
         forget_copy(path, manifest.sha256)
-    for path in _runs_in_the_way(options, manifest):
+    for path in runs_in_the_way(options, manifest):
         with Ledger.open(path, write=True) as ledger:
             if is_held(path.with_suffix(".lock")):
                 continue

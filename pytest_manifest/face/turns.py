@@ -1,0 +1,55 @@
+"""Sessions that would send the same manifest at the same time: one after the other.
+
+Whoever dispatches it looks for earlier runs that are not over, and whoever goes on with one looks
+for newer ones. Each has to have written down what it is doing before the other looks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_manifest.errors import DispatchError
+from pytest_manifest.face.earlier_runs import ledger_to_resume, runs_in_the_way
+from pytest_manifest.face.options import Options
+from pytest_manifest.face.session import short_path
+from pytest_manifest.ledger import Ledger
+
+if TYPE_CHECKING:
+    from pytest_manifest.manifest import Manifest
+
+
+@contextlib.contextmanager
+def one_at_a_time(options: Options, manifests: Sequence[Manifest]) -> Iterator[None]:
+    """Hold off other sessions that would send one of these manifests."""
+    from pytest_manifest.run.locks import one_dispatch_at_a_time
+
+    with contextlib.ExitStack() as locks:
+        for digest in sorted({manifest.sha256 for manifest in manifests}):
+            locks.enter_context(one_dispatch_at_a_time(options.ledgers, digest))
+        yield
+
+
+def refuse_overtaken(options: Options, manifest: Manifest, ledger: Path) -> None:
+    """Raise DispatchError where another session sends the manifest since this one has chosen what
+    to go on with; to be called within :func:`one_at_a_time`."""
+    from pytest_manifest.run.locks import is_held
+
+    name = short_path(manifest.path, options.root)
+    chosen = ledger_to_resume(options, manifest)
+    if chosen != ledger:
+        raise DispatchError(
+            f"{name}: run {chosen.stem} of this manifest has begun meanwhile; go on with that one"
+        )
+    for path in runs_in_the_way(options, manifest):
+        if path == ledger or not is_held(path.with_suffix(".lock")):
+            continue
+        with Ledger.open(path) as other:
+            going_on = other.status != "finished"
+        if going_on:
+            raise DispatchError(
+                f"{name}: run {path.stem} of this manifest is going on in another pytest; wait "
+                "until that has ended"
+            )
