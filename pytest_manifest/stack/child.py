@@ -44,6 +44,7 @@ class Child:
         self.gently = gently
         self.holds = holds
         self.process: subprocess.Popen[bytes] | None = None
+        self.returncode: int | None = None
         self.deaths: list[float] = []
         self.started_at = 0.0
         self.restart_at: float | None = None
@@ -55,7 +56,7 @@ class Child:
     def start(self) -> int:
         """Start it, and return its pid, which is its group's number too."""
         descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self.restart_at = None
+        self.restart_at = self.returncode = None
         self.started_at = time.monotonic()
         try:
             self.process = subprocess.Popen(
@@ -85,7 +86,7 @@ class Child:
             return None
         # A pool child that outlives its worker would go on with a job that nobody hears of.
         kill_group(self.process.pid)
-        self.process = None
+        self.process, self.returncode = None, code
         self.deaths.append(time.monotonic())
         return code
 

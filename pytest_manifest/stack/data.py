@@ -7,13 +7,15 @@ import stat
 from pathlib import Path
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.guard import has_ended, remove_path
+from pytest_manifest.stack.guard import boot_id, has_ended, remove_path
 from pytest_manifest.stack.locks import take_lock
 
 # What a stack whose client was killed may take to end its workers and to flush its broker's data.
 WIND_DOWN_SECONDS = 20.0
 # The file is named before its holders are: a moment for that.
 FIRST_LOOK_SECONDS = 0.5
+# Present while a broker works on the data, and names the start of the machine in which it does.
+AT_WORK = "boot"
 
 
 class DataFolder:
@@ -59,6 +61,26 @@ class DataFolder:
     def is_old(self) -> bool:
         """Whether a broker has written here before."""
         return (self.path / "appendonlydir").exists()
+
+    @property
+    def may_lack_its_end(self) -> bool:
+        """Whether the machine went down while a broker was writing here.
+
+        It has the kernel write once a second only, so what it was told last may be gone: that a
+        message was taken from its queue, and that its job was begun.
+        """
+        try:
+            return (self.path / AT_WORK).read_text() != boot_id()
+        except FileNotFoundError:
+            return False  # the last one came to an end in good order, or there was none
+
+    def begin(self) -> None:
+        """A broker works on it from here on, until :meth:`end`."""
+        (self.path / AT_WORK).write_text(boot_id())
+
+    def end(self) -> None:
+        """The broker has written all that it knew, and the kernel with it."""
+        (self.path / AT_WORK).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove it with all that is in it; the lock is held on."""

@@ -12,6 +12,7 @@ from pathlib import Path
 GONE_SECONDS = 5.0
 # A broker that was told to end writes what it has not written yet.
 FLUSH_SECONDS = 10.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Guard:
@@ -95,8 +96,15 @@ def pid_space() -> str:
     system does not tell.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+        return f"{BOOT_ID.read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def boot_id() -> str:
+    """What the kernel calls this start of the machine; empty where it does not say."""
+    try:
+        return BOOT_ID.read_text().strip()
     except OSError:
         return ""
 

@@ -21,7 +21,7 @@ from pytest_manifest.stack.guard import FLUSH_SECONDS, Guard, remove_path
 from pytest_manifest.stack.report import Reporter, failure_of
 from pytest_manifest.stack.services import broker_child, broker_url, flower_child, worker_children
 from pytest_manifest.stack.settings import READY_LINE, STOP_AND_KEEP_LINE, STOP_LINE, Settings
-from pytest_manifest.stack.valkey import free_port, greeting, release_blocked
+from pytest_manifest.stack.valkey import forget_queued, free_port, greeting, release_blocked
 
 BROKER_SECONDS = 10.0
 PORT_ATTEMPTS = 10
@@ -96,6 +96,10 @@ class Keeper:
         else:
             self._fail(self._no_broker(), self.broker.tail() if self.broker else [])
             return
+        if self.data is not None and not self.stopping:
+            if self.data.may_lack_its_end:
+                forget_queued(self.port, self.password)
+            self.data.begin()
         url = broker_url(self.port, self.password)
         self.report.broker_answers(url)
 
@@ -265,6 +269,8 @@ class Keeper:
         if self.keeps_data:
             self.broker.send(signal.SIGTERM)
             self._await_end([self.broker], FLUSH_SECONDS)
+            if self.data is not None and self.broker.returncode == 0:
+                self.data.end()
         self.broker.kill()
         self._await_end([self.broker], GRACE_SECONDS)
 

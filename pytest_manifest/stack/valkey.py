@@ -15,6 +15,22 @@ from pytest_manifest.errors import StackError
 HOST = "127.0.0.1"
 REPLIES = 2
 TIMEOUT_SECONDS = 1.0
+LONGEST_SECONDS = 60.0
+FORGET = """\
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'list' or string.find(key, 'unacked', 1, true) then
+    redis.call('DEL', key)
+  elseif kind == 'stream' then
+    for _, one in ipairs(redis.call('XRANGE', key, '-', '+')) do
+      if string.find(one[2][2], '"kind": "begin"', 1, true) then
+        redis.call('XDEL', key, one[1])
+      end
+    end
+  end
+end
+return redis.status_reply('forgotten')
+"""
 BLOCKED = re.compile(rb"^id=(\d+) .* flags=\w*b", re.MULTILINE)
 CONFIGURATION = """\
 bind {host}
@@ -125,6 +141,21 @@ def release_blocked(port: int, password: str) -> None:
             _read_until(connection, b"+PONG\r\n")
     except OSError:
         return
+
+
+def forget_queued(port: int, password: str) -> None:
+    """Remove all messages, and the marks by which a run knows that its stream lost nothing.
+
+    For data that may lack their end: what waits there may have been taken and begun. Results and
+    receipts stay. Raises ConnectionError where the server hangs up.
+    """
+    with socket.create_connection((HOST, port), timeout=LONGEST_SECONDS) as connection:
+        script = FORGET.encode()
+        order = b"*3\r\n$4\r\nEVAL\r\n$%d\r\n%s\r\n$1\r\n0\r\n" % (len(script), script)
+        connection.sendall(f"AUTH {password}\r\n".encode() + order + b"PING\r\n")
+        reply = _read_until(connection, b"+PONG\r\n")
+    if b"+forgotten" not in reply:
+        raise ConnectionError(f"the server did not forget what was queued: {reply!r}")
 
 
 def _read_until(connection: socket.socket, end: bytes) -> bytes:
