@@ -8,6 +8,7 @@ there nobody has to know.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,12 +36,11 @@ is kept for that alone, also while the worker is too busy to ask for more."""
 @dataclass(frozen=True, slots=True)
 class Present:
     """Node names: ``telling`` hand in receipts and say when they begin a job, ``plain`` do not, and
-    ``unheard`` are known to the broker and did not answer; ``gone``: none of these is alive."""
+    ``unheard`` are known to the broker, alive or dead, and did not answer."""
 
     telling: frozenset[str]
     plain: frozenset[str]
     unheard: frozenset[str]
-    gone: bool
 
 
 def present(publisher: Publisher, timeout: float = TIMEOUT) -> Present:
@@ -59,18 +59,20 @@ def present(publisher: Publisher, timeout: float = TIMEOUT) -> Present:
 
 
 def _present(publisher: Publisher, timeout: float) -> Present:
+    lists = is_redis(publisher.address.broker_url)
     answers = publisher.control.ask(
         {"registered": QUESTIONS["registered"]},
         timeout=timeout,
-        enough=lambda found, quiet: any(found.values()) and quiet >= SETTLED,
+        # Of those whose names are known, each is waited for.
+        enough=lambda found, quiet: (
+            any(found.values()) and (math.isinf(quiet) or (quiet >= SETTLED and not lists))
+        ),
     )
     blank: Answers = {method: {} for method in QUESTIONS}
     workers = workers_of(blank | answers).values()
     names = frozenset(worker.name for worker in workers)
     plain = frozenset(worker.name for worker in workers if worker.is_plain)
-    unheard = unheard_of(publisher, names)
-    gone = not may_be_alive(publisher, unheard, names)
-    return Present(names - plain, plain, unheard, gone)
+    return Present(names - plain, plain, unheard_of(publisher, names))
 
 
 def unheard_of(publisher: Publisher, answered: Collection[str]) -> frozenset[str]:

@@ -5,7 +5,14 @@ is committed before anyone acts on it, so a reader sees nothing that would not s
 """
 
 from pytest_manifest.ledger.accounts import BUDGET, OVER_BUDGET, Account
-from pytest_manifest.ledger.doubts import EMPTIED, GAVE_UP, PLAIN_WORKERS, has_doubts, is_witnessed
+from pytest_manifest.ledger.doubts import (
+    EMPTIED,
+    GAVE_UP,
+    PLAIN_WORKERS,
+    STRANGERS,
+    has_doubts,
+    is_witnessed,
+)
 from pytest_manifest.ledger.facts import MERGED_SHARDS, PARTS, SHARD, parts_text
 from pytest_manifest.ledger.histories import History
 from pytest_manifest.ledger.origins import Origins
@@ -49,6 +56,7 @@ __all__ = [
     "PARTS",
     "PLAIN_WORKERS",
     "SHARD",
+    "STRANGERS",
     "UNFIT",
     "Account",
     "AttemptRow",

@@ -12,6 +12,8 @@ GAVE_UP: Final = "gave_up"
 """The ledger's key for why a run gave up; what workers said at that time may have got lost."""
 EMPTIED: Final = "emptied"
 """The ledger's key for a result store that has lost what workers said."""
+STRANGERS: Final = "strangers"
+"""The ledger's key for workers of which only the name is known yet; empty where there are none."""
 
 
 def is_witnessed(ledger: Ledger, *, some_start: bool) -> bool:
@@ -24,4 +26,5 @@ def is_witnessed(ledger: Ledger, *, some_start: bool) -> bool:
 
 def has_doubts(ledger: Ledger) -> bool:
     """Whether a worker may have begun a job without a word, or its word may be lost."""
-    return any(ledger.noted(doubt) is not None for doubt in (EMPTIED, GAVE_UP, PLAIN_WORKERS))
+    lasting = any(ledger.noted(doubt) is not None for doubt in (EMPTIED, GAVE_UP, PLAIN_WORKERS))
+    return lasting or bool(ledger.noted(STRANGERS))

@@ -13,7 +13,7 @@ from typing import Final
 
 from pytest_manifest.dispatch.presence import may_be_alive, present, unheard_of
 from pytest_manifest.dispatch.publisher import Publisher
-from pytest_manifest.ledger import PLAIN_WORKERS, Ledger
+from pytest_manifest.ledger import PLAIN_WORKERS, STRANGERS, Ledger
 
 KNOWN: Final = "known_nodes"
 """The ledger's key for nodes that no job of the run can have begun on without a word: they say when
@@ -36,9 +36,13 @@ def note_strangers(ledger: Ledger, publisher: Publisher) -> None:
     """
     now = present(publisher)
     known = _known(ledger) | now.telling | ledger.beginners()
-    strangers = now.plain | (now.unheard - known)
-    if strangers:
-        ledger.note(PLAIN_WORKERS, ", ".join(sorted(strangers)))
+    if now.plain:
+        ledger.note(PLAIN_WORKERS, ", ".join(sorted(now.plain)))
+    # One that was only slow to answer is none any more once it has.
+    before = frozenset(json.loads(ledger.noted(STRANGERS) or "[]"))
+    strangers = (before | now.unheard) - known
+    if strangers or before:
+        ledger.note(STRANGERS, json.dumps(sorted(strangers)) if strangers else "")
     _note(ledger, known)
 
 
