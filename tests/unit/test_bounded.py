@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,7 +100,31 @@ def test_what_is_in_this_process_is_called_directly() -> None:
     assert Caller("memory://").call(threading.get_ident) == threading.get_ident()
 
 
-def test_to_sever_what_is_not_connected_does_nothing() -> None:
-    """A connection that is only being made has no socket yet."""
-    sever(None)
-    sever(object())
+def test_to_sever_ends_the_wait_of_the_other_thread() -> None:
+    """Who reads is told that there is no more; to cut it twice, or after its end, does nothing."""
+    ours, theirs = socket.socketpair()
+    transport = SimpleNamespace(sock=ours)
+    connection = SimpleNamespace(_connection=SimpleNamespace(transport=transport))
+    with ours, theirs, ThreadPoolExecutor() as pool:
+        waits = pool.submit(ours.recv, 1)
+        sever(connection)
+        assert waits.result(FOR_EVER) == b""
+        assert theirs.recv(1) == b""
+        sever(connection)
+    sever(connection)
+
+
+def test_to_sever_what_is_not_connected_connects_nothing() -> None:
+    """A connection that is only being made has no socket yet; asked for it, it would connect."""
+    asked: list[str] = []
+
+    class Unconnected:
+        _connection = None
+
+        def __getattr__(self, name: str) -> object:
+            asked.append(name)
+            raise AttributeError(name)
+
+    for connection in (None, Unconnected()):
+        sever(connection)
+    assert asked == []

@@ -24,6 +24,7 @@ BROKER = "redis://:pw@127.0.0.1:7000/0"
         (BROKER, "redis://:**@broker:6379/0", "same"),  # in their containers it is called so
         ("redis://one/0", "redis://two/0", "perhaps"),
         ("redis://one/0", "redis://broker:6379/0", "other"),
+        ("redis://one:1/0", "redis://one:2/0", "other"),  # and neither is the broker
         ("sentinel://:pw@a:1;sentinel://b:1", "sentinel://:**@a:1;sentinel://b:1", "same"),
         ("redis+socket:///s?virtual_host=1", "redis+socket:///s?virtual_host=1", "same"),
         ("redis+socket:///s?virtual_host=1", "redis+socket:///s", "other"),

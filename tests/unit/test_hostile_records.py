@@ -37,6 +37,8 @@ RUN: Final = INFO.run
 KEY: Final = stream_key(RUN)
 ENTRY: Final = Entry(id="a", task="t")
 DEEP: Final = '{"a":' * 5_000 + "1" + "}" * 5_000
+FIRST_DAY: Final = datetime(1, 1, 1, tzinfo=UTC)
+TODAY: Final = datetime.now(UTC)
 FIRST: Final = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
 YEAR_1: Final = "0001-01-01T00:00:00+14:00"
 STARTED: Final[dict[str, Any]] = {
@@ -162,13 +164,23 @@ def test_no_plain_result_is_more_than_that_of_its_job(fields: dict[str, Any], st
         assert judge(ENTRY, receipt, attempt=1).entry == "a"
 
 
-def test_a_late_receipt_of_the_year_1_is_told_as_old() -> None:
+@pytest.mark.parametrize(
+    ("sent_at", "times", "lie"),
+    [
+        (None, {"sent_at": FIRST_DAY}, ""),  # began 2,000 years later: nothing is against it
+        (TODAY, {"sent_at": FIRST_DAY}, "it is of a message sent at "),
+        (TODAY, {"started_at": FIRST_DAY}, "it says that the job started at "),
+        (FIRST_DAY, {}, ""),
+    ],
+)
+def test_a_late_receipt_of_the_year_1_is_told_as_old(
+    sent_at: datetime | None, times: dict[str, datetime], lie: str
+) -> None:
     """Reckoned with, it would be before all time."""
-    receipt = receipt_from(RECEIPT).model_copy(
-        update={"sent_at": datetime(1, 1, 1, tzinfo=UTC), "started_at": None}
-    )
-    for sent_at in (None, datetime.now(UTC)):
-        contradiction(ENTRY, receipt, run=RUN, task_id="t-a", attempt=1, sent_at=sent_at)
+    receipt = receipt_from(RECEIPT).model_copy(update=times)
+    said = contradiction(ENTRY, receipt, run=RUN, task_id="t-a", attempt=1, sent_at=sent_at)
+    assert said.startswith(lie)
+    assert bool(said) == bool(lie)
 
 
 def test_a_row_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
