@@ -59,10 +59,12 @@ class Coordination:
         Pids of another container mean nothing here, and it may share this folder's place: a name
         says in which PID namespace its pid is one.
         """
+        from pytest_manifest.schema.identity import has_ended
+
         top, here = Path(tempfile.gettempdir()), own_prefix()
         for folder in top.glob(f"{here}*-*"):
             owner = folder.name.removeprefix(here).partition("-")[0]
-            if owner.isdecimal() and not _is_alive(int(owner)):
+            if owner.isdecimal() and has_ended(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)  # another user's cannot be, and stays
         return cls(Path(tempfile.mkdtemp(prefix=f"{here}{os.getpid()}-", dir=top)))
 
@@ -136,16 +138,6 @@ def own_prefix() -> str:
 
     pids = f"{boot_id()} {pid_namespace()}"
     return f"{PREFIX}{hashlib.sha256(pids.encode()).hexdigest()[:8]}-"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _write(path: Path, text: str) -> None:

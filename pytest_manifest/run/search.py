@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import heapq
-import os
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from loguru import logger
 
@@ -14,7 +12,7 @@ from pytest_manifest.dispatch.locating import Located, Locator, Look, StartedOn,
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.flights import Flights, InFlight
 from pytest_manifest.run.stranded import Stranded
-from pytest_manifest.schema.identity import means_the_same_here
+from pytest_manifest.schema.identity import has_ended, means_the_same_here
 
 LOOK_GAP = 1.0
 """Seconds between the two looks: what is on its way from one place to the next arrives in them."""
@@ -163,18 +161,4 @@ def is_alive(flight: InFlight) -> bool | None:
     here = means_the_same_here(flight.host, flight.boot, flight.pid_namespace)
     if flight.pid is None or not here:
         return None if flight.loss is None else False
-    try:
-        os.kill(flight.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _is_zombie(flight.pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[:1] == ["Z"]
+    return not has_ended(flight.pid)

@@ -39,3 +39,18 @@ def means_the_same_here(host: str | None, boot: str | None, namespace: str | Non
     if here == (None, None):
         return (boot, namespace) == here and host == socket.gethostname()
     return None not in here and (boot, namespace) == here
+
+
+def has_ended(pid: int) -> bool:
+    """Whether the process with this pid here is gone, or only a zombie that nobody has buried."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:  # macOS has none, and some processes are shown to nobody else
+        return False
+    return status.rpartition(")")[2].split()[:1] == ["Z"]

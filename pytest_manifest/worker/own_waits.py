@@ -23,6 +23,7 @@ from typing import Any, Final
 from loguru import logger
 
 from pytest_manifest.schema import wire
+from pytest_manifest.schema.identity import has_ended
 from pytest_manifest.worker.spool import prepared_directory, spool_directory
 
 _NOTE: Final = struct.Struct("<16sdd")
@@ -111,18 +112,8 @@ def sweep() -> None:
     """Remove the files of processes that are gone."""
     with suppress(OSError):
         for path in spool_directory().glob(f"{_PREFIX}*"):
-            if _is_gone(int(path.name.removeprefix(_PREFIX))):
+            if has_ended(int(path.name.removeprefix(_PREFIX))):
                 path.unlink(missing_ok=True)
-
-
-def _is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
 
 
 # In the main process
