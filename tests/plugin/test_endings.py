@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -143,7 +144,8 @@ def test_a_second_ctrl_c_at_once_is_no_crash(project: Project, xdist: tuple[str,
         text, _ = process.communicate(timeout=30)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "Traceback" not in text
-    assert "stopped: 1 entry without a verdict (1 that were running)" in text
+    # How many depends on whether the broker has answered in what little time there was for it.
+    assert re.search(r"stopped: (1 entry|2 entries) without a verdict", text)
 
 
 @pytest.mark.live
