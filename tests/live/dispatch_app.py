@@ -8,10 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from fractions import Fraction
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from celery import Celery
+from celery import Celery, chain, chord, group
 from celery.exceptions import Ignore
 from kombu import Exchange, Queue
 from kombu.utils.json import register_type
@@ -115,6 +115,27 @@ def own_mark() -> dict[str, object]:
 def not_a_number() -> float:
     """Return what JSON does not have, and Python's writes all the same."""
     return float("nan")
+
+
+@task("stock.replaced", bind=True)
+def replaced(self: Any, how: str) -> None:
+    """Hand the job on, in each of the ways that Celery knows."""
+    one, two = (app.signature("stock.echo", (n,), immutable=True) for n in (4, 5))
+    ways = {
+        "task": one,
+        "chain": chain(two, one),
+        "group": group(two, one),
+        "chord": chord([two, two], one),
+    }
+    raise self.replace(ways[how])
+
+
+@task("stock.patient", bind=True, max_retries=1)
+def patient(self: Any, seconds: float) -> str:
+    """Wait between two tries for longer than either may take."""
+    if not self.request.retries:
+        raise self.retry(countdown=seconds)
+    return "tried twice"
 
 
 @task("stock.ignore")

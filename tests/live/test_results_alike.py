@@ -125,3 +125,39 @@ def test_results_are_the_json_that_kombu_made(
     no_number = "its result is not JSON" in verdicts["not_a_number"].sentence
     assert (kinds.pop("not_a_number"), no_number) == ("unknown", True)
     assert set(kinds.values()) == {"passed"}, verdicts
+
+
+HANDED_ON: Final = [
+    *(
+        Entry(id=how, task="stock.replaced", args=[how], expect=Expectations(result=4))
+        for how in ("task", "chain")
+    ),
+    *(Entry(id=how, task="stock.replaced", args=[how]) for how in ("group", "chord")),
+    Entry(id="retry", task="stock.patient", args=[1.5], timeout=0.5),
+]
+
+
+@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def test_jobs_that_go_on_elsewhere_where_results_are_replies(
+    request: pytest.FixtureRequest, tmp_path: Path, broker: str
+) -> None:
+    """What a job was replaced by, and its next try, reply to who waits for the job; from plain
+    workers a replacement's reply goes to the worker. Celery has no chords with these results, and
+    makes one of a group: that is what the job failed of."""
+    fixture = "valkey" if broker == "redis" else "rabbitmq_url"
+    url: str = request.getfixturevalue(fixture)
+    where = address(database(url, 9) if broker == "redis" else url, "rpc://", app=APP)
+    sent = attempts(HANDED_ON)
+    with publishing(where, stream="") as publisher:
+        publisher.publish(sent, datetime.now(UTC))
+        with stock_worker(where, tmp_path, options=INSTRUMENTED):
+            receipts = receipts_of(where, sent)
+
+    verdicts = {a.entry.id: judge(a.entry, receipts[a.entry.id], attempt=1) for a in sent}
+    kinds = {entry: verdict.verdict for entry, verdict in verdicts.items()}
+    assert {name: kinds.pop(name) for name in ("group", "chord")} == {
+        "group": "failed",
+        "chord": "failed",
+    }
+    assert all("NotImplementedError" in verdicts[name].sentence for name in ("group", "chord"))
+    assert set(kinds.values()) == {"passed"}, verdicts
