@@ -1,12 +1,15 @@
-"""Saying what goes with the private stack that somebody may have counted on."""
+"""Saying what goes with a stack of our own that somebody may have counted on."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from pytest_manifest.run import Run
     from pytest_manifest.stack.embedded import EmbeddedStack
+    from pytest_manifest.testing import MemoryStack
 
 
 def say_what_is_left(stack: EmbeddedStack, run: Run) -> None:
@@ -14,8 +17,18 @@ def say_what_is_left(stack: EmbeddedStack, run: Run) -> None:
     address = stack.address
     if address is None:
         return
-    from pytest_manifest.stack.leftovers import children_left, sentence
+    from pytest_manifest.stack.leftovers import children_left
 
-    left = children_left(address.broker_url)
+    _say(children_left(address.broker_url), run, "private stack")
+
+
+def say_what_is_left_in_memory(stack: MemoryStack, run: Run) -> None:
+    """The same, of the stack that is within this process."""
+    _say(stack.children_left(), run, "in-memory stack")
+
+
+def _say(left: Counter[str], run: Run, stack: str) -> None:
     if left:
-        run.findings.append(sentence(left))
+        from pytest_manifest.stack.leftovers import sentence
+
+        run.findings.append(sentence(left, stack))

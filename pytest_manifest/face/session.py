@@ -251,6 +251,10 @@ class ManifestSession:
 
                     say_what_is_left(self.stack, self.runs[0])
             self.stack.begin_stop(keep_data=self._leaves_jobs)
+        if self.memory_stack is not None and self.runs:
+            from pytest_manifest.face.leftovers import say_what_is_left_in_memory
+
+            say_what_is_left_in_memory(self.memory_stack, self.runs[0])
         for run in self.runs:
             if run.ledger_path.parent == self.options.ledgers:
                 with self.writing("the receipts were not exported", run):

@@ -41,8 +41,8 @@ def children_left(url: str) -> Counter[str]:
             return Counter()
 
 
-def sentence(left: Counter[str]) -> str:
-    """What is lost, by names and number."""
+def sentence(left: Counter[str], stack: str) -> str:
+    """What is lost with this kind of stack, by names and number."""
     most = left.most_common(NAMED)
     names = ", ".join(f"{count} {task}" for task, count in most)
     others = f" and {len(left) - NAMED} other tasks" if len(left) > NAMED else ""
@@ -50,7 +50,7 @@ def sentence(left: Counter[str]) -> str:
     number = f"{total} or more jobs" if total >= LIMIT else f"{total} job{'s'[: total != 1]}"
     return (
         f"{number} that jobs of this session had sent ({names}{others}) were not done yet, and "
-        "went with the private stack: nobody has waited for them, and nobody runs them now"
+        f"went with the {stack}: nobody has waited for them, and nobody runs them now"
     )
 
 

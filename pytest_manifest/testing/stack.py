@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.client import WorkerExit
 from pytest_manifest.testing import current
 from pytest_manifest.testing.borrowing import URL, borrowed, one_store
+from pytest_manifest.testing.children import children_left
 from pytest_manifest.testing.stand_ins import plain_app, standing_in
 from pytest_manifest.testing.worker import END, STOP_SECONDS, Worker, make_worker
 from pytest_manifest.worker import instrument
@@ -161,6 +163,10 @@ class MemoryStack:
     def directory(self) -> Path | None:
         """There are no files."""
         return None
+
+    def children_left(self) -> Counter[str]:
+        """Jobs that jobs have sent and that are not done yet, by the names of their tasks."""
+        return children_left() if self._parts is not None else Counter()
 
     # Parts
 

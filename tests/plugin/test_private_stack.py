@@ -219,14 +219,17 @@ def order(n):
 """
 
 
-def test_children_that_go_with_the_stack_are_told(project: Project) -> None:
+@pytest.mark.parametrize("options", [(), ("--manifest-broker=memory://",)], ids=["own", "memory"])
+def test_children_that_go_with_the_stack_are_told(
+    project: Project, options: tuple[str, ...]
+) -> None:
     """Jobs that passed jobs have sent, and nobody has run: by name and number, at the end."""
     project.write("children.py", CHILDREN)
     project.write("jobs.py", (project.path / "jobs.py").read_text("utf-8") + "\nimport children\n")
     rows = [{"id": "a", "task": "jobs.order", "kwargs": {"n": 1}}]
     project.manifest("m.jsonl", [*rows, {"id": "b", "task": "jobs.double", "kwargs": {"n": 1}}])
 
-    result = project.run("--manifest=m.jsonl", "-q")
+    result = project.run("--manifest=m.jsonl", "-q", *options)
 
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*4 jobs that jobs of this session had sent (3 jobs.index, 1*"])
