@@ -183,6 +183,21 @@ def test_a_late_receipt_of_the_year_1_is_told_as_old(
     assert bool(said) == bool(lie)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("sent_at", "0001-01-01T00:00:00+00:00", "a time of the year 1"),
+        ("finished_at", "9999-12-31T23:59:59+00:00", "a time of the year 9999"),
+        ("pid", 2**70, "more than 64 bits"),
+        ("runtime", 1e308, "1e\\+308 s"),
+    ],
+)
+def test_figures_that_nothing_can_have_make_no_receipt(field: str, value: object, why: str) -> None:
+    """They would only break what is done with them later: with a database, or with a clock."""
+    with pytest.raises(ValueError, match=why):
+        receipt_from(RECEIPT | {field: value})
+
+
 def test_a_row_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
     """Nonsense in one row of a database: its state is known, and the others are as ever."""
     url = f"db+sqlite:///{tmp_path}/results.db"
