@@ -422,9 +422,8 @@ def rig(plan: Plan) -> Iterator[Rig]:
 
 
 def _replace_clocks(world: World, stack: ExitStack) -> None:
-    def kill(pid: int, _signal: int) -> None:
-        if not world.is_alive(pid):
-            raise ProcessLookupError
+    def has_ended(pid: int) -> bool:
+        return not world.is_alive(pid)
 
     clock = world.clock
     times = SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep)
@@ -434,6 +433,6 @@ def _replace_clocks(world: World, stack: ExitStack) -> None:
             stack.enter_context(mock.patch.object(module, "time", times))
         if hasattr(module, "utc_now"):
             stack.enter_context(mock.patch.object(module, "utc_now", clock.utc_now))
-    stack.enter_context(mock.patch.object(search, "os", SimpleNamespace(kill=kill)))
+    stack.enter_context(mock.patch.object(search, "has_ended", has_ended))
     same = mock.patch.object(search, "means_the_same_here", lambda host, *_: host == HOST)
     stack.enter_context(same)
