@@ -42,7 +42,9 @@ daemonize no
 databases 16
 save ""
 appendonly yes
-appendfsync everysec
+# So each change is written before it is answered, and outlives the server; with "everysec" that may
+# be two seconds later. After a power cut nothing is believed of what is here in either case.
+appendfsync no
 # A broker that was killed in the middle of a write starts again, without that write.
 aof-load-truncated yes
 maxmemory-policy noeviction

@@ -20,10 +20,8 @@ MAX_STREAMS: Final = 64
 DISK_FULL: Final = "MISCONF"
 """What a server's refusal begins with that cannot write to its disk."""
 IN_PIPELINE: Final = " of pipeline caused error: "
-DISK_LOW: Final = 8 << 20
-"""With fewer bytes left on the disk of a private stack, a job begins when its start is on it."""
-WRITTEN_WITHIN: Final = 500
-"""Milliseconds for the server to write to its disk, until it is asked again."""
+DISK_LOW: Final = 64 << 20
+"""With fewer bytes left on the disk of a private stack, it is asked whether it wrote a start."""
 
 
 class _Expiries:
@@ -100,14 +98,13 @@ class StreamReceipts(Receipts):
         # Before the body, however long it takes: nobody could tell later whether a job was begun
         # that was not announced.
         self._ensure_retryable(self.ensure, self._send, (stream, ttl, record))
-        while stream and _disk_is_low() and not self.ensure(self._is_on_disk, ()):
-            pass
+        if stream and _disk_is_low():
+            self._ensure_retryable(self.ensure, self._confirm, (stream, ttl))
 
-    def _is_on_disk(self) -> bool:
-        """Whether what this connection changed is: the server answers before it has written that,
-        and forgets it where its disk was full and it ends."""
-        local, _ = self.client.execute_command("WAITAOF", "1", "0", str(WRITTEN_WITHIN))
-        return bool(local)
+    def _confirm(self, stream: str, ttl: int) -> None:
+        """A server answers before it writes, and forgets that where its disk was full and it ends;
+        but then it refuses whatever it is asked to change next."""
+        self.client.execute_command("EXPIRE", stream, str(ttl))
 
     def _send(self, stream: str | None, ttl: int, record: bytes) -> None:
         _add_record(self.client, stream, ttl, record)
@@ -128,7 +125,7 @@ def _disk_is_low() -> bool:
     try:
         disk = os.statvfs(spool_directory())
     except OSError:
-        return True
+        return False
     return disk.f_bavail * disk.f_frsize < DISK_LOW
 
 

@@ -20,7 +20,7 @@ from pytest_manifest.ledger import Ledger
 from tests.plugin import forked
 from tests.support import eventually
 
-SESSION_SECONDS = 120
+SESSION_SECONDS = 300
 
 JOBS = """
 import os, signal, time
