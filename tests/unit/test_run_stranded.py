@@ -70,3 +70,14 @@ def test_what_is_put_back_at_once_needs_no_word() -> None:
     made, said = flights(), list[str]()
     Stranded(made, said, allowed=True).note(look(made), look(made))
     assert not said
+
+
+def test_what_has_begun_is_not_waiting_for_anybody() -> None:
+    """A late-acknowledged job stays with the broker while it runs; how that ends is looked for."""
+    made, said = flights(), list[str]()
+    first, *_ = made.by_task_id.values()
+    first.started = 1.0
+    Stranded(made, said, allowed=False).note(look(made), look(made))
+    assert [flight.stranded for flight in made.by_task_id.values()] == [False, True, False]
+    (sentence,) = said
+    assert "holds 1 job, 'b' first" in sentence
