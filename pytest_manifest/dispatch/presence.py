@@ -110,7 +110,12 @@ def _consumers(client: Redis, since: float) -> int | None:
     # A restart cuts all connections, also of who is too busy to notice it.
     if uptime < since or _cuts_idle_ones(client):
         return None
-    return sum(one.get("cmd") == CONSUMES and one.get("db") == database for one in clients)
+    ours = [one for one in clients if one.get("db") == database]
+    consume = sum(one.get("cmd") == CONSUMES for one in ours)
+    # A connection on which a worker once awaited answers looks like that, too; and it listens for
+    # questions on one of its own.
+    listen = sum(one.get("psub", "0") != "0" or one.get("sub", "0") != "0" for one in ours)
+    return min(consume, listen)
 
 
 def _cuts_idle_ones(client: Redis) -> bool:

@@ -160,11 +160,12 @@ def _is_grazed(counted: Counted, evidence: Evidence) -> bool:
 def _is_killed_on_the_way(name: str, evidence: Evidence) -> bool:
     """Whether a process announced that it begins this entry, and was killed before its first line.
 
-    Its worker says so first and runs the task then: "it crashed" is true of what was announced.
+    Its worker says so first and runs the task then: "it crashed" is true of what was announced. A
+    pool's process outlives its worker by a moment.
     """
     killed = dict(evidence.hits)
     return any(
-        one.entry == name and one.pid in killed and one.at <= killed[one.pid]
+        one.entry == name and one.pid in killed and one.at <= killed[one.pid] + GRAZE_SECONDS
         for one in evidence.announced
     )
 

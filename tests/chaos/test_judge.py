@@ -100,7 +100,7 @@ def test_a_job_killed_between_its_announcement_and_its_first_line_may_be_crashed
         {"announced": [Announced("another", "1", 7, 1.0)]},
         {"hits": []},
         {"hits": [(8, 1.1)]},
-        {"hits": [(7, 0.9)]},
+        {"hits": [(7, 0.4)]},
         {"members": {"e": late(1, never=kinds("lost"))}},
     ]
     for other in others:

@@ -72,6 +72,8 @@ def test_what_a_stock_worker_had_that_nobody_saw_is_not_sent_again(
             first.send_signal(signal.SIGSTOP)  # nobody looks from here on
             with worker(project, broker, one, name="stock", slots=1) as stock:
                 eventually(lambda: project.ran()["c"], within=60, what="it has begun the other")
+                # Else the broker has it still, and it is neither put back nor given up.
+                eventually(lambda: not client.exists("unacked"), within=60, what="it has told so")
                 os.killpg(stock.pid, signal.SIGKILL)
             first.kill()
         held.unlink()
