@@ -38,8 +38,11 @@ def test_what_a_plain_worker_had_may_have_run(project: Project, broker: str) -> 
         with (
             worker(project, broker, "-Q", "plain", name="plain") as plain,
             pytest_beside(project, "--manifest=m.jsonl", url) as first,
+            redis.Redis.from_url(broker) as client,
         ):
             eventually(lambda: len(project.ran()) == 2, within=60, what="both jobs have begun")
+            # Else the broker has it still, and gives it back when its visibility timeout is over.
+            eventually(lambda: not client.exists("unacked"), within=60, what="it has told so")
             os.killpg(plain.pid, signal.SIGKILL)
             first.kill()
         held.unlink()
