@@ -22,8 +22,9 @@ def hold(key: str, **more: object) -> Mapping[str, object]:
     return {"id": key, "task": "jobs.hold", "args": [key], **more}
 
 
-def test_what_a_busy_worker_holds_is_not_put_back(project: Project, broker: str) -> None:
+def test_what_a_busy_worker_holds_is_not_put_back(project: Project, new_broker: str) -> None:
     """It keeps the job for its time, and meanwhile runs another's and answers nothing."""
+    broker = new_broker
     foreign = project.hold("foreign")
     project.manifest("m.jsonl", [hold("b", countdown=3)])
     command = ("--manifest=m.jsonl", f"--manifest-broker={broker}")
@@ -57,9 +58,10 @@ def _held(app: Celery) -> bool:
 
 
 def test_what_a_stock_worker_had_that_nobody_saw_is_not_sent_again(
-    project: Project, broker: str
+    project: Project, new_broker: str
 ) -> None:
     """It came after the dispatch, began a job without a word, and died in it."""
+    broker = new_broker
     held, _ = project.hold("a"), project.hold("c")
     project.manifest("m.jsonl", [hold("a"), hold("c")])
     command = ("--manifest=m.jsonl", f"--manifest-broker={broker}")
