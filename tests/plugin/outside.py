@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+import redis
 
 from tests import processes
 from tests.plugin.conftest import Project
@@ -64,3 +67,9 @@ def pytest_beside(project: Project, *arguments: str) -> Iterator[subprocess.Pope
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def unacknowledged(client: redis.Redis) -> set[str]:
+    """The entries whose messages a Redis broker keeps for workers that have them."""
+    kept = client.hgetall("unacked")
+    return {json.loads(raw)[0]["headers"].get("manifest_entry") for raw in kept.values()}

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from tests.plugin.conftest import Project
-from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
+from tests.plugin.outside import INSTRUMENTED, pytest_beside, unacknowledged, worker
 from tests.support import eventually
 
 MEMORY = "--manifest-broker=memory://"
@@ -42,7 +42,7 @@ def test_what_a_plain_worker_had_may_have_run(project: Project, broker: str) -> 
         ):
             eventually(lambda: len(project.ran()) == 2, within=60, what="both jobs have begun")
             # Else the broker has it still, and gives it back when its visibility timeout is over.
-            eventually(lambda: not client.exists("unacked"), within=60, what="it has told so")
+            eventually(lambda: "a" not in unacknowledged(client), what="it has told so")
             os.killpg(plain.pid, signal.SIGKILL)
             first.kill()
         held.unlink()

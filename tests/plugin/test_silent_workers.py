@@ -12,7 +12,7 @@ import redis
 from celery import Celery
 
 from tests.plugin.conftest import Project
-from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
+from tests.plugin.outside import INSTRUMENTED, pytest_beside, unacknowledged, worker
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
@@ -75,7 +75,7 @@ def test_what_a_stock_worker_had_that_nobody_saw_is_not_sent_again(
             with worker(project, broker, one, name="stock", slots=1) as stock:
                 eventually(lambda: project.ran()["c"], within=60, what="it has begun the other")
                 # Else the broker has it still, and it is neither put back nor given up.
-                eventually(lambda: not client.exists("unacked"), within=60, what="it has told so")
+                eventually(lambda: "c" not in unacknowledged(client), what="it has told so")
                 os.killpg(stock.pid, signal.SIGKILL)
             first.kill()
         held.unlink()
