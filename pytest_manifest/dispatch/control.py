@@ -117,6 +117,17 @@ class Control:
             mailbox: Mailbox = self._app.control.mailbox(connection)
             return _listeners(channel, mailbox.exchange.name)
 
+    def listening(self) -> int:
+        """Count the connections to a Redis broker on which nodes listen for questions, now.
+
+        Nodes pass over the empty message that finds them out. One that has ended is not among them;
+        one that is busy or frozen is.
+        """
+        with self._lend() as (connection, channel):
+            mailbox: Mailbox = self._app.control.mailbox(connection)
+            with channel.conn_or_acquire() as client:
+                return int(client.publish(f"{channel.keyprefix_fanout}{mailbox.exchange.name}", ""))
+
     def close(self) -> None:
         """End the connection."""
         connection, self._connection = self._connection, None

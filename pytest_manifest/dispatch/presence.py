@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pytest_manifest.dispatch.client import is_redis
 from pytest_manifest.dispatch.control import Answers
@@ -21,16 +20,8 @@ from pytest_manifest.dispatch.workers import QUESTIONS, workers_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from redis import Redis
-
 TIMEOUT: Final = 1.0  # s
 SETTLED: Final = 0.1  # s
-CONSUMES: Final = "brpop"
-"""What a worker says to a Redis broker last, on the connection on which it is given messages: it
-is kept for that alone, also while the worker is too busy to ask for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,54 +79,21 @@ def may_be_alive(
     answered: Collection[str],
     since: float = 0.0,
 ) -> bool:
-    """Whether one of the ``silent`` nodes may be: more are connected to be given messages than
-    have ``answered``, or nobody can tell, as the broker is up for less than ``since`` (s)."""
+    """Whether one of the ``silent`` nodes may be: more listen for questions than have ``answered``,
+    or nobody can tell, as the broker is up for less than ``since`` (s)."""
     if not silent:
         return False
-    with _client(publisher) as client:
-        connected = _consumers(client, since)
-    return connected is None or connected > len(answered)
-
-
-def _consumers(client: Redis, since: float) -> int | None:
-    """How many consumers are connected; None where that says nothing of who is alive."""
-    from redis import ResponseError
-
-    database = str(client.connection_pool.connection_kwargs.get("db") or 0)
-    try:
-        clients = client.client_list()
-        uptime = float(client.info("server").get("uptime_in_seconds", 0))
-    except ResponseError:  # not for this user
-        return None
     # A restart cuts all connections, also of who is too busy to notice it.
-    if uptime < since or _cuts_idle_ones(client):
-        return None
-    ours = [one for one in clients if one.get("db") == database]
-    consume = sum(one.get("cmd") == CONSUMES for one in ours)
-    # A connection on which a worker once awaited answers looks like that, too; and it listens for
-    # questions on one of its own.
-    listen = sum(one.get("psub", "0") != "0" or one.get("sub", "0") != "0" for one in ours)
-    return min(consume, listen)
+    return not _is_up_for(publisher, since) or publisher.control.listening() > len(answered)
 
 
-def _cuts_idle_ones(client: Redis) -> bool:
-    """Whether the server hangs up on who has been busy for long; mostly that is not so."""
+def _is_up_for(publisher: Publisher, seconds: float) -> bool:
+    """Whether the broker is, by its own word; one that does not tell may have begun just now."""
     from redis import ResponseError
 
-    try:
-        return client.config_get("timeout").get("timeout", "0") != "0"
-    except ResponseError:  # hosted ones do not tell, and do not do it unless told to
-        return False
-
-
-@contextmanager
-def _client(publisher: Publisher) -> Iterator[Redis]:
-    from redis import Redis
-
-    with (
-        publisher.control.channel() as channel,
-        channel.conn_or_acquire() as client,
-        # kombu's own puts the app's key prefix before some commands.
-        Redis(connection_pool=client.connection_pool) as plain,
-    ):
-        yield plain
+    with publisher.control.channel() as channel, channel.conn_or_acquire() as client:
+        try:
+            uptime = client.info("server").get("uptime_in_seconds", 0)
+        except ResponseError:  # not for this user
+            return False
+    return float(uptime) >= seconds

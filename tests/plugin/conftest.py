@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,6 @@ import redis
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
-from tests import services
 from tests.plugin import forked
 from tests.support import eventually
 
@@ -243,14 +242,6 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
             monkeypatch.delenv(name)
     monkeypatch.delenv("CI", raising=False)
     return Project(pytester)
-
-
-@pytest.fixture
-def new_broker() -> Iterator[str]:
-    """A Valkey to which nobody was ever connected: idle connections of Celery apps of other tests
-    look like a busy worker's."""
-    with services.valkey_server() as url:
-        yield url
 
 
 @pytest.fixture

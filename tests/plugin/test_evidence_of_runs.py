@@ -29,11 +29,8 @@ def hold(key: str) -> dict[str, object]:
 
 
 @pytest.mark.live
-def test_what_only_the_store_calls_revoked_is_still_queued(
-    project: Project, new_broker: str
-) -> None:
+def test_what_only_the_store_calls_revoked_is_still_queued(project: Project, broker: str) -> None:
     """The worker that heard of the revocation is killed, and the next one knows nothing of it."""
-    broker = new_broker
     held = project.hold("a")
     project.manifest("m.jsonl", [hold(key) for key in "abcd"])
     url = f"--manifest-broker={broker}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 
 import pytest
 import redis
@@ -22,9 +22,8 @@ def hold(key: str, **more: object) -> Mapping[str, object]:
     return {"id": key, "task": "jobs.hold", "args": [key], **more}
 
 
-def test_what_a_busy_worker_holds_is_not_put_back(project: Project, new_broker: str) -> None:
+def test_what_a_busy_worker_holds_is_not_put_back(project: Project, broker: str) -> None:
     """It keeps the job for its time, and meanwhile runs another's and answers nothing."""
-    broker = new_broker
     foreign = project.hold("foreign")
     project.manifest("m.jsonl", [hold("b", countdown=3)])
     command = ("--manifest=m.jsonl", f"--manifest-broker={broker}")
@@ -58,16 +57,19 @@ def _held(app: Celery) -> bool:
 
 
 def test_what_a_stock_worker_had_that_nobody_saw_is_not_sent_again(
-    project: Project, new_broker: str
+    project: Project, broker: str
 ) -> None:
     """It came after the dispatch, began a job without a word, and died in it."""
-    broker = new_broker
     held, _ = project.hold("a"), project.hold("c")
     project.manifest("m.jsonl", [hold("a"), hold("c")])
     command = ("--manifest=m.jsonl", f"--manifest-broker={broker}")
     one = "--prefetch-multiplier=1"
-    with worker(project, broker, "-P", "solo", one, *INSTRUMENTED, name="ours", slots=1):
-        with pytest_beside(project, *command) as first, redis.Redis.from_url(broker) as client:
+    with (
+        worker(project, broker, "-P", "solo", one, *INSTRUMENTED, name="ours", slots=1),
+        redis.Redis.from_url(broker) as client,
+        strangers_connections(broker),
+    ):
+        with pytest_beside(project, *command) as first:
             eventually(
                 lambda: project.ran() and client.llen("celery") == 1, within=60, what="one waits"
             )
@@ -82,3 +84,17 @@ def test_what_a_stock_worker_had_that_nobody_saw_is_not_sent_again(
         result = project.run(*command, "--resume", "--manifest-repair")
     assert project.ran() == {"a": 1, "c": 1}
     result.stdout.fnmatch_lines(["resume: leaves 'c': *it may have run*"])
+
+
+@contextmanager
+def strangers_connections(broker: str) -> Iterator[None]:
+    """Idle ones that have waited for a message, as a worker's, or listen to something else."""
+    with (
+        redis.Redis.from_url(broker, single_connection_client=True) as waited,
+        redis.Redis.from_url(broker) as client,
+        client.pubsub() as listens,
+    ):
+        waited.brpop(["nothing"], timeout=0.01)
+        listens.psubscribe("something*")
+        assert listens.get_message(timeout=10)
+        yield
