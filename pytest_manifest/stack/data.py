@@ -66,8 +66,8 @@ class DataFolder:
     def may_lack_its_end(self) -> bool:
         """Whether the machine went down while a broker was writing here.
 
-        It has the kernel write once a second only, so what it was told last may be gone: that a
-        message was taken from its queue, and that its job was begun.
+        It leaves the disk to the kernel, so what it was told last may be gone: that a message was
+        taken from its queue, and that its job was begun.
         """
         try:
             return (self.path / AT_WORK).read_text() != boot_id()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -220,6 +219,10 @@ _SCHEMAS = st.dictionaries(st.sampled_from(["$ref", "allOf", "$id", "items", "a"
 @given(schema=_SCHEMAS, value=_JSON)
 def test_no_schema_raises_anything_else(schema: dict[str, Any], value: Any) -> None:
     """Whatever it says: it is refused in words, it is a flaw when it is applied, or it works."""
-    schema_problem(schema)
-    with suppress(SchemaFlawError):
-        violations(schema, value, 5)
+    problem, flaw = schema_problem(schema), ""
+    try:
+        assert len(violations(schema, value, 5)) <= 5
+    except SchemaFlawError as error:
+        flaw = str(error)
+    # What nobody has foreseen of a schema is found when it is read, and not when it is applied.
+    assert problem or not flaw.startswith(("cannot be applied", "refers to '"))
