@@ -95,7 +95,10 @@ def allowed_kinds(name: str, group: Group, counted: Counted, evidence: Evidence)
     if counted.most > group.executions:
         return rules.again or kinds("duplicated")
     if counted.ends:
-        return rules.done | (rules.cut if _is_grazed(counted, evidence) else frozenset())
+        grazed = rules.cut if _is_grazed(counted, evidence) else kinds()
+        # Handed out again, it has been begun twice, by all that its workers have said.
+        again = group.is_late and _is_killed_on_the_way(name, evidence)
+        return rules.done | grazed | (kinds("duplicated") if again else kinds())
     if counted.starts:
         return rules.cut
     return rules.never | (rules.cut & CRASHED if _is_killed_on_the_way(name, evidence) else set())

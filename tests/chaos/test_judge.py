@@ -95,6 +95,8 @@ def test_a_job_killed_between_its_announcement_and_its_first_line_may_be_crashed
     said = late_ | {"announced": [Announced("e", "1", 7, 1.0)], "hits": [(7, 1.1)]}
     assert not judged("crashed", counted(), said).flaws
     assert not judged("lost", counted(), said).flaws
+    assert not judged("duplicated", ONCE, said).flaws
+    assert judged("duplicated", ONCE, said | {"announced": []}).wrong
     others: list[dict[str, object]] = [
         {"announced": []},
         {"announced": [Announced("another", "1", 7, 1.0)]},
