@@ -36,8 +36,7 @@ class Scenario:
     """``then``: options of further sessions, after the first has ended (or was killed by the
     fault); ``damage``: entries that may at most not pass; ``forced``: the fault makes jobs run
     twice; ``app``: settings of the Celery app; ``manifests``: files that the entries are in;
-    ``disk``: a folder of the project that is a small disk of its own; ``sampled``: whether CI plays
-    a round of it, or only ``make chaos``."""
+    ``disk``: a folder of the project that is a small disk of its own."""
 
     name: str
     groups: tuple[Group, ...]
@@ -51,7 +50,6 @@ class Scenario:
     bound: float = BOUND_SECONDS
     manifests: int = 1
     disk: str = ""
-    sampled: bool = True
 
 
 @contextmanager

@@ -48,7 +48,6 @@ FROZEN = (
         (plain(16), safe(8)),
         peers.freeze_store,
         Setup("valkey", workers=1, own_store=True),
-        sampled=False,
     ),
     Scenario(
         "PostgreSQL frozen",
@@ -61,7 +60,6 @@ FROZEN = (
         (plain(16), safe(8)),
         peers.freeze_broker,
         Setup("rabbitmq", workers=1),
-        sampled=False,
     ),
     Scenario(
         "worker killed, rabbitmq",
@@ -86,7 +84,6 @@ STOCK = (
         Setup("valkey", workers=1, stock=True),
         options=("--manifest-deadline=30s",),
         damage=10,
-        sampled=False,
     ),
     Scenario(
         "worker paused, stock worker",
@@ -106,7 +103,6 @@ STOCK = (
         messages.change_messages(messages.removed),
         Setup("valkey", workers=1, stock=True),
         options=("--manifest-deadline=30s",),
-        sampled=False,
     ),
 )
 
@@ -161,7 +157,6 @@ SESSIONS = (
             (plain(16), safe(8)),
             sessions.end_by_signal(phase),
             then=RESUME,
-            sampled=False,
         )
         for phase in sessions.PHASES
     ),

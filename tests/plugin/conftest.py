@@ -245,6 +245,12 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 
 
 @pytest.fixture
+def in_memory(project: Project) -> None:
+    """The project's stack is in the memory of its pytest, which is quicker than a private one."""
+    project.write("pytest.ini", INI + "addopts = --manifest-broker=memory://\n")
+
+
+@pytest.fixture
 def broker(valkey: str) -> str:
     """An empty database of the private Valkey."""
     with redis.Redis.from_url(valkey) as client:

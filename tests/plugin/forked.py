@@ -38,10 +38,11 @@ LIBRARIES = (
 )
 OWN = (
     *("analysis", "dispatch", "face", "gather", "ledger", "log", "manifest", "planning"),
-    *("reporting", "run", "schema", "stack", "verdict"),
+    *("reporting", "run", "schema", "stack", "testing", "verdict", "worker"),
 )
-NOT_BEFORE = (".__main__", ".distributed")
-"""Not to be imported, or importing xdist: a plugin, of which pytest says that it came too early."""
+NOT_BEFORE = (".__main__", ".distributed", ".plain_imports")
+"""Not to be imported; importing xdist, a plugin, of which pytest says that it came too early; and
+what puts Python's finder before pytest's, which is made later."""
 ENDED_OTHERWISE = 70
 """The status of a session that ended without one of pytest's."""
 

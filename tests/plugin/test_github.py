@@ -62,7 +62,7 @@ def shown(markdown: str) -> str:
     return re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), text)
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_the_steps_summary_and_annotations(
     project: Project, runner: Path, workers: tuple[str, ...]
 ) -> None:

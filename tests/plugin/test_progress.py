@@ -171,7 +171,7 @@ def test_goes_on_in_the_controller_of_xdist(project: Project, verbose: tuple[str
         assert re.fullmatch(r"\.{7} +\[100%\]", text[text.index("2 workers [7 items]") + 1])
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_ctrl_c_takes_the_line_away(project: Project, xdist: tuple[str, ...]) -> None:
     """After Ctrl-C only pytest's own words are there."""
     held = held_in_the_middle(project)

@@ -383,15 +383,14 @@ def test_nothing_but_layout_was_changed(project: Project) -> None:
 # Looking first, and choosing a run
 
 
-@XDIST
-def test_collect_only_shows_and_sends_nothing(project: Project, xdist: tuple[str, ...]) -> None:
+def test_collect_only_shows_and_sends_nothing(project: Project) -> None:
     """Each entry that would be sent or left is named with its reason; ledger and jobs stay."""
     for name in "bc":
         project.break_(name)
     project.manifest("m.jsonl", [flaky("a"), flaky("b"), flaky("c", idempotent=True)])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=2)
     before = project.ledgers()[0].read_bytes()
-    result = project.run("--manifest=m.jsonl", "--resume", "--collect-only", "-q", *xdist)
+    result = project.run("--manifest=m.jsonl", "--resume", "--collect-only", "-q")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
         [

@@ -15,7 +15,7 @@ from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project, kill_in_the_middle
 
 MEMORY = "--manifest-broker=memory://"
-XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 
 
 def shard(project: Project, text: str, *arguments: str) -> pytest.RunResult:

@@ -64,7 +64,7 @@ def row(lines: list[str], name: str) -> list[str]:
     return next(cells for line in lines if (cells := line.split()) and cells[0] == name)
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_tasks_slowest_and_causes_are_told(
     project: Project, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
 ) -> None:

@@ -16,14 +16,11 @@ def pytest_manifest_dispatched():
 """
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
-def test_what_cannot_be_written_is_told_before_anything_is_sent(
-    project: Project, xdist: tuple[str, ...]
-) -> None:
+def test_what_cannot_be_written_is_told_before_anything_is_sent(project: Project) -> None:
     """The folder that is named is a file: nothing runs, and there is no ledger."""
     project.write("notes", "mine")
     project.doubles(count=1)
-    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-report=notes/run.html", *xdist)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-report=notes/run.html")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --manifest-report=*: cannot be written (*"])
     assert not project.ran()

@@ -24,7 +24,7 @@ from tests.unit.ledger_support import NOTHING, start
 
 NAMES = [f"e-{n}" for n in range(8)]
 FAILED = "e-3"
-FLIPS = 500
+FLIPS = 250
 NOWHERE = StackAddress("", "", None, owned=False)
 
 
