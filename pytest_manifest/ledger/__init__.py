@@ -8,6 +8,7 @@ from pytest_manifest.ledger.accounts import BUDGET, OVER_BUDGET, Account
 from pytest_manifest.ledger.doubts import (
     EMPTIED,
     GAVE_UP,
+    OTHER_BROKER,
     PLAIN_WORKERS,
     STRANGERS,
     has_doubts,
@@ -52,6 +53,7 @@ __all__ = [
     "MERGED",
     "MERGED_SHARDS",
     "NETWORK_FILE_SYSTEMS",
+    "OTHER_BROKER",
     "OVER_BUDGET",
     "PARTS",
     "PLAIN_WORKERS",

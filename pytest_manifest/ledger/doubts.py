@@ -14,6 +14,9 @@ EMPTIED: Final = "emptied"
 """The ledger's key for a result store that has lost what workers said."""
 STRANGERS: Final = "strangers"
 """The ledger's key for workers of which only the name is known yet; empty where there are none."""
+OTHER_BROKER: Final = "other_broker"
+"""The ledger's key for the broker that jobs were sent to, once another was looked at for them."""
+LASTING: Final = (EMPTIED, GAVE_UP, PLAIN_WORKERS, OTHER_BROKER)
 
 
 def is_witnessed(ledger: Ledger, *, some_start: bool) -> bool:
@@ -26,5 +29,5 @@ def is_witnessed(ledger: Ledger, *, some_start: bool) -> bool:
 
 def has_doubts(ledger: Ledger) -> bool:
     """Whether a worker may have begun a job without a word, or its word may be lost."""
-    lasting = any(ledger.noted(doubt) is not None for doubt in (EMPTIED, GAVE_UP, PLAIN_WORKERS))
+    lasting = any(ledger.noted(doubt) is not None for doubt in LASTING)
     return lasting or bool(ledger.noted(STRANGERS))

@@ -20,6 +20,7 @@ from pytest_manifest.ledger import (
     LEDGER_VERSION,
     MERGED,
     MERGED_SHARDS,
+    OTHER_BROKER,
     OVER_BUDGET,
     PARTS,
     PLAIN_WORKERS,
@@ -311,7 +312,7 @@ def _facts(info: RunInfo, sources: Sequence[Source]) -> dict[str, str]:
         own = {code_key(source.info.run): source.facts[KEY]} if KEY in source.facts else {}
         facts |= own | {k: v for k, v in source.facts.items() if k.startswith(code_key(""))}
     facts |= joined(source.facts.get(OWN_LIMITS) for source in sources)
-    for key in (EMPTIED, GAVE_UP, PLAIN_WORKERS, OVER_BUDGET):
+    for key in (EMPTIED, GAVE_UP, OTHER_BROKER, PLAIN_WORKERS, OVER_BUDGET):
         said = [source.facts[key] for source in sources if source.facts.get(key)]
         facts |= {key: said[0]} if said else {}
     if not all(source.witnessed for source in sources):

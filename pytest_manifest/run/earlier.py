@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger import OTHER_BROKER, Ledger
+from pytest_manifest.run.other_broker import is_other_broker
 from pytest_manifest.run.run import Run
 
 
@@ -27,6 +28,8 @@ class EarlierRun(Run):
         self._lock.acquire(self.info.run)
         self._held = Ledger.open(self.ledger_path, write=True)
         self._held.hold()
+        if is_other_broker(self.info, self.address):
+            self._held.note(OTHER_BROKER, self.info.broker)
         return self._held
 
     def take_effect(self) -> None:

@@ -141,6 +141,10 @@ class Engine:
         """Only look: no attempt follows from what is found."""
         self._schedule.close("the run is only looked at")
 
+    def believe(self, nowhere: Iterable[str]) -> None:
+        """Let what the store alone tells of these count at the next look; see :class:`Hearsay`."""
+        self._hearsay.believe(nowhere)
+
     def mend(self, located: Located) -> list[str]:
         """Move what dead workers had taken, where that is allowed; see :class:`Mender`."""
         return [] if self._mender is None else self._mender.mend(located)
@@ -250,7 +254,7 @@ class Engine:
 
     def _take(self, sip: Sip) -> None:
         """Commit what a sip brought and the verdicts that follow from it at once; then tell."""
-        finals = self._hearsay.without(sip.finals)
+        finals = self._hearsay.without(sip.finals, sip.starts)
         if not (sip.starts or sip.handed_on or finals):
             if sip.moved and sip.position is not None:  # so that --resume does not read it again
                 self._ledger.note("stream_position", sip.position)
@@ -436,6 +440,7 @@ class Engine:
         """Put back, take out, send again or give up what two looks have found."""
         if not (located.orphaned or located.nowhere):
             return
+        self.believe(located.nowhere)
         try:
             self.look_once()  # for a receipt that came between the two looks
             self._parts.note_strangers()

@@ -25,7 +25,7 @@ class InFlight:
 
     ``pid`` is of the process that began it, and means it where ``host``, ``boot`` and
     ``pid_namespace`` are the same; ``loss`` is how its worker ended.
-    ``hearsay``: a revocation that the result store alone tells of, until more is known.
+    ``hearsay``: an end that the result store alone tells of, until more is known.
     ``stranded``: it was taken from its queue, and no worker that answers has it.
     ``begun``: the only start of it that there is; None where that is not known without the ledger.
     ``execution`` is what began last, and ``between`` its end, where the job goes on after it: no

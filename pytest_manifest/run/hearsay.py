@@ -1,16 +1,19 @@
-"""What the result store tells of a revocation is no receipt: the job is looked for instead.
+"""What the result store alone tells may be no receipt: the job is looked for instead.
 
-Celery 5.7 has every worker that hears of one store it, also for a job that waits in a queue, or
-that another worker runs. Only where the job is then found nowhere has it come to that end.
+Celery 5.7 has every worker that hears of a revocation store it, also for a job that waits in a
+queue, or that another worker runs. And a task can store an end of its own in the middle of its work
+(``update_state``); a worker of ours, which said that it began the job, would tell its real one.
+Only where the job is then found nowhere has it come to that end.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 
-from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.search import Search
+from pytest_manifest.ledger import Start
+from pytest_manifest.run.flights import Flights, InFlight
+from pytest_manifest.run.search import Search, is_alive
 from pytest_manifest.schema import Receipt
 from pytest_manifest.verdict import is_hearsay
 
@@ -24,18 +27,35 @@ class Hearsay:
     def __init__(self, flights: Flights, search: Search | None) -> None:
         self._flights = flights
         self._search = search
+        self._believed: set[str] = set()
 
-    def without(self, finals: Iterable[Final]) -> list[Final]:
-        """The receipts among these; of a revocation that is told for the first time, the job is
+    def believe(self, nowhere: Iterable[str]) -> None:
+        """What the store tells of these counts from here on: no worker has them any more. Not where
+        the process is gone: it may have died in its work, and nobody can tell."""
+        flights = (self._flights.by_task_id.get(task_id) for task_id in nowhere)
+        told = [flight for flight in flights if flight is not None and flight.hearsay is not None]
+        self._believed |= {flight.task_id for flight in told if is_alive(flight) is not False}
+
+    def without(self, finals: Iterable[Final], starts: Sequence[Start] = ()) -> list[Final]:
+        """The receipts among these; of a job that hearsay is told of for the first time, it is
         looked for soon. It is found in the store at each look."""
         receipts, fresh = [], False
+        begun = {start.task_id for start in starts}
         for final in finals:
-            if not is_hearsay(final[2]):
+            flight = self._flights.by_task_id.get(final[0])
+            if not self._is_doubtful(final, flight, begun):
                 receipts.append(final)
                 continue
-            flight = self._flights.by_task_id.get(final[0])
             if flight is not None and flight.hearsay is None:
                 flight.hearsay, fresh = final[2], True
         if fresh and self._search is not None:
             self._search.look_soon(time.monotonic())
         return receipts
+
+    def _is_doubtful(self, final: Final, flight: InFlight | None, begun: Container[str]) -> bool:
+        task_id, _, receipt = final
+        if is_hearsay(receipt):
+            return True
+        if receipt.source != "backend" or flight is None or self._search is None:
+            return False
+        return (flight.is_running or task_id in begun) and task_id not in self._believed

@@ -17,7 +17,7 @@ from loguru import logger
 
 from pytest_manifest.dispatch.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.ledger import Ledger, Settled, Start, is_witnessed, utc_now
+from pytest_manifest.ledger import OTHER_BROKER, Ledger, Settled, Start, is_witnessed, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.own_limits import OwnLimitsOfRun
@@ -28,7 +28,7 @@ from pytest_manifest.run.search import is_alive
 from pytest_manifest.run.unforeseen import set_aside, unforeseen
 from pytest_manifest.run.weighing import Said
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
-from pytest_manifest.verdict import Costs, judge
+from pytest_manifest.verdict import Costs, is_hearsay, judge
 
 Judged = tuple[Verdict, Receipt | None]
 
@@ -44,6 +44,10 @@ UNTOLD: Final = (
     "its own, or handed the job on"
 )
 """What may have become of a job of stock workers that is nowhere."""
+UNCONFIRMED: Final = (
+    "the result store has an end of it that its worker has not told, and that a task can store "
+    "before it ends"
+)
 OF_ITSELF: Final = frozenset({"timed_out", "crashed"})
 """What a job that was begun may have come to by itself, though the harness says it."""
 _NOT_BY_RECEIPTS: Final = frozenset({"forged", "quarantined", "skipped"})
@@ -129,7 +133,7 @@ class Bench:
 
     def word_on(self, flight: InFlight, kind: VerdictKind, note: str) -> Judged:
         """The same, or by what the result store tells of the job's revocation, where it does."""
-        if kind == "revoked" and flight.hearsay is not None:
+        if kind == "revoked" and flight.hearsay is not None and is_hearsay(flight.hearsay):
             return self.judge(flight, flight.hearsay)
         return self.speak_for(flight, kind, note), None
 
@@ -151,7 +155,11 @@ class Bench:
         if emptied:
             # It may be gone with the broker's queue, or have ended and be gone with its receipt.
             return "unknown", EMPTIED_MEANWHILE
-        if flight.hearsay is not None and not flight.is_running:
+        other = self.elsewhere()
+        if other and not (flight.is_running and is_alive(flight) is False):
+            return "unknown", other
+        said = flight.hearsay
+        if said is not None and is_hearsay(said) and not flight.is_running:
             return "revoked", "it was revoked, and nobody has it"
         if flight.started is None and not self._would_be_told():
             return "unknown", UNTOLD
@@ -160,8 +168,15 @@ class Bench:
         if flight.between is not None:
             return "lost", f"started on {flight.worker}, {_WAITED_FOR[flight.between.how]}"
         if is_alive(flight) is False:
+            if said is not None and not is_hearsay(said):
+                return "unknown", f"{self.how_it_died(flight)}; {UNCONFIRMED}"
             return "crashed", self.how_it_died(flight)
         return "lost", f"started on {flight.worker}, which has it no more"
+
+    def elsewhere(self) -> str:
+        """Why it may be somewhere though it is found nowhere; "" where it is looked for rightly."""
+        broker = self._ledger.noted(OTHER_BROKER)
+        return "" if broker is None else f"this run's jobs were sent to another broker, {broker}"
 
     def _would_be_told(self) -> bool:
         """Whether a worker that had begun a job would have said so, and that would be known."""

@@ -199,6 +199,7 @@ class ResumeRun(EarlierRun):
             return {}
         try:
             located = Search(self._locator, self._flights).look_twice()
+            engine.believe(located.nowhere)
             taken_out = set(engine.mend(located))
         except StackError as error:
             raise DispatchError(
@@ -211,6 +212,7 @@ class ResumeRun(EarlierRun):
     def _settle_what_is_left(self, ledger: Ledger, unread: Unread, *, emptied: bool) -> None:
         """A verdict for what is not sent again and has none."""
         last = {row.entry: row for row in ledger.last_attempts()}
+        elsewhere = self._bench(ledger).elsewhere()
         with ledger.transaction():
             for decision in self.decisions:
                 row = last.get(decision.entry)
@@ -223,6 +225,8 @@ class ResumeRun(EarlierRun):
                 note = decision.reason
                 if emptied:  # it may be gone with its queue, or have ended and so has its receipt
                     kind, note = "unknown", f"{note}; {EMPTIED_MEANWHILE}"
+                elif elsewhere and not flight.is_running:
+                    kind, note = "unknown", f"{note}; {elsewhere}"
                 kind, note = unread.word(flight, kind, note)
                 entry = self.manifest[decision.entry]
                 verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)

@@ -57,6 +57,31 @@ def test_what_a_plain_worker_had_may_have_run(project: Project, broker: str) -> 
 
 
 @pytest.mark.live
+def test_another_broker_tells_nothing_of_what_waits(project: Project, broker: str) -> None:
+    """What is in none of its queues may be in the first one's, and will run from there."""
+    second, store = (f"{broker.removesuffix('/0')}/{number}" for number in (1, 2))
+    project.hold("a")
+    project.manifest("m.jsonl", [hold(key) for key in "abc"])
+    options = ("--manifest=m.jsonl", f"--manifest-backend={store}")
+    one = ("--prefetch-multiplier=1", *INSTRUMENTED)
+    with (
+        worker(project, broker, *one, backend=store, slots=1) as first,
+        pytest_beside(project, *options, f"--manifest-broker={broker}") as process,
+        redis.Redis.from_url(broker) as client,
+    ):
+        waiting = "one job runs, one is taken and one waits"
+        eventually(lambda: project.ran() and client.llen("celery") == 1, within=60, what=waiting)
+        process.kill()
+        os.killpg(first.pid, signal.SIGKILL)
+    with worker(project, second, *INSTRUMENTED, backend=store, name="another"):
+        result = project.run(*options, f"--manifest-broker={second}", "--resume")
+    assert project.ran() == {"a": 1}
+    result.assert_outcomes(failed=1, errors=2)
+    assert project.verdicts() == {"a": "crashed", "b": "unknown", "c": "unknown"}
+    result.stdout.fnmatch_lines(["*jobs were sent to another broker, redis://*"])
+
+
+@pytest.mark.live
 def test_after_a_run_gave_up_starts_may_be_unknown(project: Project, broker: str) -> None:
     """What is in no queue any more, and no worker said it had begun, may have run all the same."""
     held = project.hold("a")

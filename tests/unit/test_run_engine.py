@@ -9,13 +9,14 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
+from pytest_manifest.gather.backend_results import PlainResult
 from pytest_manifest.ledger import OVER_BUDGET, PLAIN_WORKERS, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.faults import file_error
 from pytest_manifest.run.flights import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.supervision import CRASH_LOOP
-from pytest_manifest.schema import Entry
+from pytest_manifest.schema import Entry, VerdictKind
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Delivery, How, Worker
 
@@ -572,6 +573,38 @@ def test_hearsay_that_counts_in_the_end_is_kept_like_a_receipt() -> None:
         made.run(30)
         assert made.kinds() == {"a": "revoked"}
         assert [one.source for _, one in made.ledger.receipts(made.task_id("a"))] == ["backend"]
+
+
+@pytest.mark.parametrize(("how", "kind"), [("succeeded", "passed"), ("failed", "failed")])
+def test_an_end_that_a_task_stores_itself_is_hearsay(how: How, kind: VerdictKind) -> None:
+    """``update_state("SUCCESS")`` in the middle of the work: what its worker tells counts."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        delivery = begun(made)
+        made.world.results[made.task_id("a")] = PlainResult("succeeded")
+        made.run(20)
+        assert made.kinds() == {}
+        made.world.end(first(made), delivery, how)
+        made.step(2)
+        assert made.kinds() == {"a": kind}
+
+
+@pytest.mark.parametrize("whole_worker", [False, True])
+def test_an_end_that_a_task_stores_itself_saves_no_job_whose_process_dies(
+    *, whole_worker: bool
+) -> None:
+    """No receipt tells of such an end, and work may have been left undone."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        delivery = begun(made)
+        made.world.results[made.task_id("a")] = PlainResult("succeeded")
+        made.step(3)
+        if whole_worker:
+            made.world.kill(first(made), restart=1.0)
+        else:
+            made.world.kill_child(first(made), delivery)
+        made.run(40)
+        assert made.kinds() == {"a": "unknown" if whole_worker else "crashed"}
 
 
 # The run as a whole
