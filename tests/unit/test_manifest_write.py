@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import dump_entry, read_manifest, write_manifest
 from pytest_manifest.schema import Entry, Expectations, Header
+from pytest_manifest.schema.identifiers import is_identifier
 
 HEADER = Header(
     workflow="system_test",
@@ -271,7 +272,8 @@ entries = st.builds(
     meta=objects,
     expect=expectations,
 )
-headers = st.builds(Header, workflow=st.none() | names, params=objects, planned_at=times)
+workflows = st.none() | names.filter(is_identifier)
+headers = st.builds(Header, workflow=workflows, params=objects, planned_at=times)
 
 
 @settings(
