@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from celery import Celery
@@ -18,6 +18,15 @@ from pytest_manifest.dispatch.limits import OwnLimits, message_limits
 from pytest_manifest.dispatch.routing import MESSAGE_OPTIONS, Options, Routing
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.schema.models import Entry
+from pytest_manifest.schema.wire import (
+    HEADER_ATTEMPT,
+    HEADER_ENTRY,
+    HEADER_RUN,
+    HEADER_SENT_AT,
+    HEADER_STREAM,
+    HEADER_TTL,
+    timestamp,
+)
 
 REPR_LENGTH: Final = 100  # characters of args and kwargs that Flower and worker logs show
 
@@ -53,7 +62,7 @@ class MessageBuilder:
         self._serializer: str = app.conf.task_serializer
         self._sent_event: bool = app.conf.task_send_sent_event
         self._routing = routing
-        self._headers: Options = {"manifest_stream": stream, "manifest_ttl": ttl} if stream else {}
+        self._headers: Options = {HEADER_STREAM: stream, HEADER_TTL: ttl} if stream else {}
         self._rpc = rpc
         self._origin = anon_nodename()
 
@@ -63,9 +72,7 @@ class MessageBuilder:
         Raises:
             DispatchError: an entry has no queue, or its arguments cannot be serialised.
         """
-        headers = self._headers | {
-            "manifest_sent_at": sent_at.astimezone(UTC).isoformat(timespec="microseconds")
-        }
+        headers = self._headers | {HEADER_SENT_AT: timestamp(sent_at)}
         return [self._build_one(attempt, sent_at, headers) for attempt in attempts]
 
     def _build_one(self, attempt: Attempt, sent_at: datetime, headers: Options) -> Outgoing:
@@ -84,9 +91,9 @@ class MessageBuilder:
         options["headers"] = {
             **_mapping(options.get("headers")),
             **headers,
-            "manifest_run": attempt.run,
-            "manifest_entry": entry.id,
-            "manifest_attempt": attempt.number,
+            HEADER_RUN: attempt.run,
+            HEADER_ENTRY: entry.id,
+            HEADER_ATTEMPT: attempt.number,
         }
         return Outgoing(attempt, message, options)
 
