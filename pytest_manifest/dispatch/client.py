@@ -19,24 +19,13 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.celery_settings import OPTIONS, harmless, is_overlaid
+from pytest_manifest.urls import is_redis, scheme_of
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
     from kombu import Connection
 
-REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp", "librabbitmq")
-
-
-def scheme_of(url: str) -> str:
-    """Give the scheme of a URL in lower case, ``""`` where there is none."""
-    scheme, separator, _ = url.partition("://")
-    return scheme.lower() if separator else ""
-
-
-def is_redis(url: str) -> bool:
-    """Tell whether a broker or backend URL means Redis, or a server that speaks its protocol."""
-    return scheme_of(url) in REDIS_SCHEMES
 
 
 def reply_queue_name(prefix: str) -> str:

@@ -20,9 +20,10 @@ from kombu import Producer
 from kombu.transport import virtual
 
 from pytest_manifest.dispatch.bounded import sever
-from pytest_manifest.dispatch.client import connect, is_redis
+from pytest_manifest.dispatch.client import connect
 from pytest_manifest.dispatch.refusals import refusal
 from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import is_redis
 
 if TYPE_CHECKING:
     from kombu import Connection, Queue

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Final
 
 from pytest_manifest.dispatch import checks, stores
-from pytest_manifest.dispatch.client import is_redis
 from pytest_manifest.dispatch.control import Answers, by_node
 from pytest_manifest.dispatch.demand import Demand, demand_of, tasks_by_queue
 from pytest_manifest.dispatch.limits import unenforced
@@ -18,6 +17,7 @@ from pytest_manifest.dispatch.routing import queue_name
 from pytest_manifest.dispatch.workers import QUESTIONS, STORE_QUESTION, Worker, workers_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
+from pytest_manifest.urls import is_redis
 
 __all__ = ["Demand", "Preflight", "add_consumers", "demand_of", "preflight"]
 

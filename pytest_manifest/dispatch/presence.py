@@ -13,12 +13,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_manifest.dispatch.client import is_redis
 from pytest_manifest.dispatch.control import Answers
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.dispatch.workers import QUESTIONS, workers_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
+from pytest_manifest.urls import is_redis
 
 TIMEOUT: Final = 1.0  # s
 SETTLED: Final = 0.1  # s

@@ -20,7 +20,7 @@ from pytest_manifest.dispatch.bounded import (
     SilentPeerError,
     refuse_if_given_up,
 )
-from pytest_manifest.dispatch.client import load_app, scheme_of
+from pytest_manifest.dispatch.client import load_app
 from pytest_manifest.dispatch.control import Control
 from pytest_manifest.dispatch.limits import OwnLimits
 from pytest_manifest.dispatch.link import Link
@@ -31,6 +31,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import scheme_of
 
 # One chunk is one round trip and one unit of doubt, whose entries are located after a failure;
 # more at once are no faster by much, and large arguments are in memory together.

@@ -12,8 +12,8 @@ from typing import Final
 
 from celery import Celery
 
-from pytest_manifest.dispatch.client import is_redis
 from pytest_manifest.log import redact
+from pytest_manifest.urls import is_redis
 
 AMQP_REFUSALS: Final = frozenset({"403", "404", "405", "406"})
 """Access refused, no such exchange, locked by another connection, declared otherwise."""

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from loguru import logger
 
 from pytest_manifest.log import redact_url
+from pytest_manifest.urls import SENTINEL, SOCKETS, is_redis, scheme_of, with_redis_scheme
 
-SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys")
 TIMEOUT: Final = 2.0
 """Seconds for each answer; who does not answer by then has not told."""
 
@@ -24,20 +24,18 @@ def server_id(url: str) -> str | None:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES:
+    if not is_redis(url) or scheme_of(url) in (SENTINEL, *SOCKETS):
         return None
-    scheme = parts.scheme.replace("valkeys", "rediss").replace("valkey", "redis")
     try:
         with Redis.from_url(
-            parts._replace(scheme=scheme).geturl(),
+            with_redis_scheme(url),
             socket_connect_timeout=TIMEOUT,
             socket_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         ) as client:
             said = client.info("server")
     except (RedisError, OSError, TypeError, ValueError) as error:
-        logger.debug("{} does not say who it is: {}", redact_url(parts.geturl()), error)
+        logger.debug("{} does not say who it is: {}", redact_url(url), error)
         return None
     found = said.get("run_id") if isinstance(said, dict) else None
     return found if isinstance(found, str) and found else None

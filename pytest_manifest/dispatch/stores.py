@@ -16,11 +16,11 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from celery import Celery, Task
 from celery.backends.base import DisabledBackend
 
-from pytest_manifest.dispatch.client import REDIS_SCHEMES, scheme_of
 from pytest_manifest.dispatch.same_server import are_one, at
 from pytest_manifest.dispatch.workers import Worker
 from pytest_manifest.log import redact_url
 from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import REDIS_SCHEMES, SENTINEL, SOCKETS, is_redis, scheme_of
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
@@ -30,8 +30,6 @@ Alike = Literal["same", "perhaps", "other"]
 NONE: Final = "disabled"
 DATABASES: Final = ("db", "database")
 REDIS_PORT: Final = 6379
-REDIS_ALIASES: Final = (*REDIS_SCHEMES, "unix", "valkey", "valkeys")
-TCP: Final = ("redis", "rediss")
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1", "")
 
 
@@ -60,10 +58,10 @@ def own_store(app: Celery, broker: str) -> str | None:
     if store.kind == NONE:
         return None
     # All sentinels look like one server there, which these are only if somebody is among both.
-    apart = scheme_of(broker) == "sentinel" and _hosts(url).isdisjoint(_hosts(broker))
+    apart = scheme_of(broker) == SENTINEL and _hosts(url).isdisjoint(_hosts(broker))
     if (store.is_on(given) and not apart) or not store.is_on(own):
         return url
-    if scheme_of(broker) not in TCP:
+    if not is_redis(broker) or scheme_of(broker) in (SENTINEL, *SOCKETS):
         return None if given.kind == store.kind else url  # which is it there? nobody has said
     try:
         parts = urlsplit(broker)
@@ -117,7 +115,7 @@ def compare(address: StackAddress, worker: Worker) -> Alike:
     """Whether this worker's store is the one that the address names."""
     if worker.store is None:
         return "same"  # nobody told
-    if "://" not in worker.store and worker.store.lower() in (*REDIS_ALIASES, *DATABASES):
+    if "://" not in worker.store and worker.store.lower() in (*REDIS_SCHEMES, *DATABASES):
         return "same"  # the rest of it is in settings of theirs that are not told
     theirs, ours = _taken_apart(worker.store), _taken_apart(address.backend_url)
     alike = _alike(theirs, ours)
@@ -177,7 +175,7 @@ def _taken_apart(url: str) -> _Store:
 def _parts(url: str) -> _Store:
     scheme, separator, _ = url.partition("://")
     scheme = scheme.lower().replace(":", ".")  # a class may be named with either
-    if scheme in REDIS_ALIASES:
+    if scheme in REDIS_SCHEMES:
         return _redis(scheme, url) if separator else _Store("redis")
     first, plus, inner = scheme.partition("+")
     if first not in DATABASES:
@@ -186,14 +184,14 @@ def _parts(url: str) -> _Store:
 
 
 def _redis(scheme: str, url: str) -> _Store:
-    if scheme in ("redis+socket", "unix"):
+    if scheme in SOCKETS:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
         database = options.get("virtual_host") or options.get("db") or "0"
         return _Store("redis", parts.path, None, database.strip("/"))
-    if scheme == "sentinel":  # which server it is, nobody knows before asking
+    if scheme == SENTINEL:  # which server it is, nobody knows before asking
         path = urlsplit(url.partition(";")[0]).path
-        return _Store("redis", "sentinel", None, path.strip("/") or "0")
+        return _Store("redis", SENTINEL, None, path.strip("/") or "0")
     parts = urlsplit(url)
     port = _port(parts) or REDIS_PORT
     return _Store("redis", _host(parts), port, parts.path.strip("/") or "0")

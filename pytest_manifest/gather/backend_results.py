@@ -14,7 +14,7 @@ from typing import Final
 from celery import states
 from pydantic import JsonValue
 
-from pytest_manifest.dispatch.client import load_app, scheme_of
+from pytest_manifest.dispatch.client import load_app
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.plain_json import as_json
 from pytest_manifest.gather.records import Flaws
@@ -23,6 +23,7 @@ from pytest_manifest.log import redact, redact_url
 from pytest_manifest.schema import ErrorInfo, State
 from pytest_manifest.schema.wire import plain_traceback, unwrap_result
 from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import scheme_of
 
 CHUNK: Final = 500  # ids a round trip: some 100 KB of small results
 FAILURES: Final[Mapping[str, State]] = {

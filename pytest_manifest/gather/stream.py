@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, urlencode
 
 from loguru import logger
 from pydantic_core import from_json
 
 from pytest_manifest.dispatch.bounded import redis_limits
+from pytest_manifest.dispatch.client import load_app, result_backend
 from pytest_manifest.errors import StackError
 from pytest_manifest.gather.records import Flaws
 from pytest_manifest.log import redact_url
 from pytest_manifest.schema.wire import STREAM_FIELD
+from pytest_manifest.urls import SENTINEL, is_redis, scheme_of, with_redis_scheme
 
 if TYPE_CHECKING:
     from redis import Redis
 
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+socket://", "valkey://", "valkeys://")
+    from pytest_manifest.stack.address import StackAddress
+
 MEMORY_SCHEME = "memory://"
 SIP = 5_000
 """Records taken in one round trip."""
@@ -34,7 +38,18 @@ TRANSLATED: Final = ("ssl_cert_reqs", "virtual_host")
 
 def has_stream(backend_url: str) -> bool:
     """Whether this result store can carry a receipts stream."""
-    return backend_url.startswith((*REDIS_SCHEMES, MEMORY_SCHEME))
+    return is_redis(backend_url) or backend_url.startswith(MEMORY_SCHEME)
+
+
+def open_client_at(address: StackAddress) -> Redis:
+    """A client of the streams of this address's result store.
+
+    Behind a Sentinel it is Celery's own: the app's settings have the master's name.
+    """
+    if scheme_of(address.backend_url) == SENTINEL:
+        backend: Any = result_backend(load_app(address), address)  # Celery's, which has no types
+        return cast("Redis", backend.client)
+    return open_client(address.backend_url)
 
 
 def open_client(backend_url: str) -> Redis:
@@ -66,8 +81,7 @@ def open_client(backend_url: str) -> Redis:
 
 def redis_url(backend_url: str) -> str:
     """A result store's URL as redis-py understands it: other names for some schemes and options."""
-    url = backend_url.replace("redis+socket://", "unix://")
-    url = url.replace("valkeys://", "rediss://").replace("valkey://", "redis://")
+    url = with_redis_scheme(backend_url)
     place, mark, query = url.partition("?")
     if not any(name in query for name in TRANSLATED):
         return url
@@ -88,7 +102,8 @@ class StreamReader:
 
     ``position`` is the id of the last record read ("0" for none): keep it with the records, and an
     interrupted reader goes on where it was. Records that are kept elsewhere are taken out of the
-    store by :meth:`trim`, unless this reader ``spares`` them.
+    store by :meth:`trim`, unless this reader ``spares`` them. ``opener`` makes a client of the
+    store where its URL alone does not say how.
     """
 
     def __init__(
@@ -99,8 +114,10 @@ class StreamReader:
         position: str = "0",
         spares: bool = False,
         flaws: Flaws | None = None,
+        opener: Callable[[], Redis] | None = None,
     ) -> None:
         self._url = backend_url
+        self._opener = opener or partial(open_client, backend_url)
         self._key = key
         self.position = position
         self._flaws = Flaws() if flaws is None else flaws
@@ -112,12 +129,17 @@ class StreamReader:
         """Records that were read and are in the store yet."""
         self._before, self._looked_from = position, "-"
         """What lies before this position was read by an earlier reader, and may be there yet."""
-        self._client = open_client(backend_url)
+        self._client = self._opener()
 
     def renewed(self, position: str) -> StreamReader:
         """Another reader of the same stream, with a connection of its own, from there on."""
         other = StreamReader(
-            self._url, self._key, position=position, spares=self._spares, flaws=self._flaws
+            self._url,
+            self._key,
+            position=position,
+            spares=self._spares,
+            flaws=self._flaws,
+            opener=self._opener,
         )
         other._mark, other._lacks = self._mark, self._lacks
         return other

@@ -28,7 +28,7 @@ from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
 from pytest_manifest.gather.backend_results import ResultReader
 from pytest_manifest.gather.gatherer import Gatherer
 from pytest_manifest.gather.records import Flaws
-from pytest_manifest.gather.stream import StreamReader, has_stream
+from pytest_manifest.gather.stream import StreamReader, has_stream, open_client_at
 from pytest_manifest.ledger import (
     BUDGET,
     GAVE_UP,
@@ -508,6 +508,7 @@ class Run:
                 position=position,
                 spares=self._spares,
                 flaws=flaws,
+                opener=partial(open_client_at, self.address),
             )
         caller = Caller(self.address.backend_url, self._patience)
         return Gatherer(stream, ResultReader(self.address, flaws), caller, flaws)

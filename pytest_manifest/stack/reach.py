@@ -16,9 +16,8 @@ from kombu import Connection
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import SENTINEL, is_redis
 
-# Result stores that are reached like a broker of the same scheme.
-BROKER_LIKE: Final = ("redis", "rediss", "sentinel", "redis+socket")
 DATABASES: Final = ("db+", "database+")
 # Result stores that are the broker itself, or none at all.
 NOTHING_TO_REACH: Final = ("", "rpc", "disabled", "cache+memory")
@@ -92,7 +91,7 @@ class _Attempt:
 
 def _broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], None]:
     scheme = _scheme(url)
-    if scheme.startswith(BROKER_LIKE):
+    if is_redis(url):
         options = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     elif scheme in ("amqp", "amqps", "pyamqp"):
         options = {"read_timeout": timeout, "write_timeout": timeout}
@@ -114,7 +113,7 @@ def _broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], 
 def _backend_probe(address: StackAddress, timeout: float, app: Celery | None) -> Callable[[], None]:
     url = address.backend_url
     scheme = _scheme(url)
-    if scheme in BROKER_LIKE and (scheme != "sentinel" or app is None):
+    if is_redis(url) and (scheme != SENTINEL or app is None):  # reached like such a broker
         return _broker_probe(url, timeout, None)
     if scheme.startswith(DATABASES):
         return _database_probe(url.partition("+")[2])

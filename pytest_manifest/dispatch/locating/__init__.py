@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from pytest_manifest.dispatch.client import AMQP_SCHEMES, is_redis, scheme_of
+from pytest_manifest.dispatch.client import AMQP_SCHEMES
 from pytest_manifest.dispatch.locating.asking import AskingLocator
 from pytest_manifest.dispatch.locating.base import Located, Locator, Look, StartedOn, compare
 from pytest_manifest.dispatch.locating.bounded import BoundedLocator
 from pytest_manifest.dispatch.publisher import Publisher
 from pytest_manifest.dispatch.routing import queue_name
 from pytest_manifest.schema.models import Entry
+from pytest_manifest.urls import is_redis, scheme_of
 
 __all__ = ["Located", "Locator", "Look", "StartedOn", "compare", "open_locator", "queues_of"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from pytest_manifest.dispatch.client import scheme_of
 from pytest_manifest.dispatch.locating.base import Look, Tags
 from pytest_manifest.dispatch.locating.workers import Workers, reaching
 from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.urls import scheme_of
 
 
 class AskingLocator:

@@ -1,0 +1,47 @@
+"""What two sides must agree on is spelled in one place, which both import."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_manifest.schema import wire
+from pytest_manifest.urls import REDIS_SCHEMES
+
+PACKAGE = Path(wire.__file__).parents[1]
+BOTH_SIDES = ("dispatch", "gather", "run", "worker")
+OWN_TRANSPORT = "own_transport.py"
+"""Says which of the schemes it can stand in for."""
+
+
+def literals(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_headers_of_messages_are_spelled_once() -> None:
+    headers = {value for name, value in vars(wire).items() if name.startswith("HEADER_")}
+    assert len(headers) > 8
+    own_variable = {"manifest_execution"}  # a context variable's name, seen by nobody
+    elsewhere = {
+        f"{path.relative_to(PACKAGE)}: {text}"
+        for part in BOTH_SIDES
+        for path in (PACKAGE / part).rglob("*.py")
+        for text in literals(path)
+        if text in headers - own_variable
+    }
+    assert elsewhere == set()
+
+
+def test_schemes_of_redis_are_in_one_table() -> None:
+    rare = {scheme for scheme in REDIS_SCHEMES if scheme not in ("redis", "unix")}
+    elsewhere = {
+        f"{path.relative_to(PACKAGE)}: {text}"
+        for path in PACKAGE.rglob("*.py")
+        if path.name not in ("urls.py", OWN_TRANSPORT)
+        for text in literals(path)
+        if text.removesuffix("://") in rare
+    }
+    assert elsewhere == set()
