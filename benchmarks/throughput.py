@@ -47,6 +47,7 @@ from benchmarks.side_by_side import (
     take,
     tell,
 )
+from pytest_manifest.schema.wire import SUPERVISED_VARIABLE
 from tests.processes import child, wait_until
 from tests.services import valkey_server
 
@@ -80,8 +81,13 @@ results = [echo.delay(number) for number in range({entries})]
 assert [result.get() for result in results] == list(range({entries}))
 """
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-OWN = {"MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO", "MANIFEST_LOG_JOBS": "0"}
-"""As the private stack has them: by these a worker knows that it may have our settings."""
+OWN = {
+    SUPERVISED_VARIABLE: "1",
+    "MANIFEST_LOG_FORMAT": "text",
+    "MANIFEST_LOG_LEVEL": "INFO",
+    "MANIFEST_LOG_JOBS": "0",
+}
+"""As the private stack has them: by the first a worker knows that it may have our settings."""
 XDIST, ALLURE = ("-p", "xdist", "-n", "2"), ("-p", "allure_pytest")
 NEIGHBOURS = (("floor", "two"), ("allure", "xdist"), ("group", "delay"))
 """What is run right before and right after one of ours."""

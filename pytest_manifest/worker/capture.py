@@ -25,8 +25,8 @@ _EVERY_JOB: Final = ("celery.app.trace", "celery.worker.strategy")
 _ROOTS: Final = ("", "celery.task")  # Celery keeps task loggers' records from the root logger
 
 
-def is_own_worker() -> bool:
-    """Whether this worker was started by us, so that its logging is ours to set up."""
+def sets_up_logging() -> bool:
+    """Whether somebody has asked for a format, so that this process's logging is ours to set up."""
     return FORMAT_VARIABLE in os.environ
 
 
@@ -60,7 +60,7 @@ def catch_loguru(*, again: bool = False) -> None:
 
 def catch_stdlib() -> None:
     """See to it that records of the standard library's loggers are kept: cheap, for every task."""
-    if is_own_worker():
+    if sets_up_logging():
         return  # they come by loguru
     for name in _ROOTS:
         target = logging.getLogger(name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import signals
 
+from pytest_manifest.schema.wire import SUPERVISED_VARIABLE
 from pytest_manifest.worker import (
     capture,
     ending,
@@ -69,8 +71,9 @@ def connect() -> None:
         (signals.worker_process_shutdown, own_waits.remove_note),
     ):
         signal.connect(receiver, dispatch_uid=f"{receiver.__module__}.{receiver.__name__}")
-    if capture.is_own_worker():
+    if capture.sets_up_logging():
         signals.setup_logging.connect(_on_setup_logging, dispatch_uid=f"{__name__}.logging")
+    if SUPERVISED_VARIABLE in os.environ:
         signals.celeryd_after_setup.connect(_on_set_up, dispatch_uid=f"{__name__}.settings")
         signals.worker_shutting_down.connect(
             ending.on_shutting_down, dispatch_uid=f"{__name__}.ending"
