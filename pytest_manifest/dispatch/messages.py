@@ -9,7 +9,6 @@ from typing import Final
 
 from celery import Celery
 from celery.utils.nodenames import anon_nodename
-from kombu.exceptions import KombuError
 from kombu.serialization import dumps
 
 from pytest_manifest.dispatch.attempt import Attempt, run8
@@ -17,6 +16,7 @@ from pytest_manifest.dispatch.client import reply_queue_name
 from pytest_manifest.dispatch.limits import OwnLimits, message_limits
 from pytest_manifest.dispatch.routing import MESSAGE_OPTIONS, Options, Routing
 from pytest_manifest.errors import DispatchError
+from pytest_manifest.log import redact
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.schema.wire import (
     HEADER_ATTEMPT,
@@ -66,28 +66,36 @@ class MessageBuilder:
         self._rpc = rpc
         self._origin = anon_nodename()
 
-    def build(self, attempts: Sequence[Attempt], sent_at: datetime) -> list[Outgoing]:
+    def build(
+        self, attempts: Sequence[Attempt], sent_at: datetime
+    ) -> tuple[list[Outgoing], dict[str, str]]:
         """Build the messages of a batch; relative times count from ``sent_at``.
 
-        Raises:
-            DispatchError: an entry has no queue, or its arguments cannot be serialised.
+        Also task id -> why, of what no message can be made of: that is its own fault, and nothing
+        to the others.
         """
         headers = self._headers | {HEADER_SENT_AT: timestamp(sent_at)}
-        return [self._build_one(attempt, sent_at, headers) for attempt in attempts]
+        built: list[Outgoing] = []
+        refused: dict[str, str] = {}
+        for attempt in attempts:
+            try:
+                built.append(self._build_one(attempt, sent_at, headers))
+            except DispatchError as error:
+                refused[attempt.task_id] = str(error)
+            except Exception as error:  # the app's own router or serializer may raise anything
+                refused[attempt.task_id] = (
+                    f"no message for {attempt.entry.task} can be made of it "
+                    f"({type(error).__name__}: {redact(str(error))})"
+                )
+        return built, refused
 
     def _build_one(self, attempt: Attempt, sent_at: datetime, headers: Options) -> Outgoing:
         entry = attempt.entry
         options = self._routing(entry)
         own = {name: options.pop(name) for name in MESSAGE_OPTIONS & options.keys()}
         serializer = str(options.get("serializer") or self._serializer)
-        try:
-            message = self._message(attempt, sent_at, own)
-            _check_serialisable((entry.args, entry.kwargs), serializer)
-        except (KombuError, TypeError, ValueError, LookupError, OverflowError) as error:
-            raise DispatchError(
-                f"entry {entry.id!r} cannot be made into a message for {entry.task} "
-                f"({type(error).__name__}: {error}); nothing of its batch was sent"
-            ) from error
+        message = self._message(attempt, sent_at, own)
+        _check_serialisable((entry.args, entry.kwargs), serializer)
         options["headers"] = {
             **_mapping(options.get("headers")),
             **headers,

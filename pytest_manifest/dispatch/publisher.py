@@ -103,16 +103,12 @@ class Publisher:
         return float(value) if value else None
 
     def publish(self, attempts: Sequence[Attempt], sent_at: datetime) -> PublishResult:
-        """Send all attempts, or as many as the broker takes; ``sent_at`` goes into each message.
-
-        Raises:
-            DispatchError: an entry cannot be made into a message; nothing was sent then.
-        """
-        built = self._builder.build(attempts, sent_at)
+        """Send all attempts, or as many as the broker takes; ``sent_at`` goes into each message."""
+        built, unmade = self._builder.build(attempts, sent_at)
         # No call for an entry here: nearly always all go to one queue, and that is as good as any.
         queues = [one.options.get("queue") for one in built]
         closed = self._reserved({queue.name for queue in queues if isinstance(queue, Queue)})
-        refused = _refused(built, closed)
+        refused = unmade | _refused(built, closed)
         outgoing = _without(built, refused)
         if not outgoing:
             return PublishResult(refused=refused)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pytest_manifest.dispatch.attempt import Attempt
 from pytest_manifest.dispatch.publisher import Publisher, PublishResult
-from pytest_manifest.errors import DispatchError, StackError
+from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.schedule import Held, Schedule
@@ -60,10 +60,7 @@ class Sender:
         return self._schedule.has_ready and room > 0 and not self._was_full
 
     def send_some(self) -> StackError | None:
-        """Send one batch; returns what was wrong with the broker, if anything was.
-
-        Raises DispatchError where an entry cannot be made into a message.
-        """
+        """Send one batch; returns what was wrong with the broker, if anything was."""
         size = BATCH if self._begun else FIRST_BATCH
         batch = self._schedule.take(min(size, self._window - len(self._flights)))
         self._begun = True
@@ -124,12 +121,7 @@ class Sender:
         self._sent_at = utc_now()
         with self._ledger.transaction():
             self._ledger.mark((a.task_id for a in batch), "intent", sent_at=self._sent_at)
-        try:
-            result = self._publisher.publish(batch, self._sent_at)
-        except DispatchError as error:  # nothing of the batch was sent
-            with self._ledger.transaction():
-                self._ledger.mark((a.task_id for a in batch), "planned", note=str(error))
-            raise
+        result = self._publisher.publish(batch, self._sent_at)
         with self._ledger.transaction():
             self._ledger.mark(result.certain, "sent")
             self._ledger.mark(result.uncertain, "uncertain", note=result.error)

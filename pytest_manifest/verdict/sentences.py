@@ -231,7 +231,7 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
     ),
     "rejected": (
         "The message was refused and the task not run",
-        "name another queue, where the broker refused this one; else look at the worker's log",
+        "name another queue, or mend the entry, if it was refused here; else see the worker's log",
     ),
     "expired": (
         "The job expired before a worker started it",

@@ -14,7 +14,7 @@ import redis
 from loguru import logger
 
 from pytest_manifest.dispatch.publisher import CHUNK
-from pytest_manifest.errors import DispatchError, StackError
+from pytest_manifest.errors import StackError
 from pytest_manifest.gather.backend_results import ResultReader
 from pytest_manifest.schema import Entry
 from tests import services
@@ -177,14 +177,15 @@ def test_higher_priority_is_taken_first(broker: str, tmp_path: Path) -> None:
     assert [attempt.entry.id for attempt in finished] == ["none", "five", "nine"]
 
 
-def test_unserialisable_entry_stops_its_batch(broker: str) -> None:
-    """An entry that no message can be made of is named, and nothing of its batch is sent."""
-    good = entries(150)
-    bad = Entry(id="bad", task="t", countdown=1e15)  # s; no calendar reaches that far
+def test_an_entry_that_no_message_can_be_made_of_stops_no_other(broker: str) -> None:
+    """It is refused with the reason; all others of its batch are sent."""
+    sent = attempts([*entries(150), Entry(id="bad", task="t", countdown=1e15)])
     with publishing(address(broker)) as publisher:
-        with pytest.raises(DispatchError, match="entry 'bad' cannot be made into a message"):
-            publisher.publish(attempts([*good, bad]), SENT_AT)
-        assert publisher.queue_lengths(["celery"]) == {"celery": 0}
+        result = publisher.publish(sent, SENT_AT)
+        assert publisher.queue_lengths(["celery"]) == {"celery": 150}
+    assert (len(result.certain), result.error) == (150, None)
+    assert list(result.refused) == [sent[-1].task_id]
+    assert "OverflowError" in result.refused[sent[-1].task_id]
 
 
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.97], ids="cut at {}".format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -11,7 +12,6 @@ from celery import Celery
 from pytest_manifest.dispatch.attempt import attempt_of
 from pytest_manifest.dispatch.messages import MessageBuilder, Outgoing
 from pytest_manifest.dispatch.routing import AppRouting, queue_name
-from pytest_manifest.errors import DispatchError
 from pytest_manifest.schema import Entry
 
 RUN = "20261124T150000-0a1b2c3d"
@@ -25,11 +25,23 @@ def app_with(**conf: object) -> Celery:
     return app
 
 
+def refusal(entry: Entry, app: Celery) -> str:
+    """Why no message is made of this entry, between two others of which there is one."""
+    builder = MessageBuilder(app, AppRouting(app, app.tasks), stream="s", ttl=60)
+    plain = [Entry(id=name, task="u") for name in ("before", "behind")]
+    tried = [attempt_of(RUN, one, 1) for one in (plain[0], entry, plain[1])]
+    built, refused = builder.build(tried, SENT_AT)
+    assert [one.attempt for one in built] == [tried[0], tried[2]]
+    assert list(refused) == [tried[1].task_id]
+    return refused[tried[1].task_id]
+
+
 def build(entry: Entry, app: Celery | None = None, *, rpc: bool = False) -> Outgoing:
     """Build the message of one entry."""
     app = app or app_with()
     builder = MessageBuilder(app, AppRouting(app, app.tasks), stream="s", ttl=60, rpc=rpc)
-    [outgoing] = builder.build([attempt_of(RUN, entry, 2)], SENT_AT)
+    [outgoing], refused = builder.build([attempt_of(RUN, entry, 2)], SENT_AT)
+    assert refused == {}
     return outgoing
 
 
@@ -155,8 +167,8 @@ def test_options_of_one_message_do_not_reach_another() -> None:
 def test_unknown_queue_is_named_with_the_known_ones() -> None:
     """An app that creates no missing queues refuses others, with the names it has."""
     app = app_with(task_create_missing_queues=False, task_default_queue="only")
-    with pytest.raises(DispatchError, match=r"entry 'e' goes to a queue .* task_queues are: only"):
-        build(Entry(id="e", task="t", queue="other"), app)
+    reason = refusal(Entry(id="e", task="t", queue="other"), app)
+    assert re.search(r"entry 'e' goes to a queue .* task_queues are: only", reason)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +177,19 @@ def test_unknown_queue_is_named_with_the_known_ones() -> None:
     ids=["object", "serializer", "pickle"],
 )
 def test_what_cannot_be_serialised_is_named(argument: object, serializer: str) -> None:
-    """An argument that the app's serializer refuses is a DispatchError that names the entry."""
+    """An argument that the app's serializer refuses is the fault of its entry, and of no other."""
     fields: dict[str, Any] = {"args": [argument], "kwargs": {}, "timeout": 1.0}
     entry = Entry.model_construct(id="bad one", task="t", **fields)
-    with pytest.raises(DispatchError, match="entry 'bad one' cannot be made into a message for t"):
-        build(entry, app_with(task_serializer=serializer))
+    app = app_with(task_routes={"t": {"serializer": serializer}})
+    assert refusal(entry, app).startswith("no message for t can be made of it")
+
+
+def test_a_router_that_raises_refuses_what_it_was_asked_for() -> None:
+    """The app's own code may raise anything about one entry; the next one has its message."""
+
+    def route(name: str, *_: object, **__: object) -> None:
+        if name == "t":
+            raise RuntimeError("no way for t")
+
+    reason = refusal(Entry(id="e", task="t"), app_with(task_routes=(route,)))
+    assert reason == "no message for t can be made of it (RuntimeError: no way for t)"
