@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_manifest.dispatch.bounded import Caller, Patience, SilentPeerError, sever
+from pytest_manifest.dispatch import bounded
+from pytest_manifest.dispatch.bounded import CLOSING, Caller, Patience, SilentPeerError, sever
 from pytest_manifest.errors import StackError
 
 NOTHING: dict[str, int] = {}
@@ -84,6 +85,31 @@ def test_when_time_is_over_nobody_waits_long_in_vain(silence: threading.Event) -
             caller.call(lambda: wait_for(silence))
     assert time.monotonic() - before < FOR_EVER / 10
     assert caller.call(lambda: "well") == "well"
+
+
+def test_all_that_one_peer_keeps_us_waiting_is_one_sum(
+    silence: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty calls in vain, when time is over, take hardly longer than the first (virtual time)."""
+    clock = [0.0]
+
+    class Instant(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            clock[0] += timeout or 0.0
+            return self.is_set()
+
+    monkeypatch.setattr(bounded, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    stand_in = SimpleNamespace(
+        Event=Instant, Thread=threading.Thread, get_ident=threading.get_ident
+    )
+    monkeypatch.setattr(bounded, "threading", stand_in)
+    patience = Patience()
+    patience.ends(0.0)
+    caller = Caller(URL, patience)
+    for _ in range(20):
+        with pytest.raises(SilentPeerError):
+            caller.call(lambda: wait_for(silence))
+    assert clock[0] < 1.5 * CLOSING
 
 
 def test_a_wait_is_cut_short_from_outside(silence: threading.Event) -> None:
