@@ -23,6 +23,7 @@ from pytest_manifest.face.bindings import (
     ManifestName,
     RawId,
 )
+from pytest_manifest.face.interrupts import take_signals
 from pytest_manifest.face.option_values import refuse_name
 from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
 
@@ -287,6 +288,7 @@ def _marked(
         # Looking at a collection must not run planners, which may be slow and costly.
         _say_why_not(metafunc, f"plan {name} is made when the tests run")
         return None
+    take_signals(metafunc.config, state)
     manifest = state.plan(metafunc.definition.session, name, mark.kwargs, collecting=True)
     if manifest is None:
         _say_why_not(metafunc, f"plan {name} is empty: there is nothing to do")

@@ -75,6 +75,7 @@ def collect_plan(session: pytest.Session, state: ManifestSession) -> bool | None
 
 def _plan_to_run(session: pytest.Session, state: ManifestSession, name: str) -> Manifest | None:
     """Plan in the process that dispatches, and tell the xdist workers, also when it fails."""
+    take_signals(session.config, state)  # what a planner has opened is to be torn down
     told = False
     coordination, state.coordination = state.coordination, None
     try:
@@ -93,6 +94,7 @@ def _plan_to_run(session: pytest.Session, state: ManifestSession, name: str) -> 
 
 
 def _collect_plan_item(session: pytest.Session, state: ManifestSession, name: str) -> None:
+    take_signals(session.config, state)
     spec = state.find_plan(name, state.options.plan_options)
     fixture = fixture_name(spec)
 

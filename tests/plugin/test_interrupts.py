@@ -15,6 +15,7 @@ import redis
 
 from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
+from tests.plugin.outside import pytest_beside
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
@@ -215,3 +216,36 @@ def test_a_worker_that_dies_is_replaced_and_its_job_judged(project: Project) -> 
         text, _ = process.communicate(timeout=100)
     assert "1 failed" in text
     assert "ended (exit code -9) while it was running it" in text
+
+
+PLANNER = """
+import time, pytest
+from pathlib import Path
+from pytest_manifest import planning_fixture
+
+@pytest.fixture(scope="session")
+def engine():
+    yield
+    Path("torn-down").touch()
+
+@planning_fixture("demo:slow")
+def slow(plan, engine):
+    Path("planning").touch()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("--plan-run", "-n1")], ids=["plan", "xdist"])
+def test_sigterm_while_a_plan_is_made_tears_its_fixtures_down(
+    project: Project, more: tuple[str, ...]
+) -> None:
+    """It ends the session as Ctrl-C does: what a planner has opened is closed, nothing is sent."""
+    project.write("conftest.py", PLANNER)
+    with pytest_beside(project, "--plan=demo:slow", *more) as process:
+        eventually((project.path / "planning").exists, within=100, what="the planner is at work")
+        process.terminate()
+        text, _ = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert (project.path / "torn-down").exists()
+    assert "no tests ran" in text
+    assert "Traceback" not in text
