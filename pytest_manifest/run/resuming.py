@@ -20,7 +20,7 @@ from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_ma
 from pytest_manifest.run.earlier import EarlierRun
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.judging import EMPTIED_MEANWHILE, Bench
+from pytest_manifest.run.judging import Bench
 from pytest_manifest.run.kept import judge_what_is_kept
 from pytest_manifest.run.resume import (
     NOT_SENT,
@@ -212,7 +212,7 @@ class ResumeRun(EarlierRun):
     def _settle_what_is_left(self, ledger: Ledger, unread: Unread, *, emptied: bool) -> None:
         """A verdict for what is not sent again and has none."""
         last = {row.entry: row for row in ledger.last_attempts()}
-        elsewhere = self._bench(ledger).elsewhere()
+        bench = self._bench(ledger)
         with ledger.transaction():
             for decision in self.decisions:
                 row = last.get(decision.entry)
@@ -223,10 +223,9 @@ class ResumeRun(EarlierRun):
                     continue
                 kind: VerdictKind = "crashed" if flight.is_running else "lost"
                 note = decision.reason
-                if emptied:  # it may be gone with its queue, or have ended and so has its receipt
-                    kind, note = "unknown", f"{note}; {EMPTIED_MEANWHILE}"
-                elif elsewhere and not flight.is_running:
-                    kind, note = "unknown", f"{note}; {elsewhere}"
+                doubt, why = bench.missing(flight, emptied=emptied)
+                if doubt == "unknown" and (emptied or not flight.is_running):
+                    kind, note = doubt, f"{note}; {why}"
                 kind, note = unread.word(flight, kind, note)
                 entry = self.manifest[decision.entry]
                 verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
