@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _LOOKING_ONLY = (
     "collectonly",
+    "setuponly",
     "setupplan",
     "showfixtures",
     "show_fixtures_per_test",
@@ -41,7 +42,7 @@ _LOOKING_ONLY = (
     "markers",
     "cacheshow",
 )
-"""Options with which nothing runs; a plugin that is switched off has not even declared its own."""
+"""Options with which no test runs; a plugin that is switched off has not even declared its own."""
 
 
 @dataclass(frozen=True)

@@ -164,14 +164,15 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
     A failed expectation is a failure of the test; what the harness or stack could not tell is an
     error, which pytest knows only of the set-up; what was skipped is skipped.
     """
-    binding = binding_of(item)
+    binding, state = binding_of(item), manifest_session(item.config)
+    if not state.options.may_dispatch:  # as with --setup-plan: nothing was sent to be judged
+        return
     if binding is not None and binding.group is not None:
         from pytest_manifest.face.group_verdicts import assert_group
 
         assert_group(item, binding, when)
     if binding is None or binding.entry is None:
         return
-    state = manifest_session(item.config)
     judgement = None if state.book is None else state.book.judgement(binding)
     if judgement is None:
         if when == "setup":

@@ -123,6 +123,19 @@ def test_collect_only_dispatches_nothing(project: Project, xdist: tuple[str, ...
 
 
 @pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize("option", ["--setup-plan", "--setup-only"])
+def test_where_no_test_runs_nothing_is_sent(project: Project, option: str) -> None:
+    """Fixtures are shown, or set up; no job runs, and no entry fails for want of a verdict."""
+    project.doubles(count=3)
+    for grouped in ([], ["--manifest-aggregate=chunk:2"]):
+        result = project.run("--manifest=m.jsonl", option, *grouped)
+        assert result.ret == pytest.ExitCode.OK
+        assert not {"failed", "errors"} & result.parseoutcomes().keys()
+    assert not project.ran()
+    assert not project.ledgers()
+
+
+@pytest.mark.usefixtures("in_memory")
 @pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_a_collection_error_dispatches_nothing(project: Project, xdist: tuple[str, ...]) -> None:
     """A test module that cannot be imported stops everything before a job is sent."""

@@ -385,7 +385,9 @@ def test_gates_of_the_configuration_file_do_not_forbid_only_sending(
     assert (options.canary, options.max_failed, options.budget) == (0, None, None)
 
 
-@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--fixtures", "--markers"])
+@pytest.mark.parametrize(
+    "option", ["--collect-only", "--setup-plan", "--setup-only", "--fixtures", "--markers"]
+)
 def test_options_that_only_look_send_nothing(pytester: pytest.Pytester, option: str) -> None:
     """pytest's own options that run no test must not dispatch either."""
     assert not read(pytester, M, option).may_dispatch
