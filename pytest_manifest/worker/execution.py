@@ -65,6 +65,8 @@ class Execution:
         self.replaced = False
         self.announce: Callable[[bytes], None] | None = None
         """Puts a record into the run's stream, where there is one."""
+        self.own_end: Callable[[], object] | None = None
+        """Stores a final state that the task has given itself, where that waits for its end."""
         self.untold: bytes | None = None
         """The record of its start, where that could not be sent: the end brings it."""
         self.started = datetime.now(UTC)

@@ -37,6 +37,7 @@ else:
     Backend = object
 
 _underway: ContextVar[Handover | None] = ContextVar("manifest_handover", default=None)
+_marking: ContextVar[bool] = ContextVar("manifest_marking", default=False)
 
 
 @contextmanager
@@ -46,6 +47,20 @@ def handing_over(handover: Handover) -> Iterator[None]:
         yield
     finally:
         _underway.reset(token)
+
+
+@contextmanager
+def marking() -> Iterator[None]:
+    """Within, Celery stores a task's end; elsewhere a task does so itself, by ``update_state``."""
+    token = _marking.set(True)
+    try:
+        yield
+    finally:
+        _marking.reset(token)
+
+
+def is_marking() -> bool:
+    return _marking.get()
 
 
 def underway() -> Handover | None:
@@ -77,7 +92,8 @@ class Receipts(Backend):
     ) -> None:
         handover = hand_over(request, lambda: succeeded(result))
         if handover is None:
-            super().mark_as_done(task_id, result, request, store_result, state)
+            with marking():
+                super().mark_as_done(task_id, result, request, store_result, state)
             return
         # No "finally": where storing fails there is no success, and Celery marks the failure next.
         with handing_over(handover):
@@ -99,7 +115,8 @@ class Receipts(Backend):
                 request, lambda: failed(exc, traceback), lambda: failed_outside(exc, traceback)
             )
         if handover is None:
-            super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)
+            with marking():
+                super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)
             return
         try:
             with handing_over(handover):
@@ -117,7 +134,8 @@ class Receipts(Backend):
     ) -> None:
         handover = hand_over(request, lambda: revoked(reason))
         if handover is None:
-            super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
+            with marking():
+                super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
             return
         try:
             with handing_over(handover):

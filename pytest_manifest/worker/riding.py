@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Final
 
 from celery import states
 
 from pytest_manifest.schema import wire
-from pytest_manifest.worker.handover import Handover, handed_over
-from pytest_manifest.worker.marking import Receipts, handing_over, underway_for
+from pytest_manifest.worker.execution import Execution, current_execution
+from pytest_manifest.worker.handover import Handover, execution_of, handed_over
+from pytest_manifest.worker.marking import Receipts, handing_over, is_marking, underway_for
 from pytest_manifest.worker.receipt import Document, encode
 
 TRAILER_LIMIT: Final = 48 * 1024
@@ -42,6 +44,13 @@ class ResultReceipts(Receipts):
         if handover is None and state in states.READY_STATES:
             # Celery marks some failures twice; what is stored last must have the receipt as well.
             handover = handed_over(request, task_id)
+            if handover is None and (execution := _in_the_middle_of(request, task_id)):
+                # It may fail yet, and Celery would keep this success and drop that end.
+                store = super().store_result
+                execution.own_end = partial(
+                    store, task_id, result, state, traceback, request, **kwargs
+                )
+                return result
         if handover is None:
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
         receipt = json.loads(encode(handover.receipt))
@@ -60,12 +69,23 @@ class ResultReceipts(Receipts):
 
     def deliver(self, handover: Handover) -> None:
         ending = handover.ending
+        execution = execution_of(handover.request)
+        if ending.state == "ignored" and execution is not None and execution.own_end is not None:
+            execution.own_end()  # a task that raises Ignore has said by this how it has ended
         state = _STORED_AS.get(ending.state, states.FAILURE)
         result = ending.value
         if ending.error is not None and state in states.EXCEPTION_STATES:
             result = _stand_in(ending.error)
         with handing_over(handover):
             self.store_result(handover.facts.task_id, result, state, request=handover.request)
+
+
+def _in_the_middle_of(request: object, task_id: str) -> Execution | None:
+    """The execution of this task, where it is the task that stores something, and not Celery."""
+    execution = execution_of(request)
+    if execution is None or execution is not current_execution() or is_marking():
+        return None
+    return execution if execution.delivery.task_id == task_id else None
 
 
 def _once(receipt: Document) -> Document:

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from tests.plugin.conftest import Project
-from tests.plugin.outside import worker
+from tests.plugin.outside import INSTRUMENTED, worker
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
@@ -29,6 +29,22 @@ from celery.backends.redis import RedisBackend
 @app.task(name="jobs.own", backend=RedisBackend(app=app, url="redis://:s3cret@other.host:6379/0"))
 def own(n, key=None):
     return double(n, key)
+"""
+OWN_END = """
+from celery.exceptions import Ignore
+
+@app.task(name="jobs.early", bind=True)
+def early(self, how):
+    self.update_state(state="SUCCESS", meta={"key": how})
+    count(how)
+    time.sleep(0.7)  # in which it is looked for
+    if how == "fails":
+        raise ValueError(how)
+    if how == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "ignores":
+        raise Ignore
+    return {"key": how}
 """
 
 
@@ -56,6 +72,22 @@ def test_the_apps_own_store_is_read(project: Project, broker: str, kind: str) ->
 
     result.assert_outcomes(passed=3)
     assert set(project.ran().values()) == {1}
+
+
+def test_an_end_that_a_task_stores_itself_is_none(project: Project, broker: str) -> None:
+    """What its worker tells of its end is; one that raises Ignore has said by it how it ended."""
+    store = f"db+sqlite:///{project.path}/results.sqlite"
+    keep_results_in(project, store, OWN_END)
+    expected = {"fails": "failed", "dies": "crashed", "ignores": "passed", "passes": "passed"}
+    project.manifest(
+        "m.jsonl", [{"id": how, "task": "jobs.early", "args": [how]} for how in expected]
+    )
+
+    with worker(project, broker, *INSTRUMENTED, backend=store):
+        project.run("--manifest=m.jsonl", f"--manifest-broker={broker}")
+
+    assert project.verdicts() == expected
+    assert project.ran() == dict.fromkeys(expected, 1)
 
 
 def test_another_store_than_the_workers_is_refused(project: Project, broker: str) -> None:
