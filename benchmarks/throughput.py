@@ -47,7 +47,7 @@ from benchmarks.side_by_side import (
     take,
     tell,
 )
-from pytest_manifest.schema.wire import SUPERVISED_VARIABLE
+from pytest_manifest import variables
 from tests.processes import child, wait_until
 from tests.services import valkey_server
 
@@ -82,7 +82,7 @@ assert [result.get() for result in results] == list(range({entries}))
 """
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 OWN = {
-    SUPERVISED_VARIABLE: "1",
+    variables.SUPERVISED: "1",
     "MANIFEST_LOG_FORMAT": "text",
     "MANIFEST_LOG_LEVEL": "INFO",
     "MANIFEST_LOG_JOBS": "0",

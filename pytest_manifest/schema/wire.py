@@ -47,10 +47,6 @@ TRACEBACK_MARK: Final = "\n-- manifest receipt --\n"
 WORKER_MARK: Final = "pytest_manifest.receipts"
 """A task that instrumented workers have registered, so that whoever asks can tell them apart."""
 
-SUPERVISED_VARIABLE: Final = "MANIFEST_SUPERVISED"
-"""Set by the supervisor of a private stack for its workers, and by nobody else: what changes how a
-worker takes or acknowledges messages hangs on it, and on nothing that a user may set."""
-
 RUN8_LENGTH: Final = 8
 
 _INT64: Final = 1 << 63

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pytest_manifest.schema.wire import SUPERVISED_VARIABLE
+from pytest_manifest import variables
 from pytest_manifest.stack.celery_settings import environment
 from pytest_manifest.stack.child import Child
 from pytest_manifest.stack.data import DataFolder
@@ -49,13 +49,13 @@ def worker_children(
     spool = data.spool if data is not None else directory / "spool"
     spool.mkdir(mode=0o700, exist_ok=True)
     env = _environment(url) | {
-        SUPERVISED_VARIABLE: "1",
-        "MANIFEST_LOG_FORMAT": settings.log_format,
-        "MANIFEST_LOG_LEVEL": settings.log_level,
-        "MANIFEST_SPOOL": str(spool),
+        variables.SUPERVISED: "1",
+        variables.LOG_FORMAT: settings.log_format,
+        variables.LOG_LEVEL: settings.log_level,
+        variables.SPOOL: str(spool),
     }
     if not settings.detached:  # nobody follows its log while it runs
-        env["MANIFEST_LOG_JOBS"] = "0"
+        env[variables.LOG_JOBS] = "0"
     return [
         Child(
             name,

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from loguru import logger
 
-from pytest_manifest import log
+from pytest_manifest import log, variables
 from pytest_manifest.worker.execution import current_execution
 
 if TYPE_CHECKING:
     from loguru import Message, Record
 
-FORMAT_VARIABLE: Final = "MANIFEST_LOG_FORMAT"
-LEVEL_VARIABLE: Final = "MANIFEST_LOG_LEVEL"
-JOBS_VARIABLE: Final = "MANIFEST_LOG_JOBS"
 # Celery's account of the task is the receipt itself.
 _NOT_THE_TASK: Final = ("celery.app.trace", "celery.worker.request", "celery.worker.strategy")
 _EVERY_JOB: Final = ("celery.app.trace", "celery.worker.strategy")
@@ -27,16 +24,18 @@ _ROOTS: Final = ("", "celery.task")  # Celery keeps task loggers' records from t
 
 def sets_up_logging() -> bool:
     """Whether somebody has asked for a format, so that this process's logging is ours to set up."""
-    return FORMAT_VARIABLE in os.environ
+    return variables.LOG_FORMAT in os.environ
 
 
 def set_up_own_logging() -> None:
     """Route all that this process logs through loguru."""
-    format_: Literal["text", "json"] = "json" if os.environ[FORMAT_VARIABLE] == "json" else "text"
+    format_: Literal["text", "json"] = (
+        "json" if os.environ[variables.LOG_FORMAT] == "json" else "text"
+    )
     level = _level()
     log.configure(format=format_, level=level)
     log.intercept_stdlib(level)
-    if os.environ.get(JOBS_VARIABLE) == "0" and logging.getLogger().level > logging.DEBUG:
+    if os.environ.get(variables.LOG_JOBS) == "0" and logging.getLogger().level > logging.DEBUG:
         # Two lines a job (received, succeeded) cost as much as a round trip to the broker, and the
         # receipt says it better, as it does of retries. What fails is a warning, or more.
         for name in _EVERY_JOB:
@@ -111,7 +110,7 @@ _handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)
 
 
 def _level() -> str:
-    return os.environ.get(LEVEL_VARIABLE, "INFO").upper()
+    return os.environ.get(variables.LOG_LEVEL, "INFO").upper()
 
 
 def _is_wanted(record: Record) -> bool:

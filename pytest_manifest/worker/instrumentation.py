@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import signals
 
-from pytest_manifest.schema.wire import SUPERVISED_VARIABLE
+from pytest_manifest import variables
 from pytest_manifest.worker import (
     capture,
     ending,
@@ -73,7 +73,7 @@ def connect() -> None:
         signal.connect(receiver, dispatch_uid=f"{receiver.__module__}.{receiver.__name__}")
     if capture.sets_up_logging():
         signals.setup_logging.connect(_on_setup_logging, dispatch_uid=f"{__name__}.logging")
-    if SUPERVISED_VARIABLE in os.environ:
+    if variables.SUPERVISED in os.environ:
         signals.celeryd_after_setup.connect(_on_set_up, dispatch_uid=f"{__name__}.settings")
         signals.worker_shutting_down.connect(
             ending.on_shutting_down, dispatch_uid=f"{__name__}.ending"

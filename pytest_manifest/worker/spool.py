@@ -21,9 +21,9 @@ from pathlib import Path
 from loguru import logger
 from pydantic import JsonValue
 
+from pytest_manifest import variables
 from pytest_manifest.worker.lines import MAX_BYTES, Lines
 
-SPOOL_VARIABLE = "MANIFEST_SPOOL"
 REWRITE_BYTES = 8 * MAX_BYTES
 STALE_SECONDS = 7 * 24 * 3600
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_@=+-][A-Za-z0-9_.@=+-]{0,199}")
@@ -40,7 +40,7 @@ class Spooled:
 
 def spool_directory() -> Path:
     """The directory of ``MANIFEST_SPOOL``, else one of this user's in the temporary directory."""
-    given = os.environ.get(SPOOL_VARIABLE)
+    given = os.environ.get(variables.SPOOL)
     if given:
         return Path(given)
     return Path(tempfile.gettempdir()) / f"pytest-manifest-spool-{os.getuid()}"
@@ -49,7 +49,7 @@ def spool_directory() -> Path:
 def prepared_directory() -> Path:
     """The directory, made where it was not there. Raises OSError where it cannot be this user's."""
     directory = spool_directory()
-    if SPOOL_VARIABLE in os.environ:
+    if variables.SPOOL in os.environ:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     else:
         _check_own(directory)
@@ -109,7 +109,7 @@ class Spool:
 
     def _open(self, path: Path) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        if SPOOL_VARIABLE not in os.environ:
+        if variables.SPOOL not in os.environ:
             _check_own(path.parent)
         try:
             return os.open(path, flags, 0o600)
@@ -147,7 +147,7 @@ class Spool:
             "give a directory in {}",
             spool_directory(),
             error,
-            SPOOL_VARIABLE,
+            variables.SPOOL,
         )
 
 

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from celery import states
 
+from pytest_manifest import variables
 from pytest_manifest.schema import wire
 from pytest_manifest.worker.handover import Handover
 from pytest_manifest.worker.lean_redis import lean
 from pytest_manifest.worker.marking import Receipts, underway, underway_for
-from pytest_manifest.worker.spool import SPOOL_VARIABLE, spool_directory
+from pytest_manifest.worker.spool import spool_directory
 
 MAX_EXPIRY_SECONDS: Final = 30.0
 MAX_STREAMS: Final = 64
@@ -120,7 +121,7 @@ def _refusal(error: Exception) -> str:
 
 def _disk_is_low() -> bool:
     """Whether the private stack's disk may be full; its workers' notes are there as well."""
-    if SPOOL_VARIABLE not in os.environ:
+    if variables.SPOOL not in os.environ:
         return False
     try:
         disk = os.statvfs(spool_directory())

@@ -17,7 +17,8 @@ from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
 from celery.concurrency.solo import TaskPool as SoloPool
 
-from pytest_manifest.schema.wire import SUPERVISED_VARIABLE, stream_key
+from pytest_manifest import variables
+from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.worker import own_pool
 from tests.live.apps.worker_support import INCLUDE, ROOT, STOCK, Bench, Flavour, running_worker
 from tests.services import valkey_server
@@ -25,7 +26,7 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.live
 
-OWN = {SUPERVISED_VARIABLE: "1", "MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO"}
+OWN = {variables.SUPERVISED: "1", "MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO"}
 TWO = Flavour("own-pool", STOCK, (*INCLUDE, "-c", "2"), OWN)
 
 
