@@ -121,6 +121,7 @@ def test_a_broker_that_was_flushed(tmp_path: Path, request: pytest.FixtureReques
 # What nothing may be sent for
 
 
+PATIENCE = 300  # s; a session takes a few on a quiet machine
 QUIET = Scenario("nothing is sent", (plain(6),))
 
 
@@ -140,7 +141,7 @@ def test_a_manifest_edited_after_planning(tmp_path: Path) -> None:
         path = seal(stage)
         path.write_text(path.read_text("utf-8").replace("plain-3", "plain-x", 1), encoding="utf-8")
         session = stage.launch(())
-        assert session.wait(60)
+        assert session.wait(PATIENCE)
     assert session.process.returncode == pytest.ExitCode.USAGE_ERROR
     assert "sha256" in session.output()
     assert "changed" in session.output()
@@ -152,13 +153,13 @@ def test_a_manifest_edited_after_planning(tmp_path: Path) -> None:
 def test_a_manifest_edited_after_its_run(tmp_path: Path) -> None:
     """It is not resumed as if it were the same, unless one insists; nothing is sent."""
     with staged(QUIET, 1, tmp_path / "project") as stage:
-        assert stage.launch(()).wait(60)
+        assert stage.launch(()).wait(PATIENCE)
         path = stage.folder / "m.jsonl"
         entries = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         entries[0]["expect"] = {"result": {"key": "something else"}}
         path.write_text("".join(json.dumps(one) + "\n" for one in entries), encoding="utf-8")
         session = stage.launch(("--resume",))
-        assert session.wait(60)
+        assert session.wait(PATIENCE)
     assert session.process.returncode == pytest.ExitCode.USAGE_ERROR
     assert "digest" in session.output()
     assert "--resume-changed" in session.output()
@@ -171,7 +172,7 @@ def test_everything_deselected(tmp_path: Path, xdist: tuple[str, ...]) -> None:
     """That is no success: nothing is sent, and the session is not green."""
     with staged(QUIET, 1, tmp_path / "project") as stage:
         session = stage.launch(("-k", "nothing_of_the_kind", *xdist))
-        assert session.wait(60)
+        assert session.wait(PATIENCE)
     assert session.process.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
     assert stage.starts() == []
     assert stage.ledgers() == []
@@ -188,7 +189,7 @@ def test_a_visibility_timeout_that_is_too_short(tmp_path: Path) -> None:
     )
     with staged(scenario, 1, tmp_path / "project") as stage:
         session = stage.launch(())
-        assert session.wait(60)
+        assert session.wait(PATIENCE)
     assert session.process.returncode not in (0, 1)
     assert "raise visibility_timeout" in session.output()
     assert "'waits-" in session.output()
