@@ -33,6 +33,11 @@ def is_redis(url: str) -> bool:
     return scheme_of(url) in REDIS_SCHEMES
 
 
+def is_redis_server(url: str) -> bool:
+    """Tell whether a URL names the host of a Redis, and neither a socket nor who knows the host."""
+    return is_redis(url) and scheme_of(url) not in (SENTINEL, *SOCKETS)
+
+
 def with_redis_scheme(url: str) -> str:
     """Give the URL of a Redis with the scheme that redis-py has for it, else unchanged."""
     known = REDIS_SCHEMES.get(scheme_of(url))

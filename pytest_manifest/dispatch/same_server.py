@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from loguru import logger
 
 from pytest_manifest.log import redact_url
-from pytest_manifest.urls import SENTINEL, SOCKETS, is_redis, scheme_of, with_redis_scheme
+from pytest_manifest.urls import is_redis_server, with_redis_scheme
 
 TIMEOUT: Final = 2.0
 """Seconds for each answer; who does not answer by then has not told."""
@@ -24,7 +24,7 @@ def server_id(url: str) -> str | None:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    if not is_redis(url) or scheme_of(url) in (SENTINEL, *SOCKETS):
+    if not is_redis_server(url):
         return None
     try:
         with Redis.from_url(

@@ -20,7 +20,7 @@ from pytest_manifest.dispatch.same_server import are_one, at
 from pytest_manifest.dispatch.workers import Worker
 from pytest_manifest.log import redact_url
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.urls import REDIS_SCHEMES, SENTINEL, SOCKETS, is_redis, scheme_of
+from pytest_manifest.urls import REDIS_SCHEMES, SENTINEL, SOCKETS, is_redis_server, scheme_of
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
@@ -61,7 +61,7 @@ def own_store(app: Celery, broker: str) -> str | None:
     apart = scheme_of(broker) == SENTINEL and _hosts(url).isdisjoint(_hosts(broker))
     if (store.is_on(given) and not apart) or not store.is_on(own):
         return url
-    if not is_redis(broker) or scheme_of(broker) in (SENTINEL, *SOCKETS):
+    if not is_redis_server(broker):
         return None if given.kind == store.kind else url  # which is it there? nobody has said
     try:
         parts = urlsplit(broker)
