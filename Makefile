@@ -20,7 +20,7 @@ venv: ## make .venv and install the locked versions (uv where it is installed, e
 	@scripts/venv
 
 demo: venv ## plan 60 jobs, run them on a private stack, verify every receipt
-	$(PY) -m pytest --plan=system_test:mixed --plan-run
+	$(PY) -m pytest --manifest-plan=system_test:mixed --manifest-plan-run
 
 # A folder of its own, made anew each time: the batch is bought once, and the demo can be run again.
 DEMO := .manifest/demo
@@ -29,9 +29,9 @@ demo-gap-fill: export TEXT_MODEL = offline
 demo-gap-fill: venv ## load films, plan and fill their gaps with the offline model, verify, find no gap
 	rm -rf $(DEMO)
 	$(PY) -m workflows.gap_fill.corpus load sample
-	$(PY) -m pytest --plan=gap_fill --manifest=$(DEMO)/gap_fill.jsonl -o manifest_dir=$(DEMO)
+	$(PY) -m pytest --manifest-plan=gap_fill --manifest=$(DEMO)/gap_fill.jsonl -o manifest_dir=$(DEMO)
 	$(PY) -m pytest --manifest=$(DEMO)/gap_fill.jsonl -o manifest_dir=$(DEMO)
-	$(PY) -m pytest --plan=gap_fill --plan-run -o manifest_dir=$(DEMO)
+	$(PY) -m pytest --manifest-plan=gap_fill --manifest-plan-run -o manifest_dir=$(DEMO)
 	$(PY) -m workflows.gap_fill.corpus stats
 
 # Tests write a module twice within a second, and Python tells cached ones apart by second and size.

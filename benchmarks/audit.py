@@ -188,7 +188,7 @@ def costs(size: int, top: Path | None) -> Iterator[tuple[str, Taken, Taken]]:
         read = (*itself, "--read-once", str(folder / "receipts.jsonl"))
         once = take(read, folder, env={"PYTHONPATH": root})
         for name, options in AUDITS.items():
-            command = (*PYTEST, *PLUGIN, "--manifest=m.jsonl", "--audit", *options)
+            command = (*PYTEST, *PLUGIN, "--manifest=m.jsonl", "--manifest-audit", *options)
             cost = take(command, folder, expected=1, env={"PYTHONPATH": root})
             print(f"{name} of {size:,}: {cost.cpu:.1f} s, {cost.rss / 1e6:.0f} MB", flush=True)
             yield name, cost, once

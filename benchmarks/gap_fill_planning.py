@@ -1,4 +1,4 @@
-"""What planning a large corpus costs: memory and time of ``pytest --plan=gap_fill``.
+"""What planning a large corpus costs: memory and time of ``pytest --manifest-plan=gap_fill``.
 
     python benchmarks/gap_fill_planning.py [PASSAGES ...]
 
@@ -73,13 +73,13 @@ def measure(number: int, folder: Path) -> dict[str, tuple[float, float]]:
         url = {"GAP_FILL_DATABASE_URL": f"sqlite:///{folder}/{database}", "TEXT_MODEL": "offline"}
         manifest = f"--manifest={folder}/{name}.jsonl"
         quiet = ["-q", "-p", "no:cacheprovider", "-o", f"manifest_dir={folder}/runs"]
-        return run(["pytest", "--plan=gap_fill", manifest, *options, *quiet], url)
+        return run(["pytest", "--manifest-plan=gap_fill", manifest, *options, *quiet], url)
 
     loaded = {"GAP_FILL_DATABASE_URL": f"sqlite:///{folder}/loaded.sqlite3"}
     return {
         "load the corpus": run(["workflows.gap_fill.corpus", "load", str(path)], loaded),
         "plan from the database": plan("a", "loaded.sqlite3"),
-        "plan from the corpus": plan("b", "empty.sqlite3", f"--plan-opt=corpus={path}"),
+        "plan from the corpus": plan("b", "empty.sqlite3", f"--manifest-plan-opt=corpus={path}"),
     }
 
 

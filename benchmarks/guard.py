@@ -72,7 +72,7 @@ def costs(bench: Bench) -> dict[str, dict[str, float]]:
     with bench.own_worker():
         for name, options in (
             ("run", [f"--manifest-broker={bench.url}"]),
-            ("audit", ["--audit"]),
+            ("audit", ["--manifest-audit"]),
         ):
             few, many = (_of(bench, size, options) for size in (FEW, MANY))
             found[name] = {
@@ -82,7 +82,7 @@ def costs(bench: Bench) -> dict[str, dict[str, float]]:
 
 
 def _of(bench: Bench, entries: int, options: Sequence[str]) -> dict[str, float]:
-    if "--audit" in options:  # of a run of this very manifest
+    if "--manifest-audit" in options:  # of a run of this very manifest
         counted(bench, entries, f"--manifest-broker={bench.url}", "--manifest-rerun")
     return counted(bench, entries, *options)
 

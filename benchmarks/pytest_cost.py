@@ -101,7 +101,7 @@ def prepare(folder: Path, entries: int) -> Path:
 
 
 def audit(folder: Path) -> Cost:
-    return _cost(folder, *PLUGIN, "--manifest=m.jsonl", "--audit")
+    return _cost(folder, *PLUGIN, "--manifest=m.jsonl", "--manifest-audit")
 
 
 def nothing(folder: Path) -> Cost:

@@ -67,13 +67,13 @@ def measure(folder: Path, entries: int) -> list[Figure]:
             row = {"id": f"job-{number:06}", "task": "jobs.double", "args": [number]}
             file.write(json.dumps(row) + "\n")
     whole = run(folder)
-    plain = run(folder, "--audit")
+    plain = run(folder, "--manifest-audit")
     (summary,) = (folder / ".manifest" / "runs").glob("*.summary.json")
     print(f"{entries:,} entries: run {whole:.1f} s, audit {plain:.1f} s", end="")
     print(f", summary.json {size(summary):.2f} MB (always written)")
     found = []
     for title, (option, made) in REPORTS.items():
-        took = run(folder, "--audit", option) - plain
+        took = run(folder, "--manifest-audit", option) - plain
         found.append(
             figure(
                 f"{title}, {entries:,} entries",

@@ -186,9 +186,14 @@ def real_run(entries: int) -> None:
         without = timed(project, "--manifest=m.jsonl")
         with_page = timed(project, "--manifest=m.jsonl", "--manifest-report=run.html")
         size = (project / "run.html").stat().st_size
-        page = timed(project, "--manifest=m.jsonl", "--audit", "-k", "d-0]")
+        page = timed(project, "--manifest=m.jsonl", "--manifest-audit", "-k", "d-0]")
         audited = timed(
-            project, "--manifest=m.jsonl", "--audit", "-k", "d-0]", "--manifest-report=a.html"
+            project,
+            "--manifest=m.jsonl",
+            "--manifest-audit",
+            "-k",
+            "d-0]",
+            "--manifest-report=a.html",
         )
     took = audited - page
     print(f"run of {entries}: {without:.2f} s without, {with_page:.2f} s with a page")

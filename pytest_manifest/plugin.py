@@ -56,7 +56,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     # A wrapper, to be there before xdist makes up its mind.
     option = config.option
-    if option.dispatch_only or (option.plan and not option.plan_run):
+    if option.manifest_dispatch_only or (option.manifest_plan and not option.manifest_plan_run):
         option.numprocesses = None
         option.dist = "no"
     if hasattr(config, "workerinput") and getattr(option, "clean_alluredir", False):

@@ -82,7 +82,7 @@ def _stopped(batch: Batch, ids: list[str], why: str) -> str:
     there = len(batch.report.rows) + len(batch.report.already)
     return (
         f"{why} was over: {there} of {len(ids)} passages are filled and committed; "
-        "--resume sends the entry again, which fills the rest"
+        "--manifest-resume sends the entry again, which fills the rest"
     )
 
 

@@ -246,7 +246,7 @@ def _verdict(entry: Entry, kind: VerdictKind, *, raises: bool, nasty: str) -> Ve
     sentences = {
         "passed": "The task succeeded on celery@render-1 and its result is what was expected.",
         "lost": "No worker and no queue has the job any more; it was sent once. "
-        "Send it again with --resume.",
+        "Send it again with --manifest-resume.",
         "timed_out": "The task ran longer than its timeout of 300 s and was stopped.",
         "crashed": "The worker process ended while it ran the job; see the worker's log.",
         "skipped": "It was not sent: 'ingest' did not pass, which it comes after.",

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-_OURS: Final = ("manifest", "plan", "audit", "wait", "dispatch_only", "resume")
+_OURS: Final = "manifest"
 """How the names of all options begin."""
 _DEFAULTS: Final[tuple[object, ...]] = (None, [], "drain")  # and False
 
@@ -48,42 +48,50 @@ def _add_work_options(group: pytest.OptionGroup) -> None:
         help="only the K-th of N parts of each manifest, like 2/8: for N jobs of CI side by side",
     )
     add(
-        "--plan",
+        "--manifest-plan",
         metavar="WORKFLOW[:MODE]",
         help="run a planning fixture, write its manifest, show a preview and stop",
     )
     add(
-        "--plan-opt",
+        "--manifest-plan-opt",
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="an option of the plan; may be given several times",
     )
-    add("--plan-run", action="store_true", help="with --plan: dispatch and verify what was planned")
     add(
-        "--plan-force",
+        "--manifest-plan-run",
         action="store_true",
-        help="with --plan --manifest=FILE: replace a different manifest",
+        help="with --manifest-plan: dispatch and verify what was planned",
+    )
+    add(
+        "--manifest-plan-force",
+        action="store_true",
+        help="with --manifest-plan --manifest=FILE: replace a different manifest",
     )
 
 
 def _add_run_options(group: pytest.OptionGroup) -> None:
     add = group.addoption
     add(
-        "--dispatch-only",
+        "--manifest-dispatch-only",
         action="store_true",
         help="send and return with a run id; needs a stack that outlives pytest",
     )
     add(
-        "--audit",
+        "--manifest-audit",
         action="store_true",
         help="send nothing: judge the newest run of the manifest from its ledger",
     )
-    add("--wait", action="store_true", help="with --audit: wait for what is still pending")
+    add(
+        "--manifest-wait",
+        action="store_true",
+        help="with --manifest-audit: wait for what is still pending",
+    )
     add(
         "--manifest-receipts",
         metavar="FILE.jsonl",
-        help="with --audit: judge exported receipts alone, without a ledger",
+        help="with --manifest-audit: judge exported receipts alone, without a ledger",
     )
     add(
         "--manifest-aggregate",
@@ -93,7 +101,7 @@ def _add_run_options(group: pytest.OptionGroup) -> None:
     add(
         "--manifest-run",
         metavar="RUN",
-        help="with --audit or --resume: this run instead of the newest",
+        help="with --manifest-audit or --manifest-resume: this run instead of the newest",
     )
     add(
         "--manifest-compare",
@@ -175,19 +183,20 @@ def _add_gate_options(group: pytest.OptionGroup) -> None:
 def _add_resume_options(group: pytest.OptionGroup) -> None:
     add = group.addoption
     add(
-        "--resume",
+        "--manifest-resume",
         action="store_true",
         help="go on with the manifest's newest run: send what has no passing verdict",
     )
     add(
-        "--resume-unsafe",
+        "--manifest-resume-unsafe",
         action="store_true",
-        help="with --resume: send also what may have run and is not declared idempotent",
+        help="with --manifest-resume: send also what may have run and is not declared idempotent",
     )
     add(
-        "--resume-changed",
+        "--manifest-resume-changed",
         action="store_true",
-        help="the manifest was changed: send what changed; with --resume also what has not passed",
+        help="the manifest was changed: send what changed; with --manifest-resume also what has "
+        "not passed",
     )
     add(
         "--manifest-repair",

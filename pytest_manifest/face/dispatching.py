@@ -201,8 +201,8 @@ class Dispatch:
     def _no_stack_to_ask(self) -> None:
         if self._state.options.wait:
             raise DispatchError(
-                "the run is unfinished, and --wait needs the stack that works on it: name it with "
-                "--manifest-broker=URL, or start it with 'manifest-stack up'"
+                "the run is unfinished, and --manifest-wait needs the stack that works on it: "
+                "name it with --manifest-broker=URL, or start it with 'manifest-stack up'"
             )
         self._state.notices.append(
             "the run is unfinished and no stack was named, so it is judged by its ledger alone; "
@@ -258,8 +258,8 @@ def _refuse_dependencies(manifest: Manifest, entries: Sequence[str]) -> None:
     if waiting is not None:
         raise DispatchError(
             f"nothing was sent: entry {waiting!r} waits for others ('after'), and with "
-            "--dispatch-only nobody stays to send it when they have passed; leave "
-            "--dispatch-only out"
+            "--manifest-dispatch-only nobody stays to send it when they have passed; leave "
+            "--manifest-dispatch-only out"
         )
 
 

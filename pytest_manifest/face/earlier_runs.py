@@ -63,11 +63,11 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
             )
         outlives = not info.owned and status in ("running", "detached")
         if (outlives or kept) and sent:
-            attach = "" if kept else "attach to it with --audit --wait, "
+            attach = "" if kept else "attach to it with --manifest-audit --manifest-wait, "
             how = "go on with the runs that it was merged of" if merged else "go on with it"
             raise DispatchError(
                 f"{name}: run {info.run} of this manifest is unfinished and its jobs may still be "
-                f"queued or running; {'' if merged else attach}{how} by --resume, or send "
+                f"queued or running; {'' if merged else attach}{how} by --manifest-resume, or send "
                 "everything again with --manifest-rerun"
             )
         last = (info, status, sent)
@@ -78,12 +78,13 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
             f"{name}: earlier runs, the last of them {last[0].run}, sent "
             f"{min(sent_before, len(manifest))} of its "
             "entries already, and its header says that this work must not be repeated; look at it "
-            "with --audit, go on with it by --resume, or insist with --manifest-rerun"
+            "with --manifest-audit, go on with it by --manifest-resume, or insist with "
+            "--manifest-rerun"
         )
     if last[1] != "finished" and last[2]:
         notices.append(
             f"{name}: run {last[0].run} was stopped after {last[2]} of {last[0].entries} entries; "
-            "this run sends all that is selected again, --resume would have gone on"
+            "this run sends all that is selected again, --manifest-resume would have gone on"
         )
 
 
@@ -135,7 +136,8 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
     if merged and unsettled and state.options.wait:
         raise DispatchError(
             f"run {info.run} was merged of others, and waits for nothing; wait for each of these "
-            "with --audit --wait where it was sent, then merge their ledgers again"
+            "with --manifest-audit --manifest-wait where it was sent, then merge their ledgers "
+            "again"
         )
     changed = info.sha256 != manifest.sha256
     if changed:
@@ -165,7 +167,7 @@ def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
         raise LedgerError(
             f"{short_path(manifest.path, options.root)}: was changed since run {info.run} (its "
             f"digest was {info.sha256[:12]}... and is {manifest.sha256[:12]}...); send what "
-            "changed with --resume-changed, or restore the manifest"
+            "changed with --manifest-resume-changed, or restore the manifest"
         )
     return path
 
@@ -178,8 +180,8 @@ def _run_to_resume(options: Options, manifest: Manifest) -> Path:
     if merged:
         raise DispatchError(
             f"run {path.stem} was merged of others ({_some(merged)}) and cannot be gone on with; "
-            "go on with each of these, with --resume and its --manifest-shard, then merge their "
-            "ledgers again"
+            "go on with each of these, with --manifest-resume and its --manifest-shard, then "
+            "merge their ledgers again"
         )
     return path
 
@@ -216,7 +218,7 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
         what = "this manifest" if options.shard is None else f"{options.shard.words} as it is now"
         raise LedgerError(
             f"{name}: there is no run of {what} in {options.ledgers}; "
-            "dispatch it first, without --audit and --resume"
+            "dispatch it first, without --manifest-audit and --manifest-resume"
         )
     return earlier[-1]
 

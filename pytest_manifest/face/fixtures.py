@@ -88,5 +88,5 @@ def manifest_run(request: pytest.FixtureRequest, manifest: Manifest) -> Manifest
     if state.book is None:
         raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
     run = state.book.whole_run(manifest)
-    # What is said now counts, also where nothing is sent: by --audit, or when all has passed.
+    # What is said now counts, also where nothing is sent: by an audit, or when all has passed.
     return run if state.options.budget is None else replace(run, budget=state.options.budget)

@@ -109,7 +109,7 @@ def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tup
     """Where all that a group's text leaves out is to be read."""
     root, options = state.options.root, state.options
     name = short_path(binding.manifest, root)
-    audit = ["pytest", f"--manifest={name}", "--audit"]
+    audit = ["pytest", f"--manifest={name}", "--manifest-audit"]
     ledger = None if state.book is None else state.book.ledger_of(binding)
     if options.receipts is not None:
         receipts = short_path(options.receipts, root)

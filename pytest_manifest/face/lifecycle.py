@@ -52,7 +52,8 @@ def _start_early(state: ManifestSession) -> None:
 
 
 def collect_plan(session: pytest.Session, state: ManifestSession) -> bool | None:
-    """With ``--plan``: collect the plan item; with ``--plan-run``: plan, and collect its tests."""
+    """Collect the item of ``--manifest-plan``; with ``--manifest-plan-run`` plan, and collect its
+    tests."""
     options = state.options
     assert options.plan is not None
     if not options.plan_run or not options.may_dispatch:

@@ -35,7 +35,7 @@ def _setting(config: pytest.Config, name: str) -> tuple[str | None, str]:
 
 def applies(config: pytest.Config, name: str) -> bool:
     """Whether a gate applies: one of the configuration file does not where nobody stays."""
-    return getattr(config.option, name) is not None or not config.option.dispatch_only
+    return getattr(config.option, name) is not None or not config.option.manifest_dispatch_only
 
 
 def positive(config: pytest.Config, name: str, default: int) -> int:
@@ -136,12 +136,12 @@ def report_file(config: pytest.Config) -> Path | None:
     given, text = config.option.manifest_report, ini_text(config, "manifest_report")
     if given == "":
         raise pytest.UsageError("--manifest-report is empty; name a file, like run.html")
-    if given and config.option.dispatch_only:
+    if given and config.option.manifest_dispatch_only:
         raise pytest.UsageError(
-            "--manifest-report is of a run that is over; leave it out with --dispatch-only, "
-            "and give it to --audit --wait"
+            "--manifest-report is of a run that is over; leave it out with "
+            "--manifest-dispatch-only, and give it to --manifest-audit --manifest-wait"
         )
-    if config.option.dispatch_only or not (given or text):
+    if config.option.manifest_dispatch_only or not (given or text):
         return None
     path = path_of(config, given) if given else (config.rootpath / str(text)).resolve()
     if path is not None and path.is_dir():

@@ -122,13 +122,13 @@ def read_options(config: pytest.Config) -> Options:
         root=root,
         files=tuple((config.invocation_params.dir / name).resolve() for name in option.manifest),
         shard=shard(config),
-        plan=option.plan,
-        plan_options=_plan_options(option.plan_opt),
-        plan_run=option.plan_run,
-        plan_force=option.plan_force,
-        dispatch_only=option.dispatch_only,
-        audit=option.audit,
-        wait=option.wait,
+        plan=option.manifest_plan,
+        plan_options=_plan_options(option.manifest_plan_opt),
+        plan_run=option.manifest_plan_run,
+        plan_force=option.manifest_plan_force,
+        dispatch_only=option.manifest_dispatch_only,
+        audit=option.manifest_audit,
+        wait=option.manifest_wait,
         aggregate=aggregate(config),
         run=run_name(config),
         compare=_compare(config),
@@ -137,9 +137,9 @@ def read_options(config: pytest.Config) -> Options:
         markdown=output_file(config, "manifest_markdown", ".md"),
         report=report_file(config),
         rerun=option.manifest_rerun,
-        resume=option.resume,
-        resume_unsafe=option.resume_unsafe,
-        resume_changed=option.resume_changed,
+        resume=option.manifest_resume,
+        resume_unsafe=option.manifest_resume_unsafe,
+        resume_changed=option.manifest_resume_changed,
         repair=option.manifest_repair,
         canary=positive(config, "manifest_canary", 0) if applies(config, "manifest_canary") else 0,
         max_failed=failure_limit(config) if applies(config, "manifest_max_failed") else None,
@@ -207,27 +207,36 @@ def _compare(config: pytest.Config) -> Path | Literal["last"] | None:
 def _check_together(options: Options) -> None:
     usage = pytest.UsageError
     if options.plan == "":
-        raise usage("--plan is empty; write --plan=WORKFLOW:MODE")
+        raise usage("--manifest-plan is empty; write --manifest-plan=WORKFLOW:MODE")
     if options.plan_run and not options.plan:
-        raise usage("--plan-run needs --plan=WORKFLOW:MODE")
+        raise usage("--manifest-plan-run needs --manifest-plan=WORKFLOW:MODE")
     if options.plan_options and not options.plan:
-        raise usage("--plan-opt needs --plan=WORKFLOW:MODE")
+        raise usage("--manifest-plan-opt needs --manifest-plan=WORKFLOW:MODE")
     if options.plan and options.resumes:
-        raise usage("--plan plans anew; name the manifest to go on with by --manifest=FILE")
+        raise usage(
+            "--manifest-plan plans anew; name the manifest to go on with by --manifest=FILE"
+        )
     if options.plan and (options.audit or options.dispatch_only) and not options.plan_run:
-        raise usage("--plan only plans; plan first, then use the manifest that it wrote")
+        raise usage("--manifest-plan only plans; plan first, then use the manifest that it wrote")
     if options.compare and (options.dispatch_only or (options.plan and not options.plan_run)):
-        raise usage("--manifest-compare is told at a run's end; use it there, or with --audit")
+        raise usage(
+            "--manifest-compare is told at a run's end; use it there, or with --manifest-audit"
+        )
     if options.aggregate and options.plan and not options.plan_run:
-        raise usage("--plan only plans; give --manifest-aggregate when the manifest is run")
+        raise usage(
+            "--manifest-plan only plans; give --manifest-aggregate when the manifest is run"
+        )
     if options.plan and len(options.files) > 1:
-        raise usage("--plan writes one manifest; give --manifest=FILE once")
+        raise usage("--manifest-plan writes one manifest; give --manifest=FILE once")
     if (options.audit or options.dispatch_only or options.resumes) and not options.active:
         raise usage("name the manifest with --manifest=FILE")
     if options.use_running_stack and options.broker_given:
         raise usage("--manifest-stack and --manifest-broker name two stacks; choose one")
     if options.run and not (options.audit or options.resumes):
-        raise usage("--manifest-run names an earlier run; it goes with --audit or --resume")
+        raise usage(
+            "--manifest-run names an earlier run; it goes with --manifest-audit or "
+            "--manifest-resume"
+        )
     if options.backend and not options.broker and not options.use_running_stack:
         raise usage("a result store was given without a broker; add --manifest-broker=URL")
     _check_audit(options)
@@ -239,23 +248,34 @@ def _check_together(options: Options) -> None:
         if path.is_dir():
             raise usage(f"{path}: is a folder; name a manifest in it")
         if not path.is_file():
-            raise usage(f"{path}: there is no such manifest; plan one with --plan=WORKFLOW:MODE")
+            raise usage(
+                f"{path}: there is no such manifest; plan one with --manifest-plan=WORKFLOW:MODE"
+            )
 
 
 def _check_audit(options: Options) -> None:
     usage = pytest.UsageError
     if options.audit and options.rerun:
-        raise usage("--audit sends nothing and --manifest-rerun sends all again; choose one")
+        raise usage(
+            "--manifest-audit sends nothing and --manifest-rerun sends all again; choose one"
+        )
     if options.audit and options.dispatch_only:
-        raise usage("--audit sends nothing and --dispatch-only only sends; choose one")
+        raise usage(
+            "--manifest-audit sends nothing and --manifest-dispatch-only only sends; choose one"
+        )
     if options.wait and not options.audit:
-        raise usage("--wait belongs to --audit; a run without --audit waits anyway")
+        raise usage(
+            "--manifest-wait belongs to --manifest-audit; a run without --manifest-audit waits "
+            "anyway"
+        )
     if options.receipts is None:
         return
     if not options.audit:
-        raise usage("--manifest-receipts is judged by --audit; add it")
+        raise usage("--manifest-receipts is judged by --manifest-audit; add it")
     if options.wait or options.run:
-        raise usage("--manifest-receipts is all there is to judge; leave --wait and --manifest-run")
+        raise usage(
+            "--manifest-receipts is all there is to judge; leave --manifest-wait and --manifest-run"
+        )
     if len(options.files) != 1:
         raise usage("--manifest-receipts is of one manifest; give --manifest=FILE once")
     if not options.receipts.is_file():
@@ -265,19 +285,23 @@ def _check_audit(options: Options) -> None:
 def _check_resume(options: Options) -> None:
     usage = pytest.UsageError
     if options.resume_unsafe and not options.resumes:
-        raise usage("--resume-unsafe belongs to --resume; add it")
+        raise usage("--manifest-resume-unsafe belongs to --manifest-resume; add it")
     if options.resumes and options.audit:
-        raise usage("--audit sends nothing and --resume goes on sending; choose one")
+        raise usage(
+            "--manifest-audit sends nothing and --manifest-resume goes on sending; choose one"
+        )
     if options.resumes and options.rerun:
-        raise usage("--resume goes on with a run and --manifest-rerun begins anew; choose one")
+        raise usage(
+            "--manifest-resume goes on with a run and --manifest-rerun begins anew; choose one"
+        )
     if options.dispatch_only and (options.canary or options.max_failed is not None):
         raise usage(
-            "with --dispatch-only nobody stays to judge a canary or to count failures; "
+            "with --manifest-dispatch-only nobody stays to judge a canary or to count failures; "
             "leave it out, or --manifest-canary and --manifest-max-failed"
         )
     if options.dispatch_only and options.budget is not None:
         raise usage(
-            "with --dispatch-only nobody stays to count what the jobs cost; "
+            "with --manifest-dispatch-only nobody stays to count what the jobs cost; "
             "leave it out, or --manifest-budget"
         )
 
@@ -287,12 +311,15 @@ def _check_shard(options: Options) -> None:
     if options.shard is None:
         return
     if options.plan and not options.plan_run:
-        raise usage("--plan only plans, and always all; give --manifest-shard to the runs of it")
+        raise usage(
+            "--manifest-plan only plans, and always all; give --manifest-shard to the runs of it"
+        )
     if options.receipts is not None:
         raise usage("--manifest-receipts is all there is to judge; leave out --manifest-shard")
     if options.resume_changed:
         raise usage(
-            "--resume-changed cannot go on with a shard, as a changed manifest has other shards; "
+            "--manifest-resume-changed cannot go on with a shard, as a changed manifest has other "
+            "shards; "
             "finish the shards of the manifest as it was, or run the changed one as a new one"
         )
 
@@ -302,9 +329,9 @@ def _plan_options(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name and equals):
-            raise pytest.UsageError(f"--plan-opt {pair}: write it as NAME=VALUE")
+            raise pytest.UsageError(f"--manifest-plan-opt {pair}: write it as NAME=VALUE")
         if name in values:
-            raise pytest.UsageError(f"--plan-opt {name} was given twice")
+            raise pytest.UsageError(f"--manifest-plan-opt {name} was given twice")
         values[name] = value
     return values
 

@@ -1,4 +1,4 @@
-"""``--resume --collect-only``: what would be sent, by the ledger alone."""
+"""``--manifest-resume --collect-only``: what would be sent, by the ledger alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_manifest.face.session import ManifestSession, user_errors
 
 
 def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
-    """Note, for the summary, what ``--resume`` would do with each selected entry."""
+    """Note, for the summary, what ``--manifest-resume`` would do with each selected entry."""
     from pytest_manifest.face.dispatching import resume_rules
     from pytest_manifest.run import preview, told
 

@@ -59,7 +59,7 @@ def start_stack_early(state: ManifestSession) -> None:
 
 
 def nothing_to_resume(state: ManifestSession) -> bool:
-    """Whether ``--resume`` finds that everything has passed, so that no stack is needed."""
+    """Whether a resume finds that everything has passed, so that no stack is needed."""
     if not state.options.resumes:
         return False
     with user_errors():
@@ -153,7 +153,8 @@ def external_address(options: Options) -> StackAddress:
     if options.broker in MEMORY:
         raise DispatchError(
             "a stack in memory ends with this pytest, so nobody can look at it later; leave "
-            "--dispatch-only and --audit out, or name a stack that outlives pytest"
+            "--manifest-dispatch-only and --manifest-audit out, or name a stack that outlives "
+            "pytest"
         )
     backend = options.backend or _own_store(options)
     if backend is None and has_stream(options.broker):

@@ -29,7 +29,7 @@ _NEVER_CAME: Final = f"""
 """  # noqa: S608 - fixed text
 _ADVICE: Final = (
     "somebody has changed it, so it is not believed; restore it from a copy, or judge what was "
-    "exported beside it by --audit --manifest-receipts=FILE"
+    "exported beside it by --manifest-audit --manifest-receipts=FILE"
 )
 
 

@@ -265,7 +265,7 @@ def _unreadable(path: Path, error: Exception) -> LedgerError:
 def _unwritable(path: Path, error: Exception | str) -> LedgerError:
     return LedgerError(
         f"{path}: cannot be written ({error}); free some space, or see that the folder is "
-        "writable, then go on with --resume"
+        "writable, then go on with --manifest-resume"
     )
 
 

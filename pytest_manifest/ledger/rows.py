@@ -59,7 +59,7 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of a run: the first from its dispatch on, others from each ``--resume`` on.
+    """A stretch of a run: the first from its dispatch on, others from each resume on.
 
     ``stopped``: when sending and jobs were ended before all was done; None where that did not
     happen, where the workers went on, or where nobody was left to note it.
@@ -162,7 +162,8 @@ def damaged(where: Path | str, error: Exception) -> LedgerError:
     said = " ".join(str(error).split())[:_SAID]
     return LedgerError(
         f"{where}: the ledger is damaged, as it holds what cannot be read ({said}); restore it "
-        "from a copy, or judge what was exported beside it by --audit --manifest-receipts=FILE"
+        "from a copy, or judge what was exported beside it by --manifest-audit "
+        "--manifest-receipts=FILE"
     )
 
 

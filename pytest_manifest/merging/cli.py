@@ -80,7 +80,7 @@ def _what_next(merged: Merged) -> Iterator[str]:
     command = [
         "pytest",
         f"--manifest={manifest}",
-        "--audit",
+        "--manifest-audit",
         f"--manifest-run={merged.info.run}",
     ]
     if folder != (Path.cwd() / RUNS).resolve():

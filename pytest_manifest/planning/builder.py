@@ -100,7 +100,7 @@ class PlanBuilder:
             )
         if self._cost <= exact(budget):
             return
-        limit = "--plan-opt limit=N" if "limit" in self.spec.options else "fewer entries"
+        limit = "--manifest-plan-opt limit=N" if "limit" in self.spec.options else "fewer entries"
         raise PlanError(
             f"plan {self.spec.name}: {_entries(len(self))} are estimated to cost "
             f"{cost_text(self._cost)}, and --manifest-budget is {cost_text(budget)}, so no "
@@ -158,7 +158,7 @@ class PlanBuilder:
         if target.exists() and not force:
             raise PlanError(
                 f"{target}: holds a different manifest; plan into another file, "
-                "or replace it with --plan-force"
+                "or replace it with --manifest-plan-force"
             )
         fresh.path.replace(target)
         return fresh.moved(target)

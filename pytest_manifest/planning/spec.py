@@ -90,7 +90,8 @@ def convert_options(spec: PlanSpec, given: Mapping[str, JsonValue]) -> dict[str,
             values[name] = _convert(spec, name, hints.get(name, str), given[name])
         elif parameter.default is inspect.Parameter.empty:
             raise PlanError(
-                f"plan {spec.name}: option {name!r} is required; add --plan-opt {name}=VALUE"
+                f"plan {spec.name}: option {name!r} is required; add --manifest-plan-opt "
+                f"{name}=VALUE"
             )
         else:
             values[name] = parameter.default

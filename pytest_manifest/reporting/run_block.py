@@ -117,7 +117,7 @@ def what_to_know(run: Run, state: ManifestSession) -> Iterator[str]:
     unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
     held = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
     left = entries - sum(counts.values())
-    resume = "--resume --manifest-budget=MORE" if over_budget else "--resume"
+    resume = "--manifest-resume --manifest-budget=MORE" if over_budget else "--manifest-resume"
     if shard is not None:
         name = f"{name} --manifest-shard={shard}"
     if merged:
@@ -216,7 +216,7 @@ def _how_to_complete(status: str, unjudged: int) -> Iterator[str]:
     if status != "finished" or unjudged:
         yield (
             "  to complete it: go on with the unfinished runs that it was merged of, each with "
-            "--resume and its --manifest-shard, then merge again"
+            "--manifest-resume and its --manifest-shard, then merge again"
         )
 
 
@@ -236,6 +236,6 @@ def _how_to_go_on(
         if run.info.backend.startswith("rpc"):
             yield "  nobody can look at them later: rpc:// serves only the process that sent them"
         else:
-            yield f"  to go on: pytest --manifest={name} --audit --wait"
+            yield f"  to go on: pytest --manifest={name} --manifest-audit --manifest-wait"
             if unsent:
-                yield f"  to send the rest: pytest --manifest={name} --resume"
+                yield f"  to send the rest: pytest --manifest={name} --manifest-resume"

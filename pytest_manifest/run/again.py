@@ -114,7 +114,10 @@ def _line_again(ledger: Ledger, manifest: Manifest, bench: Bench, line: Line) ->
     old = entry if line.old is None or line.same else manifest.parse(line.old, line.number)
     change, words = change_of(entry, old)
     if change == "job" and row.state not in ("planned", "withheld"):
-        note = f"{words} since, so what the run says is of other work; --resume-changed runs it"
+        note = (
+            f"{words} since, so what the run says is of other work; "
+            "--manifest-resume-changed runs it"
+        )
         yield judge(entry, None, attempt=row.attempt, problem="unknown", note=note), None
     elif one is not None and one.verdict.verdict not in ("pending", "unknown"):
         yield from _judge_again(bench, row, one, entry, old)

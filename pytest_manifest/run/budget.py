@@ -61,7 +61,10 @@ class Budget:
 
     def why_closed(self, entry: Entry | None) -> str:
         """A phrase: why no more is sent; ``entry`` is the one that would have come next."""
-        limit, more = cost_text(self.limit), "--resume --manifest-budget=MORE sends the rest"
+        limit, more = (
+            cost_text(self.limit),
+            "--manifest-resume --manifest-budget=MORE sends the rest",
+        )
         if self.reached or entry is None:
             return f"the run has cost {cost_text(self.spent)} of its budget of {limit}; {more}"
         next_one = (

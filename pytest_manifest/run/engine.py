@@ -256,7 +256,9 @@ class Engine:
         """Commit what a sip brought and the verdicts that follow from it at once; then tell."""
         finals = self._hearsay.without(sip.finals, sip.starts)
         if not (sip.starts or sip.handed_on or finals):
-            if sip.moved and sip.position is not None:  # so that --resume does not read it again
+            if (
+                sip.moved and sip.position is not None
+            ):  # so that --manifest-resume does not read it again
                 self._ledger.note("stream_position", sip.position)
             return
         now = time.monotonic()

@@ -56,11 +56,11 @@ class Decision:
     action: Action
     reason: str
     unsafe: bool = False
-    """Whether --resume-unsafe would send it."""
+    """Whether --manifest-resume-unsafe would send it."""
 
 
 def decide(entry: Entry, facts: Facts, rules: ResumeRules) -> Decision:
-    """The rule of ``--resume`` for one entry."""
+    """The rule of ``--manifest-resume`` for one entry."""
     if facts.change == "job":
         return _decide_changed_job(entry, facts)
     if facts.kind == "passed":

@@ -347,7 +347,7 @@ def told(decided: Sequence[Decision], *, every: bool = False) -> list[str]:
     """The decisions in lines for a person; of many, by reason, unless ``every`` one is wanted."""
     verbs = {"send": "sends", "wait": "waits for", "leave": "leaves"}
     shown = [d for d in decided if d.action in verbs]
-    hint = ["--resume-unsafe sends what is left as well"]
+    hint = ["--manifest-resume-unsafe sends what is left as well"]
     hints = hint if any(d.action == "leave" and d.unsafe for d in shown) else []
     if every or len(shown) <= SHOWN:
         return [f"{verbs[d.action]} {d.entry!r}: {d.reason}" for d in shown] + hints

@@ -97,7 +97,7 @@ class Run:
         self.corrections: Sequence[Correction] = ()
         """Verdicts that were changed after they had been told."""
         self.leaves_jobs = False
-        """Whether a stack of ours may still hold jobs for --resume to take up: from the start until
+        """Whether a stack of ours may still hold jobs for a resume to take up: from the start until
         an end in good order shows that it does not, however much goes wrong between."""
         self.workers: int | None = None
         self._slots = 0

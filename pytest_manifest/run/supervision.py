@@ -60,7 +60,8 @@ class Supervision:
             tail = "".join(f"\n    {line}" for line in loss.tail)
             raise StackError(
                 f"worker {loss.worker} ended {deaths} times in a row before it began any job "
-                f"(exit code {loss.returncode}); mend what ends it, then go on with --resume"
+                f"(exit code {loss.returncode}); mend what ends it, then go on with "
+                "--manifest-resume"
                 f"{':' if tail else ''}{tail}"
             )
 

@@ -178,7 +178,7 @@ class SummaryStatistics(Document):
     """For how long the run was worked on: from ``began`` to ``ended``, or to the stop that cut jobs
     off, without ``pauses``."""
     parts: Count
-    """How many parts that was in: a run is taken up again by ``--resume``."""
+    """How many parts that was in: a run is taken up again by ``--manifest-resume``."""
     pauses: Number | None
     """From the last that was done in a part to the first in the next, all together."""
     throughput: Number | None

@@ -8,7 +8,10 @@ from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictKind
 from pytest_manifest.verdict import limits
 from pytest_manifest.verdict.text import middle, plain, plural, seconds
 
-_RESEND = "if running it twice does no harm, send it again (--resume, or --resume-unsafe)"
+_RESEND = (
+    "if running it twice does no harm, send it again "
+    "(--manifest-resume, or --manifest-resume-unsafe)"
+)
 _ERROR_LIMIT = 160
 _NOT_BY_ITSELF = "this entry expects that of its job, which was not seen to come to it by itself"
 NEVER_SENT = "it was never sent"
@@ -113,7 +116,7 @@ def problem(entry: Entry, kind: VerdictKind, note: str) -> str:
     """There is no receipt to go by."""
     what, then = _PROBLEMS.get(kind, _PROBLEMS["unknown"])
     if note.startswith(NEVER_SENT):
-        what, then = "The job was not run", "send it with --resume"
+        what, then = "The job was not run", "send it with --manifest-resume"
     if kind == "lost" and note.startswith("started"):
         what, then = _LOST_IN_FLIGHT
     facts = {"task": repr(entry.task), "timeout": seconds(entry.timeout)}
@@ -185,7 +188,7 @@ def _expired(_: Entry, receipt: Receipt) -> tuple[str, str]:
 def _revoked(_: Entry, receipt: Receipt) -> tuple[str, str]:
     return (
         f"The job was revoked{_where(receipt)}",
-        "send it again (--resume) if it is still wanted",
+        "send it again (--manifest-resume) if it is still wanted",
     )
 
 
@@ -207,7 +210,7 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
     ),
     "pending": (
         "No receipt has come yet, as the job is still queued or running",
-        "look again with --audit, or wait for it with --audit --wait",
+        "look again with --manifest-audit, or wait for it with --manifest-audit --manifest-wait",
     ),
     "unknown": (
         "What became of the job cannot be told",
@@ -239,7 +242,7 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
     ),
     "revoked": (
         "The job was revoked before it came to its end",
-        "send it again (--resume) if it is still wanted",
+        "send it again (--manifest-resume) if it is still wanted",
     ),
     "duplicated": (
         "The job ran more often than it is allowed to",
@@ -251,7 +254,7 @@ _PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
     ),
     "skipped": (
         "The job was held back and never sent",
-        "put right what held it back, then send it with --resume",
+        "put right what held it back, then send it with --manifest-resume",
     ),
     "forged": (
         "The receipt is not to be believed",

@@ -43,7 +43,7 @@ def second_pytest(stage: Stage) -> None:
     It is refused or, where the run has ended just before, finds nothing to be done.
     """
     stage.moment(1, len(stage.members) // 2)
-    option = stage.rng.choice(("--resume", "--audit"))
+    option = stage.rng.choice(("--manifest-resume", "--manifest-audit"))
     second = Session(stage.folder, stage.family, SECOND, [*stage.stack.options(), option])
     try:
         assert second.wait(SECOND_SECONDS), "the second pytest did not end"

@@ -149,7 +149,7 @@ def _finish(stage: Stage, scenario: Scenario) -> list[str]:
     flaws = _await_end(stage, scenario)
     for further in scenario.then:
         # A session that was ended before it had begun a run has left none to go on with.
-        options = tuple(one for one in further if one != "--resume" or stage.ledgers())
+        options = tuple(one for one in further if one != "--manifest-resume" or stage.ledgers())
         stage.launch((DEADLINE, *options))
         flaws += _await_end(stage, scenario)
     if len(stage.ledgers()) > scenario.manifests:

@@ -31,7 +31,7 @@ DUPLICATED, FORGED, REJECTED = (kinds(one) for one in ("duplicated", "forged", "
 ONE = Setup(workers=1)
 OUTSIDE = Setup("valkey", workers=1)
 PROXIED = Setup("valkey", workers=1, proxy="driver")
-RESUME = (("--resume",),)
+RESUME = (("--manifest-resume",),)
 REPAIR = ("--manifest-repair",)
 HEARTBEAT: Mapping[str, Json] = {"broker_heartbeat": 2}
 

@@ -14,7 +14,7 @@ CRASHED, LOST = kinds("crashed"), kinds("lost")
 LATE = kinds("timed_out")
 UNTOLD = kinds("timed_out", "unknown", "lost")
 OUTSIDE = Setup("valkey", workers=1)
-RESUME = (("--resume",),)
+RESUME = (("--manifest-resume",),)
 
 QUIET = (
     Scenario("broker frozen", (plain(16), safe(8)), peers.freeze_broker, OUTSIDE),
@@ -122,7 +122,7 @@ NAMESPACES = (
         (plain(16, never=UNTOLD, cut=CRASHED | UNTOLD), safe(8, never=LATE, cut=LATE)),
         processes.kill_driver_and_perhaps_worker,
         ELSEWHERE,
-        then=(("--resume", "--manifest-repair"),),
+        then=(("--manifest-resume", "--manifest-repair"),),
         damage=3,
     ),
 )

@@ -158,11 +158,11 @@ def test_a_manifest_edited_after_its_run(tmp_path: Path) -> None:
         entries = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         entries[0]["expect"] = {"result": {"key": "something else"}}
         path.write_text("".join(json.dumps(one) + "\n" for one in entries), encoding="utf-8")
-        session = stage.launch(("--resume",))
+        session = stage.launch(("--manifest-resume",))
         assert session.wait(PATIENCE)
     assert session.process.returncode == pytest.ExitCode.USAGE_ERROR
     assert "digest" in session.output()
-    assert "--resume-changed" in session.output()
+    assert "--manifest-resume-changed" in session.output()
     assert len(stage.starts()) == 6
     assert stage.leftovers == []
 

@@ -179,7 +179,7 @@ def test_every_variable_of_the_gap_filling_is_listed() -> None:
 
 
 def test_every_option_of_the_gap_filling_is_listed_with_its_default() -> None:
-    """gap-fill.md has the options of `--plan=gap_fill`."""
+    """gap-fill.md has the options of `--manifest-plan=gap_fill`."""
     spec = getattr(gap_fill_repair, "manifest_plan", None)
     assert isinstance(spec, PlanSpec)
     options = spec.options

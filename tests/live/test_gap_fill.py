@@ -82,8 +82,8 @@ class Project:
         return self.folder / "bible.sqlite3"
 
     def plan(self, *options: str, env: Mapping[str, str] | None = None) -> str:
-        named = [f"--plan-opt={option}" for option in options]
-        arguments = ["--plan=gap_fill", f"--manifest={self.manifest}", *named]
+        named = [f"--manifest-plan-opt={option}" for option in options]
+        arguments = ["--manifest-plan=gap_fill", f"--manifest={self.manifest}", *named]
         return self.pytest(*arguments, env=env).stdout
 
     def sql(self, statement: str) -> list[tuple[object, ...]]:
@@ -133,7 +133,7 @@ def test_load_plan_run_and_no_gap_is_left(project: Project) -> None:
     assert "estimated cost 0" in planned
     done = project.pytest(f"--manifest={project.manifest}")
     assert re.search(r"8 passed", done.stdout), done.stdout
-    again = project.pytest("--plan=gap_fill", "--plan-run")
+    again = project.pytest("--manifest-plan=gap_fill", "--manifest-plan-run")
     assert "no gap: 30 passages, and nothing is missing" in again.stdout
     assert "nothing was sent" in again.stdout
     bought = project.pytest(f"--manifest={project.manifest}", code=4)
@@ -146,7 +146,7 @@ def test_under_xdist_and_of_what_is_selected_only(project: Project) -> None:
     chosen = "fill-00002 or counts or twice or orphan or gap_is or cost"
     done = project.pytest(f"--manifest={project.manifest}", "-n", "2", "-k", chosen)
     assert re.search(r"6 passed", done.stdout), done.stdout
-    counted = project.pytest("--plan=gap_fill", f"--manifest={project.folder}/rest.jsonl")
+    counted = project.pytest("--manifest-plan=gap_fill", f"--manifest={project.folder}/rest.jsonl")
     assert "gaps: 30 passages; 20 without a row" in counted.stdout
 
 
@@ -194,13 +194,15 @@ def test_what_happens_behind_our_back_turns_the_right_tests_red(project: Project
     for statements in ("", *BEHIND_OUR_BACK):
         project.change(kept, statements)
         code = 1 if statements else 0
-        audited = project.pytest(f"--manifest={project.manifest}", "--audit", code=code)
+        audited = project.pytest(f"--manifest={project.manifest}", "--manifest-audit", code=code)
         red[statements] = failed(audited)
     assert red == {"": set(), **BEHIND_OUR_BACK}
     (project.folder / "other").mkdir()
     bible_at(project.folder / "other", documents(PASSAGES)).close()
     other = {"GAP_FILL_DATABASE_URL": f"sqlite:///{project.folder}/other/bible.sqlite3"}
-    audited = project.pytest(f"--manifest={project.manifest}", "--audit", code=1, env=other)
+    audited = project.pytest(
+        f"--manifest={project.manifest}", "--manifest-audit", code=1, env=other
+    )
     assert "the worker used another database than this process does" in audited.stdout
 
 
@@ -210,17 +212,22 @@ def test_orphans_are_removed_where_that_is_asked_for(project: Project) -> None:
     project.sql("DELETE FROM passage WHERE id = 'film-0001/plot'")
     second = project.folder / "second.jsonl"
     planned = project.pytest(
-        "--plan=gap_fill", f"--manifest={second}", "--plan-opt=orphans=remove", "--plan-run"
+        "--manifest-plan=gap_fill",
+        f"--manifest={second}",
+        "--manifest-plan-opt=orphans=remove",
+        "--manifest-plan-run",
     )
     assert "rows without a passage: of 1 passage (film-0001/plot): removed" in planned.stdout
-    assert "no gap: 29 passages" in project.pytest("--plan=gap_fill").stdout
+    assert "no gap: 29 passages" in project.pytest("--manifest-plan=gap_fill").stdout
 
 
 def test_a_worker_with_another_model_refuses_and_writes_nothing(project: Project) -> None:
     project.plan("batch=30", env={"GEMINI_API_KEY": "planned-with-a-key"})
     done = project.pytest(f"--manifest={project.manifest}", code=1)
     assert "was planned for gemini-2.5-flash (google-genai), and this worker is" in done.stdout
-    assert "gaps: 30 passages; 30 without a row" in project.pytest("--plan=gap_fill").stdout
+    assert (
+        "gaps: 30 passages; 30 without a row" in project.pytest("--manifest-plan=gap_fill").stdout
+    )
 
 
 def test_a_batch_whose_time_is_over_keeps_what_it_has_and_goes_on(project: Project) -> None:
@@ -233,12 +240,14 @@ def test_a_batch_whose_time_is_over_keeps_what_it_has_and_goes_on(project: Proje
     assert 0 < filled < 30
     assert len(project.revisions()) == filled
     while done.returncode != 0:
-        done = project.pytest(f"--manifest={project.manifest}", "--resume", code=None, env=SLOW)
+        done = project.pytest(
+            f"--manifest={project.manifest}", "--manifest-resume", code=None, env=SLOW
+        )
         before, filled = filled, len(project.revisions())
         assert filled > before, done.stdout
     assert project.revisions() == [1] * 30
     # What an earlier sending has written is held against the database as well.
-    audit = (f"--manifest={project.manifest}", "--audit")
+    audit = (f"--manifest={project.manifest}", "--manifest-audit")
     project.sql("UPDATE annotation SET summary = 'changed' WHERE passage_id = 'film-0001/plot'")
     assert failed(project.pytest(*audit, code=1)) == {"test_rows_of_batch[1]"}
 
@@ -260,7 +269,7 @@ def test_after_a_crash_only_what_is_left_is_filled(project: Project) -> None:
         running.wait()
     there = len(project.revisions())
     assert there < PASSAGES
-    done = project.pytest(f"--manifest={project.manifest}", "--resume", env=SLOW)
+    done = project.pytest(f"--manifest={project.manifest}", "--manifest-resume", env=SLOW)
     assert "failed" not in done.stdout
     assert project.revisions() == [1] * PASSAGES
 

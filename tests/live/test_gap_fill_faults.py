@@ -179,6 +179,6 @@ def test_a_budget_ends_a_run_in_its_middle(tmp_path: Path) -> None:
         assert "of a budget of 0.06" in done.stdout
         rows = len(project.revisions())
         assert 0 < rows < 100
-        more = ("--resume", "--manifest-budget=1")
+        more = ("--manifest-resume", "--manifest-budget=1")
         project.pytest(f"--manifest={project.manifest}", *more, env=environment)
         assert project.revisions() == [1] * 100

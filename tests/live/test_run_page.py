@@ -469,8 +469,8 @@ def test_a_run_that_is_not_over_says_so(browser: Browser, tmp_path: Path) -> Non
     )
     states = {
         "running": "1 entry has no verdict yet",
-        "stopped": "--resume",
-        "detached": "--audit",
+        "stopped": "--manifest-resume",
+        "detached": "--manifest-audit",
         "finished": "This page shows what was known on",
     }
     with opened(browser) as page:

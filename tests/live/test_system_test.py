@@ -76,7 +76,12 @@ def two_workers(**environment: str) -> Iterator[None]:
 def test_two_hundred_entries_run_once_each(tmp_path: Path) -> None:
     """200 entries under four xdist workers are 200 tests that pass, and 200 runs, no more."""
     manifest, database = tmp_path / "m.jsonl", f"sqlite:///{tmp_path}/test.sqlite3"
-    options = ["--plan=system_test:mixed", "--plan-opt", "count=200", f"--manifest={manifest}"]
+    options = [
+        "--manifest-plan=system_test:mixed",
+        "--manifest-plan-opt",
+        "count=200",
+        f"--manifest={manifest}",
+    ]
     run_pytest(tmp_path, *options)
     with services.valkey_server() as url, redis.Redis.from_url(url) as store:
         stack = {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
@@ -94,9 +99,14 @@ def test_two_hundred_entries_run_once_each(tmp_path: Path) -> None:
 def test_each_mode(tmp_path: Path, mode: str, passed: int) -> None:
     """On the embedded stack: one test an entry, and the tests of the run as a whole."""
     count = 8 if passed == 8 else 12
-    options = [f"--plan=system_test:{mode}", "--plan-opt", f"count={count}", "--plan-run"]
+    options = [
+        f"--manifest-plan=system_test:{mode}",
+        "--manifest-plan-opt",
+        f"count={count}",
+        "--manifest-plan-run",
+    ]
     if passed > count:
-        options += ["--plan-opt", "sleep=0.2"]
+        options += ["--manifest-plan-opt", "sleep=0.2"]
     printed = run_pytest(
         tmp_path,
         *options,
@@ -112,8 +122,8 @@ def test_stress_on_postgres(tmp_path: Path, postgres_url: str) -> None:
     """The same checks hold on PostgreSQL."""
     printed = run_pytest(
         tmp_path,
-        "--plan=system_test:crud_stress",
-        "--plan-run",
+        "--manifest-plan=system_test:crud_stress",
+        "--manifest-plan-run",
         "--manifest-workers=2",
         f"--manifest={tmp_path}/m.jsonl",
         MANIFEST_DATABASE_URL=postgres_url,

@@ -65,7 +65,7 @@ def test_each_group_is_one_test(project: Project, xdist: tuple[str, ...]) -> Non
             "Read on:",
             "  every entry  .manifest/runs/*.summary.json, at the session's end",
             "  receipts     .manifest/runs/*.receipts.jsonl",
-            "  one in full  pytest --manifest=m.jsonl --audit --* 'm.jsonl::entry[[]bad[]]'",
+            "  one in full  pytest --manifest=m.jsonl --manifest-audit * 'm.jsonl::entry[[]bad[]]'",
         ]
     )
     result.stdout.fnmatch_lines(["m.jsonl: run *, 6 entries: 1 failed, 4 passed, 1 skipped"])
@@ -136,7 +136,7 @@ def test_resume_sends_what_has_not_passed_of_a_group(project: Project) -> None:
     )
     project.run("--manifest=m.jsonl", MEMORY, BY_TWO).assert_outcomes(passed=1, failed=1)
     broken.unlink()
-    result = project.run("--manifest=m.jsonl", MEMORY, BY_TWO, "--resume")
+    result = project.run("--manifest=m.jsonl", MEMORY, BY_TWO, "--manifest-resume")
     result.assert_outcomes(passed=2)
     assert project.ran() == {"f-0": 1, "f-1": 1, "f-2": 2, "f-3": 1}
 
@@ -187,12 +187,12 @@ def test_an_audit_tells_of_groups_as_the_run_did(project: Project, xdist: tuple[
     """From the ledger, and from receipts alone, where what was held back has no receipt."""
     batch(project)
     project.run("--manifest=m.jsonl", MEMORY, BY_TWO)
-    result = project.run("--manifest=m.jsonl", "--audit", BY_TWO, *xdist)
+    result = project.run("--manifest=m.jsonl", "--manifest-audit", BY_TWO, *xdist)
     result.assert_outcomes(passed=1, failed=1, skipped=1)
     project.ledgers()[-1].with_suffix(".receipts.jsonl").rename(project.path / "r.jsonl")
     for path in (project.path / ".manifest/runs").iterdir():
         path.unlink()
-    receipts = ("--audit", "--manifest-receipts=r.jsonl", BY_TWO, "-v")
+    receipts = ("--manifest-audit", "--manifest-receipts=r.jsonl", BY_TWO, "-v")
     result = project.run("--manifest=m.jsonl", *receipts, *xdist)
     assert outcomes(result) == {
         "entries[00001-00002]": "PASSED",
@@ -207,7 +207,7 @@ def test_an_audit_tells_of_groups_as_the_run_did(project: Project, xdist: tuple[
 def test_a_group_that_is_not_finished_is_no_failure(project: Project) -> None:
     """Pending and unknown entries make an ERROR, and the text says which it is."""
     kill_in_the_middle(project)
-    result = project.run("--manifest=m.jsonl", "--audit", BY_TWO, "-v")
+    result = project.run("--manifest=m.jsonl", "--manifest-audit", BY_TWO, "-v")
     assert outcomes(result) == {
         "entries[00001-00002]": "ERROR",
         "entries[00003-00004]": "ERROR",
@@ -224,7 +224,7 @@ def test_new_entries_have_no_verdict_in_an_old_run(project: Project) -> None:
     project.doubles(count=2)
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
     project.doubles(count=3)
-    result = project.run("--manifest=m.jsonl", "--audit", BY_TWO)
+    result = project.run("--manifest=m.jsonl", "--manifest-audit", BY_TWO)
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["  d-2  no verdict  It has no verdict: it was not part of *"])
 
@@ -236,7 +236,7 @@ def test_allure_has_one_result_a_group(project: Project) -> None:
     rows = (project.path / "m.jsonl").read_text("utf-8").splitlines()
     new = json.dumps({"id": "new", "task": "jobs.double", "args": [1]})
     project.write("m.jsonl", "\n".join([*rows, new]) + "\n")
-    audit = ("--audit", BY_TWO, "--alluredir=allure-results")
+    audit = ("--manifest-audit", BY_TWO, "--alluredir=allure-results")
     project.run("--manifest=m.jsonl", *audit)
     found = {parameter(one, "group"): one for one in results(project.path / "allure-results").all}
     assert {name: one["status"] for name, one in found.items()} == {

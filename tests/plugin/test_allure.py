@@ -181,7 +181,7 @@ def test_the_same_identities_in_every_way_of_running(project: Project, processes
     )
     plain = allure.run(project, MEMORY)
     spread = allure.run(project, MEMORY, processes)
-    audited = allure.run(project, "--audit")
+    audited = allure.run(project, "--manifest-audit")
     assert len(plain.all) == len(plain.history_ids) == 12
     assert spread.identities() == plain.identities() == audited.identities()
     assert len(spread.all) == len(audited.all) == 12
@@ -203,7 +203,7 @@ def test_resumed_into_the_same_folder(project: Project, options: tuple[str, ...]
     before = allure.run(project, MEMORY)
     for path in mended:
         path.unlink()
-    after = allure.run(project, MEMORY, "--resume", *options, clean=False)
+    after = allure.run(project, MEMORY, "--manifest-resume", *options, clean=False)
 
     assert len(before.all) == 6
     assert len(after.all) == 8

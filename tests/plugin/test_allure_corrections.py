@@ -90,7 +90,7 @@ def test_what_ran_twice_after_all(project: Project, options: tuple[str, ...]) ->
         )
     assert found.of("last")["status"] == "passed"
 
-    audited = allure.run(project, "--audit")
+    audited = allure.run(project, "--manifest-audit")
     assert audited.identities() == found.identities()
     other = {"uuid", "statusDetails"}  # the test of an audit has something to say
     for name in twice.keys() - other:

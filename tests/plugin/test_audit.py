@@ -1,4 +1,4 @@
-"""``--audit``: an earlier run is judged again, by what the manifest says now; nothing is sent."""
+"""``--manifest-audit``: an earlier run is judged again, by today's manifest; nothing is sent."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_audit_of_a_finished_run_needs_no_stack(
     )
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=2, skipped=1)
     before = project.verdicts()
-    result = project.run("--manifest=m.jsonl", "--audit", "-rs", *xdist)
+    result = project.run("--manifest=m.jsonl", "--manifest-audit", "-rs", *xdist)
     result.assert_outcomes(passed=1, failed=2, skipped=1)
     text = result.stdout.str()
     assert "no film" in text
@@ -78,7 +78,7 @@ def test_an_audit_after_the_embedded_stack_is_gone(project: Project) -> None:
     """The ledger holds every receipt, with the process that ran it."""
     project.doubles(count=2)
     project.run("--manifest=m.jsonl").assert_outcomes(passed=2)
-    project.run("--manifest=m.jsonl", "--audit").assert_outcomes(passed=2)
+    project.run("--manifest=m.jsonl", "--manifest-audit").assert_outcomes(passed=2)
     assert project.ran() == {"d-0": 1, "d-1": 1}
 
 
@@ -87,7 +87,7 @@ def test_new_expectations_bring_new_verdicts(done: Project) -> None:
     (ledger,) = done.ledgers()
     before = ledger.read_bytes()
     change(done.path / "m.jsonl", "d-2", {"expect": {"result": {"n": 5}}})
-    result = done.run("--manifest=m.jsonl", "--audit")
+    result = done.run("--manifest=m.jsonl", "--manifest-audit")
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(["*result.n*5*4*"])
     result.stdout.fnmatch_lines(["note: m.jsonl is not what run * was made of*"])
@@ -102,7 +102,7 @@ def test_new_expectations_may_turn_red_into_green(project: Project) -> None:
     change(project.path / "m.jsonl", "d-1", {"expect": {"result": {"n": 3}}})
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=1)
     change(project.path / "m.jsonl", "d-1", {"expect": {"result": {"n": 2}}})
-    project.run("--manifest=m.jsonl", "--audit").assert_outcomes(passed=2)
+    project.run("--manifest=m.jsonl", "--manifest-audit").assert_outcomes(passed=2)
     assert project.verdicts()["d-1"] == "failed"
 
 
@@ -113,22 +113,24 @@ def test_a_failure_that_is_expected_now_passes(project: Project) -> None:
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(failed=1)
     expect = {"state": "failed", "error": {"type": "ValueError", "match": "film"}}
     change(project.path / "m.jsonl", "bad", {"expect": expect})
-    project.run("--manifest=m.jsonl", "--audit").assert_outcomes(passed=1)
+    project.run("--manifest=m.jsonl", "--manifest-audit").assert_outcomes(passed=1)
 
 
 def test_a_receipt_of_other_work_says_nothing(done: Project) -> None:
     """An entry whose arguments were changed is an error: the run did not do this work."""
     change(done.path / "m.jsonl", "d-1", {"kwargs": {"n": 50, "key": "d-1"}})
-    result = done.run("--manifest=m.jsonl", "--audit")
+    result = done.run("--manifest=m.jsonl", "--manifest-audit")
     result.assert_outcomes(passed=3, errors=1)
-    result.stdout.fnmatch_lines(["*its job was changed (kwargs) since*--resume-changed runs it*"])
+    result.stdout.fnmatch_lines(
+        ["*its job was changed (kwargs) since*--manifest-resume-changed runs it*"]
+    )
     assert set(done.verdicts().values()) == {"passed"}
 
 
 def test_a_new_entry_has_no_verdict_in_an_old_run(done: Project) -> None:
     """What was added since is an error that says that it was not part of the run."""
     done.doubles(count=5)
-    result = done.run("--manifest=m.jsonl", "--audit")
+    result = done.run("--manifest=m.jsonl", "--manifest-audit")
     result.assert_outcomes(passed=4, errors=1)
     result.stdout.fnmatch_lines(["*'d-4'*has no verdict: it was not part of the run*"])
 
@@ -141,7 +143,7 @@ def test_an_older_run_is_audited_by_its_name(project: Project) -> None:
     (first,) = project.ledgers()
     broken.unlink()
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1)
-    audit = ("--manifest=m.jsonl", "--audit")
+    audit = ("--manifest=m.jsonl", "--manifest-audit")
     project.run(*audit).assert_outcomes(passed=1)
     project.run(*audit, f"--manifest-run={first.stem}").assert_outcomes(failed=1)
     refused = project.run(*audit, "--manifest-run=nobody")
@@ -152,21 +154,21 @@ def test_an_older_run_is_audited_by_its_name(project: Project) -> None:
 def test_an_audit_of_a_run_whose_pytest_was_killed(project: Project) -> None:
     """What has its receipt passes; of the rest it is said what was sent and what never was."""
     kill_in_the_middle(project)
-    result = project.run("--manifest=m.jsonl", "--audit")
+    result = project.run("--manifest=m.jsonl", "--manifest-audit")
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] == 1
     assert outcomes["errors"] == 4
     text = result.stdout.str()
     assert "it was never sent: the run ended before its turn came" in text
     assert "No receipt has come yet" in text
-    assert "  to go on: pytest --manifest=m.jsonl --resume" in result.outlines
+    assert "  to go on: pytest --manifest=m.jsonl --manifest-resume" in result.outlines
     assert project.verdicts()["n-0"] == "passed"
 
 
 def test_an_audit_without_a_run_is_refused(project: Project) -> None:
     """There is nothing to judge, and the sentence says what to do."""
     project.doubles(count=1)
-    result = project.run("--manifest=m.jsonl", "--audit")
+    result = project.run("--manifest=m.jsonl", "--manifest-audit")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*there is no run of this manifest*dispatch it first*"])
 
@@ -179,7 +181,7 @@ def test_receipts_alone_are_enough(done: Project) -> None:
     receipts(done)
     for path in (done.path / ".manifest/runs").iterdir():
         path.unlink()
-    options = ("--audit", "--manifest-receipts=r.jsonl")
+    options = ("--manifest-audit", "--manifest-receipts=r.jsonl")
     done.run("--manifest=m.jsonl", *options).assert_outcomes(passed=4)
     assert sum(done.ran().values()) == 4
     assert not done.ledgers()
@@ -198,14 +200,16 @@ def test_receipts_are_believed_wherever_their_entries_stand_now(done: Project, e
         lines.reverse()
     receipts(done)
     path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    result = done.run("--manifest=m.jsonl", "--audit", "--manifest-receipts=r.jsonl")
+    result = done.run("--manifest=m.jsonl", "--manifest-audit", "--manifest-receipts=r.jsonl")
     new = int(edited == "one in front")
     result.assert_outcomes(passed=len(lines) - new, errors=new)
 
 
 def audited(project: Project, how: Callable[[list[Row]], list[Row]]) -> pytest.RunResult:
     edit(receipts(project), how)
-    return project.run("--manifest=m.jsonl", "--audit", "--manifest-receipts=r.jsonl", "-v")
+    return project.run(
+        "--manifest=m.jsonl", "--manifest-audit", "--manifest-receipts=r.jsonl", "-v"
+    )
 
 
 def test_a_receipt_that_is_missing_is_an_error(done: Project) -> None:
@@ -271,7 +275,7 @@ def test_receipts_of_two_runs_are_refused(done: Project) -> None:
     done.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=4)
     second = receipts(done).read_text("utf-8")
     done.write("r.jsonl", first + second)
-    result = done.run("--manifest=m.jsonl", "--audit", "--manifest-receipts=r.jsonl")
+    result = done.run("--manifest=m.jsonl", "--manifest-audit", "--manifest-receipts=r.jsonl")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         ["*r.jsonl: holds receipts of several runs (*give the receipts of*"]
@@ -298,14 +302,14 @@ def test_a_file_that_is_no_receipts_is_refused(done: Project) -> None:
     """A line that is cut short is named with its number."""
     path = receipts(done)
     path.write_text(path.read_text("utf-8")[:-30], "utf-8")
-    result = done.run("--manifest=m.jsonl", "--audit", "--manifest-receipts=r.jsonl")
+    result = done.run("--manifest=m.jsonl", "--manifest-audit", "--manifest-receipts=r.jsonl")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*r.jsonl:4*"])
 
 
 def test_a_missing_file_of_receipts_is_refused(done: Project) -> None:
     """The sentence names the file."""
-    result = done.run("--manifest=m.jsonl", "--audit", "--manifest-receipts=nowhere.jsonl")
+    result = done.run("--manifest=m.jsonl", "--manifest-audit", "--manifest-receipts=nowhere.jsonl")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*nowhere.jsonl: there is no such file of receipts"])
 
@@ -322,8 +326,10 @@ def test_receipts_of_failed_jobs_and_second_attempts_are_judged_too(project: Pro
     )
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(failed=2)
     broken.unlink()
-    project.run("--manifest=m.jsonl", MEMORY, "--resume").assert_outcomes(passed=1, failed=1)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume").assert_outcomes(
+        passed=1, failed=1
+    )
     receipts(project)
-    result = project.run("--manifest=m.jsonl", "--audit", "--manifest-receipts=r.jsonl")
+    result = project.run("--manifest=m.jsonl", "--manifest-audit", "--manifest-receipts=r.jsonl")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["The task raised ValueError: no luck*"])

@@ -1,4 +1,4 @@
-"""``--audit`` of a run on a stack that outlives pytest: it looks and waits, and sends nothing."""
+"""``--manifest-audit`` on a stack that outlives pytest: it looks and waits, and sends nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.live
 
-AUDIT = ("--manifest=m.jsonl", "--audit")
+AUDIT = ("--manifest=m.jsonl", "--manifest-audit")
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def queued(broker: str) -> int:
         return int(client.llen("celery"))
 
 
-@pytest.mark.parametrize("wait", [(), ("--wait",)], ids=["look", "wait"])
+@pytest.mark.parametrize("wait", [(), ("--manifest-wait",)], ids=["look", "wait"])
 def test_an_audit_sends_nothing_again(
     project: Project, broker: str, url: str, wait: tuple[str, ...]
 ) -> None:
@@ -33,7 +33,9 @@ def test_an_audit_sends_nothing_again(
     knows what became of it: there was no worker yet when it was sent."""
     entry = {"id": "a", "task": "jobs.double", "args": [1, "a"], "idempotent": True, "retries": 2}
     project.manifest("m.jsonl", [entry])
-    assert project.run("--manifest=m.jsonl", url, "--dispatch-only").ret == pytest.ExitCode.OK
+    assert (
+        project.run("--manifest=m.jsonl", url, "--manifest-dispatch-only").ret == pytest.ExitCode.OK
+    )
     with redis.Redis.from_url(broker) as client:
         client.delete("celery")
     with worker(project, broker, *INSTRUMENTED):
@@ -53,14 +55,16 @@ def test_a_run_whose_deadline_is_over_is_left_to_the_workers(project: Project, u
     result.stdout.fnmatch_lines(
         [
             "  the workers go on without pytest",
-            "  to go on: pytest --manifest=m.jsonl --audit --wait",
+            "  to go on: pytest --manifest=m.jsonl --manifest-audit --manifest-wait",
         ]
     )
     with Ledger.open(project.ledgers()[0]) as ledger:
         assert ledger.status == "detached"
     refused = project.run("--manifest=m.jsonl", url)
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
-    refused.stderr.fnmatch_lines(["*is unfinished*--audit --wait*--resume*--manifest-rerun*"])
+    refused.stderr.fnmatch_lines(
+        ["*is unfinished*--manifest-audit --manifest-wait*--manifest-resume*--manifest-rerun*"]
+    )
     assert len(project.ledgers()) == 1
 
 
@@ -71,7 +75,7 @@ def test_what_ran_after_the_deadline_passes_an_audit(
     project.doubles(count=3)
     project.run("--manifest=m.jsonl", url, "--manifest-deadline=1s").assert_outcomes(errors=3)
     with worker(project, broker, *INSTRUMENTED):
-        project.run(*AUDIT, url, "--wait").assert_outcomes(passed=3)
+        project.run(*AUDIT, url, "--manifest-wait").assert_outcomes(passed=3)
     project.run(*AUDIT, url).assert_outcomes(passed=3)
     assert project.ran() == {f"d-{n}": 1 for n in range(3)}
     with Ledger.open(project.ledgers()[0]) as ledger:
@@ -97,6 +101,6 @@ def test_what_was_never_sent_is_said_so(project: Project) -> None:
     result = project.run(*AUDIT)
     sentence = (
         "The job was not run (it was never sent: the run ended before its turn came); send it "
-        "with --resume"
+        "with --manifest-resume"
     )
     assert result.stdout.str().count(sentence) >= 2

@@ -99,7 +99,7 @@ def cost(project: Project) -> float:
 
 def test_a_planner_says_something_beside_the_preview(paying: Project) -> None:
     """Under the preview, in its order; the file does not have it."""
-    result = paying.run("--plan=pay:all")
+    result = paying.run("--manifest-plan=pay:all")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
@@ -113,10 +113,10 @@ def test_a_planner_says_something_beside_the_preview(paying: Project) -> None:
     assert "prices" not in (paying.path / "manifests/pay_all_01.jsonl").read_text("utf-8")
 
 
-@pytest.mark.parametrize("run", [(), ("--plan-run", MEMORY, "-n", "2")])
+@pytest.mark.parametrize("run", [(), ("--manifest-plan-run", MEMORY, "-n", "2")])
 def test_an_empty_plan_says_it_too_and_does_nothing(paying: Project, run: tuple[str, ...]) -> None:
     """Exit status 0, no file, nothing sent."""
-    result = paying.run("--plan=pay", "--plan-opt", "limit=0", *run)
+    result = paying.run("--manifest-plan=pay", "--manifest-plan-opt", "limit=0", *run)
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
@@ -130,21 +130,21 @@ def test_an_empty_plan_says_it_too_and_does_nothing(paying: Project, run: tuple[
     assert not paying.ledgers()
 
 
-@pytest.mark.parametrize("run", [(), ("--plan-run", MEMORY, "-n", "2")])
+@pytest.mark.parametrize("run", [(), ("--manifest-plan-run", MEMORY, "-n", "2")])
 def test_a_plan_beyond_the_budget_is_not_written(paying: Project, run: tuple[str, ...]) -> None:
     """One sentence says how much, how many, and what to do."""
-    result = paying.run("--plan=pay:all", "--manifest-budget=1.5", *run)
+    result = paying.run("--manifest-plan=pay:all", "--manifest-budget=1.5", *run)
     assert result.ret != 0
     output = result.stdout.str() + result.stderr.str()
     assert (
         "plan pay:all: 4 entries are estimated to cost 2, and --manifest-budget is 1.5, so no "
-        "manifest was written; plan less (--plan-opt limit=N), or allow more with a larger "
-        "--manifest-budget"
+        "manifest was written; plan less (--manifest-plan-opt limit=N), or allow more with a "
+        "larger --manifest-budget"
     ) in output
     assert "Traceback" not in output
     assert not (paying.path / "manifests").exists()
     assert not paying.ledgers()
-    assert paying.run("--plan=pay:all", "--manifest-budget=2", *run).ret == 0
+    assert paying.run("--manifest-plan=pay:all", "--manifest-budget=2", *run).ret == 0
 
 
 # Before anything is sent
@@ -173,7 +173,7 @@ def test_what_is_estimated_beyond_the_budget_is_not_sent(
 def test_with_dispatch_only_a_budget_is_refused(paying: Project) -> None:
     """Nobody stays to count; one of the configuration file does not apply."""
     jobs(paying)
-    result = paying.run("--manifest=m.jsonl", "--dispatch-only", "--manifest-budget=5")
+    result = paying.run("--manifest=m.jsonl", "--manifest-dispatch-only", "--manifest-budget=5")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*nobody stays to count what the jobs cost*"])
 
@@ -190,7 +190,7 @@ def test_how_to_go_on_is_said_quietly_too(paying: Project) -> None:
     result.stdout.fnmatch_lines(
         [
             "m.jsonl: run *, 4 entries: 2 passed, 2 skipped",
-            "  to go on: pytest --manifest=m.jsonl --resume --manifest-budget=MORE",
+            "  to go on: pytest --manifest=m.jsonl --manifest-resume --manifest-budget=MORE",
         ]
     )
 
@@ -208,8 +208,8 @@ def test_sending_ends_when_the_money_is_spent(paying: Project) -> None:
         [
             "m.jsonl: run *, 6 entries: 3 passed, 3 skipped",
             "  cost 3 of a budget of 3",
-            "  to go on: pytest --manifest=m.jsonl --resume --manifest-budget=MORE",
-            "SKIPPED [[]3[]]*(the run has cost 3 of its budget of 3; --resume --manifest-b*",
+            "  to go on: pytest --manifest=m.jsonl --manifest-resume --manifest-budget=MORE",
+            "SKIPPED [[]3[]]*(the run has cost 3 of its budget of 3; --manifest-resume *",
         ]
     )
 
@@ -219,7 +219,7 @@ def test_a_run_is_gone_on_with_by_more_money(paying: Project) -> None:
     jobs(paying, 6, estimate=0.5, cost=1.0)
     stopped = ("--manifest-budget=3", "--manifest-window=1")
     paying.run("--manifest=m.jsonl", MEMORY, *stopped).assert_outcomes(passed=3, skipped=3)
-    result = paying.run("--manifest=m.jsonl", MEMORY, "--resume", "--manifest-budget=4")
+    result = paying.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", "--manifest-budget=4")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     sentence = (
         "m.jsonl: nothing was sent: the run has cost 3 already, 3 entries are estimated to cost "
@@ -228,15 +228,15 @@ def test_a_run_is_gone_on_with_by_more_money(paying: Project) -> None:
     assert sentence in result.stdout.str() + result.stderr.str()
     assert sum(paying.ran().values()) == 3
     assert list(paying.verdicts().values()).count("skipped") == 3
-    audited = paying.run("--manifest=m.jsonl", "--audit")
+    audited = paying.run("--manifest=m.jsonl", "--manifest-audit")
     audited.assert_outcomes(passed=3, skipped=3)
     assert audited.ret == pytest.ExitCode.TESTS_FAILED
-    options = ("--resume", "--manifest-budget=4.5", "--manifest-window=1")
+    options = ("--manifest-resume", "--manifest-budget=4.5", "--manifest-window=1")
     result = paying.run("--manifest=m.jsonl", MEMORY, *options)
     result.assert_outcomes(passed=5, skipped=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["  cost 5 of a budget of 4.5"])
-    result = paying.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result = paying.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=6)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["  cost 6"])
@@ -303,7 +303,7 @@ def test_a_budget_may_stand_in_the_configuration_file(paying: Project) -> None:
     """It applies to plans and runs, and the command line wins."""
     ini = (paying.path / "pytest.ini").read_text("utf-8")
     paying.write("pytest.ini", f"{ini}manifest_budget = 1\n")
-    assert paying.run("--plan=pay:all").ret != 0
+    assert paying.run("--manifest-plan=pay:all").ret != 0
     jobs(paying)
     refused = paying.run("--manifest=m.jsonl", MEMORY)
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
@@ -341,12 +341,12 @@ def test_a_run_that_costs_nothing_says_nothing_of_costs(project: Project) -> Non
 
 
 def test_exported_receipts_tell_the_cost_as_well(paying: Project) -> None:
-    """--audit --manifest-receipts has no ledger of the run, and no budget."""
+    """--manifest-audit --manifest-receipts has no ledger of the run, and no budget."""
     jobs(paying)
     paying.run("--manifest=m.jsonl", MEMORY)
     receipts = next((paying.path / ".manifest" / "runs").glob("*.receipts.jsonl"))
     assert json.loads(receipts.read_text("utf-8").splitlines()[0])["evidence"] == {"cost": 0.5}
     kept = receipts.rename(paying.path / "r.jsonl")
-    result = paying.run("--manifest=m.jsonl", "--audit", f"--manifest-receipts={kept}")
+    result = paying.run("--manifest=m.jsonl", "--manifest-audit", f"--manifest-receipts={kept}")
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(["  cost 2"])

@@ -106,7 +106,9 @@ def test_the_run_is_named_by_its_id_or_its_ledger(project: Project) -> None:
     first = project.ledgers()[-1]
     project.run("--manifest=m.jsonl", MEMORY)
     for name in (first.stem, str(first.relative_to(project.path)), str(first)):
-        lines = told(project.run("--manifest=m.jsonl", "--audit", f"--manifest-compare={name}"))
+        lines = told(
+            project.run("--manifest=m.jsonl", "--manifest-audit", f"--manifest-compare={name}")
+        )
         assert lines[0] == f"  since run {first.stem}"
         assert lines[2] == "    1 still failing: a"
 
@@ -117,7 +119,7 @@ def test_an_audit_of_an_earlier_run_is_compared_with_the_one_before_it(project: 
         project.run("--manifest=m.jsonl", MEMORY)
     first, second, _ = project.ledgers()
     run = f"--manifest-run={second.stem}"
-    lines = told(project.run("--manifest=m.jsonl", "--audit", run, LAST))
+    lines = told(project.run("--manifest=m.jsonl", "--manifest-audit", run, LAST))
     assert lines[0] == f"  since run {first.stem}"
 
 
@@ -129,7 +131,7 @@ def test_a_resumed_run_is_compared_with_the_one_before_it(project: Project) -> N
     project.run("--manifest=m.jsonl", MEMORY)
     broken.unlink()
     project.break_("b")
-    lines = told(project.run("--manifest=m.jsonl", MEMORY, "--resume", LAST))
+    lines = told(project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", LAST))
     assert lines[0] == f"  since run {first}"
     assert lines[2:] == ["    no difference that counts"]  # b has passed, and was not run again
 
@@ -138,7 +140,7 @@ def test_a_run_is_not_compared_with_itself(project: Project) -> None:
     project.doubles(count=1)
     project.run("--manifest=m.jsonl", MEMORY)
     run = project.ledgers()[-1].stem
-    result = project.run("--manifest=m.jsonl", "--audit", f"--manifest-compare={run}")
+    result = project.run("--manifest=m.jsonl", "--manifest-audit", f"--manifest-compare={run}")
     result.stdout.fnmatch_lines([f"  run {run} was not compared with itself"])
 
 
@@ -168,7 +170,7 @@ def test_quietly_it_is_a_phrase(project: Project) -> None:
     [
         (["--manifest-compare=nowhere"], "*nowhere: there is no such run, and no such file*"),
         (["--manifest-compare=jobs.py"], "*jobs.py: this is not a ledger that can be read*"),
-        ([LAST, "--dispatch-only"], "*is told at a run's end*"),
+        ([LAST, "--manifest-dispatch-only"], "*is told at a run's end*"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_sent(

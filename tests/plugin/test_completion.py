@@ -48,7 +48,7 @@ def test_a_pause_is_no_part_of_a_runs_duration(project: Project) -> None:
     assert (first["parts"], first["pauses"]) == (1, 0)
     broken.unlink()
     reports = ("--manifest-report=run.html", "--manifest-markdown=run.md")
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", *reports)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", *reports)
 
     told = newest(project)["statistics"]
     whole = datetime.fromisoformat(told["ended"]) - datetime.fromisoformat(told["began"])
@@ -154,13 +154,13 @@ def test_an_audit_writes_it_anew(project: Project) -> None:
     path = project.ledgers()[-1].with_suffix(".summary.json")
     before = path.read_bytes()
     path.unlink()
-    project.run("--manifest=m.jsonl", "--audit")
+    project.run("--manifest=m.jsonl", "--manifest-audit")
     assert summary(path)["succeeded"] == json.loads(before)["succeeded"]
 
     kept = path.with_suffix("").with_suffix(".receipts.jsonl").read_text("utf-8")
     project.write("one.jsonl", kept.splitlines(keepends=True)[0])
     receipts = "--manifest-receipts=one.jsonl"
-    project.run("--manifest=m.jsonl", "--audit", receipts, "--manifest-summary=s.json")
+    project.run("--manifest=m.jsonl", "--manifest-audit", receipts, "--manifest-summary=s.json")
     apart = summary(project.path / "s.json")
     assert ids(apart["succeeded"]) == ["d-0"]
     assert [(row["id"], row["verdict"]) for row in apart["failed"]] == [("d-1", "unknown")]

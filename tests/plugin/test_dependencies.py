@@ -109,7 +109,7 @@ def test_a_deselected_predecessor_that_has_passed_counts(project: Project) -> No
     project.manifest("m.jsonl", [entry("first"), {**entry("second", "first"), "idempotent": True}])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=1)
     broken.unlink()
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", "-k", "second")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", "-k", "second")
     assert result.parseoutcomes()["passed"] == 1
     assert project.ran() == {"first": 1, "second": 2}
 
@@ -121,7 +121,7 @@ def test_what_was_held_back_is_sent_by_resume(project: Project) -> None:
     project.manifest("m.jsonl", rows)
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(failed=1, skipped=2)
     broken.unlink()
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=3)
     assert project.order() == ["a", "a", "b", "c"]
     result.stdout.fnmatch_lines(["resume: sends 'b': never sent (skipped)"])
@@ -132,7 +132,7 @@ def test_an_unsatisfied_wait_is_held_anew_by_resume(project: Project) -> None:
     project.break_("a")
     project.manifest("m.jsonl", [entry("a"), entry("b", "a")])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(failed=1, skipped=1)
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", "-rs")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", "-rs")
     result.assert_outcomes(failed=1, skipped=1)
     assert project.ran() == {"a": 1}
     result.stdout.fnmatch_lines(["*it waits for 'a', which did not pass (failed)*"])

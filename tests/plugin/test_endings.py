@@ -96,7 +96,7 @@ def test_papers_that_cannot_be_written_do_not_stop_the_end(project: Project) -> 
 
 
 def test_after_too_many_failures_it_is_said_how_to_go_on(project: Project) -> None:
-    """What --manifest-max-failed has held back can be sent by --resume, as the summary says."""
+    """What --manifest-max-failed has held back is sent by a resume, as the summary says."""
     for key in ("f-0", "f-1"):
         project.break_(key)
     project.manifest(
@@ -107,7 +107,7 @@ def test_after_too_many_failures_it_is_said_how_to_go_on(project: Project) -> No
     result = project.run("--manifest=m.jsonl", MEMORY, *limit)
     assert result.parseoutcomes()["failed"] == 2
     assert result.parseoutcomes()["skipped"] == 4
-    result.stdout.fnmatch_lines(["  to go on: pytest --manifest=m.jsonl --resume"])
+    result.stdout.fnmatch_lines(["  to go on: pytest --manifest=m.jsonl --manifest-resume"])
 
 
 @pytest.mark.live

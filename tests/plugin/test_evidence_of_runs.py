@@ -55,7 +55,7 @@ def test_what_only_the_store_calls_revoked_is_still_queued(project: Project, bro
         os.killpg(first.pid, signal.SIGKILL)
     held.unlink()
     with pytest_beside(
-        project, "--manifest=m.jsonl", url, "--resume", "--manifest-repair"
+        project, "--manifest=m.jsonl", url, "--manifest-resume", "--manifest-repair"
     ) as again:
         assert again.stdout is not None
         next(line for line in again.stdout if line.startswith("resume: "))
@@ -85,7 +85,7 @@ def test_what_worked_before_it_was_turned_away_is_not_sent_again(
                 app.control.revoke(task_id, terminate=True, signal="SIGKILL")
             text, _ = process.communicate(timeout=60)
         assert project.verdicts()["a"] == "revoked", text
-        result = project.run(*options, "--resume")
+        result = project.run(*options, "--manifest-resume")
     assert project.ran() == {"a": 1, "r": 1}
     for name in "ar":
         result.stdout.fnmatch_lines([f"resume: leaves '{name}': *it may have run*"])
@@ -123,7 +123,7 @@ def test_that_the_store_was_emptied_is_not_forgotten(project: Project, broker: s
         client.flushall()
     with worker(project, broker, *INSTRUMENTED, name="second"):
         for _ in range(2):
-            project.run(*options, "--resume")
+            project.run(*options, "--manifest-resume")
     assert project.ran() == {"h": 1, "a": 1, "b": 1}
 
 

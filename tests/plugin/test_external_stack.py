@@ -65,23 +65,27 @@ def test_dispatch_only_then_audit(project: Project, broker: str) -> None:
     """Sent now, judged later: pending while nobody works, passed when somebody has."""
     project.doubles(count=5)
     url = f"--manifest-broker={broker}"
-    sent = project.run("--manifest=m.jsonl", url, "--dispatch-only")
+    sent = project.run("--manifest=m.jsonl", url, "--manifest-dispatch-only")
     assert sent.ret == 0
     sent.stdout.fnmatch_lines(
-        ["*run *, 5 entries: none yet", "*pytest --manifest=m.jsonl --audit*"]
+        ["*run *, 5 entries: none yet", "*pytest --manifest=m.jsonl --manifest-audit*"]
     )
     assert not project.ran()
 
     again = project.run("--manifest=m.jsonl", url)
     assert again.ret == pytest.ExitCode.USAGE_ERROR
-    again.stderr.fnmatch_lines(["*is unfinished*--audit --wait*--manifest-rerun*"])
+    again.stderr.fnmatch_lines(
+        ["*is unfinished*--manifest-audit --manifest-wait*--manifest-rerun*"]
+    )
 
-    early = project.run("--manifest=m.jsonl", url, "--audit")
+    early = project.run("--manifest=m.jsonl", url, "--manifest-audit")
     early.assert_outcomes(errors=5)
     with worker(project, broker, *INSTRUMENTED):
-        late = project.run("--manifest=m.jsonl", url, "--audit", "--wait", "-n", "2")
+        late = project.run(
+            "--manifest=m.jsonl", url, "--manifest-audit", "--manifest-wait", "-n", "2"
+        )
         late.assert_outcomes(passed=5)
-        once_more = project.run("--manifest=m.jsonl", url, "--audit")
+        once_more = project.run("--manifest=m.jsonl", url, "--manifest-audit")
         once_more.assert_outcomes(passed=5)
     assert project.ran() == {f"d-{n}": 1 for n in range(5)}
     assert len(project.ledgers()) == 1
@@ -100,8 +104,10 @@ def test_a_stopped_run_is_detached_from_a_foreign_stack(project: Project, broker
     with worker(project, broker, *INSTRUMENTED):
         result = project.run("--manifest=m.jsonl", url, "-x")
         assert result.parseoutcomes()["failed"] == 1
-        result.stdout.fnmatch_lines(["*the workers go on without pytest*", "*--audit --wait*"])
-        audit = project.run("--manifest=m.jsonl", url, "--audit", "--wait")
+        result.stdout.fnmatch_lines(
+            ["*the workers go on without pytest*", "*--manifest-audit --manifest-wait*"]
+        )
+        audit = project.run("--manifest=m.jsonl", url, "--manifest-audit", "--manifest-wait")
         audit.assert_outcomes(passed=10, failed=1)
     assert set(project.ran().values()) == {1}
 
@@ -142,7 +148,14 @@ def test_rabbitmq_with_either_result_store(
 def test_two_at_once_send_once(project: Project, broker: str) -> None:
     """Of two pytest processes that begin together on one manifest, one sends and one is refused."""
     project.doubles(count=5)
-    command = [sys.executable, "-m", "pytest", "-q", "--manifest=m.jsonl", "--dispatch-only"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--manifest=m.jsonl",
+        "--manifest-dispatch-only",
+    ]
     both = [
         subprocess.Popen(
             [*command, f"--manifest-broker={broker}"],
@@ -167,7 +180,7 @@ def test_an_audit_of_a_part_ends(project: Project, broker: str) -> None:
         project.run("--manifest=m.jsonl", url, "-k", "d-0 or d-1").assert_outcomes(
             passed=2, deselected=2
         )
-        result = project.run("--manifest=m.jsonl", url, "--audit", "-n", "2")
+        result = project.run("--manifest=m.jsonl", url, "--manifest-audit", "-n", "2")
     result.assert_outcomes(passed=2, errors=2)
 
 
@@ -181,24 +194,28 @@ def test_a_late_audit_finds_what_came_in_time(project: Project, broker: str) -> 
     project.manifest("m.jsonl", rows)
     url = f"--manifest-broker={broker}"
     with worker(project, broker):
-        project.run("--manifest=m.jsonl", url, "--dispatch-only")
+        project.run("--manifest=m.jsonl", url, "--manifest-dispatch-only")
         with redis.Redis.from_url(broker) as client:
             eventually(
                 lambda: len(list(client.scan_iter("celery-task-meta-*"))) == 600,
                 within=60,
                 what="all have run",
             )
-    project.run("--manifest=m.jsonl", url, "--audit", "--wait").assert_outcomes(passed=600)
+    project.run("--manifest=m.jsonl", url, "--manifest-audit", "--manifest-wait").assert_outcomes(
+        passed=600
+    )
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("options", [("--manifest-rerun", "--dispatch-only"), ("--audit",)])
+@pytest.mark.parametrize(
+    "options", [("--manifest-rerun", "--manifest-dispatch-only"), ("--manifest-audit",)]
+)
 def test_rpc_results_cannot_be_looked_at_later(
     project: Project, broker: str, options: tuple[str, ...]
 ) -> None:
     """Where results come back to one process only, leaving them to a later one is refused."""
     project.doubles(count=1)
-    project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", "--dispatch-only")
+    project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", "--manifest-dispatch-only")
     result = project.run(
         "--manifest=m.jsonl",
         f"--manifest-broker={broker}",
@@ -211,9 +228,9 @@ def test_rpc_results_cannot_be_looked_at_later(
 
 @pytest.mark.live
 def test_the_ledger_says_what_was_sent(project: Project, broker: str) -> None:
-    """After --dispatch-only every attempt is in the ledger as certainly sent, with its time."""
+    """After --manifest-dispatch-only the ledger has every attempt as sent, with its time."""
     project.doubles(count=3)
-    project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", "--dispatch-only")
+    project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", "--manifest-dispatch-only")
     (path,) = eventually(project.ledgers, what="a ledger")
     with Ledger.open(path) as ledger:
         rows = list(ledger.attempts())

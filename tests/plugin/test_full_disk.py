@@ -29,7 +29,7 @@ def begun_jobs(project: Project) -> int:
 
 
 def test_what_was_queued_when_the_disk_was_full_runs_once(project: Project) -> None:
-    """The run gives up and keeps its broker's data, so --resume knows what never began."""
+    """The run gives up and keeps its broker's data, so --manifest-resume knows what never began."""
     held = project.hold("a")
     rows: list[dict[str, object]] = [{"id": "a", "task": "jobs.hold", "args": ["a"]}]
     rows += [{"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(60)]
@@ -47,9 +47,9 @@ def test_what_was_queued_when_the_disk_was_full_runs_once(project: Project) -> N
         assert len(project.ran()) < len(rows)
         ballast.unlink()
         # Refused, or nothing to be done: what is kept stays.
-        refused = project.run("--manifest=m.jsonl", "--resume", "--manifest-run=none")
+        refused = project.run("--manifest=m.jsonl", "--manifest-resume", "--manifest-run=none")
         assert refused.ret == pytest.ExitCode.USAGE_ERROR
-        project.run("--manifest=m.jsonl", "--resume")
+        project.run("--manifest=m.jsonl", "--manifest-resume")
         assert set(project.ran().values()) == {1}
         assert "lost" not in project.verdicts().values()
         assert len(project.ran()) == len(rows)
@@ -68,7 +68,7 @@ def test_where_the_data_are_gone_nothing_is_called_lost(project: Project) -> Non
     stacks = project.path / ".manifest/stacks"
     eventually(lambda: _is_free(stacks), within=100, what="the stack has ended")
     shutil.rmtree(stacks)
-    project.run("--manifest=m.jsonl", "--resume")
+    project.run("--manifest=m.jsonl", "--manifest-resume")
     kinds = project.verdicts()
     assert {kinds[f"d-{n}"] for n in range(3)} == {"unknown"}
     assert project.ran() == {"a": 1}

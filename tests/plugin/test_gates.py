@@ -79,7 +79,7 @@ def test_resume_sends_what_a_failed_canary_held_back(project: Project) -> None:
     project.run("--manifest=m.jsonl", MEMORY, "--manifest-canary=1").assert_outcomes(
         failed=1, skipped=5
     )
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=5, failed=1)
     assert project.ran() == {f"f-{n}": 1 for n in range(6)}
     result.stdout.fnmatch_lines(
@@ -129,7 +129,7 @@ def test_the_share_of_a_resumed_run_is_of_what_it_sends(project: Project) -> Non
     manifest.write_text(text, "utf-8")
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=6, failed=2)
     options = ("--manifest-max-failed=20%", "--manifest-window=1", "-rs")
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", *options)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", *options)
     result.assert_outcomes(passed=6, failed=1, skipped=1)
     result.stdout.fnmatch_lines(["*1 of 2 entries have failed*"])
 

@@ -27,7 +27,9 @@ def test_a_receipts_run_is_no_path(project: Project) -> None:
     text = ledger.with_suffix(".receipts.jsonl").read_text("utf-8")
     for run in (str(ledger.with_name("29991231T000000-planted")), "../planted"):
         project.write("r.jsonl", text.replace(f'"{ledger.stem}"', json.dumps(run)))
-        result = project.run("--manifest=m.jsonl", "--audit", "--manifest-receipts=r.jsonl")
+        result = project.run(
+            "--manifest=m.jsonl", "--manifest-audit", "--manifest-receipts=r.jsonl"
+        )
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines(["*r.jsonl:1: 'run'*must be a plain name*"])
     assert project.ledgers() == [ledger]
@@ -47,6 +49,6 @@ def test_a_workflow_is_no_path(project: Project) -> None:
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"*m.jsonl:1: '{field}'*must be a plain name*"])
     assert not (project.path / "elsewhere" / "imported").exists()
-    result = project.run("--manifest=m.jsonl", "--audit", "--manifest-run=../other")
+    result = project.run("--manifest=m.jsonl", "--manifest-audit", "--manifest-run=../other")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--manifest-run=../other: must be a plain name*"])

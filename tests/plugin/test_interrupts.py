@@ -101,7 +101,7 @@ def test_a_signal_ends_everything(
     assert process.returncode == status
     assert "6 entries: 4 revoked" in text
     assert "stopped: 2 entries without a verdict (2 that were running)" in text
-    assert "to go on: pytest --manifest=m.jsonl --resume" in text
+    assert "to go on: pytest --manifest=m.jsonl --manifest-resume" in text
     assert "INTERNALERROR" not in text
     assert long.ledgers()[0].with_suffix(".receipts.jsonl").exists()
     all_gone(children)
@@ -141,8 +141,8 @@ def test_after_a_kill_the_run_is_gone_on_with(project: Project) -> None:
         all_gone(children)
     refused = project.run("--manifest=m.jsonl")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
-    refused.stderr.fnmatch_lines(["*is unfinished*go on with it by --resume*"])
-    result = project.run("--manifest=m.jsonl", "--resume")
+    refused.stderr.fnmatch_lines(["*is unfinished*go on with it by --manifest-resume*"])
+    result = project.run("--manifest=m.jsonl", "--manifest-resume")
     result.assert_outcomes(passed=4, failed=2)
     result.stdout.fnmatch_lines(
         ["resume: leaves 'n-0': *may have run and is not idempotent", "*2 crashed, 4 passed*"]
@@ -235,13 +235,13 @@ def slow(plan, engine):
 """
 
 
-@pytest.mark.parametrize("more", [(), ("--plan-run", "-n1")], ids=["plan", "xdist"])
+@pytest.mark.parametrize("more", [(), ("--manifest-plan-run", "-n1")], ids=["plan", "xdist"])
 def test_sigterm_while_a_plan_is_made_tears_its_fixtures_down(
     project: Project, more: tuple[str, ...]
 ) -> None:
     """It ends the session as Ctrl-C does: what a planner has opened is closed, nothing is sent."""
     project.write("conftest.py", PLANNER)
-    with pytest_beside(project, "--plan=demo:slow", *more) as process:
+    with pytest_beside(project, "--manifest-plan=demo:slow", *more) as process:
         eventually((project.path / "planning").exists, within=100, what="the planner is at work")
         process.terminate()
         text, _ = process.communicate(timeout=100)

@@ -297,7 +297,7 @@ def test_a_refused_manifest_keeps_the_others_from_being_sent(project: Project) -
 
 @pytest.mark.usefixtures("in_memory")
 def test_a_finished_run_is_one_file_and_needs_no_stack_to_audit(project: Project) -> None:
-    """A copy of the ledger alone holds every receipt, and --audit needs nothing else."""
+    """A copy of the ledger alone holds every receipt, and --manifest-audit needs nothing else."""
     project.doubles(count=3)
     project.run("--manifest=m.jsonl").assert_outcomes(passed=3)
     (ledger,) = project.ledgers()
@@ -307,7 +307,7 @@ def test_a_finished_run_is_one_file_and_needs_no_stack_to_audit(project: Project
         assert [s.verdict.entry for s in kept.all_settled()] == ["d-0", "d-1", "d-2"]
     receipts = ledger.with_suffix(".receipts.jsonl")
     assert receipts.stat().st_mode & 0o777 == 0o600
-    project.run("--manifest=m.jsonl", "--audit").assert_outcomes(passed=3)
+    project.run("--manifest=m.jsonl", "--manifest-audit").assert_outcomes(passed=3)
     assert sum(project.ran().values()) == 3
 
 
@@ -323,7 +323,9 @@ def test_a_run_is_followed_by_one_process(project: Project) -> None:
     lock.acquire("the first")
     try:
         with valkey_server() as url:
-            result = project.run("--manifest=m.jsonl", "--audit", f"--manifest-broker={url}")
+            result = project.run(
+                "--manifest=m.jsonl", "--manifest-audit", f"--manifest-broker={url}"
+            )
     finally:
         lock.release()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -356,13 +358,15 @@ def test_a_stack_in_memory_is_for_one_pytest(project: Project) -> None:
     project.doubles(count=3)
     project.run("--manifest=m.jsonl", "--manifest-broker=memory://").assert_outcomes(passed=3)
     assert sorted(project.ran()) == ["d-0", "d-1", "d-2"]
-    result = project.run("--manifest=m.jsonl", "--manifest-broker=memory://", "--dispatch-only")
+    result = project.run(
+        "--manifest=m.jsonl", "--manifest-broker=memory://", "--manifest-dispatch-only"
+    )
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*in memory ends with this pytest*"])
 
 
 def test_dependencies_are_refused_where_nobody_stays(project: Project) -> None:
-    """With --dispatch-only nobody could send an entry when what it waits for has passed."""
+    """After --manifest-dispatch-only no one could send an entry when its dependencies passed."""
     project.manifest(
         "m.jsonl",
         [
@@ -371,7 +375,7 @@ def test_dependencies_are_refused_where_nobody_stays(project: Project) -> None:
         ],
     )
     broker = "--manifest-broker=redis://127.0.0.1:1/0"
-    result = project.run("--manifest=m.jsonl", "--dispatch-only", broker)
+    result = project.run("--manifest=m.jsonl", "--manifest-dispatch-only", broker)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*entry 'b' waits for others*"])
     assert not project.ran()
@@ -445,7 +449,11 @@ def one(plan):
 """,
     )
     result = project.run(
-        "--plan=demo:one", "--plan-run", "--alluredir=allure", "--junitxml=junit.xml", *xdist
+        "--manifest-plan=demo:one",
+        "--manifest-plan-run",
+        "--alluredir=allure",
+        "--junitxml=junit.xml",
+        *xdist,
     )
     result.assert_outcomes(passed=3)
     found = [

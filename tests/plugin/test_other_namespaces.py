@@ -26,7 +26,7 @@ def test_a_job_that_runs_in_another_namespace_is_not_dead(project: Project, brok
         first.kill()
         with (
             worker(project, broker, "-Q", "other", *INSTRUMENTED, name="idle"),
-            pytest_beside(project, *command, "--resume") as second,
+            pytest_beside(project, *command, "--manifest-resume") as second,
         ):
             assert second.stdout is not None
             said = next(line for line in second.stdout if line.startswith("resume: "))

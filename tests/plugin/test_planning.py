@@ -1,4 +1,4 @@
-"""Planning fixtures: ``--plan``, its options and files, and plans asked for by a marker."""
+"""Planning fixtures: ``--manifest-plan``, its options and files, and plans named by a marker."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def body(path: Path) -> list[dict[str, object]]:
 
 
 def test_a_plan_is_written_and_previewed_and_not_sent(planned: Project) -> None:
-    """--plan writes the next free file, shows a preview, and dispatches nothing."""
-    result = planned.run("--plan=demo:one")
+    """--manifest-plan writes the next free file, shows a preview, and dispatches nothing."""
+    result = planned.run("--manifest-plan=demo:one")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
@@ -72,25 +72,31 @@ def test_a_plan_is_written_and_previewed_and_not_sent(planned: Project) -> None:
 
 def test_an_unchanged_plan_keeps_its_file(planned: Project) -> None:
     """The same plan finds its own file again; a changed one gets the next number."""
-    planned.run("--plan=demo:one")
+    planned.run("--manifest-plan=demo:one")
     first = (planned.path / "manifests/demo_one_01.jsonl").read_bytes()
-    planned.run("--plan=demo:one")
-    planned.run("--plan=demo:one", "--plan-opt", "count=4")
+    planned.run("--manifest-plan=demo:one")
+    planned.run("--manifest-plan=demo:one", "--manifest-plan-opt", "count=4")
     names = sorted(path.name for path in (planned.path / "manifests").iterdir())
     assert names == ["demo_one_01.jsonl", "demo_one_02.jsonl"]
     assert (planned.path / "manifests/demo_one_01.jsonl").read_bytes() == first
 
 
 def test_a_different_manifest_is_not_overwritten(planned: Project) -> None:
-    """--plan --manifest=FILE replaces another manifest only with --plan-force."""
-    planned.run("--plan=demo:one", "--manifest=m.jsonl")
+    """--manifest-plan --manifest=FILE replaces another manifest only with --manifest-plan-force."""
+    planned.run("--manifest-plan=demo:one", "--manifest=m.jsonl")
     before = (planned.path / "m.jsonl").read_bytes()
-    refused = planned.run("--plan=demo:one", "--plan-opt", "count=1", "--manifest=m.jsonl")
+    refused = planned.run(
+        "--manifest-plan=demo:one", "--manifest-plan-opt", "count=1", "--manifest=m.jsonl"
+    )
     assert refused.ret != 0
-    refused.stdout.fnmatch_lines(["*m.jsonl: holds a different manifest;*--plan-force*"])
+    refused.stdout.fnmatch_lines(["*m.jsonl: holds a different manifest;*--manifest-plan-force*"])
     assert (planned.path / "m.jsonl").read_bytes() == before
     forced = planned.run(
-        "--plan=demo:one", "--plan-opt", "count=1", "--manifest=m.jsonl", "--plan-force"
+        "--manifest-plan=demo:one",
+        "--manifest-plan-opt",
+        "count=1",
+        "--manifest=m.jsonl",
+        "--manifest-plan-force",
     )
     assert forced.ret == 0
     assert len(body(planned.path / "m.jsonl")) == 2
@@ -99,16 +105,19 @@ def test_a_different_manifest_is_not_overwritten(planned: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--plan=demo",), "*workflow 'demo' has several modes; choose one:*"),
-        (("--plan=demo:oen",), "*there is no plan 'demo:oen'; did you mean 'demo:one'*"),
+        (("--manifest-plan=demo",), "*workflow 'demo' has several modes; choose one:*"),
+        (("--manifest-plan=demo:oen",), "*there is no plan 'demo:oen'; did you mean 'demo:one'*"),
         (
-            ("--plan=demo:one", "--plan-opt", "cuont=1"),
+            ("--manifest-plan=demo:one", "--manifest-plan-opt", "cuont=1"),
             "*did you mean 'count'*known options: count*",
         ),
-        (("--plan=demo:one", "--plan-opt", "count=many"), "*option count='many' is not valid*"),
-        (("--plan=demo:one", "--plan-opt", "count"), "*write it as NAME=VALUE*"),
-        (("--plan-run",), "*--plan-run needs --plan*"),
-        (("--audit",), "*name the manifest with --manifest=FILE*"),
+        (
+            ("--manifest-plan=demo:one", "--manifest-plan-opt", "count=many"),
+            "*option count='many' is not valid*",
+        ),
+        (("--manifest-plan=demo:one", "--manifest-plan-opt", "count"), "*write it as NAME=VALUE*"),
+        (("--manifest-plan-run",), "*--manifest-plan-run needs --manifest-plan*"),
+        (("--manifest-audit",), "*name the manifest with --manifest=FILE*"),
         (("--manifest=nowhere.jsonl",), "*nowhere.jsonl: there is no such manifest*"),
     ],
 )
@@ -123,15 +132,17 @@ def test_what_cannot_be_planned_is_a_clear_error(
 
 
 def test_a_workflow_with_one_mode_needs_no_mode(planned: Project) -> None:
-    """--plan=WORKFLOW is enough where there is one mode."""
-    assert planned.run("--plan=lone").ret == 0
+    """--manifest-plan=WORKFLOW is enough where there is one mode."""
+    assert planned.run("--manifest-plan=lone").ret == 0
     assert body(planned.path / "manifests/lone_only_01.jsonl")[0]["rerun"] is False
 
 
 @pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
 def test_plan_run_plans_and_runs_in_one_call(planned: Project, xdist: tuple[str, ...]) -> None:
-    """--plan-run dispatches what it planned, once, and the planner's fixtures are set up once."""
-    result = planned.run("--plan=demo:one", "--plan-opt", "count=5", "--plan-run", *xdist)
+    """--manifest-plan-run dispatches its plan once, and the planner's fixtures are set up once."""
+    result = planned.run(
+        "--manifest-plan=demo:one", "--manifest-plan-opt", "count=5", "--manifest-plan-run", *xdist
+    )
     result.assert_outcomes(passed=5)
     assert planned.ran() == {f"a-{n}": 1 for n in range(5)}
     assert (planned.path / "corpus-opened.txt").read_text() == "x"
@@ -139,7 +150,7 @@ def test_plan_run_plans_and_runs_in_one_call(planned: Project, xdist: tuple[str,
 
 def test_an_empty_plan_dispatches_nothing(planned: Project) -> None:
     """No entries: no file, nothing sent, and a good exit code."""
-    result = planned.run("--plan=demo:empty", "--plan-run")
+    result = planned.run("--manifest-plan=demo:empty", "--manifest-plan-run")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*nothing to do; no manifest was written*"])
     assert not (planned.path / "manifests").exists()
@@ -151,7 +162,9 @@ def test_a_planner_that_raises_is_an_ordinary_error(
     planned: Project, xdist: tuple[str, ...]
 ) -> None:
     """The planner's own traceback is shown, nothing is dispatched, and nothing hangs."""
-    result = planned.run("--plan=demo:one", "--plan-opt", "fail=yes", "--plan-run", *xdist)
+    result = planned.run(
+        "--manifest-plan=demo:one", "--manifest-plan-opt", "fail=yes", "--manifest-plan-run", *xdist
+    )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         ["*ERROR at setup of plan*demo:one*", "*RuntimeError: no corpus today*"]
@@ -215,7 +228,10 @@ def skip(plan):
     pytest.skip("no corpus on this machine")
 """,
     )
-    for arguments in (("--plan=demo:skip", "-rs"), ("--plan=demo:skip", "--plan-run")):
+    for arguments in (
+        ("--manifest-plan=demo:skip", "-rs"),
+        ("--manifest-plan=demo:skip", "--manifest-plan-run"),
+    ):
         result = project.run(*arguments)
         text = result.stdout.str() + result.stderr.str()
         assert "no corpus on this machine" in text
@@ -224,8 +240,8 @@ def skip(plan):
 
 def test_plans_are_deterministic(planned: Project) -> None:
     """The same options give the same bytes but for the moment of planning."""
-    planned.run("--plan=demo:one", "--manifest=a.jsonl")
-    planned.run("--plan=demo:one", "--manifest=b.jsonl")
+    planned.run("--manifest-plan=demo:one", "--manifest=a.jsonl")
+    planned.run("--manifest-plan=demo:one", "--manifest=b.jsonl")
     first, second = (body(planned.path / name) for name in ("a.jsonl", "b.jsonl"))
     for rows in (first, second):
         del rows[0]["planned_at"]
@@ -235,7 +251,9 @@ def test_plans_are_deterministic(planned: Project) -> None:
 @pytest.mark.usefixtures("in_memory")
 def test_work_that_must_not_repeat_is_sent_once(planned: Project) -> None:
     """A plan with rerun=False is refused a second time, and --manifest-rerun insists."""
-    planned.run("--plan=lone", "--manifest=m.jsonl", "--plan-run").assert_outcomes(passed=1)
+    planned.run(
+        "--manifest-plan=lone", "--manifest=m.jsonl", "--manifest-plan-run"
+    ).assert_outcomes(passed=1)
     again = planned.run("--manifest=m.jsonl")
     assert again.ret == pytest.ExitCode.USAGE_ERROR
     again.stderr.fnmatch_lines(["*sent 1 of its entries already*--manifest-rerun*"])

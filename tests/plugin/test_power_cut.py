@@ -26,7 +26,7 @@ def test_what_was_queued_before_a_power_cut_may_have_begun(project: Project) -> 
     eventually(lambda: not is_held(data / "lock"), within=100, what="the stack has ended")
     assert not (data / "boot").exists()  # it came to an end in good order, so all is on the disk
     (data / "boot").write_text("another")
-    project.run("--manifest=m.jsonl", "--resume")
+    project.run("--manifest=m.jsonl", "--manifest-resume")
     kinds = project.verdicts()
     assert {kinds["d-0"], kinds["d-1"], kinds["a"]} <= {"unknown", "crashed"}
     assert kinds["i"] == "passed"

@@ -47,7 +47,9 @@ def test_what_the_budget_refuses_leaves_the_ledger_as_it_was(bought: Project) ->
     project = bought
     change(project.path / "m.jsonl", "b", {"kwargs": {"n": 3, "key": "b"}})
     before = ledgers_as_they_are(project)
-    result = refused(project, "--manifest=m.jsonl", "--resume-changed", "--manifest-budget=0.5")
+    result = refused(
+        project, "--manifest=m.jsonl", "--manifest-resume-changed", "--manifest-budget=0.5"
+    )
     result.stderr.fnmatch_lines(["*nothing was sent*--manifest-budget is 0.5*"])
     assert ledgers_as_they_are(project) == before
     assert project.verdicts() == {"a": "passed", "b": "passed", "c": "failed"}
@@ -66,8 +68,8 @@ def test_one_run_that_is_refused_stops_all_of_the_session(bought: Project) -> No
         project,
         "--manifest=m.jsonl",
         "--manifest=n.jsonl",
-        "--resume",
-        "--resume-changed",
+        "--manifest-resume",
+        "--manifest-resume-changed",
         "--manifest-strict",
     )
     assert ledgers_as_they_are(project) == before
@@ -87,13 +89,13 @@ def test_a_dispatch_that_is_refused_never_was(bought: Project) -> None:
     assert ledgers_as_they_are(project) == before
     assert list(ledger.parent.glob("2*.lock")) == [ledger.with_suffix(".lock")]
     (project.path / "broken-c").unlink()
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=3)
     assert project.ran() == {"a": 1, "b": 1, "c": 2}
 
 
 def test_what_a_broker_has_left_stays_where_going_on_is_refused(bought: Project) -> None:
-    """The jobs that were queued are still there for the next --resume."""
+    """The jobs that were queued are still there for the next --manifest-resume."""
     project = bought
     left = project.path / ".manifest" / "stacks" / "left"
     left.mkdir(parents=True, mode=0o700)
@@ -102,7 +104,7 @@ def test_what_a_broker_has_left_stays_where_going_on_is_refused(bought: Project)
     with Ledger.open(ledger, write=True) as writing:
         writing.note("stack_data", str(left))
     before = ledgers_as_they_are(project)
-    result = project.run("--manifest=m.jsonl", "--resume", "--manifest-budget=0.5")
+    result = project.run("--manifest=m.jsonl", "--manifest-resume", "--manifest-budget=0.5")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert ledgers_as_they_are(project) == before
     assert (left / "mine").exists()
@@ -127,7 +129,7 @@ def test_two_copies_of_what_must_not_be_repeated_are_refused(project: Project) -
         result.stderr.fnmatch_lines(["*m.jsonl and n.jsonl are the same manifest*give one of them"])
     assert project.ran() == {}
     project.run(both[0], MEMORY).assert_outcomes(passed=1)
-    result = refused(project, *both, "--resume")
+    result = refused(project, *both, "--manifest-resume")
     result.stderr.fnmatch_lines(["*m.jsonl and n.jsonl are both of run *give one of them"])
     assert project.ran() == {"a": 1}
 
@@ -142,7 +144,7 @@ def test_how_a_job_is_sent_is_not_its_work(project: Project) -> None:
     change(project.path / "m.jsonl", "b", {"queue": "other", "countdown": 1})
     change(project.path / "m.jsonl", "d", {"eta": "2020-01-01T00:00:00Z"})
     change(project.path / "m.jsonl", "c", {"expires": 3600})
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume-changed")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed")
     result.assert_outcomes(passed=3, failed=1)
     assert project.ran() == {"a": 1, "b": 1, "d": 1, "c": 1}
-    project.run("--manifest=m.jsonl", "--audit").assert_outcomes(passed=3, failed=1)
+    project.run("--manifest=m.jsonl", "--manifest-audit").assert_outcomes(passed=3, failed=1)

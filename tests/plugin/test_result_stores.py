@@ -122,7 +122,9 @@ def test_a_task_with_a_store_of_its_own_is_refused(project: Project, broker: str
     project.write("jobs.py", jobs + TASK_STORE)
     project.manifest("m.jsonl", [{"id": "a", "task": "jobs.own", "kwargs": {"n": 2}}])
 
-    result = project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", "--dispatch-only")
+    result = project.run(
+        "--manifest=m.jsonl", f"--manifest-broker={broker}", "--manifest-dispatch-only"
+    )
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*nothing was sent: task jobs.own*store of its own*other.host*"])

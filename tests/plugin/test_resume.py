@@ -1,4 +1,4 @@
-"""``--resume``: what has no passing verdict is sent, what has passed is kept, and each says why."""
+"""``--manifest-resume``: what has not passed is sent, what has passed is kept, each says why."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_what_passed_is_kept_and_what_failed_runs_again(
     project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "abcd"])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3, failed=1)
     broken.unlink()
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", *xdist)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", *xdist)
     result.assert_outcomes(passed=4)
     assert project.ran() == {"a": 1, "b": 2, "c": 1, "d": 1}
     assert len(project.ledgers()) == 1
@@ -87,7 +87,7 @@ def test_the_receipts_of_a_resumed_run_are_as_good_as_the_first_ones(project: Pr
     project.manifest("m.jsonl", [flaky("a", idempotent=True), *(flaky(n) for n in "bcd")])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3, failed=1)
     broken.unlink()
-    project.run("--manifest=m.jsonl", MEMORY, "--resume").assert_outcomes(passed=4)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume").assert_outcomes(passed=4)
     with Ledger.open(project.ledgers()[0]) as ledger:
         settled = ledger.settled("a")
     assert settled is not None
@@ -97,18 +97,20 @@ def test_the_receipts_of_a_resumed_run_are_as_good_as_the_first_ones(project: Pr
 
 
 def test_what_may_have_run_and_must_not_run_twice_is_left(project: Project) -> None:
-    """It is named with the reason, stays red and does not run; --resume-unsafe sends it."""
+    """It is named with the reason, stays red, does not run; --manifest-resume-unsafe sends it."""
     broken = project.break_("b")
     project.manifest("m.jsonl", [flaky(n) for n in "abc"])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
     broken.unlink()
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
         ["resume: leaves 'b': failed; it may have run and is not idempotent"]
     )
     assert project.ran() == {"a": 1, "b": 1, "c": 1}
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", "--resume-unsafe")
+    result = project.run(
+        "--manifest=m.jsonl", MEMORY, "--manifest-resume", "--manifest-resume-unsafe"
+    )
     result.assert_outcomes(passed=3)
     assert project.ran() == {"a": 1, "b": 2, "c": 1}
 
@@ -116,11 +118,11 @@ def test_what_may_have_run_and_must_not_run_twice_is_left(project: Project) -> N
 def test_there_may_be_nothing_to_go_on_with(project: Project) -> None:
     """Where all have passed, all tests pass and nothing runs; without a run it is refused."""
     project.doubles(count=3)
-    refused = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    refused = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["*there is no run of this manifest*dispatch it first*"])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3)
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=3)
     assert project.ran() == {f"d-{n}": 1 for n in range(3)}
     with Ledger.open(project.ledgers()[0]) as ledger:
@@ -133,7 +135,7 @@ def test_an_entry_that_was_not_selected_before_is_sent(project: Project) -> None
     project.run("--manifest=m.jsonl", MEMORY, "-k", "d-1 or d-2").assert_outcomes(
         passed=2, deselected=2
     )
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=4)
     assert project.ran() == {f"d-{n}": 1 for n in range(4)}
     result.stdout.fnmatch_lines(["resume: sends 'd-0': never sent", "*4 entries: 4 passed"])
@@ -145,18 +147,18 @@ def test_resume_sends_only_what_is_selected(project: Project) -> None:
         project.break_(name)
     project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "abc"])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=2)
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", "-k", "entry[a]")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", "-k", "entry[a]")
     result.assert_outcomes(failed=1, deselected=2)
     assert project.ran() == {"a": 2, "b": 1, "c": 1}
 
 
 def test_what_no_worker_knew_is_sent_when_one_does(project: Project) -> None:
-    """What was withheld for an unknown task is sent by --resume, once a worker has that task."""
+    """What was withheld for an unknown task is sent by a resume, once a worker has that task."""
     project.manifest("m.jsonl", [{"id": "x", "task": "jobs.later", "args": []}, flaky("a")])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=1)
     text = (project.path / "jobs.py").read_text("utf-8")
     project.write("jobs.py", f'{text}\n@app.task(name="jobs.later")\ndef later(): count("x")\n')
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=2)
     assert project.ran() == {"a": 1, "x": 1}
     result.stdout.fnmatch_lines(["resume: sends 'x': never sent (unknown_task)"])
@@ -178,7 +180,7 @@ def test_after_a_first_failure_the_rest_is_sent(project: Project) -> None:
     assert first.parseoutcomes()["failed"] == 1
     before = project.ran()
     assert len(before) < len(rows)
-    result = project.run("--manifest=m.jsonl", "--resume")
+    result = project.run("--manifest=m.jsonl", "--manifest-resume")
     ran = project.ran()
     assert set(ran) == {str(row["id"]) for row in rows}
     assert set(ran.values()) == {1}
@@ -212,11 +214,11 @@ def test_after_ctrl_c_the_rest_is_sent(project: Project) -> None:
             if process.poll() is None:
                 process.kill()
     assert process.returncode == pytest.ExitCode.INTERRUPTED
-    assert "to go on: pytest --manifest=m.jsonl --resume" in text
+    assert "to go on: pytest --manifest=m.jsonl --manifest-resume" in text
     before = project.ran()
     assert 3 <= len(before) < 10
     # A job that was running had the grace period to end in, so nothing is left.
-    project.run("--manifest=m.jsonl", "--resume").assert_outcomes(passed=10)
+    project.run("--manifest=m.jsonl", "--manifest-resume").assert_outcomes(passed=10)
     assert project.ran() == {f"n-{n}": 1 for n in range(10)}
     assert {reasons(project)[name] for name in before} == {None}
 
@@ -226,7 +228,7 @@ def test_after_a_kill_only_what_is_certain_or_harmless_is_sent(project: Project)
     kill_in_the_middle(project)
     ran = project.ran()
     assert ran == {"n-0": 1, "n-1": 1}
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=4, errors=1)
     lines = result.stdout.str().splitlines()
     told = {line for line in lines if line.startswith("resume: ")}
@@ -235,7 +237,7 @@ def test_after_a_kill_only_what_is_certain_or_harmless_is_sent(project: Project)
         "resume: sends 'n-2': lost in flight",
         "resume: sends 'n-3': never sent",
         "resume: sends 'n-4': never sent",
-        "resume: --resume-unsafe sends what is left as well",
+        "resume: --manifest-resume-unsafe sends what is left as well",
     }
     assert project.ran() == ran | {f"n-{n}": 1 for n in (2, 3, 4)}
     # It was begun, and may have ended: its receipt would be gone with the stack.
@@ -246,14 +248,14 @@ def test_after_a_kill_only_what_is_certain_or_harmless_is_sent(project: Project)
 
 
 def test_a_changed_manifest_is_refused(project: Project) -> None:
-    """Plain --resume says that it was changed, and what to do; nothing runs."""
+    """Plain --manifest-resume says that it was changed, and what to do; nothing runs."""
     path = project.doubles(count=2)
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
     change(path, "d-0", {"kwargs": {"n": 7, "key": "d-0"}})
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
-        ["*m.jsonl: was changed since run *send what changed with --resume-changed, or restore*"]
+        ["*m.jsonl: was changed since run *changed with --manifest-resume-changed, or restore*"]
     )
     assert project.ran() == {"d-0": 1, "d-1": 1}
 
@@ -268,7 +270,7 @@ def test_only_what_changed_is_sent(project: Project, xdist: tuple[str, ...]) -> 
     (project.path / "broken-bad").unlink()
     project.manifest("m.jsonl", [*rows, double("new", 4)])
     change(path, "b", {"kwargs": {"n": 3, "key": "b"}, "expect": {"result": {"n": 6}}})
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume-changed", *xdist)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed", *xdist)
     result.assert_outcomes(passed=3, failed=1)
     assert project.ran() == {"a": 1, "b": 2, "bad": 1, "new": 1}
     result.stdout.fnmatch_lines_random(
@@ -278,21 +280,26 @@ def test_only_what_changed_is_sent(project: Project, xdist: tuple[str, ...]) -> 
         ]
     )
     # The changed manifest is the run's from now on.
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=4)
     assert project.ran() == {"a": 1, "b": 2, "bad": 2, "new": 1}
 
 
 def test_a_change_that_was_not_selected_is_still_a_change_the_next_time(project: Project) -> None:
-    """Of two changed entries one is sent; --resume refuses, --resume-changed sends the other."""
+    """Of two changed entries one is sent; --manifest-resume-changed alone sends the other."""
     path = project.manifest("m.jsonl", [double("a", 1), double("b", 2), double("c", 3)])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3)
     for name in ("a", "b"):
         change(path, name, double(name, 10))
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume-changed", "-k", "entry[b]")
+    result = project.run(
+        "--manifest=m.jsonl", MEMORY, "--manifest-resume-changed", "-k", "entry[b]"
+    )
     result.assert_outcomes(passed=1, deselected=2)
-    assert project.run("--manifest=m.jsonl", MEMORY, "--resume").ret == pytest.ExitCode.USAGE_ERROR
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume-changed")
+    assert (
+        project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume").ret
+        == pytest.ExitCode.USAGE_ERROR
+    )
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed")
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["resume: sends 'a': its job was changed (kwargs)"])
     assert project.ran() == {"a": 2, "b": 2, "c": 1}
@@ -306,19 +313,21 @@ def test_mended_code_leaves_what_passed_as_it_is(project: Project) -> None:
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=1)
     project.write("jobs.py", project.path.joinpath("jobs.py").read_text().replace("1 / 0", "1"))
     for _ in range(2):
-        project.run("--manifest=m.jsonl", MEMORY, "--resume").assert_outcomes(passed=2)
+        project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume").assert_outcomes(passed=2)
     assert project.ran() == {"a": 1, "b": 2}
 
 
 def test_changes_and_what_has_not_passed_go_together(project: Project) -> None:
-    """--resume --resume-changed sends both, each with its reason."""
+    """--manifest-resume --manifest-resume-changed sends both, each with its reason."""
     project.break_("bad")
     rows = [double("a", 1), double("b", 2), flaky("bad", idempotent=True)]
     path = project.manifest("m.jsonl", rows)
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
     (project.path / "broken-bad").unlink()
     change(path, "b", {"kwargs": {"n": 3, "key": "b"}, "expect": {"result": {"n": 6}}})
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", "--resume-changed")
+    result = project.run(
+        "--manifest=m.jsonl", MEMORY, "--manifest-resume", "--manifest-resume-changed"
+    )
     result.assert_outcomes(passed=3)
     assert project.ran() == {"a": 1, "b": 2, "bad": 2}
     result.stdout.fnmatch_lines_random(
@@ -331,7 +340,7 @@ def test_a_changed_expectation_that_still_holds_sends_nothing(project: Project) 
     path = project.doubles(count=2)
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
     change(path, "d-1", {"expect": {"result": {"n": 2, "type": "number"}}})
-    project.run("--manifest=m.jsonl", MEMORY, "--resume-changed").assert_outcomes(passed=2)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed").assert_outcomes(passed=2)
     assert project.ran() == {"d-0": 1, "d-1": 1}
 
 
@@ -343,7 +352,7 @@ def test_a_changed_expectation_that_fails_is_sent_where_that_does_no_harm(
     path = project.manifest("m.jsonl", [double("a", 1, idempotent=idempotent), double("b", 2)])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
     change(path, "a", {"expect": {"result": {"n": 99}}})
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume-changed")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed")
     result.assert_outcomes(passed=1, failed=1)
     assert project.ran() == {"a": 2 if idempotent else 1, "b": 1}
     verb = "sends" if idempotent else "leaves"
@@ -355,7 +364,7 @@ def test_a_changed_expectation_may_turn_red_into_green(project: Project) -> None
     path = project.manifest("m.jsonl", [double("a", 1, expect={"result": {"n": 3}})])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(failed=1)
     change(path, "a", {"expect": {"result": {"n": 2}}})
-    project.run("--manifest=m.jsonl", MEMORY, "--resume-changed").assert_outcomes(passed=1)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed").assert_outcomes(passed=1)
     assert project.ran() == {"a": 1}
 
 
@@ -365,7 +374,7 @@ def test_a_removed_entry_is_no_hindrance(project: Project) -> None:
     project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "abc"])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
     project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "ac"])
-    project.run("--manifest=m.jsonl", MEMORY, "--resume-changed").assert_outcomes(passed=2)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed").assert_outcomes(passed=2)
     assert project.ran() == {"a": 1, "b": 1, "c": 1}
 
 
@@ -376,7 +385,7 @@ def test_nothing_but_layout_was_changed(project: Project) -> None:
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     text = "".join(json.dumps(row, separators=(",", ": ")) + "\n" for row in reversed(lines))
     path.write_text(text, "utf-8")
-    project.run("--manifest=m.jsonl", MEMORY, "--resume-changed").assert_outcomes(passed=3)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed").assert_outcomes(passed=3)
     assert project.ran() == {f"d-{n}": 1 for n in range(3)}
 
 
@@ -390,7 +399,7 @@ def test_collect_only_shows_and_sends_nothing(project: Project) -> None:
     project.manifest("m.jsonl", [flaky("a"), flaky("b"), flaky("c", idempotent=True)])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=2)
     before = project.ledgers()[0].read_bytes()
-    result = project.run("--manifest=m.jsonl", "--resume", "--collect-only", "-q")
+    result = project.run("--manifest=m.jsonl", "--manifest-resume", "--collect-only", "-q")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
         [
@@ -408,18 +417,18 @@ def test_collect_only_says_so_where_nothing_would_be_sent(project: Project) -> N
     """All have passed: a line says that."""
     project.doubles(count=2)
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
-    result = project.run("--manifest=m.jsonl", "--resume", "--collect-only", "-q")
+    result = project.run("--manifest=m.jsonl", "--manifest-resume", "--collect-only", "-q")
     result.stdout.fnmatch_lines(["there is nothing to be sent: every entry has passed"])
 
 
 def test_collect_only_of_a_changed_manifest_is_refused_and_shown_alike(project: Project) -> None:
-    """As --resume itself would; with --resume-changed the change is shown."""
+    """As --manifest-resume itself would; with --manifest-resume-changed the change is shown."""
     path = project.doubles(count=2)
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
     change(path, "d-0", {"kwargs": {"n": 7, "key": "d-0"}})
-    refused = project.run("--manifest=m.jsonl", "--resume", "--collect-only", "-q")
+    refused = project.run("--manifest=m.jsonl", "--manifest-resume", "--collect-only", "-q")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
-    shown = project.run("--manifest=m.jsonl", "--resume-changed", "--collect-only", "-q")
+    shown = project.run("--manifest=m.jsonl", "--manifest-resume-changed", "--collect-only", "-q")
     shown.stdout.fnmatch_lines(["sends 'd-0': its job was changed (kwargs)"])
     assert project.ran() == {"d-0": 1, "d-1": 1}
 
@@ -432,10 +441,14 @@ def test_an_older_run_is_gone_on_with_by_its_name(project: Project) -> None:
     (first,) = project.ledgers()
     broken.unlink()
     project.run("--manifest=m.jsonl", MEMORY, "--manifest-rerun").assert_outcomes(passed=2)
-    refused = project.run("--manifest=m.jsonl", MEMORY, "--resume", "--manifest-run=nobody")
+    refused = project.run(
+        "--manifest=m.jsonl", MEMORY, "--manifest-resume", "--manifest-run=nobody"
+    )
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines([f"*there is no run nobody; runs of m.jsonl: *{first.stem}*"])
-    result = project.run("--manifest=m.jsonl", MEMORY, "--resume", f"--manifest-run={first.stem}")
+    result = project.run(
+        "--manifest=m.jsonl", MEMORY, "--manifest-resume", f"--manifest-run={first.stem}"
+    )
     result.assert_outcomes(passed=2)
     assert project.ran() == {"a": 2, "b": 3}
     with Ledger.open(first) as ledger:
@@ -444,7 +457,11 @@ def test_an_older_run_is_gone_on_with_by_its_name(project: Project) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [("--audit", "--resume"), ("--resume", "--manifest-rerun"), ("--resume-unsafe",)],
+    [
+        ("--manifest-audit", "--manifest-resume"),
+        ("--manifest-resume", "--manifest-rerun"),
+        ("--manifest-resume-unsafe",),
+    ],
     ids=" ".join,
 )
 def test_options_that_contradict_one_another_send_nothing(
@@ -465,7 +482,7 @@ def test_two_manifests_are_gone_on_with_or_none(project: Project) -> None:
     project.manifest("b.jsonl", [flaky("b", idempotent=True)])
     project.run("--manifest=a.jsonl", MEMORY).assert_outcomes(failed=1)
     broken.unlink()
-    both = ("--manifest=a.jsonl", "--manifest=b.jsonl", MEMORY, "--resume")
+    both = ("--manifest=a.jsonl", "--manifest=b.jsonl", MEMORY, "--manifest-resume")
     refused = project.run(*both)
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["*b.jsonl: there is no run of this manifest*"])

@@ -1,4 +1,4 @@
-"""``--resume`` where it cannot be known what workers did: nothing runs twice by accident."""
+"""A resume where it cannot be known what workers did: nothing runs twice by accident."""
 
 from __future__ import annotations
 
@@ -46,14 +46,16 @@ def test_what_a_plain_worker_had_may_have_run(project: Project, broker: str) -> 
             os.killpg(plain.pid, signal.SIGKILL)
             first.kill()
         held.unlink()
-        left = project.run("--manifest=m.jsonl", url, "--resume")
+        left = project.run("--manifest=m.jsonl", url, "--manifest-resume")
         left.assert_outcomes(passed=1, errors=1)
         left.stdout.fnmatch_lines(["resume: leaves 'a': *it may have run and is not idempotent"])
         # Not lost: it may have come to an end that such a worker leaves no word of.
         assert project.verdicts() == {"a": "unknown", "b": "passed"}
         assert project.ran() == {"a": 1, "b": 1}
         with worker(project, broker, "-Q", "plain", name="plain"):
-            sent = project.run("--manifest=m.jsonl", url, "--resume", "--resume-unsafe")
+            sent = project.run(
+                "--manifest=m.jsonl", url, "--manifest-resume", "--manifest-resume-unsafe"
+            )
             sent.assert_outcomes(passed=2)
     assert project.ran() == {"a": 2, "b": 1}
 
@@ -76,7 +78,7 @@ def test_another_broker_tells_nothing_of_what_waits(project: Project, broker: st
         process.kill()
         os.killpg(first.pid, signal.SIGKILL)
     with worker(project, second, *INSTRUMENTED, backend=store, name="another"):
-        result = project.run(*options, f"--manifest-broker={second}", "--resume")
+        result = project.run(*options, f"--manifest-broker={second}", "--manifest-resume")
     assert project.ran() == {"a": 1}
     result.assert_outcomes(failed=1, errors=2)
     assert project.verdicts() == {"a": "crashed", "b": "unknown", "c": "unknown"}
@@ -104,7 +106,7 @@ def test_after_a_run_gave_up_starts_may_be_unknown(project: Project, broker: str
         assert "the run gave up: the stack has ended" in text
         conftest.unlink()
         held.unlink()
-        result = project.run("--manifest=m.jsonl", url, "--resume")
+        result = project.run("--manifest=m.jsonl", url, "--manifest-resume")
     ran = project.ran()
     assert ran == {"a": 1, "b": 1}
     result.assert_outcomes(passed=2, errors=2)
@@ -118,12 +120,12 @@ def test_after_a_run_gave_up_starts_may_be_unknown(project: Project, broker: str
 def test_a_run_that_is_going_on_is_not_gone_on_with(
     project: Project, stack: tuple[str, ...]
 ) -> None:
-    """--resume beside a pytest that is at work is refused, and does not disturb it."""
+    """--manifest-resume beside a pytest that is at work is refused, and does not disturb it."""
     held = project.hold("a")
     project.manifest("m.jsonl", [hold(key) for key in "abc"])
     with pytest_beside(project, "--manifest=m.jsonl", *stack) as first:
         eventually(project.ran, within=60, what="the first job has begun")
-        refused = project.run("--manifest=m.jsonl", *stack, "--resume")
+        refused = project.run("--manifest=m.jsonl", *stack, "--manifest-resume")
         assert refused.ret == pytest.ExitCode.USAGE_ERROR
         refused.stderr.fnmatch_lines(["*is going on in another pytest; wait until that has ended"])
         held.unlink()
@@ -153,12 +155,12 @@ def test_what_two_killed_runs_left_is_gone_on_with_one_by_one(project: Project) 
     stacks = project.path / ".manifest/stacks"
     kept = set(stacks.iterdir())
     assert len(kept) == 2
-    both = project.run("--manifest=one.jsonl", "--manifest=two.jsonl", "--resume")
+    both = project.run("--manifest=one.jsonl", "--manifest=two.jsonl", "--manifest-resume")
     assert both.ret == pytest.ExitCode.USAGE_ERROR
     both.stderr.fnmatch_lines(["*resume these manifests one by one"])
     assert set(stacks.iterdir()) == kept
     for name in ("one.jsonl", "two.jsonl"):
-        result = project.run(f"--manifest={name}", "--resume")
+        result = project.run(f"--manifest={name}", "--manifest-resume")
         result.assert_outcomes(passed=1, failed=1)
     assert project.ran() == dict.fromkeys("abcd", 1)
     assert not list(stacks.iterdir())
@@ -174,7 +176,7 @@ def test_what_is_not_selected_keeps_what_was_heard_of_it(project: Project, broke
         with pytest_beside(project, *options) as first:
             eventually(lambda: len(project.ran()) == 2, within=60, what="both have begun")
             first.kill()
-        with pytest_beside(project, *options, "--resume", "-k", "[b]") as some:
+        with pytest_beside(project, *options, "--manifest-resume", "-k", "[b]") as some:
             assert some.stdout is not None
             said = next(line for line in some.stdout if line.startswith("resume: "))
             (stream,) = client.keys("manifest:*:receipts")
@@ -186,7 +188,7 @@ def test_what_is_not_selected_keeps_what_was_heard_of_it(project: Project, broke
         assert said == "resume: waits for 'b': held or run by a worker\n"
         assert "1 passed, 1 deselected" in text
         client.delete(*client.keys("celery-task-meta-*"))  # as when their time is over
-        project.run(*options, "--resume").assert_outcomes(passed=2)
+        project.run(*options, "--manifest-resume").assert_outcomes(passed=2)
     assert project.ran() == dict.fromkeys("ab", 1)
 
 

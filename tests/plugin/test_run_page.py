@@ -75,11 +75,11 @@ def test_the_setting_is_below_the_root(project: Project) -> None:
     project.run(f"--manifest={manifest}", MEMORY).assert_outcomes(passed=1, failed=1)
     assert data_of(page)["figures"]["causes"][0]["title"].startswith("ValueError at jobs.py:")
     page.unlink()
-    project.run(f"--manifest={manifest}", "--audit").assert_outcomes(passed=1, failed=1)
+    project.run(f"--manifest={manifest}", "--manifest-audit").assert_outcomes(passed=1, failed=1)
     assert data_of(page)["figures"]["outcomes"] == {"failed": 1, "passed": 1}
     page.unlink()
     broken.unlink()
-    project.run(f"--manifest={manifest}", "--resume", MEMORY).assert_outcomes(passed=2)
+    project.run(f"--manifest={manifest}", "--manifest-resume", MEMORY).assert_outcomes(passed=2)
     data = data_of(page)
     assert data["figures"]["outcomes"] == {"passed": 2}
     assert data["rows"]["tries"] == [1, 2]
@@ -113,7 +113,7 @@ def test_a_comparison_is_in_the_page(project: Project) -> None:
     [
         (["--manifest-report=."], "*: is a folder; name the page's file in it, like run.html"),
         (
-            ["--manifest-report=r.html", "--dispatch-only"],
+            ["--manifest-report=r.html", "--manifest-dispatch-only"],
             "*--manifest-report is of a run that is over; *",
         ),
     ],

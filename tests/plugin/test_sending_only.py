@@ -1,4 +1,4 @@
-"""``--dispatch-only``: it returns when all is sent, and where it gives up it says what is left."""
+"""``--manifest-dispatch-only``: it returns when all is sent; giving up, it says what is left."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ def test_it_sends_more_than_any_window_and_returns(project: Project, broker: str
     """Nobody works, so nothing that is in flight lands; its deadline is for its red."""
     project.doubles(count=12)
     options = (f"--manifest-broker={broker}", "--manifest-window=4", "--manifest-deadline=30s")
-    sent = project.run("--manifest=m.jsonl", *options, "--dispatch-only")
+    sent = project.run("--manifest=m.jsonl", *options, "--manifest-dispatch-only")
     assert sent.ret == pytest.ExitCode.OK
-    sent.stdout.fnmatch_lines(["*run *, 12 entries: none yet", "*--audit --wait*"])
+    sent.stdout.fnmatch_lines(
+        ["*run *, 12 entries: none yet", "*--manifest-audit --manifest-wait*"]
+    )
     with redis.Redis.from_url(broker) as client:
         assert client.llen("celery") == 12
     with Ledger.open(project.ledgers()[-1]) as ledger:
@@ -27,15 +29,17 @@ def test_it_sends_more_than_any_window_and_returns(project: Project, broker: str
 def test_giving_up_is_no_success_and_judges_nothing_that_was_sent(
     project: Project, broker: str
 ) -> None:
-    """What has left is the workers', what has not can be sent by --resume."""
+    """What has left is the workers', what has not can be sent by --manifest-resume."""
     project.doubles(count=30)
     url = f"--manifest-broker={broker}"
-    result = project.run("--manifest=m.jsonl", url, "--dispatch-only", "--manifest-deadline=0.001s")
+    result = project.run(
+        "--manifest=m.jsonl", url, "--manifest-dispatch-only", "--manifest-deadline=0.001s"
+    )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
             "*run *, 30 entries: none yet",
-            "*to send the rest: pytest --manifest=m.jsonl --resume",
+            "*to send the rest: pytest --manifest=m.jsonl --manifest-resume",
             "*the run gave up: the run's deadline of 0.001 s is over, and 10 entries had not been*",
         ]
     )
@@ -44,7 +48,7 @@ def test_giving_up_is_no_success_and_judges_nothing_that_was_sent(
     with Ledger.open(project.ledgers()[-1]) as ledger:
         assert (ledger.status, ledger.kinds()) == ("detached", {})
         assert ledger.send_states() == {"sent": 20, "planned": 10}
-    rest = project.run("--manifest=m.jsonl", url, "--resume", "--dispatch-only")
+    rest = project.run("--manifest=m.jsonl", url, "--manifest-resume", "--manifest-dispatch-only")
     assert rest.ret == pytest.ExitCode.OK
     with redis.Redis.from_url(broker) as client:
         assert client.llen("celery") == 30

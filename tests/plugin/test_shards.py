@@ -60,7 +60,7 @@ def test_shards_are_merged_and_judged_as_one(project: Project) -> None:
     made = merge(project, sources)
     result = project.run(
         "--manifest=m.jsonl",
-        "--audit",
+        "--manifest-audit",
         "--junitxml=junit.xml",
         "--manifest-summary=summary.json",
         "--manifest-report=run.html",
@@ -70,7 +70,7 @@ def test_shards_are_merged_and_judged_as_one(project: Project) -> None:
     )
     result.assert_outcomes(passed=4, failed=1)
     result.stdout.fnmatch_lines([f"*run {made}, merged of 2 runs, 5 entries: 1 failed, 4 passed"])
-    assert "--resume" not in result.stdout.str()
+    assert "--manifest-resume" not in result.stdout.str()
     assert sum(project.ran().values()) == 5
     summary = json.loads((project.path / "summary.json").read_text("utf-8"))
     assert (summary["run"]["run"], summary["run"]["merged"]) == (made, runs)
@@ -86,7 +86,7 @@ def test_shards_are_merged_and_judged_as_one(project: Project) -> None:
 def test_a_shard_without_entries_is_no_failure(project: Project, xdist: tuple[str, ...]) -> None:
     """The job of CI is green and says why it did nothing, whatever it was asked for."""
     project.doubles(count=2)
-    looks = [[], ["--collect-only"]] if xdist else [["--audit"], ["--resume"]]
+    looks = [[], ["--collect-only"]] if xdist else [["--manifest-audit"], ["--manifest-resume"]]
     for more in looks:
         result = project.run("--manifest=m.jsonl", "--manifest-shard=3/3", *more, *xdist)
         assert result.ret == pytest.ExitCode.OK, more
@@ -143,7 +143,7 @@ def test_verify_files_see_the_shard_alone(project: Project) -> None:
 
 
 def test_a_plan_that_is_run_is_dealt_out(project: Project) -> None:
-    """--plan-run in each job of CI plans the same, and sends its shard."""
+    """--manifest-plan-run in each job of CI plans the same, and sends its shard."""
     project.write(
         "conftest.py",
         "from pytest_manifest import planning_fixture\n"
@@ -152,7 +152,7 @@ def test_a_plan_that_is_run_is_dealt_out(project: Project) -> None:
         "    for n in range(5):\n"
         "        plan.add('jobs.double', args=[n], id=f'd-{n}')\n",
     )
-    options = ("--plan=w:x", "--plan-run", MEMORY)
+    options = ("--manifest-plan=w:x", "--manifest-plan-run", MEMORY)
     project.run(*options, "--manifest-shard=2/2", "-n", "2").assert_outcomes(passed=2)
     project.run(*options, "--manifest-shard=1/2").assert_outcomes(passed=3)
     assert project.run(*options, "--manifest-shard=9/9").ret == pytest.ExitCode.OK
@@ -192,7 +192,7 @@ def test_a_merged_part_leaves_the_other_shards_free(project: Project) -> None:
 
 
 def test_each_shard_finds_its_own_run(project: Project) -> None:
-    """--audit and --resume of a shard look at its newest run, and at no sister's."""
+    """Audit and resume of a shard look at its newest run, and at no sister's."""
     broken = project.break_("b")
     row = {"task": "jobs.flaky", "idempotent": True}
     rows = [{"id": name, "args": [name], **row} for name in "abc"]
@@ -200,21 +200,29 @@ def test_each_shard_finds_its_own_run(project: Project) -> None:
     shard(project, "2/2", MEMORY).assert_outcomes(failed=1)
     shard(project, "1/2", MEMORY).assert_outcomes(passed=2)
     (second, first) = (path.stem for path in project.ledgers())
-    shard(project, "2/2", "--audit").assert_outcomes(failed=1)
+    shard(project, "2/2", "--manifest-audit").assert_outcomes(failed=1)
     broken.unlink()
-    shard(project, "2/2", "--resume", MEMORY, "-n", "2").assert_outcomes(passed=1)
-    shard(project, "1/2", "--audit").assert_outcomes(passed=2)
-    again = shard(project, "1/2", "--resume", MEMORY)
+    shard(project, "2/2", "--manifest-resume", MEMORY, "-n", "2").assert_outcomes(passed=1)
+    shard(project, "1/2", "--manifest-audit").assert_outcomes(passed=2)
+    again = shard(project, "1/2", "--manifest-resume", MEMORY)
     again.assert_outcomes(passed=2)
     again.stdout.fnmatch_lines(["resume: nothing is sent: every entry has passed"])
     assert project.ran() == {"a": 1, "b": 2, "c": 1}
     wrong = {
-        ("--audit",): "*there are only runs of shards of it (*2/2*1/2*manifest-ledger merge*",
-        ("--resume",): "*there are only runs of shards of it (*",
-        ("--audit", "--manifest-shard=1/3"): "*there is no run of shard 1 of 3 as it is now*",
-        ("--audit", f"--manifest-run={second}"): "*is of shard 2 of 2; add --manifest-shard=2/2*",
         (
-            "--audit",
+            "--manifest-audit",
+        ): "*there are only runs of shards of it (*2/2*1/2*manifest-ledger merge*",
+        ("--manifest-resume",): "*there are only runs of shards of it (*",
+        (
+            "--manifest-audit",
+            "--manifest-shard=1/3",
+        ): "*there is no run of shard 1 of 3 as it is now*",
+        (
+            "--manifest-audit",
+            f"--manifest-run={second}",
+        ): "*is of shard 2 of 2; add --manifest-shard=2/2*",
+        (
+            "--manifest-audit",
             f"--manifest-run={first}",
             "--manifest-shard=2/2",
         ): "*is of shard 1 of 2; add --manifest-shard=1/2*",
@@ -231,11 +239,11 @@ def test_a_changed_manifest_has_other_shards(project: Project) -> None:
     shard(project, "1/2", MEMORY).assert_outcomes(passed=2)
     (ledger,) = project.ledgers()
     project.doubles(count=5)
-    for options in (["--audit"], ["--resume", MEMORY]):
+    for options in (["--manifest-audit"], ["--manifest-resume", MEMORY]):
         refused = shard(project, "1/2", *options)
         assert refused.ret == pytest.ExitCode.USAGE_ERROR
         refused.stderr.fnmatch_lines(["*there is no run of shard 1 of 2 as it is now*"])
-    refused = shard(project, "1/2", "--audit", f"--manifest-run={ledger.stem}")
+    refused = shard(project, "1/2", "--manifest-audit", f"--manifest-run={ledger.stem}")
     refused.stderr.fnmatch_lines(["*was changed since run *, so its shards are others*"])
 
 
@@ -243,15 +251,15 @@ def test_a_merged_run_is_only_looked_at(project: Project) -> None:
     """Of an unfinished shard it is said what is missing; the shard is resumed, and merged again."""
     kill_in_the_middle(project)  # unsharded: n-0 has passed, n-1 was running
     made = merge(project, project.ledgers())
-    result = project.run("--manifest=m.jsonl", "--audit", MEMORY)
+    result = project.run("--manifest=m.jsonl", "--manifest-audit", MEMORY)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*to complete it: go on with the unfinished runs*merge again"])
-    resumed = project.run("--manifest=m.jsonl", "--resume", MEMORY)
+    resumed = project.run("--manifest=m.jsonl", "--manifest-resume", MEMORY)
     assert resumed.ret == pytest.ExitCode.USAGE_ERROR
     resumed.stderr.fnmatch_lines([f"*run {made} was merged of others (*cannot be gone on with*"])
-    preview = project.run("--manifest=m.jsonl", "--resume", "--collect-only")
+    preview = project.run("--manifest=m.jsonl", "--manifest-resume", "--collect-only")
     preview.stderr.fnmatch_lines(["*was merged of others*"])
-    waiting = project.run("--manifest=m.jsonl", "--audit", "--wait", MEMORY)
+    waiting = project.run("--manifest=m.jsonl", "--manifest-audit", "--manifest-wait", MEMORY)
     waiting.stderr.fnmatch_lines(["*was merged of others, and waits for nothing*"])
 
 

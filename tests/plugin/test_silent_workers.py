@@ -39,7 +39,7 @@ def test_what_a_busy_worker_holds_is_not_put_back(project: Project, broker: str)
             first.kill()
         with (
             worker(project, broker, *INSTRUMENTED, name="second", slots=1),
-            pytest_beside(project, *command, "--resume", "--manifest-repair") as again,
+            pytest_beside(project, *command, "--manifest-resume", "--manifest-repair") as again,
         ):
             assert again.stdout is not None
             said = next(line for line in again.stdout if line.startswith("resume: "))
@@ -81,7 +81,7 @@ def test_what_a_stock_worker_had_that_nobody_saw_is_not_sent_again(
                 os.killpg(stock.pid, signal.SIGKILL)
             first.kill()
         held.unlink()
-        result = project.run(*command, "--resume", "--manifest-repair")
+        result = project.run(*command, "--manifest-resume", "--manifest-repair")
     assert project.ran() == {"a": 1, "c": 1}
     result.stdout.fnmatch_lines(["resume: leaves 'c': *it may have run*"])
 

@@ -107,7 +107,7 @@ def test_the_embedded_stacks_workers_share_the_work(project: Project) -> None:
 def test_an_audit_tells_the_same(project: Project) -> None:
     batch(project)
     first = block(project.run("--manifest=m.jsonl", MEMORY))
-    again = block(project.run("--manifest=m.jsonl", "--audit"))
+    again = block(project.run("--manifest=m.jsonl", "--manifest-audit"))
     until = first.index("  failures by cause") + 4
     assert again[:until] == first[:until]
 
@@ -237,6 +237,6 @@ def test_many_tasks_and_causes_are_cut_short_unless_all_is_wanted(project: Proje
     short = block(project.run("--manifest=m.jsonl", MEMORY))
     assert "  and 5 more tasks (-v shows all)" in short
     assert "    and 15 more causes (-v shows all)" in short
-    whole = block(project.run("--manifest=m.jsonl", "--audit", "-v"))
+    whole = block(project.run("--manifest=m.jsonl", "--manifest-audit", "-v"))
     assert sum(line.startswith("  jobs.t") for line in whole) == 25
     assert sum("ValueError at" in line for line in whole) == 25

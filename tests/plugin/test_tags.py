@@ -48,7 +48,7 @@ def red(project: Project) -> Project:
 
 def test_no_tag_hides_a_failure_and_each_one_selects(red: Project) -> None:
     """With plugins that know a marker of that name, by -m and -k, under xdist, and by node ids."""
-    arguments = ("--manifest=m.jsonl", "--audit", "--strict-markers")
+    arguments = ("--manifest=m.jsonl", "--manifest-audit", "--strict-markers")
     others = len(ACTING) - 3
     result = red.run(*arguments, "-m", "skip or timeout or flaky", "-n", "2", "--dist=loadgroup")
     result.assert_outcomes(failed=3)

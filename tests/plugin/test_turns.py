@@ -41,7 +41,7 @@ def test_no_dispatch_begins_while_a_run_is_being_taken_up(project: Project) -> N
     project.run("--manifest=m.jsonl", MEMORY, "-k", "not held").assert_outcomes(passed=1)
     conftest = project.write("conftest.py", SLOWLY)
     preparing = project.path / "preparing"
-    with pytest_beside(project, "--manifest=m.jsonl", MEMORY, "--resume") as first:
+    with pytest_beside(project, "--manifest=m.jsonl", MEMORY, "--manifest-resume") as first:
         eventually(preparing.exists, within=60, what="the run is being taken up")
         conftest.unlink()
         with pytest_beside(project, "--manifest=m.jsonl", MEMORY) as second:

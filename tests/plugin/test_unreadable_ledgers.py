@@ -43,13 +43,13 @@ def damaged(project: Project, request: pytest.FixtureRequest) -> Path:
 
 
 def test_nothing_is_sent_where_the_ledger_cannot_be_read(project: Project, damaged: Path) -> None:
-    """A plain run, --audit and --resume are refused and name the file; --manifest-rerun insists."""
+    """A run, an audit and a resume are refused and name the file; --manifest-rerun insists."""
     plain = project.run("--manifest=m.jsonl", MEMORY)
     assert plain.ret == pytest.ExitCode.USAGE_ERROR
     plain.stderr.fnmatch_lines(
         [f"*an earlier run of this manifest may be unfinished*{damaged.name}*add --manifest-rerun"]
     )
-    for option in ("--audit", "--resume"):
+    for option in ("--manifest-audit", "--manifest-resume"):
         refused = project.run("--manifest=m.jsonl", MEMORY, option)
         assert refused.ret == pytest.ExitCode.USAGE_ERROR
         refused.stderr.fnmatch_lines(
@@ -60,7 +60,7 @@ def test_nothing_is_sent_where_the_ledger_cannot_be_read(project: Project, damag
     assert project.ran() == {"d-0": 2, "d-1": 2}
     assert damaged.exists()
     # Given up once is enough: nothing is refused for it any more.
-    project.run("--manifest=m.jsonl", MEMORY, "--audit").assert_outcomes(passed=2)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-audit").assert_outcomes(passed=2)
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
 
 
@@ -71,19 +71,19 @@ def test_an_older_run_is_not_taken_for_the_newest(project: Project) -> None:
         project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
     older, newest = project.ledgers()
     garbage(newest)
-    for option in ("--audit", "--resume"):
+    for option in ("--manifest-audit", "--manifest-resume"):
         refused = project.run("--manifest=m.jsonl", MEMORY, option)
         assert refused.ret == pytest.ExitCode.USAGE_ERROR
     named = f"--manifest-run={older.stem}"
-    project.run("--manifest=m.jsonl", MEMORY, "--audit", named).assert_outcomes(passed=2)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-audit", named).assert_outcomes(passed=2)
     newest.unlink()
-    project.run("--manifest=m.jsonl", MEMORY, "--resume").assert_outcomes(passed=2)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume").assert_outcomes(passed=2)
 
 
 def test_the_ledger_of_another_manifest_is_no_hindrance(project: Project, damaged: Path) -> None:
     """Other work is sent beside it, and can be looked at and gone on with."""
     project.manifest("other.jsonl", [{"id": "x", "task": "jobs.double", "args": [1, "x"]}])
-    for option in (), ("--audit",), ("--resume",):
+    for option in (), ("--manifest-audit",), ("--manifest-resume",):
         project.run("--manifest=other.jsonl", MEMORY, *option).assert_outcomes(passed=1)
     assert project.ran() == {"d-0": 1, "d-1": 1, "x": 1}
     assert damaged.exists()

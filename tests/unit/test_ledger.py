@@ -302,7 +302,7 @@ def test_a_failed_transaction_leaves_nothing(ledger: Ledger, path: Path) -> None
 def test_a_method_that_writes_does_so_in_whole(ledger: Ledger) -> None:
     """Outside of a transaction too: where the second row cannot be written, the first is not."""
     rows = [("t-c", "c", 1, 2), ("t-a", "a", 1, 0)]
-    with pytest.raises(LedgerError, match=r"cannot be written \(UNIQUE.*--resume"):
+    with pytest.raises(LedgerError, match=r"cannot be written \(UNIQUE.*--manifest-resume"):
         ledger.plan(rows)
     assert ledger.attempt("t-c") is None
 
@@ -325,7 +325,7 @@ def test_a_reader_cannot_write(ledger: Ledger, path: Path) -> None:
     """Opened for reading, the ledger refuses changes, in a sentence."""
     with (
         Ledger.open(path) as reader,
-        pytest.raises(LedgerError, match=r"cannot be written \(.*readonly.*--resume"),
+        pytest.raises(LedgerError, match=r"cannot be written \(.*readonly.*--manifest-resume"),
     ):
         reader.set_status("finished")
 

@@ -152,7 +152,9 @@ def test_a_full_disk_takes_nothing_of_a_transaction(disk: SmallDisk) -> None:
     with Ledger.create(disk.folder / "run.sqlite", INFO) as ledger:
         write_batch(ledger, 0)
         disk.fill(ledger)
-        with pytest.raises(LedgerError, match=r"cannot be written \(.*full\); free some.*--resume"):
+        with pytest.raises(
+            LedgerError, match=r"cannot be written \(.*full\); free some.*--manifest-resume"
+        ):
             write_until_full(ledger)
         written = int(ledger.noted("batches") or "0")
         assert whole_batches(ledger) == written

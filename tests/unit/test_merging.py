@@ -340,7 +340,7 @@ def test_the_command_says_what_to_do_next(
     assert main(["merge", *sources, "--into=.manifest/runs"]) == 0
     lines = capsys.readouterr().out.splitlines()
     [made] = Path(".manifest/runs").glob("*.sqlite")
-    command = f"pytest --manifest=m.jsonl --audit --manifest-run={made.stem}"
+    command = f"pytest --manifest=m.jsonl --manifest-audit --manifest-run={made.stem}"
     assert lines == [
         f"merged 2 runs into {made}",
         "  10 entries, 9 of them with a final verdict",

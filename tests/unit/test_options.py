@@ -48,39 +48,72 @@ M = "--manifest=m.jsonl"
 RECEIPTS = "--manifest-receipts=r.jsonl"
 
 CONFLICTS = [
-    (["--plan="], "--plan is empty; write --plan=WORKFLOW:MODE"),
-    ([M, "--plan-run"], "--plan-run needs --plan=WORKFLOW:MODE"),
-    ([M, "--plan-opt", "a=1"], "--plan-opt needs --plan=WORKFLOW:MODE"),
-    (["--plan=x", "--plan-opt", "a"], "--plan-opt a: write it as NAME=VALUE"),
-    (["--plan=x", "--plan-opt", "a=1", "--plan-opt", "a=2"], "--plan-opt a was given twice"),
-    (["--plan=x", "--resume"], "--plan plans anew; name the manifest to go on with by"),
-    (["--plan=x", "--plan-run", "--resume-changed"], "--plan plans anew; name the manifest"),
-    (["--plan=x", "--audit"], "--plan only plans; plan first, then use the manifest"),
-    (["--plan=x", "--dispatch-only"], "--plan only plans; plan first, then use the manifest"),
-    (["--plan=x", M, "--manifest=n.jsonl"], "--plan writes one manifest; give --manifest=FILE"),
-    (["--plan=x", "--manifest-aggregate=task"], "give --manifest-aggregate when the manifest is"),
+    (["--manifest-plan="], "--manifest-plan is empty; write --manifest-plan=WORKFLOW:MODE"),
+    ([M, "--manifest-plan-run"], "--manifest-plan-run needs --manifest-plan=WORKFLOW:MODE"),
+    ([M, "--manifest-plan-opt", "a=1"], "--manifest-plan-opt needs --manifest-plan=WORKFLOW:MODE"),
+    (
+        ["--manifest-plan=x", "--manifest-plan-opt", "a"],
+        "--manifest-plan-opt a: write it as NAME=VALUE",
+    ),
+    (
+        ["--manifest-plan=x", "--manifest-plan-opt", "a=1", "--manifest-plan-opt", "a=2"],
+        "--manifest-plan-opt a was given twice",
+    ),
+    (
+        ["--manifest-plan=x", "--manifest-resume"],
+        "--manifest-plan plans anew; name the manifest to go on with by",
+    ),
+    (
+        ["--manifest-plan=x", "--manifest-plan-run", "--manifest-resume-changed"],
+        "--manifest-plan plans anew; name the manifest",
+    ),
+    (
+        ["--manifest-plan=x", "--manifest-audit"],
+        "--manifest-plan only plans; plan first, then use the manifest",
+    ),
+    (
+        ["--manifest-plan=x", "--manifest-dispatch-only"],
+        "--manifest-plan only plans; plan first, then use the manifest",
+    ),
+    (
+        ["--manifest-plan=x", M, "--manifest=n.jsonl"],
+        "--manifest-plan writes one manifest; give --manifest=FILE",
+    ),
+    (
+        ["--manifest-plan=x", "--manifest-aggregate=task"],
+        "give --manifest-aggregate when the manifest is",
+    ),
     *(
         ([M, f"--manifest-aggregate={text}"], f"={text}: write task, or chunk:1000")
         for text in ("", "tasks", "chunk", "chunk:0", "chunk:-1", "chunk:1e3", "chunk:9999999999")
     ),
-    (["--audit"], "name the manifest with --manifest=FILE"),
-    (["--resume"], "name the manifest with --manifest=FILE"),
-    (["--resume-changed"], "name the manifest with --manifest=FILE"),
-    (["--dispatch-only"], "name the manifest with --manifest=FILE"),
+    (["--manifest-audit"], "name the manifest with --manifest=FILE"),
+    (["--manifest-resume"], "name the manifest with --manifest=FILE"),
+    (["--manifest-resume-changed"], "name the manifest with --manifest=FILE"),
+    (["--manifest-dispatch-only"], "name the manifest with --manifest=FILE"),
     ([M, "--manifest-stack", "--manifest-broker=redis://x"], "name two stacks; choose one"),
-    ([M, "--manifest-run=r"], "it goes with --audit or --resume"),
+    ([M, "--manifest-run=r"], "it goes with --manifest-audit or --manifest-resume"),
     ([M, "--manifest-backend=redis://x"], "a result store was given without a broker"),
-    ([M, "--audit", "--dispatch-only"], "--audit sends nothing and --dispatch-only only sends"),
-    ([M, "--wait"], "--wait belongs to --audit"),
-    ([M, RECEIPTS], "--manifest-receipts is judged by --audit; add it"),
-    ([M, "--audit", RECEIPTS, "--wait"], "leave --wait and --manifest-run"),
-    ([M, "--audit", RECEIPTS, "--manifest-run=r"], "leave --wait and --manifest-run"),
     (
-        [M, "--manifest=n.jsonl", "--audit", RECEIPTS],
+        [M, "--manifest-audit", "--manifest-dispatch-only"],
+        "--manifest-audit sends nothing and --manifest-dispatch-only only sends",
+    ),
+    ([M, "--manifest-wait"], "--manifest-wait belongs to --manifest-audit"),
+    ([M, RECEIPTS], "--manifest-receipts is judged by --manifest-audit; add it"),
+    (
+        [M, "--manifest-audit", RECEIPTS, "--manifest-wait"],
+        "leave --manifest-wait and --manifest-run",
+    ),
+    (
+        [M, "--manifest-audit", RECEIPTS, "--manifest-run=r"],
+        "leave --manifest-wait and --manifest-run",
+    ),
+    (
+        [M, "--manifest=n.jsonl", "--manifest-audit", RECEIPTS],
         "--manifest-receipts is of one manifest; give --manifest=FILE once",
     ),
     (
-        [M, "--audit", "--manifest-receipts=no.jsonl"],
+        [M, "--manifest-audit", "--manifest-receipts=no.jsonl"],
         "no.jsonl: there is no such file of receipts",
     ),
     (
@@ -94,16 +127,34 @@ CONFLICTS = [
     ([M, "--manifest-shard=2/0"], "--manifest-shard=2/0: a manifest has at least one part"),
     ([M, "--manifest-shard=x"], "--manifest-shard=x: write it as K/N, like 2/8"),
     ([M, "--manifest-shard="], "--manifest-shard=: write it as K/N, like 2/8"),
-    (["--plan=x", "--manifest-shard=1/2"], "--plan only plans, and always all; give"),
-    ([M, "--audit", RECEIPTS, "--manifest-shard=1/2"], "leave out --manifest-shard"),
-    ([M, "--resume-changed", "--manifest-shard=1/2"], "cannot go on with a shard, as a changed"),
-    ([M, "--resume-unsafe"], "--resume-unsafe belongs to --resume; add it"),
-    ([M, "--audit", "--resume"], "--audit sends nothing and --resume goes on sending"),
-    ([M, "--audit", "--resume-changed"], "--audit sends nothing and --resume goes on sending"),
-    ([M, "--resume", "--manifest-rerun"], "--manifest-rerun begins anew; choose one"),
-    ([M, "--dispatch-only", "--manifest-canary=3"], "nobody stays to judge a canary"),
-    ([M, "--dispatch-only", "--manifest-max-failed=0"], "nobody stays to judge a canary"),
-    ([M, "--dispatch-only", "--manifest-budget=5"], "nobody stays to count what the jobs cost"),
+    (
+        ["--manifest-plan=x", "--manifest-shard=1/2"],
+        "--manifest-plan only plans, and always all; give",
+    ),
+    ([M, "--manifest-audit", RECEIPTS, "--manifest-shard=1/2"], "leave out --manifest-shard"),
+    (
+        [M, "--manifest-resume-changed", "--manifest-shard=1/2"],
+        "cannot go on with a shard, as a changed",
+    ),
+    (
+        [M, "--manifest-resume-unsafe"],
+        "--manifest-resume-unsafe belongs to --manifest-resume; add it",
+    ),
+    (
+        [M, "--manifest-audit", "--manifest-resume"],
+        "--manifest-audit sends nothing and --manifest-resume goes on sending",
+    ),
+    (
+        [M, "--manifest-audit", "--manifest-resume-changed"],
+        "--manifest-audit sends nothing and --manifest-resume goes on sending",
+    ),
+    ([M, "--manifest-resume", "--manifest-rerun"], "--manifest-rerun begins anew; choose one"),
+    ([M, "--manifest-dispatch-only", "--manifest-canary=3"], "nobody stays to judge a canary"),
+    ([M, "--manifest-dispatch-only", "--manifest-max-failed=0"], "nobody stays to judge a canary"),
+    (
+        [M, "--manifest-dispatch-only", "--manifest-budget=5"],
+        "nobody stays to count what the jobs cost",
+    ),
     (["--manifest=folder"], "folder: is a folder; name a manifest in it"),
     (["--manifest=none.jsonl"], "none.jsonl: there is no such manifest; plan one with"),
     ([M, "--manifest-canary=0"], "--manifest-canary 0: give a whole number from 1"),
@@ -173,7 +224,7 @@ def test_an_issues_address_needs_a_place_for_its_name(pytester: pytest.Pytester)
     assert read(pytester, M, ini=f"manifest_issue_link = {link}").issue_link == link
 
 
-@pytest.mark.parametrize("more", [(), ("--plan=x",)], ids=["dispatch", "plan"])
+@pytest.mark.parametrize("more", [(), ("--manifest-plan=x",)], ids=["dispatch", "plan"])
 def test_a_name_that_is_no_text_is_refused(
     pytester: pytest.Pytester, more: tuple[str, ...]
 ) -> None:
@@ -198,16 +249,22 @@ def test_what_does_not_go_together_is_refused(
     "arguments",
     [
         [M],
-        [M, "--manifest=n.jsonl", "--audit", "--wait"],
-        [M, "--audit", RECEIPTS],
-        [M, "--audit", "--manifest-run=r"],
-        [M, "--resume", "--manifest-run=r"],
-        [M, "--resume-changed", "--manifest-run=r", "--resume-unsafe"],
-        [M, "--resume", "--resume-changed", "--resume-unsafe", "--manifest-canary=2"],
-        [M, "--dispatch-only", "--manifest-broker=redis://x"],
+        [M, "--manifest=n.jsonl", "--manifest-audit", "--manifest-wait"],
+        [M, "--manifest-audit", RECEIPTS],
+        [M, "--manifest-audit", "--manifest-run=r"],
+        [M, "--manifest-resume", "--manifest-run=r"],
+        [M, "--manifest-resume-changed", "--manifest-run=r", "--manifest-resume-unsafe"],
+        [
+            M,
+            "--manifest-resume",
+            "--manifest-resume-changed",
+            "--manifest-resume-unsafe",
+            "--manifest-canary=2",
+        ],
+        [M, "--manifest-dispatch-only", "--manifest-broker=redis://x"],
         [M, "--manifest-stack", "--manifest-backend=redis://x"],
-        ["--plan=x", M, "--plan-run", "--dispatch-only"],
-        ["--plan=x", "--manifest=not-yet.jsonl", "--plan-opt", "a=b=c"],
+        ["--manifest-plan=x", M, "--manifest-plan-run", "--manifest-dispatch-only"],
+        ["--manifest-plan=x", "--manifest=not-yet.jsonl", "--manifest-plan-opt", "a=b=c"],
     ],
     ids=" ".join,
 )
@@ -380,8 +437,8 @@ def test_the_environment_names_a_stack_where_nothing_else_does(
 def test_gates_of_the_configuration_file_do_not_forbid_only_sending(
     pytester: pytest.Pytester,
 ) -> None:
-    """With --dispatch-only nobody stays to judge, so what the file says of gates does not apply."""
-    options = read(pytester, M, "--dispatch-only", ini=INI)
+    """With --manifest-dispatch-only nobody stays to judge: the gates of the file do not apply."""
+    options = read(pytester, M, "--manifest-dispatch-only", ini=INI)
     assert (options.canary, options.max_failed, options.budget) == (0, None, None)
 
 
@@ -395,7 +452,7 @@ def test_options_that_only_look_send_nothing(pytester: pytest.Pytester, option: 
 
 def test_paths_are_absolute(pytester: pytest.Pytester) -> None:
     """Manifests and receipts are taken from where pytest was started."""
-    options = read(pytester, M, "--audit", RECEIPTS)
+    options = read(pytester, M, "--manifest-audit", RECEIPTS)
     assert options.files == (pytester.path / "m.jsonl",)
     assert options.receipts == pytester.path / "r.jsonl"
     paths = [getattr(options, f.name) for f in fields(options)]

@@ -107,7 +107,9 @@ def test_a_required_option_is_asked_for() -> None:
 
     def planner(plan: PlanBuilder, *, corpus: Path) -> None: ...
 
-    with pytest.raises(PlanError, match="'corpus' is required; add --plan-opt corpus=VALUE"):
+    with pytest.raises(
+        PlanError, match="'corpus' is required; add --manifest-plan-opt corpus=VALUE"
+    ):
         convert_options(plan_spec("a:b", planner), {})
 
 
@@ -166,7 +168,9 @@ def test_a_broken_file_in_the_way_is_not_taken_for_the_plan(tmp_path: Path) -> N
     """A target that is no manifest is kept unless it is to be replaced."""
     target = tmp_path / "m.jsonl"
     target.write_text("precious notes\n")
-    with pytest.raises(PlanError, match=r"m\.jsonl: holds a different manifest.*--plan-force"):
+    with pytest.raises(
+        PlanError, match=r"m\.jsonl: holds a different manifest.*--manifest-plan-force"
+    ):
         builder(2).freeze(target, tmp_path)
     assert target.read_text() == "precious notes\n"
     with pytest.raises(PlanError, match="is no manifest, and is not overwritten"):
@@ -236,8 +240,8 @@ def test_a_plan_beyond_the_budget_is_refused() -> None:
         made.check_cost(0.25)
     assert str(caught.value) == (
         "plan demo:sample: 3 entries are estimated to cost 0.3, and --manifest-budget is 0.25, so "
-        "no manifest was written; plan less (--plan-opt limit=N), or allow more with a larger "
-        "--manifest-budget"
+        "no manifest was written; plan less (--manifest-plan-opt limit=N), or allow more with a "
+        "larger --manifest-budget"
     )
 
 

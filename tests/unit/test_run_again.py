@@ -116,7 +116,7 @@ def test_without_the_runs_own_manifest_all_are_judged_again(made: MadeRun, tmp_p
 
 
 def test_only_what_is_asked_for_is_judged_again(made: MadeRun) -> None:
-    """As --resume does for what was selected."""
+    """As --manifest-resume does for what was selected."""
     assert again(made, made.manifest, made.manifest, ["e-1", "e-8"]) == ({}, ["e-1"])
 
 

@@ -618,7 +618,9 @@ def test_a_worker_that_dies_again_and_again_before_any_job_ends_the_run() -> Non
             made.world.kill(first(made), restart=0.2)
             made.run(1)
         made.world.kill(first(made), restart=0.2)
-        with pytest.raises(StackError, match=rf"worker w1 ended {CRASH_LOOP} times .*--resume"):
+        with pytest.raises(
+            StackError, match=rf"worker w1 ended {CRASH_LOOP} times .*--manifest-resume"
+        ):
             made.run(1)
 
 

@@ -1,4 +1,4 @@
-"""The rule of --resume: what is sent, waited for, left, and why."""
+"""The rule of --manifest-resume: what is sent, waited for, left, and why."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_an_entry_is_decided_by_what_is_known_of_it(facts: Facts, action: str, r
 
 
 def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
-    """An idempotent entry is, and any other with --resume-unsafe."""
+    """An idempotent entry is, and any other with --manifest-resume-unsafe."""
     facts = Facts(row(), kind="crashed", may_have_started=True)
     assert decide(IDEMPOTENT, facts, ResumeRules()).action == "send"
     assert decide(ONCE, facts, ResumeRules(unsafe=True)).action == "send"
@@ -85,7 +85,7 @@ def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
 
 
 def test_changes_alone_are_sent_when_only_they_are_wanted() -> None:
-    """Without --resume an unchanged entry is left as it is, whatever became of it."""
+    """Without --manifest-resume an unchanged entry is left as it is, whatever became of it."""
     only_changes = ResumeRules(unfinished=False)
     assert decide(ONCE, Facts(row(), kind="lost"), only_changes).action == "keep"
     new = Facts(None, change="new", changed="new in the manifest")
@@ -224,4 +224,4 @@ def test_many_decisions_are_told_by_reason() -> None:
     assert line == "sends 'e0', 'e1', 'e2', 'e3', 'e4' and 46 more: lost"
     assert len(told(many, every=True)) == SHOWN + 1
     left = [Decision("a", "leave", "failed", unsafe=True)]
-    assert told(left)[-1] == "--resume-unsafe sends what is left as well"
+    assert told(left)[-1] == "--manifest-resume-unsafe sends what is left as well"

@@ -199,7 +199,7 @@ def test_what_never_fits_is_held_when_nothing_is_in_flight() -> None:
     found = held(schedule.over_budget())
     note = (
         "the run has cost 0.5 of its budget of 1, and the next entry, with an estimate of 0.75, "
-        "would go beyond it; --resume --manifest-budget=MORE sends the rest"
+        "would go beyond it; --manifest-resume --manifest-budget=MORE sends the rest"
     )
     assert found == {"e1": note, "e2": note}
     assert schedule.closed == note
@@ -216,7 +216,10 @@ def test_a_budget_that_is_spent_holds_the_rest_at_once() -> None:
     assert schedule.over_budget() == []
     land(schedule, first, "1.5")
     found = held(schedule.over_budget())
-    note = "the run has cost 1.5 of its budget of 1; --resume --manifest-budget=MORE sends the rest"
+    note = (
+        "the run has cost 1.5 of its budget of 1; "
+        "--manifest-resume --manifest-budget=MORE sends the rest"
+    )
     assert found == dict.fromkeys(("e2", "waits"), note)
     land(schedule, second, "0")
     assert schedule.exhausted

@@ -54,7 +54,7 @@ def test_default_count(mode: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_any_count(mode: str, tmp_path: Path) -> None:
-    """``--plan-opt count=7`` gives seven, whatever the mode."""
+    """``--manifest-plan-opt count=7`` gives seven, whatever the mode."""
     assert len(planned(mode, tmp_path, count="7")) == 7
 
 

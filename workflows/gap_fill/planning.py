@@ -142,8 +142,8 @@ def _all_gaps(
         if bible.count_passages() == 0:
             raise PlanError(
                 "the database holds no passages; load a corpus with 'python -m "
-                "workflows.gap_fill.corpus load PATH', or name one with --plan-opt corpus=PATH "
-                "('sample' is the one that comes with this project)"
+                "workflows.gap_fill.corpus load PATH', or name one with --manifest-plan-opt "
+                "corpus=PATH ('sample' is the one that comes with this project)"
             )
         return gaps_of_database(bible, selection, tally)
     mapping = None if wish.mapping is None else parse_mapping(wish.mapping)
@@ -200,7 +200,11 @@ def _note_orphans(
     count, examples = orphans
     if count:
         gone = counted(count, "passage")
-        what = "removed" if wish.remove_orphans else "kept; --plan-opt orphans=remove removes them"
+        what = (
+            "removed"
+            if wish.remove_orphans
+            else "kept; --manifest-plan-opt orphans=remove removes them"
+        )
         plan.note(f"orphans, rows without a passage: of {gone}{_like(examples, count)}: {what}")
     if tally.gone:
         plan.note(

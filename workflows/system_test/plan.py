@@ -1,4 +1,4 @@
-"""Planning fixtures of the system test: ``--plan=system_test:MODE --plan-opt count=50``.
+"""Planning fixtures of the system test, ``--manifest-plan=system_test:MODE``.
 
 The same options give the same entries: nothing here is random or reads a clock.
 """

@@ -46,8 +46,8 @@ function stateOf({ status, written }, pending) {
   const known = `This page shows what was known on ${moment(written)}.`;
   const open = pending ? `${many(pending, 'entry has', 'entries have')} no verdict yet.` : '';
   if (status === 'running') return `The run was still going on, or ended without saying so. ${open} ${known}`;
-  if (status === 'detached') return `The jobs were sent and left to the workers. ${open} ${known} An audit judges what has arrived since (--audit).`;
-  if (status === 'stopped') return `The run was stopped before its end. ${open} To go on with it: --resume.`;
+  if (status === 'detached') return `The jobs were sent and left to the workers. ${open} ${known} An audit judges what has arrived since (--manifest-audit).`;
+  if (status === 'stopped') return `The run was stopped before its end. ${open} To go on with it: --manifest-resume.`;
   return pending ? `${open} ${known}` : '';
 }
 
