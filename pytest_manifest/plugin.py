@@ -13,7 +13,7 @@ import pytest
 
 import pytest_manifest.face.plain_imports  # noqa: F401 - before the others
 from pytest_manifest.face.bindings import OUR_ARGUMENTS, binding_of
-from pytest_manifest.face.declarations import add_options, any_given
+from pytest_manifest.face.declarations import add_options, any_given, refuse_former_names
 from pytest_manifest.face.fixtures import (  # fixtures are found by their names here
     _builtin_entry,
     _builtin_group,
@@ -43,6 +43,16 @@ __all__ = [
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, object, object]:
+    result = yield  # conftests register options, too
+    if not early_config.known_args_namespace.help:
+        refuse_former_names(parser, args)
+    return result
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

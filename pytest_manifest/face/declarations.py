@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Final
 
 import pytest
@@ -19,6 +20,42 @@ def any_given(options: argparse.Namespace) -> bool:
         for name, value in vars(options).items()
         if name.startswith(_OURS)
     )
+
+
+_RENAMED: Final = {
+    f"--{name}": f"--manifest-{name}"
+    for name in (
+        "plan",
+        "plan-opt",
+        "plan-run",
+        "plan-force",
+        "dispatch-only",
+        "audit",
+        "wait",
+        "resume",
+        "resume-unsafe",
+        "resume-changed",
+    )
+}
+"""Options by the names that they had until other plugins were given room for theirs."""
+
+
+def refuse_former_names(parser: pytest.Parser, arguments: Sequence[str]) -> None:
+    """Raise pytest.UsageError that names the new option for each former name on the command line.
+
+    Names that another plugin has registered are left to it, so call this when all plugins and
+    initial conftests are loaded. pytest allows no abbreviations of options, so none are looked for.
+    """
+    if not any(argument.partition("=")[0] in _RENAMED for argument in arguments):
+        return  # without parsing once more
+    _, unknown = parser.parse_known_and_unknown_args(arguments)
+    former = dict.fromkeys(argument.partition("=")[0] for argument in unknown)
+    changes = [f"{_RENAMED[name]} for {name}" for name in former if name in _RENAMED]
+    if changes:
+        raise pytest.UsageError(
+            f"write {', '.join(changes)}: all options of pytest-celery-manifest begin with "
+            "--manifest"
+        )
 
 
 def add_options(parser: pytest.Parser) -> None:
