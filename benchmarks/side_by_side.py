@@ -22,6 +22,8 @@ from typing import Final
 import psutil
 
 JOBS: Final = """
+import time
+
 from celery import Celery
 
 app = Celery("jobs")
@@ -29,6 +31,12 @@ app = Celery("jobs")
 
 @app.task(name="jobs.echo")
 def echo(number):
+    return number
+
+
+@app.task(name="jobs.short")
+def short(number):
+    time.sleep(0.01)
     return number
 """
 
@@ -178,24 +186,24 @@ def take(
     return Taken(clock, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
 
 
-def write_manifest(path: Path, entries: int, **fields: object) -> None:
-    """A manifest of trivial jobs, each with its expected result."""
+def write_manifest(path: Path, entries: int, task: str = "jobs.echo", **fields: object) -> None:
+    """Write a manifest of jobs that return their argument, each with its expected result."""
     with path.open("w", encoding="utf-8") as file:
         for number in range(entries):
             row = {
                 "id": f"echo-{number:07}",
-                "task": "jobs.echo",
+                "task": task,
                 "args": [number],
                 "expect": {"result": number},
             }
             file.write(json.dumps(row | fields) + "\n")
 
 
-def project(folder: Path, entries: int) -> None:
-    """An app of one trivial task, and a manifest ``m.jsonl`` for it."""
+def project(folder: Path, entries: int, task: str = "jobs.echo") -> None:
+    """Write an app of a job that does nothing and one of 10 ms, and a manifest ``m.jsonl``."""
     (folder / "jobs.py").write_text(JOBS, "utf-8")
     (folder / "pytest.ini").write_text("[pytest]\nmanifest_app = jobs:app\n", "utf-8")
-    write_manifest(folder / "m.jsonl", entries)
+    write_manifest(folder / "m.jsonl", entries, task)
 
 
 class Costs:

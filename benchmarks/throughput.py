@@ -4,9 +4,11 @@
 
 The floor: a stock prefork worker of 2 takes messages that were queued before it was started, and
 ignores results; its rate is that between the first and the last message that leaves the queue.
-Ours, on the same broker and with a worker of as many processes: from the first sending to the last
-test's report, receipts durable, each entry a test of pytest's. Whole processes are held against
-scripts that send by ``group(...)`` or ``.delay()`` and ``get()`` every result.
+Ours, on the same broker, with the worker that a user starts (``celery -A jobs worker -c 2
+-I pytest_manifest.worker`` and nothing else set): from the first sending to the last test's report,
+receipts durable, each entry a test of pytest. Both for jobs that do nothing and for jobs of 10 ms.
+Whole processes are held against scripts that send by ``group(...)`` or ``.delay()`` and ``get()``
+every result. The private stack starts its workers otherwise: that is held against the stock worker.
 
 Two worker processes are held against one where each is a process and no more (``--pool=solo``): a
 prefork worker of 2 has three processes, and one of those keeps two cores busy already.
@@ -81,16 +83,19 @@ results = [echo.delay(number) for number in range({entries})]
 assert [result.get() for result in results] == list(range({entries}))
 """
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-OWN = {
+INSTRUMENTED = ("-I", "pytest_manifest.worker")
+SUPERVISED = {
     variables.SUPERVISED: "1",
     "MANIFEST_LOG_FORMAT": "text",
     "MANIFEST_LOG_LEVEL": "INFO",
     "MANIFEST_LOG_JOBS": "0",
 }
-"""As the private stack has them: by the first a worker knows that it may have our settings."""
+"""As the private stack's supervisor has them: by the first a worker knows that it is private."""
 XDIST, ALLURE = ("-p", "xdist", "-n", "2"), ("-p", "allure_pytest")
-NEIGHBOURS = (("floor", "two"), ("allure", "xdist"), ("group", "delay"))
+NEIGHBOURS = (("floor", "two"), ("allure", "xdist"), ("group", "delay"), ("supervised",))
 """What is run right before and right after one of ours."""
+PAIRS = (("floor_short", "short"), ("solo", "solos"))
+"""What is held against each other."""
 SOLO = ("--pool=solo",)
 ALLURE_OPTION = "--alluredir=allure-results"
 
@@ -108,10 +113,11 @@ class Done:
 class Bench:
     """A broker, a folder with a project, and workers that are started on it."""
 
-    def __init__(self, folder: Path, url: str, entries: int) -> None:
-        self.folder, self.url, self.entries = folder, url, entries
+    def __init__(self, folder: Path, url: str, entries: int, task: str = "jobs.echo") -> None:
+        self.folder, self.url, self.entries, self.task = folder, url, entries, task
         self.app = Celery("jobs", broker=url, backend=url, set_as_current=False)
-        project(folder, entries)
+        folder.mkdir(exist_ok=True)
+        project(folder, entries, task)
         (folder / "conftest.py").write_text(LAST_REPORT, "utf-8")
         (folder / "by_group.py").write_text(BY_GROUP.format(entries=entries), "utf-8")
         (folder / "by_delay.py").write_text(BY_DELAY.format(entries=entries), "utf-8")
@@ -151,9 +157,11 @@ class Bench:
                 )
             yield psutil.Process(process.pid)
 
-    def own_worker(self, name: str = "w", *arguments: str) -> Any:
-        settings = ("-I", "pytest_manifest.worker", *QUIET, *arguments)
-        return self.worker(*settings, name=name, env=OWN)
+    def own_worker(self, name: str = "w", *arguments: str, supervised: bool = False) -> Any:
+        """Start a worker that returns receipts, as a user does or as the private stack does."""
+        if supervised:
+            return self.worker(*INSTRUMENTED, *QUIET, *arguments, name=name, env=SUPERVISED)
+        return self.worker(*INSTRUMENTED, *arguments, name=name)
 
     def broker_process(self) -> psutil.Process:
         port = int(self.url.rpartition(":")[2].partition("/")[0])
@@ -164,9 +172,9 @@ class Bench:
 
 
 def floor(bench: Bench) -> float:
-    """Entries a second that a stock worker drains of what was queued before."""
+    """Measure the entries a second that a stock worker drains of what was queued before."""
     bench.empty()
-    task = bench.app.signature("jobs.echo", ignore_result=True)
+    task = bench.app.signature(bench.task, ignore_result=True)
     with bench.app.producer_pool.acquire(block=True) as producer, producer.batch(500):
         for number in range(bench.entries):
             task.clone(args=(number,)).apply_async(producer=producer, ignore_result=True)
@@ -184,11 +192,20 @@ def floor(bench: Bench) -> float:
     return total / (ended - began)
 
 
-def ours(bench: Bench, *options: str, workers: int = 1, pool: Sequence[str] = ()) -> Done:
-    """A run of the manifest on so many workers of ours."""
+def ours(
+    bench: Bench,
+    *options: str,
+    workers: int = 1,
+    pool: Sequence[str] = (),
+    supervised: bool = False,
+) -> Done:
+    """Run the manifest on so many workers that return receipts."""
     bench.empty()
     with ExitStack() as stack:
-        processes = [stack.enter_context(bench.own_worker(f"w{n}", *pool)) for n in range(workers)]
+        processes = [
+            stack.enter_context(bench.own_worker(f"w{n}", *pool, supervised=supervised))
+            for n in range(workers)
+        ]
         costs = Costs(
             {
                 "worker": processes,
@@ -224,8 +241,11 @@ def script(bench: Bench, name: str) -> float:
         return bench.entries / take([sys.executable, name], bench.folder, env=env).clock
 
 
-def measure(bench: Bench, rounds: int, only: Sequence[str]) -> list[Figure]:
-    """Rounds of everything, each beside one of ours: a shared machine is not always as fast."""
+def measure(bench: Bench, short: Bench, rounds: int, only: Sequence[str]) -> list[Figure]:
+    """Take rounds of everything, each beside one of ours: a shared machine's speed changes.
+
+    ``short``: the same for jobs of 10 ms.
+    """
     kinds: dict[str, Callable[[], float | Done]] = {
         "floor": lambda: floor(bench),
         "two": lambda: ours(bench, workers=2),
@@ -233,6 +253,9 @@ def measure(bench: Bench, rounds: int, only: Sequence[str]) -> list[Figure]:
         "xdist": lambda: ours(bench, *XDIST),
         "group": lambda: script(bench, "by_group.py"),
         "delay": lambda: script(bench, "by_delay.py"),
+        "supervised": lambda: ours(bench, supervised=True),
+        "floor_short": lambda: floor(short),
+        "short": lambda: ours(short),
         "solo": lambda: ours(bench, pool=SOLO),
         "solos": lambda: ours(bench, pool=SOLO, workers=2),
     }
@@ -244,19 +267,21 @@ def measure(bench: Bench, rounds: int, only: Sequence[str]) -> list[Figure]:
         print(f"  {name}: {_shown(found[name][-1])}", file=sys.stderr, flush=True)
 
     for _ in range(rounds):
-        for before, after in NEIGHBOURS:
-            chosen = [name for name in (before, after) if not only or name in only]
+        for before, *after in NEIGHBOURS:
+            chosen = [name for name in (before, *after) if not only or name in only]
             if before in chosen:
                 run(before, kinds[before])
             if chosen:
                 run("ours", lambda: ours(bench))
-            if after in chosen:
-                run(after, kinds[after])
+            for name in after:
+                if name in chosen:
+                    run(name, kinds[name])
             for name in chosen:
                 beside[name].append(found["ours"][-1])
-        for name in ("solo", "solos"):
-            if not only or "solos" in only:
-                run(name, kinds[name])
+        for names in PAIRS:
+            if not only or names[-1] in only:
+                for name in names:
+                    run(name, kinds[name])
     return _figures(found, beside)
 
 
@@ -281,9 +306,16 @@ def _figures(
 
     rates = {name: [one.rate for one in own] for name, own in beside.items()}
     whole = {name: [one.whole for one in own] for name, own in beside.items()}
-    against("end to end", "a stock worker's drain rate", 0.85, rates["floor"], found["floor"])
-    against("whole process", "group(...) and get()", 2.5, whole["group"], found["group"])
-    against("whole process", "delay() and get()", 1.3, whole["delay"], found["delay"])
+    against("end to end", "a stock worker's drain rate", 0.8, rates["floor"], found["floor"])
+    against(
+        "end to end, jobs of 10 ms",
+        "a stock worker's drain rate",
+        0.95,
+        [one.rate for one in found["short"]],
+        found["floor_short"],
+    )
+    against("whole process", "group(...) and get()", 1.0, whole["group"], found["group"])
+    against("whole process", "delay() and get()", 1.2, whole["delay"], found["delay"])
     both = [one.whole for one in found["solos"]]
     against("whole process, two solo workers", "group(...) and get()", None, both, found["group"])
     against("whole process, two solo workers", "delay() and get()", None, both, found["delay"])
@@ -291,6 +323,7 @@ def _figures(
     for name, title, peer, goal in (
         ("solos", "two worker processes", "one", 1.5),
         ("two", "two prefork workers of 2", "one", None),
+        ("supervised", "a worker of the private stack", "a stock one", None),
         ("allure", "with --alluredir", "without", 0.8),
         ("xdist", "under -n 2", "without", 0.9),
     ):
@@ -333,13 +366,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
-    names = [*(name for pair in NEIGHBOURS for name in pair), "solos"]
+    names = [*(name for group in NEIGHBOURS for name in group), *(name for _, name in PAIRS)]
     parser.add_argument("--only", nargs="+", default=(), choices=names)
     parser.add_argument("--json")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name, valkey_server() as url:
-        bench = Bench(Path(name), url, options.entries)
-        figures = measure(bench, options.rounds, options.only)
+        bench = Bench(Path(name) / "echo", url, options.entries)
+        short = Bench(Path(name) / "short", url, options.entries // 10, "jobs.short")
+        figures = measure(bench, short, options.rounds, options.only)
     tell(figures, options.json)
     return 0
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import pytest_manifest.face.plain_imports  # noqa: F401 - before the others
 from pytest_manifest.face.bindings import OUR_ARGUMENTS, binding_of
 from pytest_manifest.face.declarations import add_options, any_given, refuse_former_names
 from pytest_manifest.face.fixtures import (  # fixtures are found by their names here
@@ -187,11 +186,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if state is None or all(binding_of(item) is None for item in session.items):
         stop_verifying(manager)
     elif not manager.hasplugin(SHORT):
-        from pytest_manifest.face.short_messages import ShortMessages
         from pytest_manifest.face.short_protocol import ShortProtocol
 
-        state.messages = ShortMessages.of(session.config, state.unpacked)
-        manager.register(ShortProtocol(state.messages), SHORT)
+        manager.register(ShortProtocol(), SHORT)
 
 
 @pytest.hookimpl(tryfirst=True)

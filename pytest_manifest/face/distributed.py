@@ -15,7 +15,6 @@ from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.coordination import Coordination, Row
 from pytest_manifest.face.idling import tick_while_waiting
 from pytest_manifest.face.session import ManifestSession, manifest_session
-from pytest_manifest.face.short_messages import UNPACKED, Unpacking
 from pytest_manifest.face.work import begin_dispatch, file_order_wanted, note_left_out
 
 if TYPE_CHECKING:
@@ -196,7 +195,6 @@ class ControllerHooks:
         self._session: pytest.Session | None = None
         self._coordination = Coordination.create()
         self._collected: dict[str, list[str]] = {}
-        self._unpacked = 0
         self._workers = 0
         self._failed = False
         self._dispatched = False
@@ -207,15 +205,11 @@ class ControllerHooks:
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
-        unpacking = Unpacking.of(self._config)
-        if unpacking is not None:
-            self._config.pluginmanager.register(unpacking)
-            self._unpacked = unpacking.together
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
         self._workers = node.workerinput["workercount"]
-        told = {"folder": str(self._coordination.folder), UNPACKED: self._unpacked}
+        told = {"folder": str(self._coordination.folder)}
         node.workerinput["manifest"] = json.dumps(told)
 
     @pytest.hookimpl(optionalhook=True)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pytest_manifest.face.bindings import Binding
     from pytest_manifest.face.coordination import Coordination
     from pytest_manifest.face.options import Options
-    from pytest_manifest.face.short_messages import ShortMessages
     from pytest_manifest.face.verdicts import VerdictBook
     from pytest_manifest.manifest import Groups, Manifest
     from pytest_manifest.planning import PlanSpec
@@ -74,10 +73,6 @@ class ManifestSession:
         self.plans.force = options.plan_force
         self.plans.budget = options.budget
         self.coordination: Coordination | None = None
-        self.unpacked = 0
-        """In an xdist worker: of how many tests the controller takes a short message apart."""
-        self.messages: ShortMessages | None = None
-        """In an xdist worker: what may keep messages of tests that have ended."""
         self.files: list[Path] = list(options.files) if not options.plan else []
         self.runs: list[Run] = []
         self.book: VerdictBook | None = None
@@ -439,11 +434,9 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
 def join_controller(state: ManifestSession, told: str) -> None:
     """Take over, in an xdist worker, what the controller says."""
     from pytest_manifest.face.coordination import Coordination
-    from pytest_manifest.face.short_messages import UNPACKED
 
     facts = json.loads(told)
     state.coordination = Coordination(Path(facts["folder"]))
-    state.unpacked = facts[UNPACKED]
 
 
 def role_of(config: pytest.Config) -> Role:

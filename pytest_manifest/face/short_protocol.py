@@ -22,7 +22,6 @@ from pytest_manifest.face.collection import EntryItem
 from pytest_manifest.face.item_properties import tell_properties
 from pytest_manifest.face.others_logs import OthersLogs
 from pytest_manifest.face.session import manifest_session
-from pytest_manifest.face.short_messages import ShortMessages
 from pytest_manifest.face.verifying import SHORT, Verifying
 from pytest_manifest.face.work import properties_of
 
@@ -69,9 +68,7 @@ _PHASES: Final[tuple[Literal["setup", "call", "teardown"], ...]] = ("setup", "ca
 class ShortProtocol:
     """A plugin for one session."""
 
-    def __init__(self, messages: ShortMessages | None = None) -> None:
-        """``messages``: how the controller of an xdist worker is told of tests."""
-        self._messages = messages
+    def __init__(self) -> None:
         self._alone: bool | None = None
         self._followed: bool | None = None
         self._plain: dict[pytest.Collector, bool] = {}
@@ -110,8 +107,6 @@ class ShortProtocol:
         if judgement is None or judgement.kind != "passed":
             return False
         rows = properties_of(binding.entry, judgement, book.run_of(binding))
-        if self._messages is not None:
-            self._messages.begin()
         _tell(item, rows, began)
         # pytest lets go of these after a test, which it keeps to its end.
         item._request = False  # type: ignore[assignment]  # as pytest itself does

@@ -148,8 +148,6 @@ def wait_for_verdict(item: pytest.Item) -> None:
 
     def given_up() -> bool:
         state.tick()
-        if state.messages is not None:
-            state.messages.flush()
         if state.role == "worker":
             ended = state.coordination is not None and state.coordination.runs_ended()
             return ended or os.getppid() != parent  # nobody will write any more

@@ -116,9 +116,6 @@ HARMLESS_OPTIONS: Final = frozenset(
 )
 """Options of a transport or store that lead nowhere else; all others are left out."""
 
-OWN_TRANSPORT: Final = "pytest_manifest."
-"""What the name of a transport of ours begins with: that one is set for private workers."""
-
 
 def environment(url: str, present: Mapping[str, str]) -> dict[str, str]:
     """The variables by which a process is led to ``url``; ``present`` is what it would inherit."""

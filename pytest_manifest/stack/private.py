@@ -9,6 +9,7 @@ the settings answer that is exchanged, in their class, before the app is importe
 
 from __future__ import annotations
 
+import gc
 import os
 import runpy
 import sys
@@ -19,7 +20,6 @@ from urllib.parse import urlsplit
 
 from pytest_manifest.stack.celery_settings import (
     OPTIONS,
-    OWN_TRANSPORT,
     PARTS,
     URLS,
     harmless,
@@ -115,8 +115,7 @@ def _exchange_settings(settings: Any, url: str) -> None:
     def answer(conf: Any, key: str) -> Any:
         name = name_of(key, conf.prefix)
         if name in fixed:
-            ours = name == "broker_transport" and str(given(conf, key)).startswith(OWN_TRANSPORT)
-            return given(conf, key) if ours else fixed[name]
+            return fixed[name]
         return harmless(given(conf, key)) if name in OPTIONS else given(conf, key)
 
     settings.__getitem__ = answer
@@ -170,11 +169,18 @@ def prepare() -> None:
 
 
 def main() -> None:
-    """Be ``celery``."""
+    """Run the program ``celery``, kept to the stack."""
     if sys.argv[1:2] != ["celery"]:
         sys.exit("usage: python -m pytest_manifest.stack.private celery ...")
     del sys.argv[1]
+    # What is imported here is never garbage: looking for some takes a tenth of a worker's start.
+    gc.disable()
     prepare()
+    from pytest_manifest.stack.spawned import have_pools_begin_here  # which is prepared by itself
+
+    have_pools_begin_here()
+    gc.freeze()
+    gc.enable()
     runpy.run_module("celery", run_name="__main__", alter_sys=True)
 
 

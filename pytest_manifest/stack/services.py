@@ -93,7 +93,7 @@ def _worker_command(settings: Settings, name: str) -> list[str]:
     command = [
         settings.python,
         "-m",
-        "pytest_manifest.stack.quickly",
+        "pytest_manifest.stack.private",
         "celery",
         # The banner is not JSON.
         *(["--quiet"] if settings.log_format == "json" else []),

@@ -14,8 +14,6 @@ from pytest_manifest.worker import (
     ending,
     hooks,
     main_process,
-    own_pool,
-    own_transport,
     own_waits,
     stores,
 )
@@ -92,15 +90,11 @@ def _on_ready(sender: Any, **_: object) -> None:
     own_waits.put_off(getattr(sender.pool, "_pool", None), getattr(sender, "hub", None))
 
 
-def _on_set_up(conf: Any, instance: Any, **_: object) -> None:
-    """Before anything connects and any process is forked: what the app has set itself stays."""
-    own = dict(OWN_SETTINGS)
-    if str(conf.broker_url).startswith(own_transport.SCHEMES):
-        own["broker_transport"] = own_transport.NAME
-    for name, value in own.items():
+def _on_set_up(conf: Any, **_: object) -> None:
+    """Set, before anything connects and any process is forked, what the app has not set itself."""
+    for name, value in OWN_SETTINGS.items():
         if not conf.value_set_for(name):
             conf[name] = value
-    own_pool.take_over(instance.pool)
     # What has been imported stays: the collector need not look at it again, neither in the pool's
     # processes, whose memory it would copy, nor at the end (0.2 s of a worker's 0.3 s).
     gc.freeze()

@@ -12,7 +12,6 @@ from celery import states
 from pytest_manifest import variables
 from pytest_manifest.schema import wire
 from pytest_manifest.worker.handover import Handover
-from pytest_manifest.worker.lean_redis import lean
 from pytest_manifest.worker.marking import Receipts, underway, underway_for
 from pytest_manifest.worker.spool import spool_directory
 
@@ -109,9 +108,6 @@ class StreamReceipts(Receipts):
 
     def _send(self, stream: str | None, ttl: int, record: bytes) -> None:
         _add_record(self.client, stream, ttl, record)
-
-    def _create_client(self, **params: object) -> object:
-        return lean(super()._create_client(**params))
 
 
 def _refusal(error: Exception) -> str:

@@ -11,8 +11,6 @@ from pytest_manifest.urls import REDIS_SCHEMES
 
 PACKAGE = Path(wire.__file__).parents[1]
 BOTH_SIDES = ("dispatch", "gather", "run", "worker")
-OWN_TRANSPORT = "own_transport.py"
-"""Says which of the schemes it can stand in for."""
 
 
 def literals(path: Path) -> Iterator[str]:
@@ -40,7 +38,7 @@ def test_schemes_of_redis_are_in_one_table() -> None:
     elsewhere = {
         f"{path.relative_to(PACKAGE)}: {text}"
         for path in PACKAGE.rglob("*.py")
-        if path.name not in ("urls.py", OWN_TRANSPORT)
+        if path.name != "urls.py"
         for text in literals(path)
         if text.removesuffix("://") in rare
     }

@@ -40,9 +40,8 @@ OWN = (
     *("analysis", "dispatch", "face", "gather", "ledger", "log", "manifest", "planning"),
     *("reporting", "run", "schema", "stack", "testing", "verdict", "worker"),
 )
-NOT_BEFORE = (".__main__", ".distributed", ".plain_imports")
-"""Not to be imported; importing xdist, a plugin, of which pytest says that it came too early; and
-what puts Python's finder before pytest's, which is made later."""
+NOT_BEFORE = (".__main__", ".distributed")
+"""Not to be imported; and importing xdist, a plugin, of which pytest says it came too early."""
 ENDED_OTHERWISE = 70
 """The status of a session that ended without one of pytest's."""
 

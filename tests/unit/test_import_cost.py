@@ -49,7 +49,6 @@ LIGHT = {
             "declarations",
             "fixtures",
             "hookspecs",
-            "plain_imports",
             "session",
             "verifying",
         )
@@ -92,20 +91,6 @@ def test_an_idle_plugin_is_not_called_for_a_test(tmp_path: Path) -> None:
         assert hooks == [], hooks"""
     loaded = modules_after(idle_session(tmp_path, ending=ending))
     assert "pytest_manifest.face.verifying" in loaded
-
-
-def test_python_imports_us_and_not_pytest(tmp_path: Path) -> None:
-    """pytest would parse each module of ours in each process that may not write beside it."""
-    code = (
-        idle_session(tmp_path)
-        + f"""
-import sys
-loaders = {{type(sys.modules[name].__loader__).__name__ for name in {LIGHT!r}
-           if name.startswith("pytest_manifest.face.") and not name.endswith("plain_imports")}}
-assert loaders == {{"SourceFileLoader"}}, loaders
-"""
-    )
-    modules_after(code)
 
 
 def test_an_idle_session_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -298,29 +298,10 @@ def test_the_workers_program_is_celerys() -> None:
                 text=True,
                 check=False,
             )
-            for program in (["pytest_manifest.stack.quickly", "celery"], ["celery"])
+            for program in (["pytest_manifest.stack.private", "celery"], ["celery"])
         )
         assert (ours.stdout, ours.stderr) == (celerys.stdout, celerys.stderr)
         assert ours.returncode == celerys.returncode
-
-
-def test_the_workers_program_imports_no_other_commands() -> None:
-    """Neither a shell nor what other packages add to ``celery``; afterwards both can be had."""
-    code = """
-import gc, importlib.metadata, sys
-from pytest_manifest.stack import quickly
-find = importlib.metadata.entry_points
-quickly.import_program()
-print({"celery.bin.worker", "prompt_toolkit", "click_repl", "flower"} & set(sys.modules))
-import click_repl
-print(find is importlib.metadata.entry_points, callable(click_repl.repl))
-"""
-    env = os.environ | launch.own_pythonpath()
-    shown = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-    )
-
-    assert shown.stdout.splitlines() == ["{'celery.bin.worker'}", "True True"]
 
 
 def test_pids_of_another_container_get_no_signal(

@@ -1,65 +1,34 @@
-"""The pool of workers that we start: a job goes to a free process at once, the rest is Celery's."""
+"""A worker that the private stack starts: jobs arrive, processes are replaced, it ends."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 
 import psutil
 import pytest
 import redis
-from celery.concurrency.asynpool import AsynPool
-from celery.concurrency.prefork import TaskPool
-from celery.concurrency.solo import TaskPool as SoloPool
 
 from pytest_manifest import variables
 from pytest_manifest.schema.wire import stream_key
-from pytest_manifest.worker import own_pool
-from tests.live.apps.worker_support import INCLUDE, ROOT, STOCK, Bench, Flavour, running_worker
+from tests.live.apps.worker_support import INCLUDE, STOCK, Bench, Flavour, running_worker
 from tests.services import valkey_server
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
 
 OWN = {variables.SUPERVISED: "1", "MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO"}
-TWO = Flavour("own-pool", STOCK, (*INCLUDE, "-c", "2"), OWN)
+PROCESSES = 2
+TWO = Flavour("supervised", STOCK, (*INCLUDE, "-c", "2"), OWN)
 
 
 @pytest.fixture(scope="module")
 def bench(valkey: str) -> Iterator[Bench]:
     with running_worker(valkey, valkey, TWO) as running:
         yield running
-
-
-def probe(kind: str) -> tuple[dict[str, int], list[int], list[bool]]:
-    command = [sys.executable, "-m", "tests.live.apps.own_pool_probe", kind]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90)
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    return said["waiting"], said["results"], said["kept"]
-
-
-def test_a_job_is_written_to_a_free_process_at_once() -> None:
-    """By Celery's it waits for a turn of the event loop, and its process meanwhile for the job.
-
-    What such a process was given is not taken for a job that was not begun, when all that was not
-    begun is given back.
-    """
-    ours, results, kept = probe("ours")
-    celerys, same, _ = probe("celerys")
-    assert kept == [True, False]
-    assert results == same == [10, 1_000_000, 5_000, 20]
-    assert list(ours.values()) == [0, 0, 1, 1]
-    assert all(celerys.values())
-
-
-def test_on_a_celery_that_is_made_otherwise_it_does_as_celerys() -> None:
-    assert probe("strange") == probe("celerys")
 
 
 def test_a_busy_process_gets_no_second_job(bench: Bench) -> None:
@@ -99,7 +68,7 @@ def test_it_goes_on_with_a_new_process_and_a_new_connection() -> None:
 def test_a_worker_that_ends_gives_back_what_it_has_not_begun(
     valkey: str, task: str, argument: float, jobs: int
 ) -> None:
-    """And that alone: what it has begun it does, hands in and acknowledges, and then it ends."""
+    """And ends what it has begun. Celery's pool also gives back what a process has just been given."""
     with running_worker(valkey, valkey, TWO) as bench:
         sent = [bench.send(task, argument) for _ in range(jobs)]
         eventually(lambda: bench.ends(sent[3]), within=30, what="it is at work")
@@ -113,7 +82,9 @@ def test_a_worker_that_ends_gives_back_what_it_has_not_begun(
         begun_and_ended, untouched = 2, 0
         assert set(records.values()) <= {begun_and_ended, untouched}
         given_back = {message["headers"]["id"] for message in left}
-        assert given_back == {task_id for task_id, number in records.items() if not number}
+        waiting = {task_id for task_id, number in records.items() if not number}
+        assert given_back >= waiting
+        assert len(given_back - waiting) <= (PROCESSES if task == "echo" else 0)
 
 
 def test_processes_that_are_replaced(valkey: str) -> None:
@@ -123,22 +94,3 @@ def test_processes_that_are_replaced(valkey: str) -> None:
         receipts = [bench.receipt(one) for one in [bench.send("add", 1, 1) for _ in range(12)]]
     assert {one.state for one in receipts} == {"succeeded"}
     assert len({one.pid for one in receipts}) >= 6
-
-
-def test_only_celerys_own_pool_is_replaced() -> None:
-    """A pool of another kind, of an app's own, or that has begun already stays what it is."""
-
-    class AppsPool(AsynPool):  # type: ignore[misc]  # celery has no types
-        pass
-
-    class AppsTaskPool(TaskPool):  # type: ignore[misc]  # celery has no types
-        Pool = AppsPool
-
-    stays: list[object] = [SoloPool(), AppsTaskPool()]
-    changed, chosen, begun = TaskPool(), TaskPool(), TaskPool()
-    chosen.Pool, begun._pool = AppsPool, object()
-    for pool in (*stays, changed, chosen, begun):
-        own_pool.take_over(pool)
-    assert changed.Pool is own_pool.Pool
-    assert (chosen.Pool, begun.Pool, AppsTaskPool.Pool) == (AppsPool, AsynPool, AppsPool)
-    assert "Pool" not in vars(stays[1])
