@@ -24,7 +24,7 @@ GOAL_KB = 10.0
 
 def of_entries(folder: Path) -> int:
     """Measure the bytes of the controller that audits a run of the folder's manifest."""
-    return take([*PYTEST, *PLUGIN, *REPORTED, "--manifest=m.jsonl", "--audit"], folder).rss
+    return take([*PYTEST, *PLUGIN, *REPORTED, "--manifest=m.jsonl", "--manifest-audit"], folder).rss
 
 
 def of_tests(folder: Path) -> int:

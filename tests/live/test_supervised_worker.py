@@ -68,7 +68,7 @@ def test_it_goes_on_with_a_new_process_and_a_new_connection() -> None:
 def test_a_worker_that_ends_gives_back_what_it_has_not_begun(
     valkey: str, task: str, argument: float, jobs: int
 ) -> None:
-    """And ends what it has begun. Celery's pool also gives back what a process has just been given."""
+    """And ends what it has begun; Celery's pool also gives back what a process was just given."""
     with running_worker(valkey, valkey, TWO) as bench:
         sent = [bench.send(task, argument) for _ in range(jobs)]
         eventually(lambda: bench.ends(sent[3]), within=30, what="it is at work")
