@@ -1,17 +1,14 @@
-"""Keeping a process of a private stack to that stack, whatever the app that it runs says.
+"""Keep a process of a private stack to that stack, whatever the app that it runs says.
 
-``python -m pytest_manifest.stack.private celery ...`` does what ``celery ...`` does, but that every
-Celery app of the process has its broker and its results where the keeper's variable says. An app
-may name others at any moment: when it is made, in a configuration that is read later, in a handler
+Every Celery app of the process has its broker and its results where the keeper's variable says. An
+app may name others at any moment: when it is made, in a configuration read later, in a handler
 of ``on_after_configure``, in the environment, for one task alone. So nothing is set: it is what
 the settings answer that is exchanged, in their class, before the app is imported.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-import runpy
 import sys
 from functools import cache
 from pathlib import Path
@@ -166,23 +163,3 @@ def prepare() -> None:
         keep_to(url)
     if path := os.environ.get(READY_VARIABLE):
         say_when_ready(path)
-
-
-def main() -> None:
-    """Run the program ``celery``, kept to the stack."""
-    if sys.argv[1:2] != ["celery"]:
-        sys.exit("usage: python -m pytest_manifest.stack.private celery ...")
-    del sys.argv[1]
-    # What is imported here is never garbage: looking for some takes a tenth of a worker's start.
-    gc.disable()
-    prepare()
-    from pytest_manifest.stack.spawned import have_pools_begin_here  # which is prepared by itself
-
-    have_pools_begin_here()
-    gc.freeze()
-    gc.enable()
-    runpy.run_module("celery", run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -72,7 +72,7 @@ def flower_child(settings: Settings, directory: Path, url: str, port: int, passw
     """Flower on loopback, behind the stack's password."""
     env = _environment(url) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"}
     env.setdefault("FLOWER_TASKS_COLUMNS", FLOWER_COLUMNS)
-    module = "pytest_manifest.stack.private"
+    module = "pytest_manifest.stack.celery_program"
     command = [settings.python, "-m", module, "celery", "-A", settings.app, "flower"]
     # Above a flowerconfig.py of the project's, which knows another broker and other files.
     command += [f"--address={HOST}", f"--port={port}", "--persistent=False", "--broker-api="]
@@ -93,7 +93,7 @@ def _worker_command(settings: Settings, name: str) -> list[str]:
     command = [
         settings.python,
         "-m",
-        "pytest_manifest.stack.private",
+        "pytest_manifest.stack.celery_program",
         "celery",
         # The banner is not JSON.
         *(["--quiet"] if settings.log_format == "json" else []),

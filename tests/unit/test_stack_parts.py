@@ -298,7 +298,7 @@ def test_the_workers_program_is_celerys() -> None:
                 text=True,
                 check=False,
             )
-            for program in (["pytest_manifest.stack.private", "celery"], ["celery"])
+            for program in (["pytest_manifest.stack.celery_program", "celery"], ["celery"])
         )
         assert (ours.stdout, ours.stderr) == (celerys.stdout, celerys.stderr)
         assert ours.returncode == celerys.returncode
