@@ -102,7 +102,7 @@ def entry(n: int) -> Entry:
 
 def record(ledger: Ledger, numbers: Sequence[int]) -> None:
     """Send, start, finish and judge these entries, as a run does."""
-    from pytest_manifest.dispatch.attempt import task_id_for
+    from pytest_manifest.broker.attempt import task_id_for
     from pytest_manifest.ledger import Start
     from pytest_manifest.verdict import judge
 

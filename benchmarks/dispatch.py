@@ -21,8 +21,8 @@ from celery import Celery, group
 from loguru import logger
 
 from benchmarks.side_by_side import Figure, figure, tell, write_manifest
-from pytest_manifest.dispatch.attempt import Attempt, attempt_of, new_run_id
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.attempt import Attempt, attempt_of, new_run_id
+from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.log import add_run_log
 from pytest_manifest.manifest import Manifest, read_manifest

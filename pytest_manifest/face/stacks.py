@@ -96,8 +96,8 @@ def find_stack(state: ManifestSession) -> tuple[StackAddress, int | None]:
         state.stack.wait_workers(EMBEDDED_START)
         return address, options.workers
     address = external_address(options)
-    from pytest_manifest.dispatch.client import load_app
-    from pytest_manifest.gather.backend_results import needs_this_process
+    from pytest_manifest.broker.client import load_app
+    from pytest_manifest.results.backend_results import needs_this_process
     from pytest_manifest.stack.reach import reach
 
     later = options.audit or options.dispatch_only or options.resumes
@@ -136,7 +136,7 @@ def _memory_stack(state: ManifestSession) -> StackAddress:
 
 def external_address(options: Options) -> StackAddress:
     """The existing stack that the options name, or the running ``manifest-stack``."""
-    from pytest_manifest.gather.stream import has_stream
+    from pytest_manifest.results.stream import has_stream
     from pytest_manifest.stack.address import StackAddress
     from pytest_manifest.stack.state import running_stack
 
@@ -174,8 +174,8 @@ def external_address(options: Options) -> StackAddress:
 
 def _own_store(options: Options) -> str | None:
     """The result store that the app names; a broker tells nothing of where results are kept."""
-    from pytest_manifest.dispatch.client import load_app
-    from pytest_manifest.dispatch.stores import own_store
+    from pytest_manifest.broker.client import load_app
+    from pytest_manifest.broker.stores import own_store
     from pytest_manifest.stack.address import StackAddress
 
     if options.app is None or options.broker is None or options.broker.startswith("memory:"):

@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
-from pytest_manifest.dispatch.attempt import new_run_id, run8, task_id_for
+from pytest_manifest.broker.attempt import new_run_id, run8, task_id_for
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
     BUDGET,

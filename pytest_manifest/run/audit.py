@@ -11,8 +11,8 @@ from pathlib import Path
 
 from loguru import logger
 
-from pytest_manifest.dispatch.attempt import Attempt
-from pytest_manifest.dispatch.locating import Located
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.locating import Located
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import AttemptRow, Ledger, RunInfo, utc_now
 from pytest_manifest.ledger.bulk import BATCH

@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 from loguru import logger
 
-from pytest_manifest.dispatch.locating import Located
+from pytest_manifest.broker.locating import Located
 from pytest_manifest.errors import DispatchError, StackError
-from pytest_manifest.gather.gatherer import Sip
 from pytest_manifest.ledger import EMPTIED, OVER_BUDGET, Start, has_doubts
+from pytest_manifest.results.gatherer import Sip
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.hearsay import Final, Hearsay
 from pytest_manifest.run.judging import Correction, Judged, taken_back

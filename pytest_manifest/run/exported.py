@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pytest_manifest.dispatch.attempt import is_of_attempt, task_id_for
+from pytest_manifest.broker.attempt import is_of_attempt, task_id_for
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.ledger.bulk import BATCH, Passage

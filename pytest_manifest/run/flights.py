@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.ledger import HandedOn, Start
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, Receipt, VerdictKind

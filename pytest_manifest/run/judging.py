@@ -15,7 +15,7 @@ from typing import Final
 
 from loguru import logger
 
-from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import OTHER_BROKER, Ledger, Settled, Start, is_witnessed, utc_now
 from pytest_manifest.manifest import Manifest

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from loguru import logger
 
-from pytest_manifest.dispatch.locating import Located, Locator
+from pytest_manifest.broker.locating import Located, Locator
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.verdict import plural
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from pytest_manifest.dispatch.same_server import are_one, at
+from pytest_manifest.broker.same_server import are_one, at
 from pytest_manifest.ledger import RunInfo
 from pytest_manifest.log import redact_url
 from pytest_manifest.stack.address import StackAddress

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from pytest_manifest.dispatch.limits import held_to
+from pytest_manifest.broker.limits import held_to
 from pytest_manifest.ledger import UNFIT, Ledger, damaged
 from pytest_manifest.schema import Entry
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pytest_manifest.dispatch.bounded import Patience
-from pytest_manifest.dispatch.locating import Locator
-from pytest_manifest.dispatch.publisher import Publisher
-from pytest_manifest.gather.gatherer import Gatherer
+from pytest_manifest.broker.bounded import Patience
+from pytest_manifest.broker.locating import Locator
+from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.results.gatherer import Gatherer
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.judging import Bench
 from pytest_manifest.run.schedule import Schedule

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.ledger import AttemptRow, Ledger, Settled, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.changes import Change

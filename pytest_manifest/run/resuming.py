@@ -8,11 +8,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_manifest.dispatch.locating import Located
+from pytest_manifest.broker.locating import Located
 from pytest_manifest.errors import DispatchError, StackError
-from pytest_manifest.gather.gatherer import Gatherer
 from pytest_manifest.ledger import EMPTIED, Ledger, RunInfo, is_witnessed
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.results.gatherer import Gatherer
 from pytest_manifest.run.again import judge_again
 from pytest_manifest.run.audit import follow_spoken_for, follow_unsettled
 from pytest_manifest.run.budget import NOTHING, refuse_beyond

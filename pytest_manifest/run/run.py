@@ -18,17 +18,13 @@ from typing import Self
 
 from loguru import logger
 
-from pytest_manifest.dispatch.attempt import Attempt, new_run_id
-from pytest_manifest.dispatch.bounded import Caller, Patience
-from pytest_manifest.dispatch.demand import demand_of
-from pytest_manifest.dispatch.locating import Locator, open_locator, queues_of
-from pytest_manifest.dispatch.preflight import preflight
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.attempt import Attempt, new_run_id
+from pytest_manifest.broker.bounded import Caller, Patience
+from pytest_manifest.broker.demand import demand_of
+from pytest_manifest.broker.locating import Locator, open_locator, queues_of
+from pytest_manifest.broker.preflight import preflight
+from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
-from pytest_manifest.gather.backend_results import ResultReader
-from pytest_manifest.gather.gatherer import Gatherer
-from pytest_manifest.gather.records import Flaws
-from pytest_manifest.gather.stream import StreamReader, has_stream, open_client_at
 from pytest_manifest.ledger import (
     BUDGET,
     GAVE_UP,
@@ -42,6 +38,10 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest, Shard, receipt_line, write_receipt_lines
+from pytest_manifest.results.backend_results import ResultReader
+from pytest_manifest.results.gatherer import Gatherer
+from pytest_manifest.results.records import Flaws
+from pytest_manifest.results.stream import StreamReader, has_stream, open_client_at
 from pytest_manifest.run.budget import Budget, without_estimate
 from pytest_manifest.run.changes import files_of, keep_manifest
 from pytest_manifest.run.code import note_code

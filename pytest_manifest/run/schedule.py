@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 
-from pytest_manifest.dispatch.attempt import Attempt
+from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.run.to_send import Queue

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from loguru import logger
 
-from pytest_manifest.dispatch.locating import Located, Locator, Look, StartedOn, compare
+from pytest_manifest.broker.locating import Located, Locator, Look, StartedOn, compare
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.flights import Flights, InFlight
 from pytest_manifest.run.stranded import Stranded

@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from pytest_manifest.dispatch.attempt import Attempt
-from pytest_manifest.dispatch.publisher import Publisher, PublishResult
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.publisher import Publisher, PublishResult
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.run.flights import Flights

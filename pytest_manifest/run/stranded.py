@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from pytest_manifest.dispatch.locating import Look
+from pytest_manifest.broker.locating import Look
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.verdict import plural
 

@@ -11,8 +11,8 @@ import json
 from collections.abc import Collection
 from typing import Final
 
-from pytest_manifest.dispatch.presence import may_be_alive, present, unheard_of
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.presence import may_be_alive, present, unheard_of
+from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import PLAIN_WORKERS, STRANGERS, Ledger
 
 KNOWN: Final = "known_nodes"

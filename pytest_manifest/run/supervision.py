@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from loguru import logger
 
-from pytest_manifest.dispatch.preflight import add_consumers
+from pytest_manifest.broker.preflight import add_consumers
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.flights import node_of
 from pytest_manifest.run.parts import Parts

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from loguru import logger
 
-from pytest_manifest.dispatch.locating import Look
+from pytest_manifest.broker.locating import Look
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.parts import Parts

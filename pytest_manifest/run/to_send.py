@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias, overload
 
-from pytest_manifest.dispatch.attempt import Attempt, attempt_of, task_id_for
+from pytest_manifest.broker.attempt import Attempt, attempt_of, task_id_for
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import Entry
 

@@ -6,7 +6,7 @@ So nothing that is said for want of a result, or of time, may be said of them.
 
 from __future__ import annotations
 
-from pytest_manifest.gather.gatherer import Gatherer
+from pytest_manifest.results.gatherer import Gatherer
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.schema import VerdictKind
 

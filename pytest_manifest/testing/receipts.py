@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
-from pytest_manifest.dispatch.attempt import attempt_of, new_run_id
+from pytest_manifest.broker.attempt import attempt_of, new_run_id
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt, State
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 

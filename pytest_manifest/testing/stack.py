@@ -14,7 +14,7 @@ from typing import Final, Self
 from celery import Celery
 from loguru import logger
 
-from pytest_manifest.dispatch.client import load_app
+from pytest_manifest.broker.client import load_app
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
 from pytest_manifest.stack.address import StackAddress

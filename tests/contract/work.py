@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_manifest.dispatch.attempt import attempt_of
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.attempt import attempt_of
+from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import Settled
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run import Run, RunSettings

@@ -10,7 +10,7 @@ from pytest_manifest.schema import wire
 from pytest_manifest.urls import REDIS_SCHEMES
 
 PACKAGE = Path(wire.__file__).parents[1]
-BOTH_SIDES = ("dispatch", "gather", "run", "worker")
+BOTH_SIDES = ("broker", "results", "run", "worker")
 
 
 def literals(path: Path) -> Iterator[str]:

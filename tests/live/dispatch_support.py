@@ -19,8 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 import redis
 from celery import Celery
 
-from pytest_manifest.dispatch.attempt import Attempt, attempt_of, new_run_id
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.attempt import Attempt, attempt_of, new_run_id
+from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from tests import processes

@@ -11,9 +11,9 @@ import pytest
 import redis
 from kombu import Connection
 
-from pytest_manifest.dispatch.attempt import Attempt, run8
+from pytest_manifest.broker.attempt import Attempt, run8
 from pytest_manifest.errors import StackError
-from pytest_manifest.gather.backend_results import PlainResult, ResultReader, needs_this_process
+from pytest_manifest.results.backend_results import PlainResult, ResultReader, needs_this_process
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from tests.live.dispatch_support import (

@@ -13,9 +13,9 @@ import pytest
 import redis
 from loguru import logger
 
-from pytest_manifest.dispatch.publisher import CHUNK
+from pytest_manifest.broker.publisher import CHUNK
 from pytest_manifest.errors import StackError
-from pytest_manifest.gather.backend_results import ResultReader
+from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.schema import Entry
 from tests import services
 from tests.live.dispatch_support import (
@@ -326,7 +326,7 @@ def test_each_sending_is_logged(broker: str) -> None:
     handler = logger.add(
         lambda message: messages.append(message.record["message"]),
         level="DEBUG",
-        filter="pytest_manifest.dispatch",
+        filter="pytest_manifest.broker",
     )
     try:
         one, two = attempts([Entry(id="e-{}", task="t.x", queue="q"), Entry(id="f", task="t.y")])

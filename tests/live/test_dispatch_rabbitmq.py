@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from pytest_manifest.dispatch.preflight import demand_of, preflight
-from pytest_manifest.dispatch.publisher import CHUNK, Publisher
-from pytest_manifest.gather.backend_results import ResultReader
+from pytest_manifest.broker.preflight import demand_of, preflight
+from pytest_manifest.broker.publisher import CHUNK, Publisher
+from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.schema import Entry
 from tests.live.dispatch_app import app as project
 from tests.live.dispatch_support import (

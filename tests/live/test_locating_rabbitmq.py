@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kombu import Connection
 
-from pytest_manifest.dispatch.locating import Look, compare, open_locator
+from pytest_manifest.broker.locating import Look, compare, open_locator
 from pytest_manifest.schema import Entry
 from tests.live.dispatch_support import (
     APP,

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from pytest_manifest.dispatch.control import Answers
-from pytest_manifest.dispatch.preflight import Preflight, add_consumers, demand_of, preflight
-from pytest_manifest.dispatch.publisher import Publisher
-from pytest_manifest.dispatch.workers import QUESTIONS
+from pytest_manifest.broker.control import Answers
+from pytest_manifest.broker.preflight import Preflight, add_consumers, demand_of, preflight
+from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.workers import QUESTIONS
 from pytest_manifest.errors import StackError
-from pytest_manifest.gather.backend_results import ResultReader
+from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from tests.live.dispatch_support import (

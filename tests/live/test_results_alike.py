@@ -11,10 +11,10 @@ from typing import Final
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.dispatch.attempt import Attempt
-from pytest_manifest.gather.backend_results import ResultReader
-from pytest_manifest.gather.gatherer import Gatherer
-from pytest_manifest.gather.stream import StreamReader, has_stream
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.results.backend_results import ResultReader
+from pytest_manifest.results.gatherer import Gatherer
+from pytest_manifest.results.stream import StreamReader, has_stream
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.schema import Entry, Expectations, Receipt
 from pytest_manifest.schema.wire import stream_key

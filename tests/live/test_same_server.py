@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import pytest
 from celery import Celery
 
-from pytest_manifest.dispatch.stores import refusals
-from pytest_manifest.dispatch.workers import Worker
+from pytest_manifest.broker.stores import refusals
+from pytest_manifest.broker.workers import Worker
 from pytest_manifest.stack.address import StackAddress
 from tests import services
 from tests.live.dispatch_support import database, proxied

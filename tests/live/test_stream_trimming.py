@@ -7,7 +7,7 @@ import json
 import pytest
 import redis
 
-from pytest_manifest.gather.stream import StreamReader
+from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema.wire import STREAM_FIELD
 from tests.unit.test_gatherer import check_trimming
 

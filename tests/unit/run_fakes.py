@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from pytest_manifest.dispatch.attempt import Attempt
-from pytest_manifest.dispatch.locating import Look
-from pytest_manifest.dispatch.publisher import PublishResult
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.locating import Look
+from pytest_manifest.broker.publisher import PublishResult
 from pytest_manifest.errors import StackError
-from pytest_manifest.gather.backend_results import PlainResult
+from pytest_manifest.results.backend_results import PlainResult
 from tests.unit.run_world import Message, Record, World
 
 

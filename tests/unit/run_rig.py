@@ -16,14 +16,14 @@ from unittest import mock
 
 from loguru import logger
 
-from pytest_manifest.dispatch.attempt import Attempt, attempt_of
-from pytest_manifest.dispatch.publisher import Publisher
-from pytest_manifest.gather import gatherer as gathering
-from pytest_manifest.gather.backend_results import ResultReader
-from pytest_manifest.gather.gatherer import Gatherer
-from pytest_manifest.gather.stream import StreamReader
+from pytest_manifest.broker.attempt import Attempt, attempt_of
+from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import AttemptRow, Ledger, Settled
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.results import gatherer as gathering
+from pytest_manifest.results.backend_results import ResultReader
+from pytest_manifest.results.gatherer import Gatherer
+from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import search
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.engine import Engine

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Literal
 
-from pytest_manifest.dispatch.attempt import Attempt
-from pytest_manifest.gather.backend_results import PlainResult
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.results.backend_results import PlainResult
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt, State
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256, timestamp

@@ -13,9 +13,9 @@ from celery.app.task import Context
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pytest_manifest.dispatch.attempt import new_run_id, task_id_for
-from pytest_manifest.gather.backend_results import PlainResult
-from pytest_manifest.gather.gatherer import plain_receipt
+from pytest_manifest.broker.attempt import new_run_id, task_id_for
+from pytest_manifest.results.backend_results import PlainResult
+from pytest_manifest.results.gatherer import plain_receipt
 from pytest_manifest.schema import Entry, Receipt, wire
 from pytest_manifest.verdict import contradiction, judge
 from pytest_manifest.worker.delivery import delivery_of

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_manifest.dispatch import bounded
-from pytest_manifest.dispatch.bounded import CLOSING, Caller, Patience, SilentPeerError, sever
+from pytest_manifest.broker import bounded
+from pytest_manifest.broker.bounded import CLOSING, Caller, Patience, SilentPeerError, sever
 from pytest_manifest.errors import StackError
 
 NOTHING: dict[str, int] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.dispatch.attempt import attempt_of
+from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.face.verdicts import ManifestRun
 from pytest_manifest.ledger import PLAIN_WORKERS, Ledger, Settled, Start
 from pytest_manifest.manifest import Manifest, write_manifest

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from pytest_manifest.dispatch.attempt import (
+from pytest_manifest.broker.attempt import (
     attempt_of,
     is_of_attempt,
     new_run_id,

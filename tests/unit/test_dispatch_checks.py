@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pytest_manifest.dispatch import checks
-from pytest_manifest.dispatch.checks import Holding
-from pytest_manifest.dispatch.control import Answers
-from pytest_manifest.dispatch.demand import Demand, demand_of
-from pytest_manifest.dispatch.workers import QUESTIONS, Worker, workers_of
+from pytest_manifest.broker import checks
+from pytest_manifest.broker.checks import Holding
+from pytest_manifest.broker.control import Answers
+from pytest_manifest.broker.demand import Demand, demand_of
+from pytest_manifest.broker.workers import QUESTIONS, Worker, workers_of
 from pytest_manifest.schema import Entry
 
 NOW = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)

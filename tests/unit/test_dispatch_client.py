@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from celery import current_app
 
-from pytest_manifest.dispatch.client import connection_to, load_app, result_backend
+from pytest_manifest.broker.client import connection_to, load_app, result_backend
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.urls import is_redis, scheme_of

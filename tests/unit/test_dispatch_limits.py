@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from celery import Celery
 
-from pytest_manifest.dispatch.demand import demand_of
-from pytest_manifest.dispatch.limits import OwnLimits, held_to, message_limits, unenforced
-from pytest_manifest.dispatch.workers import OwnLimit, Worker, workers_of
+from pytest_manifest.broker.demand import demand_of
+from pytest_manifest.broker.limits import OwnLimits, held_to, message_limits, unenforced
+from pytest_manifest.broker.workers import OwnLimit, Worker, workers_of
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import judge
 

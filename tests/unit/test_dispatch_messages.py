@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from pytest_manifest.dispatch.attempt import attempt_of
-from pytest_manifest.dispatch.messages import MessageBuilder, Outgoing
-from pytest_manifest.dispatch.routing import AppRouting, queue_name
+from pytest_manifest.broker.attempt import attempt_of
+from pytest_manifest.broker.messages import MessageBuilder, Outgoing
+from pytest_manifest.broker.routing import AppRouting, queue_name
 from pytest_manifest.schema import Entry
 
 RUN = "20261124T150000-0a1b2c3d"

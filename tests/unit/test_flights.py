@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pytest_manifest.dispatch.attempt import attempt_of
+from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import HandedOn, Start
 from pytest_manifest.run.flights import SPARE, TIMEOUT_GRACE, Flights
 from pytest_manifest.run.settings import WorkerLoss

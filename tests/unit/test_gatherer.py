@@ -10,9 +10,9 @@ from typing import cast
 import pytest
 from redis import Redis, SSLConnection
 
-from pytest_manifest.gather.backend_results import PlainResult, ResultReader
-from pytest_manifest.gather.gatherer import SWEEP_STOCK, Gatherer
-from pytest_manifest.gather.stream import StreamReader, redis_url
+from pytest_manifest.results.backend_results import PlainResult, ResultReader
+from pytest_manifest.results.gatherer import SWEEP_STOCK, Gatherer
+from pytest_manifest.results.stream import StreamReader, redis_url
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.outage import PATIENCE, Outage
 from pytest_manifest.schema import Entry
@@ -25,7 +25,7 @@ AWAITED = {"t-a": InFlight(RUN, Entry(id="a", task="t"), 1, "t-a", sent=0.0)}
 
 def check_trimming(url: str, client: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream of more records than are taken out at once, read by one reader after another."""
-    monkeypatch.setattr("pytest_manifest.gather.stream.TRIMMED", 3)
+    monkeypatch.setattr("pytest_manifest.results.stream.TRIMMED", 3)
     key = "manifest:0123abcd:trimmed"
     store = cast("Redis", client)
 

@@ -15,13 +15,13 @@ from celery import Celery
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_manifest.dispatch.attempt import attempt_of
-from pytest_manifest.gather.backend_results import PlainResult, ResultReader, plain_result
-from pytest_manifest.gather.gatherer import Gatherer, plain_receipt
-from pytest_manifest.gather.records import LOGGED, Flaws, receipt_from
-from pytest_manifest.gather.stream import StreamReader
+from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import write_manifest
+from pytest_manifest.results.backend_results import PlainResult, ResultReader, plain_result
+from pytest_manifest.results.gatherer import Gatherer, plain_receipt
+from pytest_manifest.results.records import LOGGED, Flaws, receipt_from
+from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import Run, RunSettings, receipts
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.receipts import complete_receipt

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_manifest.dispatch.attempt import attempt_of, new_run_id
-from pytest_manifest.dispatch.control import Answers
-from pytest_manifest.dispatch.locating import (
+from pytest_manifest.broker.attempt import attempt_of, new_run_id
+from pytest_manifest.broker.control import Answers
+from pytest_manifest.broker.locating import (
     Located,
     Look,
     StartedOn,
@@ -22,9 +22,9 @@ from pytest_manifest.dispatch.locating import (
     open_locator,
     queues_of,
 )
-from pytest_manifest.dispatch.locating.messages import parsed, taken_message, task_id_of
-from pytest_manifest.dispatch.locating.workers import SETTLED, Workers
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.locating.messages import parsed, taken_message, task_id_of
+from pytest_manifest.broker.locating.workers import SETTLED, Workers
+from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import StackError
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress

@@ -38,7 +38,7 @@ def as_package() -> object:
     """A logger whose records are of this package."""
 
     def rename(record: object) -> None:
-        record["name"] = "pytest_manifest.dispatch"  # type: ignore[index]  # loguru's own Record
+        record["name"] = "pytest_manifest.broker"  # type: ignore[index]  # loguru's own Record
 
     return logger.patch(rename)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.dispatch.attempt import attempt_of
+from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.errors import LedgerError, ManifestToolError
 from pytest_manifest.ledger import Ledger, RunInfo, Start
 from pytest_manifest.ledger.union import MOST

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loguru import logger
 
-from pytest_manifest.gather.gatherer import Sip, _take
 from pytest_manifest.ledger import Ledger, Start
+from pytest_manifest.results.gatherer import Sip, _take
 from pytest_manifest.run.code import KEY
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.judging import Bench

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from pytest_manifest.dispatch.attempt import task_id_for
+from pytest_manifest.broker.attempt import task_id_for
 from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.reporting.progress_figures import Meter
 from pytest_manifest.run.flights import InFlight

@@ -9,10 +9,10 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.gather.backend_results import PlainResult
 from pytest_manifest.ledger import OVER_BUDGET, PLAIN_WORKERS, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.faults import file_error
+from pytest_manifest.results.backend_results import PlainResult
 from pytest_manifest.run.flights import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.supervision import CRASH_LOOP

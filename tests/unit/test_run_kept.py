@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.flights import Flights

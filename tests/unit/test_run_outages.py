@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from pytest_manifest.dispatch.attempt import Attempt
-from pytest_manifest.dispatch.publisher import PublishResult
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.publisher import PublishResult
 from pytest_manifest.run.outage import PATIENCE
 from pytest_manifest.schema import Entry
 from tests.unit.run_rig import Plan, Rig, rig

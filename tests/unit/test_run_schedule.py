@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.schedule import Held, Schedule
 from pytest_manifest.run.settings import FailureLimit

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import time
 
-from pytest_manifest.dispatch.attempt import attempt_of
-from pytest_manifest.dispatch.locating import Look
+from pytest_manifest.broker.attempt import attempt_of
+from pytest_manifest.broker.locating import Look
 from pytest_manifest.run.flights import Flights
 from pytest_manifest.run.stranded import Stranded
 from pytest_manifest.schema import Entry

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_manifest.dispatch.attempt import Attempt, attempt_of
+from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
 from pytest_manifest.run.to_send import AT_ONCE, FirstAttempts, Queue
 from pytest_manifest.schema import Entry, Header

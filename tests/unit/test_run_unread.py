@@ -9,11 +9,11 @@ import pytest
 from celery import Celery
 from kombu import Connection
 
-from pytest_manifest.dispatch.attempt import run8
-from pytest_manifest.dispatch.link import reply_queue
-from pytest_manifest.gather.backend_results import ResultReader
-from pytest_manifest.gather.records import Flaws
+from pytest_manifest.broker.attempt import run8
+from pytest_manifest.broker.link import reply_queue
 from pytest_manifest.ledger import PLAIN_WORKERS
+from pytest_manifest.results.backend_results import ResultReader
+from pytest_manifest.results.records import Flaws
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from tests.unit.run_rig import RUN, Plan, Rig, rig

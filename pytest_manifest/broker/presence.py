@@ -13,9 +13,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_manifest.dispatch.control import Answers
-from pytest_manifest.dispatch.publisher import Publisher
-from pytest_manifest.dispatch.workers import QUESTIONS, workers_of
+from pytest_manifest.broker.control import Answers
+from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.workers import QUESTIONS, workers_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.urls import is_redis

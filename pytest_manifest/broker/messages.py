@@ -11,10 +11,10 @@ from celery import Celery
 from celery.utils.nodenames import anon_nodename
 from kombu.serialization import dumps
 
-from pytest_manifest.dispatch.attempt import Attempt, run8
-from pytest_manifest.dispatch.client import reply_queue_name
-from pytest_manifest.dispatch.limits import OwnLimits, message_limits
-from pytest_manifest.dispatch.routing import MESSAGE_OPTIONS, Options, Routing
+from pytest_manifest.broker.attempt import Attempt, run8
+from pytest_manifest.broker.client import reply_queue_name
+from pytest_manifest.broker.limits import OwnLimits, message_limits
+from pytest_manifest.broker.routing import MESSAGE_OPTIONS, Options, Routing
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.log import redact
 from pytest_manifest.schema.models import Entry

@@ -11,12 +11,12 @@ from typing import Final, Protocol, TypeVar
 
 from loguru import logger
 
-from pytest_manifest.dispatch.bounded import Caller, SilentPeerError
+from pytest_manifest.broker.bounded import Caller, SilentPeerError
 from pytest_manifest.errors import StackError
-from pytest_manifest.gather.backend_results import PlainResult, ResultReader
-from pytest_manifest.gather.records import Flaws, receipt_from
-from pytest_manifest.gather.stream import StreamReader
 from pytest_manifest.ledger import HandedOn, Start
+from pytest_manifest.results.backend_results import PlainResult, ResultReader
+from pytest_manifest.results.records import Flaws, receipt_from
+from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import (
     FinishedRecord,

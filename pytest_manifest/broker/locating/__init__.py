@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from pytest_manifest.dispatch.client import AMQP_SCHEMES
-from pytest_manifest.dispatch.locating.asking import AskingLocator
-from pytest_manifest.dispatch.locating.base import Located, Locator, Look, StartedOn, compare
-from pytest_manifest.dispatch.locating.bounded import BoundedLocator
-from pytest_manifest.dispatch.publisher import Publisher
-from pytest_manifest.dispatch.routing import queue_name
+from pytest_manifest.broker.client import AMQP_SCHEMES
+from pytest_manifest.broker.locating.asking import AskingLocator
+from pytest_manifest.broker.locating.base import Located, Locator, Look, StartedOn, compare
+from pytest_manifest.broker.locating.bounded import BoundedLocator
+from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.routing import queue_name
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.urls import is_redis, scheme_of
 
@@ -32,15 +32,15 @@ def _locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[str]
     url = publisher.address.broker_url
     # Imported where needed: each needs its transport's own library.
     if is_redis(url):
-        from pytest_manifest.dispatch.locating.redis import RedisLocator
+        from pytest_manifest.broker.locating.redis import RedisLocator
 
         return RedisLocator(publisher, queues, nodes)
     if scheme_of(url) in AMQP_SCHEMES:
-        from pytest_manifest.dispatch.locating.amqp import AmqpLocator
+        from pytest_manifest.broker.locating.amqp import AmqpLocator
 
         return AmqpLocator(publisher, queues, nodes)
     if scheme_of(url) == MEMORY_SCHEME:
-        from pytest_manifest.dispatch.locating.memory import MemoryLocator
+        from pytest_manifest.broker.locating.memory import MemoryLocator
 
         return MemoryLocator(publisher, queues, nodes)
     return AskingLocator(publisher, nodes)

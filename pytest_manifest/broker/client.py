@@ -14,7 +14,7 @@ from celery.app.backends import by_url
 from celery.app.defaults import DEFAULTS
 from celery.app.utils import find_app
 
-from pytest_manifest.dispatch.bounded import SOCKET_TIMEOUT, amqp_limits, redis_limits
+from pytest_manifest.broker.bounded import SOCKET_TIMEOUT, amqp_limits, redis_limits
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
 from pytest_manifest.stack.address import StackAddress

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from pytest_manifest.dispatch.locating.base import Look, Tags
-from pytest_manifest.dispatch.locating.workers import Workers, reaching
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.locating.base import Look, Tags
+from pytest_manifest.broker.locating.workers import Workers, reaching
+from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.urls import scheme_of
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from pytest_manifest.dispatch.locating.asking import AskingLocator
-from pytest_manifest.dispatch.locating.messages import task_id_of
-from pytest_manifest.dispatch.locating.workers import reaching, unknown
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.locating.asking import AskingLocator
+from pytest_manifest.broker.locating.messages import task_id_of
+from pytest_manifest.broker.locating.workers import reaching, unknown
+from pytest_manifest.broker.publisher import Publisher
 
 
 class MemoryLocator(AskingLocator):

@@ -13,20 +13,20 @@ from celery import Celery, Task
 from kombu import Queue
 from loguru import logger
 
-from pytest_manifest.dispatch.attempt import Attempt, run8
-from pytest_manifest.dispatch.bounded import (
+from pytest_manifest.broker.attempt import Attempt, run8
+from pytest_manifest.broker.bounded import (
     Caller,
     Patience,
     SilentPeerError,
     refuse_if_given_up,
 )
-from pytest_manifest.dispatch.client import load_app
-from pytest_manifest.dispatch.control import Control
-from pytest_manifest.dispatch.limits import OwnLimits
-from pytest_manifest.dispatch.link import Link
-from pytest_manifest.dispatch.messages import MessageBuilder, Outgoing
-from pytest_manifest.dispatch.refusals import reserved
-from pytest_manifest.dispatch.routing import AppRouting, destination, queue_name
+from pytest_manifest.broker.client import load_app
+from pytest_manifest.broker.control import Control
+from pytest_manifest.broker.limits import OwnLimits
+from pytest_manifest.broker.link import Link
+from pytest_manifest.broker.messages import MessageBuilder, Outgoing
+from pytest_manifest.broker.refusals import reserved
+from pytest_manifest.broker.routing import AppRouting, destination, queue_name
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.schema import Entry

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
-from pytest_manifest.dispatch.demand import Demand, TaskDemand
-from pytest_manifest.dispatch.workers import Worker
+from pytest_manifest.broker.demand import Demand, TaskDemand
+from pytest_manifest.broker.workers import Worker
 from pytest_manifest.schema.wire import WORKER_MARK
 
 NEAREST: Final = 3

@@ -12,11 +12,11 @@ from urllib.parse import parse_qsl, urlencode
 from loguru import logger
 from pydantic_core import from_json
 
-from pytest_manifest.dispatch.bounded import redis_limits
-from pytest_manifest.dispatch.client import load_app, result_backend
+from pytest_manifest.broker.bounded import redis_limits
+from pytest_manifest.broker.client import load_app, result_backend
 from pytest_manifest.errors import StackError
-from pytest_manifest.gather.records import Flaws
 from pytest_manifest.log import redact_url
+from pytest_manifest.results.records import Flaws
 from pytest_manifest.schema.wire import STREAM_FIELD
 from pytest_manifest.urls import SENTINEL, is_redis, scheme_of, with_redis_scheme
 

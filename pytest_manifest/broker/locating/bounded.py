@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from pytest_manifest.dispatch.locating.base import Locator, Look, Tags
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.locating.base import Locator, Look, Tags
+from pytest_manifest.broker.publisher import Publisher
 
 
 class BoundedLocator:

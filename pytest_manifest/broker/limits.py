@@ -12,7 +12,7 @@ from typing import Final
 
 from celery import Celery
 
-from pytest_manifest.dispatch.workers import OwnLimit, Worker, seconds_of
+from pytest_manifest.broker.workers import OwnLimit, Worker, seconds_of
 from pytest_manifest.schema import Entry
 
 CANNOT: Final[Mapping[str, str]] = {

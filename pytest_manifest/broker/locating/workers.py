@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_manifest.dispatch.control import Answers, Arguments
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.control import Answers, Arguments
+from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 

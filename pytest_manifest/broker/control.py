@@ -19,9 +19,9 @@ from celery import Celery
 from kombu import Producer
 from kombu.transport import virtual
 
-from pytest_manifest.dispatch.bounded import sever
-from pytest_manifest.dispatch.client import connect
-from pytest_manifest.dispatch.refusals import refusal
+from pytest_manifest.broker.bounded import sever
+from pytest_manifest.broker.client import connect
+from pytest_manifest.broker.refusals import refusal
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.urls import is_redis
 

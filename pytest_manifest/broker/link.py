@@ -12,11 +12,11 @@ from kombu import Producer, Queue
 from kombu.common import Broadcast
 from kombu.transport import virtual
 
-from pytest_manifest.dispatch.bounded import sever
-from pytest_manifest.dispatch.client import connect, reply_queue_name
-from pytest_manifest.dispatch.messages import Outgoing
-from pytest_manifest.dispatch.refusals import refusal
-from pytest_manifest.dispatch.routing import Target, doubtful_target, queue_of
+from pytest_manifest.broker.bounded import sever
+from pytest_manifest.broker.client import connect, reply_queue_name
+from pytest_manifest.broker.messages import Outgoing
+from pytest_manifest.broker.refusals import refusal
+from pytest_manifest.broker.routing import Target, doubtful_target, queue_of
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.stack.address import StackAddress
 

@@ -12,10 +12,10 @@ from typing import Final
 
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, level_name
 
-from pytest_manifest.dispatch.control import NOT_FOUND
-from pytest_manifest.dispatch.locating.asking import AskingLocator
-from pytest_manifest.dispatch.locating.workers import unknown
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.control import NOT_FOUND
+from pytest_manifest.broker.locating.asking import AskingLocator
+from pytest_manifest.broker.locating.workers import unknown
+from pytest_manifest.broker.publisher import Publisher
 
 DELAYING: Final = tuple(level_name(level) for level in range(MAX_LEVEL + 1))
 """Where messages with a countdown or eta wait for it, with quorum queues."""

@@ -14,12 +14,12 @@ from typing import Final
 from celery import states
 from pydantic import JsonValue
 
-from pytest_manifest.dispatch.client import load_app
+from pytest_manifest.broker.client import load_app
 from pytest_manifest.errors import StackError
-from pytest_manifest.gather.plain_json import as_json
-from pytest_manifest.gather.records import Flaws
-from pytest_manifest.gather.sources import UNREADABLE, Meta, Source, open_source
 from pytest_manifest.log import redact, redact_url
+from pytest_manifest.results.plain_json import as_json
+from pytest_manifest.results.records import Flaws
+from pytest_manifest.results.sources import UNREADABLE, Meta, Source, open_source
 from pytest_manifest.schema import ErrorInfo, State
 from pytest_manifest.schema.wire import plain_traceback, unwrap_result
 from pytest_manifest.stack.address import StackAddress

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final
 from loguru import logger
 from redis import Redis, ResponseError
 
-from pytest_manifest.dispatch.checks import VISIBILITY_TIMEOUT
-from pytest_manifest.dispatch.locating.base import Look, Tags
-from pytest_manifest.dispatch.locating.messages import parsed, taken_message, task_id_of
-from pytest_manifest.dispatch.locating.workers import Said, Workers, reaching, unknown
-from pytest_manifest.dispatch.presence import may_be_alive, unheard_of
-from pytest_manifest.dispatch.publisher import Publisher
+from pytest_manifest.broker.checks import VISIBILITY_TIMEOUT
+from pytest_manifest.broker.locating.base import Look, Tags
+from pytest_manifest.broker.locating.messages import parsed, taken_message, task_id_of
+from pytest_manifest.broker.locating.workers import Said, Workers, reaching, unknown
+from pytest_manifest.broker.presence import may_be_alive, unheard_of
+from pytest_manifest.broker.publisher import Publisher
 
 if TYPE_CHECKING:
     from kombu.transport.redis import Channel

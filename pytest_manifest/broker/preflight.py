@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from pytest_manifest.dispatch import checks, stores
-from pytest_manifest.dispatch.control import Answers, by_node
-from pytest_manifest.dispatch.demand import Demand, demand_of, tasks_by_queue
-from pytest_manifest.dispatch.limits import unenforced
-from pytest_manifest.dispatch.publisher import Publisher
-from pytest_manifest.dispatch.routing import queue_name
-from pytest_manifest.dispatch.workers import QUESTIONS, STORE_QUESTION, Worker, workers_of
+from pytest_manifest.broker import checks, stores
+from pytest_manifest.broker.control import Answers, by_node
+from pytest_manifest.broker.demand import Demand, demand_of, tasks_by_queue
+from pytest_manifest.broker.limits import unenforced
+from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.routing import queue_name
+from pytest_manifest.broker.workers import QUESTIONS, STORE_QUESTION, Worker, workers_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.urls import is_redis

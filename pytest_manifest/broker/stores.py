@@ -16,8 +16,8 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from celery import Celery, Task
 from celery.backends.base import DisabledBackend
 
-from pytest_manifest.dispatch.same_server import are_one, at
-from pytest_manifest.dispatch.workers import Worker
+from pytest_manifest.broker.same_server import are_one, at
+from pytest_manifest.broker.workers import Worker
 from pytest_manifest.log import redact_url
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.urls import REDIS_SCHEMES, SENTINEL, SOCKETS, is_redis_server, scheme_of

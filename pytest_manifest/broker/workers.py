@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_manifest.dispatch.control import Answers, Arguments
+from pytest_manifest.broker.control import Answers, Arguments
 from pytest_manifest.schema.wire import WORKER_MARK
 
 # builtins: an entry may name one of Celery's own tasks, and those are registered as well.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from pytest_manifest.dispatch.limits import held_to
+from pytest_manifest.broker.limits import held_to
 from pytest_manifest.schema.models import Entry
 
 

@@ -11,11 +11,11 @@ from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
 from celery.exceptions import SecurityError
 from kombu.exceptions import SerializationError
 
-from pytest_manifest.dispatch.attempt import RUN8_LENGTH
-from pytest_manifest.dispatch.client import AMQP_SCHEMES, connect, result_backend
-from pytest_manifest.dispatch.link import reply_queue
-from pytest_manifest.gather.plain_json import leave_marks, payload_of
-from pytest_manifest.gather.records import Flaws
+from pytest_manifest.broker.attempt import RUN8_LENGTH
+from pytest_manifest.broker.client import AMQP_SCHEMES, connect, result_backend
+from pytest_manifest.broker.link import reply_queue
+from pytest_manifest.results.plain_json import leave_marks, payload_of
+from pytest_manifest.results.records import Flaws
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.urls import scheme_of
 
