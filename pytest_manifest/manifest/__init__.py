@@ -2,7 +2,8 @@
 
 from pytest_manifest.manifest.atomic import atomic_file
 from pytest_manifest.manifest.draft import Draft
-from pytest_manifest.manifest.dump import dump_document, dump_entry, dump_header, dump_plain
+from pytest_manifest.manifest.dump import dump_document, dump_entry, dump_header
+from pytest_manifest.manifest.fast_path import entry_line
 from pytest_manifest.manifest.groups import Group, GroupRule, Groups
 from pytest_manifest.manifest.peek import id_and_task
 from pytest_manifest.manifest.reader import Manifest, read_manifest
@@ -29,8 +30,8 @@ __all__ = [
     "dump_document",
     "dump_entry",
     "dump_header",
-    "dump_plain",
     "entries_of",
+    "entry_line",
     "id_and_task",
     "manifest_digest",
     "overlap",

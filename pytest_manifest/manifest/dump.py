@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic_core import CoreSchema, SchemaSerializer, core_schema
-
-from pytest_manifest.schema import MAX_DEPTH, Document, Entry, Expectations, Header
-from pytest_manifest.schema.json_values import is_deep
+from pytest_manifest.schema import Document, Entry, Expectations, Header
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _VERSIONS = frozenset({"manifest", "receipt"})
@@ -37,23 +34,6 @@ def dump_header(header: Header) -> bytes:
 def dump_document(document: Document) -> bytes:
     """One JSON line, without its newline: keys in the model's order, only what is not default."""
     return _dumps(_lean(document)).encode()
-
-
-def dump_plain(entry: dict[str, Any]) -> bytes | None:
-    """The line that dump_entry() would make of the fields that ``plain_entry()`` made.
-
-    None where only dump_entry() can tell.
-    """
-    expect = entry.get("expect")
-    if expect is not None and "result" not in expect and _is_default(expect):
-        return None  # an object without fields would be left of it
-    # It has newlines where json.dumps has spaces or nothing; those within strings are escaped.
-    pretty = _to_json(entry, indent=0, exclude_defaults=True)
-    line = pretty.replace(b",\n", b", ").replace(b"\n", b"")
-    # Two newlines are gone for each array or object that is not empty.
-    if len(pretty) - len(line) >= 2 * MAX_DEPTH and is_deep(entry):
-        return None
-    return line
 
 
 @lru_cache(maxsize=16)
@@ -102,27 +82,3 @@ def _plain(value: object) -> object:
     if isinstance(value, Document):
         return _lean(value)
     return value
-
-
-def _is_default(expect: dict[str, Any]) -> bool:
-    return all(value == _EXPECTED[key] for key, value in expect.items())
-
-
-def _lean_schema(model: type[Document]) -> CoreSchema:
-    """The fields of a model with their defaults, whatever their types."""
-    fields: dict[str, CoreSchema] = {}
-    for field in _fields(model):
-        value: CoreSchema = core_schema.any_schema()
-        if isinstance(field.default, Document):
-            lean = _lean_schema(type(field.default))
-            value = core_schema.with_default_schema(lean, default={})
-        elif field.key != "result":  # a result of null may be expected
-            value = core_schema.with_default_schema(value, default=field.default)
-        fields[field.key] = value
-    return core_schema.typed_dict_schema(
-        {key: core_schema.typed_dict_field(value) for key, value in fields.items()}
-    )
-
-
-_EXPECTED: Final = {field.key: field.default for field in _fields(Expectations)}
-_to_json: Final = SchemaSerializer(_lean_schema(Entry)).to_json

@@ -25,10 +25,15 @@ class IdIndex:
 
     def add(self, entry_id: str, line: int) -> None:
         """Notes that an id stands on a line."""
-        key = hash(entry_id)
-        bucket = key % _BUCKETS
-        self._hashes[bucket].append(key)
-        self._lines[bucket].append(line)
+        self.add_all((entry_id,), line)
+
+    def add_all(self, ids: Iterable[str], line: int) -> None:
+        """Note ids that stand one below the other, the first on this line."""
+        hashes, lines = self._hashes, self._lines
+        for number, key in enumerate(map(hash, ids), line):
+            bucket = key % _BUCKETS
+            hashes[bucket].append(key)
+            lines[bucket].append(number)
 
     def want(self, ids: Iterable[str], line: int) -> None:
         """Notes that the entry on a line waits for these ids."""

@@ -7,9 +7,11 @@ import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
+from pytest_manifest.manifest.fast_path import EntryLine, check_lines
 from pytest_manifest.manifest.faults import Faults
 from pytest_manifest.manifest.ids import IdIndex
 from pytest_manifest.manifest.lines import (
@@ -17,17 +19,14 @@ from pytest_manifest.manifest.lines import (
     check_document,
     open_regular,
     parse_object,
-    parse_quickly,
     read_lines,
     whole_line,
 )
 from pytest_manifest.manifest.references import check_ids
 from pytest_manifest.schema import Entry, Header
-from pytest_manifest.schema.plain import is_plain
 
 _BLOCK: Final = 1 << 16
 """About how many bytes of lines are taken at a time."""
-_NEWLINE: Final = ord("\n")
 
 
 class _Digest(Protocol):
@@ -129,8 +128,10 @@ class _Scan:
 
     def run(self) -> Summary:
         stamp = stamp_of(self.file)
-        while lines := self.file.readlines(_BLOCK):
+        lines = self.file.readlines(1)  # the first by itself: it may be a header
+        while lines:
             self._take(lines)
+            lines = self.file.readlines(_BLOCK)
         self._check_totals(stamp[1])
         check_ids(self.ids, self.faults, self._again)
         self.faults.raise_any()
@@ -146,34 +147,40 @@ class _Scan:
         )
 
     def _take(self, lines: list[bytes]) -> None:
-        """Checks some lines; of nearly all of them a short look is enough."""
-        number, offset = self.lines, self.offset
-        note, places = self.ids.add, self.places
-        for position, raw in enumerate(lines):
-            number += 1
-            entry = parse_quickly(raw)
-            if entry is None or not is_plain(entry) or raw[-1] != _NEWLINE:
-                lines[position] = self._take_slowly(Line(number, offset, raw), entry)
-            else:
-                entry_id = entry["id"]
-                note(entry_id, number)
-                if "after" in entry:
-                    self.ids.want(entry["after"], number)
-                if places is not None:
-                    places.ids.append(entry_id)
-                    places.offsets.append(offset)
-            offset += len(raw)
-        self.entries += len(lines) - lines.count(b"")
-        self.digest.update(b"".join(lines))
-        self.lines, self.offset = number, offset
+        """Check some lines: all at once, or one by one where that finds a doubt."""
+        entries = check_lines(lines)
+        if entries is None and len(lines) > 1:
+            for raw in lines:
+                self._take([raw])
+            return
+        if entries is None:
+            entry = self._take_slowly(Line(self.lines + 1, self.offset, lines[0]))
+            self.entries += entry != b""
+            self.digest.update(entry)
+        else:
+            self._note(entries, lines)
+            self.entries += len(lines)
+            self.digest.update(b"".join(lines))
+        self.lines += len(lines)
+        self.offset += sum(map(len, lines))
 
-    def _take_slowly(self, line: Line, document: dict[str, Any] | None) -> bytes:
-        """Checks any line; returns what of it is an entry: the bytes to digest."""
+    def _note(self, entries: list[EntryLine], lines: list[bytes]) -> None:
+        """Keep the ids, who waits for whom, and where the lines begin."""
+        ids = [entry.id for entry in entries]
+        self.ids.add_all(ids, self.lines + 1)
+        for number, entry in enumerate(entries, self.lines + 1):
+            if entry.after:
+                self.ids.want(entry.after, number)
+        if self.places is not None:
+            self.places.ids.extend(ids)
+            self.places.offsets.extend(accumulate(map(len, lines[:-1]), initial=self.offset))
+
+    def _take_slowly(self, line: Line) -> bytes:
+        """Check any line by the models; return its bytes to digest, b"" where it is no entry."""
         whole = whole_line(line, self.faults)
         if whole is None:
             return b""
-        if document is None:
-            document = parse_object(whole, self.faults)
+        document = parse_object(whole, self.faults)
         if line.number == 1 and is_header(document, whole.raw):
             self._take_header(document, whole)
             return b""

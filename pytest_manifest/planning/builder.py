@@ -18,13 +18,12 @@ from pytest_manifest.manifest import (
     Draft,
     Manifest,
     dump_entry,
-    dump_plain,
+    entry_line,
     read_manifest,
     write_draft,
 )
 from pytest_manifest.planning.spec import PlanSpec
 from pytest_manifest.schema import Entry, Header, cost_text, exact
-from pytest_manifest.schema.plain import plain_entry
 from pytest_manifest.schema.problems import problems
 
 
@@ -59,11 +58,11 @@ class PlanBuilder:
         ``fields`` are those of a manifest entry: args, kwargs, queue, timeout, expect and so on.
         Raises PlanError that names the entry and the field.
         """
-        fields["id"], fields["task"] = id, task
-        entry = plain_entry(fields)
-        line = None if entry is None else dump_plain(entry)
-        if entry is None or line is None:
-            line, entry = self._looked_at_closely(fields)
+        entry: dict[str, Any] = fields
+        entry["id"], entry["task"] = id, task
+        line = entry_line(entry)
+        if line is None:
+            line, entry = self._checked_by_the_models(entry)
         entry_id: str = entry["id"]
         if entry_id in self._draft:
             raise PlanError(
@@ -80,8 +79,8 @@ class PlanBuilder:
         else:
             self._cost += exact(cost)
 
-    def _looked_at_closely(self, fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
-        """An entry's line, and its fields by their names in Python."""
+    def _checked_by_the_models(self, fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+        """Return an entry's line, and its fields by their names in Python."""
         try:
             entry = Entry.model_validate(fields)
         except ValidationError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any, Final
 
-from pydantic import JsonValue, ValidationError
-from pydantic_core import CoreSchema, PydanticCustomError, SchemaValidator, core_schema
+from msgspec.json import Decoder, Encoder
+from pydantic import JsonValue
+from pydantic_core import PydanticCustomError
 
 MAX_DEPTH: Final = 100
 """How many levels of arrays and objects a JSON value may have: room for any real argument, and far
@@ -14,8 +16,14 @@ below where Python's own JSON decoder and encoder, and those of other languages,
 
 _MAX_INT_BITS: Final = 14_000  # about 4,200 digits: Python refuses to print or parse longer ones
 _INT64: Final = 1 << 63
-_LEAVES: Final = frozenset({bool, int, type(None)})
+_SMALL: Final = 1e-4
+_LARGE: Final = 1e16
+"""From here on, and below the small one, a float is written with an exponent."""
+
+_LEAVES: Final = frozenset({bool, type(None)})
 _LEVELS: Final = frozenset({dict, list, tuple})
+_encode: Final = Encoder().encode
+_decode: Final = Decoder().decode
 
 
 def json_value(value: object) -> JsonValue:
@@ -24,11 +32,11 @@ def json_value(value: object) -> JsonValue:
     Raises PydanticCustomError, which names the place, for what JSON cannot hold: NaN, infinities,
     other types, keys that are not text, lone surrogates, more than ``MAX_DEPTH`` levels.
     """
-    try:
-        copy: JsonValue = _copy_quickly(value)
-    except ValidationError:
-        return _copy(value, "", 0)
-    return _copy(value, "", 0) if is_deep(copy) else copy
+    with contextlib.suppress(ValueError):  # a lone surrogate
+        if is_stock_json([value]):
+            copy: JsonValue = _decode(_encode(value))
+            return copy
+    return _copy(value, "", 0)
 
 
 def _copy(value: object, place: str, depth: int) -> JsonValue:
@@ -78,16 +86,18 @@ def _refusal(place: str, what: str, hint: str) -> PydanticCustomError:
     return PydanticCustomError("json_value", "holds {what}{where}; {hint}", facts)
 
 
-def count_keys(document: dict[str, Any]) -> int | None:
-    """How many keys a parsed document has, at all depths.
+def is_stock_json(value: dict[str, Any] | list[Any]) -> bool:
+    """Tell whether a dict or list holds JSON's own types alone, which every encoder writes alike.
 
-    None where it holds what needs a closer look: infinities (of ``1e999``) or deep nesting.
+    It has text for keys, integers of 64 bits, floats that are written without an exponent, and at
+    most ``MAX_DEPTH`` levels. Lone surrogates are left to the encoder, which refuses them.
     """
-    keys = 0
-    nodes: list[Any] = [document]
+    nodes: list[Any] = [value]
     for node in nodes:  # which grows meanwhile
         if type(node) is dict:
-            keys += len(node)
+            for key in node:
+                if type(key) is not str:
+                    return False
             node = node.values()
         for item in node:
             kind = type(item)
@@ -95,9 +105,14 @@ def count_keys(document: dict[str, Any]) -> int | None:
                 continue
             if kind is dict or kind is list:
                 nodes.append(item)
-            elif kind not in _LEAVES and not math.isfinite(item):
-                return None
-    return keys if len(nodes) <= MAX_DEPTH or not is_deep(document) else None
+            elif kind is int:
+                if not -_INT64 <= item < _INT64:
+                    return False
+            elif kind not in _LEAVES and not (
+                kind is float and (_SMALL <= abs(item) < _LARGE or item == 0)
+            ):
+                return False
+    return len(nodes) <= MAX_DEPTH or not is_deep(value)
 
 
 def is_deep(value: object) -> bool:
@@ -115,39 +130,3 @@ def is_deep(value: object) -> bool:
             if type(item) in _LEVELS
         ]
     return bool(level)
-
-
-# A length has pydantic look at all characters, and so find halves of surrogate pairs.
-_TEXT: Final = core_schema.str_schema(strict=True, min_length=0)
-ANY_JSON: Final = core_schema.definition_reference_schema("json")
-"""A copy of a JSON value, in a schema that has ``copied_json()`` among its definitions."""
-JSON_ARRAY: Final = core_schema.list_schema(ANY_JSON, strict=True)
-JSON_OBJECT: Final = core_schema.dict_schema(_TEXT, ANY_JSON, strict=True)
-
-
-def copied_json(number: CoreSchema, *more: CoreSchema) -> CoreSchema:
-    """The definition of ``ANY_JSON``, of any depth, and without integers of more than 64 bits.
-
-    ``number`` is what floats must be, and ``more`` what else there may be.
-    """
-    # Pydantic makes a float of a Decimal too, and of all else that can be one.
-    exact = core_schema.chain_schema([core_schema.is_instance_schema(float), number])
-    choices: list[CoreSchema | tuple[CoreSchema, str]] = [  # the most frequent first
-        _TEXT,
-        JSON_OBJECT,
-        JSON_ARRAY,
-        core_schema.int_schema(strict=True, ge=-_INT64, lt=_INT64),
-        core_schema.bool_schema(strict=True),
-        core_schema.none_schema(),
-        exact,
-        *more,
-    ]
-    return core_schema.union_schema(choices, mode="left_to_right", ref="json")
-
-
-def _copying() -> SchemaValidator:
-    finite = core_schema.float_schema(allow_inf_nan=False)
-    return SchemaValidator(core_schema.definitions_schema(ANY_JSON, [copied_json(finite)]))
-
-
-_copy_quickly: Final = _copying().validate_python

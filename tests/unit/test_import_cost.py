@@ -12,6 +12,7 @@ HEAVY = (
     "celery",
     "kombu",
     "loguru",
+    "msgspec",
     "pydantic",
     "redis",
     "jsonschema",
