@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_manifest.face.bindings import OUR_ARGUMENTS, binding_of
-from pytest_manifest.face.declarations import add_options, any_given, refuse_former_names
 from pytest_manifest.face.fixtures import (  # fixtures are found by their names here
     _builtin_entry,
     _builtin_group,
@@ -22,6 +21,7 @@ from pytest_manifest.face.fixtures import (  # fixtures are found by their names
     manifest_run,
     receipt,
 )
+from pytest_manifest.face.options import add_options, any_given, refuse_former_names
 from pytest_manifest.face.session import known_session, manifest_session, role_of
 from pytest_manifest.face.verifying import NAME, SHORT, Verifying, stop_verifying
 

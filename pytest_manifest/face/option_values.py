@@ -1,77 +1,332 @@
-"""Values of single options, from the texts of the command line and of the configuration file.
+"""A row of the table of options, and the functions that turn an option's text into its value.
 
-Each raises pytest.UsageError that repeats what the user wrote, and says what to write instead.
+Each of these takes an option as the user gave it, and raises pytest.UsageError that repeats what
+the user wrote and says what to write instead.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, overload
 
 import pytest
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import GroupRule, Shard
 
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+Value = TypeVar("Value")
+Word = TypeVar("Word", bound=str)
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def ini_text(config: pytest.Config, name: str) -> str | None:
-    """What the configuration file says, None where it says nothing."""
-    value = config.getini(name)
-    return str(value) if value else None
+class Given:
+    """An option's text, where it was written, and the folder from which its path counts."""
+
+    def __init__(self, text: str, written: str, folder: Path, config: pytest.Config) -> None:
+        self.text = text
+        self.written = written
+        self.config = config
+        self._folder = folder
+
+    @property
+    def path(self) -> Path:
+        """The text as an absolute path."""
+        return (self._folder / self.text).resolve()
+
+    def refused(self, message: str) -> pytest.UsageError:
+        """Make the error that repeats what was written and says what to write instead."""
+        return pytest.UsageError(f"{self.written}: {message}")
 
 
-def _setting(config: pytest.Config, name: str) -> tuple[str | None, str]:
-    """A setting's text, and how the user wrote it; the command line goes before the file."""
-    given = getattr(config.option, name)
-    if given is not None:
-        return str(given), f"--{name.replace('_', '-')} {given}"
-    text = ini_text(config, name)
-    return text, f"{name} = {text}"
+class Option(Generic[Value]):
+    """One row: a setting of the command line, of the configuration file, or of both.
+
+    ``help`` and ``ini`` are what pytest's help says of it on the command line and in the file;
+    empty where it does not exist there. ``attended``: in the file it does not apply with
+    ``--manifest-dispatch-only``, since pytest does not stay to see to it. ``renamed``: it was
+    ``--NAME`` before it became ``--manifest-NAME``.
+    """
+
+    def __init__(
+        self,
+        parse: Callable[[Given], Value],
+        default: Value,
+        help: str = "",  # noqa: A002 - as argparse calls it
+        *,
+        name: str | None = None,
+        metavar: str | None = None,
+        choices: Sequence[str] | None = None,
+        ini: str = "",
+        ini_default: str = "",
+        attended: bool = False,
+        renamed: bool = False,
+    ) -> None:
+        self._parse = parse
+        self._default = default
+        self._name = name
+        self._ini_default = ini_default
+        self._attended = attended
+        self.help = help
+        self.ini = ini
+        self.renamed = renamed
+        self.keywords: dict[str, object] = {"choices": choices} if choices else {"metavar": metavar}
+
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        """Take the option's name from the attribute, where it has none of its own."""
+        name = attribute if self._name is None else self._name
+        self.dest = f"manifest_{name}" if name else "manifest"
+        self.flag = f"--{self.dest.replace('_', '-')}"
+
+    @overload
+    def __get__(self, options: None, owner: type) -> Option[Value]: ...
+    @overload
+    def __get__(self, options: object, owner: type) -> Value: ...
+    def __get__(self, options: object | None, owner: type) -> Option[Value] | Value:
+        """Return the row itself: an object that was read has the value in its own namespace."""
+        return self
+
+    def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
+        """Declare it to pytest."""
+        if self.help:
+            group.addoption(self.flag, help=self.help, **self.keywords)
+        if self.ini:
+            parser.addini(self.dest, self.ini, default=self._ini_default)
+
+    def read(self, config: pytest.Config) -> Value:
+        """Return the value of the command line, else of the configuration file, else the default.
+
+        Raises pytest.UsageError where the text is not valid. Where any text is, an empty one counts
+        as not given.
+        """
+        given = getattr(config.option, self.dest) if self.help else None
+        if given is not None and (given or self._parse not in (text, upper)):
+            written = f"{self.flag}{' ' if self.ini else '='}{given}"
+            return self._parse(Given(given, written, config.invocation_params.dir, config))
+        found = str(config.getini(self.dest)) if self.ini else ""
+        if not found or (self._attended and config.option.manifest_dispatch_only):
+            return self._default
+        return self._parse(Given(found, f"{self.dest} = {found}", config.rootpath, config))
 
 
-def applies(config: pytest.Config, name: str) -> bool:
-    """Whether a gate applies: one of the configuration file does not where nobody stays."""
-    return getattr(config.option, name) is not None or not config.option.manifest_dispatch_only
+class Flag(Option[bool]):
+    """A row of an option without a value."""
+
+    def __init__(
+        self,
+        help: str,  # noqa: A002 - as argparse calls it
+        *,
+        name: str | None = None,
+        renamed: bool = False,
+    ) -> None:
+        super().__init__(lambda _: True, False, help, name=name, renamed=renamed)
+        self.keywords = {"action": "store_true"}
+
+    def read(self, config: pytest.Config) -> bool:
+        """Return whether it is given."""
+        return bool(getattr(config.option, self.dest))
 
 
-def positive(config: pytest.Config, name: str, default: int) -> int:
-    """A whole number from 1."""
-    text, written = _setting(config, name)
-    if text is None:
-        return default
+class Repeated(Option[list[str]]):
+    """A row of an option that may be given several times."""
+
+    def __init__(
+        self,
+        help: str,  # noqa: A002 - as argparse calls it
+        *,
+        metavar: str,
+        name: str,
+        renamed: bool = False,
+    ) -> None:
+        super().__init__(lambda given: [given.text], [], help, name=name, renamed=renamed)
+        self.keywords = {"action": "append", "default": [], "metavar": metavar}
+
+    def read(self, config: pytest.Config) -> list[str]:
+        """Return all texts that are given, in their order."""
+        texts: list[str] = getattr(config.option, self.dest)
+        return texts
+
+
+def text(given: Given) -> str:
+    """Return the text as it is."""
+    return given.text
+
+
+def upper(given: Given) -> str:
+    """Return the text in capital letters."""
+    return given.text.upper()
+
+
+def verbatim(given: Given) -> str:
+    """Return the text as it is, also an empty one."""
+    return given.text
+
+
+def path(given: Given) -> Path:
+    """Return a path below the folder that it was written for."""
+    return given.path
+
+
+def project_path(given: Given) -> Path:
+    """Return a path below pytest's root folder, its symbolic links left as they are."""
+    return given.config.rootpath / given.text
+
+
+def positive(given: Given) -> int:
+    """Return a whole number from 1."""
     try:
-        number = int(text)
+        number = int(given.text)
     except ValueError:
         number = 0
     if number < 1:
-        raise pytest.UsageError(f"{written}: give a whole number from 1")
+        raise given.refused("give a whole number from 1")
     return number
 
 
-def duration(config: pytest.Config, name: str, default: float, *, zero: bool = False) -> float:
-    """Seconds from ``90``, ``90s``, ``30m``, ``6h`` or ``2d``."""
-    text, written = _setting(config, name)
-    if text is None:
-        return default
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if match is None or (float(match.group(1)) <= 0 and not zero):
-        raise pytest.UsageError(f"{written}: write it like 90s, 30m or 6h")
+def grace(given: Given) -> float:
+    """Return seconds, 0 or more, from ``90``, ``90s``, ``30m``, ``6h`` or ``2d``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", given.text.strip())
+    if match is None:
+        raise given.refused("write it like 90s, 30m or 6h")
     return float(match.group(1)) * _UNITS[match.group(2)]
 
 
-def amount(config: pytest.Config, name: str) -> float | None:
-    """A cost: a number from 0."""
-    text, written = _setting(config, name)
-    if text is None:
-        return None
-    number = float(text) if re.fullmatch(r"\s*\d+(\.\d+)?(e[+-]?\d+)?\s*", text) else math.inf
+def deadline(given: Given) -> float:
+    """Return seconds as :func:`grace` does, but more than 0."""
+    seconds = grace(given)
+    if seconds <= 0:
+        raise given.refused("write it like 90s, 30m or 6h")
+    return seconds
+
+
+def amount(given: Given) -> float:
+    """Return a cost: a number from 0."""
+    valid = re.fullmatch(r"\s*\d+(\.\d+)?(e[+-]?\d+)?\s*", given.text)
+    number = float(given.text) if valid else math.inf
     if not math.isfinite(number):
-        raise pytest.UsageError(f"{written}: give a number from 0, like 5 or 2.50")
+        raise given.refused("give a number from 0, like 5 or 2.50")
     return number
+
+
+def failure_limit(given: Given) -> int | float:
+    """Return a number of entries from ``20``, a share of them, 0.0 to 1.0, from ``5%``."""
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", given.text.strip())
+    if match is None or float(match.group(2) or 0) > 100:
+        raise given.refused("write it like 20 or 5%")
+    return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
+
+
+def aggregate(given: Given) -> GroupRule:
+    """Return how entries are put together into one test."""
+    from pytest_manifest.manifest import GroupRule
+
+    match = re.fullmatch(r"task|chunk:([0-9]{1,9})", given.text)
+    if match is None or (match[1] is not None and int(match[1]) < 1):
+        raise given.refused("write task, or chunk:1000 for so many entries each")
+    return GroupRule(None if match[1] is None else int(match[1]))
+
+
+def shard(given: Given) -> Shard:
+    """Return the part of the manifests that this session is for."""
+    from pytest_manifest.manifest import Shard
+
+    try:
+        return Shard.parse(given.text)
+    except ValueError as error:
+        raise given.refused(str(error)) from error
+
+
+def run_name(given: Given) -> str:
+    """Return the id of a run: it is looked for in the ledgers' folder, and nowhere else."""
+    from pytest_manifest.schema import RULE, is_identifier
+
+    if not is_identifier(given.text):
+        raise given.refused(f"{RULE}; name a run by its id")
+    return given.text
+
+
+def compared(given: Given) -> Path | Literal["last"]:
+    """Return the ledger of the run to compare with; ``last`` is looked up by each run."""
+    if given.text == "last":
+        return "last"
+    from pytest_manifest.errors import LedgerError
+    from pytest_manifest.ledger import Ledger
+
+    runs = given.config.rootpath / given.config.getini("manifest_dir") / "runs"
+    places: list[Path] = [runs / f"{given.text}.sqlite", given.path]
+    found = next((place.resolve() for place in places if place.is_file()), None)
+    if found is None:
+        raise given.refused(
+            "there is no such run, and no such file; give a run's id, the file of its ledger, or "
+            "last"
+        )
+    try:
+        Ledger.open(found).close()
+    except LedgerError as error:
+        raise given.refused(str(error)) from error
+    return found
+
+
+def report_file(given: Given) -> Path:
+    """Return where the page about the run is written."""
+    option = "--manifest-report"
+    if not given.text:
+        raise pytest.UsageError(f"{option} is empty; name a file, like run.html")
+    return _overwritten(given, option, ".html", "name the page's file in it, like run.html")
+
+
+def summary_file(given: Given) -> Path:
+    """Return where a second copy of the run's summary is written."""
+    return _output_file(given, "--manifest-summary", ".json")
+
+
+def markdown_file(given: Given) -> Path:
+    """Return where the run's summary is written in Markdown."""
+    return _output_file(given, "--manifest-markdown", ".md")
+
+
+def _output_file(given: Given, option: str, suffix: str) -> Path:
+    return _overwritten(given, option, suffix, f"name a file in it with {option}")
+
+
+def _overwritten(given: Given, option: str, suffix: str, hint: str) -> Path:
+    """Return the path, if its suffix is that of what will be written: so a slip of the hand
+    overwrites no manifest and no source file."""
+    if given.path.is_dir():
+        raise pytest.UsageError(f"{given.path}: is a folder; {hint}")
+    if given.path.suffix.lower() != suffix:
+        raise pytest.UsageError(
+            f"{option}={given.path.name}: the file is written over, so its name must end in "
+            f"{suffix}"
+        )
+    return given.path
+
+
+def issue_link(given: Given) -> str:
+    """Return the address of an issue, with ``{}`` in place of its name."""
+    if "{}" not in given.text:
+        raise given.refused(
+            "write {} where an issue's name belongs, like https://tracker.example.com/browse/{}"
+        )
+    return given.text
+
+
+def one_of(*words: Word) -> Callable[[Given], Word]:
+    """Make the function that returns which of the words is given."""
+
+    def chosen(given: Given) -> Word:
+        for word in words:
+            if given.text == word:
+                return word
+        raise given.refused(f"write {', '.join(words[:-1])} or {words[-1]}")
+
+    return chosen
+
+
+interruption: Final[Callable[[Given], Literal["revoke", "detach"]]] = one_of("revoke", "detach")
+"""Return what becomes of sent jobs on Ctrl-C."""
 
 
 def refuse_name(path: Path) -> None:
@@ -84,132 +339,3 @@ def refuse_name(path: Path) -> None:
         raise pytest.UsageError(
             f"{shown}: the file's name is not UTF-8, which pytest cannot write down; rename it"
         ) from error
-
-
-def aggregate(config: pytest.Config) -> GroupRule | None:
-    """How entries are put together into one test; None: each has its own."""
-    text = config.option.manifest_aggregate
-    if text is None:
-        return None
-    from pytest_manifest.manifest import GroupRule
-
-    match = re.fullmatch(r"task|chunk:([0-9]{1,9})", text)
-    if match is None or (match[1] is not None and int(match[1]) < 1):
-        raise pytest.UsageError(
-            f"--manifest-aggregate={text}: write task, or chunk:1000 for so many entries each"
-        )
-    return GroupRule(None if match[1] is None else int(match[1]))
-
-
-def shard(config: pytest.Config) -> Shard | None:
-    """The part of the manifests that this session is for, None for all of them."""
-    text: str | None = config.option.manifest_shard
-    if text is None:
-        return None
-    from pytest_manifest.manifest import Shard
-
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise pytest.UsageError(f"--manifest-shard={text}: {error}") from error
-
-
-def run_name(config: pytest.Config) -> str | None:
-    """The run that is named: it is looked for in the ledgers' folder, and nowhere else."""
-    name: str | None = config.option.manifest_run
-    if name is None:
-        return None
-    from pytest_manifest.schema import RULE, is_identifier
-
-    if not is_identifier(name):
-        raise pytest.UsageError(f"--manifest-run={name}: {RULE}; name a run by its id")
-    return name
-
-
-def path_of(config: pytest.Config, name: str | None) -> Path | None:
-    """A path as it was given where pytest was started."""
-    return None if name is None else (config.invocation_params.dir / name).resolve()
-
-
-def report_file(config: pytest.Config) -> Path | None:
-    """Where the run page is to be: as given on the command line, or below the root."""
-    given, text = config.option.manifest_report, ini_text(config, "manifest_report")
-    if given == "":
-        raise pytest.UsageError("--manifest-report is empty; name a file, like run.html")
-    if given and config.option.manifest_dispatch_only:
-        raise pytest.UsageError(
-            "--manifest-report is of a run that is over; leave it out with "
-            "--manifest-dispatch-only, and give it to --manifest-audit --manifest-wait"
-        )
-    if config.option.manifest_dispatch_only or not (given or text):
-        return None
-    path = path_of(config, given) if given else (config.rootpath / str(text)).resolve()
-    if path is not None and path.is_dir():
-        raise pytest.UsageError(f"{path}: is a folder; name the page's file in it, like run.html")
-    return _made_by_us(path, "--manifest-report", ".html")
-
-
-def output_file(config: pytest.Config, name: str, suffix: str) -> Path | None:
-    """Where a document of the run is to be written besides, as the option ``name`` says."""
-    given = getattr(config.option, name)
-    option = f"--{name.replace('_', '-')}"
-    if given is None:
-        return None
-    path = path_of(config, given)
-    if path is not None and path.is_dir():
-        raise pytest.UsageError(f"{path}: is a folder; name a file in it with {option}")
-    return _made_by_us(path, option, suffix)
-
-
-def _made_by_us(path: Path | None, option: str, suffix: str) -> Path | None:
-    """The path, if its suffix is that of what will be written: so no manifest or source file is
-    written over by a slip of the hand."""
-    if path is not None and path.suffix.lower() != suffix:
-        raise pytest.UsageError(
-            f"{option}={path.name}: the file is written over, so its name must end in {suffix}"
-        )
-    return path
-
-
-def failure_limit(config: pytest.Config) -> int | float | None:
-    """A number of entries from ``20``, a share of them from ``5%``."""
-    text, written = _setting(config, "manifest_max_failed")
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", text.strip())
-    if match is None or float(match.group(2) or 0) > 100:
-        raise pytest.UsageError(f"{written}: write it like 20 or 5%")
-    return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
-
-
-def issue_link(config: pytest.Config) -> str | None:
-    """The address of an issue, with ``{}`` in place of its name."""
-    text = ini_text(config, "manifest_issue_link")
-    if text is not None and "{}" not in text:
-        raise pytest.UsageError(
-            f"manifest_issue_link = {text}: write {{}} where an issue's name belongs, like "
-            "https://tracker.example.com/browse/{}"
-        )
-    return text
-
-
-def progress(config: pytest.Config) -> Literal["auto", "line", "log", "off"]:
-    """How far a run is, and how that is shown."""
-    match config.option.manifest_progress or ini_text(config, "manifest_progress") or "auto":
-        case "auto" | "line" | "log" | "off" as known:
-            return known
-        case other:
-            raise pytest.UsageError(f"manifest_progress = {other}: write auto, line, log or off")
-
-
-def on_interrupt(config: pytest.Config) -> Literal["revoke", "detach"] | None:
-    """What becomes of sent jobs on Ctrl-C, None where nothing is said."""
-    match config.option.manifest_on_interrupt or ini_text(config, "manifest_on_interrupt"):
-        case None:
-            return None
-        case "revoke":
-            return "revoke"
-        case "detach":
-            return "detach"
-        case other:
-            raise pytest.UsageError(f"manifest_on_interrupt = {other}: write revoke or detach")

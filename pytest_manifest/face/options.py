@@ -1,38 +1,24 @@
-"""What the options of the command line and of the configuration file add up to, checked."""
+"""The options of the command line and of the configuration file: one table, and its reader.
+
+The rows are the attributes of :class:`Options`. A row's name is that of the option after
+``--manifest-``, and after ``manifest_`` in the configuration file. ``option_conflicts`` has the
+rules that concern several of them. An idle session imports this module: nothing may be slow.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Final, Literal, NoReturn
 
 import pytest
 
-from pytest_manifest.errors import PlanError
-from pytest_manifest.face.option_values import (
-    aggregate,
-    amount,
-    applies,
-    duration,
-    failure_limit,
-    ini_text,
-    issue_link,
-    on_interrupt,
-    output_file,
-    path_of,
-    positive,
-    progress,
-    refuse_name,
-    report_file,
-    run_name,
-    shard,
-)
+from pytest_manifest.face import option_values as values
+from pytest_manifest.face.option_values import Flag, Option, Repeated
 
-if TYPE_CHECKING:
-    from pytest_manifest.manifest import GroupRule, Shard
-
-_LOOKING_ONLY = (
+_LOOKING_ONLY: Final = (
     "collectonly",
     "setuponly",
     "setupplan",
@@ -45,7 +31,6 @@ _LOOKING_ONLY = (
 """Options with which no test runs; a plugin that is switched off has not even declared its own."""
 
 
-@dataclass(frozen=True)
 class Options:
     """What the user asked for, checked; times in seconds, folders absolute.
 
@@ -53,53 +38,274 @@ class Options:
     entries' unit of cost.
     """
 
+    manifests = Repeated(
+        "dispatch this manifest and verify every receipt; may be given several times",
+        name="",
+        metavar="FILE",
+    )
+    shard = Option(
+        values.shard,
+        None,
+        "only the K-th of N parts of each manifest, like 2/8: for N jobs of CI side by side",
+        metavar="K/N",
+    )
+    plan = Option(
+        values.verbatim,
+        None,
+        "run a planning fixture, write its manifest, show a preview and stop",
+        metavar="WORKFLOW[:MODE]",
+        renamed=True,
+    )
+    plan_pairs = Repeated(
+        "an option of the plan; may be given several times",
+        name="plan_opt",
+        metavar="NAME=VALUE",
+        renamed=True,
+    )
+    plan_run = Flag(
+        "with --manifest-plan: dispatch and verify what was planned",
+        renamed=True,
+    )
+    plan_force = Flag(
+        "with --manifest-plan --manifest=FILE: replace a different manifest", renamed=True
+    )
+    dispatch_only = Flag(
+        "send and return with a run id; needs a stack that outlives pytest", renamed=True
+    )
+    audit = Flag("send nothing: judge the newest run of the manifest from its ledger", renamed=True)
+    wait = Flag("with --manifest-audit: wait for what is still pending", renamed=True)
+    receipts = Option(
+        values.path,
+        None,
+        "with --manifest-audit: judge exported receipts alone, without a ledger",
+        metavar="FILE.jsonl",
+    )
+    aggregate = Option(
+        values.aggregate,
+        None,
+        "one test for all entries of a task, or for N entries each, instead of one an entry",
+        metavar="task|chunk:N",
+    )
+    run = Option(
+        values.run_name,
+        None,
+        "with --manifest-audit or --manifest-resume: this run instead of the newest",
+        metavar="RUN",
+    )
+    compare = Option(
+        values.compared,
+        None,
+        "tell what changed since an earlier run: its id, its ledger's file, or the last one",
+        metavar="RUN|last",
+    )
+    rerun = Flag("dispatch although an earlier run is unfinished or must not be repeated")
+    strict = Flag("refuse the run when a task is unknown to every worker")
+    window = Option(
+        values.positive,
+        None,
+        "entries in flight at most (10000)",
+        metavar="N",
+        ini="entries in flight at most",
+    )
+    deadline = Option(
+        values.deadline,
+        6 * 3600.0,
+        "time for the whole run: seconds, or like 90s, 30m, 6h (6h)",
+        metavar="TIME",
+        ini="time for a whole run, like 6h",
+    )
+    progress: Option[Literal["auto", "line", "log", "off"]] = Option(
+        values.one_of("auto", "line", "log", "off"),
+        "auto",
+        "how far the run is: one line that is rewritten, sparse lines, or nothing; auto takes "
+        "what fits the terminal (auto)",
+        choices=["auto", "line", "log", "off"],
+        ini="auto, line, log or off",
+    )
+    log_format = Option(
+        values.text,
+        "text",
+        "format of the run's log and of the workers' logs (text)",
+        choices=["text", "json"],
+        ini="text or json",
+        ini_default="text",
+    )
+    log_level = Option(
+        values.upper,
+        "INFO",
+        "least level of the workers' logs (INFO)",
+        metavar="LEVEL",
+        ini="least level of the workers' logs",
+        ini_default="INFO",
+    )
+    canary = Option(
+        values.positive,
+        0,
+        "try N entries, spread over the manifest, and send the others only if they pass",
+        metavar="N",
+        ini="entries that are tried before the others",
+        attended=True,
+    )
+    max_failed = Option(
+        values.failure_limit,
+        None,
+        "stop sending when more entries than this have failed: a number, or a share of what "
+        "is to be sent, like 5%%",
+        metavar="N|P%",
+        ini="stop sending when more have failed: N, or P%",
+        attended=True,
+    )
+    revoke_on_max_failed = Option(
+        lambda given: given.text == "revoke",
+        default=False,
+        help="what is sent already is then waited for, or taken back (drain)",
+        name="on_max_failed",
+        choices=["drain", "revoke"],
+    )
+    budget = Option(
+        values.amount,
+        None,
+        "send no more when the run would cost more than this, in the entries' unit of cost",
+        metavar="COST",
+        ini="what a run may cost, in the entries' unit of cost",
+        attended=True,
+    )
+    kills = Option(
+        values.positive,
+        3,
+        "quarantine an entry when it has killed its worker K times (3)",
+        metavar="K",
+        ini="deaths of a worker that quarantine an entry",
+    )
+    on_interrupt = Option(
+        values.interruption,
+        None,
+        "on Ctrl-C take back what waits, or leave it to the workers "
+        "(revoke on a stack of our own, else detach)",
+        choices=["revoke", "detach"],
+        ini="revoke or detach",
+    )
+    grace = Option(
+        values.grace,
+        10.0,
+        "on Ctrl-C wait so long for jobs that are running (10s)",
+        metavar="TIME",
+        ini="time for running jobs after Ctrl-C, like 10s",
+    )
+    resume = Flag(
+        "go on with the manifest's newest run: send what has no passing verdict", renamed=True
+    )
+    resume_unsafe = Flag(
+        "with --manifest-resume: send also what may have run and is not declared idempotent",
+        renamed=True,
+    )
+    resume_changed = Flag(
+        "the manifest was changed: send what changed; with --manifest-resume also what has "
+        "not passed",
+        renamed=True,
+    )
+    repair = Flag("on an existing broker, too, put back what a worker that is gone had taken")
+    broker = Option(
+        values.text,
+        None,
+        "broker of an existing stack (CELERY_BROKER_URL)",
+        metavar="URL",
+        ini="broker URL of an existing stack",
+    )
+    backend = Option(
+        values.text,
+        None,
+        "result store of an existing stack (CELERY_RESULT_BACKEND; a Redis broker's own URL)",
+        metavar="URL",
+        ini="result store URL of an existing stack",
+    )
+    app = Option(
+        values.text,
+        None,
+        "the Celery application, like proj.celery:app",
+        metavar="MODULE:APP",
+        ini="the Celery application, like proj.celery:app",
+    )
+    workers = Option(
+        values.positive,
+        os.cpu_count() or 1,
+        "worker processes of the embedded stack (one a core)",
+        metavar="N",
+        ini="worker processes of the embedded stack",
+    )
+    use_running_stack = Flag(
+        "use the stack that 'manifest-stack up' keeps running",
+        name="stack",
+    )
+    summary = Option(
+        values.summary_file,
+        None,
+        "write the run's summary there, too, which is kept beside its ledger",
+        metavar="FILE.json",
+    )
+    markdown = Option(
+        values.markdown_file,
+        None,
+        "write the run's summary in Markdown (GitHub's $GITHUB_STEP_SUMMARY gets it anyway)",
+        metavar="FILE.md",
+    )
+    report = Option(
+        values.report_file,
+        None,
+        "write a page about the run, in one file: timeline, histograms, every entry",
+        metavar="FILE.html",
+        ini="file of the page about the run, like build/run.html",
+        attended=True,
+    )
+    folder = Option(
+        values.project_path,
+        Path(),
+        name="dir",
+        ini="folder of ledgers, receipts and logs",
+        ini_default=".manifest",
+    )
+    plans = Option(
+        values.project_path,
+        Path(),
+        ini="folder that plans are written into",
+        ini_default="manifests",
+    )
+    workflows = Option(
+        values.project_path, Path(), ini="folder of the workflows", ini_default="workflows"
+    )
+    issue_link = Option(
+        values.issue_link, None, ini="address of an issue for Allure, with {} for its name"
+    )
+
     root: Path
     files: tuple[Path, ...]
-    shard: Shard | None
-    plan: str | None
     plan_options: dict[str, str]
-    plan_run: bool
-    plan_force: bool
-    dispatch_only: bool
-    audit: bool
-    wait: bool
-    aggregate: GroupRule | None
-    run: str | None
-    compare: Path | Literal["last"] | None
-    receipts: Path | None
-    summary: Path | None
-    markdown: Path | None
-    report: Path | None
-    rerun: bool
-    resume: bool
-    resume_unsafe: bool
-    resume_changed: bool
-    repair: bool
-    canary: int
-    max_failed: int | float | None
-    budget: float | None
-    revoke_on_max_failed: bool
-    on_interrupt: Literal["revoke", "detach"] | None
-    kills: int
-    grace: float
-    strict: bool
-    window: int | None
-    deadline: float
-    progress: Literal["auto", "line", "log", "off"]
-    issue_link: str | None
-    log_format: str
-    log_level: str
-    broker: str | None
     broker_given: bool
-    backend: str | None
-    app: str | None
-    workers: int
-    use_running_stack: bool
+    may_dispatch: bool
     ledgers: Path
     stacks: Path
-    plans: Path
-    workflows: Path
-    may_dispatch: bool
+
+    def __init__(self, config: pytest.Config) -> None:
+        """Read all rows. Raises pytest.UsageError where a text is not valid."""
+        own = vars(self)
+        own.update({attribute: row.read(config) for attribute, row in ROWS.items()})
+        folder, environment = config.invocation_params.dir, os.environ.get("CELERY_BROKER_URL")
+        if environment and not (self.broker or self.backend):
+            # With a broker that is named, the environment speaks of another stack.
+            own["backend"] = os.environ.get("CELERY_RESULT_BACKEND")
+        own.update(
+            root=config.rootpath,
+            files=tuple((folder / name).resolve() for name in self.manifests),
+            plan_options=_plan_options(self.plan_pairs),
+            broker=self.broker or environment,
+            broker_given=bool(config.option.manifest_broker),
+            may_dispatch=not any(getattr(config.option, name, False) for name in _LOOKING_ONLY),
+            ledgers=self.folder / "runs",
+            stacks=self.folder / "stacks",
+        )
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"options are read once: {name} stays as it is")
 
     @property
     def active(self) -> bool:
@@ -112,228 +318,50 @@ class Options:
         return self.resume or self.resume_changed
 
 
-def read_options(config: pytest.Config) -> Options:
-    """Raises pytest.UsageError with a sentence where options do not go together."""
-    option = config.option
-    root = config.rootpath
-    broker = option.manifest_broker or ini_text(config, "manifest_broker")
-    environment = os.environ.get("CELERY_BROKER_URL")
-    result = Options(
-        root=root,
-        files=tuple((config.invocation_params.dir / name).resolve() for name in option.manifest),
-        shard=shard(config),
-        plan=option.manifest_plan,
-        plan_options=_plan_options(option.manifest_plan_opt),
-        plan_run=option.manifest_plan_run,
-        plan_force=option.manifest_plan_force,
-        dispatch_only=option.manifest_dispatch_only,
-        audit=option.manifest_audit,
-        wait=option.manifest_wait,
-        aggregate=aggregate(config),
-        run=run_name(config),
-        compare=_compare(config),
-        receipts=path_of(config, option.manifest_receipts),
-        summary=output_file(config, "manifest_summary", ".json"),
-        markdown=output_file(config, "manifest_markdown", ".md"),
-        report=report_file(config),
-        rerun=option.manifest_rerun,
-        resume=option.manifest_resume,
-        resume_unsafe=option.manifest_resume_unsafe,
-        resume_changed=option.manifest_resume_changed,
-        repair=option.manifest_repair,
-        canary=positive(config, "manifest_canary", 0) if applies(config, "manifest_canary") else 0,
-        max_failed=failure_limit(config) if applies(config, "manifest_max_failed") else None,
-        budget=amount(config, "manifest_budget") if applies(config, "manifest_budget") else None,
-        revoke_on_max_failed=option.manifest_on_max_failed == "revoke",
-        on_interrupt=on_interrupt(config),
-        kills=positive(config, "manifest_kills", 3),
-        grace=duration(config, "manifest_grace", 10.0, zero=True),
-        strict=option.manifest_strict,
-        window=positive(config, "manifest_window", 0) or None,
-        deadline=duration(config, "manifest_deadline", 6 * 3600.0),
-        progress=progress(config),
-        issue_link=issue_link(config),
-        log_format=option.manifest_log_format or config.getini("manifest_log_format"),
-        log_level=(option.manifest_log_level or config.getini("manifest_log_level")).upper(),
-        broker=broker or environment,
-        broker_given=bool(option.manifest_broker),
-        backend=_backend(config, broker),
-        app=option.manifest_app or ini_text(config, "manifest_app"),
-        workers=positive(config, "manifest_workers", os.cpu_count() or 1),
-        use_running_stack=option.manifest_stack,
-        ledgers=root / config.getini("manifest_dir") / "runs",
-        stacks=root / config.getini("manifest_dir") / "stacks",
-        plans=root / config.getini("manifest_plans"),
-        workflows=root / config.getini("manifest_workflows"),
-        may_dispatch=not any(getattr(option, name, False) for name in _LOOKING_ONLY),
-    )
-    _check_together(result)
-    return result
+ROWS: Final = {name: row for name, row in vars(Options).items() if isinstance(row, Option)}
+"""The table, by the attributes of :class:`Options`."""
 
 
-def _backend(config: pytest.Config, broker: str | None) -> str | None:
-    """The result store; with a broker given by hand the environment speaks of another stack."""
-    given = config.option.manifest_backend or ini_text(config, "manifest_backend")
-    if given or broker or not os.environ.get("CELERY_BROKER_URL"):
-        return given or None
-    return os.environ.get("CELERY_RESULT_BACKEND")
+def add_options(parser: pytest.Parser) -> None:
+    """Declare every option of the plugin to pytest."""
+    group = parser.getgroup("manifest", "batches of Celery jobs as tests (pytest-celery-manifest)")
+    for row in ROWS.values():
+        row.declare(parser, group)
 
 
-def _compare(config: pytest.Config) -> Path | Literal["last"] | None:
-    """The ledger of the run to compare with, or ``last``: which one that is, each run tells."""
-    name: str | None = config.option.manifest_compare
-    if name is None:
-        return None
-    if name == "last":
-        return "last"
-    from pytest_manifest.errors import LedgerError
-    from pytest_manifest.ledger import Ledger
+def any_given(options: argparse.Namespace) -> bool:
+    """Whether the command line has any of the options; another plugin's may look like ours."""
+    given = (getattr(options, row.dest, None) for row in ROWS.values())
+    return any(value is not None and value is not False and value != [] for value in given)
 
-    runs = config.rootpath / config.getini("manifest_dir") / "runs"
-    places: list[Path] = [runs / f"{name}.sqlite", config.invocation_params.dir / name]
-    path = next((place.resolve() for place in places if place.is_file()), None)
-    if path is None:
+
+def refuse_former_names(parser: pytest.Parser, arguments: Sequence[str]) -> None:
+    """Raise pytest.UsageError that names the new option for each former name on the command line.
+
+    Names that another plugin has registered are left to it, so call this when all plugins and
+    initial conftests are loaded. pytest allows no abbreviations of options, so none are looked for.
+    """
+    rows = [row for row in ROWS.values() if row.renamed]
+    renamed = {row.flag.replace("--manifest-", "--"): row.flag for row in rows}
+    if not any(argument.partition("=")[0] in renamed for argument in arguments):
+        return  # without parsing once more
+    _, unknown = parser.parse_known_and_unknown_args(arguments)
+    former = dict.fromkeys(argument.partition("=")[0] for argument in unknown)
+    changes = [f"{renamed[name]} for {name}" for name in former if name in renamed]
+    if changes:
         raise pytest.UsageError(
-            f"--manifest-compare={name}: there is no such run, and no such file; give a run's id, "
-            "the file of its ledger, or last"
-        )
-    try:
-        Ledger.open(path).close()
-    except LedgerError as error:
-        raise pytest.UsageError(f"--manifest-compare={name}: {error}") from error
-    return path
-
-
-def _check_together(options: Options) -> None:
-    usage = pytest.UsageError
-    if options.plan == "":
-        raise usage("--manifest-plan is empty; write --manifest-plan=WORKFLOW:MODE")
-    if options.plan_run and not options.plan:
-        raise usage("--manifest-plan-run needs --manifest-plan=WORKFLOW:MODE")
-    if options.plan_options and not options.plan:
-        raise usage("--manifest-plan-opt needs --manifest-plan=WORKFLOW:MODE")
-    if options.plan and options.resumes:
-        raise usage(
-            "--manifest-plan plans anew; name the manifest to go on with by --manifest=FILE"
-        )
-    if options.plan and (options.audit or options.dispatch_only) and not options.plan_run:
-        raise usage("--manifest-plan only plans; plan first, then use the manifest that it wrote")
-    if options.compare and (options.dispatch_only or (options.plan and not options.plan_run)):
-        raise usage(
-            "--manifest-compare is told at a run's end; use it there, or with --manifest-audit"
-        )
-    if options.aggregate and options.plan and not options.plan_run:
-        raise usage(
-            "--manifest-plan only plans; give --manifest-aggregate when the manifest is run"
-        )
-    if options.plan and len(options.files) > 1:
-        raise usage("--manifest-plan writes one manifest; give --manifest=FILE once")
-    if (options.audit or options.dispatch_only or options.resumes) and not options.active:
-        raise usage("name the manifest with --manifest=FILE")
-    if options.use_running_stack and options.broker_given:
-        raise usage("--manifest-stack and --manifest-broker name two stacks; choose one")
-    if options.run and not (options.audit or options.resumes):
-        raise usage(
-            "--manifest-run names an earlier run; it goes with --manifest-audit or "
-            "--manifest-resume"
-        )
-    if options.backend and not options.broker and not options.use_running_stack:
-        raise usage("a result store was given without a broker; add --manifest-broker=URL")
-    _check_audit(options)
-    _check_resume(options)
-    _check_shard(options)
-    for path in options.files:
-        refuse_name(path)
-    for path in () if options.plan else options.files:
-        if path.is_dir():
-            raise usage(f"{path}: is a folder; name a manifest in it")
-        if not path.is_file():
-            raise usage(
-                f"{path}: there is no such manifest; plan one with --manifest-plan=WORKFLOW:MODE"
-            )
-
-
-def _check_audit(options: Options) -> None:
-    usage = pytest.UsageError
-    if options.audit and options.rerun:
-        raise usage(
-            "--manifest-audit sends nothing and --manifest-rerun sends all again; choose one"
-        )
-    if options.audit and options.dispatch_only:
-        raise usage(
-            "--manifest-audit sends nothing and --manifest-dispatch-only only sends; choose one"
-        )
-    if options.wait and not options.audit:
-        raise usage(
-            "--manifest-wait belongs to --manifest-audit; a run without --manifest-audit waits "
-            "anyway"
-        )
-    if options.receipts is None:
-        return
-    if not options.audit:
-        raise usage("--manifest-receipts is judged by --manifest-audit; add it")
-    if options.wait or options.run:
-        raise usage(
-            "--manifest-receipts is all there is to judge; leave --manifest-wait and --manifest-run"
-        )
-    if len(options.files) != 1:
-        raise usage("--manifest-receipts is of one manifest; give --manifest=FILE once")
-    if not options.receipts.is_file():
-        raise usage(f"{options.receipts}: there is no such file of receipts")
-
-
-def _check_resume(options: Options) -> None:
-    usage = pytest.UsageError
-    if options.resume_unsafe and not options.resumes:
-        raise usage("--manifest-resume-unsafe belongs to --manifest-resume; add it")
-    if options.resumes and options.audit:
-        raise usage(
-            "--manifest-audit sends nothing and --manifest-resume goes on sending; choose one"
-        )
-    if options.resumes and options.rerun:
-        raise usage(
-            "--manifest-resume goes on with a run and --manifest-rerun begins anew; choose one"
-        )
-    if options.dispatch_only and (options.canary or options.max_failed is not None):
-        raise usage(
-            "with --manifest-dispatch-only nobody stays to judge a canary or to count failures; "
-            "leave it out, or --manifest-canary and --manifest-max-failed"
-        )
-    if options.dispatch_only and options.budget is not None:
-        raise usage(
-            "with --manifest-dispatch-only nobody stays to count what the jobs cost; "
-            "leave it out, or --manifest-budget"
-        )
-
-
-def _check_shard(options: Options) -> None:
-    usage = pytest.UsageError
-    if options.shard is None:
-        return
-    if options.plan and not options.plan_run:
-        raise usage(
-            "--manifest-plan only plans, and always all; give --manifest-shard to the runs of it"
-        )
-    if options.receipts is not None:
-        raise usage("--manifest-receipts is all there is to judge; leave out --manifest-shard")
-    if options.resume_changed:
-        raise usage(
-            "--manifest-resume-changed cannot go on with a shard, as a changed manifest has other "
-            "shards; "
-            "finish the shards of the manifest as it was, or run the changed one as a new one"
+            f"write {', '.join(changes)}: all options of pytest-celery-manifest begin with "
+            "--manifest"
         )
 
 
 def _plan_options(pairs: list[str]) -> dict[str, str]:
-    values: dict[str, str] = {}
+    found: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name and equals):
             raise pytest.UsageError(f"--manifest-plan-opt {pair}: write it as NAME=VALUE")
-        if name in values:
+        if name in found:
             raise pytest.UsageError(f"--manifest-plan-opt {name} was given twice")
-        values[name] = value
-    return values
-
-
-__all__ = ["Options", "PlanError", "read_options"]
+        found[name] = value
+    return found

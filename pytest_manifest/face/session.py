@@ -420,7 +420,7 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
     Raises pytest.UsageError with a sentence where options do not go together.
     """
     if SESSION_KEY not in config.stash:
-        from pytest_manifest.face.options import read_options
+        from pytest_manifest.face.option_conflicts import read_options
 
         role = role_of(config)
         state = ManifestSession(config, role, read_options(config))

@@ -47,9 +47,10 @@ LIGHT = {
         f"pytest_manifest.face.{name}"
         for name in (
             "bindings",
-            "declarations",
             "fixtures",
             "hookspecs",
+            "option_values",
+            "options",
             "session",
             "verifying",
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from pytest_manifest.face.declarations import any_given
-from pytest_manifest.face.options import Options, read_options
+from pytest_manifest.face.option_conflicts import read_options
+from pytest_manifest.face.options import Options, any_given
 from pytest_manifest.face.targets import refuse_unwritable
 
 
@@ -455,5 +454,4 @@ def test_paths_are_absolute(pytester: pytest.Pytester) -> None:
     options = read(pytester, M, "--manifest-audit", RECEIPTS)
     assert options.files == (pytester.path / "m.jsonl",)
     assert options.receipts == pytester.path / "r.jsonl"
-    paths = [getattr(options, f.name) for f in fields(options)]
-    assert all(path.is_absolute() for path in paths if isinstance(path, Path))
+    assert all(path.is_absolute() for path in vars(options).values() if isinstance(path, Path))

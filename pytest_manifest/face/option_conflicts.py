@@ -1,0 +1,167 @@
+"""Read the options, and refuse those that do not go together or name no file that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from pytest_manifest.face.option_values import refuse_name
+from pytest_manifest.face.options import Options
+
+CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
+    (
+        lambda o: o.report and o.dispatch_only,
+        (
+            "--manifest-report is of a run that is over; leave it out with "
+            "--manifest-dispatch-only, and give it to --manifest-audit --manifest-wait"
+        ),
+    ),
+    (
+        lambda o: o.plan == "",
+        "--manifest-plan is empty; write --manifest-plan=WORKFLOW:MODE",
+    ),
+    (
+        lambda o: o.plan_run and not o.plan,
+        "--manifest-plan-run needs --manifest-plan=WORKFLOW:MODE",
+    ),
+    (
+        lambda o: o.plan_options and not o.plan,
+        "--manifest-plan-opt needs --manifest-plan=WORKFLOW:MODE",
+    ),
+    (
+        lambda o: o.plan and o.resumes,
+        "--manifest-plan plans anew; name the manifest to go on with by --manifest=FILE",
+    ),
+    (
+        lambda o: (o.audit or o.dispatch_only) and _only_plans(o),
+        "--manifest-plan only plans; plan first, then use the manifest that it wrote",
+    ),
+    (
+        lambda o: o.compare and (o.dispatch_only or _only_plans(o)),
+        "--manifest-compare is told at a run's end; use it there, or with --manifest-audit",
+    ),
+    (
+        lambda o: o.aggregate and _only_plans(o),
+        "--manifest-plan only plans; give --manifest-aggregate when the manifest is run",
+    ),
+    (
+        lambda o: o.plan and len(o.files) > 1,
+        "--manifest-plan writes one manifest; give --manifest=FILE once",
+    ),
+    (
+        lambda o: (o.audit or o.dispatch_only or o.resumes) and not o.active,
+        "name the manifest with --manifest=FILE",
+    ),
+    (
+        lambda o: o.use_running_stack and o.broker_given,
+        "--manifest-stack and --manifest-broker name two stacks; choose one",
+    ),
+    (
+        lambda o: o.run and not (o.audit or o.resumes),
+        "--manifest-run names an earlier run; it goes with --manifest-audit or --manifest-resume",
+    ),
+    (
+        lambda o: o.backend and not o.broker and not o.use_running_stack,
+        "a result store was given without a broker; add --manifest-broker=URL",
+    ),
+    (
+        lambda o: o.audit and o.rerun,
+        "--manifest-audit sends nothing and --manifest-rerun sends all again; choose one",
+    ),
+    (
+        lambda o: o.audit and o.dispatch_only,
+        "--manifest-audit sends nothing and --manifest-dispatch-only only sends; choose one",
+    ),
+    (
+        lambda o: o.wait and not o.audit,
+        "--manifest-wait belongs to --manifest-audit; a run without --manifest-audit waits anyway",
+    ),
+    (
+        lambda o: o.receipts and not o.audit,
+        "--manifest-receipts is judged by --manifest-audit; add it",
+    ),
+    (
+        lambda o: o.receipts and (o.wait or o.run),
+        "--manifest-receipts is all there is to judge; leave --manifest-wait and --manifest-run",
+    ),
+    (
+        lambda o: o.receipts and len(o.files) != 1,
+        "--manifest-receipts is of one manifest; give --manifest=FILE once",
+    ),
+    (
+        lambda o: o.resume_unsafe and not o.resumes,
+        "--manifest-resume-unsafe belongs to --manifest-resume; add it",
+    ),
+    (
+        lambda o: o.resumes and o.audit,
+        "--manifest-audit sends nothing and --manifest-resume goes on sending; choose one",
+    ),
+    (
+        lambda o: o.resumes and o.rerun,
+        "--manifest-resume goes on with a run and --manifest-rerun begins anew; choose one",
+    ),
+    (
+        lambda o: o.dispatch_only and (o.canary or o.max_failed is not None),
+        (
+            "with --manifest-dispatch-only nobody stays to judge a canary or to count failures; "
+            "leave it out, or --manifest-canary and --manifest-max-failed"
+        ),
+    ),
+    (
+        lambda o: o.dispatch_only and o.budget is not None,
+        (
+            "with --manifest-dispatch-only nobody stays to count what the jobs cost; "
+            "leave it out, or --manifest-budget"
+        ),
+    ),
+    (
+        lambda o: o.shard and _only_plans(o),
+        "--manifest-plan only plans, and always all; give --manifest-shard to the runs of it",
+    ),
+    (
+        lambda o: o.shard and o.receipts,
+        "--manifest-receipts is all there is to judge; leave out --manifest-shard",
+    ),
+    (
+        lambda o: o.shard and o.resume_changed,
+        (
+            "--manifest-resume-changed cannot go on with a shard, as a changed manifest has other "
+            "shards; finish the shards of the manifest as it was, or run the changed one as a new "
+            "one"
+        ),
+    ),
+)
+"""When options are refused, and by which message; the first that applies counts."""
+
+
+def read_options(config: pytest.Config) -> Options:
+    """Read what the user asked for.
+
+    Raises pytest.UsageError where an option is not valid, or not beside another.
+    """
+    options = Options(config)
+    _refuse_conflicts(options)
+    return options
+
+
+def _refuse_conflicts(options: Options) -> None:
+    for applies, message in CONFLICTS:
+        if applies(options):
+            raise pytest.UsageError(message)
+    if options.receipts is not None and not options.receipts.is_file():
+        raise pytest.UsageError(f"{options.receipts}: there is no such file of receipts")
+    for path in options.files:
+        refuse_name(path)
+    for path in () if options.plan else options.files:
+        if path.is_dir():
+            raise pytest.UsageError(f"{path}: is a folder; name a manifest in it")
+        if not path.is_file():
+            raise pytest.UsageError(
+                f"{path}: there is no such manifest; plan one with --manifest-plan=WORKFLOW:MODE"
+            )
+
+
+def _only_plans(options: Options) -> bool:
+    return bool(options.plan) and not options.plan_run
