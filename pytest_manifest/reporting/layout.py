@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pytest_manifest.reporting.cells import cells, fitting
 from pytest_manifest.verdict import plain
 from pytest_manifest.verdict.text import seconds
 
@@ -40,18 +40,18 @@ class Sheet:
     def cut(self, text: str, width: int) -> str:
         """Foreign text on one line of at most so many columns, its middle left out."""
         text = shown(text)
-        if columns(text) <= width:
+        if cells(text) <= width:
             return text
         dots = "\u2026" if self.rich else "..."
         room = max(width - len(dots), 2)
-        head = _fitting(text, room - room // 2)
-        tail = _fitting(text[::-1], room // 2)[::-1]
+        head = fitting(text, room - room // 2)
+        tail = fitting(text[::-1], room // 2)[::-1]
         return f"{head}{dots}{tail}"
 
     def in_two_lines(self, text: str, width: int) -> Iterator[str]:
         """Foreign text; of the second line the middle is left out where it has no room."""
         text = shown(text)
-        head = _fitting(text, width)
+        head = fitting(text, width)
         if head == text:
             yield text
             return
@@ -65,8 +65,8 @@ class Sheet:
         left = " " * indent
         room = max(self.width, NARROWEST) - indent
         rest = shown(text)
-        while columns(rest) > room:
-            head = _fitting(rest, room)
+        while cells(rest) > room:
+            head = fitting(rest, room)
             space = f"{head}{rest[len(head)]}".rfind(" ")
             head = head[:space] if space > 0 else head
             yield left + head
@@ -90,36 +90,15 @@ def _escaped(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def columns(text: str) -> int:
-    """How many columns a terminal uses for a line of printable text."""
-    return len(text) if text.isascii() else sum(map(_wide, text))
-
-
-def _wide(char: str) -> int:
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
-def _fitting(text: str, width: int) -> str:
-    """As much of the text's beginning as fits."""
-    used = 0
-    for position, char in enumerate(text):
-        used += _wide(char)
-        if used > width:
-            return text[:position]
-    return text
-
-
 def padded(text: str, width: int, *, right: bool = False) -> str:
     """The text with spaces to this many columns, before it where it is to stand on the right."""
-    space = " " * max(width - columns(text), 0)
+    space = " " * max(width - cells(text), 0)
     return space + text if right else text + space
 
 
 def widths(rows: Sequence[Sequence[str]]) -> list[int]:
     """The width of each column of rows that are equally long."""
-    return [max(map(columns, cells)) for cells in zip(*rows, strict=True)]
+    return [max(map(cells, column)) for column in zip(*rows, strict=True)]
 
 
 def gap_of(rows: Sequence[Sequence[str]], sheet: Sheet) -> int | None:
@@ -137,11 +116,11 @@ def table_lines(rows: Sequence[Sequence[str]], gap: int) -> Iterator[Line]:
     """Rows, the first of them the heads; the first column's cells on the left, others' right."""
     wide, between = widths(rows), " " * gap
     for number, row in enumerate(rows):
-        cells = [
+        row_cells = [
             padded(cell, width, right=position > 0)
             for position, (cell, width) in enumerate(zip(row, wide, strict=True))
         ]
-        yield Line((" " * _INDENT + between.join(cells)).rstrip(), bold=number == 0)
+        yield Line((" " * _INDENT + between.join(row_cells)).rstrip(), bold=number == 0)
 
 
 def time_text(value: float) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from pytest_manifest.reporting.cells import cells
 from pytest_manifest.reporting.progress_figures import Figures
-from pytest_manifest.reporting.progress_text import cells, clock, cut, pace, visible
+from pytest_manifest.reporting.progress_text import clock, cut, pace, visible
 from pytest_manifest.verdict import outcome
 
 if TYPE_CHECKING:

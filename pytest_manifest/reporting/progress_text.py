@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Final
 
+from pytest_manifest.reporting.cells import EMOJI, cells, fitting
+
 ELLIPSIS: Final = "..."
-_EMOJI: Final = "\ufe0f"
-"""Asks for the character before it as a picture, which is two cells wide."""
 
 
 def visible(text: str, encoding: str = "utf-8") -> str:
@@ -16,13 +15,8 @@ def visible(text: str, encoding: str = "utf-8") -> str:
     Control characters, marks of direction, lone surrogates and what ``encoding`` lacks are escaped.
     """
     if not text.isprintable():
-        text = "".join(c if c.isprintable() or c == _EMOJI else _escape(c) for c in text)
+        text = "".join(c if c.isprintable() or c == EMOJI else _escape(c) for c in text)
     return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def cells(text: str) -> int:
-    """How many columns a terminal takes for visible text, at most."""
-    return len(text) if text.isascii() else sum(map(_width, text))
 
 
 def cut(text: str, width: int) -> str:
@@ -33,7 +27,7 @@ def cut(text: str, width: int) -> str:
         return ELLIPSIS[: max(width, 0)]
     tail = (width - len(ELLIPSIS)) // 2
     head = width - len(ELLIPSIS) - tail
-    return _fitting(text, head) + ELLIPSIS + _fitting(text[::-1], tail)[::-1]
+    return fitting(text, head) + ELLIPSIS + fitting(text[::-1], tail)[::-1]
 
 
 def clock(seconds: float) -> str:
@@ -57,21 +51,3 @@ def pace(rate: float) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode-escape").decode("ascii")
-
-
-def _width(character: str) -> int:
-    if character == _EMOJI:
-        return 1  # together with the one before: two
-    if unicodedata.category(character) in ("Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def _fitting(text: str, width: int) -> str:
-    """As much of the beginning as takes at most so many columns."""
-    taken = 0
-    for position, character in enumerate(text):
-        taken += _width(character)
-        if taken > width:
-            return text[:position]
-    return text

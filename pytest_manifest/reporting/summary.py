@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_manifest.reporting.cells import cells
 from pytest_manifest.reporting.layout import (
     BLANK,
     Line,
     Sheet,
-    columns,
     gap_of,
     lasting,
     pace_text,
@@ -191,7 +191,7 @@ def _slowest(records: Sequence[EntryRecord], sheet: Sheet) -> Iterator[Line]:
         if last is not None and last.runtime is not None:
             text = f"    {time_text(last.runtime):>6} s  {padded(name, wide)}  "
             where = f" on {last.place}" if last.place else ""
-            room = max(sheet.width - columns(text), 10)
+            room = max(sheet.width - cells(text), 10)
             yield Line(text + sheet.cut(f"{record.entry.task}{where}", room))
 
 
@@ -215,7 +215,7 @@ def _by_cause(causes: Sequence[Cause], sheet: Sheet) -> Iterator[Line]:
 def _message(cause: Cause, sheet: Sheet, room: int) -> Iterator[str]:
     """What it says, in two lines at most; expected and actual in one, or each in its own."""
     message = shown(cause.message)
-    if columns(message) <= room:
+    if cells(message) <= room:
         yield from (message,) if message else ()
         return
     if cause.expected is None or cause.actual is None:

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_manifest.ledger import Settled
+from pytest_manifest.reporting.cells import cells
 from pytest_manifest.reporting.progress_figures import Figures, Pace
 from pytest_manifest.reporting.progress_line import live_line, log_line, receipt_line
-from pytest_manifest.reporting.progress_text import cells, clock, cut, pace, visible
+from pytest_manifest.reporting.progress_text import clock, cut, pace, visible
 from pytest_manifest.schema import Entry
 from pytest_manifest.testing import make_receipt
 from pytest_manifest.verdict import judge
@@ -61,7 +62,15 @@ def test_hostile_text_is_escaped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "width"), [("abc", 3), ("映画", 4), ("e\u0301", 1), ("\u2764\ufe0f", 2), ("\uff41", 2)]
+    ("text", "width"),
+    [
+        ("abc", 3),
+        ("映画", 4),
+        ("e\u0301", 1),
+        ("\u1100\u1161\u11a8", 2),
+        ("\u2764\ufe0f", 2),
+        ("\uff41", 2),
+    ],
 )
 def test_text_is_as_wide_as_it_is_drawn(text: str, width: int) -> None:
     """Wide characters take two columns, marks upon others none."""

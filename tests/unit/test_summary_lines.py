@@ -6,7 +6,8 @@ import pytest
 
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import statistics
-from pytest_manifest.reporting.layout import Sheet, columns, lasting, pace_text
+from pytest_manifest.reporting.cells import cells
+from pytest_manifest.reporting.layout import Sheet, lasting, pace_text
 from pytest_manifest.reporting.summary import summary_lines
 from pytest_manifest.schema import Mismatch
 from tests.unit.analysis_support import INFO, error, record
@@ -51,14 +52,14 @@ def test_a_long_message_has_two_lines(width: int) -> None:
         told = causes_of(*records, width=width)[1:3]
         assert told[0].strip().startswith("begin ")
         assert told[1].endswith(" end")
-        assert max(map(columns, told)) <= width
+        assert max(map(cells, told)) <= width
 
 
 @pytest.mark.parametrize("text", ["two words " * 30, "映画" * 100, "x" * 300, "映 " * 99, "", "a"])
 @pytest.mark.parametrize("width", [40, 61])
 def test_a_wrapped_sentence_fits_and_is_whole(text: str, width: int) -> None:
     lines = list(Sheet(width=width).wrapped(text, indent=2, hanging=4))
-    assert max(map(columns, lines)) <= width
+    assert max(map(cells, lines)) <= width
     assert "".join("".join(lines).split()) == "".join(text.split())
     assert all(line.startswith("      ") for line in lines[1:])
     if text.startswith("two"):
