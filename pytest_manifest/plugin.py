@@ -90,6 +90,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _configure(config: pytest.Config) -> None:
+    from pytest_manifest.face.console import note_terminal
+
+    note_terminal(config)
     state = manifest_session(config)
     # By its hooks, since it has another name where it was loaded as ``-p xdist.plugin``.
     if state.role == "controller" and hasattr(config.hook, "pytest_xdist_make_scheduler"):
@@ -215,6 +218,12 @@ def pytest_manifest_dispatched(config: pytest.Config) -> None:
     from pytest_manifest.reporting.progress import begin_progress
 
     begin_progress(config, manifest_session(config))
+    if config.getoption("xmlpath", None) and not config.pluginmanager.hasplugin("manifest-junit"):
+        from pytest_manifest.reporting.junit import JobsInReport
+
+        config.pluginmanager.register(
+            JobsInReport(config, manifest_session(config)), "manifest-junit"
+        )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -237,10 +246,6 @@ def pytest_sessionfinish(
         return (yield)
     if state.interrupts is not None:
         state.interrupts.begin_end()  # also while other plugins write their reports
-    if state.runs and session.config.getoption("xmlpath", None):
-        from pytest_manifest.reporting.junit import tell_of_jobs
-
-        tell_of_jobs(session.config, state.runs)
     try:
         return (yield)
     finally:  # also where another plugin's report has failed

@@ -15,10 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact_url
+
+if TYPE_CHECKING:
+    from kombu import Connection
 
 T = TypeVar("T")
 
@@ -234,20 +237,19 @@ def amqp_limits(own: Mapping[str, object]) -> dict[str, float]:
     return {name: seconds for name, seconds in limits.items() if name not in own}
 
 
-def sever(connection: object) -> None:
+def sever(connection: Connection) -> None:
     """Cut a broker's connection without a word, so that whoever waits on it stops waiting.
 
     kombu and py-amqp have no way to do that: their good-bye waits for an answer.
     """
     import socket
 
-    established = getattr(connection, "_connection", None)  # the property would connect anew
+    # Asked first: what is not connected would connect anew.
+    established = connection.connection if connection.connected else None
     sock = getattr(getattr(established, "transport", None), "sock", None)
     if sock is not None:
         with suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
     for channel in list(getattr(established, "channels", None) or ()):
-        pool = getattr(channel, "_pool", None)  # as above
-        if pool is not None:
-            with suppress(Exception):
-                pool.disconnect()
+        with suppress(Exception):  # not every transport's channels have one
+            channel.pool.disconnect()

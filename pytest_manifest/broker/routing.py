@@ -20,6 +20,12 @@ Target = tuple[str, str]
 # What the message itself is made of; the rest of the options go to the transport.
 MESSAGE_OPTIONS: Final = frozenset({"time_limit", "soft_time_limit", "expires", "ignore_result"})
 
+OF_TASKS: Final = (
+    *("queue", "routing_key", "exchange", "priority", "expires", "serializer", "delivery_mode"),
+    *("compression", "time_limit", "soft_time_limit", "immediate", "mandatory"),
+)
+"""Options of a message that a task may have; a test holds them against Celery's own list."""
+
 
 class Routing(Protocol):
     """Gives an entry's delivery options; ``queue`` in them is a :class:`kombu.Queue`."""
@@ -63,7 +69,7 @@ class AppRouting:
     def _route(self, entry: Entry) -> Options:
         task = self._tasks.get(entry.task)
         # @app.task(queue=..., priority=...): as with .delay(), these win over a route.
-        options: Options = {} if task is None else _given(task._get_exec_options())
+        options = _given({name: getattr(task, name, None) for name in OF_TASKS})
         if entry.queue is not None:
             options["queue"] = entry.queue
         try:

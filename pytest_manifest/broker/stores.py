@@ -244,12 +244,19 @@ def _in_full(app: Celery, named: str) -> str:
 def _with_own_store(tasks: Iterable[Task]) -> list[tuple[Task, str]]:
     found = []
     for task in tasks:
-        classes = (kind for kind in type(task).__mro__ if kind is not Task)
-        if task._backend is not None or any("backend" in vars(kind) for kind in classes):
-            backend = task.backend
-            if backend is not None and not isinstance(backend, DisabledBackend):
-                found.append((task, _name_of(backend)))
+        backend = _made(task)
+        if backend is None or isinstance(backend, DisabledBackend) or backend is _made(task.app):
+            continue
+        found.append((task, _name_of(backend)))
     return found
+
+
+def _made(owner: Celery | Task) -> Backend | None:
+    """The result store of an app or a task; None where it cannot be made."""
+    try:
+        return owner.backend
+    except Exception:  # of any store, also of one that this run has no need of
+        return None
 
 
 def _name_of(backend: Backend) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_manifest.compat.pytest import fixtures_of_definition, turn_into
 from pytest_manifest.face import fixtures, verification
 from pytest_manifest.face.bindings import (
     BESIDE_GROUPS,
@@ -65,7 +66,7 @@ class ManifestFile(pytest.Module):
     @cached_property
     def relative_path(self) -> str:
         """The file's path from the root folder, as reports have it."""
-        return self.session._node_location_to_relpath(self.path)
+        return os.path.relpath(self.path, self.config.rootpath)
 
     def _getobj(self) -> object:
         # The module that the built-in test lives in; a manifest is not Python.
@@ -91,7 +92,7 @@ class ManifestFile(pytest.Module):
         for item in made or ():
             # pytest makes the items, and asks nobody of which class they are to be.
             if type(item) is pytest.Function:
-                item.__class__ = EntryItem if single else GroupItem
+                turn_into(item, EntryItem if single else GroupItem)
             yield item
 
 
@@ -143,8 +144,7 @@ def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
     """Whether the fixture that this test would get is ours, and not a project's of that name."""
     if name not in metafunc.fixturenames:
         return False
-    # pytest has no public way to ask which definition of a fixture a test would get.
-    for definition in reversed(metafunc.definition._fixtureinfo.name2fixturedefs.get(name, ())):
+    for definition in reversed(fixtures_of_definition(metafunc.definition, name)):
         if definition.func.__module__ == fixtures.__name__:
             return True
         if name not in definition.argnames:

@@ -5,14 +5,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
+
+import pytest
 
 if TYPE_CHECKING:
-    from _pytest.terminal import TerminalReporter
     from loguru import Record
 
 
-def begin_line(reporter: TerminalReporter) -> None:
+_TERMINAL = pytest.StashKey[TextIO]()
+
+
+def note_terminal(config: pytest.Config) -> None:
+    """Note what pytest writes to: the standard output while it is being configured."""
+    config.stash[_TERMINAL] = sys.stdout
+
+
+def terminal_file(config: pytest.Config) -> TextIO:
+    """Return the file that pytest's terminal reporter writes to."""
+    return config.stash.get(_TERMINAL, sys.stdout)
+
+
+def begin_line(reporter: pytest.TerminalReporter) -> None:
     """Leave a line that something is written on, also where pytest does not know of it.
 
     Under xdist its own states, and the dots, are written behind pytest's back.

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from xdist.scheduler import LoadScheduling
 
+from pytest_manifest.compat.xdist import events_of, tick_while_waiting
 from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.coordination import Coordination, Row
-from pytest_manifest.face.idling import tick_while_waiting
 from pytest_manifest.face.session import ManifestSession, manifest_session
 from pytest_manifest.face.work import begin_dispatch, file_order_wanted, note_left_out
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
 MAX_REPEATS = 3
@@ -30,31 +31,29 @@ QUICK = 0.01
 """Seconds of a test so short that it is no matter who runs it."""
 
 
-class AsCompletedScheduling(LoadScheduling):
-    """Load scheduling that hands out an entry's test only when its verdict is there.
+class AsCompletedScheduling:
+    """A ``Scheduling`` of xdist's that hands out an entry's test only when its verdict is there.
 
     A worker runs a test only when it holds another one or was told to finish, so one ready test can
     be parked in a worker until the next is ready: new ones go to a worker that has a parked one.
-    Without tests of ours it is xdist's own load scheduling.
+    Without tests of ours it is xdist's own load scheduling, which knows the workers in any case.
     """
 
-    # xdist's own, which ships no types.
-    collection: list[str] | None
-    node2pending: dict[WorkerController, list[int]]
-    node2collection: dict[WorkerController, list[str]]
-
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
-        super().__init__(config, log)
+        self._load = LoadScheduling(config, log)
         self._state = manifest_session(config)
         self._ready: deque[int] = deque()
         self._by_subject: dict[tuple[Path, str], list[int]] = {}
         self._by_run: dict[Path, list[int]] = {}
-        self._bound = False
+        self._pending: dict[WorkerController, list[int]] = {}
+        self._collection: list[str] = []
+        self._bound = self._begun = False
         self._quick = False
 
-    def bind(self, rows: Sequence[Row | None]) -> None:
-        """Say what each test of the collection waits for."""
+    def bind(self, rows: Sequence[Row | None], collection: Sequence[str]) -> None:
+        """Say what each test of the collection, which all workers have, waits for."""
         self._bound = True
+        self._collection = list(collection)
         for index, row in enumerate(rows):
             binding = None if row is None else _binding(row)
             if binding is not None and binding.subject is not None:
@@ -65,19 +64,39 @@ class AsCompletedScheduling(LoadScheduling):
                 self._ready.append(index)
 
     @property
+    def nodes(self) -> list[WorkerController]:
+        workers: list[WorkerController] = self._load.nodes
+        return workers
+
+    @property
+    def collection_is_completed(self) -> bool:
+        return bool(self._load.collection_is_completed)
+
+    @property
     def tests_finished(self) -> bool:
         if not self._bound:
-            finished: bool = super().tests_finished
-            return finished
+            return bool(self._load.tests_finished)
         if not self.collection_is_completed or self._left:
             return False
-        return all(len(pending) < 2 for pending in self.node2pending.values())
+        return all(len(pending) < 2 for pending in self._pending.values())
 
     @property
     def has_pending(self) -> bool:
         # Before anything is handed out nothing is pending: xdist then ends its line of states.
-        begun = self._bound and self.collection is not None
-        return bool(begun and self._left) or super().has_pending
+        if not self._bound:
+            return bool(self._load.has_pending)
+        return self._begun and (self._left or any(self._pending.values()))
+
+    def add_node(self, node: WorkerController) -> None:
+        self._load.add_node(node)
+        self._pending[node] = []
+
+    def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
+        if not self._begun:
+            self._load.add_node_collection(node, collection)
+        elif list(collection) != self._collection:
+            # It takes a crashed one's place, and would run other tests by the same numbers.
+            self._state.notices.append(f"xdist worker {node.gateway.id} has collected other tests")
 
     @property
     def _left(self) -> bool:
@@ -93,52 +112,45 @@ class AsCompletedScheduling(LoadScheduling):
 
     def schedule(self) -> None:
         if not self._bound:
-            super().schedule()
+            self._load.schedule()
             return
-        if self.collection is None:
-            if not self._check_nodes_have_same_collection():
-                return
-            self.collection = next(iter(self.node2collection.values()))
+        self._begun = True
         self.pump()
 
-    def check_schedule(self, node: WorkerController, duration: float = 0) -> None:
-        if self._bound:
-            self._quick = duration < QUICK
-            self.pump()
-        else:
-            super().check_schedule(node, duration)
+    def mark_test_complete(
+        self, node: WorkerController, item_index: int, duration: float = 0
+    ) -> None:
+        if not self._bound:
+            self._load.mark_test_complete(node, item_index, duration)
+            return
+        self._pending[node].remove(item_index)
+        self._quick = duration < QUICK
+        self.pump()
 
     def mark_test_pending(self, item: str) -> None:
         if not self._bound:
-            super().mark_test_pending(item)
+            self._load.mark_test_pending(item)
             return
-        assert self.collection is not None
-        self._ready.appendleft(self.collection.index(item))
+        self._ready.appendleft(self._collection.index(item))
         self.pump()
 
     def remove_pending_tests_from_node(
-        self,
-        node: WorkerController,  # noqa: ARG002 - xdist's signature
-        indices: Sequence[int],  # noqa: ARG002
+        self, node: WorkerController, indices: Sequence[int]
     ) -> None:
-        """Called in the controller's loop when something has settled (see :func:`wake`)."""
-        self.pump()
+        self._load.remove_pending_tests_from_node(node, indices)
 
     def remove_node(self, node: WorkerController) -> str | None:
-        if not self._bound:
-            crashed: str | None = super().remove_node(node)
+        pending = self._pending.pop(node)
+        crashed: str | None = self._load.remove_node(node)
+        if not self._bound or not pending:
             return crashed
-        pending = self.node2pending.pop(node)
-        if not pending:
-            return None
-        assert self.collection is not None
         self._ready.extend(pending[1:])
         self.pump()
-        return self.collection[pending[0]]
+        return self._collection[pending[0]]
 
     def pump(self) -> None:
         """Hand out what is ready; when nothing is left, let the workers finish."""
-        if self.collection is None:
+        if not self._begun:
             return
         self._absorb()
         nodes = [node for node in self.nodes if not node.shutting_down]
@@ -147,9 +159,9 @@ class AsCompletedScheduling(LoadScheduling):
             parts, most = (1, 2 * CHUNK) if self._quick else (2, CHUNK)
             share = max(1, min(most, len(self._ready) // (parts * len(nodes))))
             # Those with one parked test first: it is waiting for company.
-            nodes.sort(key=lambda n: (len(self.node2pending[n]) != 1, len(self.node2pending[n])))
+            nodes.sort(key=lambda n: (len(self._pending[n]) != 1, len(self._pending[n])))
             for node in nodes:
-                held = len(self.node2pending[node])
+                held = len(self._pending[node])
                 if held < 2 or 2 * held <= share:
                     self._give(node, share + 1 - held)
         if not self._left:
@@ -159,7 +171,7 @@ class AsCompletedScheduling(LoadScheduling):
     def _give(self, node: WorkerController, number: int) -> None:
         tests = [self._ready.popleft() for _ in range(min(number, len(self._ready)))]
         if tests:
-            self.node2pending[node].extend(tests)
+            self._pending[node].extend(tests)
             node.send_runtest_some(tests)
 
     def _absorb(self) -> None:
@@ -201,6 +213,7 @@ class ControllerHooks:
         self._repeats: dict[str, int] = {}
         self._crashes = 0
         self._scheduler: AsCompletedScheduling | None = None
+        self._wake_loop: Callable[[], None] = lambda: None
         state.coordination = self._coordination
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -218,6 +231,8 @@ class ControllerHooks:
     ) -> AsCompletedScheduling | None:
         if config.getvalue("dist") != "load" or file_order_wanted(config):
             return None
+        if events_of(config) is None:
+            return None  # another xdist: tests wait for their verdicts in its workers
         self._scheduler = AsCompletedScheduling(config, log)
         return self._scheduler
 
@@ -245,17 +260,20 @@ class ControllerHooks:
         if self._failed and not self._config.option.continue_on_collection_errors:
             raise self._session.Interrupted("errors during collection; nothing was dispatched")
         self._dispatched = True
-        self._dispatch(self._session, collection.rows)
+        self._dispatch(self._session, collection.rows, lists[0])
 
-    def _dispatch(self, session: pytest.Session, rows: Sequence[Row | None]) -> None:
+    def _dispatch(
+        self, session: pytest.Session, rows: Sequence[Row | None], collection: Sequence[str]
+    ) -> None:
         if not self._state.options.may_dispatch:
             return
         begin_dispatch(session, [_binding(row) for row in rows if row])
         for run in self._state.runs:
             self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
         if self._scheduler is not None:
-            self._scheduler.bind(rows)
-        tick_while_waiting(self._config.pluginmanager.getplugin("dsession"), self._state)
+            self._scheduler.bind(rows, collection)
+        if (events := events_of(self._config)) is not None:
+            self._wake_loop = tick_while_waiting(events, lambda: self._state.tick(), self._pump)
         for run in self._state.runs:
             run.on_settled(lambda _entries: self._wake())
         self._wake()
@@ -264,9 +282,11 @@ class ControllerHooks:
         """Have the controller's loop, which has no tick of its own, look at what has settled."""
         if all(run.ended.is_set() for run in self._state.runs):
             self._coordination.publish_end_of_runs()
-        nodes = [] if self._scheduler is None else self._scheduler.nodes
-        for node in nodes[:1]:
-            node.notify_inproc("unscheduled", node=node, indices=[])
+        self._wake_loop()
+
+    def _pump(self) -> None:
+        if self._scheduler is not None:
+            self._scheduler.pump()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, error: object) -> None:
@@ -274,7 +294,7 @@ class ControllerHooks:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(
-        self, crashitem: str, report: pytest.TestReport, sched: LoadScheduling
+        self, crashitem: str, report: pytest.TestReport, sched: Scheduling
     ) -> None:
         """A crash of an xdist worker says nothing of the entry that it judged: judge it again."""
         times = self._repeats.get(crashitem, 0)

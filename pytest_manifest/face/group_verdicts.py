@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import pytest
 
@@ -14,8 +14,6 @@ from pytest_manifest.face.item_properties import tell_properties
 from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
 
 if TYPE_CHECKING:
-    from _pytest._code.code import ReprFileLocation
-
     from pytest_manifest.analysis.groups import Tally
 
 
@@ -44,12 +42,20 @@ def assert_group(item: pytest.Item, binding: Binding, when: Literal["setup", "ca
 
     if found.outcome == "skipped":
         reason = f"{headline(found)}; {found.first[0].id!r}: {found.first[0].sentence}"
-        raise pytest.skip.Exception(reason, _use_item_location=True)
+        pytest.skip(reason)
     where = list(_where(state, binding, found.first[0].id))
     pytest.fail(explain_group(found, where), pytrace=False)
 
 
-def place_at_group(item: pytest.Item, group: str, crash: ReprFileLocation) -> None:
+class Crash(Protocol):
+    """Where and by what a test failed, as its report has it."""
+
+    path: str
+    lineno: int
+    message: str
+
+
+def place_at_group(item: pytest.Item, group: str, crash: Crash) -> None:
     """Have a failure that tells of a group stand where its first entry stands, and be told in the
     first line of its text."""
     if crash.path == __file__:

@@ -16,16 +16,14 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
 import pytest
 
-from pytest_manifest.face.console import begin_line
+from pytest_manifest.face.console import begin_line, terminal_file
 
 if TYPE_CHECKING:
     from types import FrameType
-
-    from _pytest.terminal import TerminalReporter
 
     from pytest_manifest.face.session import ManifestSession
 
@@ -129,7 +127,7 @@ class Interrupts:
         """Where the terminal is gone each line would be an error, and break off what is left."""
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         if self.number == signal.SIGHUP and reporter is not None:
-            _let_go(reporter)
+            _let_go(terminal_file(self._config))
 
     # pytest's hooks
 
@@ -166,8 +164,7 @@ class Interrupts:
         return f"{what}: nothing more is sent; the workers go on with what they have"
 
 
-def _let_go(reporter: TerminalReporter) -> None:
-    written = reporter._tw._file  # pytest has no other word for where it writes
+def _let_go(written: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with contextlib.suppress(OSError, ValueError):  # what has no descriptor is no terminal
         for descriptor in (1, 2, written.fileno()):

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_manifest.compat.pytest import fixtures_of_definition
 from pytest_manifest.face.bindings import Binding, binding_of
 from pytest_manifest.face.collection import beside_groups, collection_arguments
 from pytest_manifest.face.coordination import Collection, Row
 from pytest_manifest.face.interrupts import take_signals
+from pytest_manifest.face.placeholder import placeholder
 from pytest_manifest.face.plans import fixture_name
 from pytest_manifest.face.session import ManifestSession
-from pytest_manifest.face.synthetic import synthetic_item
+from pytest_manifest.face.synthetic import do_nothing, synthetic_item
 from pytest_manifest.face.work import begin_dispatch, file_order_wanted, note_left_out
 
 if TYPE_CHECKING:
@@ -134,21 +136,29 @@ def _row(binding: Binding | None) -> Row | None:
 
 def _unseen_override(session: pytest.Session) -> str | None:
     """What is wrong with an override of ``dispatch`` below the root, which nobody would look at."""
-    manager = session._fixturemanager
     seen: set[str] = set()
     for item in session.items:
         parent = item.parent
         if parent is None or parent.nodeid in seen or binding_of(item) is None:
             continue
         seen.add(parent.nodeid)
-        # pytest has no public way to ask which definitions of a fixture an item would see.
-        for definition in manager.getfixturedefs("dispatch", item) or ():
+        for definition in fixtures_of_definition(_asking(parent, "dispatch"), "dispatch"):
             if definition.baseid:
                 return (
                     f"{definition.baseid} overrides the fixture 'dispatch', but dispatch happens "
                     "once for the whole session; move the override into the root conftest.py"
                 )
     return None
+
+
+def _asking(parent: pytest.Collector, fixture: str) -> pytest.Function:
+    """A test that asks for a fixture where the tests of a collector do, and is not run."""
+    of_class = getattr(parent, "cls", None) is not None
+    asked = ("self", fixture) if of_class else (fixture,)
+    item: pytest.Function = pytest.Function.from_parent(
+        parent, name=fixture, callobj=placeholder(fixture, do_nothing, asked)
+    )
+    return item
 
 
 def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:

@@ -8,6 +8,9 @@ import pytest
 
 from pytest_manifest.face.bindings import binding_of
 
+LOG = "Captured log "
+"""What pytest begins the titles of a report's sections with that are of the log."""
+
 
 class OthersLogs:
     """A plugin for sessions whose jobs run in pytest's own process: what pytest has caught of the
@@ -15,9 +18,11 @@ class OthersLogs:
     lines of a job itself are in its receipt."""
 
     @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, object, object]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         # Innermost, so that everybody else's reports are made of what is left.
+        report = yield
         if binding_of(item) is not None:
-            sections = item._report_sections
-            sections[:] = [one for one in sections if one[1] != "log"]
-        return (yield)
+            report.sections = [one for one in report.sections if not one[0].startswith(LOG)]
+        return report

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Literal, Self
 
 import pytest
-from _pytest.nodes import Node
 
+from pytest_manifest.compat.pytest import let_go_of_arguments
 from pytest_manifest.face.bindings import BUILTIN_ENTRY, binding_of
 from pytest_manifest.face.collection import EntryItem
 from pytest_manifest.face.item_properties import tell_properties
@@ -108,9 +108,7 @@ class ShortProtocol:
             return False
         rows = properties_of(binding.entry, judgement, book.run_of(binding))
         _tell(item, rows, began)
-        # pytest lets go of these after a test, which it keeps to its end.
-        item._request = False  # type: ignore[assignment]  # as pytest itself does
-        item.funcargs = None  # type: ignore[assignment]  # likewise
+        let_go_of_arguments(item)
         return True
 
     def _may_be_short(self, item: pytest.Function, nextitem: pytest.Item | None) -> bool:
@@ -124,7 +122,11 @@ class ShortProtocol:
         if self._alone is None:
             self._alone = _are_alone(item.config)
         if parent not in self._plain:
-            self._plain[parent] = all(map(_does_nothing, parent.listchain()))
+            self._plain[parent] = all(
+                _does_nothing(node)
+                for node in parent.listchain()
+                if isinstance(node, pytest.Collector)
+            )
         return self._alone and self._plain[parent]
 
 
@@ -214,10 +216,10 @@ def _module(plugin: object) -> str:
     return str(getattr(plugin, "__name__", "") or type(plugin).__module__)
 
 
-def _does_nothing(node: Node) -> bool:
+def _does_nothing(node: pytest.Collector) -> bool:
     """Whether a collector sets nothing up for its tests, and changes nothing of how they run."""
-    return type(node).setup is Node.setup and not _MARKERS.intersection(_names(node))
+    return type(node).setup is pytest.Collector.setup and not _MARKERS.intersection(_names(node))
 
 
-def _names(node: Node) -> Iterator[str]:
+def _names(node: pytest.Item | pytest.Collector) -> Iterator[str]:
     return (mark.name for mark in node.own_markers)

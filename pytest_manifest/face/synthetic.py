@@ -6,7 +6,9 @@ They drive public hooks only, so that a fixture that raises is reported like any
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -63,6 +65,15 @@ def log_failure(item: pytest.Function, report: pytest.TestReport) -> None:
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
 
+def _conftests_elsewhere(item: pytest.Item) -> Iterator[object]:
+    """The conftest.py files that are not of the item's folder or one around it, as modules."""
+    for plugin in item.config.pluginmanager.get_plugins():
+        file = Path(getattr(plugin, "__file__", None) or "-")
+        is_conftest = isinstance(plugin, ModuleType) and file.name == "conftest.py"
+        if is_conftest and file.parent not in (item.path, *item.path.parents):
+            yield plugin
+
+
 class _Hooks:
     """The hooks around a test, without those plugins that also hook the protocol around them all.
 
@@ -78,8 +89,7 @@ class _Hooks:
             for one in item.config.hook.pytest_runtest_protocol.get_hookimpls()
             if not one.function.__module__.startswith(("_pytest.", "pytest_manifest."))
         )
-        # And without the conftests of other folders, which pytest leaves out for the item.
-        self._left_out = [*others, *getattr(item.ihook, "remove_mods", ())]
+        self._left_out = [*others, *_conftests_elsewhere(item)]
 
     def call(self, name: str, **arguments: object) -> Any:
         __tracebackhide__ = True

@@ -6,12 +6,12 @@ its failure, and ``timeout`` or ``usefixtures`` would break the session off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 
 import pytest
 
+from pytest_manifest.compat.pytest import hide_labels, show_labels
 from pytest_manifest.face.bindings import tags_of
 
 
@@ -28,26 +28,9 @@ def shown_to_selection(items: Sequence[pytest.Item]) -> Iterator[None]:
         for tag in tags:
             if tag not in item.keywords:  # a marker of this name stays what it is
                 item.keywords[tag] = True
-        item.__dict__["iter_markers"] = _with_tags(item, tags)
+        show_labels(item, tags)
     try:
         yield
     finally:
         for item, _ in tagged:  # a test that is named twice is there twice
-            item.__dict__.pop("iter_markers", None)
-
-
-def _with_tags(
-    item: pytest.Item, tags: Sequence[str]
-) -> Callable[[str | None], Iterator[pytest.Mark]]:
-    def iter_markers(name: str | None = None) -> Iterator[pytest.Mark]:
-        yield from type(item).iter_markers(item, name)
-        if name is None:
-            yield from map(_mark, tags)
-
-    return iter_markers
-
-
-@lru_cache(maxsize=1024)
-def _mark(tag: str) -> pytest.Mark:
-    # By hand: pytest.mark refuses some names, and strict ones are asked for by their expression.
-    return pytest.Mark(tag, (), {}, _ispytest=True)
+            hide_labels(item)

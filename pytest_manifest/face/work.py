@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
@@ -194,8 +195,7 @@ def _fail_or_skip(
 
     kind, settled = outcome(judgement.kind), judgement.settled()
     if when == "setup" and kind == "skipped":
-        # Said of the entry's test: plain pytest.skip() would name this line.
-        raise pytest.skip.Exception(settled.verdict.sentence, _use_item_location=True)
+        pytest.skip(settled.verdict.sentence)
     if (when == "setup") == (kind == "error") and kind in ("error", "failed"):
         assert state.book is not None
         assert binding.entry is not None
@@ -212,9 +212,8 @@ def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
     Of its text a list of failures shows one line, in which there is no room for a sentence. Entries
     that were held back for the same reason are one line of a list of skips.
     """
-    if report.skipped and is_builtin(item):
-        # pytest puts skips of different lines together where a report has this keyword.
-        report.keywords = {**report.keywords, "skip": 1}
+    if isinstance(report.longrepr, tuple) and report.skipped:
+        _place_skip(item, report, report.longrepr)
     crash = getattr(report.longrepr, "reprcrash", None)
     binding = binding_of(item)
     if crash is not None and binding is not None and binding.group is not None:
@@ -232,6 +231,17 @@ def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
     settled = None if state.book is None else state.book.settled(binding)
     if settled is not None:
         crash.message = in_brief(settled.verdict, settled.receipt)
+
+
+def _place_skip(item: pytest.Item, report: pytest.TestReport, place: tuple[str, int, str]) -> None:
+    """Change the place of a skip that this folder raised to the test's own (a line, from 1)."""
+    file, _, reason = place
+    if Path(file).parent == Path(__file__).parent:
+        path, line, _ = item.reportinfo()
+        report.longrepr = (os.fspath(path), (line or 0) + 1, reason)
+    if is_builtin(item):
+        # pytest puts skips of different lines together where a report has this keyword.
+        report.keywords = {**report.keywords, "skip": 1}
 
 
 def fill_builtin(item: pytest.Item) -> None:

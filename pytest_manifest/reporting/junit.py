@@ -1,47 +1,163 @@
 """JUnit: pytest's own report, where the test cases of entries tell of their jobs.
 
 pytest writes what a test took, which for an entry is the milliseconds of reading its verdict. That
-is changed in the finished elements alone, just before pytest writes them: reports keep their own
+is changed in the file that pytest has written, test case by test case: reports keep their own
 durations, so ``--durations`` and every other plugin say what they always say, with xdist too.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TextIO
 
 import pytest
-from _pytest.junitxml import bin_xml_escape, xml_key
+
+from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.manifest.atomic import atomic_file
 
 if TYPE_CHECKING:
+    from pytest_manifest.face.session import ManifestSession
     from pytest_manifest.run import Run
 
 PREFIX: Final = "manifest_"
 """What the names of our properties begin with."""
 _BRACKETS: Final = re.compile(r"\[(?=\[)|\](?=\])")
+_ILLEGAL: Final = re.compile("[^\t\n\r -~\x80-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML cannot have, and DEL, which pytest escapes with them."""
+_SUITE: Final = re.compile(r"(<testsuite\b[^>]*?)(/?)>")
 STRICT: Final = "xunit2"
 """The family whose schema has no properties of test cases."""
+CHUNK: Final = 1 << 20
+"""Characters of the report that are read at once."""
+CASE: Final = "<testcase"
 
 
-def tell_of_jobs(config: pytest.Config, runs: Sequence[Run]) -> None:
-    """Change what pytest is about to write: to be called before its report writer is told to.
+class JobsInReport:
+    """A plugin that changes pytest's report when pytest has written it."""
+
+    def __init__(self, config: pytest.Config, state: ManifestSession) -> None:
+        self._config = config
+        self._state = state
+        self._path = report_path(config)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        # Innermost, so that whoever reads the report at the session's end finds it changed.
+        before = _stamp(self._path)
+        try:
+            return (yield)
+        finally:  # also where another plugin's report has failed
+            if self._path is not None and _stamp(self._path) not in (None, before):
+                try:
+                    tell_of_jobs(self._config, self._path, self._state.runs)
+                except (ManifestToolError, OSError, ET.ParseError, UnicodeError) as error:
+                    self._state.notices.append(f"{self._path} does not tell of jobs: {error}")
+
+
+def report_path(config: pytest.Config) -> Path | None:
+    """Return the file that pytest writes its report to; None where it writes none."""
+    given = config.getoption("xmlpath", None)
+    if not given or hasattr(config, "workerinput"):
+        return None
+    return Path(config.invocation_params.dir, os.path.expanduser(os.path.expandvars(given)))  # noqa: PTH111 - as pytest reads it
+
+
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    """What changes when a file is written; None where it is none that can be read again."""
+    if path is None or not path.is_file():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def tell_of_jobs(config: pytest.Config, path: Path, runs: Sequence[Run]) -> None:
+    """Change the report that pytest has written to ``path``.
 
     Each entry's test case gets the job's own ``time``. Under ``junit_family=xunit1`` it keeps its
     properties and gets a ``timestamp``; the schema of ``xunit2`` knows neither of a test case, so
     there the properties are lines ``[[PROPERTY|name=value]]`` of its ``system-out``.
+    Raises ManifestError where the file cannot be written.
     """
-    xml = config.stash.get(xml_key, None)
-    if xml is None:
-        return
-    for run in runs:
-        xml.add_global_property(f"{PREFIX}run", run.info.run)
-        xml.add_global_property(f"{PREFIX}ledger", str(run.ledger_path))
-    for reporter in xml.node_reporters_ordered:
-        case = reporter.to_xml()
+    strict = config.getini("junit_family") == STRICT
+
+    def changed(text: str) -> str:
+        if f'"{PREFIX}' not in text:
+            return text
+        case = ET.fromstring(escaped(text))  # noqa: S314 - pytest has written it
         if facts := _facts(case):
-            _tell(case, facts, strict=xml.family == STRICT)
+            _tell(case, facts, strict=strict)
+        return ET.tostring(case, encoding="unicode")
+
+    with path.open(encoding="utf-8", newline="") as written, atomic_file(path) as file:
+        for part in rewritten(written, _properties(runs), changed):
+            file.write(part.encode())
+
+
+def rewritten(file: TextIO, properties: str, changed: Callable[[str], str]) -> Iterator[str]:
+    """Yield the parts of a report, with these properties of its suite, and each case changed."""
+    parts = _parts(file)
+    yield _with_properties(next(parts, ""), properties)
+    for part in parts:
+        yield changed(part) if part.startswith(CASE) else part
+
+
+def _parts(file: TextIO) -> Iterator[str]:
+    """Yield what stands before the first test case, then each case, and what stands behind them.
+
+    pytest escapes whatever it writes, so that only its own tags have angle brackets.
+    """
+    text, at = "", 0
+    more = True
+    while more:
+        chunk = file.read(CHUNK)
+        text, at, more = text[at:] + chunk, 0, bool(chunk)
+        if not text.startswith(CASE) and more:
+            start = text.find(CASE)
+            if start < 0:
+                continue
+            yield text[:start]
+            at = start
+        while (end := _end_of_case(text, at)) > 0:
+            yield text[at:end]
+            at = end
+    yield text[at:]
+
+
+def _end_of_case(text: str, start: int) -> int:
+    """Where the test case ends that begins at ``start``; -1 where none does, or it is cut off."""
+    tag = text.find(">", start) if text.startswith(CASE, start) else -1
+    if tag < 0 or text[tag - 1] == "/":
+        return tag if tag < 0 else tag + 1
+    closing = "</testcase>"
+    end = text.find(closing, tag)
+    return end if end < 0 else end + len(closing)
+
+
+def _with_properties(head: str, properties: str) -> str:
+    before, closing, after = head.rpartition("</properties>")
+    if closing:
+        return before + properties + closing + after
+    every = f"<properties>{properties}</properties>"
+    return _SUITE.sub(lambda tag: f"{tag[1]}>{every}{'</testsuite>' if tag[2] else ''}", head)
+
+
+def _properties(runs: Sequence[Run]) -> str:
+    rows = (
+        row
+        for run in runs
+        for row in ((f"{PREFIX}run", run.info.run), (f"{PREFIX}ledger", str(run.ledger_path)))
+    )
+    elements = (ET.Element("property", name=name, value=escaped(value)) for name, value in rows)
+    return "".join(ET.tostring(one, encoding="unicode") for one in elements)
+
+
+def escaped(text: str) -> str:
+    """Spell out what XML cannot have, as pytest does: ``#x1B``."""
+    return _ILLEGAL.sub(lambda match: f"#x{ord(match[0]):02X}", text)
 
 
 def _facts(case: ET.Element) -> dict[str, str]:
@@ -53,9 +169,6 @@ def _facts(case: ET.Element) -> dict[str, str]:
 def _tell(case: ET.Element, facts: Mapping[str, str], *, strict: bool) -> None:
     runtime = facts.get(f"{PREFIX}runtime")
     case.set("time", f"{max(0.0, float(runtime or 0)):.3f}")
-    # pytest does not look at the name of a file, which may have any character in it.
-    for name, value in case.attrib.items():
-        case.set(name, bin_xml_escape(value))
     if strict:
         _move_properties(case, facts)
     elif started := facts.get(f"{PREFIX}started_at"):

@@ -11,19 +11,16 @@ import math
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TextIO
+from typing import Final, Literal, Protocol
 
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.face.console import begin_line
+from pytest_manifest.face.console import begin_line, terminal_file
 from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.reporting.progress_figures import Figures, Meter
 from pytest_manifest.reporting.progress_line import live_line, log_line, receipt_line
 from pytest_manifest.reporting.progress_screen import Footer
-
-if TYPE_CHECKING:
-    from _pytest.terminal import TerminalReporter
 
 Mode = Literal["line", "log", "off"]
 
@@ -61,7 +58,7 @@ class LineView:
 
     period = PERIOD
 
-    def __init__(self, reporter: TerminalReporter, footer: Footer) -> None:
+    def __init__(self, reporter: pytest.TerminalReporter, footer: Footer) -> None:
         self._markup = reporter.config.get_terminal_writer().markup
         self._footer = footer
         self._figures: Figures | None = None
@@ -98,7 +95,7 @@ class LogView:
 
     period = LOG_PERIOD
 
-    def __init__(self, reporter: TerminalReporter) -> None:
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
         self._reporter = reporter
         self._pause = FIRST
         self._next = FIRST
@@ -130,7 +127,7 @@ class Progress:
     """A plugin of one session with runs that are going on."""
 
     def __init__(
-        self, reporter: TerminalReporter, meter: Meter, view: View, *, receipts: bool
+        self, reporter: pytest.TerminalReporter, meter: Meter, view: View, *, receipts: bool
     ) -> None:
         self._reporter = reporter
         self._meter = meter
@@ -286,10 +283,9 @@ def mode_for(reporter: object, state: ManifestSession) -> Mode:
     return "log" if unsteady or sys.platform == "win32" else "line"
 
 
-def _line_view(reporter: TerminalReporter) -> LineView | None:
+def _line_view(reporter: pytest.TerminalReporter) -> LineView | None:
     """None where the terminal's file is such that nobody can watch over it."""
-    # pytest has no public way to ask where it writes to.
-    file: TextIO = getattr(reporter.config.get_terminal_writer(), "_file", sys.stdout)
+    file = terminal_file(reporter.config)
     others = [stream for stream in (sys.stdout, sys.stderr) if stream and stream.isatty()]
     try:
         return LineView(reporter, Footer(reporter, [file, *others]))

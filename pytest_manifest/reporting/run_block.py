@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.face.console import terminal_file
 from pytest_manifest.face.session import ManifestSession, short_path
 from pytest_manifest.reporting.comparing import comparison_lines, comparison_phrase
 from pytest_manifest.reporting.figures import comparison_of, statistics_of
@@ -55,10 +56,10 @@ def _told(reporter: pytest.TerminalReporter, run: Run, state: ManifestSession) -
 
 
 def _sheet(reporter: pytest.TerminalReporter) -> Sheet:
-    file = reporter._tw._file
+    file = terminal_file(reporter.config)
     encoding = (getattr(file, "encoding", None) or "").lower().replace("-", "")
     return Sheet(
-        width=max(reporter._tw.fullwidth, NARROWEST),
+        width=max(reporter.config.get_terminal_writer().fullwidth, NARROWEST),
         terminal=bool(reporter.isatty),
         rich=bool(reporter.isatty) and encoding == "utf8",
         all=reporter.verbosity > 0,

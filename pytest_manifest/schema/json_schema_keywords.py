@@ -15,9 +15,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
 
+import attrs
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
+from pytest_manifest.compat.jsonschema import referred_by
 from pytest_manifest.schema.patterns import found_in
 
 STEPS: Final = 100_000
@@ -116,10 +118,8 @@ def _evaluated(validator: Any, instance: Mapping[str, Any], schema: Any) -> set[
         names |= set(instance)
     for keyword in ("$ref", "$dynamicRef"):
         if keyword in schema:
-            # As the package's own keyword does it: there is no public way to the place.
-            found = validator._resolver.lookup(schema[keyword])
-            place = validator.evolve(schema=found.contents, _resolver=found.resolver)
-            names |= _evaluated(place, instance, found.contents)
+            place, found = referred_by(validator, schema[keyword])
+            names |= _evaluated(place, instance, found)
     for part in _applied(validator, instance, schema):
         names |= _evaluated(validator, instance, part)
         if isinstance(part, dict) and "unevaluatedProperties" in part:
@@ -192,15 +192,11 @@ _KEYWORDS: Final[Mapping[str, Callable[..., Errors]]] = {
 def checker() -> Callable[..., Any]:
     """The class of validators by JSON Schema 2020-12 with these keywords, for ``counted``."""
     made: Any = extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]  # no types
-    evolve = made.evolve
 
     def counted_evolve(self: Any, **changes: Any) -> Any:
         _step()
-        place = evolve(self, **changes)
-        if type(place) is made:
-            return place
         # A part that names its dialect would be checked by the package's own class.
-        return made(schema=place.schema, registry=place._registry, _resolver=place._resolver)
+        return attrs.evolve(self, **changes)
 
     made.evolve = counted_evolve
     return made  # type: ignore[no-any-return]  # the package makes its classes untyped

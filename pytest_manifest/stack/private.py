@@ -10,11 +10,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from pytest_manifest.compat.celery import (
+    answer_settings,
+    former_names,
+    has_own_store,
+    keep_results_by,
+)
 from pytest_manifest.stack.celery_settings import (
     OPTIONS,
     PARTS,
@@ -27,27 +34,24 @@ URL_VARIABLE: Final = "MANIFEST_PRIVATE_URL"
 """The stack's broker, for the processes that the keeper starts."""
 READY_VARIABLE: Final = "MANIFEST_READY"
 """The file in which a worker says, by its pid, that it takes jobs."""
-KEPT: Final = "is_kept_to_manifest_stack"
+_kept: list[str] = []
 USAGE_ERROR: Final = 2
 """What ``celery`` ends with where an app is of no use: the keeper does not try again."""
 
 
 def keep_to(url: str) -> None:
     """Have every Celery app of this process use the broker and result store at ``url`` alone."""
-    from celery import Celery, signals
+    from celery import signals
     from celery.app.backends import by_url
-    from celery.app.registry import TaskRegistry
-    from celery.app.utils import Settings
 
     def own_backend(app: Any) -> Any:
         kind, place = by_url(url, app.loader)
         return kind(app=app, url=place)
 
-    _exchange_settings(Settings, url)
-    setattr(Settings, KEPT, True)
-    _forget_stores(TaskRegistry)
+    _exchange_settings(url)
+    _kept.append(url)
     # Not by a setting: an app's class may name a class of backends.
-    Celery._get_backend = own_backend
+    keep_results_by(own_backend)
 
     def refuse_others(sender: Any, **_: object) -> None:
         elsewhere = leads_elsewhere(sender.app, url)
@@ -61,9 +65,7 @@ def keep_to(url: str) -> None:
 
 def is_kept() -> bool:
     """Whether this process has been kept to a stack."""
-    from celery.app.utils import Settings
-
-    return hasattr(Settings, KEPT)  # this module may be here twice: once as the program
+    return bool(_kept)
 
 
 def leads_elsewhere(app: Any, url: str) -> str:
@@ -75,18 +77,9 @@ def leads_elsewhere(app: Any, url: str) -> str:
     ):
         if (connection.hostname, connection.port) != wanted:
             return f"the app would {what} a broker of its own: a private stack does not run it"
-    # Not by asking for it: it would be made now, and its settings are yet to come.
-    kind, made = type(app), app._backend
-    own_way = any(vars(one).keys() & {"backend", "_get_backend"} for one in _own_classes(kind))
-    if own_way or (made is not None and _place(str(getattr(made, "url", ""))) != wanted):
+    if has_own_store(type(app)):
         return "the app would keep results in a store of its own: a private stack does not run it"
     return ""
-
-
-def _own_classes(kind: type) -> list[type]:
-    from celery import Celery
-
-    return [one for one in kind.__mro__ if one not in Celery.__mro__]
 
 
 def _place(url: str) -> tuple[str | None, int | None]:
@@ -94,12 +87,9 @@ def _place(url: str) -> tuple[str | None, int | None]:
     return parts.hostname, parts.port
 
 
-def _exchange_settings(settings: Any, url: str) -> None:
-    """``settings``: Celery's class, which all apps' are of."""
-    from celery.app.defaults import _TO_NEW_KEY
-
-    given = settings.__getitem__
+def _exchange_settings(url: str) -> None:
     fixed: dict[str, object] = {**dict.fromkeys(URLS, url), **PARTS}
+    former = former_names()
 
     @cache
     def name_of(key: str, prefix: str | None) -> str:
@@ -107,36 +97,15 @@ def _exchange_settings(settings: Any, url: str) -> None:
         if is_overlaid(key):
             return key
         bare = key.removeprefix(prefix) if prefix else key
-        return str(_TO_NEW_KEY.get(key) or bare.lower())
+        return former.get(key) or bare.lower()
 
-    def answer(conf: Any, key: str) -> Any:
+    def answer(conf: Any, key: str, given: Callable[[], object]) -> object:
         name = name_of(key, conf.prefix)
         if name in fixed:
             return fixed[name]
-        return harmless(given(conf, key)) if name in OPTIONS else given(conf, key)
+        return harmless(given()) if name in OPTIONS else given()
 
-    settings.__getitem__ = answer
-    for one in URLS:  # properties, which look into the environment first
-        setattr(settings, one, property(lambda _conf: url))
-
-
-def _forget_stores(registry: Any) -> None:
-    """A task may have a result store of its own, by an attribute of it or of any of its classes."""
-    from celery.app.task import Task
-
-    def take_it(_task: Any, _store: object) -> None:
-        """What is assigned is not kept."""
-
-    Task.backend = property(lambda task: task.app.backend, take_it)
-    given = registry.__setitem__
-
-    def register(tasks: Any, name: str, task: Any) -> None:
-        for kind in type(task).__mro__:
-            if kind is not Task and "backend" in vars(kind):
-                delattr(kind, "backend")
-        given(tasks, name, task)
-
-    registry.__setitem__ = register
+    answer_settings(answer, URLS, url)  # as properties, too: those look into the environment first
 
 
 def say_when_ready(path: str) -> None:

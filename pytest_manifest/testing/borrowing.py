@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from threading import local
 from typing import Any, Final
 
 from celery import Celery, Task
+from celery.app.backends import by_url
 from celery.worker import state as worker_state
 from kombu.pools import ProducerPool
-from kombu.transport import memory, virtual
+from kombu.transport import memory
 
+from pytest_manifest.compat.celery import drop_own_store, other_connections
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.celery_settings import PARTS, URLS, VARIABLES
 from pytest_manifest.worker import capture
@@ -54,18 +55,18 @@ def one_store(app: Celery) -> Iterator[None]:
     tasks = list(app.tasks.values())
     classes: set[Any] = {kind for task in tasks for kind in type(task).__mro__ if kind is not Task}
     named = {kind: vars(kind)["backend"] for kind in classes if "backend" in vars(kind)}
-    assigned = {task: task._backend for task in tasks if task._backend is not None}
     for kind in named:
-        del kind.backend
+        drop_own_store(kind)
+    assigned = {task: task.backend for task in tasks if task.backend is not app.backend}
     for task in assigned:
-        task._backend = None
+        task.backend = None
     try:
         yield
     finally:
         for kind, store_of_kind in named.items():
             kind.backend = store_of_kind
         for task, store_of_task in assigned.items():
-            task._backend = store_of_task
+            task.backend = store_of_task
 
 
 @contextmanager
@@ -84,12 +85,17 @@ def _empty_broker() -> Iterator[None]:
 
     So no message that somebody left there is run, and none of ours is left there.
     """
-    queues, state = memory.Channel.queues, memory.Transport.global_state
-    memory.Channel.queues, memory.Transport.global_state = {}, virtual.BrokerState()
+    state = memory.Transport.global_state
+    tables: list[Any] = [memory.Channel.queues, state.exchanges, state.bindings, state.queue_index]
+    kept = [table.copy() for table in tables]
+    for table in tables:
+        table.clear()
     try:
         yield
     finally:
-        memory.Channel.queues, memory.Transport.global_state = queues, state
+        for table, content in zip(tables, kept, strict=True):
+            table.clear()
+            table.update(content)
 
 
 @contextmanager
@@ -102,16 +108,15 @@ def _settings(app: Celery) -> Iterator[None]:
             f"the Celery app {app.main!r} cannot be configured ({type(error).__name__}: {error})"
         ) from error
     conf = app.conf
-    ours = {conf._key(name): value for name, value in SETTINGS.items()}
     own = dict(conf.changes)
-    conf.maps.insert(0, ours)
+    for name, value in SETTINGS.items():
+        conf[name] = value
     backends = app.loader.override_backends
     app.loader.override_backends = {**backends, SCHEME: BACKEND}
     try:
         yield
     finally:
         app.loader.override_backends = backends
-        conf.maps[:] = [one for one in conf.maps if one is not ours]
         conf.changes.clear()
         conf.changes.update(own)
 
@@ -119,22 +124,25 @@ def _settings(app: Celery) -> Iterator[None]:
 @contextmanager
 def _made_anew(app: Celery) -> Iterator[None]:
     """Have the app forget connections and backends, and make others of its present settings."""
-    kept = {name: app.__dict__.pop(name, _MISSING) for name in KEPT}
-    pool, backends, of_threads = app._pool, app._backend_cache, app._local
-    app._backend_cache, app._local = None, local()
-    own = app.__dict__.get("backend_cls", _MISSING)
+    kept = {name: app.__dict__.pop(name, _MISSING) for name in (*KEPT, "backend_cls")}
     app.backend_cls = None  # where its class names a store, that wins over all settings
+    kind, place = by_url(URL, app.loader)
     # Of our own: kombu keeps those that an app gets from it for as long as the process lives.
-    app._pool = app.connection_for_write().Pool(limit=POOL_LIMIT)
-    app.amqp._producer_pool = ProducerPool(app._pool, limit=POOL_LIMIT)
+    pool = app.connection_for_write().Pool(limit=POOL_LIMIT)
+    producers = ProducerPool(pool, limit=POOL_LIMIT)
+    app.amqp = _with_producers(type(app.amqp), producers)(app)
     try:
-        yield
+        with other_connections(app, pool, kind(app=app, url=place)):
+            yield
     finally:
-        app.amqp._producer_pool.force_close_all()
-        app._pool.force_close_all()
-        app._pool, app._backend_cache, app._local = pool, backends, of_threads
-        kept["backend_cls"] = own
+        producers.force_close_all()
+        pool.force_close_all()
         for name, value in kept.items():
             app.__dict__.pop(name, None)
             if value is not _MISSING:
                 app.__dict__[name] = value
+
+
+def _with_producers(kind: Any, producers: ProducerPool) -> Any:
+    """A class of Celery's AMQP, whose producers are these."""
+    return type(kind.__name__, (kind,), {"producer_pool": producers, "publisher_pool": producers})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any
 
-from celery import Celery, Task
+from celery import Celery
+
+from pytest_manifest.compat.celery import running
 
 Call = Callable[..., object]
-_MISSING: Final = object()
 
 
 def plain_app() -> Celery:
@@ -37,23 +38,8 @@ def standing_in(app: Celery, calls: Mapping[str, Call]) -> Iterator[None]:
                 app.task(name=name, shared=False)(_function(call))
                 parts.callback(app.tasks.pop, name)
             else:
-                parts.enter_context(_replaced(task, call))
+                parts.enter_context(running(task, _function(call)))
         yield
-
-
-@contextmanager
-def _replaced(task: Task, call: Call) -> Iterator[None]:
-    # With autoretry, "run" is Celery's own, and calls the task's as this.
-    name = "_orig_run" if hasattr(task, "_orig_run") else "run"
-    own = task.__dict__.get(name, _MISSING)
-    setattr(task, name, _function(call))
-    try:
-        yield
-    finally:
-        if own is _MISSING:
-            delattr(task, name)
-        else:
-            setattr(task, name, own)
 
 
 def _function(call: Call) -> Call:

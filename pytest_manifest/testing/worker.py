@@ -8,17 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery import Celery, signals
-from celery.app.trace import fast_trace_task, trace_task_ret
+from celery.app.trace import trace_task, trace_task_ret
 from celery.concurrency.base import BasePool
 from celery.exceptions import WorkerShutdown
 from celery.worker import WorkController
 from celery.worker.control import control_command
-from kombu.serialization import prepare_accept_content
+from kombu.serialization import loads, prepare_accept_content
 from loguru import logger
 
 STOP_SECONDS: Final = 5.0
@@ -96,7 +96,7 @@ class DaemonPool(BasePool):
     ) -> None:
         if target is trace_task_ret:
             # As a worker process does; this one is not the worker's alone, so no globals say where.
-            target, kwargs = fast_trace_task, {**(kwargs or {}), "_loc": self._place}
+            target = self._trace
         self._jobs.put(Job(target, args, kwargs, callback, accept_callback))
 
     def _work(self) -> None:
@@ -107,9 +107,31 @@ class DaemonPool(BasePool):
             except Exception as error:  # The thread is for the other jobs, too.
                 logger.error("the end of a job of the in-memory stack was not told: {!r}", error)
 
-    def _get_info(self) -> dict[str, object]:
-        info: dict[str, object] = super()._get_info()
-        return info | {"max-concurrency": self.limit, "threads": len(self.threads)}
+    def _trace(
+        self,
+        name: str,
+        uuid: str,
+        request: dict[str, object],
+        body: Any,
+        content_type: str | None,
+        content_encoding: str | None,
+        **_: object,
+    ) -> tuple[int, object, float]:
+        """Run a task as Celery's own ``trace_task_ret`` does, under the worker's name."""
+        tasks, accepted, hostname = self._place
+        if content_type:
+            body = loads(body, content_type, content_encoding, accept=accepted)
+        args, kwargs, embedded = body
+        own = {"args": args, "kwargs": kwargs, "hostname": hostname, "is_eager": False}
+        request.update(own, **(embedded or {}))
+        traced = trace_task(tasks[name], uuid, args, kwargs, request, app=self.app)
+        result, info, runtime, text = traced
+        return (1, result, runtime) if info else (0, text, runtime)
+
+    @property
+    def info(self) -> dict[str, object]:
+        found: dict[str, object] = super().info
+        return found | {"max-concurrency": self.limit, "threads": len(self.threads)}
 
 
 def _do(job: Job) -> None:

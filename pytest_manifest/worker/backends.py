@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from pytest_manifest.compat.celery import turn_store_into
 from pytest_manifest.worker.marking import Receipts
 from pytest_manifest.worker.riding import ResultReceipts
 from pytest_manifest.worker.streaming import StreamReceipts
@@ -27,7 +28,7 @@ def ensure_receipts(backend: object) -> object:
         plain: Any = type(backend)
         wanted = with_receipts(plain)
         if wanted is not plain:
-            backend.__class__ = wanted
+            turn_store_into(backend, wanted)
     return backend
 
 

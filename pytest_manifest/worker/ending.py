@@ -10,6 +10,9 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from pytest_manifest.compat.billiard import sleep_by
+from pytest_manifest.compat.celery import sleep_at_end_by
+
 PAUSE: Final = 0.02
 """Seconds; often enough to look, and rare enough to cost nothing."""
 
@@ -19,21 +22,9 @@ def nap(seconds: float) -> None:
     time.sleep(min(seconds, PAUSE))
 
 
-class HastyTime:
-    """Stands for the module ``time`` in a module whose sleeps are to be short."""
-
-    sleep = staticmethod(nap)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(time, name)
-
-
 def on_shutting_down(**_: object) -> None:
     """In the main process: it looks only every 0.5 s whether its pool is done."""
-    from celery.concurrency import asynpool, prefork
-
-    prefork.time = HastyTime()
-    asynpool.sleep = nap
+    sleep_at_end_by(nap)
 
 
 def on_process_shutdown(exitcode: int | None = None, **_: object) -> None:
@@ -45,4 +36,4 @@ def on_process_shutdown(exitcode: int | None = None, **_: object) -> None:
     from billiard import pool
 
     if exitcode != pool.EX_RECYCLE:
-        pool.time = HastyTime()
+        sleep_by(nap)

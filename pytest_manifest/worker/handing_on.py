@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from celery.app.task import Task
-from celery.canvas import Signature, _chain, _chord, group
+from celery import Signature
 from loguru import logger
 
+from pytest_manifest.compat.celery import before_replacing
 from pytest_manifest.schema import wire
 from pytest_manifest.worker import own_waits
 from pytest_manifest.worker.delivery import Delivery
@@ -59,18 +59,13 @@ def own_headers(facts: Delivery, hop: int) -> dict[str, object]:
 
 def follow_replacements() -> None:
     """See to what tasks of this process are replaced by; doing it again changes nothing."""
-    plain = Task.on_replace
-    if getattr(plain, "tells_manifest", False):
-        return
+    before_replacing(_carry)
 
-    def on_replace(task: Any, sig: Any) -> Any:
-        execution = current_execution()
-        if execution is not None and task.request.id == execution.delivery.task_id:
-            _prepare(task.request, execution, sig)
-        return plain(task, sig)
 
-    on_replace.tells_manifest = True  # type: ignore[attr-defined]  # the mark looked for above
-    Task.on_replace = on_replace
+def _carry(task: Any, sig: Any) -> None:
+    execution = current_execution()
+    if execution is not None and task.request.id == execution.delivery.task_id:
+        _prepare(task.request, execution, sig)
 
 
 def _prepare(request: Any, execution: Execution, sig: Any) -> None:
@@ -86,9 +81,9 @@ def _prepare(request: Any, execution: Execution, sig: Any) -> None:
 def _last_of(sig: Any) -> Signature:
     """What has the task id of a frozen signature: its result is the whole one's."""
     while True:
-        if isinstance(sig, _chord):
+        if sig.subtask_type == "chord":
             sig = sig.body
-        elif isinstance(sig, (_chain, group)) and sig.tasks:
+        elif sig.subtask_type in ("chain", "group") and sig.tasks:
             sig = sig.tasks[-1]
         else:
             return sig

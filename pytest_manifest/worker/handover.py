@@ -108,6 +108,11 @@ def note_taken(execution: str, request: object) -> None:
     _taken[execution] = request
 
 
+def taken() -> list[tuple[str, Any]]:
+    """The requests that this worker has taken and not let go of yet, each after its execution."""
+    return list(_taken.items())
+
+
 def _from_outside(facts: Delivery, ending: Ending, request: object) -> Document:
     """The receipt of a task that another process ran, or nobody."""
     ran = _seen_from_outside(facts)

@@ -87,7 +87,7 @@ def _on_ready(sender: Any, **_: object) -> None:
     capture.catch_loguru()
     sweep_stale()
     own_waits.sweep()
-    own_waits.put_off(getattr(sender.pool, "_pool", None), getattr(sender, "hub", None))
+    own_waits.put_off(sender.pool, getattr(sender, "hub", None))
 
 
 def _on_set_up(conf: Any, **_: object) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from celery.exceptions import NotRegistered
 from loguru import logger
 
+from pytest_manifest.compat.celery import after_undecodable
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.base import State
 from pytest_manifest.worker.backends import ensure_receipts
@@ -62,16 +63,7 @@ def on_rejected(
 
 def on_ready(sender: Any, **_: object) -> None:
     """Notice messages that cannot be decoded, of which Celery only writes a log line."""
-    celery_does = sender.on_decode_error
-    if getattr(celery_does, "tells_manifest", False):
-        return
-
-    def on_decode_error(message: object, exc: BaseException) -> None:
-        celery_does(message, exc)
-        _turn_away(sender, message, "rejected", exc)
-
-    on_decode_error.tells_manifest = True  # type: ignore[attr-defined]  # the mark looked for above
-    sender.on_decode_error = on_decode_error
+    after_undecodable(sender, lambda message, error: _turn_away(sender, message, "rejected", error))
 
 
 def _turn_away(consumer: Any, message: object, state: State, error: BaseException | None) -> None:

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
         client: Any
         serializer: str
         exception_safe_to_retry: Callable[[Exception], bool]
-        _ensure_retryable: Callable[..., object]
-        _get_task_meta_for: Callable[[str], dict[str, object]]
-        _set: Callable[..., None]
-        _create_client: Callable[..., object]
+        set: Callable[..., object]
+        always_retry: bool
+        max_retries: float
+        base_sleep_between_retries_ms: int
+        max_sleep_between_retries_ms: int
 
 else:
     Backend = object

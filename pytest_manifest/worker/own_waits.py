@@ -22,8 +22,9 @@ from typing import Any, Final
 
 from loguru import logger
 
-from pytest_manifest.schema import wire
+from pytest_manifest.compat.celery import put_off_limits
 from pytest_manifest.schema.identity import has_ended
+from pytest_manifest.worker.handover import taken
 from pytest_manifest.worker.spool import prepared_directory, spool_directory
 
 _NOTE: Final = struct.Struct("<16sdd")
@@ -119,61 +120,45 @@ def sweep() -> None:
 # In the main process
 
 
-def put_off(pool: Any, hub: Any) -> None:
+def put_off(worker_pool: Any, hub: Any) -> None:
     """Have the time limits of this pool of processes not count what its processes waited."""
-    if not hasattr(pool, "_on_hard_timeout") or hasattr(pool, "counts_no_waiting"):
-        return
-    hard, soft = pool._on_hard_timeout, pool._on_soft_timeout
-
-    def on_hard_timeout(number: int) -> None:
-        later = _later(pool, number, "_timeout")
-        if later:
-            pool._tref_for_id[number] = hub.call_later(later, on_hard_timeout, number)
-        else:
-            hard(number)
-
-    def on_soft_timeout(number: int, limit: float, hard_limit: float, loop: Any) -> None:
-        later = _later(pool, number, "_soft_timeout")
-        if hard_limit and limit >= hard_limit:  # no use in telling a task that is ended at once
-            on_hard_timeout(number)
-        elif later:
-            pool._tref_for_id[number] = hub.call_later(
-                later, on_soft_timeout, number, limit, hard_limit, loop
-            )
-        else:
-            soft(number, limit, hard_limit, loop)
-
-    pool._on_hard_timeout, pool._on_soft_timeout = on_hard_timeout, on_soft_timeout
-    pool.counts_no_waiting = True
+    put_off_limits(worker_pool, hub, _left, _is_pointless)
 
 
-def _later(pool: Any, number: int, limit: str) -> float:
-    """Seconds until a job's limit is really over; 0 where it is."""
-    job = pool._cache.get(number)
-    told = None if job is None else _told(job)
+def _left(job: Any, over: float) -> float:
+    """Seconds until a job's limit is really over, which was so many ago; 0 where it is."""
+    told = _told(job)
     if told is None:
         return 0.0
     waited, since = told
-    now = time.monotonic()
-    waits = now - since if since else 0.0
-    left: float = job._time_accepted + getattr(job, limit) + waited + waits - now
-    return max(left, LOOK_AGAIN if since else 0.0)
+    waits = time.monotonic() - since if since else 0.0
+    return max(waited + waits - over, LOOK_AGAIN if since else 0.0)
+
+
+def _is_pointless(job: Any) -> bool:
+    """Whether the job is ended at once when its soft limit is over, so that it need not be told."""
+    return any(
+        hard and soft and soft >= hard for hard, soft in (one.time_limits for one in _of(job))
+    )
 
 
 def _told(job: Any) -> tuple[float, float] | None:
     """What the process that runs the job has told of it, None where it tells of none or another."""
-    request = getattr(job._accept_callback, "__self__", None)
-    execution = getattr(request, "request_dict", {}).get(wire.HEADER_EXECUTION)
-    if not isinstance(execution, str) or job._worker_pid is None:
-        return None
-    path = spool_directory() / f"{_PREFIX}{job._worker_pid}"
-    said = _read(path)
-    while said != (again := _read(path)):  # it was being written
-        said = again
-    if said is None:
-        return None
-    whose, waited, since = said
-    return (waited, since) if whose == execution.encode()[:16] else None
+    for pid in job.worker_pids():
+        path = spool_directory() / f"{_PREFIX}{pid}"
+        said = _read(path)
+        while said != (again := _read(path)):  # it was being written
+            said = again
+        if said is not None and any(_of(job, said[0])):
+            return said[1:]
+    return None
+
+
+def _of(job: Any, execution: bytes | None = None) -> Iterator[Any]:
+    """The requests of a job that this worker has taken, or of this one of its executions alone."""
+    for name, request in taken():
+        if request.id == job.correlation_id and execution in (None, name.encode()[:16]):
+            yield request
 
 
 def _read(path: Path) -> tuple[bytes, float, float] | None:

@@ -8,13 +8,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from celery import states
+from celery.exceptions import BackendStoreError
+from celery.utils.time import get_exponential_backoff_interval
+from loguru import logger
 
 from pytest_manifest import variables
+from pytest_manifest.compat.celery import WithoutLook
 from pytest_manifest.schema import wire
 from pytest_manifest.worker.handover import Handover
 from pytest_manifest.worker.marking import Receipts, underway, underway_for
 from pytest_manifest.worker.spool import spool_directory
 
+MOST_BYTES: Final = 512 << 20
+"""Of a value in Redis."""
 MAX_EXPIRY_SECONDS: Final = 30.0
 MAX_STREAMS: Final = 64
 DISK_FULL: Final = "MISCONF"
@@ -45,34 +51,41 @@ class _Expiries:
 _expiries = _Expiries()
 
 
-class StreamReceipts(Receipts):
+class StreamReceipts(WithoutLook, Receipts):
     """For Redis: the record joins the transaction that stores and publishes the result."""
 
-    def _get_task_meta_for(self, task_id: str) -> dict[str, object]:
-        # Celery looks whether a success is there, which it must not overwrite. Our write only
-        # succeeds where there is nothing yet, which saves the round trip.
-        if underway_for(task_id) is not None:
-            return {"status": states.PENDING, "result": None}
-        return super()._get_task_meta_for(task_id)
+    def needs_no_look(self, task_id: str) -> bool:
+        # Our write only succeeds where there is nothing yet.
+        return underway_for(task_id) is not None
 
-    def _set(self, key: bytes, value: str | bytes, expires: int | None = None) -> None:
+    def set(
+        self, key: bytes, value: str | bytes, expires: int | None = None, **policy: object
+    ) -> object:
         handover = underway()
         if handover is None or not handover.belongs_to(key):
-            super()._set(key, value, expires)
-            return
+            return super().set(key, value, expires, **policy)
+        if len(value) > MOST_BYTES:
+            raise BackendStoreError("value too large for Redis backend")
+        stored = self.ensure(self._store_with, (handover, key, value, expires), **policy)
+        if not stored:
+            # A state that is not final, or what another execution of the same task came to.
+            earlier = self.ensure(self.earlier_meta, (handover.facts.task_id,), **policy)
+            if earlier["status"] != states.SUCCESS:
+                super().set(key, value, expires, **policy)
+        return None
+
+    def _store_with(
+        self, handover: Handover, key: bytes, value: str | bytes, expires: int | None
+    ) -> object:
         lifetime = self.expires if expires is None else expires
         expiry = ("EX", str(lifetime)) if lifetime else ()
         with self.client.pipeline() as pipe:
             pipe.execute_command("SET", key, value, *expiry, "NX")
             pipe.execute_command("PUBLISH", key, value)
             _add_record(pipe, handover.facts.stream, handover.facts.ttl, handover.record())
-            stored = pipe.execute()[0]
+            stored: object = pipe.execute()[0]
         handover.mark_sent()
-        if not stored:
-            # A state that is not final, or what another execution of the same task came to.
-            earlier = super()._get_task_meta_for(handover.facts.task_id)
-            if earlier["status"] != states.SUCCESS:
-                super()._set(key, value, expires)
+        return stored
 
     def ensure(self, fun: Callable[..., Any], args: Sequence[object], **policy: object) -> Any:
         try:  # once without all that it takes to try again
@@ -90,16 +103,34 @@ class StreamReceipts(Receipts):
 
     def deliver(self, handover: Handover) -> None:
         facts = handover.facts
-        self._ensure_retryable(
-            self.ensure, self._send, (facts.stream, facts.ttl, handover.record())
-        )
+        self._persist(self._send, facts.stream, facts.ttl, handover.record())
 
     def announce(self, stream: str | None, ttl: int, record: bytes) -> None:
         # Before the body, however long it takes: nobody could tell later whether a job was begun
         # that was not announced.
-        self._ensure_retryable(self.ensure, self._send, (stream, ttl, record))
+        self._persist(self._send, stream, ttl, record)
         if stream and _disk_is_low():
-            self._ensure_retryable(self.ensure, self._confirm, (stream, ttl))
+            self._persist(self._confirm, stream, ttl)
+
+    def _persist(self, function: Callable[..., object], *args: object) -> None:
+        """Call the function until it succeeds, as often as Celery would store a result."""
+        tries = 0
+        while True:
+            try:
+                self.ensure(function, args)
+            except Exception as error:
+                may_help = self.always_retry and self.exception_safe_to_retry(error)
+                if tries >= self.max_retries or not may_help:
+                    raise
+                logger.warning("{} failed ({}), and is tried again", function.__name__, error)
+            else:
+                return
+            tries += 1
+            shortest, longest = (
+                self.base_sleep_between_retries_ms,
+                self.max_sleep_between_retries_ms,
+            )
+            time.sleep(get_exponential_backoff_interval(shortest, tries, longest, True) / 1000)
 
     def _confirm(self, stream: str, ttl: int) -> None:
         """A server answers before it writes, and forgets that where its disk was full and it ends;

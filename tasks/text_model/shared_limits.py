@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import threading
 import time
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from redis import ConnectionPool
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from throttled import RateLimiterType, Throttled, rate_limiter
@@ -37,9 +38,10 @@ class SharedLimit:
 
     def __init__(self, url: str, key: str, rates: Rates) -> None:
         self._rates = rates
+        self._opened: list[ConnectionPool] = []
         self._key = key
         try:
-            self._store = _Store(server=plain_url(url), options=_options())
+            self._store = RedisStore(server=plain_url(url), options=_options(self._opened))
             self._requests = self._bucket("requests", rates.requests, BURST_SHARE)
             self._tokens = self._bucket("tokens", rates.tokens, 1)
         except ValueError as error:  # it may quote the URL, and the URL a password
@@ -82,24 +84,26 @@ class SharedLimit:
 
     def close(self) -> None:
         """Give the connections back."""
-        self._store.close()
+        for pool in self._opened:
+            pool.disconnect()
 
 
-class _Store(RedisStore):
-    """A store with connections of its own, which can be closed."""
+class NotedPool(ConnectionPool):
+    """Connections of one store, which are noted in ``opened``, so that they can be closed."""
 
-    def close(self) -> None:
-        client = self._backend.get_client()
-        client.connection_pool.disconnect()  # type: ignore[attr-defined]
+    def __init__(self, *args: Any, opened: list[ConnectionPool], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        opened.append(self)
 
 
-def _options() -> dict[str, object]:
+def _options(opened: list[ConnectionPool]) -> dict[str, object]:
     return {
         "SOCKET_TIMEOUT": REDIS_SECONDS,
         "SOCKET_CONNECT_TIMEOUT": REDIS_SECONDS,
         "REUSE_CONNECTION": False,
+        "CONNECTION_POOL_CLASS": f"{__name__}.{NotedPool.__name__}",
         # Once, for a connection that was closed while idle: waits are ours, and can be stopped.
-        "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1)},
+        "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1), "opened": opened},
     }
 
 

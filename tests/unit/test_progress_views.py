@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from queue import Empty, Queue
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-import pytest
-
-from pytest_manifest.face.idling import tick_while_waiting
 from pytest_manifest.reporting.progress import LogView
 from pytest_manifest.reporting.progress_figures import Figures
 
@@ -81,32 +77,3 @@ def test_a_log_ends_once() -> None:
 
 def session(tick: object) -> ManifestSession:
     return cast("ManifestSession", SimpleNamespace(tick=tick))
-
-
-def test_the_controller_ticks_while_it_waits() -> None:
-    """xdist's queue: as often as is asked for, until an event comes or its time is over."""
-    ticks: list[None] = []
-
-    def tick() -> float:
-        ticks.append(None)
-        if len(ticks) == 3:
-            queue.put("event")
-        return 0.001
-
-    queue: Queue[object] = Queue()
-    tick_while_waiting(SimpleNamespace(queue=queue), session(tick))
-    assert queue.get(timeout=60.0) == "event"
-    assert len(ticks) == 3
-    with pytest.raises(Empty):
-        queue.get(timeout=0.01)
-    with pytest.raises(Empty):
-        queue.get(block=False)
-
-
-def test_another_xdist_is_left_alone() -> None:
-    """Where xdist's session is made otherwise, there is just no tick."""
-    tick_while_waiting(None, session(None))
-    ask = object()
-    queue = SimpleNamespace(get=ask)
-    tick_while_waiting(SimpleNamespace(queue=queue), session(None))
-    assert queue.get is ask

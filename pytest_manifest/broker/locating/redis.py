@@ -135,18 +135,22 @@ class _Broker:
         found = {}
         for queue in queues:
             for step in self._channel.priority_steps:
-                for raw in self._items(self._key(self._channel._q_for_pri(queue, step))):
+                for raw in self._items(self._list(queue, step)):
                     task_id = task_id_of(parsed(raw))
                     if task_id is not None and task_id in task_ids:
                         found[task_id] = queue
         return found
+
+    def _list(self, queue: str, step: int) -> str:
+        """The key of the list in which a queue's messages of a priority wait."""
+        return self._key(f"{queue}{self._channel.sep}{step}" if step else queue)
 
     def withdraw(self, queues: Sequence[str], task_ids: Container[str]) -> list[str]:
         """Remove what waits in these queues; the task ids of what was there and is no more."""
         removed = []
         for queue in queues:
             for step in self._channel.priority_steps:
-                key = self._key(self._channel._q_for_pri(queue, step))
+                key = self._list(queue, step)
                 start, size = 0, FIRST_CHUNK
                 while chunk := self._range(key, start, start + size - 1):
                     # From the head: so each is found where the search begins.

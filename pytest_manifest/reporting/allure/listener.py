@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from pytest_manifest.compat.allure import close_result, container_of, open_result
+from pytest_manifest.compat.pytest import fixture_table, fixtures_of_definition
 from pytest_manifest.face.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
 from pytest_manifest.reporting.allure.told import Raw, Told
 
@@ -131,19 +133,19 @@ class EntryListener:
 
     def complete(self, told: Told) -> None:
         """Have allure-pytest fill in what it says of a test, where there is nothing better."""
-        cache, reporter = self._theirs._cache, self._theirs.allure_logger
-        reporter.schedule_test(cache.push(told.item.nodeid), told.raw)
+        reporter = self._theirs.allure_logger
+        reporter.schedule_test(open_result(self._theirs, told.item.nodeid), told.raw)
         for phase in (self._theirs.pytest_runtest_setup, self._theirs.pytest_runtest_teardown):
             asked = phase(item=told.item)
             next(asked)
             _end(asked, None)
-        reporter.drop_test(cache.pop(told.item.nodeid))
+        reporter.drop_test(close_result(self._theirs, told.item.nodeid))
 
     def _begin(self, item: pytest.Item, binding: Binding) -> Told:
         from allure_commons.model2 import TestResult
         from allure_commons.utils import now
 
-        uuid = self._theirs._cache.push(item.nodeid)
+        uuid = open_result(self._theirs, item.nodeid)
         raw = TestResult(name=item.name, uuid=uuid, start=now(), stop=0)
         self._theirs.allure_logger.schedule_test(uuid, raw)
         return Told(item, binding, raw, plain=True)
@@ -152,7 +154,7 @@ class EntryListener:
         from allure_commons.utils import now
 
         raw = told.raw
-        self._theirs.allure_logger.drop_test(self._theirs._cache.pop(told.item.nodeid))
+        self._theirs.allure_logger.drop_test(close_result(self._theirs, told.item.nodeid))
         raw.stop = now()
         if raw.status is None:
             raw.status = "skipped"
@@ -195,25 +197,22 @@ class _SharedFixtures:
         """Let Allure show what was done for all tests with this one too."""
         assert isinstance(item, pytest.Function)
         for definition in self._of(item) or ():
-            container = self._theirs.allure_logger.get_item(self._theirs._cache.get(definition))
+            container = container_of(self._theirs, definition)
             if container is not None:
                 container.children.append(raw.uuid)
 
     def _of(self, item: pytest.Function) -> Sequence[object] | None:
-        # pytest has no public way to ask; tests of one function share what it knows of fixtures.
-        info = item._fixtureinfo
-        if self._last[0] is not info:
-            self._last = info, _shared(info.name2fixturedefs, item.fixturenames)
+        table = fixture_table(item)
+        if self._last[0] is not table:
+            self._last = table, _shared(item)
         return self._last[1]
 
 
-def _shared(
-    definitions: dict[str, Sequence[pytest.FixtureDef[Any]]], names: Sequence[str]
-) -> Sequence[object] | None:
+def _shared(item: pytest.Function) -> Sequence[object] | None:
     """The fixtures with these names but ours, None where one is set up for each test."""
     found: list[object] = []
-    for name in set(names) - _PLAIN:
-        for definition in definitions.get(name, ()):
+    for name in set(item.fixturenames) - _PLAIN:
+        for definition in fixtures_of_definition(item, name):
             if definition.scope == "function":
                 return None
             found.append(definition)

@@ -1,0 +1,296 @@
+"""Private parts of Celery, and of its pool of processes.
+
+Celery is imported where it is needed: the supervisor of a stack does without it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pytest_manifest.compat.billiard import OtherTime
+
+_MISSING: Final = object()
+TOLD: Final = "tells_manifest"
+"""The mark of a function of ours that stands in a place of Celery's."""
+
+# Apps
+
+
+@contextmanager
+def other_connections(app: Any, pool: object, store: object) -> Iterator[None]:
+    """Have an app use this pool of connections and this result store for a while.
+
+    Relies on ``Celery._pool`` and ``Celery._backend_cache`` (Celery 5.7), which come before what an
+    app has made for one thread.
+    Test: ``test_compat_celery.py::test_an_app_uses_other_connections_for_a_while``.
+    """
+    kept = app._pool, app._backend_cache
+    app._pool, app._backend_cache = pool, store
+    try:
+        yield
+    finally:
+        app._pool, app._backend_cache = kept
+
+
+def answer_settings(
+    answer: Callable[[Any, str, Callable[[], object]], object], fixed: Sequence[str], value: str
+) -> None:
+    """Have every app's settings answered by ``answer``, in this process and from now on.
+
+    ``answer`` gets the settings, a name, and a function that returns what they hold. The settings
+    ``fixed`` have this value whatever the environment says.
+    Relies on ``Settings.__getitem__`` being asked for each setting, and on the URLs of broker and
+    store being properties of that class (Celery 5.7).
+    Test: ``test_compat_celery.py::test_settings_are_answered_by_somebody_else``.
+    """
+    from celery.app.utils import Settings
+
+    given = Settings.__getitem__
+    Settings.__getitem__ = lambda conf, key: answer(conf, key, lambda: given(conf, key))
+    for name in fixed:
+        setattr(Settings, name, property(lambda _conf: value))
+
+
+def keep_results_by(make: Callable[[Any], object]) -> None:
+    """Have every app make its result store by ``make``, and every task use its app's store.
+
+    A task may name a store of its own, by an attribute of it or of any of its classes; that is
+    dropped.
+    Relies on ``Celery._get_backend``, ``Task.backend`` and ``TaskRegistry.__setitem__`` (5.7).
+    Test: ``test_compat_celery.py::test_results_of_all_tasks_are_kept_in_one_store``.
+    """
+    from celery import Celery
+    from celery.app.registry import TaskRegistry
+    from celery.app.task import Task
+
+    def drop(_task: Any, _store: object) -> None:
+        """What is assigned is not kept."""
+
+    given = TaskRegistry.__setitem__
+
+    def register(tasks: Any, name: str, task: Any) -> None:
+        for kind in type(task).__mro__:
+            if kind is not Task and "backend" in vars(kind):
+                drop_own_store(kind)
+        given(tasks, name, task)
+
+    Celery._get_backend = make
+    Task.backend = property(lambda task: task.app.backend, drop)
+    TaskRegistry.__setitem__ = register
+
+
+def drop_own_store(kind: Any) -> None:
+    """Take the result store away that a class of tasks names, so that its app's is used.
+
+    Relies on ``Task.backend`` being found on a base class then (Celery 5.7).
+    Test: ``test_compat_celery.py::test_results_of_all_tasks_are_kept_in_one_store``.
+    """
+    del kind.backend
+
+
+def has_own_store(kind: type) -> bool:
+    """Return whether this class of apps keeps results in a way of its own.
+
+    Relies on ``Celery.backend`` and ``Celery._get_backend`` (5.7).
+    Test: ``test_compat_celery.py::test_a_class_of_apps_with_a_store_of_its_own_is_known``.
+    """
+    from celery import Celery
+
+    own = (one for one in kind.__mro__ if one not in Celery.__mro__)
+    return any(vars(one).keys() & {"backend", "_get_backend"} for one in own)
+
+
+def former_names() -> dict[str, str]:
+    """Return the present name of each setting by its name in capitals, and by earlier ones.
+
+    Relies on ``celery.app.defaults``: ``flatten``, ``NAMESPACES``, ``Option.old`` (5.7).
+    Test: ``test_compat_celery.py::test_settings_have_earlier_names``.
+    """
+    from celery.app.defaults import NAMESPACES, flatten
+
+    def names(space: str, key: str, option: Any) -> list[tuple[str, str]]:
+        earlier = [old.format(key) for old in option.old] or [space + key]
+        return [(old.upper(), space + key) for old in earlier]
+
+    return dict(flatten(NAMESPACES, keyfilter=names))
+
+
+# Tasks
+
+
+@contextmanager
+def running(task: Any, call: Callable[..., object]) -> Iterator[None]:
+    """Have a task call another function for a while; with ``autoretry_for`` it repeats that one.
+
+    Relies on ``Task._orig_run``, which is what Celery's own ``run`` repeats (Celery 5.7).
+    Test: ``test_compat_celery.py::test_a_task_that_repeats_itself_calls_another_function``.
+    """
+    name = "_orig_run" if hasattr(task, "_orig_run") else "run"
+    own = task.__dict__.get(name, _MISSING)
+    setattr(task, name, call)
+    try:
+        yield
+    finally:
+        if own is _MISSING:
+            del task.__dict__[name]
+        else:
+            setattr(task, name, own)
+
+
+def before_replacing(prepare: Callable[[Any, Any], None]) -> None:
+    """Have ``prepare`` called with a task and the signature that it is about to be replaced by.
+
+    Doing it again changes nothing.
+    Relies on ``Task.on_replace`` being called by ``Task.replace`` (Celery 5.3).
+    Test: ``test_compat_celery.py::test_what_replaces_a_task_is_prepared``.
+    """
+    from celery.app.task import Task
+
+    given = Task.on_replace
+    if getattr(given, TOLD, False):
+        return
+
+    def on_replace(task: Any, sig: Any) -> Any:
+        prepare(task, sig)
+        return given(task, sig)
+
+    setattr(on_replace, TOLD, True)
+    Task.on_replace = on_replace
+
+
+# Workers
+
+
+def after_undecodable(consumer: Any, tell: Callable[[object, BaseException], None]) -> None:
+    """Have ``tell`` called for each message that a worker cannot decode, after Celery is done.
+
+    Celery sends no signal for them. Doing it again changes nothing.
+    Relies on ``Consumer.on_decode_error``, which the worker looks up for each connection (5.7).
+    Test: ``test_compat_celery.py::test_messages_that_cannot_be_decoded_are_told_of``.
+    """
+    given = consumer.on_decode_error
+    if getattr(given, TOLD, False):
+        return
+
+    def on_decode_error(message: object, exc: BaseException) -> None:
+        given(message, exc)
+        tell(message, exc)
+
+    setattr(on_decode_error, TOLD, True)
+    consumer.on_decode_error = on_decode_error
+
+
+def turn_store_into(backend: object, kind: type) -> None:
+    """Make a result store that was made already one of a subclass of its class.
+
+    Relies on ``backend.__class__`` being assignable (Celery 5.7).
+    Test: ``test_compat_celery.py::test_a_store_becomes_one_of_a_subclass``.
+    """
+    backend.__class__ = kind
+
+
+class WithoutLook:
+    """A mix-in for result stores, which saves a round trip where it is of no use.
+
+    Before it stores a result Celery looks whether a success is there, which it must not overwrite.
+    Relies on ``Backend._get_task_meta_for`` being how it looks (Celery 5.7).
+    Test: ``test_compat_celery.py::test_a_store_that_needs_no_look_stores_without_one``.
+    """
+
+    def needs_no_look(self, task_id: str) -> bool:
+        """Return whether storing this task's result overwrites nothing."""
+        raise NotImplementedError
+
+    def earlier_meta(self, task_id: str) -> dict[str, object]:
+        """Return what is stored of a task."""
+        theirs: Any = super()
+        meta: dict[str, object] = theirs._get_task_meta_for(task_id)
+        return meta
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, object]:
+        if self.needs_no_look(task_id):
+            return {"status": "PENDING", "result": None}
+        return self.earlier_meta(task_id)
+
+
+_first: dict[str, Callable[..., None]] = {}
+"""What the processes of a pool began with before ``begin_processes_by``."""
+
+
+def begin_processes_by(begin: Callable[[Any, str], None]) -> None:
+    """Have the processes of a pool begin with a function, which calls :func:`begin_process`.
+
+    Where each is a fresh interpreter it imports that function's module before the app.
+    Relies on ``celery.concurrency.prefork.process_initializer`` being looked up when the pool
+    starts (Celery 5.7).
+    Test: ``test_compat_celery.py::test_processes_of_a_pool_begin_with_another_function``.
+    """
+    from celery.concurrency import prefork
+
+    if prefork.process_initializer is not begin:
+        _first["initializer"] = prefork.process_initializer
+        prefork.process_initializer = begin
+
+
+def begin_process(app: Any, hostname: str) -> None:
+    """Do what a process of a pool begins with in Celery."""
+    from celery.concurrency import prefork
+
+    _first.get("initializer", prefork.process_initializer)(app, hostname)
+
+
+def put_off_limits(
+    worker_pool: Any,
+    hub: Any,
+    left: Callable[[Any, float], float],
+    is_pointless: Callable[[Any], bool],
+) -> None:
+    """Have a job whose time limit is over asked how many seconds are ``left`` to it after all.
+
+    ``left`` gets the pool's job and the seconds since its limit was first over, and is asked again
+    after so many seconds as it returns. A soft limit that ``is_pointless`` is never told.
+    Doing it again changes nothing; a pool without an event loop stays as it is.
+    Relies on ``TaskPool._pool`` calling its ``on_soft_timeout`` and ``on_hard_timeout``, looked up
+    each time, with a job (Celery 5.7, billiard 4.3).
+    Test: ``test_compat_celery.py::test_a_job_whose_limit_is_over_is_asked_what_is_left``.
+    """
+    pool: Any = getattr(worker_pool, "_pool", None)
+    hard = getattr(pool, "on_hard_timeout", None)
+    soft = getattr(pool, "on_soft_timeout", None)
+    if hub is None or hard is None or soft is None or hasattr(hard, TOLD):
+        return
+
+    def ends(limit: Callable[[Any], None], job: Any, since: float) -> None:
+        if job.ready():
+            return
+        later = left(job, time.monotonic() - since)
+        if later > 0:
+            hub.call_later(later, ends, limit, job, since)
+        else:
+            limit(job)
+
+    def on_hard_timeout(job: Any) -> None:
+        ends(hard, job, time.monotonic())
+
+    def on_soft_timeout(job: Any) -> None:
+        if not is_pointless(job):
+            ends(soft, job, time.monotonic())
+
+    setattr(on_hard_timeout, TOLD, True)
+    pool.on_hard_timeout, pool.on_soft_timeout = on_hard_timeout, on_soft_timeout
+
+
+def sleep_at_end_by(sleep: Callable[[float], None]) -> None:
+    """Have a worker's main process sleep by ``sleep`` where it waits for its pool to end.
+
+    Relies on ``celery.concurrency.prefork.time`` and ``celery.concurrency.asynpool.sleep``
+    (Celery 5.7).
+    Test: ``test_worker_ending.py::test_the_main_process_looks_often_whether_its_pool_is_done``.
+    """
+    from celery.concurrency import asynpool, prefork
+
+    prefork.time = OtherTime(sleep)
+    asynpool.sleep = sleep

@@ -1,0 +1,340 @@
+"""What is relied on of Celery's private parts: each test fails where Celery has changed.
+
+What is exchanged for a whole process is tried in a process of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from billiard.pool import TimeoutHandler
+from celery import Celery
+from celery.app.defaults import _TO_NEW_KEY
+from celery.app.task import extract_exec_options
+from celery.backends.base import KeyValueStoreBackend
+from celery.concurrency import prefork
+from celery.concurrency.asynpool import AsynPool
+from celery.worker.consumer import Consumer, Tasks
+from kombu.pools import ProducerPool
+from pytest_manifest.broker.routing import OF_TASKS
+
+from pytest_manifest.compat import celery as compat
+
+
+class Store(KeyValueStoreBackend):  # type: ignore[misc]  # Celery ships no types
+    """One that can be used by all threads, as Celery keeps it for all of them."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.thread_safe = True
+
+
+@pytest.fixture
+def app() -> Celery:
+    """An app of no broker, which nothing but its test knows."""
+    return Celery("compat", broker="memory://", backend="cache+memory://", set_as_current=False)
+
+
+def apart(program: str) -> list[str]:
+    """The lines that a program prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_an_app_uses_other_connections_for_a_while(app: Celery) -> None:
+    """Whatever it had made of each before, also for one thread, comes back."""
+    before, connections = app.backend, app.pool
+    pool = app.connection_for_write().Pool(limit=1)
+    store = Store(app=app)
+    with compat.other_connections(app, pool, store):
+        assert (app.pool is pool, app.backend is store) == (True, True)
+        with app.connection_or_acquire() as connection:
+            assert connection in pool._dirty
+    assert (app.pool is connections, app.backend is before) == (True, True)
+    assert isinstance(app.producer_pool, ProducerPool)
+
+
+def test_settings_are_answered_by_somebody_else() -> None:
+    """Attributes, items and what Celery asks for itself; URLs whatever the environment says."""
+    lines = apart(
+        """
+        import os
+        from celery import Celery
+        from pytest_manifest.compat.celery import answer_settings
+
+        def answer(conf, key, given):
+            return "ours" if key == "timezone" else given()
+
+        answer_settings(answer, ("broker_url", "result_backend"), "memory://ours/")
+        os.environ["CELERY_BROKER_URL"] = "memory://theirs/"
+        app = Celery("a", broker="memory://theirs/", backend="rpc://")
+        app.conf.task_default_queue = "queue"
+        print(app.conf.timezone, app.conf["timezone"], app.conf.get("timezone"))
+        print(app.conf.broker_url, app.conf.result_backend, app.connection_for_read().hostname)
+        print(app.conf.task_default_queue)
+        """
+    )
+    assert lines == ["ours ours ours", "memory://ours/ memory://ours/ ours", "queue"]
+
+
+def test_results_of_all_tasks_are_kept_in_one_store() -> None:
+    """A store that an app's class, a task's class or a task names is not used."""
+    lines = apart(
+        """
+        from celery import Celery, Task
+        from celery.backends.base import Backend
+        from pytest_manifest.compat.celery import keep_results_by
+
+        class Ours(Backend):
+            pass
+
+        keep_results_by(lambda app: Ours(app=app))
+
+        class Own(Celery):
+            backend_cls = "rpc"
+
+        class Named(Task):
+            backend = object()
+
+        app = Own("a", broker="memory://", backend="rpc://")
+
+        def work():
+            pass
+
+        app.task(base=Named, name="named")(work)
+        app.task(name="assigned")(work)
+        app.finalize()
+        app.tasks["assigned"].backend = object()
+        for owner in (app, app.tasks["named"], app.tasks["assigned"]):
+            print(type(owner.backend).__name__)
+        """
+    )
+    assert lines == ["Ours", "Ours", "Ours"]
+
+
+def test_a_class_of_apps_with_a_store_of_its_own_is_known() -> None:
+    class Keeping(Celery):  # type: ignore[misc]  # Celery ships no types
+        backend = object()
+
+    class Making(Celery):  # type: ignore[misc]  # as above
+        def _get_backend(self) -> object:
+            return object()
+
+    own = map(compat.has_own_store, (Celery, Keeping, Making))
+    assert list(own) == [False, True, True]
+    assert {"backend", "_get_backend"} <= vars(Celery).keys()
+
+
+def test_settings_have_earlier_names() -> None:
+    assert compat.former_names() == _TO_NEW_KEY
+
+
+def test_a_task_that_repeats_itself_calls_another_function(app: Celery) -> None:
+    """And an exception of that one is one that it repeats for."""
+    calls: list[str] = []
+
+    @app.task(name="own", autoretry_for=(ValueError,), max_retries=1)  # type: ignore[untyped-decorator]  # no types
+    def own() -> None:
+        calls.append("own")
+
+    def other() -> None:
+        calls.append("other")
+        raise ValueError
+
+    app.finalize()
+    task = app.tasks["own"]
+    with compat.running(task, other):
+        result = task.apply()
+    assert (result.state, calls) == ("FAILURE", ["other", "other"])
+    task.apply()
+    assert calls[2:] == ["own"]
+
+
+def test_what_replaces_a_task_is_prepared() -> None:
+    """Before it is sent; doing it twice prepares it once."""
+    lines = apart(
+        """
+        from celery import Celery
+        from celery.exceptions import Ignore
+        from pytest_manifest.compat.celery import before_replacing
+
+        before_replacing(lambda task, sig: print(task.name, sig.task, sig.subtask_type))
+        before_replacing(lambda task, sig: print("twice"))
+        app = Celery("a", broker="memory://", backend="cache+memory://")
+
+        @app.task(name="first", bind=True)
+        def first(self):
+            raise self.replace(second.si() | second.si())
+
+        @app.task(name="second")
+        def second():
+            return 1
+
+        app.conf.task_always_eager = True
+        first.apply()
+        """
+    )
+    assert lines == ["first celery.chain chain"]
+
+
+def test_messages_that_cannot_be_decoded_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the method that Celery's worker gives to each of its connections."""
+    told: list[object] = []
+    consumer = object.__new__(Consumer)
+    monkeypatch.setattr(Consumer, "on_decode_error", lambda _self, *which: told.append(which))
+    error = ValueError()
+    for _ in range(2):
+        compat.after_undecodable(consumer, lambda *which: told.append(("ours", *which)))
+    consumer.on_decode_error("message", error)
+    assert told == [("message", error), ("ours", "message", error)]
+    assert "on_decode_error" in Tasks.start.__code__.co_names
+
+
+def test_a_store_becomes_one_of_a_subclass(app: Celery) -> None:
+    class Sub(Store):
+        """Adds nothing."""
+
+    store = Store(app=app)
+    compat.turn_store_into(store, Sub)
+    assert isinstance(store, Sub)
+    assert store.app is app
+
+
+def test_processes_of_a_pool_begin_with_another_function(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool looks it up when it starts; what it would have begun with is called by ours."""
+    begun: list[object] = []
+    made: list[Any] = []
+
+    def celerys(app: object, hostname: str) -> None:
+        begun.append((app, hostname))
+
+    def begin(app: object, hostname: str) -> None:
+        compat.begin_process(app, hostname)
+
+    class Pool(SimpleNamespace):
+        def __init__(self, *_: object, **options: object) -> None:
+            made.append(options)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(prefork, "process_initializer", celerys)
+    for _ in range(2):
+        compat.begin_processes_by(begin)
+    pool = prefork.TaskPool(1, app=app)
+    monkeypatch.setattr(pool, "Pool", Pool)
+    monkeypatch.setattr(pool, "BlockingPool", Pool)
+    with pytest.raises(KeyboardInterrupt):
+        pool.on_start()
+    assert made[0]["initializer"] is begin
+    begin("app", "host")
+    assert begun == [("app", "host")]
+
+
+class Timer:
+    """What a hub returns, of which a pool keeps weak references."""
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+
+class Hub:
+    """Keeps what is to be called later."""
+
+    def __init__(self) -> None:
+        self.later: list[tuple[float, Any, tuple[object, ...]]] = []
+
+    def call_later(self, seconds: float, function: Any, *args: object) -> Timer:
+        self.later.append((seconds, function, args))
+        return Timer()
+
+    def pass_time(self) -> None:
+        _, function, args = self.later.pop(0)
+        function(*args)
+
+
+@pytest.mark.parametrize("limits", [(None, 5.0), (3.0, None)], ids=["hard", "soft"])
+def test_a_job_whose_limit_is_over_is_asked_what_is_left(
+    limits: tuple[float | None, float | None],
+) -> None:
+    """A pool's own timers end it only when nothing is."""
+    ended: list[str] = []
+    handler = SimpleNamespace(
+        on_soft_timeout=lambda _job: ended.append("soft"),
+        on_hard_timeout=lambda _job: ended.append("hard"),
+    )
+    assert callable(TimeoutHandler.on_soft_timeout)
+    assert callable(TimeoutHandler.on_hard_timeout)
+    pool, hub, job = object.__new__(AsynPool), Hub(), SimpleNamespace(_job=1, ready=lambda: False)
+    pool.on_soft_timeout, pool.on_hard_timeout = handler.on_soft_timeout, handler.on_hard_timeout
+    pool._cache = {1: job}
+    pool._create_timelimit_handlers(hub)
+    left = [7.0, 0.0]
+    for _ in range(2):
+        compat.put_off_limits(
+            SimpleNamespace(_pool=pool), hub, lambda _job, _over: left.pop(0), lambda _job: False
+        )
+    soft, hard = limits
+    pool.on_timeout_set(job, soft, hard)
+    assert hub.later[0][0] == soft or hard
+    hub.pass_time()
+    assert (hub.later[0][0], ended) == (7.0, [])
+    hub.pass_time()
+    assert ended == ["soft" if soft else "hard"]
+    assert (left, hub.later) == ([], [])
+
+
+def test_a_pointless_soft_limit_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    told: list[object] = []
+    pool = SimpleNamespace(on_soft_timeout=told.append, on_hard_timeout=told.append)
+    compat.put_off_limits(
+        SimpleNamespace(_pool=pool), Hub(), lambda _job, _over: 0.0, lambda _job: True
+    )
+    pool.on_soft_timeout(SimpleNamespace(ready=lambda: False))
+    assert told == []
+
+
+def test_options_that_a_task_may_have_are_those_of_celery() -> None:
+    """Which Celery puts into each message of the task."""
+    wanted = SimpleNamespace(**{name: name for name in OF_TASKS})
+    assert extract_exec_options(wanted) == {name: name for name in OF_TASKS}
+
+
+def test_a_store_that_needs_no_look_stores_without_one(app: Celery) -> None:
+    """Else Celery looks first, and leaves a success as it is."""
+
+    class Plain(Store):
+        """Counts what is read."""
+
+        def __init__(self) -> None:
+            super().__init__(app=app)
+            self.values: dict[object, object] = {}
+            self.looks = 0
+
+        def get(self, key: object) -> object:
+            self.looks += 1
+            return self.values.get(key)
+
+        def set(self, key: object, value: object) -> None:
+            self.values[key] = value
+
+    class Unlooking(compat.WithoutLook, Plain):
+        def needs_no_look(self, task_id: str) -> bool:
+            return task_id == "new"
+
+    store = Unlooking()
+    store.store_result("new", 1, "SUCCESS")
+    assert store.looks == 0
+    store.store_result("old", 1, "SUCCESS")
+    store.store_result("old", 2, "FAILURE")
+    assert store.looks == 2
+    assert store.earlier_meta("old")["result"] == 1
