@@ -22,8 +22,8 @@ from celery.concurrency import prefork
 from celery.concurrency.asynpool import AsynPool
 from celery.worker.consumer import Consumer, Tasks
 from kombu.pools import ProducerPool
-from pytest_manifest.broker.routing import OF_TASKS
 
+from pytest_manifest.broker.routing import OF_TASKS
 from pytest_manifest.compat import celery as compat
 
 
