@@ -12,7 +12,10 @@ from pytest_manifest.reporting import junit
 OWN = '<property name="own" value="&lt;testcase &gt;" />'
 CASES = (
     '<testcase classname="c" name="a" time="0.1" />',
-    '<testcase classname="c" name="&lt;b&gt;"><failure message="m">x &lt;/testcase&gt;</failure></testcase>',
+    (
+        '<testcase classname="c" name="&lt;b&gt;">'
+        '<failure message="m">x &lt;/testcase&gt;</failure></testcase>'
+    ),
     '<testcase classname="c" name="c"><properties /></testcase>',
 )
 HEAD = '<?xml version="1.0" encoding="utf-8"?><testsuites name="pytest tests">'
