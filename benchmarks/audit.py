@@ -73,7 +73,7 @@ def make(folder: Path, count: int) -> None:
         created_at=BEGUN,
         broker="redis://127.0.0.1:1/0",
         backend="redis://127.0.0.1:1/0",
-        owned=True,
+        is_private=True,
         stream_ttl=24 * 3600,
     )
     with Ledger.create(path, info) as ledger:
@@ -119,7 +119,7 @@ def record(ledger: Ledger, numbers: Sequence[int]) -> None:
             for r in received
         )
         ledger.add_receipts((r.task_id, f"x{r.task_id}", r) for r in received)
-        ledger.settle(
+        ledger.record_verdicts(
             (judge(one, r, attempt=1), r) for one, r in zip(entries, received, strict=True)
         )
 

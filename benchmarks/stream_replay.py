@@ -128,7 +128,7 @@ class Replay:
         self.attempts = [attempt_of(self.run, entry, 1, n) for n, entry in enumerate(manifest)]
         info = RunInfo(
             self.run, manifest.path, manifest.sha256, None, None, len(manifest), now, "", "",
-            owned=False, stream_ttl=3600,
+            is_private=False, stream_ttl=3600,
         )  # fmt: skip
         self.ledger = Ledger.create(folder / f"{self.run}.sqlite", info)
         with self.ledger.transaction():

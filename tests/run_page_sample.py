@@ -21,7 +21,7 @@ from pytest_manifest.schema import (
     Mismatch,
     Receipt,
     Verdict,
-    VerdictKind,
+    VerdictStatus,
 )
 
 RUN: Final = "20260317-214005-5f1c9a2e"
@@ -60,7 +60,7 @@ def run_info(entries: int) -> RunInfo:
         created_at=BEGAN,
         broker="redis://127.0.0.1:6379/0",
         backend="redis://127.0.0.1:6379/0",
-        owned=True,
+        is_private=True,
         stream_ttl=3600,
     )
 
@@ -84,7 +84,7 @@ def sample_records(
         lasted = rng.lognormvariate(-1.6 + 0.35 * TASKS.index(task), 0.5)
         free[worker] = start + lasted
         luck = rng.random()
-        kind: VerdictKind = "passed"
+        kind: VerdictStatus = "passed"
         if luck < bad:
             kind = "failed"
         elif luck < bad * 1.3:
@@ -122,7 +122,7 @@ class _Work:
 
 
 def _record(
-    rng: random.Random, number: int, task: str, kind: VerdictKind, work: _Work, *, hostile: bool
+    rng: random.Random, number: int, task: str, kind: VerdictStatus, work: _Work, *, hostile: bool
 ) -> EntryRecord:
     nasty = HOSTILE[number % len(HOSTILE)] if hostile else ""
     raises = kind == "failed" and rng.random() < 0.6
@@ -184,7 +184,7 @@ def _receipt(
     entry: Entry,
     attempt: AttemptRecord,
     number: int,
-    kind: VerdictKind,
+    kind: VerdictStatus,
     digest: str,
     *,
     raises: bool,
@@ -242,7 +242,7 @@ def _earlier(attempt: AttemptRecord) -> tuple[AttemptRecord, ...]:
     return (crashed,)
 
 
-def _verdict(entry: Entry, kind: VerdictKind, *, raises: bool, nasty: str) -> Verdict:
+def _verdict(entry: Entry, kind: VerdictStatus, *, raises: bool, nasty: str) -> Verdict:
     sentences = {
         "passed": "The task succeeded on celery@render-1 and its result is what was expected.",
         "lost": "No worker and no queue has the job any more; it was sent once. "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from pytest_manifest.analysis.records import Outcome
-from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictKind
+from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import plain, reason_of
 from pytest_manifest.verdict.text import middle
 
@@ -27,7 +27,7 @@ class Judged(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def kind(self) -> VerdictKind | None: ...
+    def kind(self) -> VerdictStatus | None: ...
     @property
     def outcome(self) -> Outcome: ...
     @property
@@ -48,7 +48,7 @@ class Cause:
     text, shortened.
     """
 
-    kind: VerdictKind
+    kind: VerdictStatus
     error: str | None
     place: str | None
     path: str | None
@@ -68,7 +68,7 @@ class Cause:
         return (self.kind, self.error, self.place, self.path), pair
 
 
-_Key: TypeAlias = tuple[VerdictKind, str | None, str | None, str | None]
+_Key: TypeAlias = tuple[VerdictStatus, str | None, str | None, str | None]
 _Pair: TypeAlias = tuple[str, str]
 _Sign: TypeAlias = tuple[_Key, _Pair | None]
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from pytest_manifest.analysis.rank_test import rank_sum_p
 from pytest_manifest.analysis.records import EntryRecord, Outcome
-from pytest_manifest.schema import Receipt, VerdictKind
+from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.costs import exact
 from pytest_manifest.schema.wire import json_sha256
 
@@ -29,8 +29,8 @@ class Change:
 
     id: str
     task: str
-    before: VerdictKind | None
-    after: VerdictKind | None
+    before: VerdictStatus | None
+    after: VerdictStatus | None
     sentence: str
     """What the verdict of the later run says."""
 
@@ -145,7 +145,7 @@ class _Digest:
     """What is kept of an entry to compare it by."""
 
     task: str
-    kind: VerdictKind | None
+    kind: VerdictStatus | None
     outcome: Outcome
     runtime: float | None
     result: str | None

@@ -11,7 +11,7 @@ from pytest_manifest.analysis.causes import Cause, Causes
 from pytest_manifest.analysis.reading import error_place, outcome_of
 from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import plain
 from pytest_manifest.verdict.text import middle
 
@@ -44,7 +44,7 @@ class Finding:
     outcome: Outcome
 
     @property
-    def kind(self) -> VerdictKind | None:
+    def kind(self) -> VerdictStatus | None:
         return None if self.verdict is None else self.verdict.verdict
 
     @property

@@ -10,9 +10,9 @@ from itertools import islice
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome, TryRecord
 from pytest_manifest.analysis.stored import Line, stored_record
 from pytest_manifest.ledger import AttemptRow, History, Ledger, Start
-from pytest_manifest.ledger.bulk import Standing
+from pytest_manifest.ledger.bulk import StoredEntry
 from pytest_manifest.manifest import Manifest, id_and_task
-from pytest_manifest.schema import Entry, Receipt, Retried, VerdictKind, actual_cost
+from pytest_manifest.schema import Entry, Receipt, Retried, VerdictStatus, actual_cost
 from pytest_manifest.verdict import Costs, outcome, plain
 from pytest_manifest.verdict.explaining import task_traceback
 
@@ -34,11 +34,11 @@ def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, N
 
     Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
-    charges = Costs(ledger, manifest) if ledger.mentions_cost() else None
-    odd = ledger.odd_attempts(_ODD_LIMIT, executions=charges is not None)
+    charges = Costs(ledger, manifest) if ledger.has_costs() else None
+    odd = ledger.unusual_attempts(_ODD_LIMIT, executions=charges is not None)
     lines = _lines(ledger, manifest)
     while some := list(islice(lines, _AT_ONCE)):
-        standing = ledger.standing(line.entry for line in some)
+        standing = ledger.stored_entries(line.entry for line in some)
         records = [
             None if odd is None else _stored(manifest, line, stands, odd, charges)
             for line, stands in zip(some, standing, strict=True)
@@ -56,12 +56,12 @@ def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, N
 def _stored(
     manifest: Manifest,
     line: Line,
-    stands: Standing,
+    stands: StoredEntry,
     odd: frozenset[str],
     charges: Costs | None,
 ) -> EntryRecord | None:
     """The record of an entry that simply passed; None of any other."""
-    if stands.kind != "passed" or stands.verdict is None or stands.receipt is None:
+    if stands.status != "passed" or stands.verdict is None or stands.receipt is None:
         return None
     charged = charges is not None
     return stored_record(manifest, line, stands.verdict, stands.receipt, odd, charged=charged)
@@ -92,7 +92,7 @@ def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[Line]:
 
 
 def _record(entry: Entry, line: int, history: History, charges: Costs | None) -> EntryRecord:
-    settled = history.settled
+    settled = history.verdict
     verdict = None if settled is None else settled.verdict
     receipt = None if settled is None else settled.receipt
     judged = None if verdict is None else verdict.attempt
@@ -117,7 +117,7 @@ def _record(entry: Entry, line: int, history: History, charges: Costs | None) ->
     )
 
 
-def outcome_of(kind: VerdictKind | None) -> Outcome:
+def outcome_of(kind: VerdictStatus | None) -> Outcome:
     """How pytest shows a verdict of this kind; what has none yet is pending."""
     return "pending" if kind in (None, "pending") else outcome(kind)
 
@@ -135,7 +135,7 @@ def _attempt(
     row: AttemptRow, receipt: Receipt | None, starts: Sequence[Start], charge: Decimal | None
 ) -> AttemptRecord:
     told = None if receipt is None else actual_cost(receipt)
-    if row.kind == "forged":
+    if row.status == "forged":
         receipt = None  # what it says of times and places is not to be believed
     start = starts[-1] if starts else None
     place = receipt if receipt is not None and receipt.worker else start or receipt
@@ -146,7 +146,7 @@ def _attempt(
     return AttemptRecord(
         number=row.attempt,
         task_id=row.task_id,
-        kind=row.kind,
+        kind=row.status,
         sentence=None if row.verdict is None else row.verdict.sentence,
         reason=row.reason,
         sent_at=row.sent_at or (None if receipt is None else receipt.sent_at),

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import DENIALS
 
 Outcome = Literal["passed", "failed", "error", "skipped", "pending"]
@@ -44,7 +44,7 @@ class AttemptRecord:
 
     number: int
     task_id: str
-    kind: VerdictKind | None
+    kind: VerdictStatus | None
     sentence: str | None
     reason: str | None
     sent_at: datetime | None
@@ -121,7 +121,7 @@ class EntryRecord:
         return None if self.verdict is None else self.verdict.sentence
 
     @property
-    def kind(self) -> VerdictKind | None:
+    def kind(self) -> VerdictStatus | None:
         return None if self.verdict is None else self.verdict.verdict
 
     @property

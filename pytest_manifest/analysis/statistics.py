@@ -15,8 +15,8 @@ from pytest_manifest.analysis.causes import Cause, Causes
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
 from pytest_manifest.analysis.spreads import Spread, Times
 from pytest_manifest.analysis.work_time import Parts, WorkTime
-from pytest_manifest.ledger import Part, RunInfo
-from pytest_manifest.schema import VerdictKind
+from pytest_manifest.ledger import RunInfo, RunSegment
+from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.costs import exact
 
 __all__ = ["Cause", "Spread", "Statistics", "TaskRow", "WorkerRow", "statistics"]
@@ -75,7 +75,7 @@ class Statistics:
 
     run: str
     entries: int
-    verdicts: Mapping[VerdictKind, int]
+    verdicts: Mapping[VerdictStatus, int]
     outcomes: Mapping[Outcome, int]
     tasks: tuple[TaskRow, ...]
     slowest: tuple[EntryRecord, ...]
@@ -97,7 +97,7 @@ class Statistics:
 
 
 def statistics(
-    records: Iterable[EntryRecord], run: RunInfo, parts: Sequence[Part] = ()
+    records: Iterable[EntryRecord], run: RunInfo, parts: Sequence[RunSegment] = ()
 ) -> Statistics:
     """The figures of a run, from one pass over its records; ``parts``: those that it has had."""
     fold = _Fold(Parts(parts))
@@ -172,7 +172,7 @@ class _Fold:
     """All figures of a run, taken up record by record."""
 
     def __init__(self, parts: Parts) -> None:
-        self.verdicts: Counter[VerdictKind] = Counter()
+        self.verdicts: Counter[VerdictStatus] = Counter()
         self.tasks: dict[str, _Task] = {}
         self.parts = parts
         self.causes, self.workers = Causes(), _Workers(parts)

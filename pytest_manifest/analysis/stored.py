@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind, exact
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus, exact
 from pytest_manifest.schema.costs import told_cost
 
 _set: Final = object.__setattr__  # records are frozen
@@ -73,7 +73,7 @@ class StoredRecord(EntryRecord):
         return self._line.task
 
     @property
-    def kind(self) -> VerdictKind:
+    def kind(self) -> VerdictStatus:
         return "passed"
 
     @property

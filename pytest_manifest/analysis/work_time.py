@@ -8,15 +8,15 @@ from datetime import datetime
 from itertools import pairwise
 
 from pytest_manifest.analysis.records import AttemptRecord
-from pytest_manifest.ledger import Part
+from pytest_manifest.ledger import RunSegment
 
 
 class Parts:
     """When each part of a run began, and which of them a moment is in."""
 
-    def __init__(self, parts: Sequence[Part] = ()) -> None:
+    def __init__(self, parts: Sequence[RunSegment] = ()) -> None:
         # Before the first that is known there may have been one that nobody has noted.
-        self.begins = [part.began for part in parts]
+        self.begins = [part.started for part in parts]
         self._stops = [None, *(part.stopped for part in parts)]
         self._last: tuple[AttemptRecord, tuple[datetime, datetime] | None] | None = None
         """The attempt that was asked about last: all that adds up asks for the same."""

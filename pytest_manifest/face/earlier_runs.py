@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.face.options import Options
 from pytest_manifest.face.session import ManifestSession, short_path
-from pytest_manifest.ledger import Ledger, find_runs, find_runs_of, number_in
+from pytest_manifest.ledger import (
+    Ledger,
+    find_runs_by_digest,
+    find_runs_of_manifest,
+    run_number_of_lock,
+)
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest, Shard
@@ -61,7 +66,7 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
                 f"{name}: run {info.run} of this manifest is going on in another pytest; wait for "
                 "it, or send everything again with --manifest-rerun"
             )
-        outlives = not info.owned and status in ("running", "detached")
+        outlives = not info.is_private and status in ("running", "detached")
         if (outlives or kept) and sent:
             attach = "" if kept else "attach to it with --manifest-audit --manifest-wait, "
             how = "go on with the runs that it was merged of" if merged else "go on with it"
@@ -96,7 +101,7 @@ def runs_in_the_way(options: Options, manifest: Manifest) -> list[Path]:
     from pytest_manifest.manifest import overlap
 
     found: list[Path] = []
-    for path in find_runs(options.ledgers, manifest.sha256):
+    for path in find_runs_by_digest(options.ledgers, manifest.sha256):
         with Ledger.open(path) as ledger:
             merged, shards = ledger.merged(), ledger.shards()
         here = [(options.ledgers / f"{run}.sqlite").is_file() for run in merged]
@@ -119,7 +124,7 @@ def give_up_unfinished(options: Options, manifest: Manifest) -> None:
         with Ledger.open(path, write=True) as ledger:
             if is_held(path.with_suffix(".lock")):
                 continue
-            ledger.note(STACK_DATA, "")
+            ledger.set_meta(STACK_DATA, "")
             if ledger.status == "running":
                 ledger.set_status("stopped")
 
@@ -131,8 +136,8 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
     """
     path = newest_run(state.options, manifest)
     with Ledger.open(path) as ledger:
-        info, unsettled = ledger.info(), ledger.has_unsettled()
-        merged, open_questions = ledger.merged(), unsettled or ledger.has_spoken_for()
+        info, unsettled = ledger.info(), ledger.has_undecided()
+        merged, open_questions = ledger.merged(), unsettled or ledger.has_verdict_without_receipt()
     if merged and unsettled and state.options.wait:
         raise DispatchError(
             f"run {info.run} was merged of others, and waits for nothing; wait for each of these "
@@ -148,7 +153,7 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
         )
     scratch = state.scratch_folder() if changed else None
     # Of a stack that is gone there is nothing to ask.
-    can_be_asked = open_questions and not info.owned and not merged
+    can_be_asked = open_questions and not info.is_private and not merged
     return AuditSource(path, can_be_asked=can_be_asked, scratch=scratch)
 
 
@@ -197,17 +202,17 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
     if options.run:
         path = options.ledgers / f"{options.run}.sqlite"
         if not path.is_file():
-            runs = find_runs_of(options.ledgers, manifest.path)
+            runs = find_runs_of_manifest(options.ledgers, manifest.path)
             known = ", ".join(p.stem for p in runs) or "none"
             raise LedgerError(f"there is no run {options.run}; runs of {name}: {known}")
         _check_kinship(path, manifest, name)
         _check_shard(path, options.shard, manifest, name)
         return path
-    of_digest = find_runs(options.ledgers, manifest.sha256)
+    of_digest = find_runs_by_digest(options.ledgers, manifest.sha256)
     earlier = _of_shard(of_digest, options.shard)
     if options.shard is None and not earlier:
         _refuse_shards(of_digest, name)
-        earlier = _of_shard(find_runs_of(options.ledgers, manifest.path), None)
+        earlier = _of_shard(find_runs_of_manifest(options.ledgers, manifest.path), None)
     for path, error in _unreadable(options, manifest):
         if not earlier or _begun(path) > _begun(earlier[-1]):
             raise LedgerError(
@@ -281,7 +286,7 @@ def _begun(ledger: Path) -> tuple[int, int]:
     """What tells which of two runs began first, whether their ledgers can be read or not: the
     number in its lock and, for runs without one, when that was made."""
     lock = ledger.with_suffix(".lock")
-    return number_in(lock), lock.stat().st_mtime_ns if lock.exists() else 0
+    return run_number_of_lock(lock), lock.stat().st_mtime_ns if lock.exists() else 0
 
 
 def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:
@@ -309,18 +314,18 @@ def is_finished(options: Options, manifest: Manifest, entries: Iterable[str]) ->
     with Ledger.open(_run_to_resume(options, manifest)) as ledger:
         if ledger.info().sha256 != manifest.sha256:
             return False
-        kinds = ledger.kinds()
+        kinds = ledger.statuses()
     return all(kinds.get(entry) == "passed" for entry in entries)
 
 
 def stack_is_gone(path: Path) -> bool:
     """Whether the run's stack was our own and has left nothing behind."""
     with Ledger.open(path) as ledger:
-        return ledger.info().owned and _kept(ledger) is None
+        return ledger.info().is_private and _kept(ledger) is None
 
 
 def _kept(ledger: Ledger) -> Path | None:
-    noted = ledger.noted(STACK_DATA)
+    noted = ledger.get_meta(STACK_DATA)
     return Path(noted) if noted and Path(noted).is_dir() else None
 
 

@@ -104,7 +104,7 @@ class ShortProtocol:
             return False
         began = time.time(), time.perf_counter()
         judgement = book.judgement(binding)
-        if judgement is None or judgement.kind != "passed":
+        if judgement is None or judgement.status != "passed":
             return False
         rows = properties_of(binding.entry, judgement, book.run_of(binding))
         _tell(item, rows, began)

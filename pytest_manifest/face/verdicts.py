@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.roll import Roll
-from pytest_manifest.ledger import BUDGET, AttemptRow, Judgement, Ledger, Settled
+from pytest_manifest.ledger import BUDGET, AttemptRow, EntryVerdict, Ledger, StoredVerdict
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Groups, Manifest
@@ -34,7 +34,7 @@ class ManifestRun:
     """
 
     manifest: Manifest
-    settled: Sequence[Settled]
+    settled: Sequence[EntryVerdict]
     workers: int | None
     owned: bool
     run: str = ""
@@ -65,11 +65,11 @@ class _Lookups:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._ahead: dict[str, Judgement] = {}
+        self._ahead: dict[str, StoredVerdict] = {}
         self._until = 0.0
         self._used = 1
 
-    def take(self, entry: str) -> Judgement | None:
+    def take(self, entry: str) -> StoredVerdict | None:
         """An entry's verdict, None where there is none; asked again it is looked up again."""
         now = time.monotonic()
         found = self._ahead.pop(entry, None) if now < self._until else None
@@ -77,7 +77,7 @@ class _Lookups:
             self._used += 1
             return found
         number, self._used = min(_AHEAD, 2 * self._used), 1
-        self._ahead = dict(self._ledger.judgements_from(entry, number))
+        self._ahead = dict(self._ledger.stored_verdicts_from(entry, number))
         self._until = now + _KEPT
         return self._ahead.pop(entry, None)
 
@@ -119,7 +119,7 @@ class VerdictBook:
             self._pages[manifest] = _Page(ledger, run, entries, _Lookups(ledger))
         self._workers = workers
         self._owned = owned
-        self._looked: tuple[Binding, Judgement | None] | None = None
+        self._looked: tuple[Binding, StoredVerdict | None] | None = None
         """The last binding that was looked up: a test asks several times for its own."""
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class VerdictBook:
             return list(self._complete_groups(self._groups))
         fresh: list[tuple[Path, str]] = []
         for manifest, page in self._pages.items():
-            for seq, entry in page.ledger.settled_since(page.position):
+            for seq, entry in page.ledger.verdicts_since(page.position):
                 page.position = seq
                 page.seen.add(entry)
                 fresh.append((manifest, entry))
@@ -153,7 +153,7 @@ class VerdictBook:
             yield from ((manifest, name) for name in fresh)
 
     def _settled_entries(self, page: _Page) -> Iterator[str]:
-        for seq, entry in page.ledger.settled_after(page.position):
+        for seq, entry in page.ledger.verdicts_after(page.position):
             page.position = seq
             yield entry
 
@@ -204,7 +204,7 @@ class VerdictBook:
         page = self._pages.get(binding.manifest)
         return None if page is None else page.ledger
 
-    def judgement(self, binding: Binding) -> Judgement | None:
+    def judgement(self, binding: Binding) -> StoredVerdict | None:
         """The verdict of the binding's entry; the same until :meth:`look_anew`."""
         if self._looked is None or self._looked[0] is not binding:
             page = self._pages.get(binding.manifest)
@@ -214,9 +214,9 @@ class VerdictBook:
             self._looked = binding, found
         return self._looked[1]
 
-    def settled(self, binding: Binding) -> Settled | None:
+    def settled(self, binding: Binding) -> EntryVerdict | None:
         judgement = self.judgement(binding)
-        return None if judgement is None else judgement.settled()
+        return None if judgement is None else judgement.parse()
 
     def attempts(self, binding: Binding) -> list[AttemptRow]:
         """Every sending of the binding's entry, oldest first."""
@@ -233,10 +233,10 @@ class VerdictBook:
     def whole_run(self, manifest: Manifest) -> ManifestRun:
         page = self._pages[manifest.path.resolve()]
         ledger = page.ledger
-        budget = ledger.noted(BUDGET)
+        budget = ledger.get_meta(BUDGET)
         return ManifestRun(
             manifest,
-            list(ledger.all_settled()),
+            list(ledger.all_verdicts()),
             self._workers,
             self._owned,
             run=ledger.info().run,

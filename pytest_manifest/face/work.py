@@ -22,7 +22,7 @@ from pytest_manifest.face.synthetic import do_nothing, log_failure, set_up, synt
 from pytest_manifest.face.workflow_commands import stop_commands
 
 if TYPE_CHECKING:
-    from pytest_manifest.ledger import AttemptRow, Judgement
+    from pytest_manifest.ledger import AttemptRow, StoredVerdict
     from pytest_manifest.verdict import AttemptLine
 
 
@@ -181,19 +181,19 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
     if when == "setup":
         run = state.book.run_of(binding)
         tell_properties(item, properties_of(binding.entry, judgement, run))
-    if judgement.kind != "passed":
+    if judgement.status != "passed":
         _fail_or_skip(state, binding, judgement, when)
 
 
 def _fail_or_skip(
     state: ManifestSession,
     binding: Binding,
-    judgement: Judgement,
+    judgement: StoredVerdict,
     when: Literal["setup", "call"],
 ) -> None:
     from pytest_manifest.verdict import explain, outcome
 
-    kind, settled = outcome(judgement.kind), judgement.settled()
+    kind, settled = outcome(judgement.status), judgement.parse()
     if when == "setup" and kind == "skipped":
         pytest.skip(settled.verdict.sentence)
     if (when == "setup") == (kind == "error") and kind in ("error", "failed"):
@@ -254,7 +254,7 @@ def fill_builtin(item: pytest.Item) -> None:
         item.funcargs[BUILTIN_ENTRY] = None
 
 
-def properties_of(entry: str, judgement: Judgement, run: str) -> list[tuple[str, object]]:
+def properties_of(entry: str, judgement: StoredVerdict, run: str) -> list[tuple[str, object]]:
     """What reports show of an entry: JUnit properties, and whatever reads ``user_properties``.
 
     Times in s and RFC 3339. The run and the attempt are the ledger's: a forged receipt may name
@@ -262,7 +262,7 @@ def properties_of(entry: str, judgement: Judgement, run: str) -> list[tuple[str,
     """
     values: dict[str, object] = {
         "manifest_entry": entry,
-        "manifest_verdict": judgement.kind,
+        "manifest_verdict": judgement.status,
         "manifest_run": run,
         "manifest_task_id": judgement.task_id,
         "manifest_attempt": judgement.attempt,

@@ -4,50 +4,50 @@ One process writes (the one that dispatches or audits); any number may read whil
 is committed before anyone acts on it, so a reader sees nothing that would not survive a crash.
 """
 
-from pytest_manifest.ledger.accounts import BUDGET, OVER_BUDGET, Account
+from pytest_manifest.ledger.accounts import BUDGET, OVER_BUDGET, AttemptCost
 from pytest_manifest.ledger.doubts import (
-    EMPTIED,
     GAVE_UP,
     OTHER_BROKER,
-    PLAIN_WORKERS,
-    STRANGERS,
-    has_doubts,
-    is_witnessed,
+    STOCK_WORKERS,
+    STORE_EMPTIED,
+    UNVERIFIED_WORKERS,
+    has_all_starts,
+    may_lack_starts,
 )
-from pytest_manifest.ledger.facts import MERGED_SHARDS, PARTS, SHARD, parts_text
+from pytest_manifest.ledger.facts import MERGED_SHARDS, SEGMENTS, SHARD, segments_json
 from pytest_manifest.ledger.histories import History
-from pytest_manifest.ledger.origins import Origins
+from pytest_manifest.ledger.origins import TaskRuns
 from pytest_manifest.ledger.places import (
     NETWORK_FILE_SYSTEMS,
     file_system,
-    find_runs,
-    find_runs_of,
-    next_number,
-    number_in,
+    find_runs_by_digest,
+    find_runs_of_manifest,
+    next_run_number,
+    run_number_of_lock,
 )
 from pytest_manifest.ledger.rows import (
+    BAD_ROW_ERRORS,
     MERGED,
-    UNFIT,
     AttemptRow,
+    EntryVerdict,
     HandedOn,
-    Judgement,
-    Part,
     RunInfo,
+    RunSegment,
     RunStatus,
     SendState,
-    Settled,
     Start,
+    StoredVerdict,
     damaged,
     info_rows,
     utc_now,
 )
 from pytest_manifest.ledger.store import Ledger
-from pytest_manifest.ledger.union import unite
+from pytest_manifest.ledger.union import merge_files
 from pytest_manifest.ledger.versions import LEDGER_VERSION
 
 __all__ = [
+    "BAD_ROW_ERRORS",
     "BUDGET",
-    "EMPTIED",
     "GAVE_UP",
     "LEDGER_VERSION",
     "MERGED",
@@ -55,34 +55,34 @@ __all__ = [
     "NETWORK_FILE_SYSTEMS",
     "OTHER_BROKER",
     "OVER_BUDGET",
-    "PARTS",
-    "PLAIN_WORKERS",
+    "SEGMENTS",
     "SHARD",
-    "STRANGERS",
-    "UNFIT",
-    "Account",
+    "STOCK_WORKERS",
+    "STORE_EMPTIED",
+    "UNVERIFIED_WORKERS",
+    "AttemptCost",
     "AttemptRow",
+    "EntryVerdict",
     "HandedOn",
     "History",
-    "Judgement",
     "Ledger",
-    "Origins",
-    "Part",
     "RunInfo",
+    "RunSegment",
     "RunStatus",
     "SendState",
-    "Settled",
     "Start",
+    "StoredVerdict",
+    "TaskRuns",
     "damaged",
     "file_system",
-    "find_runs",
-    "find_runs_of",
-    "has_doubts",
+    "find_runs_by_digest",
+    "find_runs_of_manifest",
+    "has_all_starts",
     "info_rows",
-    "is_witnessed",
-    "next_number",
-    "number_in",
-    "parts_text",
-    "unite",
+    "may_lack_starts",
+    "merge_files",
+    "next_run_number",
+    "run_number_of_lock",
+    "segments_json",
     "utc_now",
 ]

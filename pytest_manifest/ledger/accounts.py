@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
-from pytest_manifest.ledger.file import LedgerFile
-from pytest_manifest.ledger.rows import UNFIT, Row, SendState, damaged
-from pytest_manifest.schema import Receipt, VerdictKind
+from pytest_manifest.ledger.file import Database
+from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, Row, SendState, damaged
+from pytest_manifest.schema import Receipt, VerdictStatus
 
 BUDGET: Final = "budget"
 """The ledger's key for what the run may cost; empty or not there: it was not limited."""
@@ -27,7 +27,7 @@ _RECEIPTS = "SELECT task_id, execution, receipt FROM receipts {} ORDER BY task_i
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class AttemptCost:
     """One attempt: the executions that workers have begun, and ``(execution, receipt)`` of all that
     arrived; ``kind``: how it was judged last."""
 
@@ -35,15 +35,15 @@ class Account:
     entry: str
     attempt: int
     state: SendState
-    kind: VerdictKind | None
-    begun: Collection[str]
+    status: VerdictStatus | None
+    started: Collection[str]
     receipts: Sequence[tuple[str | None, Receipt]]
 
 
-class Accounts(LedgerFile):
+class AttemptCosts(Database):
     """Attempts, each with its starts and its receipts."""
 
-    def accounts(self, task_id: str | None = None) -> Iterator[Account]:
+    def attempt_costs(self, task_id: str | None = None) -> Iterator[AttemptCost]:
         """Every attempt, or the one with this task id; in no order that means anything."""
         # One pass over each table, side by side, so that memory stays flat.
         with ExitStack() as stack:
@@ -53,24 +53,24 @@ class Accounts(LedgerFile):
                 values = () if task_id is None else (task_id,)
                 return stack.enter_context(closing(self._read(which, values)))
 
-            starts, receipts = _Beside(rows(_STARTS)), _Beside(rows(_RECEIPTS))
+            starts, receipts = _MergeJoin(rows(_STARTS)), _MergeJoin(rows(_RECEIPTS))
             for key, entry, attempt, state, kind in rows(_ATTEMPTS):
                 begun = [execution for _, execution in starts.of(key)]
                 try:
                     said = [
                         (x, Receipt.model_validate_json(text)) for _, x, text in receipts.of(key)
                     ]
-                except UNFIT as error:
+                except BAD_ROW_ERRORS as error:
                     raise damaged(self.path, error) from error
-                yield Account(key, entry, attempt, state, kind, begun, said)
+                yield AttemptCost(key, entry, attempt, state, kind, begun, said)
 
-    def mentions_cost(self) -> bool:
+    def has_costs(self) -> bool:
         """Whether some receipt may tell a cost."""
         query = "SELECT 1 FROM receipts WHERE instr(receipt, '\"cost\"') LIMIT 1"
         return self._read_one(query) is not None
 
 
-class _Beside:
+class _MergeJoin:
     """Rows in the order of their first column, read along with another table's."""
 
     def __init__(self, rows: Iterator[Row]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from pytest_manifest.ledger.file import LedgerFile, chunks, marks
+from pytest_manifest.ledger.file import Database, chunks, placeholders
 from pytest_manifest.ledger.rows import (
     START_COLUMNS,
     HandedOn,
@@ -22,7 +22,7 @@ from pytest_manifest.schema import Receipt
 _STARTS = f"SELECT {START_COLUMNS} FROM starts "  # noqa: S608 - fixed text
 
 
-class Arrivals(LedgerFile):
+class WorkerEvents(Database):
     """Starts and receipts, as they arrived."""
 
     def last_arrival(self) -> datetime | None:
@@ -65,7 +65,7 @@ class Arrivals(LedgerFile):
         """The same of several attempts, by task id; those without a start are left out."""
         found: dict[str, list[Start]] = {}
         for some in chunks(task_ids):
-            query = f"{_STARTS} WHERE task_id IN ({marks(some)}) ORDER BY started_at"
+            query = f"{_STARTS} WHERE task_id IN ({placeholders(some)}) ORDER BY started_at"
             for start in self._each(start_of_row, query, some):
                 found.setdefault(start.task_id, []).append(start)
         return found
@@ -81,7 +81,7 @@ class Arrivals(LedgerFile):
         """Whether some worker has said that it began something."""
         return self._read_one("SELECT 1 FROM starts LIMIT 1") is not None
 
-    def beginners(self) -> frozenset[str]:
+    def workers_with_starts(self) -> frozenset[str]:
         """The workers that have said that they began something."""
         rows = self._read("SELECT DISTINCT worker FROM starts WHERE worker IS NOT NULL")
         return frozenset(str(worker) for (worker,) in rows)
@@ -99,17 +99,17 @@ class Arrivals(LedgerFile):
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:
         """``(execution, receipt)`` of an attempt, in the order in which they arrived."""
         query = "SELECT execution, receipt FROM receipts WHERE task_id = ? ORDER BY seq"
-        return list(self._each(_said_by_execution, query, (task_id,)))
+        return list(self._each(_receipt_of_execution, query, (task_id,)))
 
-    def last_receipts(self) -> Iterator[tuple[str, str | None, Receipt]]:
+    def all_receipts(self) -> Iterator[tuple[str, str | None, Receipt]]:
         """``(task_id, execution, receipt)`` of all that arrived, in that order."""
         query = "SELECT task_id, execution, receipt FROM receipts ORDER BY seq"
-        yield from self._each(_said_of_task, query)
+        yield from self._each(_receipt_of_task, query)
 
 
-def _said_by_execution(row: Row) -> tuple[str | None, Receipt]:
+def _receipt_of_execution(row: Row) -> tuple[str | None, Receipt]:
     return row[0], Receipt.model_validate_json(row[1])
 
 
-def _said_of_task(row: Row) -> tuple[str, str | None, Receipt]:
+def _receipt_of_task(row: Row) -> tuple[str, str | None, Receipt]:
     return row[0], row[1], Receipt.model_validate_json(row[2])

@@ -9,21 +9,30 @@ from datetime import datetime
 from itertools import islice
 from typing import Final
 
-from pytest_manifest.ledger.file import LedgerFile, Made
-from pytest_manifest.ledger.rows import Row, SendState, Settled, settled_of_row, text, utc_now
-from pytest_manifest.schema import Verdict, VerdictKind
+from pytest_manifest.ledger.file import Built, Database
+from pytest_manifest.ledger.rows import (
+    EntryVerdict,
+    Row,
+    SendState,
+    entry_verdict_of_row,
+    text,
+    utc_now,
+)
+from pytest_manifest.schema import Verdict, VerdictStatus
 
 BATCH: Final = 500
 """Entries that are asked for in one statement."""
 
 # SQLite goes through the left side of such a join as it stands, and looks up the right one for each
 # row: so rows come in the order that was asked for, and none is read before its turn.
-_ASKED = "FROM json_each(?) j LEFT JOIN settled s ON s.entry = j.value"
-_RUNTIME = f"SELECT total(json_extract(s.receipt, '$.runtime')) {_ASKED}"
-_NOT_PASSED = f"SELECT j.value, s.seq, s.verdict, s.receipt {_ASKED} WHERE s.kind IS NOT 'passed'"
+_REQUESTED = "FROM json_each(?) j LEFT JOIN settled s ON s.entry = j.value"
+_RUNTIME = f"SELECT total(json_extract(s.receipt, '$.runtime')) {_REQUESTED}"
+_NOT_PASSED = (
+    f"SELECT j.value, s.seq, s.verdict, s.receipt {_REQUESTED} WHERE s.kind IS NOT 'passed'"
+)
 
 _PASSED = f"""
-    SELECT s.entry, s.attempt, a.task_id, a.sent_at, s.receipt {_ASKED}
+    SELECT s.entry, s.attempt, a.task_id, a.sent_at, s.receipt {_REQUESTED}
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt WHERE s.kind = 'passed'
 """
 
@@ -31,19 +40,19 @@ _FINAL = """
     SELECT (SELECT count(*) FROM settled WHERE kind NOT IN ('pending', 'unknown'))
         = (SELECT count(DISTINCT entry) FROM attempts)
 """
-_SETTLED = f"SELECT s.seq, s.verdict, s.receipt {_ASKED}"
-_RECEIPT = f"SELECT s.receipt {_ASKED}"
+_VERDICTS = f"SELECT s.seq, s.verdict, s.receipt {_REQUESTED}"
+_RECEIPT = f"SELECT s.receipt {_REQUESTED}"
 # Of a manifest that was changed in the meantime, the newest attempt has the order.
 _IN_ORDER = """
     SELECT a.entry FROM attempts a
     WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry)
     ORDER BY a.ordinal, a.entry
 """
-_NAMES = f"SELECT j.value {_ASKED} WHERE "
-_OPEN = f"SELECT count(*) {_ASKED} WHERE s.seq IS NULL"
+_IDS = f"SELECT j.value {_REQUESTED} WHERE "
+_WITHOUT_VERDICT = f"SELECT count(*) {_REQUESTED} WHERE s.seq IS NULL"
 
-_STANDING = f"SELECT j.value, s.kind, s.verdict, s.receipt {_ASKED}"
-_ODD = """
+_STORED_ENTRIES = f"SELECT j.value, s.kind, s.verdict, s.receipt {_REQUESTED}"
+_UNUSUAL = """
     SELECT task_id FROM attempts WHERE reason IS NOT NULL
         OR entry IN (SELECT entry FROM attempts WHERE attempt > 1)
     UNION SELECT task_id FROM starts GROUP BY task_id
@@ -57,17 +66,17 @@ _OTHER_EXECUTION = """
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StoredEntry:
     """How an entry stands, as it is written in the ledger: JSON, None where there is nothing."""
 
     entry: str
-    kind: VerdictKind | None
+    status: VerdictStatus | None
     verdict: str | None
     receipt: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Passing:
+class StoredPass:
     """What is written of an entry that is said to have passed; ``receipt``: JSON, not read yet."""
 
     entry: str
@@ -78,37 +87,37 @@ class Passing:
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class ImportedEntry:
     """All that there is of an entry in a ledger that others have made the receipts of: its only
     attempt, the verdict, and, as JSON, the receipt that came and the one that was judged by."""
 
     task_id: str
     attempt: int
-    ordinal: int
+    position: int
     sent_at: datetime | None
     verdict: Verdict
     received: str | None
-    judged: str | None
+    verdict_receipt: str | None
 
 
-class Bulk(LedgerFile):
+class BulkQueries(Database):
     """Entries by their ids, in batches; memory does not grow with their number."""
 
-    def not_passed(self, entries: Iterable[str]) -> Iterator[tuple[str, Settled | None]]:
+    def not_passed(self, entries: Iterable[str]) -> Iterator[tuple[str, EntryVerdict | None]]:
         """Those of these entries that have not passed, in the order given; None: no verdict."""
-        return self._made(_named, _NOT_PASSED, entries)
+        return self._built_in_batches(_entry_and_verdict, _NOT_PASSED, entries)
 
-    def standing(self, entries: Iterable[str]) -> Iterator[Standing]:
+    def stored_entries(self, entries: Iterable[str]) -> Iterator[StoredEntry]:
         """Each of these entries, in the order given."""
-        return (Standing(*row) for row in self._asked(_STANDING, entries))
+        return (StoredEntry(*row) for row in self._in_batches(_STORED_ENTRIES, entries))
 
-    def odd_attempts(self, limit: int, *, executions: bool) -> frozenset[str] | None:
+    def unusual_attempts(self, limit: int, *, executions: bool) -> frozenset[str] | None:
         """Task ids of attempts that are not an entry's only one, made for no particular reason,
         begun at most once, and with at most one receipt; None: more than ``limit``.
 
         ``executions``: also those whose receipt is of another execution than was begun.
         """
-        query = f"{_ODD}{_OTHER_EXECUTION if executions else ''} LIMIT ?"
+        query = f"{_UNUSUAL}{_OTHER_EXECUTION if executions else ''} LIMIT ?"
         found = frozenset(row[0] for row in self._read(query, (limit + 1,)))
         return found if len(found) <= limit else None
 
@@ -121,27 +130,27 @@ class Bulk(LedgerFile):
         row = self._read_one(_FINAL)
         return row is not None and bool(row[0])
 
-    def names_of_not_passed(self, entries: Iterable[str]) -> Iterator[str]:
+    def ids_of_not_passed(self, entries: Iterable[str]) -> Iterator[str]:
         """Those of these entries that have not passed, also what has no verdict."""
-        return (row[0] for row in self._asked(f"{_NAMES} s.kind IS NOT 'passed'", entries))
+        return (row[0] for row in self._in_batches(f"{_IDS} s.kind IS NOT 'passed'", entries))
 
-    def passings(self, entries: Iterable[str]) -> Iterator[Passing]:
+    def stored_passes(self, entries: Iterable[str]) -> Iterator[StoredPass]:
         """Those of these entries that are said to have passed."""
-        return (Passing(*row) for row in self._asked(_PASSED, entries))
+        return (StoredPass(*row) for row in self._in_batches(_PASSED, entries))
 
-    def names_of_not_final(self, entries: Iterable[str]) -> Iterator[str]:
+    def ids_of_not_final(self, entries: Iterable[str]) -> Iterator[str]:
         """Those of these entries without a verdict, or with one that a later look may change."""
-        query = f"{_NAMES} s.kind IS NULL OR s.kind IN ('pending', 'unknown')"
-        return (row[0] for row in self._asked(query, entries))
+        query = f"{_IDS} s.kind IS NULL OR s.kind IN ('pending', 'unknown')"
+        return (row[0] for row in self._in_batches(query, entries))
 
-    def take_over(self, passages: Sequence[Passage]) -> None:
+    def import_entries(self, passages: Sequence[ImportedEntry]) -> None:
         """Record entries of which nothing is recorded yet; one that has no receipt was not sent."""
         now = text(utc_now())
         with self._writing() as db:
             db.executemany(
                 "INSERT INTO attempts (task_id, entry, attempt, ordinal, state, sent_at) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
-                map(_attempt_of, passages),
+                map(_attempt_values, passages),
             )
             db.executemany(
                 "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
@@ -151,29 +160,29 @@ class Bulk(LedgerFile):
             db.executemany(
                 "INSERT INTO settled (entry, attempt, kind, verdict, receipt, settled_at) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
-                ((*_verdict_of(p.verdict), p.judged, now) for p in passages),
+                ((*_verdict_values(p.verdict), p.verdict_receipt, now) for p in passages),
             )
 
     def all_have_verdicts(self, entries: Iterable[str]) -> bool:
         """Whether each of these entries is settled."""
-        return all(row[0] == 0 for row in self._asked(_OPEN, entries))
+        return all(row[0] == 0 for row in self._in_batches(_WITHOUT_VERDICT, entries))
 
-    def settled_after(self, seq: int) -> Iterator[tuple[int, str]]:
+    def verdicts_after(self, seq: int) -> Iterator[tuple[int, str]]:
         """``(seq, entry)`` of what settled after ``seq``, in order, as it is asked for."""
         yield from self._read("SELECT seq, entry FROM settled WHERE seq > ? ORDER BY seq", (seq,))
 
-    def all_settled(self) -> Iterator[Settled]:
+    def all_verdicts(self) -> Iterator[EntryVerdict]:
         """Every entry's verdict and receipt, in the manifest's order."""
-        found = self._made(_if_settled, _SETTLED, self._in_order())
+        found = self._built_in_batches(_verdict_or_none, _VERDICTS, self._in_order())
         return (settled for settled in found if settled is not None)
 
-    def receipts_as_kept(self) -> Iterator[str]:
+    def raw_receipts(self) -> Iterator[str]:
         """The receipts that entries were judged by, as JSON, in the manifest's order."""
-        for (receipt,) in self._asked(_RECEIPT, self._in_order()):
+        for (receipt,) in self._in_batches(_RECEIPT, self._in_order()):
             if receipt is not None:
                 yield receipt
 
-    def settled_mark(self) -> str:
+    def verdicts_version(self) -> str:
         """What changes whenever an entry's verdict, or the receipt that it was judged by, does."""
         row = self._read_one("SELECT count(*), max(seq) FROM settled")
         return "" if row is None else f"{row[0]}/{row[1]}"
@@ -183,34 +192,34 @@ class Bulk(LedgerFile):
 
     def runtime_of(self, entries: Iterable[str]) -> float:
         """What these entries' jobs ran by what their receipts say, together, in seconds."""
-        return float(sum(row[0] for row in self._asked(_RUNTIME, entries)))
+        return float(sum(row[0] for row in self._in_batches(_RUNTIME, entries)))
 
-    def _asked(self, query: str, entries: Iterable[str]) -> Iterator[Row]:
+    def _in_batches(self, query: str, entries: Iterable[str]) -> Iterator[Row]:
         left = iter(entries)
         while some := list(islice(left, BATCH)):
             yield from self._read(query, (json.dumps(some, ensure_ascii=False),))
 
-    def _made(
-        self, make: Callable[[Row], Made], query: str, entries: Iterable[str]
-    ) -> Iterator[Made]:
+    def _built_in_batches(
+        self, make: Callable[[Row], Built], query: str, entries: Iterable[str]
+    ) -> Iterator[Built]:
         left = iter(entries)
         while some := list(islice(left, BATCH)):
             yield from self._each(make, query, (json.dumps(some, ensure_ascii=False),))
 
 
-def _if_settled(row: Row) -> Settled | None:
-    return None if row[0] is None else settled_of_row(row)
+def _verdict_or_none(row: Row) -> EntryVerdict | None:
+    return None if row[0] is None else entry_verdict_of_row(row)
 
 
-def _named(row: Row) -> tuple[str, Settled | None]:
-    return row[0], _if_settled(row[1:])
+def _entry_and_verdict(row: Row) -> tuple[str, EntryVerdict | None]:
+    return row[0], _verdict_or_none(row[1:])
 
 
-def _attempt_of(one: Passage) -> Row:
+def _attempt_values(one: ImportedEntry) -> Row:
     state: SendState = "planned" if one.received is None else "sent"
     entry = one.verdict.entry
-    return one.task_id, entry, one.attempt, one.ordinal, state, text(one.sent_at)
+    return one.task_id, entry, one.attempt, one.position, state, text(one.sent_at)
 
 
-def _verdict_of(verdict: Verdict) -> Row:
+def _verdict_values(verdict: Verdict) -> Row:
     return verdict.entry, verdict.attempt, verdict.verdict, verdict.model_dump_json()

@@ -6,28 +6,28 @@ from typing import Final
 
 from pytest_manifest.ledger.store import Ledger
 
-PLAIN_WORKERS: Final = "plain_workers"
+STOCK_WORKERS: Final = "plain_workers"
 """The ledger's key for workers that were seen without our instrumentation."""
 GAVE_UP: Final = "gave_up"
 """The ledger's key for why a run gave up; what workers said at that time may have got lost."""
-EMPTIED: Final = "emptied"
+STORE_EMPTIED: Final = "emptied"
 """The ledger's key for a result store that has lost what workers said."""
-STRANGERS: Final = "strangers"
+UNVERIFIED_WORKERS: Final = "strangers"
 """The ledger's key for workers of which only the name is known yet; empty where there are none."""
 OTHER_BROKER: Final = "other_broker"
 """The ledger's key for the broker that jobs were sent to, once another was looked at for them."""
-LASTING: Final = (EMPTIED, GAVE_UP, PLAIN_WORKERS, OTHER_BROKER)
+_PERMANENT: Final = (STORE_EMPTIED, GAVE_UP, STOCK_WORKERS, OTHER_BROKER)
 
 
-def is_witnessed(ledger: Ledger, *, some_start: bool) -> bool:
+def has_all_starts(ledger: Ledger, *, some_start: bool) -> bool:
     """Whether workers say when they begin a job, and all of that has been kept.
 
     ``some_start``: at least one of them has said so.
     """
-    return (some_start or ledger.info().owned) and not has_doubts(ledger)
+    return (some_start or ledger.info().is_private) and not may_lack_starts(ledger)
 
 
-def has_doubts(ledger: Ledger) -> bool:
+def may_lack_starts(ledger: Ledger) -> bool:
     """Whether a worker may have begun a job without a word, or its word may be lost."""
-    lasting = any(ledger.noted(doubt) is not None for doubt in LASTING)
-    return lasting or bool(ledger.noted(STRANGERS))
+    lasting = any(ledger.get_meta(doubt) is not None for doubt in _PERMANENT)
+    return lasting or bool(ledger.get_meta(UNVERIFIED_WORKERS))

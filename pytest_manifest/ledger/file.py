@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.places import BROKEN, connect, refuse_network
-from pytest_manifest.ledger.rows import UNFIT, Row, RunInfo, damaged, info_rows
+from pytest_manifest.ledger.places import DAMAGE_ERRORS, connect, refuse_network
+from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, Row, RunInfo, damaged, info_rows
 from pytest_manifest.ledger.versions import LEDGER_VERSION, TABLES, is_older, migrate, version_of
 from pytest_manifest.schema import Receipt
 
-Made = TypeVar("Made")
-_TROUBLE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+Built = TypeVar("Built")
+_ENVIRONMENT_ERRORS = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+)
 """Errors that say nothing of the file's content."""
-_ALONE = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
-_WITHIN = ("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part")
+_TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+_SAVEPOINT = ("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part")
 """How a transaction begins, ends and is taken back, by itself and within one that is held."""
 CHUNK = 500
 """Values that one statement is given: far fewer than SQLite of any age takes."""
@@ -29,19 +34,19 @@ def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
     return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
 
 
-def marks(values: Sequence[str]) -> str:
+def placeholders(values: Sequence[str]) -> str:
     """Places for these values in a statement."""
     return ",".join("?" * len(values))
 
 
-class LedgerFile:
+class Database:
     """The file and its connection; see :class:`~pytest_manifest.ledger.store.Ledger`."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._db = connection
         self._in_transaction = False
-        self._held = False
+        self._deferred = False
         self._texts: dict[int, tuple[Receipt, str]] = {}
 
     @classmethod
@@ -54,7 +59,7 @@ class LedgerFile:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             refuse_network(path.parent)
             path.touch(mode=0o600, exist_ok=False)
-            return cls(path, _made(path, info))
+            return cls(path, _created(path, info))
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(
                 f"{path}: the ledger cannot be created ({error}); "
@@ -71,7 +76,7 @@ class LedgerFile:
         try:
             with closing(connect(path, "ro")) as db:
                 version = version_of(db)
-        except (OSError, *BROKEN) as error:
+        except (OSError, *DAMAGE_ERRORS) as error:
             raise _unreadable(path, error) from error
         if is_older(version):
             version = _migrated(path, version)
@@ -82,7 +87,7 @@ class LedgerFile:
             )
         try:
             return cls(path, connect(path, "rw" if write else "ro"))
-        except BROKEN as error:
+        except DAMAGE_ERRORS as error:
             raise (_unwritable if write else _unreadable)(path, error) from error
 
     def close(self) -> None:
@@ -96,7 +101,7 @@ class LedgerFile:
 
     def compact(self) -> None:
         """Bring everything into the one file, so that a copy of it is whole."""
-        with self._told():
+        with self._write_errors():
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def copy_to(self, path: Path) -> None:
@@ -116,32 +121,32 @@ class LedgerFile:
             path.unlink(missing_ok=True)
             raise _uncopied(path, error) from error
 
-    def hasten(self) -> None:
+    def disable_journal(self) -> None:
         """Write without a journal, for a ledger that nobody needs when this process is gone."""
-        with self._told():
+        with self._write_errors():
             self._db.execute("PRAGMA journal_mode = OFF")
             self._db.execute("PRAGMA synchronous = OFF")
             self._db.execute("PRAGMA cache_size = -8000")  # kB; receipts come in no order
 
-    def hold(self) -> None:
+    def defer_commits(self) -> None:
         """From here on nothing that is written counts, before :meth:`let_stand` says so.
 
         Closed without that, the ledger is what it was. Only this connection sees what is held.
         """
-        with self._told():
+        with self._write_errors():
             self._db.execute("BEGIN IMMEDIATE")
-        self._held = True
+        self._deferred = True
 
     @property
-    def is_held(self) -> bool:
+    def commits_deferred(self) -> bool:
         """Whether what is written does not count yet."""
-        return self._held
+        return self._deferred
 
-    def let_stand(self) -> None:
+    def commit_deferred(self) -> None:
         """Commit at once all that was written since :meth:`hold`."""
-        with self._told():
+        with self._write_errors():
             self._db.execute("COMMIT")
-        self._held = False
+        self._deferred = False
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -149,15 +154,15 @@ class LedgerFile:
 
         Raises LedgerError where that fails; then nothing of it was written.
         """
-        if self._held and not self._db.in_transaction:  # or this would begin one that counts
+        if self._deferred and not self._db.in_transaction:  # or this would begin one that counts
             raise _unwritable(self.path, "an earlier record of the transaction failed")
-        begin, commit, roll_back = _WITHIN if self._held else _ALONE
-        with self._told():
+        begin, commit, roll_back = _SAVEPOINT if self._deferred else _TRANSACTION
+        with self._write_errors():
             self._db.execute(begin)
         self._in_transaction = True
         try:
             yield
-            with self._told():
+            with self._write_errors():
                 self._db.execute(commit)
         except BaseException:
             with suppress(sqlite3.Error):  # a full disk has taken it back already
@@ -171,10 +176,10 @@ class LedgerFile:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """For a method that writes: within the caller's transaction, or in one of its own."""
         if not self._in_transaction:
-            with self.transaction(), self._told():
+            with self.transaction(), self._write_errors():
                 yield self._db
         elif self._db.in_transaction:
-            with self._told():
+            with self._write_errors():
                 yield self._db
         else:
             raise _unwritable(self.path, "an earlier record of the transaction failed")
@@ -192,17 +197,17 @@ class LedgerFile:
     def _read(self, query: str, values: Sequence[str | int] = ()) -> Generator[Row, None, None]:
         try:
             yield from self._db.execute(query, values)
-        except (OverflowError, *BROKEN) as error:
+        except (OverflowError, *DAMAGE_ERRORS) as error:
             raise _unreadable(self.path, error) from error
 
     def _each(
-        self, make: Callable[[Row], Made], query: str, values: Sequence[str | int] = ()
-    ) -> Generator[Made, None, None]:
+        self, make: Callable[[Row], Built], query: str, values: Sequence[str | int] = ()
+    ) -> Generator[Built, None, None]:
         """What ``make`` makes of each row. Raises LedgerError where a row holds what it cannot."""
         for row in self._read(query, values):
             try:
                 made = make(row)
-            except UNFIT as error:
+            except BAD_ROW_ERRORS as error:
                 raise damaged(self.path, error) from error
             yield made
 
@@ -211,15 +216,15 @@ class LedgerFile:
             return next(rows, None)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
         """Errors of writing in a sentence for the user."""
         try:
             yield
-        except BROKEN as error:
+        except DAMAGE_ERRORS as error:
             raise _unwritable(self.path, error) from error
 
 
-def _made(path: Path, info: RunInfo) -> sqlite3.Connection:
+def _created(path: Path, info: RunInfo) -> sqlite3.Connection:
     """The empty file at ``path`` turned into a ledger, and removed where that fails."""
     db: sqlite3.Connection | None = None
     try:
@@ -244,7 +249,7 @@ def _migrated(path: Path, version: str | None) -> str | None:
         with closing(connect(path)) as db:
             migrate(db)
             return version_of(db)
-    except BROKEN as error:
+    except DAMAGE_ERRORS as error:
         raise LedgerError(
             f"{path}: the ledger has version {version} and cannot be brought to version "
             f"{LEDGER_VERSION} ({error}); copy it to a folder that is writable and has free space, "
@@ -254,7 +259,7 @@ def _migrated(path: Path, version: str | None) -> str | None:
 
 def _unreadable(path: Path, error: Exception) -> LedgerError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it tells the details
-    if isinstance(error, OSError) or code in _TROUBLE:
+    if isinstance(error, OSError) or code in _ENVIRONMENT_ERRORS:
         return LedgerError(
             f"{path}: the ledger cannot be read now ({error}); free some space, or see that the "
             "folder is in order, then try again"

@@ -24,7 +24,7 @@ kernel's or FUSE's; an automounter counts where nothing is mounted on it."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 """A space and the like in a list of mounts."""
 _NUMBER = re.compile(r"[0-9]{1,15}")
-BROKEN = (sqlite3.Error, UnicodeError)
+DAMAGE_ERRORS = (sqlite3.Error, UnicodeError)
 """What SQLite's module raises of a damaged file: also where the message is no text."""
 BUSY_SECONDS = 30.0
 """How long a connection waits for another process that writes."""
@@ -38,7 +38,7 @@ def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
 
     Raises sqlite3.Error where there is no such file, or it is no database.
     """
-    db = sqlite3.connect(address(path, mode), uri=True, timeout=BUSY_SECONDS)
+    db = sqlite3.connect(sqlite_uri(path, mode), uri=True, timeout=BUSY_SECONDS)
     db.isolation_level = None
     try:
         if mode == "rw":
@@ -51,7 +51,7 @@ def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
     return db
 
 
-def address(path: Path, mode: Literal["rw", "ro"]) -> str:
+def sqlite_uri(path: Path, mode: Literal["rw", "ro"]) -> str:
     """The file's address for SQLite, to be opened or attached."""
     alone = "&immutable=1" if mode == "ro" and _cannot_change(path) else ""
     return f"{path.resolve().as_uri()}?mode={mode}{alone}"
@@ -66,12 +66,12 @@ def _cannot_change(path: Path) -> bool:
     return path.is_file() and not wal.exists() and not os.access(path.parent, os.W_OK)
 
 
-def find_runs(folder: Path, sha256: str) -> list[Path]:
+def find_runs_by_digest(folder: Path, sha256: str) -> list[Path]:
     """Ledgers in ``folder`` of runs of the manifest with this digest, oldest first."""
     return [path for path, noted in _runs(folder) if noted.get("sha256") == sha256]
 
 
-def find_runs_of(folder: Path, manifest: Path) -> list[Path]:
+def find_runs_of_manifest(folder: Path, manifest: Path) -> list[Path]:
     """Ledgers in ``folder`` of runs of the manifest at this path, whatever was in it then.
 
     Oldest first.
@@ -90,33 +90,33 @@ def _runs(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """
     found: list[tuple[int, str, bool, Path, dict[str, str]]] = []
     for path in sorted(folder.glob("*.sqlite")):
-        with suppress(*BROKEN), closing(connect(path, "ro")) as db:
+        with suppress(*DAMAGE_ERRORS), closing(connect(path, "ro")) as db:
             version = version_of(db)
             if version == str(LEDGER_VERSION) or is_older(version):
                 rows = db.execute("SELECT key, value FROM run").fetchall()
                 noted = {str(key): str(value) for key, value in rows}
-                age = number_of(noted), noted.get("created_at", ""), MERGED in noted
+                age = run_number_of(noted), noted.get("created_at", ""), MERGED in noted
                 found.append((*age, path, noted))
     return ((path, noted) for *_, path, noted in sorted(found, key=lambda one: one[:4]))
 
 
-def number_of(noted: Mapping[str, str]) -> int:
+def run_number_of(noted: Mapping[str, str]) -> int:
     """A run's place in the order in which the runs of a folder began; 0: it has none."""
     text = noted.get("number", "")
     return int(text) if _NUMBER.fullmatch(text) else 0
 
 
-def next_number(folder: Path) -> int:
+def next_run_number(folder: Path) -> int:
     """A number above those of all runs in the folder, also of those that cannot be read."""
-    numbers = [number_of(noted) for _, noted in _runs(folder)]
-    numbers += [number_in(path) for path in folder.glob("*.lock")]
+    numbers = [run_number_of(noted) for _, noted in _runs(folder)]
+    numbers += [run_number_of_lock(path) for path in folder.glob("*.lock")]
     return max(numbers, default=0) + 1
 
 
-def number_in(lock: Path) -> int:
+def run_number_of_lock(lock: Path) -> int:
     """The number of a run by its lock, where it is written down for when its ledger is damaged."""
     try:
-        return number_of({"number": lock.read_text("ascii").strip()})
+        return run_number_of({"number": lock.read_text("ascii").strip()})
     except (OSError, ValueError):
         return 0
 
@@ -139,10 +139,10 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     with suppress(OSError):
         os.scandir(place).close()  # an automounter mounts what is looked into, and not before
     rows = [line.split() for line in mounts.read_text("utf-8", "replace").splitlines()]
-    around = [row for row in rows if place.is_relative_to(_ESCAPED.sub(_plain, row[1]))]
+    around = [row for row in rows if place.is_relative_to(_ESCAPED.sub(_unescaped, row[1]))]
     # Of several on one place the last one is on top: an automounter's lies below what it mounts.
     return max(reversed(around), key=lambda row: len(row[1]))[2] if around else ""
 
 
-def _plain(escaped: re.Match[str]) -> str:
+def _unescaped(escaped: re.Match[str]) -> str:
     return chr(int(escaped[1], 8))

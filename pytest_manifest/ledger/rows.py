@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.schema import PARSED, RULE, Receipt, Verdict, VerdictKind, is_identifier
+from pytest_manifest.schema import PARSED, RULE, Receipt, Verdict, VerdictStatus, is_identifier
 
 MERGED: Final = "merged"
 """The ledger's key for the ids of the runs that a merged one is of, as a JSON list."""
@@ -21,9 +21,9 @@ the broker failed while it was being published; withheld: never sent, the attemp
 (its task is unknown, its predecessor failed, the run stopped sending)."""
 RunStatus = Literal["running", "finished", "stopped", "detached"]
 
-UNFIT: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
+BAD_ROW_ERRORS: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 """What it raises to make something of a row that we did not write; pydantic's error is one."""
-_SAID: Final = 200
+_MAX_ERROR_CHARS: Final = 200
 """Characters of such an error that a sentence repeats."""
 
 Row: TypeAlias = tuple[Any, ...]
@@ -47,7 +47,7 @@ class RunInfo:
     created_at: datetime
     broker: str
     backend: str
-    owned: bool
+    is_private: bool
     stream_ttl: int
     number: int = 0
 
@@ -58,14 +58,14 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RunSegment:
     """A stretch of a run: the first from its dispatch on, others from each resume on.
 
     ``stopped``: when sending and jobs were ended before all was done; None where that did not
     happen, where the workers went on, or where nobody was left to note it.
     """
 
-    began: datetime
+    started: datetime
     stopped: datetime | None = None
 
 
@@ -80,12 +80,12 @@ class AttemptRow:
     task_id: str
     entry: str
     attempt: int
-    ordinal: int
+    position: int
     state: SendState
     sent_at: datetime | None
     note: str | None
     reason: str | None = None
-    kind: VerdictKind | None = None
+    status: VerdictStatus | None = None
     verdict: Verdict | None = None
 
 
@@ -126,7 +126,7 @@ class HandedOn:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class EntryVerdict:
     """An entry that has its verdict; ``seq`` grows in the order in which entries settled."""
 
     seq: int
@@ -135,31 +135,31 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class StoredVerdict:
     """An entry's verdict as it is kept: ``verdict`` and ``receipt`` are JSON, not read yet.
 
     ``attempts``: how many sendings the entry has had; ``task_id``: of the one that was judged.
     """
 
     seq: int
-    kind: VerdictKind
+    status: VerdictStatus
     attempt: int | None
     verdict: str
     receipt: str | None
     attempts: int
     task_id: str | None
 
-    def settled(self) -> Settled:
+    def parse(self) -> EntryVerdict:
         """The same, read and checked. Raises LedgerError where it cannot be read."""
         try:
-            return settled_of_row((self.seq, self.verdict, self.receipt))
-        except UNFIT as error:
+            return entry_verdict_of_row((self.seq, self.verdict, self.receipt))
+        except BAD_ROW_ERRORS as error:
             raise damaged(f"attempt {self.task_id}", error) from error
 
 
 def damaged(where: Path | str, error: Exception) -> LedgerError:
     """What is said of a ledger in which there is what nobody can have written."""
-    said = " ".join(str(error).split())[:_SAID]
+    said = " ".join(str(error).split())[:_MAX_ERROR_CHARS]
     return LedgerError(
         f"{where}: the ledger is damaged, as it holds what cannot be read ({said}); restore it "
         "from a copy, or judge what was exported beside it by --manifest-audit "
@@ -194,7 +194,7 @@ def info_rows(info: RunInfo) -> list[tuple[str, str]]:
         "created_at": info.created_at.isoformat(),
         "broker": info.broker,
         "backend": info.backend,
-        "owned": "1" if info.owned else "0",
+        "owned": "1" if info.is_private else "0",
         "stream_ttl": str(info.stream_ttl),
         "number": str(info.number),
     }
@@ -219,7 +219,7 @@ def info_of(values: Mapping[str, str]) -> RunInfo:
         created_at=datetime.fromisoformat(values["created_at"]),
         broker=values["broker"],
         backend=values["backend"],
-        owned=values["owned"] == "1",
+        is_private=values["owned"] == "1",
         stream_ttl=int(values["stream_ttl"]),
         number=int(values.get("number", "0")),
     )
@@ -271,11 +271,11 @@ def start_of_row(row: Row) -> Start:
     return Start(task_id, execution, began, retries, worker, host, pid, bool(redelivered), *where)
 
 
-def settled_of_row(row: Row) -> Settled:
+def entry_verdict_of_row(row: Row) -> EntryVerdict:
     """A settled entry from ``seq, verdict, receipt``."""
     seq, verdict, receipt = row
     received = None if receipt is None else receipt_of(receipt)
-    return Settled(seq, Verdict.model_validate_json(verdict), received)
+    return EntryVerdict(seq, Verdict.model_validate_json(verdict), received)
 
 
 def receipt_of(text: str) -> Receipt:

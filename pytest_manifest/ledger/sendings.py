@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
-from pytest_manifest.ledger.file import LedgerFile, chunks, marks
+from pytest_manifest.ledger.file import Database, chunks, placeholders
 from pytest_manifest.ledger.rows import AttemptRow, SendState, attempt_of_row, text
 
 PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
@@ -21,9 +21,11 @@ _ATTEMPTS = """
 """
 _NEWEST = "WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry) "
 # Without a verdict, or with one that a later look at the stack may change.
-_OPEN = "AND a.entry NOT IN (SELECT entry FROM settled WHERE kind NOT IN ('pending', 'unknown')) "
-_UNSETTLED = _NEWEST + _OPEN
-_FIRST_UNSETTLED = f"SELECT 1 FROM attempts a {_UNSETTLED} LIMIT 1"  # noqa: S608 - fixed text
+_NOT_FINAL = (
+    "AND a.entry NOT IN (SELECT entry FROM settled WHERE kind NOT IN ('pending', 'unknown')) "
+)
+_UNDECIDED = _NEWEST + _NOT_FINAL
+_FIRST_UNDECIDED = f"SELECT 1 FROM attempts a {_UNDECIDED} LIMIT 1"  # noqa: S608 - fixed text
 
 _FIRST_OPEN = f"""
     SELECT 1 FROM attempts a LEFT JOIN settled s ON s.entry = a.entry
@@ -33,7 +35,7 @@ _FIRST_OPEN = f"""
 """  # noqa: S608 - fixed text
 
 
-class Sendings(LedgerFile):
+class Attempts(Database):
     """Attempts: planned, sent, withheld."""
 
     def plan(self, rows: Iterable[PlanRow]) -> None:
@@ -51,7 +53,7 @@ class Sendings(LedgerFile):
             str(entry)
             for part in chunks(entries)
             for (entry,) in self._read(
-                f"SELECT DISTINCT entry FROM attempts WHERE entry IN ({marks(part)})",  # noqa: S608
+                f"SELECT DISTINCT entry FROM attempts WHERE entry IN ({placeholders(part)})",  # noqa: S608
                 part,
             )
         }
@@ -87,12 +89,12 @@ class Sendings(LedgerFile):
         """The attempt with this task id."""
         return next(self._attempts("WHERE a.task_id = ?", task_id), None)
 
-    def attempts(self, *, unsettled: bool = False) -> Iterator[AttemptRow]:
+    def attempts(self, *, undecided: bool = False) -> Iterator[AttemptRow]:
         """All attempts in the manifest's order.
 
         ``unsettled``: only the newest attempt of each entry that has no final verdict.
         """
-        which = _UNSETTLED if unsettled else ""
+        which = _UNDECIDED if undecided else ""
         return self._attempts(which + "ORDER BY a.ordinal, a.attempt")
 
     def attempts_of(self, entry: str) -> list[AttemptRow]:
@@ -110,9 +112,9 @@ class Sendings(LedgerFile):
         """
         return self._read_one(_FIRST_OPEN) is not None
 
-    def has_unsettled(self) -> bool:
+    def has_undecided(self) -> bool:
         """Whether some entry has no final verdict."""
-        return self._read_one(_FIRST_UNSETTLED) is not None
+        return self._read_one(_FIRST_UNDECIDED) is not None
 
     def count_entries(self) -> int:
         """How many entries have an attempt."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pytest_manifest.ledger.accounts import Accounts
-from pytest_manifest.ledger.arrivals import Arrivals
-from pytest_manifest.ledger.bulk import Bulk
+from pytest_manifest.ledger.accounts import AttemptCosts
+from pytest_manifest.ledger.arrivals import WorkerEvents
+from pytest_manifest.ledger.bulk import BulkQueries
 from pytest_manifest.ledger.consistency import Consistency
-from pytest_manifest.ledger.facts import RunFacts
+from pytest_manifest.ledger.facts import RunMetadata
 from pytest_manifest.ledger.histories import Histories
-from pytest_manifest.ledger.sendings import Sendings
+from pytest_manifest.ledger.sendings import Attempts
 from pytest_manifest.ledger.verdicts import Verdicts
 
 
-class Ledger(RunFacts, Sendings, Arrivals, Accounts, Verdicts, Histories, Bulk, Consistency):
+class Ledger(
+    RunMetadata, Attempts, WorkerEvents, AttemptCosts, Verdicts, Histories, BulkQueries, Consistency
+):
     """A run's ledger. Use one instance per thread; see :meth:`create` and :meth:`open`.
 
     Each method that writes does so in whole: in the caller's :meth:`transaction`, or in one of its

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.file import marks
-from pytest_manifest.ledger.places import address, refuse_network
+from pytest_manifest.ledger.file import placeholders
+from pytest_manifest.ledger.places import refuse_network, sqlite_uri
 from pytest_manifest.ledger.rows import START_COLUMNS
 from pytest_manifest.ledger.versions import TABLES
 
-MOST: Final = 8
+MAX_ATTACHED: Final = 8
 """Ledgers that are copied at a time: SQLite attaches ten files to a connection."""
 # Nobody else sees the file before it is whole and synced, so it needs no journal of its own.
 _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")
@@ -31,10 +31,10 @@ _ORDER: Final = {"receipts": "ORDER BY arrived_at", "settled": "ORDER BY settled
 """What is numbered as it comes is numbered anew, by its time."""
 
 
-def unite(
+def merge_files(
     target: Path,
     sources: Sequence[Path],
-    facts: Iterable[tuple[str, str]],
+    metadata: Iterable[tuple[str, str]],
     *,
     without: Sequence[str] = (),
 ) -> None:
@@ -49,21 +49,23 @@ def unite(
         refuse_network(target.parent)
         with tempfile.TemporaryDirectory(prefix=f".{target.stem}-", dir=target.parent) as folder:
             scratch = Path(folder)
-            parts, level = list(sources), 0
-            while len(parts) > MOST:
-                parts = [
-                    _united(
-                        scratch / f"{level}-{first}.sqlite", parts[first : first + MOST], without
+            pending, level = list(sources), 0
+            while len(pending) > MAX_ATTACHED:
+                pending = [
+                    _merge_into(
+                        scratch / f"{level}-{first}.sqlite",
+                        pending[first : first + MAX_ATTACHED],
+                        without,
                     )
-                    for first in range(0, len(parts), MOST)
+                    for first in range(0, len(pending), MAX_ATTACHED)
                 ]
                 level += 1
-            made = _united(scratch / target.name, parts, without, facts)
+            made = _merge_into(scratch / target.name, pending, without, metadata)
             _sync(made)
             made.chmod(0o600)
             made.replace(target)
-    except _DoubledError as error:
-        raise LedgerError(_both(error.entry, sources)) from None
+    except _DuplicateEntryError as error:
+        raise LedgerError(_duplicate_message(error.entry, sources)) from None
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(
             f"{target}: the merged ledger cannot be written ({error}); name a local folder that is "
@@ -71,7 +73,7 @@ def unite(
         ) from error
 
 
-class _DoubledError(Exception):
+class _DuplicateEntryError(Exception):
     """An entry is in two ledgers."""
 
     def __init__(self, entry: str) -> None:
@@ -79,22 +81,22 @@ class _DoubledError(Exception):
         self.entry = entry
 
 
-def _united(
+def _merge_into(
     path: Path,
     sources: Sequence[Path],
     without: Sequence[str],
-    facts: Iterable[tuple[str, str]] = (),
+    metadata: Iterable[tuple[str, str]] = (),
 ) -> Path:
-    left_out = f"WHERE substr(task_id, 1, 8) NOT IN ({marks(without)})"
+    left_out = f"WHERE substr(task_id, 1, 8) NOT IN ({placeholders(without)})"
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rwc", uri=True)) as db:
         db.isolation_level = None
         for setting in _SETTINGS:
             db.execute(f"PRAGMA {setting}")
         names = [f"part{number}" for number in range(len(sources))]
         for name, source in zip(names, sources, strict=True):
-            db.execute(f"ATTACH ? AS {name}", (address(source, "ro"),))
+            db.execute(f"ATTACH ? AS {name}", (sqlite_uri(source, "ro"),))
         db.execute("BEGIN")
-        _refuse_doubled(db, names, left_out, without)
+        _refuse_duplicates(db, names, left_out, without)
         for statement in TABLES:
             db.execute(statement)
         for table, columns in _COLUMNS.items():
@@ -106,7 +108,7 @@ def _united(
             order = _ORDER.get(table, "")
             every = [value for _ in names for value in values]
             db.execute(f"INSERT INTO main.{table} ({columns}) {rows} {order}", every)
-        db.executemany("INSERT INTO run VALUES (?, ?)", facts)
+        db.executemany("INSERT INTO run VALUES (?, ?)", metadata)
         db.execute("COMMIT")
         for name in names:
             db.execute(f"DETACH {name}")
@@ -124,7 +126,7 @@ def _kept(name: str, table: str, left_out: str) -> str:
     return f"WHERE entry IN ({kept})"
 
 
-def _refuse_doubled(
+def _refuse_duplicates(
     db: sqlite3.Connection, names: Sequence[str], left_out: str, without: Sequence[str]
 ) -> None:
     each = " UNION ALL ".join(
@@ -134,14 +136,14 @@ def _refuse_doubled(
     query = f"SELECT entry FROM ({each}) GROUP BY entry HAVING count(*) > 1 LIMIT 1"  # noqa: S608 - fixed text
     row = db.execute(query, [value for _ in names for value in without]).fetchone()
     if row is not None:
-        raise _DoubledError(str(row[0]))
+        raise _DuplicateEntryError(str(row[0]))
 
 
-def _both(entry: str, sources: Sequence[Path]) -> str:
+def _duplicate_message(entry: str, sources: Sequence[Path]) -> str:
     """Which ledgers have this entry, in a sentence."""
     found: list[str] = []
     for source in sources:
-        with closing(sqlite3.connect(address(source, "ro"), uri=True)) as db:
+        with closing(sqlite3.connect(sqlite_uri(source, "ro"), uri=True)) as db:
             if db.execute("SELECT 1 FROM attempts WHERE entry = ? LIMIT 1", (entry,)).fetchone():
                 found.append(str(source))
     return (

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from pytest_manifest.ledger.file import LedgerFile, chunks, marks
-from pytest_manifest.ledger.rows import Judgement, Row, Settled, settled_of_row, text, utc_now
-from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from pytest_manifest.ledger.file import Database, chunks, placeholders
+from pytest_manifest.ledger.rows import (
+    EntryVerdict,
+    Row,
+    StoredVerdict,
+    entry_verdict_of_row,
+    text,
+    utc_now,
+)
+from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 
 # Verdicts are long, so the one that stands is kept once, in `settled`. Before such a row goes, its
 # attempt takes over what it said; a condition on the rows that go completes the statement.
@@ -20,7 +27,7 @@ _KEEP = """
 _COLUMNS = "INTO settled (entry, attempt, kind, verdict, receipt, settled_at) VALUES "
 _INSERT = f"INSERT {_COLUMNS} (?, ?, ?, ?, ?, ?)"
 _REPLACE = f"INSERT OR REPLACE {_COLUMNS} (?, ?, ?, ?, ?, ?)"
-_JUDGEMENTS = """
+_STORED_VERDICTS = """
     SELECT s.entry, s.seq, s.kind, s.attempt, s.verdict, s.receipt,
         (SELECT count(*) FROM attempts a WHERE a.entry = s.entry),
         (SELECT a.task_id FROM attempts a WHERE a.entry = s.entry AND a.attempt = s.attempt)
@@ -28,10 +35,10 @@ _JUDGEMENTS = """
 """
 
 
-class Verdicts(LedgerFile):
+class Verdicts(Database):
     """Verdicts; an entry that has one is settled."""
 
-    def settle(self, verdicts: Iterable[tuple[Verdict, Receipt | None]]) -> None:
+    def record_verdicts(self, verdicts: Iterable[tuple[Verdict, Receipt | None]]) -> None:
         """Record the verdicts of entries; an earlier verdict of the same entry is replaced.
 
         The attempt that a verdict is about is judged by it too.
@@ -56,7 +63,7 @@ class Verdicts(LedgerFile):
         if len(set(entries)) < len(entries):
             return False
         for some in chunks(entries):
-            query = f"SELECT 1 FROM settled WHERE entry IN ({marks(some)}) LIMIT 1"  # noqa: S608 - question marks
+            query = f"SELECT 1 FROM settled WHERE entry IN ({placeholders(some)}) LIMIT 1"  # noqa: S608 - question marks
             if self._read_one(query, some) is not None:
                 return False
         return True
@@ -75,9 +82,9 @@ class Verdicts(LedgerFile):
                 (task_id,),
             )
 
-    def reopen_open(self, entries: Iterable[str]) -> None:
+    def reopen_not_final(self, entries: Iterable[str]) -> None:
         """Take back the verdicts of these entries that a new look at the stack may change."""
-        kinds = self.kinds()
+        kinds = self.statuses()
         self.reopen([one for one in entries if kinds.get(one) in ("pending", "unknown")])
 
     def reopen(self, entries: Iterable[str] | None = None) -> None:
@@ -94,35 +101,35 @@ class Verdicts(LedgerFile):
                     db.execute(_KEEP + "entry = ?)", (entry,))
                     db.execute("DELETE FROM settled WHERE entry = ?", (entry,))
 
-    def settled_since(self, seq: int) -> list[tuple[int, str]]:
+    def verdicts_since(self, seq: int) -> list[tuple[int, str]]:
         """``(seq, entry)`` of what settled after ``seq``, in order."""
         rows = self._read("SELECT seq, entry FROM settled WHERE seq > ? ORDER BY seq", (seq,))
         return [(int(row[0]), str(row[1])) for row in rows]
 
-    def kinds_since(self, seq: int) -> list[tuple[int, str, VerdictKind]]:
+    def statuses_since(self, seq: int) -> list[tuple[int, str, VerdictStatus]]:
         """``(seq, entry, kind of verdict)`` of what settled after ``seq``, in order."""
         return list(
             self._read("SELECT seq, entry, kind FROM settled WHERE seq > ? ORDER BY seq", (seq,))
         )
 
-    def settled(self, entry: str) -> Settled | None:
+    def entry_verdict(self, entry: str) -> EntryVerdict | None:
         query = "SELECT seq, verdict, receipt FROM settled WHERE entry = ?"
-        return next(self._each(settled_of_row, query, (entry,)), None)
+        return next(self._each(entry_verdict_of_row, query, (entry,)), None)
 
-    def judgements_from(self, entry: str, number: int) -> Iterator[tuple[str, Judgement]]:
+    def stored_verdicts_from(self, entry: str, number: int) -> Iterator[tuple[str, StoredVerdict]]:
         """An entry's verdict and those of the entries that settled next, so many in all.
 
         As :meth:`settled`, by entry, with nothing parsed, and with what tests report of the
         attempts. Nothing where the entry has no verdict.
         """
-        for of, *row in self._read(_JUDGEMENTS, (entry, number)):
-            yield of, Judgement(*row)
+        for of, *row in self._read(_STORED_VERDICTS, (entry, number)):
+            yield of, StoredVerdict(*row)
 
-    def kinds(self) -> dict[str, VerdictKind]:
+    def statuses(self) -> dict[str, VerdictStatus]:
         """The kind of verdict of every entry that is settled, by its id."""
         return {entry: kind for entry, kind in self._read("SELECT entry, kind FROM settled")}  # noqa: C416
 
-    def has_spoken_for(self) -> bool:
+    def has_verdict_without_receipt(self) -> bool:
         """Whether some entry that was sent has a final verdict and no receipt."""
         query = """
             SELECT 1 FROM settled s JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt

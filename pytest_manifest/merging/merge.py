@@ -15,23 +15,23 @@ from pytest_manifest.broker.attempt import new_run_id, run8, task_id_for
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
     BUDGET,
-    EMPTIED,
     GAVE_UP,
     LEDGER_VERSION,
     MERGED,
     MERGED_SHARDS,
     OTHER_BROKER,
     OVER_BUDGET,
-    PARTS,
-    PLAIN_WORKERS,
+    SEGMENTS,
+    STOCK_WORKERS,
+    STORE_EMPTIED,
     Ledger,
-    Part,
     RunInfo,
+    RunSegment,
     RunStatus,
+    has_all_starts,
     info_rows,
-    is_witnessed,
-    parts_text,
-    unite,
+    merge_files,
+    segments_json,
 )
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.changes import copy_path
@@ -62,7 +62,7 @@ class Source:
     entries: int
     open: int
     merged: bool
-    parts: Sequence[Part]
+    parts: Sequence[RunSegment]
 
     @property
     def words(self) -> str:
@@ -105,7 +105,7 @@ def merge(ledgers: Sequence[Path], into: Path | None = None) -> Merged:
         with _new_files(target, sources) as copy:
             facts = sorted(_facts(info, sources).items())
             planned = [run8(source.info.run) for source in sources if source.merged]
-            unite(target, [source.path for source in sources], facts, without=planned)
+            merge_files(target, [source.path for source in sources], facts, without=planned)
             manifests = [path for path in (info.manifest, copy) if path is not None]
             unsent = _plan_missing(target, info, manifests)
             info = replace(info, entries=info.entries + unsent)
@@ -202,7 +202,7 @@ def _source(path: Path) -> Source:
 
 def _read(path: Path) -> Source:
     with Ledger.open(path) as ledger:
-        info, facts = ledger.info(), ledger.all_noted()
+        info, facts = ledger.info(), ledger.all_meta()
         # What a merge planned for want of a ledger may be in another one now.
         entries = ledger.count_entries() - int(facts.get(UNSENT, 0))
         counts = ledger.verdict_counts()
@@ -217,7 +217,7 @@ def _read(path: Path) -> Source:
             runs=ledger.merged() or [info.run],
             shards=ledger.shards(),
             facts=facts,
-            witnessed=is_witnessed(ledger, some_start=ledger.has_starts()),
+            witnessed=has_all_starts(ledger, some_start=ledger.has_starts()),
             entries=entries,
             open=entries - final,
             merged=bool(ledger.merged()),
@@ -225,27 +225,27 @@ def _read(path: Path) -> Source:
         )
 
 
-def _parts(ledger: Ledger, info: RunInfo) -> list[Part]:
+def _parts(ledger: Ledger, info: RunInfo) -> list[RunSegment]:
     """When the run was worked on; what nobody has noted the end of ends with the last receipt."""
-    *before, last = ledger.parts() or [Part(info.created_at)]
-    ended = last.stopped or ledger.last_arrival() or last.began
-    return [*before, replace(last, stopped=max(ended, last.began))]
+    *before, last = ledger.segments() or [RunSegment(info.created_at)]
+    ended = last.stopped or ledger.last_arrival() or last.started
+    return [*before, replace(last, stopped=max(ended, last.started))]
 
 
-def _all_parts(sources: Sequence[Source]) -> list[Part]:
+def _all_parts(sources: Sequence[Source]) -> list[RunSegment]:
     """When any of the runs was worked on: what overlaps is one part."""
-    joined: list[Part] = []
+    joined: list[RunSegment] = []
     for part in sorted((part for source in sources for part in source.parts), key=_began):
         last = joined[-1] if joined else None
-        if last is None or last.stopped is None or part.began > last.stopped:
+        if last is None or last.stopped is None or part.started > last.stopped:
             joined.append(part)
         elif part.stopped is not None:
             joined[-1] = replace(last, stopped=max(last.stopped, part.stopped))
     return joined
 
 
-def _began(part: Part) -> datetime:
-    return part.began
+def _began(part: RunSegment) -> datetime:
+    return part.started
 
 
 def _plan_missing(target: Path, info: RunInfo, manifests: Sequence[Path]) -> int:
@@ -270,8 +270,8 @@ def _plan_missing(target: Path, info: RunInfo, manifests: Sequence[Path]) -> int
             count += len(rows)
             ordinal += len(ids)
         if count:
-            ledger.note(UNSENT, str(count))
-            ledger.note("entries", str(len(manifest)))
+            ledger.set_meta(UNSENT, str(count))
+            ledger.set_meta("entries", str(len(manifest)))
             if ledger.status == "finished":
                 ledger.set_status("stopped")
     return count
@@ -292,7 +292,7 @@ def _info(sources: Sequence[Source]) -> RunInfo:
         number=min(info.number for info in infos),
         broker=", ".join(sorted({info.broker for info in infos})),
         backend=", ".join(sorted({info.backend for info in infos})),
-        owned=all(info.owned for info in infos),
+        is_private=all(info.is_private for info in infos),
         stream_ttl=max(info.stream_ttl for info in infos),
     )
 
@@ -301,7 +301,7 @@ def _facts(info: RunInfo, sources: Sequence[Source]) -> dict[str, str]:
     """Keys and values of the merged ledger's table ``run``."""
     shards = [shard for source in sources for shard in source.shards]
     facts = dict(info_rows(info)) | {
-        PARTS: parts_text(_all_parts(sources)),
+        SEGMENTS: segments_json(_all_parts(sources)),
         "ledger": str(LEDGER_VERSION),
         "status": _status(sources),
         MERGED: json.dumps([run for source in sources for run in source.runs]),
@@ -312,11 +312,11 @@ def _facts(info: RunInfo, sources: Sequence[Source]) -> dict[str, str]:
         own = {code_key(source.info.run): source.facts[KEY]} if KEY in source.facts else {}
         facts |= own | {k: v for k, v in source.facts.items() if k.startswith(code_key(""))}
     facts |= joined(source.facts.get(OWN_LIMITS) for source in sources)
-    for key in (EMPTIED, GAVE_UP, OTHER_BROKER, PLAIN_WORKERS, OVER_BUDGET):
+    for key in (STORE_EMPTIED, GAVE_UP, OTHER_BROKER, STOCK_WORKERS, OVER_BUDGET):
         said = [source.facts[key] for source in sources if source.facts.get(key)]
         facts |= {key: said[0]} if said else {}
     if not all(source.witnessed for source in sources):
-        facts.setdefault(PLAIN_WORKERS, "of a run that was merged")
+        facts.setdefault(STOCK_WORKERS, "of a run that was merged")
     budgets = [source.facts.get(BUDGET) for source in sources]
     if all(budgets):
         facts[BUDGET] = str(sum(float(budget) for budget in budgets if budget))
@@ -326,7 +326,7 @@ def _facts(info: RunInfo, sources: Sequence[Source]) -> dict[str, str]:
 def _status(sources: Sequence[Source]) -> RunStatus:
     if all(source.status == "finished" for source in sources):
         return "finished"
-    may_go_on = any(p.status in ("running", "detached") and not p.info.owned for p in sources)
+    may_go_on = any(p.status in ("running", "detached") and not p.info.is_private for p in sources)
     return "detached" if may_go_on else "stopped"
 
 

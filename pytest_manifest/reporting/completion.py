@@ -64,7 +64,7 @@ def _write_summaries(state: ManifestSession, run: Run, comparison: Comparison | 
 
     failing = Failing()
     with run.read() as ledger:
-        parts = ledger.parts()
+        parts = ledger.segments()
     with records_of(run) as records, SummaryWriter(run, state.options.root) as writer:
         found = statistics(_taken(records, writer, failing), run.info, parts)
         note_statistics(run, state.config, found)

@@ -136,17 +136,17 @@ def _run(run: Run, ledger: Ledger, root: Path) -> SummaryRun:
         findings=list(run.findings),
         broker=info.broker,
         backend=info.backend,
-        owned=info.owned,
+        owned=info.is_private,
         version=version("pytest-celery-manifest"),
     )
 
 
 def _cost(ledger: Ledger, statistics: Statistics) -> SummaryCost:
-    budget = ledger.noted(BUDGET)
+    budget = ledger.get_meta(BUDGET)
     return SummaryCost(
         total=statistics.cost,
         budget=float(budget) if budget else None,
-        over_budget=bool(ledger.noted(OVER_BUDGET)),
+        over_budget=bool(ledger.get_meta(OVER_BUDGET)),
     )
 
 

@@ -35,7 +35,7 @@ def statistics_of(run: Run, config: pytest.Config) -> Statistics:
         from pytest_manifest.analysis.statistics import statistics
 
         with run.read() as ledger, records_of(run) as records:
-            known[run.ledger_path] = statistics(records, run.info, ledger.parts())
+            known[run.ledger_path] = statistics(records, run.info, ledger.segments())
     return known[run.ledger_path]
 
 
@@ -127,11 +127,11 @@ def _earlier(run: Run, state: ManifestSession) -> Path | None:
 
 def _last(run: Run, folder: Path) -> Path | None:
     """The newest run of the same manifest file before this one that has come to a verdict."""
-    from pytest_manifest.ledger import Ledger, find_runs, find_runs_of
+    from pytest_manifest.ledger import Ledger, find_runs_by_digest, find_runs_of_manifest
 
     places = {run.manifest.path.resolve(), run.info.manifest}
-    known = {path for place in places for path in find_runs_of(folder, place)}
-    known.update(find_runs(folder, run.info.sha256))
+    known = {path for place in places for path in find_runs_of_manifest(folder, place)}
+    known.update(find_runs_by_digest(folder, run.info.sha256))
     earlier: list[tuple[tuple[int, datetime], Path]] = []
     with run.read() as ledger:
         shard = ledger.shard()

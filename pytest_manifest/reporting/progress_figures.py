@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 from pytest_manifest.verdict import outcome
 
 if TYPE_CHECKING:
-    from pytest_manifest.ledger import Ledger, Settled
+    from pytest_manifest.ledger import EntryVerdict, Ledger
     from pytest_manifest.run import Run
-    from pytest_manifest.schema import VerdictKind
+    from pytest_manifest.schema import VerdictStatus
 
 NEVER_SENT: Final = frozenset({"skipped", "unknown_task"})
 SPAN: Final = 20.0
@@ -94,7 +94,7 @@ class Meter:
     def read(self) -> Figures:
         """What there is now. Raises LedgerError."""
         now = time.monotonic()
-        kinds: Counter[VerdictKind] = Counter()
+        kinds: Counter[VerdictStatus] = Counter()
         flying = running = held = 0
         slowest: tuple[str, float] | None = None
         for page in self._pages:
@@ -112,7 +112,7 @@ class Meter:
     def _figures(
         self,
         now: float,
-        kinds: Counter[VerdictKind],
+        kinds: Counter[VerdictStatus],
         flying: int,
         running: int,
         held: int,
@@ -166,13 +166,13 @@ class Meter:
             fresh += told[known:]
         return fresh
 
-    def fresh(self) -> list[Settled]:
+    def fresh(self) -> list[EntryVerdict]:
         """What has settled between the last two readings, with its receipt."""
         return [
             settled
             for page in self._pages
             for entry in page.fresh
-            if (settled := page.ledger.settled(entry)) is not None
+            if (settled := page.ledger.entry_verdict(entry)) is not None
         ]
 
     def close(self) -> None:
@@ -189,13 +189,13 @@ class _Page:
         self.entries = self.ledger.count_entries()
         self.fresh: list[str] = []
         self._position = 0
-        self._kinds: dict[str, VerdictKind] = {}
-        self._counts: Counter[VerdictKind] = Counter()
+        self._kinds: dict[str, VerdictStatus] = {}
+        self._counts: Counter[VerdictStatus] = Counter()
 
-    def kinds(self) -> Counter[VerdictKind]:
+    def kinds(self) -> Counter[VerdictStatus]:
         """Entries that have a verdict, by its kind."""
         self.fresh = []
-        for seq, entry, kind in self.ledger.kinds_since(self._position):
+        for seq, entry, kind in self.ledger.statuses_since(self._position):
             self._position = seq
             before = self._kinds.get(entry)
             if before is not None:  # a late receipt has corrected it

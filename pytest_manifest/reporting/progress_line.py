@@ -12,7 +12,7 @@ from pytest_manifest.reporting.progress_text import clock, cut, pace, visible
 from pytest_manifest.verdict import outcome
 
 if TYPE_CHECKING:
-    from pytest_manifest.ledger import Settled
+    from pytest_manifest.ledger import EntryVerdict
 
 LEAST_NAME: Final = 12
 MOST_NAME: Final = 40
@@ -123,7 +123,7 @@ def log_line(figures: Figures) -> str:
     return text
 
 
-def receipt_line(settled: Settled, encoding: str = "utf-8") -> tuple[str, str]:
+def receipt_line(settled: EntryVerdict, encoding: str = "utf-8") -> tuple[str, str]:
     """Verdict, entry, runtime and worker of what has just settled; and the line's colour.
 
     A dash stands for what nobody tells.

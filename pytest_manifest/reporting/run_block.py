@@ -111,10 +111,10 @@ def what_to_know(run: Run, state: ManifestSession) -> Iterator[str]:
         yield f"  {finding}"
     with run.read() as ledger:
         counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
-        entries, over_budget = ledger.count_entries(), bool(ledger.noted(OVER_BUDGET))
+        entries, over_budget = ledger.count_entries(), bool(ledger.get_meta(OVER_BUDGET))
         merged, shard = ledger.merged(), ledger.shard()
     if status == "running":  # its own pytest has ended, and could say nothing
-        status = "stopped" if run.info.owned else "detached"
+        status = "stopped" if run.info.is_private else "detached"
     unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
     held = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
     left = entries - sum(counts.values())
@@ -199,8 +199,8 @@ def _cost_line(ledger: Ledger, run: Run) -> str | None:
     from pytest_manifest.schema import cost_text
     from pytest_manifest.verdict import Costs
 
-    budget = ledger.noted(BUDGET)
-    if not (budget or ledger.mentions_cost()):
+    budget = ledger.get_meta(BUDGET)
+    if not (budget or ledger.has_costs()):
         return None
     costs = Costs(ledger, run.manifest)
     total = costs.total()

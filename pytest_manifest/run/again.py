@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from pytest_manifest.ledger import UNFIT, AttemptRow, Ledger, Settled, Start, damaged
-from pytest_manifest.ledger.bulk import BATCH, Passing
+from pytest_manifest.ledger import BAD_ROW_ERRORS, AttemptRow, EntryVerdict, Ledger, Start, damaged
+from pytest_manifest.ledger.bulk import BATCH, StoredPass
 from pytest_manifest.ledger.rows import moment, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.run.changes import Earlier, change_of
@@ -43,8 +43,8 @@ def judge_again(
             # All of them before the first is judged: what follows from that is written meanwhile.
             other = {name for name, line in some.items() if not line.same}
             same = [name for name in some if name not in other]
-            other.update(list(ledger.names_of_not_passed(same)))
-            passed = list(ledger.passings(same))
+            other.update(list(ledger.ids_of_not_passed(same)))
+            passed = list(ledger.stored_passes(same))
             starts = ledger.starts_of([one.task_id for one in passed])
             for one in passed:
                 begun = starts.get(one.task_id, ())
@@ -58,7 +58,7 @@ def _passing_again(
     manifest: Manifest,
     bench: Bench,
     line: Line,
-    one: Passing,
+    one: StoredPass,
     starts: Sequence[Start],
 ) -> Iterator[Judged]:
     """What is said to have passed, by the very line that the manifest has now."""
@@ -70,7 +70,7 @@ def _passing_again(
         return
     try:
         receipt, sent_at = receipt_of(one.receipt), moment(one.sent_at)
-    except UNFIT as error:
+    except BAD_ROW_ERRORS as error:
         raise damaged(ledger.path, error) from error
     flight = InFlight(bench.run, entry, one.attempt, one.task_id, 0.0, sent_at)
     again, judged = bench.judge(flight, receipt, starts)
@@ -109,7 +109,7 @@ def _line_again(ledger: Ledger, manifest: Manifest, bench: Bench, line: Line) ->
     rows = ledger.attempts_of(line.entry)
     if not rows:
         return
-    row, one = rows[-1], ledger.settled(line.entry)
+    row, one = rows[-1], ledger.entry_verdict(line.entry)
     entry = manifest.parse(line.raw, line.number)
     old = entry if line.old is None or line.same else manifest.parse(line.old, line.number)
     change, words = change_of(entry, old)
@@ -124,7 +124,7 @@ def _line_again(ledger: Ledger, manifest: Manifest, bench: Bench, line: Line) ->
 
 
 def _judge_again(
-    bench: Bench, row: AttemptRow, settled: Settled, entry: Entry, old: Entry
+    bench: Bench, row: AttemptRow, settled: EntryVerdict, entry: Entry, old: Entry
 ) -> Iterator[Judged]:
     verdict = settled.verdict
     if settled.receipt is not None:

@@ -27,7 +27,7 @@ from pytest_manifest.run.kept import judge_what_is_kept
 from pytest_manifest.run.own_limits import OwnLimitsOfRun
 from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.schema import Entry, VerdictKind
+from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import is_hearsay, judge
 
@@ -97,7 +97,7 @@ class AuditRun(EarlierRun):
                 _settle(ledger, judge_again(ledger, self.manifest, self._before, bench))
         follow_unsettled(self._flights, ledger, self.manifest, self.info)
         for flight in list(self._flights.by_task_id.values()):
-            settled = ledger.settled(flight.entry.id)
+            settled = ledger.entry_verdict(flight.entry.id)
             if settled is not None and settled.verdict.verdict != "pending":
                 self._flights.land(flight.task_id)  # it is other work now, or cannot be told
         judge_what_is_kept(ledger, self._flights, bench)
@@ -110,7 +110,7 @@ class AuditRun(EarlierRun):
 
     def _look_first(self, ledger: Ledger) -> None:
         """Read what has come since, so that no test sees a verdict that this replaces."""
-        position = ledger.noted("stream_position") or "0"
+        position = ledger.get_meta("stream_position") or "0"
         with contextlib.closing(self._open_gatherer(position)) as gatherer:
             engine = self._make_engine(ledger, gatherer)
             engine.send_nothing()
@@ -143,7 +143,7 @@ class AuditRun(EarlierRun):
         Only what was given up as overdue may still be waited for.
         """
         for flight in list(self._flights.by_task_id.values()):
-            settled = ledger.settled(flight.entry.id)
+            settled = ledger.entry_verdict(flight.entry.id)
             overdue = settled is not None and settled.verdict.verdict == "timed_out"
             if settled is not None and not (overdue and self._wait):
                 self._flights.land(flight.task_id)
@@ -175,7 +175,7 @@ class AuditRun(EarlierRun):
     ) -> Iterator[Judged]:
         with contextlib.closing(lines_of(ledger, self.manifest, self.manifest)) as lines:
             while some := {line.entry: line for line in islice(lines, BATCH)}:
-                for name in list(ledger.names_of_not_final(some)):
+                for name in list(ledger.ids_of_not_final(some)):
                     rows = ledger.attempts_of(name)
                     if not rows or _is_told(ledger, name):
                         continue
@@ -191,7 +191,7 @@ class AuditRun(EarlierRun):
 def _settle(ledger: Ledger, judged: Iterator[Judged]) -> None:
     """In parts, so that memory stays flat; to be called within a transaction."""
     while some := list(islice(judged, BATCH)):
-        ledger.settle(some)
+        ledger.record_verdicts(some)
 
 
 def phrases(located: Located) -> dict[str, str]:
@@ -214,7 +214,7 @@ def follow_unsettled(
     ``only`` these entries, all where it is None.
     """
     flights.held = OwnLimitsOfRun.noted(ledger)
-    for row in ledger.attempts(unsettled=True):
+    for row in ledger.attempts(undecided=True):
         wanted = row.entry in manifest and (only is None or row.entry in only)
         if wanted and row.state not in ("planned", "withheld"):
             follow(flights, ledger, row, manifest[row.entry], info)
@@ -229,7 +229,7 @@ def follow_spoken_for(
 ) -> None:
     """Put in flight also what got its verdict for want of a receipt: it may still be queued."""
     last = {row.entry: row for row in ledger.last_attempts()}
-    for settled in ledger.all_settled():
+    for settled in ledger.all_verdicts():
         row = last.get(settled.verdict.entry)
         if only is not None and settled.verdict.entry not in only:
             continue
@@ -253,11 +253,11 @@ def follow(flights: Flights, ledger: Ledger, row: AttemptRow, entry: Entry, info
 
 def _is_told(ledger: Ledger, entry: str) -> bool:
     """Whether it has been said why nobody can tell: without a new look that is all there is."""
-    settled = ledger.settled(entry)
+    settled = ledger.entry_verdict(entry)
     return settled is not None and settled.verdict.verdict == "unknown"
 
 
-def _unfinished(state: str, *, expired: bool) -> tuple[VerdictKind, str]:
+def _unfinished(state: str, *, expired: bool) -> tuple[VerdictStatus, str]:
     if state == "planned":
         return "unknown", "it was never sent: the run ended before its turn came"
     if expired:

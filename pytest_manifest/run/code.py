@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from pytest_manifest.ledger import UNFIT, Ledger, damaged, utc_now
+from pytest_manifest.ledger import BAD_ROW_ERRORS, Ledger, damaged, utc_now
 from pytest_manifest.schema.code_digest import code_digest
 
 KEY = "code_history"
@@ -28,9 +28,9 @@ class CodeHistory:
         try:
             self._steps: list[tuple[datetime, dict[str, str]]] = [
                 (datetime.fromisoformat(since), dict(digests))
-                for since, digests in json.loads(ledger.noted(key) or "[]")
+                for since, digests in json.loads(ledger.get_meta(key) or "[]")
             ]
-        except UNFIT as error:
+        except BAD_ROW_ERRORS as error:
             raise damaged(ledger.path, error) from error
 
     def digest(self, task: str, sent_at: datetime | None) -> str | None:
@@ -44,6 +44,6 @@ class CodeHistory:
 def note_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object]) -> None:
     """Keep the digests of these tasks' code as it is now, before something is sent."""
     found = {name: code_digest(tasks[name]) for name in sorted(set(names) & set(tasks))}
-    steps = json.loads(ledger.noted(KEY) or "[]")
+    steps = json.loads(ledger.get_meta(KEY) or "[]")
     steps.append([utc_now().isoformat(), {n: digest for n, digest in found.items() if digest}])
-    ledger.note(KEY, json.dumps(steps))
+    ledger.set_meta(KEY, json.dumps(steps))

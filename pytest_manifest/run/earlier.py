@@ -27,15 +27,15 @@ class EarlierRun(Run):
         """The ledger, for this process alone, to be written in whatever comes of it."""
         self._lock.acquire(self.info.run)
         self._held = Ledger.open(self.ledger_path, write=True)
-        self._held.hold()
+        self._held.defer_commits()
         if is_other_broker(self.info, self.address):
-            self._held.note(OTHER_BROKER, self.info.broker)
+            self._held.set_meta(OTHER_BROKER, self.info.broker)
         return self._held
 
     def take_effect(self) -> None:
         held = self._held
         if held is not None:
-            held.let_stand()
+            held.commit_deferred()
             self._made = None
             self._let_go()
 

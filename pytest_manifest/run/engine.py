@@ -10,7 +10,7 @@ from loguru import logger
 
 from pytest_manifest.broker.locating import Located
 from pytest_manifest.errors import DispatchError, StackError
-from pytest_manifest.ledger import EMPTIED, OVER_BUDGET, Start, has_doubts
+from pytest_manifest.ledger import OVER_BUDGET, STORE_EMPTIED, Start, may_lack_starts
 from pytest_manifest.results.gatherer import Sip
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.hearsay import Final, Hearsay
@@ -26,7 +26,7 @@ from pytest_manifest.run.supervision import Supervision
 from pytest_manifest.run.taking_back import TakingBack, withdrawn
 from pytest_manifest.run.unread import Unread
 from pytest_manifest.run.weighing import Said
-from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import plural
 
 SIP_PERIOD = 0.05
@@ -38,7 +38,7 @@ DRAIN = 10.0
 """Seconds that messages of ours which are left when every verdict is there are waited for."""
 
 
-Word: TypeAlias = tuple[InFlight, VerdictKind, str]
+Word: TypeAlias = tuple[InFlight, VerdictStatus, str]
 """What is said of an attempt for want of a receipt, and why."""
 
 
@@ -156,7 +156,7 @@ class Engine:
 
     def _doubted(self) -> bool:
         """Whether a job may have been begun without a word; on our own stack all would be told."""
-        return not self._parts.owned and has_doubts(self._ledger)
+        return not self._parts.owned and may_lack_starts(self._ledger)
 
     def wind_down(self) -> None:
         """After a stop: take back what waits and, where a person stopped it, await what runs."""
@@ -182,7 +182,7 @@ class Engine:
             return
         self.settle_rest("timed_out", note)
 
-    def settle_rest(self, kind: VerdictKind, note: str) -> None:
+    def settle_rest(self, kind: VerdictStatus, note: str) -> None:
         """Give every entry that has no verdict this one."""
         unread = [one for one in self.flights.by_task_id.values() if self.unread.of(one.task_id)]
         self.commit(self._words((one, kind, note) for one in unread))
@@ -200,7 +200,7 @@ class Engine:
         rows = list(judged)
         if rows:
             with self._ledger.transaction():
-                self._ledger.settle(rows)
+                self._ledger.record_verdicts(rows)
             self._tell([verdict for verdict, _ in rows])
 
     # Sending
@@ -224,7 +224,7 @@ class Engine:
     def _hold_beyond_budget(self) -> None:
         held = self._schedule.over_budget()
         if held:
-            self._ledger.note(OVER_BUDGET, held[0].note)
+            self._ledger.set_meta(OVER_BUDGET, held[0].note)
             self._hold(held)
 
     def _trouble(self, outage: Outage, error: StackError) -> None:
@@ -259,7 +259,7 @@ class Engine:
             if (
                 sip.moved and sip.position is not None
             ):  # so that --manifest-resume does not read it again
-                self._ledger.note("stream_position", sip.position)
+                self._ledger.set_meta("stream_position", sip.position)
             return
         now = time.monotonic()
         if self._search is not None:
@@ -290,11 +290,11 @@ class Engine:
                     judged += self._conclude(flight, *self._bench.weigh(flight, said, starts))
             for task_id in repeated:
                 judged += self._started_again(task_id)
-            self._ledger.settle(judged)
+            self._ledger.record_verdicts(judged)
             self._account()
             if sip.position is not None:
-                self._ledger.note("stream_position", sip.position)
-        if not self._ledger.is_held:
+                self._ledger.set_meta("stream_position", sip.position)
+        if not self._ledger.commits_deferred:
             self._gatherer.trim()
         self._tell([verdict for verdict, _ in judged])
         self._take_out_quarantined()
@@ -327,7 +327,7 @@ class Engine:
         verdict = self._bench.final(flight, verdict)
         return [(verdict, receipt), *self._finish(flight.entry.id, verdict.verdict)]
 
-    def _finish(self, entry: str, kind: VerdictKind) -> list[Judged]:
+    def _finish(self, entry: str, kind: VerdictStatus) -> list[Judged]:
         """Tell the schedule of a final verdict; returns those of what can never be sent for it."""
         was_open = self._schedule.closed is None
         held = self._schedule.finished(entry, kind)
@@ -383,12 +383,12 @@ class Engine:
                 if receipt is not None and flight.hearsay is not None:  # it counts now
                     self._ledger.add_receipts([(flight.task_id, None, flight.hearsay)])
                 judged += self._conclude(flight, verdict, receipt)
-            self._ledger.settle(judged)
+            self._ledger.record_verdicts(judged)
             self._account()
         self._tell([verdict for verdict, _ in judged])
         self._take_out_quarantined()
 
-    def _speak_for_unsent(self, unsent: Sequence[Held], kind: VerdictKind) -> None:
+    def _speak_for_unsent(self, unsent: Sequence[Held], kind: VerdictStatus) -> None:
         """Judge what was never sent, and will not be: refused, or overdue within an outage."""
         if not unsent:
             return
@@ -398,7 +398,7 @@ class Engine:
                 if self._schedule.budget is not None:
                     self._schedule.budget.stay(one.attempt.task_id)
                 judged += self._finish(one.attempt.entry.id, kind)
-            self._ledger.settle(judged)
+            self._ledger.record_verdicts(judged)
         self._tell([verdict for verdict, _ in judged])
         self._take_out_quarantined()
 
@@ -406,7 +406,7 @@ class Engine:
         if held:
             with self._ledger.transaction():
                 judged = self._bench.held(held)
-                self._ledger.settle(judged)
+                self._ledger.record_verdicts(judged)
             self._tell([verdict for verdict, _ in judged])
 
     # What is overdue or missing
@@ -474,7 +474,7 @@ class Engine:
             return False
         if self.unread.of(flight.task_id):
             return False
-        told = self._gatherer.hears_starts and not has_doubts(self._ledger)
+        told = self._gatherer.hears_starts and not may_lack_starts(self._ledger)
         return (told or flight.entry.idempotent) and self._sender.send_again(flight.attempt)
 
     def _is_intact(self) -> bool | None:
@@ -483,8 +483,8 @@ class Engine:
         except StackError as error:
             self._log.warning("the receipts stream could not be looked at: {}", error)
             return None
-        if intact is False and self._ledger.noted(EMPTIED) is None:
-            self._ledger.note(EMPTIED, "1")
+        if intact is False and self._ledger.get_meta(STORE_EMPTIED) is None:
+            self._ledger.set_meta(STORE_EMPTIED, "1")
             self._parts.findings.append(
                 "the result store was emptied, or lost what it held, while the run was going on"
             )

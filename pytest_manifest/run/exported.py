@@ -10,7 +10,7 @@ from pathlib import Path
 from pytest_manifest.broker.attempt import is_of_attempt, task_id_for
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger, RunInfo, utc_now
-from pytest_manifest.ledger.bulk import BATCH, Passage
+from pytest_manifest.ledger.bulk import BATCH, ImportedEntry
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.receipt_index import Exported, ReceiptIndex
 from pytest_manifest.run.flights import InFlight
@@ -32,12 +32,12 @@ def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[P
         run = min(index.runs, default=NO_RUN)
         path = scratch / f"{run}.sqlite"
         with Ledger.create(path, _info(manifest, run)) as ledger:
-            ledger.hasten()
+            ledger.disable_journal()
             judging = _Judging(run, manifest, index, file.name, ledger)
             several = len(index.runs) > 1
             for passages in () if several else judging.passages():
                 with ledger.transaction():
-                    ledger.take_over(passages)
+                    ledger.import_entries(passages)
             strange, doubled = index.finish()
             if several:
                 runs = ", ".join(sorted(index.runs)[:3])
@@ -64,7 +64,7 @@ def _info(manifest: Manifest, run: str) -> RunInfo:
         created_at=utc_now(),
         broker="",
         backend="",
-        owned=False,
+        is_private=False,
         stream_ttl=0,
     )
 
@@ -79,7 +79,7 @@ class _Judging:
     name: str
     ledger: Ledger
 
-    def passages(self) -> Iterator[list[Passage]]:
+    def passages(self) -> Iterator[list[ImportedEntry]]:
         """What became of the entries, some at a time, in the manifest's order."""
         bench = Bench(self.run, self.manifest, self.ledger, kills=1, lifetime=0)
         number = 0
@@ -94,12 +94,12 @@ class _Judging:
 
     def _passage(
         self, bench: Bench, ordinal: int, entry: Entry, exported: Exported | None
-    ) -> Passage:
+    ) -> ImportedEntry:
         if exported is None:
             note = f"{self.name} has no receipt of it"
             verdict = judge(entry, None, attempt=None, problem="unknown", note=note)
             task_id = task_id_for(self.run, entry.id, 1, ordinal)
-            return Passage(task_id, 1, ordinal, None, verdict, None, None)
+            return ImportedEntry(task_id, 1, ordinal, None, verdict, None, None)
         receipt = exported.receipt
         attempt = max(receipt.attempt, 1)
         task_id = receipt.task_id  # with the place that the entry had when it was sent
@@ -108,7 +108,7 @@ class _Judging:
         flight = InFlight(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
         verdict, judged = bench.judge(flight, receipt, ())
         text = exported.text
-        return Passage(
+        return ImportedEntry(
             task_id,
             attempt,
             ordinal,

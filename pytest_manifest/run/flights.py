@@ -10,7 +10,7 @@ from datetime import datetime
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.ledger import HandedOn, Start
 from pytest_manifest.run.settings import WorkerLoss
-from pytest_manifest.schema import Entry, Receipt, VerdictKind
+from pytest_manifest.schema import Entry, Receipt, VerdictStatus
 
 TIMEOUT_GRACE = 5.0
 """Seconds an overdue job's own receipt is waited for before the harness speaks for it."""
@@ -70,7 +70,7 @@ class InFlight:
 class _Due:
     when: float
     task_id: str
-    kind: VerdictKind
+    kind: VerdictStatus
     note: str
     since: float | None = None
     """The start that it is about; None: about the attempt, whatever it does."""
@@ -81,7 +81,7 @@ class Overdue:
     """An attempt that the harness speaks for, with the verdict and why."""
 
     flight: InFlight
-    kind: VerdictKind
+    kind: VerdictStatus
     note: str
 
 

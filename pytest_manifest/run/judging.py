@@ -17,7 +17,14 @@ from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.ledger import OTHER_BROKER, Ledger, Settled, Start, is_witnessed, utc_now
+from pytest_manifest.ledger import (
+    OTHER_BROKER,
+    EntryVerdict,
+    Ledger,
+    Start,
+    has_all_starts,
+    utc_now,
+)
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.own_limits import OwnLimitsOfRun
@@ -27,7 +34,7 @@ from pytest_manifest.run.schedule import Held
 from pytest_manifest.run.search import is_alive
 from pytest_manifest.run.unforeseen import set_aside, unforeseen
 from pytest_manifest.run.weighing import Said
-from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictKind
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import Costs, is_hearsay, judge
 
 Judged = tuple[Verdict, Receipt | None]
@@ -72,7 +79,7 @@ def taken_back(flight: InFlight) -> str:
 class Correction:
     """An entry's verdict that was changed after it had been told."""
 
-    before: VerdictKind
+    before: VerdictStatus
     verdict: Verdict
 
 
@@ -124,14 +131,14 @@ class Bench:
         """Whether some worker has said that it began the attempt."""
         return bool(self._ledger.starts(task_id))
 
-    def speak_for(self, flight: InFlight, kind: VerdictKind, note: str) -> Verdict:
+    def speak_for(self, flight: InFlight, kind: VerdictStatus, note: str) -> Verdict:
         """The verdict on an attempt that no receipt will come of."""
         seen = kind in OF_ITSELF and flight.is_running
         number = flight.number
         entry = self._held(flight.entry)
         return judge(entry, None, attempt=number, problem=kind, note=note, seen=seen)
 
-    def word_on(self, flight: InFlight, kind: VerdictKind, note: str) -> Judged:
+    def word_on(self, flight: InFlight, kind: VerdictStatus, note: str) -> Judged:
         """The same, or by what the result store tells of the job's revocation, where it does."""
         if kind == "revoked" and flight.hearsay is not None and is_hearsay(flight.hearsay):
             return self.judge(flight, flight.hearsay)
@@ -146,7 +153,7 @@ class Bench:
         where = f"process {flight.pid} of {flight.worker or flight.host}"
         return f"{where}, which had begun it, is gone"
 
-    def missing(self, flight: InFlight, *, emptied: bool) -> tuple[VerdictKind, str]:
+    def missing(self, flight: InFlight, *, emptied: bool) -> tuple[VerdictStatus, str]:
         """What to say of an attempt that is nowhere."""
         if flight.sent_at is not None:
             age = (utc_now() - flight.sent_at).total_seconds()
@@ -175,12 +182,12 @@ class Bench:
 
     def elsewhere(self) -> str:
         """Why it may be somewhere though it is found nowhere; "" where it is looked for rightly."""
-        broker = self._ledger.noted(OTHER_BROKER)
+        broker = self._ledger.get_meta(OTHER_BROKER)
         return "" if broker is None else f"this run's jobs were sent to another broker, {broker}"
 
     def _would_be_told(self) -> bool:
         """Whether a worker that had begun a job would have said so, and that would be known."""
-        return is_witnessed(self._ledger, some_start=self._ledger.has_starts())
+        return has_all_starts(self._ledger, some_start=self._ledger.has_starts())
 
     def cost(self, task_id: str) -> Decimal | None:
         """What an attempt has cost by what the ledger has, None for one that is not the run's."""
@@ -202,7 +209,7 @@ class Bench:
         if verdict.verdict == "crashed" and self._deaths(flight) >= self._kills:
             return None
         self._resent[entry.id] += 1
-        ordinal = self._ledger.attempts_of(entry.id)[-1].ordinal
+        ordinal = self._ledger.attempts_of(entry.id)[-1].position
         attempt = attempt_of(self.run, entry, flight.number + 1, ordinal)
         self._ledger.end_attempt(flight.task_id, verdict)
         row = (attempt.task_id, entry.id, attempt.number, ordinal, verdict.verdict)
@@ -229,7 +236,7 @@ class Bench:
     def goes_on_killing(self, task_id: str) -> bool:
         """Whether a job that was given up as crashed is handed out and begun again and again."""
         row, settled = self._ledger.attempt(task_id), self._verdict_on(task_id)
-        kind = settled.verdict.verdict if settled is not None else row and row.kind
+        kind = settled.verdict.verdict if settled is not None else row and row.status
         starts = Counter(map(turn_of, self._ledger.starts(task_id)))
         return kind in ("crashed", "quarantined") and max(starts.values(), default=0) > self._kills
 
@@ -238,7 +245,7 @@ class Bench:
 
     def _earlier_crashes(self, flight: InFlight) -> int:
         rows = self._ledger.attempts_of(flight.entry.id)
-        return sum(row.kind == "crashed" for row in rows if row.attempt < flight.number)
+        return sum(row.status == "crashed" for row in rows if row.attempt < flight.number)
 
     def _quarantined(self, flight: InFlight, deaths: int, starts: Sequence[Start] = ()) -> Verdict:
         pids = ", ".join(str(start.pid) for start in starts[:deaths] if start.pid is not None)
@@ -255,17 +262,17 @@ class Bench:
     def _skipped(self, attempt: Attempt, note: str) -> Verdict:
         return judge(attempt.entry, None, attempt=attempt.number, problem="skipped", note=note)
 
-    def unsent(self, unsent: Sequence[Held], kind: VerdictKind) -> list[Judged]:
+    def unsent(self, unsent: Sequence[Held], kind: VerdictStatus) -> list[Judged]:
         """The verdicts of what was never sent, each with its reason."""
         return [
             (judge(a.entry, None, attempt=a.number, problem=kind, note=note), None)
             for a, note in ((one.attempt, one.note) for one in unsent)
         ]
 
-    def rest(self, kind: VerdictKind, note: str) -> list[Judged]:
+    def rest(self, kind: VerdictStatus, note: str) -> list[Judged]:
         """A verdict for every entry that has none."""
         judged: list[Judged] = []
-        for row in self._ledger.attempts(unsettled=True):
+        for row in self._ledger.attempts(undecided=True):
             if self._cannot_be_told(row.entry):
                 continue
             why = f"{note}; it had not been sent yet" if row.state == "planned" else note
@@ -286,7 +293,7 @@ class Bench:
 
     def _cannot_be_told(self, entry: str) -> bool:
         """Whether it has been said, with the reason, that nobody can tell what became of it."""
-        settled = self._ledger.settled(entry)
+        settled = self._ledger.entry_verdict(entry)
         return settled is not None and settled.verdict.verdict == "unknown"
 
     def _outran(self, entry: Entry, task_id: str) -> bool:
@@ -319,7 +326,7 @@ class Bench:
             return self._again(settled, task_id)
         return []
 
-    def _again(self, settled: Settled, task_id: str) -> list[Judged]:
+    def _again(self, settled: EntryVerdict, task_id: str) -> list[Judged]:
         """The verdict anew, by all that the ledger has; nothing where it is the same."""
         name, number = settled.verdict.entry, settled.verdict.attempt
         if name not in self._manifest or number is None:
@@ -338,15 +345,17 @@ class Bench:
             return []
         return self._correct(settled, verdict, receipt)
 
-    def _verdict_on(self, task_id: str) -> Settled | None:
+    def _verdict_on(self, task_id: str) -> EntryVerdict | None:
         """The entry's verdict, where it is about the attempt with this task id."""
         row = self._ledger.attempt(task_id)
-        settled = None if row is None else self._ledger.settled(row.entry)
+        settled = None if row is None else self._ledger.entry_verdict(row.entry)
         if row is None or settled is None or settled.verdict.attempt != row.attempt:
             return None
         return settled
 
-    def _correct(self, settled: Settled, verdict: Verdict, receipt: Receipt | None) -> list[Judged]:
+    def _correct(
+        self, settled: EntryVerdict, verdict: Verdict, receipt: Receipt | None
+    ) -> list[Judged]:
         before = settled.verdict.verdict
         if verdict.verdict != before:
             logger.bind(entry=verdict.entry).info(

@@ -19,4 +19,4 @@ def judge_what_is_kept(ledger: Ledger, flights: Flights, bench: Bench) -> None:
             kept = [one for _, one in ledger.receipts(flight.task_id) if not is_hearsay(one)]
             if kept:
                 flights.land(flight.task_id)
-                ledger.settle([bench.judge(flight, kept[0])])
+                ledger.record_verdicts([bench.judge(flight, kept[0])])

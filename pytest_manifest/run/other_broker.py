@@ -17,8 +17,10 @@ def is_other_broker(info: RunInfo, address: StackAddress) -> bool:
     """Whether the run's jobs were sent to another broker; names of one server lead to the same."""
     if not info.broker or not address.broker_url:
         return False
-    if info.owned or address.owned:  # whose brokers keep their data, under another port each time
-        return info.owned != address.owned
+    if (
+        info.is_private or address.owned
+    ):  # whose brokers keep their data, under another port each time
+        return info.is_private != address.owned
     if info.broker == redact_url(address.broker_url):
         return False
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pytest_manifest.broker.limits import held_to
-from pytest_manifest.ledger import UNFIT, Ledger, damaged
+from pytest_manifest.ledger import BAD_ROW_ERRORS, Ledger, damaged
 from pytest_manifest.schema import Entry
 
 OWN_LIMITS: Final = "own_limits"
@@ -25,9 +25,9 @@ class OwnLimitsOfRun:
         """As they are kept in a run's ledger."""
         try:
             return cls(
-                {t: float(s) for t, s in json.loads(ledger.noted(OWN_LIMITS) or "{}").items()}
+                {t: float(s) for t, s in json.loads(ledger.get_meta(OWN_LIMITS) or "{}").items()}
             )
-        except UNFIT as error:
+        except BAD_ROW_ERRORS as error:
             raise damaged(ledger.path, error) from error
 
     def __call__(self, entry: Entry) -> Entry:
@@ -37,9 +37,9 @@ class OwnLimitsOfRun:
 
 def note_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
     """Keep them, before something is sent; what is known of other tasks stays."""
-    before = ledger.noted(OWN_LIMITS)
+    before = ledger.get_meta(OWN_LIMITS)
     if seconds or before:
-        ledger.note(OWN_LIMITS, json.dumps({**json.loads(before or "{}"), **seconds}))
+        ledger.set_meta(OWN_LIMITS, json.dumps({**json.loads(before or "{}"), **seconds}))
 
 
 def joined(noted: Iterable[str | None]) -> dict[str, str]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
-from pytest_manifest.ledger import AttemptRow, Ledger, Settled, utc_now
+from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.changes import Change
-from pytest_manifest.schema import Entry, Receipt, VerdictKind
+from pytest_manifest.schema import Entry, Receipt, VerdictStatus
 from pytest_manifest.verdict import may_have_run
 
 Action = Literal["keep", "send", "wait", "leave"]
@@ -40,8 +40,8 @@ class Facts:
     """
 
     last: AttemptRow | None
-    kind: VerdictKind | None = None
-    before: VerdictKind | None = None
+    kind: VerdictStatus | None = None
+    before: VerdictStatus | None = None
     change: Change | None = None
     changed: str = ""
     place: Place | None = None
@@ -107,7 +107,7 @@ def _why(facts: Facts) -> str:
 
 def may_have_started(
     row: AttemptRow | None,
-    settled: Settled | None,
+    settled: EntryVerdict | None,
     received: Iterable[Receipt] = (),
     *,
     begun: bool,
@@ -170,5 +170,5 @@ def record(
         ledger.reopen([a.entry.id for a in rows])
         if digest != ledger.info().sha256:
             ledger.set_digest(digest)
-        ledger.begin_part(utc_now())
+        ledger.begin_segment(utc_now())
         ledger.set_status("running")

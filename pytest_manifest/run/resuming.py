@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_manifest.broker.locating import Located
 from pytest_manifest.errors import DispatchError, StackError
-from pytest_manifest.ledger import EMPTIED, Ledger, RunInfo, is_witnessed
+from pytest_manifest.ledger import STORE_EMPTIED, Ledger, RunInfo, has_all_starts
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.gatherer import Gatherer
 from pytest_manifest.run.again import judge_again
@@ -36,7 +36,7 @@ from pytest_manifest.run.resume import (
 from pytest_manifest.run.search import Search
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.unread import Unread
-from pytest_manifest.schema import Entry, VerdictKind
+from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import Costs, judge
 
@@ -97,14 +97,14 @@ class ResumeRun(EarlierRun):
         if self._taken_up:  # another run of the session could not be written down
             self._taken_up = False
             with Ledger.open(self.ledger_path, write=True) as ledger:
-                ledger.set_status("stopped" if self.info.owned else "detached")
+                ledger.set_status("stopped" if self.info.is_private else "detached")
 
     # Before the first message
 
     def _prepare(self, expected_workers: int | None) -> None:
         ledger = self._take_up()
         publisher = self._open_publisher()
-        position = ledger.noted("stream_position") or "0"
+        position = ledger.get_meta("stream_position") or "0"
         with contextlib.closing(self._open_gatherer(position)) as gatherer:
             self._follow(ledger)
             self._open_locator(publisher, self._flights.entries())
@@ -115,7 +115,7 @@ class ResumeRun(EarlierRun):
 
     def _follow(self, ledger: Ledger) -> None:
         chosen = frozenset(self._selected)  # of the rest all stays as it is
-        ledger.reopen_open(self._selected)
+        ledger.reopen_not_final(self._selected)
         follow_unsettled(self._flights, ledger, self.manifest, self.info, chosen)
         follow_spoken_for(self._flights, ledger, self.manifest, self.info, chosen)
 
@@ -129,25 +129,32 @@ class ResumeRun(EarlierRun):
         self._note_strangers(ledger)  # before anything is moved
         places = self._places(engine)
         engine.look_once()
-        had = ledger.kinds()
+        had = ledger.statuses()
         chosen = set(self._selected)
         again = judge_again(ledger, self.manifest, before, self._bench(ledger), chosen)
         with ledger.transaction():
-            ledger.settle(list(again))
+            ledger.record_verdicts(list(again))
         intact = gatherer.intact()
         if intact is False:
-            ledger.note(EMPTIED, "1")  # a stream that is begun anew would not tell of it any more
-        known = Known(ledger, before, had, ledger.kinds(), places, witnessed=intact is not False)
+            ledger.set_meta(
+                STORE_EMPTIED, "1"
+            )  # a stream that is begun anew would not tell of it any more
+        known = Known(ledger, before, had, ledger.statuses(), places, witnessed=intact is not False)
         self.decisions = decisions(known, self.manifest, self._selected, self._rules)
         self._check_budget(ledger)
         if intact is False and any(
-            ledger.settled(flight.entry.id) is None for flight in self._flights.by_task_id.values()
+            ledger.entry_verdict(flight.entry.id) is None
+            for flight in self._flights.by_task_id.values()
         ):
-            ledger.note(EMPTIED, "1")  # the next store will be whole, and know as little of these
+            ledger.set_meta(
+                STORE_EMPTIED, "1"
+            )  # the next store will be whole, and know as little of these
         self._settle_what_is_left(ledger, engine.unread, emptied=intact is False)
         self._plan(ledger, before)
         if intact is False and self._to_send:
-            ledger.note("stream_position", "0")  # a stream that begins anew may count from 1 again
+            ledger.set_meta(
+                "stream_position", "0"
+            )  # a stream that begins anew may count from 1 again
             self._begins_anew = True
 
     def _check_budget(self, ledger: Ledger) -> None:
@@ -219,9 +226,9 @@ class ResumeRun(EarlierRun):
                 if decision.action != "leave" or row is None:
                     continue
                 flight = self._flights.by_task_id.get(row.task_id)
-                if flight is None or ledger.settled(decision.entry) is not None:
+                if flight is None or ledger.entry_verdict(decision.entry) is not None:
                     continue
-                kind: VerdictKind = "crashed" if flight.is_running else "lost"
+                kind: VerdictStatus = "crashed" if flight.is_running else "lost"
                 note = decision.reason
                 doubt, why = bench.missing(flight, emptied=emptied)
                 if doubt == "unknown" and (emptied or not flight.is_running):
@@ -229,7 +236,7 @@ class ResumeRun(EarlierRun):
                 kind, note = unread.word(flight, kind, note)
                 entry = self.manifest[decision.entry]
                 verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
-                ledger.settle([(verdict, None)])
+                ledger.record_verdicts([(verdict, None)])
 
 
 @dataclass(frozen=True)
@@ -243,8 +250,8 @@ class Known:
 
     ledger: Ledger
     before: Manifest | None
-    had: Mapping[str, VerdictKind]
-    kinds: Mapping[str, VerdictKind]
+    had: Mapping[str, VerdictStatus]
+    kinds: Mapping[str, VerdictStatus]
     places: Mapping[str, Place]
     witnessed: bool
 
@@ -256,10 +263,10 @@ def decisions(
     ledger = known.ledger
     last = {row.entry: row for row in ledger.last_attempts()}
     starts = ledger.starts_by_task()
-    witnessed = known.witnessed and is_witnessed(ledger, some_start=bool(starts))
+    witnessed = known.witnessed and has_all_starts(ledger, some_start=bool(starts))
     decided: list[Decision] = []
     for name in selected:
-        row, settled = last.get(name), ledger.settled(name)
+        row, settled = last.get(name), ledger.entry_verdict(name)
         passed = known.kinds.get(name) == "passed"  # which is kept, whatever else was said of it
         received = [] if row is None or passed else ledger.receipts(row.task_id)
         change, changed = _change(manifest[name], known.before)
@@ -299,10 +306,10 @@ def preview(
         before = kept_manifest(ledger_path, ledger.info().sha256)
         places: dict[str, Place] = {
             row.task_id: "nowhere" if stack_is_gone else "untold"
-            for row in ledger.attempts(unsettled=True)
+            for row in ledger.attempts(undecided=True)
             if row.state not in NOT_SENT
         }
-        had = ledger.kinds()
+        had = ledger.statuses()
         bench = Bench(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
         again = {v.entry: v.verdict for v, _ in judge_again(ledger, manifest, before, bench)}
         # Pending and unknown ones are looked at anew.

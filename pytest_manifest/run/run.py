@@ -29,11 +29,11 @@ from pytest_manifest.ledger import (
     BUDGET,
     GAVE_UP,
     OVER_BUDGET,
-    PLAIN_WORKERS,
     SHARD,
+    STOCK_WORKERS,
     Ledger,
     RunInfo,
-    next_number,
+    next_run_number,
     utc_now,
 )
 from pytest_manifest.log import redact_url
@@ -56,7 +56,7 @@ from pytest_manifest.run.settings import RunSettings, WorkerLoss
 from pytest_manifest.run.signals import Signals
 from pytest_manifest.run.strangers import note_known, note_strangers
 from pytest_manifest.run.to_send import FirstAttempts, is_withheld
-from pytest_manifest.schema import Entry, VerdictKind
+from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import judge
@@ -143,9 +143,9 @@ class Run:
             created_at=utc_now(),
             broker=redact_url(address.broker_url),
             backend=redact_url(address.backend_url),
-            owned=address.owned,
+            is_private=address.owned,
             stream_ttl=int(settings.deadline) + TTL_MARGIN,
-            number=next_number(settings.folder),
+            number=next_run_number(settings.folder),
         )
         run = cls(manifest, settings.folder / f"{run_id}.sqlite", info, address, settings)
         run._to_send, places = _first_attempts(run_id, manifest, selected, on_disk=settings.sparing)
@@ -162,17 +162,17 @@ class Run:
         self._lock.inscribe(str(self.info.number))
         keep_manifest(self.manifest, self.ledger_path)
         with Ledger.create(self.ledger_path, self.info) as ledger, ledger.transaction():
-            ledger.begin_part(self.info.created_at)
+            ledger.begin_segment(self.info.created_at)
             rows = zip(_names(self._to_send), places, strict=True)
             ledger.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:
-                ledger.note(SHARD, str(shard))
+                ledger.set_meta(SHARD, str(shard))
             self._note_budget(ledger)
 
     def _note_budget(self, ledger: Ledger) -> None:
         budget = self.settings.budget
-        ledger.note(BUDGET, "" if budget is None else str(budget))
-        ledger.note(OVER_BUDGET, "")
+        ledger.set_meta(BUDGET, "" if budget is None else str(budget))
+        ledger.set_meta(OVER_BUDGET, "")
 
     # Its life
 
@@ -237,7 +237,7 @@ class Run:
     def note(self, key: str, value: str) -> None:
         """Keep a fact about the run in its ledger."""
         with self._writing() as ledger:
-            ledger.note(key, value)
+            ledger.set_meta(key, value)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Ledger]:
@@ -303,7 +303,7 @@ class Run:
     def is_over_budget(self) -> bool:
         """Whether the run is not complete, as it has no money left for the rest."""
         with contextlib.suppress(LedgerError), self.read() as ledger:
-            return bool(ledger.noted(OVER_BUDGET))
+            return bool(ledger.get_meta(OVER_BUDGET))
         return False
 
     def export_receipts(self) -> Path:
@@ -312,10 +312,10 @@ class Run:
         What was written earlier, and would be the same, is left as it is.
         """
         with self.read() as ledger:
-            mark, known = ledger.settled_mark(), ledger.noted(EXPORTED)
+            mark, known = ledger.verdicts_version(), ledger.get_meta(EXPORTED)
             if known == f"{mark} {_stamp(self.receipts_path)}":
                 return self.receipts_path
-            lines = map(receipt_line, ledger.receipts_as_kept())
+            lines = map(receipt_line, ledger.raw_receipts())
             write_receipt_lines(self.receipts_path, lines)
         self.receipts_path.chmod(0o600)
         with contextlib.suppress(LedgerError):  # what is not noted is exported again
@@ -381,7 +381,7 @@ class Run:
     def _note_plain(self, nodes: Sequence[str]) -> None:
         """Remember workers that do not say when they begin a job: what they had may have run."""
         if nodes:
-            self.note(PLAIN_WORKERS, ", ".join(sorted(nodes)))
+            self.note(STOCK_WORKERS, ", ".join(sorted(nodes)))
 
     def _withhold(self, notes: Mapping[str, str]) -> None:
         """Judge entries whose task nobody knows, and do not send them, but those that expect it:
@@ -393,7 +393,7 @@ class Run:
             self._to_send = [a for a in self._to_send if not is_withheld(a.entry, notes)]
         with self._writing() as ledger, ledger.transaction():
             ledger.mark((a.task_id for a in withheld), "withheld", note="unknown task")
-            ledger.settle(
+            ledger.record_verdicts(
                 _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
             )
 
@@ -406,7 +406,7 @@ class Run:
                 parts.callback(self._lock.release)
                 parts.callback(self._close_publisher)
                 ledger = parts.enter_context(Ledger.open(self.ledger_path, write=True))
-                position = ledger.noted("stream_position") or "0"
+                position = ledger.get_meta("stream_position") or "0"
                 gatherer = self._open_gatherer(position)
                 parts.enter_context(contextlib.closing(gatherer))
                 self._run_engine(ledger, gatherer)
@@ -446,7 +446,7 @@ class Run:
                 bench=self._bench(ledger),
                 schedule=Schedule(
                     self._to_send,
-                    settled=ledger.kinds(),
+                    settled=ledger.statuses(),
                     canary=self.settings.canary,
                     max_failed=self.settings.max_failed,
                     budget=self._budget(),
@@ -527,7 +527,7 @@ class Run:
         elif self.takes_back and not self.settings.send_only:
             ledger.set_status("stopped")
             engine.wind_down()
-            ledger.stop_part(utc_now())
+            ledger.stop_segment(utc_now())
             self.leaves_jobs = self.address.owned and bool(engine.flights.unstarted())
         else:
             self._leave(ledger)
@@ -536,7 +536,7 @@ class Run:
         """End with jobs that nobody takes back: they go on, unless the stack is our own."""
         ledger.set_status("stopped" if self.address.owned else "detached")
         if self.address.owned:
-            ledger.stop_part(utc_now())
+            ledger.stop_segment(utc_now())
 
     @property
     def takes_back(self) -> bool:
@@ -551,7 +551,7 @@ class Run:
             with self._said("not all verdicts were written"):
                 engine.settle_rest("unknown", f"the run gave up: {error}")
         with self._said("that the run gave up was not written"):
-            ledger.note(GAVE_UP, str(error))
+            ledger.set_meta(GAVE_UP, str(error))
         with self._said("the run's end was not written"):
             self._leave(ledger)
 
@@ -591,7 +591,7 @@ def _stamp(path: Path) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
-def _without_receipt(attempt: Attempt, kind: VerdictKind, note: str) -> Judged:
+def _without_receipt(attempt: Attempt, kind: VerdictStatus, note: str) -> Judged:
     verdict = judge(attempt.entry, None, attempt=attempt.number, problem=kind, note=note)
     return verdict, None
 

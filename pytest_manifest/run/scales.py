@@ -9,7 +9,7 @@ from typing import Final
 
 from loguru import logger
 
-from pytest_manifest.ledger import EMPTIED, UNFIT, Ledger, Origins, Start, damaged
+from pytest_manifest.ledger import BAD_ROW_ERRORS, STORE_EMPTIED, Ledger, Start, TaskRuns, damaged
 from pytest_manifest.run.code import CodeHistory, code_key
 from pytest_manifest.run.flights import InFlight
 from pytest_manifest.run.own_limits import OwnLimitsOfRun
@@ -38,7 +38,7 @@ class Scales:
     def __init__(self, run: str, ledger: Ledger) -> None:
         self._ledger = ledger
         merged = ledger.merged()
-        self._origins = Origins(run, merged)
+        self._origins = TaskRuns(run, merged)
         self._codes = {one: CodeHistory(ledger, code_key(one)) for one in merged}
         self._codes[run] = CodeHistory(ledger)
         self._held = OwnLimitsOfRun.noted(ledger)
@@ -72,14 +72,16 @@ class Scales:
         whole = complete_receipt(receipt, starts)
         if self._is_own_doing(entry, whole, task_id):
             return judge(entry, None, attempt=number, problem="revoked", note=OWN_DOING), whole
-        code = self._codes[self._origins.of(task_id)].digest(entry.task, sent_at or whole.sent_at)
+        code = self._codes[self._origins.run_of(task_id)].digest(
+            entry.task, sent_at or whole.sent_at
+        )
         left_out = missing(entry, receipt, sent=sent_at is not None, code=code)
         held = self._held(entry)
         return judge(held, whole, attempt=number, code=code, missing=left_out), whole
 
     def is_of(self, receipt: Receipt, entry: str, task_id: str, number: int) -> bool:
         """Whether it says that it is of this sending, whatever else it says."""
-        ours = self._origins.of(task_id), entry, number, task_id
+        ours = self._origins.run_of(task_id), entry, number, task_id
         return (receipt.run, receipt.entry, receipt.attempt, receipt.task_id) == ours
 
     def _lie(
@@ -95,7 +97,7 @@ class Scales:
         lie = contradiction(
             entry,
             chosen[1],
-            run=self._origins.of(task_id),
+            run=self._origins.run_of(task_id),
             task_id=task_id,
             attempt=number,
             sent_at=sent_at,
@@ -109,7 +111,7 @@ class Scales:
 
     def _knows_all_starts(self) -> bool:
         """Else an end that is true may have lost its start with a store that was emptied."""
-        return self._ledger.noted(EMPTIED) is None and self.is_whole()
+        return self._ledger.get_meta(STORE_EMPTIED) is None and self.is_whole()
 
     def heard_again(self, start: Start) -> None:
         """A start of an attempt that has one already; of the same execution it must be the same."""
@@ -131,8 +133,8 @@ class Scales:
     def _noted(self, key: str) -> frozenset[str]:
         if key not in self._sets:
             try:
-                self._sets[key] = frozenset(json.loads(self._ledger.noted(key) or "[]"))
-            except UNFIT as error:
+                self._sets[key] = frozenset(json.loads(self._ledger.get_meta(key) or "[]"))
+            except BAD_ROW_ERRORS as error:
                 raise damaged(self._ledger.path, error) from error
         return self._sets[key]
 
@@ -140,7 +142,7 @@ class Scales:
         known = self._noted(key)
         all_of_them = known.union(task_ids)
         if len(all_of_them) > len(known):
-            self._ledger.note(key, json.dumps(sorted(all_of_them)))
+            self._ledger.set_meta(key, json.dumps(sorted(all_of_them)))
             self._sets[key] = all_of_them
 
 

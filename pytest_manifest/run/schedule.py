@@ -18,7 +18,7 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.run.to_send import Queue
-from pytest_manifest.schema import VerdictKind
+from pytest_manifest.schema import VerdictStatus
 
 CHAIN_SHOWN = 4
 """Entries of a chain of dependencies that a sentence names; the others are counted."""
@@ -77,13 +77,13 @@ class Schedule:
         self,
         attempts: Sequence[Attempt],
         *,
-        settled: Mapping[str, VerdictKind] | None = None,
+        settled: Mapping[str, VerdictStatus] | None = None,
         canary: int = 0,
         max_failed: FailureLimit | None = None,
         budget: Budget | None = None,
     ) -> None:
         self._attempts = attempts
-        self._settled: Mapping[str, VerdictKind] = settled or {}
+        self._settled: Mapping[str, VerdictStatus] = settled or {}
         self._entries = len(attempts)
         self._max_failed = max_failed
         self._canary_size = canary
@@ -223,7 +223,7 @@ class Schedule:
 
     # What became of entries
 
-    def finished(self, entry: str, kind: VerdictKind) -> list[Held]:
+    def finished(self, entry: str, kind: VerdictStatus) -> list[Held]:
         """An entry has its final verdict; returns what can never be sent for it."""
         held = self._passed(entry) if kind == "passed" else self._failed_with(entry, kind)
         return held + self._judge_canary(entry, kind)
@@ -262,7 +262,7 @@ class Schedule:
                 (self._after_canary if self._canary else self._ready).append(blocked.attempt)
         return []
 
-    def _failed_with(self, entry: str, kind: VerdictKind) -> list[Held]:
+    def _failed_with(self, entry: str, kind: VerdictStatus) -> list[Held]:
         self._dead[entry] = _Dead((entry,), f"which did not pass ({kind})")
         held = self._fell(entry)
         if kind not in NOT_FAILURES:
@@ -292,7 +292,7 @@ class Schedule:
                     fallen.append(name)
         return held
 
-    def _judge_canary(self, entry: str, kind: VerdictKind) -> list[Held]:
+    def _judge_canary(self, entry: str, kind: VerdictStatus) -> list[Held]:
         if entry not in self._canary:
             return []
         self._canary.discard(entry)

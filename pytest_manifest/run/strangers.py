@@ -13,7 +13,7 @@ from typing import Final
 
 from pytest_manifest.broker.presence import may_be_alive, present, unheard_of
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.ledger import PLAIN_WORKERS, STRANGERS, Ledger
+from pytest_manifest.ledger import STOCK_WORKERS, UNVERIFIED_WORKERS, Ledger
 
 KNOWN: Final = "known_nodes"
 """The ledger's key for nodes that no job of the run can have begun on without a word: they say when
@@ -35,20 +35,20 @@ def note_strangers(ledger: Ledger, publisher: Publisher) -> None:
     Raises StackError where the broker is away.
     """
     now = present(publisher)
-    known = _known(ledger) | now.telling | ledger.beginners()
+    known = _known(ledger) | now.telling | ledger.workers_with_starts()
     if now.plain:
-        ledger.note(PLAIN_WORKERS, ", ".join(sorted(now.plain)))
+        ledger.set_meta(STOCK_WORKERS, ", ".join(sorted(now.plain)))
     # One that was only slow to answer is none any more once it has.
-    before = frozenset(json.loads(ledger.noted(STRANGERS) or "[]"))
+    before = frozenset(json.loads(ledger.get_meta(UNVERIFIED_WORKERS) or "[]"))
     strangers = (before | now.unheard) - known
     if strangers or before:
-        ledger.note(STRANGERS, json.dumps(sorted(strangers)) if strangers else "")
+        ledger.set_meta(UNVERIFIED_WORKERS, json.dumps(sorted(strangers)) if strangers else "")
     _note(ledger, known)
 
 
 def _known(ledger: Ledger) -> frozenset[str]:
-    return frozenset(json.loads(ledger.noted(KNOWN) or "[]"))
+    return frozenset(json.loads(ledger.get_meta(KNOWN) or "[]"))
 
 
 def _note(ledger: Ledger, nodes: Collection[str]) -> None:
-    ledger.note(KNOWN, json.dumps(sorted(nodes)))
+    ledger.set_meta(KNOWN, json.dumps(sorted(nodes)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pytest_manifest.results.gatherer import Gatherer
 from pytest_manifest.run.flights import InFlight
-from pytest_manifest.schema import VerdictKind
+from pytest_manifest.schema import VerdictStatus
 
 FOR_WANT_OF_A_RESULT = frozenset({"lost", "crashed", "timed_out", "revoked", "unknown", "pending"})
 
@@ -24,7 +24,7 @@ class Unread:
         why = self._gatherer.unread(task_id)
         return f"something is stored for it that cannot be read here: {why}" if why else ""
 
-    def word(self, flight: InFlight, kind: VerdictKind, note: str) -> tuple[VerdictKind, str]:
+    def word(self, flight: InFlight, kind: VerdictStatus, note: str) -> tuple[VerdictStatus, str]:
         """What to say of an attempt that no receipt was read of, where this would be said."""
         phrase = self.of(flight.task_id)
         if not phrase or kind not in FOR_WANT_OF_A_RESULT:

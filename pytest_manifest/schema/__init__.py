@@ -1,6 +1,6 @@
 """The formats as pydantic models; their JSON Schemas stand beside them, for other languages."""
 
-from pytest_manifest.schema.base import SCHEMA_VERSION, Document, Source, State, VerdictKind
+from pytest_manifest.schema.base import SCHEMA_VERSION, Document, Source, State, VerdictStatus
 from pytest_manifest.schema.costs import actual_cost, cost_text, exact
 from pytest_manifest.schema.fields import ID_MAX_LENGTH, PARSED
 from pytest_manifest.schema.identifiers import RULE, Identifier, is_identifier
@@ -28,7 +28,7 @@ __all__ = [
     "Source",
     "State",
     "Verdict",
-    "VerdictKind",
+    "VerdictStatus",
     "actual_cost",
     "cost_text",
     "exact",

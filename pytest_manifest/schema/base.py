@@ -19,7 +19,7 @@ State = Literal[
     "ignored",
     "unknown_task",
 ]
-VerdictKind = Literal[
+VerdictStatus = Literal[
     "passed",
     "failed",
     "pending",

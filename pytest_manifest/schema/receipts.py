@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pytest_manifest.schema.base import Document, Source, State, VerdictKind
+from pytest_manifest.schema.base import Document, Source, State, VerdictStatus
 from pytest_manifest.schema.fields import (
     Count,
     Json,
@@ -132,7 +132,7 @@ class Mismatch(Document):
 class Verdict(Document):
     """A receipt held against its entry's expectations."""
 
-    verdict: VerdictKind
+    verdict: VerdictStatus
     """What it comes to."""
     entry: Name
     """The entry's id."""

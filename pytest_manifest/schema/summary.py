@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pytest_manifest.schema.base import Document, VerdictKind
+from pytest_manifest.schema.base import Document, VerdictStatus
 from pytest_manifest.schema.fields import (
     Count,
     JsonObject,
@@ -118,7 +118,7 @@ class SummaryCause(Document):
 
     title: Text
     """The cause in a line."""
-    kind: VerdictKind
+    kind: VerdictStatus
     """Their verdict."""
     error: Text | None
     """The class of the exception."""
@@ -147,7 +147,7 @@ class SummaryEntry(Document):
     """The task's name."""
     line: Count
     """Its line in the manifest."""
-    verdict: VerdictKind | None
+    verdict: VerdictStatus | None
     """What it came to; null: nobody has judged it."""
     sentence: Text | None
     """What happened, what is known, and what to do next."""

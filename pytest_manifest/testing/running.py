@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
-from pytest_manifest.ledger import Settled
+from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run import Run, RunSettings
 from pytest_manifest.schema import Entry, Header
@@ -30,7 +30,7 @@ class Stack(Protocol):
 
 def run(
     work: Manifest | Iterable[Entry], stack: Stack, *, deadline: float = DEADLINE
-) -> dict[str, Settled]:
+) -> dict[str, EntryVerdict]:
     """Send all of ``work`` to ``stack`` once, and return verdict and receipt by entry id.
 
     What has no receipt after ``deadline`` s is judged ``timed_out``. Nothing is left behind but the
@@ -52,7 +52,7 @@ def run(
         if made.error is not None:
             raise made.error
         with made.read() as ledger:
-            return {one.verdict.entry: one for one in ledger.all_settled()}
+            return {one.verdict.entry: one for one in ledger.all_verdicts()}
 
 
 def _manifest(folder: Path, entries: Iterable[Entry]) -> Manifest:

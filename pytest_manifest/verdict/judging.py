@@ -9,7 +9,7 @@ from typing import Final, Literal
 from pydantic import JsonValue
 
 from pytest_manifest.schema import Entry, ExpectedError, Mismatch, Receipt, State, Verdict
-from pytest_manifest.schema import VerdictKind as Kind
+from pytest_manifest.schema import VerdictStatus as Kind
 from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
 from pytest_manifest.schema.patterns import found_in

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictKind
+from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictStatus
 from pytest_manifest.verdict import limits
 from pytest_manifest.verdict.text import middle, plain, plural, seconds
 
@@ -30,7 +30,7 @@ def passed(receipt: Receipt) -> str:
     )
 
 
-def expected_problem(kind: VerdictKind, note: str) -> str:
+def expected_problem(kind: VerdictStatus, note: str) -> str:
     """No receipt, but what became of the job is what the entry expects."""
     return f"The job ended as {kind!r}{_in_brackets(note)}, as expected."
 
@@ -112,7 +112,7 @@ def wrong_state(entry: Entry, receipt: Receipt, state: State) -> str:
     return f"{what}{instead}; {then}."
 
 
-def problem(entry: Entry, kind: VerdictKind, note: str) -> str:
+def problem(entry: Entry, kind: VerdictStatus, note: str) -> str:
     """There is no receipt to go by."""
     what, then = _PROBLEMS.get(kind, _PROBLEMS["unknown"])
     if note.startswith(NEVER_SENT):
@@ -202,7 +202,7 @@ _ENDINGS: Mapping[State, Callable[[Entry, Receipt], tuple[str, str]]] = {
     "expired": _expired,
     "revoked": _revoked,
 }
-_PROBLEMS: Mapping[VerdictKind, tuple[str, str]] = {
+_PROBLEMS: Mapping[VerdictStatus, tuple[str, str]] = {
     "passed": ("The job passed, though its receipt is not at hand", "look at the run's ledger"),
     "failed": (
         "The job failed, and no receipt says how",

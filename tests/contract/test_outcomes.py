@@ -15,8 +15,8 @@ from typing import Final
 
 import pytest
 
-from pytest_manifest.ledger import Settled
-from pytest_manifest.schema import Receipt, VerdictKind
+from pytest_manifest.ledger import EntryVerdict
+from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.testing.running import Stack
 from tests.contract import stacks
@@ -24,7 +24,7 @@ from tests.contract.app import ROUTED
 from tests.contract.work import HOLD, WORK, run_all
 from tests.live.dispatch_support import database
 
-Outcomes = Mapping[str, Settled]
+Outcomes = Mapping[str, EntryVerdict]
 
 DIFFERENCES: Final = {
     "Time limits": "a job in a thread cannot be ended; its runtime, or the deadline, is judged",
@@ -67,7 +67,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         return run_all(stack, tmp_path_factory.mktemp("contract"))
 
 
-KINDS: Final[Mapping[str, VerdictKind]] = {
+KINDS: Final[Mapping[str, VerdictStatus]] = {
     "wrong result": "failed",
     "raises": "failed",
     "retries in vain": "failed",

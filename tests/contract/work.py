@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.ledger import Settled
+from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run import Run, RunSettings
 from pytest_manifest.schema import Entry, Header
@@ -84,7 +84,7 @@ WORK: Final[Mapping[str, Entry]] = {
 }
 
 
-def run_all(stack: Stack, folder: Path) -> dict[str, Settled]:
+def run_all(stack: Stack, folder: Path) -> dict[str, EntryVerdict]:
     """Run all of it once, with one job revoked before it is sent; verdicts by entry id."""
     address = stack.wait_broker(START_SECONDS)
     manifest = write_manifest(folder / "contract.jsonl", Header(), WORK.values())
@@ -100,7 +100,7 @@ def run_all(stack: Stack, folder: Path) -> dict[str, Settled]:
         run.stop()
     assert run.error is None
     with run.read() as ledger:
-        return {one.verdict.entry: one for one in ledger.all_settled()}
+        return {one.verdict.entry: one for one in ledger.all_verdicts()}
 
 
 def revoke(address: StackAddress, task_id: str) -> None:

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings
 import tasks.text_model.failures
 from pytest_manifest.planning import PlanSpec
 from pytest_manifest.schema import Entry, Expectations, Header, Receipt, summary
-from pytest_manifest.schema.base import State, VerdictKind
+from pytest_manifest.schema.base import State, VerdictStatus
 from tasks.filling.answers import ProblemKind
 from tasks.filling.gaps import SAYINGS
 from tasks.filling.settings import FillingSettings
@@ -127,9 +127,9 @@ def test_every_verdict_is_listed_with_what_pytest_shows() -> None:
     from pytest_manifest.verdict import outcome
 
     table = rows("verdicts.md", "Verdicts")
-    assert set(table) == set(get_args(VerdictKind))
+    assert set(table) == set(get_args(VerdictStatus))
     shown = {kind: cells[0] for kind, cells in table.items()}
-    assert shown == {kind: OUTCOMES[outcome(kind)] for kind in get_args(VerdictKind)}
+    assert shown == {kind: OUTCOMES[outcome(kind)] for kind in get_args(VerdictStatus)}
 
 
 @pytest.mark.parametrize(

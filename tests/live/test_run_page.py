@@ -14,7 +14,7 @@ import pytest
 
 from pytest_manifest.analysis.comparison import compare
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.ledger import Part
+from pytest_manifest.ledger import RunSegment
 from pytest_manifest.reporting.run_page.page import PageFacts, write_page
 from tests.browser import opened
 from tests.run_page_sample import BEGAN, HOSTILE, TASKS, run_info, sample_records
@@ -375,7 +375,7 @@ def written(
     folder: Path,
     records: Sequence[EntryRecord],
     status: str = "finished",
-    parts: Sequence[Part] = (),
+    parts: Sequence[RunSegment] = (),
 ) -> Path:
     """A page about these records."""
     path = folder / "run.html"
@@ -387,7 +387,7 @@ def written(
 def test_a_pause_between_a_run_s_parts_is_drawn_narrow(browser: Browser, tmp_path: Path) -> None:
     """A run that was gone on with nine hours later shows both parts, and how long it paused."""
     parts = [later(r, 9 * 3600) if at >= 30 else r for at, r in enumerate(sample_records(60))]
-    resumed = [Part(BEGAN), Part(BEGAN + timedelta(hours=8))]
+    resumed = [RunSegment(BEGAN), RunSegment(BEGAN + timedelta(hours=8))]
     with shown(browser, written(tmp_path, parts, parts=resumed)) as page:
         assert "2 parts, 9 h between" in page.inner_text("#facts")
         assert "nothing ran" in page.inner_text("#timeline-legend")

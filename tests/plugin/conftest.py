@@ -184,7 +184,7 @@ class Project:
     def verdicts(self) -> dict[str, str]:
         """The verdicts in the newest run's ledger, by entry."""
         with Ledger.open(self.ledgers()[-1]) as ledger:
-            return {s.verdict.entry: s.verdict.verdict for s in ledger.all_settled()}
+            return {s.verdict.entry: s.verdict.verdict for s in ledger.all_verdicts()}
 
     def ledgers(self) -> list[Path]:
         """The ledgers of all runs, oldest first, also where two began in the same second."""

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_manifest.reporting.allure.own import Own
 from pytest_manifest.reporting.allure.result import Subject, final, last_sent
-from pytest_manifest.schema import VerdictKind
+from pytest_manifest.schema import VerdictStatus
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY
 from tests.plugin.conftest import Project
@@ -103,7 +103,7 @@ def test_what_ran_twice_after_all(project: Project, options: tuple[str, ...]) ->
     assert own["steps"][-1]["steps"][0]["attachments"][0]["name"] == "note"
 
 
-def said(status: str, seen: VerdictKind, message: str | None = None) -> Own:
+def said(status: str, seen: VerdictStatus, message: str | None = None) -> Own:
     return Own(
         status=status,  # type: ignore[arg-type]  # one of Allure's
         message=message,
@@ -133,7 +133,7 @@ def said(status: str, seen: VerdictKind, message: str | None = None) -> Own:
     ],
 )
 def test_whose_word_counts(
-    builtin: bool, kind: VerdictKind, own: Own, status: str, message: str | None
+    builtin: bool, kind: VerdictStatus, own: Own, status: str, message: str | None
 ) -> None:
     """The verdict's as it is now; what a test of the project's own has not looked at it says."""
     subject = Subject("h", "m#x", "e", [], "m:1", builtin, None, True, [], "run")

@@ -14,7 +14,7 @@ from pytest_manifest.reporting.allure.marks import is_known, issue_address, labe
 from pytest_manifest.reporting.allure.status import CATEGORIES, status_of
 from pytest_manifest.reporting.allure.text import code, escaped, visible
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.base import VerdictKind
+from pytest_manifest.schema.base import VerdictStatus
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY
 from tests.plugin.conftest import Project
@@ -73,7 +73,7 @@ def test_the_executor_is_written_in_ci(project: Project, monkeypatch: pytest.Mon
 def test_categories_name_every_verdict() -> None:
     """Each verdict but a good one is in one category, under the status that it is shown with."""
     kinds = {kind: statuses for _, kind, statuses in CATEGORIES}
-    every: tuple[VerdictKind, ...] = VerdictKind.__args__  # type: ignore[attr-defined]
+    every: tuple[VerdictStatus, ...] = VerdictStatus.__args__  # type: ignore[attr-defined]
     assert set(kinds) == set(every) - {"passed"}
     assert all(kinds[kind] == (status_of(kind),) for kind in every if kind != "passed")
 

@@ -35,8 +35,8 @@ def test_what_crashes_once_is_sent_again_where_that_does_no_harm(project: Projec
     assert project.ran() == {"again": 2, "once": 1, "plain": 1}
     assert project.verdicts() == {"again": "passed", "once": "crashed", "plain": "passed"}
     first, second = attempts(project, "again")
-    assert (first.kind, first.reason) == ("crashed", None)
-    assert (second.kind, second.reason) == ("passed", "crashed")
+    assert (first.status, first.reason) == ("crashed", None)
+    assert (second.status, second.reason) == ("passed", "crashed")
     assert first.task_id != second.task_id
     assert len(attempts(project, "once")) == 1
     result.stdout.fnmatch_lines(["*further sendings: 1 crashed"])
@@ -52,7 +52,7 @@ def test_an_entry_that_crashes_at_all_attempts_tells_of_each(
     result = project.run("--manifest=m.jsonl", "--manifest-kills=9", "--junitxml=j.xml", *xdist)
     result.assert_outcomes(passed=1, failed=1)
     assert project.ran() == {"bad": 2, "good": 1}
-    assert [row.kind for row in attempts(project, "bad")] == ["crashed"] * 2
+    assert [row.status for row in attempts(project, "bad")] == ["crashed"] * 2
     result.stdout.fnmatch_lines(
         [
             "Attempts:",

@@ -42,7 +42,7 @@ def sent(project: Project, broker: str, *options: str) -> Iterator[subprocess.Po
 def judged(project: Project) -> set[str]:
     (path,) = project.ledgers()
     with Ledger.open(path) as ledger:
-        kinds = ledger.kinds()
+        kinds = ledger.statuses()
     assert len(kinds) == 3
     return set(kinds.values())
 

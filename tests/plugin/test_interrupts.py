@@ -108,9 +108,9 @@ def test_a_signal_ends_everything(
     assert not [folder for folder in folders if folder.exists()]
     with Ledger.open(long.ledgers()[0]) as ledger:
         assert ledger.status == "stopped"
-        (part,) = ledger.parts()
+        (part,) = ledger.segments()
     assert part.stopped is not None
-    assert part.stopped > part.began
+    assert part.stopped > part.started
 
 
 @pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])

@@ -102,7 +102,7 @@ def test_what_a_broker_has_left_stays_where_going_on_is_refused(bought: Project)
     (left / "mine").touch()
     (ledger,) = project.ledgers()
     with Ledger.open(ledger, write=True) as writing:
-        writing.note("stack_data", str(left))
+        writing.set_meta("stack_data", str(left))
     before = ledgers_as_they_are(project)
     result = project.run("--manifest=m.jsonl", "--manifest-resume", "--manifest-budget=0.5")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -78,7 +78,7 @@ def test_what_passed_is_kept_and_what_failed_runs_again(
     assert reasons(project) == {"a": None, "b": "failed", "c": None, "d": None}
     with Ledger.open(project.ledgers()[0]) as ledger:
         first, second = ledger.attempts_of("b")
-        assert (first.kind, second.kind) == ("failed", "passed")
+        assert (first.status, second.status) == ("failed", "passed")
 
 
 def test_the_receipts_of_a_resumed_run_are_as_good_as_the_first_ones(project: Project) -> None:
@@ -89,7 +89,7 @@ def test_the_receipts_of_a_resumed_run_are_as_good_as_the_first_ones(project: Pr
     broken.unlink()
     project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume").assert_outcomes(passed=4)
     with Ledger.open(project.ledgers()[0]) as ledger:
-        settled = ledger.settled("a")
+        settled = ledger.entry_verdict("a")
     assert settled is not None
     assert settled.receipt is not None
     assert (settled.receipt.source, settled.receipt.attempt) == ("worker", 2)

@@ -46,7 +46,7 @@ def test_giving_up_is_no_success_and_judges_nothing_that_was_sent(
     with redis.Redis.from_url(broker) as client:
         assert client.llen("celery") == 20
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        assert (ledger.status, ledger.kinds()) == ("detached", {})
+        assert (ledger.status, ledger.statuses()) == ("detached", {})
         assert ledger.send_states() == {"sent": 20, "planned": 10}
     rest = project.run("--manifest=m.jsonl", url, "--manifest-resume", "--manifest-dispatch-only")
     assert rest.ret == pytest.ExitCode.OK

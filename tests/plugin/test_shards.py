@@ -53,7 +53,7 @@ def test_shards_are_merged_and_judged_as_one(project: Project) -> None:
     assert set(project.ran()) == {"d-0", "d-2", "d-3"}
     shard(project, "2/2", MEMORY, "-n", "2").assert_outcomes(passed=2)
     with Ledger.open(project.ledgers()[-1]) as ledger:  # as the whole manifest numbers them
-        assert [row.ordinal for row in ledger.attempts()] == [1, 4]
+        assert [row.position for row in ledger.attempts()] == [1, 4]
     assert project.ran() == dict.fromkeys(["d-0", "d-1", "d-2", "d-3", "d-4"], 1)
     sources = project.ledgers()
     runs = [path.stem for path in sources]

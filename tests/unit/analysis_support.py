@@ -20,7 +20,7 @@ from pytest_manifest.schema import (
     Mismatch,
     Receipt,
     Verdict,
-    VerdictKind,
+    VerdictStatus,
 )
 
 START = datetime(2026, 11, 24, 15, tzinfo=UTC)
@@ -34,7 +34,7 @@ INFO = RunInfo(
     created_at=START,
     broker="redis://127.0.0.1:1/0",
     backend="redis://127.0.0.1:1/0",
-    owned=True,
+    is_private=True,
     stream_ttl=3600,
 )
 
@@ -70,7 +70,7 @@ def attempt(number: int = 1, **fields: object) -> AttemptRecord:
 
 def record(
     name: str,
-    kind: VerdictKind | None = "passed",
+    kind: VerdictStatus | None = "passed",
     *attempts: AttemptRecord,
     task: str = "jobs.t",
     error: ErrorInfo | None = None,
@@ -110,7 +110,7 @@ def record(
 
 
 def timed(
-    name: str, runtime: float, kind: VerdictKind = "passed", *, task: str = "jobs.t"
+    name: str, runtime: float, kind: VerdictStatus = "passed", *, task: str = "jobs.t"
 ) -> EntryRecord:
     """An entry whose job ran so long."""
     return record(name, kind, attempt(runtime=runtime, finished_at=after(0.5 + runtime)), task=task)
@@ -153,12 +153,12 @@ class MadeRun:
         return Receipt.model_validate(made | fields)
 
     def settle(
-        self, name: str, kind: VerdictKind, receipt: Receipt | None, attempt: int | None = 1
+        self, name: str, kind: VerdictStatus, receipt: Receipt | None, attempt: int | None = 1
     ) -> None:
-        self.ledger.settle([(verdict(name, kind, attempt), receipt)])
+        self.ledger.record_verdicts([(verdict(name, kind, attempt), receipt)])
         if receipt is not None:
             self.ledger.add_receipts([(receipt.task_id, None, receipt)])
 
 
-def verdict(name: str, kind: VerdictKind, attempt: int | None = 1) -> Verdict:
+def verdict(name: str, kind: VerdictStatus, attempt: int | None = 1) -> Verdict:
     return Verdict(verdict=kind, entry=name, attempt=attempt, sentence=f"{name} is {kind}.")

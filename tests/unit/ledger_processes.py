@@ -37,8 +37,8 @@ def write_batch(ledger: Ledger, number: int) -> None:
         ledger.mark(tasks, "sent")
         ledger.add_starts(start(task, "x") for task in tasks)
         ledger.add_receipts((f"t-{e}", "x", receipt(e, log=["line"] * 20)) for e in entries)
-        ledger.settle((verdict(e), receipt(e)) for e in entries)
-        ledger.note("batches", str(number + 1))
+        ledger.record_verdicts((verdict(e), receipt(e)) for e in entries)
+        ledger.set_meta("batches", str(number + 1))
 
 
 def write(path: Path, batches: int) -> None:
@@ -102,7 +102,7 @@ def migrate(path: Path) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     with Ledger.open(path, write=True) as ledger:
-        ledger.note(f"seen by {os.getpid()}", "1")
+        ledger.set_meta(f"seen by {os.getpid()}", "1")
 
 
 def _write_for_good(folder: Path, instructions: int | None) -> None:

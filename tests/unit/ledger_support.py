@@ -25,7 +25,7 @@ INFO = RunInfo(
     created_at=datetime(2026, 11, 24, 15, tzinfo=UTC),
     broker="redis://:***@127.0.0.1:1/0",
     backend="redis://:***@127.0.0.1:1/0",
-    owned=True,
+    is_private=True,
     stream_ttl=3600,
 )
 

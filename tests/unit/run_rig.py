@@ -18,7 +18,7 @@ from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.ledger import AttemptRow, Ledger, Settled
+from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results import gatherer as gathering
 from pytest_manifest.results.backend_results import ResultReader
@@ -33,7 +33,7 @@ from pytest_manifest.run.parts import Parts
 from pytest_manifest.run.schedule import NOT_FAILURES, Schedule
 from pytest_manifest.run.settings import FailureLimit, RunSettings
 from pytest_manifest.run.signals import Signals
-from pytest_manifest.schema import Entry, VerdictKind, exact
+from pytest_manifest.schema import Entry, VerdictStatus, exact
 from pytest_manifest.verdict import Costs
 from tests.unit.ledger_support import INFO
 from tests.unit.run_fakes import FakeLocator, FakePublisher, FakeResults, FakeStream
@@ -86,7 +86,7 @@ class Rig:
         self.attempts = [attempt_of(RUN, entry, 1) for entry in plan.entries]
         self.manifest = cast("Manifest", StandIn((entry.id, entry) for entry in plan.entries))
         self.findings: list[str] = []
-        self.told: dict[str, list[VerdictKind]] = {}
+        self.told: dict[str, list[VerdictStatus]] = {}
         self.done = False
         self.order: list[str] = []
         """Entries in the order of their first sending."""
@@ -191,20 +191,20 @@ class Rig:
         row = self.ledger.attempts_of(entry)[0]
         return InFlight(RUN, self.manifest[entry], 1, row.task_id, 0.0, row.sent_at)
 
-    def kind(self, entry: str) -> VerdictKind | None:
-        settled = self.ledger.settled(entry)
+    def kind(self, entry: str) -> VerdictStatus | None:
+        settled = self.ledger.entry_verdict(entry)
         return None if settled is None else settled.verdict.verdict
 
-    def kinds(self) -> dict[str, VerdictKind]:
-        return self.ledger.kinds()
+    def kinds(self) -> dict[str, VerdictStatus]:
+        return self.ledger.statuses()
 
     def sentence(self, entry: str) -> str:
-        settled = self.ledger.settled(entry)
+        settled = self.ledger.entry_verdict(entry)
         assert settled is not None
         return settled.verdict.sentence
 
     def open_entries(self) -> list[str]:
-        return [row.entry for row in self.ledger.attempts(unsettled=True)]
+        return [row.entry for row in self.ledger.attempts(undecided=True)]
 
     # What must hold at every moment
 
@@ -245,7 +245,7 @@ class Rig:
 
     def _told(self, entries: Sequence[str]) -> None:
         for entry in entries:
-            settled = self.ledger.settled(entry)
+            settled = self.ledger.entry_verdict(entry)
             assert settled is not None, f"{entry} was told of before it was written down"
             kinds = self.told.setdefault(entry, [])
             kinds.append(settled.verdict.verdict)
@@ -255,7 +255,7 @@ class Rig:
             if settled.receipt is None:
                 self._spoken_for(entry, settled)
 
-    def _spoken_for(self, entry: str, settled: Settled) -> None:
+    def _spoken_for(self, entry: str, settled: EntryVerdict) -> None:
         """Nobody has what is called lost or crashed, and no receipt of it was there to be read."""
         kind = settled.verdict.verdict
         row = self.ledger.attempts_of(entry)[-1]
@@ -292,7 +292,7 @@ class Rig:
         assert budget.spent == sum(cost for _, cost in self.costs.by_attempt())
 
     def _lost(self) -> set[str]:
-        return {row.task_id for row in self.ledger.attempts() if row.kind == "lost"}
+        return {row.task_id for row in self.ledger.attempts() if row.status == "lost"}
 
     @property
     def costs(self) -> Costs:
@@ -302,8 +302,8 @@ class Rig:
         rows = self.ledger.attempts_of(entry.id)
         assert [row.attempt for row in rows] == list(range(1, len(rows) + 1))
         assert len(rows) == 1 or (entry.idempotent and len(rows) <= 1 + entry.retries)
-        assert all(row.kind in GIVEN_UP for row in rows[:-1])
-        settled = self.ledger.settled(entry.id)
+        assert all(row.status in GIVEN_UP for row in rows[:-1])
+        settled = self.ledger.entry_verdict(entry.id)
         if settled is None:
             assert self.signals.stop.is_set(), f"{entry.id} has no verdict"
             return
@@ -328,7 +328,9 @@ class Rig:
         starts = [one.raw for one in self.world.read if one.started and one.task_id == task_id]
         return max(Counter(str(start["retries"]) for start in starts).values(), default=0)
 
-    def _check_passed(self, entry: Entry, rows: Sequence[AttemptRow], settled: Settled) -> None:
+    def _check_passed(
+        self, entry: Entry, rows: Sequence[AttemptRow], settled: EntryVerdict
+    ) -> None:
         task_id, receipt = rows[-1].task_id, settled.receipt
         assert any(run.how == "succeeded" for run in self._runs(rows)), f"{entry.id} did not"
         read = self._starts_read(task_id)
@@ -337,36 +339,36 @@ class Rig:
         assert (receipt.task_id, receipt.entry) == (task_id, entry.id)
         assert receipt.result == result_of(entry)
 
-    def _check_failed(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+    def _check_failed(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         assert any(run.how == "failed" for run in self._runs(rows))
 
-    def _check_duplicated(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+    def _check_duplicated(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         assert self._starts_read(rows[-1].task_id) > 1
         assert rows[-1].task_id in self.world.meddled, f"the engine ran {entry.id} twice"
 
-    def _check_forged(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+    def _check_forged(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         assert self._may_be_forged(rows), f"{entry.id} was no lie"
 
     def _may_be_forged(self, rows: Sequence[AttemptRow]) -> bool:
         """Somebody has changed it, or by the clock it may have ended before it was sent."""
         return self.world.clock.turned_back or rows[-1].task_id in self.world.forged
 
-    def _check_quarantined(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+    def _check_quarantined(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         starts = sum(len(self.world.of(row.task_id)) for row in rows)
         assert starts >= self.plan.kills
 
-    def _check_skipped(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+    def _check_skipped(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         assert not self._runs(rows), f"{entry.id} ran, and was called skipped"
         gone = any(self.told.get(name, ["skipped"])[0] != "passed" for name in entry.after)
         assert gone or self.schedule.closed is not None
 
-    def _check_revoked(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+    def _check_revoked(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         assert self.signals.stop.is_set() or self.plan.revoke_on_max_failed
         ran = any(run.how == "succeeded" for run in self._runs(rows))
         # Of a message that there is twice, one may be dropped while the other one runs.
         assert not ran or rows[-1].task_id in self.world.meddled, f"{entry.id} ran"
 
-    def _check_crashed(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+    def _check_crashed(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         runs = self._runs(rows)
         # Whoever takes a message that a retry has sent, and dies, seems to die while running it;
         # and so does who ran a job whose receipt somebody took away.
@@ -375,17 +377,17 @@ class Rig:
         assert any(dropped or run.how == "died" for run in died) or any(
             run.how == "retried" for run in runs
         ), f"{entry.id} did not crash"
-        deaths = sum(row.kind == "crashed" for row in rows)
+        deaths = sum(row.status == "crashed" for row in rows)
         assert deaths < self.plan.kills, f"{entry.id} killed {deaths} and is not quarantined"
         self._check_given_up(entry, rows)
 
-    def _check_lost(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+    def _check_lost(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         succeeded = any(run.how == "succeeded" for run in self._runs(rows))
         gone = rows[-1].task_id in self.world.dropped
         assert not succeeded or gone, f"{entry.id} was lost, and its receipt was there"
         self._check_given_up(entry, rows)
 
-    def _check_unknown(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+    def _check_unknown(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         assert self.world.flushed, f"it was there to be known what became of {entry.id}"
         self._check_given_up(entry, rows)
 
@@ -396,7 +398,7 @@ class Rig:
         corrected = len(self.told[entry.id]) > 1
         assert not may or over or corrected, f"{entry.id} was not sent again"
 
-    def _check_timed_out(self, entry: Entry, rows: Sequence[AttemptRow], _: Settled) -> None:
+    def _check_timed_out(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         now = self.world.clock.now
         slow = any(now - run.began > entry.timeout + TIMEOUT_GRACE for run in self._runs(rows))
         assert slow or entry.deadline is not None or self.plan.deadline < FOREVER

@@ -156,7 +156,7 @@ def test_memory_stays_flat_with_the_number_of_entries(tmp_path: Path) -> None:
         names = made.manifest.ids
         made.plan(*names)
         rows = [(verdict(n, "passed"), made.receipt(n, log=["x" * 4000])) for n in names]
-        made.ledger.settle(rows)
+        made.ledger.record_verdicts(rows)
         del rows
         tracemalloc.start()
         try:

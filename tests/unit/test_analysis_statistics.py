@@ -11,12 +11,12 @@ import pytest
 from pytest_manifest.analysis import spreads
 from pytest_manifest.analysis.spreads import Times, quantile, spread
 from pytest_manifest.analysis.statistics import Statistics, statistics
-from pytest_manifest.ledger import Part
-from pytest_manifest.schema import Mismatch, VerdictKind
+from pytest_manifest.ledger import RunSegment
+from pytest_manifest.schema import Mismatch, VerdictStatus
 from tests.unit.analysis_support import INFO, after, attempt, error, record, timed
 
 
-def figures(*records: object, parts: Sequence[Part] = ()) -> Statistics:
+def figures(*records: object, parts: Sequence[RunSegment] = ()) -> Statistics:
     return statistics(records, INFO, parts)  # type: ignore[arg-type]  # records
 
 
@@ -66,7 +66,7 @@ def test_the_five_slowest_come_first_to_last() -> None:
 
 def test_one_cause_is_one_error_at_one_place() -> None:
     def failed(
-        name: str, line: int, kind: VerdictKind = "failed", of: str = "ValueError"
+        name: str, line: int, kind: VerdictStatus = "failed", of: str = "ValueError"
     ) -> object:
         return record(name, kind, error=error(of), place=f"jobs.py:{line} in charge")
 
@@ -202,7 +202,7 @@ def test_time_runs_from_the_first_sending_to_the_last_end() -> None:
 # In several parts
 
 NIGHT = 8 * 3600.0
-TWO_PARTS = (Part(after(-1)), Part(after(NIGHT)))
+TWO_PARTS = (RunSegment(after(-1)), RunSegment(after(NIGHT)))
 
 
 def ran(
@@ -263,14 +263,16 @@ def test_what_was_sent_in_one_part_may_run_in_the_next() -> None:
 
 
 def test_a_job_that_was_cut_off_ran_until_the_stop() -> None:
-    parts = (Part(after(-1), after(60)), Part(after(NIGHT)))
+    parts = (RunSegment(after(-1), after(60)), RunSegment(after(NIGHT)))
     made = figures(ran("a", 0, 1, None), ran("b", NIGHT, NIGHT, NIGHT + 3, number=2), parts=parts)
     assert made.duration == 63.0
 
 
 def test_a_death_that_was_noticed_in_the_morning_is_no_work_of_the_night() -> None:
     died = attempt(kind="crashed", started_at=after(1), finished_at=after(NIGHT + 1), runtime=None)
-    made = figures(record("a", "crashed", died), parts=(Part(after(-1), after(4)), TWO_PARTS[1]))
+    made = figures(
+        record("a", "crashed", died), parts=(RunSegment(after(-1), after(4)), TWO_PARTS[1])
+    )
     assert made.duration == 4.0
 
 

@@ -46,7 +46,7 @@ def start(
 
 
 def settle(made: MadeRun, name: str, receipt: Receipt, attempt: int = 1) -> None:
-    made.ledger.settle([(verdict(name, "passed", attempt), receipt)])
+    made.ledger.record_verdicts([(verdict(name, "passed", attempt), receipt)])
     made.ledger.add_receipts([(receipt.task_id, "x", receipt)])
 
 

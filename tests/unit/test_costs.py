@@ -13,14 +13,14 @@ from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.face.verdicts import ManifestRun
-from pytest_manifest.ledger import PLAIN_WORKERS, Ledger, Settled, Start
+from pytest_manifest.ledger import STOCK_WORKERS, EntryVerdict, Ledger, Start
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.schema import (
     Entry,
     Header,
     Receipt,
     Verdict,
-    VerdictKind,
+    VerdictStatus,
     actual_cost,
     cost_text,
     exact,
@@ -100,9 +100,9 @@ class Book:
         for name in executions:
             self.ledger.add_starts([Start(task_id, name, None, 0, "w", "box", 1, False)])
 
-    def judged(self, entry: Entry, kind: VerdictKind, number: int = 1) -> None:
+    def judged(self, entry: Entry, kind: VerdictStatus, number: int = 1) -> None:
         verdict = Verdict(verdict=kind, entry=entry.id, attempt=number, sentence="So.")
-        self.ledger.settle([(verdict, None)])
+        self.ledger.record_verdicts([(verdict, None)])
 
     def cost(self) -> float:
         return Costs(self.ledger, self.manifest).total()
@@ -111,7 +111,7 @@ class Book:
 @pytest.fixture
 def book(tmp_path: Path) -> Iterator[Book]:
     manifest = write_manifest(tmp_path / "m.jsonl", Header(), [ENTRY, OTHER, NONE])
-    info = replace(INFO, owned=True)
+    info = replace(INFO, is_private=True)
     with Ledger.create(tmp_path / "run.sqlite", info) as ledger:
         yield Book(ledger, manifest)
 
@@ -171,7 +171,7 @@ def test_a_lie_tells_no_cost(book: Book) -> None:
     [("crashed", 0.5), ("timed_out", 0.5), ("unknown", 0.5), ("lost", 0.0), ("revoked", 0.0)],
 )
 def test_what_may_have_run_counts_by_its_estimate(
-    book: Book, kind: VerdictKind, cost: float
+    book: Book, kind: VerdictStatus, cost: float
 ) -> None:
     """Without a receipt it is the verdict that tells."""
     book.sent(ENTRY)
@@ -185,7 +185,7 @@ def test_who_says_nothing_of_beginnings_may_have_run_what_is_lost(book: Book) ->
     book.sent(ENTRY)
     book.judged(ENTRY, "lost")
     assert book.cost() == 0
-    book.ledger.note(PLAIN_WORKERS, "w")
+    book.ledger.set_meta(STOCK_WORKERS, "w")
     assert book.cost() == 0.5
 
 
@@ -206,15 +206,15 @@ def test_hearsay_of_a_revocation_tells_no_cost(book: Book) -> None:
     book.ledger.add_receipts([(book.sent(ENTRY), None, receipt(state="revoked", source="backend"))])
     book.judged(ENTRY, "revoked")
     assert book.cost() == 0
-    book.ledger.note(PLAIN_WORKERS, "w")
+    book.ledger.set_meta(STOCK_WORKERS, "w")
     assert book.cost() == 0.5
 
 
 def test_a_run_made_by_hand_has_a_cost_too(book: Book) -> None:
     """For tests of verifiers: by what was settled, without a ledger."""
 
-    def settled(entry: Entry, kind: VerdictKind, receipt: Receipt | None) -> Settled:
-        return Settled(1, Verdict(verdict=kind, entry=entry.id, sentence="So."), receipt)
+    def settled(entry: Entry, kind: VerdictStatus, receipt: Receipt | None) -> EntryVerdict:
+        return EntryVerdict(1, Verdict(verdict=kind, entry=entry.id, sentence="So."), receipt)
 
     run = ManifestRun(
         book.manifest,

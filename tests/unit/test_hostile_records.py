@@ -267,7 +267,7 @@ def test_a_run_goes_on_past_all_of_them(tmp_path: Path, monkeypatch: pytest.Monk
             run.stop()
     assert run.error is None
     with run.read() as ledger:
-        settled = {one.verdict.entry: one.verdict for one in ledger.all_settled()}
+        settled = {one.verdict.entry: one.verdict for one in ledger.all_verdicts()}
     kinds = {name: verdict.verdict for name, verdict in settled.items()}
     # Made-up starts of e-0 stand beside its own, so that one cannot be told from the other.
     assert kinds.pop("e-0") in ("forged", "duplicated", "quarantined")

@@ -17,11 +17,11 @@ from pytest_manifest.ledger import (
     MERGED,
     AttemptRow,
     Ledger,
-    Part,
+    RunSegment,
     file_system,
-    find_runs,
-    find_runs_of,
-    next_number,
+    find_runs_by_digest,
+    find_runs_of_manifest,
+    next_run_number,
     utc_now,
 )
 from pytest_manifest.ledger.places import refuse_network
@@ -63,25 +63,25 @@ def test_sending_states_and_times_are_kept(ledger: Ledger) -> None:
 
 def test_settled_entries_come_in_the_order_in_which_they_settled(ledger: Ledger) -> None:
     """A reader that remembers its position sees each settlement once."""
-    ledger.settle([(verdict("b"), receipt("b"))])
-    (first,) = ledger.settled_since(0)
+    ledger.record_verdicts([(verdict("b"), receipt("b"))])
+    (first,) = ledger.verdicts_since(0)
     assert first[1] == "b"
-    ledger.settle([(verdict("a", "lost"), None)])
-    assert [entry for _, entry in ledger.settled_since(first[0])] == ["a"]
-    found = ledger.settled("b")
+    ledger.record_verdicts([(verdict("a", "lost"), None)])
+    assert [entry for _, entry in ledger.verdicts_since(first[0])] == ["a"]
+    found = ledger.entry_verdict("b")
     assert found is not None
     assert (found.verdict, found.receipt) == (verdict("b"), receipt("b"))
-    assert [s.verdict.entry for s in ledger.all_settled()] == ["a", "b"]
+    assert [s.verdict.entry for s in ledger.all_verdicts()] == ["a", "b"]
     assert ledger.verdict_counts() == {"passed": 1, "lost": 1}
 
 
 def test_what_may_change_counts_as_unsettled(ledger: Ledger) -> None:
     """Pending and unknown are no last words."""
-    ledger.settle([(verdict("a", "pending"), None), (verdict("b"), receipt("b"))])
-    assert [row.entry for row in ledger.attempts(unsettled=True)] == ["a"]
-    assert ledger.has_unsettled()
-    ledger.settle([(verdict("a"), receipt("a"))])
-    assert not ledger.has_unsettled()
+    ledger.record_verdicts([(verdict("a", "pending"), None), (verdict("b"), receipt("b"))])
+    assert [row.entry for row in ledger.attempts(undecided=True)] == ["a"]
+    assert ledger.has_undecided()
+    ledger.record_verdicts([(verdict("a"), receipt("a"))])
+    assert not ledger.has_undecided()
     assert ledger.verdict_counts() == {"passed": 2}
 
 
@@ -107,11 +107,11 @@ def test_an_attempt_that_another_follows_is_judged_and_its_entry_stays_open(
         "t-a", "a", 1, 0, "sent", MOMENT, "n", None, "crashed", verdict("a", "crashed")
     )
     second = AttemptRow("t-a2", "a", 2, 0, "planned", None, None, "crashed")
-    assert ledger.settled("a") is None
+    assert ledger.entry_verdict("a") is None
     assert ledger.attempts_of("a") == [first, second]
     assert ledger.attempt("t-a2") == second
     assert ledger.attempt("t-z") is None
-    assert [row.task_id for row in ledger.attempts(unsettled=True)] == ["t-a2", "t-b"]
+    assert [row.task_id for row in ledger.attempts(undecided=True)] == ["t-a2", "t-b"]
     assert [row.task_id for row in ledger.last_attempts()] == ["t-a2", "t-b"]
     assert ledger.reasons() == {"crashed": 1}
     assert ledger.count_entries() == 2
@@ -120,14 +120,16 @@ def test_an_attempt_that_another_follows_is_judged_and_its_entry_stays_open(
 def test_settling_an_entry_judges_the_attempt_that_it_is_about(ledger: Ledger) -> None:
     """The attempt of the verdict's number, and none where the entry was never sent."""
     ledger.plan([("t-a2", "a", 2, 0, "lost")])
-    ledger.settle([(verdict("a", attempt=2), receipt("a", 2)), (verdict("b", "lost", None), None)])
-    judged = {row.task_id: (row.kind, row.verdict) for row in ledger.attempts()}
+    ledger.record_verdicts(
+        [(verdict("a", attempt=2), receipt("a", 2)), (verdict("b", "lost", None), None)]
+    )
+    judged = {row.task_id: (row.status, row.verdict) for row in ledger.attempts()}
     assert judged == {
         "t-a": (None, None),
         "t-a2": ("passed", verdict("a", attempt=2)),
         "t-b": (None, None),
     }
-    assert ledger.kinds() == {"a": "passed", "b": "lost"}
+    assert ledger.statuses() == {"a": "passed", "b": "lost"}
 
 
 def test_many_entries_read_together_are_as_read_one_by_one(ledger: Ledger) -> None:
@@ -137,16 +139,16 @@ def test_many_entries_read_together_are_as_read_one_by_one(ledger: Ledger) -> No
     ledger.add_starts([start("t-b", "x2"), start("t-a", "x1"), start("t-b", "x1")])
     for number in range(2):
         ledger.add_receipts([("t-a", "x1", receipt("a", pid=number))])
-    ledger.settle([(verdict("a", "failed"), receipt("a")), (verdict("b"), receipt("b"))])
+    ledger.record_verdicts([(verdict("a", "failed"), receipt("a")), (verdict("b"), receipt("b"))])
     ledger.end_attempt("t-a", verdict("a", "crashed"))  # the entry's own verdict is another
     ledger.plan([("t-a2", "a", 2, 0, "crashed")])
-    ledger.settle([(verdict("d", "skipped", None), None)])
+    ledger.record_verdicts([(verdict("d", "skipped", None), None)])
     entries = ["d", "c'[\u00e9", "gone", "b", "a"]
     found = ledger.histories(entries)
     assert sorted(found) == sorted(set(entries) - {"gone"})
     for entry, history in found.items():
         assert history.attempts == ledger.attempts_of(entry)
-        assert history.settled == ledger.settled(entry)
+        assert history.verdict == ledger.entry_verdict(entry)
         for row in history.attempts:
             assert history.starts.get(row.task_id, []) == ledger.starts(row.task_id)
     assert [one.pid for one in found["a"].receipts.get("t-a", ())] == []  # it was judged
@@ -157,15 +159,17 @@ def test_many_entries_read_together_are_as_read_one_by_one(ledger: Ledger) -> No
 
 def test_verdicts_are_taken_back(ledger: Ledger) -> None:
     """Those that may change, or those of the entries named; the attempts keep theirs."""
-    ledger.settle([(verdict("a", "unknown"), None), (verdict("b", "failed"), receipt("b"))])
+    ledger.record_verdicts(
+        [(verdict("a", "unknown"), None), (verdict("b", "failed"), receipt("b"))]
+    )
     ledger.reopen()
-    assert ledger.kinds() == {"b": "failed"}
-    ledger.settle([(verdict("a", "unknown"), None)])
+    assert ledger.statuses() == {"b": "failed"}
+    ledger.record_verdicts([(verdict("a", "unknown"), None)])
     ledger.reopen(["b", "z"])
-    assert ledger.kinds() == {"a": "unknown"}
-    assert [row.kind for row in ledger.attempts()] == ["unknown", "failed"]
+    assert ledger.statuses() == {"a": "unknown"}
+    assert [row.status for row in ledger.attempts()] == ["unknown", "failed"]
     ledger.reopen([])
-    assert ledger.kinds() == {"a": "unknown"}
+    assert ledger.statuses() == {"a": "unknown"}
 
 
 def test_an_attempt_that_is_sent_again_keeps_its_verdict_until_the_next(ledger: Ledger) -> None:
@@ -174,18 +178,18 @@ def test_an_attempt_that_is_sent_again_keeps_its_verdict_until_the_next(ledger: 
     def said() -> str | None:
         (row,) = ledger.attempts_of("a")
         assert row.verdict is not None
-        assert row.verdict.verdict == row.kind
-        return row.kind
+        assert row.verdict.verdict == row.status
+        return row.status
 
-    ledger.settle([(verdict("a", "lost"), None)])
+    ledger.record_verdicts([(verdict("a", "lost"), None)])
     ledger.reopen(["a"])
     ledger.mark(["t-a"], "planned")
     assert said() == "lost"
-    ledger.settle([(verdict("a", "failed"), receipt("a"))])
+    ledger.record_verdicts([(verdict("a", "failed"), receipt("a"))])
     assert said() == "failed"
     ledger.end_attempt("t-a", verdict("a", "crashed"))
     assert said() == "crashed"
-    assert ledger.kinds() == {"a": "failed"}
+    assert ledger.statuses() == {"a": "failed"}
     ledger.reopen(["a"])
     assert said() == "crashed"
 
@@ -193,8 +197,8 @@ def test_an_attempt_that_is_sent_again_keeps_its_verdict_until_the_next(ledger: 
 def test_an_earlier_attempt_keeps_its_verdict_when_the_entry_gets_another(ledger: Ledger) -> None:
     """Without the entry having been reopened in between, and where nothing was sent for it too."""
     ledger.plan([("t-a2", "a", 2, 0, "lost")])
-    ledger.settle([(verdict("a", "lost"), None), (verdict("b", "failed"), None)])
-    ledger.settle([(verdict("a", attempt=2), None), (verdict("b", "unknown", None), None)])
+    ledger.record_verdicts([(verdict("a", "lost"), None), (verdict("b", "failed"), None)])
+    ledger.record_verdicts([(verdict("a", attempt=2), None), (verdict("b", "unknown", None), None)])
     judged = {row.task_id: row.verdict for row in ledger.attempts()}
     assert judged == {
         "t-a": verdict("a", "lost"),
@@ -207,11 +211,13 @@ def test_a_verdict_is_kept_once(ledger: Ledger) -> None:
     """With the entry while it stands, and with its attempt once it is taken back."""
     found = "SELECT count(*) FROM attempts WHERE kind IS NOT NULL OR verdict IS NOT NULL"
     for kind in ("unknown", "passed"):
-        ledger.settle([(verdict("a", kind), receipt("a")), (verdict("b", "pending"), None)])
+        ledger.record_verdicts(
+            [(verdict("a", kind), receipt("a")), (verdict("b", "pending"), None)]
+        )
     assert ledger._db.execute(found).fetchone() == (0,)
     ledger.reopen()
     assert ledger._db.execute(found).fetchone() == (1,)
-    ledger.settle([(verdict("b", "pending"), None)])
+    ledger.record_verdicts([(verdict("b", "pending"), None)])
     ledger.reopen(entry for entry in "ab")
     assert ledger._db.execute(found).fetchone() == (2,)
 
@@ -223,7 +229,7 @@ def test_receipts_are_kept_as_they_arrive(ledger: Ledger) -> None:
     ledger.add_receipts([("t-a", "x2", late)])
     assert ledger.receipts("t-a") == [("x1", receipt("a")), ("x2", late)]
     assert ledger.receipts("t-z") == []
-    assert list(ledger.last_receipts()) == [
+    assert list(ledger.all_receipts()) == [
         ("t-b", None, receipt("b")),
         ("t-a", "x1", receipt("a")),
         ("t-a", "x2", late),
@@ -233,8 +239,8 @@ def test_receipts_are_kept_as_they_arrive(ledger: Ledger) -> None:
 def test_the_order_is_that_of_the_newest_attempts(ledger: Ledger) -> None:
     """After a change of the manifest the verdicts come in its present order."""
     ledger.plan([("t-a2", "a", 2, 9, "expectation changed")])
-    ledger.settle([(verdict("a", attempt=2), None), (verdict("b"), None)])
-    assert [s.verdict.entry for s in ledger.all_settled()] == ["b", "a"]
+    ledger.record_verdicts([(verdict("a", attempt=2), None), (verdict("b"), None)])
+    assert [s.verdict.entry for s in ledger.all_verdicts()] == ["b", "a"]
     assert [row.task_id for row in ledger.last_attempts()] == ["t-b", "t-a2"]
 
 
@@ -243,46 +249,50 @@ def test_a_run_goes_on_with_a_changed_manifest(ledger: Ledger, path: Path) -> No
     for digest in ("1" * 64, "1" * 64, "2" * 64):
         ledger.set_digest(digest)
     assert ledger.info().sha256 == "2" * 64
-    assert json.loads(ledger.noted("earlier_sha256") or "") == ["0" * 64, "1" * 64]
-    assert find_runs(path.parent, "0" * 64) == find_runs(path.parent, "1" * 64) == []
-    assert find_runs(path.parent, "2" * 64) == [path]
+    assert json.loads(ledger.get_meta("earlier_sha256") or "") == ["0" * 64, "1" * 64]
+    assert (
+        find_runs_by_digest(path.parent, "0" * 64)
+        == find_runs_by_digest(path.parent, "1" * 64)
+        == []
+    )
+    assert find_runs_by_digest(path.parent, "2" * 64) == [path]
 
 
 def test_the_parts_of_a_run_are_kept(ledger: Ledger) -> None:
     """When each began, and when one was stopped; an older ledger knows of none."""
-    assert ledger.parts() == []
-    ledger.begin_part(MOMENT)
-    ledger.stop_part(MOMENT + timedelta(seconds=1))
-    ledger.begin_part(MOMENT + timedelta(hours=8))
-    assert ledger.parts() == [
-        Part(MOMENT, MOMENT + timedelta(seconds=1)),
-        Part(MOMENT + timedelta(hours=8)),
+    assert ledger.segments() == []
+    ledger.begin_segment(MOMENT)
+    ledger.stop_segment(MOMENT + timedelta(seconds=1))
+    ledger.begin_segment(MOMENT + timedelta(hours=8))
+    assert ledger.segments() == [
+        RunSegment(MOMENT, MOMENT + timedelta(seconds=1)),
+        RunSegment(MOMENT + timedelta(hours=8)),
     ]
 
 
 def test_a_stop_is_kept_where_the_parts_beginning_is_not(ledger: Ledger) -> None:
-    ledger.stop_part(MOMENT)
-    assert ledger.parts() == [Part(INFO.created_at, MOMENT)]
+    ledger.stop_segment(MOMENT)
+    assert ledger.segments() == [RunSegment(INFO.created_at, MOMENT)]
 
 
 def test_a_copy_is_exact_and_leaves_the_run_alone(
     ledger: Ledger, path: Path, tmp_path: Path
 ) -> None:
     """It holds what is committed; what is written into it stays in it."""
-    ledger.settle([(verdict("a"), receipt("a"))])
+    ledger.record_verdicts([(verdict("a"), receipt("a"))])
     target = tmp_path / "scratch" / "copy.sqlite"
     with Ledger.open(path) as reader:
         reader.copy_to(target)
     with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(target)) as two:
         assert list(one.iterdump()) == list(two.iterdump())
     with Ledger.open(target, write=True) as copy:
-        copy.settle([(verdict("b"), receipt("b"))])
-    assert ledger.settled("b") is None
+        copy.record_verdicts([(verdict("b"), receipt("b"))])
+    assert ledger.entry_verdict("b") is None
     assert target.stat().st_mode & 0o777 == 0o600
     with pytest.raises(LedgerError, match="cannot be copied there"):
         ledger.copy_to(target)
     with Ledger.open(target) as copy:
-        assert copy.kinds() == {"a": "passed", "b": "passed"}
+        assert copy.statuses() == {"a": "passed", "b": "passed"}
 
 
 def test_a_failed_transaction_leaves_nothing(ledger: Ledger, path: Path) -> None:
@@ -290,13 +300,13 @@ def test_a_failed_transaction_leaves_nothing(ledger: Ledger, path: Path) -> None
 
     def fail_in_the_middle() -> None:
         with ledger.transaction():
-            ledger.settle([(verdict("a"), receipt("a"))])
+            ledger.record_verdicts([(verdict("a"), receipt("a"))])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail_in_the_middle()
     with Ledger.open(path) as reader:
-        assert reader.settled_since(0) == []
+        assert reader.verdicts_since(0) == []
 
 
 def test_a_method_that_writes_does_so_in_whole(ledger: Ledger) -> None:
@@ -312,13 +322,13 @@ def test_what_follows_a_failed_record_is_not_written(ledger: Ledger) -> None:
 
     def go_on_regardless() -> None:
         with ledger.transaction():
-            ledger.note("one", "1")
+            ledger.set_meta("one", "1")
             ledger._db.execute("ROLLBACK")  # as SQLite does by itself on a full disk
-            ledger.note("two", "2")
+            ledger.set_meta("two", "2")
 
     with pytest.raises(LedgerError, match="an earlier record of the transaction failed"):
         go_on_regardless()
-    assert (ledger.noted("one"), ledger.noted("two")) == (None, None)
+    assert (ledger.get_meta("one"), ledger.get_meta("two")) == (None, None)
 
 
 def test_a_reader_cannot_write(ledger: Ledger, path: Path) -> None:
@@ -338,7 +348,7 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path, ledger: Ledger, path: Path
     text.write_text("hello, this is no database\n" * 50)
     with pytest.raises(LedgerError, match="not a ledger that can be read"):
         Ledger.open(text)
-    ledger.note("ledger", "99")
+    ledger.set_meta("ledger", "99")
     with pytest.raises(LedgerError, match="version 99, this program reads version 3"):
         Ledger.open(path)
     with pytest.raises(LedgerError, match="cannot be created"):
@@ -400,11 +410,16 @@ def test_the_order_of_runs_is_not_the_clocks(tmp_path: Path) -> None:
         moment = INFO.created_at.replace(second=second)
         info = replace(INFO, run=name, created_at=moment, number=number)
         Ledger.create(tmp_path / f"{name}.sqlite", info).close()
-    assert [path.stem for path in find_runs(tmp_path, INFO.sha256)] == ["x", "a", "c", "b"]
-    assert next_number(tmp_path) == 4
+    assert [path.stem for path in find_runs_by_digest(tmp_path, INFO.sha256)] == [
+        "x",
+        "a",
+        "c",
+        "b",
+    ]
+    assert next_run_number(tmp_path) == 4
     (tmp_path / "damaged.lock").write_text("7")
     (tmp_path / "b.lock").write_text("")
-    assert next_number(tmp_path) == 8
+    assert next_run_number(tmp_path) == 8
 
 
 def test_runs_of_a_manifest_are_found_by_its_digest(tmp_path: Path) -> None:
@@ -413,8 +428,8 @@ def test_runs_of_a_manifest_are_found_by_its_digest(tmp_path: Path) -> None:
     for name, digest in zip(names, ["1" * 64, "2" * 64, "1" * 64], strict=True):
         Ledger.create(tmp_path / f"{name}.sqlite", replace(INFO, run=name, sha256=digest)).close()
     (tmp_path / "20261124T150003-broken.sqlite").write_bytes(b"")
-    assert [path.stem for path in find_runs(tmp_path, "1" * 64)] == [names[0], names[2]]
-    assert find_runs(tmp_path / "nowhere", "1" * 64) == []
+    assert [path.stem for path in find_runs_by_digest(tmp_path, "1" * 64)] == [names[0], names[2]]
+    assert find_runs_by_digest(tmp_path / "nowhere", "1" * 64) == []
 
 
 def test_runs_of_a_manifest_are_found_by_its_path(tmp_path: Path) -> None:
@@ -424,9 +439,9 @@ def test_runs_of_a_manifest_are_found_by_its_path(tmp_path: Path) -> None:
         moment = INFO.created_at.replace(second=int(name))
         info = replace(INFO, run=name, manifest=manifest, sha256=digest * 64, created_at=moment)
         Ledger.create(tmp_path / f"x{digest}{name}.sqlite", info).close()
-    found = find_runs_of(tmp_path, tmp_path / "." / "m.jsonl")
+    found = find_runs_of_manifest(tmp_path, tmp_path / "." / "m.jsonl")
     assert [path.stem for path in found] == ["x21", "x12"]
-    assert find_runs_of(tmp_path, tmp_path / "none.jsonl") == []
+    assert find_runs_of_manifest(tmp_path, tmp_path / "none.jsonl") == []
 
 
 def test_a_ledger_that_cannot_be_made_leaves_no_file(
@@ -446,6 +461,6 @@ def test_a_merged_run_comes_after_those_that_it_is_of(tmp_path: Path, first: str
     for key, name in names.items():
         with Ledger.create(tmp_path / f"{name}.sqlite", replace(INFO, run=name)) as ledger:
             if key != first:
-                ledger.note(MERGED, json.dumps([names[first]]))
-    found = [path.stem for path in find_runs(tmp_path, INFO.sha256)]
+                ledger.set_meta(MERGED, json.dumps([names[first]]))
+    found = [path.stem for path in find_runs_by_digest(tmp_path, INFO.sha256)]
     assert found == [names[first], *(name for name in names.values() if name != names[first])]

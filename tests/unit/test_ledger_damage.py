@@ -13,7 +13,7 @@ import pytest
 
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.errors import LedgerError, ManifestToolError
-from pytest_manifest.ledger import Ledger, find_runs, find_runs_of
+from pytest_manifest.ledger import Ledger, find_runs_by_digest, find_runs_of_manifest
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import AuditRun, RunSettings
 from pytest_manifest.schema import Entry
@@ -35,7 +35,7 @@ def made(tmp_path: Path) -> Path:
     folder.mkdir()
     made = MadeRun(folder, [Entry(id=name, task="jobs.t") for name in NAMES])
     with made.ledger as ledger:
-        ledger.begin_part(START)
+        ledger.begin_segment(START)
         made.plan(*NAMES)
         ledger.add_starts([start(f"t-{name}-1", "x") for name in NAMES])
         for name in NAMES:
@@ -68,24 +68,24 @@ def audit(ledger: Path) -> dict[str, str]:
     run.take_effect()
     run.finish_offline()
     with run.read() as reading:
-        return {one.verdict.entry: one.verdict.verdict for one in reading.all_settled()}
+        return {one.verdict.entry: one.verdict.verdict for one in reading.all_verdicts()}
 
 
 def read_everything(path: Path) -> None:
     """As a session, its reports and its summary do."""
     manifest = manifest_of(path)
-    find_runs(path.parent, manifest.sha256)
-    find_runs_of(path.parent, manifest.path)
+    find_runs_by_digest(path.parent, manifest.sha256)
+    find_runs_of_manifest(path.parent, manifest.path)
     with Ledger.open(path) as ledger:
-        ledger.info(), ledger.status, ledger.shards(), ledger.merged(), ledger.parts()
-        ledger.send_states(), ledger.reasons(), ledger.kinds(), ledger.verdict_counts()
+        ledger.info(), ledger.status, ledger.shards(), ledger.merged(), ledger.segments()
+        ledger.send_states(), ledger.reasons(), ledger.statuses(), ledger.verdict_counts()
         ledger.last_arrival(), ledger.starts_by_task(), ledger.histories(NAMES)
         every: list[Iterator[object]] = [
             ledger.attempts(),
-            ledger.last_receipts(),
-            ledger.all_settled(),
+            ledger.all_receipts(),
+            ledger.all_verdicts(),
             ledger.not_passed(NAMES),
-            (one.settled() for _, one in ledger.judgements_from(NAMES[0], 20)),
+            (one.parse() for _, one in ledger.stored_verdicts_from(NAMES[0], 20)),
         ]
         for rows in every:
             list(rows)

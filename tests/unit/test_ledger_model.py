@@ -14,13 +14,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pytest_manifest.ledger import AttemptRow, Ledger, SendState, Settled, Start
-from pytest_manifest.schema import Receipt, Verdict, VerdictKind
+from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, SendState, Start
+from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 OPEN_KINDS = ("pending", "unknown")
 ENTRIES = st.sampled_from("abc")
-KINDS = st.sampled_from(get_args(VerdictKind))
+KINDS = st.sampled_from(get_args(VerdictStatus))
 STATES = st.sampled_from(get_args(SendState))
 NOTES = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 DIGESTS = st.sampled_from(["1" * 64, "2" * 64, "3" * 64])
@@ -51,7 +51,7 @@ class Model:
 
 
 def in_order(rows: Iterable[AttemptRow]) -> list[AttemptRow]:
-    return sorted(rows, key=lambda row: (row.ordinal, row.attempt))
+    return sorted(rows, key=lambda row: (row.position, row.attempt))
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -84,9 +84,9 @@ class LedgerMachine(RuleBasedStateMachine):
         row = AttemptRow(task_id, entry, number, ord(entry), "planned", None, None, reason)
         self.model.attempts[task_id] = row
         if reason is None:
-            self.ledger.plan([(task_id, entry, number, row.ordinal)])
+            self.ledger.plan([(task_id, entry, number, row.position)])
         else:
-            self.ledger.plan([(task_id, entry, number, row.ordinal, reason)])
+            self.ledger.plan([(task_id, entry, number, row.position, reason)])
 
     @precondition(has_attempts)
     @rule(data=st.data(), state=STATES, note=NOTES, sent=st.booleans())
@@ -126,11 +126,11 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.model.attempts[self.a_task(data)]
         judged = verdict(row.entry, kind, row.attempt if sent else None)
         said = receipt(row.entry, row.attempt) if received else None
-        self.ledger.settle([(judged, said)])
+        self.ledger.record_verdicts([(judged, said)])
         self.model.settled.pop(row.entry, None)
         self.model.settled[row.entry] = (judged, said)
         if sent:
-            judged_row = replace(row, kind=judged.verdict, verdict=judged)
+            judged_row = replace(row, status=judged.verdict, verdict=judged)
             self.model.attempts[row.task_id] = judged_row
 
     @precondition(has_attempts)
@@ -139,7 +139,7 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.model.attempts[self.a_task(data)]
         judged = verdict(row.entry, kind, row.attempt)
         self.ledger.end_attempt(row.task_id, judged)
-        self.model.attempts[row.task_id] = replace(row, kind=judged.verdict, verdict=judged)
+        self.model.attempts[row.task_id] = replace(row, status=judged.verdict, verdict=judged)
 
     @rule(entries=st.none() | st.sets(ENTRIES))
     def reopen(self, entries: set[str] | None) -> None:
@@ -160,7 +160,7 @@ class LedgerMachine(RuleBasedStateMachine):
             lambda: self.ledger.reopen(list("abc")),
             lambda: self.ledger.plan([("t-x", "x", 1, 0)]),
             lambda: self.ledger.mark(self.model.attempts, "sent", note="no"),
-            lambda: self.ledger.settle([(verdict("a"), None)]),
+            lambda: self.ledger.record_verdicts([(verdict("a"), None)]),
             lambda: self.ledger.set_digest("4" * 64),
         ]
         with suppress(ZeroDivisionError), self.ledger.transaction():
@@ -189,7 +189,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for (task_id, _), one in sorted(self.model.starts.items()):
             by_task.setdefault(task_id, []).append(one)
         assert ledger.starts_by_task() == by_task
-        assert list(ledger.last_receipts()) == self.model.receipts
+        assert list(ledger.all_receipts()) == self.model.receipts
         assert ledger.info() == replace(INFO, sha256=self.model.sha256)
         for task_id in self.model.attempts:
             mine = [(x, r) for task, x, r in self.model.receipts if task == task_id]
@@ -202,8 +202,8 @@ class LedgerMachine(RuleBasedStateMachine):
         newest = model.newest()
         assert list(ledger.last_attempts()) == newest
         unsettled = [row for row in newest if model.is_open(row.entry)]
-        assert list(ledger.attempts(unsettled=True)) == unsettled
-        assert ledger.has_unsettled() == bool(unsettled)
+        assert list(ledger.attempts(undecided=True)) == unsettled
+        assert ledger.has_undecided() == bool(unsettled)
         assert ledger.count_entries() == len(newest)
         assert ledger.send_states() == Counter(row.state for row in model.attempts.values())
         reasons = Counter(row.reason for row in model.attempts.values() if row.reason is not None)
@@ -214,13 +214,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def compare_verdicts(self, ledger: Ledger) -> None:
         settled = self.model.settled
-        in_time = ledger.settled_since(0)
+        in_time = ledger.verdicts_since(0)
         assert [entry for _, entry in in_time] == list(settled)
         seqs = {entry: seq for seq, entry in in_time}
-        found = [Settled(seqs[e], *settled[e]) for e in sorted(settled)]
-        assert list(ledger.all_settled()) == found
-        assert [ledger.settled(one.verdict.entry) for one in found] == found
-        assert ledger.kinds() == {entry: judged.verdict for entry, (judged, _) in settled.items()}
+        found = [EntryVerdict(seqs[e], *settled[e]) for e in sorted(settled)]
+        assert list(ledger.all_verdicts()) == found
+        assert [ledger.entry_verdict(one.verdict.entry) for one in found] == found
+        assert ledger.statuses() == {
+            entry: judged.verdict for entry, (judged, _) in settled.items()
+        }
         assert ledger.verdict_counts() == Counter(v.verdict for v, _ in settled.values())
 
 

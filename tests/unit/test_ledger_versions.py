@@ -17,8 +17,8 @@ from pytest_manifest.ledger import (
     AttemptRow,
     Ledger,
     Start,
-    find_runs,
-    find_runs_of,
+    find_runs_by_digest,
+    find_runs_of_manifest,
 )
 from pytest_manifest.ledger.versions import version_of
 from tests.unit.ledger_support import INFO, MOMENT, ROOT, is_sound, old_ledger, receipt, verdict
@@ -54,10 +54,10 @@ def test_everything_that_an_old_ledger_held_is_there(old: Path, *, write: bool) 
             AttemptRow("t-c", "c", 1, 2, "uncertain", MOMENT, "connection reset"),
             AttemptRow("t-d", "d", 1, 3, "withheld", None, "unknown task 'nö'"),
         ]
-        assert ledger.kinds() == {"a": "passed", "b": "pending", "d": "unknown_task"}
-        assert list(ledger.last_receipts()) == [("t-a", "x1", said)]
+        assert ledger.statuses() == {"a": "passed", "b": "pending", "d": "unknown_task"}
+        assert list(ledger.all_receipts()) == [("t-a", "x1", said)]
         assert sorted(ledger.starts_by_task()) == ["t-a", "t-b"]
-        assert ledger.noted("position") == "1-0"
+        assert ledger.get_meta("position") == "1-0"
         assert ledger.status == "running"
     assert version(old) == str(LEDGER_VERSION)
 
@@ -72,7 +72,7 @@ def test_a_migrated_ledger_is_as_a_new_one(old: Path, tmp_path: Path) -> None:
         ledger.plan([("t-c2", "c", 2, 2, "lost")])
         assert ledger.attempts_of("c")[-1].reason == "lost"
         ledger.reopen()
-        assert [row.kind for row in ledger.last_attempts()] == ["passed", "pending", None, None]
+        assert [row.status for row in ledger.last_attempts()] == ["passed", "pending", None, None]
 
 
 def test_what_version_2_knew_of_starts_is_there(old: Path) -> None:
@@ -93,8 +93,8 @@ def test_what_version_2_knew_of_starts_is_there(old: Path) -> None:
 
 def test_looking_for_runs_leaves_old_ledgers_as_they_are(old: Path) -> None:
     """They are found by digest and by path, and a search changes nothing."""
-    assert find_runs(old.parent, INFO.sha256) == [old]
-    assert find_runs_of(old.parent, INFO.manifest) == [old]
+    assert find_runs_by_digest(old.parent, INFO.sha256) == [old]
+    assert find_runs_of_manifest(old.parent, INFO.manifest) == [old]
     assert version(old) == "1"
 
 
@@ -119,7 +119,7 @@ def test_two_processes_may_migrate_at_once(old: Path) -> None:
             process.stdin.flush()
         assert [process.wait(60) for process in started] == [0] * 4
     with Ledger.open(old) as ledger:
-        assert all(ledger.noted(f"seen by {process.pid}") for process in started)
+        assert all(ledger.get_meta(f"seen by {process.pid}") for process in started)
         assert ledger.count_entries() == 4
     assert is_sound(old)
 

@@ -15,7 +15,7 @@ import pytest
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.errors import LedgerError, ManifestToolError
 from pytest_manifest.ledger import Ledger, RunInfo, Start
-from pytest_manifest.ledger.union import MOST
+from pytest_manifest.ledger.union import MAX_ATTACHED
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.merging.cli import main
 from pytest_manifest.merging.merge import merge
@@ -57,17 +57,17 @@ def make(tmp_path: Path) -> Make:
             manifest=manifest,
             sha256=whole.sha256,
             created_at=MOMENT + timedelta(minutes=number),
-            owned=bool(facts.pop("owned", True)),
+            is_private=bool(facts.pop("owned", True)),
         )
         path = runs / f"{info.run}.sqlite"
         places = list(range(number - 1, entries, total))
         with Ledger.create(path, info) as ledger:
             keep_manifest(whole, path)
             _fill(ledger, info, places, [n for n in places if n not in left])
-            ledger.note("shard", f"{number}/{total}")
+            ledger.set_meta("shard", f"{number}/{total}")
             ledger.set_status("stopped" if left else "finished")
             for key, value in facts.items():
-                ledger.note(key, str(value))
+                ledger.set_meta(key, str(value))
         return path
 
     return make
@@ -83,7 +83,7 @@ def _fill(ledger: Ledger, info: RunInfo, places: Sequence[int], done: Sequence[i
     )
     receipts = {n: received(info.run, n, ids[n]) for n in done}
     ledger.add_receipts((ids[n], f"x{n}", receipts[n]) for n in done)
-    ledger.settle((verdict(f"e{n}"), receipts[n]) for n in done)
+    ledger.record_verdicts((verdict(f"e{n}"), receipts[n]) for n in done)
 
 
 def received(run: str, place: int, task_id: str) -> Receipt:
@@ -107,9 +107,9 @@ def test_all_rows_are_there(make: Make) -> None:
     assert is_sound(merged.ledger)
     with Ledger.open(merged.ledger) as ledger:
         assert [row.entry for row in ledger.attempts()] == [f"e{n}" for n in range(10)]
-        assert [s.verdict.entry for s in ledger.all_settled()] == [f"e{n}" for n in range(10)]
+        assert [s.verdict.entry for s in ledger.all_verdicts()] == [f"e{n}" for n in range(10)]
         assert len(ledger.starts_by_task()) == 10
-        assert len(list(ledger.last_receipts())) == 10
+        assert len(list(ledger.all_receipts())) == 10
         assert ledger.status == "finished"
         assert ledger.shard() is None
         assert ledger.merged() == [run_id(1), run_id(2), run_id(3)]
@@ -143,7 +143,7 @@ def test_verdicts_are_numbered_by_their_time(make: Make) -> None:
 
 def test_more_ledgers_than_sqlite_attaches(make: Make) -> None:
     """They are merged in rounds; an entry that two of different rounds have is found."""
-    total = 2 * MOST + 3
+    total = 2 * MAX_ATTACHED + 3
     sources = [make(number, total, entries=2 * total) for number in range(1, total + 1)]
     merged = merge(sources)
     with Ledger.open(merged.ledger) as ledger:
@@ -203,7 +203,7 @@ def test_an_unfinished_shard_is_said(make: Make, owned: bool, status: str, expec
     """Its entries without a verdict are counted, and the merged run is not finished either."""
     second = make(2, 2, left=[3, 5], owned=owned)
     with Ledger.open(second, write=True) as ledger:
-        ledger.note("status", status)
+        ledger.set_meta("status", status)
     merged = merge([make(1, 2), second])
     assert merged.remarks == [
         f"shard 2 of 2 (run {run_id(2)}) is unfinished: 2 of its 5 entries have no final verdict"
@@ -229,7 +229,7 @@ def test_each_receipt_is_held_against_its_own_run(make: Make) -> None:
             assert bench.judge(flight, other, ())[0].verdict == "forged"
         assert CodeHistory(ledger).digest("t", None) is None
         assert CodeHistory(ledger, code_key(run_id(2))).digest("t", None) == CODE
-        assert ledger.noted("budget") == "7.5"
+        assert ledger.get_meta("budget") == "7.5"
         assert Costs(ledger, manifest).total() == 20.0
 
 
@@ -237,7 +237,7 @@ def test_a_late_receipt_of_its_own_run_is_believed(make: Make) -> None:
     """Where the harness had spoken for want of a receipt; one of another run changes nothing."""
     source = make(1, 2, left=[0])
     with Ledger.open(source, write=True) as ledger:
-        ledger.settle([(verdict("e0", "lost"), None)])
+        ledger.record_verdicts([(verdict("e0", "lost"), None)])
     made = merge([source, make(2, 2)]).ledger
     manifest = read_manifest(made.parent.parent / "m.jsonl")
     with Ledger.open(made, write=True) as ledger:
@@ -299,7 +299,7 @@ def test_what_is_no_ledger(make: Make, tmp_path: Path) -> None:
     assert "is a folder; name the ledgers in it" in refused(first, tmp_path)
     later = make(2, 2)
     with Ledger.open(later, write=True) as ledger:
-        ledger.note("ledger", "99")
+        ledger.set_meta("ledger", "99")
     assert "the ledger has version 99, this program reads version" in refused(first, later)
 
 
@@ -373,7 +373,7 @@ def test_what_no_ledger_has_is_planned_and_unsent(make: Make) -> None:
         assert (ledger.status, ledger.info().entries) == ("stopped", 10)
         assert ledger.send_states()["planned"] == 5
         for number in range(1, 10, 2):  # as an audit does
-            ledger.settle([(verdict(f"e{number}", "unknown"), None)])
+            ledger.record_verdicts([(verdict(f"e{number}", "unknown"), None)])
     whole = merge([first.ledger, make(2, 2)])
     assert (whole.info.entries, whole.open, whole.remarks) == (10, 0, [])
     with Ledger.open(whole.ledger) as ledger:
@@ -399,8 +399,8 @@ def test_pauses_between_runs_are_known(make: Make) -> None:
             db.execute("INSERT OR REPLACE INTO run VALUES ('created_at', ?)", (moment,))
             db.execute("UPDATE receipts SET arrived_at = ?", (moment.replace("10:", "11:"),))
     with Ledger.open(merge(sources).ledger) as ledger:
-        parts = ledger.parts()
-    assert [(part.began.day, part.began.hour) for part in parts] == [(1, 10), (5, 10)]
+        parts = ledger.segments()
+    assert [(part.started.day, part.started.hour) for part in parts] == [(1, 10), (5, 10)]
     assert [part.stopped is not None and part.stopped.hour for part in parts] == [11, 11]
 
 

@@ -15,7 +15,7 @@ from pytest_manifest.broker.attempt import task_id_for
 from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.reporting.progress_figures import Meter
 from pytest_manifest.run.flights import InFlight
-from pytest_manifest.schema import Entry, VerdictKind
+from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.verdict import judge
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ class Book:
         )
         self.run = cast("Run", run)
 
-    def settle(self, entry: str, kind: VerdictKind) -> None:
+    def settle(self, entry: str, kind: VerdictStatus) -> None:
         problem = None if kind == "passed" else kind
         verdict = judge(Entry(id=entry, task="t"), None, attempt=1, problem=problem)
-        self.ledger.settle([(verdict.model_copy(update={"verdict": kind}), None)])
+        self.ledger.record_verdicts([(verdict.model_copy(update={"verdict": kind}), None)])
 
     def fly(self, entry: str, *, running_for: float | None = None) -> None:
         started = None if running_for is None else time.monotonic() - running_for

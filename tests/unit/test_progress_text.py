@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_manifest.ledger import Settled
+from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.reporting.cells import cells
 from pytest_manifest.reporting.progress_figures import Figures, Pace
 from pytest_manifest.reporting.progress_line import live_line, log_line, receipt_line
@@ -188,7 +188,7 @@ def test_a_receipt_is_told_in_one_line() -> None:
     """Verdict, entry, runtime and worker; what a worker says of itself is text, too."""
     entry = Entry(id="crud-1", task="t")
     receipt = make_receipt(entry, runtime=0.0312, worker="w\x1b[2J\n@host")
-    settled = Settled(1, judge(entry, receipt, attempt=1), receipt)
+    settled = EntryVerdict(1, judge(entry, receipt, attempt=1), receipt)
     assert receipt_line(settled) == (r"passed  crud-1  0.031 s  w\x1b[2J\n@host", "green")
 
 
@@ -196,4 +196,4 @@ def test_what_has_no_receipt_is_told_too() -> None:
     """A dash stands where nobody knows."""
     entry = Entry(id="crud-1", task="t")
     verdict = judge(entry, None, attempt=1, problem="lost", note="it is nowhere")
-    assert receipt_line(Settled(1, verdict, None)) == ("lost  crud-1  -  -", "red")
+    assert receipt_line(EntryVerdict(1, verdict, None)) == ("lost  crud-1  -  -", "red")

@@ -13,7 +13,7 @@ from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
 from pytest_manifest.run.again import judge_again
 from pytest_manifest.run.changes import Earlier
 from pytest_manifest.run.judging import Bench
-from pytest_manifest.schema import Entry, Expectations, Header, VerdictKind
+from pytest_manifest.schema import Entry, Expectations, Header, VerdictStatus
 from tests.unit.analysis_support import INFO, START, MadeRun
 from tests.unit.ledger_support import NOTHING
 
@@ -31,7 +31,7 @@ def made(tmp_path: Path) -> Iterator[MadeRun]:
     """A run of many entries; one failed, one is pending, one was given up, the others passed."""
     made = MadeRun(tmp_path, [entry(f"e-{n}") for n in range(COUNT)])
     names = [f"e-{n}" for n in range(COUNT)]
-    odd: dict[str, VerdictKind] = {"e-7": "failed", "e-8": "pending", "e-1200": "timed_out"}
+    odd: dict[str, VerdictStatus] = {"e-7": "failed", "e-8": "pending", "e-1200": "timed_out"}
     with made.ledger as ledger, ledger.transaction():
         made.plan(*names)
         for name in names:
@@ -53,7 +53,7 @@ def again(
             return super().judge(flight, receipt, starts)
 
     bench = Watched(INFO.run, manifest, made.ledger, kills=1, lifetime=0)
-    had = made.ledger.kinds()
+    had = made.ledger.statuses()
     found = [verdict for verdict, _ in judge_again(made.ledger, manifest, before, bench, only)]
     return {one.entry: one.verdict for one in found if one.verdict != had[one.entry]}, judged
 

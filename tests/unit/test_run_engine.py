@@ -9,14 +9,14 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import OVER_BUDGET, PLAIN_WORKERS, Ledger
+from pytest_manifest.ledger import OVER_BUDGET, STOCK_WORKERS, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.faults import file_error
 from pytest_manifest.results.backend_results import PlainResult
 from pytest_manifest.run.flights import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.supervision import CRASH_LOOP
-from pytest_manifest.schema import Entry, VerdictKind
+from pytest_manifest.schema import Entry, VerdictStatus
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Delivery, How, Worker
 
@@ -73,7 +73,7 @@ def test_receipts_leave_their_stream_once_they_are_committed() -> None:
 
         def trim() -> None:
             with Ledger.open(made.ledger.path) as reading:
-                seen.append(reading.noted("stream_position"))
+                seen.append(reading.get_meta("stream_position"))
 
         made.gatherer.trim = trim  # type: ignore[method-assign]  # watched
         made.step()
@@ -82,10 +82,10 @@ def test_receipts_leave_their_stream_once_they_are_committed() -> None:
         assert seen
         assert None not in seen
         seen.clear()
-        made.ledger.hold()
+        made.ledger.defer_commits()
         ended(made)
         made.engine.look_once()
-        assert made.ledger.settled("b") is not None
+        assert made.ledger.entry_verdict("b") is not None
         assert not seen
 
 
@@ -99,7 +99,7 @@ def test_what_a_newer_worker_tells_is_read_once() -> None:
         made.world.tell({"kind": "a newer worker's"})
         made.step(2)
         last = str(made.world.stream[-1].number)
-        assert made.ledger.noted("stream_position") == last
+        assert made.ledger.get_meta("stream_position") == last
 
 
 # What is uncertain
@@ -144,7 +144,7 @@ def test_what_a_plain_worker_may_have_had_is_not_published_again(*, idempotent: 
     """The error may have come after the message had arrived, and its worker may have died with it:
     only where each says what it begins is nothing heard nothing begun."""
     with rig(Plan((entry(idempotent=idempotent),))) as made:
-        made.ledger.note(PLAIN_WORKERS, "plain@box")
+        made.ledger.set_meta(STOCK_WORKERS, "plain@box")
         made.world.uncertain.append(NOTHING_ARRIVES)
         made.step()
         made.finish()
@@ -155,7 +155,7 @@ def test_what_a_plain_worker_may_have_had_is_not_published_again(*, idempotent: 
 def strange_worker(made: Rig) -> None:
     """One that says nothing of what it begins came after the dispatch, and is found only when it
     is asked who is there."""
-    made.engine._parts.note_strangers = lambda: made.ledger.note(PLAIN_WORKERS, "stock@box")
+    made.engine._parts.note_strangers = lambda: made.ledger.set_meta(STOCK_WORKERS, "stock@box")
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
@@ -255,7 +255,7 @@ def test_a_crashed_idempotent_entry_is_sent_again_as_a_second_attempt() -> None:
         made.finish()
         made.check()
         rows = made.ledger.attempts_of("a")
-        assert [(row.attempt, row.kind, row.reason) for row in rows] == [
+        assert [(row.attempt, row.status, row.reason) for row in rows] == [
             (1, "crashed", None),
             (2, "passed", "crashed"),
         ]
@@ -299,7 +299,7 @@ def test_attempts_count_as_deaths_too() -> None:
         made.finish()
         made.check()
         assert made.kinds() == {"a": "quarantined"}
-        kinds = [row.kind for row in made.ledger.attempts_of("a")]
+        kinds = [row.status for row in made.ledger.attempts_of("a")]
         assert kinds == ["crashed", "crashed", "quarantined"]
 
 
@@ -392,7 +392,7 @@ def test_of_an_emptied_store_nothing_is_claimed() -> None:
         made.finish()
         made.check()
         assert made.kinds() == {"a": "unknown"}
-        assert made.ledger.noted("emptied") == "1"
+        assert made.ledger.get_meta("emptied") == "1"
         assert ["was emptied" in finding for finding in made.findings] == [True]
 
 
@@ -576,7 +576,7 @@ def test_hearsay_that_counts_in_the_end_is_kept_like_a_receipt() -> None:
 
 
 @pytest.mark.parametrize(("how", "kind"), [("succeeded", "passed"), ("failed", "failed")])
-def test_an_end_that_a_task_stores_itself_is_hearsay(how: How, kind: VerdictKind) -> None:
+def test_an_end_that_a_task_stores_itself_is_hearsay(how: How, kind: VerdictStatus) -> None:
     """``update_state("SUCCESS")`` in the middle of the work: what its worker tells counts."""
     with rig(Plan((entry(),))) as made:
         made.step()
@@ -818,7 +818,7 @@ def test_when_nothing_more_fits_the_rest_is_skipped() -> None:
         assert skipped(made) == {"c", "d"}
         note = "the run has cost 1.5 of its budget of 2, and the next entry, with an estimate of 1,"
         assert note in made.sentence("d")
-        assert note in (made.ledger.noted(OVER_BUDGET) or "")
+        assert note in (made.ledger.get_meta(OVER_BUDGET) or "")
 
 
 def test_a_run_that_is_complete_is_not_over_its_budget() -> None:
@@ -827,7 +827,7 @@ def test_a_run_that_is_complete_is_not_over_its_budget() -> None:
         made.finish()
         made.check()
         assert set(made.kinds().values()) == {"passed"}
-        assert made.ledger.noted(OVER_BUDGET) is None
+        assert made.ledger.get_meta(OVER_BUDGET) is None
 
 
 @pytest.mark.parametrize(("budget", "sendings"), [(1.5, 1), (2.0, 2)])

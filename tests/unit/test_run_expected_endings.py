@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import pytest
 
-from pytest_manifest.ledger import PLAIN_WORKERS, Start, utc_now
+from pytest_manifest.ledger import STOCK_WORKERS, Start, utc_now
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run.again import judge_again
 from pytest_manifest.run.judging import Bench
@@ -121,7 +121,7 @@ def test_what_stock_workers_leave_no_trace_of_is_unknown() -> None:
     for stock, kind in ((True, "unknown"), (False, "lost")):
         with rig(Plan((Entry(id="a", task="t"),))) as made:
             if stock:
-                made.ledger.note(PLAIN_WORKERS, "w1@box")
+                made.ledger.set_meta(STOCK_WORKERS, "w1@box")
             made.step()
             made.world.queue.clear()
             made.run(30)

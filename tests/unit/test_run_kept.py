@@ -50,7 +50,7 @@ def test_a_receipt_that_was_kept_is_judged_by(ledger: Ledger, manifest: Manifest
     for attempt in (a, b, c):
         flights.follow(attempt, 0.0)
     judge_what_is_kept(ledger, flights, Bench(INFO.run, manifest, ledger, kills=3, lifetime=60))
-    assert ledger.kinds() == {"a": "passed"}
+    assert ledger.statuses() == {"a": "passed"}
     assert list(flights.by_task_id) == [b.task_id, c.task_id]
 
 
@@ -59,12 +59,12 @@ def test_unknown_is_an_end_unless_it_was_never_sent(ledger: Ledger) -> None:
     a, b, c = sent(ledger)
     assert ledger.has_open()
     for attempt in (a, b, c):
-        ledger.settle([(judge(attempt.entry, None, attempt=1, problem="unknown"), None)])
+        ledger.record_verdicts([(judge(attempt.entry, None, attempt=1, problem="unknown"), None)])
     assert not ledger.has_open()
-    assert ledger.has_unsettled()
+    assert ledger.has_undecided()
     ledger.mark([c.task_id], "planned")
     assert ledger.has_open()
-    ledger.settle([(judge(c.entry, None, attempt=1, problem="pending"), None)])
+    ledger.record_verdicts([(judge(c.entry, None, attempt=1, problem="pending"), None)])
     assert ledger.has_open()
-    ledger.reopen_open(["b"])
-    assert ledger.kinds() == {"a": "unknown", "c": "pending"}
+    ledger.reopen_not_final(["b"])
+    assert ledger.statuses() == {"a": "unknown", "c": "pending"}

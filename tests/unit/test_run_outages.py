@@ -55,7 +55,7 @@ def test_a_refusal_is_the_matter_of_its_entry() -> None:
         refuse(made, "a")
         made.finish()
         assert made.kinds() == {"a": "rejected", "b": "passed", "c": "skipped"}
-        told = made.ledger.settled("a")
+        told = made.ledger.entry_verdict("a")
         assert told is not None
         assert "its queue is locked" in told.verdict.sentence
         assert made.ledger.send_states().get("withheld") == 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_manifest.ledger import AttemptRow, SendState, Settled
+from pytest_manifest.ledger import AttemptRow, EntryVerdict, SendState
 from pytest_manifest.manifest import read_manifest, write_manifest
 from pytest_manifest.run.changes import Change, change_of
 from pytest_manifest.run.resume import (
@@ -21,7 +21,7 @@ from pytest_manifest.run.resume import (
     may_have_started,
 )
 from pytest_manifest.run.resuming import SHOWN, told
-from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictKind
+from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
 
 RUN = "20261124T150000-0123abcd"
 ONCE = Entry(id="a", task="t")
@@ -32,8 +32,8 @@ def row(state: SendState = "sent", number: int = 1) -> AttemptRow:
     return AttemptRow(f"t-{number}", "a", number, 0, state, None, None)
 
 
-def settled(kind: VerdictKind, receipt: Receipt | None = None) -> Settled:
-    return Settled(1, Verdict(verdict=kind, entry="a", attempt=1, sentence="."), receipt)
+def settled(kind: VerdictStatus, receipt: Receipt | None = None) -> EntryVerdict:
+    return EntryVerdict(1, Verdict(verdict=kind, entry="a", attempt=1, sentence="."), receipt)
 
 
 def receipt(state: str) -> Receipt:
@@ -111,7 +111,7 @@ def test_a_changed_expectation_sends_what_no_longer_passes() -> None:
     assert decide(ONCE, passes, ResumeRules()).action == "keep"
 
 
-KINDS: tuple[VerdictKind | None, ...] = (
+KINDS: tuple[VerdictStatus | None, ...] = (
     None,
     "passed",
     "failed",
@@ -138,7 +138,7 @@ CHANGES: tuple[Change | None, ...] = (None, "job", "expectation")
 )
 def test_nothing_is_silently_run_twice(
     state: SendState,
-    kind: VerdictKind | None,
+    kind: VerdictStatus | None,
     place: Place | None,
     change: Change | None,
     started: bool,
@@ -175,7 +175,7 @@ def test_nothing_is_silently_run_twice(
     ],
 )
 def test_whether_a_job_may_have_started(
-    state: SendState, verdict: Settled | None, begun: bool, witnessed: bool, expected: bool
+    state: SendState, verdict: EntryVerdict | None, begun: bool, witnessed: bool, expected: bool
 ) -> None:
     """A start or a receipt says so; without them it is the completeness of the records."""
     assert may_have_started(row(state), verdict, begun=begun, witnessed=witnessed) is expected

@@ -13,7 +13,7 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.schedule import Held, Schedule
 from pytest_manifest.run.settings import FailureLimit
-from pytest_manifest.schema import Entry, VerdictKind
+from pytest_manifest.schema import Entry, VerdictStatus
 
 RUN = "20261124T150000-0123abcd"
 
@@ -84,7 +84,7 @@ def test_a_long_chain_is_told_by_its_ends() -> None:
     ],
 )
 def test_a_deselected_entry_counts_by_its_verdict_in_this_run(
-    settled: Mapping[str, VerdictKind], note: str
+    settled: Mapping[str, VerdictStatus], note: str
 ) -> None:
     """Without a passing verdict what waits for it is held; with one it is free."""
     schedule = Schedule(attempts(b="a", c="b"), settled=settled)
@@ -276,7 +276,7 @@ def test_what_is_under_way_and_what_was_spent_before_count() -> None:
     assert names(schedule.take(9)) == ["e1"]
 
 
-KINDS: tuple[VerdictKind, ...] = ("passed", "failed", "lost", "skipped")
+KINDS: tuple[VerdictStatus, ...] = ("passed", "failed", "lost", "skipped")
 
 
 @st.composite
@@ -315,7 +315,7 @@ def test_every_entry_is_sent_once_or_held_once(
     spent = 0.0
     after = {attempt.entry.id: attempt.entry.after for attempt in todo}
     out: dict[str, str] = dict.fromkeys((h.attempt.entry.id for h in schedule.start()), "held")
-    kinds: dict[str, VerdictKind] = {}
+    kinds: dict[str, VerdictStatus] = {}
     flying: list[str] = []
     while not schedule.exhausted or flying:
         for one in schedule.over_budget():

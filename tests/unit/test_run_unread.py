@@ -11,7 +11,7 @@ from kombu import Connection
 
 from pytest_manifest.broker.attempt import run8
 from pytest_manifest.broker.link import reply_queue
-from pytest_manifest.ledger import PLAIN_WORKERS
+from pytest_manifest.ledger import STOCK_WORKERS
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.records import Flaws
 from pytest_manifest.schema import Entry
@@ -27,7 +27,7 @@ def leave_unreadable(made: Rig) -> None:
 
 
 def sentence(made: Rig) -> str:
-    settled = made.ledger.settled("a")
+    settled = made.ledger.entry_verdict("a")
     assert settled is not None
     return settled.verdict.sentence
 
@@ -68,7 +68,7 @@ def test_a_deadline_makes_no_other_end_of_it(plan: Plan) -> None:
 def test_what_nobody_can_tell_stays_so_at_the_deadline() -> None:
     """An entry that was told of with the reason has not run out of time with those that go on."""
     with rig(Plan((Entry(id="a", task="t"), Entry(id="b", task="t")), deadline=20)) as made:
-        made.ledger.note(PLAIN_WORKERS, "w")
+        made.ledger.set_meta(STOCK_WORKERS, "w")
         made.step()
         worker = next(iter(made.world.workers.values()))
         made.world.take(worker, vanishes=True)

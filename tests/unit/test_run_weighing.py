@@ -222,7 +222,7 @@ def test_what_was_forged_stays_so_when_it_is_looked_at_again() -> None:
         told(made, delivery, **FAILED)
         made.step(2)
         flight = made.flight("a")
-        settled = made.ledger.settled("a")
+        settled = made.ledger.entry_verdict("a")
         assert settled is not None
         assert settled.receipt is not None
         verdict, _ = made.engine._bench.judge(flight, settled.receipt)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from pytest_manifest.schema import Entry, Receipt, VerdictKind
+from pytest_manifest.schema import Entry, Receipt, VerdictStatus
 from pytest_manifest.verdict import judge, outcome
 
 
@@ -321,8 +321,8 @@ def test_only_the_first_violations_are_told() -> None:
     assert [m.path for m in verdict.mismatches] == [f"result[{i}]" for i in range(5)]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in get_args(VerdictKind) if kind != "passed"])
-def test_a_problem_stands_where_there_is_no_receipt(kind: VerdictKind) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in get_args(VerdictStatus) if kind != "passed"])
+def test_a_problem_stands_where_there_is_no_receipt(kind: VerdictStatus) -> None:
     """One sentence each, with the note in it, ending in what to do."""
     note = "the nearest name is 'tasks.crud.walk'."
     verdict = judge(entry(), None, attempt=2, problem=kind, note=note)
@@ -339,10 +339,10 @@ def test_neither_receipt_nor_problem_is_unknown() -> None:
 
 def test_a_receipt_speaks_for_itself() -> None:
     """A late receipt wins over a suspicion, but not over a forged signature or a quarantine."""
-    kinds: list[VerdictKind] = ["lost", "pending", "timed_out", "unknown"]
+    kinds: list[VerdictStatus] = ["lost", "pending", "timed_out", "unknown"]
     for kind in kinds:
         assert judge(entry(), receipt(), attempt=1, problem=kind).verdict == "passed"
-    stronger: list[VerdictKind] = ["forged", "quarantined", "skipped"]
+    stronger: list[VerdictStatus] = ["forged", "quarantined", "skipped"]
     for kind in stronger:
         assert judge(entry(), receipt(), attempt=1, problem=kind).verdict == kind
 
@@ -418,7 +418,7 @@ def test_code_that_is_the_same_or_cannot_be_compared_passes(
     ],
 )
 def test_a_note_and_its_sentence_say_one_thing(
-    kind: VerdictKind, note: str, before: str, after: str
+    kind: VerdictStatus, note: str, before: str, after: str
 ) -> None:
     """What the harness found stands in brackets, and the words around it do not contradict it."""
     verdict = judge(entry(), None, attempt=1, problem=kind, note=note)
@@ -450,9 +450,9 @@ def test_the_attempt_is_the_receipts_where_none_is_given() -> None:
 def test_outcomes_tell_errors_from_failures() -> None:
     """ERROR where it could not be told what became of the job, FAIL where it could."""
     by_outcome: dict[str, list[str]] = {}
-    for kind in get_args(VerdictKind):
+    for kind in get_args(VerdictStatus):
         by_outcome.setdefault(outcome(kind), []).append(kind)
     assert by_outcome["passed"] == ["passed"]
     assert by_outcome["error"] == ["pending", "unknown", "lost"]
     assert by_outcome["skipped"] == ["skipped"]
-    assert len(by_outcome["failed"]) == len(get_args(VerdictKind)) - 5
+    assert len(by_outcome["failed"]) == len(get_args(VerdictStatus)) - 5

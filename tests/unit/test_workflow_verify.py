@@ -11,7 +11,7 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.face.verdicts import ManifestRun
-from pytest_manifest.ledger import Settled
+from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict
 from tasks.database import Database
@@ -176,7 +176,7 @@ def run_of(
     entries = [Entry(id=f"{n}", task=task, kwargs={"sec": sec}) for n in range(len(spans))]
     manifest: Manifest = write_manifest(folder / "m.jsonl", Header(), entries)
     settled = [
-        Settled(
+        EntryVerdict(
             number,
             Verdict(verdict="passed", entry=entry.id, sentence="passed"),
             receipt_of(

@@ -14,7 +14,7 @@ from pytest_manifest.reporting.allure.status import Status
 from pytest_manifest.reporting.allure.steps import Json
 from pytest_manifest.reporting.allure.text import escaped, visible
 from pytest_manifest.reporting.allure.told import Told
-from pytest_manifest.schema import VerdictKind
+from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.verdict import plain
 
 _OURS = frozenset({BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "manifest"})
@@ -31,7 +31,7 @@ class Own:
     trace: str | None
     start: int
     stop: int
-    seen: VerdictKind | None
+    seen: VerdictStatus | None
     doc: str | None
     html: str | None
     labels: Sequence[tuple[str, str]]

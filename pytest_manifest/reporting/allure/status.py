@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from pytest_manifest.schema import VerdictKind
+from pytest_manifest.schema import VerdictStatus
 
 Status = Literal["passed", "failed", "broken", "skipped"]
 
-FAILED: Final[frozenset[VerdictKind]] = frozenset({"failed", "timed_out"})
+FAILED: Final[frozenset[VerdictStatus]] = frozenset({"failed", "timed_out"})
 """The job did not do what its entry expects of it."""
 
 CATEGORIES: Final[Sequence[tuple[str, str, tuple[Status, ...]]]] = (
@@ -31,7 +31,7 @@ CATEGORIES: Final[Sequence[tuple[str, str, tuple[Status, ...]]]] = (
 """A category for each verdict that is not ``passed``: its name, the verdict, Allure's statuses."""
 
 
-def status_of(kind: VerdictKind | None) -> Status:
+def status_of(kind: VerdictStatus | None) -> Status:
     """``failed``: an expectation; ``broken``: the stack or the harness."""
     if kind == "passed":
         return "passed"
@@ -40,6 +40,6 @@ def status_of(kind: VerdictKind | None) -> Status:
     return "skipped" if kind == "skipped" else "broken"
 
 
-def message_of(kind: VerdictKind | None, sentence: str | None) -> str:
+def message_of(kind: VerdictStatus | None, sentence: str | None) -> str:
     """What Allure shows, and groups into categories by: the verdict's word goes first."""
     return f"{kind or 'pending'}: {sentence or 'it has no verdict'}"

@@ -49,7 +49,7 @@ def environment(state: ManifestSession, runs: Sequence[Run]) -> dict[str, str]:
         add("run", run.info.run)
         add("entries", run.info.entries)
         add("broker", run.info.broker)
-        add("stack", "of its own" if run.info.owned else "existing")
+        add("stack", "of its own" if run.info.is_private else "existing")
         add("workers", run.workers)
         for name, value in run.manifest.header.params.items():
             add(f"option {name}", value if isinstance(value, str) else short(value))

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_manifest.face.bindings import Binding, is_builtin
 from pytest_manifest.reporting.allure.status import Status
-from pytest_manifest.schema import VerdictKind
+from pytest_manifest.schema import VerdictStatus
 
 
 class Raw(Protocol):
@@ -56,7 +56,7 @@ class Told:
         return self.binding.entry
 
     @property
-    def seen(self) -> VerdictKind | None:
+    def seen(self) -> VerdictStatus | None:
         """The verdict that the test was held against; a late receipt may have changed it since."""
         for name, value in self.item.user_properties:
             if name == "manifest_verdict":

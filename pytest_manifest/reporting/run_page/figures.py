@@ -32,7 +32,7 @@ def run_document(
         "created": info.created_at.isoformat(),
         "broker": visible(info.broker),
         "backend": visible(info.backend),
-        "stack": "embedded" if info.owned else "existing",
+        "stack": "embedded" if info.is_private else "existing",
         "sha256": info.sha256,
         "status": status,
         "written": written.isoformat(timespec="seconds"),

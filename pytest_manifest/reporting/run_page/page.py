@@ -14,7 +14,7 @@ from typing import IO, Final
 from pytest_manifest.analysis.comparison import Comparison
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import Statistics, statistics
-from pytest_manifest.ledger import Part, RunInfo
+from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.manifest.atomic import atomic_file
 from pytest_manifest.reporting.run_page.assets import page_parts
 from pytest_manifest.reporting.run_page.columns import Columns
@@ -46,7 +46,7 @@ class PageFacts:
     """Entries that will come, to share the room for details among them."""
     remarks: Sequence[str] = ()
     comparison: Comparison | None = None
-    parts: Sequence[Part] = ()
+    parts: Sequence[RunSegment] = ()
     written: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
