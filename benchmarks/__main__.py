@@ -3,7 +3,8 @@
     python -m benchmarks [--quick] [--only NAME ...] [--page]
 
 Each runs in a process of its own, and nothing else should run meanwhile. With ``--only`` the other
-figures stay as they were; ``--page`` only writes plots and page anew from ``results.json``.
+figures stay as they were; ``--page`` only writes plots and page anew from ``results.json``. What
+needs a server that is not installed is left out and named, in the terminal and on the page.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "throughput": (),
     "latency": (),
     "pytest_cost": (),
+    "report_memory": (),
     "growth": (),
     "stream_replay": (),
     "codec": (),
@@ -41,6 +43,7 @@ QUICK: Final[dict[str, tuple[str, ...]]] = {
     "throughput": ("--entries=1000", "--rounds=1"),
     "latency": ("--entries=200",),
     "pytest_cost": ("--entries=1000", "--rounds=1"),
+    "report_memory": ("--entries=2000",),
     "growth": ("--sizes", "300", "1000"),
     "stream_replay": ("--entries=5000",),
     "codec": ("--sizes=1000,3000", "--rounds=3"),
@@ -52,8 +55,8 @@ QUICK: Final[dict[str, tuple[str, ...]]] = {
 """For a look whether all of them work: its figures are good for nothing else."""
 
 
-def run(name: str, arguments: Sequence[str]) -> Results:
-    """One benchmark's figures. Raises SystemExit where it fails."""
+def run(name: str, arguments: Sequence[str]) -> tuple[Results, Sequence[str]]:
+    """Take one benchmark's figures, and say what it left out. Raises SystemExit where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "figures.json"
         command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, f"--json={file}"]
@@ -61,8 +64,9 @@ def run(name: str, arguments: Sequence[str]) -> Results:
         done = subprocess.run(command, cwd=ROOT, env=environment(), check=False)
         if not file.exists():
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
-        figures: Results = json.loads(file.read_text("utf-8"))["figures"]
-    return [{**row, "benchmark": name} for row in figures]
+        document = json.loads(file.read_text("utf-8"))
+    figures: Results = document["figures"]
+    return [{**row, "benchmark": name} for row in figures], document["left_out"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,15 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     document = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"figures": []}
     names = [] if options.page else options.only or BENCHMARKS
+    missing: list[str] = []
     for name in names:
-        found = run(name, QUICK.get(name, ()) if options.quick else BENCHMARKS[name])
+        found, left_out = run(name, QUICK.get(name, ()) if options.quick else BENCHMARKS[name])
+        missing += left_out
         if options.quick:
             continue
         kept = [row for row in document["figures"] if row["benchmark"] != name]
         order = list(BENCHMARKS)
         kept += found
         kept.sort(key=lambda row: order.index(row["benchmark"]))
-        document = {"machine": machine(), "figures": kept}
+        document = {"machine": machine(), "figures": kept, "left_out": missing}
         RESULTS.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     if not options.quick:
         write_page(document, PAGE)
@@ -90,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if drawn:
                 plot(ROOT / "docs" / "images" / file, title, drawn)
         print(f"written: {RESULTS.relative_to(ROOT)}, {PAGE.relative_to(ROOT)} and its plots")
+    for reason in missing:
+        print(f"left out: {reason}")
     return 0
 
 

@@ -27,7 +27,9 @@ MET, MISSED, FREE = "#2a7f5f", "#c2571a", "#5b6b7b"
 
 def page(document: Document) -> str:
     """The page as Markdown."""
-    return HEAD + _machine(document["machine"]) + _table(document["figures"]) + _pictures()
+    left_out = "".join(f"Left out: {reason}.\n\n" for reason in document.get("left_out", ()))
+    table = _table(document["figures"])
+    return HEAD + _machine(document["machine"]) + table + left_out + _pictures()
 
 
 def write_page(document: Document, path: Path) -> None:

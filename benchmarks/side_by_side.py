@@ -90,14 +90,20 @@ def figure(
     return Figure(name, peer, statistics.median(values), goal, at_most, unit, tuple(values), known)
 
 
-def tell(figures: Sequence[Figure], path: str | None) -> None:
-    """Print the figures, and write them as JSON where a path is given."""
+def tell(figures: Sequence[Figure], path: str | None, left_out: Sequence[str] = ()) -> None:
+    """Print the figures, and write them as JSON where a path is given.
+
+    ``left_out``: what could not be measured on this machine and why, a sentence each.
+    """
+    for reason in left_out:
+        print(f"left out: {reason}")
     for one in figures:
         print(one.line())
         for name, value in one.details.items():
             print(f"    {name}: {value:,.4g}")
     if path is not None:
-        document = {"machine": machine(), "figures": [_row(one) for one in figures]}
+        rows = [_row(one) for one in figures]
+        document = {"machine": machine(), "figures": rows, "left_out": list(left_out)}
         Path(path).write_text(json.dumps(document, indent=1) + "\n", "utf-8")
 
 

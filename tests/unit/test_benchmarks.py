@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import dispatch
 from benchmarks.__main__ import BENCHMARKS, PAGE, QUICK, RESULTS
 from benchmarks.guard import worse_ratios
 from benchmarks.page import nearness, page
+from benchmarks.side_by_side import figure
+from tests.services import ServiceUnavailableError
 
 
 def row(ratio: float, **fields: Any) -> dict[str, Any]:
@@ -63,3 +69,25 @@ def test_the_page_says_which_goals_are_missed() -> None:
     goals = [line.split(" | ")[-1] for line in text.splitlines() if line.startswith("| ")]
     assert goals[1:] == ["**not met** |", "met |", "**not met** |"]
     assert [round(near, 2) for near, _ in nearness(rows).values()] == [0.67, 1.33, 0.5]
+
+
+def test_what_a_machine_lacks_is_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rest is measured; terminal, file and page name the part and the server."""
+
+    def missing() -> Iterator[str]:
+        raise ServiceUnavailableError("RabbitMQ is not installed")
+
+    monkeypatch.setattr(dispatch, "rabbitmq_server", contextmanager(missing))
+    monkeypatch.setattr(dispatch, "valkey_server", lambda: nullcontext("redis://"))
+    monkeypatch.setattr(dispatch, "measure", lambda name, *_: [figure(name, "group", [1.0])])
+    file = tmp_path / "figures.json"
+    assert dispatch.main([f"--json={file}"]) == 0
+
+    document = json.loads(file.read_text("utf-8"))
+    reason = "dispatch on rabbitmq: RabbitMQ is not installed"
+    assert document["left_out"] == [reason]
+    assert [one["name"] for one in document["figures"]] == ["valkey"]
+    assert f"left out: {reason}" in capsys.readouterr().out
+    assert f"Left out: {reason}." in page(document)
