@@ -15,6 +15,7 @@ from pytest_manifest.compat.xdist import events_of, tick_while_waiting
 from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.coordination import Coordination, Row
 from pytest_manifest.face.session import ManifestSession, manifest_session
+from pytest_manifest.face.shared_reports import SharedReports
 from pytest_manifest.face.work import begin_dispatch, file_order_wanted, note_left_out
 
 if TYPE_CHECKING:
@@ -218,6 +219,7 @@ class ControllerHooks:
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
+        self._config.pluginmanager.register(SharedReports())
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
