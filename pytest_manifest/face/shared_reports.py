@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 
@@ -46,7 +46,7 @@ class SharedReports:
             report.user_properties = first.user_properties
 
 
-def _interned(keywords: Mapping[str, object]) -> dict[str, object]:
+def _interned(keywords: Mapping[str, Literal[1]]) -> dict[str, Literal[1]]:
     return {sys.intern(name): value for name, value in keywords.items()}
 
 
