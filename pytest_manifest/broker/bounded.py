@@ -237,7 +237,7 @@ def amqp_limits(own: Mapping[str, object]) -> dict[str, float]:
     return {name: seconds for name, seconds in limits.items() if name not in own}
 
 
-def sever(connection: Connection) -> None:
+def sever(connection: Connection | None) -> None:
     """Cut a broker's connection without a word, so that whoever waits on it stops waiting.
 
     kombu and py-amqp have no way to do that: their good-bye waits for an answer.
@@ -245,7 +245,9 @@ def sever(connection: Connection) -> None:
     import socket
 
     # Asked first: what is not connected would connect anew.
-    established = connection.connection if connection.connected else None
+    established = None
+    if connection is not None and connection.connected:
+        established = connection.connection
     sock = getattr(getattr(established, "transport", None), "sock", None)
     if sock is not None:
         with suppress(OSError):

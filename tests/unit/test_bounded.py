@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,9 @@ def test_to_sever_ends_the_wait_of_the_other_thread() -> None:
     """Who reads is told that there is no more; to cut it twice, or after its end, does nothing."""
     ours, theirs = socket.socketpair()
     transport = SimpleNamespace(sock=ours)
-    connection = SimpleNamespace(_connection=SimpleNamespace(transport=transport))
+    connection: Any = SimpleNamespace(
+        connected=True, connection=SimpleNamespace(transport=transport)
+    )
     with ours, theirs, ThreadPoolExecutor() as pool:
         waits = pool.submit(ours.recv, 1)
         sever(connection)
@@ -145,12 +148,13 @@ def test_to_sever_what_is_not_connected_connects_nothing() -> None:
     asked: list[str] = []
 
     class Unconnected:
-        _connection = None
+        connected = False
 
         def __getattr__(self, name: str) -> object:
             asked.append(name)
             raise AttributeError(name)
 
-    for connection in (None, Unconnected()):
+    unconnected: Any = Unconnected()
+    for connection in (None, unconnected):
         sever(connection)
     assert asked == []
