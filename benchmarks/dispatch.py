@@ -26,7 +26,7 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.log import add_run_log
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.stack.address import StackAddress
@@ -71,7 +71,7 @@ def by_sender(manifest: Manifest, address: StackAddress, folder: Path) -> tuple[
     with closing(publisher), Ledger.create(folder / f"{run}.sqlite", info) as ledger:
         with ledger.transaction():
             ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(attempts))
-        schedule, flights = Schedule(attempts), Flights()
+        schedule, flights = Schedule(attempts), PendingAttempts()
         schedule.start()
         sender = Sender(ledger, publisher, schedule, flights, len(attempts))
         began = time.perf_counter()

@@ -33,10 +33,10 @@ from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.gatherer import Gatherer
 from pytest_manifest.results.stream import StreamReader
+from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.judging import Bench
-from pytest_manifest.run.parts import Parts
+from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.signals import Signals
@@ -134,25 +134,25 @@ class Replay:
         with self.ledger.transaction():
             self.ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(self.attempts))
             self.ledger.mark((a.task_id for a in self.attempts), "sent", sent_at=now)
-        flights, moment = Flights(), time.monotonic()
+        flights, moment = PendingAttempts(), time.monotonic()
         with nothing_thrown_away(owns_process=True):  # as a session has it of what it collects
             for attempt in self.attempts:
-                flights.follow(attempt, moment, now)
+                flights.track(attempt, moment, now)
         results = ResultReader(StackAddress(url, url, None, owned=False))
         self.gatherer = Gatherer(StreamReader(url, self.key), results)
         self.gatherer.begin(3600)
         settings = RunSettings(folder=folder)
-        bench = Bench(self.run, manifest, self.ledger, kills=3, lifetime=3600.0)
+        bench = AttemptEvaluator(self.run, manifest, self.ledger, kills=3, lifetime=3600.0)
         self.engine = Engine(
-            Parts(
+            EngineContext(
                 run=self.run,
                 settings=settings,
                 signals=Signals(),
                 ledger=self.ledger,
                 gatherer=self.gatherer,
-                bench=bench,
+                evaluator=bench,
                 schedule=Schedule([]),
-                flights=flights,
+                pending=flights,
             )
         )
         self.sent_at = now

@@ -104,7 +104,7 @@ class Dispatch:
 
     def _resume(self) -> None:
         """Go on with the newest run of every manifest, once all of them can be gone on with."""
-        from pytest_manifest.run import ResumeRun, told
+        from pytest_manifest.run import ResumeRun, describe_decisions
 
         state = self._state
         options = state.options
@@ -124,7 +124,9 @@ class Dispatch:
             # Until its ledger says that it is going on, a dispatch would not know of it.
             self._start(made, expected)
         for run in made:
-            state.resume_lines += told(run.decisions, every=state.config.option.verbose > 0)
+            state.resume_lines += describe_decisions(
+                run.decisions, every=state.config.option.verbose > 0
+            )
 
     def _start(
         self,
@@ -156,7 +158,7 @@ class Dispatch:
                 run.prepare(expected_workers=expected_workers)
                 if run.sends and state.stack_data is not None:
                     # Where the broker keeps what it sends, in case nobody can end it.
-                    run.note(STACK_DATA, str(state.stack_data))
+                    run.set_meta(STACK_DATA, str(state.stack_data))
             for manifest in instead_of if state.options.rerun else ():
                 give_up_unfinished(state.options, manifest)
             for run in runs:
@@ -188,12 +190,12 @@ class Dispatch:
                     run_settings(options),
                     wait=options.wait,
                     scratch=source.scratch,
-                    judged=source.judged,
+                    already_evaluated=source.judged,
                 )
             )
         self._prepare(made, None)
         for run in made:
-            if run.asks:
+            if run.queries_stack:
                 run.start()
             else:
                 run.finish_offline()
@@ -223,7 +225,7 @@ class Dispatch:
 
     def _adopt(self, run: Run) -> None:
         state = self._state
-        run.on_settled(lambda _entries: self._state.changed.set())
+        run.on_verdicts(lambda _entries: self._state.changed.set())
         run.watch_stack(self._lost_workers, self._stack_failure)
         log_to_file(state, run)
         state.runs.append(run)
@@ -290,7 +292,7 @@ def run_settings(options: Options) -> RunSettings:
         grace=options.grace,
         on_stop=options.on_interrupt,
         repair=options.repair,
-        sparing=options.aggregate is not None,
+        low_memory=options.aggregate is not None,
     )
 
 

@@ -277,7 +277,7 @@ class ControllerHooks:
         if (events := events_of(self._config)) is not None:
             self._wake_loop = tick_while_waiting(events, lambda: self._state.tick(), self._pump)
         for run in self._state.runs:
-            run.on_settled(lambda _entries: self._wake())
+            run.on_verdicts(lambda _entries: self._wake())
         self._wake()
 
     def _wake(self) -> None:

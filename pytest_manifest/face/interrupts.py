@@ -115,7 +115,7 @@ class Interrupts:
         """Elsewhere than in the main thread, for what a handler must not do."""
         while os.read(reader, 64):
             for run in list(self._state.runs):
-                run.hurry()
+                run.force_stop()
         os.close(reader)
 
     def begin_end(self) -> None:
@@ -156,7 +156,7 @@ class Interrupts:
         what, again = "interrupted", "Ctrl-C"
         if self.number not in (None, signal.SIGINT):
             what, again = f"ended by {self.number.name}", "a signal"
-        if any(run.takes_back for run in self._state.runs):
+        if any(run.revokes_on_stop for run in self._state.runs):
             return (
                 f"{what}: nothing more is sent, what waits is taken back, and what runs is "
                 f"waited for up to {self._state.options.grace:g} s; {again} again ends it at once"

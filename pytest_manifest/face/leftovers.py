@@ -31,4 +31,4 @@ def _say(left: Counter[str], run: Run, stack: str) -> None:
     if left:
         from pytest_manifest.stack.leftovers import sentence
 
-        run.findings.append(sentence(left, stack))
+        run.warnings.append(sentence(left, stack))

@@ -12,7 +12,7 @@ from pytest_manifest.face.session import ManifestSession, user_errors
 def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
     """Note, for the summary, what ``--manifest-resume`` would do with each selected entry."""
     from pytest_manifest.face.dispatching import resume_rules
-    from pytest_manifest.run import preview, told
+    from pytest_manifest.run import describe_decisions, preview
 
     bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
     with user_errors():
@@ -27,5 +27,5 @@ def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
                 resume_rules(state.options),
                 stack_is_gone=stack_is_gone(ledger),
             )
-            lines = told(decided, every=True)
+            lines = describe_decisions(decided, every=True)
             state.resume_lines += lines or ["there is nothing to be sent: every entry has passed"]

@@ -267,7 +267,7 @@ class ManifestSession:
             if not isinstance(error, OSError | ManifestToolError):
                 _log_exception(what)
             consequence = ", so this session fails" if needed else ""
-            run.findings.append(f"{what}{consequence}: {str(error) or repr(error)}")
+            run.warnings.append(f"{what}{consequence}: {str(error) or repr(error)}")
             self.lacks_papers = self.lacks_papers or needed
 
     def _stop_runs(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_manifest.errors import ManifestToolError
 
 if TYPE_CHECKING:
-    from pytest_manifest.merging.merge import Merged
+    from pytest_manifest.merging.merge import MergedRun
 
 USER_ERROR: Final = 2
 RUNS: Final = Path(".manifest", "runs")
@@ -66,14 +66,14 @@ def _merge(arguments: argparse.Namespace) -> int:
     judged = merged.info.entries - merged.open
     print(f"merged {runs} into {_short(merged.ledger)}")
     print(f"  {merged.info.entries:,} entries, {judged:,} of them with a final verdict")
-    for remark in merged.remarks:
+    for remark in merged.warnings:
         print(f"  {remark}")
     for line in _what_next(merged):
         print(line)
     return 0
 
 
-def _what_next(merged: Merged) -> Iterator[str]:
+def _what_next(merged: MergedRun) -> Iterator[str]:
     """How the merged run is judged and reported."""
     folder = merged.ledger.parent.resolve()
     manifest = "FILE" if merged.manifest is None else _short(merged.manifest)

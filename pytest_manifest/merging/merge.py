@@ -35,9 +35,9 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.changes import copy_path
-from pytest_manifest.run.code import KEY, code_key
+from pytest_manifest.run.code import CODE_HISTORY, code_key
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.own_limits import OWN_LIMITS, joined
+from pytest_manifest.run.own_limits import OWN_LIMITS, merged_own_limits
 
 UNSENT = "unsent"
 """The merged ledger's key for how many entries it has planned itself, which no run has sent."""
@@ -46,26 +46,28 @@ IDS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
-class Source:
-    """A ledger that is to be merged; ``runs``: its own run, or those that it was ``merged`` of;
-    ``parts``: from when to when it was worked on;
-    ``facts``: what its table ``run`` says; ``entries``: how many it has, ``open``: how many of them
-    have no final verdict."""
+class MergeInput:
+    """A ledger that is to be merged.
+
+    ``runs``: its own run, or those that it was ``merged`` of; ``segments``: when it was worked
+    on; ``metadata``: its table ``run``; ``entries``: their number, ``open``: the number of
+    them without a final verdict.
+    """
 
     path: Path
     info: RunInfo
     status: RunStatus
     runs: Sequence[str]
     shards: Sequence[Shard | None]
-    facts: dict[str, str]
+    metadata: dict[str, str]
     witnessed: bool
     entries: int
     open: int
     merged: bool
-    parts: Sequence[RunSegment]
+    segments: Sequence[RunSegment]
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         """Like ``shard 2 of 8 (run ...)``."""
         shard = self.shards[0] if len(self.shards) == 1 else None
         run = f"run {self.info.run}"
@@ -73,19 +75,19 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Merged:
-    """The ledger that was made; ``remarks``: what is not whole about it; ``manifest``: the file
+class MergedRun:
+    """The ledger that was made; ``warnings``: what is not whole about it; ``manifest``: the file
     that the runs were made of, or the copy that is kept, None where neither is there."""
 
     ledger: Path
     info: RunInfo
     runs: int
     open: int
-    remarks: Sequence[str]
+    warnings: Sequence[str]
     manifest: Path | None
 
 
-def merge(ledgers: Sequence[Path], into: Path | None = None) -> Merged:
+def merge(ledgers: Sequence[Path], into: Path | None = None) -> MergedRun:
     """Make one ledger of several, in the folder ``into``, else in that of the first.
 
     Raises LedgerError where they cannot be merged, DispatchError where one of them is written to at
@@ -95,7 +97,7 @@ def merge(ledgers: Sequence[Path], into: Path | None = None) -> Merged:
     with ExitStack() as locks:
         sources = []
         for path in ledgers:
-            locks.enter_context(_held(path))
+            locks.enter_context(_locked(path))
             sources.append(_source(path))
         sources, contained = _without_contained(sources)
         _refuse_mixture(sources)
@@ -103,19 +105,19 @@ def merge(ledgers: Sequence[Path], into: Path | None = None) -> Merged:
         info = _info(sources)
         target = folder / f"{info.run}.sqlite"
         with _new_files(target, sources) as copy:
-            facts = sorted(_facts(info, sources).items())
+            metadata = sorted(_metadata(info, sources).items())
             planned = [run8(source.info.run) for source in sources if source.merged]
-            merge_files(target, [source.path for source in sources], facts, without=planned)
+            merge_files(target, [source.path for source in sources], metadata, without=planned)
             manifests = [path for path in (info.manifest, copy) if path is not None]
             unsent = _plan_missing(target, info, manifests)
             info = replace(info, entries=info.entries + unsent)
     original = next((p.info.manifest for p in sources if p.info.manifest.is_file()), copy)
-    return Merged(
+    return MergedRun(
         ledger=target,
         info=info,
         runs=sum(len(source.runs) for source in sources),
         open=sum(source.open for source in sources) + unsent,
-        remarks=[*contained, *_remarks(sources, copy, unsent)],
+        warnings=[*contained, *_warnings(sources, copy, unsent)],
         manifest=original,
     )
 
@@ -135,20 +137,20 @@ def _refuse_twice(ledgers: Sequence[Path]) -> None:
         seen.add(path.resolve())
 
 
-def _without_contained(sources: Sequence[Source]) -> tuple[list[Source], list[str]]:
+def _without_contained(sources: Sequence[MergeInput]) -> tuple[list[MergeInput], list[str]]:
     """Without ledgers that were merged of others which are named, as ``*.sqlite`` names all."""
     own = {source.info.run for source in sources if not source.merged}
-    left: list[Source] = []
-    remarks: list[str] = []
+    left: list[MergeInput] = []
+    warnings: list[str] = []
     for source in sources:
         if source.merged and own.issuperset(source.runs):
-            remarks.append(f"{source.path.name} is left out: it was merged of runs named here")
+            warnings.append(f"{source.path.name} is left out: it was merged of runs named here")
         else:
             left.append(source)
-    return left, remarks
+    return left, warnings
 
 
-def _refuse_mixture(sources: Sequence[Source]) -> None:
+def _refuse_mixture(sources: Sequence[MergeInput]) -> None:
     first = sources[0]
     runs: dict[str, Path] = {}
     for source in sources:
@@ -167,7 +169,7 @@ def _refuse_mixture(sources: Sequence[Source]) -> None:
 
 
 @contextmanager
-def _held(ledger: Path) -> Iterator[None]:
+def _locked(ledger: Path) -> Iterator[None]:
     """Nobody else writes the ledger meanwhile. Raises DispatchError where somebody does."""
     path = ledger.with_suffix(".lock")
     if not path.is_file():  # it was brought here without its lock, so nobody here follows it
@@ -190,7 +192,7 @@ def _held(ledger: Path) -> Iterator[None]:
 # What is made
 
 
-def _source(path: Path) -> Source:
+def _source(path: Path) -> MergeInput:
     try:
         return _read(path)
     except (ValueError, TypeError) as error:
@@ -200,48 +202,48 @@ def _source(path: Path) -> Source:
         ) from error
 
 
-def _read(path: Path) -> Source:
+def _read(path: Path) -> MergeInput:
     with Ledger.open(path) as ledger:
-        info, facts = ledger.info(), ledger.all_meta()
+        info, metadata = ledger.info(), ledger.all_meta()
         # What a merge planned for want of a ledger may be in another one now.
-        entries = ledger.count_entries() - int(facts.get(UNSENT, 0))
+        entries = ledger.count_entries() - int(metadata.get(UNSENT, 0))
         counts = ledger.verdict_counts()
         final = sum(n for kind, n in counts.items() if kind not in ("pending", "unknown"))
         status = ledger.status
-        if status == "stopped" and UNSENT in facts and entries == final:
+        if status == "stopped" and UNSENT in metadata and entries == final:
             status = "finished"  # all its runs are: it was stopped for the shards that it lacks
-        return Source(
+        return MergeInput(
             path=path,
             info=info,
             status=status,
             runs=ledger.merged() or [info.run],
             shards=ledger.shards(),
-            facts=facts,
+            metadata=metadata,
             witnessed=has_all_starts(ledger, some_start=ledger.has_starts()),
             entries=entries,
             open=entries - final,
             merged=bool(ledger.merged()),
-            parts=_parts(ledger, info),
+            segments=_segments(ledger, info),
         )
 
 
-def _parts(ledger: Ledger, info: RunInfo) -> list[RunSegment]:
+def _segments(ledger: Ledger, info: RunInfo) -> list[RunSegment]:
     """When the run was worked on; what nobody has noted the end of ends with the last receipt."""
     *before, last = ledger.segments() or [RunSegment(info.created_at)]
     ended = last.stopped or ledger.last_arrival() or last.started
     return [*before, replace(last, stopped=max(ended, last.started))]
 
 
-def _all_parts(sources: Sequence[Source]) -> list[RunSegment]:
+def _merged_segments(sources: Sequence[MergeInput]) -> list[RunSegment]:
     """When any of the runs was worked on: what overlaps is one part."""
-    joined: list[RunSegment] = []
-    for part in sorted((part for source in sources for part in source.parts), key=_began):
-        last = joined[-1] if joined else None
+    segments: list[RunSegment] = []
+    for part in sorted((part for source in sources for part in source.segments), key=_began):
+        last = segments[-1] if segments else None
         if last is None or last.stopped is None or part.started > last.stopped:
-            joined.append(part)
+            segments.append(part)
         elif part.stopped is not None:
-            joined[-1] = replace(last, stopped=max(last.stopped, part.stopped))
-    return joined
+            segments[-1] = replace(last, stopped=max(last.stopped, part.stopped))
+    return segments
 
 
 def _began(part: RunSegment) -> datetime:
@@ -277,7 +279,7 @@ def _plan_missing(target: Path, info: RunInfo, manifests: Sequence[Path]) -> int
     return count
 
 
-def _info(sources: Sequence[Source]) -> RunInfo:
+def _info(sources: Sequence[MergeInput]) -> RunInfo:
     infos = [source.info for source in sources]
     first = infos[0]
     return RunInfo(
@@ -297,11 +299,11 @@ def _info(sources: Sequence[Source]) -> RunInfo:
     )
 
 
-def _facts(info: RunInfo, sources: Sequence[Source]) -> dict[str, str]:
+def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
     """Keys and values of the merged ledger's table ``run``."""
     shards = [shard for source in sources for shard in source.shards]
-    facts = dict(info_rows(info)) | {
-        SEGMENTS: segments_json(_all_parts(sources)),
+    metadata = dict(info_rows(info)) | {
+        SEGMENTS: segments_json(_merged_segments(sources)),
         "ledger": str(LEDGER_VERSION),
         "status": _status(sources),
         MERGED: json.dumps([run for source in sources for run in source.runs]),
@@ -309,21 +311,25 @@ def _facts(info: RunInfo, sources: Sequence[Source]) -> dict[str, str]:
     }
     for source in sources:
         # Each attempt is held against the code that was there when and where it was sent.
-        own = {code_key(source.info.run): source.facts[KEY]} if KEY in source.facts else {}
-        facts |= own | {k: v for k, v in source.facts.items() if k.startswith(code_key(""))}
-    facts |= joined(source.facts.get(OWN_LIMITS) for source in sources)
+        own = (
+            {code_key(source.info.run): source.metadata[CODE_HISTORY]}
+            if CODE_HISTORY in source.metadata
+            else {}
+        )
+        metadata |= own | {k: v for k, v in source.metadata.items() if k.startswith(code_key(""))}
+    metadata |= merged_own_limits(source.metadata.get(OWN_LIMITS) for source in sources)
     for key in (STORE_EMPTIED, GAVE_UP, OTHER_BROKER, STOCK_WORKERS, OVER_BUDGET):
-        said = [source.facts[key] for source in sources if source.facts.get(key)]
-        facts |= {key: said[0]} if said else {}
+        said = [source.metadata[key] for source in sources if source.metadata.get(key)]
+        metadata |= {key: said[0]} if said else {}
     if not all(source.witnessed for source in sources):
-        facts.setdefault(STOCK_WORKERS, "of a run that was merged")
-    budgets = [source.facts.get(BUDGET) for source in sources]
+        metadata.setdefault(STOCK_WORKERS, "of a run that was merged")
+    budgets = [source.metadata.get(BUDGET) for source in sources]
     if all(budgets):
-        facts[BUDGET] = str(sum(float(budget) for budget in budgets if budget))
-    return facts
+        metadata[BUDGET] = str(sum(float(budget) for budget in budgets if budget))
+    return metadata
 
 
-def _status(sources: Sequence[Source]) -> RunStatus:
+def _status(sources: Sequence[MergeInput]) -> RunStatus:
     if all(source.status == "finished" for source in sources):
         return "finished"
     may_go_on = any(p.status in ("running", "detached") and not p.info.is_private for p in sources)
@@ -331,7 +337,7 @@ def _status(sources: Sequence[Source]) -> RunStatus:
 
 
 @contextmanager
-def _new_files(ledger: Path, sources: Sequence[Source]) -> Iterator[Path | None]:
+def _new_files(ledger: Path, sources: Sequence[MergeInput]) -> Iterator[Path | None]:
     """The manifest's copy and the lock beside the new ledger; taken away where that fails."""
     target = copy_path(ledger, sources[0].info.sha256)
     kept = (copy_path(source.path, source.info.sha256) for source in sources)
@@ -356,13 +362,13 @@ def _new_files(ledger: Path, sources: Sequence[Source]) -> Iterator[Path | None]
                 path.unlink()
 
 
-def _remarks(sources: Sequence[Source], copy: Path | None, unsent: int) -> Iterator[str]:
+def _warnings(sources: Sequence[MergeInput], copy: Path | None, unsent: int) -> Iterator[str]:
     if unsent:
         yield f"{unsent:,} entries of the manifest are in no ledger: they were never sent"
     for source in sources:
         if source.status != "finished" or source.open:
             yield (
-                f"{source.words} is unfinished: {source.open:,} of its {source.entries:,} "
+                f"{source.label} is unfinished: {source.open:,} of its {source.entries:,} "
                 "entries have no final verdict"
             )
     shards = [shard for source in sources for shard in source.shards]

@@ -133,7 +133,7 @@ def _run(run: Run, ledger: Ledger, root: Path) -> SummaryRun:
         created_at=info.created_at,
         status=ledger.status,
         error=None if run.error is None else str(run.error),
-        findings=list(run.findings),
+        findings=list(run.warnings),
         broker=info.broker,
         backend=info.backend,
         owned=info.is_private,

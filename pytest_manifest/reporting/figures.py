@@ -56,7 +56,7 @@ def comparison_of(run: Run, config: pytest.Config) -> Comparison | None:
         try:
             known[run.ledger_path] = _compare(run, state)
         except ManifestToolError as error:
-            run.findings.append(f"it was not compared with an earlier run: {error}")
+            run.warnings.append(f"it was not compared with an earlier run: {error}")
     return known[run.ledger_path]
 
 
@@ -116,12 +116,12 @@ def _earlier(run: Run, state: ManifestSession) -> Path | None:
     path = options.compare
     if isinstance(path, Path):
         if path.stem == run.info.run:
-            run.findings.append(f"run {run.info.run} was not compared with itself")
+            run.warnings.append(f"run {run.info.run} was not compared with itself")
             return None
         return path
     earlier = _last(run, options.ledgers)
     if earlier is None:
-        run.findings.append(f"there is no earlier run of {name} to compare with")
+        run.warnings.append(f"there is no earlier run of {name} to compare with")
     return earlier
 
 

@@ -83,7 +83,7 @@ def _processes(found: Statistics) -> str:
 
 def _remarks(run: Run, found: Statistics) -> Iterator[str]:
     """What a person should read first."""
-    said = [*found.advice, *run.findings]
+    said = [*found.advice, *run.warnings]
     said += [f"the run gave up: {run.error}"] if run.error is not None else []
     if said:
         yield "\n".join(f"> {escaped(one, 500)}<br>" for one in said[:CHANGES])

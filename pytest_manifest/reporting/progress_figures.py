@@ -161,7 +161,7 @@ class Meter:
         """What runs have remarked since this was asked last."""
         fresh: list[str] = []
         for number, page in enumerate(self._pages):
-            known, told = self._said.get(number, 0), list(page.run.remarks)
+            known, told = self._said.get(number, 0), list(page.run.live_warnings)
             self._said[number] = len(told)
             fresh += told[known:]
         return fresh

@@ -107,7 +107,7 @@ def what_to_know(run: Run, state: ManifestSession) -> Iterator[str]:
             f"  {verdict.entry!r} was {correction.before} at first and is {verdict.verdict}: "
             f"{verdict.sentence}"
         )
-    for finding in run.findings:
+    for finding in run.warnings:
         yield f"  {finding}"
     with run.read() as ledger:
         counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()

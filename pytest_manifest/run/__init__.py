@@ -4,7 +4,7 @@ from pytest_manifest.run.audit import AuditRun
 from pytest_manifest.run.budget import refuse_beyond
 from pytest_manifest.run.exported import ledger_of_receipts
 from pytest_manifest.run.resume import Decision, ResumeRules
-from pytest_manifest.run.resuming import ResumeRun, preview, told
+from pytest_manifest.run.resuming import ResumeRun, describe_decisions, preview
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import FailureLimit, RunSettings, WorkerLoss
 
@@ -17,8 +17,8 @@ __all__ = [
     "Run",
     "RunSettings",
     "WorkerLoss",
+    "describe_decisions",
     "ledger_of_receipts",
     "preview",
     "refuse_beyond",
-    "told",
 ]

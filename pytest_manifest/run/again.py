@@ -12,9 +12,9 @@ from pytest_manifest.ledger import BAD_ROW_ERRORS, AttemptRow, EntryVerdict, Led
 from pytest_manifest.ledger.bulk import BATCH, StoredPass
 from pytest_manifest.ledger.rows import moment, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
-from pytest_manifest.run.changes import Earlier, change_of
-from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.judging import OF_ITSELF, Bench, Judged
+from pytest_manifest.run.changes import EarlierLines, change_of
+from pytest_manifest.run.judging import SELF_CAUSED, AttemptEvaluator, Evaluated
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.verdict import judge
 
@@ -22,13 +22,13 @@ _BY_RECEIPT_ALONE: Final = frozenset({"succeeded", "failed", "ignored"})
 """How a job ends that only its worker can tell of."""
 
 
-def judge_again(
+def reevaluate(
     ledger: Ledger,
     manifest: Manifest,
     before: Manifest | None,
-    bench: Bench,
+    evaluator: AttemptEvaluator,
     only: Container[str] | None = None,
-) -> Iterator[Judged]:
+) -> Iterator[Evaluated]:
     """Every final verdict anew, by this manifest's expectations; only those that differ.
 
     What has passed is judged by its receipt, like all else: that it says so is no proof. ``before``
@@ -36,7 +36,7 @@ def judge_again(
     at, all where it is None. Raises LedgerError where the ledger contradicts itself.
     """
     ledger.refuse_contradictions()
-    with contextlib.closing(lines_of(ledger, manifest, before)) as lines:
+    with contextlib.closing(manifest_lines(ledger, manifest, before)) as lines:
         while some := {line.entry: line for line in islice(lines, BATCH)}:
             if only is not None:
                 some = {name: line for name, line in some.items() if name in only}
@@ -48,19 +48,21 @@ def judge_again(
             starts = ledger.starts_of([one.task_id for one in passed])
             for one in passed:
                 begun = starts.get(one.task_id, ())
-                yield from _passing_again(ledger, manifest, bench, some[one.entry], one, begun)
+                yield from _reevaluate_passed(
+                    ledger, manifest, evaluator, some[one.entry], one, begun
+                )
             for name in (name for name in some if name in other):
-                yield from _line_again(ledger, manifest, bench, some[name])
+                yield from _reevaluate_line(ledger, manifest, evaluator, some[name])
 
 
-def _passing_again(
+def _reevaluate_passed(
     ledger: Ledger,
     manifest: Manifest,
-    bench: Bench,
-    line: Line,
+    evaluator: AttemptEvaluator,
+    line: EntryLine,
     one: StoredPass,
     starts: Sequence[Start],
-) -> Iterator[Judged]:
+) -> Iterator[Evaluated]:
     """What is said to have passed, by the very line that the manifest has now."""
     entry = manifest.parse(line.raw, line.number)
     if one.receipt is None:
@@ -72,14 +74,14 @@ def _passing_again(
         receipt, sent_at = receipt_of(one.receipt), moment(one.sent_at)
     except BAD_ROW_ERRORS as error:
         raise damaged(ledger.path, error) from error
-    flight = InFlight(bench.run, entry, one.attempt, one.task_id, 0.0, sent_at)
-    again, judged = bench.judge(flight, receipt, starts)
+    job = PendingAttempt(evaluator.run, entry, one.attempt, one.task_id, 0.0, sent_at)
+    again, judged = evaluator.evaluate(job, receipt, starts)
     if again.verdict != "passed":
         yield again, judged
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class EntryLine:
     """An entry's line of the manifest; ``old``: that of the run's own manifest, None: unknown, or
     the entry is new; ``same``: nothing about it can have changed."""
 
@@ -90,22 +92,24 @@ class Line:
     same: bool
 
 
-def lines_of(
+def manifest_lines(
     ledger: Ledger, manifest: Manifest, before: Manifest | None
-) -> Generator[Line, None, None]:
+) -> Generator[EntryLine, None, None]:
     same = ledger.info().sha256 == manifest.sha256
     with contextlib.ExitStack() as files:
         file = files.enter_context(manifest.open())
-        earlier: Earlier | None = None
+        earlier: EarlierLines | None = None
         if before is not None and not same:
-            earlier = files.enter_context(contextlib.closing(Earlier(before)))
+            earlier = files.enter_context(contextlib.closing(EarlierLines(before)))
         for number, raw in enumerate(file, manifest.first_line):
             entry, _ = id_and_task(raw)
             old = None if earlier is None else earlier.line(entry)
-            yield Line(number, entry, raw, old, same or old == raw)
+            yield EntryLine(number, entry, raw, old, same or old == raw)
 
 
-def _line_again(ledger: Ledger, manifest: Manifest, bench: Bench, line: Line) -> Iterator[Judged]:
+def _reevaluate_line(
+    ledger: Ledger, manifest: Manifest, evaluator: AttemptEvaluator, line: EntryLine
+) -> Iterator[Evaluated]:
     rows = ledger.attempts_of(line.entry)
     if not rows:
         return
@@ -120,28 +124,28 @@ def _line_again(ledger: Ledger, manifest: Manifest, bench: Bench, line: Line) ->
         )
         yield judge(entry, None, attempt=row.attempt, problem="unknown", note=note), None
     elif one is not None and one.verdict.verdict not in ("pending", "unknown"):
-        yield from _judge_again(bench, row, one, entry, old)
+        yield from _reevaluate_verdict(evaluator, row, one, entry, old)
 
 
-def _judge_again(
-    bench: Bench, row: AttemptRow, settled: EntryVerdict, entry: Entry, old: Entry
-) -> Iterator[Judged]:
+def _reevaluate_verdict(
+    evaluator: AttemptEvaluator, row: AttemptRow, settled: EntryVerdict, entry: Entry, old: Entry
+) -> Iterator[Evaluated]:
     verdict = settled.verdict
     if settled.receipt is not None:
-        flight = InFlight(bench.run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
-        again, receipt = bench.judge(flight, settled.receipt)
+        job = PendingAttempt(evaluator.run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
+        again, receipt = evaluator.evaluate(job, settled.receipt)
         if again != verdict:
             yield again, receipt
     elif change_of(entry, old)[0] is not None:
-        seen = bench.has_begun(row.task_id)
-        yield _problem_again(verdict, entry, old, seen=seen), None
+        seen = evaluator.has_started(row.task_id)
+        yield _reevaluate_problem(verdict, entry, old, seen=seen), None
 
 
-def _problem_again(verdict: Verdict, entry: Entry, old: Entry, *, seen: bool) -> Verdict:
+def _reevaluate_problem(verdict: Verdict, entry: Entry, old: Entry, *, seen: bool) -> Verdict:
     """The verdict on what there is no receipt of, by other expectations; ``seen``: it was begun."""
     kind, expected = verdict.verdict, old.expect.state
     if kind == "passed" and expected != "succeeded" and expected != "ignored":
         kind = expected  # what became of it was what the old expectations wanted
-    seen = seen and kind in OF_ITSELF
+    seen = seen and kind in SELF_CAUSED
     again = judge(entry, None, attempt=verdict.attempt, problem=kind, seen=seen)
     return verdict if again.verdict == verdict.verdict else again

@@ -17,15 +17,15 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import AttemptRow, Ledger, RunInfo, utc_now
 from pytest_manifest.ledger.bulk import BATCH
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.again import judge_again, lines_of
+from pytest_manifest.run.again import manifest_lines, reevaluate
 from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.earlier import EarlierRun
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.judging import SPOKEN_FOR, Judged
-from pytest_manifest.run.kept import judge_what_is_kept
-from pytest_manifest.run.own_limits import OwnLimitsOfRun
-from pytest_manifest.run.search import Search
+from pytest_manifest.run.judging import INFERRED, Evaluated
+from pytest_manifest.run.kept import evaluate_kept_receipts
+from pytest_manifest.run.own_limits import OwnLimits
+from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.search import JobSearch
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.stack.address import StackAddress
@@ -55,7 +55,7 @@ class AuditRun(EarlierRun):
         super().__init__(manifest, ledger_path, info, address, settings)
         self._wait = wait
         self._before = before
-        self._judged = False
+        self._already_evaluated = False
 
     @classmethod
     def attach(
@@ -67,7 +67,7 @@ class AuditRun(EarlierRun):
         *,
         wait: bool,
         scratch: Path | None = None,
-        judged: bool = False,
+        already_evaluated: bool = False,
     ) -> AuditRun:
         """The run with this ledger, judged by this manifest, unless it just was."""
         with Ledger.open(ledger_path) as ledger:
@@ -79,44 +79,44 @@ class AuditRun(EarlierRun):
                 ledger.copy_to(target)
         path = ledger_path if scratch is None else target
         run = cls(manifest, path, info, address, settings, wait=wait, before=before)
-        run._spares, run._judged = scratch is not None, judged
+        run._keeps_stream, run._already_evaluated = scratch is not None, already_evaluated
         return run
 
     @property
-    def asks(self) -> bool:
+    def queries_stack(self) -> bool:
         """Whether the stack is asked."""
         return bool(self.address.broker_url)
 
     def _prepare(self, expected_workers: int | None) -> None:  # noqa: ARG002 - the base class's
         ledger = self._take_up()
-        if self.asks:
+        if self.queries_stack:
             ledger.reopen()
-        bench = self._bench(ledger)
-        if not self._judged:
+        evaluator = self._make_evaluator(ledger)
+        if not self._already_evaluated:
             with ledger.transaction():
-                _settle(ledger, judge_again(ledger, self.manifest, self._before, bench))
-        follow_unsettled(self._flights, ledger, self.manifest, self.info)
-        for flight in list(self._flights.by_task_id.values()):
-            settled = ledger.entry_verdict(flight.entry.id)
+                _record_verdicts(ledger, reevaluate(ledger, self.manifest, self._before, evaluator))
+        track_unsettled(self._pending, ledger, self.manifest, self.info)
+        for job in list(self._pending.by_task_id.values()):
+            settled = ledger.entry_verdict(job.entry.id)
             if settled is not None and settled.verdict.verdict != "pending":
-                self._flights.land(flight.task_id)  # it is other work now, or cannot be told
-        judge_what_is_kept(ledger, self._flights, bench)
-        if not self.asks:
-            self._flights.clear()
+                self._pending.complete(job.task_id)  # it is other work now, or cannot be told
+        evaluate_kept_receipts(ledger, self._pending, evaluator)
+        if not self.queries_stack:
+            self._pending.clear()
         else:
-            follow_spoken_for(self._flights, ledger, self.manifest, self.info)
-            self._open_locator(self._open_publisher(), self._flights.entries())
-            self._look_first(ledger)
+            track_inferred(self._pending, ledger, self.manifest, self.info)
+            self._open_locator(self._open_publisher(), self._pending.entries())
+            self._poll_first(ledger)
 
-    def _look_first(self, ledger: Ledger) -> None:
+    def _poll_first(self, ledger: Ledger) -> None:
         """Read what has come since, so that no test sees a verdict that this replaces."""
         position = ledger.get_meta("stream_position") or "0"
         with contextlib.closing(self._open_gatherer(position)) as gatherer:
             engine = self._make_engine(ledger, gatherer)
             engine.send_nothing()
-            engine.look_once()
-        self._let_spoken_for_stand(ledger)
-        waited_for = [flight.entry.id for flight in self._flights.by_task_id.values()]
+            engine.poll_once()
+        self._keep_inferred_verdicts(ledger)
+        waited_for = [job.entry.id for job in self._pending.by_task_id.values()]
         with ledger.transaction():
             ledger.reopen(waited_for)
 
@@ -134,67 +134,69 @@ class AuditRun(EarlierRun):
             engine.work()
             found: dict[str, str] = {}
         else:
-            found = self._look(engine)
+            found = self._locate(engine)
         self._close(ledger, found)
 
-    def _let_spoken_for_stand(self, ledger: Ledger) -> None:
+    def _keep_inferred_verdicts(self, ledger: Ledger) -> None:
         """What got its verdict for want of a receipt, and still has none, keeps it.
 
         Only what was given up as overdue may still be waited for.
         """
-        for flight in list(self._flights.by_task_id.values()):
-            settled = ledger.entry_verdict(flight.entry.id)
+        for job in list(self._pending.by_task_id.values()):
+            settled = ledger.entry_verdict(job.entry.id)
             overdue = settled is not None and settled.verdict.verdict == "timed_out"
             if settled is not None and not (overdue and self._wait):
-                self._flights.land(flight.task_id)
+                self._pending.complete(job.task_id)
 
-    def _look(self, engine: Engine) -> dict[str, str]:
+    def _locate(self, engine: Engine) -> dict[str, str]:
         """Where what has no verdict is: task id -> a phrase. What is nowhere is judged lost."""
-        if self._locator is None or not engine.flights:
+        if self._locator is None or not engine.pending:
             return {}
         try:
-            located = Search(self._locator, engine.flights).look_twice()
+            located = JobSearch(self._locator, engine.pending).search_now()
             engine.act_on(located)
         except StackError as error:
             logger.warning("the jobs could not be looked for: {}", error)
             return {}
-        return phrases(located)
+        return location_phrases(located)
 
     def _close(self, ledger: Ledger, found: dict[str, str]) -> None:
         """What an audit finds unfinished is pending, expired or never sent: nothing final."""
         age = (utc_now() - self.info.created_at).total_seconds()
         if not ledger.all_final():
             with ledger.transaction():
-                _settle(ledger, self._unfinished(ledger, found, expired=age > self.info.stream_ttl))
-        self._signals.settled([])
+                _record_verdicts(
+                    ledger, self._unfinished(ledger, found, expired=age > self.info.stream_ttl)
+                )
+        self._signals.on_verdicts([])
         if ledger.status in ("running", "detached") and not ledger.has_open():
             ledger.set_status("finished")
 
     def _unfinished(
         self, ledger: Ledger, found: Mapping[str, str], *, expired: bool
-    ) -> Iterator[Judged]:
-        with contextlib.closing(lines_of(ledger, self.manifest, self.manifest)) as lines:
+    ) -> Iterator[Evaluated]:
+        with contextlib.closing(manifest_lines(ledger, self.manifest, self.manifest)) as lines:
             while some := {line.entry: line for line in islice(lines, BATCH)}:
                 for name in list(ledger.ids_of_not_final(some)):
                     rows = ledger.attempts_of(name)
-                    if not rows or _is_told(ledger, name):
+                    if not rows or _is_unknown(ledger, name):
                         continue
                     kind, note = _unfinished(rows[-1].state, expired=expired)
                     if not note:
-                        otherwise = "" if self.asks else "the stack was not asked"
+                        otherwise = "" if self.queries_stack else "the stack was not asked"
                         note = found.get(rows[-1].task_id, otherwise)
                     entry = self.manifest.parse(some[name].raw, some[name].number)
                     number = rows[-1].attempt
                     yield judge(entry, None, attempt=number, problem=kind, note=note), None
 
 
-def _settle(ledger: Ledger, judged: Iterator[Judged]) -> None:
+def _record_verdicts(ledger: Ledger, already_evaluated: Iterator[Evaluated]) -> None:
     """In parts, so that memory stays flat; to be called within a transaction."""
-    while some := list(islice(judged, BATCH)):
+    while some := list(islice(already_evaluated, BATCH)):
         ledger.record_verdicts(some)
 
 
-def phrases(located: Located) -> dict[str, str]:
+def location_phrases(located: Located) -> dict[str, str]:
     """Where two looks have found jobs, in words, by task id."""
     found = dict.fromkeys(located.queued, "it waits in its queue")
     found.update(dict.fromkeys(located.underway, "a worker has it"))
@@ -202,8 +204,8 @@ def phrases(located: Located) -> dict[str, str]:
     return found
 
 
-def follow_unsettled(
-    flights: Flights,
+def track_unsettled(
+    pending: PendingAttempts,
     ledger: Ledger,
     manifest: Manifest,
     info: RunInfo,
@@ -213,15 +215,15 @@ def follow_unsettled(
 
     ``only`` these entries, all where it is None.
     """
-    flights.held = OwnLimitsOfRun.noted(ledger)
+    pending.with_own_limit = OwnLimits.read(ledger)
     for row in ledger.attempts(undecided=True):
         wanted = row.entry in manifest and (only is None or row.entry in only)
         if wanted and row.state not in ("planned", "withheld"):
-            follow(flights, ledger, row, manifest[row.entry], info)
+            track(pending, ledger, row, manifest[row.entry], info)
 
 
-def follow_spoken_for(
-    flights: Flights,
+def track_inferred(
+    pending: PendingAttempts,
     ledger: Ledger,
     manifest: Manifest,
     info: RunInfo,
@@ -234,24 +236,26 @@ def follow_spoken_for(
         if only is not None and settled.verdict.entry not in only:
             continue
         told = settled.receipt is not None and not is_hearsay(settled.receipt)
-        if told or settled.verdict.verdict not in SPOKEN_FOR:
+        if told or settled.verdict.verdict not in INFERRED:
             continue
         if row is None or row.state in ("planned", "withheld") or row.entry not in manifest:
             continue
-        follow(flights, ledger, row, manifest[row.entry], info)
+        track(pending, ledger, row, manifest[row.entry], info)
 
 
-def follow(flights: Flights, ledger: Ledger, row: AttemptRow, entry: Entry, info: RunInfo) -> None:
+def track(
+    pending: PendingAttempts, ledger: Ledger, row: AttemptRow, entry: Entry, info: RunInfo
+) -> None:
     """Put one attempt in flight, as old as it is."""
     attempt = Attempt(info.run, entry, row.attempt, row.task_id)
-    flights.follow(attempt, _monotonic(row.sent_at), row.sent_at)
+    pending.track(attempt, _monotonic(row.sent_at), row.sent_at)
     for start in ledger.starts(row.task_id):
-        flights.started(start, _monotonic(start.started_at))
+        pending.started(start, _monotonic(start.started_at))
     for end in ledger.handed_on(row.task_id):
-        flights.handed_on(end)
+        pending.handed_on(end)
 
 
-def _is_told(ledger: Ledger, entry: str) -> bool:
+def _is_unknown(ledger: Ledger, entry: str) -> bool:
     """Whether it has been said why nobody can tell: without a new look that is all there is."""
     settled = ledger.entry_verdict(entry)
     return settled is not None and settled.verdict.verdict == "unknown"

@@ -21,13 +21,13 @@ class Budget:
     def __init__(self, limit: float, costs: Mapping[str, Decimal] | None = None) -> None:
         self.limit = exact(limit)
         self._costs = dict(costs or {})
-        self._flying: dict[str, Decimal] = {}
+        self._reservations: dict[str, Decimal] = {}
         self.spent = sum(self._costs.values(), NOTHING)
         self._reserved = NOTHING
 
     @property
-    def in_flight(self) -> bool:
-        return bool(self._flying)
+    def has_reservations(self) -> bool:
+        return bool(self._reservations)
 
     @property
     def reached(self) -> bool:
@@ -40,24 +40,24 @@ class Budget:
             return False
         return self.spent + self._reserved + exact(entry.cost) <= self.limit
 
-    def depart(self, task_id: str, entry: Entry) -> None:
+    def reserve(self, task_id: str, entry: Entry) -> None:
         """An attempt is being sent, or in flight already."""
         self._release(task_id)
-        self._flying[task_id] = exact(entry.cost)
-        self._reserved += self._flying[task_id]
+        self._reservations[task_id] = exact(entry.cost)
+        self._reserved += self._reservations[task_id]
 
-    def stay(self, task_id: str) -> None:
+    def cancel(self, task_id: str) -> None:
         """An attempt was not sent after all."""
         self._release(task_id)
 
-    def landed(self, task_id: str, cost: Decimal) -> None:
+    def charge(self, task_id: str, cost: Decimal) -> None:
         """What an attempt has cost is known, or is known better than before."""
         self._release(task_id)
         self.spent += cost - self._costs.get(task_id, NOTHING)
         self._costs[task_id] = cost
 
     def _release(self, task_id: str) -> None:
-        self._reserved -= self._flying.pop(task_id, NOTHING)
+        self._reserved -= self._reservations.pop(task_id, NOTHING)
 
     def why_closed(self, entry: Entry | None) -> str:
         """A phrase: why no more is sent; ``entry`` is the one that would have come next."""

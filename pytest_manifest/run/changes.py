@@ -81,7 +81,7 @@ def kept_manifest(ledger: Path, sha256: str) -> Manifest | None:
     return read_manifest(path, lean=True) if path.is_file() else None
 
 
-class Earlier:
+class EarlierLines:
     """A manifest's lines, asked for one after the other by the ids of another one's entries.
 
     As long as both have them in the same order, it is read along and nothing of it kept.

@@ -9,12 +9,12 @@ from datetime import datetime
 from pytest_manifest.ledger import BAD_ROW_ERRORS, Ledger, damaged, utc_now
 from pytest_manifest.schema.code_digest import code_digest
 
-KEY = "code_history"
+CODE_HISTORY = "code_history"
 
 
 def code_key(run: str) -> str:
     """The key under which a merged ledger has the history of one of its runs."""
-    return f"{KEY}:{run}"
+    return f"{CODE_HISTORY}:{run}"
 
 
 class CodeHistory:
@@ -24,7 +24,7 @@ class CodeHistory:
     against the code of its own sending.
     """
 
-    def __init__(self, ledger: Ledger, key: str = KEY) -> None:
+    def __init__(self, ledger: Ledger, key: str = CODE_HISTORY) -> None:
         try:
             self._steps: list[tuple[datetime, dict[str, str]]] = [
                 (datetime.fromisoformat(since), dict(digests))
@@ -41,9 +41,9 @@ class CodeHistory:
         return None
 
 
-def note_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object]) -> None:
+def record_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object]) -> None:
     """Keep the digests of these tasks' code as it is now, before something is sent."""
     found = {name: code_digest(tasks[name]) for name in sorted(set(names) & set(tasks))}
-    steps = json.loads(ledger.get_meta(KEY) or "[]")
+    steps = json.loads(ledger.get_meta(CODE_HISTORY) or "[]")
     steps.append([utc_now().isoformat(), {n: digest for n, digest in found.items() if digest}])
-    ledger.set_meta(KEY, json.dumps(steps))
+    ledger.set_meta(CODE_HISTORY, json.dumps(steps))

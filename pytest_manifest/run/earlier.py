@@ -19,43 +19,43 @@ class EarlierRun(Run):
     it was, with every verdict that was in it.
     """
 
-    _held: Ledger | None = None
-    _made: Path | None = None
+    _open_ledger: Ledger | None = None
+    _new_file: Path | None = None
     """A file beside the ledger that only what is prepared speaks of."""
 
     def _take_up(self) -> Ledger:
         """The ledger, for this process alone, to be written in whatever comes of it."""
         self._lock.acquire(self.info.run)
-        self._held = Ledger.open(self.ledger_path, write=True)
-        self._held.defer_commits()
+        self._open_ledger = Ledger.open(self.ledger_path, write=True)
+        self._open_ledger.defer_commits()
         if is_other_broker(self.info, self.address):
-            self._held.set_meta(OTHER_BROKER, self.info.broker)
-        return self._held
+            self._open_ledger.set_meta(OTHER_BROKER, self.info.broker)
+        return self._open_ledger
 
     def take_effect(self) -> None:
-        held = self._held
+        held = self._open_ledger
         if held is not None:
             held.commit_deferred()
-            self._made = None
-            self._let_go()
+            self._new_file = None
+            self._close_ledger()
 
     def abandon(self) -> None:
         self._close_publisher()
-        self._let_go()
-        if self._made is not None:
-            self._made.unlink(missing_ok=True)
+        self._close_ledger()
+        if self._new_file is not None:
+            self._new_file.unlink(missing_ok=True)
         self._lock.release()
 
-    def _let_go(self) -> None:
+    def _close_ledger(self) -> None:
         """Close the ledger; what does not stand yet never will."""
-        held, self._held = self._held, None
+        held, self._open_ledger = self._open_ledger, None
         if held is not None:
             held.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Ledger]:
-        if self._held is not None:
-            yield self._held
+        if self._open_ledger is not None:
+            yield self._open_ledger
         else:
             with super()._writing() as ledger:
                 yield ledger

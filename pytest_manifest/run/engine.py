@@ -12,24 +12,24 @@ from pytest_manifest.broker.locating import Located
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import OVER_BUDGET, STORE_EMPTIED, Start, may_lack_starts
 from pytest_manifest.results.gatherer import Sip
-from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.hearsay import Final, Hearsay
-from pytest_manifest.run.judging import Correction, Judged, taken_back
-from pytest_manifest.run.mending import Mender
-from pytest_manifest.run.outage import Outage
-from pytest_manifest.run.parts import Parts
-from pytest_manifest.run.schedule import Held
-from pytest_manifest.run.search import AFTER_LOSS, AGAIN, Search
+from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.hearsay import Final, UnconfirmedEnds
+from pytest_manifest.run.judging import Correction, Evaluated, revoked_message
+from pytest_manifest.run.mending import OrphanRecovery
+from pytest_manifest.run.outage import FailureWindow
+from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.schedule import Skipped
+from pytest_manifest.run.search import AFTER_LOSS, RETRY_AFTER, JobSearch
 from pytest_manifest.run.sending import Sender
-from pytest_manifest.run.stranded import Stranded
-from pytest_manifest.run.supervision import Supervision
-from pytest_manifest.run.taking_back import TakingBack, withdrawn
-from pytest_manifest.run.unread import Unread
-from pytest_manifest.run.weighing import Said
+from pytest_manifest.run.stranded import StrandedJobs
+from pytest_manifest.run.supervision import WorkerDeaths
+from pytest_manifest.run.taking_back import Withdrawal, withdrawn_message
+from pytest_manifest.run.unread import UnreadableResults
+from pytest_manifest.run.weighing import ReportedEnd
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import plural
 
-SIP_PERIOD = 0.05
+POLL_PERIOD = 0.05
 """Seconds from one look at the receipts to the next: eager reading costs three times as much."""
 REMIND_PERIOD = 10.0
 """Seconds from one reminder of what must not be run to the next: shorter than brokers take to give
@@ -38,65 +38,69 @@ DRAIN = 10.0
 """Seconds that messages of ours which are left when every verdict is there are waited for."""
 
 
-Word: TypeAlias = tuple[InFlight, VerdictStatus, str]
+InferredEnd: TypeAlias = tuple[PendingAttempt, VerdictStatus, str]
 """What is said of an attempt for want of a receipt, and why."""
 
 
 class Engine:
     """One pass through a run's work. Use it from one thread."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._settings = parts.settings
-        self._signals = parts.signals
-        self._ledger = parts.ledger
-        self._gatherer = parts.gatherer
-        self._publisher = parts.publisher
-        self._bench = parts.bench
-        self._schedule = parts.schedule
-        self.flights = parts.flights
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._signals = context.signals
+        self._ledger = context.ledger
+        self._gatherer = context.gatherer
+        self._publisher = context.publisher
+        self._evaluator = context.evaluator
+        self._schedule = context.schedule
+        self.pending = context.pending
         self._sender: Sender | None = None
-        if parts.publisher is not None:
+        if context.publisher is not None:
             self._sender = Sender(
-                parts.ledger, parts.publisher, parts.schedule, parts.flights, parts.window
+                context.ledger, context.publisher, context.schedule, context.pending, context.window
             )
-        allowed = parts.owned or parts.settings.repair
-        self._search: Search | None = None
-        if parts.locator is not None:
-            stranded = Stranded(parts.flights, parts.remarks, allowed=allowed)
-            self._search = Search(parts.locator, parts.flights, stranded)
-        self.unread = Unread(parts.gatherer)
-        self._hearsay = Hearsay(parts.flights, self._search)
-        self._sending, self._gathering = Outage(), Outage()
-        self._supervision = Supervision(parts)
-        self._taking_back = TakingBack(
-            parts, self._revoke, self._sip, self.look_once, self._is_intact
+        allowed = context.is_private or context.settings.repair
+        self._search: JobSearch | None = None
+        if context.locator is not None:
+            stranded = StrandedJobs(context.pending, context.live_warnings, allowed=allowed)
+            self._search = JobSearch(context.locator, context.pending, stranded)
+        self.unread = UnreadableResults(context.gatherer)
+        self._unconfirmed = UnconfirmedEnds(context.pending, self._search)
+        self._sending, self._gathering = FailureWindow(), FailureWindow()
+        self._deaths = WorkerDeaths(context)
+        self._withdrawal = Withdrawal(
+            context, self._revoke, self._poll, self.poll_once, self._is_intact
         )
-        self._mender: Mender | None = None
-        if parts.locator is not None:
-            self._mender = Mender(
-                parts.locator, parts.flights, parts.findings, allowed=allowed, doubted=self._doubted
+        self._orphans: OrphanRecovery | None = None
+        if context.locator is not None:
+            self._orphans = OrphanRecovery(
+                context.locator,
+                context.pending,
+                context.warnings,
+                allowed=allowed,
+                starts_unknown=self._starts_unknown,
             )
         self._quarantined: list[str] = []
-        self._taken_out: list[str] = []
+        self._dropped: list[str] = []
         self._remind_at = 0.0
-        self._landed: list[str] = []
+        self._uncharged: list[str] = []
         """Attempts of which more is known than the budget has been told."""
         self._deadline = float("inf")
         self.given_up = 0
         """Attempts that were judged as time was over; a worker may have them, or get them yet."""
-        self._log = logger.bind(run=parts.run)
-        self._bench.scales.is_whole = lambda: self._is_intact() is True
+        self._log = logger.bind(run=context.run)
+        self._evaluator.evidence.is_whole = lambda: self._is_intact() is True
 
     @property
     def corrections(self) -> Sequence[Correction]:
-        return self._bench.corrections
+        return self._evaluator.corrections
 
     @property
     def _finished(self) -> bool:
         if self._settings.send_only:
             return not self._schedule.has_ready
-        return self._schedule.exhausted and not self.flights
+        return self._schedule.exhausted and not self.pending
 
     def work(self) -> None:
         """Send and gather until every entry has its verdict, time is over, or it is stopped.
@@ -109,15 +113,15 @@ class Engine:
             if self.step():
                 return
             if not self._has_room:
-                self._signals.stop.wait(max(0.0, SIP_PERIOD - (time.monotonic() - began)))
+                self._signals.stop.wait(max(0.0, POLL_PERIOD - (time.monotonic() - began)))
 
     def begin(self) -> None:
         """Sort what is to be sent; before the first :meth:`step`."""
         self._deadline = time.monotonic() + self._settings.deadline
-        self._parts.patience.ends(self._deadline)
-        underway = [flight.entry.id for flight in self.flights.by_task_id.values()]
-        self._schedule.follow(flight.attempt for flight in self.flights.by_task_id.values())
-        self._hold(self._schedule.start(underway))
+        self._context.patience.ends(self._deadline)
+        underway = [job.entry.id for job in self.pending.by_task_id.values()]
+        self._schedule.count_in_flight(job.attempt for job in self.pending.by_task_id.values())
+        self._record_blocked(self._schedule.start(underway))
 
     def step(self) -> bool:
         """Once around: send, gather, look after what is missing; true when the work is done."""
@@ -126,43 +130,43 @@ class Engine:
         if self._finished:
             self._drain()
             return True
-        self._sip()
-        self._attend(time.monotonic())
+        self._poll()
+        self._check_missing(time.monotonic())
         if time.monotonic() <= self._deadline:
             return False
         self._time_is_over()
         return True
 
-    def look_once(self) -> None:
+    def poll_once(self) -> None:
         """Gather everything that is there now, and wait for nothing."""
-        self._take(self._gatherer.sweep_all(self.flights.by_task_id))
+        self._record_batch(self._gatherer.sweep_all(self.pending.by_task_id))
 
     def send_nothing(self) -> None:
         """Only look: no attempt follows from what is found."""
         self._schedule.close("the run is only looked at")
 
-    def believe(self, nowhere: Iterable[str]) -> None:
-        """Let what the store alone tells of these count at the next look; see :class:`Hearsay`."""
-        self._hearsay.believe(nowhere)
+    def confirm_missing(self, nowhere: Iterable[str]) -> None:
+        """Count what the store alone reports of these; see :class:`UnconfirmedEnds`."""
+        self._unconfirmed.confirm_missing(nowhere)
 
-    def mend(self, located: Located) -> list[str]:
-        """Move what dead workers had taken, where that is allowed; see :class:`Mender`."""
-        return [] if self._mender is None else self._mender.mend(located)
+    def requeue(self, located: Located) -> list[str]:
+        """Move what dead workers had taken, where that is allowed; see :class:`OrphanRecovery`."""
+        return [] if self._orphans is None else self._orphans.requeue(located)
 
     @property
-    def left(self) -> Collection[str]:
+    def not_requeued(self) -> Collection[str]:
         """The task ids of what dead workers had, and were not moved: they may have begun it."""
-        return () if self._mender is None else self._mender.left
+        return () if self._orphans is None else self._orphans.not_requeued
 
-    def _doubted(self) -> bool:
+    def _starts_unknown(self) -> bool:
         """Whether a job may have been begun without a word; on our own stack all would be told."""
-        return not self._parts.owned and may_lack_starts(self._ledger)
+        return not self._context.is_private and may_lack_starts(self._ledger)
 
     def wind_down(self) -> None:
         """After a stop: take back what waits and, where a person stopped it, await what runs."""
         by_a_person = self._signals.interrupted.is_set()
-        back = self._taking_back.take_back(self._settings.grace if by_a_person else 0.0)
-        self.commit(self._words((one, "revoked", taken_back(one)) for one in back))
+        back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0)
+        self.commit(self._inferred((one, "revoked", revoked_message(one)) for one in back))
 
     def _time_is_over(self) -> None:
         """On a stack of our own, which ends with the run, nothing may begin after its verdict."""
@@ -170,38 +174,42 @@ class Engine:
         left = self._schedule.close(note)
         if self._settings.send_only:  # what was sent is the workers', and not judged here
             raise DispatchError(f"{note}, and {plural(len(left), 'entry')} had not been sent yet")
-        self._last_look()
-        if self._parts.owned:
-            back = self._taking_back.take_back(self._settings.grace)
+        self._last_poll()
+        if self._context.is_private:
+            back = self._withdrawal.take_back(self._settings.grace)
             self.commit(
-                self._words((one, "timed_out", f"{note}; {withdrawn(one)}") for one in back)
+                self._inferred(
+                    (one, "timed_out", f"{note}; {withdrawn_message(one)}") for one in back
+                )
             )
-            self._last_look()
+            self._last_poll()
         elif self._search is not None and self._search.is_deserted():
-            self.settle_rest("pending", f"{note}, and no worker has answered: is one started?")
+            self.record_rest("pending", f"{note}, and no worker has answered: is one started?")
             return
-        self.settle_rest("timed_out", note)
+        self.record_rest("timed_out", note)
 
-    def settle_rest(self, kind: VerdictStatus, note: str) -> None:
+    def record_rest(self, kind: VerdictStatus, note: str) -> None:
         """Give every entry that has no verdict this one."""
-        unread = [one for one in self.flights.by_task_id.values() if self.unread.of(one.task_id)]
-        self.commit(self._words((one, kind, note) for one in unread))
-        judged = self._bench.rest(kind, note)
-        self.given_up += len(self.flights)
-        self.flights.clear()
+        unread = [
+            one for one in self.pending.by_task_id.values() if self.unread.reason(one.task_id)
+        ]
+        self.commit(self._inferred((one, kind, note) for one in unread))
+        judged = self._evaluator.remaining(kind, note)
+        self.given_up += len(self.pending)
+        self.pending.clear()
         self.commit(judged)
 
-    def _words(self, said: Iterable[Word]) -> Iterator[Judged]:
-        for flight, kind, note in said:
-            yield self._bench.speak_for(flight, *self.unread.word(flight, kind, note)), None
+    def _inferred(self, said: Iterable[InferredEnd]) -> Iterator[Evaluated]:
+        for job, kind, note in said:
+            yield self._evaluator.infer(job, *self.unread.adjust(job, kind, note)), None
 
-    def commit(self, judged: Iterable[Judged]) -> None:
+    def commit(self, judged: Iterable[Evaluated]) -> None:
         """Write verdicts down, then tell."""
         rows = list(judged)
         if rows:
             with self._ledger.transaction():
                 self._ledger.record_verdicts(rows)
-            self._tell([verdict for verdict, _ in rows])
+            self._report([verdict for verdict, _ in rows])
 
     # Sending
 
@@ -210,26 +218,26 @@ class Engine:
         return self._sender is not None and self._sender.has_room
 
     def _send_some(self) -> None:
-        self._hold_beyond_budget()
+        self._block_beyond_budget()
         if self._sender is not None and self._sender.has_room:
             error = self._sender.send_some()
-            self._speak_for_unsent(self._sender.refused(), "rejected")
+            self._record_unsent(self._sender.refused(), "rejected")
             if error is not None:
-                self._trouble(self._sending, error)
-            elif self._sending.over() and self._search is not None:
-                self._search.look_soon(time.monotonic())  # what was uncertain can be looked for
+                self._note_outage(self._sending, error)
+            elif self._sending.close() and self._search is not None:
+                self._search.schedule(time.monotonic())  # what was uncertain can be looked for
         if self._schedule.exhausted or (self._settings.send_only and self._finished):
             self._signals.all_sent.set()
 
-    def _hold_beyond_budget(self) -> None:
+    def _block_beyond_budget(self) -> None:
         held = self._schedule.over_budget()
         if held:
-            self._ledger.set_meta(OVER_BUDGET, held[0].note)
-            self._hold(held)
+            self._ledger.set_meta(OVER_BUDGET, held[0].reason)
+            self._record_blocked(held)
 
-    def _trouble(self, outage: Outage, error: StackError) -> None:
+    def _note_outage(self, outage: FailureWindow, error: StackError) -> None:
         """Broker or store is out of reach: be patient for a while, then give up."""
-        if outage.goes_on():
+        if outage.expired():
             raise error
         self._log.warning("{}; trying again", error)
         self._signals.stop.wait(0.5)
@@ -241,20 +249,20 @@ class Engine:
 
     # Gathering and judging
 
-    def _sip(self) -> None:
-        block_ms = 0 if self._has_room else int(SIP_PERIOD * 1000)
+    def _poll(self) -> None:
+        block_ms = 0 if self._has_room else int(POLL_PERIOD * 1000)
         try:
-            sip = self._gatherer.sip(self.flights.by_task_id, block_ms)
+            sip = self._gatherer.sip(self.pending.by_task_id, block_ms)
         except StackError as error:
-            self.flights.be_patient(time.monotonic())
-            self._trouble(self._gathering, error)
+            self.pending.be_patient(time.monotonic())
+            self._note_outage(self._gathering, error)
             return
-        self._gathering.over()
-        self._take(sip)
+        self._gathering.close()
+        self._record_batch(sip)
 
-    def _take(self, sip: Sip) -> None:
+    def _record_batch(self, sip: Sip) -> None:
         """Commit what a sip brought and the verdicts that follow from it at once; then tell."""
-        finals = self._hearsay.without(sip.finals, sip.starts)
+        finals = self._unconfirmed.confirmed(sip.finals, sip.starts)
         if not (sip.starts or sip.handed_on or finals):
             if (
                 sip.moved and sip.position is not None
@@ -263,219 +271,221 @@ class Engine:
             return
         now = time.monotonic()
         if self._search is not None:
-            self._search.news(now)
-        judged: list[Judged] = []
+            self._search.reset_quiet(now)
+        judged: list[Evaluated] = []
         with self._ledger.transaction():
             self._ledger.add_starts(sip.starts)
             repeated: list[str] = []
             for start in sip.starts:
-                self._supervision.began(start.worker)
-                flight = self.flights.by_task_id.get(start.task_id)
-                if flight is None or flight.started is not None:
+                self._deaths.has_started(start.worker)
+                job = self.pending.by_task_id.get(start.task_id)
+                if job is None or job.started is not None:
                     repeated.append(start.task_id)
-                    self._bench.scales.heard_again(start)
-                self.flights.started(start, now)
+                    self._evaluator.evidence.check_repeated_start(start)
+                self.pending.started(start, now)
             self._ledger.add_handed_on(sip.handed_on)
             for end in sip.handed_on:
-                self.flights.handed_on(end)
+                self.pending.handed_on(end)
             self._ledger.add_receipts(finals)
             known = self._starts_of(finals)
             for task_id, said in _by_attempt(finals).items():
-                flight = self.flights.land(task_id)
-                if flight is None:
-                    judged += self._bench.late(task_id)
-                    self._landed.append(task_id)
+                job = self.pending.complete(task_id)
+                if job is None:
+                    judged += self._evaluator.late_receipt(task_id)
+                    self._uncharged.append(task_id)
                 else:
                     starts = known.get(task_id, ())
-                    judged += self._conclude(flight, *self._bench.weigh(flight, said, starts))
+                    judged += self._conclude(
+                        job, *self._evaluator.evaluate_evidence(job, said, starts)
+                    )
             for task_id in repeated:
-                judged += self._started_again(task_id)
+                judged += self._handle_repeated_start(task_id)
             self._ledger.record_verdicts(judged)
-            self._account()
+            self._charge_budget()
             if sip.position is not None:
                 self._ledger.set_meta("stream_position", sip.position)
         if not self._ledger.commits_deferred:
             self._gatherer.trim()
-        self._tell([verdict for verdict, _ in judged])
-        self._take_out_quarantined()
+        self._report([verdict for verdict, _ in judged])
+        self._revoke_quarantined()
 
     def _starts_of(self, finals: Iterable[Final]) -> Mapping[str, Sequence[Start]]:
         """The starts of these attempts; hardly one has more than that which was just heard of."""
         known: dict[str, Sequence[Start]] = {}
         asked: list[str] = []
         for task_id, _, _ in finals:
-            flight = self.flights.by_task_id.get(task_id)
-            if flight is None or flight.begun is None:
+            job = self.pending.by_task_id.get(task_id)
+            if job is None or job.only_start is None:
                 asked.append(task_id)
             else:
-                known[task_id] = (flight.begun,)
+                known[task_id] = (job.only_start,)
         return known | self._ledger.starts_of(asked)
 
     def _conclude(
-        self, flight: InFlight, verdict: Verdict, receipt: Receipt | None
-    ) -> list[Judged]:
+        self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None
+    ) -> list[Evaluated]:
         """What follows from an attempt's verdict: the entry's, or another attempt.
 
         To be called within a transaction, for a flight that has landed.
         """
-        self._landed.append(flight.task_id)
+        self._uncharged.append(job.task_id)
         if not self._signals.stop.is_set() and self._schedule.closed is None:
-            again = self._bench.next_attempt(flight, verdict, receipt)
+            again = self._evaluator.next_attempt(job, verdict, receipt)
             if again is not None:
                 self._schedule.add(again)
                 return []
-        verdict = self._bench.final(flight, verdict)
-        return [(verdict, receipt), *self._finish(flight.entry.id, verdict.verdict)]
+        verdict = self._evaluator.final(job, verdict)
+        return [(verdict, receipt), *self._finish(job.entry.id, verdict.verdict)]
 
-    def _finish(self, entry: str, kind: VerdictStatus) -> list[Judged]:
+    def _finish(self, entry: str, kind: VerdictStatus) -> list[Evaluated]:
         """Tell the schedule of a final verdict; returns those of what can never be sent for it."""
         was_open = self._schedule.closed is None
         held = self._schedule.finished(entry, kind)
         closes = was_open and self._schedule.closed is not None
         if closes and self._settings.revoke_on_max_failed:
-            self._quarantined += self.flights.unstarted()
-        return self._bench.held(held)
+            self._quarantined += self.pending.unstarted()
+        return self._evaluator.blocked(held)
 
-    def _account(self) -> None:
+    def _charge_budget(self) -> None:
         """Tell the budget what attempts that have landed have cost, by all that is written down."""
-        landed, self._landed = self._landed, []
+        landed, self._uncharged = self._uncharged, []
         budget = self._schedule.budget
         for task_id in landed if budget is not None else ():
-            cost = self._bench.cost(task_id)
+            cost = self._evaluator.cost(task_id)
             if budget is not None and cost is not None:
-                budget.landed(task_id, cost)
+                budget.charge(task_id, cost)
 
-    def _started_again(self, task_id: str) -> list[Judged]:
+    def _handle_repeated_start(self, task_id: str) -> list[Evaluated]:
         """A job was started a second time: after its end, or because it kills its workers."""
-        flight = self.flights.by_task_id.get(task_id)
-        if flight is None:
-            self._landed.append(task_id)
-            if self._bench.goes_on_killing(task_id):  # nobody else would get a turn
+        job = self.pending.by_task_id.get(task_id)
+        if job is None:
+            self._uncharged.append(task_id)
+            if self._evaluator.keeps_crashing(task_id):  # nobody else would get a turn
                 self._quarantined.append(task_id)
-            return self._bench.started_after_end(task_id)
-        verdict = self._bench.quarantine(flight)
+            return self._evaluator.started_after_end(task_id)
+        verdict = self._evaluator.quarantine(job)
         if verdict is None:
             return []
-        self.flights.land(task_id)
+        self.pending.complete(task_id)
         self._quarantined.append(task_id)
-        return self._conclude(flight, verdict, None)
+        return self._conclude(job, verdict, None)
 
-    def _take_out_quarantined(self) -> None:
+    def _revoke_quarantined(self) -> None:
         if self._quarantined:
             task_ids, self._quarantined = self._quarantined, []
-            self._taken_out += task_ids
+            self._dropped += task_ids
             self._revoke(task_ids)
 
     def _remind_workers(self, now: float) -> None:
         """Workers keep revocations in memory: one that was started since knows of none, and would
         run what has killed it as soon as the broker hands it out again."""
-        if self._taken_out and now >= self._remind_at:
+        if self._dropped and now >= self._remind_at:
             self._remind_at = now + REMIND_PERIOD
-            self._revoke(self._taken_out)
+            self._revoke(self._dropped)
 
-    def _speak(self, flights: Iterable[Word]) -> None:
+    def _record_inferred(self, pending: Iterable[InferredEnd]) -> None:
         """Judge attempts that no receipt will come of; they must have landed."""
-        judged: list[Judged] = []
+        judged: list[Evaluated] = []
         with self._ledger.transaction():
-            for flight, kind, note in flights:
-                kind, note = self.unread.word(flight, kind, note)
-                verdict, receipt = self._bench.word_on(flight, kind, note)
-                if receipt is not None and flight.hearsay is not None:  # it counts now
-                    self._ledger.add_receipts([(flight.task_id, None, flight.hearsay)])
-                judged += self._conclude(flight, verdict, receipt)
+            for job, kind, note in pending:
+                kind, note = self.unread.adjust(job, kind, note)
+                verdict, receipt = self._evaluator.infer_or_revoked(job, kind, note)
+                if receipt is not None and job.hearsay is not None:  # it counts now
+                    self._ledger.add_receipts([(job.task_id, None, job.hearsay)])
+                judged += self._conclude(job, verdict, receipt)
             self._ledger.record_verdicts(judged)
-            self._account()
-        self._tell([verdict for verdict, _ in judged])
-        self._take_out_quarantined()
+            self._charge_budget()
+        self._report([verdict for verdict, _ in judged])
+        self._revoke_quarantined()
 
-    def _speak_for_unsent(self, unsent: Sequence[Held], kind: VerdictStatus) -> None:
+    def _record_unsent(self, unsent: Sequence[Skipped], kind: VerdictStatus) -> None:
         """Judge what was never sent, and will not be: refused, or overdue within an outage."""
         if not unsent:
             return
         with self._ledger.transaction():
-            judged = self._bench.unsent(unsent, kind)
+            judged = self._evaluator.unsent(unsent, kind)
             for one in unsent:
                 if self._schedule.budget is not None:
-                    self._schedule.budget.stay(one.attempt.task_id)
+                    self._schedule.budget.cancel(one.attempt.task_id)
                 judged += self._finish(one.attempt.entry.id, kind)
             self._ledger.record_verdicts(judged)
-        self._tell([verdict for verdict, _ in judged])
-        self._take_out_quarantined()
+        self._report([verdict for verdict, _ in judged])
+        self._revoke_quarantined()
 
-    def _hold(self, held: Sequence[Held]) -> None:
+    def _record_blocked(self, held: Sequence[Skipped]) -> None:
         if held:
             with self._ledger.transaction():
-                judged = self._bench.held(held)
+                judged = self._evaluator.blocked(held)
                 self._ledger.record_verdicts(judged)
-            self._tell([verdict for verdict, _ in judged])
+            self._report([verdict for verdict, _ in judged])
 
     # What is overdue or missing
 
-    def _attend(self, now: float) -> None:
+    def _check_missing(self, now: float) -> None:
         """Speak for the jobs that nobody else will speak for any more."""
         self._remind_workers(now)
-        if self._supervision.attend(now) and self._search is not None:
-            self._search.look_soon(now, *AFTER_LOSS)
+        if self._deaths.check(now) and self._search is not None:
+            self._search.schedule(now, *AFTER_LOSS)
         self._give_up_overdue(now)
         if self._sender is not None:
-            self._speak_for_unsent(self._sender.overdue(now), "timed_out")
+            self._record_unsent(self._sender.overdue(now), "timed_out")
         if self._search is not None:
             located = self._search.tick(now)
             if located is not None:
                 self.act_on(located)
 
     def _give_up_overdue(self, now: float) -> None:
-        overdue = self.flights.overdue(now)
+        overdue = self.pending.overdue(now)
         if not overdue:
             return
         try:
             # Once more, for a receipt that is there and has only not been read yet.
-            self._take(self._gatherer.sweep_all({i: o.flight for i, o in overdue.items()}))
+            self._record_batch(self._gatherer.sweep_all({i: o.pending for i, o in overdue.items()}))
         except StackError as error:
             self._log.warning("no last look for overdue jobs: {}", error)
-        self._taking_back.withdraw_overdue(overdue)
-        late = {i: o for i, o in overdue.items() if self.flights.land(i) is not None}
+        self._withdrawal.withdraw_overdue(overdue)
+        late = {i: o for i, o in overdue.items() if self.pending.complete(i) is not None}
         self.given_up += len(late)
-        self._speak((o.flight, o.kind, o.note) for o in late.values())
+        self._record_inferred((o.pending, o.status, o.reason) for o in late.values())
 
     def act_on(self, located: Located) -> None:
         """Put back, take out, send again or give up what two looks have found."""
         if not (located.orphaned or located.nowhere):
             return
-        self.believe(located.nowhere)
+        self.confirm_missing(located.nowhere)
         try:
-            self.look_once()  # for a receipt that came between the two looks
-            self._parts.note_strangers()
-            begun = self.mend(located)
+            self.poll_once()  # for a receipt that came between the two looks
+            self._context.record_unknown_workers()
+            begun = self.requeue(located)
         except StackError as error:
             self._log.warning("what was found could not be mended: {}", error)
             if self._search is not None:
-                self._search.look_soon(time.monotonic(), AGAIN)
+                self._search.schedule(time.monotonic(), RETRY_AFTER)
             return
         self._give_up(begun, located.nowhere)
 
     def _give_up(self, begun: Iterable[str], nowhere: Iterable[str]) -> None:
         """Judge what its worker died of or with, and what nobody has any more."""
         intact = self._is_intact()
-        rows: list[Word] = [
-            (flight, "crashed", self._bench.how_it_died(flight))
-            for flight in self.flights.land_all(begun)
+        rows: list[InferredEnd] = [
+            (job, "crashed", self._evaluator.how_it_died(job))
+            for job in self.pending.complete_all(begun)
         ]
-        for flight in self.flights.land_all(nowhere):
-            if flight.started is None and intact is not False and self._send_again(flight):
+        for job in self.pending.complete_all(nowhere):
+            if job.started is None and intact is not False and self._resend(job):
                 continue
-            kind, note = self._bench.missing(flight, emptied=intact is False)
-            rows.append((flight, kind, note))
-        self._speak(rows)
+            kind, note = self._evaluator.explain_missing(job, emptied=intact is False)
+            rows.append((job, kind, note))
+        self._record_inferred(rows)
 
-    def _send_again(self, flight: InFlight) -> bool:
+    def _resend(self, job: PendingAttempt) -> bool:
         """Publish a message anew that got lost on its way, and that nobody can have begun."""
         if self._sender is None:
             return False
-        if self.unread.of(flight.task_id):
+        if self.unread.reason(job.task_id):
             return False
         told = self._gatherer.hears_starts and not may_lack_starts(self._ledger)
-        return (told or flight.entry.idempotent) and self._sender.send_again(flight.attempt)
+        return (told or job.entry.idempotent) and self._sender.resend(job.attempt)
 
     def _is_intact(self) -> bool | None:
         try:
@@ -485,31 +495,31 @@ class Engine:
             return None
         if intact is False and self._ledger.get_meta(STORE_EMPTIED) is None:
             self._ledger.set_meta(STORE_EMPTIED, "1")
-            self._parts.findings.append(
+            self._context.warnings.append(
                 "the result store was emptied, or lost what it held, while the run was going on"
             )
         return intact
 
     # The end
 
-    def _last_look(self) -> None:
+    def _last_poll(self) -> None:
         try:
-            self.look_once()
+            self.poll_once()
         except StackError as error:
             self._log.warning("no last look before the deadline: {}", error)
 
     def _drain(self) -> None:
         """Every verdict is there: see whether messages of ours are left, which would run again."""
         publisher = self._publisher
-        if publisher is None or not self._parts.owned or self._settings.send_only:
+        if publisher is None or not self._context.is_private or self._settings.send_only:
             return
         until = time.monotonic() + DRAIN
         try:
-            while any(publisher.queue_lengths(self._parts.queues).values()):
-                if time.monotonic() > until or self._signals.stop.wait(SIP_PERIOD):
+            while any(publisher.queue_lengths(self._context.queues).values()):
+                if time.monotonic() > until or self._signals.stop.wait(POLL_PERIOD):
                     return
-                self._sip()
-            self._sip()
+                self._poll()
+            self._poll()
         except StackError as error:
             self._log.warning("no look for what is left in the queues: {}", error)
 
@@ -517,13 +527,15 @@ class Engine:
         """Have the workers drop what is sent and not finished."""
         if self._publisher is None or not task_ids:
             return
-        self._bench.scales.take_back(f for f in map(self.flights.by_task_id.get, task_ids) if f)
+        self._evaluator.evidence.mark_revoked(
+            f for f in map(self.pending.by_task_id.get, task_ids) if f
+        )
         try:
             self._publisher.revoke(task_ids)
         except StackError as error:
             self._log.warning("what is queued could not be revoked: {}", error)
 
-    def _tell(self, verdicts: Sequence[Verdict]) -> None:
+    def _report(self, verdicts: Sequence[Verdict]) -> None:
         if not verdicts:
             return
         others = [verdict for verdict in verdicts if verdict.verdict != "passed"]
@@ -531,12 +543,12 @@ class Engine:
             self._log.bind(entry=verdict.entry).debug("{}: {}", verdict.verdict, verdict.sentence)
         if len(others) < len(verdicts):  # the ledger has each, and a line for each would cost more
             self._log.debug("{} passed", len(verdicts) - len(others))
-        self._signals.settled([verdict.entry for verdict in verdicts])
+        self._signals.on_verdicts([verdict.entry for verdict in verdicts])
 
 
-def _by_attempt(finals: Iterable[Final]) -> Mapping[str, Sequence[Said]]:
+def _by_attempt(finals: Iterable[Final]) -> Mapping[str, Sequence[ReportedEnd]]:
     """All that was said of the end of each attempt, in the order in which it was."""
-    found: dict[str, list[Said]] = {}
+    found: dict[str, list[ReportedEnd]] = {}
     for task_id, execution, receipt in finals:
         found.setdefault(task_id, []).append((execution, receipt))
     return found

@@ -13,8 +13,8 @@ from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.ledger.bulk import BATCH, ImportedEntry
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.receipt_index import Exported, ReceiptIndex
-from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.judging import Bench
+from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry
 from pytest_manifest.verdict import judge
 
@@ -33,7 +33,7 @@ def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[P
         path = scratch / f"{run}.sqlite"
         with Ledger.create(path, _info(manifest, run)) as ledger:
             ledger.disable_journal()
-            judging = _Judging(run, manifest, index, file.name, ledger)
+            judging = _ReceiptsEvaluation(run, manifest, index, file.name, ledger)
             several = len(index.runs) > 1
             for passages in () if several else judging.passages():
                 with ledger.transaction():
@@ -70,7 +70,7 @@ def _info(manifest: Manifest, run: str) -> RunInfo:
 
 
 @dataclass
-class _Judging:
+class _ReceiptsEvaluation:
     """Goes through the manifest, and judges each entry by its receipt; ``name``: the file's."""
 
     run: str
@@ -81,19 +81,19 @@ class _Judging:
 
     def passages(self) -> Iterator[list[ImportedEntry]]:
         """What became of the entries, some at a time, in the manifest's order."""
-        bench = Bench(self.run, self.manifest, self.ledger, kills=1, lifetime=0)
+        evaluator = AttemptEvaluator(self.run, self.manifest, self.ledger, kills=1, lifetime=0)
         number = 0
         entries = iter(self.manifest)
         while some := list(islice(entries, BATCH)):
             received = self.index.take([entry.id for entry in some])
             yield [
-                self._passage(bench, number + place, entry, exported)
+                self._passage(evaluator, number + place, entry, exported)
                 for place, (entry, exported) in enumerate(zip(some, received, strict=True))
             ]
             number += len(some)
 
     def _passage(
-        self, bench: Bench, ordinal: int, entry: Entry, exported: Exported | None
+        self, evaluator: AttemptEvaluator, ordinal: int, entry: Entry, exported: Exported | None
     ) -> ImportedEntry:
         if exported is None:
             note = f"{self.name} has no receipt of it"
@@ -105,8 +105,8 @@ class _Judging:
         task_id = receipt.task_id  # with the place that the entry had when it was sent
         if not is_of_attempt(task_id, self.run, entry.id, attempt):
             task_id = task_id_for(self.run, entry.id, attempt, ordinal)
-        flight = InFlight(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
-        verdict, judged = bench.judge(flight, receipt, ())
+        job = PendingAttempt(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
+        verdict, judged = evaluator.evaluate(job, receipt, ())
         text = exported.text
         return ImportedEntry(
             task_id,

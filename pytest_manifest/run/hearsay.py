@@ -12,8 +12,8 @@ import time
 from collections.abc import Container, Iterable, Sequence
 
 from pytest_manifest.ledger import Start
-from pytest_manifest.run.flights import Flights, InFlight
-from pytest_manifest.run.search import Search, is_alive
+from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
+from pytest_manifest.run.search import JobSearch, is_alive
 from pytest_manifest.schema import Receipt
 from pytest_manifest.verdict import is_hearsay
 
@@ -21,41 +21,41 @@ Final = tuple[str, str | None, Receipt]
 """Task id, execution, receipt."""
 
 
-class Hearsay:
+class UnconfirmedEnds:
     """Keeps such words at the flights that they are about. For one thread."""
 
-    def __init__(self, flights: Flights, search: Search | None) -> None:
-        self._flights = flights
+    def __init__(self, pending: PendingAttempts, search: JobSearch | None) -> None:
+        self._pending = pending
         self._search = search
-        self._believed: set[str] = set()
+        self._confirmed: set[str] = set()
 
-    def believe(self, nowhere: Iterable[str]) -> None:
+    def confirm_missing(self, nowhere: Iterable[str]) -> None:
         """What the store tells of these counts from here on: no worker has them any more. Not where
         the process is gone: it may have died in its work, and nobody can tell."""
-        flights = (self._flights.by_task_id.get(task_id) for task_id in nowhere)
-        told = [flight for flight in flights if flight is not None and flight.hearsay is not None]
-        self._believed |= {flight.task_id for flight in told if is_alive(flight) is not False}
+        pending = (self._pending.by_task_id.get(task_id) for task_id in nowhere)
+        told = [job for job in pending if job is not None and job.hearsay is not None]
+        self._confirmed |= {job.task_id for job in told if is_alive(job) is not False}
 
-    def without(self, finals: Iterable[Final], starts: Sequence[Start] = ()) -> list[Final]:
+    def confirmed(self, finals: Iterable[Final], starts: Sequence[Start] = ()) -> list[Final]:
         """The receipts among these; of a job that hearsay is told of for the first time, it is
         looked for soon. It is found in the store at each look."""
         receipts, fresh = [], False
         begun = {start.task_id for start in starts}
         for final in finals:
-            flight = self._flights.by_task_id.get(final[0])
-            if not self._is_doubtful(final, flight, begun):
+            job = self._pending.by_task_id.get(final[0])
+            if not self._is_doubtful(final, job, begun):
                 receipts.append(final)
                 continue
-            if flight is not None and flight.hearsay is None:
-                flight.hearsay, fresh = final[2], True
+            if job is not None and job.hearsay is None:
+                job.hearsay, fresh = final[2], True
         if fresh and self._search is not None:
-            self._search.look_soon(time.monotonic())
+            self._search.schedule(time.monotonic())
         return receipts
 
-    def _is_doubtful(self, final: Final, flight: InFlight | None, begun: Container[str]) -> bool:
+    def _is_doubtful(self, final: Final, job: PendingAttempt | None, begun: Container[str]) -> bool:
         task_id, _, receipt = final
         if is_hearsay(receipt):
             return True
-        if receipt.source != "backend" or flight is None or self._search is None:
+        if receipt.source != "backend" or job is None or self._search is None:
             return False
-        return (flight.is_running or task_id in begun) and task_id not in self._believed
+        return (job.is_running or task_id in begun) and task_id not in self._confirmed

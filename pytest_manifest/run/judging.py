@@ -26,26 +26,26 @@ from pytest_manifest.ledger import (
     utc_now,
 )
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.own_limits import OwnLimitsOfRun
+from pytest_manifest.run.own_limits import OwnLimits
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.receipts import turn_of
-from pytest_manifest.run.scales import Scales
-from pytest_manifest.run.schedule import Held
+from pytest_manifest.run.scales import EvidenceEvaluator
+from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.search import is_alive
-from pytest_manifest.run.unforeseen import set_aside, unforeseen
-from pytest_manifest.run.weighing import Said
+from pytest_manifest.run.unforeseen import failure_ignored, unforeseen_failure
+from pytest_manifest.run.weighing import ReportedEnd
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import Costs, is_hearsay, judge
 
-Judged = tuple[Verdict, Receipt | None]
+Evaluated = tuple[Verdict, Receipt | None]
 
-SENT_AGAIN: Final = frozenset({"lost", "crashed", "unknown"})
+RESENDABLE: Final = frozenset({"lost", "crashed", "unknown"})
 """What an idempotent entry with retries is sent again for."""
 EMPTIED_MEANWHILE: Final = "the broker or the result store was emptied while it was out"
-SPOKEN_FOR: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked"})
+INFERRED: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked"})
 """What the harness may have said for want of a receipt; one that comes late knows better."""
 
-UNTOLD: Final = (
+UNREPORTED: Final = (
     "it is in no queue and no worker has it, but not every worker says when it begins a job: it "
     "may have run and left nothing that counts as an end, as it raised Ignore, stored a state of "
     "its own, or handed the job on"
@@ -55,9 +55,9 @@ UNCONFIRMED: Final = (
     "the result store has an end of it that its worker has not told, and that a task can store "
     "before it ends"
 )
-OF_ITSELF: Final = frozenset({"timed_out", "crashed"})
+SELF_CAUSED: Final = frozenset({"timed_out", "crashed"})
 """What a job that was begun may have come to by itself, though the harness says it."""
-_NOT_BY_RECEIPTS: Final = frozenset({"forged", "quarantined", "skipped"})
+_FIXED: Final = frozenset({"forged", "quarantined", "skipped"})
 """Verdicts that no further receipt changes: one lie makes all of them doubtful, and what the run
 itself has taken out or held back was not to end."""
 
@@ -68,9 +68,9 @@ _WAITED_FOR: Final = {
 }
 
 
-def taken_back(flight: InFlight) -> str:
+def revoked_message(job: PendingAttempt) -> str:
     """A phrase for what was revoked when the run was stopped."""
-    if flight.started is None:
+    if job.started is None:
         return "the run was stopped before a worker had begun it"
     return "the run was stopped after a try of it, while it waited for the next one"
 
@@ -83,7 +83,7 @@ class Correction:
     verdict: Verdict
 
 
-class Bench:
+class AttemptEvaluator:
     """Judges for one run. ``lifetime``: seconds for which a result is kept; ``kills``: deaths that
     quarantine an entry."""
 
@@ -101,91 +101,93 @@ class Bench:
         self._ledger = ledger
         self._kills = kills
         self._lifetime = lifetime
-        self.scales = Scales(run, ledger)
-        self._held = OwnLimitsOfRun.noted(ledger)
+        self.evidence = EvidenceEvaluator(run, ledger)
+        self._with_own_limit = OwnLimits.read(ledger)
         self._costs = Costs(ledger, manifest)
         self._resent: Counter[str] = Counter()
         self.corrections: list[Correction] = []
 
     # One attempt
 
-    def judge(
-        self, flight: InFlight, receipt: Receipt, starts: Sequence[Start] | None = None
-    ) -> Judged:
+    def evaluate(
+        self, job: PendingAttempt, receipt: Receipt, starts: Sequence[Start] | None = None
+    ) -> Evaluated:
         """The verdict that a final receipt brings; without ``starts``, by all that the ledger has
         of the attempt."""
         if starts is not None:
-            return self.weigh(flight, [(None, receipt)], starts)
-        said = self._ledger.receipts(flight.task_id) or [(None, receipt)]
-        return self.weigh(flight, said, self._ledger.starts(flight.task_id))
+            return self.evaluate_evidence(job, [(None, receipt)], starts)
+        said = self._ledger.receipts(job.task_id) or [(None, receipt)]
+        return self.evaluate_evidence(job, said, self._ledger.starts(job.task_id))
 
-    def weigh(self, flight: InFlight, said: Sequence[Said], starts: Sequence[Start]) -> Judged:
+    def evaluate_evidence(
+        self, job: PendingAttempt, said: Sequence[ReportedEnd], starts: Sequence[Start]
+    ) -> Evaluated:
         """The verdict by these ends and starts of the attempt."""
-        entry, number = flight.entry, flight.number
+        entry, number = job.entry, job.number
         try:
-            return self.scales.weigh(entry, flight.task_id, number, said, starts, flight.sent_at)
+            return self.evidence.evaluate(entry, job.task_id, number, said, starts, job.sent_at)
         except Exception as error:  # one receipt that nobody foresaw must not end the run for all
-            return unforeseen(entry, number, said[0][1], error)
+            return unforeseen_failure(entry, number, said[0][1], error)
 
-    def has_begun(self, task_id: str) -> bool:
+    def has_started(self, task_id: str) -> bool:
         """Whether some worker has said that it began the attempt."""
         return bool(self._ledger.starts(task_id))
 
-    def speak_for(self, flight: InFlight, kind: VerdictStatus, note: str) -> Verdict:
+    def infer(self, job: PendingAttempt, kind: VerdictStatus, note: str) -> Verdict:
         """The verdict on an attempt that no receipt will come of."""
-        seen = kind in OF_ITSELF and flight.is_running
-        number = flight.number
-        entry = self._held(flight.entry)
+        seen = kind in SELF_CAUSED and job.is_running
+        number = job.number
+        entry = self._with_own_limit(job.entry)
         return judge(entry, None, attempt=number, problem=kind, note=note, seen=seen)
 
-    def word_on(self, flight: InFlight, kind: VerdictStatus, note: str) -> Judged:
+    def infer_or_revoked(self, job: PendingAttempt, kind: VerdictStatus, note: str) -> Evaluated:
         """The same, or by what the result store tells of the job's revocation, where it does."""
-        if kind == "revoked" and flight.hearsay is not None and is_hearsay(flight.hearsay):
-            return self.judge(flight, flight.hearsay)
-        return self.speak_for(flight, kind, note), None
+        if kind == "revoked" and job.hearsay is not None and is_hearsay(job.hearsay):
+            return self.evaluate(job, job.hearsay)
+        return self.infer(job, kind, note), None
 
-    def how_it_died(self, flight: InFlight) -> str:
+    def how_it_died(self, job: PendingAttempt) -> str:
         """A phrase for an attempt whose process is gone."""
-        loss = flight.loss
+        loss = job.loss
         if loss is not None:
             how = f"exit code {loss.returncode}"
             return f"worker {loss.worker} ended ({how}) while it was running it"
-        where = f"process {flight.pid} of {flight.worker or flight.host}"
+        where = f"process {job.pid} of {job.worker or job.host}"
         return f"{where}, which had begun it, is gone"
 
-    def missing(self, flight: InFlight, *, emptied: bool) -> tuple[VerdictStatus, str]:
+    def explain_missing(self, job: PendingAttempt, *, emptied: bool) -> tuple[VerdictStatus, str]:
         """What to say of an attempt that is nowhere."""
-        if flight.sent_at is not None:
-            age = (utc_now() - flight.sent_at).total_seconds()
+        if job.sent_at is not None:
+            age = (utc_now() - job.sent_at).total_seconds()
             if age > self._lifetime:
                 return "unknown", "a receipt may have been, and be past its lifetime"
         if emptied:
             # It may be gone with the broker's queue, or have ended and be gone with its receipt.
             return "unknown", EMPTIED_MEANWHILE
         other = self.elsewhere()
-        if other and not (flight.is_running and is_alive(flight) is False):
+        if other and not (job.is_running and is_alive(job) is False):
             return "unknown", other
-        said = flight.hearsay
-        if said is not None and is_hearsay(said) and not flight.is_running:
+        said = job.hearsay
+        if said is not None and is_hearsay(said) and not job.is_running:
             return "revoked", "it was revoked, and nobody has it"
-        if flight.started is None and not self._would_be_told():
-            return "unknown", UNTOLD
-        if flight.started is None:
+        if job.started is None and not self._starts_are_reported():
+            return "unknown", UNREPORTED
+        if job.started is None:
             return "lost", "it is in no queue, and no worker has it or has begun it"
-        if flight.between is not None:
-            return "lost", f"started on {flight.worker}, {_WAITED_FOR[flight.between.how]}"
-        if is_alive(flight) is False:
+        if job.between is not None:
+            return "lost", f"started on {job.worker}, {_WAITED_FOR[job.between.how]}"
+        if is_alive(job) is False:
             if said is not None and not is_hearsay(said):
-                return "unknown", f"{self.how_it_died(flight)}; {UNCONFIRMED}"
-            return "crashed", self.how_it_died(flight)
-        return "lost", f"started on {flight.worker}, which has it no more"
+                return "unknown", f"{self.how_it_died(job)}; {UNCONFIRMED}"
+            return "crashed", self.how_it_died(job)
+        return "lost", f"started on {job.worker}, which has it no more"
 
     def elsewhere(self) -> str:
         """Why it may be somewhere though it is found nowhere; "" where it is looked for rightly."""
         broker = self._ledger.get_meta(OTHER_BROKER)
         return "" if broker is None else f"this run's jobs were sent to another broker, {broker}"
 
-    def _would_be_told(self) -> bool:
+    def _starts_are_reported(self) -> bool:
         """Whether a worker that had begun a job would have said so, and that would be known."""
         return has_all_starts(self._ledger, some_start=self._ledger.has_starts())
 
@@ -196,84 +198,86 @@ class Bench:
     # What follows for the entry
 
     def next_attempt(
-        self, flight: InFlight, verdict: Verdict, receipt: Receipt | None
+        self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None
     ) -> Attempt | None:
         """Another attempt, where the entry allows one; the last one is closed in the ledger."""
-        entry = flight.entry
-        if verdict.verdict not in SENT_AGAIN or not entry.idempotent:
+        entry = job.entry
+        if verdict.verdict not in RESENDABLE or not entry.idempotent:
             return None
         if verdict.verdict == "unknown" and receipt is not None:
             return None  # it ran; what cannot be told is whether it met its expectations
         if self._resent[entry.id] >= entry.retries:
             return None
-        if verdict.verdict == "crashed" and self._deaths(flight) >= self._kills:
+        if verdict.verdict == "crashed" and self._deaths(job) >= self._kills:
             return None
         self._resent[entry.id] += 1
         ordinal = self._ledger.attempts_of(entry.id)[-1].position
-        attempt = attempt_of(self.run, entry, flight.number + 1, ordinal)
-        self._ledger.end_attempt(flight.task_id, verdict)
+        attempt = attempt_of(self.run, entry, job.number + 1, ordinal)
+        self._ledger.end_attempt(job.task_id, verdict)
         row = (attempt.task_id, entry.id, attempt.number, ordinal, verdict.verdict)
         self._ledger.plan([row])
         logger.bind(entry=entry.id).info(
-            "attempt {} of {!r} was {}; it is sent again", flight.number, entry.id, verdict.verdict
+            "attempt {} of {!r} was {}; it is sent again", job.number, entry.id, verdict.verdict
         )
         return attempt
 
-    def final(self, flight: InFlight, verdict: Verdict) -> Verdict:
+    def final(self, job: PendingAttempt, verdict: Verdict) -> Verdict:
         """The entry's verdict: quarantined, where its workers died of it too often."""
         if verdict.verdict != "crashed":
             return verdict
-        deaths = self._deaths(flight)
-        return verdict if deaths < self._kills else self._quarantined(flight, deaths)
+        deaths = self._deaths(job)
+        return verdict if deaths < self._kills else self._quarantined(job, deaths)
 
-    def quarantine(self, flight: InFlight) -> Verdict | None:
+    def quarantine(self, job: PendingAttempt) -> Verdict | None:
         """The verdict on a job that is being started again and again; None below the limit."""
-        starts = self._ledger.starts(flight.task_id)
+        starts = self._ledger.starts(job.task_id)
         by_turn = Counter(map(turn_of, starts))
-        deaths = self._earlier_crashes(flight) + max(by_turn.values(), default=1) - 1
-        return None if deaths < self._kills else self._quarantined(flight, deaths, starts)
+        deaths = self._earlier_crashes(job) + max(by_turn.values(), default=1) - 1
+        return None if deaths < self._kills else self._quarantined(job, deaths, starts)
 
-    def goes_on_killing(self, task_id: str) -> bool:
+    def keeps_crashing(self, task_id: str) -> bool:
         """Whether a job that was given up as crashed is handed out and begun again and again."""
         row, settled = self._ledger.attempt(task_id), self._verdict_on(task_id)
         kind = settled.verdict.verdict if settled is not None else row and row.status
         starts = Counter(map(turn_of, self._ledger.starts(task_id)))
         return kind in ("crashed", "quarantined") and max(starts.values(), default=0) > self._kills
 
-    def _deaths(self, flight: InFlight) -> int:
-        return self._earlier_crashes(flight) + 1
+    def _deaths(self, job: PendingAttempt) -> int:
+        return self._earlier_crashes(job) + 1
 
-    def _earlier_crashes(self, flight: InFlight) -> int:
-        rows = self._ledger.attempts_of(flight.entry.id)
-        return sum(row.status == "crashed" for row in rows if row.attempt < flight.number)
+    def _earlier_crashes(self, job: PendingAttempt) -> int:
+        rows = self._ledger.attempts_of(job.entry.id)
+        return sum(row.status == "crashed" for row in rows if row.attempt < job.number)
 
-    def _quarantined(self, flight: InFlight, deaths: int, starts: Sequence[Start] = ()) -> Verdict:
+    def _quarantined(
+        self, job: PendingAttempt, deaths: int, starts: Sequence[Start] = ()
+    ) -> Verdict:
         pids = ", ".join(str(start.pid) for start in starts[:deaths] if start.pid is not None)
         note = f"{deaths} processes died of it{f', with the pids {pids}' if pids else ''}"
-        return judge(flight.entry, None, attempt=flight.number, problem="quarantined", note=note)
+        return judge(job.entry, None, attempt=job.number, problem="quarantined", note=note)
 
-    def held(self, held: Sequence[Held]) -> list[Judged]:
+    def blocked(self, held: Sequence[Skipped]) -> list[Evaluated]:
         """The verdicts of what will not be sent; to be called within a transaction."""
         if not held:  # nearly always: this is asked after each verdict
             return []
         self._ledger.mark((one.attempt.task_id for one in held), "withheld")
-        return [(self._skipped(one.attempt, one.note), None) for one in held]
+        return [(self._skipped(one.attempt, one.reason), None) for one in held]
 
     def _skipped(self, attempt: Attempt, note: str) -> Verdict:
         return judge(attempt.entry, None, attempt=attempt.number, problem="skipped", note=note)
 
-    def unsent(self, unsent: Sequence[Held], kind: VerdictStatus) -> list[Judged]:
+    def unsent(self, unsent: Sequence[Skipped], kind: VerdictStatus) -> list[Evaluated]:
         """The verdicts of what was never sent, each with its reason."""
         return [
             (judge(a.entry, None, attempt=a.number, problem=kind, note=note), None)
-            for a, note in ((one.attempt, one.note) for one in unsent)
+            for a, note in ((one.attempt, one.reason) for one in unsent)
         ]
 
-    def rest(self, kind: VerdictStatus, note: str) -> list[Judged]:
+    def remaining(self, kind: VerdictStatus, note: str) -> list[Evaluated]:
         """A verdict for every entry that has none."""
-        judged: list[Judged] = []
+        judged: list[Evaluated] = []
         for row in self._ledger.attempts(undecided=True):
-            if self._cannot_be_told(row.entry):
+            if self._is_unknown(row.entry):
                 continue
             why = f"{note}; it had not been sent yet" if row.state == "planned" else note
             try:
@@ -291,7 +295,7 @@ class Bench:
             judged.append((verdict, None))
         return judged
 
-    def _cannot_be_told(self, entry: str) -> bool:
+    def _is_unknown(self, entry: str) -> bool:
         """Whether it has been said, with the reason, that nobody can tell what became of it."""
         settled = self._ledger.entry_verdict(entry)
         return settled is not None and settled.verdict.verdict == "unknown"
@@ -305,41 +309,41 @@ class Bench:
 
     # What comes after the verdict
 
-    def late(self, task_id: str) -> list[Judged]:
+    def late_receipt(self, task_id: str) -> list[Evaluated]:
         """A receipt has come of an attempt that has its verdict: it may know better, or show that
         the one which came first cannot be believed."""
         settled = self._verdict_on(task_id)
-        if settled is None or settled.verdict.verdict in _NOT_BY_RECEIPTS:
+        if settled is None or settled.verdict.verdict in _FIXED:
             return []
-        with set_aside(f"a late receipt of {task_id}"):
-            return self._again(settled, task_id)
+        with failure_ignored(f"a late receipt of {task_id}"):
+            return self._reevaluate(settled, task_id)
         return []
 
-    def started_after_end(self, task_id: str) -> list[Judged]:
+    def started_after_end(self, task_id: str) -> list[Evaluated]:
         """A job that has its receipt was started once more: that counts, however it will end."""
         settled = self._verdict_on(task_id)
         if settled is None or settled.receipt is None:
             return []
-        if settled.verdict.verdict in _NOT_BY_RECEIPTS:
+        if settled.verdict.verdict in _FIXED:
             return []
-        with set_aside(f"a late start of {task_id}"):
-            return self._again(settled, task_id)
+        with failure_ignored(f"a late start of {task_id}"):
+            return self._reevaluate(settled, task_id)
         return []
 
-    def _again(self, settled: EntryVerdict, task_id: str) -> list[Judged]:
+    def _reevaluate(self, settled: EntryVerdict, task_id: str) -> list[Evaluated]:
         """The verdict anew, by all that the ledger has; nothing where it is the same."""
         name, number = settled.verdict.entry, settled.verdict.attempt
         if name not in self._manifest or number is None:
             return []
         told = self._ledger.receipts(task_id)
-        said = [one for one in told if self.scales.is_of(one[1], name, task_id, number)]
+        said = [one for one in told if self.evidence.is_of(one[1], name, task_id, number)]
         if not said:
             return []
         row, starts = self._ledger.attempt(task_id), self._ledger.starts(task_id)
         sent_at = None if row is None else row.sent_at
         # Of what was published twice nobody knows which of the messages a receipt is of.
-        verdict, receipt = self.scales.weigh(
-            self._manifest[name], task_id, number, said, starts, sent_at, which=False
+        verdict, receipt = self.evidence.evaluate(
+            self._manifest[name], task_id, number, said, starts, sent_at, exact_message=False
         )
         if verdict == settled.verdict and receipt == settled.receipt:
             return []
@@ -355,7 +359,7 @@ class Bench:
 
     def _correct(
         self, settled: EntryVerdict, verdict: Verdict, receipt: Receipt | None
-    ) -> list[Judged]:
+    ) -> list[Evaluated]:
         before = settled.verdict.verdict
         if verdict.verdict != before:
             logger.bind(entry=verdict.entry).info(

@@ -8,20 +8,20 @@ PATIENCE = 60.0
 """Seconds that broker and result store may be out of reach before a run gives up."""
 
 
-class Outage:
+class FailureWindow:
     """How long something has been out of reach without a break."""
 
     def __init__(self) -> None:
         self._since: float | None = None
 
-    def goes_on(self) -> bool:
+    def expired(self) -> bool:
         """Note a failure; true when they have gone on for longer than our patience."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
         return now - self._since > PATIENCE
 
-    def over(self) -> bool:
+    def close(self) -> bool:
         """Note a success; true where there was an outage before."""
         was_out, self._since = self._since is not None, None
         return was_out

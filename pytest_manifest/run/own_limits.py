@@ -14,14 +14,14 @@ OWN_LIMITS: Final = "own_limits"
 """The ledger's key for them: a JSON object, seconds by the names of tasks."""
 
 
-class OwnLimitsOfRun:
+class OwnLimits:
     """Gives an entry with the limit that holds for its job as its ``timeout``."""
 
     def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
         self._seconds = dict(seconds or {})
 
     @classmethod
-    def noted(cls, ledger: Ledger) -> OwnLimitsOfRun:
+    def read(cls, ledger: Ledger) -> OwnLimits:
         """As they are kept in a run's ledger."""
         try:
             return cls(
@@ -35,14 +35,14 @@ class OwnLimitsOfRun:
         return entry if own is None else held_to(entry, own)
 
 
-def note_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
+def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
     """Keep them, before something is sent; what is known of other tasks stays."""
     before = ledger.get_meta(OWN_LIMITS)
     if seconds or before:
         ledger.set_meta(OWN_LIMITS, json.dumps({**json.loads(before or "{}"), **seconds}))
 
 
-def joined(noted: Iterable[str | None]) -> dict[str, str]:
+def merged_own_limits(noted: Iterable[str | None]) -> dict[str, str]:
     """What a merged ledger keeps: the longest of each task."""
     longest: dict[str, float] = {}
     for text in noted:

@@ -15,9 +15,9 @@ from pytest_manifest.verdict import may_have_run
 
 Action = Literal["keep", "send", "wait", "leave"]
 """keep: its verdict stands; send: now; wait: it is under way; leave: it might run twice."""
-Place = Literal["queued", "orphaned", "underway", "untold", "nowhere"]
+Location = Literal["queued", "unacked_by_dead", "in_progress", "unknown", "missing"]
 
-UNDER_WAY = frozenset({"queued", "orphaned", "underway", "untold"})
+UNDER_WAY = frozenset({"queued", "unacked_by_dead", "in_progress", "unknown"})
 NOT_SENT = frozenset({"planned", "withheld"})
 
 
@@ -31,7 +31,7 @@ class ResumeRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class EntryState:
     """What is known of an entry when its run is taken up again.
 
     ``kind`` is its verdict by the present expectations; ``before`` the one it had; ``changed``
@@ -40,11 +40,11 @@ class Facts:
     """
 
     last: AttemptRow | None
-    kind: VerdictStatus | None = None
+    status: VerdictStatus | None = None
     before: VerdictStatus | None = None
     change: Change | None = None
     changed: str = ""
-    place: Place | None = None
+    location: Location | None = None
     may_have_started: bool = False
 
 
@@ -59,50 +59,50 @@ class Decision:
     """Whether --manifest-resume-unsafe would send it."""
 
 
-def decide(entry: Entry, facts: Facts, rules: ResumeRules) -> Decision:
+def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
     """The rule of ``--manifest-resume`` for one entry."""
-    if facts.change == "job":
-        return _decide_changed_job(entry, facts)
-    if facts.kind == "passed":
+    if state.change == "job":
+        return _decide_changed_job(entry, state)
+    if state.status == "passed":
         return Decision(entry.id, "keep", "passed")
-    if facts.place in UNDER_WAY:
-        return Decision(entry.id, "wait", _WHERE[facts.place])
-    reason = _why(facts)
-    if not rules.unfinished and facts.change is None:
+    if state.location in UNDER_WAY:
+        return Decision(entry.id, "wait", _WHERE[state.location])
+    reason = _why(state)
+    if not rules.unfinished and state.change is None:
         return Decision(entry.id, "keep", f"{reason}; unchanged")
-    if facts.may_have_started and not entry.idempotent and not rules.unsafe:
+    if state.may_have_started and not entry.idempotent and not rules.unsafe:
         reason = f"{reason}; it may have run and is not idempotent"
         return Decision(entry.id, "leave", reason, unsafe=True)
     return Decision(entry.id, "send", reason)
 
 
-_WHERE: Mapping[Place, str] = {
+_WHERE: Mapping[Location, str] = {
     "queued": "still queued",
-    "orphaned": "held by a worker that is gone, until the broker's visibility timeout is over; "
-    "--manifest-repair puts it back now",
-    "underway": "held or run by a worker",
-    "untold": "it may still be queued or running",
+    "unacked_by_dead": "held by a worker that is gone, until the broker's visibility timeout is "
+    "over; --manifest-repair puts it back now",
+    "in_progress": "held or run by a worker",
+    "unknown": "it may still be queued or running",
 }
 
 
-def _decide_changed_job(entry: Entry, facts: Facts) -> Decision:
-    if facts.place in UNDER_WAY:
-        reason = f"{facts.changed}, but the old one is under way ({_WHERE[facts.place]})"
+def _decide_changed_job(entry: Entry, state: EntryState) -> Decision:
+    if state.location in UNDER_WAY:
+        reason = f"{state.changed}, but the old one is under way ({_WHERE[state.location]})"
         return Decision(entry.id, "leave", reason)
     # Other work than before, whatever became of that.
-    return Decision(entry.id, "send", facts.changed)
+    return Decision(entry.id, "send", state.changed)
 
 
-def _why(facts: Facts) -> str:
-    if facts.change == "new":
-        return facts.changed
-    if facts.last is None or (facts.kind is None and facts.last.state in NOT_SENT):
+def _why(state: EntryState) -> str:
+    if state.change == "new":
+        return state.changed
+    if state.last is None or (state.status is None and state.last.state in NOT_SENT):
         return "never sent"
-    if facts.change == "expectation" and facts.before == "passed":
-        return facts.changed
-    if facts.kind is not None:
-        return facts.kind if facts.last.state not in NOT_SENT else f"never sent ({facts.kind})"
-    return "lost in flight" if facts.may_have_started else "lost"
+    if state.change == "expectation" and state.before == "passed":
+        return state.changed
+    if state.status is not None:
+        return state.status if state.last.state not in NOT_SENT else f"never sent ({state.status})"
+    return "lost in flight" if state.may_have_started else "lost"
 
 
 def may_have_started(
@@ -133,7 +133,7 @@ def attempts_to_send(
     decisions: Iterable[Decision], manifest: Manifest, run: str, last: Mapping[str, AttemptRow]
 ) -> Iterator[Attempt]:
     """The attempts that the decisions come to: a new one where the last was really sent."""
-    order = {entry: place for place, entry in enumerate(manifest.ids)}
+    order = {entry: location for location, entry in enumerate(manifest.ids)}
     for decision in decisions:
         if decision.action != "send":
             continue
@@ -145,7 +145,7 @@ def attempts_to_send(
             yield attempt_of(run, entry, number, order[entry.id])
 
 
-def record(
+def record_decisions(
     ledger: Ledger,
     manifest: Manifest,
     decisions: Iterable[Decision],

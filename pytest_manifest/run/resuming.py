@@ -13,29 +13,29 @@ from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger, RunInfo, has_all_starts
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.gatherer import Gatherer
-from pytest_manifest.run.again import judge_again
-from pytest_manifest.run.audit import follow_spoken_for, follow_unsettled
+from pytest_manifest.run.again import reevaluate
+from pytest_manifest.run.audit import track_inferred, track_unsettled
 from pytest_manifest.run.budget import NOTHING, refuse_beyond
 from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_manifest
 from pytest_manifest.run.earlier import EarlierRun
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.judging import Bench
-from pytest_manifest.run.kept import judge_what_is_kept
+from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.kept import evaluate_kept_receipts
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.resume import (
     NOT_SENT,
     Decision,
-    Facts,
-    Place,
+    EntryState,
+    Location,
     ResumeRules,
     attempts_to_send,
     decide,
     may_have_started,
-    record,
+    record_decisions,
 )
-from pytest_manifest.run.search import Search
+from pytest_manifest.run.search import JobSearch
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.run.unread import Unread
+from pytest_manifest.run.unread import UnreadableResults
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import Costs, judge
@@ -66,7 +66,7 @@ class ResumeRun(EarlierRun):
         self._taken_up = False
         # Also where it is refused: the stack has taken over what an earlier one has left.
         self.leaves_jobs = address.owned
-        self._begins_anew = False
+        self._restarts_stream = False
         """Whether the result store was emptied, so that its stream is to be marked as begun."""
 
     @classmethod
@@ -87,7 +87,7 @@ class ResumeRun(EarlierRun):
     def take_effect(self) -> None:
         super().take_effect()
         self._taken_up = True
-        if self._begins_anew:
+        if self._restarts_stream:
             # Marked for a run that is refused after all, an emptied store would look intact.
             with contextlib.closing(self._open_gatherer("0")) as gatherer:
                 gatherer.begin(self.info.stream_ttl)
@@ -106,32 +106,32 @@ class ResumeRun(EarlierRun):
         publisher = self._open_publisher()
         position = ledger.get_meta("stream_position") or "0"
         with contextlib.closing(self._open_gatherer(position)) as gatherer:
-            self._follow(ledger)
-            self._open_locator(publisher, self._flights.entries())
+            self._track(ledger)
+            self._open_locator(publisher, self._pending.entries())
             self._reconcile(ledger, gatherer)
         if self._to_send:
             self._preflight(publisher, self._to_send, expected_workers)
-            self._open_locator(publisher, self._flights.entries())
+            self._open_locator(publisher, self._pending.entries())
 
-    def _follow(self, ledger: Ledger) -> None:
+    def _track(self, ledger: Ledger) -> None:
         chosen = frozenset(self._selected)  # of the rest all stays as it is
         ledger.reopen_not_final(self._selected)
-        follow_unsettled(self._flights, ledger, self.manifest, self.info, chosen)
-        follow_spoken_for(self._flights, ledger, self.manifest, self.info, chosen)
+        track_unsettled(self._pending, ledger, self.manifest, self.info, chosen)
+        track_inferred(self._pending, ledger, self.manifest, self.info, chosen)
 
     def _reconcile(self, ledger: Ledger, gatherer: Gatherer) -> None:
         """Read what came since, look for what is under way, and decide what is to be sent."""
         before = kept_manifest(self.ledger_path, self.info.sha256)
         engine = self._make_engine(ledger, gatherer)
         engine.send_nothing()
-        judge_what_is_kept(ledger, self._flights, self._bench(ledger))
-        engine.look_once()
-        self._note_strangers(ledger)  # before anything is moved
-        places = self._places(engine)
-        engine.look_once()
-        had = ledger.statuses()
+        evaluate_kept_receipts(ledger, self._pending, self._make_evaluator(ledger))
+        engine.poll_once()
+        self._record_unknown_workers(ledger)  # before anything is moved
+        locations = self._locate(engine)
+        engine.poll_once()
+        statuses_before = ledger.statuses()
         chosen = set(self._selected)
-        again = judge_again(ledger, self.manifest, before, self._bench(ledger), chosen)
+        again = reevaluate(ledger, self.manifest, before, self._make_evaluator(ledger), chosen)
         with ledger.transaction():
             ledger.record_verdicts(list(again))
         intact = gatherer.intact()
@@ -139,23 +139,29 @@ class ResumeRun(EarlierRun):
             ledger.set_meta(
                 STORE_EMPTIED, "1"
             )  # a stream that is begun anew would not tell of it any more
-        known = Known(ledger, before, had, ledger.statuses(), places, witnessed=intact is not False)
+        known = Known(
+            ledger,
+            before,
+            statuses_before,
+            ledger.statuses(),
+            locations,
+            witnessed=intact is not False,
+        )
         self.decisions = decisions(known, self.manifest, self._selected, self._rules)
         self._check_budget(ledger)
         if intact is False and any(
-            ledger.entry_verdict(flight.entry.id) is None
-            for flight in self._flights.by_task_id.values()
+            ledger.entry_verdict(job.entry.id) is None for job in self._pending.by_task_id.values()
         ):
             ledger.set_meta(
                 STORE_EMPTIED, "1"
             )  # the next store will be whole, and know as little of these
-        self._settle_what_is_left(ledger, engine.unread, emptied=intact is False)
+        self._record_left(ledger, engine.unread, emptied=intact is False)
         self._plan(ledger, before)
         if intact is False and self._to_send:
             ledger.set_meta(
                 "stream_position", "0"
             )  # a stream that begins anew may count from 1 again
-            self._begins_anew = True
+            self._restarts_stream = True
 
     def _check_budget(self, ledger: Ledger) -> None:
         """Refuse what would cost more, with what was spent and is under way, than is allowed."""
@@ -164,8 +170,8 @@ class ResumeRun(EarlierRun):
         actions = {decision.entry: decision.action for decision in self.decisions}
         waiting = {
             task_id
-            for task_id, flight in self._flights.by_task_id.items()
-            if actions.get(flight.entry.id) == "wait"
+            for task_id, job in self._pending.by_task_id.items()
+            if actions.get(job.entry.id) == "wait"
         }
         self._costs = dict(Costs(ledger, self.manifest).by_attempt(without=waiting))
         if "send" not in actions.values():
@@ -188,52 +194,54 @@ class ResumeRun(EarlierRun):
             ledger.reopen(waiting)
             # It was not out after all, and whoever finds it may run it from here on.
             ledger.mark((row.task_id for row in back), "sent")
-        for flight in list(self._flights.by_task_id.values()):
-            if flight.entry.id not in waiting:
-                self._flights.land(flight.task_id)
+        for job in list(self._pending.by_task_id.values()):
+            if job.entry.id not in waiting:
+                self._pending.complete(job.task_id)
         digest = self.info.sha256
         if self.manifest.sha256 != digest:
             applied = {d.entry for d in self.decisions if d.action != "leave"}
-            digest, self._made = keep_changes(self.manifest, before, self.ledger_path, applied)
-        record(ledger, self.manifest, self.decisions, attempts, last, digest)
+            digest, self._new_file = keep_changes(self.manifest, before, self.ledger_path, applied)
+        record_decisions(ledger, self.manifest, self.decisions, attempts, last, digest)
         if attempts:
-            self._note_budget(ledger)
+            self._record_budget(ledger)
         self._to_send = attempts
 
-    def _places(self, engine: Engine) -> dict[str, Place]:
+    def _locate(self, engine: Engine) -> dict[str, Location]:
         """Where what has no receipt is, by task id. Raises DispatchError where nobody can tell."""
-        if self._locator is None or not self._flights:
+        if self._locator is None or not self._pending:
             return {}
         try:
-            located = Search(self._locator, self._flights).look_twice()
-            engine.believe(located.nowhere)
-            taken_out = set(engine.mend(located))
+            located = JobSearch(self._locator, self._pending).search_now()
+            engine.confirm_missing(located.nowhere)
+            taken_out = set(engine.requeue(located))
         except StackError as error:
             raise DispatchError(
                 f"run {self.info.run} was not gone on with: what is still queued cannot be told "
                 f"({error})"
             ) from error
-        mended = self.address.owned or self.settings.repair
-        return places_of(located, self._flights, taken_out, mended=mended, left=engine.left)
+        requeues = self.address.owned or self.settings.repair
+        return locations_of(
+            located, self._pending, taken_out, requeues=requeues, not_requeued=engine.not_requeued
+        )
 
-    def _settle_what_is_left(self, ledger: Ledger, unread: Unread, *, emptied: bool) -> None:
+    def _record_left(self, ledger: Ledger, unread: UnreadableResults, *, emptied: bool) -> None:
         """A verdict for what is not sent again and has none."""
         last = {row.entry: row for row in ledger.last_attempts()}
-        bench = self._bench(ledger)
+        evaluator = self._make_evaluator(ledger)
         with ledger.transaction():
             for decision in self.decisions:
                 row = last.get(decision.entry)
                 if decision.action != "leave" or row is None:
                     continue
-                flight = self._flights.by_task_id.get(row.task_id)
-                if flight is None or ledger.entry_verdict(decision.entry) is not None:
+                job = self._pending.by_task_id.get(row.task_id)
+                if job is None or ledger.entry_verdict(decision.entry) is not None:
                     continue
-                kind: VerdictStatus = "crashed" if flight.is_running else "lost"
+                kind: VerdictStatus = "crashed" if job.is_running else "lost"
                 note = decision.reason
-                doubt, why = bench.missing(flight, emptied=emptied)
-                if doubt == "unknown" and (emptied or not flight.is_running):
+                doubt, why = evaluator.explain_missing(job, emptied=emptied)
+                if doubt == "unknown" and (emptied or not job.is_running):
                     kind, note = doubt, f"{note}; {why}"
-                kind, note = unread.word(flight, kind, note)
+                kind, note = unread.adjust(job, kind, note)
                 entry = self.manifest[decision.entry]
                 verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
                 ledger.record_verdicts([(verdict, None)])
@@ -250,9 +258,9 @@ class Known:
 
     ledger: Ledger
     before: Manifest | None
-    had: Mapping[str, VerdictStatus]
-    kinds: Mapping[str, VerdictStatus]
-    places: Mapping[str, Place]
+    statuses_before: Mapping[str, VerdictStatus]
+    statuses: Mapping[str, VerdictStatus]
+    locations: Mapping[str, Location]
     witnessed: bool
 
 
@@ -267,16 +275,16 @@ def decisions(
     decided: list[Decision] = []
     for name in selected:
         row, settled = last.get(name), ledger.entry_verdict(name)
-        passed = known.kinds.get(name) == "passed"  # which is kept, whatever else was said of it
+        passed = known.statuses.get(name) == "passed"  # which is kept, whatever else was said of it
         received = [] if row is None or passed else ledger.receipts(row.task_id)
         change, changed = _change(manifest[name], known.before)
-        facts = Facts(
+        state = EntryState(
             last=row,
-            kind=known.kinds.get(name),
-            before=known.had.get(name),
+            status=known.statuses.get(name),
+            before=known.statuses_before.get(name),
             change=change,
             changed=changed,
-            place=None if row is None else known.places.get(row.task_id),
+            location=None if row is None else known.locations.get(row.task_id),
             may_have_started=may_have_started(
                 row,
                 settled,
@@ -285,7 +293,7 @@ def decisions(
                 witnessed=witnessed,
             ),
         )
-        decided.append(decide(manifest[name], facts, rules))
+        decided.append(decide(manifest[name], state, rules))
     return decided
 
 
@@ -304,17 +312,26 @@ def preview(
     """
     with Ledger.open(ledger_path) as ledger:
         before = kept_manifest(ledger_path, ledger.info().sha256)
-        places: dict[str, Place] = {
-            row.task_id: "nowhere" if stack_is_gone else "untold"
+        locations: dict[str, Location] = {
+            row.task_id: "missing" if stack_is_gone else "unknown"
             for row in ledger.attempts(undecided=True)
             if row.state not in NOT_SENT
         }
-        had = ledger.statuses()
-        bench = Bench(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
-        again = {v.entry: v.verdict for v, _ in judge_again(ledger, manifest, before, bench)}
+        statuses_before = ledger.statuses()
+        evaluator = AttemptEvaluator(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
+        again = {v.entry: v.verdict for v, _ in reevaluate(ledger, manifest, before, evaluator)}
         # Pending and unknown ones are looked at anew.
-        kinds = {e: kind for e, kind in had.items() if kind not in ("pending", "unknown")} | again
-        known = Known(ledger, before, had, kinds, places, witnessed=ledger.status != "running")
+        statuses = {
+            e: kind for e, kind in statuses_before.items() if kind not in ("pending", "unknown")
+        } | again
+        known = Known(
+            ledger,
+            before,
+            statuses_before,
+            statuses,
+            locations,
+            witnessed=ledger.status != "running",
+        )
         return decisions(known, manifest, selected, rules)
 
 
@@ -324,33 +341,33 @@ def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:
     return change_of(entry, before[entry.id] if entry.id in before else None)  # noqa: SIM401 - no dict
 
 
-def places_of(
+def locations_of(
     located: Located,
-    flights: Flights,
+    pending: PendingAttempts,
     taken_out: Container[str],
     *,
-    mended: bool,
-    left: Container[str] = (),
-) -> dict[str, Place]:
+    requeues: bool,
+    not_requeued: Container[str] = (),
+) -> dict[str, Location]:
     """Where each flight was found; ``mended``: orphans were put back, or ``taken_out`` if begun;
     but those that were ``left``, as nobody knows whether they were."""
-    found: dict[str, Place] = dict.fromkeys(located.untold, "untold")
-    found.update(dict.fromkeys(located.nowhere, "nowhere"))
+    found: dict[str, Location] = dict.fromkeys(located.untold, "unknown")
+    found.update(dict.fromkeys(located.nowhere, "missing"))
     found.update(dict.fromkeys(located.queued, "queued"))
-    found.update(dict.fromkeys(located.underway, "underway"))
+    found.update(dict.fromkeys(located.underway, "in_progress"))
     for task_id in located.orphaned:
-        flight = flights.by_task_id.get(task_id)
-        if not mended:
-            found[task_id] = "orphaned"
+        job = pending.by_task_id.get(task_id)
+        if not requeues:
+            found[task_id] = "unacked_by_dead"
         elif task_id in taken_out:
-            found[task_id] = "nowhere"
+            found[task_id] = "missing"
         else:
-            begun = task_id in left or (flight is not None and flight.is_running)
-            found[task_id] = "untold" if begun else "queued"
+            begun = task_id in not_requeued or (job is not None and job.is_running)
+            found[task_id] = "unknown" if begun else "queued"
     return found
 
 
-def told(decided: Sequence[Decision], *, every: bool = False) -> list[str]:
+def describe_decisions(decided: Sequence[Decision], *, every: bool = False) -> list[str]:
     """The decisions in lines for a person; of many, by reason, unless ``every`` one is wanted."""
     verbs = {"send": "sends", "wait": "waits for", "leave": "leaves"}
     shown = [d for d in decided if d.action in verbs]

@@ -44,17 +44,17 @@ from pytest_manifest.results.records import Flaws
 from pytest_manifest.results.stream import StreamReader, has_stream, open_client_at
 from pytest_manifest.run.budget import Budget, without_estimate
 from pytest_manifest.run.changes import files_of, keep_manifest
-from pytest_manifest.run.code import note_code
+from pytest_manifest.run.code import record_code
+from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.flights import Flights, InFlight
-from pytest_manifest.run.judging import Bench, Correction, Judged
+from pytest_manifest.run.judging import AttemptEvaluator, Correction, Evaluated
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.own_limits import OwnLimitsOfRun, note_own_limits
-from pytest_manifest.run.parts import Parts
+from pytest_manifest.run.own_limits import OwnLimits, record_own_limits
+from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, WorkerLoss
 from pytest_manifest.run.signals import Signals
-from pytest_manifest.run.strangers import note_known, note_strangers
+from pytest_manifest.run.strangers import record_known_workers, record_unknown_workers
 from pytest_manifest.run.to_send import FirstAttempts, is_withheld
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.wire import stream_key
@@ -64,9 +64,9 @@ from pytest_manifest.verdict import judge
 TTL_MARGIN = 24 * 3600
 """Seconds that receipts outlive the run's deadline, so that a late audit finds them."""
 JOIN_SECONDS = 30.0
-EXPORTED = "receipts_exported"
+RECEIPTS_EXPORTED = "receipts_exported"
 """The ledger's key for what was exported last, and how its file looked then."""
-NOBODY = "no worker that answered"
+NO_WORKER = "no worker that answered"
 
 
 class Run:
@@ -90,9 +90,9 @@ class Run:
         self.error: ManifestToolError | None = None
         self.notices: list[str] = []
         """What is to be said before the first test."""
-        self.remarks: list[str] = []
+        self.live_warnings: list[str] = []
         """What is to be said at once, while the run is going on."""
-        self.findings: list[str] = []
+        self.warnings: list[str] = []
         """What was noticed while the run was going on."""
         self.corrections: Sequence[Correction] = ()
         """Verdicts that were changed after they had been told."""
@@ -105,14 +105,14 @@ class Run:
         self._to_send: Sequence[Attempt] = []
         self._costs: dict[str, Decimal] = {}
         """What attempts of an earlier part of the run have cost, by task id."""
-        self._flights = Flights()
+        self._pending = PendingAttempts()
         self._nodes: set[str] = set()
         self._added_queues: list[str] = []
         self._queues: list[str] = []
         self._patience = Patience()
         self._publisher: Publisher | None = None
         self._locator: Locator | None = None
-        self._spares = False
+        self._keeps_stream = False
         """Whether receipts are left in their stream: another ledger is to have them, too."""
         self._lock = RunLock(ledger_path.with_suffix(".lock"))
         self._thread: threading.Thread | None = None
@@ -148,37 +148,39 @@ class Run:
             number=next_run_number(settings.folder),
         )
         run = cls(manifest, settings.folder / f"{run_id}.sqlite", info, address, settings)
-        run._to_send, places = _first_attempts(run_id, manifest, selected, on_disk=settings.sparing)
+        run._to_send, positions = _first_attempts(
+            run_id, manifest, selected, on_disk=settings.low_memory
+        )
         try:
-            run._plan_all(places, shard)
+            run._plan_all(positions, shard)
         except BaseException:
             run.abandon()
             raise
         return run
 
-    def _plan_all(self, places: Sequence[int], shard: Shard | None) -> None:
+    def _plan_all(self, positions: Sequence[int], shard: Shard | None) -> None:
         """Make the ledger; ``places`` of the entries in the manifest."""
         self._lock.acquire(self.info.run)
         self._lock.inscribe(str(self.info.number))
         keep_manifest(self.manifest, self.ledger_path)
         with Ledger.create(self.ledger_path, self.info) as ledger, ledger.transaction():
             ledger.begin_segment(self.info.created_at)
-            rows = zip(_names(self._to_send), places, strict=True)
+            rows = zip(_names(self._to_send), positions, strict=True)
             ledger.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:
                 ledger.set_meta(SHARD, str(shard))
-            self._note_budget(ledger)
+            self._record_budget(ledger)
 
-    def _note_budget(self, ledger: Ledger) -> None:
+    def _record_budget(self, ledger: Ledger) -> None:
         budget = self.settings.budget
         ledger.set_meta(BUDGET, "" if budget is None else str(budget))
         ledger.set_meta(OVER_BUDGET, "")
 
     # Its life
 
-    def on_settled(self, listener: Callable[[Sequence[str]], None]) -> None:
+    def on_verdicts(self, listener: Callable[[Sequence[str]], None]) -> None:
         """Call ``listener`` from the run's thread with the entries that have just settled."""
-        self._signals.settled = listener
+        self._signals.on_verdicts = listener
 
     def watch_stack(
         self, losses: Callable[[], Sequence[WorkerLoss]], failure: Callable[[], str | None]
@@ -234,7 +236,7 @@ class Run:
             path.unlink(missing_ok=True)
         self._lock.release()
 
-    def note(self, key: str, value: str) -> None:
+    def set_meta(self, key: str, value: str) -> None:
         """Keep a fact about the run in its ledger."""
         with self._writing() as ledger:
             ledger.set_meta(key, value)
@@ -263,10 +265,10 @@ class Run:
         self._patience.ends(time.monotonic())
         self._signals.stop.set()
 
-    def hurry(self) -> None:
+    def force_stop(self) -> None:
         """Stop at once, and wait for nothing that runs."""
         self._patience.hurry()
-        self._signals.hurry.set()
+        self._signals.force_stop.set()
         self._signals.stop.set()
 
     def stop(self) -> None:
@@ -277,7 +279,7 @@ class Run:
             ended = self._signals.ended.wait(JOIN_SECONDS + self.settings.grace)
             self._thread = None
             if not ended:
-                self.findings.append(
+                self.warnings.append(
                     f"run {self.info.run} did not end within {JOIN_SECONDS:g} s; its ledger may "
                     "lack what came last"
                 )
@@ -292,9 +294,9 @@ class Run:
             ):
                 ledger.compact()
 
-    def in_flight(self) -> list[InFlight]:
+    def in_flight(self) -> list[PendingAttempt]:
         """What has been sent and has no final receipt; may be asked from any thread."""
-        return list(self._flights.by_task_id.values())  # made in one step, whatever else goes on
+        return list(self._pending.by_task_id.values())  # made in one step, whatever else goes on
 
     def read(self) -> Ledger:
         """The ledger for reading, in the calling thread."""
@@ -312,14 +314,14 @@ class Run:
         What was written earlier, and would be the same, is left as it is.
         """
         with self.read() as ledger:
-            mark, known = ledger.verdicts_version(), ledger.get_meta(EXPORTED)
+            mark, known = ledger.verdicts_version(), ledger.get_meta(RECEIPTS_EXPORTED)
             if known == f"{mark} {_stamp(self.receipts_path)}":
                 return self.receipts_path
             lines = map(receipt_line, ledger.raw_receipts())
             write_receipt_lines(self.receipts_path, lines)
         self.receipts_path.chmod(0o600)
         with contextlib.suppress(LedgerError):  # what is not noted is exported again
-            self.note(EXPORTED, f"{mark} {_stamp(self.receipts_path)}")
+            self.set_meta(RECEIPTS_EXPORTED, f"{mark} {_stamp(self.receipts_path)}")
         return self.receipts_path
 
     # Before the first message
@@ -367,21 +369,21 @@ class Run:
             self._queues = sorted({*self._queues, *queues_of(publisher, kept)})
         unseen = [f"whoever comes for queue {name!r}" for name in found.idle]
         seen = found.answered or self.address.owned
-        self._note_plain([*found.plain, *unseen] if seen else [NOBODY])
+        self._record_stock_workers([*found.plain, *unseen] if seen else [NO_WORKER])
         # Where a worker runs other code of a task than is here, that is told by these.
         with self._writing() as ledger:
             if not self.address.owned:
-                note_known(ledger, publisher, set(found.workers) - set(found.plain))
-            note_code(ledger, (attempt.entry.task for attempt in self._to_send), publisher.tasks)
+                record_known_workers(ledger, publisher, set(found.workers) - set(found.plain))
+            record_code(ledger, (attempt.entry.task for attempt in self._to_send), publisher.tasks)
             samples = demand.samples.values()
             limits = {one.task: own for one in samples if (own := publisher.own_limit(one))}
-            note_own_limits(ledger, limits)
-            self._flights.held = OwnLimitsOfRun.noted(ledger)
+            record_own_limits(ledger, limits)
+            self._pending.with_own_limit = OwnLimits.read(ledger)
 
-    def _note_plain(self, nodes: Sequence[str]) -> None:
+    def _record_stock_workers(self, nodes: Sequence[str]) -> None:
         """Remember workers that do not say when they begin a job: what they had may have run."""
         if nodes:
-            self.note(STOCK_WORKERS, ", ".join(sorted(nodes)))
+            self.set_meta(STOCK_WORKERS, ", ".join(sorted(nodes)))
 
     def _withhold(self, notes: Mapping[str, str]) -> None:
         """Judge entries whose task nobody knows, and do not send them, but those that expect it:
@@ -419,7 +421,7 @@ class Run:
         finally:
             self._signals.all_sent.set()
             self._signals.ended.set()
-            self._signals.settled([])
+            self._signals.on_verdicts([])
 
     def _run_engine(self, ledger: Ledger, gatherer: Gatherer) -> None:
         engine = self._make_engine(ledger, gatherer)
@@ -436,38 +438,38 @@ class Run:
 
     def _make_engine(self, ledger: Ledger, gatherer: Gatherer) -> Engine:
         return Engine(
-            Parts(
+            EngineContext(
                 run=self.info.run,
                 settings=self.settings,
-                window=self.settings.in_flight(self._slots),
+                window=self.settings.window_for(self._slots),
                 signals=self._signals,
                 ledger=ledger,
                 gatherer=gatherer,
-                bench=self._bench(ledger),
+                evaluator=self._make_evaluator(ledger),
                 schedule=Schedule(
                     self._to_send,
-                    settled=ledger.statuses(),
+                    verdicts=ledger.statuses(),
                     canary=self.settings.canary,
                     max_failed=self.settings.max_failed,
                     budget=self._budget(),
                 ),
-                flights=self._flights,
+                pending=self._pending,
                 publisher=self._publisher if self.sends else None,
                 locator=self._locator,
-                owned=self.address.owned,
+                is_private=self.address.owned,
                 added_queues=self._added_queues,
                 queues=self._queues,
-                remarks=self.remarks,
-                findings=self.findings,
+                live_warnings=self.live_warnings,
+                warnings=self.warnings,
                 patience=self._patience,
-                note_strangers=partial(self._note_strangers, ledger),
+                record_unknown_workers=partial(self._record_unknown_workers, ledger),
             )
         )
 
-    def _note_strangers(self, ledger: Ledger) -> None:
+    def _record_unknown_workers(self, ledger: Ledger) -> None:
         """On a stack of our own there are none."""
         if self._publisher is not None and not self.address.owned:
-            note_strangers(ledger, self._publisher)
+            record_unknown_workers(ledger, self._publisher)
 
     def _budget(self) -> Budget | None:
         limit = self.settings.budget if self.sends else None
@@ -483,8 +485,8 @@ class Run:
         self._locator = open_locator(publisher, queues, self._nodes)
         return self._locator
 
-    def _bench(self, ledger: Ledger) -> Bench:
-        return Bench(
+    def _make_evaluator(self, ledger: Ledger) -> AttemptEvaluator:
+        return AttemptEvaluator(
             self.info.run,
             self.manifest,
             ledger,
@@ -499,14 +501,14 @@ class Run:
         return stream if expires is None else min(stream, expires)
 
     def _open_gatherer(self, position: str) -> Gatherer:
-        stream, flaws = None, Flaws(self.findings)
+        stream, flaws = None, Flaws(self.warnings)
         if has_stream(self.address.backend_url):
             key = stream_key(self.info.run)
             stream = StreamReader(
                 self.address.backend_url,
                 key,
                 position=position,
-                spares=self._spares,
+                spares=self._keeps_stream,
                 flaws=flaws,
                 opener=partial(open_client_at, self.address),
             )
@@ -519,16 +521,16 @@ class Run:
 
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
         interrupted = self._signals.stop.is_set() and ledger.has_open()
-        if not interrupted and not engine.flights:
+        if not interrupted and not engine.pending:
             left = engine.given_up or ledger.has_open()  # of entries that were not selected
             may_go_on = left and not self.address.owned
             ledger.set_status("detached" if may_go_on else "finished")
             self.leaves_jobs = False
-        elif self.takes_back and not self.settings.send_only:
+        elif self.revokes_on_stop and not self.settings.send_only:
             ledger.set_status("stopped")
             engine.wind_down()
             ledger.stop_segment(utc_now())
-            self.leaves_jobs = self.address.owned and bool(engine.flights.unstarted())
+            self.leaves_jobs = self.address.owned and bool(engine.pending.unstarted())
         else:
             self._leave(ledger)
 
@@ -539,7 +541,7 @@ class Run:
             ledger.stop_segment(utc_now())
 
     @property
-    def takes_back(self) -> bool:
+    def revokes_on_stop(self) -> bool:
         """Whether the run, when it is stopped, takes back what it has sent."""
         chosen = self.settings.on_stop
         return self.address.owned if chosen is None else chosen == "revoke"
@@ -548,21 +550,21 @@ class Run:
         self.error = error
         logger.bind(run=self.info.run).error("{}", error)
         if not self.settings.send_only:  # what was sent has workers, and an audit will judge it
-            with self._said("not all verdicts were written"):
-                engine.settle_rest("unknown", f"the run gave up: {error}")
-        with self._said("that the run gave up was not written"):
+            with self._failure_logged("not all verdicts were written"):
+                engine.record_rest("unknown", f"the run gave up: {error}")
+        with self._failure_logged("that the run gave up was not written"):
             ledger.set_meta(GAVE_UP, str(error))
-        with self._said("the run's end was not written"):
+        with self._failure_logged("the run's end was not written"):
             self._leave(ledger)
 
     @contextlib.contextmanager
-    def _said(self, what: str) -> Iterator[None]:
+    def _failure_logged(self, what: str) -> Iterator[None]:
         """What goes wrong with one of the last steps is told, and stops no other."""
         try:
             yield
         except ManifestToolError as error:
             logger.bind(run=self.info.run).error("{}: {}", what, error)
-            self.findings.append(f"{what}: {error}")
+            self.warnings.append(f"{what}: {error}")
 
 
 def _first_attempts(
@@ -571,9 +573,9 @@ def _first_attempts(
     """The first attempts of the selected entries in the manifest's order, and their places there:
     the whole manifest's, as ledgers of its shards are merged in its order."""
     chosen = set(selected)
-    places = array("I", (n for n, name in enumerate(manifest.ids) if name in chosen))
-    lazy = FirstAttempts(run, manifest, places)
-    return lazy if on_disk else list(lazy), places
+    positions = array("I", (n for n, name in enumerate(manifest.ids) if name in chosen))
+    lazy = FirstAttempts(run, manifest, positions)
+    return lazy if on_disk else list(lazy), positions
 
 
 def _names(attempts: Sequence[Attempt]) -> Iterable[tuple[str, str]]:
@@ -591,7 +593,7 @@ def _stamp(path: Path) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
-def _without_receipt(attempt: Attempt, kind: VerdictStatus, note: str) -> Judged:
+def _without_receipt(attempt: Attempt, kind: VerdictStatus, note: str) -> Evaluated:
     verdict = judge(attempt.entry, None, attempt=attempt.number, problem=kind, note=note)
     return verdict, None
 

@@ -17,7 +17,7 @@ from itertools import islice
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.settings import FailureLimit
-from pytest_manifest.run.to_send import Queue
+from pytest_manifest.run.to_send import SendQueue
 from pytest_manifest.schema import VerdictStatus
 
 CHAIN_SHOWN = 4
@@ -27,11 +27,11 @@ NOT_FAILURES = frozenset({"passed", "skipped", "pending"})
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Skipped:
     """An attempt that will not be sent, and why: a phrase for its verdict."""
 
     attempt: Attempt
-    note: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class _Dead:
             return _Dead(chain, self.end, self.left_out)
         return _Dead((*chain[:2], *chain[-2:]), self.end, self.left_out + 1)
 
-    def note(self) -> str:
+    def reason(self) -> str:
         parts = [f"it waits for {self.chain[0]!r}"]
         for position, name in enumerate(self.chain[1:], 1):
             left_out = self.left_out if position == CHAIN_SHOWN // 2 else 0
@@ -77,18 +77,18 @@ class Schedule:
         self,
         attempts: Sequence[Attempt],
         *,
-        settled: Mapping[str, VerdictStatus] | None = None,
+        verdicts: Mapping[str, VerdictStatus] | None = None,
         canary: int = 0,
         max_failed: FailureLimit | None = None,
         budget: Budget | None = None,
     ) -> None:
         self._attempts = attempts
-        self._settled: Mapping[str, VerdictStatus] = settled or {}
+        self._verdicts: Mapping[str, VerdictStatus] = verdicts or {}
         self._entries = len(attempts)
         self._max_failed = max_failed
         self._canary_size = canary
-        self._ready = Queue()
-        self._after_canary = Queue()
+        self._ready = SendQueue()
+        self._after_canary = SendQueue()
         self._canary: set[str] = set()
         self._canary_failed: list[str] = []
         self._blocked: dict[str, _Blocked] = {}
@@ -98,12 +98,12 @@ class Schedule:
         self.budget = budget
         self.closed: str | None = None
 
-    def follow(self, attempts: Iterable[Attempt]) -> None:
+    def count_in_flight(self, attempts: Iterable[Attempt]) -> None:
         """These are in flight already, and count for the budget."""
         for attempt in attempts:
-            self._depart(attempt)
+            self._reserve(attempt)
 
-    def start(self, underway: Iterable[str] = ()) -> list[Held]:
+    def start(self, underway: Iterable[str] = ()) -> list[Skipped]:
         """Sort the attempts; returns those that can never be sent.
 
         ``underway`` are entries that are not to be sent but whose verdict is still to come.
@@ -117,9 +117,9 @@ class Schedule:
                 free.append(place)
         if waiting:
             free = self._block(waiting, free, underway)
-        held: list[Held] = []
+        held: list[Skipped] = []
         for name in list(self._dead):
-            held += self._fell(name)
+            held += self._block_dependents(name)
         self._line_up(free)
         return held
 
@@ -131,7 +131,7 @@ class Schedule:
         freed: list[int] = []
         for place, attempt in waiting:
             for name in attempt.entry.after:
-                if name not in coming and self._settled.get(name) != "passed":
+                if name not in coming and self._verdicts.get(name) != "passed":
                     self._dead.setdefault(name, _Dead((name,), self._why_dead(name)))
             missing = {n for n in attempt.entry.after if n in coming or n in self._dead}
             if missing:
@@ -143,7 +143,7 @@ class Schedule:
         return array("I", merge(free, freed)) if freed else free
 
     def _why_dead(self, name: str) -> str:
-        kind = self._settled.get(name)
+        kind = self._verdicts.get(name)
         if kind is None:
             return "which was not selected and has not passed in this run"
         return f"which did not pass ({kind})"
@@ -152,12 +152,12 @@ class Schedule:
         """``free``: the places of what may be sent at once, but for a canary that goes before."""
         size = min(self._canary_size, len(free))
         if not size:
-            self._ready = Queue(self._attempts, free)
+            self._ready = SendQueue(self._attempts, free)
             return
         chosen = {index * len(free) // size for index in range(size)}
-        self._ready = Queue(self._attempts, (free[index] for index in sorted(chosen)))
+        self._ready = SendQueue(self._attempts, (free[index] for index in sorted(chosen)))
         others = (place for index, place in enumerate(free) if index not in chosen)
-        self._after_canary = Queue(self._attempts, others)
+        self._after_canary = SendQueue(self._attempts, others)
         self._canary = {attempt.entry.id for attempt in self._ready}
 
     # What is left
@@ -169,9 +169,9 @@ class Schedule:
             return bool(self._ready)
         return bool(self._ready) and self._affordable(self._ready.first)
 
-    def _depart(self, attempt: Attempt) -> None:
+    def _reserve(self, attempt: Attempt) -> None:
         if self.budget is not None:
-            self.budget.depart(attempt.task_id, attempt.entry)
+            self.budget.reserve(attempt.task_id, attempt.entry)
 
     def _affordable(self, attempt: Attempt) -> bool:
         return self.budget is None or self.budget.allows(attempt.entry)
@@ -186,14 +186,14 @@ class Schedule:
         taken: list[Attempt] = []
         while len(taken) < number and self.has_ready:
             taken.append(self._ready.popleft())
-            self._depart(taken[-1])
+            self._reserve(taken[-1])
         return taken
 
     def put_back(self, attempts: Sequence[Attempt]) -> None:
         """These could not be sent: they come first again."""
         for attempt in attempts:
             if self.budget is not None:
-                self.budget.stay(attempt.task_id)
+                self.budget.cancel(attempt.task_id)
         for attempt in reversed(attempts):
             self._ready.appendleft(attempt)
 
@@ -214,21 +214,21 @@ class Schedule:
         for attempt in reversed(stay):
             self._ready.appendleft(attempt)
 
-    def add(self, attempt: Attempt) -> Held | None:
+    def add(self, attempt: Attempt) -> Skipped | None:
         """One more attempt of an entry that was sent before; held where sending is over."""
         if self.closed is not None:
-            return Held(attempt, self.closed)
+            return Skipped(attempt, self.closed)
         self._ready.appendleft(attempt)
         return None
 
     # What became of entries
 
-    def finished(self, entry: str, kind: VerdictStatus) -> list[Held]:
+    def finished(self, entry: str, kind: VerdictStatus) -> list[Skipped]:
         """An entry has its final verdict; returns what can never be sent for it."""
         held = self._passed(entry) if kind == "passed" else self._failed_with(entry, kind)
-        return held + self._judge_canary(entry, kind)
+        return held + self._check_canary(entry, kind)
 
-    def over_budget(self) -> list[Held]:
+    def over_budget(self) -> list[Skipped]:
         """Send no more where the budget allows nothing that is left; returns all of that.
 
         While something is in flight that may cost less than its estimate, what is left may wait.
@@ -236,22 +236,22 @@ class Schedule:
         budget = self.budget
         if budget is None or self.closed is not None or self.exhausted:
             return []
-        stuck = bool(self._ready) and not self.has_ready and not budget.in_flight
+        stuck = bool(self._ready) and not self.has_ready and not budget.has_reservations
         if not (stuck or budget.reached):
             return []
         return self.close(budget.why_closed(self._ready.first.entry if self._ready else None))
 
-    def close(self, note: str) -> list[Held]:
+    def close(self, reason: str) -> list[Skipped]:
         """Send no more; returns everything that was left."""
-        self.closed = note
+        self.closed = reason
         left = [*self._ready, *self._after_canary, *(b.attempt for b in self._blocked.values())]
         self._ready.clear()
         self._after_canary.clear()
         self._blocked.clear()
         self._waiting_for.clear()
-        return [Held(attempt, note) for attempt in left]
+        return [Skipped(attempt, reason) for attempt in left]
 
-    def _passed(self, entry: str) -> list[Held]:
+    def _passed(self, entry: str) -> list[Skipped]:
         for name in self._waiting_for.pop(entry, ()):
             blocked = self._blocked.get(name)
             if blocked is None:
@@ -262,14 +262,14 @@ class Schedule:
                 (self._after_canary if self._canary else self._ready).append(blocked.attempt)
         return []
 
-    def _failed_with(self, entry: str, kind: VerdictStatus) -> list[Held]:
+    def _failed_with(self, entry: str, kind: VerdictStatus) -> list[Skipped]:
         self._dead[entry] = _Dead((entry,), f"which did not pass ({kind})")
-        held = self._fell(entry)
+        held = self._block_dependents(entry)
         if kind not in NOT_FAILURES:
             self._failed += 1
-        return held + self._hold_for_failures()
+        return held + self._block_for_failures()
 
-    def _hold_for_failures(self) -> list[Held]:
+    def _block_for_failures(self) -> list[Skipped]:
         limit = self._max_failed
         if limit is None or self.closed or limit.allows(self._failed, self._entries):
             return []
@@ -278,21 +278,21 @@ class Schedule:
             f"--manifest-max-failed={limit} allows"
         )
 
-    def _fell(self, entry: str) -> list[Held]:
+    def _block_dependents(self, entry: str) -> list[Skipped]:
         """Everything that waits for an entry that did not pass, directly or not."""
-        held: list[Held] = []
+        held: list[Skipped] = []
         fallen = deque([entry])
         while fallen:
             culprit = fallen.popleft()
             for name in self._waiting_for.pop(culprit, ()):
                 blocked = self._blocked.pop(name, None)
                 if blocked is not None:
-                    held.append(Held(blocked.attempt, self._dead[culprit].note()))
+                    held.append(Skipped(blocked.attempt, self._dead[culprit].reason()))
                     self._dead[name] = self._dead[culprit].behind(name)
                     fallen.append(name)
         return held
 
-    def _judge_canary(self, entry: str, kind: VerdictStatus) -> list[Held]:
+    def _check_canary(self, entry: str, kind: VerdictStatus) -> list[Skipped]:
         if entry not in self._canary:
             return []
         self._canary.discard(entry)

@@ -10,11 +10,11 @@ from loguru import logger
 
 from pytest_manifest.broker.locating import Located, Locator, Look, StartedOn, compare
 from pytest_manifest.errors import StackError
-from pytest_manifest.run.flights import Flights, InFlight
-from pytest_manifest.run.stranded import Stranded
+from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
+from pytest_manifest.run.stranded import StrandedJobs
 from pytest_manifest.schema.identity import has_ended, means_the_same_here
 
-LOOK_GAP = 1.0
+SNAPSHOT_GAP = 1.0
 """Seconds between the two looks: what is on its way from one place to the next arrives in them."""
 AFTER_LOSS = (0.5, 2.0, 5.0, 10.0, 20.0)
 """Seconds after a worker's death at which to look: its successor may be up and answer by then."""
@@ -24,49 +24,49 @@ LONGEST_QUIET = 30.0
 SILENCE = 60.0
 """Seconds that a node may be silent beyond the longest timeout before it counts as gone: one whose
 only process runs a job answers nothing meanwhile, one that was renamed will never answer."""
-AGAIN = 2.0
+RETRY_AFTER = 2.0
 """Seconds until the next look after one that did not succeed."""
 
 
-class Search:
+class JobSearch:
     """Two looks at the places where a job can be, with a gap. Use it from one thread."""
 
     def __init__(
-        self, locator: Locator, flights: Flights, stranded: Stranded | None = None
+        self, locator: Locator, pending: PendingAttempts, stranded: StrandedJobs | None = None
     ) -> None:
         self._stranded = stranded
         self._locator = locator
-        self._flights = flights
+        self._pending = pending
         self._first: tuple[float, Look, frozenset[str]] | None = None
         self._due: list[float] = []
         self._quiet = QUIET
         self._news_at = time.monotonic()
         self._silent_since: dict[str, float] = {}
 
-    def news(self, now: float) -> None:
+    def reset_quiet(self, now: float) -> None:
         """Something was heard: jobs are on their way."""
         self._news_at, self._quiet = now, QUIET
 
-    def look_soon(self, now: float, *after: float) -> None:
+    def schedule(self, now: float, *after: float) -> None:
         """Look at these moments, seconds from now, whatever is heard meanwhile."""
         for seconds in after or (0.0,):
             heapq.heappush(self._due, now + seconds)
 
     def tick(self, now: float) -> Located | None:
         """Take a look where it is time for one; after a second look, what the two say."""
-        if not self._flights:
+        if not self._pending:
             return None
         if self._first is not None:
-            return self._second_look() if now >= self._first[0] + LOOK_GAP else None
+            return self._take_second() if now >= self._first[0] + SNAPSHOT_GAP else None
         if self._is_due(now):
-            self._first_look()
+            self._take_first()
         return None
 
-    def look_twice(self) -> Located:
+    def search_now(self) -> Located:
         """Both looks at once, waiting for the gap. Raises StackError where the broker is away."""
-        ids = frozenset(self._flights.by_task_id)
+        ids = frozenset(self._pending.by_task_id)
         first = self._locator.look(ids)
-        time.sleep(LOOK_GAP)
+        time.sleep(SNAPSHOT_GAP)
         return self._compare(first, self._locator.look(ids), ids)
 
     def is_deserted(self) -> bool:
@@ -74,13 +74,13 @@ class Search:
 
         Where the broker does not show what waits, it is what nobody has begun.
         """
-        flights = self._flights.by_task_id
-        if any(flight.started is not None for flight in flights.values()):
+        pending = self._pending.by_task_id
+        if any(job.started is not None for job in pending.values()):
             return False
-        look = self._look(frozenset(flights))
+        look = self._snapshot(frozenset(pending))
         if look is None or look.answered or look.running or look.held:
             return False
-        return bool(look.unseen) or look.queued.keys() == flights.keys()
+        return bool(look.unseen) or look.queued.keys() == pending.keys()
 
     def _is_due(self, now: float) -> bool:
         if self._due and self._due[0] <= now:
@@ -92,28 +92,28 @@ class Search:
         self._news_at, self._quiet = now, min(2 * self._quiet, LONGEST_QUIET)
         return True
 
-    def _first_look(self) -> None:
-        ids = frozenset(self._flights.by_task_id)
-        look = self._look(ids)
+    def _take_first(self) -> None:
+        ids = frozenset(self._pending.by_task_id)
+        look = self._snapshot(ids)
         if look is not None:
             self._first = (time.monotonic(), look, ids)
 
-    def _second_look(self) -> Located | None:
+    def _take_second(self) -> Located | None:
         assert self._first is not None
         _, first, seen = self._first
         self._first = None
-        ids = frozenset(self._flights.by_task_id) & seen
-        look = self._look(ids)
+        ids = frozenset(self._pending.by_task_id) & seen
+        look = self._snapshot(ids)
         return None if look is None else self._compare(first, look, ids)
 
     def _compare(self, first: Look, second: Look, ids: frozenset[str]) -> Located:
         if self._stranded is not None:
-            self._stranded.note(first, second)
-        first, second = self._with_beginners(first, ids), self._with_beginners(second, ids)
+            self._stranded.update(first, second)
+        first, second = self._with_starters(first, ids), self._with_starters(second, ids)
         gone = self._gone(second)
         first = replace(first, silent=first.silent - gone)
         second = replace(second, silent=second.silent - gone)
-        elsewhere = self._flights.elsewhere() & ids
+        elsewhere = self._pending.elsewhere() & ids
         located = compare(first, second, ids - elsewhere, started=self._starts(ids))
         # Other messages carry these, under ids that nobody here knows.
         located = replace(located, untold=located.untold | elsewhere)
@@ -123,7 +123,7 @@ class Search:
         silent = located.nowhere | frozenset(located.orphaned)
         return replace(located, nowhere=frozenset(), orphaned={}, untold=located.untold | silent)
 
-    def _with_beginners(self, look: Look, ids: frozenset[str]) -> Look:
+    def _with_starters(self, look: Look, ids: frozenset[str]) -> Look:
         """The look with every node that has begun one of these jobs and is not known to be gone: a
         session that has found others at its start would take its silence for nothing."""
         began = {
@@ -133,12 +133,12 @@ class Search:
         }
         return replace(look, silent=look.silent | (began - look.answered))
 
-    def _look(self, ids: frozenset[str]) -> Look | None:
+    def _snapshot(self, ids: frozenset[str]) -> Look | None:
         try:
             return self._locator.look(ids)
         except StackError as error:  # the broker is away: there is a next time
             logger.warning("the jobs could not be looked for: {}", error)
-            self.look_soon(time.monotonic(), AGAIN)
+            self.schedule(time.monotonic(), RETRY_AFTER)
             return None
 
     def _gone(self, look: Look) -> frozenset[str]:
@@ -146,19 +146,19 @@ class Search:
         now = time.monotonic()
         since = {node: self._silent_since.get(node, now) for node in look.silent}
         self._silent_since = since
-        flights = self._flights.by_task_id.values()
-        longest = max((self._flights.held(f.entry).timeout for f in flights), default=0.0)
+        pending = self._pending.by_task_id.values()
+        longest = max((self._pending.with_own_limit(f.entry).timeout for f in pending), default=0.0)
         return frozenset(node for node, t in since.items() if now - t > longest + SILENCE)
 
     def _starts(self, ids: frozenset[str]) -> dict[str, StartedOn]:
-        flights = (self._flights.by_task_id[i] for i in ids)
+        pending = (self._pending.by_task_id[i] for i in ids)
         # Between two tries any worker may hold the message: which one ran the last says nothing.
-        return {f.task_id: StartedOn(f.worker, is_alive(f)) for f in flights if f.is_running}
+        return {f.task_id: StartedOn(f.worker, is_alive(f)) for f in pending if f.is_running}
 
 
-def is_alive(flight: InFlight) -> bool | None:
+def is_alive(job: PendingAttempt) -> bool | None:
     """Whether the process that began the job still is; None where that cannot be told from here."""
-    here = means_the_same_here(flight.host, flight.boot, flight.pid_namespace)
-    if flight.pid is None or not here:
-        return None if flight.loss is None else False
-    return not has_ended(flight.pid)
+    here = means_the_same_here(job.host, job.boot, job.pid_namespace)
+    if job.pid is None or not here:
+        return None if job.loss is None else False
+    return not has_ended(job.pid)

@@ -10,8 +10,8 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.publisher import Publisher, PublishResult
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import Ledger, utc_now
-from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.schedule import Held, Schedule
+from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.schedule import Schedule, Skipped
 
 BATCH = 500
 FIRST_BATCH = 20
@@ -28,23 +28,23 @@ class Sender:
         ledger: Ledger,
         publisher: Publisher,
         schedule: Schedule,
-        flights: Flights,
+        pending: PendingAttempts,
         window: int,
     ) -> None:
         self._ledger = ledger
         self._publisher = publisher
         self._schedule = schedule
-        self._flights = flights
+        self._pending = pending
         self._window = window
         self._refill = max(1, min(BATCH, window // 10))
         self._was_full = False
-        self._begun = False
+        self._has_begun_sending = False
         self._sent_at = utc_now()
         self._repeats: Counter[str] = Counter()
         self.uncertain: set[str] = set()
         """Task ids whose message may have got lost on its way to the broker."""
-        self._refused: list[Held] = []
-        self._held_up: dict[str, float] = {}
+        self._refused: list[Skipped] = []
+        self._unsent_since: dict[str, float] = {}
         """Task id -> when it was first tried, of what the broker could not be given."""
 
     @property
@@ -54,56 +54,58 @@ class Sender:
         A window that was full is filled up again when a tenth of it is free: a batch costs as much
         as many entries, and workers have the rest of the window to do meanwhile.
         """
-        room = self._window - len(self._flights)
+        room = self._window - len(self._pending)
         if room >= self._refill:
             self._was_full = False
         return self._schedule.has_ready and room > 0 and not self._was_full
 
     def send_some(self) -> StackError | None:
         """Send one batch; returns what was wrong with the broker, if anything was."""
-        size = BATCH if self._begun else FIRST_BATCH
-        batch = self._schedule.take(min(size, self._window - len(self._flights)))
-        self._begun = True
-        self._was_full = len(batch) >= self._window - len(self._flights)
+        size = BATCH if self._has_begun_sending else FIRST_BATCH
+        batch = self._schedule.take(min(size, self._window - len(self._pending)))
+        self._has_begun_sending = True
+        self._was_full = len(batch) >= self._window - len(self._pending)
         result = self._publish(batch)
         now = time.monotonic()
         unsent = set(result.unsent)
         for attempt in batch:
             if attempt.task_id in result.refused:
-                self._refused.append(Held(attempt, result.refused[attempt.task_id]))
+                self._refused.append(Skipped(attempt, result.refused[attempt.task_id]))
             elif attempt.task_id not in unsent:
                 # Of what was published twice nobody knows which message a receipt will be of.
                 once = self._repeats[attempt.task_id] == 0
-                self._flights.follow(attempt, now, self._sent_at if once else None)
+                self._pending.track(attempt, now, self._sent_at if once else None)
         self.uncertain.update(result.uncertain)
         self._schedule.put_back([a for a in batch if a.task_id in unsent])
-        self._held_up = {i: self._held_up.get(i, now) for i in result.unsent}
+        self._unsent_since = {i: self._unsent_since.get(i, now) for i in result.unsent}
         if result.error is None:
             return None
         return StackError(f"the broker failed while jobs were being sent: {result.error}")
 
-    def refused(self) -> list[Held]:
+    def refused(self) -> list[Skipped]:
         """What the broker will never take, and why; each is handed out once."""
         refused, self._refused = self._refused, []
         return refused
 
-    def overdue(self, now: float) -> list[Held]:
+    def overdue(self, now: float) -> list[Skipped]:
         """What could not be sent before its deadline, which counts from the first try: an outage
         may never end. It is not tried any more."""
-        if not self._held_up:
+        if not self._unsent_since:
             return []
         held = [
-            Held(one, f"its deadline of {one.entry.deadline:g} s is over, and the broker took none")
-            for one in self._schedule.first(len(self._held_up))
+            Skipped(
+                one, f"its deadline of {one.entry.deadline:g} s is over, and the broker took none"
+            )
+            for one in self._schedule.first(len(self._unsent_since))
             if one.entry.deadline is not None
-            and now >= self._held_up.get(one.task_id, now) + one.entry.deadline
+            and now >= self._unsent_since.get(one.task_id, now) + one.entry.deadline
         ]
         self._schedule.withdraw([one.attempt for one in held])
         for one in held:
-            self._held_up.pop(one.attempt.task_id, None)
+            self._unsent_since.pop(one.attempt.task_id, None)
         return held
 
-    def send_again(self, attempt: Attempt) -> bool:
+    def resend(self, attempt: Attempt) -> bool:
         """Publish anew a message that certainly got lost on its way; False where that is no use.
 
         The attempt stays the same, as nobody has ever had it.

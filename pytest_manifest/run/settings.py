@@ -34,15 +34,16 @@ class FailureLimit:
 @dataclass(frozen=True, slots=True)
 class RunSettings:
     """``folder``: where ledgers are kept; ``window``: entries in flight at most, None for what
-    suits the run (see ``in_flight``); ``deadline``: seconds for the whole run; ``strict``: refuse
+    suits the run (see ``window_for``); ``deadline``: seconds for the whole run; ``strict``: refuse
     the run for an unknown task; ``send_only``: end when all is sent; ``canary``: entries that are
     tried before the others, 0 for none; ``max_failed``: stop sending beyond it,
     ``revoke_on_max_failed``: and take back what waits; ``budget``: what the run may cost, in the
     entries' unit, None for no limit; ``kills``: deaths of a worker after which an entry is
     quarantined; ``grace``: seconds that running jobs are waited for when the run is interrupted;
     ``on_stop``: None for what suits the stack (ours: revoke, another's: detach); ``repair``:
-    messages that a dead worker holds are put back on a broker that is not ours, too; ``sparing``:
-    what is to be sent is read from the manifest again when its turn comes, and not kept."""
+    messages that a dead worker holds are put back on a broker that is not ours, too;
+    ``low_memory``: what is to be sent is read from the manifest again when its turn
+    comes, and not kept."""
 
     folder: Path
     window: int | None = None
@@ -57,9 +58,9 @@ class RunSettings:
     grace: float = 10.0
     on_stop: OnStop | None = None
     repair: bool = False
-    sparing: bool = False
+    low_memory: bool = False
 
-    def in_flight(self, slots: int) -> int:
+    def window_for(self, slots: int) -> int:
         """Entries in flight at most, where workers run ``slots`` jobs at once (0: not known).
 
         What is in flight can no longer be held back: with a budget it is what keeps the workers

@@ -16,9 +16,9 @@ class Signals:
 
     stop: threading.Event = field(default_factory=threading.Event)
     interrupted: threading.Event = field(default_factory=threading.Event)
-    hurry: threading.Event = field(default_factory=threading.Event)
+    force_stop: threading.Event = field(default_factory=threading.Event)
     all_sent: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
-    settled: Callable[[Sequence[str]], None] = lambda _entries: None
+    on_verdicts: Callable[[Sequence[str]], None] = lambda _entries: None
     lost_workers: Callable[[], Sequence[WorkerLoss]] = lambda: ()
     stack_failure: Callable[[], str | None] = lambda: None

@@ -11,39 +11,41 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from pytest_manifest.broker.locating import Look
-from pytest_manifest.run.flights import Flights
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.verdict import plural
 
 
-class Stranded:
+class StrandedJobs:
     """Marks such flights, and has a sentence about them among ``remarks`` whenever it is another.
 
     ``allowed``: what a dead worker had is put back without being asked for. For one thread.
     """
 
-    def __init__(self, flights: Flights, remarks: list[str], *, allowed: bool) -> None:
-        self._flights = flights
-        self._remarks = remarks
+    def __init__(
+        self, pending: PendingAttempts, live_warnings: list[str], *, allowed: bool
+    ) -> None:
+        self._pending = pending
+        self._live_warnings = live_warnings
         self._allowed = allowed
 
-    def note(self, first: Look, second: Look) -> None:
+    def update(self, first: Look, second: Look) -> None:
         """Hold the two looks against one another."""
         found: list[str] = []
-        for task_id, flight in self._flights.by_task_id.items():
+        for task_id, job in self._pending.by_task_id.items():
             taken = bool(
                 first.taken.get(task_id, frozenset()) & second.taken.get(task_id, frozenset())
             )
             had = first.has_worker(task_id) or second.has_worker(task_id)
-            flight.stranded = taken and not had and not flight.is_running
-            if flight.stranded:
+            job.stranded = taken and not had and not job.is_running
+            if job.stranded:
                 found.append(task_id)
         if found and not (self._allowed and not second.silent):
-            sentence = self._sentence(found, second)
-            if sentence not in self._remarks:
-                self._remarks.append(sentence)
+            sentence = self._message(found, second)
+            if sentence not in self._live_warnings:
+                self._live_warnings.append(sentence)
 
-    def _sentence(self, task_ids: list[str], look: Look) -> str:
-        names = sorted(self._flights.by_task_id[one].entry.id for one in task_ids)
+    def _message(self, task_ids: list[str], look: Look) -> str:
+        names = sorted(self._pending.by_task_id[one].entry.id for one in task_ids)
         jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
         since = [look.since[one] for one in task_ids if one in look.since]
         taken = f", since {_clock(min(since))}" if since else ""

@@ -15,27 +15,27 @@ from pytest_manifest.broker.presence import may_be_alive, present, unheard_of
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import STOCK_WORKERS, UNVERIFIED_WORKERS, Ledger
 
-KNOWN: Final = "known_nodes"
+KNOWN_NODES: Final = "known_nodes"
 """The ledger's key for nodes that no job of the run can have begun on without a word: they say when
 they begin one, or had ended before the first was sent."""
 
 
-def note_known(ledger: Ledger, publisher: Publisher, telling: Collection[str]) -> None:
+def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collection[str]) -> None:
     """Before anything is sent: these nodes say when they begin a job, and who has ended already
     will begin none."""
     listed = unheard_of(publisher, telling)
     # Nobody knows of what kind is one that is busy now.
     ended = frozenset() if may_be_alive(publisher, listed, telling) else listed
-    _note(ledger, _known(ledger) | frozenset(telling) | ended)
+    _write_known(ledger, _read_known(ledger) | frozenset(telling) | ended)
 
 
-def note_strangers(ledger: Ledger, publisher: Publisher) -> None:
+def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
     """Remember who may have begun a job without a word, by who is there and who was.
 
     Raises StackError where the broker is away.
     """
     now = present(publisher)
-    known = _known(ledger) | now.telling | ledger.workers_with_starts()
+    known = _read_known(ledger) | now.telling | ledger.workers_with_starts()
     if now.plain:
         ledger.set_meta(STOCK_WORKERS, ", ".join(sorted(now.plain)))
     # One that was only slow to answer is none any more once it has.
@@ -43,12 +43,12 @@ def note_strangers(ledger: Ledger, publisher: Publisher) -> None:
     strangers = (before | now.unheard) - known
     if strangers or before:
         ledger.set_meta(UNVERIFIED_WORKERS, json.dumps(sorted(strangers)) if strangers else "")
-    _note(ledger, known)
+    _write_known(ledger, known)
 
 
-def _known(ledger: Ledger) -> frozenset[str]:
-    return frozenset(json.loads(ledger.get_meta(KNOWN) or "[]"))
+def _read_known(ledger: Ledger) -> frozenset[str]:
+    return frozenset(json.loads(ledger.get_meta(KNOWN_NODES) or "[]"))
 
 
-def _note(ledger: Ledger, nodes: Collection[str]) -> None:
-    ledger.set_meta(KNOWN, json.dumps(sorted(nodes)))
+def _write_known(ledger: Ledger, nodes: Collection[str]) -> None:
+    ledger.set_meta(KNOWN_NODES, json.dumps(sorted(nodes)))

@@ -9,8 +9,8 @@ from loguru import logger
 
 from pytest_manifest.broker.preflight import add_consumers
 from pytest_manifest.errors import StackError
-from pytest_manifest.run.flights import node_of
-from pytest_manifest.run.parts import Parts
+from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.pending import node_of
 from pytest_manifest.run.search import AFTER_LOSS
 from pytest_manifest.run.settings import WorkerLoss
 
@@ -18,31 +18,31 @@ CRASH_LOOP = 6
 """Deaths in a row of one worker, none of them after it had begun a job, that end the run."""
 
 
-class Supervision:
+class WorkerDeaths:
     """Follows the deaths of workers that the stack's keeper tells of. For one thread."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._signals = parts.signals
-        self._flights = parts.flights
-        self._publisher = parts.publisher
-        self._queues = list(parts.added_queues)
+    def __init__(self, context: EngineContext) -> None:
+        self._signals = context.signals
+        self._pending = context.pending
+        self._publisher = context.publisher
+        self._queues = list(context.added_queues)
         self._seen = 0
         self._fresh: Sequence[WorkerLoss] = ()
         self._idle_deaths: Counter[str] = Counter()
         self._due: deque[float] = deque()
 
-    def began(self, worker: str | None) -> None:
+    def has_started(self, worker: str | None) -> None:
         """A worker began a job: whatever ended it before, it works."""
         self._idle_deaths.pop(node_of(worker) or "", None)
 
-    def attend(self, now: float) -> bool:
+    def check(self, now: float) -> bool:
         """Note the deaths since the last call; whether there are any.
 
         Raises StackError where a worker dies again and again before it begins any job.
         """
         # One call after the news of a death, so that the starts that came before it are known.
         for loss in self._fresh:
-            self._flights.worker_lost(loss)
+            self._pending.worker_lost(loss)
             self._count(loss)
         losses = self._signals.lost_workers()
         self._fresh, self._seen = losses[self._seen :], len(losses)
@@ -50,7 +50,7 @@ class Supervision:
             self._due = deque(now + after for after in AFTER_LOSS[1:])
         while self._due and self._due[0] <= now:
             self._due.popleft()
-            self._tell_queues()
+            self._add_consumers()
         return bool(self._fresh)
 
     def _count(self, loss: WorkerLoss) -> None:
@@ -65,7 +65,7 @@ class Supervision:
                 f"{':' if tail else ''}{tail}"
             )
 
-    def _tell_queues(self) -> None:
+    def _add_consumers(self) -> None:
         """A worker that was started anew consumes only the queues of its app."""
         if self._publisher is None:
             return

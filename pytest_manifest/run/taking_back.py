@@ -14,67 +14,69 @@ from loguru import logger
 
 from pytest_manifest.broker.locating import Look
 from pytest_manifest.errors import StackError
-from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.parts import Parts
+from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.pending import PendingAttempt
 
-PERIOD = 0.05
+POLL_PERIOD = 0.05
 """Seconds from one look at the receipts to the next while running jobs are waited for."""
-HANDED_OVER = 0.3
+START_DELAY = 0.3
 """Seconds in which a job that a worker holds, and whose turn it is, has been begun."""
 
 
-def withdrawn(flight: InFlight) -> str:
+def withdrawn_message(job: PendingAttempt) -> str:
     """A phrase for what was taken back when the run's time was over."""
-    when = "before a worker had begun it" if flight.started is None else "between two tries of it"
+    when = "before a worker had begun it" if job.started is None else "between two tries of it"
     return f"it was taken back {when}"
 
 
-class TakingBack:
-    """For one run, and for its thread. ``revoke`` tells the workers, ``sip`` reads what they have
+class Withdrawal:
+    """For one run, and for its thread. ``revoke`` tells the workers, ``poll`` reads what they have
     said, ``intact`` tells whether the store still has all of that."""
 
     def __init__(
         self,
-        parts: Parts,
+        context: EngineContext,
         revoke: Callable[[Sequence[str]], None],
-        sip: Callable[[], None],
+        poll: Callable[[], None],
         read_all: Callable[[], None],
         intact: Callable[[], bool | None],
     ) -> None:
-        self._locator = parts.locator
-        self._flights = parts.flights
-        self._ledger = parts.ledger
-        self._hurry = parts.signals.hurry
-        self._owned = parts.owned
+        self._locator = context.locator
+        self._pending = context.pending
+        self._ledger = context.ledger
+        self._force_stop = context.signals.force_stop
+        self._is_private = context.is_private
         self._revoke = revoke
-        self._sip = sip
+        self._poll = poll
         self._read_all = read_all
         self._intact = intact
 
-    def take_back(self, seconds: float) -> list[InFlight]:
+    def take_back(self, seconds: float) -> list[PendingAttempt]:
         """Take back what waits, and await for so long what runs; returns what has landed by it.
 
         What no worker has begun, now that all of them know that it is revoked, never will be.
         """
-        self._revoke(list(self._flights.waiting()))
-        removed = self._withdraw(self._flights.waiting())
+        self._revoke(list(self._pending.waiting()))
+        removed = self._withdraw(self._pending.waiting())
         if seconds:
             self._await_running(seconds)
-        begun = self._begun_or_untold() - removed
-        landed = self._flights.land_all(self._flights.waiting() - begun)
-        if self._owned:  # a broker of others may give it to a worker that heard of no revocation
-            self._note(flight.task_id for flight in landed if flight.started is None)
+        begun = self._started_or_unknown() - removed
+        landed = self._pending.complete_all(self._pending.waiting() - begun)
+        if (
+            self._is_private
+        ):  # a broker of others may give it to a worker that heard of no revocation
+            self._mark_withdrawn(job.task_id for job in landed if job.started is None)
         return landed
 
     def withdraw_overdue(self, task_ids: Collection[str]) -> None:
         """What an entry's own deadline leaves in the queue of our own stack is not begun later."""
-        waiting = self._flights.waiting().intersection(task_ids)
-        if self._owned and waiting:
+        waiting = self._pending.waiting().intersection(task_ids)
+        if self._is_private and waiting:
             self._revoke(list(waiting))
-            self._note(self._withdraw(waiting) & self._flights.unstarted())
+            self._mark_withdrawn(self._withdraw(waiting) & self._pending.unstarted())
 
     def _withdraw(self, task_ids: Collection[str]) -> set[str]:
-        if self._locator is None or not self._owned or not task_ids:
+        if self._locator is None or not self._is_private or not task_ids:
             return set()
         try:
             return set(self._locator.withdraw(task_ids))
@@ -82,26 +84,26 @@ class TakingBack:
             logger.warning("what is queued could not be removed: {}", error)
             return set()
 
-    def _note(self, task_ids: Iterable[str]) -> None:
+    def _mark_withdrawn(self, task_ids: Iterable[str]) -> None:
         with self._ledger.transaction():
             self._ledger.mark(task_ids, "withdrawn")
 
     def _await_running(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while time.monotonic() < until and not self._hurry.is_set():
-            self._sip()
-            begun = len(self._flights) > len(self._flights.waiting())
-            if not begun and not self._begun_or_untold():
+        while time.monotonic() < until and not self._force_stop.is_set():
+            self._poll()
+            begun = len(self._pending) > len(self._pending.waiting())
+            if not begun and not self._started_or_unknown():
                 return
-            self._hurry.wait(PERIOD)
+            self._force_stop.wait(POLL_PERIOD)
 
-    def _begun_or_untold(self) -> set[str]:
+    def _started_or_unknown(self) -> set[str]:
         """What a worker runs, or may run: asked after the revocation, which they have all heard."""
-        everything = set(self._flights.by_task_id)
+        everything = set(self._pending.by_task_id)
         if self._locator is None or not everything:
             return everything
         try:
-            look = self._look(everything)
+            look = self._snapshot(everything)
             self._read_all()  # to the end, and not in silence where that cannot be done
         except StackError as error:
             logger.warning("what runs could not be asked for: {}", error)
@@ -110,12 +112,12 @@ class TakingBack:
             return everything  # of an emptied store nobody knows what it said of starts
         return set(look.running)
 
-    def _look(self, task_ids: Collection[str]) -> Look:
+    def _snapshot(self, task_ids: Collection[str]) -> Look:
         assert self._locator is not None
         look = self._locator.look(task_ids)
         if look.held:
             # One of them may be on its way to a process that has a free hand, past all questions
             # for revocations; what is still held after that waits for its turn, and will be asked.
-            self._hurry.wait(HANDED_OVER)
+            self._force_stop.wait(START_DELAY)
             look = self._locator.look(task_ids)
         return look

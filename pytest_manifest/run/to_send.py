@@ -26,14 +26,14 @@ class FirstAttempts(Sequence[Attempt]):
     ``places`` are the entries' numbers in the file's order, from 0. For one thread at a time.
     """
 
-    def __init__(self, run: str, manifest: Manifest, places: Sequence[int]) -> None:
+    def __init__(self, run: str, manifest: Manifest, positions: Sequence[int]) -> None:
         self._run = run
         self._manifest = manifest
-        self._places = places
+        self._positions = positions
         self._read: tuple[int, list[Attempt]] = (0, [])
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
     @overload
     def __getitem__(self, index: int) -> Attempt: ...
@@ -42,21 +42,21 @@ class FirstAttempts(Sequence[Attempt]):
     def __getitem__(self, index: int | slice) -> Attempt | list[Attempt]:
         """One is read with those that follow it, as it will be followed by them."""
         if isinstance(index, slice):
-            return list(self._attempts(self._places[index]))
+            return list(self._attempts(self._positions[index]))
         start, read = self._read
         if not start <= index < start + len(read):
-            some = self._places[index : index + AT_ONCE]
+            some = self._positions[index : index + AT_ONCE]
             start, read = self._read = index, list(self._attempts(some))
         return read[index - start]
 
     def __iter__(self) -> Iterator[Attempt]:
         for start in range(0, len(self), AT_ONCE):
-            yield from self._attempts(self._places[start : start + AT_ONCE])
+            yield from self._attempts(self._positions[start : start + AT_ONCE])
 
     def names(self) -> Iterator[tuple[str, str]]:
         """``(task id, entry)`` of all, for which nothing needs to be read."""
         ids = self._manifest.ids
-        for place in self._places:
+        for place in self._positions:
             yield task_id_for(self._run, ids[place], 1, place), ids[place]
 
     def without_tasks(self, tasks: Iterable[str]) -> FirstAttempts:
@@ -66,32 +66,32 @@ class FirstAttempts(Sequence[Attempt]):
             "I",
             (
                 place
-                for place, attempt in zip(self._places, self, strict=True)
+                for place, attempt in zip(self._positions, self, strict=True)
                 if not is_withheld(attempt.entry, left_out)
             ),
         )
         return FirstAttempts(self._run, self._manifest, kept)
 
-    def _attempts(self, places: Sequence[int]) -> Iterator[Attempt]:
+    def _attempts(self, positions: Sequence[int]) -> Iterator[Attempt]:
         ids = self._manifest.ids
-        entries = self._manifest.some(ids[place] for place in places)
-        for place, entry in zip(places, entries, strict=True):
+        entries = self._manifest.some(ids[place] for place in positions)
+        for place, entry in zip(positions, entries, strict=True):
             yield attempt_of(self._run, entry, 1, place)
 
 
-class _Places:
+class _Positions:
     """Some of a sequence of attempts, by their places in it, to be taken from the first on."""
 
-    def __init__(self, attempts: Sequence[Attempt], places: array[int]) -> None:
+    def __init__(self, attempts: Sequence[Attempt], positions: array[int]) -> None:
         self._attempts = attempts
-        self._places = places
+        self._positions = positions
         self._next = 0
 
     def __len__(self) -> int:
-        return len(self._places) - self._next
+        return len(self._positions) - self._next
 
     def first(self) -> Attempt:
-        return self._attempts[self._places[self._next]]
+        return self._attempts[self._positions[self._next]]
 
     def take(self) -> Attempt:
         taken = self.first()
@@ -99,18 +99,18 @@ class _Places:
         return taken
 
     def __iter__(self) -> Iterator[Attempt]:
-        return (self._attempts[place] for place in self._places[self._next :])
+        return (self._attempts[place] for place in self._positions[self._next :])
 
 
-_Part: TypeAlias = Attempt | _Places
+_Part: TypeAlias = Attempt | _Positions
 
 
-class Queue:
+class SendQueue:
     """Attempts in the order in which they are to be sent: objects, and places among others."""
 
-    def __init__(self, attempts: Sequence[Attempt] = (), places: Iterable[int] = ()) -> None:
+    def __init__(self, attempts: Sequence[Attempt] = (), positions: Iterable[int] = ()) -> None:
         """Those at these ``places`` of ``attempts``; 4 bytes each."""
-        part = _Places(attempts, array("I", places))
+        part = _Positions(attempts, array("I", positions))
         self._parts: deque[_Part] = deque([part] if len(part) else [])
 
     def __bool__(self) -> bool:
@@ -118,7 +118,7 @@ class Queue:
 
     def __iter__(self) -> Iterator[Attempt]:
         for part in self._parts:
-            if isinstance(part, _Places):
+            if isinstance(part, _Positions):
                 yield from part
             else:
                 yield part
@@ -127,11 +127,11 @@ class Queue:
     def first(self) -> Attempt:
         """The next one; raises IndexError where there is none."""
         part = self._parts[0]
-        return part.first() if isinstance(part, _Places) else part
+        return part.first() if isinstance(part, _Positions) else part
 
     def popleft(self) -> Attempt:
         part = self._parts[0]
-        if not isinstance(part, _Places):
+        if not isinstance(part, _Positions):
             self._parts.popleft()
             return part
         taken = part.take()
@@ -145,7 +145,7 @@ class Queue:
     def appendleft(self, attempt: Attempt) -> None:
         self._parts.appendleft(attempt)
 
-    def take_over(self, other: Queue) -> None:
+    def take_over(self, other: SendQueue) -> None:
         """All of another one, after what is here; that is empty then."""
         self._parts.extend(other._parts)
         other.clear()

@@ -12,7 +12,7 @@ from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.verdict import judge
 
 
-def unforeseen(
+def unforeseen_failure(
     entry: Entry, attempt: int, receipt: Receipt, error: Exception
 ) -> tuple[Verdict, Receipt]:
     """The verdict on an attempt whose receipt could not be judged.
@@ -30,7 +30,7 @@ def unforeseen(
 
 
 @contextmanager
-def set_aside(what: str) -> Iterator[None]:
+def failure_ignored(what: str) -> Iterator[None]:
     """Let what comes late, and cannot be judged, change nothing."""
     try:
         yield

@@ -7,26 +7,28 @@ So nothing that is said for want of a result, or of time, may be said of them.
 from __future__ import annotations
 
 from pytest_manifest.results.gatherer import Gatherer
-from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import VerdictStatus
 
 FOR_WANT_OF_A_RESULT = frozenset({"lost", "crashed", "timed_out", "revoked", "unknown", "pending"})
 
 
-class Unread:
+class UnreadableResults:
     """For one run, and its thread."""
 
     def __init__(self, gatherer: Gatherer) -> None:
         self._gatherer = gatherer
 
-    def of(self, task_id: str) -> str:
+    def reason(self, task_id: str) -> str:
         """A phrase for what the store has of it and nobody can read; "" where there is nothing."""
         why = self._gatherer.unread(task_id)
         return f"something is stored for it that cannot be read here: {why}" if why else ""
 
-    def word(self, flight: InFlight, kind: VerdictStatus, note: str) -> tuple[VerdictStatus, str]:
+    def adjust(
+        self, job: PendingAttempt, kind: VerdictStatus, note: str
+    ) -> tuple[VerdictStatus, str]:
         """What to say of an attempt that no receipt was read of, where this would be said."""
-        phrase = self.of(flight.task_id)
+        phrase = self.reason(job.task_id)
         if not phrase or kind not in FOR_WANT_OF_A_RESULT:
             return kind, note
         return "unknown", phrase

@@ -15,7 +15,7 @@ from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import canonical
 from pytest_manifest.verdict import is_hearsay, short
 
-Said: TypeAlias = tuple[str | None, Receipt]
+ReportedEnd: TypeAlias = tuple[str | None, Receipt]
 """An end and the execution that it is of; None where that is not told: not by way of a stream."""
 
 OF_ITS_PROCESS: Final = frozenset({"succeeded", "failed", "ignored"})
@@ -23,7 +23,7 @@ OF_ITS_PROCESS: Final = frozenset({"succeeded", "failed", "ignored"})
 _WITHOUT_START: Final = frozenset({"expired", "unknown_task"})
 
 
-def chosen_of(said: Sequence[Said]) -> Said:
+def decisive_end(said: Sequence[ReportedEnd]) -> ReportedEnd:
     """The end that counts: of the last execution that has one, in the words of its own process.
 
     The main process speaks of a child that it has ended, or found dead: it does not know what that
@@ -31,7 +31,7 @@ def chosen_of(said: Sequence[Said]) -> Said:
     """
     if len(said) == 1:
         return said[0]
-    last: dict[str | None, Said] = {}
+    last: dict[str | None, ReportedEnd] = {}
     for execution, receipt in said:
         before = last.get(execution)
         if before is None or _rank(receipt) > _rank(before[1]):
@@ -42,20 +42,20 @@ def chosen_of(said: Sequence[Said]) -> Said:
 
 
 def _rank(receipt: Receipt) -> tuple[bool, bool, bool]:
-    return receipt.source == "worker", not is_hearsay(receipt), _is_own_word(receipt)
+    return receipt.source == "worker", not is_hearsay(receipt), _is_from_child(receipt)
 
 
-def _is_own_word(receipt: Receipt) -> bool:
+def _is_from_child(receipt: Receipt) -> bool:
     return receipt.state in OF_ITS_PROCESS or receipt.cpu is not None
 
 
-def disagreement(said: Sequence[Said]) -> str:
+def disagreement(said: Sequence[ReportedEnd]) -> str:
     """A phrase for two ends of one execution that cannot both be true, "" where there are none."""
     if len(said) == 1:
         return ""
     own: dict[str, Receipt] = {}
     for execution, receipt in said:
-        if execution is None or not _is_own_word(receipt):
+        if execution is None or not _is_from_child(receipt):
             continue
         other = own.setdefault(execution, receipt)
         if _essence(other) != _essence(receipt):
@@ -80,7 +80,7 @@ def _in_short(receipt: Receipt) -> str:
     return f"{receipt.state!r}{error}"
 
 
-def unfounded(said: Sequence[Said], starts: Sequence[Start]) -> str:
+def contradiction_with_starts(said: Sequence[ReportedEnd], starts: Sequence[Start]) -> str:
     """A phrase for an end of which the starts tell that it cannot be, "" where there is none."""
     for execution, receipt in said:
         if execution is None:
@@ -93,7 +93,9 @@ def unfounded(said: Sequence[Said], starts: Sequence[Start]) -> str:
     return ""
 
 
-def borne_out(execution: str | None, receipt: Receipt, starts: Sequence[Start]) -> Receipt:
+def without_unproven_claims(
+    execution: str | None, receipt: Receipt, starts: Sequence[Start]
+) -> Receipt:
     """The receipt without the claims that switch checks off, where no start bears them out.
 
     Other arguments are allowed to a retry, and another task to a job that was handed on. Where no
@@ -115,7 +117,9 @@ def borne_out(execution: str | None, receipt: Receipt, starts: Sequence[Start]) 
     return receipt.model_copy(update=struck) if struck else receipt
 
 
-def missing(entry: Entry, receipt: Receipt, *, sent: bool, code: str | None) -> Sequence[str]:
+def missing_fields(
+    entry: Entry, receipt: Receipt, *, sent: bool, code: str | None
+) -> Sequence[str]:
     """What a worker of ours always says of a task that it ran, and this receipt does not.
 
     ``sent``: whether it is known when the attempt was sent; ``code``: the digest of the task's code
@@ -130,7 +134,7 @@ def missing(entry: Entry, receipt: Receipt, *, sent: bool, code: str | None) -> 
         left_out.append("executions")
     if sent and receipt.sent_at is None:
         left_out.append("sent_at")
-    if receipt.args_sha256 is None and _are_plain(entry):
+    if receipt.args_sha256 is None and _args_survive_json(entry):
         left_out.append("args_sha256")
     if code is not None and receipt.code is None and not receipt.replaced:
         left_out.append("code")
@@ -139,7 +143,7 @@ def missing(entry: Entry, receipt: Receipt, *, sent: bool, code: str | None) -> 
     return left_out
 
 
-def _are_plain(entry: Entry) -> bool:
+def _args_survive_json(entry: Entry) -> bool:
     """Whether a worker gets the entry's arguments as JSON, of which it can make a digest: kombu
     makes dates and the like of objects with this key."""
     data = canonical([entry.args, entry.kwargs])

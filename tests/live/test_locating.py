@@ -66,7 +66,7 @@ def ids_of(sent: Sequence[Attempt]) -> list[str]:
     return [attempt.task_id for attempt in sent]
 
 
-def look_twice(locator: Locator, ids: Sequence[str], **started: StartedOn) -> Located:
+def search_now(locator: Locator, ids: Sequence[str], **started: StartedOn) -> Located:
     """Two looks; what they are about stands still, so there is no gap between them."""
     first = locator.look(ids)
     return compare(first, locator.look(ids), ids, started=started)
@@ -211,11 +211,11 @@ def test_what_a_killed_worker_held_runs_exactly_once(where: StackAddress, tmp_pa
                 lambda: held(locator.look(ids_of(sent)), waiting), what="the worker took them"
             )
             assert alive.running == {sleeper: node}
-            assert look_twice(locator, ids_of(sent)).underway == set(ids_of(sent))
+            assert search_now(locator, ids_of(sent)).underway == set(ids_of(sent))
             signal_worker(node, signal.SIGKILL)
         with stock_worker(where, tmp_path, pool="prefork") as successor:
             locator = open_locator(publisher, QUEUES, [successor])
-            located = look_twice(locator, ids_of(sent), **{sleeper: StartedOn(node, alive=False)})
+            located = search_now(locator, ids_of(sent), **{sleeper: StartedOn(node, alive=False)})
             assert located.nowhere == {sleeper}
             assert located.orphaned.keys() == set(waiting)
             assert sorted(locator.restore(located.orphaned)) == sorted(waiting)
@@ -247,7 +247,7 @@ def test_what_was_discarded_never_runs(where: StackAddress, tmp_path: Path) -> N
         with stock_worker(where, tmp_path) as node:
             locator = open_locator(publisher, QUEUES, [node])
             [located] = eventually(
-                lambda: orphans(look_twice(locator, ids_of(sent)), 2), what="two are orphans"
+                lambda: orphans(search_now(locator, ids_of(sent)), 2), what="two are orphans"
             )
             chosen = {first: located.orphaned[first]}
             assert locator.discard(chosen) == [first]
@@ -418,12 +418,12 @@ def test_nothing_is_said_of_what_a_paused_worker_may_hold(
             first = locator.look([*ids_of(sent), "gone"])
             assert first.silent == {node}
             assert not first.answered
-            located = look_twice(locator, [*ids_of(sent), "gone"])
+            located = search_now(locator, [*ids_of(sent), "gone"])
             assert located.untold == {sleeper, waiting, "gone"}
             started = {sleeper: StartedOn(node, alive=True)}
-            assert look_twice(locator, [sleeper], **started).untold == {sleeper}
+            assert search_now(locator, [sleeper], **started).untold == {sleeper}
         [located] = eventually(
-            lambda: underway(look_twice(locator, [*ids_of(sent), "gone"])), what="it answers"
+            lambda: underway(search_now(locator, [*ids_of(sent), "gone"])), what="it answers"
         )
         assert located.underway == {sleeper, waiting}
         assert located.nowhere == {"gone"}

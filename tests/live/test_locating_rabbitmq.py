@@ -20,7 +20,7 @@ from tests.live.dispatch_support import (
     publishing,
     stock_worker,
 )
-from tests.live.test_locating import ids_of, look_twice, paused, signal_worker
+from tests.live.test_locating import ids_of, paused, search_now, signal_worker
 from tests.support import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.rabbitmq]
@@ -49,7 +49,7 @@ def test_a_queue_with_messages_hides_every_job(broker: str) -> None:
         assert look.unseen == (
             "RabbitMQ does not show which messages wait in a queue (3 wait in 'standard')"
         )
-        assert look_twice(locator, ids_of(sent)).untold == set(ids_of(sent))
+        assert search_now(locator, ids_of(sent)).untold == set(ids_of(sent))
         orphans = {sent[0].task_id: frozenset({"1"})}
         assert (locator.restore(orphans), locator.discard(orphans)) == ([], [])
 
@@ -66,11 +66,11 @@ def test_with_empty_queues_the_workers_know(broker: str, tmp_path: Path) -> None
         locator = open_locator(publisher, QUEUES, [node])
         publisher.publish(sent, SENT_AT)
         eventually(lambda: locator.look(asked).running, what="the worker runs it")
-        located = look_twice(locator, asked)
+        located = search_now(locator, asked)
         assert located.underway == {asked[0]}
         assert located.nowhere == {"gone"}
         with paused(node):
-            assert look_twice(locator, asked).untold == set(asked)
+            assert search_now(locator, asked).untold == set(asked)
             # Nobody told this one of the node, but the broker knows of its consumer.
             stranger = open_locator(publisher, QUEUES, []).look(asked)
             assert stranger.unseen == "1 of the 1 consumers of queue 'standard' did not answer"

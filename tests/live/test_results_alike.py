@@ -15,7 +15,7 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.gatherer import Gatherer
 from pytest_manifest.results.stream import StreamReader, has_stream
-from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Expectations, Receipt
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress
@@ -53,7 +53,9 @@ def receipts_of(where: StackAddress, sent: list[Attempt]) -> dict[str, Receipt]:
     """What a run makes of all that there is, by entry."""
     key = stream_key(sent[0].run)
     reader = StreamReader(where.backend_url, key) if has_stream(where.backend_url) else None
-    awaited = {a.task_id: InFlight(a.run, a.entry, a.number, a.task_id, sent=0.0) for a in sent}
+    awaited = {
+        a.task_id: PendingAttempt(a.run, a.entry, a.number, a.task_id, sent=0.0) for a in sent
+    }
     found: dict[str, Receipt] = {}
     with closing(Gatherer(reader, ResultReader(where))) as gatherer:
 

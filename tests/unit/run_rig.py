@@ -26,10 +26,10 @@ from pytest_manifest.results.gatherer import Gatherer
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import search
 from pytest_manifest.run.budget import Budget
+from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.flights import TIMEOUT_GRACE, Flights, InFlight
-from pytest_manifest.run.judging import SPOKEN_FOR, Bench
-from pytest_manifest.run.parts import Parts
+from pytest_manifest.run.judging import INFERRED, AttemptEvaluator
+from pytest_manifest.run.pending import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
 from pytest_manifest.run.schedule import NOT_FAILURES, Schedule
 from pytest_manifest.run.settings import FailureLimit, RunSettings
 from pytest_manifest.run.signals import Signals
@@ -110,12 +110,12 @@ class Rig:
         return Signals(
             stop=VirtualEvent(clock),
             interrupted=VirtualEvent(clock),
-            hurry=VirtualEvent(clock),
-            settled=self._told,
+            force_stop=VirtualEvent(clock),
+            on_verdicts=self._told,
             lost_workers=lambda: list(self.world.losses),
         )
 
-    def _parts(self) -> Parts:
+    def _parts(self) -> EngineContext:
         plan = self.plan
         settings = RunSettings(
             folder=self.ledger.path.parent,
@@ -126,22 +126,24 @@ class Rig:
             repair=plan.repair,
             revoke_on_max_failed=plan.revoke_on_max_failed,
         )
-        self.bench = Bench(RUN, self.manifest, self.ledger, kills=plan.kills, lifetime=FOREVER)
-        return Parts(
+        self.bench = AttemptEvaluator(
+            RUN, self.manifest, self.ledger, kills=plan.kills, lifetime=FOREVER
+        )
+        return EngineContext(
             run=RUN,
             settings=settings,
             signals=self.signals,
             ledger=self.ledger,
             gatherer=self.gatherer,
-            bench=self.bench,
+            evaluator=self.bench,
             schedule=self.schedule,
-            flights=Flights(),
+            pending=PendingAttempts(),
             window=plan.window,
             publisher=cast("Publisher", self.publisher),
             locator=self.locator,
-            owned=plan.owned,
+            is_private=plan.owned,
             queues=["celery"],
-            findings=self.findings,
+            warnings=self.findings,
         )
 
     # Driving
@@ -174,7 +176,7 @@ class Rig:
 
     def look(self) -> None:
         """One more look at what has come, also after the end."""
-        self.engine.look_once()
+        self.engine.poll_once()
 
     def stop(self, *, by_a_person: bool) -> None:
         if by_a_person:
@@ -186,10 +188,10 @@ class Rig:
     def task_id(self, entry: str, number: int = 1) -> str:
         return self.ledger.attempts_of(entry)[number - 1].task_id
 
-    def flight(self, entry: str) -> InFlight:
+    def flight(self, entry: str) -> PendingAttempt:
         """The entry's first attempt, as it is followed."""
         row = self.ledger.attempts_of(entry)[0]
-        return InFlight(RUN, self.manifest[entry], 1, row.task_id, 0.0, row.sent_at)
+        return PendingAttempt(RUN, self.manifest[entry], 1, row.task_id, 0.0, row.sent_at)
 
     def kind(self, entry: str) -> VerdictStatus | None:
         settled = self.ledger.entry_verdict(entry)
@@ -236,7 +238,7 @@ class Rig:
         """What was told or may have run, what is in flight, and these are within the budget."""
         if self.schedule.budget is None:
             return
-        going = {flight.task_id: flight.entry for flight in self.engine.flights.by_task_id.values()}
+        going = {flight.task_id: flight.entry for flight in self.engine.pending.by_task_id.values()}
         going |= {attempt.task_id: attempt.entry for attempt in attempts}
         known = self.costs.by_attempt(without=going.keys() | self._lost())
         spent = sum(cost for _, cost in known)
@@ -286,9 +288,9 @@ class Rig:
         """The budget knows of every attempt what the ledger knows."""
         budget = self.schedule.budget
         # Whether what is lost may have run is seen otherwise once a store is emptied.
-        if budget is None or self.engine.flights or self.signals.stop.is_set() or self._lost():
+        if budget is None or self.engine.pending or self.signals.stop.is_set() or self._lost():
             return
-        assert not budget.in_flight
+        assert not budget.has_reservations
         assert budget.spent == sum(cost for _, cost in self.costs.by_attempt())
 
     def _lost(self) -> set[str]:
@@ -310,7 +312,7 @@ class Rig:
         kind = settled.verdict.verdict
         assert settled.verdict.attempt == rows[-1].attempt
         getattr(self, f"_check_{kind}")(entry, rows, settled)
-        if settled.receipt is None and kind in SPOKEN_FOR:
+        if settled.receipt is None and kind in INFERRED:
             self._check_silence(rows)
 
     def _check_silence(self, rows: Sequence[AttemptRow]) -> None:

@@ -13,14 +13,14 @@ from redis import Redis, SSLConnection
 from pytest_manifest.results.backend_results import PlainResult, ResultReader
 from pytest_manifest.results.gatherer import SWEEP_STOCK, Gatherer
 from pytest_manifest.results.stream import StreamReader, redis_url
-from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.outage import PATIENCE, Outage
+from pytest_manifest.run.outage import PATIENCE, FailureWindow
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import STREAM_FIELD
 from pytest_manifest.worker.memory import store
 
 RUN = "20261124T150000-0123abcd"
-AWAITED = {"t-a": InFlight(RUN, Entry(id="a", task="t"), 1, "t-a", sent=0.0)}
+AWAITED = {"t-a": PendingAttempt(RUN, Entry(id="a", task="t"), 1, "t-a", sent=0.0)}
 
 
 def check_trimming(url: str, client: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,12 +139,12 @@ def test_an_outage_ends_with_the_first_success(monkeypatch: pytest.MonkeyPatch) 
     """Two short outages, hours apart, are not one long one."""
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    outage = Outage()
-    assert not outage.goes_on()
+    outage = FailureWindow()
+    assert not outage.expired()
     clock[0] = PATIENCE + 1
-    assert outage.goes_on()
-    outage.over()
-    assert not outage.goes_on()
+    assert outage.expired()
+    outage.close()
+    assert not outage.expired()
 
 
 def test_without_a_stream_nothing_tells_whether_the_store_is_intact() -> None:

@@ -23,7 +23,7 @@ from pytest_manifest.results.gatherer import Gatherer, plain_receipt
 from pytest_manifest.results.records import LOGGED, Flaws, receipt_from
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import Run, RunSettings, receipts
-from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.receipts import complete_receipt
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.wire import stream_key
@@ -129,7 +129,7 @@ def test_no_record_stops_what_comes_behind_it(
     bad = [finished(**more) if kind is None else {**kind, **more} for kind, more in changes]
     put(*bad, text, STARTED, finished())
     flaws = Flaws()
-    awaited = {"t-a": InFlight(RUN, ENTRY, 1, "t-a", sent=0.0)}
+    awaited = {"t-a": PendingAttempt(RUN, ENTRY, 1, "t-a", sent=0.0)}
     reader = StreamReader("memory://", KEY, flaws=flaws)
     with closing(Gatherer(reader, NoResults(), flaws=flaws)) as gatherer:
         sip = gatherer.sweep_all(awaited)
@@ -159,7 +159,7 @@ def test_no_plain_result_is_more_than_that_of_its_job(fields: dict[str, Any], st
     """What it says of its state is believed, and nothing else in it can do any harm."""
     result = plain_result({"status": status, "result": 1, **fields})
     if result is not None:
-        receipt = plain_receipt("t-a", InFlight(RUN, ENTRY, 1, "t-a", sent=0.0), result)
+        receipt = plain_receipt("t-a", PendingAttempt(RUN, ENTRY, 1, "t-a", sent=0.0), result)
         assert receipt.model_dump_json()
         assert judge(ENTRY, receipt, attempt=1).entry == "a"
 
@@ -273,4 +273,4 @@ def test_a_run_goes_on_past_all_of_them(tmp_path: Path, monkeypatch: pytest.Monk
     assert kinds.pop("e-0") in ("forged", "duplicated", "quarantined")
     assert kinds == {f"e-{n}": "passed" for n in range(1, 6)} | {odd: "unknown"}
     assert "ZeroDivisionError: nobody foresaw this" in settled[odd].sentence
-    assert any("could not be read and counted for nothing" in one for one in run.findings)
+    assert any("could not be read and counted for nothing" in one for one in run.warnings)

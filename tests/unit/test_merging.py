@@ -20,10 +20,10 @@ from pytest_manifest.manifest import read_manifest
 from pytest_manifest.merging.cli import main
 from pytest_manifest.merging.merge import merge
 from pytest_manifest.run.changes import copy_path, keep_manifest, kept_manifest
-from pytest_manifest.run.code import KEY, CodeHistory, code_key
-from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.judging import Bench
+from pytest_manifest.run.code import CODE_HISTORY, CodeHistory, code_key
+from pytest_manifest.run.judging import AttemptEvaluator
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import Costs
 from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, old_ledger, verdict
@@ -118,7 +118,7 @@ def test_all_rows_are_there(make: Make) -> None:
     assert (info.entries, info.created_at) == (10, MOMENT + timedelta(minutes=1))
     assert info.run == merged.ledger.stem
     assert [path.read_bytes() for path in sources] == before
-    assert not merged.remarks
+    assert not merged.warnings
     for table in ("attempts", "starts", "receipts", "settled"):
         assert rows(merged.ledger, f"SELECT sql FROM sqlite_master WHERE name = '{table}'") == rows(
             sources[0], f"SELECT sql FROM sqlite_master WHERE name = '{table}'"
@@ -158,7 +158,7 @@ def test_more_ledgers_than_sqlite_attaches(make: Make) -> None:
 def test_a_merged_ledger_can_be_merged(make: Make) -> None:
     """With its runs, and not as a run of its own."""
     first = merge([make(1, 3), make(2, 3)])
-    assert first.remarks == [
+    assert first.warnings == [
         "3 entries of the manifest are in no ledger: they were never sent",
         "of 3 shards, no ledger was given of 3; one without entries has none",
     ]
@@ -167,7 +167,7 @@ def test_a_merged_ledger_can_be_merged(make: Make) -> None:
     with Ledger.open(second.ledger) as ledger:
         assert ledger.merged() == [run_id(1), run_id(2), run_id(3)]
         assert ledger.count_entries() == 10
-    assert (second.runs, second.remarks) == (3, [])
+    assert (second.runs, second.warnings) == (3, [])
     with pytest.raises(LedgerError, match=f"run {run_id(1)} is in .*, too; name one of these"):
         merge([first.ledger, make(4, 9).with_name(f"{run_id(1)}.sqlite")])
 
@@ -187,7 +187,7 @@ def test_the_manifest_is_kept_beside_it(make: Make, tmp_path: Path) -> None:
     ]
     for path in sources:
         copy_path(path, made.info.sha256).unlink()
-    assert "no ledger has a copy of the manifest" in merge(sources).remarks[0]
+    assert "no ledger has a copy of the manifest" in merge(sources).warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_an_unfinished_shard_is_said(make: Make, owned: bool, status: str, expec
     with Ledger.open(second, write=True) as ledger:
         ledger.set_meta("status", status)
     merged = merge([make(1, 2), second])
-    assert merged.remarks == [
+    assert merged.warnings == [
         f"shard 2 of 2 (run {run_id(2)}) is unfinished: 2 of its 5 entries have no final verdict"
     ]
     with Ledger.open(merged.ledger) as ledger:
@@ -216,17 +216,22 @@ def test_each_receipt_is_held_against_its_own_run(make: Make) -> None:
     """A receipt of the run that the attempt is of is true, one of another run is forged; code and
     costs are its own, too."""
     digest = [["2026-11-24T15:00:00+00:00", {"t": CODE}]]
-    sources = [make(1, 2, budget="3"), make(2, 2, budget="4.5", **{KEY: json.dumps(digest)})]
+    sources = [
+        make(1, 2, budget="3"),
+        make(2, 2, budget="4.5", **{CODE_HISTORY: json.dumps(digest)}),
+    ]
     made = merge(sources).ledger
     manifest = read_manifest(made.parent.parent / "m.jsonl")
     with Ledger.open(made) as ledger:
-        bench = Bench(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
+        bench = AttemptEvaluator(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
         for row in ledger.attempts():
-            flight = InFlight(bench.run, manifest[row.entry], 1, row.task_id, 0.0, row.sent_at)
+            flight = PendingAttempt(
+                bench.run, manifest[row.entry], 1, row.task_id, 0.0, row.sent_at
+            )
             ((_, own),) = ledger.receipts(row.task_id)
-            assert bench.judge(flight, own)[0].verdict == "passed"
+            assert bench.evaluate(flight, own)[0].verdict == "passed"
             other = own.model_copy(update={"run": bench.run})
-            assert bench.judge(flight, other, ())[0].verdict == "forged"
+            assert bench.evaluate(flight, other, ())[0].verdict == "forged"
         assert CodeHistory(ledger).digest("t", None) is None
         assert CodeHistory(ledger, code_key(run_id(2))).digest("t", None) == CODE
         assert ledger.get_meta("budget") == "7.5"
@@ -241,12 +246,12 @@ def test_a_late_receipt_of_its_own_run_is_believed(make: Make) -> None:
     made = merge([source, make(2, 2)]).ledger
     manifest = read_manifest(made.parent.parent / "m.jsonl")
     with Ledger.open(made, write=True) as ledger:
-        bench = Bench(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
+        bench = AttemptEvaluator(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
         [row] = ledger.attempts_of("e0")
         ledger.add_receipts([(row.task_id, None, received(bench.run, 0, row.task_id))])
-        assert bench.late(row.task_id) == []
+        assert bench.late_receipt(row.task_id) == []
         ledger.add_receipts([(row.task_id, None, received(run_id(1), 0, row.task_id))])
-        [(judged, _)] = bench.late(row.task_id)
+        [(judged, _)] = bench.late_receipt(row.task_id)
         assert judged.verdict == "passed"
 
 
@@ -375,7 +380,7 @@ def test_what_no_ledger_has_is_planned_and_unsent(make: Make) -> None:
         for number in range(1, 10, 2):  # as an audit does
             ledger.record_verdicts([(verdict(f"e{number}", "unknown"), None)])
     whole = merge([first.ledger, make(2, 2)])
-    assert (whole.info.entries, whole.open, whole.remarks) == (10, 0, [])
+    assert (whole.info.entries, whole.open, whole.warnings) == (10, 0, [])
     with Ledger.open(whole.ledger) as ledger:
         assert ledger.status == "finished"
         assert ledger.verdict_counts() == {"passed": 10}
@@ -387,7 +392,7 @@ def test_a_merged_ledger_beside_its_sources_is_left_out(make: Make) -> None:
     made = merge(sources)
     again = merge([*sources, made.ledger])
     assert again.runs == 2
-    assert again.remarks == [f"{made.ledger.name} is left out: it was merged of runs named here"]
+    assert again.warnings == [f"{made.ledger.name} is left out: it was merged of runs named here"]
 
 
 def test_pauses_between_runs_are_known(make: Make) -> None:

@@ -18,9 +18,9 @@ from loguru import logger
 
 from pytest_manifest.ledger import Ledger, Start
 from pytest_manifest.results.gatherer import Sip, _take
-from pytest_manifest.run.code import KEY
-from pytest_manifest.run.flights import InFlight
-from pytest_manifest.run.judging import Bench
+from pytest_manifest.run.code import CODE_HISTORY
+from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Receipt, wire
 from tests.unit.ledger_support import INFO, MOMENT
 
@@ -137,7 +137,7 @@ class Court:
     def kind(self, expect: Change, receipt: Change, starts: list[Start]) -> str:
         fields = {"id": "e", "task": "t", "args": [1], "timeout": 30.0, "expect": dict(expect)}
         entry = Entry.model_validate(fields)
-        bench = Bench(INFO.run, {"e": entry}, self.ledger, kills=3, lifetime=1e6)  # type: ignore[arg-type]  # as much of a manifest as is asked for
+        bench = AttemptEvaluator(INFO.run, {"e": entry}, self.ledger, kills=3, lifetime=1e6)  # type: ignore[arg-type]  # as much of a manifest as is asked for
         sip = Sip()
         record = {"kind": "finished", "execution": "x", "receipt": dict(receipt)}
         try:
@@ -145,8 +145,8 @@ class Court:
         except ValueError:
             return "unread"  # no receipt at all: the harness goes on looking
         ((_, execution, read),) = sip.finals
-        flight = InFlight(INFO.run, entry, 1, TASK_ID, 0.0, MOMENT)
-        return bench.weigh(flight, [(execution, read)], starts)[0].verdict
+        flight = PendingAttempt(INFO.run, entry, 1, TASK_ID, 0.0, MOMENT)
+        return bench.evaluate_evidence(flight, [(execution, read)], starts)[0].verdict
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def court(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Court]:
     path = tmp_path_factory.mktemp("court") / "run.sqlite"
     with Ledger.create(path, INFO) as ledger:
         logger.disable("pytest_manifest")  # a line for each of thousands of liars
-        ledger.set_meta(KEY, f'[["2026-11-24T15:00:00+00:00", {{"t": "{CODE}"}}]]')
+        ledger.set_meta(CODE_HISTORY, f'[["2026-11-24T15:00:00+00:00", {{"t": "{CODE}"}}]]')
         yield Court(ledger)
         logger.enable("pytest_manifest")
 

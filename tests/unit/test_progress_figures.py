@@ -14,7 +14,7 @@ import pytest
 from pytest_manifest.broker.attempt import task_id_for
 from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.reporting.progress_figures import Meter
-from pytest_manifest.run.flights import InFlight
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.verdict import judge
 
@@ -32,13 +32,13 @@ class Book:
         self.ledger = Ledger.create(path, info)
         rows = [(task_id_for("r", e, 1), e, 1, n) for n, e in enumerate(NAMES)]
         self.ledger.plan(rows)
-        self.flights: list[InFlight] = []
+        self.flights: list[PendingAttempt] = []
         self.remarks: list[str] = []
         run = SimpleNamespace(
             read=lambda: Ledger.open(path),
             in_flight=lambda: self.flights,
             ended=threading.Event(),
-            remarks=self.remarks,
+            live_warnings=self.remarks,
         )
         self.run = cast("Run", run)
 
@@ -49,7 +49,7 @@ class Book:
 
     def fly(self, entry: str, *, running_for: float | None = None) -> None:
         started = None if running_for is None else time.monotonic() - running_for
-        one = InFlight("r", Entry(id=entry, task="t"), 1, entry, 0.0, started=started)
+        one = PendingAttempt("r", Entry(id=entry, task="t"), 1, entry, 0.0, started=started)
         self.flights.append(one)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
-from pytest_manifest.run.again import judge_again
-from pytest_manifest.run.changes import Earlier
-from pytest_manifest.run.judging import Bench
+from pytest_manifest.run.again import reevaluate
+from pytest_manifest.run.changes import EarlierLines
+from pytest_manifest.run.judging import AttemptEvaluator
 from pytest_manifest.schema import Entry, Expectations, Header, VerdictStatus
 from tests.unit.analysis_support import INFO, START, MadeRun
 from tests.unit.ledger_support import NOTHING
@@ -47,14 +47,14 @@ def again(
     """The verdicts of another kind than before, and the entries that were judged by receipts."""
     judged: list[str] = []
 
-    class Watched(Bench):
-        def judge(self, flight, receipt, starts=None):  # type: ignore[no-untyped-def]  # as Bench
+    class Watched(AttemptEvaluator):
+        def evaluate(self, flight, receipt, starts=None):  # type: ignore[no-untyped-def]  # as its base
             judged.append(flight.entry.id)
-            return super().judge(flight, receipt, starts)
+            return super().evaluate(flight, receipt, starts)
 
     bench = Watched(INFO.run, manifest, made.ledger, kills=1, lifetime=0)
     had = made.ledger.statuses()
-    found = [verdict for verdict, _ in judge_again(made.ledger, manifest, before, bench, only)]
+    found = [verdict for verdict, _ in reevaluate(made.ledger, manifest, before, bench, only)]
     return {one.entry: one.verdict for one in found if one.verdict != had[one.entry]}, judged
 
 
@@ -123,7 +123,7 @@ def test_only_what_is_asked_for_is_judged_again(made: MadeRun) -> None:
 def test_an_earlier_manifest_is_read_along(made: MadeRun) -> None:
     """In the same order nothing of it is kept; otherwise its ids are looked up."""
     lean = read_manifest(made.manifest.path, lean=True)
-    with closing(Earlier(lean)) as earlier:
+    with closing(EarlierLines(lean)) as earlier:
         lines = [earlier.line(f"e-{n}") for n in range(COUNT)]
         assert "_index" not in vars(lean)
         assert earlier.line("e-3") == lines[3]

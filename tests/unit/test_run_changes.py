@@ -19,7 +19,7 @@ from pytest_manifest.run.changes import (
     kept_manifest,
     runs_by_copy,
 )
-from pytest_manifest.run.resume import record
+from pytest_manifest.run.resume import record_decisions
 from pytest_manifest.schema import Entry, Header
 from tests.unit.ledger_support import INFO
 
@@ -42,7 +42,7 @@ if moment == "kept":
     die()
 with Ledger.open(path, write=True) as ledger:
     ledger.set_status = die  # the last record of the transaction
-    resume.record(ledger, manifest, [], [], {}, digest)
+    resume.record_decisions(ledger, manifest, [], [], {}, digest)
 """
 
 
@@ -87,7 +87,7 @@ def open_changes(ledger: Path, manifest: Manifest) -> set[str]:
 def take_up(ledger: Path, before: Manifest, changed: Manifest, applied: set[str]) -> None:
     digest, _ = keep_changes(changed, before, ledger, applied)
     with Ledger.open(ledger, write=True) as opened:
-        record(opened, changed, [], [], {}, digest)
+        record_decisions(opened, changed, [], [], {}, digest)
 
 
 ALL = {"e-0", "e-1", "e-2"}

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.run import code
-from pytest_manifest.run.code import CodeHistory, note_code
+from pytest_manifest.run.code import CodeHistory, record_code
 
 BEGIN = datetime(2026, 11, 24, 15, tzinfo=UTC)
 INFO = RunInfo(
@@ -25,7 +25,7 @@ def test_a_receipt_is_held_against_the_code_of_its_own_sending(
         for hour, digest in enumerate(["py3.11:old", "py3.11:new"]):
             monkeypatch.setattr(code, "utc_now", lambda now=BEGIN + timedelta(hours=hour): now)
             monkeypatch.setattr(code, "code_digest", lambda _task, found=digest: found)
-            note_code(ledger, ["t", "elsewhere"], {"t": object()})
+            record_code(ledger, ["t", "elsewhere"], {"t": object()})
         history = CodeHistory(ledger)
     assert history.digest("t", BEGIN + timedelta(minutes=59)) == "py3.11:old"
     assert history.digest("t", BEGIN + timedelta(hours=1)) == "py3.11:new"

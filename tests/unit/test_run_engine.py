@@ -13,7 +13,7 @@ from pytest_manifest.ledger import OVER_BUDGET, STOCK_WORKERS, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.faults import file_error
 from pytest_manifest.results.backend_results import PlainResult
-from pytest_manifest.run.flights import TIMEOUT_GRACE
+from pytest_manifest.run.pending import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.supervision import CRASH_LOOP
 from pytest_manifest.schema import Entry, VerdictStatus
@@ -84,7 +84,7 @@ def test_receipts_leave_their_stream_once_they_are_committed() -> None:
         seen.clear()
         made.ledger.defer_commits()
         ended(made)
-        made.engine.look_once()
+        made.engine.poll_once()
         assert made.ledger.entry_verdict("b") is not None
         assert not seen
 
@@ -155,7 +155,9 @@ def test_what_a_plain_worker_may_have_had_is_not_published_again(*, idempotent: 
 def strange_worker(made: Rig) -> None:
     """One that says nothing of what it begins came after the dispatch, and is found only when it
     is asked who is there."""
-    made.engine._parts.note_strangers = lambda: made.ledger.set_meta(STOCK_WORKERS, "stock@box")
+    made.engine._context.record_unknown_workers = lambda: made.ledger.set_meta(
+        STOCK_WORKERS, "stock@box"
+    )
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
@@ -183,7 +185,7 @@ def test_what_a_strange_worker_may_have_begun_is_not_put_back(*, idempotent: boo
         made.run(10)
         job = {made.task_id("a")}
         assert set(made.locator.restored) == (job if idempotent else set())
-        assert made.engine.left == (set() if idempotent else job)
+        assert made.engine.not_requeued == (set() if idempotent else job)
         assert any("not put back" in one for one in made.findings) is not idempotent
 
 
@@ -655,7 +657,7 @@ def test_a_full_window_is_filled_up_in_batches() -> None:
     """When a tenth of it is free, and to the last entry."""
     entries = tuple(entry(f"e{n}") for n in range(35))
     with rig(Plan(entries, window=30)) as made:
-        while len(made.engine.flights) < 30:
+        while len(made.engine.pending) < 30:
             made.step()
         sent = [len(made.world.queue)]
         for _ in range(3):

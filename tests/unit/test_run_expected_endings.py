@@ -9,8 +9,8 @@ import pytest
 
 from pytest_manifest.ledger import STOCK_WORKERS, Start, utc_now
 from pytest_manifest.manifest import write_manifest
-from pytest_manifest.run.again import judge_again
-from pytest_manifest.run.judging import Bench
+from pytest_manifest.run.again import reevaluate
+from pytest_manifest.run.judging import AttemptEvaluator
 from pytest_manifest.schema import Entry, Expectations, Header, State
 from pytest_manifest.verdict import judge
 from tests.unit.analysis_support import INFO, MadeRun
@@ -84,7 +84,7 @@ def test_the_end_of_the_run_is_no_timeout_of_a_job(ran: float, kind: str) -> Non
         begun(made)
         made.step()
         made.world.clock.sleep(ran)
-        made.engine.settle_rest("timed_out", "the run's deadline is over")
+        made.engine.record_rest("timed_out", "the run's deadline is over")
         assert made.kinds() == {"a": kind, "b": "timed_out", "c": "timed_out"}
 
 
@@ -152,6 +152,6 @@ def test_another_look_by_other_expectations_asks_whether_it_was_begun(tmp_path: 
         ]
         before = made.manifest
         after = write_manifest(tmp_path / "new.jsonl", Header(), entries)
-        bench = Bench(INFO.run, after, ledger, kills=1, lifetime=0)
-        again = {v.entry: v.verdict for v, _ in judge_again(ledger, after, before, bench)}
+        bench = AttemptEvaluator(INFO.run, after, ledger, kills=1, lifetime=0)
+        again = {v.entry: v.verdict for v, _ in reevaluate(ledger, after, before, bench)}
         assert again == {"a": "timed_out", "b": "passed"}

@@ -10,9 +10,9 @@ import pytest
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import Manifest, write_manifest
-from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.judging import Bench
-from pytest_manifest.run.kept import judge_what_is_kept
+from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.kept import evaluate_kept_receipts
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.testing import make_receipt
 from pytest_manifest.verdict import judge
@@ -46,10 +46,12 @@ def test_a_receipt_that_was_kept_is_judged_by(ledger: Ledger, manifest: Manifest
     told = make_receipt(a.entry, run=INFO.run)
     ledger.add_starts([start(a.task_id, "x1")])
     ledger.add_receipts([(a.task_id, "x1", told), (b.task_id, None, hearsay)])
-    flights = Flights()
+    flights = PendingAttempts()
     for attempt in (a, b, c):
-        flights.follow(attempt, 0.0)
-    judge_what_is_kept(ledger, flights, Bench(INFO.run, manifest, ledger, kills=3, lifetime=60))
+        flights.track(attempt, 0.0)
+    evaluate_kept_receipts(
+        ledger, flights, AttemptEvaluator(INFO.run, manifest, ledger, kills=3, lifetime=60)
+    )
     assert ledger.statuses() == {"a": "passed"}
     assert list(flights.by_task_id) == [b.task_id, c.task_id]
 

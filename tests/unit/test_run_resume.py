@@ -13,14 +13,14 @@ from pytest_manifest.manifest import read_manifest, write_manifest
 from pytest_manifest.run.changes import Change, change_of
 from pytest_manifest.run.resume import (
     Decision,
-    Facts,
-    Place,
+    EntryState,
+    Location,
     ResumeRules,
     attempts_to_send,
     decide,
     may_have_started,
 )
-from pytest_manifest.run.resuming import SHOWN, told
+from pytest_manifest.run.resuming import SHOWN, describe_decisions
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
 
 RUN = "20261124T150000-0123abcd"
@@ -32,8 +32,8 @@ def row(state: SendState = "sent", number: int = 1) -> AttemptRow:
     return AttemptRow(f"t-{number}", "a", number, 0, state, None, None)
 
 
-def settled(kind: VerdictStatus, receipt: Receipt | None = None) -> EntryVerdict:
-    return EntryVerdict(1, Verdict(verdict=kind, entry="a", attempt=1, sentence="."), receipt)
+def settled(status: VerdictStatus, receipt: Receipt | None = None) -> EntryVerdict:
+    return EntryVerdict(1, Verdict(verdict=status, entry="a", attempt=1, sentence="."), receipt)
 
 
 def receipt(state: str) -> Receipt:
@@ -43,61 +43,63 @@ def receipt(state: str) -> Receipt:
 
 
 @pytest.mark.parametrize(
-    ("facts", "action", "reason"),
+    ("state", "action", "reason"),
     [
-        (Facts(None), "send", "never sent"),
-        (Facts(row("planned")), "send", "never sent"),
-        (Facts(row("withheld"), kind="skipped"), "send", "never sent (skipped)"),
-        (Facts(row(), kind="passed"), "keep", "passed"),
-        (Facts(row(), kind="lost"), "send", "lost"),
-        (Facts(row(), place="nowhere"), "send", "lost"),
-        (Facts(row(), place="queued"), "wait", "still queued"),
-        (Facts(row(), kind="timed_out", place="queued"), "wait", "still queued"),
+        (EntryState(None), "send", "never sent"),
+        (EntryState(row("planned")), "send", "never sent"),
+        (EntryState(row("withheld"), status="skipped"), "send", "never sent (skipped)"),
+        (EntryState(row(), status="passed"), "keep", "passed"),
+        (EntryState(row(), status="lost"), "send", "lost"),
+        (EntryState(row(), location="missing"), "send", "lost"),
+        (EntryState(row(), location="queued"), "wait", "still queued"),
+        (EntryState(row(), status="timed_out", location="queued"), "wait", "still queued"),
         (
-            Facts(row(), place="orphaned"),
+            EntryState(row(), location="unacked_by_dead"),
             "wait",
             (
                 "held by a worker that is gone, until the broker's visibility timeout is over; "
                 "--manifest-repair puts it back now"
             ),
         ),
-        (Facts(row(), place="underway"), "wait", "held or run by a worker"),
-        (Facts(row(), place="untold"), "wait", "it may still be queued or running"),
+        (EntryState(row(), location="in_progress"), "wait", "held or run by a worker"),
+        (EntryState(row(), location="unknown"), "wait", "it may still be queued or running"),
         (
-            Facts(row(), kind="failed", may_have_started=True),
+            EntryState(row(), status="failed", may_have_started=True),
             "leave",
             "failed; it may have run and is not idempotent",
         ),
     ],
 )
-def test_an_entry_is_decided_by_what_is_known_of_it(facts: Facts, action: str, reason: str) -> None:
+def test_an_entry_is_decided_by_what_is_known_of_it(
+    state: EntryState, action: str, reason: str
+) -> None:
     """What passed stays, what is under way is waited for, the rest is sent with its reason."""
-    decision = decide(ONCE, facts, ResumeRules())
+    decision = decide(ONCE, state, ResumeRules())
     assert decision == Decision("a", action, reason, unsafe=action == "leave")  # type: ignore[arg-type]  # a literal of the table
 
 
 def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
     """An idempotent entry is, and any other with --manifest-resume-unsafe."""
-    facts = Facts(row(), kind="crashed", may_have_started=True)
-    assert decide(IDEMPOTENT, facts, ResumeRules()).action == "send"
-    assert decide(ONCE, facts, ResumeRules(unsafe=True)).action == "send"
-    assert decide(ONCE, facts, ResumeRules()).action == "leave"
+    state = EntryState(row(), status="crashed", may_have_started=True)
+    assert decide(IDEMPOTENT, state, ResumeRules()).action == "send"
+    assert decide(ONCE, state, ResumeRules(unsafe=True)).action == "send"
+    assert decide(ONCE, state, ResumeRules()).action == "leave"
 
 
 def test_changes_alone_are_sent_when_only_they_are_wanted() -> None:
     """Without --manifest-resume an unchanged entry is left as it is, whatever became of it."""
     only_changes = ResumeRules(unfinished=False)
-    assert decide(ONCE, Facts(row(), kind="lost"), only_changes).action == "keep"
-    new = Facts(None, change="new", changed="new in the manifest")
+    assert decide(ONCE, EntryState(row(), status="lost"), only_changes).action == "keep"
+    new = EntryState(None, change="new", changed="new in the manifest")
     assert decide(ONCE, new, only_changes) == Decision("a", "send", "new in the manifest")
 
 
 def test_a_changed_job_is_other_work() -> None:
     """It is sent although the old one passed, but not while the old one is under way."""
     changed = "its job was changed (kwargs)"
-    facts = Facts(row(), kind="passed", change="job", changed=changed, may_have_started=True)
-    assert decide(ONCE, facts, ResumeRules()) == Decision("a", "send", changed)
-    queued = Facts(row(), change="job", changed=changed, place="queued")
+    state = EntryState(row(), status="passed", change="job", changed=changed, may_have_started=True)
+    assert decide(ONCE, state, ResumeRules()) == Decision("a", "send", changed)
+    queued = EntryState(row(), change="job", changed=changed, location="queued")
     left = decide(ONCE, queued, ResumeRules(unsafe=True))
     assert (left.action, left.unsafe) == ("leave", False)
 
@@ -105,9 +107,13 @@ def test_a_changed_job_is_other_work() -> None:
 def test_a_changed_expectation_sends_what_no_longer_passes() -> None:
     """What passes by the new one too is not sent again."""
     changed = "expectation changed (result)"
-    facts = Facts(row(), kind="failed", before="passed", change="expectation", changed=changed)
-    assert decide(ONCE, facts, ResumeRules()) == Decision("a", "send", changed)
-    passes = Facts(row(), kind="passed", before="passed", change="expectation", changed=changed)
+    state = EntryState(
+        row(), status="failed", before="passed", change="expectation", changed=changed
+    )
+    assert decide(ONCE, state, ResumeRules()) == Decision("a", "send", changed)
+    passes = EntryState(
+        row(), status="passed", before="passed", change="expectation", changed=changed
+    )
     assert decide(ONCE, passes, ResumeRules()).action == "keep"
 
 
@@ -123,23 +129,30 @@ KINDS: tuple[VerdictStatus | None, ...] = (
     "skipped",
 )
 STATES: tuple[SendState, ...] = ("planned", "intent", "sent", "uncertain", "withheld", "withdrawn")
-PLACES: tuple[Place | None, ...] = (None, "queued", "orphaned", "underway", "untold", "nowhere")
+PLACES: tuple[Location | None, ...] = (
+    None,
+    "queued",
+    "unacked_by_dead",
+    "in_progress",
+    "unknown",
+    "missing",
+)
 CHANGES: tuple[Change | None, ...] = (None, "job", "expectation")
 
 
 @given(
-    state=st.sampled_from(STATES),
-    kind=st.sampled_from(KINDS),
-    place=st.sampled_from(PLACES),
+    send_state=st.sampled_from(STATES),
+    status=st.sampled_from(KINDS),
+    location=st.sampled_from(PLACES),
     change=st.sampled_from(CHANGES),
     started=st.booleans(),
     idempotent=st.booleans(),
     unsafe=st.booleans(),
 )
 def test_nothing_is_silently_run_twice(
-    state: SendState,
-    kind: VerdictStatus | None,
-    place: Place | None,
+    send_state: SendState,
+    status: VerdictStatus | None,
+    location: Location | None,
     change: Change | None,
     started: bool,
     idempotent: bool,
@@ -147,12 +160,12 @@ def test_nothing_is_silently_run_twice(
 ) -> None:
     """What is under way, or may have run and is not idempotent, is never sent of itself."""
     entry = IDEMPOTENT if idempotent else ONCE
-    facts = Facts(row(state), kind, None, change, "changed", place, started)
-    decision = decide(entry, facts, ResumeRules(unsafe=unsafe))
+    state = EntryState(row(send_state), status, None, change, "changed", location, started)
+    decision = decide(entry, state, ResumeRules(unsafe=unsafe))
     if decision.action != "send":
         return
-    assert place in (None, "nowhere")
-    assert change == "job" or kind != "passed"
+    assert location in (None, "missing")
+    assert change == "job" or status != "passed"
     assert change == "job" or not started or idempotent or unsafe
 
 
@@ -218,10 +231,10 @@ def test_a_change_names_its_fields(now: Entry, change: Change | None, words: str
 def test_many_decisions_are_told_by_reason() -> None:
     """Few are told one by one; of many each reason once, with some ids and a count."""
     few = [Decision("a", "send", "lost"), Decision("b", "keep", "passed")]
-    assert told(few) == ["sends 'a': lost"]
+    assert describe_decisions(few) == ["sends 'a': lost"]
     many = [Decision(f"e{n}", "send", "lost") for n in range(SHOWN + 1)]
-    (line,) = told(many)
+    (line,) = describe_decisions(many)
     assert line == "sends 'e0', 'e1', 'e2', 'e3', 'e4' and 46 more: lost"
-    assert len(told(many, every=True)) == SHOWN + 1
+    assert len(describe_decisions(many, every=True)) == SHOWN + 1
     left = [Decision("a", "leave", "failed", unsafe=True)]
-    assert told(left)[-1] == "--manifest-resume-unsafe sends what is left as well"
+    assert describe_decisions(left)[-1] == "--manifest-resume-unsafe sends what is left as well"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.run.budget import Budget
-from pytest_manifest.run.schedule import Held, Schedule
+from pytest_manifest.run.schedule import Schedule, Skipped
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import Entry, VerdictStatus
 
@@ -34,8 +34,8 @@ def names(taken: list[Attempt]) -> list[str]:
     return [attempt.entry.id for attempt in taken]
 
 
-def held(found: list[Held]) -> dict[str, str]:
-    return {one.attempt.entry.id: one.note for one in found}
+def held(found: list[Skipped]) -> dict[str, str]:
+    return {one.attempt.entry.id: one.reason for one in found}
 
 
 def test_an_entry_waits_until_all_that_it_names_have_passed() -> None:
@@ -87,10 +87,10 @@ def test_a_deselected_entry_counts_by_its_verdict_in_this_run(
     settled: Mapping[str, VerdictStatus], note: str
 ) -> None:
     """Without a passing verdict what waits for it is held; with one it is free."""
-    schedule = Schedule(attempts(b="a", c="b"), settled=settled)
+    schedule = Schedule(attempts(b="a", c="b"), verdicts=settled)
     assert held(schedule.start())["b"] == note
     assert schedule.exhausted
-    free = Schedule(attempts(b="a"), settled={"a": "passed"})
+    free = Schedule(attempts(b="a"), verdicts={"a": "passed"})
     assert free.start() == []
     assert names(free.take(9)) == ["b"]
 
@@ -174,7 +174,7 @@ def within(budget: float, *estimates: float | None) -> Schedule:
 def land(schedule: Schedule, attempt: Attempt, cost: str) -> None:
     """The attempt has passed, and cost so much."""
     assert schedule.budget is not None
-    schedule.budget.landed(attempt.task_id, Decimal(cost))
+    schedule.budget.charge(attempt.task_id, Decimal(cost))
     schedule.finished(attempt.entry.id, "passed")
 
 
@@ -257,7 +257,7 @@ def test_another_attempt_needs_money_too() -> None:
     schedule = within(1, 0.75)
     (first,) = schedule.take(9)
     assert schedule.budget is not None
-    schedule.budget.landed(first.task_id, Decimal("0.75"))
+    schedule.budget.charge(first.task_id, Decimal("0.75"))
     again = attempt_of(RUN, first.entry, 2)
     assert schedule.add(again) is None
     assert schedule.take(9) == []
@@ -269,10 +269,10 @@ def test_what_is_under_way_and_what_was_spent_before_count() -> None:
     under_way, to_send = priced(0.5, 0.5)
     schedule = Schedule([to_send], budget=Budget(1.2, {"earlier": Decimal("0.3")}))
     schedule.start(underway=["e0"])
-    schedule.follow([under_way])
+    schedule.count_in_flight([under_way])
     assert schedule.take(9) == []
     assert schedule.budget is not None
-    schedule.budget.landed("earlier", Decimal("0.2"))
+    schedule.budget.charge("earlier", Decimal("0.2"))
     assert names(schedule.take(9)) == ["e1"]
 
 
@@ -335,7 +335,7 @@ def test_every_entry_is_sent_once_or_held_once(
         kinds[done] = verdicts.draw(st.sampled_from(KINDS))
         if budget is not None:
             cost = verdicts.draw(st.sampled_from(("0", "0.1", "0.5", "3")))
-            budget.landed(task_ids[done], Decimal(cost))
+            budget.charge(task_ids[done], Decimal(cost))
             spent += float(cost)
         for one in schedule.finished(done, kinds[done]):
             assert one.attempt.entry.id not in out

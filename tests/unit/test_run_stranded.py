@@ -7,22 +7,22 @@ import time
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.broker.locating import Look
-from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.stranded import Stranded
+from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.stranded import StrandedJobs
 from pytest_manifest.schema import Entry
 
 RUN = "20261124T150000-0123abcd"
 CLOCK = r"\d\d:\d\d:\d\d"
 
 
-def flights() -> Flights:
-    made = Flights()
+def flights() -> PendingAttempts:
+    made = PendingAttempts()
     for name in "abc":
-        made.follow(attempt_of(RUN, Entry(id=name, task="t"), 1), 0.0)
+        made.track(attempt_of(RUN, Entry(id=name, task="t"), 1), 0.0)
     return made
 
 
-def look(made: Flights, *, silent: str = "", held: str = "") -> Look:
+def look(made: PendingAttempts, *, silent: str = "", held: str = "") -> Look:
     """a and b were taken, c waits."""
     a, b, c = made.by_task_id
     return Look(
@@ -39,9 +39,9 @@ def look(made: Flights, *, silent: str = "", held: str = "") -> Look:
 def test_what_is_known_is_said_once_while_it_is_waited_for() -> None:
     """Since when, until when, and what would free it; the flights are marked."""
     made, said = flights(), list[str]()
-    stranded = Stranded(made, said, allowed=False)
+    stranded = StrandedJobs(made, said, allowed=False)
     for _ in range(2):
-        stranded.note(look(made), look(made))
+        stranded.update(look(made), look(made))
     (sentence,) = said
     assert re.fullmatch(
         rf"a worker that is gone holds 2 jobs, 'a' first, since {CLOCK}; the broker gives them "
@@ -50,7 +50,7 @@ def test_what_is_known_is_said_once_while_it_is_waited_for() -> None:
     )
     assert [flight.stranded for flight in made.by_task_id.values()] == [True, True, False]
     holding = look(made, held="w1@h")
-    stranded.note(holding, holding)
+    stranded.update(holding, holding)
     assert not any(flight.stranded for flight in made.by_task_id.values())
     assert len(said) == 1
 
@@ -59,7 +59,7 @@ def test_a_worker_that_does_not_answer_may_be_busy() -> None:
     """Of it nothing is claimed."""
     made, said = flights(), list[str]()
     busy = look(made, silent="w2@h")
-    Stranded(made, said, allowed=False).note(busy, busy)
+    StrandedJobs(made, said, allowed=False).update(busy, busy)
     (sentence,) = said
     assert "w2@h does not answer: one that is busy may run them yet" in sentence
     assert "of one that is gone the broker gives them back" in sentence
@@ -68,7 +68,7 @@ def test_a_worker_that_does_not_answer_may_be_busy() -> None:
 def test_what_is_put_back_at_once_needs_no_word() -> None:
     """On a stack of our own, or where repairs are allowed."""
     made, said = flights(), list[str]()
-    Stranded(made, said, allowed=True).note(look(made), look(made))
+    StrandedJobs(made, said, allowed=True).update(look(made), look(made))
     assert not said
 
 
@@ -77,7 +77,7 @@ def test_what_has_begun_is_not_waiting_for_anybody() -> None:
     made, said = flights(), list[str]()
     first, *_ = made.by_task_id.values()
     first.started = 1.0
-    Stranded(made, said, allowed=False).note(look(made), look(made))
+    StrandedJobs(made, said, allowed=False).update(look(made), look(made))
     assert [flight.stranded for flight in made.by_task_id.values()] == [False, True, False]
     (sentence,) = said
     assert "holds 1 job, 'b' first" in sentence

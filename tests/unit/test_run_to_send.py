@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
-from pytest_manifest.run.to_send import AT_ONCE, FirstAttempts, Queue
+from pytest_manifest.run.to_send import AT_ONCE, FirstAttempts, SendQueue
 from pytest_manifest.schema import Entry, Header
 
 RUN = "20261124T150000-0a1b2c3d"
@@ -72,7 +72,7 @@ def test_a_queue_is_a_queue(size: int, steps: list[object]) -> None:
     """Whatever is put where: as a deque of all attempts would have it."""
     known = [attempt_of(RUN, Entry(id=f"e-{n}", task="t"), 1) for n in range(10)]
     new = iter(attempt_of(RUN, Entry(id=f"n-{n}", task="t"), 2) for n in range(100))
-    queue, expected = Queue(known, range(size)), deque(known[:size])
+    queue, expected = SendQueue(known, range(size)), deque(known[:size])
     for step in steps:
         if step == "pop" and expected:
             assert queue.first is expected[0]
@@ -84,7 +84,7 @@ def test_a_queue_is_a_queue(size: int, steps: list[object]) -> None:
             expected.append(next(new))
             queue.append(expected[-1])
         elif isinstance(step, tuple):
-            other = Queue(known, range(step[1]))
+            other = SendQueue(known, range(step[1]))
             queue.take_over(other)
             expected.extend(known[: step[1]])
             assert not other

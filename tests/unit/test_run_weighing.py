@@ -225,7 +225,7 @@ def test_what_was_forged_stays_so_when_it_is_looked_at_again() -> None:
         settled = made.ledger.entry_verdict("a")
         assert settled is not None
         assert settled.receipt is not None
-        verdict, _ = made.engine._bench.judge(flight, settled.receipt)
+        verdict, _ = made.engine._evaluator.evaluate(flight, settled.receipt)
         assert verdict == settled.verdict
 
 

@@ -110,7 +110,7 @@ class AllureReport:
             try:
                 rewrite_corrected(self._folder, run, name, issue_addresses(self._config))
             except (ManifestToolError, OSError) as error:
-                run.findings.append(f"Allure's results have no corrected verdicts: {error}")
+                run.warnings.append(f"Allure's results have no corrected verdicts: {error}")
 
     def pytest_unconfigure(self) -> None:
         if self._entries is not None:

@@ -28,7 +28,7 @@ def write_run_page(state: ManifestSession, run: Run) -> None:
         comparison = _comparison(state, run)
         with run.read() as ledger:
             status, entries, parts = ledger.status, ledger.count_entries(), ledger.segments()
-        remarks = [*run.findings, *([] if run.error is None else [f"The run gave up: {run.error}"])]
+        remarks = [*run.warnings, *([] if run.error is None else [f"The run gave up: {run.error}"])]
         facts = PageFacts(run.info, status, entries, remarks, comparison, parts)
         with records_of(run) as records:
             write_page(path, facts, records)

@@ -10,15 +10,15 @@ from pytest_manifest.broker.locating import Locator
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.results.gatherer import Gatherer
-from pytest_manifest.run.flights import Flights
-from pytest_manifest.run.judging import Bench
+from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import WINDOW, RunSettings
 from pytest_manifest.run.signals import Signals
 
 
 @dataclass
-class Parts:
+class EngineContext:
     """Everything that an engine works with, open and ready."""
 
     run: str
@@ -26,19 +26,19 @@ class Parts:
     signals: Signals
     ledger: Ledger
     gatherer: Gatherer
-    bench: Bench
+    evaluator: AttemptEvaluator
     schedule: Schedule
-    flights: Flights
+    pending: PendingAttempts
     window: int = WINDOW
     publisher: Publisher | None = None
     locator: Locator | None = None
-    owned: bool = False
+    is_private: bool = False
     added_queues: Sequence[str] = ()
     queues: Sequence[str] = ()
-    remarks: list[str] = field(default_factory=list)
+    live_warnings: list[str] = field(default_factory=list)
     """Sentences to be said as soon as they come up, while the run is going on."""
-    findings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     """Sentences for the summary: what was noticed and is no entry's verdict."""
     patience: Patience = field(default_factory=Patience)
-    note_strangers: Callable[[], None] = lambda: None
+    record_unknown_workers: Callable[[], None] = lambda: None
     """Notes workers that may have begun a job without a word; raises StackError."""

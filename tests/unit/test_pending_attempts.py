@@ -6,18 +6,18 @@ from datetime import UTC, datetime
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import HandedOn, Start
-from pytest_manifest.run.flights import SPARE, TIMEOUT_GRACE, Flights
+from pytest_manifest.run.pending import SPARE, TIMEOUT_GRACE, PendingAttempts
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry
 
 RUN = "20261124T150000-0123abcd"
 
 
-def flights(*entries: Entry) -> tuple[Flights, list[str]]:
-    made = Flights()
+def flights(*entries: Entry) -> tuple[PendingAttempts, list[str]]:
+    made = PendingAttempts()
     attempts = [attempt_of(RUN, entry, 1) for entry in entries]
     for attempt in attempts:
-        made.follow(attempt, sent=100.0)
+        made.track(attempt, sent=100.0)
     return made, [attempt.task_id for attempt in attempts]
 
 
@@ -33,9 +33,9 @@ def test_a_timeout_counts_from_the_start() -> None:
     made.started(start(slow, "w@h"), now=200.0)
     assert made.overdue(200 + 10 + TIMEOUT_GRACE - 0.1) == {}
     (late,) = made.overdue(200 + 10 + TIMEOUT_GRACE).values()
-    assert (late.flight.entry.id, late.kind) == ("slow", "timed_out")
-    assert "timeout of 10 s" in late.note
-    assert made.land(slow) is late.flight
+    assert (late.pending.entry.id, late.status) == ("slow", "timed_out")
+    assert "timeout of 10 s" in late.reason
+    assert made.complete(slow) is late.pending
     assert list(made.by_task_id) == [waiting]
 
 
@@ -56,7 +56,7 @@ def test_a_deadline_counts_from_the_sending() -> None:
     made, _ = flights(Entry(id="a", task="t", deadline=30))
     assert made.overdue(129.9) == {}
     (late,) = made.overdue(130.0).values()
-    assert (late.kind, late.flight.entry.id) == ("timed_out", "a")
+    assert (late.status, late.pending.entry.id) == ("timed_out", "a")
 
 
 def test_a_retry_has_its_own_timeout() -> None:
@@ -66,7 +66,7 @@ def test_a_retry_has_its_own_timeout() -> None:
     made.started(start(task_id, "w@h"), now=209.0)
     assert made.overdue(200 + 10 + TIMEOUT_GRACE) == {}
     (late,) = made.overdue(209 + 10 + TIMEOUT_GRACE).values()
-    assert late.kind == "timed_out"
+    assert late.status == "timed_out"
 
 
 def ended(task_id: str, *, retries: int = 0, how: str = "retry") -> HandedOn:
@@ -126,8 +126,8 @@ def test_what_other_messages_carry_is_not_waiting_here() -> None:
 def test_what_has_landed_is_never_overdue() -> None:
     """A receipt in time ends all waiting, and a second one finds nothing."""
     made, (task_id,) = flights(Entry(id="a", task="t", deadline=30))
-    assert made.land(task_id) is not None
-    assert made.land(task_id) is None
+    assert made.complete(task_id) is not None
+    assert made.complete(task_id) is None
     assert made.overdue(1000.0) == {}
 
 
@@ -155,30 +155,30 @@ def test_moments_of_jobs_that_have_landed_are_forgotten() -> None:
     for task_id in ids:
         made.started(start(task_id), now=200.0)
         if task_id != ids[0]:
-            made.land(task_id)
+            made.complete(task_id)
     assert len(made._due) < 2 * SPARE
     assert list(made.overdue(200 + 10 + TIMEOUT_GRACE)) == ids[:1]
 
 
 def test_the_only_start_is_known_without_the_ledger() -> None:
     """Of an attempt that was sent just now, begun once; said twice, it is still one start."""
-    made = Flights()
+    made = PendingAttempts()
     attempt = attempt_of(RUN, Entry(id="a", task="t"), 1)
-    made.follow(attempt, sent=100.0, sent_at=datetime.now(UTC))
+    made.track(attempt, sent=100.0, sent_at=datetime.now(UTC))
     flight = made.by_task_id[attempt.task_id]
-    assert flight.begun is None
+    assert flight.only_start is None
     first = start(attempt.task_id)
     made.started(first, now=101.0)
     made.started(first, now=102.0)
-    assert flight.begun == first
+    assert flight.only_start == first
     made.started(start(attempt.task_id, retries=1), now=103.0)
-    assert flight.begun is None
+    assert flight.only_start is None
     made.started(start(attempt.task_id, retries=2), now=104.0)
-    assert flight.begun is None
+    assert flight.only_start is None
 
 
 def test_there_may_be_other_starts_of_what_was_sent_before() -> None:
     """An attempt of an earlier process, or one whose message was sent twice: the ledger knows."""
     made, (task_id,) = flights(Entry(id="a", task="t"))
     made.started(start(task_id), now=200.0)
-    assert made.by_task_id[task_id].begun is None
+    assert made.by_task_id[task_id].only_start is None

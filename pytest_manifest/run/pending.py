@@ -20,7 +20,7 @@ SPARE = 1000
 
 
 @dataclass(slots=True)
-class InFlight:
+class PendingAttempt:
     """An attempt without a final receipt; ``sent`` and ``started`` are of the monotonic clock (s).
 
     ``pid`` is of the process that began it, and means it where ``host``, ``boot`` and
@@ -47,7 +47,7 @@ class InFlight:
     loss: WorkerLoss | None = None
     hearsay: Receipt | None = None
     stranded: bool = False
-    begun: Start | None = None
+    only_start: Start | None = None
     execution: str | None = None
     between: HandedOn | None = None
 
@@ -70,8 +70,8 @@ class InFlight:
 class _Due:
     when: float
     task_id: str
-    kind: VerdictStatus
-    note: str
+    status: VerdictStatus
+    reason: str
     since: float | None = None
     """The start that it is about; None: about the attempt, whatever it does."""
 
@@ -80,28 +80,28 @@ class _Due:
 class Overdue:
     """An attempt that the harness speaks for, with the verdict and why."""
 
-    flight: InFlight
-    kind: VerdictStatus
-    note: str
+    pending: PendingAttempt
+    status: VerdictStatus
+    reason: str
 
 
-class Flights:
+class PendingAttempts:
     """The attempts in flight by task id, oldest first."""
 
     def __init__(self) -> None:
-        self.held: Callable[[Entry], Entry] = lambda entry: entry
+        self.with_own_limit: Callable[[Entry], Entry] = lambda entry: entry
         """Gives an entry with the limit that holds for its job as its ``timeout``."""
-        self.by_task_id: dict[str, InFlight] = {}
+        self.by_task_id: dict[str, PendingAttempt] = {}
         self._due: list[_Due] = []
         self._patient_until = float("-inf")
 
     def __len__(self) -> int:
         return len(self.by_task_id)
 
-    def follow(self, attempt: Attempt, sent: float, sent_at: datetime | None = None) -> None:
+    def track(self, attempt: Attempt, sent: float, sent_at: datetime | None = None) -> None:
         """Wait for this attempt, which was sent at this moment."""
         entry = attempt.entry
-        self.by_task_id[attempt.task_id] = InFlight(
+        self.by_task_id[attempt.task_id] = PendingAttempt(
             attempt.run, entry, attempt.number, attempt.task_id, sent, sent_at
         )
         if entry.deadline is not None:
@@ -111,79 +111,79 @@ class Flights:
 
     def started(self, start: Start, now: float) -> None:
         """A worker began it: its timeout counts from now."""
-        flight = self.by_task_id.get(start.task_id)
-        if flight is None:
+        job = self.by_task_id.get(start.task_id)
+        if job is None:
             return
         # Of one that was sent just now no other start can be in the ledger.
-        first = flight.started is None and flight.sent_at is not None
-        again = flight.begun is not None and flight.begun.execution == start.execution
-        flight.begun = start if first or again else None
-        flight.started, flight.execution, flight.between = now, start.execution, None
-        flight.worker, flight.host, flight.pid = start.worker, start.host, start.pid
-        flight.boot, flight.pid_namespace = start.boot, start.pid_namespace
-        flight.loss = None
-        timeout = self.held(flight.entry).timeout
+        first = job.started is None and job.sent_at is not None
+        again = job.only_start is not None and job.only_start.execution == start.execution
+        job.only_start = start if first or again else None
+        job.started, job.execution, job.between = now, start.execution, None
+        job.worker, job.host, job.pid = start.worker, start.host, start.pid
+        job.boot, job.pid_namespace = start.boot, start.pid_namespace
+        job.loss = None
+        timeout = self.with_own_limit(job.entry).timeout
         note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"
         when = now + timeout + TIMEOUT_GRACE
         heapq.heappush(self._due, _Due(when, start.task_id, "timed_out", note, since=now))
         if len(self._due) > 2 * len(self.by_task_id) + SPARE:
-            self._forget_landed()
+            self._forget_completed()
 
     def handed_on(self, end: HandedOn) -> None:
         """An execution ended, and the job waits for its next try, or for what it was handed on to.
 
         Its timeout does not count meanwhile: that is of what runs, one try at a time.
         """
-        flight = self.by_task_id.get(end.task_id)
-        if flight is not None and flight.execution == end.execution:
-            flight.between, flight.loss = end, None
+        job = self.by_task_id.get(end.task_id)
+        if job is not None and job.execution == end.execution:
+            job.between, job.loss = end, None
 
-    def _forget_landed(self) -> None:
+    def _forget_completed(self) -> None:
         """Of a million jobs nearly all have landed when the time of the first would be over."""
         self._due = [due for due in self._due if due.task_id in self.by_task_id]
         heapq.heapify(self._due)
 
     def worker_lost(self, loss: WorkerLoss) -> None:
         """A worker process died: note it at what it was running."""
-        for flight in self.by_task_id.values():
-            if flight.between is None and node_of(flight.worker) == loss.worker:
-                flight.loss = loss
+        for job in self.by_task_id.values():
+            if job.between is None and node_of(job.worker) == loss.worker:
+                job.loss = loss
 
     def entries(self) -> list[Entry]:
-        return [flight.entry for flight in self.by_task_id.values()]
+        return [job.entry for job in self.by_task_id.values()]
 
     def unstarted(self) -> set[str]:
         """The task ids that have been sent and that no worker has begun."""
-        return {i for i, flight in self.by_task_id.items() if flight.started is None}
+        return {i for i, job in self.by_task_id.items() if job.started is None}
 
     def waiting(self) -> set[str]:
         """The task ids of what waits for a worker: not begun, or between two tries."""
-        flights = self.by_task_id.items()
-        return {i for i, one in flights if not (one.is_running or one.is_elsewhere)}
+        pending = self.by_task_id.items()
+        return {i for i, one in pending if not (one.is_running or one.is_elsewhere)}
 
     def elsewhere(self) -> frozenset[str]:
         """The task ids of what other messages carry."""
-        return frozenset(i for i, flight in self.by_task_id.items() if flight.is_elsewhere)
+        return frozenset(i for i, job in self.by_task_id.items() if job.is_elsewhere)
 
-    def land(self, task_id: str) -> InFlight | None:
+    def complete(self, task_id: str) -> PendingAttempt | None:
         """It has its final receipt; None where it had one before, or is not ours."""
         return self.by_task_id.pop(task_id, None)
 
-    def land_all(self, task_ids: Iterable[str]) -> list[InFlight]:
-        return [f for f in map(self.land, task_ids) if f is not None]
+    def complete_all(self, task_ids: Iterable[str]) -> list[PendingAttempt]:
+        return [f for f in map(self.complete, task_ids) if f is not None]
 
     def overdue(self, now: float) -> dict[str, Overdue]:
         """What time is over for, by task id; each is handed out once, and stays in flight."""
         found: dict[str, Overdue] = {}
         while self._due and self._due[0].when <= now:
             due = heapq.heappop(self._due)
-            flight = self.by_task_id.get(due.task_id)
+            job = self.by_task_id.get(due.task_id)
             if due.since is not None and now < self._patient_until:
                 heapq.heappush(self._due, replace(due, when=self._patient_until))
                 continue
-            if flight is None or (due.since is not None and not _still_runs(flight, due.since)):
+            if job is None or (due.since is not None and not _still_runs(job, due.since)):
                 continue  # settled meanwhile, or its try is over: a retry, another worker
-            found[due.task_id] = Overdue(flight, due.kind, due.note)
+            found[due.task_id] = Overdue(job, due.status, due.reason)
         return found
 
     def be_patient(self, now: float) -> None:
@@ -195,8 +195,8 @@ class Flights:
         self._due.clear()
 
 
-def _still_runs(flight: InFlight, since: float) -> bool:
-    return flight.started == since and flight.between is None
+def _still_runs(job: PendingAttempt, since: float) -> bool:
+    return job.started == since and job.between is None
 
 
 def node_of(worker: str | None) -> str | None:
