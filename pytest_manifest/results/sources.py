@@ -65,7 +65,7 @@ def open_source(
     if scheme_of(address.backend_url) == "rpc":
         return ReplySource(app, address, flaws, {} if fetched is None else fetched)
     if scheme_of(address.backend_url) == "memory":
-        from pytest_manifest.worker.memory import MemoryBackend
+        from pytest_manifest.worker.backend_memory import MemoryBackend
 
         backend = MemoryBackend(app=app, url=address.backend_url)
     else:

@@ -55,7 +55,7 @@ def open_client_at(address: StackAddress) -> Redis:
 def open_client(backend_url: str) -> Redis:
     """A client of the store's streams; the one in this process's memory answers to the same."""
     if backend_url.startswith(MEMORY_SCHEME):
-        from pytest_manifest.worker.memory import store
+        from pytest_manifest.worker.backend_memory import store
 
         return cast("Redis", store)
     from redis import Redis

@@ -16,13 +16,13 @@ from kombu.transport import memory
 from pytest_manifest.compat.celery import drop_own_store, other_connections
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.celery_settings import PARTS, URLS, VARIABLES
-from pytest_manifest.worker import capture
-from pytest_manifest.worker.memory import SCHEME, store
+from pytest_manifest.worker import log_capture
+from pytest_manifest.worker.backend_memory import SCHEME, store
 
 URL: Final = f"{SCHEME}://localhost/"  # kombu warns where no host is named
 POLL_SECONDS: Final = 0.002
 POOL_LIMIT: Final = 10
-BACKEND: Final = "pytest_manifest.worker.memory:MemoryBackend"
+BACKEND: Final = "pytest_manifest.worker.backend_memory:MemoryBackend"
 SETTINGS: Final[Mapping[str, object]] = {
     **PARTS,
     **dict.fromkeys(URLS, URL),
@@ -44,7 +44,7 @@ def borrowed(app: Celery) -> Iterator[None]:
         parts.enter_context(_settings(app))
         parts.enter_context(_made_anew(app))
         parts.callback(worker_state.reset_state)
-        parts.callback(capture.release)
+        parts.callback(log_capture.release)
         parts.callback(store.clear)
         yield
 

@@ -1,8 +1,8 @@
-"""The worker's side: what makes a Celery worker hand in a receipt for every job of a manifest.
+"""Make a Celery worker send a receipt for every job of a manifest.
 
 Importing this package connects it to Celery's start-up signals, so ``celery worker -I
-pytest_manifest.worker`` is enough; an app may call ``instrument`` instead. Only messages that
-carry a manifest's headers are concerned, all other tasks are left alone.
+pytest_manifest.worker`` is enough; an app may call ``instrument`` instead. Only messages with a
+manifest's headers are concerned; all other tasks are left alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from celery import signals
+from celery.signals import worker_init, worker_process_init
 from pydantic import JsonValue
 
 from pytest_manifest.schema.wire import WORKER_MARK
@@ -24,7 +24,7 @@ __all__ = ["Job", "current_job", "evidence", "instrument"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Which entry of which run a task works for, and which sending of it this is."""
+    """The entry and run that a task works for, and the number of the attempt."""
 
     run: str
     entry: str
@@ -33,11 +33,11 @@ class Job:
 
 
 def instrument(app: Celery) -> None:
-    """Let workers of this app hand in receipts. Call it before or after configuring the app.
+    """Make workers of this app send receipts. Call it before or after configuring the app.
 
-    Calling it again does nothing. In processes that are no workers it has no effect worth noting.
+    Calling it again does nothing. In a process that is no worker it has no visible effect.
     """
-    from pytest_manifest.worker.instrumentation import instrument_app
+    from pytest_manifest.worker.signals import instrument_app
 
     instrument_app(app)
 
@@ -49,7 +49,7 @@ def evidence(**facts: JsonValue) -> None:
     does nothing, so tasks can call it always. Raises TypeError for a value that JSON cannot hold,
     ValueError when a task's evidence grows beyond what a receipt may carry.
     """
-    from pytest_manifest.worker.execution import current_execution
+    from pytest_manifest.worker.job import current_execution
 
     execution = current_execution()
     if execution is not None:
@@ -57,17 +57,16 @@ def evidence(**facts: JsonValue) -> None:
 
 
 def current_job() -> Job | None:
-    """For whom the running task works; None outside a task, or in one of no manifest.
+    """Return the job of the running task; None outside a task, or in one of no manifest.
 
-    For tasks that write down where their rows come from.
+    Use it in tasks that record where their rows come from.
     """
     from celery import current_task
 
-    from pytest_manifest.worker.delivery import delivery_of
-    from pytest_manifest.worker.execution import current_execution
+    from pytest_manifest.worker.job import current_execution, delivery_of
 
     execution = current_execution()
-    # A worker that hands in no receipts has no execution; the message's headers are there anyway.
+    # A worker that sends no receipts has no execution; the message has its headers all the same.
     request = getattr(current_task, "request", None)
     facts = delivery_of(request) if execution is None else execution.delivery
     return None if facts is None else Job(facts.run, facts.entry, facts.attempt, facts.task_id)
@@ -80,17 +79,17 @@ def _on_worker_init(sender: object, **_: object) -> None:
     _main_process[:] = [os.getpid()]
     app: Celery = sender.app  # type: ignore[attr-defined]  # a WorkController; celery has no types
     instrument(app)
-    if not str(app.conf.broker_url).startswith("memory:"):  # there nobody else could ask
+    if not str(app.conf.broker_url).startswith("memory:"):  # no other process can ask there
         app.task(_mark, name=WORKER_MARK, ignore_result=True)
     _take_digests(app)
 
 
 def _mark() -> None:
-    """Says by its name alone that this worker hands in receipts; nobody calls it."""
+    """Mark, by being registered, a worker that sends receipts; it is never called."""
 
 
 def _take_digests(app: Celery) -> None:
-    """Before files change, and before the pool's processes start, which inherit them."""
+    """Compute the tasks' code digests before files change and before the pool forks."""
     from pytest_manifest.schema.code_digest import code_digest
 
     for name, task in app.tasks.items():
@@ -101,12 +100,12 @@ def _take_digests(app: Celery) -> None:
 def _on_process_init(**_: object) -> None:
     from celery import current_app
 
-    from pytest_manifest.worker.instrumentation import enter_process
+    from pytest_manifest.worker.signals import enter_process
 
     instrument(current_app)
     # A solo worker, which has no process of its own for its tasks, sends this signal too.
     enter_process(is_pool_child=os.getpid() not in _main_process)
 
 
-signals.worker_init.connect(_on_worker_init, dispatch_uid="pytest_manifest.worker.init")
-signals.worker_process_init.connect(_on_process_init, dispatch_uid="pytest_manifest.worker.process")
+worker_init.connect(_on_worker_init, dispatch_uid="pytest_manifest.worker.init")
+worker_process_init.connect(_on_process_init, dispatch_uid="pytest_manifest.worker.process")

@@ -1,4 +1,4 @@
-"""How an execution ended, in a receipt's words."""
+"""Describe how an execution ended, in the terms of a receipt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_MESSAGE = 16 * 1024
 MAX_TRACEBACK = 32 * 1024
 CUT = "\n[...]\n"
 # A frame of the worker's own machinery, with the source and caret lines below it.
-_OWN_FRAME = re.compile(
+_CELERY_FRAME = re.compile(
     r'^  File "[^"\n]*[/\\](?:celery[/\\]app[/\\](?:trace|autoretry)|billiard[/\\]pool)\.py", '
     r"line .*\n(?:    .*\n)*",
     re.MULTILINE,
@@ -27,28 +27,28 @@ _LIMITS: Final = (TimeLimitExceeded, SoftTimeLimitExceeded)
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """A state, with the value that was returned or the error that was raised."""
+class TaskResult:
+    """A receipt's state, with the value returned or the error raised."""
 
     state: State
     value: object = None
     error: dict[str, str | None] | None = None
 
 
-def succeeded(value: object) -> Ending:
-    """The task returned this."""
-    return Ending("succeeded", value)
+def succeeded(value: object) -> TaskResult:
+    """Describe a task that returned this value."""
+    return TaskResult("succeeded", value)
 
 
-def failed(error: BaseException, traceback: str | None = None) -> Ending:
-    """The task raised this; ``traceback`` is the worker's text of it."""
-    # Only the limit that reaches into the task: it may well have raised another task's error.
+def failed(error: BaseException, traceback: str | None = None) -> TaskResult:
+    """Describe a task that raised this; ``traceback`` is the worker's text of it."""
+    # Only the soft limit is raised inside the task; another limit's error is another task's.
     state: State = "timed_out" if isinstance(error, SoftTimeLimitExceeded) else "failed"
-    return Ending(state, error=describe(_original(error), traceback))
+    return TaskResult(state, error=describe(_original(error), traceback))
 
 
-def failed_outside(error: BaseException, traceback: str | None = None) -> Ending:
-    """The worker's main process says this of a task that it does not run itself."""
+def failed_in_main_process(error: BaseException, traceback: str | None = None) -> TaskResult:
+    """Describe a failure that the worker's main process reports, which did not run the task."""
     state: State = "failed"
     if isinstance(error, WorkerLostError):
         state = "crashed"
@@ -56,22 +56,24 @@ def failed_outside(error: BaseException, traceback: str | None = None) -> Ending
         state = "timed_out"
     elif isinstance(error, Reject):
         state = "rejected"
-    return Ending(state, error=describe(error, traceback))
+    return TaskResult(state, error=describe(error, traceback))
 
 
-def revoked(reason: str) -> Ending:
-    """It was revoked, or came too late; ``reason`` is Celery's word for it."""
+def revoked(reason: str) -> TaskResult:
+    """Describe a task that was revoked or had expired; ``reason`` is Celery's word for it."""
     state: State = "expired" if reason == "expired" else "revoked"
-    return Ending(state, error={"type": "TaskRevokedError", "message": reason, "traceback": None})
+    return TaskResult(
+        state, error={"type": "TaskRevokedError", "message": reason, "traceback": None}
+    )
 
 
-def turned_away(state: State, error: BaseException | None) -> Ending:
-    """The worker did not take the message, or the task gave it back."""
-    return Ending(state, error=None if error is None else describe(error, None))
+def refused(state: State, error: BaseException | None) -> TaskResult:
+    """Describe a message that the worker refused, or that the task rejected or ignored."""
+    return TaskResult(state, error=None if error is None else describe(error, None))
 
 
 def _original(error: BaseException) -> BaseException:
-    """The exception as it was raised, where Celery wrapped it because it cannot be pickled."""
+    """Return the original of an exception that Celery wrapped because it cannot be pickled."""
     if not isinstance(error, UnpickleableExceptionWrapper):
         return error
     raised = sys.exc_info()[1]
@@ -81,7 +83,7 @@ def _original(error: BaseException) -> BaseException:
 def describe(
     error: BaseException, traceback: str | None = None, limit: int = MAX_MESSAGE
 ) -> dict[str, str | None]:
-    """An error in a receipt's words, its message of at most ``limit`` characters."""
+    """Return an error as a receipt has it, its message cut to ``limit`` characters."""
     name = type(error).__name__
     if isinstance(error, UnpickleableExceptionWrapper):
         name = str(error.exc_cls_name)
@@ -100,18 +102,18 @@ def _text(error: BaseException) -> str:
         if isinstance(error, NotRegistered):
             return f"no task of the name {error.args[0]!r} is registered with this worker"
         return str(error)
-    except Exception as broken:  # a task's own __str__ may do anything
+    except Exception as broken:  # a task's own __str__ may raise anything
         return f"({type(error).__name__} whose text cannot be had: {type(broken).__name__})"
 
 
 def _trim(traceback: str) -> str:
-    """Without the frames of the worker that called the task."""
-    ours = _OWN_FRAME.sub("", traceback)
+    """Remove the frames of Celery's worker, and cut a long traceback in the middle."""
+    ours = _CELERY_FRAME.sub("", traceback)
     return _shorten(ours, MAX_TRACEBACK)
 
 
 def _shorten(text: str, limit: int) -> str:
-    """The beginning and the end of a long text."""
+    """Keep the beginning and the end of a long text."""
     if len(text) <= limit:
         return text
     half = (limit - len(CUT)) // 2

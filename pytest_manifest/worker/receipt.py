@@ -1,4 +1,7 @@
-"""The documents that a worker sends: started records, receipts, finished records."""
+"""Build what a worker sends: started records, receipts, finished records.
+
+Each execution sends one receipt: see :func:`prepare_receipt`.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,32 @@ import json
 import os
 import re
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any, Final
+from weakref import WeakValueDictionary
 
+from loguru import logger
 from pydantic import JsonValue
 
 from pytest_manifest.schema import MAX_DEPTH, wire
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.schema.identity import boot_id, pid_namespace
-from pytest_manifest.worker.delivery import Delivery
-from pytest_manifest.worker.execution import RESULT_LIMIT_VARIABLE, Execution, Ran, result_limit
-from pytest_manifest.worker.outcome import Ending
-from pytest_manifest.worker.spool import Spooled
+from pytest_manifest.schema.wire import arguments_sha256, timestamp
+from pytest_manifest.worker.job import (
+    RESULT_LIMIT_VARIABLE,
+    Delivery,
+    Execution,
+    RunMeasures,
+    delivery_of,
+    is_of_manifest,
+    result_limit,
+    seconds_since,
+)
+from pytest_manifest.worker.outcome import TaskResult
+from pytest_manifest.worker.spool import TaskOutput, take_output
 
 Document = dict[str, JsonValue]
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
@@ -27,43 +44,43 @@ _LONG_NUMBER = re.compile(rb"\d{4000}")
 
 
 def started_record(execution: Execution) -> bytes:
-    """The record of an execution that begins."""
-    facts = execution.delivery
+    """Return the record of an execution that begins, as JSON."""
+    delivery = execution.delivery
     return encode(
         {
             "kind": wire.KIND_STARTED,
-            "run": facts.run,
-            "entry": facts.entry,
-            "attempt": facts.attempt,
-            "task_id": facts.task_id,
-            "task": facts.task,
-            "worker": facts.worker,
+            "run": delivery.run,
+            "entry": delivery.entry,
+            "attempt": delivery.attempt,
+            "task_id": delivery.task_id,
+            "task": delivery.task,
+            "worker": delivery.worker,
             "host": host(),
             "pid": os.getpid(),
             "boot": boot_id(),
             "pid_namespace": pid_namespace(),
-            "queue": facts.queue,
-            "sent_at": facts.sent_at,
-            "received_at": facts.received_at,
+            "queue": delivery.queue,
+            "sent_at": delivery.sent_at,
+            "received_at": delivery.received_at,
             "started_at": wire.timestamp(execution.started),
-            "redelivered": facts.redelivered,
-            "retries": facts.retries,
-            "hop": facts.hop,
-            "execution": facts.execution,
+            "redelivered": delivery.redelivered,
+            "retries": delivery.retries,
+            "hop": delivery.hop,
+            "execution": delivery.execution,
         }
     )
 
 
-def handed_on_record(facts: Delivery, how: str, next_at: str | None = None) -> bytes:
-    """The record of an execution after which its job goes on; ``how`` as ``wire`` has it."""
+def handed_on_record(delivery: Delivery, how: str, next_at: str | None = None) -> bytes:
+    """Return the record of an execution whose job goes on; ``how`` as ``wire`` defines it."""
     return encode(
         {
             "kind": wire.KIND_HANDED_ON,
-            "run": facts.run,
-            "entry": facts.entry,
-            "attempt": facts.attempt,
-            "task_id": facts.task_id,
-            "execution": facts.execution,
+            "run": delivery.run,
+            "entry": delivery.entry,
+            "attempt": delivery.attempt,
+            "task_id": delivery.task_id,
+            "execution": delivery.execution,
             "how": how,
             "ended_at": wire.timestamp(datetime.now(UTC)),
             "next_at": next_at,
@@ -72,7 +89,7 @@ def handed_on_record(facts: Delivery, how: str, next_at: str | None = None) -> b
 
 
 def finished_record(execution: str, receipt: Document, start: bytes | None = None) -> bytes:
-    """The record of an execution that ended; ``start``: that of its start, if it was not told."""
+    """Return the record of an execution that ended; ``start``: its started record, if unsent."""
     record: Document = {"kind": wire.KIND_FINISHED, "execution": execution, "receipt": receipt}
     if start is not None:
         record["start"] = json.loads(start)
@@ -80,55 +97,55 @@ def finished_record(execution: str, receipt: Document, start: bytes | None = Non
 
 
 def receipt_document(
-    facts: Delivery,
-    ending: Ending,
-    ran: Ran,
-    said: Spooled,
+    delivery: Delivery,
+    outcome: TaskResult,
+    ran: RunMeasures,
+    output: TaskOutput,
     args_sha256: str | None,
     code: str | None = None,
 ) -> Document:
-    """The receipt of one execution; it validates as ``schema.Receipt``.
+    """Return the receipt of one execution; it validates as ``schema.Receipt``.
 
     ``code`` is the digest of the code that ran, where this process ran it.
     """
-    evidence = dict(said.evidence)
-    log, result, digest = said.lines, None, None
-    if ending.state == "succeeded":
-        result, digest, remark = _result(ending.value)
+    evidence = dict(output.evidence)
+    log, result, digest = output.lines, None, None
+    if outcome.state == "succeeded":
+        result, digest, remark = _result(outcome.value)
         if remark:
             evidence.update(remark)
-            log = [*log, _words(remark)]
+            log = [*log, _remark_line(remark)]
     return {
         "receipt": 1,
-        "run": facts.run,
-        "entry": facts.entry,
-        "attempt": facts.attempt,
-        "task_id": facts.task_id,
-        "task": facts.task,
-        "state": ending.state,
+        "run": delivery.run,
+        "entry": delivery.entry,
+        "attempt": delivery.attempt,
+        "task_id": delivery.task_id,
+        "task": delivery.task,
+        "state": outcome.state,
         "source": "worker",
         "result": result,
-        "error": None if ending.error is None else dict(ending.error),
-        "worker": facts.worker,
+        "error": None if outcome.error is None else dict(outcome.error),
+        "worker": delivery.worker,
         "host": host(),
         "pid": ran.pid,
-        "queue": facts.queue,
-        "sent_at": facts.sent_at,
-        "received_at": facts.received_at,
+        "queue": delivery.queue,
+        "sent_at": delivery.sent_at,
+        "received_at": delivery.received_at,
         "started_at": ran.started_at,
         "finished_at": ran.finished_at or wire.timestamp(datetime.now(UTC)),
         "wait": ran.wait,
         "runtime": ran.runtime,
         "executions": 1,
-        "redelivered": facts.redelivered,
-        "retries": facts.retries,
-        "retried": [dict(one) for one in facts.retried],
-        "replaced": facts.replaced,
+        "redelivered": delivery.redelivered,
+        "retries": delivery.retries,
+        "retried": [dict(one) for one in delivery.retried],
+        "replaced": delivery.replaced,
         "code": code,
         "args_sha256": args_sha256,
         "result_sha256": digest,
         "log": list(log),
-        "log_dropped": said.dropped,
+        "log_dropped": output.dropped,
         "cpu": ran.cpu,
         "max_rss": ran.max_rss,
         "evidence": evidence,
@@ -136,7 +153,7 @@ def receipt_document(
 
 
 def encode(document: Document) -> bytes:
-    """Compact UTF-8 JSON; half surrogates, which UTF-8 does not have, become escapes."""
+    """Encode as compact UTF-8 JSON; lone surrogates, which UTF-8 lacks, become escapes."""
     try:
         return _COMPACT.encode(document).encode()
     except UnicodeEncodeError:
@@ -149,10 +166,10 @@ def host() -> str:
 
 
 def _result(value: object) -> tuple[JsonValue, str | None, Document | None]:
-    """The result as JSON, its digest, and a remark where the receipt does not carry it."""
+    """Return the result as JSON, its digest, and a remark where the receipt omits it."""
     data = wire.canonical(value)
     if data is None:
-        return _in_other_words(value)
+        return _result_by_kombu(value)
     digest = wire.sha256(data) if _OTHER_KEY.search(data) is None else _digest_as_read(data)
     if len(data) > result_limit():
         return None, digest, {"result_omitted": len(data)}
@@ -161,20 +178,20 @@ def _result(value: object) -> tuple[JsonValue, str | None, Document | None]:
             return json_value(value), digest, None
         except ValueError as error:
             return None, digest, {"result_not_json": str(error)}
-    plain: JsonValue = value  # type: ignore[assignment]  # canonical() has just encoded it
-    return plain, digest, None
+    checked: JsonValue = value  # type: ignore[assignment]  # canonical() has just encoded it
+    return checked, digest, None
 
 
 def _digest_as_read(data: bytes) -> str | None:
-    """The digest that whoever reads this JSON comes to."""
+    """Return the digest that the reader of this JSON computes."""
     try:
         return wire.json_sha256(json.loads(data))
     except (ValueError, RecursionError):  # deeper, or with longer numbers, than anyone can read
         return wire.sha256(data)
 
 
-def _in_other_words(value: object) -> tuple[JsonValue, str | None, Document | None]:
-    """What JSON proper cannot hold, as kombu writes it: that is what the result store has, too."""
+def _result_by_kombu(value: object) -> tuple[JsonValue, str | None, Document | None]:
+    """Return what JSON cannot hold the way kombu encodes it, as the result store has it."""
     from kombu.utils import json as kombu_json
 
     try:
@@ -188,11 +205,142 @@ def _in_other_words(value: object) -> tuple[JsonValue, str | None, Document | No
     return result, digest, None
 
 
-def _words(remark: Document) -> str:
+def _remark_line(remark: Document) -> str:
     size = remark.get("result_omitted")
     if size is None:
         return f"this receipt has no result: the task's is not JSON ({remark['result_not_json']})"
     return (
         f"this receipt has no result: the task's has {size} bytes of JSON, more than "
         f"{RESULT_LIMIT_VARIABLE} allows ({result_limit()}); the result store has it"
+    )
+
+
+# Attributes of the task's request, so that they live as long as it does.
+EXECUTION: Final = "manifest_running_execution"
+FINISHED: Final = "manifest_finished"
+
+_taken_requests: WeakValueDictionary[str, Any] = WeakValueDictionary()
+"""Requests that this worker has received and not released yet, by execution."""
+
+
+class PendingReceipt:
+    """The receipt of the task that ``request`` belongs to, sent or not sent yet."""
+
+    __slots__ = ("_record", "delivery", "outcome", "receipt", "request", "sent")
+
+    def __init__(
+        self, delivery: Delivery, outcome: TaskResult, receipt: Document, request: object
+    ) -> None:
+        self.delivery = delivery
+        self.outcome = outcome
+        self.receipt = receipt
+        self.sent = False
+        self.request: object = request
+        self._record: bytes | None = None
+
+    def record(self) -> bytes:
+        """Return the record for the stream; it is built once."""
+        if self._record is None:
+            execution = execution_of(self.request)
+            start = None if execution is None else execution.unsent_start
+            self._record = finished_record(self.delivery.execution, self.receipt, start)
+        return self._record
+
+    def belongs_to(self, key: bytes) -> bool:
+        """Return whether this key of a result store is this task's."""
+        return key.endswith(self.delivery.task_id.encode())
+
+    def mark_sent(self) -> None:
+        """Mark the execution as having its receipt; it gets no second one."""
+        if not self.sent:
+            self.sent = True
+            setattr(self.request, FINISHED, self)
+            self.request = None  # else both would keep each other alive
+
+
+def prepare_receipt(
+    request: object,
+    outcome: Callable[[], TaskResult],
+    outside: Callable[[], TaskResult] | None = None,
+) -> PendingReceipt | None:
+    """Prepare the receipt of the task that ``request`` belongs to.
+
+    ``outside``: the outcome as a process that does not run the task sees it, where it differs.
+    None where the message has none of our headers, or the execution has its receipt already.
+    """
+    if not is_of_manifest(request) or FINISHED in request.__dict__:
+        return None
+    try:
+        return _prepare(request, outcome, outside)
+    except Exception:
+        # The task's outcome must not change for it; the stock result still holds that.
+        logger.exception("the receipt of {} could not be made", request.__dict__.get("id"))
+        return None
+
+
+def _prepare(
+    request: object, outcome: Callable[[], TaskResult], outside: Callable[[], TaskResult] | None
+) -> PendingReceipt:
+    execution = execution_of(request)
+    delivery = delivery_of(request) if execution is None else execution.delivery
+    assert delivery is not None
+    end = outcome() if execution is not None or outside is None else outside()
+    if execution is not None:
+        digests = execution.args_sha256, execution.code
+        receipt = receipt_document(delivery, end, execution.ran(), execution.output(), *digests)
+    else:
+        receipt = _receipt_from_outside(delivery, end, request)
+    return PendingReceipt(delivery, end, receipt, request)
+
+
+def execution_of(request: object) -> Execution | None:
+    """Return the execution in this process that a request belongs to."""
+    execution = getattr(request, "__dict__", {}).get(EXECUTION)
+    return execution if isinstance(execution, Execution) else None
+
+
+def sent_receipt(request: object, task_id: str) -> PendingReceipt | None:
+    """Return the receipt already sent for the task that ``request`` belongs to."""
+    earlier = getattr(request, "__dict__", {}).get(FINISHED)
+    return (
+        earlier
+        if isinstance(earlier, PendingReceipt) and earlier.delivery.task_id == task_id
+        else None
+    )
+
+
+def remember_request(execution: str, request: object) -> None:
+    """Remember a request that this worker received, for as long as Celery keeps it."""
+    _taken_requests[execution] = request
+
+
+def taken_requests() -> list[tuple[str, Any]]:
+    """Return (execution, request) of what this worker has received and not released yet."""
+    return list(_taken_requests.items())
+
+
+def _receipt_from_outside(delivery: Delivery, outcome: TaskResult, request: object) -> Document:
+    """Return the receipt of a task that another process ran, or that none ran."""
+    ran = _measures_from_outside(delivery)
+    if outcome.state == "crashed":  # its process died at an unknown time before this
+        ran = replace(ran, runtime=None)
+    output = take_output(delivery.task_id, delivery.execution)
+    fields = request.__dict__
+    digest = None
+    if "args" in fields:  # not where the message was turned away unread
+        digest = arguments_sha256(fields["args"], fields.get("kwargs"))
+    return receipt_document(delivery, outcome, ran, output, digest)
+
+
+def _measures_from_outside(delivery: Delivery) -> RunMeasures:
+    request = _taken_requests.get(delivery.execution)
+    if request is None or not request.time_start:
+        return RunMeasures()
+    now, started = datetime.now(UTC), datetime.fromtimestamp(request.time_start, UTC)
+    return RunMeasures(
+        pid=request.worker_pid,
+        started_at=timestamp(started),
+        finished_at=timestamp(now),
+        wait=seconds_since(delivery.sent_at, started),
+        runtime=max(0.0, round((now - started).total_seconds(), 6)),
     )

@@ -1,4 +1,4 @@
-"""What a running task said, on disk: a pool process that is killed cannot hand it in itself.
+"""Keep a running task's log lines and evidence on disk, for when its process is killed.
 
 One file a task, ``TASK_ID.log``, made at the task's first line and removed when it ends: JSON
 documents a line, ``{"execution"}`` first, then ``{"line"}``, ``{"dropped"}`` and ``{"evidence"}``.
@@ -14,24 +14,29 @@ import re
 import stat
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from loguru import logger
 from pydantic import JsonValue
 
 from pytest_manifest import variables
-from pytest_manifest.worker.lines import MAX_BYTES, Lines
 
+MAX_LINES = 200
+MAX_BYTES = 32 * 1024
+MAX_LINE_CHARS = 4 * 1024
+CUT = " [...]"
 REWRITE_BYTES = 8 * MAX_BYTES
 STALE_SECONDS = 7 * 24 * 3600
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_@=+-][A-Za-z0-9_.@=+-]{0,199}")
 
 
 @dataclass(slots=True)
-class Spooled:
-    """What was found of a killed task."""
+class TaskOutput:
+    """A task's log lines and evidence; ``dropped``: how many lines are missing."""
 
     lines: list[str] = field(default_factory=list)
     dropped: int = 0
@@ -39,7 +44,7 @@ class Spooled:
 
 
 def spool_directory() -> Path:
-    """The directory of ``MANIFEST_SPOOL``, else one of this user's in the temporary directory."""
+    """Return the directory of ``MANIFEST_SPOOL``, else this user's temporary one."""
     given = os.environ.get(variables.SPOOL)
     if given:
         return Path(given)
@@ -47,7 +52,7 @@ def spool_directory() -> Path:
 
 
 def prepared_directory() -> Path:
-    """The directory, made where it was not there. Raises OSError where it cannot be this user's."""
+    """Create the directory if missing. Raises OSError where it cannot be this user's."""
     directory = spool_directory()
     if variables.SPOOL in os.environ:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,7 +62,7 @@ def prepared_directory() -> Path:
 
 
 def spool_path(task_id: str) -> Path:
-    """The file of a task; ids that are no plain file name (they come from outside) are hashed."""
+    """Return a task's file; ids that are no safe file name (they come from outside) are hashed."""
     if not _SAFE_NAME.fullmatch(task_id):
         task_id = hashlib.sha256(task_id.encode("utf-8", "replace")).hexdigest()
     return spool_directory() / f"{task_id}.log"
@@ -77,17 +82,17 @@ class Spool:
         self._given_up = False
 
     def add_line(self, line: str, lines: Lines) -> None:
-        """Append a line; a file that has grown far beyond ``lines`` is written anew from them."""
+        """Append a line; rewrite a file that has grown far beyond ``lines`` from them."""
         if self._size > self._room:
             self._rewrite(lines)
         else:
             self._append({"line": line})
 
-    def add_evidence(self, facts: Mapping[str, JsonValue]) -> None:
-        self._append({"evidence": dict(facts)})
+    def add_evidence(self, values: Mapping[str, JsonValue]) -> None:
+        self._append({"evidence": dict(values)})
 
     def close(self, *, stale: bool = False) -> None:
-        """Remove the file. ``stale``: one may be there that this process did not write."""
+        """Remove the file. ``stale``: an earlier process may have left one."""
         if self._descriptor is None and not stale:
             return
         if self._descriptor is not None:
@@ -118,7 +123,7 @@ class Spool:
             return os.open(path, flags, 0o600)
 
     def _write(self, document: Mapping[str, JsonValue]) -> None:
-        # No fsync: the system has it after this, whatever becomes of the process.
+        # No fsync: the kernel keeps it whatever happens to the process.
         assert self._descriptor is not None
         self._size += os.write(self._descriptor, json.dumps(document).encode() + b"\n")
 
@@ -151,17 +156,17 @@ class Spool:
         )
 
 
-def take_spooled(task_id: str, execution: str) -> Spooled:
-    """What a killed task said, which is removed with this; nothing if it said nothing."""
+def take_output(task_id: str, execution: str) -> TaskOutput:
+    """Return a killed task's output and remove its file; empty where there is none."""
     path = spool_path(task_id)
-    spooled = _read(path, execution)
+    output = _read(path, execution)
     with contextlib.suppress(OSError):
         path.unlink()
-    return spooled
+    return output
 
 
 def sweep_stale() -> None:
-    """Remove files that nobody came for, a week old: of tasks that were delivered elsewhere."""
+    """Remove files older than a week: of tasks that were redelivered elsewhere."""
     oldest = time.time() - STALE_SECONDS
     with contextlib.suppress(OSError):
         for path in spool_directory().glob("*.log"):
@@ -170,21 +175,21 @@ def sweep_stale() -> None:
                     path.unlink()
 
 
-def _read(path: Path, execution: str) -> Spooled:
-    lines, spooled = Lines(), Spooled()
+def _read(path: Path, execution: str) -> TaskOutput:
+    lines, output = Lines(), TaskOutput()
     for number, document in enumerate(_documents(path)):
         if number == 0 and document.get("execution") != execution:
-            break  # of an earlier delivery, whose end nobody saw
+            break  # of an earlier delivery whose end was never seen
         line, dropped = document.get("line"), document.get("dropped")
-        facts = document.get("evidence")
+        values = document.get("evidence")
         if isinstance(line, str):
             lines.add(line)
         if isinstance(dropped, int):
             lines.dropped += dropped
-        if isinstance(facts, dict):
-            spooled.evidence.update(facts)
-    spooled.lines, spooled.dropped = lines.as_list(), lines.dropped
-    return spooled
+        if isinstance(values, dict):
+            output.evidence.update(values)
+    output.lines, output.dropped = lines.as_list(), lines.dropped
+    return output
 
 
 def _documents(path: Path) -> Iterator[dict[str, JsonValue]]:
@@ -193,14 +198,43 @@ def _documents(path: Path) -> Iterator[dict[str, JsonValue]]:
             try:
                 document = json.loads(raw)
             except ValueError:
-                continue  # the kill came in the middle of it
+                continue  # cut off by the kill
             if isinstance(document, dict):
                 yield document
 
 
 def _check_own(directory: Path) -> None:
-    """Make the directory, for this user only; OSError if it is there and somebody else's."""
+    """Create the directory for this user only. Raises OSError where it is another user's."""
     directory.mkdir(mode=0o700, exist_ok=True)
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise PermissionError(f"{directory} is not a directory of this user")
+
+
+class Lines:
+    """The last ``MAX_LINES`` lines, at most ``MAX_BYTES`` of UTF-8 of them."""
+
+    __slots__ = ("_bytes", "_lines", "_lock", "dropped")
+
+    def __init__(self, dropped: int = 0) -> None:
+        self._lines: deque[tuple[str, int]] = deque()
+        self._bytes = 0
+        self._lock = Lock()
+        self.dropped = dropped
+
+    def add(self, line: str) -> None:
+        """Add one line without its newline; cut a very long one."""
+        if len(line) > MAX_LINE_CHARS:
+            line = line[:MAX_LINE_CHARS] + CUT
+        size = len(line.encode("utf-8", "replace"))
+        with self._lock:
+            self._lines.append((line, size))
+            self._bytes += size
+            while len(self._lines) > MAX_LINES or self._bytes > MAX_BYTES:
+                self._bytes -= self._lines.popleft()[1]
+                self.dropped += 1
+
+    def as_list(self) -> list[str]:
+        """Return the lines kept, oldest first."""
+        with self._lock:
+            return [line for line, _ in self._lines]

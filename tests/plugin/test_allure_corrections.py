@@ -19,7 +19,7 @@ CONFTEST = """
 import json
 from pathlib import Path
 from pytest_manifest.schema.wire import STREAM_FIELD
-from pytest_manifest.worker.memory import store
+from pytest_manifest.worker.backend_memory import store
 
 over = set()
 begun = []  # what is read of a stream is taken out of it

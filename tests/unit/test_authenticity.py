@@ -18,11 +18,10 @@ from pytest_manifest.results.backend_results import PlainResult
 from pytest_manifest.results.gatherer import plain_receipt
 from pytest_manifest.schema import Entry, Receipt, wire
 from pytest_manifest.verdict import contradiction, judge
-from pytest_manifest.worker.delivery import delivery_of
-from pytest_manifest.worker.execution import Ran
-from pytest_manifest.worker.outcome import Ending, failed, succeeded
+from pytest_manifest.worker.job import RunMeasures, delivery_of
+from pytest_manifest.worker.outcome import TaskResult, failed, succeeded
 from pytest_manifest.worker.receipt import finished_record, receipt_document
-from pytest_manifest.worker.spool import Spooled
+from pytest_manifest.worker.spool import TaskOutput
 
 SENT_AT = datetime(2026, 11, 24, 15, 0, 0, 123456, tzinfo=UTC)
 
@@ -48,7 +47,7 @@ class Sending:
             sent_at=self.sent_at,
         )
 
-    def honest(self, ending: Ending, finished_at: datetime = SENT_AT) -> Receipt:
+    def honest(self, ending: TaskResult, finished_at: datetime = SENT_AT) -> Receipt:
         """The receipt that an instrumented worker makes, after its way through JSON."""
         headers = {
             "id": self.task_id,
@@ -63,8 +62,10 @@ class Sending:
         assert facts is not None
         args, kwargs = json.loads(json.dumps([self.entry.args, self.entry.kwargs]))
         digest = wire.arguments_sha256(tuple(args), kwargs)
-        ran = Ran(started_at=wire.timestamp(SENT_AT), finished_at=wire.timestamp(finished_at))
-        document = receipt_document(facts, ending, ran, Spooled(), digest, "py3.11:" + "0" * 64)
+        ran = RunMeasures(
+            started_at=wire.timestamp(SENT_AT), finished_at=wire.timestamp(finished_at)
+        )
+        document = receipt_document(facts, ending, ran, TaskOutput(), digest, "py3.11:" + "0" * 64)
         record = wire.parse_record(json.loads(finished_record("x", document)))
         assert isinstance(record, wire.FinishedRecord)
         receipt = Receipt.model_validate(record.receipt)
@@ -119,14 +120,14 @@ endings = results.map(succeeded) | st.text(max_size=9).map(lambda text: failed(V
 
 
 @given(sendings, endings)
-def test_an_honest_receipt_is_never_doubted(one: Sending, ending: Ending) -> None:
+def test_an_honest_receipt_is_never_doubted(one: Sending, ending: TaskResult) -> None:
     """Whatever the entry, its arguments and the task's result are."""
     assert one.lie(one.honest(ending)) == ""
 
 
 @given(sendings, sendings, endings, st.data())
 def test_any_fact_of_another_sending_is_noticed(
-    one: Sending, other: Sending, ending: Ending, data: st.DataObject
+    one: Sending, other: Sending, ending: TaskResult, data: st.DataObject
 ) -> None:
     """One field of the receipt's identity, taken from another receipt, gives it away."""
     mine, theirs = one.honest(ending), other.honest(ending)

@@ -16,8 +16,8 @@ from pytest_manifest.reporting.allure.result import times
 from pytest_manifest.reporting.allure.steps import steps_of
 from pytest_manifest.schema import Entry, Receipt, wire
 from pytest_manifest.verdict import explain, judge
-from pytest_manifest.worker.handover import hand_over, note_taken
-from pytest_manifest.worker.outcome import failed_outside
+from pytest_manifest.worker.outcome import failed_in_main_process
+from pytest_manifest.worker.receipt import prepare_receipt, remember_request
 from tests.unit.analysis_support import START, after, attempt
 
 
@@ -26,8 +26,8 @@ def test_the_main_process_does_not_take_its_own_notice_for_the_end() -> None:
     headers = {"id": "t", "task": "t", wire.HEADER_RUN: "r", wire.HEADER_ENTRY: "e"}
     request = Context({**headers, wire.HEADER_ATTEMPT: 1, wire.HEADER_EXECUTION: "x"})
     taken = Taken(time.time() - 5)
-    note_taken("x", taken)
-    made = hand_over(request, lambda: failed_outside(WorkerLostError("gone")))
+    remember_request("x", taken)
+    made = prepare_receipt(request, lambda: failed_in_main_process(WorkerLostError("gone")))
     assert made is not None
     assert made.receipt["state"] == "crashed"
     assert made.receipt["runtime"] is None

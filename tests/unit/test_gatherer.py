@@ -17,7 +17,7 @@ from pytest_manifest.run.outage import PATIENCE, FailureWindow
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import STREAM_FIELD
-from pytest_manifest.worker.memory import store
+from pytest_manifest.worker.backend_memory import store
 
 RUN = "20261124T150000-0123abcd"
 AWAITED = {"t-a": PendingAttempt(RUN, Entry(id="a", task="t"), 1, "t-a", sent=0.0)}

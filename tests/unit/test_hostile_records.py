@@ -30,7 +30,7 @@ from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.testing import MemoryStack
 from pytest_manifest.verdict import contradiction, judge
-from pytest_manifest.worker.memory import store
+from pytest_manifest.worker.backend_memory import store
 from tests.unit.ledger_support import INFO
 
 RUN: Final = INFO.run

@@ -18,7 +18,7 @@ from pytest_manifest.schema import Entry, ErrorInfo, Expectations, Header, State
 from pytest_manifest.schema.wire import STREAM_FIELD, arguments_sha256, json_sha256
 from pytest_manifest.testing import MemoryStack, make_receipt, plan, run
 from pytest_manifest.verdict import judge
-from pytest_manifest.worker.memory import MemoryBackend, MemoryStore
+from pytest_manifest.worker.backend_memory import MemoryBackend, MemoryStore
 
 ENTRY = Entry(
     id="é", task="t.x", args=[1], kwargs={"a": [2]}, queue="q", expect=Expectations(result=3)

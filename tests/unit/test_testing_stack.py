@@ -23,7 +23,7 @@ from pytest_manifest.schema import Entry, Expectations
 from pytest_manifest.testing import MemoryStack, run, worker
 from pytest_manifest.testing import stack as stack_module
 from pytest_manifest.testing.borrowing import SETTINGS, URL
-from pytest_manifest.worker.memory import store
+from pytest_manifest.worker.backend_memory import store
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -171,7 +171,7 @@ def test_nothing_is_kept() -> None:
     assert store.get(key) is None
     assert "some-id" not in worker_state.revoked
     handlers = {type(one).__module__ for one in logging.getLogger().handlers}
-    assert "pytest_manifest.worker.capture" not in handlers
+    assert "pytest_manifest.worker.log_capture" not in handlers
 
 
 def test_every_stack_hears_its_own_log_lines() -> None:

@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from pytest_manifest.worker.lines import MAX_BYTES, MAX_LINE_CHARS, MAX_LINES, Lines
 from pytest_manifest.worker.spool import (
+    MAX_BYTES,
+    MAX_LINE_CHARS,
+    MAX_LINES,
     REWRITE_BYTES,
     STALE_SECONDS,
+    Lines,
     Spool,
-    Spooled,
+    TaskOutput,
     spool_directory,
     spool_path,
     sweep_stale,
-    take_spooled,
+    take_output,
 )
 
 
@@ -76,7 +79,7 @@ def test_half_surrogates_do_no_harm(spool: Path) -> None:
     lines.add("half \ud800")
     one = Spool("t", "e")
     one.add_line("half \ud800", lines)
-    assert take_spooled("t", "e").lines == lines.as_list()
+    assert take_output("t", "e").lines == lines.as_list()
     one.close()
 
 
@@ -93,22 +96,22 @@ def test_spooled_lines_and_evidence_come_back(spool: Path) -> None:
     killed.add_line("one", Lines())
     killed.add_evidence({"rows": 1})
     killed.add_evidence({"rows": 2, "more": [None]})
-    assert take_spooled("task", "execution") == Spooled(["one"], 0, {"rows": 2, "more": [None]})
+    assert take_output("task", "execution") == TaskOutput(["one"], 0, {"rows": 2, "more": [None]})
     assert list(spool.iterdir()) == []
-    assert take_spooled("task", "execution") == Spooled()
+    assert take_output("task", "execution") == TaskOutput()
 
 
 def test_another_deliverys_file_is_not_taken_for_this_one(spool: Path) -> None:
     """What an earlier execution of the same task said is not told of a later one."""
     Spool("task", "first").add_line("old", Lines())
-    assert take_spooled("task", "second") == Spooled()
+    assert take_output("task", "second") == TaskOutput()
 
 
 def test_later_execution_begins_anew(spool: Path) -> None:
     """The first line of a later execution replaces the file."""
     Spool("task", "first").add_line("old", Lines())
     Spool("task", "second").add_line("new", Lines())
-    assert take_spooled("task", "second").lines == ["new"]
+    assert take_output("task", "second").lines == ["new"]
 
 
 def test_line_cut_by_the_kill_is_passed_over(spool: Path) -> None:
@@ -116,7 +119,7 @@ def test_line_cut_by_the_kill_is_passed_over(spool: Path) -> None:
     Spool("task", "execution").add_line("whole", Lines())
     with spool_path("task").open("a") as file:
         file.write('{"line": "hal')
-    assert take_spooled("task", "execution").lines == ["whole"]
+    assert take_output("task", "execution").lines == ["whole"]
 
 
 def test_chatty_task_does_not_fill_the_disk(spool: Path) -> None:
@@ -129,7 +132,7 @@ def test_chatty_task_does_not_fill_the_disk(spool: Path) -> None:
         lines.add(line)
         chatty.add_line(line, lines)
     assert spool_path("task").stat().st_size < REWRITE_BYTES + 2 * MAX_BYTES
-    spooled = take_spooled("task", "execution")
+    spooled = take_output("task", "execution")
     assert spooled.lines == lines.as_list()
     assert spooled.dropped == lines.dropped == total - MAX_LINES
     assert spooled.evidence == {"kept": True}

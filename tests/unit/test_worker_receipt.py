@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from celery import Celery
+from celery.app.backends import BACKEND_ALIASES
 from celery.app.task import Context
 from celery.exceptions import NotRegistered, Reject
 from kombu.utils import json as kombu_json
@@ -21,21 +22,31 @@ from loguru import logger
 
 from pytest_manifest.schema import Receipt, wire
 from pytest_manifest.schema.code_digest import code_digest
-from pytest_manifest.worker import evidence, hooks, instrument
+from pytest_manifest.worker import backends, evidence, instrument, signals
 from pytest_manifest.worker.backends import ensure_receipts, with_receipts
-from pytest_manifest.worker.delivery import delivery_of, delivery_of_message
-from pytest_manifest.worker.execution import Execution, Ran, current_execution
-from pytest_manifest.worker.handover import hand_over
+from pytest_manifest.worker.job import (
+    Execution,
+    RunMeasures,
+    current_execution,
+    delivery_of,
+    delivery_of_message,
+)
 from pytest_manifest.worker.outcome import (
-    Ending,
+    TaskResult,
     failed,
-    failed_outside,
+    failed_in_main_process,
+    refused,
     revoked,
     succeeded,
-    turned_away,
 )
-from pytest_manifest.worker.receipt import Document, encode, finished_record, receipt_document
-from pytest_manifest.worker.spool import Spooled
+from pytest_manifest.worker.receipt import (
+    Document,
+    encode,
+    finished_record,
+    prepare_receipt,
+    receipt_document,
+)
+from pytest_manifest.worker.spool import TaskOutput
 
 RUN = "20261124T150000-0123abcd"
 
@@ -60,15 +71,15 @@ def request(**fields: object) -> Any:
     )
 
 
-def document(ending: Ending, said: Spooled | None = None) -> Document:
+def document(ending: TaskResult, output: TaskOutput | None = None) -> Document:
     facts = delivery_of(request())
     assert facts is not None
-    return receipt_document(facts, ending, Ran(), said or Spooled(), None)
+    return receipt_document(facts, ending, RunMeasures(), output or TaskOutput(), None)
 
 
-def receipt(ending: Ending, said: Spooled | None = None) -> Receipt:
+def receipt(ending: TaskResult, output: TaskOutput | None = None) -> Receipt:
     """As the other side reads it."""
-    record = wire.parse_record(json.loads(finished_record("x", document(ending, said))))
+    record = wire.parse_record(json.loads(finished_record("x", document(ending, output))))
     assert isinstance(record, wire.FinishedRecord)
     return Receipt.model_validate(record.receipt)
 
@@ -103,7 +114,7 @@ def test_execution_is_named_once() -> None:
 def test_what_is_not_ours_is_none(other: object) -> None:
     """A request without our headers is nobody's delivery."""
     assert delivery_of(other) is None
-    assert hand_over(other, lambda: succeeded(1)) is None
+    assert prepare_receipt(other, lambda: succeeded(1)) is None
 
 
 @pytest.mark.parametrize("headers", [None, {}, "odd", {"task": "add"}])
@@ -219,18 +230,18 @@ def test_half_surrogates_in_a_message() -> None:
         (failed(WorkerLostError("x")), "failed"),
         (failed(TimeLimitExceeded(3)), "failed"),
         (failed(NotRegistered("x")), "failed"),
-        (failed_outside(WorkerLostError("x")), "crashed"),
-        (failed_outside(TimeLimitExceeded(3)), "timed_out"),
-        (failed_outside(Reject("x")), "rejected"),
-        (failed_outside(ValueError("x")), "failed"),
+        (failed_in_main_process(WorkerLostError("x")), "crashed"),
+        (failed_in_main_process(TimeLimitExceeded(3)), "timed_out"),
+        (failed_in_main_process(Reject("x")), "rejected"),
+        (failed_in_main_process(ValueError("x")), "failed"),
         (revoked("expired"), "expired"),
         (revoked("revoked"), "revoked"),
         (revoked("terminated"), "revoked"),
-        (turned_away("unknown_task", NotRegistered("x")), "unknown_task"),
-        (turned_away("rejected", None), "rejected"),
+        (refused("unknown_task", NotRegistered("x")), "unknown_task"),
+        (refused("rejected", None), "rejected"),
     ],
 )
-def test_states(ending: Ending, state: str) -> None:
+def test_states(ending: TaskResult, state: str) -> None:
     """Every ending has its state, and makes a valid receipt."""
     assert receipt(ending).state == state
 
@@ -249,7 +260,7 @@ def test_states(ending: Ending, state: str) -> None:
 )
 def test_messages_are_readable(error: Exception, message: str) -> None:
     """Errors whose own text says little get words."""
-    ending = failed_outside(error)
+    ending = failed_in_main_process(error)
     assert ending.error is not None
     assert ending.error["message"] == message
 
@@ -312,7 +323,7 @@ def test_evidence_is_merged(execution: Execution) -> None:
     """Later facts replace earlier ones of the same name."""
     evidence(a=1, b=[1])
     evidence(a=2)
-    assert execution.said().evidence == {"a": 2, "b": [1]}
+    assert execution.output().evidence == {"a": 2, "b": [1]}
 
 
 @pytest.mark.parametrize("value", [object(), {1: 2}, math.inf, {"deep": [b"x"]}])
@@ -320,7 +331,7 @@ def test_evidence_that_is_no_json(execution: Execution, value: Any) -> None:
     """The error names the fact, and nothing of the call is kept."""
     with pytest.raises(TypeError, match="evidence 'odd'"):
         evidence(fine=1, odd=value)
-    assert execution.said().evidence == {}
+    assert execution.output().evidence == {}
 
 
 def test_evidence_cannot_be_endless(execution: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +355,7 @@ def test_the_same_line_by_two_ways_is_one(execution: Execution) -> None:
     execution.add_log("one", message="one", origin="loguru")
     execution.add_log("one", message="one", origin="logging")
     execution.add_log("one", message="one", origin="logging")
-    assert execution.said().lines == ["one", "one", "one"]
+    assert execution.output().lines == ["one", "one", "one"]
 
 
 def test_context_ends_with_the_task(execution: Execution) -> None:
@@ -363,30 +374,30 @@ def test_context_ends_with_the_task(execution: Execution) -> None:
 
 def test_the_code_that_ran_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A receipt from the process that ran the task has the digest of the task's code."""
-    monkeypatch.setattr(hooks, "catch_stdlib", lambda: None)  # its handler would stay
+    monkeypatch.setattr(signals, "catch_stdlib", lambda: None)  # its handler would stay
     app = Celery("code", set_as_current=False)
     add: Any = app.task(shared=False, autoretry_for=(ValueError,))(request)
     add.push_request(vars(request()))
     try:
-        hooks.on_prerun(add, [1], {})
-        handover = hand_over(add.request, lambda: succeeded(1))
-        hooks.on_postrun(add, "SUCCESS", 1)
+        signals.on_prerun(add, [1], {})
+        pending = prepare_receipt(add.request, lambda: succeeded(1))
+        signals.on_postrun(add, "SUCCESS", 1)
     finally:
         add.pop_request()
-    assert handover is not None
-    assert Receipt.model_validate(handover.receipt).code == code_digest(request) is not None
+    assert pending is not None
+    assert Receipt.model_validate(pending.receipt).code == code_digest(request) is not None
 
 
 def test_a_receipt_from_outside_names_no_code() -> None:
     """Who did not run the task does not know; nor its arguments, where nobody read them."""
-    handover = hand_over(request(), lambda: revoked("expired"))
-    assert handover is not None
-    made = Receipt.model_validate(handover.receipt)
+    pending = prepare_receipt(request(), lambda: revoked("expired"))
+    assert pending is not None
+    made = Receipt.model_validate(pending.receipt)
     assert (made.code, made.args_sha256) == (None, wire.arguments_sha256([1], {}))
     unread = Context({name: value for name, value in vars(request()).items() if name != "args"})
-    handover = hand_over(unread, lambda: turned_away("rejected", None))
-    assert handover is not None
-    assert handover.receipt["args_sha256"] is None
+    pending = prepare_receipt(unread, lambda: refused("rejected", None))
+    assert pending is not None
+    assert pending.receipt["args_sha256"] is None
 
 
 @pytest.mark.parametrize(
@@ -394,9 +405,9 @@ def test_a_receipt_from_outside_names_no_code() -> None:
 )
 def test_a_job_that_was_handed_on_says_so(nesting: dict[str, object], replaced: bool) -> None:
     """Celery's Task.replace: another task ends the job, under the same id."""
-    handover = hand_over(request(**nesting), lambda: succeeded(1))
-    assert handover is not None
-    assert Receipt.model_validate(handover.receipt).replaced is replaced
+    pending = prepare_receipt(request(**nesting), lambda: succeeded(1))
+    assert pending is not None
+    assert Receipt.model_validate(pending.receipt).replaced is replaced
 
 
 def test_receipts_of_older_workers_are_read() -> None:
@@ -410,22 +421,22 @@ def test_receipts_of_older_workers_are_read() -> None:
 def test_second_receipt_is_not_made() -> None:
     """An execution that has handed in its receipt hands in no other."""
     one = request()
-    first = hand_over(one, lambda: succeeded(1))
+    first = prepare_receipt(one, lambda: succeeded(1))
     assert first is not None
     first.mark_sent()
-    assert hand_over(one, lambda: failed(ValueError("late"))) is None
+    assert prepare_receipt(one, lambda: failed(ValueError("late"))) is None
 
 
 def test_receipt_that_cannot_be_made_breaks_nothing() -> None:
     """A fault of ours is logged; the task's own outcome is stored as ever."""
 
-    def broken() -> Ending:
+    def broken() -> TaskResult:
         raise ZeroDivisionError
 
     said: list[str] = []
     handler = logger.add(lambda message: said.append(str(message)))
     try:
-        assert hand_over(request(), broken) is None
+        assert prepare_receipt(request(), broken) is None
     finally:
         logger.remove(handler)
     assert "0123abcd-1" in said[0]
@@ -439,7 +450,7 @@ def test_instrumenting_twice_changes_nothing_more() -> None:
     instrument(app)
     assert app.loader.override_backends == once
     app.conf.result_backend = "redis://127.0.0.1:1/0"
-    assert type(app.backend).__name__ == "RedisBackendStreamReceipts"
+    assert type(app.backend).__name__ == "RedisBackendWithReceipts"
 
 
 def test_backend_that_was_made_already() -> None:
@@ -448,7 +459,7 @@ def test_backend_that_was_made_already() -> None:
     backend = app.backend
     assert ensure_receipts(backend) is backend
     assert ensure_receipts(backend) is backend
-    assert type(backend).__name__ == "RedisBackendStreamReceipts"
+    assert type(backend).__name__ == "RedisBackendWithReceipts"
 
 
 def test_backends_of_the_app_stay_its_own() -> None:
@@ -465,6 +476,11 @@ def test_an_app_without_a_store_stays_without() -> None:
     app = Celery("none", set_as_current=False)
     plain: Any = type(app.backend)
     assert with_receipts(plain) is plain
+
+
+def test_no_name_of_ours_hides_a_scheme_of_celery() -> None:
+    """Celery looks its backends up in our module, by their schemes."""
+    assert not vars(backends).keys() & BACKEND_ALIASES.keys()
 
 
 def test_backend_can_be_pickled() -> None:

@@ -1,4 +1,4 @@
-"""Catching what a task logs, by loguru or the standard library, and changing nothing else."""
+"""Capture what a task logs by loguru or the standard library, without changing other logging."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Final, Literal
 from loguru import logger
 
 from pytest_manifest import log, variables
-from pytest_manifest.worker.execution import current_execution
+from pytest_manifest.worker.job import current_execution
 
 if TYPE_CHECKING:
     from loguru import Message, Record
 
-# Celery's account of the task is the receipt itself.
+# What Celery logs of a task is in its receipt anyway.
 _NOT_THE_TASK: Final = ("celery.app.trace", "celery.worker.request", "celery.worker.strategy")
 _EVERY_JOB: Final = ("celery.app.trace", "celery.worker.strategy")
 _ROOTS: Final = ("", "celery.task")  # Celery keeps task loggers' records from the root logger
 
 
 def sets_up_logging() -> bool:
-    """Whether somebody has asked for a format, so that this process's logging is ours to set up."""
+    """Return whether a log format is set, so that this process's logging is set up here."""
     return variables.LOG_FORMAT in os.environ
 
 
@@ -37,14 +37,14 @@ def set_up_own_logging() -> None:
     log.intercept_stdlib(level)
     if os.environ.get(variables.LOG_JOBS) == "0" and logging.getLogger().level > logging.DEBUG:
         # Two lines a job (received, succeeded) cost as much as a round trip to the broker, and the
-        # receipt says it better, as it does of retries. What fails is a warning, or more.
+        # receipt has what they say. Failures are logged as warnings or errors.
         for name in _EVERY_JOB:
             logging.getLogger(name).setLevel(logging.WARNING)
     catch_loguru(again=True)
 
 
 def catch_loguru(*, again: bool = False) -> None:
-    """Add the sink that keeps tasks' lines; ``again``, where all sinks have been removed."""
+    """Add the sink that keeps tasks' lines; ``again``: also where one was added before."""
     if _sink.handler is None or again:
         _sink.handler = logger.add(
             _sink,
@@ -58,7 +58,7 @@ def catch_loguru(*, again: bool = False) -> None:
 
 
 def catch_stdlib() -> None:
-    """See to it that records of the standard library's loggers are kept: cheap, for every task."""
+    """Capture records of the standard library's loggers; cheap enough to call for every task."""
     if sets_up_logging():
         return  # they come by loguru
     for name in _ROOTS:
@@ -68,10 +68,10 @@ def catch_stdlib() -> None:
 
 
 def release() -> None:
-    """Take back what the above has added to this process's loggers."""
+    """Remove what this module has added to this process's loggers."""
     handler, _sink.handler = _sink.handler, None
     if handler is not None:
-        with contextlib.suppress(ValueError):  # somebody has removed all sinks
+        with contextlib.suppress(ValueError):  # the app has removed all sinks
             logger.remove(handler)
     for name in _ROOTS:
         logging.getLogger(name).removeHandler(_handler)
@@ -94,7 +94,7 @@ class _Handler(logging.Handler):
             return
         try:
             execution.add_log(self.format(record), message=record.getMessage(), origin="logging")
-        except Exception:  # as every handler does with what a record makes it raise
+        except Exception:  # as logging's handlers do
             self.handleError(record)
 
 

@@ -1,7 +1,7 @@
-"""A result store in this process's memory, for the in-memory stack: results and receipts streams.
+"""Keep results and receipt streams in this process's memory, for the in-memory stack.
 
-The streams answer to those of redis-py's methods that the reading side uses, so that it reads both
-alike. All stores of this process are one: where it is, is told by the scheme ``memory://`` alone.
+The streams have the redis-py methods that the reading side calls, so that it reads both alike.
+A process has one store, addressed by the scheme ``memory://`` alone.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final
 from celery.backends.base import KeyValueStoreBackend
 
 from pytest_manifest.schema import wire
-from pytest_manifest.worker.handover import Handover
-from pytest_manifest.worker.marking import Receipts, underway
+from pytest_manifest.worker.backend_base import ReceiptBackend, current_receipt
+from pytest_manifest.worker.receipt import PendingReceipt
 
 SCHEME: Final = "memory"
 
@@ -62,7 +62,7 @@ class MemoryStore:
     # Streams, as redis-py has them
 
     def xadd(self, name: str, fields: Mapping[str, bytes | str], **_: object) -> bytes:
-        """Append a record; returns its id. Limits on a stream's length are not kept."""
+        """Append a record and return its id. Limits on a stream's length are ignored."""
         with self._changed:
             rows = self._streams.setdefault(name, [])
             self._added[name] = self._added.get(name, 0) + 1
@@ -74,7 +74,7 @@ class MemoryStore:
     def xread(
         self, streams: Mapping[str, str], count: int | None = None, block: int | None = None
     ) -> list[list[object]]:
-        """Records behind the given ids; ``block`` waits so many ms for a first one."""
+        """Return the records after the given ids; wait up to ``block`` ms for the first one."""
         with self._changed:
             if block is not None:
                 self._changed.wait_for(lambda: self._behind(streams), block / 1000)
@@ -88,7 +88,7 @@ class MemoryStore:
         max: str = "+",  # noqa: A002
         count: int | None = None,
     ) -> list[Row]:
-        """Records from the id ``min`` to the id ``max``, both of them included."""
+        """Return the records from the id ``min`` to the id ``max``, both included."""
         first, last = _place(min), None if max == "+" else _place(max)
         with self._changed:
             rows = list(self._streams.get(name, ()))
@@ -96,7 +96,7 @@ class MemoryStore:
         return [row for row in kept if last is None or _place(row[0]) <= last][:count]
 
     def xdel(self, name: str, *identities: str) -> int:
-        """Take records out; returns how many there were."""
+        """Delete records and return how many there were."""
         gone = {identity.encode() for identity in identities}
         with self._changed:
             before = self._streams.get(name, [])
@@ -107,7 +107,7 @@ class MemoryStore:
         return name in self._streams
 
     def close(self) -> None:
-        """There is no connection."""
+        """Do nothing: there is no connection."""
 
     def _behind(self, streams: Mapping[str, str]) -> dict[str, list[Row]]:
         rows = {name: self._after(name, _place(at)) for name, at in streams.items()}
@@ -121,12 +121,12 @@ class MemoryStore:
 store: Final = MemoryStore()
 
 
-class MemoryBackend(Receipts, KeyValueStoreBackend):
-    """Celery's results in :data:`store`; a receipt is there before the result it belongs to."""
+class MemoryBackend(ReceiptBackend, KeyValueStoreBackend):
+    """Keep Celery's results in :data:`store`; a receipt is written before its result."""
 
     supports_autoexpire = True
     implements_incr = True
-    plain_class: type
+    original_class: type
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
@@ -139,10 +139,10 @@ class MemoryBackend(Receipts, KeyValueStoreBackend):
         return [store.get(key) for key in keys]
 
     def set(self, key: bytes, value: str | bytes) -> None:
-        handover = underway()
-        if handover is not None and handover.belongs_to(key):
-            self.deliver(handover)
-            handover.mark_sent()
+        pending = current_receipt()
+        if pending is not None and pending.belongs_to(key):
+            self.deliver(pending)
+            pending.mark_sent()
         store.set(key, _bytes(value))
 
     def incr(self, key: bytes) -> int:
@@ -154,15 +154,15 @@ class MemoryBackend(Receipts, KeyValueStoreBackend):
     def as_uri(self, *_: object, **__: object) -> str:
         return f"{SCHEME}://"
 
-    def deliver(self, handover: Handover) -> None:
-        self.announce(handover.facts.stream, handover.facts.ttl, handover.record())
+    def deliver(self, pending: PendingReceipt) -> None:
+        self.announce(pending.delivery.stream, pending.delivery.ttl, pending.record())
 
     def announce(self, stream: str | None, ttl: int, record: bytes) -> None:  # noqa: ARG002
         if stream:
             store.xadd(stream, {wire.STREAM_FIELD: record})
 
 
-MemoryBackend.plain_class = MemoryBackend
+MemoryBackend.original_class = MemoryBackend
 
 
 def _bytes(value: str | bytes) -> bytes:
@@ -170,7 +170,7 @@ def _bytes(value: str | bytes) -> bytes:
 
 
 def _place(identity: str | bytes) -> tuple[int, int]:
-    """An id as Redis orders them: two numbers, of which the second is 0 unless it is given."""
+    """Parse an id into the two numbers by which Redis orders ids; the second defaults to 0."""
     text = identity.decode() if isinstance(identity, bytes) else identity
     first, _, second = text.partition("-")
     return int(first or 0), int(second or 0)

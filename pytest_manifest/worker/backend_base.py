@@ -1,0 +1,196 @@
+"""Send a receipt for each task that Celery marks as ended: the base of all our backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from celery import states
+from celery.exceptions import Reject
+from loguru import logger
+
+from pytest_manifest.worker import store_waits
+from pytest_manifest.worker.outcome import (
+    TaskResult,
+    failed,
+    failed_in_main_process,
+    revoked,
+    succeeded,
+)
+from pytest_manifest.worker.receipt import PendingReceipt, prepare_receipt
+
+if TYPE_CHECKING:
+    # The part of Celery's backend that the mixins call; celery has no types.
+    class Backend:
+        mark_as_done: Callable[..., None]
+        mark_as_failure: Callable[..., None]
+        mark_as_revoked: Callable[..., None]
+        store_result: Callable[..., object]
+        ensure: Callable[..., object]
+        connection_errors: tuple[type[Exception], ...]
+        expires: int | None
+        client: Any
+        serializer: str
+        exception_safe_to_retry: Callable[[Exception], bool]
+        set: Callable[..., object]
+        always_retry: bool
+        max_retries: float
+        base_sleep_between_retries_ms: int
+        max_sleep_between_retries_ms: int
+
+else:
+    Backend = object
+
+_current_receipt: ContextVar[PendingReceipt | None] = ContextVar("manifest_handover", default=None)
+_celery_marks: ContextVar[bool] = ContextVar("manifest_marking", default=False)
+
+
+@contextmanager
+def sending_with_result(pending: PendingReceipt) -> Iterator[None]:
+    token = _current_receipt.set(pending)
+    try:
+        yield
+    finally:
+        _current_receipt.reset(token)
+
+
+@contextmanager
+def marking_by_celery() -> Iterator[None]:
+    """Mark that Celery stores a task's end; elsewhere a task itself does, by ``update_state``."""
+    token = _celery_marks.set(True)
+    try:
+        yield
+    finally:
+        _celery_marks.reset(token)
+
+
+def celery_marks_end() -> bool:
+    return _celery_marks.get()
+
+
+def current_receipt() -> PendingReceipt | None:
+    """Return the unsent receipt that goes with the result being stored, if there is one."""
+    pending = _current_receipt.get()
+    return None if pending is None or pending.sent else pending
+
+
+def current_receipt_for(task_id: str) -> PendingReceipt | None:
+    """Return it if it is this task's: a failure also stores results of tasks chained behind it."""
+    pending = current_receipt()
+    return None if pending is None or pending.delivery.task_id != task_id else pending
+
+
+class ReceiptBackend(Backend):
+    """Build a receipt where Celery marks a task as ended; subclasses say how it is sent."""
+
+    original_class: type
+    main_reports_rejections = False
+    """Whether the main process, which stores a rejection, also reports a task's own ``Reject``."""
+
+    def mark_as_done(
+        self,
+        task_id: str,
+        result: object,
+        request: object = None,
+        store_result: bool = True,
+        state: str = states.SUCCESS,
+    ) -> None:
+        pending = prepare_receipt(request, lambda: succeeded(result))
+        if pending is None:
+            with marking_by_celery():
+                super().mark_as_done(task_id, result, request, store_result, state)
+            return
+        # No "finally": where storing fails there is no success, and Celery marks the failure next.
+        with sending_with_result(pending):
+            super().mark_as_done(task_id, result, request, store_result, state)
+        self.deliver_quietly(pending)
+
+    def mark_as_failure(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: str | None = None,
+        request: object = None,
+        *args: object,
+        **kwargs: object,
+    ) -> None:
+        pending = None
+        if self.main_reports_rejections or not isinstance(exc, Reject):
+            pending = prepare_receipt(
+                request,
+                lambda: failed(exc, traceback),
+                lambda: failed_in_main_process(exc, traceback),
+            )
+        if pending is None:
+            with marking_by_celery():
+                super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)
+            return
+        try:
+            with sending_with_result(pending):
+                super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)
+        finally:
+            self.deliver_quietly(pending)
+
+    def mark_as_revoked(
+        self,
+        task_id: str,
+        reason: str = "",
+        request: object = None,
+        *args: object,
+        **kwargs: object,
+    ) -> None:
+        pending = prepare_receipt(request, lambda: revoked(reason))
+        if pending is None:
+            with marking_by_celery():
+                super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
+            return
+        try:
+            with sending_with_result(pending):
+                super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
+        finally:
+            self.deliver_quietly(pending)
+
+    def store_result(
+        self,
+        task_id: str,
+        result: object,
+        state: str,
+        traceback: str | None = None,
+        request: object = None,
+        **kwargs: object,
+    ) -> object:
+        with store_waits.waiting():
+            return super().store_result(task_id, result, state, traceback, request, **kwargs)
+
+    def report(self, request: object, outcome: TaskResult) -> None:
+        """Send the receipt of a task for which Celery stores nothing."""
+        pending = prepare_receipt(request, lambda: outcome)
+        if pending is not None:
+            self.deliver_quietly(pending)
+
+    def deliver_quietly(self, pending: PendingReceipt) -> None:
+        """Send a receipt that went with no result; a failure of the store is only logged."""
+        if pending.sent:
+            return
+        try:
+            with store_waits.waiting():
+                self.deliver(pending)
+            pending.mark_sent()
+        except Exception as error:  # the task's own outcome must not change
+            delivery = pending.delivery
+            logger.error(
+                "the receipt of {} (entry {}) was lost: {}", delivery.task_id, delivery.entry, error
+            )
+
+    def deliver(self, pending: PendingReceipt) -> None:
+        raise NotImplementedError
+
+    def announce(self, stream: str | None, ttl: int, record: bytes) -> None:
+        """Send the record of a start where there is a stream; here there is none."""
+
+    def __reduce__(self, *args: object) -> Any:  # as object's, which is no more exact
+        reduced: Any = super().__reduce__(*args)
+        function, (_, *rest) = reduced
+        return function, (self.original_class, *rest)

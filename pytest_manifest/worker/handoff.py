@@ -1,0 +1,124 @@
+"""Pass a job on to a retry of its task, or to the task's replacement (``Task.replace``).
+
+The execution ends and the job does not. Only the message that completes the job gets the run's
+headers, so the worker that runs it sends the receipt, under the job's own task id. Celery gives
+that id to the replacement, to the last task of a chain, or to the body of a chord, which any worker
+may send much later: so the headers are kept in the signature.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from celery import Signature
+from loguru import logger
+from pydantic import JsonValue
+
+from pytest_manifest.compat.celery import before_replacing
+from pytest_manifest.schema import wire
+from pytest_manifest.schema.wire import timestamp
+from pytest_manifest.worker import store_waits
+from pytest_manifest.worker.job import Delivery, Execution, current_execution
+from pytest_manifest.worker.outcome import describe
+from pytest_manifest.worker.receipt import handed_on_record
+
+START: Final = "start"
+
+
+def announce(execution: Execution, record: bytes, what: str) -> None:
+    """Put a record into the run's stream; a failure is logged, and the task goes on."""
+    if execution.announce is None:
+        return
+    try:
+        with store_waits.waiting():
+            execution.announce(record)
+    except Exception as error:  # the store may be back when the task ends
+        if what == START:
+            execution.unsent_start = record
+        task_id = execution.delivery.task_id
+        logger.warning("the {} of {} was not recorded: {}", what, task_id, error)
+
+
+def record_handoff(execution: Execution, how: str, next_at: str | None = None) -> None:
+    """Record that this execution is not its job's last, before the next message is sent."""
+    execution.replaced = True
+    announce(execution, handed_on_record(execution.delivery, how, next_at), "handing on")
+
+
+def job_headers(delivery: Delivery, hop: int) -> dict[str, object]:
+    """Return the headers with which a message carries a job that was handed on ``hop`` times."""
+    headers: dict[str, object] = {
+        wire.HEADER_RUN: delivery.run,
+        wire.HEADER_ENTRY: delivery.entry,
+        wire.HEADER_ATTEMPT: delivery.attempt,
+        wire.HEADER_SENT_AT: delivery.sent_at,
+        wire.HEADER_STREAM: delivery.stream,
+        wire.HEADER_TTL: delivery.ttl,
+        wire.HEADER_HOP: hop,
+    }
+    return {name: value for name, value in headers.items() if value is not None}
+
+
+def follow_replacements() -> None:
+    """Give our headers to whatever replaces a task of this process; idempotent."""
+    before_replacing(_carry)
+
+
+def _carry(task: Any, sig: Any) -> None:
+    execution = current_execution()
+    if execution is not None and task.request.id == execution.delivery.task_id:
+        _prepare(task.request, execution, sig)
+
+
+def _prepare(request: Any, execution: Execution, sig: Any) -> None:
+    delivery, last = execution.delivery, _last_of(sig)
+    # With the rpc backend the result would go to the worker's own queue.
+    to = {"reply_to": request.reply_to} if request.reply_to else {}
+    last.set(
+        headers={**(last.options.get("headers") or {}), **job_headers(delivery, delivery.hop + 1)}
+    )
+    last.set(**to)
+    if last is not sig:  # else it is recorded when the message is published, like a retry
+        record_handoff(execution, "canvas")
+
+
+def _last_of(sig: Any) -> Signature:
+    """Return the part of a frozen signature that has its task id and yields its result."""
+    while True:
+        if sig.subtask_type == "chord":
+            sig = sig.body
+        elif sig.subtask_type in ("chain", "group") and sig.tasks:
+            sig = sig.tasks[-1]
+        else:
+            return sig
+
+
+MAX_RETRIES: Final = 10
+"""Retries reported, the latest ones: all of this travels with the next message."""
+MAX_MESSAGE: Final = 500
+
+
+def due_time(eta: object) -> str | None:
+    """Return when a retry is due, from its message's ``eta``; None: at once."""
+    try:
+        due = datetime.fromisoformat(eta) if isinstance(eta, str) else None
+    except ValueError:  # the worker that gets it will reject it
+        return None
+    if due is None:
+        return None
+    return timestamp(due if due.tzinfo else due.replace(tzinfo=UTC))
+
+
+def retries_so_far(execution: Execution) -> list[dict[str, JsonValue]]:
+    """Return the retries so far, with the present execution, which asks for the next one."""
+    error = sys.exc_info()[1]  # the error that the task is handling: Celery raises Retry later
+    delivery = execution.delivery
+    told: dict[str, JsonValue] = {
+        "retries": delivery.retries,
+        "started_at": timestamp(execution.started),
+        "ended_at": timestamp(datetime.now(UTC)),
+        "error": None if error is None else dict(describe(error, limit=MAX_MESSAGE)),
+    }
+    return [*map(dict, delivery.retried), told][-MAX_RETRIES:]

@@ -1,0 +1,314 @@
+"""Read a message's headers, and measure the execution of its task in this process.
+
+A :class:`Delivery` is one delivery of a message with our headers; an :class:`Execution` is its task
+while it runs: clocks, log lines, evidence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from loguru import logger
+from pydantic import JsonValue
+
+from pytest_manifest.log import redact
+from pytest_manifest.schema import wire
+from pytest_manifest.schema.fields import json_value
+from pytest_manifest.schema.wire import arguments_sha256, timestamp
+from pytest_manifest.worker.spool import Lines, Spool, TaskOutput
+
+DEFAULT_TTL = 7 * 24 * 3600
+EXECUTION_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery of one message, named by ``execution``; ``ttl`` in seconds, times as text."""
+
+    run: str
+    entry: str
+    attempt: int
+    task_id: str
+    task: str
+    execution: str
+    stream: str | None
+    ttl: int
+    worker: str | None
+    queue: str | None
+    sent_at: str | None
+    received_at: str | None
+    redelivered: bool
+    retries: int
+    replaced: bool
+    retried: Sequence[Mapping[str, JsonValue]] = ()
+    hop: int = 0
+
+
+def is_of_manifest(request: object) -> bool:
+    """Return whether a task's request has the headers of a manifest's run."""
+    return wire.HEADER_RUN in getattr(request, "__dict__", ())
+
+
+def new_execution() -> str:
+    """Return a random name for one execution."""
+    return secrets.token_hex(EXECUTION_BYTES)
+
+
+def delivery_of(request: object) -> Delivery | None:
+    """Read a task's request (``task.request``); None where it has none of our headers."""
+    if not is_of_manifest(request):
+        return None
+    # The instance's own dictionary: Celery's Context defaults to None for all else.
+    fields: dict[str, object] = request.__dict__
+    # A message that was refused before ``task_received`` has no execution's name yet.
+    fields.setdefault(wire.HEADER_EXECUTION, new_execution())
+    return _delivery(fields)
+
+
+def delivery_of_message(message: object, worker: str | None) -> Delivery | None:
+    """Read a message that never became a task; None where it has none of our headers."""
+    headers = getattr(message, "headers", None)
+    if not isinstance(headers, Mapping) or wire.HEADER_RUN not in headers:
+        return None
+    info = getattr(message, "delivery_info", None)
+    return _delivery(
+        {
+            **headers,
+            wire.HEADER_EXECUTION: new_execution(),
+            "hostname": worker,
+            "delivery_info": info,
+        }
+    )
+
+
+def _delivery(fields: Mapping[str, object]) -> Delivery:
+    # A worker without this package sends replacements without our header; Celery counts them too.
+    hop = max(_integer(fields.get(wire.HEADER_HOP)), _integer(fields.get("replaced_task_nesting")))
+    info = fields.get("delivery_info")
+    info = info if isinstance(info, Mapping) else {}
+    return Delivery(
+        run=str(fields[wire.HEADER_RUN]),
+        entry=str(fields.get(wire.HEADER_ENTRY)),
+        attempt=_integer(fields.get(wire.HEADER_ATTEMPT)),
+        task_id=str(fields.get("id")),
+        task=str(fields.get("task")),
+        execution=str(fields[wire.HEADER_EXECUTION]),
+        stream=_text(fields.get(wire.HEADER_STREAM)) or None,
+        ttl=_integer(fields.get(wire.HEADER_TTL)) or DEFAULT_TTL,
+        worker=_text(fields.get("hostname")),
+        queue=_text(info.get("routing_key")),
+        sent_at=_text(fields.get(wire.HEADER_SENT_AT)),
+        received_at=_text(fields.get(wire.HEADER_RECEIVED_AT)),
+        redelivered=bool(info.get("redelivered")),
+        retries=_integer(fields.get("retries")),
+        replaced=hop > 0,
+        retried=_documents(fields.get(wire.HEADER_RETRIED)),
+        hop=hop,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _documents(value: object) -> Sequence[Mapping[str, JsonValue]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else ()
+
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+RESULT_LIMIT_VARIABLE: Final = "MANIFEST_RESULT_LIMIT"
+DEFAULT_RESULT_LIMIT: Final = 1024 * 1024
+# ru_maxrss is in KiB on Linux, in bytes on macOS.
+_RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
+
+
+def result_limit() -> int:
+    """Return how many bytes of JSON a receipt may have of a result; larger ones it omits."""
+    try:
+        return int(os.environ.get(RESULT_LIMIT_VARIABLE, ""))
+    except ValueError:
+        return DEFAULT_RESULT_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class RunMeasures:
+    """What is known of an execution: seconds, bytes, and times as text."""
+
+    pid: int | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    wait: float | None = None
+    runtime: float | None = None
+    cpu: float | None = None
+    max_rss: int | None = None
+
+
+class Execution:
+    """A running task, from ``begin`` to ``end``, in the process and thread that run it."""
+
+    def __init__(
+        self, delivery: Delivery, args: object, kwargs: object, code: str | None = None
+    ) -> None:
+        self.delivery = delivery
+        self.code = code
+        self.args_sha256 = arguments_sha256(args, kwargs)  # now: the task may change its arguments
+        self.lines = Lines()
+        self.evidence: dict[str, JsonValue] = {}
+        self.replaced = False
+        self.announce: Callable[[bytes], None] | None = None
+        """Sends a record to the run's stream, where there is one."""
+        self.store_own_state: Callable[[], object] | None = None
+        """Stores, at its end, a final state that the task has given itself."""
+        self.unsent_start: bytes | None = None
+        """The started record where it could not be sent: it goes with the receipt."""
+        self.started = datetime.now(UTC)
+        self._spool = (
+            Spool(delivery.task_id, delivery.execution) if _process.is_pool_child else None
+        )
+        self._evidence_bytes = 0
+        self._last: tuple[str, str] | None = None
+        self._token: Token[Execution | None] | None = None
+        self._log_context: AbstractContextManager[None] | None = None
+        self._clock = _cpu_clock()
+        self.start_clocks()
+
+    def start_clocks(self) -> None:
+        """Start counting the task's time, without this package's own work before it."""
+        self._cpu = self._clock()
+        self._begun = time.monotonic()
+
+    def begin(self) -> None:
+        """Attribute the process's log lines to this task from now on."""
+        delivery = self.delivery
+        self._log_context = logger.contextualize(
+            run=delivery.run,
+            entry=delivery.entry,
+            task_id=delivery.task_id,
+            attempt=delivery.attempt,
+        )
+        self._log_context.__enter__()
+        self._token = _current.set(self)
+        _process.running = self if _process.runs_one_task else None
+
+    def end(self, *, killed: bool) -> None:
+        """End the task. ``killed``: its process ends too, and the main process reports it."""
+        _process.running = None
+        if self._token is not None:
+            _current.reset(self._token)
+            self._token = None
+        if self._log_context is not None:
+            self._log_context.__exit__(None, None, None)
+            self._log_context = None
+        if self._spool is not None and not killed:
+            self._spool.close(stale=self.delivery.redelivered)
+
+    def add_log(self, text: str, *, message: str, origin: str) -> None:
+        """Keep a log record's text, once where it comes by both ways (``origin``)."""
+        if self._last is not None and self._last[0] == message and self._last[1] != origin:
+            self._last = None
+            return
+        self._last = message, origin
+        for line in redact(text).splitlines():
+            self.lines.add(line)
+            if self._spool is not None:
+                self._spool.add_line(line, self.lines)
+
+    def add_evidence(self, values: Mapping[str, JsonValue]) -> None:
+        """Merge values in. Raises TypeError for one that is no JSON, ValueError for too many."""
+        checked = {name: _json_value(name, value) for name, value in values.items()}
+        size = self._evidence_bytes + len(json.dumps(checked))
+        if size > result_limit():
+            raise ValueError(
+                f"evidence {', '.join(checked)} makes this task's evidence larger than "
+                f"{result_limit()} bytes; keep large things elsewhere and give their address"
+            )
+        self._evidence_bytes = size
+        self.evidence.update(checked)
+        if self._spool is not None:
+            self._spool.add_evidence(checked)
+
+    def ran(self) -> RunMeasures:
+        """Return the measures up to now."""
+        return RunMeasures(
+            pid=os.getpid(),
+            started_at=timestamp(self.started),
+            finished_at=timestamp(datetime.now(UTC)),
+            wait=seconds_since(self.delivery.sent_at, self.started),
+            runtime=round(time.monotonic() - self._begun, 6),
+            cpu=round(self._clock() - self._cpu, 6),
+            max_rss=_max_rss() if _process.is_pool_child else None,
+        )
+
+    def output(self) -> TaskOutput:
+        """Return its log lines and evidence so far."""
+        return TaskOutput(self.lines.as_list(), self.lines.dropped, dict(self.evidence))
+
+
+class _Process:
+    """The state of this process; ``running``: its task, where it runs one at a time."""
+
+    def __init__(self) -> None:
+        self.running: Execution | None = None
+        self.runs_one_task = False
+        self.is_pool_child = False
+
+
+_process = _Process()
+_current: ContextVar[Execution | None] = ContextVar("manifest_execution", default=None)
+
+
+def current_execution() -> Execution | None:
+    """Return the execution that the caller belongs to.
+
+    Where a process runs one task at a time, threads that the task started belong to it too.
+    """
+    return _current.get() or _process.running
+
+
+def run_one_task_at_a_time(*, is_pool_child: bool) -> None:
+    """Declare that this process does: a child of a prefork pool, or a whole solo worker.
+
+    A pool's child can be killed with its task; the worker's main process then reports it.
+    """
+    _process.runs_one_task = True
+    _process.is_pool_child = is_pool_child
+
+
+def seconds_since(earlier: str | None, later: datetime) -> float | None:
+    """Return the seconds from a time as text to ``later``; 0 where two hosts' clocks disagree."""
+    if earlier is None:
+        return None
+    try:
+        return max(0.0, round((later - datetime.fromisoformat(earlier)).total_seconds(), 6))
+    except (ValueError, TypeError):  # not a time, or one without a zone
+        return None
+
+
+def _cpu_clock() -> Callable[[], float]:
+    # In a pool of threads the process's clock would count the other tasks too.
+    return time.process_time if _process.runs_one_task else time.thread_time
+
+
+def _max_rss() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+
+
+def _json_value(name: str, value: object) -> JsonValue:
+    try:
+        return json_value(value)
+    except ValueError as error:
+        raise TypeError(f"evidence {name!r} {error}") from None

@@ -1,0 +1,269 @@
+"""Connect the worker's side to an app, by Celery's signals and its table of backends.
+
+Parts: setting up an app and a process, signals of the main process, signals around a task.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final
+
+from celery import signals as celery_signals
+from celery import states
+from celery.exceptions import NotRegistered
+from loguru import logger
+
+from pytest_manifest import variables
+from pytest_manifest.compat.celery import after_undecodable
+from pytest_manifest.schema import wire
+from pytest_manifest.schema.base import State
+from pytest_manifest.schema.code_digest import told_digest
+from pytest_manifest.worker import backends, fast_shutdown, log_capture, store_waits
+from pytest_manifest.worker.backend_base import ReceiptBackend
+from pytest_manifest.worker.backends import ensure_receipts
+from pytest_manifest.worker.handoff import (
+    START,
+    announce,
+    due_time,
+    follow_replacements,
+    job_headers,
+    record_handoff,
+    retries_so_far,
+)
+from pytest_manifest.worker.job import (
+    Execution,
+    current_execution,
+    delivery_of,
+    delivery_of_message,
+    is_of_manifest,
+    new_execution,
+    run_one_task_at_a_time,
+)
+from pytest_manifest.worker.log_capture import catch_stdlib
+from pytest_manifest.worker.outcome import refused
+from pytest_manifest.worker.receipt import EXECUTION, execution_of, remember_request, started_record
+from pytest_manifest.worker.spool import sweep_stale
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+# For workers of the private stack: its broker, which also holds the results, is restarted.
+OWN_SETTINGS: Final[dict[str, object]] = {
+    # A job that has succeeded must not fail because its result cannot be stored at this moment.
+    "result_backend_always_retry": True,
+    "result_backend_max_sleep_between_retries_ms": 1000,
+    "result_backend_transport_options": {
+        "retry_policy": {"max_retries": 20, "interval_step": 0.2, "interval_max": 1.0}
+    },
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,
+}
+
+
+def instrument_app(app: Celery) -> None:
+    """Make this app's backends send receipts, and connect this process's signals."""
+    loader = app.loader
+    # Backends that the app chose itself stay; the first message turns them into ours.
+    loader.override_backends = {**backends.overrides(), **_of_others(loader.override_backends)}
+    connect()
+
+
+def enter_process(*, is_pool_child: bool) -> None:
+    """Set up a new process of a prefork pool, or the one process of a solo worker."""
+    run_one_task_at_a_time(is_pool_child=is_pool_child)
+    if is_pool_child:
+        store_waits.open_wait_file()
+    log_capture.catch_loguru()
+
+
+def connect() -> None:
+    """Connect the signals; a second call changes nothing."""
+    follow_replacements()
+    for signal, receiver in (
+        (celery_signals.task_received, on_received),
+        (celery_signals.task_unknown, on_unknown),
+        (celery_signals.task_rejected, on_rejected),
+        (celery_signals.worker_ready, _on_ready),
+        (celery_signals.task_prerun, on_prerun),
+        (celery_signals.task_postrun, on_postrun),
+        (celery_signals.before_task_publish, on_publish),
+        (celery_signals.worker_process_shutdown, store_waits.remove_wait_file),
+    ):
+        signal.connect(receiver, dispatch_uid=f"{receiver.__module__}.{receiver.__name__}")
+    if log_capture.sets_up_logging():
+        celery_signals.setup_logging.connect(_on_setup_logging, dispatch_uid=f"{__name__}.logging")
+    if variables.SUPERVISED in os.environ:
+        celery_signals.celeryd_after_setup.connect(_on_set_up, dispatch_uid=f"{__name__}.settings")
+        celery_signals.worker_shutting_down.connect(
+            fast_shutdown.on_shutting_down, dispatch_uid=f"{__name__}.ending"
+        )
+        celery_signals.worker_process_shutdown.connect(
+            fast_shutdown.on_process_shutdown, dispatch_uid=f"{__name__}.process_ending"
+        )
+
+
+def _on_ready(sender: Any, **_: object) -> None:
+    on_ready(sender)
+    ensure_receipts(sender.app.backend)
+    log_capture.catch_loguru()
+    sweep_stale()
+    store_waits.sweep()
+    store_waits.extend_time_limits(sender.pool, getattr(sender, "hub", None))
+
+
+def _on_set_up(conf: Any, **_: object) -> None:
+    """Set what the app has not set itself, before anything connects or is forked."""
+    for name, value in OWN_SETTINGS.items():
+        if not conf.value_set_for(name):
+            conf[name] = value
+    # Imported objects stay for good, so the collector need not visit them: in the pool's processes
+    # that would copy their memory, at the worker's end it takes 0.2 s of 0.3 s.
+    gc.freeze()
+
+
+def _on_setup_logging(**_: object) -> None:
+    from celery import current_app
+
+    log_capture.set_up_own_logging()
+    if current_app.conf.worker_redirect_stdouts:
+        # Celery leaves redirection to the logging's owner; tasks' prints are kept as well.
+        current_app.log.redirect_stdouts(current_app.conf.worker_redirect_stdouts_level)
+
+
+def _of_others(table: dict[str, str]) -> dict[str, str]:
+    return {name: path for name, path in table.items() if not path.startswith(backends.__name__)}
+
+
+def on_received(request: Any, **_: object) -> None:
+    """Name the execution and record its time; both reach the pool's process with the request."""
+    fields: dict[str, object] = request.request_dict
+    if wire.HEADER_RUN not in fields:
+        return
+    execution = new_execution()
+    fields[wire.HEADER_EXECUTION] = execution
+    fields[wire.HEADER_RECEIVED_AT] = wire.timestamp(datetime.now(UTC))
+    remember_request(execution, request)
+    _keep_hard_limit(request)
+    if not isinstance(ensure_receipts(request.task.backend), ReceiptBackend):
+        _warn_without_store()
+
+
+def _keep_hard_limit(request: Any) -> None:
+    """Keep the hard limit where it is: Celery would count it from a later soft limit on."""
+    hard, soft = request.time_limits
+    soft = soft or request.task.soft_time_limit
+    if hard and soft and soft > hard:
+        request.time_limits = (hard, hard)
+
+
+@cache
+def _warn_without_store() -> None:
+    logger.warning(
+        "jobs of a manifest come in, but this app has no result store for their receipts; "
+        "set result_backend (or CELERY_RESULT_BACKEND), best to Redis"
+    )
+
+
+def on_unknown(sender: Any, message: object, name: str = "", **_: object) -> None:
+    """Send the receipt of a message whose task is not registered here."""
+    _refuse(sender, message, "unknown_task", NotRegistered(name))
+
+
+def on_rejected(
+    sender: Any, message: object, exc: BaseException | None = None, **_: object
+) -> None:
+    """Send the receipt of a malformed message (an invalid time, arguments of a wrong type)."""
+    _refuse(sender, message, "rejected", exc)
+
+
+def on_ready(sender: Any, **_: object) -> None:
+    """Send receipts of messages that cannot be decoded; Celery only logs them."""
+    after_undecodable(sender, lambda message, error: _refuse(sender, message, "rejected", error))
+
+
+def _refuse(consumer: Any, message: object, state: State, error: BaseException | None) -> None:
+    request = request_of(message, consumer.hostname)
+    backend = ensure_receipts(consumer.app.backend)
+    if request is not None and isinstance(backend, ReceiptBackend):
+        backend.report(request, refused(state, error))
+
+
+def request_of(message: Any, worker: str) -> object | None:
+    """Build a task's request from a message that never got one; None without our headers."""
+    from celery.app.task import Context
+
+    if delivery_of_message(message, worker) is None:
+        return None
+    properties = message.properties or {}
+    request: object = Context(
+        message.headers,
+        hostname=worker,
+        delivery_info=message.delivery_info or {},
+        reply_to=properties.get("reply_to"),
+        correlation_id=properties.get("correlation_id"),
+    )
+    return request
+
+
+def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
+    """Send the task's started record, and begin to capture its log lines."""
+    request = task.request
+    if not is_of_manifest(request):
+        return
+    delivery = delivery_of(request)
+    assert delivery is not None
+    backend = ensure_receipts(task.backend)
+    catch_stdlib()
+    store_waits.begin(delivery.execution)
+    execution = Execution(delivery, args, kwargs, told_digest(task))
+    setattr(request, EXECUTION, execution)
+    execution.begin()
+    if isinstance(backend, ReceiptBackend):
+        execution.announce = partial(backend.announce, delivery.stream, delivery.ttl)
+        announce(execution, started_record(execution), START)
+    execution.start_clocks()
+
+
+def on_postrun(task: Any, state: str | None = None, retval: object = None, **_: object) -> None:
+    """End the task's execution, and send a receipt where Celery stores no result."""
+    request = task.request
+    if not is_of_manifest(request):
+        return
+    execution = execution_of(request)
+    if execution is None:
+        return
+    backend = task.backend
+    left_to_main = state == states.REJECTED and getattr(backend, "rejections_from_main", False)
+    # No state: a BaseException that is no Exception is propagating and will end the process.
+    execution.end(killed=state is None or left_to_main)
+    if not isinstance(backend, ReceiptBackend) or not isinstance(retval, BaseException):
+        return
+    if state == states.IGNORED and not execution.replaced:
+        backend.report(request, refused("ignored", retval))
+    elif state == states.REJECTED and not left_to_main and not getattr(retval, "requeue", False):
+        backend.report(request, refused("rejected", retval))
+
+
+def on_publish(headers: MutableMapping[str, object] | None = None, **_: object) -> None:
+    """Give our headers to a message that continues our task (a retry, a replacement)."""
+    if not isinstance(headers, MutableMapping):
+        return
+    headers.pop(wire.HEADER_EXECUTION, None)
+    headers.pop(wire.HEADER_RECEIVED_AT, None)
+    execution = current_execution()
+    if execution is None or headers.get("id") != execution.delivery.task_id:
+        return
+    delivery = execution.delivery
+    if headers.get("retries") == delivery.retries + 1:
+        headers[wire.HEADER_RETRIED] = retries_so_far(execution)
+        headers.update(job_headers(delivery, delivery.hop))
+        record_handoff(execution, "retry", due_time(headers.get("eta")))
+    else:
+        headers.update(job_headers(delivery, delivery.hop + 1))
+        record_handoff(execution, "task")
