@@ -82,7 +82,7 @@ def make(folder: Path, count: int) -> None:
         while some := list(islice(numbers, BATCH)):
             record(ledger, some)
         ledger.set_status("finished")
-    nowhere = StackAddress("", "", None, owned=False)
+    nowhere = StackAddress("", "", None, is_private=False)
     run = AuditRun.attach(manifest, path, nowhere, RunSettings(path.parent), wait=False)
     (folder / "receipts.jsonl").hardlink_to(run.export_receipts())
 

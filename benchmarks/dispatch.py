@@ -107,7 +107,7 @@ def measure(name: str, broker: str, backend: str, entries: int, rounds: int) -> 
         path = Path(folder)
         write_manifest(path / "m.jsonl", entries)
         manifest = read_manifest(path / "m.jsonl")
-        address = StackAddress(broker, backend, None, owned=False)
+        address = StackAddress(broker, backend, None, is_private=False)
         add_run_log(path / "run.log")  # as a run has it
         for turn in range(rounds + 1):  # the first one warms up
             # Anew, for Celery reads no answers to what it subscribes to of results: after some

@@ -31,7 +31,7 @@ from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.log import add_run_log
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.results.backend_results import ResultReader
-from pytest_manifest.results.gatherer import Gatherer
+from pytest_manifest.results.gatherer import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
@@ -138,8 +138,8 @@ class Replay:
         with nothing_thrown_away(owns_process=True):  # as a session has it of what it collects
             for attempt in self.attempts:
                 flights.track(attempt, moment, now)
-        results = ResultReader(StackAddress(url, url, None, owned=False))
-        self.gatherer = Gatherer(StreamReader(url, self.key), results)
+        results = ResultReader(StackAddress(url, url, None, is_private=False))
+        self.gatherer = ReceiptCollector(StreamReader(url, self.key), results)
         self.gatherer.begin(3600)
         settings = RunSettings(folder=folder)
         bench = AttemptEvaluator(self.run, manifest, self.ledger, kills=3, lifetime=3600.0)

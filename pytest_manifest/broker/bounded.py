@@ -28,26 +28,26 @@ T = TypeVar("T")
 CONNECT_TIMEOUT: Final = 5.0  # s
 SOCKET_TIMEOUT: Final = 10.0
 """Seconds that one read or write of a socket may take; a healthy peer needs far less for any."""
-CALL: Final = 30.0
+CALL_TIMEOUT: Final = 30.0
 """Seconds for a call of many reads and writes: a batch, a look into every queue."""
-SUSPECT: Final = 3.0
+SUSPECT_TIMEOUT: Final = 3.0
 """Seconds for a peer that has not answered the last time: who waits for it has others to serve."""
-GOOD_BYE: Final = 2.0  # s
-CLOSING: Final = 20.0
+CLOSE_TIMEOUT: Final = 2.0  # s
+OVERTIME: Final = 20.0
 """Seconds in all that one peer may keep us waiting in vain when time is over: to take back ten
 thousand jobs takes a healthy one some. Of a silent one the sockets' limit comes first."""
-CLOSING_SUSPECT: Final = 1.0
+SUSPECT_OVERTIME: Final = 1.0
 """As above, for one that has been silent before."""
-SHORTEST: Final = 0.1
-LOOK_AROUND: Final = 0.1
+MIN_TIMEOUT: Final = 0.1
+POLL_INTERVAL: Final = 0.1
 """Seconds after which a waiting caller sees whether its time was cut short meanwhile."""
 
 
-class SilentPeerError(StackError):
+class PeerTimeoutError(StackError):
     """A peer that accepts and does not answer."""
 
 
-class Patience:
+class WaitBudget:
     """Until when the calls of a run may wait; ``until`` is of the monotonic clock (s).
 
     When that is over calls may still be made, as a healthy peer answers at once; but what they wait
@@ -56,29 +56,29 @@ class Patience:
 
     def __init__(self) -> None:
         self.until = float("inf")
-        self.closing = CLOSING
+        self.overtime = OVERTIME
 
-    def ends(self, until: float) -> None:
+    def end_at(self, until: float) -> None:
         """Time is over then, if it is not over before."""
         self.until = min(self.until, until)
 
-    def hurry(self) -> None:
+    def expire(self) -> None:
         """Wait for nobody any more."""
-        self.until, self.closing = float("-inf"), 2 * SHORTEST
+        self.until, self.overtime = float("-inf"), 2 * MIN_TIMEOUT
 
 
 _here = threading.local()
 """``job``: what this thread is doing for a caller."""
 
 
-def refuse_if_given_up() -> None:
+def refuse_if_abandoned() -> None:
     """Raises SilentPeerError in a thread that was left behind: what it would go on with is not its
     own any more."""
     if getattr(getattr(_here, "job", None), "given_up", False):
-        raise SilentPeerError("nobody waits for this any more")
+        raise PeerTimeoutError("nobody waits for this any more")
 
 
-class _Job(Generic[T]):
+class _PendingCall(Generic[T]):
     """A call, and what came of it."""
 
     def __init__(self, function: Callable[[], T]) -> None:
@@ -86,7 +86,7 @@ class _Job(Generic[T]):
         self._error: BaseException | None = None
         self._value: list[T] = []
         self.done = threading.Event()
-        self.given_up = False
+        self.abandoned = False
 
     def run(self) -> None:
         _here.job = self
@@ -103,7 +103,7 @@ class _Job(Generic[T]):
         return self._value[0]
 
 
-class Caller:
+class BoundedCaller:
     """Calls one peer, from a thread of its own. For one thread at a time.
 
     ``url``: whom it calls, for sentences; one in this process's memory is called directly.
@@ -114,19 +114,19 @@ class Caller:
     def __init__(
         self,
         url: str,
-        patience: Patience | None = None,
-        forget: Callable[[], None] = lambda: None,
+        budget: WaitBudget | None = None,
+        on_abandon: Callable[[], None] = lambda: None,
     ) -> None:
         self._url = url
-        self._patience = patience or Patience()
-        self._forget = forget
+        self._budget = budget or WaitBudget()
+        self._on_abandon = on_abandon
         self._direct = url.startswith(("memory:", "cache+memory:"))
-        self._calls: queue.SimpleQueue[_Job[object] | None] | None = None
+        self._calls: queue.SimpleQueue[_PendingCall[object] | None] | None = None
         self._ident = 0
-        self._silences = 0
-        self._in_vain = 0.0
+        self._timeouts = 0
+        self._overtime = 0.0
 
-    def call(self, function: Callable[[], T], seconds: float = CALL) -> T:
+    def call(self, function: Callable[[], T], seconds: float = CALL_TIMEOUT) -> T:
         """What the function returns or raises, if it ends within so many seconds and the patience.
 
         Raises:
@@ -134,42 +134,42 @@ class Caller:
         """
         if self._direct or threading.get_ident() == self._ident:
             return function()
-        refuse_if_given_up()
-        job = _Job(function)
-        self._hand_over(job)
+        refuse_if_abandoned()
+        job = _PendingCall(function)
+        self._submit(job)
         began = time.monotonic()
         try:
-            finished = self._await(job.done, began, seconds)
+            finished = self._wait(job.done, began, seconds)
         except BaseException:
-            self._leave_behind(job)
+            self._abandon(job)
             raise
         if not finished:
-            self._leave_behind(job)
-            self._note_silence(began)
-            raise SilentPeerError(
+            self._abandon(job)
+            self._record_timeout(began)
+            raise PeerTimeoutError(
                 f"{redact_url(self._url)} accepts connections and does not answer "
                 f"(for {time.monotonic() - began:.1f} s)"
             )
         try:
             result = job.result()
         except Exception as error:
-            if _is_silence(error):  # a socket's time limit was shorter than ours
-                self._note_silence(began)
+            if _is_timeout(error):  # a socket's time limit was shorter than ours
+                self._record_timeout(began)
             else:
-                self._silences = 0
+                self._timeouts = 0
             raise
-        self._silences = 0
+        self._timeouts = 0
         return result
 
     def close(self, function: Callable[[], object]) -> None:
         """Make the last call, which says good-bye: how that ends is no matter any more."""
         with suppress(Exception):
-            self.call(function, GOOD_BYE)
+            self.call(function, CLOSE_TIMEOUT)
         calls, self._calls, self._ident = self._calls, None, 0
         if calls is not None:
             calls.put(None)
 
-    def _hand_over(self, job: _Job[T]) -> None:
+    def _submit(self, job: _PendingCall[T]) -> None:
         if self._calls is None:
             self._calls = queue.SimpleQueue()
             name = f"calls {redact_url(self._url)}"
@@ -179,44 +179,44 @@ class Caller:
             self._ident = thread.ident or 0
         self._calls.put(job)  # type: ignore[arg-type]  # its result is read as what it is
 
-    def _await(self, done: threading.Event, began: float, seconds: float) -> bool:
+    def _wait(self, done: threading.Event, began: float, seconds: float) -> bool:
         while True:
-            left = began + self._allowed(began, seconds) - time.monotonic()
-            if done.wait(max(0.0, min(left, LOOK_AROUND))):
+            left = began + self._time_limit(began, seconds) - time.monotonic()
+            if done.wait(max(0.0, min(left, POLL_INTERVAL))):
                 return True
             if left <= 0:
                 return False
 
-    def _allowed(self, began: float, seconds: float) -> float:
+    def _time_limit(self, began: float, seconds: float) -> float:
         """Seconds that a call may take which began then."""
-        most, closing = seconds, self._patience.closing
-        if self._silences:
+        most, closing = seconds, self._budget.overtime
+        if self._timeouts:
             # Twice as long each time: a healthy peer may need more for what is asked of it.
-            most = min(most, SUSPECT * 2 ** min(self._silences - 1, 10))
-            closing = min(closing, CLOSING_SUSPECT)
-        borrowed = max(SHORTEST, closing - self._in_vain)
-        return min(most, max(0.0, self._patience.until - began) + borrowed)
+            most = min(most, SUSPECT_TIMEOUT * 2 ** min(self._timeouts - 1, 10))
+            closing = min(closing, SUSPECT_OVERTIME)
+        borrowed = max(MIN_TIMEOUT, closing - self._overtime)
+        return min(most, max(0.0, self._budget.until - began) + borrowed)
 
-    def _note_silence(self, began: float) -> None:
-        self._silences += 1
-        self._in_vain += max(0.0, time.monotonic() - max(began, self._patience.until))
+    def _record_timeout(self, began: float) -> None:
+        self._timeouts += 1
+        self._overtime += max(0.0, time.monotonic() - max(began, self._budget.until))
 
-    def _leave_behind(self, job: _Job[T]) -> None:
+    def _abandon(self, job: _PendingCall[T]) -> None:
         """The thread ends when its call does, if ever; it holds nothing up, being a daemon."""
-        job.given_up = True
+        job.abandoned = True
         calls, self._calls, self._ident = self._calls, None, 0
         if calls is not None:
             calls.put(None)
-        self._forget()
+        self._on_abandon()
 
 
-def _serve(calls: queue.SimpleQueue[_Job[object] | None]) -> None:
+def _serve(calls: queue.SimpleQueue[_PendingCall[object] | None]) -> None:
     while (job := calls.get()) is not None:
         job.run()
         del job  # what it has brought is the caller's
 
 
-def _is_silence(error: BaseException | None) -> bool:
+def _is_timeout(error: BaseException | None) -> bool:
     """Whether a time limit is behind it; redis-py has an exception of its own for that."""
     while error is not None:
         if isinstance(error, TimeoutError) or type(error).__name__ == "TimeoutError":

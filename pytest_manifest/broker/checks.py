@@ -11,18 +11,18 @@ from pytest_manifest.broker.demand import Demand, TaskDemand
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.schema.wire import WORKER_MARK
 
-NEAREST: Final = 3
-NAMED: Final = 10  # tasks in one notice
+MAX_SIMILAR: Final = 3
+MAX_NAMED: Final = 10  # tasks in one notice
 CELERY_OWN: Final = "celery."
 # kombu's default, for apps and workers that do not set visibility_timeout.
 VISIBILITY_TIMEOUT: Final = 3600.0  # s
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class VisibilityModel:
     """How a stack holds messages: what the visibility rule is computed from."""
 
-    visibility: float  # s
+    timeout: float  # s
     ahead: int  # jobs that a held message may wait behind
     late: Callable[[str], bool]  # task name -> is it acknowledged late
 
@@ -33,11 +33,13 @@ def unknown_tasks(wanted: Iterable[str], workers: Iterable[Worker]) -> dict[str,
     if not registered:
         return {}
     return {
-        task: nearest(task, registered) for task in sorted(set(wanted)) if task not in registered
+        task: similar_tasks(task, registered)
+        for task in sorted(set(wanted))
+        if task not in registered
     }
 
 
-def nearest(task: str, registered: Collection[str]) -> list[str]:
+def similar_tasks(task: str, registered: Collection[str]) -> list[str]:
     """Give up to three registered names that ``task`` may have meant, the likeliest first.
 
     The same function in another module comes before a similar spelling.
@@ -47,8 +49,8 @@ def nearest(task: str, registered: Collection[str]) -> list[str]:
     )
     function = task.rpartition(".")[2]
     moved = [name for name in own if name.rpartition(".")[2] == function]
-    similar = get_close_matches(task, own, n=NEAREST)
-    return list(dict.fromkeys([*moved, *similar]))[:NEAREST]
+    similar = get_close_matches(task, own, n=MAX_SIMILAR)
+    return list(dict.fromkeys([*moved, *similar]))[:MAX_SIMILAR]
 
 
 def idle_queues(needed: Mapping[str, Collection[str]], workers: Sequence[Worker]) -> list[str]:
@@ -112,16 +114,16 @@ def _tasks_and_entries(counts: Mapping[str, tuple[int, int]]) -> tuple[str, str]
     """From (entries that are meant, all entries) by task: ``task a is``, ``1 of its 2 entries``."""
     meant, entries = (sum(column) for column in zip(*counts.values(), strict=True))
     names = list(counts)
-    more = len(names) - NAMED
+    more = len(names) - MAX_NAMED
     if len(names) == 1:
         return f"task {names[0]} is", f"{meant} of its {entries} entries"
     if more > 0:
-        names[NAMED:] = [f"{more} more"]
+        names[MAX_NAMED:] = [f"{more} more"]
     who = f"tasks {', '.join(names[:-1])} and {names[-1]} are"
     return who, f"{meant} of their {entries} entries"
 
 
-def visibility_refusals(demand: Demand, holding: Holding) -> list[str]:
+def visibility_refusals(demand: Demand, holding: VisibilityModel) -> list[str]:
     """Refuse tasks whose message may stay unacknowledged until the broker hands it out again.
 
     A worker holds a message for its countdown, then while the jobs before it in the same slot
@@ -136,7 +138,7 @@ def visibility_refusals(demand: Demand, holding: Holding) -> list[str]:
     return refusals
 
 
-def _refusal(name: str, task: TaskDemand, longest: float, holding: Holding) -> str | None:
+def _refusal(name: str, task: TaskDemand, longest: float, holding: VisibilityModel) -> str | None:
     late = holding.late(name)
     entry = task.occupied if late else task.delayed
     if entry is None:
@@ -144,7 +146,7 @@ def _refusal(name: str, task: TaskDemand, longest: float, holding: Holding) -> s
     own = entry.timeout if late else 0.0
     delay = (task.longest_occupation - own) if late else task.longest_delay
     held = delay + holding.ahead * longest + own
-    if held < holding.visibility:
+    if held < holding.timeout:
         return None
     parts = [f"countdown or eta {delay:g} s"] if delay else []
     if holding.ahead:
@@ -154,6 +156,6 @@ def _refusal(name: str, task: TaskDemand, longest: float, holding: Holding) -> s
     return (
         f"entry {entry.id!r} ({name}) may keep its message unacknowledged for {held:g} s "
         f"({' + '.join(parts)}), but this broker hands it to another worker after "
-        f"{holding.visibility:g} s, and the job would run twice; raise visibility_timeout in the "
+        f"{holding.timeout:g} s, and the job would run twice; raise visibility_timeout in the "
         f"app's broker_transport_options above {held:g}, or shorten what adds up to it"
     )

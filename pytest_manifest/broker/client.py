@@ -76,7 +76,7 @@ def _import_app(name: str) -> object:
 
 def connection_to(app: Celery, address: StackAddress) -> Connection:
     """Make a connection to the address's broker with the app's transport options, not yet open."""
-    if address.ours:
+    if address.is_managed:
         options = harmless(app.conf.broker_transport_options) | _timeouts(app, address)
         return app.amqp.Connection(address.broker_url, transport_options=options)
     return app.connection_for_write(
@@ -104,7 +104,7 @@ def connect(app: Celery, address: StackAddress) -> Connection:
 def result_backend(app: Celery, address: StackAddress) -> Backend:
     """Make the Celery result backend for the address, configured as the app's own would be."""
     backend_class, url = by_url(address.backend_url, app.loader)
-    backend = backend_class(app=_without_own_places(app) if address.ours else app, url=url)
+    backend = backend_class(app=_without_own_addresses(app) if address.is_managed else app, url=url)
     parameters = getattr(backend, "connparams", None)  # Redis; Celery would wait two minutes
     if isinstance(parameters, dict):
         own = parameters.get("socket_timeout") or SOCKET_TIMEOUT
@@ -112,7 +112,7 @@ def result_backend(app: Celery, address: StackAddress) -> Backend:
     return backend
 
 
-def _without_own_places(app: Celery) -> Celery:
+def _without_own_addresses(app: Celery) -> Celery:
     """An app with these settings, but for those by which it names a broker or store of its own.
 
     As workers of ours have it: a user or TLS of the app's own store is nothing to this one.

@@ -52,7 +52,7 @@ class Control:
         self._address = address
         self._connection: Connection | None = None
 
-    def ask(
+    def call(
         self,
         questions: Mapping[str, Arguments],
         *,
@@ -71,27 +71,29 @@ class Control:
             replies.declare()
             try:
                 tickets = {
-                    self._publish(mailbox, channel, method, arguments, ask=True): method
+                    self._publish(mailbox, channel, method, arguments, wants_reply=True): method
                     for method, arguments in questions.items()
                 }
                 listeners = _listeners(channel, mailbox.exchange.name)
-                return self._collect(replies, tickets, timeout, _counting(listeners, enough))
+                return self._collect(
+                    replies, tickets, timeout, _until_all_answered(listeners, enough)
+                )
             finally:
                 # Left alone it would stay for control_queue_expires seconds, with its binding.
                 with suppress(Exception):
                     replies.delete()
 
-    def tell(self, method: str, arguments: Arguments) -> None:
+    def cast(self, method: str, arguments: Arguments) -> None:
         """Give every worker an order, without waiting for a reply."""
         with self._lend() as (connection, channel):
             mailbox: Mailbox = self._app.control.mailbox(connection)
-            self._publish(mailbox, channel, method, arguments, ask=False)
+            self._publish(mailbox, channel, method, arguments, wants_reply=False)
 
     def revoke(self, task_ids: Iterable[str], *, terminate: bool) -> None:
         """Tell every worker not to run these tasks; ``terminate`` also ends running ones."""
         ids = list(task_ids)
         for start in range(0, len(ids), REVOKE_CHUNK):
-            self.tell(
+            self.cast(
                 "revoke",
                 {
                     "task_id": ids[start : start + REVOKE_CHUNK],
@@ -118,7 +120,7 @@ class Control:
             mailbox: Mailbox = self._app.control.mailbox(connection)
             return _listeners(channel, mailbox.exchange.name)
 
-    def listening(self) -> int:
+    def count_connected(self) -> int:
         """Count the connections to a Redis broker on which nodes listen for questions, now.
 
         Nodes pass over the empty message that finds them out. One that has ended is not among them;
@@ -165,7 +167,13 @@ class Control:
             channel.close()
 
     def _publish(
-        self, mailbox: Mailbox, channel: Channel, method: str, arguments: Arguments, *, ask: bool
+        self,
+        mailbox: Mailbox,
+        channel: Channel,
+        method: str,
+        arguments: Arguments,
+        *,
+        wants_reply: bool,
     ) -> str:
         ticket = str(uuid4())
         message: dict[str, object] = {
@@ -175,7 +183,7 @@ class Control:
             "pattern": None,
             "matcher": None,
         }
-        if ask:
+        if wants_reply:
             message["ticket"] = ticket
             message["reply_to"] = {
                 "exchange": mailbox.reply_exchange.name,
@@ -232,7 +240,7 @@ def _listeners(channel: Channel, exchange: str) -> set[str]:
     return set()
 
 
-def _counting(
+def _until_all_answered(
     listeners: set[str], enough: Callable[[Answers, float], bool]
 ) -> Callable[[Answers, float], bool]:
     """``enough``, told that no more answers will come where that is known."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from pytest_manifest.broker.limits import held_to
+from pytest_manifest.broker.limits import with_effective_timeout
 from pytest_manifest.schema.models import Entry
 
 
@@ -74,7 +74,7 @@ def demand_of(
         key = entry.task, entry.queue
         if key not in own:
             own[key] = own_limit(entry)
-        held = entry if own[key] is None else held_to(entry, own[key])
+        held = entry if own[key] is None else with_effective_timeout(entry, own[key])
         _add(task, held, delay_of(entry, moment))
         demand.samples.setdefault((entry.task, entry.queue), entry)
     return demand

@@ -12,10 +12,10 @@ from typing import Final
 
 from celery import Celery
 
-from pytest_manifest.broker.workers import OwnLimit, Worker, seconds_of
+from pytest_manifest.broker.workers import TaskLimit, Worker, seconds_of
 from pytest_manifest.schema import Entry
 
-CANNOT: Final[Mapping[str, str]] = {
+UNENFORCED_POOLS: Final[Mapping[str, str]] = {
     "solo": "cannot stop a job",
     "thread": "cannot stop a job",
     "eventlet": "cannot stop a job",
@@ -24,55 +24,55 @@ CANNOT: Final[Mapping[str, str]] = {
 """Celery's pools that do not enforce time limits, by the name of their module."""
 
 
-class OwnLimits:
+class TaskLimits:
     """The limits of tasks and workers, as the app here and the workers' answers have them."""
 
     def __init__(self, app: Celery) -> None:
         conf = app.conf
-        self._every = OwnLimit(
+        self._default = TaskLimit(
             seconds_of(conf.task_time_limit), seconds_of(conf.task_soft_time_limit)
         )
-        self._told: dict[str, OwnLimit] = {}
-        self._plain: dict[str, OwnLimit] = {}
+        self._by_task: dict[str, TaskLimit] = {}
+        self._cache: dict[str, TaskLimit] = {}
         """Of tasks whose options set none: asked for with every message."""
 
-    def learn(self, workers: Collection[Worker]) -> None:
+    def update(self, workers: Collection[Worker]) -> None:
         """What workers said of themselves; of several the strictest, as any may get the job."""
-        self._plain.clear()
+        self._cache.clear()
         if workers:
-            self._every = _strictest(worker.limit for worker in workers)
+            self._default = _strictest(worker.limit for worker in workers)
         for name in {name for worker in workers for name in worker.limits}:
             said = (w.limits[name] for w in workers if name in w.limits)
-            self._told[name] = _strictest(said)
+            self._by_task[name] = _strictest(said)
 
-    def of(self, task: str, options: Mapping[str, object]) -> OwnLimit:
+    def limit_for(self, task: str, options: Mapping[str, object]) -> TaskLimit:
         """Of a job of this task; ``options`` are those of its route and of the task here."""
         if options and ("time_limit" in options or "soft_time_limit" in options):
-            return self._of(task, options)
-        limit = self._plain.get(task)
+            return self._limit_for(task, options)
+        limit = self._cache.get(task)
         if limit is None:
-            limit = self._plain[task] = self._of(task, {})
+            limit = self._cache[task] = self._limit_for(task, {})
         return limit
 
-    def _of(self, task: str, options: Mapping[str, object]) -> OwnLimit:
-        told = self._told.get(task, OwnLimit())
-        return OwnLimit(
-            seconds_of(options.get("time_limit")) or told.hard or self._every.hard,
-            seconds_of(options.get("soft_time_limit")) or told.soft or self._every.soft,
+    def _limit_for(self, task: str, options: Mapping[str, object]) -> TaskLimit:
+        told = self._by_task.get(task, TaskLimit())
+        return TaskLimit(
+            seconds_of(options.get("time_limit")) or told.hard or self._default.hard,
+            seconds_of(options.get("soft_time_limit")) or told.soft or self._default.soft,
         )
 
 
-def longest_run(entry: Entry, own: float | None) -> float:
+def effective_timeout(entry: Entry, own: float | None) -> float:
     """Seconds that an entry's job may run, where its task's own limit is ``own``."""
     if own is None:
         return entry.timeout
     return min(entry.timeout, own) if "timeout" in entry.model_fields_set else own
 
 
-def held_to(entry: Entry, own: float | None) -> Entry:
+def with_effective_timeout(entry: Entry, own: float | None) -> Entry:
     """The entry with the limit that holds as its ``timeout``; one that is the task's own counts as
     not said by the entry."""
-    longest = longest_run(entry, own)
+    longest = effective_timeout(entry, own)
     if longest == entry.timeout:
         return entry
     held = entry.model_copy(update={"timeout": longest})
@@ -80,34 +80,34 @@ def held_to(entry: Entry, own: float | None) -> Entry:
     return held
 
 
-def message_limits(entry: Entry, own: OwnLimit) -> tuple[float, float | None]:
+def message_limits(entry: Entry, own: TaskLimit) -> tuple[float, float | None]:
     """The limits that its message carries, hard and soft."""
     if own.hard is None and own.soft is None:
         return _whole(entry.timeout), None
-    hard, soft = longest_run(entry, own.hard), own.soft
+    hard, soft = effective_timeout(entry, own.hard), own.soft
     if soft is not None and soft > hard:
         # Celery counts the hard one from the soft one on: none at all would bring the task's back.
         soft = hard
     return _whole(hard), None if soft is None else _whole(soft)
 
 
-def unenforced(workers: Iterable[Worker]) -> list[str]:
+def pool_warnings(workers: Iterable[Worker]) -> list[str]:
     """A sentence about workers whose pool does not enforce time limits."""
     pools: dict[str, list[str]] = {}
     for worker in workers:
-        if worker.pool in CANNOT:
+        if worker.pool in UNENFORCED_POOLS:
             pools.setdefault(worker.pool, []).append(worker.name)
     return [
-        f"the pool of {', '.join(sorted(names))} ({pool}) {CANNOT[pool]}, so nothing ends one that "
-        f"runs beyond its timeout, which its verdict tells afterwards; use a prefork pool where "
-        f"that matters"
+        f"the pool of {', '.join(sorted(names))} ({pool}) {UNENFORCED_POOLS[pool]}, so "
+        f"nothing ends one that runs beyond its timeout, which its verdict tells afterwards; use a "
+        f"prefork pool where that matters"
         for pool, names in sorted(pools.items())
     ]
 
 
-def _strictest(limits: Iterable[OwnLimit]) -> OwnLimit:
+def _strictest(limits: Iterable[TaskLimit]) -> TaskLimit:
     every = list(limits)
-    return OwnLimit(
+    return TaskLimit(
         min((one.hard for one in every if one.hard), default=None),
         min((one.soft for one in every if one.soft), default=None),
     )

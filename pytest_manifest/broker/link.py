@@ -16,7 +16,7 @@ from pytest_manifest.broker.bounded import sever
 from pytest_manifest.broker.client import connect, reply_queue_name
 from pytest_manifest.broker.messages import Outgoing
 from pytest_manifest.broker.refusals import refusal
-from pytest_manifest.broker.routing import Target, doubtful_target, queue_of
+from pytest_manifest.broker.routing import Destination, queue_of, unverified_destination
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.stack.address import StackAddress
 
@@ -125,18 +125,18 @@ class AmqpConfirms(Returns):
         return super().wait()
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
-        self._settle(tag, multiple)
+        self._confirm(tag, multiple)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
-        self._refused += self._settle(tag, multiple)
+        self._refused += self._confirm(tag, multiple)
 
-    def _settle(self, tag: int, multiple: bool) -> int:
+    def _confirm(self, tag: int, multiple: bool) -> int:
         settled = {one for one in self._open if one <= tag} if multiple else {tag}
         self._open -= settled
         return len(settled)
 
 
-class Link:
+class PublishConnection:
     """An open connection for publishing; of no use any more once a method has raised."""
 
     def __init__(self, app: Celery, address: StackAddress) -> None:
@@ -144,7 +144,7 @@ class Link:
         try:
             self._send: Callable[..., None] = app.amqp.send_task_message
             self._open_channel()
-            self._dead_ends: set[Target] = set()
+            self._unbound: set[Destination] = set()
         except BaseException:
             self.drop()
             raise
@@ -158,18 +158,18 @@ class Link:
         will not have, with a phrase that says why; what goes there must not be sent.
         """
         queues: dict[str, Queue] = {}
-        targets: set[Target] = set()
+        targets: set[Destination] = set()
         for one in outgoing:
             queue = queue_of(one.options)
             if queue is not None:
                 queues[queue.name] = queue
-            target = doubtful_target(one.options)
+            target = unverified_destination(one.options)
             if target is not None:
                 targets.add(target)
         refused = self.declare(queues.values())
         for prefix in reply_prefixes:
             reply_queue(prefix)(self._channel).declare()
-        self._dead_ends = {target for target in targets if not self._leads_somewhere(target)}
+        self._unbound = {target for target in targets if not self._is_bound(target)}
         return refused
 
     def declare(self, queues: Iterable[Queue]) -> dict[str, str]:
@@ -204,7 +204,7 @@ class Link:
         unroutable = []
         with self._producer.batch(max_size=BATCH_LIMIT):
             for one in chunk:
-                if self._dead_ends and doubtful_target(one.options) in self._dead_ends:
+                if self._unbound and unverified_destination(one.options) in self._unbound:
                     unroutable.append(one.attempt.task_id)
                     continue
                 self._send(
@@ -233,7 +233,7 @@ class Link:
         """Cut the connection; whoever waits on it, in whatever thread, stops waiting."""
         sever(self._connection)
 
-    def _leads_somewhere(self, target: Target) -> bool:
+    def _is_bound(self, target: Destination) -> bool:
         # kombu's own exchanges (on Redis) drop what matches no binding, and tell nobody;
         # RabbitMQ sends it back, as it is asked to, but where there is no such exchange.
         exchange, routing_key = target

@@ -13,7 +13,7 @@ from kombu.serialization import dumps
 
 from pytest_manifest.broker.attempt import Attempt, run8
 from pytest_manifest.broker.client import reply_queue_name
-from pytest_manifest.broker.limits import OwnLimits, message_limits
+from pytest_manifest.broker.limits import TaskLimits, message_limits
 from pytest_manifest.broker.routing import MESSAGE_OPTIONS, Options, Routing
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.log import redact
@@ -55,9 +55,9 @@ class MessageBuilder:
         stream: str,
         ttl: int,
         rpc: bool = False,
-        limits: OwnLimits | None = None,
+        limits: TaskLimits | None = None,
     ) -> None:
-        self._limits = limits or OwnLimits(app)
+        self._limits = limits or TaskLimits(app)
         self._as_task: Callable[..., object] = app.amqp.as_task_v2
         self._serializer: str = app.conf.task_serializer
         self._sent_event: bool = app.conf.task_send_sent_event
@@ -107,7 +107,7 @@ class MessageBuilder:
 
     def _message(self, attempt: Attempt, sent_at: datetime, own: Options) -> object:
         entry = attempt.entry
-        time_limit, soft_time_limit = message_limits(entry, self._limits.of(entry.task, own))
+        time_limit, soft_time_limit = message_limits(entry, self._limits.limit_for(entry.task, own))
         return self._as_task(
             attempt.task_id,
             entry.task,

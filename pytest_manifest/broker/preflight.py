@@ -11,7 +11,7 @@ from typing import Final
 from pytest_manifest.broker import checks, stores
 from pytest_manifest.broker.control import Answers, by_node
 from pytest_manifest.broker.demand import Demand, demand_of, tasks_by_queue
-from pytest_manifest.broker.limits import unenforced
+from pytest_manifest.broker.limits import pool_warnings
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.routing import queue_name
 from pytest_manifest.broker.workers import QUESTIONS, STORE_QUESTION, Worker, workers_of
@@ -24,7 +24,7 @@ __all__ = ["Demand", "Preflight", "add_consumers", "demand_of", "preflight"]
 IN_MEMORY: Final = "memory:"
 TIMEOUT: Final = 1.0  # s
 # Where neither we nor the broker know the workers: all have answered when none has for so long.
-SETTLED: Final = 0.1  # s
+QUIET_TIME: Final = 0.1  # s
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Preflight:
     notices: list[str] = field(default_factory=list)
     added_queues: list[str] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
-    plain: list[str] = field(default_factory=list)
+    stock: list[str] = field(default_factory=list)
     idle: list[str] = field(default_factory=list)
 
 
@@ -72,11 +72,13 @@ def preflight(
     """
     queues = {key: queue_name(publisher.routing(entry)) for key, entry in demand.samples.items()}
     address = publisher.address
-    questions = QUESTIONS if address.owned or address.ours else {**QUESTIONS, **STORE_QUESTION}
+    questions = (
+        QUESTIONS if address.is_private or address.is_managed else {**QUESTIONS, **STORE_QUESTION}
+    )
     enough = _enough(demand, tasks_by_queue(queues), expected_workers, len(questions))
     try:
         answers = publisher.call(
-            lambda: publisher.control.ask(questions, timeout=timeout, enough=enough)
+            lambda: publisher.control.call(questions, timeout=timeout, enough=enough)
         )
     except Exception as error:
         raise StackError(
@@ -84,7 +86,7 @@ def preflight(
             f"({type(error).__name__}: {redact(str(error))}); check that the broker is up"
         ) from error
     workers = list(workers_of(answers).values())
-    publisher.limits.learn(workers)
+    publisher.limits.update(workers)
     known = [publisher.tasks[name] for name in demand.tasks if name in publisher.tasks]
     elsewhere, perhaps = stores.refusals(publisher.app, address, known, workers)
     unknown = checks.unknown_tasks(demand.tasks, workers)
@@ -94,16 +96,16 @@ def preflight(
         answered=bool(workers),
         workers=[worker.name for worker in workers],
         slots=sum(worker.slots for worker in workers),
-        plain=[worker.name for worker in workers if worker.is_plain],
+        stock=[worker.name for worker in workers if worker.is_stock],
         refusals=elsewhere + _refusals(publisher, sendable, workers),
         notices=checks.acknowledgement_notices(sendable, _acks_late(workers)),
-        warnings=_unanswered(workers, expected_workers, timeout) + perhaps,
+        warnings=_answer_warnings(workers, expected_workers, timeout) + perhaps,
     )
     if not publisher.address.broker_url.startswith(IN_MEMORY):  # whose page says it
-        result.warnings.extend(unenforced(workers))
+        result.warnings.extend(pool_warnings(workers))
     needed = tasks_by_queue({key: queues[key] for key in sendable.samples})
     result.queues.extend(sorted(needed))
-    _see_to_queues(publisher, needed, workers, result)
+    _check_queues(publisher, needed, workers, result)
     return result
 
 
@@ -111,7 +113,7 @@ def add_consumers(publisher: Publisher, queues: list[str]) -> None:
     """Have every worker consume these queues as well; those that do already are not disturbed."""
     for name in queues:
         order = _consumer_arguments(publisher, name)
-        publisher.call(partial(publisher.control.tell, "add_consumer", order))
+        publisher.call(partial(publisher.control.cast, "add_consumer", order))
 
 
 def _enough(
@@ -125,7 +127,7 @@ def _enough(
             return len(nodes) >= expected
         if math.isinf(quiet):
             return True
-        if quiet < SETTLED:
+        if quiet < QUIET_TIME:
             return False
         # What looks missing may be with a worker that is slow to answer, so that waits longer.
         workers = list(workers_of(answers).values())
@@ -136,7 +138,7 @@ def _enough(
     return enough
 
 
-def _unanswered(workers: list[Worker], expected: int | None, timeout: float) -> list[str]:
+def _answer_warnings(workers: list[Worker], expected: int | None, timeout: float) -> list[str]:
     if not workers:
         sentence = (
             f"no worker answered within {timeout:g} s (none started yet, or all busy), so task "
@@ -157,13 +159,13 @@ def _refusals(publisher: Publisher, demand: Demand, workers: list[Worker]) -> li
     configured = float(options.get("visibility_timeout") or checks.VISIBILITY_TIMEOUT)
     asked = workers or [Worker("", prefetch=conf.worker_prefetch_multiplier)]
     late = _acks_late(workers)
-    holding = checks.Holding(
-        visibility=min(
+    holding = checks.VisibilityModel(
+        timeout=min(
             (worker.visibility or checks.VISIBILITY_TIMEOUT for worker in workers),
             default=configured,
         ),
         ahead=max(worker.ahead(demand.count) for worker in asked),
-        late=lambda task: late[task] if task in late else _late_by_app(publisher, task),
+        late=lambda task: late[task] if task in late else _acks_late_by_app(publisher, task),
     )
     return checks.visibility_refusals(demand, holding)
 
@@ -176,14 +178,14 @@ def _acks_late(workers: list[Worker]) -> dict[str, bool]:
     return late
 
 
-def _late_by_app(publisher: Publisher, task: str) -> bool:
+def _acks_late_by_app(publisher: Publisher, task: str) -> bool:
     known = publisher.tasks.get(task)
     if known is None:
         return bool(publisher.app.conf.task_acks_late)
     return bool(known.acks_late)
 
 
-def _see_to_queues(
+def _check_queues(
     publisher: Publisher,
     needed: Mapping[str, set[str]],
     workers: list[Worker],
@@ -191,7 +193,7 @@ def _see_to_queues(
 ) -> None:
     result.warnings.extend(checks.misrouted(needed, workers))
     idle = checks.idle_queues(needed, workers) if workers else []
-    if publisher.address.owned:
+    if publisher.address.is_private:
         # A worker that is told to consume what its broker refuses dies of it, again and again.
         refused = publisher.refusals(idle) if idle else {}
         wanted = [name for name in idle if name not in refused]

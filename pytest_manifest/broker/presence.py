@@ -21,27 +21,27 @@ from pytest_manifest.log import redact, redact_url
 from pytest_manifest.urls import is_redis
 
 TIMEOUT: Final = 1.0  # s
-SETTLED: Final = 0.1  # s
+QUIET_TIME: Final = 0.1  # s
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
+class WorkerPresence:
     """Node names: ``telling`` hand in receipts and say when they begin a job, ``plain`` do not, and
     ``unheard`` are known to the broker, alive or dead, and did not answer."""
 
-    telling: frozenset[str]
-    plain: frozenset[str]
-    unheard: frozenset[str]
+    instrumented: frozenset[str]
+    stock: frozenset[str]
+    unresponsive: frozenset[str]
 
 
-def present(publisher: Publisher, timeout: float = TIMEOUT) -> Present:
+def find_workers(publisher: Publisher, timeout: float = TIMEOUT) -> WorkerPresence:
     """Ask who is there now.
 
     Raises:
         StackError: the broker cannot be reached.
     """
     try:
-        return publisher.call(lambda: _present(publisher, timeout))
+        return publisher.call(lambda: _find_workers(publisher, timeout))
     except Exception as error:
         raise StackError(
             f"the workers at {redact_url(publisher.address.broker_url)} cannot be asked "
@@ -49,24 +49,24 @@ def present(publisher: Publisher, timeout: float = TIMEOUT) -> Present:
         ) from error
 
 
-def _present(publisher: Publisher, timeout: float) -> Present:
+def _find_workers(publisher: Publisher, timeout: float) -> WorkerPresence:
     lists = is_redis(publisher.address.broker_url)
-    answers = publisher.control.ask(
+    answers = publisher.control.call(
         {"registered": QUESTIONS["registered"]},
         timeout=timeout,
         # Of those whose names are known, each is waited for.
         enough=lambda found, quiet: (
-            any(found.values()) and (math.isinf(quiet) or (quiet >= SETTLED and not lists))
+            any(found.values()) and (math.isinf(quiet) or (quiet >= QUIET_TIME and not lists))
         ),
     )
     blank: Answers = {method: {} for method in QUESTIONS}
     workers = workers_of(blank | answers).values()
     names = frozenset(worker.name for worker in workers)
-    plain = frozenset(worker.name for worker in workers if worker.is_plain)
-    return Present(names - plain, plain, unheard_of(publisher, names))
+    plain = frozenset(worker.name for worker in workers if worker.is_stock)
+    return WorkerPresence(names - plain, plain, unresponsive_nodes(publisher, names))
 
 
-def unheard_of(publisher: Publisher, answered: Collection[str]) -> frozenset[str]:
+def unresponsive_nodes(publisher: Publisher, answered: Collection[str]) -> frozenset[str]:
     """The nodes that a Redis broker lists, alive or dead, beyond those that ``answered``."""
     if not is_redis(publisher.address.broker_url):
         return frozenset()
@@ -84,7 +84,7 @@ def may_be_alive(
     if not silent:
         return False
     # A restart cuts all connections, also of who is too busy to notice it.
-    return not _is_up_for(publisher, since) or publisher.control.listening() > len(answered)
+    return not _is_up_for(publisher, since) or publisher.control.count_connected() > len(answered)
 
 
 def _is_up_for(publisher: Publisher, seconds: float) -> bool:

@@ -15,18 +15,18 @@ from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt, run8
 from pytest_manifest.broker.bounded import (
-    Caller,
-    Patience,
-    SilentPeerError,
-    refuse_if_given_up,
+    BoundedCaller,
+    PeerTimeoutError,
+    WaitBudget,
+    refuse_if_abandoned,
 )
 from pytest_manifest.broker.client import load_app
 from pytest_manifest.broker.control import Control
-from pytest_manifest.broker.limits import OwnLimits
-from pytest_manifest.broker.link import Link
+from pytest_manifest.broker.limits import TaskLimits
+from pytest_manifest.broker.link import PublishConnection
 from pytest_manifest.broker.messages import MessageBuilder, Outgoing
 from pytest_manifest.broker.refusals import reserved
-from pytest_manifest.broker.routing import AppRouting, destination, queue_name
+from pytest_manifest.broker.routing import AppRouting, destination_of, queue_name
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.schema import Entry
@@ -66,33 +66,33 @@ class Publisher:
     """
 
     def __init__(
-        self, address: StackAddress, *, stream: str, ttl: int, patience: Patience | None = None
+        self, address: StackAddress, *, stream: str, ttl: int, budget: WaitBudget | None = None
     ) -> None:
         self.address = address
         self.app: Celery = load_app(address)
         # Finalising a plain app would give it the tasks of every other app in this process.
         self.tasks: Mapping[str, Task] = self.app.tasks if address.app else {}
         self.routing = AppRouting(self.app, self.tasks)
-        self.limits = OwnLimits(self.app)
+        self.limits = TaskLimits(self.app)
         self._rpc = scheme_of(address.backend_url) == "rpc"
         self._builder = MessageBuilder(
             self.app, self.routing, stream=stream, ttl=ttl, rpc=self._rpc, limits=self.limits
         )
         self._control = Control(self.app, address)
-        self._link: Link | None = None
+        self._connection: PublishConnection | None = None
         self.refused: dict[str, str] = {}
         """Queues that were refused, so that nothing of ours is in them, and why."""
-        self._caller = Caller(address.broker_url, patience, self._forget)
+        self._caller = BoundedCaller(address.broker_url, budget, self._abandon_connections)
 
     @property
     def control(self) -> Control:
         """The remote control; not for a thread that was left behind, which had the last one."""
-        refuse_if_given_up()
+        refuse_if_abandoned()
         return self._control
 
     def own_limit(self, entry: Entry) -> float | None:
         """Seconds that the entry's task, or its workers, let it run; None for no limit known."""
-        return self.limits.of(entry.task, self.routing(entry)).hard
+        return self.limits.limit_for(entry.task, self.routing(entry)).hard
 
     @property
     def result_expires(self) -> float | None:
@@ -113,11 +113,11 @@ class Publisher:
         if not outgoing:
             return PublishResult(refused=refused)
         try:
-            link, closed = self._ready_link(outgoing)
+            link, closed = self._ready_connection(outgoing)
         except Exception as error:
             # Nothing has left yet, whatever went wrong.
             unsent = _ids(outgoing)
-            return PublishResult(unsent=unsent, error=self._sentence(error), refused=refused)
+            return PublishResult(unsent=unsent, error=self._error_message(error), refused=refused)
         self.refused |= closed
         refused |= _refused(outgoing, closed)
         result = self._send_all(link, _without(outgoing, refused))
@@ -136,8 +136,8 @@ class Publisher:
         self.refused |= closed
         if not queues:
             return closed
-        with self._asking("declare queues"):
-            link = self._link or self._new_link()
+        with self._stack_errors("declare queues"):
+            link = self._connection or self._connect()
             self.refused |= self.call(lambda: link.declare(queues))
         return {name: phrase for name, phrase in self.refused.items() if name in wanted}
 
@@ -152,7 +152,7 @@ class Publisher:
         Raises:
             StackError: the broker cannot be reached.
         """
-        with self._asking("revoke jobs"):
+        with self._stack_errors("revoke jobs"):
             self.call(lambda: self.control.revoke(task_ids, terminate=terminate))
 
     def queue_lengths(self, names: Sequence[str]) -> dict[str, int]:
@@ -161,7 +161,7 @@ class Publisher:
         Raises:
             StackError: the broker cannot be reached.
         """
-        with self._asking("count waiting jobs"):
+        with self._stack_errors("count waiting jobs"):
             return self.call(lambda: self.control.queue_lengths(names))
 
     def call(self, function: Callable[[], T]) -> T:
@@ -178,12 +178,12 @@ class Publisher:
 
     def _close(self) -> None:
         self.control.close()
-        link, self._link = self._link, None
+        link, self._connection = self._connection, None
         if link is not None:
             with suppress(Exception):  # A connection that is gone already is as closed.
                 link.close()
 
-    def _send_all(self, link: Link, outgoing: Sequence[Outgoing]) -> PublishResult:
+    def _send_all(self, link: PublishConnection, outgoing: Sequence[Outgoing]) -> PublishResult:
         result = PublishResult()
         for start in range(0, len(outgoing), CHUNK):
             chunk = outgoing[start : start + CHUNK]
@@ -194,7 +194,7 @@ class Publisher:
                 self._drop()
                 result.uncertain.extend(_ids(chunk))
                 result.unsent.extend(_ids(outgoing[start + CHUNK :]))
-                return _with_error(result, self._sentence(error))
+                return _with_error(result, self._error_message(error))
             except BaseException:
                 # Interrupted between question and answer: the connection is of no use any more.
                 self._drop()
@@ -204,56 +204,58 @@ class Publisher:
             result.refused.update(_unroutable(chunk, returned) if returned else {})
         return result
 
-    def _ready_link(self, outgoing: Sequence[Outgoing]) -> tuple[Link, dict[str, str]]:
+    def _ready_connection(
+        self, outgoing: Sequence[Outgoing]
+    ) -> tuple[PublishConnection, dict[str, str]]:
         """Give a link that has just answered, with every queue of the batch declared but those that
         are refused, and why they are."""
-        link = self._link
+        link = self._connection
         if link is not None:
             try:
                 return link, self._prepare(link, outgoing)
-            except SilentPeerError:
+            except PeerTimeoutError:
                 raise  # another connection would get no answer either
             except Exception:
                 # It was idle, and the broker or something between has closed it since.
                 self._drop()
-        link = self._new_link()
+        link = self._connect()
         try:
             return link, self._prepare(link, outgoing)
         except BaseException:
             self._drop()
             raise
 
-    def _new_link(self) -> Link:
+    def _connect(self) -> PublishConnection:
         # Kept here, not in the thread that makes it: one that was left behind must keep nothing.
-        self._link = self.call(lambda: Link(self.app, self.address))
-        return self._link
+        self._connection = self.call(lambda: PublishConnection(self.app, self.address))
+        return self._connection
 
-    def _prepare(self, link: Link, outgoing: Sequence[Outgoing]) -> dict[str, str]:
+    def _prepare(self, link: PublishConnection, outgoing: Sequence[Outgoing]) -> dict[str, str]:
         prefixes = {run8(one.attempt.run) for one in outgoing} if self._rpc else set()
         return self.call(lambda: link.prepare(outgoing, prefixes))
 
     def _drop(self) -> None:
-        link, self._link = self._link, None
+        link, self._connection = self._connection, None
         if link is not None:
             with suppress(Exception):
                 link.drop()
 
-    def _forget(self) -> None:
+    def _abandon_connections(self) -> None:
         """Leave the connections to the thread that still waits on them; it stops waiting."""
-        link, self._link = self._link, None
+        link, self._connection = self._connection, None
         control, self._control = self._control, Control(self.app, self.address)
         control.sever()
         if link is not None:
             link.sever()
 
     @contextmanager
-    def _asking(self, purpose: str) -> Iterator[None]:
+    def _stack_errors(self, purpose: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             raise StackError(f"cannot {purpose}: {self._reason(error)}") from error
 
-    def _sentence(self, error: Exception) -> str:
+    def _error_message(self, error: Exception) -> str:
         return f"publishing failed: {self._reason(error)}"
 
     def _reason(self, error: Exception) -> str:
@@ -295,7 +297,7 @@ def _unroutable(chunk: Iterable[Outgoing], returned: Collection[str]) -> dict[st
     for one in chunk:
         task_id = one.attempt.task_id
         if task_id in returned:
-            exchange, key = destination(one.options)
+            exchange, key = destination_of(one.options)
             refused[task_id] = (
                 f"no queue of the broker is bound to where it goes: its route leads to exchange "
                 f"{exchange!r} with routing key {key!r}"

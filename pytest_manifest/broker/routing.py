@@ -14,7 +14,7 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.schema.models import Entry
 
 Options = dict[str, object]
-Target = tuple[str, str]
+Destination = tuple[str, str]
 """Name of an exchange, and routing key."""
 
 # What the message itself is made of; the rest of the options go to the transport.
@@ -102,7 +102,7 @@ def queue_name(options: Options) -> str | None:
     return None if queue is None else str(queue.name)
 
 
-def destination(options: Options) -> Target:
+def destination_of(options: Options) -> Destination:
     """Exchange and routing key of a message, as Celery makes them of its options."""
     queue = queue_of(options)
     name, key = _name(options.get("exchange")), str(options.get("routing_key") or "")
@@ -118,7 +118,7 @@ def _name(exchange: object) -> str:
     return str(getattr(exchange, "name", exchange) or "")
 
 
-def doubtful_target(options: Options) -> Target | None:
+def unverified_destination(options: Options) -> Destination | None:
     """Where a message goes if it may be that no queue is bound there, though its own is declared:
     by topics, or where a route names an exchange."""
     queue = options.get("queue")
@@ -127,5 +127,5 @@ def doubtful_target(options: Options) -> Target | None:
     exchange = None if queue is None else getattr(queue, "exchange", None)
     if (options.get("exchange_type") or getattr(exchange, "type", "direct")) == "fanout":
         return None  # goes to whoever listens, be it nobody
-    target = destination(options)
+    target = destination_of(options)
     return target if target[0] else None

@@ -14,7 +14,7 @@ from loguru import logger
 from pytest_manifest.log import redact_url
 from pytest_manifest.urls import is_redis_server, with_redis_scheme
 
-TIMEOUT: Final = 2.0
+SERVER_ID_TIMEOUT: Final = 2.0
 """Seconds for each answer; who does not answer by then has not told."""
 
 
@@ -29,8 +29,8 @@ def server_id(url: str) -> str | None:
     try:
         with Redis.from_url(
             with_redis_scheme(url),
-            socket_connect_timeout=TIMEOUT,
-            socket_timeout=TIMEOUT,
+            socket_connect_timeout=SERVER_ID_TIMEOUT,
+            socket_timeout=SERVER_ID_TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         ) as client:
             said = client.info("server")
@@ -41,7 +41,7 @@ def server_id(url: str) -> str | None:
     return found if isinstance(found, str) and found else None
 
 
-def at(url: str, host: str, port: int | None) -> str:
+def with_host(url: str, host: str, port: int | None) -> str:
     """The same URL, for a server of another name: with our password, as theirs is not told."""
     parts = urlsplit(url)
     login, at_sign, _ = parts.netloc.rpartition("@")
@@ -50,7 +50,7 @@ def at(url: str, host: str, port: int | None) -> str:
     return parts._replace(netloc=f"{login}{at_sign}{place}").geturl()
 
 
-def are_one(one: str, other: str) -> bool:
+def is_same_server(one: str, other: str) -> bool:
     """Whether both lead to one server, by its word."""
     first = server_id(one)
     return first is not None and first == server_id(other)

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from celery import Celery, Task
 from celery.backends.base import DisabledBackend
 
-from pytest_manifest.broker.same_server import are_one, at
+from pytest_manifest.broker.same_server import is_same_server, with_host
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.log import redact_url
 from pytest_manifest.stack.address import StackAddress
@@ -25,7 +25,7 @@ from pytest_manifest.urls import REDIS_SCHEMES, SENTINEL, SOCKETS, is_redis_serv
 if TYPE_CHECKING:
     from celery.backends.base import Backend
 
-Alike = Literal["same", "perhaps", "other"]
+Comparison = Literal["same", "perhaps", "other"]
 
 NONE: Final = "disabled"
 DATABASES: Final = ("db", "database")
@@ -37,14 +37,14 @@ LOOPBACK: Final = ("localhost", "127.0.0.1", "::1", "")
 class _Store:
     """A store's name, taken apart: of what kind, on which server, and what there."""
 
-    kind: str
+    scheme: str
     host: str = ""
     port: int | None = None
     database: str = ""
 
     def is_on(self, other: _Store) -> bool:
         """Whether both are on one server."""
-        return (self.kind, self.host, self.port) == (other.kind, other.host, other.port)
+        return (self.scheme, self.host, self.port) == (other.scheme, other.host, other.port)
 
 
 def own_store(app: Celery, broker: str) -> str | None:
@@ -53,16 +53,16 @@ def own_store(app: Celery, broker: str) -> str | None:
     The environment is left out: it may speak of another stack. Where the app keeps results on its
     own broker's server, they are on this one's.
     """
-    url = _named_by(app)
-    store, own, given = map(_taken_apart, (url, str(app.conf.get("broker_url") or ""), broker))
-    if store.kind == NONE:
+    url = _configured_store(app)
+    store, own, given = map(_parse, (url, str(app.conf.get("broker_url") or ""), broker))
+    if store.scheme == NONE:
         return None
     # All sentinels look like one server there, which these are only if somebody is among both.
     apart = scheme_of(broker) == SENTINEL and _hosts(url).isdisjoint(_hosts(broker))
     if (store.is_on(given) and not apart) or not store.is_on(own):
         return url
     if not is_redis_server(broker):
-        return None if given.kind == store.kind else url  # which is it there? nobody has said
+        return None if given.scheme == store.scheme else url  # which is it there? nobody has said
     try:
         parts = urlsplit(broker)
     except ValueError:  # no URL: whoever connects says so
@@ -78,10 +78,10 @@ def refusals(
 
     ``tasks``: those of the jobs, as far as the app has them here.
     """
-    if address.ours or address.owned:
+    if address.is_managed or address.is_private:
         return [], []
     # A task's store is called here as the app calls its other one.
-    known = {_taken_apart(address.backend_url), _taken_apart(_named_by(app))}
+    known = {_parse(address.backend_url), _parse(_configured_store(app))}
     read = redact_url(address.backend_url)
     refused, told = [], []
     for worker in workers:
@@ -106,23 +106,23 @@ def refusals(
         f"task {task.name} keeps its results in a store of its own, {redact_url(own)}, and this "
         f"run would look for them in {read}: leave its backend= out, or run it on a private stack"
         for task, own in _with_own_store(tasks)
-        if _taken_apart(own) not in known
+        if _parse(own) not in known
     ]
     return refused[:1], told[:1]
 
 
-def compare(address: StackAddress, worker: Worker) -> Alike:
+def compare(address: StackAddress, worker: Worker) -> Comparison:
     """Whether this worker's store is the one that the address names."""
     if worker.store is None:
         return "same"  # nobody told
     if "://" not in worker.store and worker.store.lower() in (*REDIS_SCHEMES, *DATABASES):
         return "same"  # the rest of it is in settings of theirs that are not told
-    theirs, ours = _taken_apart(worker.store), _taken_apart(address.backend_url)
-    alike = _alike(theirs, ours)
+    theirs, ours = _parse(worker.store), _parse(address.backend_url)
+    alike = _compare_stores(theirs, ours)
     if alike != "perhaps" or worker.broker is None:
         return alike
     # Called otherwise over there; but whether it is the broker itself can be told on both sides.
-    broker = _taken_apart(address.broker_url)
+    broker = _parse(address.broker_url)
     with_them = (theirs.host, theirs.port) == worker.broker
     with_us = (ours.host, ours.port) == (broker.host, broker.port)
     if with_them != with_us:
@@ -137,53 +137,55 @@ def is_proven_same(address: StackAddress, worker: Worker) -> bool:
     where it keeps its results on its broker's server, that server is our broker's, and where its
     broker's name leads to ours from here, its names mean the same here.
     """
-    theirs, ours = _taken_apart(worker.store or ""), _taken_apart(address.backend_url)
-    if (theirs.kind, theirs.database) != (ours.kind, ours.database):
+    theirs, ours = _parse(worker.store or ""), _parse(address.backend_url)
+    if (theirs.scheme, theirs.database) != (ours.scheme, ours.database):
         return False
-    if ours.kind != "redis" or None in (theirs.port, ours.port):
+    if ours.scheme != "redis" or None in (theirs.port, ours.port):
         return False
     if (theirs.host, theirs.port) == worker.broker:
-        return are_one(address.broker_url, address.backend_url)
-    if not are_one(address.backend_url, at(address.backend_url, theirs.host, theirs.port)):
+        return is_same_server(address.broker_url, address.backend_url)
+    if not is_same_server(
+        address.backend_url, with_host(address.backend_url, theirs.host, theirs.port)
+    ):
         return False
     if theirs.host != "localhost":
         return True
-    return worker.broker is not None and are_one(
-        address.broker_url, at(address.broker_url, *worker.broker)
+    return worker.broker is not None and is_same_server(
+        address.broker_url, with_host(address.broker_url, *worker.broker)
     )
 
 
-def _alike(one: _Store, other: _Store) -> Alike:
+def _compare_stores(one: _Store, other: _Store) -> Comparison:
     if one == other:
         return "same"
-    if one.kind != other.kind or one.database != other.database:
+    if one.scheme != other.scheme or one.database != other.database:
         return "other"
     return "other" if one.host == other.host else "perhaps"
 
 
 def _is_none(url: str) -> bool:
-    return _taken_apart(url).kind == NONE
+    return _parse(url).scheme == NONE
 
 
-def _taken_apart(url: str) -> _Store:
+def _parse(url: str) -> _Store:
     try:
-        return _parts(url)
+        return _parse_url(url)
     except ValueError:  # no URL: whoever connects says so
         return _Store(scheme_of(url) or url)
 
 
-def _parts(url: str) -> _Store:
+def _parse_url(url: str) -> _Store:
     scheme, separator, _ = url.partition("://")
     scheme = scheme.lower().replace(":", ".")  # a class may be named with either
     if scheme in REDIS_SCHEMES:
-        return _redis(scheme, url) if separator else _Store("redis")
+        return _parse_redis(scheme, url) if separator else _Store("redis")
     first, plus, inner = scheme.partition("+")
     if first not in DATABASES:
         return _Store(first or NONE)
-    return _database(inner, url.partition("+")[2]) if plus and separator else _Store("db")
+    return _parse_database(inner, url.partition("+")[2]) if plus and separator else _Store("db")
 
 
-def _redis(scheme: str, url: str) -> _Store:
+def _parse_redis(scheme: str, url: str) -> _Store:
     if scheme in SOCKETS:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
@@ -197,7 +199,7 @@ def _redis(scheme: str, url: str) -> _Store:
     return _Store("redis", _host(parts), port, parts.path.strip("/") or "0")
 
 
-def _database(scheme: str, url: str) -> _Store:
+def _parse_database(scheme: str, url: str) -> _Store:
     parts = urlsplit(url)
     kind = f"db+{scheme.partition('+')[0]}"
     if kind == "db+sqlite":
@@ -221,15 +223,15 @@ def _port(parts: SplitResult) -> int | None:
         return None
 
 
-def _named_by(app: Celery) -> str:
+def _configured_store(app: Celery) -> str:
     """The result store that the app's settings name; "" where they name none."""
     named = getattr(app, "backend_cls", None) or app.conf.get("result_backend")
     if named is None or isinstance(named, str):
-        return _in_full(app, named or "")
+        return _full_url(app, named or "")
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def _in_full(app: Celery, named: str) -> str:
+def _full_url(app: Celery, named: str) -> str:
     """A URL where settings beside ``result_backend`` say the rest of it."""
     conf = app.conf
     if named == "redis":

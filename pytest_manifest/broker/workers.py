@@ -23,7 +23,7 @@ _REGISTERED = re.compile(r"(?P<name>.+?) \[(?P<facts>acks_late=[^\[\]]*)\]\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class OwnLimit:
+class TaskLimit:
     """What a task, or a worker for all of its tasks, sets itself, in seconds; None: nothing."""
 
     hard: float | None = None
@@ -52,14 +52,14 @@ class Worker:
     slots: int = 1
     prefetch: int | None = None
     visibility: float | None = None
-    limits: dict[str, OwnLimit] = field(default_factory=dict)
-    limit: OwnLimit = OwnLimit()
+    limits: dict[str, TaskLimit] = field(default_factory=dict)
+    limit: TaskLimit = TaskLimit()
     pool: str = ""
     store: str | None = None
     broker: tuple[str, int | None] | None = None
 
     @property
-    def is_plain(self) -> bool:
+    def is_stock(self) -> bool:
         """Whether it said which tasks it has, and is not instrumented."""
         return bool(self.tasks) and WORKER_MARK not in self.tasks
 
@@ -100,11 +100,11 @@ def _tasks(reply: object) -> dict[str, bool]:
     return {name: facts.get("acks_late") == "True" for name, facts in _registered(reply)}
 
 
-def _limits(reply: object) -> dict[str, OwnLimit]:
-    found: dict[str, OwnLimit] = {}
+def _limits(reply: object) -> dict[str, TaskLimit]:
+    found: dict[str, TaskLimit] = {}
     for name, facts in _registered(reply):
-        limit = OwnLimit(_number(facts.get("time_limit")), _number(facts.get("soft_time_limit")))
-        if limit != OwnLimit():
+        limit = TaskLimit(_number(facts.get("time_limit")), _number(facts.get("soft_time_limit")))
+        if limit != TaskLimit():
             found[name] = limit
     return found
 
@@ -131,12 +131,12 @@ def seconds_of(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and value > 0 else None
 
 
-def _limit(pool: object) -> OwnLimit:
+def _limit(pool: object) -> TaskLimit:
     limits = pool.get("timeouts") if isinstance(pool, dict) else None
     if not isinstance(limits, (list, tuple)) or len(limits) != 2:
-        return OwnLimit()
+        return TaskLimit()
     soft, hard = limits
-    return OwnLimit(seconds_of(hard), seconds_of(soft))
+    return TaskLimit(seconds_of(hard), seconds_of(soft))
 
 
 def _pool(pool: object) -> str:

@@ -170,7 +170,7 @@ class Dispatch:
 
         state = self._state
         options = state.options
-        nowhere = StackAddress("", "", None, owned=False)
+        nowhere = StackAddress("", "", None, is_private=False)
         sources = [self._audited(state.load(path)) for path in state.selected]
         ledgers = [source.ledger for source in sources]
         refuse_one_run_twice(options, [state.load(path) for path in state.selected], ledgers)

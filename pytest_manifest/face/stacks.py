@@ -106,7 +106,7 @@ def find_stack(state: ManifestSession) -> tuple[StackAddress, int | None]:
             "results of rpc:// come back only to the process that sent the jobs, so nobody "
             "can look at them later; name a Redis or a database with --manifest-backend=URL"
         )
-    reach(address, app=load_app(address) if address.app and not address.ours else None)
+    reach(address, app=load_app(address) if address.app and not address.is_managed else None)
     return address, None
 
 
@@ -169,7 +169,7 @@ def external_address(options: Options) -> StackAddress:
             "the broker is not a Redis that could keep results as well; "
             "name the result store with --manifest-backend=URL"
         )
-    return StackAddress(options.broker, backend, options.app, owned=False)
+    return StackAddress(options.broker, backend, options.app, is_private=False)
 
 
 def _own_store(options: Options) -> str | None:
@@ -180,5 +180,5 @@ def _own_store(options: Options) -> str | None:
 
     if options.app is None or options.broker is None or options.broker.startswith("memory:"):
         return None
-    app = load_app(StackAddress(options.broker, "", options.app, owned=False))
+    app = load_app(StackAddress(options.broker, "", options.app, is_private=False))
     return own_store(app, options.broker)

@@ -48,7 +48,7 @@ def _flower(run: Run) -> str | None:
     from pytest_manifest.stack.state import running_stack
 
     address = run.address.flower_url
-    if not (address or run.address.owned):
+    if not (address or run.address.is_private):
         with contextlib.suppress(StackError):
             running = running_stack()  # it may have been named by its broker's URL
             if running is not None and running.broker_url == run.address.broker_url:

@@ -18,8 +18,8 @@ from pytest_manifest.broker.client import load_app
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.results.plain_json import as_json
-from pytest_manifest.results.records import Flaws
-from pytest_manifest.results.sources import UNREADABLE, Meta, Source, open_source
+from pytest_manifest.results.records import ReadErrors
+from pytest_manifest.results.sources import UNREADABLE, Meta, ResultSource, open_source
 from pytest_manifest.schema import ErrorInfo, State
 from pytest_manifest.schema.wire import plain_traceback, unwrap_result
 from pytest_manifest.stack.address import StackAddress
@@ -42,7 +42,7 @@ FINAL_STATES: Final[Mapping[str, State]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class PlainResult:
+class BackendResult:
     """One task's final state as the result backend has it; times are UTC.
 
     ``worker``, ``queue`` and ``retries`` are known where the app sets ``result_extended``.
@@ -69,20 +69,20 @@ class ResultReader:
     until ``handed_on`` says that it has reached who asked for it.
     """
 
-    def __init__(self, address: StackAddress, flaws: Flaws | None = None) -> None:
+    def __init__(self, address: StackAddress, flaws: ReadErrors | None = None) -> None:
         self._address = address
-        self._flaws = Flaws() if flaws is None else flaws
-        self._source: Source | None = None
+        self._flaws = ReadErrors() if flaws is None else flaws
+        self._source: ResultSource | None = None
         self._fetched: dict[str, Meta] = {}
         """What came by ``rpc://``, where it can be had once only, and has not been asked for."""
 
-    def read(self, task_ids: Sequence[str]) -> dict[str, PlainResult]:
+    def read(self, task_ids: Sequence[str]) -> dict[str, BackendResult]:
         """Give the final states there are for these ids; what is not final yet is left out.
 
         Raises:
             StackError: the result backend cannot be reached or read; the next call tries anew.
         """
-        found: dict[str, PlainResult] = {}
+        found: dict[str, BackendResult] = {}
         try:
             if self._source is None:
                 app = load_app(self._address)
@@ -107,15 +107,15 @@ class ResultReader:
         other._fetched = self._fetched
         return other
 
-    def handed_on(self, task_ids: Iterable[str]) -> None:
+    def discard(self, task_ids: Iterable[str]) -> None:
         """These have reached who asked for them, and need not be kept for a second reading."""
         for task_id in task_ids:
             self._fetched.pop(task_id, None)
 
-    def _final(self, metas: Iterable[tuple[str, Meta]]) -> Iterator[tuple[str, PlainResult]]:
+    def _final(self, metas: Iterable[tuple[str, Meta]]) -> Iterator[tuple[str, BackendResult]]:
         for task_id, meta in metas:
             try:
-                result = plain_result(meta)
+                result = parse_result(meta)
             except Exception as error:  # what was pickled may be anything, and do anything
                 self._flaws.add_result(task_id, f"{type(error).__name__}: {error}")
                 continue
@@ -134,7 +134,7 @@ def needs_this_process(address: StackAddress) -> bool:
     return scheme_of(address.backend_url) == "rpc"
 
 
-def plain_result(meta: Meta) -> PlainResult | None:
+def parse_result(meta: Meta) -> BackendResult | None:
     """Read one stored result; None while its state is not final."""
     status = str(meta.get("status"))
     state = FINAL_STATES.get(status)
@@ -153,7 +153,7 @@ def plain_result(meta: Meta) -> PlainResult | None:
         value, error = None, _error(meta)
         flaws.clear()
         state = _state(state, error)
-    return PlainResult(
+    return BackendResult(
         state=state,
         result=value,
         error=error if state not in ("revoked", "expired") else None,

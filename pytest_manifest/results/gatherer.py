@@ -11,11 +11,11 @@ from typing import Final, Protocol, TypeVar
 
 from loguru import logger
 
-from pytest_manifest.broker.bounded import Caller, SilentPeerError
+from pytest_manifest.broker.bounded import BoundedCaller, PeerTimeoutError
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import HandedOn, Start
-from pytest_manifest.results.backend_results import PlainResult, ResultReader
-from pytest_manifest.results.records import Flaws, receipt_from
+from pytest_manifest.results.backend_results import BackendResult, ResultReader
+from pytest_manifest.results.records import ReadErrors, receipt_from
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import (
@@ -33,7 +33,7 @@ SWEEP_SIZE = 500
 T = TypeVar("T")
 
 
-class Awaited(Protocol):
+class AwaitedAttempt(Protocol):
     """What gathering must know of an attempt that has no final receipt yet."""
 
     run: str
@@ -42,7 +42,7 @@ class Awaited(Protocol):
 
 
 @dataclass(slots=True)
-class Sip:
+class ReceiptBatch:
     """What one look brought; ``position`` is where the stream's next look begins."""
 
     starts: list[Start] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Sip:
         return bool(self.starts or self.handed_on or self.finals)
 
 
-class Gatherer:
+class ReceiptCollector:
     """The one reader of a run. Use it from one thread.
 
     With a ``caller`` it waits for the store as long as that says; after a wait in vain it goes on
@@ -67,16 +67,16 @@ class Gatherer:
         self,
         stream: StreamReader | None,
         results: ResultReader,
-        caller: Caller | None = None,
-        flaws: Flaws | None = None,
+        caller: BoundedCaller | None = None,
+        flaws: ReadErrors | None = None,
     ) -> None:
-        self._flaws = Flaws() if flaws is None else flaws
+        self._flaws = ReadErrors() if flaws is None else flaws
         self._stream = stream
         self._results = results
         self._caller = caller
         self._position = None if stream is None else stream.position
-        self._heard_of_worker = False
-        self._passed_over = 0
+        self._saw_worker_record = False
+        self._malformed = 0
         self._next_sweep = 0.0
         self._sweep: Iterator[str] = iter(())
 
@@ -87,24 +87,24 @@ class Gatherer:
         """
         stream = self._stream
         if stream is not None:
-            self._reach(lambda: stream.begin(ttl))
+            self._call(lambda: stream.begin(ttl))
 
     @property
-    def hears_starts(self) -> bool:
+    def reports_starts(self) -> bool:
         """Whether workers of ours can say when they begin a job, and not only how it ended."""
         return self._stream is not None
 
-    def unread(self, task_id: str) -> str:
+    def unreadable_reason(self, task_id: str) -> str:
         """Why nobody can tell what the result store has of this job; "" where nothing is there."""
         return self._flaws.results.get(task_id, "")
 
-    def intact(self) -> bool | None:
+    def is_intact(self) -> bool | None:
         """Whether the store still has what it was given; None where there is no stream to tell by.
 
         Raises StackError where the store cannot be reached.
         """
         stream = self._stream
-        return None if stream is None else self._reach(stream.intact)
+        return None if stream is None else self._call(stream.is_intact)
 
     def trim(self) -> None:
         """Take out of the stream what has been read, once that is committed.
@@ -114,11 +114,11 @@ class Gatherer:
         stream = self._stream
         if stream is not None:
             try:
-                self._reach(stream.trim)
+                self._call(stream.trim)
             except StackError as error:
                 logger.debug("{}", error)
 
-    def sip(self, awaited: Mapping[str, Awaited], block_ms: int) -> Sip:
+    def poll(self, awaited: Mapping[str, AwaitedAttempt], block_ms: int) -> ReceiptBatch:
         """One look: at the stream and, when their time has come, at some of the plain results.
 
         Waits up to ``block_ms`` for a first record. Raises StackError where the store cannot be
@@ -126,54 +126,54 @@ class Gatherer:
         """
         # Named here: a thread that is left behind must not read on in what has taken their place.
         stream, results = self._stream, self._results
-        return self._handed_on(self._reach(lambda: self._sip(stream, results, awaited, block_ms)))
+        return self._deliver(self._call(lambda: self._poll(stream, results, awaited, block_ms)))
 
-    def sweep_all(self, awaited: Mapping[str, Awaited]) -> Sip:
+    def poll_all(self, awaited: Mapping[str, AwaitedAttempt]) -> ReceiptBatch:
         """One look at everything: the stream to its end and every awaited plain result."""
-        found: dict[str, PlainResult] = {}
+        found: dict[str, BackendResult] = {}
         ids = list(awaited)
         for start in range(0, len(ids), SWEEP_SIZE):  # each with a limit of its own
-            found |= self._reach(partial(self._results.read, ids[start : start + SWEEP_SIZE]))
+            found |= self._call(partial(self._results.read, ids[start : start + SWEEP_SIZE]))
         stream = self._stream
-        return self._handed_on(self._reach(lambda: self._all_of(stream, found, awaited)))
+        return self._deliver(self._call(lambda: self._poll_all(stream, found, awaited)))
 
-    def _sip(
+    def _poll(
         self,
         stream: StreamReader | None,
         results: ResultReader,
-        awaited: Mapping[str, Awaited],
+        awaited: Mapping[str, AwaitedAttempt],
         block_ms: int,
-    ) -> Sip:
-        sip = Sip()
-        found: dict[str, PlainResult] = {}
+    ) -> ReceiptBatch:
+        sip = ReceiptBatch()
+        found: dict[str, BackendResult] = {}
         if time.monotonic() >= self._next_sweep and awaited:
             found = results.read(self._next_ids(awaited))
-            pause = SWEEP_INSTRUMENTED if self._heard_of_worker else SWEEP_STOCK
+            pause = SWEEP_INSTRUMENTED if self._saw_worker_record else SWEEP_STOCK
             self._next_sweep = time.monotonic() + pause
         if found:
-            self._add_plain(stream, sip, found, awaited)
+            self._add_backend_results(stream, sip, found, awaited)
         elif stream is not None:
             self._read_stream(stream, sip, block_ms)
         else:
             time.sleep(block_ms / 1000)
         return sip
 
-    def _all_of(
+    def _poll_all(
         self,
         stream: StreamReader | None,
-        found: Mapping[str, PlainResult],
-        awaited: Mapping[str, Awaited],
-    ) -> Sip:
-        sip = Sip()
-        self._add_plain(stream, sip, found, awaited)
+        found: Mapping[str, BackendResult],
+        awaited: Mapping[str, AwaitedAttempt],
+    ) -> ReceiptBatch:
+        sip = ReceiptBatch()
+        self._add_backend_results(stream, sip, found, awaited)
         return sip
 
-    def _add_plain(
+    def _add_backend_results(
         self,
         stream: StreamReader | None,
-        sip: Sip,
-        found: Mapping[str, PlainResult],
-        awaited: Mapping[str, Awaited],
+        sip: ReceiptBatch,
+        found: Mapping[str, BackendResult],
+        awaited: Mapping[str, AwaitedAttempt],
     ) -> None:
         """Read the stream to its end, then add the plain results that it says nothing of.
 
@@ -190,41 +190,43 @@ class Gatherer:
         known = {task_id for task_id, _, _ in sip.finals}
         for task_id, result in found.items():
             if task_id not in known and task_id in awaited:
-                receipt = self._plain_receipt(task_id, awaited[task_id], result)
+                receipt = self._backend_receipt(task_id, awaited[task_id], result)
                 sip.finals += [] if receipt is None else [(task_id, None, receipt)]
 
-    def _plain_receipt(self, task_id: str, attempt: Awaited, result: PlainResult) -> Receipt | None:
+    def _backend_receipt(
+        self, task_id: str, attempt: AwaitedAttempt, result: BackendResult
+    ) -> Receipt | None:
         if result.receipt is not None:
             try:
-                return _of_a_worker(result.receipt)
+                return _worker_receipt(result.receipt)
             except ValueError as error:  # pydantic's is one
                 self._flaws.add(f"the receipt inside the result of {task_id}", error)
         try:
-            return plain_receipt(task_id, attempt, result)
+            return backend_receipt(task_id, attempt, result)
         except ValueError as error:
             self._flaws.add_result(task_id, error)
             return None
 
-    def _reach(self, call: Callable[[], T]) -> T:
+    def _call(self, call: Callable[[], T]) -> T:
         """What the call, which uses the store, returns; raises StackError where it is silent."""
         if self._caller is None:
             return call()
         try:
             return self._caller.call(call)
-        except SilentPeerError:
-            self._begin_anew()
+        except PeerTimeoutError:
+            self._reconnect()
             raise
 
-    def _begin_anew(self) -> None:
+    def _reconnect(self) -> None:
         """Leave the connections to the thread that still waits on them."""
         if self._stream is not None and self._position is not None:
             self._stream = self._stream.renewed(self._position)
         self._results = self._results.renewed()
 
-    def _handed_on(self, sip: Sip) -> Sip:
+    def _deliver(self, sip: ReceiptBatch) -> ReceiptBatch:
         """What a thread that was left behind has read since is in no sip: it is read again."""
         self._position = sip.position or self._position
-        self._results.handed_on(task_id for task_id, _, _ in sip.finals)
+        self._results.discard(task_id for task_id, _, _ in sip.finals)
         return sip
 
     def close(self) -> None:
@@ -238,37 +240,37 @@ class Gatherer:
             self._stream.close()
         self._results.close()
 
-    def _next_ids(self, awaited: Mapping[str, Awaited]) -> list[str]:
+    def _next_ids(self, awaited: Mapping[str, AwaitedAttempt]) -> list[str]:
         chunk = [task_id for task_id in islice(self._sweep, SWEEP_SIZE) if task_id in awaited]
         if not chunk:
             self._sweep = iter(list(awaited))
             chunk = list(islice(self._sweep, SWEEP_SIZE))
         return chunk
 
-    def _read_stream(self, stream: StreamReader, sip: Sip, block_ms: int) -> int:
+    def _read_stream(self, stream: StreamReader, sip: ReceiptBatch, block_ms: int) -> int:
         before = stream.position
         records = stream.read(block_ms)
         sip.moved = sip.moved or bool(records) or stream.position != before
         for raw in records:
             try:
-                _take(raw, sip)
+                _add_record(raw, sip)
             except ValueError as error:  # pydantic's is one
                 # The job's plain result, which the sweep looks at, still gives it a verdict.
-                self._passed_over += 1
-                name = f"{self._passed_over}. of the records up to {stream.position}"
+                self._malformed += 1
+                name = f"{self._malformed}. of the records up to {stream.position}"
                 self._flaws.add(name, error)
-        self._heard_of_worker = self._heard_of_worker or bool(records)
+        self._saw_worker_record = self._saw_worker_record or bool(records)
         sip.position = stream.position
         return len(records)
 
 
-def _take(raw: Mapping[str, object], sip: Sip) -> None:
+def _add_record(raw: Mapping[str, object], sip: ReceiptBatch) -> None:
     """Add a record of the stream to the sip; raises ValueError where it is malformed."""
     record = parse_record(raw)
     if isinstance(record, StartedRecord):
         sip.starts.append(_start(record))
     elif isinstance(record, FinishedRecord):
-        receipt = _of_a_worker(record.receipt)
+        receipt = _worker_receipt(record.receipt)
         if record.start is not None:  # which could not be told when it was
             sip.starts.append(_start(record.start))
         sip.finals.append((receipt.task_id, record.execution, receipt))
@@ -277,7 +279,7 @@ def _take(raw: Mapping[str, object], sip: Sip) -> None:
         sip.handed_on.append(HandedOn(*end))
 
 
-def _of_a_worker(document: Mapping[str, object]) -> Receipt:
+def _worker_receipt(document: Mapping[str, object]) -> Receipt:
     """A receipt from where only workers write; another source, by which less would be asked of it,
     it cannot give itself. Raises ValueError where it is malformed."""
     receipt = receipt_from(document)
@@ -287,7 +289,7 @@ def _of_a_worker(document: Mapping[str, object]) -> Receipt:
 _BY_WORKER: Final = {"source": "worker"}
 
 
-def plain_receipt(task_id: str, attempt: Awaited, result: PlainResult) -> Receipt:
+def backend_receipt(task_id: str, attempt: AwaitedAttempt, result: BackendResult) -> Receipt:
     """The receipt of a job whose worker knows nothing of us, from its plain Celery result."""
     return Receipt(
         run=attempt.run,

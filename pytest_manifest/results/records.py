@@ -19,13 +19,13 @@ _INTEGERS: Final = 1 << 63
 _SECONDS: Final = 1e12
 
 
-class Flaws:
+class ReadErrors:
     """What could not be read; ``findings``, where given, keeps one sentence about it."""
 
-    def __init__(self, findings: list[str] | None = None) -> None:
-        self._findings = [] if findings is None else findings
-        self._told: set[str] = set()
-        self._sentence = ""
+    def __init__(self, warnings: list[str] | None = None) -> None:
+        self._warnings = [] if warnings is None else warnings
+        self._recorded: set[str] = set()
+        self._message = ""
         self.count = 0
         self.results: dict[str, str] = {}
         """Task id -> why what the result store has of it cannot be read, not even its state."""
@@ -37,18 +37,18 @@ class Flaws:
 
     def add(self, what: str, why: object) -> None:
         """Note a record; one of the same name that was noted before is known."""
-        if what in self._told:
+        if what in self._recorded:
             return
-        self._told.add(what)
+        self._recorded.add(what)
         self.count += 1
         if self.count <= LOGGED:
             said = " ".join(f"{what}: {why}".split())[:_MAX_CHARS]
             logger.warning("passed over: {}", said.encode("utf-8", "replace").decode())
-        if self._sentence in self._findings:
-            self._findings.remove(self._sentence)
+        if self._message in self._warnings:
+            self._warnings.remove(self._message)
         some = "1 record or result" if self.count == 1 else f"{self.count} records or results"
-        self._sentence = f"{some} could not be read and counted for nothing; see the log"
-        self._findings.append(self._sentence)
+        self._message = f"{some} could not be read and counted for nothing; see the log"
+        self._warnings.append(self._message)
 
 
 def receipt_from(document: object) -> Receipt:

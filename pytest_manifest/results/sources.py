@@ -15,7 +15,7 @@ from pytest_manifest.broker.attempt import RUN8_LENGTH
 from pytest_manifest.broker.client import AMQP_SCHEMES, connect, result_backend
 from pytest_manifest.broker.link import reply_queue
 from pytest_manifest.results.plain_json import leave_marks, payload_of
-from pytest_manifest.results.records import Flaws
+from pytest_manifest.results.records import ReadErrors
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.urls import scheme_of
 
@@ -31,7 +31,7 @@ Meta = Mapping[str, object]
 UNREADABLE: Final = "manifest_unreadable"
 """In place of a result: why there is none, though its state is known."""
 REPLIES_A_READ: Final = 5000
-_OF_DATA: Final = (
+_DECODE_ERRORS: Final = (
     SerializationError,
     ArithmeticError,
     AttributeError,
@@ -44,7 +44,7 @@ _OF_DATA: Final = (
 """What a result raises that makes no sense; a store that cannot be reached raises others."""
 
 
-class Source(Protocol):
+class ResultSource(Protocol):
     """Where results are kept. Methods raise whatever the backend's driver raises."""
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
@@ -55,8 +55,8 @@ class Source(Protocol):
 
 
 def open_source(
-    app: Celery, address: StackAddress, flaws: Flaws, fetched: dict[str, Meta] | None = None
-) -> Source:
+    app: Celery, address: StackAddress, flaws: ReadErrors, fetched: dict[str, Meta] | None = None
+) -> ResultSource:
     """Make the source for the address's result backend, with the app's own settings for it.
 
     ``fetched``: results that can be had once only, by task id; they are kept there until they are
@@ -94,7 +94,7 @@ class NoSource:
 class KeyValueSource:
     """Redis and the like: all ids in one MGET."""
 
-    def __init__(self, backend: BaseKeyValueStoreBackend, flaws: Flaws) -> None:
+    def __init__(self, backend: BaseKeyValueStoreBackend, flaws: ReadErrors) -> None:
         self._backend = backend
         self._flaws = flaws
 
@@ -136,7 +136,7 @@ class KeyValueSource:
 class DatabaseSource:
     """SQL databases: one query for the final ones among the ids."""
 
-    def __init__(self, backend: DatabaseBackend, flaws: Flaws) -> None:
+    def __init__(self, backend: DatabaseBackend, flaws: ReadErrors) -> None:
         self._backend = backend
         self._flaws = flaws
 
@@ -189,7 +189,7 @@ class DatabaseSource:
 class OtherSource:
     """Any other backend: one request for each id, by the way all of them have."""
 
-    def __init__(self, backend: Backend, flaws: Flaws) -> None:
+    def __init__(self, backend: Backend, flaws: ReadErrors) -> None:
         self._get: Callable[..., Meta] = backend.get_task_meta
         self._flaws = flaws
 
@@ -199,7 +199,7 @@ class OtherSource:
         for task_id in task_ids:
             try:
                 found[task_id] = self._get(task_id, cache=False)
-            except _OF_DATA as error:
+            except _DECODE_ERRORS as error:
                 self._flaws.add_result(task_id, error)
         return found
 
@@ -215,7 +215,7 @@ class ReplySource:
     """
 
     def __init__(
-        self, app: Celery, address: StackAddress, flaws: Flaws, waiting: dict[str, Meta]
+        self, app: Celery, address: StackAddress, flaws: ReadErrors, waiting: dict[str, Meta]
     ) -> None:
         self._flaws = flaws
         self._connection: Connection = connect(app, address)

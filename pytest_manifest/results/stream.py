@@ -16,7 +16,7 @@ from pytest_manifest.broker.bounded import redis_limits
 from pytest_manifest.broker.client import load_app, result_backend
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact_url
-from pytest_manifest.results.records import Flaws
+from pytest_manifest.results.records import ReadErrors
 from pytest_manifest.schema.wire import STREAM_FIELD
 from pytest_manifest.urls import SENTINEL, is_redis, scheme_of, with_redis_scheme
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from pytest_manifest.stack.address import StackAddress
 
 MEMORY_SCHEME = "memory://"
-SIP = 5_000
+BATCH_SIZE = 5_000
 """Records taken in one round trip."""
-TRIMMED = 1_000
+TRIM_BATCH = 1_000
 """Records taken out of the store by one command; of old ones so many are looked for at once."""
-KIND_BEGIN: Final = "begin"
+BEGIN: Final = "begin"
 CERT_REQS: Final = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
 """Celery's words in a URL, and redis-py's."""
 TRANSLATED: Final = ("ssl_cert_reqs", "virtual_host")
@@ -112,22 +112,22 @@ class StreamReader:
         key: str,
         *,
         position: str = "0",
-        spares: bool = False,
-        flaws: Flaws | None = None,
+        keeps_records: bool = False,
+        flaws: ReadErrors | None = None,
         opener: Callable[[], Redis] | None = None,
     ) -> None:
         self._url = backend_url
         self._opener = opener or partial(open_client, backend_url)
         self._key = key
         self.position = position
-        self._flaws = Flaws() if flaws is None else flaws
+        self._flaws = ReadErrors() if flaws is None else flaws
         self._mark: str | None = None
-        self._lacks: bool | None = None
+        self._is_truncated: bool | None = None
         """Whether somebody has taken out what this reader never had; None: not looked yet."""
-        self._spares = spares
-        self._spent: list[str] = []
+        self._keeps_records = keeps_records
+        self._read_ids: list[str] = []
         """Records that were read and are in the store yet."""
-        self._before, self._looked_from = position, "-"
+        self._before, self._trimmed_to = position, "-"
         """What lies before this position was read by an earlier reader, and may be there yet."""
         self._client = self._opener()
 
@@ -137,11 +137,11 @@ class StreamReader:
             self._url,
             self._key,
             position=position,
-            spares=self._spares,
+            keeps_records=self._keeps_records,
             flaws=self._flaws,
             opener=self._opener,
         )
-        other._mark, other._lacks = self._mark, self._lacks
+        other._mark, other._is_truncated = self._mark, self._is_truncated
         return other
 
     def read(self, block_ms: int = 0) -> list[Mapping[str, object]]:
@@ -149,11 +149,11 @@ class StreamReader:
 
         Raises StackError where the store cannot be reached: nothing is lost, read again.
         """
-        with self._reaching("read from"):
-            if self._lacks is None:
-                self._lacks = self._were_taken_out()
+        with self._stack_errors("read from"):
+            if self._is_truncated is None:
+                self._is_truncated = self._was_truncated()
             answer = self._client.xread(
-                {self._key: self.position}, count=SIP, block=block_ms or None
+                {self._key: self.position}, count=BATCH_SIZE, block=block_ms or None
             )
         return self._records(answer)
 
@@ -162,8 +162,8 @@ class StreamReader:
 
         Raises StackError where the store cannot be reached.
         """
-        record = json.dumps({"kind": KIND_BEGIN, "stream": self._key})
-        with self._reaching("written to"):
+        record = json.dumps({"kind": BEGIN, "stream": self._key})
+        with self._stack_errors("written to"):
             mark = self._client.xadd(self._key, {STREAM_FIELD: record})
             self._client.expire(self._key, ttl)
         self._mark = cast("bytes", mark).decode()
@@ -173,37 +173,41 @@ class StreamReader:
 
         The mark of the beginning stays. What cannot be taken out now is the next time.
         """
-        if self._spares:
+        if self._keeps_records:
             return
         try:
-            with self._reaching("trimmed in"):
-                if not self._spent and self._looked_from != self._before:
-                    self._spent = self._left_before()
-                for first in range(0, len(self._spent), TRIMMED):
-                    self._client.xdel(self._key, *self._spent[first : first + TRIMMED])
-                self._spent = []
+            with self._stack_errors("trimmed in"):
+                if not self._read_ids and self._trimmed_to != self._before:
+                    self._read_ids = self._earlier_ids()
+                for first in range(0, len(self._read_ids), TRIM_BATCH):
+                    self._client.xdel(self._key, *self._read_ids[first : first + TRIM_BATCH])
+                self._read_ids = []
         except StackError as error:
             logger.debug("{}", error)
 
-    def _left_before(self) -> list[str]:
+    def _earlier_ids(self) -> list[str]:
         """Some of what an earlier reader has read and not taken out."""
         if self._before == "0":
-            self._looked_from = self._before
+            self._trimmed_to = self._before
             return []
-        rows = _rows(self._client.xrange(self._key, self._looked_from, self._before, count=TRIMMED))
-        full = len(rows) == TRIMMED
-        self._looked_from = _after(rows[-1][0].decode()) if full else self._before
-        return [identity.decode() for identity, fields in rows if not _is_mark(_parsed(fields))]
+        rows = _rows(
+            self._client.xrange(self._key, self._trimmed_to, self._before, count=TRIM_BATCH)
+        )
+        full = len(rows) == TRIM_BATCH
+        self._trimmed_to = _after(rows[-1][0].decode()) if full else self._before
+        return [
+            identity.decode() for identity, fields in rows if not _is_mark(_parse_record(fields))
+        ]
 
-    def intact(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether the mark is still there; without it the stream was emptied, or has expired.
 
         Raises StackError where the store cannot be reached.
         """
-        with self._reaching("read from"):
-            if self._lacks is None:
-                self._lacks = self._were_taken_out()
-            if self._lacks:
+        with self._stack_errors("read from"):
+            if self._is_truncated is None:
+                self._is_truncated = self._was_truncated()
+            if self._is_truncated:
                 return False
             if self._mark is None:
                 self._mark = self._find_mark()
@@ -211,7 +215,7 @@ class StreamReader:
                 return False
             return bool(self._client.xrange(self._key, self._mark, self._mark))
 
-    def _were_taken_out(self) -> bool:
+    def _was_truncated(self) -> bool:
         """Whether records behind the position were taken out: by who has a copy of the ledger, or
         an older one was brought back. Servers before Redis 7 do not tell."""
         from redis.exceptions import ResponseError
@@ -223,7 +227,7 @@ class StreamReader:
             last = ask(self._key).get("max-deleted-entry-id", b"0-0")
         except ResponseError:  # there is no such stream, of which the mark tells
             return False
-        return _place(last.decode()) > _place(self.position)
+        return _sort_key(last.decode()) > _sort_key(self.position)
 
     def _find_mark(self) -> str | None:
         """The id of the first mark: the first record of all, but where a run was taken up again."""
@@ -231,13 +235,13 @@ class StreamReader:
         count = 1
         while rows := _rows(self._client.xrange(self._key, start, "+", count=count)):
             for identity, fields in rows:
-                if _is_mark(_parsed(fields)):
+                if _is_mark(_parse_record(fields)):
                     return identity.decode()
-            start, count = _after(rows[-1][0].decode()), SIP
+            start, count = _after(rows[-1][0].decode()), BATCH_SIZE
         return None
 
     @contextmanager
-    def _reaching(self, doing: str) -> Iterator[None]:
+    def _stack_errors(self, doing: str) -> Iterator[None]:
         from redis.exceptions import RedisError
 
         try:
@@ -253,10 +257,10 @@ class StreamReader:
         for stream in streams:
             for identity, fields in _rows(stream):
                 self.position = identity.decode()
-                record = _parsed(fields)
+                record = _parse_record(fields)
                 if _is_mark(record):
                     continue
-                self._spent.append(self.position)
+                self._read_ids.append(self.position)
                 if record is None:
                     # Somebody else's, or cut short: the job's plain result still gives a verdict.
                     self._flaws.add(
@@ -283,7 +287,7 @@ def _rows(stream: object) -> list[tuple[bytes, dict[bytes, bytes]]]:
     return stream
 
 
-def _parsed(fields: Mapping[bytes, bytes]) -> Mapping[str, object] | None:
+def _parse_record(fields: Mapping[bytes, bytes]) -> Mapping[str, object] | None:
     line = fields.get(STREAM_FIELD.encode(), b"")
     try:
         try:
@@ -296,10 +300,10 @@ def _parsed(fields: Mapping[bytes, bytes]) -> Mapping[str, object] | None:
 
 
 def _is_mark(record: Mapping[str, object] | None) -> bool:
-    return record is not None and record.get("kind") == KIND_BEGIN
+    return record is not None and record.get("kind") == BEGIN
 
 
-def _place(identity: str) -> tuple[int, int]:
+def _sort_key(identity: str) -> tuple[int, int]:
     moment, _, number = identity.partition("-")
     return int(moment), int(number or 0)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.broker.locating import Located
+from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import AttemptRow, Ledger, RunInfo, utc_now
 from pytest_manifest.ledger.bulk import BATCH
@@ -196,11 +196,11 @@ def _record_verdicts(ledger: Ledger, already_evaluated: Iterator[Evaluated]) -> 
         ledger.record_verdicts(some)
 
 
-def location_phrases(located: Located) -> dict[str, str]:
+def location_phrases(located: JobLocations) -> dict[str, str]:
     """Where two looks have found jobs, in words, by task id."""
     found = dict.fromkeys(located.queued, "it waits in its queue")
-    found.update(dict.fromkeys(located.underway, "a worker has it"))
-    found.update(dict.fromkeys(located.orphaned, "a worker that is gone had taken it"))
+    found.update(dict.fromkeys(located.with_worker, "a worker has it"))
+    found.update(dict.fromkeys(located.unacked_by_dead, "a worker that is gone had taken it"))
     return found
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pytest_manifest.broker.bounded import Patience
+from pytest_manifest.broker.bounded import WaitBudget
 from pytest_manifest.broker.locating import Locator
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.results.gatherer import Gatherer
+from pytest_manifest.results.gatherer import ReceiptCollector
 from pytest_manifest.run.judging import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
@@ -25,7 +25,7 @@ class EngineContext:
     settings: RunSettings
     signals: Signals
     ledger: Ledger
-    gatherer: Gatherer
+    gatherer: ReceiptCollector
     evaluator: AttemptEvaluator
     schedule: Schedule
     pending: PendingAttempts
@@ -39,6 +39,6 @@ class EngineContext:
     """Sentences to be said as soon as they come up, while the run is going on."""
     warnings: list[str] = field(default_factory=list)
     """Sentences for the summary: what was noticed and is no entry's verdict."""
-    patience: Patience = field(default_factory=Patience)
+    patience: WaitBudget = field(default_factory=WaitBudget)
     record_unknown_workers: Callable[[], None] = lambda: None
     """Notes workers that may have begun a job without a word; raises StackError."""

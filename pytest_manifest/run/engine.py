@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 from loguru import logger
 
-from pytest_manifest.broker.locating import Located
+from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import OVER_BUDGET, STORE_EMPTIED, Start, may_lack_starts
-from pytest_manifest.results.gatherer import Sip
+from pytest_manifest.results.gatherer import ReceiptBatch
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.hearsay import Final, UnconfirmedEnds
 from pytest_manifest.run.judging import Correction, Evaluated, revoked_message
@@ -118,7 +118,7 @@ class Engine:
     def begin(self) -> None:
         """Sort what is to be sent; before the first :meth:`step`."""
         self._deadline = time.monotonic() + self._settings.deadline
-        self._context.patience.ends(self._deadline)
+        self._context.patience.end_at(self._deadline)
         underway = [job.entry.id for job in self.pending.by_task_id.values()]
         self._schedule.count_in_flight(job.attempt for job in self.pending.by_task_id.values())
         self._record_blocked(self._schedule.start(underway))
@@ -139,7 +139,7 @@ class Engine:
 
     def poll_once(self) -> None:
         """Gather everything that is there now, and wait for nothing."""
-        self._record_batch(self._gatherer.sweep_all(self.pending.by_task_id))
+        self._record_batch(self._gatherer.poll_all(self.pending.by_task_id))
 
     def send_nothing(self) -> None:
         """Only look: no attempt follows from what is found."""
@@ -149,7 +149,7 @@ class Engine:
         """Count what the store alone reports of these; see :class:`UnconfirmedEnds`."""
         self._unconfirmed.confirm_missing(nowhere)
 
-    def requeue(self, located: Located) -> list[str]:
+    def requeue(self, located: JobLocations) -> list[str]:
         """Move what dead workers had taken, where that is allowed; see :class:`OrphanRecovery`."""
         return [] if self._orphans is None else self._orphans.requeue(located)
 
@@ -252,7 +252,7 @@ class Engine:
     def _poll(self) -> None:
         block_ms = 0 if self._has_room else int(POLL_PERIOD * 1000)
         try:
-            sip = self._gatherer.sip(self.pending.by_task_id, block_ms)
+            sip = self._gatherer.poll(self.pending.by_task_id, block_ms)
         except StackError as error:
             self.pending.be_patient(time.monotonic())
             self._note_outage(self._gathering, error)
@@ -260,7 +260,7 @@ class Engine:
         self._gathering.close()
         self._record_batch(sip)
 
-    def _record_batch(self, sip: Sip) -> None:
+    def _record_batch(self, sip: ReceiptBatch) -> None:
         """Commit what a sip brought and the verdicts that follow from it at once; then tell."""
         finals = self._unconfirmed.confirmed(sip.finals, sip.starts)
         if not (sip.starts or sip.handed_on or finals):
@@ -440,7 +440,7 @@ class Engine:
             return
         try:
             # Once more, for a receipt that is there and has only not been read yet.
-            self._record_batch(self._gatherer.sweep_all({i: o.pending for i, o in overdue.items()}))
+            self._record_batch(self._gatherer.poll_all({i: o.pending for i, o in overdue.items()}))
         except StackError as error:
             self._log.warning("no last look for overdue jobs: {}", error)
         self._withdrawal.withdraw_overdue(overdue)
@@ -448,11 +448,11 @@ class Engine:
         self.given_up += len(late)
         self._record_inferred((o.pending, o.status, o.reason) for o in late.values())
 
-    def act_on(self, located: Located) -> None:
+    def act_on(self, located: JobLocations) -> None:
         """Put back, take out, send again or give up what two looks have found."""
-        if not (located.orphaned or located.nowhere):
+        if not (located.unacked_by_dead or located.missing):
             return
-        self.confirm_missing(located.nowhere)
+        self.confirm_missing(located.missing)
         try:
             self.poll_once()  # for a receipt that came between the two looks
             self._context.record_unknown_workers()
@@ -462,7 +462,7 @@ class Engine:
             if self._search is not None:
                 self._search.schedule(time.monotonic(), RETRY_AFTER)
             return
-        self._give_up(begun, located.nowhere)
+        self._give_up(begun, located.missing)
 
     def _give_up(self, begun: Iterable[str], nowhere: Iterable[str]) -> None:
         """Judge what its worker died of or with, and what nobody has any more."""
@@ -484,12 +484,12 @@ class Engine:
             return False
         if self.unread.reason(job.task_id):
             return False
-        told = self._gatherer.hears_starts and not may_lack_starts(self._ledger)
+        told = self._gatherer.reports_starts and not may_lack_starts(self._ledger)
         return (told or job.entry.idempotent) and self._sender.resend(job.attempt)
 
     def _is_intact(self) -> bool | None:
         try:
-            intact = self._gatherer.intact()
+            intact = self._gatherer.is_intact()
         except StackError as error:
             self._log.warning("the receipts stream could not be looked at: {}", error)
             return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from loguru import logger
 
-from pytest_manifest.broker.locating import Located, Locator
+from pytest_manifest.broker.locating import JobLocations, Locator
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.verdict import plural
 
@@ -36,14 +36,14 @@ class OrphanRecovery:
         self.not_requeued: frozenset[str] = frozenset()
         """What was not put back, though it might be, as it may have been begun."""
 
-    def requeue(self, located: Located) -> list[str]:
+    def requeue(self, located: JobLocations) -> list[str]:
         """Put back what a dead worker had taken and not begun, and take out what it had begun.
 
         Returns the task ids of what had been begun, and nobody will run any more; where nothing may
         be moved, of all that had been begun. Raises StackError where the broker is away.
         """
         in_flight = self._pending.by_task_id
-        orphans = {i: tags for i, tags in located.orphaned.items() if i in in_flight}
+        orphans = {i: tags for i, tags in located.unacked_by_dead.items() if i in in_flight}
         begun = {i: t for i, t in orphans.items() if in_flight[i].is_running}
         waiting = {i: t for i, t in orphans.items() if i not in begun}
         if not self._allowed:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from pytest_manifest.broker.same_server import are_one, at
+from pytest_manifest.broker.same_server import is_same_server, with_host
 from pytest_manifest.ledger import RunInfo
 from pytest_manifest.log import redact_url
 from pytest_manifest.stack.address import StackAddress
@@ -18,9 +18,9 @@ def is_other_broker(info: RunInfo, address: StackAddress) -> bool:
     if not info.broker or not address.broker_url:
         return False
     if (
-        info.is_private or address.owned
+        info.is_private or address.is_private
     ):  # whose brokers keep their data, under another port each time
-        return info.is_private != address.owned
+        return info.is_private != address.is_private
     if info.broker == redact_url(address.broker_url):
         return False
     try:
@@ -31,4 +31,6 @@ def is_other_broker(info: RunInfo, address: StackAddress) -> bool:
         return True
     if host is None or (then.path.strip("/") or "0") != (now.path.strip("/") or "0"):
         return True
-    return not same and not are_one(address.broker_url, at(address.broker_url, host, port))
+    return not same and not is_same_server(
+        address.broker_url, with_host(address.broker_url, host, port)
+    )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from pytest_manifest.broker.limits import held_to
+from pytest_manifest.broker.limits import with_effective_timeout
 from pytest_manifest.ledger import BAD_ROW_ERRORS, Ledger, damaged
 from pytest_manifest.schema import Entry
 
@@ -32,7 +32,7 @@ class OwnLimits:
 
     def __call__(self, entry: Entry) -> Entry:
         own = self._seconds.get(entry.task)
-        return entry if own is None else held_to(entry, own)
+        return entry if own is None else with_effective_timeout(entry, own)
 
 
 def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_manifest.broker.locating import Located
+from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger, RunInfo, has_all_starts
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.results.gatherer import Gatherer
+from pytest_manifest.results.gatherer import ReceiptCollector
 from pytest_manifest.run.again import reevaluate
 from pytest_manifest.run.audit import track_inferred, track_unsettled
 from pytest_manifest.run.budget import NOTHING, refuse_beyond
@@ -65,7 +65,7 @@ class ResumeRun(EarlierRun):
         self.decisions: list[Decision] = []
         self._taken_up = False
         # Also where it is refused: the stack has taken over what an earlier one has left.
-        self.leaves_jobs = address.owned
+        self.leaves_jobs = address.is_private
         self._restarts_stream = False
         """Whether the result store was emptied, so that its stream is to be marked as begun."""
 
@@ -119,7 +119,7 @@ class ResumeRun(EarlierRun):
         track_unsettled(self._pending, ledger, self.manifest, self.info, chosen)
         track_inferred(self._pending, ledger, self.manifest, self.info, chosen)
 
-    def _reconcile(self, ledger: Ledger, gatherer: Gatherer) -> None:
+    def _reconcile(self, ledger: Ledger, gatherer: ReceiptCollector) -> None:
         """Read what came since, look for what is under way, and decide what is to be sent."""
         before = kept_manifest(self.ledger_path, self.info.sha256)
         engine = self._make_engine(ledger, gatherer)
@@ -134,7 +134,7 @@ class ResumeRun(EarlierRun):
         again = reevaluate(ledger, self.manifest, before, self._make_evaluator(ledger), chosen)
         with ledger.transaction():
             ledger.record_verdicts(list(again))
-        intact = gatherer.intact()
+        intact = gatherer.is_intact()
         if intact is False:
             ledger.set_meta(
                 STORE_EMPTIED, "1"
@@ -212,14 +212,14 @@ class ResumeRun(EarlierRun):
             return {}
         try:
             located = JobSearch(self._locator, self._pending).search_now()
-            engine.confirm_missing(located.nowhere)
+            engine.confirm_missing(located.missing)
             taken_out = set(engine.requeue(located))
         except StackError as error:
             raise DispatchError(
                 f"run {self.info.run} was not gone on with: what is still queued cannot be told "
                 f"({error})"
             ) from error
-        requeues = self.address.owned or self.settings.repair
+        requeues = self.address.is_private or self.settings.repair
         return locations_of(
             located, self._pending, taken_out, requeues=requeues, not_requeued=engine.not_requeued
         )
@@ -342,7 +342,7 @@ def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:
 
 
 def locations_of(
-    located: Located,
+    located: JobLocations,
     pending: PendingAttempts,
     taken_out: Container[str],
     *,
@@ -351,11 +351,11 @@ def locations_of(
 ) -> dict[str, Location]:
     """Where each flight was found; ``mended``: orphans were put back, or ``taken_out`` if begun;
     but those that were ``left``, as nobody knows whether they were."""
-    found: dict[str, Location] = dict.fromkeys(located.untold, "unknown")
-    found.update(dict.fromkeys(located.nowhere, "missing"))
+    found: dict[str, Location] = dict.fromkeys(located.unknown, "unknown")
+    found.update(dict.fromkeys(located.missing, "missing"))
     found.update(dict.fromkeys(located.queued, "queued"))
-    found.update(dict.fromkeys(located.underway, "in_progress"))
-    for task_id in located.orphaned:
+    found.update(dict.fromkeys(located.with_worker, "in_progress"))
+    for task_id in located.unacked_by_dead:
         job = pending.by_task_id.get(task_id)
         if not requeues:
             found[task_id] = "unacked_by_dead"

@@ -19,7 +19,7 @@ from typing import Self
 from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt, new_run_id
-from pytest_manifest.broker.bounded import Caller, Patience
+from pytest_manifest.broker.bounded import BoundedCaller, WaitBudget
 from pytest_manifest.broker.demand import demand_of
 from pytest_manifest.broker.locating import Locator, open_locator, queues_of
 from pytest_manifest.broker.preflight import preflight
@@ -39,8 +39,8 @@ from pytest_manifest.ledger import (
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest, Shard, receipt_line, write_receipt_lines
 from pytest_manifest.results.backend_results import ResultReader
-from pytest_manifest.results.gatherer import Gatherer
-from pytest_manifest.results.records import Flaws
+from pytest_manifest.results.gatherer import ReceiptCollector
+from pytest_manifest.results.records import ReadErrors
 from pytest_manifest.results.stream import StreamReader, has_stream, open_client_at
 from pytest_manifest.run.budget import Budget, without_estimate
 from pytest_manifest.run.changes import files_of, keep_manifest
@@ -109,7 +109,7 @@ class Run:
         self._nodes: set[str] = set()
         self._added_queues: list[str] = []
         self._queues: list[str] = []
-        self._patience = Patience()
+        self._patience = WaitBudget()
         self._publisher: Publisher | None = None
         self._locator: Locator | None = None
         self._keeps_stream = False
@@ -143,7 +143,7 @@ class Run:
             created_at=utc_now(),
             broker=redact_url(address.broker_url),
             backend=redact_url(address.backend_url),
-            is_private=address.owned,
+            is_private=address.is_private,
             stream_ttl=int(settings.deadline) + TTL_MARGIN,
             number=next_run_number(settings.folder),
         )
@@ -249,7 +249,7 @@ class Run:
 
     def start(self) -> None:
         """Begin, in a thread, what has been prepared."""
-        self.leaves_jobs = self.sends and self.address.owned
+        self.leaves_jobs = self.sends and self.address.is_private
         name = f"manifest-run-{self.info.run}"
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
@@ -262,12 +262,12 @@ class Run:
         """
         if interrupted:
             self._signals.interrupted.set()
-        self._patience.ends(time.monotonic())
+        self._patience.end_at(time.monotonic())
         self._signals.stop.set()
 
     def force_stop(self) -> None:
         """Stop at once, and wait for nothing that runs."""
-        self._patience.hurry()
+        self._patience.expire()
         self._signals.force_stop.set()
         self._signals.stop.set()
 
@@ -329,7 +329,7 @@ class Run:
     def _open_publisher(self) -> Publisher:
         key = stream_key(self.info.run)
         self._publisher = Publisher(
-            self.address, stream=key, ttl=self.info.stream_ttl, patience=self._patience
+            self.address, stream=key, ttl=self.info.stream_ttl, budget=self._patience
         )
         return self._publisher
 
@@ -368,12 +368,12 @@ class Run:
             kept = (a.entry for a in self._to_send if a.entry.task in hints)
             self._queues = sorted({*self._queues, *queues_of(publisher, kept)})
         unseen = [f"whoever comes for queue {name!r}" for name in found.idle]
-        seen = found.answered or self.address.owned
-        self._record_stock_workers([*found.plain, *unseen] if seen else [NO_WORKER])
+        seen = found.answered or self.address.is_private
+        self._record_stock_workers([*found.stock, *unseen] if seen else [NO_WORKER])
         # Where a worker runs other code of a task than is here, that is told by these.
         with self._writing() as ledger:
-            if not self.address.owned:
-                record_known_workers(ledger, publisher, set(found.workers) - set(found.plain))
+            if not self.address.is_private:
+                record_known_workers(ledger, publisher, set(found.workers) - set(found.stock))
             record_code(ledger, (attempt.entry.task for attempt in self._to_send), publisher.tasks)
             samples = demand.samples.values()
             limits = {one.task: own for one in samples if (own := publisher.own_limit(one))}
@@ -423,7 +423,7 @@ class Run:
             self._signals.ended.set()
             self._signals.on_verdicts([])
 
-    def _run_engine(self, ledger: Ledger, gatherer: Gatherer) -> None:
+    def _run_engine(self, ledger: Ledger, gatherer: ReceiptCollector) -> None:
         engine = self._make_engine(ledger, gatherer)
         self.corrections = engine.corrections
         try:
@@ -436,7 +436,7 @@ class Run:
             fault = DispatchError(f"the run stopped on an internal error: {error!r}")
             self._give_up(engine, ledger, fault)
 
-    def _make_engine(self, ledger: Ledger, gatherer: Gatherer) -> Engine:
+    def _make_engine(self, ledger: Ledger, gatherer: ReceiptCollector) -> Engine:
         return Engine(
             EngineContext(
                 run=self.info.run,
@@ -456,7 +456,7 @@ class Run:
                 pending=self._pending,
                 publisher=self._publisher if self.sends else None,
                 locator=self._locator,
-                is_private=self.address.owned,
+                is_private=self.address.is_private,
                 added_queues=self._added_queues,
                 queues=self._queues,
                 live_warnings=self.live_warnings,
@@ -468,7 +468,7 @@ class Run:
 
     def _record_unknown_workers(self, ledger: Ledger) -> None:
         """On a stack of our own there are none."""
-        if self._publisher is not None and not self.address.owned:
+        if self._publisher is not None and not self.address.is_private:
             record_unknown_workers(ledger, self._publisher)
 
     def _budget(self) -> Budget | None:
@@ -500,20 +500,20 @@ class Run:
         stream = float(self.info.stream_ttl)
         return stream if expires is None else min(stream, expires)
 
-    def _open_gatherer(self, position: str) -> Gatherer:
-        stream, flaws = None, Flaws(self.warnings)
+    def _open_gatherer(self, position: str) -> ReceiptCollector:
+        stream, flaws = None, ReadErrors(self.warnings)
         if has_stream(self.address.backend_url):
             key = stream_key(self.info.run)
             stream = StreamReader(
                 self.address.backend_url,
                 key,
                 position=position,
-                spares=self._keeps_stream,
+                keeps_records=self._keeps_stream,
                 flaws=flaws,
                 opener=partial(open_client_at, self.address),
             )
-        caller = Caller(self.address.backend_url, self._patience)
-        return Gatherer(stream, ResultReader(self.address, flaws), caller, flaws)
+        caller = BoundedCaller(self.address.backend_url, self._patience)
+        return ReceiptCollector(stream, ResultReader(self.address, flaws), caller, flaws)
 
     def _work(self, engine: Engine, ledger: Ledger) -> None:
         engine.work()
@@ -523,28 +523,28 @@ class Run:
         interrupted = self._signals.stop.is_set() and ledger.has_open()
         if not interrupted and not engine.pending:
             left = engine.given_up or ledger.has_open()  # of entries that were not selected
-            may_go_on = left and not self.address.owned
+            may_go_on = left and not self.address.is_private
             ledger.set_status("detached" if may_go_on else "finished")
             self.leaves_jobs = False
         elif self.revokes_on_stop and not self.settings.send_only:
             ledger.set_status("stopped")
             engine.wind_down()
             ledger.stop_segment(utc_now())
-            self.leaves_jobs = self.address.owned and bool(engine.pending.unstarted())
+            self.leaves_jobs = self.address.is_private and bool(engine.pending.unstarted())
         else:
             self._leave(ledger)
 
     def _leave(self, ledger: Ledger) -> None:
         """End with jobs that nobody takes back: they go on, unless the stack is our own."""
-        ledger.set_status("stopped" if self.address.owned else "detached")
-        if self.address.owned:
+        ledger.set_status("stopped" if self.address.is_private else "detached")
+        if self.address.is_private:
             ledger.stop_segment(utc_now())
 
     @property
     def revokes_on_stop(self) -> bool:
         """Whether the run, when it is stopped, takes back what it has sent."""
         chosen = self.settings.on_stop
-        return self.address.owned if chosen is None else chosen == "revoke"
+        return self.address.is_private if chosen is None else chosen == "revoke"
 
     def _give_up(self, engine: Engine, ledger: Ledger, error: ManifestToolError) -> None:
         self.error = error

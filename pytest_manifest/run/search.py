@@ -8,7 +8,13 @@ from dataclasses import replace
 
 from loguru import logger
 
-from pytest_manifest.broker.locating import Located, Locator, Look, StartedOn, compare
+from pytest_manifest.broker.locating import (
+    BrokerSnapshot,
+    JobLocations,
+    Locator,
+    StartedOn,
+    compare,
+)
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
 from pytest_manifest.run.stranded import StrandedJobs
@@ -37,7 +43,7 @@ class JobSearch:
         self._stranded = stranded
         self._locator = locator
         self._pending = pending
-        self._first: tuple[float, Look, frozenset[str]] | None = None
+        self._first: tuple[float, BrokerSnapshot, frozenset[str]] | None = None
         self._due: list[float] = []
         self._quiet = QUIET
         self._news_at = time.monotonic()
@@ -52,7 +58,7 @@ class JobSearch:
         for seconds in after or (0.0,):
             heapq.heappush(self._due, now + seconds)
 
-    def tick(self, now: float) -> Located | None:
+    def tick(self, now: float) -> JobLocations | None:
         """Take a look where it is time for one; after a second look, what the two say."""
         if not self._pending:
             return None
@@ -62,12 +68,12 @@ class JobSearch:
             self._take_first()
         return None
 
-    def search_now(self) -> Located:
+    def search_now(self) -> JobLocations:
         """Both looks at once, waiting for the gap. Raises StackError where the broker is away."""
         ids = frozenset(self._pending.by_task_id)
-        first = self._locator.look(ids)
+        first = self._locator.snapshot(ids)
         time.sleep(SNAPSHOT_GAP)
-        return self._compare(first, self._locator.look(ids), ids)
+        return self._compare(first, self._locator.snapshot(ids), ids)
 
     def is_deserted(self) -> bool:
         """Whether all that is out waits in its queue, and no worker at all answers.
@@ -78,9 +84,9 @@ class JobSearch:
         if any(job.started is not None for job in pending.values()):
             return False
         look = self._snapshot(frozenset(pending))
-        if look is None or look.answered or look.running or look.held:
+        if look is None or look.answered or look.running or look.reserved:
             return False
-        return bool(look.unseen) or look.queued.keys() == pending.keys()
+        return bool(look.blind_spot) or look.queued.keys() == pending.keys()
 
     def _is_due(self, now: float) -> bool:
         if self._due and self._due[0] <= now:
@@ -98,7 +104,7 @@ class JobSearch:
         if look is not None:
             self._first = (time.monotonic(), look, ids)
 
-    def _take_second(self) -> Located | None:
+    def _take_second(self) -> JobLocations | None:
         assert self._first is not None
         _, first, seen = self._first
         self._first = None
@@ -106,24 +112,28 @@ class JobSearch:
         look = self._snapshot(ids)
         return None if look is None else self._compare(first, look, ids)
 
-    def _compare(self, first: Look, second: Look, ids: frozenset[str]) -> Located:
+    def _compare(
+        self, first: BrokerSnapshot, second: BrokerSnapshot, ids: frozenset[str]
+    ) -> JobLocations:
         if self._stranded is not None:
             self._stranded.update(first, second)
         first, second = self._with_starters(first, ids), self._with_starters(second, ids)
         gone = self._gone(second)
-        first = replace(first, silent=first.silent - gone)
-        second = replace(second, silent=second.silent - gone)
+        first = replace(first, unresponsive=first.unresponsive - gone)
+        second = replace(second, unresponsive=second.unresponsive - gone)
         elsewhere = self._pending.elsewhere() & ids
         located = compare(first, second, ids - elsewhere, started=self._starts(ids))
         # Other messages carry these, under ids that nobody here knows.
-        located = replace(located, untold=located.untold | elsewhere)
+        located = replace(located, unknown=located.unknown | elsewhere)
         if first.answered and second.answered:
             return located
         # Where no worker answers at all, nobody has said what they hold.
-        silent = located.nowhere | frozenset(located.orphaned)
-        return replace(located, nowhere=frozenset(), orphaned={}, untold=located.untold | silent)
+        silent = located.missing | frozenset(located.unacked_by_dead)
+        return replace(
+            located, missing=frozenset(), unacked_by_dead={}, unknown=located.unknown | silent
+        )
 
-    def _with_starters(self, look: Look, ids: frozenset[str]) -> Look:
+    def _with_starters(self, look: BrokerSnapshot, ids: frozenset[str]) -> BrokerSnapshot:
         """The look with every node that has begun one of these jobs and is not known to be gone: a
         session that has found others at its start would take its silence for nothing."""
         began = {
@@ -131,20 +141,20 @@ class JobSearch:
             for start in self._starts(ids).values()
             if start.alive is not False and start.worker is not None
         }
-        return replace(look, silent=look.silent | (began - look.answered))
+        return replace(look, unresponsive=look.unresponsive | (began - look.answered))
 
-    def _snapshot(self, ids: frozenset[str]) -> Look | None:
+    def _snapshot(self, ids: frozenset[str]) -> BrokerSnapshot | None:
         try:
-            return self._locator.look(ids)
+            return self._locator.snapshot(ids)
         except StackError as error:  # the broker is away: there is a next time
             logger.warning("the jobs could not be looked for: {}", error)
             self.schedule(time.monotonic(), RETRY_AFTER)
             return None
 
-    def _gone(self, look: Look) -> frozenset[str]:
+    def _gone(self, look: BrokerSnapshot) -> frozenset[str]:
         """The nodes that have been silent for longer than any job would keep them."""
         now = time.monotonic()
-        since = {node: self._silent_since.get(node, now) for node in look.silent}
+        since = {node: self._silent_since.get(node, now) for node in look.unresponsive}
         self._silent_since = since
         pending = self._pending.by_task_id.values()
         longest = max((self._pending.with_own_limit(f.entry).timeout for f in pending), default=0.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from pytest_manifest.broker.locating import Look
+from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.verdict import plural
 
@@ -28,31 +28,31 @@ class StrandedJobs:
         self._live_warnings = live_warnings
         self._allowed = allowed
 
-    def update(self, first: Look, second: Look) -> None:
+    def update(self, first: BrokerSnapshot, second: BrokerSnapshot) -> None:
         """Hold the two looks against one another."""
         found: list[str] = []
         for task_id, job in self._pending.by_task_id.items():
             taken = bool(
-                first.taken.get(task_id, frozenset()) & second.taken.get(task_id, frozenset())
+                first.unacked.get(task_id, frozenset()) & second.unacked.get(task_id, frozenset())
             )
             had = first.has_worker(task_id) or second.has_worker(task_id)
             job.stranded = taken and not had and not job.is_running
             if job.stranded:
                 found.append(task_id)
-        if found and not (self._allowed and not second.silent):
+        if found and not (self._allowed and not second.unresponsive):
             sentence = self._message(found, second)
             if sentence not in self._live_warnings:
                 self._live_warnings.append(sentence)
 
-    def _message(self, task_ids: list[str], look: Look) -> str:
+    def _message(self, task_ids: list[str], look: BrokerSnapshot) -> str:
         names = sorted(self._pending.by_task_id[one].entry.id for one in task_ids)
         jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
-        since = [look.since[one] for one in task_ids if one in look.since]
+        since = [look.delivered_at[one] for one in task_ids if one in look.delivered_at]
         taken = f", since {_clock(min(since))}" if since else ""
         back = "when its visibility timeout is over"
-        if since and look.visibility is not None:
-            back += f" (from {_clock(min(since) + look.visibility)} on)"
-        if not look.silent:
+        if since and look.visibility_timeout is not None:
+            back += f" (from {_clock(min(since) + look.visibility_timeout)} on)"
+        if not look.unresponsive:
             return (
                 f"a worker that is gone holds {jobs}{taken}; the broker gives them back {back}, "
                 "--manifest-repair at once"
@@ -60,9 +60,10 @@ class StrandedJobs:
         repaired = "this run does, " if self._allowed else "--manifest-repair does, "
         return (
             f"no worker that answers has {jobs}, taken from the queue{taken.lstrip(',')}; "
-            f"{_list(look.silent)} {'does' if len(look.silent) == 1 else 'do'} not answer: one "
-            f"that is busy may run them yet; of one that is gone the broker gives them back "
-            f"{back}, and {repaired}as soon as it has been silent for longer than any job may run"
+            f"{_list(look.unresponsive)} {'does' if len(look.unresponsive) == 1 else 'do'} "
+            f"not answer: one that is busy may run them yet; of one that is gone the broker "
+            f"gives them back {back}, and {repaired}as soon as it has been silent for longer "
+            f"than any job may run"
         )
 
 

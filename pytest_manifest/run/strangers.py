@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection
 from typing import Final
 
-from pytest_manifest.broker.presence import may_be_alive, present, unheard_of
+from pytest_manifest.broker.presence import find_workers, may_be_alive, unresponsive_nodes
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import STOCK_WORKERS, UNVERIFIED_WORKERS, Ledger
 
@@ -23,7 +23,7 @@ they begin one, or had ended before the first was sent."""
 def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collection[str]) -> None:
     """Before anything is sent: these nodes say when they begin a job, and who has ended already
     will begin none."""
-    listed = unheard_of(publisher, telling)
+    listed = unresponsive_nodes(publisher, telling)
     # Nobody knows of what kind is one that is busy now.
     ended = frozenset() if may_be_alive(publisher, listed, telling) else listed
     _write_known(ledger, _read_known(ledger) | frozenset(telling) | ended)
@@ -34,13 +34,13 @@ def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
 
     Raises StackError where the broker is away.
     """
-    now = present(publisher)
-    known = _read_known(ledger) | now.telling | ledger.workers_with_starts()
-    if now.plain:
-        ledger.set_meta(STOCK_WORKERS, ", ".join(sorted(now.plain)))
+    now = find_workers(publisher)
+    known = _read_known(ledger) | now.instrumented | ledger.workers_with_starts()
+    if now.stock:
+        ledger.set_meta(STOCK_WORKERS, ", ".join(sorted(now.stock)))
     # One that was only slow to answer is none any more once it has.
     before = frozenset(json.loads(ledger.get_meta(UNVERIFIED_WORKERS) or "[]"))
-    strangers = (before | now.unheard) - known
+    strangers = (before | now.unresponsive) - known
     if strangers or before:
         ledger.set_meta(UNVERIFIED_WORKERS, json.dumps(sorted(strangers)) if strangers else "")
     _write_known(ledger, known)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from loguru import logger
 
-from pytest_manifest.broker.locating import Look
+from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.pending import PendingAttempt
@@ -108,16 +108,16 @@ class Withdrawal:
         except StackError as error:
             logger.warning("what runs could not be asked for: {}", error)
             return everything
-        if look.silent or not look.answered or self._intact() is False:
+        if look.unresponsive or not look.answered or self._intact() is False:
             return everything  # of an emptied store nobody knows what it said of starts
         return set(look.running)
 
-    def _snapshot(self, task_ids: Collection[str]) -> Look:
+    def _snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         assert self._locator is not None
-        look = self._locator.look(task_ids)
-        if look.held:
+        look = self._locator.snapshot(task_ids)
+        if look.reserved:
             # One of them may be on its way to a process that has a free hand, past all questions
             # for revocations; what is still held after that waits for its turn, and will be asked.
             self._force_stop.wait(START_DELAY)
-            look = self._locator.look(task_ids)
+            look = self._locator.snapshot(task_ids)
         return look

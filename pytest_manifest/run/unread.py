@@ -6,7 +6,7 @@ So nothing that is said for want of a result, or of time, may be said of them.
 
 from __future__ import annotations
 
-from pytest_manifest.results.gatherer import Gatherer
+from pytest_manifest.results.gatherer import ReceiptCollector
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import VerdictStatus
 
@@ -16,12 +16,12 @@ FOR_WANT_OF_A_RESULT = frozenset({"lost", "crashed", "timed_out", "revoked", "un
 class UnreadableResults:
     """For one run, and its thread."""
 
-    def __init__(self, gatherer: Gatherer) -> None:
+    def __init__(self, gatherer: ReceiptCollector) -> None:
         self._gatherer = gatherer
 
     def reason(self, task_id: str) -> str:
         """A phrase for what the store has of it and nobody can read; "" where there is nothing."""
-        why = self._gatherer.unread(task_id)
+        why = self._gatherer.unreadable_reason(task_id)
         return f"something is stored for it that cannot be read here: {why}" if why else ""
 
     def adjust(

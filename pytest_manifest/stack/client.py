@@ -188,7 +188,9 @@ class KeeperClient:
         hide(url.partition("://:")[2].partition("@")[0])
         self.directory = directory
         owned = not self.settings.detached
-        self.address = StackAddress(url, url, app=self.settings.app, owned=owned, ours=True)
+        self.address = StackAddress(
+            url, url, app=self.settings.app, is_private=owned, is_managed=True
+        )
         logger.debug("broker {} answers", redact_url(url))
 
     def _check(self) -> None:

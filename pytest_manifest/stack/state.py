@@ -33,9 +33,9 @@ def running_stack() -> StackAddress | None:
         broker_url=state["broker_url"],
         backend_url=state["backend_url"],
         app=state["app"],
-        owned=False,
+        is_private=False,
         flower_url=state["flower_url"],
-        ours=True,
+        is_managed=True,
     )
 
 

@@ -133,7 +133,7 @@ class MemoryStack:
         if self._parts is None:
             raise StackError("this in-memory stack does not run: use it as 'with MemoryStack(...)'")
         name = self._given if isinstance(self._given, str) else current.NAME
-        return StackAddress(URL, URL, app=name, owned=True)
+        return StackAddress(URL, URL, app=name, is_private=True)
 
     @property
     def app(self) -> Celery:
@@ -173,7 +173,7 @@ class MemoryStack:
     def _prepare(self, parts: ExitStack) -> None:
         """Import the app and its tasks, lead it to memory, and put the stand-ins in place."""
         if isinstance(self._given, str):
-            app = load_app(StackAddress(URL, URL, app=self._given, owned=True))
+            app = load_app(StackAddress(URL, URL, app=self._given, is_private=True))
         else:
             app = self._given or plain_app()
         self._app = app

@@ -77,7 +77,7 @@ def external(broker: str, backend: str) -> Iterator[ExternalStack]:
             processes.wait_until(
                 lambda: name in _pinged(broker), process, log=log, name="the worker"
             )
-            yield ExternalStack(StackAddress(broker, backend, APP, owned=False))
+            yield ExternalStack(StackAddress(broker, backend, APP, is_private=False))
     _delete_queues(broker)
 
 

@@ -109,7 +109,7 @@ def revoke(address: StackAddress, task_id: str) -> None:
         publisher.revoke([task_id])
 
         def known() -> bool:
-            answers = publisher.control.ask(
+            answers = publisher.control.call(
                 {"revoked": {}}, timeout=5, enough=lambda found, _: any(found.values())
             )
             return any(task_id in str(ids) for ids in answers["revoked"].values())

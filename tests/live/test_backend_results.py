@@ -13,7 +13,7 @@ from kombu import Connection
 
 from pytest_manifest.broker.attempt import Attempt, run8
 from pytest_manifest.errors import StackError
-from pytest_manifest.results.backend_results import PlainResult, ResultReader, needs_this_process
+from pytest_manifest.results.backend_results import BackendResult, ResultReader, needs_this_process
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from tests.live.dispatch_support import (
@@ -58,12 +58,12 @@ def ran(
             yield sent, reader
 
 
-def by_entry(sent: list[Attempt], results: dict[str, PlainResult]) -> dict[str, PlainResult]:
+def by_entry(sent: list[Attempt], results: dict[str, BackendResult]) -> dict[str, BackendResult]:
     """Return results by entry id."""
     return {attempt.entry.id: results[attempt.task_id] for attempt in sent}
 
 
-def assert_endings(results: dict[str, PlainResult]) -> None:
+def assert_endings(results: dict[str, BackendResult]) -> None:
     """Check what each of ``ENDINGS`` must have ended as."""
     assert results["ok"].state == "succeeded"
     assert results["ok"].result == {"title": "Alien", "n": [1, None]}
@@ -131,7 +131,7 @@ def test_what_is_not_final_is_left_out(valkey: str, tmp_path: Path) -> None:
         found = reader.read(ids)
         assert reader.read([]) == {}
 
-    assert found == {ids[-1]: PlainResult(state="succeeded", result=3)}
+    assert found == {ids[-1]: BackendResult(state="succeeded", result=3)}
 
 
 def test_embedded_receipt_comes_out(valkey: str) -> None:
@@ -198,7 +198,7 @@ def test_replies_over_redis(valkey: str, tmp_path: Path) -> None:
         first, other = sent[0].task_id, attempts(entries(1))[0].task_id
         results = results_of(reader, [*(a.task_id for a in sent)], within=40)
         assert reader.read([first, other]) == {first: results[first]}
-        reader.handed_on(results)
+        reader.discard(results)
         assert reader.read([first, other]) == {}
         reader.close()
         named = by_entry(sent, results)

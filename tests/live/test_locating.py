@@ -16,15 +16,15 @@ import redis
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.client import connect
 from pytest_manifest.broker.locating import (
-    Located,
+    BrokerSnapshot,
+    JobLocations,
     Locator,
-    Look,
     StartedOn,
     compare,
     open_locator,
     queues_of,
 )
-from pytest_manifest.broker.locating.redis import LARGEST_CHUNK, _Broker
+from pytest_manifest.broker.locating.redis import LARGEST_CHUNK, _RedisBroker
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.schema import Entry
@@ -66,10 +66,10 @@ def ids_of(sent: Sequence[Attempt]) -> list[str]:
     return [attempt.task_id for attempt in sent]
 
 
-def search_now(locator: Locator, ids: Sequence[str], **started: StartedOn) -> Located:
+def search_now(locator: Locator, ids: Sequence[str], **started: StartedOn) -> JobLocations:
     """Two looks; what they are about stands still, so there is no gap between them."""
-    first = locator.look(ids)
-    return compare(first, locator.look(ids), ids, started=started)
+    first = locator.snapshot(ids)
+    return compare(first, locator.snapshot(ids), ids, started=started)
 
 
 def processes_of(node: str) -> list[psutil.Process]:
@@ -121,10 +121,10 @@ def test_queued_jobs_are_found_at_every_priority(where: StackAddress) -> None:
         publisher.publish(sent, SENT_AT)
         queues = queues_of(publisher, work)
         assert queues == sorted(QUEUES)
-        found = open_locator(publisher, queues, []).look(asked)
+        found = open_locator(publisher, queues, []).snapshot(asked)
     standard = dict.fromkeys(asked[:10], "standard")
     assert found.queued == {**standard, asked[10]: "heavy"}
-    assert (found.taken, found.answered, found.unseen) == ({}, frozenset(), "")
+    assert (found.unacked, found.answered, found.blind_spot) == ({}, frozenset(), "")
 
 
 def test_ten_thousand_queued_jobs_are_found(
@@ -142,7 +142,7 @@ def test_ten_thousand_queued_jobs_are_found(
     sent = attempts(entries(10_000))
     with publishing(where) as publisher:
         publisher.publish(sent, SENT_AT)
-        found = open_locator(publisher, QUEUES, []).look(ids_of(sent))
+        found = open_locator(publisher, QUEUES, []).snapshot(ids_of(sent))
     assert len(found.queued) == 10_000
     assert max(sizes) == LARGEST_CHUNK
 
@@ -163,7 +163,7 @@ def test_large_messages_come_few_at_a_time(
     sent = attempts([Entry(id=f"e{n}", task="stock.echo", args=["x" * 500_000]) for n in range(40)])
     with publishing(where) as publisher:
         publisher.publish(sent, SENT_AT)
-        found = open_locator(publisher, ["standard"], []).look(ids_of(sent))
+        found = open_locator(publisher, ["standard"], []).snapshot(ids_of(sent))
     assert len(found.queued) == 40
     assert max(weights) < 6 << 20
 
@@ -179,7 +179,7 @@ def test_what_waits_is_taken_out_of_its_queue_and_nothing_else(where: StackAddre
         take(where, publisher, "heavy", 1)
         removed = open_locator(publisher, ["standard"], []).withdraw([*asked, "x"])
         assert sorted(removed) == sorted(set(asked) - {sent[10].task_id})
-        left = open_locator(publisher, QUEUES, []).look(ids_of(sent))
+        left = open_locator(publisher, QUEUES, []).snapshot(ids_of(sent))
     assert left.queued == {other: "standard"}
     assert list(taken_in(where).values()) == [sent[10].task_id]
 
@@ -189,14 +189,17 @@ def test_a_job_that_its_task_sent_to_another_queue_is_found(where: StackAddress)
     sent = attempts([Entry(id="h", task="stock.heavy")])
     with publishing(where) as publisher:
         publisher.publish(sent, SENT_AT)
-        found = open_locator(publisher, ["standard"], []).look(ids_of(sent))
+        found = open_locator(publisher, ["standard"], []).snapshot(ids_of(sent))
     assert found.queued == {sent[0].task_id: "heavy"}
 
 
 def test_without_queues_nothing_is_nowhere(where: StackAddress) -> None:
     """Where nobody said which queues the jobs went to, absence proves nothing."""
     with publishing(where) as publisher:
-        assert "not known to which queues" in open_locator(publisher, [], []).look(["x"]).unseen
+        assert (
+            "not known to which queues"
+            in open_locator(publisher, [], []).snapshot(["x"]).blind_spot
+        )
 
 
 def test_what_a_killed_worker_held_runs_exactly_once(where: StackAddress, tmp_path: Path) -> None:
@@ -208,18 +211,18 @@ def test_what_a_killed_worker_held_runs_exactly_once(where: StackAddress, tmp_pa
             publisher.publish(sent, SENT_AT)
             locator = open_locator(publisher, QUEUES, [node])
             [alive] = eventually(
-                lambda: held(locator.look(ids_of(sent)), waiting), what="the worker took them"
+                lambda: held(locator.snapshot(ids_of(sent)), waiting), what="the worker took them"
             )
             assert alive.running == {sleeper: node}
-            assert search_now(locator, ids_of(sent)).underway == set(ids_of(sent))
+            assert search_now(locator, ids_of(sent)).with_worker == set(ids_of(sent))
             signal_worker(node, signal.SIGKILL)
         with stock_worker(where, tmp_path, pool="prefork") as successor:
             locator = open_locator(publisher, QUEUES, [successor])
             located = search_now(locator, ids_of(sent), **{sleeper: StartedOn(node, alive=False)})
-            assert located.nowhere == {sleeper}
-            assert located.orphaned.keys() == set(waiting)
-            assert sorted(locator.restore(located.orphaned)) == sorted(waiting)
-            assert locator.restore(located.orphaned) == []
+            assert located.missing == {sleeper}
+            assert located.unacked_by_dead.keys() == set(waiting)
+            assert sorted(locator.restore(located.unacked_by_dead)) == sorted(waiting)
+            assert locator.restore(located.unacked_by_dead) == []
             reader = ResultReader(where)
             try:
                 results_of(reader, waiting)
@@ -231,9 +234,9 @@ def test_what_a_killed_worker_held_runs_exactly_once(where: StackAddress, tmp_pa
         assert [log.count(f"[{one}] received") for one in waiting] == [1, 1]
 
 
-def held(look: Look, ids: Sequence[str]) -> list[Look]:
+def held(look: BrokerSnapshot, ids: Sequence[str]) -> list[BrokerSnapshot]:
     """The look in which workers hold these, and what they run is acknowledged."""
-    waits = look.held.keys() == look.taken.keys() == set(ids)
+    waits = look.reserved.keys() == look.unacked.keys() == set(ids)
     return [look] if waits and look.running else []
 
 
@@ -249,12 +252,12 @@ def test_what_was_discarded_never_runs(where: StackAddress, tmp_path: Path) -> N
             [located] = eventually(
                 lambda: orphans(search_now(locator, ids_of(sent)), 2), what="two are orphans"
             )
-            chosen = {first: located.orphaned[first]}
+            chosen = {first: located.unacked_by_dead[first]}
             assert locator.discard(chosen) == [first]
             assert locator.discard(chosen) == []
             assert locator.restore(chosen) == []
             assert list(taken_in(where).values()) == [second]
-            assert locator.restore(located.orphaned) == [second]
+            assert locator.restore(located.unacked_by_dead) == [second]
             reader = ResultReader(where)
             try:
                 assert results_of(reader, [second, third]).keys() == {second, third}
@@ -263,8 +266,8 @@ def test_what_was_discarded_never_runs(where: StackAddress, tmp_path: Path) -> N
                 reader.close()
 
 
-def orphans(located: Located, count: int) -> list[Located]:
-    return [located] if len(located.orphaned) == count else []
+def orphans(located: JobLocations, count: int) -> list[JobLocations]:
+    return [located] if len(located.unacked_by_dead) == count else []
 
 
 def test_a_tag_of_another_task_is_left_alone(where: StackAddress) -> None:
@@ -274,7 +277,7 @@ def test_a_tag_of_another_task_is_left_alone(where: StackAddress) -> None:
         publisher.publish(sent, SENT_AT)
         take(where, publisher, "standard", 1)
         locator = open_locator(publisher, QUEUES, [])
-        wrong = {"another": locator.look(ids_of(sent)).taken[sent[0].task_id]}
+        wrong = {"another": locator.snapshot(ids_of(sent)).unacked[sent[0].task_id]}
         assert locator.restore(wrong) == []
         assert locator.discard(wrong) == []
         assert list(taken_in(where).values()) == ids_of(sent)
@@ -287,14 +290,14 @@ def test_what_a_living_worker_took_since_is_left_alone(where: StackAddress) -> N
         publisher.publish(sent, SENT_AT)
         take(where, publisher, "standard", 1)
         locator = open_locator(publisher, QUEUES, [])
-        first = locator.look(ids_of(sent)).taken
+        first = locator.snapshot(ids_of(sent)).unacked
         tags = list(taken_in(where))
         assert locator.restore(first) == ids_of(sent)
         take(where, publisher, "standard", 1)
         assert list(taken_in(where)) == tags
         assert locator.restore(first) == []
         assert locator.discard(first) == []
-        again = locator.look(ids_of(sent)).taken
+        again = locator.snapshot(ids_of(sent)).unacked
         assert not again[sent[0].task_id] & first[sent[0].task_id]
         assert locator.restore(again) == ids_of(sent)
 
@@ -308,7 +311,7 @@ def test_a_message_that_is_taken_at_the_last_moment_is_left_alone(
         publisher.publish(sent, SENT_AT)
         take(where, publisher, "standard", 1)
         locator, faster = (open_locator(one, QUEUES, []) for one in (publisher, other))
-        orphans = locator.look(ids_of(sent)).taken
+        orphans = locator.snapshot(ids_of(sent)).unacked
 
         def meanwhile(*_: object) -> bool:
             monkeypatch.undo()
@@ -316,7 +319,7 @@ def test_a_message_that_is_taken_at_the_last_moment_is_left_alone(
             take(where, other, "standard", 1)
             return True
 
-        monkeypatch.setattr(_Broker, "_leads_somewhere", meanwhile)
+        monkeypatch.setattr(_RedisBroker, "_leads_somewhere", meanwhile)
         assert locator.restore(orphans) == []
         assert list(taken_in(where).values()) == ids_of(sent)
         assert waiting_in(where, "standard\x06\x162") == []
@@ -330,7 +333,7 @@ def test_of_several_copies_one_goes_back(where: StackAddress) -> None:
             publisher.publish([attempt], SENT_AT)
         take(where, publisher, "standard", 2)
         locator = open_locator(publisher, QUEUES, [])
-        taken = locator.look([attempt.task_id]).taken
+        taken = locator.snapshot([attempt.task_id]).unacked
         assert len(taken[attempt.task_id]) == 2
         assert locator.restore(taken) == [attempt.task_id]
         assert waiting_in(where, "standard\x06\x162") == [attempt.task_id]
@@ -347,7 +350,7 @@ def test_two_that_restore_at_once_restore_once(where: StackAddress) -> None:
         publisher.publish(sent, SENT_AT)
         take(where, publisher, "standard", 40)
         locators = [open_locator(one, QUEUES, []) for one in (publisher, other)]
-        taken = locators[0].look(ids_of(sent)).taken
+        taken = locators[0].snapshot(ids_of(sent)).unacked
         assert taken.keys() == set(ids_of(sent))
 
         def restore(locator: Locator) -> None:
@@ -375,8 +378,8 @@ def test_a_message_of_a_topic_exchange_goes_back_to_its_queue(where: StackAddres
         publisher.publish(sent, SENT_AT)
         take(where, publisher, "news", 1)
         locator = open_locator(stranger, QUEUES, [])
-        assert locator.restore(locator.look(ids_of(sent)).taken) == ids_of(sent)
-        assert locator.look(ids_of(sent)).queued == {sent[0].task_id: "news"}
+        assert locator.restore(locator.snapshot(ids_of(sent)).unacked) == ids_of(sent)
+        assert locator.snapshot(ids_of(sent)).queued == {sent[0].task_id: "news"}
 
 
 def test_a_message_that_has_no_queue_any_more_stays(where: StackAddress) -> None:
@@ -388,7 +391,7 @@ def test_a_message_that_has_no_queue_any_more_stays(where: StackAddress) -> None
         with client_of(where) as client:
             client.delete(f"{PREFIX}_kombu.binding.news")
         locator = open_locator(publisher, ["standard"], [])
-        assert locator.restore(locator.look(ids_of(sent)).taken) == []
+        assert locator.restore(locator.snapshot(ids_of(sent)).unacked) == []
     assert list(taken_in(where).values()) == ids_of(sent)
 
 
@@ -413,25 +416,25 @@ def test_nothing_is_said_of_what_a_paused_worker_may_hold(
     ):
         publisher.publish(sent, SENT_AT)
         locator = open_locator(publisher, QUEUES, [node])
-        eventually(lambda: held(locator.look(ids_of(sent)), [waiting]), what="it has both")
+        eventually(lambda: held(locator.snapshot(ids_of(sent)), [waiting]), what="it has both")
         with paused(node):
-            first = locator.look([*ids_of(sent), "gone"])
-            assert first.silent == {node}
+            first = locator.snapshot([*ids_of(sent), "gone"])
+            assert first.unresponsive == {node}
             assert not first.answered
             located = search_now(locator, [*ids_of(sent), "gone"])
-            assert located.untold == {sleeper, waiting, "gone"}
+            assert located.unknown == {sleeper, waiting, "gone"}
             started = {sleeper: StartedOn(node, alive=True)}
-            assert search_now(locator, [sleeper], **started).untold == {sleeper}
+            assert search_now(locator, [sleeper], **started).unknown == {sleeper}
         [located] = eventually(
             lambda: underway(search_now(locator, [*ids_of(sent), "gone"])), what="it answers"
         )
-        assert located.underway == {sleeper, waiting}
-        assert located.nowhere == {"gone"}
+        assert located.with_worker == {sleeper, waiting}
+        assert located.missing == {"gone"}
         signal_worker(node, signal.SIGKILL)
 
 
-def underway(located: Located) -> list[Located]:
-    return [located] if located.underway else []
+def underway(located: JobLocations) -> list[JobLocations]:
+    return [located] if located.with_worker else []
 
 
 def test_what_comes_back_while_the_workers_are_asked_is_seen(
@@ -442,11 +445,11 @@ def test_what_comes_back_while_the_workers_are_asked_is_seen(
     with publishing(where) as publisher:
         locator = open_locator(publisher, QUEUES, [])
         control = publisher.control
-        ask: Callable[..., object] = control.ask
+        ask: Callable[..., object] = control.call
 
         def late(*args: object, **kwargs: object) -> object:
             publisher.publish(sent, SENT_AT)
             return ask(*args, **kwargs)
 
-        monkeypatch.setattr(control, "ask", late)
-        assert locator.look(ids_of(sent)).queued == {sent[0].task_id: "standard"}
+        monkeypatch.setattr(control, "call", late)
+        assert locator.snapshot(ids_of(sent)).queued == {sent[0].task_id: "standard"}

@@ -54,11 +54,11 @@ def test_a_stream_that_was_begun_is_intact(store: str, client: redis.Redis) -> N
     """For the reader that began it, and for a later one; the mark is no record, and it expires."""
     with reading(store) as reader:
         reader.begin(TTL)
-        assert reader.intact()
+        assert reader.is_intact()
         add(client, "finished")
         assert [record["kind"] for record in reader.read()] == ["finished"]
         with reading(store, reader.position) as later:
-            assert later.intact()
+            assert later.is_intact()
             assert later.read() == []
     assert 0 < int(client.ttl(KEY)) <= TTL
 
@@ -66,14 +66,14 @@ def test_a_stream_that_was_begun_is_intact(store: str, client: redis.Redis) -> N
 def test_a_store_that_was_emptied_is_not_intact(store: str, client: redis.Redis) -> None:
     """Also when workers have written to the same stream since."""
     with reading(store) as reader:
-        assert not reader.intact()
+        assert not reader.is_intact()
         reader.begin(TTL)
         client.flushdb()
-        assert not reader.intact()
+        assert not reader.is_intact()
         add(client, "finished")
-        assert not reader.intact()
+        assert not reader.is_intact()
         with reading(store) as later:
-            assert not later.intact()
+            assert not later.is_intact()
 
 
 def test_a_run_that_is_taken_up_again_begins_anew(store: str, client: redis.Redis) -> None:
@@ -83,11 +83,11 @@ def test_a_run_that_is_taken_up_again_begins_anew(store: str, client: redis.Redi
         client.flushdb()
         for _ in range(3):
             add(client, "finished")
-        assert not reader.intact()
+        assert not reader.is_intact()
         reader.begin(TTL)
-        assert reader.intact()
+        assert reader.is_intact()
         with reading(store) as later:
-            assert later.intact()
+            assert later.is_intact()
             assert len(later.read()) == 3
 
 
@@ -95,7 +95,7 @@ def test_a_store_that_is_away_raises() -> None:
     """With a sentence: whether it is intact cannot be told."""
     with reading(f"redis://{processes.LOOPBACK}:{processes.free_port()}/0") as reader:
         with pytest.raises(StackError, match="cannot be read from"):
-            reader.intact()
+            reader.is_intact()
         with pytest.raises(StackError, match="cannot be written to"):
             reader.begin(TTL)
 
@@ -128,4 +128,4 @@ def test_a_store_that_kept_its_data_is_intact_after_a_crash(tmp_path: Path) -> N
             process.send_signal(signal.SIGKILL)
             process.wait(10)
         with durable_valkey(tmp_path, port):
-            assert eventually(lambda: reader.intact() and [True], what="it answers") == [True]
+            assert eventually(lambda: reader.is_intact() and [True], what="it answers") == [True]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kombu import Connection
 
-from pytest_manifest.broker.locating import Look, compare, open_locator
+from pytest_manifest.broker.locating import BrokerSnapshot, compare, open_locator
 from pytest_manifest.schema import Entry
 from tests.live.dispatch_support import (
     APP,
@@ -45,11 +45,11 @@ def test_a_queue_with_messages_hides_every_job(broker: str) -> None:
     with publishing(where, stream="") as publisher:
         publisher.publish(sent, SENT_AT)
         locator = open_locator(publisher, QUEUES, [])
-        look = locator.look(ids_of(sent))
-        assert look.unseen == (
+        look = locator.snapshot(ids_of(sent))
+        assert look.blind_spot == (
             "RabbitMQ does not show which messages wait in a queue (3 wait in 'standard')"
         )
-        assert search_now(locator, ids_of(sent)).untold == set(ids_of(sent))
+        assert search_now(locator, ids_of(sent)).unknown == set(ids_of(sent))
         orphans = {sent[0].task_id: frozenset({"1"})}
         assert (locator.restore(orphans), locator.discard(orphans)) == ([], [])
 
@@ -65,15 +65,15 @@ def test_with_empty_queues_the_workers_know(broker: str, tmp_path: Path) -> None
     ):
         locator = open_locator(publisher, QUEUES, [node])
         publisher.publish(sent, SENT_AT)
-        eventually(lambda: locator.look(asked).running, what="the worker runs it")
+        eventually(lambda: locator.snapshot(asked).running, what="the worker runs it")
         located = search_now(locator, asked)
-        assert located.underway == {asked[0]}
-        assert located.nowhere == {"gone"}
+        assert located.with_worker == {asked[0]}
+        assert located.missing == {"gone"}
         with paused(node):
-            assert search_now(locator, asked).untold == set(asked)
+            assert search_now(locator, asked).unknown == set(asked)
             # Nobody told this one of the node, but the broker knows of its consumer.
-            stranger = open_locator(publisher, QUEUES, []).look(asked)
-            assert stranger.unseen == "1 of the 1 consumers of queue 'standard' did not answer"
+            stranger = open_locator(publisher, QUEUES, []).snapshot(asked)
+            assert stranger.blind_spot == "1 of the 1 consumers of queue 'standard' did not answer"
         signal_worker(node, signal.SIGKILL)
 
 
@@ -85,10 +85,10 @@ def test_messages_that_wait_for_their_time_are_counted(broker: str) -> None:
         connection.Producer().publish("{}", routing_key=DELAYING[1])
         with publishing(address(broker, "rpc://"), stream="") as publisher:
             locator = open_locator(publisher, ["celery"], [])
-            [look] = eventually(lambda: unseen(locator.look(["x"])), what="it has arrived")
-    assert look.unseen.endswith("(1 waits in 'celery_delayed_1')")
-    assert compare(look, look, ["x"], started={}).untold == {"x"}
+            [look] = eventually(lambda: unseen(locator.snapshot(["x"])), what="it has arrived")
+    assert look.blind_spot.endswith("(1 waits in 'celery_delayed_1')")
+    assert compare(look, look, ["x"], started={}).unknown == {"x"}
 
 
-def unseen(look: Look) -> list[Look]:
-    return [look] if look.unseen else []
+def unseen(look: BrokerSnapshot) -> list[BrokerSnapshot]:
+    return [look] if look.blind_spot else []

@@ -115,7 +115,7 @@ def _quiet_spells(publisher: Publisher, timeout: float) -> list[float]:
         spells.append(quiet)
         return math.isinf(quiet)
 
-    publisher.control.ask(QUESTIONS, timeout=timeout, enough=enough)
+    publisher.control.call(QUESTIONS, timeout=timeout, enough=enough)
     return spells
 
 
@@ -258,7 +258,7 @@ def test_waiting_ends_when_enough_is_known(worker: str, publisher: Publisher) ->
         verdicts.append(worker in answers["ping"])
         return verdicts[-1]
 
-    answers = publisher.control.ask({"ping": {}}, timeout=30, enough=enough)
+    answers = publisher.control.call({"ping": {}}, timeout=30, enough=enough)
 
     assert answers == {"ping": {worker: {"ok": "pong"}}}
     assert verdicts.index(True) == len(verdicts) - 1

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.results.backend_results import ResultReader
-from pytest_manifest.results.gatherer import Gatherer
+from pytest_manifest.results.gatherer import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader, has_stream
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Expectations, Receipt
@@ -57,10 +57,10 @@ def receipts_of(where: StackAddress, sent: list[Attempt]) -> dict[str, Receipt]:
         a.task_id: PendingAttempt(a.run, a.entry, a.number, a.task_id, sent=0.0) for a in sent
     }
     found: dict[str, Receipt] = {}
-    with closing(Gatherer(reader, ResultReader(where))) as gatherer:
+    with closing(ReceiptCollector(reader, ResultReader(where))) as gatherer:
 
         def look() -> bool:
-            sip = gatherer.sweep_all({i: a for i, a in awaited.items() if a.entry.id not in found})
+            sip = gatherer.poll_all({i: a for i, a in awaited.items() if a.entry.id not in found})
             found.update({receipt.entry: receipt for _, _, receipt in sip.finals})
             return len(found) == len(sent)
 

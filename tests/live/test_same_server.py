@@ -21,7 +21,7 @@ def is_refused(broker: str, backend: str, store: str, theirs: str) -> bool:
     where = urlsplit(theirs)
     worker = Worker("w@here", store=store, broker=("localhost", where.port))
     with Celery("a", broker=broker, set_as_current=False) as app:
-        address = StackAddress(broker, backend, None, owned=False)
+        address = StackAddress(broker, backend, None, is_private=False)
         refused, told = refusals(app, address, (), [worker])
     assert told == []
     return bool(refused)

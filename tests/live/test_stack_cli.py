@@ -92,7 +92,7 @@ def test_a_stack_from_up_to_down(run: Run, runtime: Path) -> None:
     assert run("url").stdout == f"{known['broker_url']}\n"
     address = state.running_stack()
     assert address == StackAddress(
-        known["broker_url"], known["broker_url"], "stackapp:app", owned=False, ours=True
+        known["broker_url"], known["broker_url"], "stackapp:app", is_private=False, is_managed=True
     )
     assert call(address, "add", 1, 2) == 3
 

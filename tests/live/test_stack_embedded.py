@@ -65,7 +65,7 @@ def test_every_worker_is_a_process_of_its_own(stack: EmbeddedStack, address: Sta
 
 def test_the_address_is_owned(address: StackAddress) -> None:
     """The address names the app, and says that the stack ends with this process."""
-    assert address.owned
+    assert address.is_private
     assert address.app == "stackapp:app"
     assert address.backend_url == address.broker_url
 

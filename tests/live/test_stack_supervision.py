@@ -87,7 +87,7 @@ def stack(tmp_path: Path) -> Iterator[EmbeddedStack]:
 
 def send(address: StackAddress, task: str, folder: Path) -> str:
     """Send a job as a run does; returns its task id when it runs."""
-    plain = StackAddress(address.broker_url, address.backend_url, None, owned=True)
+    plain = StackAddress(address.broker_url, address.backend_url, None, is_private=True)
     sent = attempts([Entry(id="e", task=f"stackapp.{task}", args=[str(folder)])])
     with publishing(plain, stream=STREAM) as publisher:
         assert publisher.publish(sent, datetime.now(UTC)).error is None

@@ -26,13 +26,13 @@ def test_a_reader_learns_what_another_has_taken_out(valkey: str) -> None:
         client.flushall()
         first, copy = StreamReader(valkey, key), StreamReader(valkey, key)
         first.begin(60)
-        assert (first.intact(), copy.intact()) == (True, True)
+        assert (first.is_intact(), copy.is_intact()) == (True, True)
         late = StreamReader(valkey, key)
         client.xadd(key, {STREAM_FIELD: json.dumps({"kind": "x"})})
         assert len(first.read()) == 1
         first.trim()
-        assert (first.intact(), late.intact()) == (True, False)
+        assert (first.is_intact(), late.is_intact()) == (True, False)
         after = StreamReader(valkey, key, position=first.position)
-        assert after.intact()
+        assert after.is_intact()
         for reader in (first, copy, late, after):
             reader.close()

@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.broker.locating import Look
+from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.broker.publisher import PublishResult
 from pytest_manifest.errors import StackError
-from pytest_manifest.results.backend_results import PlainResult
+from pytest_manifest.results.backend_results import BackendResult
 from tests.unit.run_world import Message, Record, World
 
 
@@ -80,7 +80,7 @@ class FakeLocator:
         self.discarded: list[str] = []
         self.restored: list[str] = []
 
-    def look(self, task_ids: Collection[str]) -> Look:
+    def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         world = self.world
         world.asked()
         self._reach()
@@ -89,10 +89,10 @@ class FakeLocator:
             if message.task_id in task_ids:
                 taken[message.task_id] = taken.get(message.task_id, frozenset()) | {tag}
         nodes = {worker.name for worker in world.workers.values() if worker.works}
-        return Look(
+        return BrokerSnapshot(
             queued={m.task_id: "celery" for m in world.queue if m.task_id in task_ids},
-            taken=taken,
-            held={
+            unacked=taken,
+            reserved={
                 d.message.task_id: node
                 for node in sorted(nodes)
                 for d in world.workers[node].reserved
@@ -104,7 +104,7 @@ class FakeLocator:
                 for d in world.workers[node].running
                 if d.message.task_id in task_ids
             },
-            silent=frozenset(world.workers) - nodes,
+            unresponsive=frozenset(world.workers) - nodes,
             answered=frozenset(nodes),
         )
 
@@ -171,7 +171,7 @@ class FakeStream:
 
     def trim(self) -> None: ...
 
-    def intact(self) -> bool:
+    def is_intact(self) -> bool:
         self.world.asked()
         self._reach()
         return self.world.began_stream
@@ -205,13 +205,13 @@ class FakeResults:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def read(self, task_ids: Sequence[str]) -> dict[str, PlainResult]:
+    def read(self, task_ids: Sequence[str]) -> dict[str, BackendResult]:
         self.world.asked()
         if self.world.clock.now < self.world.store_down:
             raise StackError("the result store cannot be reached")
         return {i: self.world.results[i] for i in task_ids if i in self.world.results}
 
-    def handed_on(self, task_ids: Iterable[str]) -> None:
+    def discard(self, task_ids: Iterable[str]) -> None:
         pass
 
     def close(self) -> None:

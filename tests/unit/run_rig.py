@@ -22,7 +22,7 @@ from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results import gatherer as gathering
 from pytest_manifest.results.backend_results import ResultReader
-from pytest_manifest.results.gatherer import Gatherer
+from pytest_manifest.results.gatherer import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import search
 from pytest_manifest.run.budget import Budget
@@ -100,7 +100,7 @@ class Rig:
         self.publisher = FakePublisher(self.world)
         self.signals = self._signals()
         stream = cast("StreamReader", FakeStream(self.world))
-        self.gatherer = Gatherer(stream, cast("ResultReader", FakeResults(self.world)))
+        self.gatherer = ReceiptCollector(stream, cast("ResultReader", FakeResults(self.world)))
         self.gatherer.begin(1000)
         self.engine = Engine(self._parts())
         self.world.on_publish = self._published

@@ -14,7 +14,7 @@ from itertools import count
 from typing import Literal
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.results.backend_results import PlainResult
+from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt, State
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256, timestamp
@@ -156,7 +156,7 @@ class World:
         self.queue: deque[Message] = deque()
         self.unacked: dict[str, Message] = {}
         self.stream: list[Record] = []
-        self.results: dict[str, PlainResult] = {}
+        self.results: dict[str, BackendResult] = {}
         self.began_stream = False
         self.executions: list[Execution] = []
         self.published: Counter[str] = Counter()
@@ -367,7 +367,7 @@ class World:
         runs = {delivery.message.task_id for delivery in worker.running}
         for task_id in task_ids:
             if task_id not in runs and task_id not in self.results:
-                self.results[task_id] = PlainResult("revoked")
+                self.results[task_id] = BackendResult("revoked")
 
     # Messages
 
@@ -436,7 +436,7 @@ class World:
         stored = self.results.get(receipt.task_id)
         if stored is None or stored.state != "succeeded":
             result = receipt.result if state == "succeeded" else None
-            self.results[receipt.task_id] = PlainResult(state, result, receipt.error)
+            self.results[receipt.task_id] = BackendResult(state, result, receipt.error)
         record = self._record(execution.message, finished(execution.name, receipt), started=False)
         if fate == "swapped":
             self._exchange(record, receipt)

@@ -14,8 +14,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import new_run_id, task_id_for
-from pytest_manifest.results.backend_results import PlainResult
-from pytest_manifest.results.gatherer import plain_receipt
+from pytest_manifest.results.backend_results import BackendResult
+from pytest_manifest.results.gatherer import backend_receipt
 from pytest_manifest.schema import Entry, Receipt, wire
 from pytest_manifest.verdict import contradiction, judge
 from pytest_manifest.worker.job import RunMeasures, delivery_of
@@ -215,7 +215,7 @@ def test_without_our_own_time_the_receipts_is_taken() -> None:
 def test_a_receipt_made_of_a_plain_result_is_believed() -> None:
     """A worker that knows nothing of us has no digests that could differ."""
     awaited: Any = SimpleNamespace(run=SENDING.run, entry=ENTRY, number=1)
-    plain = plain_receipt(SENDING.task_id, awaited, PlainResult(state="succeeded", result=[1]))
+    plain = backend_receipt(SENDING.task_id, awaited, BackendResult(state="succeeded", result=[1]))
     assert SENDING.lie(plain) == ""
 
 

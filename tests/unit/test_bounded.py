@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 from pytest_manifest.broker import bounded
-from pytest_manifest.broker.bounded import CLOSING, Caller, Patience, SilentPeerError, sever
+from pytest_manifest.broker.bounded import (
+    OVERTIME,
+    BoundedCaller,
+    PeerTimeoutError,
+    WaitBudget,
+    sever,
+)
 from pytest_manifest.errors import StackError
 
 NOTHING: dict[str, int] = {}
@@ -36,7 +42,7 @@ def wait_for(event: threading.Event) -> bool:
 
 def test_a_call_gives_what_it_returns_or_raises() -> None:
     """All calls are made by one thread, which is not the caller's."""
-    caller = Caller(URL)
+    caller = BoundedCaller(URL)
     threads = {caller.call(threading.get_ident) for _ in range(3)}
     assert len(threads) == 1
     assert threads != {threading.get_ident()}
@@ -49,8 +55,8 @@ def test_a_call_gives_what_it_returns_or_raises() -> None:
 def test_a_silent_peer_is_given_up_and_forgotten(silence: threading.Event) -> None:
     """Its thread is left behind with what it had; the next call is made by another one."""
     forgotten: list[str] = []
-    caller = Caller(URL, forget=lambda: forgotten.append("connection"))
-    with pytest.raises(SilentPeerError, match="does not answer") as caught:
+    caller = BoundedCaller(URL, on_abandon=lambda: forgotten.append("connection"))
+    with pytest.raises(PeerTimeoutError, match="does not answer") as caught:
         caller.call(lambda: wait_for(silence), 0.05)
     assert isinstance(caught.value, StackError)
     assert "secret" not in str(caught.value)
@@ -60,9 +66,9 @@ def test_a_silent_peer_is_given_up_and_forgotten(silence: threading.Event) -> No
 
 def test_a_time_limit_of_a_library_counts_as_silence(silence: threading.Event) -> None:
     """What a socket has waited in vain is not waited again and again when time is over."""
-    patience = Patience()
-    patience.ends(time.monotonic())
-    caller = Caller(URL, patience)
+    patience = WaitBudget()
+    patience.end_at(time.monotonic())
+    caller = BoundedCaller(URL, patience)
 
     def slow_socket() -> None:
         silence.wait(0.05)
@@ -70,19 +76,19 @@ def test_a_time_limit_of_a_library_counts_as_silence(silence: threading.Event) -
 
     with pytest.raises(ConnectionError):
         caller.call(slow_socket)
-    with pytest.raises(SilentPeerError):
+    with pytest.raises(PeerTimeoutError):
         caller.call(lambda: wait_for(silence))
 
 
 def test_when_time_is_over_nobody_waits_long_in_vain(silence: threading.Event) -> None:
     """However many calls are left, together they take a few seconds; a healthy peer gets each."""
-    patience = Patience()
-    patience.ends(time.monotonic())
-    patience.closing = 0.5
-    caller = Caller(URL, patience)
+    patience = WaitBudget()
+    patience.end_at(time.monotonic())
+    patience.overtime = 0.5
+    caller = BoundedCaller(URL, patience)
     before = time.monotonic()
     for _ in range(10):
-        with pytest.raises(SilentPeerError):
+        with pytest.raises(PeerTimeoutError):
             caller.call(lambda: wait_for(silence))
     assert time.monotonic() - before < FOR_EVER / 10
     assert caller.call(lambda: "well") == "well"
@@ -104,27 +110,27 @@ def test_all_that_one_peer_keeps_us_waiting_is_one_sum(
         Event=Instant, Thread=threading.Thread, get_ident=threading.get_ident
     )
     monkeypatch.setattr(bounded, "threading", stand_in)
-    patience = Patience()
-    patience.ends(0.0)
-    caller = Caller(URL, patience)
+    patience = WaitBudget()
+    patience.end_at(0.0)
+    caller = BoundedCaller(URL, patience)
     for _ in range(20):
-        with pytest.raises(SilentPeerError):
+        with pytest.raises(PeerTimeoutError):
             caller.call(lambda: wait_for(silence))
-    assert clock[0] < 1.5 * CLOSING
+    assert clock[0] < 1.5 * OVERTIME
 
 
 def test_a_wait_is_cut_short_from_outside(silence: threading.Event) -> None:
     """Ctrl-C ends the session's patience: who waits already waits only a little longer."""
-    patience = Patience()
-    caller = Caller(URL, patience)
-    threading.Timer(0.05, patience.hurry).start()
-    with pytest.raises(SilentPeerError):
+    patience = WaitBudget()
+    caller = BoundedCaller(URL, patience)
+    threading.Timer(0.05, patience.expire).start()
+    with pytest.raises(PeerTimeoutError):
         caller.call(lambda: wait_for(silence), FOR_EVER)
 
 
 def test_what_is_in_this_process_is_called_directly() -> None:
     """There is no network between, and nothing to be bounded."""
-    assert Caller("memory://").call(threading.get_ident) == threading.get_ident()
+    assert BoundedCaller("memory://").call(threading.get_ident) == threading.get_ident()
 
 
 def test_to_sever_ends_the_wait_of_the_other_thread() -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pytest_manifest.broker import checks
-from pytest_manifest.broker.checks import Holding
+from pytest_manifest.broker.checks import VisibilityModel
 from pytest_manifest.broker.control import Answers
 from pytest_manifest.broker.demand import Demand, demand_of
 from pytest_manifest.broker.workers import QUESTIONS, Worker, workers_of
@@ -18,7 +18,7 @@ NOW = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
 
 def held(demand: Demand, *, ahead: int, late: bool, visibility: float = 3600) -> list[str]:
     """Apply the visibility rule."""
-    return checks.visibility_refusals(demand, Holding(visibility, ahead, lambda _: late))
+    return checks.visibility_refusals(demand, VisibilityModel(visibility, ahead, lambda _: late))
 
 
 def test_demand_is_summed_up() -> None:
@@ -127,9 +127,9 @@ def test_nearest_names() -> None:
     """The same function elsewhere comes first, then similar spellings; Celery's own never."""
     registered = {"tasks.crud.fast", "crud.slow", "other.fasd", "celery.fast", "zzz"}
 
-    assert checks.nearest("tasks.crude.fast", registered) == ["tasks.crud.fast"]
-    assert checks.nearest("fast", registered)[0] == "tasks.crud.fast"
-    assert checks.nearest("qqqqqqqq", registered) == []
+    assert checks.similar_tasks("tasks.crude.fast", registered) == ["tasks.crud.fast"]
+    assert checks.similar_tasks("fast", registered)[0] == "tasks.crud.fast"
+    assert checks.similar_tasks("qqqqqqqq", registered) == []
 
 
 def test_nothing_is_unknown_when_nobody_says_what_is_known() -> None:

@@ -6,8 +6,13 @@ import pytest
 from celery import Celery
 
 from pytest_manifest.broker.demand import demand_of
-from pytest_manifest.broker.limits import OwnLimits, held_to, message_limits, unenforced
-from pytest_manifest.broker.workers import OwnLimit, Worker, workers_of
+from pytest_manifest.broker.limits import (
+    TaskLimits,
+    message_limits,
+    pool_warnings,
+    with_effective_timeout,
+)
+from pytest_manifest.broker.workers import TaskLimit, Worker, workers_of
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import judge
 
@@ -18,47 +23,47 @@ SAYS_60 = Entry(id="a", task="t", timeout=60)
 @pytest.mark.parametrize(
     ("entry", "own", "expected"),
     [
-        (SAYS_NOTHING, OwnLimit(), (300, None)),
-        (SAYS_NOTHING, OwnLimit(hard=1), (1, None)),
-        (SAYS_NOTHING, OwnLimit(hard=7200), (7200, None)),
-        (SAYS_NOTHING, OwnLimit(hard=7200, soft=7000), (7200, 7000)),
-        (SAYS_60, OwnLimit(), (60, None)),
-        (SAYS_60, OwnLimit(hard=1), (1, None)),
-        (SAYS_60, OwnLimit(hard=7200), (60, None)),
-        (SAYS_60, OwnLimit(soft=5.5), (60, 5.5)),
-        (SAYS_60, OwnLimit(soft=600), (60, 60)),
-        (Entry(id="a", task="t", timeout=300), OwnLimit(hard=7200), (300, None)),
+        (SAYS_NOTHING, TaskLimit(), (300, None)),
+        (SAYS_NOTHING, TaskLimit(hard=1), (1, None)),
+        (SAYS_NOTHING, TaskLimit(hard=7200), (7200, None)),
+        (SAYS_NOTHING, TaskLimit(hard=7200, soft=7000), (7200, 7000)),
+        (SAYS_60, TaskLimit(), (60, None)),
+        (SAYS_60, TaskLimit(hard=1), (1, None)),
+        (SAYS_60, TaskLimit(hard=7200), (60, None)),
+        (SAYS_60, TaskLimit(soft=5.5), (60, 5.5)),
+        (SAYS_60, TaskLimit(soft=600), (60, 60)),
+        (Entry(id="a", task="t", timeout=300), TaskLimit(hard=7200), (300, None)),
     ],
 )
 def test_the_limits_of_a_message(
-    entry: Entry, own: OwnLimit, expected: tuple[float, float | None]
+    entry: Entry, own: TaskLimit, expected: tuple[float, float | None]
 ) -> None:
     """The smaller one where the entry says one; the task's own where it says none; never a soft
     one beyond the hard one."""
     assert message_limits(entry, own) == expected
 
 
-def limits(**conf: float) -> OwnLimits:
+def limits(**conf: float) -> TaskLimits:
     app = Celery(set_as_current=False)
     app.conf.update(conf)
-    return OwnLimits(app)
+    return TaskLimits(app)
 
 
 def test_whose_limit_counts() -> None:
     """As in Celery: what a route or the task says before what the worker has for all tasks."""
     made = limits(task_time_limit=50, task_soft_time_limit=40)
-    assert made.of("t", {}) == OwnLimit(50, 40)
-    made.learn([Worker("w", limit=OwnLimit(9, None), limits={"t": OwnLimit(7, 6)})])
-    assert made.of("t", {}) == OwnLimit(7, 6)
-    assert made.of("other", {}) == OwnLimit(9, None)
-    assert made.of("t", {"time_limit": 3}) == OwnLimit(3, 6)
+    assert made.limit_for("t", {}) == TaskLimit(50, 40)
+    made.update([Worker("w", limit=TaskLimit(9, None), limits={"t": TaskLimit(7, 6)})])
+    assert made.limit_for("t", {}) == TaskLimit(7, 6)
+    assert made.limit_for("other", {}) == TaskLimit(9, None)
+    assert made.limit_for("t", {"time_limit": 3}) == TaskLimit(3, 6)
 
 
 def test_of_several_workers_the_strictest_counts() -> None:
     """Any of them may get the job; one without a limit sets none."""
     made = limits()
-    made.learn([Worker("v", limit=OwnLimit(9, 5)), Worker("w", limit=OwnLimit(7)), Worker("x")])
-    assert made.of("t", {}) == OwnLimit(7, 5)
+    made.update([Worker("v", limit=TaskLimit(9, 5)), Worker("w", limit=TaskLimit(7)), Worker("x")])
+    assert made.limit_for("t", {}) == TaskLimit(7, 5)
 
 
 def test_what_workers_say_of_limits_and_pools() -> None:
@@ -70,8 +75,8 @@ def test_what_workers_say_of_limits_and_pools() -> None:
         "stats": {"w": {"pool": pool}},
     }
     worker = workers_of(answers)["w"]
-    assert worker.limits == {"t": OwnLimit(2.5, 2)}
-    assert (worker.limit, worker.pool) == (OwnLimit(30, None), "prefork")
+    assert worker.limits == {"t": TaskLimit(2.5, 2)}
+    assert (worker.limit, worker.pool) == (TaskLimit(30, None), "prefork")
     assert worker.tasks == {"t": True, "u": False, "v [x]": False}
 
 
@@ -84,7 +89,7 @@ def test_pools_that_enforce_nothing_are_named_once() -> None:
         Worker("four", pool="prefork"),
         Worker("five"),
     ]
-    gevent, threads = unenforced(workers)
+    gevent, threads = pool_warnings(workers)
     assert "three (gevent)" in gevent
     assert "one, two (thread)" in threads
 
@@ -121,7 +126,7 @@ def test_the_verdict_names_the_limit(
             "error": {"type": error, "message": ""},
         }
     )
-    verdict = judge(held_to(SAYS_NOTHING, own), receipt, attempt=1)
+    verdict = judge(with_effective_timeout(SAYS_NOTHING, own), receipt, attempt=1)
     assert verdict.verdict == "timed_out"
     assert words in verdict.sentence
 
@@ -133,4 +138,4 @@ def test_a_job_may_run_for_as_long_as_its_task_allows() -> None:
         {**document, "state": "succeeded", "runtime": 400.0, "executions": 1, "source": "backend"}
     )
     assert judge(SAYS_NOTHING, receipt, attempt=1).verdict == "timed_out"
-    assert judge(held_to(SAYS_NOTHING, 7200), receipt, attempt=1).verdict == "passed"
+    assert judge(with_effective_timeout(SAYS_NOTHING, 7200), receipt, attempt=1).verdict == "passed"

@@ -50,7 +50,7 @@ def test_stores_by_their_names(read: str, kept: str, alike: str) -> None:
     """Kind, database and port decide; hosts may be called otherwise elsewhere."""
     worker = Worker("w", store=kept, broker=("broker", 6379))
 
-    assert compare(StackAddress(BROKER, read, None, owned=False), worker) == alike
+    assert compare(StackAddress(BROKER, read, None, is_private=False), worker) == alike
 
 
 def test_a_worker_says_what_its_store_is() -> None:

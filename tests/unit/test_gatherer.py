@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 from redis import Redis, SSLConnection
 
-from pytest_manifest.results.backend_results import PlainResult, ResultReader
-from pytest_manifest.results.gatherer import SWEEP_STOCK, Gatherer
+from pytest_manifest.results.backend_results import BackendResult, ResultReader
+from pytest_manifest.results.gatherer import SWEEP_STOCK, ReceiptCollector
 from pytest_manifest.results.stream import StreamReader, redis_url
 from pytest_manifest.run.outage import PATIENCE, FailureWindow
 from pytest_manifest.run.pending import PendingAttempt
@@ -25,7 +25,7 @@ AWAITED = {"t-a": PendingAttempt(RUN, Entry(id="a", task="t"), 1, "t-a", sent=0.
 
 def check_trimming(url: str, client: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream of more records than are taken out at once, read by one reader after another."""
-    monkeypatch.setattr("pytest_manifest.results.stream.TRIMMED", 3)
+    monkeypatch.setattr("pytest_manifest.results.stream.TRIM_BATCH", 3)
     key = "manifest:0123abcd:trimmed"
     store = cast("Redis", client)
 
@@ -42,20 +42,20 @@ def check_trimming(url: str, client: object, monkeypatch: pytest.MonkeyPatch) ->
     assert len(first.read()) == 7
     assert left() == 8
     first.trim()
-    assert (left(), first.intact()) == (1, True)
+    assert (left(), first.is_intact()) == (1, True)
     add(8)
     assert len(first.read()) == 8  # and its process dies before it has taken them out
     add(2)
-    sparing = StreamReader(url, key, position=first.position, spares=True)
+    sparing = StreamReader(url, key, position=first.position, keeps_records=True)
     sparing.trim()
     assert left() == 11
     second = StreamReader(url, key, position=first.position)
     for _ in range(5):
         second.trim()
-    assert (left(), second.intact()) == (3, True)
+    assert (left(), second.is_intact()) == (3, True)
     assert len(second.read()) == 2
     second.trim()
-    assert (left(), second.intact()) == (1, True)
+    assert (left(), second.is_intact()) == (1, True)
     for reader in (first, sparing, second):
         reader.close()
 
@@ -79,21 +79,23 @@ class FakeStream:
 class FakeResults:
     """A plain result store with these results."""
 
-    def __init__(self, results: dict[str, PlainResult]) -> None:
+    def __init__(self, results: dict[str, BackendResult]) -> None:
         self.results = results
         self.handed: list[str] = []
 
-    def read(self, task_ids: Sequence[str]) -> dict[str, PlainResult]:
+    def read(self, task_ids: Sequence[str]) -> dict[str, BackendResult]:
         return {i: r for i, r in self.results.items() if i in task_ids}
 
-    def handed_on(self, task_ids: Iterable[str]) -> None:
+    def discard(self, task_ids: Iterable[str]) -> None:
         self.handed = [*self.handed, *task_ids]
 
     def close(self) -> None: ...
 
 
-def gatherer(stream: FakeStream, results: dict[str, PlainResult]) -> Gatherer:
-    return Gatherer(cast("StreamReader", stream), cast("ResultReader", FakeResults(results)))
+def gatherer(stream: FakeStream, results: dict[str, BackendResult]) -> ReceiptCollector:
+    return ReceiptCollector(
+        cast("StreamReader", stream), cast("ResultReader", FakeResults(results))
+    )
 
 
 def finished(**fields: object) -> dict[str, object]:
@@ -106,7 +108,7 @@ def test_a_receipt_in_the_stream_goes_before_the_plain_result() -> None:
     """Even where it stands behind more records than one reading brings."""
     other = {"kind": "a newer worker's"}
     stream = FakeStream([other, other], [other], [finished()])
-    sip = gatherer(stream, {"t-a": PlainResult(state="succeeded")}).sip(AWAITED, 0)
+    sip = gatherer(stream, {"t-a": BackendResult(state="succeeded")}).poll(AWAITED, 0)
     ((task_id, execution, receipt),) = sip.finals
     assert (task_id, execution, receipt.runtime) == ("t-a", "x1", 0.5)
 
@@ -122,15 +124,15 @@ def test_a_receipt_in_the_stream_goes_before_the_plain_result() -> None:
 )
 def test_a_malformed_record_is_passed_over(bad: Mapping[str, object]) -> None:
     """The plain result still gives the job its receipt, and the others are not touched."""
-    sip = gatherer(FakeStream([bad]), {"t-a": PlainResult(state="failed")}).sip(AWAITED, 0)
+    sip = gatherer(FakeStream([bad]), {"t-a": BackendResult(state="failed")}).poll(AWAITED, 0)
     ((_, _, receipt),) = sip.finals
     assert (receipt.state, receipt.source) == ("failed", "backend")
 
 
 def test_a_malformed_receipt_inside_a_result_is_passed_over() -> None:
     """What the result store says by itself is used instead."""
-    wrapped = PlainResult(state="succeeded", result=7, receipt={"state": "?"})
-    sip = gatherer(FakeStream(), {"t-a": wrapped}).sweep_all(AWAITED)
+    wrapped = BackendResult(state="succeeded", result=7, receipt={"state": "?"})
+    sip = gatherer(FakeStream(), {"t-a": wrapped}).poll_all(AWAITED)
     ((_, _, receipt),) = sip.finals
     assert (receipt.state, receipt.result, receipt.source) == ("succeeded", 7, "backend")
 
@@ -149,21 +151,21 @@ def test_an_outage_ends_with_the_first_success(monkeypatch: pytest.MonkeyPatch) 
 
 def test_without_a_stream_nothing_tells_whether_the_store_is_intact() -> None:
     """There is nothing to mark, and None is neither yes nor no."""
-    gatherer = Gatherer(None, cast("ResultReader", FakeResults({})))
+    gatherer = ReceiptCollector(None, cast("ResultReader", FakeResults({})))
     gatherer.begin(60)
-    assert gatherer.intact() is None
+    assert gatherer.is_intact() is None
 
 
 def test_a_stream_in_memory_tells_as_one_in_redis_does() -> None:
     """Its mark is no record, and is gone when the store is cleared."""
     stream = StreamReader("memory://", "manifest:0123abcd:evidence")
-    gatherer = Gatherer(stream, cast("ResultReader", FakeResults({})))
-    assert gatherer.intact() is False
+    gatherer = ReceiptCollector(stream, cast("ResultReader", FakeResults({})))
+    assert gatherer.is_intact() is False
     gatherer.begin(60)
-    assert gatherer.intact() is True
+    assert gatherer.is_intact() is True
     assert stream.read() == []
     store.clear()
-    assert gatherer.intact() is False
+    assert gatherer.is_intact() is False
 
 
 def test_what_was_read_is_taken_out_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,14 +179,14 @@ def test_the_mark_says_nothing_of_the_workers(monkeypatch: pytest.MonkeyPatch) -
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     stream = StreamReader("memory://", "manifest:0123abcd:mark")
-    gatherer = Gatherer(stream, cast("ResultReader", FakeResults({})))
+    gatherer = ReceiptCollector(stream, cast("ResultReader", FakeResults({})))
     gatherer.begin(60)
     for _ in range(2):
-        gatherer.sip(AWAITED, 0)
+        gatherer.poll(AWAITED, 0)
         clock[0] += 1.5 * SWEEP_STOCK
-    results = FakeResults({"t-a": PlainResult(state="succeeded")})
+    results = FakeResults({"t-a": BackendResult(state="succeeded")})
     monkeypatch.setattr(gatherer, "_results", results)
-    assert len(gatherer.sip(AWAITED, 0).finals) == 1
+    assert len(gatherer.poll(AWAITED, 0).finals) == 1
     store.clear()
 
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import write_manifest
-from pytest_manifest.results.backend_results import PlainResult, ResultReader, plain_result
-from pytest_manifest.results.gatherer import Gatherer, plain_receipt
-from pytest_manifest.results.records import LOGGED, Flaws, receipt_from
+from pytest_manifest.results.backend_results import BackendResult, ResultReader, parse_result
+from pytest_manifest.results.gatherer import ReceiptCollector, backend_receipt
+from pytest_manifest.results.records import LOGGED, ReadErrors, receipt_from
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import Run, RunSettings, receipts
 from pytest_manifest.run.pending import PendingAttempt
@@ -94,10 +94,10 @@ class NoResults(ResultReader):
 
     def __init__(self) -> None: ...
 
-    def read(self, task_ids: object) -> dict[str, PlainResult]:
+    def read(self, task_ids: object) -> dict[str, BackendResult]:
         return {}
 
-    def handed_on(self, task_ids: object) -> None: ...
+    def discard(self, task_ids: object) -> None: ...
 
     def close(self) -> None: ...
 
@@ -128,11 +128,11 @@ def test_no_record_stops_what_comes_behind_it(
     store.clear()
     bad = [finished(**more) if kind is None else {**kind, **more} for kind, more in changes]
     put(*bad, text, STARTED, finished())
-    flaws = Flaws()
+    flaws = ReadErrors()
     awaited = {"t-a": PendingAttempt(RUN, ENTRY, 1, "t-a", sent=0.0)}
     reader = StreamReader("memory://", KEY, flaws=flaws)
-    with closing(Gatherer(reader, NoResults(), flaws=flaws)) as gatherer:
-        sip = gatherer.sweep_all(awaited)
+    with closing(ReceiptCollector(reader, NoResults(), flaws=flaws)) as gatherer:
+        sip = gatherer.poll_all(awaited)
     with ledger.transaction():
         ledger.add_starts(sip.starts)
         ledger.add_receipts(sip.finals)
@@ -157,9 +157,9 @@ def test_no_record_stops_what_comes_behind_it(
 )
 def test_no_plain_result_is_more_than_that_of_its_job(fields: dict[str, Any], status: str) -> None:
     """What it says of its state is believed, and nothing else in it can do any harm."""
-    result = plain_result({"status": status, "result": 1, **fields})
+    result = parse_result({"status": status, "result": 1, **fields})
     if result is not None:
-        receipt = plain_receipt("t-a", PendingAttempt(RUN, ENTRY, 1, "t-a", sent=0.0), result)
+        receipt = backend_receipt("t-a", PendingAttempt(RUN, ENTRY, 1, "t-a", sent=0.0), result)
         assert receipt.model_dump_json()
         assert judge(ENTRY, receipt, attempt=1).entry == "a"
 
@@ -215,8 +215,10 @@ def test_a_row_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
                 f"UPDATE celery_taskmeta SET {column} = ? WHERE task_id = ?",
                 (value, task_id),
             )
-    flaws = Flaws()
-    with closing(ResultReader(StackAddress("memory://", url, None, owned=False), flaws)) as reader:
+    flaws = ReadErrors()
+    with closing(
+        ResultReader(StackAddress("memory://", url, None, is_private=False), flaws)
+    ) as reader:
         for _ in range(2):  # looking again counts nothing twice
             found = reader.read(ids)
     assert set(found) == set(ids) - {ids[6]}
@@ -231,7 +233,7 @@ def test_a_row_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
 def test_bad_records_are_counted_and_the_log_stays_short() -> None:
     """One sentence at the end, whatever their number."""
     findings = ["something else"]
-    flaws = Flaws(findings)
+    flaws = ReadErrors(findings)
     for number in range(3 * LOGGED):
         flaws.add(f"record {number}", "half a surrogate: \ud800")
         flaws.add(f"record {number}", "again")

@@ -25,7 +25,7 @@ from tests.unit.ledger_support import NOTHING, start
 NAMES = [f"e-{n}" for n in range(8)]
 FAILED = "e-3"
 FLIPS = 250
-NOWHERE = StackAddress("", "", None, owned=False)
+NOWHERE = StackAddress("", "", None, is_private=False)
 
 
 @pytest.fixture

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from pytest_manifest.broker.attempt import attempt_of, new_run_id
 from pytest_manifest.broker.control import Answers
 from pytest_manifest.broker.locating import (
-    Located,
-    Look,
+    BrokerSnapshot,
+    JobLocations,
     StartedOn,
     compare,
     open_locator,
     queues_of,
 )
-from pytest_manifest.broker.locating.messages import parsed, taken_message, task_id_of
-from pytest_manifest.broker.locating.workers import SETTLED, Workers
+from pytest_manifest.broker.locating.messages import parse_json, task_id_of, unacked_message
+from pytest_manifest.broker.locating.workers import QUIET_TIME, WorkerPoller
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import StackError
 from pytest_manifest.schema import Entry
@@ -38,16 +38,16 @@ some_nodes = st.frozensets(nodes)
 
 
 @st.composite
-def looks(draw: st.DrawFn) -> Look:
+def looks(draw: st.DrawFn) -> BrokerSnapshot:
     answered = draw(some_nodes)
-    return Look(
+    return BrokerSnapshot(
         queued=draw(st.dictionaries(ids, st.just("celery"), max_size=2)),
-        taken=draw(st.dictionaries(ids, tags, max_size=2)),
-        held=draw(st.dictionaries(ids, nodes, max_size=1)),
+        unacked=draw(st.dictionaries(ids, tags, max_size=2)),
+        reserved=draw(st.dictionaries(ids, nodes, max_size=1)),
         running=draw(st.dictionaries(ids, nodes, max_size=1)),
-        silent=draw(some_nodes) - answered,
+        unresponsive=draw(some_nodes) - answered,
         answered=answered,
-        unseen=draw(st.sampled_from(("", "", "it cannot be seen"))),
+        blind_spot=draw(st.sampled_from(("", "", "it cannot be seen"))),
     )
 
 
@@ -55,112 +55,122 @@ starts = st.dictionaries(
     ids,
     st.builds(StartedOn, st.none() | nodes, st.sampled_from((None, True, False))),
 )
-BUSY = Look(answered=frozenset(NODES))
-QUIET = Look(silent=frozenset({"w2"}), answered=frozenset({"w1", "w3"}))
+BUSY = BrokerSnapshot(answered=frozenset(NODES))
+QUIET = BrokerSnapshot(unresponsive=frozenset({"w2"}), answered=frozenset({"w1", "w3"}))
 
 
 def place(
-    first: Look, second: Look, start: StartedOn | None = None, task_id: str = "a"
+    first: BrokerSnapshot,
+    second: BrokerSnapshot,
+    start: StartedOn | None = None,
+    task_id: str = "a",
 ) -> str | Mapping[str, frozenset[str]]:
     """The name of the one place that has the task id."""
     started = {} if start is None else {task_id: start}
     located = compare(first, second, [task_id], started=started)
-    (name,) = [name for name in Located.__slots__ if task_id in getattr(located, name)]
+    (name,) = [name for name in JobLocations.__slots__ if task_id in getattr(located, name)]
     return str(name)
 
 
 @given(looks(), looks(), starts)
 def test_each_task_is_in_one_place(
-    first: Look, second: Look, started: Mapping[str, StartedOn]
+    first: BrokerSnapshot, second: BrokerSnapshot, started: Mapping[str, StartedOn]
 ) -> None:
     """The five parts of what was located have every task id once between them."""
     located = compare(first, second, IDS, started=started)
-    parts = [getattr(located, name) for name in Located.__slots__]
+    parts = [getattr(located, name) for name in JobLocations.__slots__]
     assert sorted(task_id for part in parts for task_id in part) == sorted(IDS)
 
 
 @given(looks(), looks(), starts)
 def test_what_was_seen_last_counts(
-    first: Look, second: Look, started: Mapping[str, StartedOn]
+    first: BrokerSnapshot, second: BrokerSnapshot, started: Mapping[str, StartedOn]
 ) -> None:
     """Queued or with a worker in the second look: that is where it is, whatever else is known."""
     located = compare(first, second, IDS, started=started)
     assert located.queued == second.queued.keys()
-    assert located.underway == (second.held.keys() | second.running.keys()) - second.queued.keys()
+    assert (
+        located.with_worker
+        == (second.reserved.keys() | second.running.keys()) - second.queued.keys()
+    )
 
 
 @given(looks(), looks(), starts)
 def test_an_orphan_was_taken_twice_and_is_held_by_nobody(
-    first: Look, second: Look, started: Mapping[str, StartedOn]
+    first: BrokerSnapshot, second: BrokerSnapshot, started: Mapping[str, StartedOn]
 ) -> None:
     """Under the same tags both times, while no node that may hold it was silent."""
     located = compare(first, second, IDS, started=started)
     for task_id in IDS:
-        common = first.taken.get(task_id, frozenset()) & second.taken.get(task_id, frozenset())
+        common = first.unacked.get(task_id, frozenset()) & second.unacked.get(task_id, frozenset())
         start = started.get(task_id, StartedOn(None, None))
         dead = {start.worker} if start.alive is False else set()
         nobodys = task_id not in second.queued and all(
-            task_id not in {*look.held, *look.running}
-            and look.silent <= dead
-            and (look.answered or look.silent)
+            task_id not in {*look.reserved, *look.running}
+            and look.unresponsive <= dead
+            and (look.answered or look.unresponsive)
             for look in (first, second)
         )
         expected = common if nobodys else frozenset()
-        assert located.orphaned.get(task_id, frozenset()) == expected
+        assert located.unacked_by_dead.get(task_id, frozenset()) == expected
 
 
 @given(looks(), looks(), starts)
 def test_nowhere_is_said_of_what_nobody_can_have(
-    first: Look, second: Look, started: Mapping[str, StartedOn]
+    first: BrokerSnapshot, second: BrokerSnapshot, started: Mapping[str, StartedOn]
 ) -> None:
     """In no place, twice, where everything was seen and every node that may have it answered."""
     located = compare(first, second, IDS, started=started)
     for task_id in IDS:
         start = started.get(task_id)
         places = [
-            {*look.queued, *look.taken, *look.held, *look.running} for look in (first, second)
+            {*look.queued, *look.unacked, *look.reserved, *look.running} for look in (first, second)
         ]
-        absent = not any(task_id in seen for seen in places) and not (first.unseen or second.unseen)
+        absent = not any(task_id in seen for seen in places) and not (
+            first.blind_spot or second.blind_spot
+        )
         if start is not None and start.alive is False:
             sure = True
         elif start is not None and start.worker is not None:
             sure = all(start.worker in look.answered for look in (first, second))
         else:
-            sure = all(look.answered and not look.silent for look in (first, second))
-        assert (task_id in located.nowhere) == (absent and sure)
+            sure = all(look.answered and not look.unresponsive for look in (first, second))
+        assert (task_id in located.missing) == (absent and sure)
 
 
-TAKEN = Look(taken={"a": frozenset({"t1", "t2"})}, answered=frozenset({"w1"}))
-RETAKEN = Look(taken={"a": frozenset({"t3"})}, answered=frozenset({"w1"}))
-HOLDING = Look(taken=TAKEN.taken, held={"a": "w1"}, answered=TAKEN.answered)
-SILENT = Look(taken=TAKEN.taken, silent=frozenset({"w2"}), answered=TAKEN.answered)
-NOBODY = Look()
+TAKEN = BrokerSnapshot(unacked={"a": frozenset({"t1", "t2"})}, answered=frozenset({"w1"}))
+RETAKEN = BrokerSnapshot(unacked={"a": frozenset({"t3"})}, answered=frozenset({"w1"}))
+HOLDING = BrokerSnapshot(unacked=TAKEN.unacked, reserved={"a": "w1"}, answered=TAKEN.answered)
+SILENT = BrokerSnapshot(
+    unacked=TAKEN.unacked, unresponsive=frozenset({"w2"}), answered=TAKEN.answered
+)
+NOBODY = BrokerSnapshot()
 
 
 @pytest.mark.parametrize(
     ("first", "second", "start", "expected"),
     [
-        (TAKEN, TAKEN, None, "orphaned"),
-        (TAKEN, RETAKEN, None, "untold"),
-        (HOLDING, TAKEN, None, "untold"),
-        (SILENT, SILENT, StartedOn("w2", False), "orphaned"),
-        (SILENT, SILENT, StartedOn("w2", True), "untold"),
-        (SILENT, SILENT, StartedOn("w1", False), "untold"),
-        (BUSY, BUSY, None, "nowhere"),
-        (QUIET, BUSY, None, "untold"),
-        (BUSY, TAKEN, None, "untold"),
-        (NOBODY, NOBODY, None, "untold"),
-        (QUIET, QUIET, StartedOn("w1", None), "nowhere"),
-        (QUIET, QUIET, StartedOn("w2", None), "untold"),
-        (QUIET, QUIET, StartedOn("w2", True), "untold"),
-        (QUIET, QUIET, StartedOn("w2", False), "nowhere"),
-        (QUIET, QUIET, StartedOn(None, None), "untold"),
-        (NOBODY, NOBODY, StartedOn("w9", False), "nowhere"),
-        (BUSY, BUSY, StartedOn("w9", None), "untold"),
+        (TAKEN, TAKEN, None, "unacked_by_dead"),
+        (TAKEN, RETAKEN, None, "unknown"),
+        (HOLDING, TAKEN, None, "unknown"),
+        (SILENT, SILENT, StartedOn("w2", False), "unacked_by_dead"),
+        (SILENT, SILENT, StartedOn("w2", True), "unknown"),
+        (SILENT, SILENT, StartedOn("w1", False), "unknown"),
+        (BUSY, BUSY, None, "missing"),
+        (QUIET, BUSY, None, "unknown"),
+        (BUSY, TAKEN, None, "unknown"),
+        (NOBODY, NOBODY, None, "unknown"),
+        (QUIET, QUIET, StartedOn("w1", None), "missing"),
+        (QUIET, QUIET, StartedOn("w2", None), "unknown"),
+        (QUIET, QUIET, StartedOn("w2", True), "unknown"),
+        (QUIET, QUIET, StartedOn("w2", False), "missing"),
+        (QUIET, QUIET, StartedOn(None, None), "unknown"),
+        (NOBODY, NOBODY, StartedOn("w9", False), "missing"),
+        (BUSY, BUSY, StartedOn("w9", None), "unknown"),
     ],
 )
 def test_places_of_typical_jobs(
-    first: Look, second: Look, start: StartedOn | None, expected: str
+    first: BrokerSnapshot, second: BrokerSnapshot, start: StartedOn | None, expected: str
 ) -> None:
     """Silence, a dead process and another tag say what they say, and no more."""
     assert place(first, second, start) == expected
@@ -168,8 +178,8 @@ def test_places_of_typical_jobs(
 
 def test_an_orphan_has_the_tags_that_both_looks_saw() -> None:
     """What was taken anew between them is not given back."""
-    again = Look(taken={"a": frozenset({"t2", "t3"})}, answered=frozenset({"w1"}))
-    assert compare(TAKEN, again, ["a"], started={}).orphaned == {"a": {"t2"}}
+    again = BrokerSnapshot(unacked={"a": frozenset({"t2", "t3"})}, answered=frozenset({"w1"}))
+    assert compare(TAKEN, again, ["a"], started={}).unacked_by_dead == {"a": {"t2"}}
 
 
 class FakeControl:
@@ -179,19 +189,19 @@ class FakeControl:
         self.answers = answers
         self.was_enough: list[bool] = []
 
-    def ask(
+    def call(
         self,
         questions: Mapping[str, object],
         *,
         timeout: float,
         enough: Callable[[Answers, float], bool],
     ) -> Answers:
-        self.was_enough = [enough(self.answers, quiet) for quiet in (0.0, SETTLED)]
+        self.was_enough = [enough(self.answers, quiet) for quiet in (0.0, QUIET_TIME)]
         return self.answers
 
 
-def workers(control: FakeControl, *known: str) -> Workers:
-    return Workers(cast("Publisher", SimpleNamespace(control=control)), known)
+def workers(control: FakeControl, *known: str) -> WorkerPoller:
+    return WorkerPoller(cast("Publisher", SimpleNamespace(control=control)), known)
 
 
 def answers(**replies: dict[str, object]) -> Answers:
@@ -207,10 +217,10 @@ def test_half_an_answer_is_silence() -> None:
             active={"w1": [{"id": "b"}, {"id": "other's"}], "w3": []},
         )
     )
-    said = workers(control, "w1", "w2", "w3").ask(IDS)
+    said = workers(control, "w1", "w2", "w3").poll(IDS)
     assert said.answered == {"w1"}
-    assert said.silent == {"w2", "w3"}
-    assert (said.held, said.running) == ({"a": "w2"}, {"b": "w1"})
+    assert said.unresponsive == {"w2", "w3"}
+    assert (said.reserved, said.running) == ({"a": "w2"}, {"b": "w1"})
     assert control.was_enough == [False, False]
 
 
@@ -221,12 +231,12 @@ def test_a_new_node_is_waited_for_and_remembered() -> None:
         answers(scheduled={"w9": scheduled}, reserved={"w9": []}, active={"w9": []})
     )
     asked = workers(control)
-    said = asked.ask(IDS)
+    said = asked.poll(IDS)
     assert said.answered == {"w9"}
-    assert (said.silent, said.held) == (frozenset(), {"a": "w9"})
+    assert (said.unresponsive, said.reserved) == (frozenset(), {"a": "w9"})
     assert control.was_enough == [False, True]
     control.answers = answers()
-    assert asked.ask(IDS).silent == {"w9"}
+    assert asked.poll(IDS).unresponsive == {"w9"}
     assert control.was_enough == [False, False]
 
 
@@ -247,16 +257,16 @@ def test_the_task_id_of_an_envelope(message: object, expected: str | None) -> No
 @pytest.mark.parametrize("raw", [None, b"{", b"[]", b"7"])
 def test_a_strange_value_among_the_taken_is_no_message(raw: object) -> None:
     """Whatever somebody else has put there is passed over."""
-    assert taken_message(raw) is None
-    assert task_id_of(parsed(raw)) is None
+    assert unacked_message(raw) is None
+    assert task_id_of(parse_json(raw)) is None
 
 
 def test_an_unreachable_broker_is_a_sentence() -> None:
     """It names the broker, without its password, and what to do."""
     url = "redis://:secret@127.0.0.1:1/0"
-    publisher = Publisher(StackAddress(url, url, None, owned=False), stream="", ttl=60)
+    publisher = Publisher(StackAddress(url, url, None, is_private=False), stream="", ttl=60)
     locator = open_locator(publisher, ["celery"], [])
-    for act in (lambda: locator.look(IDS), lambda: locator.restore({"a": frozenset({"t"})})):
+    for act in (lambda: locator.snapshot(IDS), lambda: locator.restore({"a": frozenset({"t"})})):
         with pytest.raises(
             StackError, match=r"127\.0\.0\.1:1.*check that the broker is up"
         ) as info:
@@ -266,15 +276,15 @@ def test_an_unreachable_broker_is_a_sentence() -> None:
 
 def test_jobs_in_memory_are_found_in_their_queue() -> None:
     """The queues of kombu's in-memory broker are in this process, so all of them can be seen."""
-    where = StackAddress("memory://", "cache+memory://", None, owned=True)
+    where = StackAddress("memory://", "cache+memory://", None, is_private=True)
     publisher = Publisher(where, stream="", ttl=60)
     entry = Entry(id="e", task="t", queue="locating")
     [attempt] = [attempt_of(new_run_id(), entry, 1)]
     try:
         assert publisher.publish([attempt], datetime.now(UTC)).error is None
         locator = open_locator(publisher, queues_of(publisher, [entry]), [])
-        look = locator.look([attempt.task_id, "other"])
-        assert (look.queued, look.unseen) == ({attempt.task_id: "locating"}, "")
+        look = locator.snapshot([attempt.task_id, "other"])
+        assert (look.queued, look.blind_spot) == ({attempt.task_id: "locating"}, "")
         assert (locator.restore({}), locator.discard({})) == ([], [])
     finally:
         with publisher.control.channel() as channel:
@@ -288,13 +298,13 @@ def test_other_brokers_say_what_they_do_not_show(
     """Only the workers can be asked there, so a job that they do not have may still wait."""
     (tmp_path / "data_in").mkdir()  # where that transport keeps its messages
     monkeypatch.chdir(tmp_path)
-    where = StackAddress("filesystem://", "cache+memory://", None, owned=False)
+    where = StackAddress("filesystem://", "cache+memory://", None, is_private=False)
     publisher = Publisher(where, stream="", ttl=60)
     try:
-        look = open_locator(publisher, ["celery"], []).look(["a"])
-        assert look.unseen == (
+        look = open_locator(publisher, ["celery"], []).snapshot(["a"])
+        assert look.blind_spot == (
             "a broker reached by filesystem:// does not show which messages wait in a queue"
         )
-        assert place(look, look) == "untold"
+        assert place(look, look) == "unknown"
     finally:
         publisher.close()

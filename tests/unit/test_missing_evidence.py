@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from loguru import logger
 
 from pytest_manifest.ledger import Ledger, Start
-from pytest_manifest.results.gatherer import Sip, _take
+from pytest_manifest.results.gatherer import ReceiptBatch, _add_record
 from pytest_manifest.run.code import CODE_HISTORY
 from pytest_manifest.run.judging import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempt
@@ -138,10 +138,10 @@ class Court:
         fields = {"id": "e", "task": "t", "args": [1], "timeout": 30.0, "expect": dict(expect)}
         entry = Entry.model_validate(fields)
         bench = AttemptEvaluator(INFO.run, {"e": entry}, self.ledger, kills=3, lifetime=1e6)  # type: ignore[arg-type]  # as much of a manifest as is asked for
-        sip = Sip()
+        sip = ReceiptBatch()
         record = {"kind": "finished", "execution": "x", "receipt": dict(receipt)}
         try:
-            _take(record, sip)
+            _add_record(record, sip)
         except ValueError:
             return "unread"  # no receipt at all: the harness goes on looking
         ((_, execution, read),) = sip.finals

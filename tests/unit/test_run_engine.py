@@ -12,7 +12,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import OVER_BUDGET, STOCK_WORKERS, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.faults import file_error
-from pytest_manifest.results.backend_results import PlainResult
+from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.run.pending import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.supervision import CRASH_LOOP
@@ -353,14 +353,14 @@ def test_a_receipt_that_comes_with_the_second_look_counts() -> None:
         made.world.clock.sleep(5.0)
         made.step()  # the first look finds nothing
         made.world.clock.now = receipt_due - 0.1
-        look = made.locator.look
+        look = made.locator.snapshot
 
         def looks_while_the_receipt_comes(task_ids: frozenset[str]) -> object:
             seen = look(task_ids)
             made.world.clock.sleep(0.2)
             return seen
 
-        made.locator.look = looks_while_the_receipt_comes  # type: ignore[method-assign,assignment]
+        made.locator.snapshot = looks_while_the_receipt_comes  # type: ignore[method-assign,assignment]
         made.world.store_down = receipt_due  # what is read before the look is not there yet
         made.step()
         assert made.kinds() == {"a": "passed"}
@@ -583,7 +583,7 @@ def test_an_end_that_a_task_stores_itself_is_hearsay(how: How, kind: VerdictStat
     with rig(Plan((entry(),))) as made:
         made.step()
         delivery = begun(made)
-        made.world.results[made.task_id("a")] = PlainResult("succeeded")
+        made.world.results[made.task_id("a")] = BackendResult("succeeded")
         made.run(20)
         assert made.kinds() == {}
         made.world.end(first(made), delivery, how)
@@ -599,7 +599,7 @@ def test_an_end_that_a_task_stores_itself_saves_no_job_whose_process_dies(
     with rig(Plan((entry(),))) as made:
         made.step()
         delivery = begun(made)
-        made.world.results[made.task_id("a")] = PlainResult("succeeded")
+        made.world.results[made.task_id("a")] = BackendResult("succeeded")
         made.step(3)
         if whole_worker:
             made.world.kill(first(made), restart=1.0)

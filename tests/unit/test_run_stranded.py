@@ -6,7 +6,7 @@ import re
 import time
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.broker.locating import Look
+from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.stranded import StrandedJobs
 from pytest_manifest.schema import Entry
@@ -22,17 +22,17 @@ def flights() -> PendingAttempts:
     return made
 
 
-def look(made: PendingAttempts, *, silent: str = "", held: str = "") -> Look:
+def look(made: PendingAttempts, *, silent: str = "", held: str = "") -> BrokerSnapshot:
     """a and b were taken, c waits."""
     a, b, c = made.by_task_id
-    return Look(
+    return BrokerSnapshot(
         queued={c: "celery"},
-        taken={a: frozenset({"t1"}), b: frozenset({"t2"})},
-        held={a: held, b: held} if held else {},
-        silent=frozenset({silent}) if silent else frozenset(),
+        unacked={a: frozenset({"t1"}), b: frozenset({"t2"})},
+        reserved={a: held, b: held} if held else {},
+        unresponsive=frozenset({silent}) if silent else frozenset(),
         answered=frozenset({"w1@h"}),
-        since={a: time.time() - 60, b: time.time() - 50},
-        visibility=3600.0,
+        delivered_at={a: time.time() - 60, b: time.time() - 50},
+        visibility_timeout=3600.0,
     )
 
 

@@ -13,7 +13,7 @@ from pytest_manifest.broker.attempt import run8
 from pytest_manifest.broker.link import reply_queue
 from pytest_manifest.ledger import STOCK_WORKERS
 from pytest_manifest.results.backend_results import ResultReader
-from pytest_manifest.results.records import Flaws
+from pytest_manifest.results.records import ReadErrors
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from tests.unit.run_rig import RUN, Plan, Rig, rig
@@ -87,8 +87,10 @@ def test_a_file_that_is_no_result_is_told_until_it_is_one(tmp_path: Path) -> Non
     url = f"file://{tmp_path}"
     backend = Celery("files", backend=url, set_as_current=False).backend
     backend.set(backend.get_key_for_task(TASK_ID), b"\x80no result")
-    flaws = Flaws()
-    with closing(ResultReader(StackAddress("memory://", url, None, owned=False), flaws)) as reader:
+    flaws = ReadErrors()
+    with closing(
+        ResultReader(StackAddress("memory://", url, None, is_private=False), flaws)
+    ) as reader:
         for _ in range(2):
             assert reader.read([TASK_ID, f"{TASK_ID}2"]) == {}
         assert "cannot be decoded" in flaws.results[TASK_ID]
@@ -101,8 +103,8 @@ def test_a_file_that_is_no_result_is_told_until_it_is_one(tmp_path: Path) -> Non
 
 def test_a_reply_that_cannot_be_decoded_is_told_of_its_job() -> None:
     """By the name that is on the message: it can be had once only."""
-    flaws = Flaws()
-    address = StackAddress("memory://", "rpc://", None, owned=False)
+    flaws = ReadErrors()
+    address = StackAddress("memory://", "rpc://", None, is_private=False)
     with closing(ResultReader(address, flaws)) as reader, Connection("memory://") as connection:
         assert reader.read([TASK_ID]) == {}
         queue = reply_queue(run8(RUN))

@@ -28,7 +28,9 @@ HEAVY = ("celery", "kombu", "redis", "loguru", "pydantic", "platformdirs", "asyn
 
 def test_an_address_shows_no_password() -> None:
     """Neither repr nor str of an address gives a password away."""
-    address = StackAddress("redis://:s3cret@h/0", "db+postgresql://u:s3cret@h/x", "a:b", owned=True)
+    address = StackAddress(
+        "redis://:s3cret@h/0", "db+postgresql://u:s3cret@h/x", "a:b", is_private=True
+    )
 
     assert "s3cret" not in repr(address) + str(address) + f"{address}"
     assert "redis://:***@h/0" in repr(address)

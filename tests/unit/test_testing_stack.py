@@ -233,7 +233,7 @@ def test_it_looks_like_an_embedded_stack() -> None:
         address = stack.wait_broker(1)
         stack.wait_workers(1)
         assert (address.broker_url, address.backend_url) == (URL, URL)
-        assert address.owned
+        assert address.is_private
         assert (stack.exits, stack.failure, stack.directory) == ([], None, None)
     finally:
         stack.begin_stop()

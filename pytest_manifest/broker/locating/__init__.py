@@ -6,15 +6,29 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from pytest_manifest.broker.client import AMQP_SCHEMES
-from pytest_manifest.broker.locating.asking import AskingLocator
-from pytest_manifest.broker.locating.base import Located, Locator, Look, StartedOn, compare
+from pytest_manifest.broker.locating.asking import WorkerLocator
+from pytest_manifest.broker.locating.base import (
+    BrokerSnapshot,
+    JobLocations,
+    Locator,
+    StartedOn,
+    compare,
+)
 from pytest_manifest.broker.locating.bounded import BoundedLocator
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.routing import queue_name
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.urls import is_redis, scheme_of
 
-__all__ = ["Located", "Locator", "Look", "StartedOn", "compare", "open_locator", "queues_of"]
+__all__ = [
+    "BrokerSnapshot",
+    "JobLocations",
+    "Locator",
+    "StartedOn",
+    "compare",
+    "open_locator",
+    "queues_of",
+]
 
 MEMORY_SCHEME: Final = "memory"
 
@@ -43,7 +57,7 @@ def _locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[str]
         from pytest_manifest.broker.locating.memory import MemoryLocator
 
         return MemoryLocator(publisher, queues, nodes)
-    return AskingLocator(publisher, nodes)
+    return WorkerLocator(publisher, nodes)
 
 
 def queues_of(publisher: Publisher, entries: Iterable[Entry]) -> list[str]:

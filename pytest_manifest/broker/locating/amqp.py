@@ -13,8 +13,8 @@ from typing import Final
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, level_name
 
 from pytest_manifest.broker.control import NOT_FOUND
-from pytest_manifest.broker.locating.asking import AskingLocator
-from pytest_manifest.broker.locating.workers import unknown
+from pytest_manifest.broker.locating.asking import WorkerLocator
+from pytest_manifest.broker.locating.workers import unknown_queues
 from pytest_manifest.broker.publisher import Publisher
 
 DELAYING: Final = tuple(level_name(level) for level in range(MAX_LEVEL + 1))
@@ -30,7 +30,7 @@ class Count:
     consumers: int
 
 
-class AmqpLocator(AskingLocator):
+class AmqpLocator(WorkerLocator):
     """Counts what waits in the queues, and asks the workers."""
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
@@ -38,7 +38,7 @@ class AmqpLocator(AskingLocator):
         self._queues = queues
         self._consumers: dict[str, int] = {}
 
-    def look_at_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
+    def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
         """No message can be seen; nothing is unseen where none waits."""
         counts = [*self._counts(self._queues), *self._counts(DELAYING, all_or_none=True)]
         self._consumers = {one.name: one.consumers for one in counts}
@@ -48,10 +48,10 @@ class AmqpLocator(AskingLocator):
             if one.messages
         )
         if not waiting:
-            return {}, unknown(self._queues)
+            return {}, unknown_queues(self._queues)
         return {}, f"RabbitMQ does not show which messages wait in a queue ({waiting})"
 
-    def beyond(self, answered: frozenset[str]) -> str:
+    def missing_consumers(self, answered: frozenset[str]) -> str:
         """A phrase where a queue has more consumers than nodes have answered, known or not."""
         for name, consumers in self._consumers.items():
             if consumers > len(answered):

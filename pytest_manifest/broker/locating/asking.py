@@ -4,41 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from pytest_manifest.broker.locating.base import Look, Tags
-from pytest_manifest.broker.locating.workers import Workers, reaching
+from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
+from pytest_manifest.broker.locating.workers import WorkerPoller, stack_errors
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.urls import scheme_of
 
 
-class AskingLocator:
+class WorkerLocator:
     """Asks the workers, for any transport. Nothing is put back or removed."""
 
     def __init__(self, publisher: Publisher, nodes: Collection[str]) -> None:
         self.publisher = publisher
-        self._workers = Workers(publisher, nodes)
+        self._workers = WorkerPoller(publisher, nodes)
 
-    def look(self, task_ids: Collection[str]) -> Look:
+    def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Look at the queues, as far as they can be seen, before and after the workers."""
         wanted = frozenset(task_ids)
-        with reaching(self.publisher):
-            queued, unseen = self.look_at_queues(wanted)
-            said = self._workers.ask(wanted)
+        with stack_errors(self.publisher):
+            queued, unseen = self.snapshot_queues(wanted)
+            said = self._workers.poll(wanted)
             # And again, for one that went back meanwhile: a retry.
-            after, still_unseen = self.look_at_queues(wanted)
-        return Look(
+            after, still_unseen = self.snapshot_queues(wanted)
+        return BrokerSnapshot(
             queued={**queued, **after},
-            held=said.held,
+            reserved=said.reserved,
             running=said.running,
-            silent=said.silent,
+            unresponsive=said.unresponsive,
             answered=said.answered,
-            unseen=still_unseen or unseen or self.beyond(said.answered),
+            blind_spot=still_unseen or unseen or self.missing_consumers(said.answered),
         )
 
-    def restore(self, orphans: Mapping[str, Tags]) -> list[str]:  # noqa: ARG002
+    def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
         """Nothing can be put back here."""
         return []
 
-    def discard(self, orphans: Mapping[str, Tags]) -> list[str]:  # noqa: ARG002
+    def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
         """Nothing can be removed here."""
         return []
 
@@ -49,11 +49,11 @@ class AskingLocator:
     def close(self) -> None:
         """Nothing is open but the publisher's connection."""
 
-    def look_at_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
+    def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
         """Task id -> queue for what can be seen, and a phrase for what cannot."""
         scheme = scheme_of(self.publisher.address.broker_url)
         return {}, f"a broker reached by {scheme}:// does not show which messages wait in a queue"
 
-    def beyond(self, answered: frozenset[str]) -> str:  # noqa: ARG002
+    def missing_consumers(self, answered: frozenset[str]) -> str:  # noqa: ARG002
         """A phrase for consumers that the broker knows of and that have not answered."""
         return ""

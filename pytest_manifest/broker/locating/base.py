@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-Tags = frozenset[str]
-Place = Literal["queued", "underway", "orphaned", "nowhere", "untold"]
+DeliveryTags = frozenset[str]
+Location = Literal["queued", "with_worker", "unacked_by_dead", "missing", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class BrokerSnapshot:
     """One look at everything, for a set of task ids; only these are in it.
 
     ``queued``: task id -> queue it waits in. ``taken``: task id -> tags, one for each time that a
@@ -26,23 +26,23 @@ class Look:
     """
 
     queued: Mapping[str, str] = field(default_factory=dict)
-    taken: Mapping[str, Tags] = field(default_factory=dict)
-    held: Mapping[str, str] = field(default_factory=dict)
+    unacked: Mapping[str, DeliveryTags] = field(default_factory=dict)
+    reserved: Mapping[str, str] = field(default_factory=dict)
     running: Mapping[str, str] = field(default_factory=dict)
-    silent: frozenset[str] = frozenset()
+    unresponsive: frozenset[str] = frozenset()
     answered: frozenset[str] = frozenset()
-    unseen: str = ""
-    since: Mapping[str, float] = field(default_factory=dict)
-    visibility: float | None = None
-    unheard: frozenset[str] = frozenset()
+    blind_spot: str = ""
+    delivered_at: Mapping[str, float] = field(default_factory=dict)
+    visibility_timeout: float | None = None
+    maybe_alive: frozenset[str] = frozenset()
 
-    def sees(self, task_id: str) -> bool:
+    def contains(self, task_id: str) -> bool:
         """Whether any place has it."""
-        return task_id in self.queued or task_id in self.taken or self.has_worker(task_id)
+        return task_id in self.queued or task_id in self.unacked or self.has_worker(task_id)
 
     def has_worker(self, task_id: str) -> bool:
         """Whether a worker said that it has it."""
-        return task_id in self.held or task_id in self.running
+        return task_id in self.reserved or task_id in self.running
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class StartedOn:
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
+class JobLocations:
     """What two looks say; each task id is in one of the five.
 
     ``orphaned``: task id -> delivery tags of what a worker that is gone had taken. ``nowhere``: no
@@ -62,23 +62,23 @@ class Located:
     """
 
     queued: frozenset[str]
-    orphaned: Mapping[str, Tags]
-    nowhere: frozenset[str]
-    underway: frozenset[str]
-    untold: frozenset[str]
+    unacked_by_dead: Mapping[str, DeliveryTags]
+    missing: frozenset[str]
+    with_worker: frozenset[str]
+    unknown: frozenset[str]
 
 
 class Locator(Protocol):
     """Looks for jobs on one kind of broker. For one thread at a time, the publisher's."""
 
-    def look(self, task_ids: Collection[str]) -> Look:
+    def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Look everywhere for these task ids.
 
         Raises:
             StackError: the broker cannot be reached.
         """
 
-    def restore(self, orphans: Mapping[str, Tags]) -> list[str]:
+    def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
         """Put orphans (task id -> tags) back into their queue; returns the task ids that are.
 
         What has gone meanwhile is left alone, so to do it twice, or in two processes, is safe.
@@ -87,7 +87,7 @@ class Locator(Protocol):
             StackError: the broker cannot be reached.
         """
 
-    def discard(self, orphans: Mapping[str, Tags]) -> list[str]:
+    def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
         """Remove orphans for good, so that nobody runs them; returns the task ids removed.
 
         Raises:
@@ -108,69 +108,86 @@ class Locator(Protocol):
 
 
 def compare(
-    first: Look, second: Look, task_ids: Iterable[str], *, started: Mapping[str, StartedOn]
-) -> Located:
+    first: BrokerSnapshot,
+    second: BrokerSnapshot,
+    task_ids: Iterable[str],
+    *,
+    started: Mapping[str, StartedOn],
+) -> JobLocations:
     """Say where each task id is, by two looks with a gap between them.
 
     One look proves no absence: a message on its way from one place to the next is in neither.
     ``started`` has the jobs whose start was seen.
     """
-    found: dict[Place, set[str]] = {
+    found: dict[Location, set[str]] = {
         "queued": set(),
-        "underway": set(),
-        "orphaned": set(),
-        "nowhere": set(),
-        "untold": set(),
+        "with_worker": set(),
+        "unacked_by_dead": set(),
+        "missing": set(),
+        "unknown": set(),
     }
     for task_id in task_ids:
-        found[_place(first, second, task_id, started.get(task_id))].add(task_id)
-    return Located(
+        found[_location(first, second, task_id, started.get(task_id))].add(task_id)
+    return JobLocations(
         queued=frozenset(found["queued"]),
-        orphaned={i: first.taken[i] & second.taken[i] for i in found["orphaned"]},
-        nowhere=frozenset(found["nowhere"]),
-        underway=frozenset(found["underway"]),
-        untold=frozenset(found["untold"]),
+        unacked_by_dead={i: first.unacked[i] & second.unacked[i] for i in found["unacked_by_dead"]},
+        missing=frozenset(found["missing"]),
+        with_worker=frozenset(found["with_worker"]),
+        unknown=frozenset(found["unknown"]),
     )
 
 
-def _place(first: Look, second: Look, task_id: str, start: StartedOn | None) -> Place:
+def _location(
+    first: BrokerSnapshot, second: BrokerSnapshot, task_id: str, start: StartedOn | None
+) -> Location:
     if task_id in second.queued:
         return "queued"
     if second.has_worker(task_id):
-        return "underway"
-    if first.taken.get(task_id, Tags()) & second.taken.get(task_id, Tags()):
-        orphaned = not first.has_worker(task_id) and not _may_be_taken(first, second, start)
-        return "orphaned" if orphaned else "untold"
-    if first.sees(task_id) or second.sees(task_id) or first.unseen or second.unseen:
-        return "untold"
-    return "untold" if _may_be_had(first, second, start) else "nowhere"
+        return "with_worker"
+    if first.unacked.get(task_id, DeliveryTags()) & second.unacked.get(task_id, DeliveryTags()):
+        orphaned = not first.has_worker(task_id) and not _may_be_unacked_by_living(
+            first, second, start
+        )
+        return "unacked_by_dead" if orphaned else "unknown"
+    if first.contains(task_id) or second.contains(task_id) or first.blind_spot or second.blind_spot:
+        return "unknown"
+    return "unknown" if _may_be_with_unresponsive(first, second, start) else "missing"
 
 
-def _may_be_taken(first: Look, second: Look, start: StartedOn | None) -> bool:
+def _may_be_unacked_by_living(
+    first: BrokerSnapshot, second: BrokerSnapshot, start: StartedOn | None
+) -> bool:
     """Whether a silent node may hold the message of a job that the broker keeps for one.
 
     Any may, also where a start was seen: the message may have been given to another one since. Of
     one that is connected to the broker no silence, however long, shows that it is gone.
     """
     gone = start.worker if start is not None and start.alive is False else None
-    return any(_silent(look, but=gone) or look.unheard - {gone} for look in (first, second))
+    return any(
+        _has_unresponsive(look, but=gone) or look.maybe_alive - {gone} for look in (first, second)
+    )
 
 
-def _may_be_had(first: Look, second: Look, start: StartedOn | None) -> bool:
+def _may_be_with_unresponsive(
+    first: BrokerSnapshot, second: BrokerSnapshot, start: StartedOn | None
+) -> bool:
     """Whether a silent node may have a job that the broker does not keep for one.
 
     Where a start was seen, that node and no other.
     """
     if start is None or (start.worker is None and start.alive is not False):
-        return any(_silent(look) for look in (first, second))
+        return any(_has_unresponsive(look) for look in (first, second))
     return start.alive is not False and any(
-        start.worker not in look.answered or start.worker in look.silent for look in (first, second)
+        start.worker not in look.answered or start.worker in look.unresponsive
+        for look in (first, second)
     )
 
 
-def _silent(look: Look, *, but: str | None = None) -> bool:
+def _has_unresponsive(look: BrokerSnapshot, *, but: str | None = None) -> bool:
     # Without a single answer nobody knows which nodes there are.
-    return any(node != but for node in look.silent) or not (look.answered or look.silent)
+    return any(node != but for node in look.unresponsive) or not (
+        look.answered or look.unresponsive
+    )
 
 
-__all__ = ["Located", "Locator", "Look", "StartedOn", "Tags", "compare"]
+__all__ = ["BrokerSnapshot", "DeliveryTags", "JobLocations", "Locator", "StartedOn", "compare"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from pytest_manifest.broker.locating.base import Locator, Look, Tags
+from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags, Locator
 from pytest_manifest.broker.publisher import Publisher
 
 
@@ -15,15 +15,15 @@ class BoundedLocator:
         self._publisher = publisher
         self._inner = inner
 
-    def look(self, task_ids: Collection[str]) -> Look:
+    def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """See :class:`Locator`, as for the others."""
         wanted = frozenset(task_ids)
-        return self._publisher.call(lambda: self._inner.look(wanted))
+        return self._publisher.call(lambda: self._inner.snapshot(wanted))
 
-    def restore(self, orphans: Mapping[str, Tags]) -> list[str]:
+    def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
         return self._publisher.call(lambda: self._inner.restore(orphans))
 
-    def discard(self, orphans: Mapping[str, Tags]) -> list[str]:
+    def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
         return self._publisher.call(lambda: self._inner.discard(orphans))
 
     def withdraw(self, task_ids: Collection[str]) -> list[str]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from pytest_manifest.broker.locating.asking import AskingLocator
+from pytest_manifest.broker.locating.asking import WorkerLocator
 from pytest_manifest.broker.locating.messages import task_id_of
-from pytest_manifest.broker.locating.workers import reaching, unknown
+from pytest_manifest.broker.locating.workers import stack_errors, unknown_queues
 from pytest_manifest.broker.publisher import Publisher
 
 
-class MemoryLocator(AskingLocator):
+class MemoryLocator(WorkerLocator):
     """Reads the queues, and asks the workers; what these had taken dies with the process."""
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         super().__init__(publisher, nodes)
         self._queues = queues
 
-    def look_at_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:
+    def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:
         """What waits in the queues; all of it can be seen."""
         found: dict[str, str] = {}
         with self.publisher.control.channel() as channel:
@@ -30,12 +30,12 @@ class MemoryLocator(AskingLocator):
                 for task_id in map(task_id_of, messages):
                     if task_id in wanted:
                         found[task_id] = name
-        return found, unknown(self._queues)
+        return found, unknown_queues(self._queues)
 
     def withdraw(self, task_ids: Collection[str]) -> list[str]:
         """Remove what waits in the queues; see :class:`Locator`."""
         wanted, removed = frozenset(task_ids), []
-        with reaching(self.publisher), self.publisher.control.channel() as channel:
+        with stack_errors(self.publisher), self.publisher.control.channel() as channel:
             for name in self._queues:
                 waiting = channel.queues.get(name)
                 if waiting is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 
-def parsed(raw: object) -> object:
+def parse_json(raw: object) -> object:
     """What the bytes say as JSON; None where they are none, or somebody else's."""
     if not isinstance(raw, bytes):
         return None
@@ -16,9 +16,9 @@ def parsed(raw: object) -> object:
     return found
 
 
-def taken_message(raw: object) -> object:
+def unacked_message(raw: object) -> object:
     """The message in a value of the ``unacked`` hash: message, exchange, routing key."""
-    parts = parsed(raw)
+    parts = parse_json(raw)
     return parts[0] if isinstance(parts, list) and parts else None
 
 

@@ -17,10 +17,15 @@ from loguru import logger
 from redis import Redis, ResponseError
 
 from pytest_manifest.broker.checks import VISIBILITY_TIMEOUT
-from pytest_manifest.broker.locating.base import Look, Tags
-from pytest_manifest.broker.locating.messages import parsed, taken_message, task_id_of
-from pytest_manifest.broker.locating.workers import Said, Workers, reaching, unknown
-from pytest_manifest.broker.presence import may_be_alive, unheard_of
+from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
+from pytest_manifest.broker.locating.messages import parse_json, task_id_of, unacked_message
+from pytest_manifest.broker.locating.workers import (
+    WorkerPoller,
+    WorkerSnapshot,
+    stack_errors,
+    unknown_queues,
+)
+from pytest_manifest.broker.presence import may_be_alive, unresponsive_nodes
 from pytest_manifest.broker.publisher import Publisher
 
 if TYPE_CHECKING:
@@ -40,69 +45,78 @@ class RedisLocator:
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         self._publisher = publisher
         self._queues = queues
-        self._workers = Workers(publisher, nodes)
+        self._workers = WorkerPoller(publisher, nodes)
 
-    def look(self, task_ids: Collection[str]) -> Look:
+    def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Look in the order in which a job passes through the places, so that none slips by."""
         wanted = frozenset(task_ids)
-        with reaching(self._publisher):
+        with stack_errors(self._publisher):
             with self._broker() as broker:
-                queued, taken = broker.queued(self._queues, wanted), broker.taken(wanted)
-            said = self._workers.ask(wanted)
-            missing = wanted - queued.keys() - taken.keys() - said.held.keys() - said.running.keys()
+                queued, taken = broker.queued(self._queues, wanted), broker.unacked(wanted)
+            said = self._workers.poll(wanted)
+            missing = (
+                wanted - queued.keys() - taken.keys() - said.reserved.keys() - said.running.keys()
+            )
             if missing:
                 # And again, for one that went back meanwhile, a retry or restored by somebody; and
                 # in all other queues of the app, for one that its task has sent elsewhere.
                 everywhere = dict.fromkeys([*self._queues, *self._publisher.app.amqp.queues])
                 with self._broker() as broker:
                     queued |= broker.queued(list(everywhere), missing)
-                    taken |= broker.taken(missing)
-            since = {one: moment for one, tags in taken.items() if (moment := _last(tags))}
-            had = queued.keys() | said.held.keys() | said.running.keys()
-            unheard = self._unheard(said, since) if wanted - had else frozenset()
+                    taken |= broker.unacked(missing)
+            since = {one: moment for one, tags in taken.items() if (moment := _last_delivery(tags))}
+            had = queued.keys() | said.reserved.keys() | said.running.keys()
+            unheard = self._maybe_alive(said, since) if wanted - had else frozenset()
         options = self._publisher.app.conf.broker_transport_options or {}
-        return Look(
+        return BrokerSnapshot(
             queued,
             taken,
-            said.held,
+            said.reserved,
             said.running,
-            said.silent | unheard,
+            said.unresponsive | unheard,
             said.answered,
-            unknown(self._queues),
-            since=since,
-            unheard=unheard,
-            visibility=float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT),
+            unknown_queues(self._queues),
+            delivered_at=since,
+            maybe_alive=unheard,
+            visibility_timeout=float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT),
         )
 
-    def _unheard(self, said: Said, since: Mapping[str, float]) -> frozenset[str]:
+    def _maybe_alive(self, said: WorkerSnapshot, since: Mapping[str, float]) -> frozenset[str]:
         """The nodes that the broker lists, that do not answer, and that may be alive."""
-        silent = unheard_of(self._publisher, said.answered)
+        silent = unresponsive_nodes(self._publisher, said.answered)
         longest = time.time() - min(since.values(), default=time.time())
         alive = may_be_alive(self._publisher, silent, said.answered, longest)
         return silent if alive else frozenset()
 
-    def restore(self, orphans: Mapping[str, Tags]) -> list[str]:
+    def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
         """Put back what is still there under these tags; see :class:`Locator`."""
-        return self._each(orphans, _Broker.restore_one, "a worker had {}; it is back in its queue")
+        return self._each(
+            orphans, _RedisBroker.restore_one, "a worker had {}; it is back in its queue"
+        )
 
-    def discard(self, orphans: Mapping[str, Tags]) -> list[str]:
+    def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
         """Remove what is still there under these tags; see :class:`Locator`."""
-        return self._each(orphans, _Broker.discard_all, "a worker had {}; the message was removed")
+        return self._each(
+            orphans, _RedisBroker.discard_all, "a worker had {}; the message was removed"
+        )
 
     def withdraw(self, task_ids: Collection[str]) -> list[str]:
         """Remove what waits in a queue; see :class:`Locator`."""
         everywhere = dict.fromkeys([*self._queues, *self._publisher.app.amqp.queues])
-        with reaching(self._publisher), self._broker() as broker:
+        with stack_errors(self._publisher), self._broker() as broker:
             return broker.withdraw(list(everywhere), frozenset(task_ids))
 
     def close(self) -> None:
         """Nothing is open but the publisher's connection."""
 
     def _each(
-        self, orphans: Mapping[str, Tags], act: Callable[[_Broker, str, Tags], bool], words: str
+        self,
+        orphans: Mapping[str, DeliveryTags],
+        act: Callable[[_RedisBroker, str, DeliveryTags], bool],
+        words: str,
     ) -> list[str]:
         done = []
-        with reaching(self._publisher), self._broker() as broker:
+        with stack_errors(self._publisher), self._broker() as broker:
             for task_id, tags in orphans.items():
                 if tags and act(broker, task_id, tags):
                     done.append(task_id)
@@ -110,17 +124,17 @@ class RedisLocator:
         return done
 
     @contextmanager
-    def _broker(self) -> Iterator[_Broker]:
+    def _broker(self) -> Iterator[_RedisBroker]:
         with (
             self._publisher.control.channel() as channel,
             channel.conn_or_acquire() as client,
             # kombu's own client puts the app's key prefix before some commands and not others.
             Redis(connection_pool=client.connection_pool) as plain,
         ):
-            yield _Broker(self._publisher, channel, plain)
+            yield _RedisBroker(self._publisher, channel, plain)
 
 
-class _Broker:
+class _RedisBroker:
     """One channel, and a client of its connection pool that is given whole keys."""
 
     def __init__(self, publisher: Publisher, channel: Channel, client: Redis) -> None:
@@ -136,7 +150,7 @@ class _Broker:
         for queue in queues:
             for step in self._channel.priority_steps:
                 for raw in self._items(self._list(queue, step)):
-                    task_id = task_id_of(parsed(raw))
+                    task_id = task_id_of(parse_json(raw))
                     if task_id is not None and task_id in task_ids:
                         found[task_id] = queue
         return found
@@ -154,7 +168,9 @@ class _Broker:
                 start, size = 0, FIRST_CHUNK
                 while chunk := self._range(key, start, start + size - 1):
                     # From the head: so each is found where the search begins.
-                    found = {raw: i for raw in chunk if (i := task_id_of(parsed(raw))) in task_ids}
+                    found = {
+                        raw: i for raw in chunk if (i := task_id_of(parse_json(raw))) in task_ids
+                    }
                     for raw, task_id in found.items():
                         # redis-py takes bytes as well as the text that it declares.
                         if task_id and self._client.lrem(key, 1, raw):  # type: ignore[arg-type]
@@ -162,20 +178,20 @@ class _Broker:
                     start, size = start + len(chunk) - len(found), _next_size(size, chunk)
         return removed
 
-    def taken(self, task_ids: Container[str]) -> dict[str, Tags]:
+    def unacked(self, task_ids: Container[str]) -> dict[str, DeliveryTags]:
         """Task id -> takings: the tag, and the moment at which a worker took the message.
 
         A message that was put back keeps its tag, so the next worker takes it under the same one.
         """
-        found: dict[str, Tags] = {}
+        found: dict[str, DeliveryTags] = {}
         for raw_tag, raw in self._client.hscan_iter(self._unacked, count=SCAN):
-            task_id = task_id_of(taken_message(raw))
+            task_id = task_id_of(unacked_message(raw))
             if task_id is not None and task_id in task_ids:
-                taking = self._taking(raw_tag.decode())
-                found[task_id] = found.get(task_id, Tags()) | {taking}
+                taking = self._delivery(raw_tag.decode())
+                found[task_id] = found.get(task_id, DeliveryTags()) | {taking}
         return found
 
-    def restore_one(self, task_id: str, takings: Tags) -> bool:
+    def restore_one(self, task_id: str, takings: DeliveryTags) -> bool:
         """Put the message back, to be taken next; whether this was done now, and by us.
 
         Each taking is a copy of it: only the first goes back, so that it runs once.
@@ -185,18 +201,20 @@ class _Broker:
         raw = self._message(first, task_id)
         if raw is None:
             return False
-        if not self._leads_somewhere(raw):
+        if not self._is_bound(raw):
             # kombu would remove it, and put it nowhere.
             logger.error("{} stays unacknowledged: no queue is bound where it came from", task_id)
             return False
         with self._channel.conn_or_acquire() as client:
-            guarded = _Guarded(client, lambda: self._message(first, task_id) is not None)
+            guarded = _ConditionalTransaction(
+                client, lambda: self._message(first, task_id) is not None
+            )
             self._channel.qos.restore_by_tag(tag, client=guarded)
         if guarded.done:
             self.discard_all(task_id, frozenset(copies))
         return guarded.done
 
-    def discard_all(self, task_id: str, takings: Tags) -> bool:
+    def discard_all(self, task_id: str, takings: DeliveryTags) -> bool:
         """Remove the message and its copies; whether any was there."""
         done = [self._discard(taking, task_id) for taking in sorted(takings)]
         return any(done)
@@ -207,7 +225,9 @@ class _Broker:
             pipe.zrem(self._index, _tag_of(taking))
             pipe.hdel(self._unacked, _tag_of(taking))
 
-        guarded = _Guarded(self._client, lambda: self._message(taking, task_id) is not None)
+        guarded = _ConditionalTransaction(
+            self._client, lambda: self._message(taking, task_id) is not None
+        )
         guarded.transaction(remove, self._unacked)
         return guarded.done
 
@@ -215,10 +235,10 @@ class _Broker:
         """What is kept since this taking, if it still is, and is of this task."""
         tag = _tag_of(taking)
         raw = self._client.hget(self._unacked, tag)
-        same = task_id_of(taken_message(raw)) == task_id and self._taking(tag) == taking
+        same = task_id_of(unacked_message(raw)) == task_id and self._delivery(tag) == taking
         return raw if isinstance(raw, bytes) and same else None
 
-    def _taking(self, tag: str) -> str:
+    def _delivery(self, tag: str) -> str:
         return f"{tag} {self._client.zscore(self._index, tag)}"
 
     def _key(self, name: str) -> str:
@@ -243,7 +263,7 @@ class _Broker:
                 return []  # a key of the broker's own, that an entry named: no message is in it
             raise
 
-    def _leads_somewhere(self, raw: bytes) -> bool:
+    def _is_bound(self, raw: bytes) -> bool:
         """Whether kombu will find the queue; it must know the exchange's type for that."""
         _, exchange, routing_key = json.loads(raw)
         if not exchange:
@@ -256,7 +276,7 @@ class _Broker:
         return bool(kind.lookup(table, exchange, routing_key, None))
 
 
-class _Guarded:
+class _ConditionalTransaction:
     """A client for one transaction, which is carried out only while ``holds`` does.
 
     It watches what kombu's own watches. ``done``: whether it was carried out.
@@ -280,7 +300,7 @@ class _Guarded:
         self._client.transaction(guarded, *watched)
 
 
-def _last(takings: Tags) -> float | None:
+def _last_delivery(takings: DeliveryTags) -> float | None:
     """When the last of these was, in seconds of the epoch; None where that is not kept."""
     moments = [taking.partition(" ")[2] for taking in takings]
     return max((float(one) for one in moments if one != "None"), default=None)

@@ -17,48 +17,52 @@ RUNNING: Final = "active"
 # between two questions would be in neither answer.
 QUESTIONS: Final[Mapping[str, Arguments]] = {"scheduled": {}, "reserved": {}, RUNNING: {}}
 TIMEOUT: Final = 1.0  # s
-SETTLED: Final = 0.1  # s
+QUIET_TIME: Final = 0.1  # s
 """All have answered, also nodes that nobody knew of, when no answer has come for so long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class WorkerSnapshot:
     """The answers of all nodes, for a set of task ids: see :class:`Look`."""
 
-    held: Mapping[str, str]
+    reserved: Mapping[str, str]
     running: Mapping[str, str]
-    silent: frozenset[str]
+    unresponsive: frozenset[str]
     answered: frozenset[str]
 
 
-class Workers:
+class WorkerPoller:
     """Asks the nodes that are known, and remembers those that answer besides."""
 
     def __init__(self, publisher: Publisher, nodes: Collection[str]) -> None:
         self._publisher = publisher
         self._known = set(nodes)
 
-    def ask(self, task_ids: Container[str]) -> Said:
+    def poll(self, task_ids: Container[str]) -> WorkerSnapshot:
         """Ask all nodes what they have, for a second at most; raises what the transport raises."""
-        answers = self._publisher.control.ask(
+        answers = self._publisher.control.call(
             QUESTIONS,
             timeout=TIMEOUT,
-            enough=lambda answers, quiet: quiet >= SETTLED and self._all_have(answers),
+            enough=lambda answers, quiet: quiet >= QUIET_TIME and self._all_answered(answers),
         )
-        answered = frozenset(node for node, said in _said(answers).items() if _complete(said))
-        self._known |= _said(answers).keys()
+        answered = frozenset(
+            node for node, said in _answered_questions(answers).items() if _is_complete(said)
+        )
+        self._known |= _answered_questions(answers).keys()
         running = dict(_rows(answers, (RUNNING,), task_ids))
         waits = [question for question in QUESTIONS if question != RUNNING]
         held = {i: node for i, node in _rows(answers, waits, task_ids) if i not in running}
-        return Said(held, running, frozenset(self._known - answered), answered)
+        return WorkerSnapshot(held, running, frozenset(self._known - answered), answered)
 
-    def _all_have(self, answers: Answers) -> bool:
-        said = _said(answers)
-        return bool(said) and all(_complete(said.get(one, ())) for one in self._known | said.keys())
+    def _all_answered(self, answers: Answers) -> bool:
+        said = _answered_questions(answers)
+        return bool(said) and all(
+            _is_complete(said.get(one, ())) for one in self._known | said.keys()
+        )
 
 
 @contextmanager
-def reaching(publisher: Publisher) -> Iterator[None]:
+def stack_errors(publisher: Publisher) -> Iterator[None]:
     """Turn what a transport raises into a sentence.
 
     Raises:
@@ -75,16 +79,16 @@ def reaching(publisher: Publisher) -> Iterator[None]:
         ) from error
 
 
-def unknown(queues: Collection[str]) -> str:
+def unknown_queues(queues: Collection[str]) -> str:
     """A phrase where it is not known which queues to look into."""
     return "" if queues else "it is not known to which queues the jobs went"
 
 
-def _complete(said: Collection[str]) -> bool:
+def _is_complete(said: Collection[str]) -> bool:
     return len(said) == len(QUESTIONS)
 
 
-def _said(answers: Answers) -> dict[str, set[str]]:
+def _answered_questions(answers: Answers) -> dict[str, set[str]]:
     """Node name -> the questions that it has answered; an error is no answer."""
     nodes: dict[str, set[str]] = {}
     for question, replies in answers.items():
