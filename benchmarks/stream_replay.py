@@ -35,11 +35,10 @@ from pytest_manifest.results.gatherer import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
-from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.run.signals import Signals
+from pytest_manifest.run.settings import RunSettings, Signals
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256, stream_key, timestamp
 from pytest_manifest.stack.address import StackAddress
 from tests.services import valkey_server

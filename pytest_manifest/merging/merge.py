@@ -35,9 +35,8 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.changes import copy_path
-from pytest_manifest.run.code import CODE_HISTORY, code_key
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.own_limits import OWN_LIMITS, merged_own_limits
+from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, code_key, merged_own_limits
 
 UNSENT = "unsent"
 """The merged ledger's key for how many entries it has planned itself, which no run has sent."""

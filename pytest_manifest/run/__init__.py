@@ -1,10 +1,9 @@
 """Runs: one dispatch of one manifest, from its first message to its last verdict."""
 
-from pytest_manifest.run.audit import AuditRun
+from pytest_manifest.run.audit import AuditRun, ledger_of_receipts
 from pytest_manifest.run.budget import refuse_beyond
-from pytest_manifest.run.exported import ledger_of_receipts
-from pytest_manifest.run.resume import Decision, ResumeRules
-from pytest_manifest.run.resuming import ResumeRun, describe_decisions, preview
+from pytest_manifest.run.resume import ResumeRun, describe_decisions, preview
+from pytest_manifest.run.resume_rules import Decision, ResumeRules
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import FailureLimit, RunSettings, WorkerLoss
 

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Container, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from loguru import logger
 
-from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.attempt import is_of_attempt, task_id_for
 from pytest_manifest.broker.locating import JobLocations
-from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import AttemptRow, Ledger, RunInfo, utc_now
-from pytest_manifest.ledger.bulk import BATCH
+from pytest_manifest.errors import LedgerError, StackError
+from pytest_manifest.ledger import Ledger, RunInfo, utc_now
+from pytest_manifest.ledger.bulk import BATCH, ImportedEntry
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.again import manifest_lines, reevaluate
+from pytest_manifest.manifest.receipt_index import Exported, ReceiptIndex
 from pytest_manifest.run.changes import kept_manifest
-from pytest_manifest.run.earlier import EarlierRun
+from pytest_manifest.run.earlier import (
+    EarlierRun,
+    evaluate_kept_receipts,
+    track_inferred,
+    track_unsettled,
+)
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.judging import INFERRED, Evaluated
-from pytest_manifest.run.kept import evaluate_kept_receipts
-from pytest_manifest.run.own_limits import OwnLimits
-from pytest_manifest.run.pending import PendingAttempts
-from pytest_manifest.run.search import JobSearch
+from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
+from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.recovery import JobSearch
+from pytest_manifest.run.reevaluation import manifest_lines, reevaluate
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.verdict import is_hearsay, judge
+from pytest_manifest.verdict import judge
 
 
 class AuditRun(EarlierRun):
@@ -204,57 +207,6 @@ def location_phrases(located: JobLocations) -> dict[str, str]:
     return found
 
 
-def track_unsettled(
-    pending: PendingAttempts,
-    ledger: Ledger,
-    manifest: Manifest,
-    info: RunInfo,
-    only: Container[str] | None = None,
-) -> None:
-    """Put in flight what was sent and has no final verdict, as old as it is.
-
-    ``only`` these entries, all where it is None.
-    """
-    pending.with_own_limit = OwnLimits.read(ledger)
-    for row in ledger.attempts(undecided=True):
-        wanted = row.entry in manifest and (only is None or row.entry in only)
-        if wanted and row.state not in ("planned", "withheld"):
-            track(pending, ledger, row, manifest[row.entry], info)
-
-
-def track_inferred(
-    pending: PendingAttempts,
-    ledger: Ledger,
-    manifest: Manifest,
-    info: RunInfo,
-    only: Container[str] | None = None,
-) -> None:
-    """Put in flight also what got its verdict for want of a receipt: it may still be queued."""
-    last = {row.entry: row for row in ledger.last_attempts()}
-    for settled in ledger.all_verdicts():
-        row = last.get(settled.verdict.entry)
-        if only is not None and settled.verdict.entry not in only:
-            continue
-        told = settled.receipt is not None and not is_hearsay(settled.receipt)
-        if told or settled.verdict.verdict not in INFERRED:
-            continue
-        if row is None or row.state in ("planned", "withheld") or row.entry not in manifest:
-            continue
-        track(pending, ledger, row, manifest[row.entry], info)
-
-
-def track(
-    pending: PendingAttempts, ledger: Ledger, row: AttemptRow, entry: Entry, info: RunInfo
-) -> None:
-    """Put one attempt in flight, as old as it is."""
-    attempt = Attempt(info.run, entry, row.attempt, row.task_id)
-    pending.track(attempt, _monotonic(row.sent_at), row.sent_at)
-    for start in ledger.starts(row.task_id):
-        pending.started(start, _monotonic(start.started_at))
-    for end in ledger.handed_on(row.task_id):
-        pending.handed_on(end)
-
-
 def _is_unknown(ledger: Ledger, entry: str) -> bool:
     """Whether it has been said why nobody can tell: without a new look that is all there is."""
     settled = ledger.entry_verdict(entry)
@@ -269,7 +221,102 @@ def _unfinished(state: str, *, expired: bool) -> tuple[VerdictStatus, str]:
     return "pending", ""
 
 
-def _monotonic(moment: datetime | None) -> float:
-    """A moment of the past on this process's monotonic clock."""
-    now = time.monotonic()
-    return now if moment is None else now - max((utc_now() - moment).total_seconds(), 0.0)
+NO_RUN = "no-receipts"
+"""Stands for the run of a file without receipts."""
+
+
+def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[Path, list[str]]:
+    """A ledger made of exported receipts alone, and notes about what was odd in them.
+
+    Raises LedgerError where the file holds receipts of several runs, ManifestError where it cannot
+    be read.
+    """
+    with ReceiptIndex(file) as index:
+        run = min(index.runs, default=NO_RUN)
+        path = scratch / f"{run}.sqlite"
+        with Ledger.create(path, _info(manifest, run)) as ledger:
+            ledger.disable_journal()
+            judging = _ReceiptsEvaluation(run, manifest, index, file.name, ledger)
+            several = len(index.runs) > 1
+            for passages in () if several else judging.passages():
+                with ledger.transaction():
+                    ledger.import_entries(passages)
+            strange, doubled = index.finish()
+            if several:
+                runs = ", ".join(sorted(index.runs)[:3])
+                raise LedgerError(
+                    f"{file}: holds receipts of several runs ({runs}); give the receipts of one"
+                )
+            ledger.set_status("finished")
+    notes = []
+    if strange:
+        notes.append(f"{file.name}: {strange} receipts are of entries that are not in the manifest")
+    if doubled:
+        notes.append(f"{file.name}: {doubled} receipts are of an attempt that has another one")
+    return path, notes
+
+
+def _info(manifest: Manifest, run: str) -> RunInfo:
+    return RunInfo(
+        run=run,
+        manifest=manifest.path.resolve(),
+        sha256=manifest.sha256,
+        workflow=manifest.header.workflow,
+        mode=manifest.header.mode,
+        entries=len(manifest),
+        created_at=utc_now(),
+        broker="",
+        backend="",
+        is_private=False,
+        stream_ttl=0,
+    )
+
+
+@dataclass
+class _ReceiptsEvaluation:
+    """Goes through the manifest, and judges each entry by its receipt; ``name``: the file's."""
+
+    run: str
+    manifest: Manifest
+    index: ReceiptIndex
+    name: str
+    ledger: Ledger
+
+    def passages(self) -> Iterator[list[ImportedEntry]]:
+        """What became of the entries, some at a time, in the manifest's order."""
+        evaluator = AttemptEvaluator(self.run, self.manifest, self.ledger, kills=1, lifetime=0)
+        number = 0
+        entries = iter(self.manifest)
+        while some := list(islice(entries, BATCH)):
+            received = self.index.take([entry.id for entry in some])
+            yield [
+                self._passage(evaluator, number + place, entry, exported)
+                for place, (entry, exported) in enumerate(zip(some, received, strict=True))
+            ]
+            number += len(some)
+
+    def _passage(
+        self, evaluator: AttemptEvaluator, ordinal: int, entry: Entry, exported: Exported | None
+    ) -> ImportedEntry:
+        if exported is None:
+            note = f"{self.name} has no receipt of it"
+            verdict = judge(entry, None, attempt=None, problem="unknown", note=note)
+            task_id = task_id_for(self.run, entry.id, 1, ordinal)
+            return ImportedEntry(task_id, 1, ordinal, None, verdict, None, None)
+        receipt = exported.receipt
+        attempt = max(receipt.attempt, 1)
+        task_id = receipt.task_id  # with the place that the entry had when it was sent
+        if not is_of_attempt(task_id, self.run, entry.id, attempt):
+            task_id = task_id_for(self.run, entry.id, attempt, ordinal)
+        job = PendingAttempt(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
+        verdict, judged = evaluator.evaluate(job, receipt, ())
+        text = exported.text
+        return ImportedEntry(
+            task_id,
+            attempt,
+            ordinal,
+            receipt.sent_at,
+            verdict,
+            text,
+            None if judged is None else text,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -10,11 +11,10 @@ from pytest_manifest.broker.locating import Locator
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.results.gatherer import ReceiptCollector
-from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
-from pytest_manifest.run.settings import WINDOW, RunSettings
-from pytest_manifest.run.signals import Signals
+from pytest_manifest.run.settings import WINDOW, RunSettings, Signals
 
 
 @dataclass
@@ -42,3 +42,26 @@ class EngineContext:
     patience: WaitBudget = field(default_factory=WaitBudget)
     record_unknown_workers: Callable[[], None] = lambda: None
     """Notes workers that may have begun a job without a word; raises StackError."""
+
+
+PATIENCE = 60.0
+"""Seconds that broker and result store may be out of reach before a run gives up."""
+
+
+class FailureWindow:
+    """How long something has been out of reach without a break."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def expired(self) -> bool:
+        """Note a failure; true when they have gone on for longer than our patience."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+        return now - self._since > PATIENCE
+
+    def close(self) -> bool:
+        """Note a success; true where there was an outage before."""
+        was_out, self._since = self._since is not None, None
+        return was_out

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Container, Iterator
+from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pytest_manifest.ledger import OTHER_BROKER, Ledger
-from pytest_manifest.run.other_broker import is_other_broker
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.same_server import is_same_server, with_host
+from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, utc_now
+from pytest_manifest.log import redact_url
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.evaluation import INFERRED, AttemptEvaluator
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.run import Run
+from pytest_manifest.run.task_metadata import OwnLimits
+from pytest_manifest.schema import Entry
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.verdict import is_hearsay
 
 
 class EarlierRun(Run):
@@ -59,3 +71,95 @@ class EarlierRun(Run):
         else:
             with super()._writing() as ledger:
                 yield ledger
+
+
+def evaluate_kept_receipts(
+    ledger: Ledger, pending: PendingAttempts, evaluator: AttemptEvaluator
+) -> None:
+    """Settle what is in flight and has a receipt already, by all that was said of it."""
+    with ledger.transaction():
+        for job in list(pending.by_task_id.values()):
+            kept = [one for _, one in ledger.receipts(job.task_id) if not is_hearsay(one)]
+            if kept:
+                pending.complete(job.task_id)
+                ledger.record_verdicts([evaluator.evaluate(job, kept[0])])
+
+
+def is_other_broker(info: RunInfo, address: StackAddress) -> bool:
+    """Whether the run's jobs were sent to another broker; names of one server lead to the same."""
+    if not info.broker or not address.broker_url:
+        return False
+    if (
+        info.is_private or address.is_private
+    ):  # whose brokers keep their data, under another port each time
+        return info.is_private != address.is_private
+    if info.broker == redact_url(address.broker_url):
+        return False
+    try:
+        then, now = urlsplit(info.broker), urlsplit(address.broker_url)
+        host, port = then.hostname, then.port
+        same = (host, port) == (now.hostname, now.port)
+    except ValueError:  # several of them, or a port that is none
+        return True
+    if host is None or (then.path.strip("/") or "0") != (now.path.strip("/") or "0"):
+        return True
+    return not same and not is_same_server(
+        address.broker_url, with_host(address.broker_url, host, port)
+    )
+
+
+def track_unsettled(
+    pending: PendingAttempts,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str] | None = None,
+) -> None:
+    """Put in flight what was sent and has no final verdict, as old as it is.
+
+    ``only`` these entries, all where it is None.
+    """
+    pending.with_own_limit = OwnLimits.read(ledger)
+    for row in ledger.attempts(undecided=True):
+        wanted = row.entry in manifest and (only is None or row.entry in only)
+        if wanted and row.state not in ("planned", "withheld"):
+            track(pending, ledger, row, manifest[row.entry], info)
+
+
+def track_inferred(
+    pending: PendingAttempts,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str] | None = None,
+) -> None:
+    """Put in flight also what got its verdict for want of a receipt: it may still be queued."""
+    last = {row.entry: row for row in ledger.last_attempts()}
+    for settled in ledger.all_verdicts():
+        row = last.get(settled.verdict.entry)
+        if only is not None and settled.verdict.entry not in only:
+            continue
+        told = settled.receipt is not None and not is_hearsay(settled.receipt)
+        if told or settled.verdict.verdict not in INFERRED:
+            continue
+        if row is None or row.state in ("planned", "withheld") or row.entry not in manifest:
+            continue
+        track(pending, ledger, row, manifest[row.entry], info)
+
+
+def track(
+    pending: PendingAttempts, ledger: Ledger, row: AttemptRow, entry: Entry, info: RunInfo
+) -> None:
+    """Put one attempt in flight, as old as it is."""
+    attempt = Attempt(info.run, entry, row.attempt, row.task_id)
+    pending.track(attempt, _monotonic(row.sent_at), row.sent_at)
+    for start in ledger.starts(row.task_id):
+        pending.started(start, _monotonic(start.started_at))
+    for end in ledger.handed_on(row.task_id):
+        pending.handed_on(end)
+
+
+def _monotonic(moment: datetime | None) -> float:
+    """A moment of the past on this process's monotonic clock."""
+    now = time.monotonic()
+    return now if moment is None else now - max((utc_now() - moment).total_seconds(), 0.0)

@@ -12,20 +12,22 @@ from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import OVER_BUDGET, STORE_EMPTIED, Start, may_lack_starts
 from pytest_manifest.results.gatherer import ReceiptBatch
-from pytest_manifest.run.context import EngineContext
-from pytest_manifest.run.hearsay import Final, UnconfirmedEnds
-from pytest_manifest.run.judging import Correction, Evaluated, revoked_message
-from pytest_manifest.run.mending import OrphanRecovery
-from pytest_manifest.run.outage import FailureWindow
+from pytest_manifest.run.context import EngineContext, FailureWindow
+from pytest_manifest.run.evaluation import Correction, Evaluated, revoked_message
+from pytest_manifest.run.evidence import ReportedEnd
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.recovery import (
+    AFTER_LOSS,
+    RETRY_AFTER,
+    JobSearch,
+    OrphanRecovery,
+    StrandedJobs,
+)
 from pytest_manifest.run.schedule import Skipped
-from pytest_manifest.run.search import AFTER_LOSS, RETRY_AFTER, JobSearch
 from pytest_manifest.run.sending import Sender
-from pytest_manifest.run.stranded import StrandedJobs
-from pytest_manifest.run.supervision import WorkerDeaths
-from pytest_manifest.run.taking_back import Withdrawal, withdrawn_message
-from pytest_manifest.run.unread import UnreadableResults
-from pytest_manifest.run.weighing import ReportedEnd
+from pytest_manifest.run.unconfirmed import Final, UnconfirmedEnds, UnreadableResults
+from pytest_manifest.run.withdrawal import Withdrawal, withdrawn_message
+from pytest_manifest.run.workers import WorkerDeaths
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import plural
 

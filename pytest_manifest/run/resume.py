@@ -1,174 +1,388 @@
-"""Taking up a run again: which entries are sent, which are waited for, which are left, and why."""
+"""Going on with an earlier run: reconcile with the broker, decide entry by entry, send the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
-from pytest_manifest.broker.attempt import Attempt, attempt_of
-from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, utc_now
+from pytest_manifest.broker.locating import JobLocations
+from pytest_manifest.errors import DispatchError, StackError
+from pytest_manifest.ledger import STORE_EMPTIED, Ledger, RunInfo, has_all_starts
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.changes import Change
-from pytest_manifest.schema import Entry, Receipt, VerdictStatus
-from pytest_manifest.verdict import may_have_run
+from pytest_manifest.results.gatherer import ReceiptCollector
+from pytest_manifest.run.budget import NOTHING, refuse_beyond
+from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_manifest
+from pytest_manifest.run.earlier import (
+    EarlierRun,
+    evaluate_kept_receipts,
+    track_inferred,
+    track_unsettled,
+)
+from pytest_manifest.run.engine import Engine
+from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.recovery import JobSearch
+from pytest_manifest.run.reevaluation import reevaluate
+from pytest_manifest.run.resume_rules import (
+    NOT_SENT,
+    Decision,
+    EntryState,
+    Location,
+    ResumeRules,
+    attempts_to_send,
+    decide,
+    may_have_started,
+    record_decisions,
+)
+from pytest_manifest.run.settings import RunSettings
+from pytest_manifest.run.unconfirmed import UnreadableResults
+from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.verdict import Costs, judge
 
-Action = Literal["keep", "send", "wait", "leave"]
-"""keep: its verdict stands; send: now; wait: it is under way; leave: it might run twice."""
-Location = Literal["queued", "unacked_by_dead", "in_progress", "unknown", "missing"]
-
-UNDER_WAY = frozenset({"queued", "unacked_by_dead", "in_progress", "unknown"})
-NOT_SENT = frozenset({"planned", "withheld"})
-
-
-@dataclass(frozen=True, slots=True)
-class ResumeRules:
-    """``unsafe``: send also what is not idempotent and may have started; ``unfinished``: send what
-    has no passing verdict, not only what was changed."""
-
-    unsafe: bool = False
-    unfinished: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class EntryState:
-    """What is known of an entry when its run is taken up again.
-
-    ``kind`` is its verdict by the present expectations; ``before`` the one it had; ``changed``
-    names what was changed; ``place`` is where its last attempt was found, None where it has a
-    receipt or was never sent.
-    """
-
-    last: AttemptRow | None
-    status: VerdictStatus | None = None
-    before: VerdictStatus | None = None
-    change: Change | None = None
-    changed: str = ""
-    location: Location | None = None
-    may_have_started: bool = False
+SHOWN = 50
+"""Decisions that are told one by one; of more, each reason is told once, with some of the ids."""
+EXAMPLES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What is done with an entry, and why: a phrase."""
+class ResumeRun(EarlierRun):
+    """An earlier run that is gone on with; see the module."""
 
-    entry: str
-    action: Action
-    reason: str
-    unsafe: bool = False
-    """Whether --manifest-resume-unsafe would send it."""
+    def __init__(
+        self,
+        manifest: Manifest,
+        ledger_path: Path,
+        info: RunInfo,
+        address: StackAddress,
+        settings: RunSettings,
+        *,
+        selected: Sequence[str] = (),
+        rules: ResumeRules | None = None,
+    ) -> None:
+        super().__init__(manifest, ledger_path, info, address, settings)
+        self._selected = selected
+        self._rules = rules or ResumeRules()
+        self.decisions: list[Decision] = []
+        self._taken_up = False
+        # Also where it is refused: the stack has taken over what an earlier one has left.
+        self.leaves_jobs = address.is_private
+        self._restarts_stream = False
+        """Whether the result store was emptied, so that its stream is to be marked as begun."""
 
+    @classmethod
+    def resume(
+        cls,
+        manifest: Manifest,
+        ledger_path: Path,
+        selected: Sequence[str],
+        address: StackAddress,
+        settings: RunSettings,
+        rules: ResumeRules,
+    ) -> ResumeRun:
+        """The run with this ledger, to be gone on with for the selected entries."""
+        with Ledger.open(ledger_path) as ledger:
+            info = ledger.info()
+        return cls(manifest, ledger_path, info, address, settings, selected=selected, rules=rules)
 
-def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
-    """The rule of ``--manifest-resume`` for one entry."""
-    if state.change == "job":
-        return _decide_changed_job(entry, state)
-    if state.status == "passed":
-        return Decision(entry.id, "keep", "passed")
-    if state.location in UNDER_WAY:
-        return Decision(entry.id, "wait", _WHERE[state.location])
-    reason = _why(state)
-    if not rules.unfinished and state.change is None:
-        return Decision(entry.id, "keep", f"{reason}; unchanged")
-    if state.may_have_started and not entry.idempotent and not rules.unsafe:
-        reason = f"{reason}; it may have run and is not idempotent"
-        return Decision(entry.id, "leave", reason, unsafe=True)
-    return Decision(entry.id, "send", reason)
+    def take_effect(self) -> None:
+        super().take_effect()
+        self._taken_up = True
+        if self._restarts_stream:
+            # Marked for a run that is refused after all, an emptied store would look intact.
+            with contextlib.closing(self._open_gatherer("0")) as gatherer:
+                gatherer.begin(self.info.stream_ttl)
 
+    def abandon(self) -> None:
+        super().abandon()
+        if self._taken_up:  # another run of the session could not be written down
+            self._taken_up = False
+            with Ledger.open(self.ledger_path, write=True) as ledger:
+                ledger.set_status("stopped" if self.info.is_private else "detached")
 
-_WHERE: Mapping[Location, str] = {
-    "queued": "still queued",
-    "unacked_by_dead": "held by a worker that is gone, until the broker's visibility timeout is "
-    "over; --manifest-repair puts it back now",
-    "in_progress": "held or run by a worker",
-    "unknown": "it may still be queued or running",
-}
+    # Before the first message
 
+    def _prepare(self, expected_workers: int | None) -> None:
+        ledger = self._take_up()
+        publisher = self._open_publisher()
+        position = ledger.get_meta("stream_position") or "0"
+        with contextlib.closing(self._open_gatherer(position)) as gatherer:
+            self._track(ledger)
+            self._open_locator(publisher, self._pending.entries())
+            self._reconcile(ledger, gatherer)
+        if self._to_send:
+            self._preflight(publisher, self._to_send, expected_workers)
+            self._open_locator(publisher, self._pending.entries())
 
-def _decide_changed_job(entry: Entry, state: EntryState) -> Decision:
-    if state.location in UNDER_WAY:
-        reason = f"{state.changed}, but the old one is under way ({_WHERE[state.location]})"
-        return Decision(entry.id, "leave", reason)
-    # Other work than before, whatever became of that.
-    return Decision(entry.id, "send", state.changed)
+    def _track(self, ledger: Ledger) -> None:
+        chosen = frozenset(self._selected)  # of the rest all stays as it is
+        ledger.reopen_not_final(self._selected)
+        track_unsettled(self._pending, ledger, self.manifest, self.info, chosen)
+        track_inferred(self._pending, ledger, self.manifest, self.info, chosen)
 
-
-def _why(state: EntryState) -> str:
-    if state.change == "new":
-        return state.changed
-    if state.last is None or (state.status is None and state.last.state in NOT_SENT):
-        return "never sent"
-    if state.change == "expectation" and state.before == "passed":
-        return state.changed
-    if state.status is not None:
-        return state.status if state.last.state not in NOT_SENT else f"never sent ({state.status})"
-    return "lost in flight" if state.may_have_started else "lost"
-
-
-def may_have_started(
-    row: AttemptRow | None,
-    settled: EntryVerdict | None,
-    received: Iterable[Receipt] = (),
-    *,
-    begun: bool,
-    witnessed: bool,
-) -> bool:
-    """Whether the last attempt's body may have been entered; ``received``: all its receipts.
-
-    ``begun``: a worker said so; ``witnessed``: everything that workers said has been kept and read.
-    """
-    told = list(received)
-    if settled is not None and settled.receipt is not None:
-        told.append(settled.receipt)
-    if settled is not None and settled.verdict.verdict == "forged":
-        # Whoever wrote that need not have been the job's worker; and nobody has looked for the job
-        # since, which may be queued or running.
-        told, witnessed = [], False
-    # What was withdrawn was out, and everybody who could have had it was asked.
-    sent = row is not None and row.state not in NOT_SENT and (begun or row.state != "withdrawn")
-    return may_have_run(sent=sent, begun=begun, receipts=told, witnessed=witnessed)
-
-
-def attempts_to_send(
-    decisions: Iterable[Decision], manifest: Manifest, run: str, last: Mapping[str, AttemptRow]
-) -> Iterator[Attempt]:
-    """The attempts that the decisions come to: a new one where the last was really sent."""
-    order = {entry: location for location, entry in enumerate(manifest.ids)}
-    for decision in decisions:
-        if decision.action != "send":
-            continue
-        entry, row = manifest[decision.entry], last.get(decision.entry)
-        if row is not None and row.state in NOT_SENT:
-            yield Attempt(run, entry, row.attempt, row.task_id)
-        else:
-            number = 1 if row is None else row.attempt + 1
-            yield attempt_of(run, entry, number, order[entry.id])
-
-
-def record_decisions(
-    ledger: Ledger,
-    manifest: Manifest,
-    decisions: Iterable[Decision],
-    attempts: Iterable[Attempt],
-    last: Mapping[str, AttemptRow],
-    digest: str,
-) -> None:
-    """Write down what is about to be sent, and take back the verdicts that it replaces.
-
-    With it, at once, the ``digest`` of the manifest that the run is of from now on.
-    """
-    reasons = {decision.entry: decision.reason for decision in decisions}
-    order = {entry: number for number, entry in enumerate(manifest.ids)}
-    rows = list(attempts)
-    fresh = [a for a in rows if a.entry.id not in last or last[a.entry.id].attempt != a.number]
-    known = [a for a in rows if a.entry.id in last and last[a.entry.id].attempt == a.number]
-    with ledger.transaction():
-        ledger.plan(
-            (a.task_id, a.entry.id, a.number, order[a.entry.id], reasons[a.entry.id]) for a in fresh
+    def _reconcile(self, ledger: Ledger, gatherer: ReceiptCollector) -> None:
+        """Read what came since, look for what is under way, and decide what is to be sent."""
+        before = kept_manifest(self.ledger_path, self.info.sha256)
+        engine = self._make_engine(ledger, gatherer)
+        engine.send_nothing()
+        evaluate_kept_receipts(ledger, self._pending, self._make_evaluator(ledger))
+        engine.poll_once()
+        self._record_unknown_workers(ledger)  # before anything is moved
+        locations = self._locate(engine)
+        engine.poll_once()
+        statuses_before = ledger.statuses()
+        chosen = set(self._selected)
+        again = reevaluate(ledger, self.manifest, before, self._make_evaluator(ledger), chosen)
+        with ledger.transaction():
+            ledger.record_verdicts(list(again))
+        intact = gatherer.is_intact()
+        if intact is False:
+            ledger.set_meta(
+                STORE_EMPTIED, "1"
+            )  # a stream that is begun anew would not tell of it any more
+        known = Known(
+            ledger,
+            before,
+            statuses_before,
+            ledger.statuses(),
+            locations,
+            witnessed=intact is not False,
         )
-        ledger.mark((a.task_id for a in known), "planned")
-        ledger.reopen([a.entry.id for a in rows])
-        if digest != ledger.info().sha256:
-            ledger.set_digest(digest)
-        ledger.begin_segment(utc_now())
-        ledger.set_status("running")
+        self.decisions = decisions(known, self.manifest, self._selected, self._rules)
+        self._check_budget(ledger)
+        if intact is False and any(
+            ledger.entry_verdict(job.entry.id) is None for job in self._pending.by_task_id.values()
+        ):
+            ledger.set_meta(
+                STORE_EMPTIED, "1"
+            )  # the next store will be whole, and know as little of these
+        self._record_left(ledger, engine.unread, emptied=intact is False)
+        self._plan(ledger, before)
+        if intact is False and self._to_send:
+            ledger.set_meta(
+                "stream_position", "0"
+            )  # a stream that begins anew may count from 1 again
+            self._restarts_stream = True
+
+    def _check_budget(self, ledger: Ledger) -> None:
+        """Refuse what would cost more, with what was spent and is under way, than is allowed."""
+        if self.settings.budget is None:
+            return
+        actions = {decision.entry: decision.action for decision in self.decisions}
+        waiting = {
+            task_id
+            for task_id, job in self._pending.by_task_id.items()
+            if actions.get(job.entry.id) == "wait"
+        }
+        self._costs = dict(Costs(ledger, self.manifest).by_attempt(without=waiting))
+        if "send" not in actions.values():
+            return
+        to_come = [name for name, action in actions.items() if action in ("send", "wait")]
+        refuse_beyond(
+            self.settings.budget,
+            map(self.manifest.__getitem__, to_come),
+            self.manifest.path.name,
+            sum(self._costs.values(), NOTHING),
+        )
+
+    def _plan(self, ledger: Ledger, before: Manifest | None) -> None:
+        """Write down what is to be sent, and what is waited for."""
+        last = {row.entry: row for row in ledger.last_attempts()}
+        attempts = list(attempts_to_send(self.decisions, self.manifest, self.info.run, last))
+        waiting = {d.entry for d in self.decisions if d.action == "wait"}
+        back = [row for name, row in last.items() if name in waiting and row.state == "withdrawn"]
+        with ledger.transaction():
+            ledger.reopen(waiting)
+            # It was not out after all, and whoever finds it may run it from here on.
+            ledger.mark((row.task_id for row in back), "sent")
+        for job in list(self._pending.by_task_id.values()):
+            if job.entry.id not in waiting:
+                self._pending.complete(job.task_id)
+        digest = self.info.sha256
+        if self.manifest.sha256 != digest:
+            applied = {d.entry for d in self.decisions if d.action != "leave"}
+            digest, self._new_file = keep_changes(self.manifest, before, self.ledger_path, applied)
+        record_decisions(ledger, self.manifest, self.decisions, attempts, last, digest)
+        if attempts:
+            self._record_budget(ledger)
+        self._to_send = attempts
+
+    def _locate(self, engine: Engine) -> dict[str, Location]:
+        """Where what has no receipt is, by task id. Raises DispatchError where nobody can tell."""
+        if self._locator is None or not self._pending:
+            return {}
+        try:
+            located = JobSearch(self._locator, self._pending).search_now()
+            engine.confirm_missing(located.missing)
+            taken_out = set(engine.requeue(located))
+        except StackError as error:
+            raise DispatchError(
+                f"run {self.info.run} was not gone on with: what is still queued cannot be told "
+                f"({error})"
+            ) from error
+        requeues = self.address.is_private or self.settings.repair
+        return locations_of(
+            located, self._pending, taken_out, requeues=requeues, not_requeued=engine.not_requeued
+        )
+
+    def _record_left(self, ledger: Ledger, unread: UnreadableResults, *, emptied: bool) -> None:
+        """A verdict for what is not sent again and has none."""
+        last = {row.entry: row for row in ledger.last_attempts()}
+        evaluator = self._make_evaluator(ledger)
+        with ledger.transaction():
+            for decision in self.decisions:
+                row = last.get(decision.entry)
+                if decision.action != "leave" or row is None:
+                    continue
+                job = self._pending.by_task_id.get(row.task_id)
+                if job is None or ledger.entry_verdict(decision.entry) is not None:
+                    continue
+                kind: VerdictStatus = "crashed" if job.is_running else "lost"
+                note = decision.reason
+                doubt, why = evaluator.explain_missing(job, emptied=emptied)
+                if doubt == "unknown" and (emptied or not job.is_running):
+                    kind, note = doubt, f"{note}; {why}"
+                kind, note = unread.adjust(job, kind, note)
+                entry = self.manifest[decision.entry]
+                verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
+                ledger.record_verdicts([(verdict, None)])
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known when the decisions are taken.
+
+    ``before``: the manifest of the run; ``had``: the verdicts by it; ``kinds``: those by the
+    present one; ``places``: where attempts without a receipt were found, by task id; ``witnessed``:
+    all that workers said has been kept.
+    """
+
+    ledger: Ledger
+    before: Manifest | None
+    statuses_before: Mapping[str, VerdictStatus]
+    statuses: Mapping[str, VerdictStatus]
+    locations: Mapping[str, Location]
+    witnessed: bool
+
+
+def decisions(
+    known: Known, manifest: Manifest, selected: Iterable[str], rules: ResumeRules
+) -> list[Decision]:
+    """What is done with each selected entry, in the given order."""
+    ledger = known.ledger
+    last = {row.entry: row for row in ledger.last_attempts()}
+    starts = ledger.starts_by_task()
+    witnessed = known.witnessed and has_all_starts(ledger, some_start=bool(starts))
+    decided: list[Decision] = []
+    for name in selected:
+        row, settled = last.get(name), ledger.entry_verdict(name)
+        passed = known.statuses.get(name) == "passed"  # which is kept, whatever else was said of it
+        received = [] if row is None or passed else ledger.receipts(row.task_id)
+        change, changed = _change(manifest[name], known.before)
+        state = EntryState(
+            last=row,
+            status=known.statuses.get(name),
+            before=known.statuses_before.get(name),
+            change=change,
+            changed=changed,
+            location=None if row is None else known.locations.get(row.task_id),
+            may_have_started=may_have_started(
+                row,
+                settled,
+                [receipt for _, receipt in received],
+                begun=row is not None and row.task_id in starts,
+                witnessed=witnessed,
+            ),
+        )
+        decided.append(decide(manifest[name], state, rules))
+    return decided
+
+
+def preview(
+    ledger_path: Path,
+    manifest: Manifest,
+    selected: Iterable[str],
+    rules: ResumeRules,
+    *,
+    stack_is_gone: bool,
+) -> list[Decision]:
+    """What would be decided by the ledger alone: no stack is asked, and nothing is written.
+
+    What was sent and has no receipt counts as still under way, unless its ``stack_is_gone``: only a
+    look at the stack could tell.
+    """
+    with Ledger.open(ledger_path) as ledger:
+        before = kept_manifest(ledger_path, ledger.info().sha256)
+        locations: dict[str, Location] = {
+            row.task_id: "missing" if stack_is_gone else "unknown"
+            for row in ledger.attempts(undecided=True)
+            if row.state not in NOT_SENT
+        }
+        statuses_before = ledger.statuses()
+        evaluator = AttemptEvaluator(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
+        again = {v.entry: v.verdict for v, _ in reevaluate(ledger, manifest, before, evaluator)}
+        # Pending and unknown ones are looked at anew.
+        statuses = {
+            e: kind for e, kind in statuses_before.items() if kind not in ("pending", "unknown")
+        } | again
+        known = Known(
+            ledger,
+            before,
+            statuses_before,
+            statuses,
+            locations,
+            witnessed=ledger.status != "running",
+        )
+        return decisions(known, manifest, selected, rules)
+
+
+def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:
+    if before is None:
+        return None, ""
+    return change_of(entry, before[entry.id] if entry.id in before else None)  # noqa: SIM401 - no dict
+
+
+def locations_of(
+    located: JobLocations,
+    pending: PendingAttempts,
+    taken_out: Container[str],
+    *,
+    requeues: bool,
+    not_requeued: Container[str] = (),
+) -> dict[str, Location]:
+    """Where each flight was found; ``mended``: orphans were put back, or ``taken_out`` if begun;
+    but those that were ``left``, as nobody knows whether they were."""
+    found: dict[str, Location] = dict.fromkeys(located.unknown, "unknown")
+    found.update(dict.fromkeys(located.missing, "missing"))
+    found.update(dict.fromkeys(located.queued, "queued"))
+    found.update(dict.fromkeys(located.with_worker, "in_progress"))
+    for task_id in located.unacked_by_dead:
+        job = pending.by_task_id.get(task_id)
+        if not requeues:
+            found[task_id] = "unacked_by_dead"
+        elif task_id in taken_out:
+            found[task_id] = "missing"
+        else:
+            begun = task_id in not_requeued or (job is not None and job.is_running)
+            found[task_id] = "unknown" if begun else "queued"
+    return found
+
+
+def describe_decisions(decided: Sequence[Decision], *, every: bool = False) -> list[str]:
+    """The decisions in lines for a person; of many, by reason, unless ``every`` one is wanted."""
+    verbs = {"send": "sends", "wait": "waits for", "leave": "leaves"}
+    shown = [d for d in decided if d.action in verbs]
+    hint = ["--manifest-resume-unsafe sends what is left as well"]
+    hints = hint if any(d.action == "leave" and d.unsafe for d in shown) else []
+    if every or len(shown) <= SHOWN:
+        return [f"{verbs[d.action]} {d.entry!r}: {d.reason}" for d in shown] + hints
+    groups = Counter((d.action, d.reason) for d in shown)
+    lines: list[str] = []
+    for (action, reason), count in groups.most_common():
+        ids = [d.entry for d in shown if (d.action, d.reason) == (action, reason)][:EXAMPLES]
+        names = ", ".join(map(repr, ids))
+        more = f" and {count - len(ids)} more" if count > len(ids) else ""
+        lines.append(f"{verbs[action]} {names}{more}: {reason}")
+    return lines + hints

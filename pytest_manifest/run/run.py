@@ -44,18 +44,16 @@ from pytest_manifest.results.records import ReadErrors
 from pytest_manifest.results.stream import StreamReader, has_stream, open_client_at
 from pytest_manifest.run.budget import Budget, without_estimate
 from pytest_manifest.run.changes import files_of, keep_manifest
-from pytest_manifest.run.code import record_code
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.judging import AttemptEvaluator, Correction, Evaluated
+from pytest_manifest.run.evaluation import AttemptEvaluator, Correction, Evaluated
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.own_limits import OwnLimits, record_own_limits
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
 from pytest_manifest.run.schedule import Schedule
-from pytest_manifest.run.settings import RunSettings, WorkerLoss
-from pytest_manifest.run.signals import Signals
-from pytest_manifest.run.strangers import record_known_workers, record_unknown_workers
-from pytest_manifest.run.to_send import FirstAttempts, is_withheld
+from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
+from pytest_manifest.run.settings import RunSettings, Signals, WorkerLoss
+from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
+from pytest_manifest.run.workers import record_known_workers, record_unknown_workers
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress

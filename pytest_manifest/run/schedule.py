@@ -16,8 +16,8 @@ from itertools import islice
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.run.budget import Budget
+from pytest_manifest.run.send_queue import SendQueue
 from pytest_manifest.run.settings import FailureLimit
-from pytest_manifest.run.to_send import SendQueue
 from pytest_manifest.schema import VerdictStatus
 
 CHAIN_SHOWN = 4

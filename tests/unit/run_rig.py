@@ -24,15 +24,14 @@ from pytest_manifest.results import gatherer as gathering
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.gatherer import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.run import search
+from pytest_manifest.run import recovery
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.judging import INFERRED, AttemptEvaluator
+from pytest_manifest.run.evaluation import INFERRED, AttemptEvaluator
 from pytest_manifest.run.pending import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
 from pytest_manifest.run.schedule import NOT_FAILURES, Schedule
-from pytest_manifest.run.settings import FailureLimit, RunSettings
-from pytest_manifest.run.signals import Signals
+from pytest_manifest.run.settings import FailureLimit, RunSettings, Signals
 from pytest_manifest.schema import Entry, VerdictStatus, exact
 from pytest_manifest.verdict import Costs
 from tests.unit.ledger_support import INFO
@@ -40,7 +39,7 @@ from tests.unit.run_fakes import FakeLocator, FakePublisher, FakeResults, FakeSt
 from tests.unit.run_world import HOST, Execution, VirtualEvent, World, result_of
 
 RUN = INFO.run
-RUN_PACKAGE = search.__name__.rpartition(".")[0]
+RUN_PACKAGE = recovery.__name__.rpartition(".")[0]
 FOREVER = 1e6
 PACE = 0.25
 """Seconds of the virtual clock from one step of the engine to the next."""
@@ -437,6 +436,6 @@ def _replace_clocks(world: World, stack: ExitStack) -> None:
             stack.enter_context(mock.patch.object(module, "time", times))
         if hasattr(module, "utc_now"):
             stack.enter_context(mock.patch.object(module, "utc_now", clock.utc_now))
-    stack.enter_context(mock.patch.object(search, "has_ended", has_ended))
-    same = mock.patch.object(search, "means_the_same_here", lambda host, *_: host == HOST)
+    stack.enter_context(mock.patch.object(recovery, "has_ended", has_ended))
+    same = mock.patch.object(recovery, "means_the_same_here", lambda host, *_: host == HOST)
     stack.enter_context(same)

@@ -13,7 +13,7 @@ from redis import Redis, SSLConnection
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.gatherer import SWEEP_STOCK, ReceiptCollector
 from pytest_manifest.results.stream import StreamReader, redis_url
-from pytest_manifest.run.outage import PATIENCE, FailureWindow
+from pytest_manifest.run.context import PATIENCE, FailureWindow
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import STREAM_FIELD

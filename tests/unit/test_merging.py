@@ -20,10 +20,10 @@ from pytest_manifest.manifest import read_manifest
 from pytest_manifest.merging.cli import main
 from pytest_manifest.merging.merge import merge
 from pytest_manifest.run.changes import copy_path, keep_manifest, kept_manifest
-from pytest_manifest.run.code import CODE_HISTORY, CodeHistory, code_key
-from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.task_metadata import CODE_HISTORY, CodeHistory, code_key
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import Costs
 from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, old_ledger, verdict

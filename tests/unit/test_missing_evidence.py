@@ -18,9 +18,9 @@ from loguru import logger
 
 from pytest_manifest.ledger import Ledger, Start
 from pytest_manifest.results.gatherer import ReceiptBatch, _add_record
-from pytest_manifest.run.code import CODE_HISTORY
-from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.task_metadata import CODE_HISTORY
 from pytest_manifest.schema import Entry, Receipt, wire
 from tests.unit.ledger_support import INFO, MOMENT
 

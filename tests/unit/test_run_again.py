@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
-from pytest_manifest.run.again import reevaluate
 from pytest_manifest.run.changes import EarlierLines
-from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.schema import Entry, Expectations, Header, VerdictStatus
 from tests.unit.analysis_support import INFO, START, MadeRun
 from tests.unit.ledger_support import NOTHING

@@ -19,7 +19,7 @@ from pytest_manifest.run.changes import (
     kept_manifest,
     runs_by_copy,
 )
-from pytest_manifest.run.resume import record_decisions
+from pytest_manifest.run.resume_rules import record_decisions
 from pytest_manifest.schema import Entry, Header
 from tests.unit.ledger_support import INFO
 

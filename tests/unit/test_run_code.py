@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger, RunInfo
-from pytest_manifest.run import code
-from pytest_manifest.run.code import CodeHistory, record_code
+from pytest_manifest.run import task_metadata
+from pytest_manifest.run.task_metadata import CodeHistory, record_code
 
 BEGIN = datetime(2026, 11, 24, 15, tzinfo=UTC)
 INFO = RunInfo(
@@ -23,8 +23,10 @@ def test_a_receipt_is_held_against_the_code_of_its_own_sending(
     """A task that was mended between two parts of a run has two digests, each in its time."""
     with Ledger.create(tmp_path / "r.sqlite", INFO) as ledger:
         for hour, digest in enumerate(["py3.11:old", "py3.11:new"]):
-            monkeypatch.setattr(code, "utc_now", lambda now=BEGIN + timedelta(hours=hour): now)
-            monkeypatch.setattr(code, "code_digest", lambda _task, found=digest: found)
+            monkeypatch.setattr(
+                task_metadata, "utc_now", lambda now=BEGIN + timedelta(hours=hour): now
+            )
+            monkeypatch.setattr(task_metadata, "code_digest", lambda _task, found=digest: found)
             record_code(ledger, ["t", "elsewhere"], {"t": object()})
         history = CodeHistory(ledger)
     assert history.digest("t", BEGIN + timedelta(minutes=59)) == "py3.11:old"

@@ -15,7 +15,7 @@ from pytest_manifest.manifest.faults import file_error
 from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.run.pending import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
-from pytest_manifest.run.supervision import CRASH_LOOP
+from pytest_manifest.run.workers import CRASH_LOOP
 from pytest_manifest.schema import Entry, VerdictStatus
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Delivery, How, Worker

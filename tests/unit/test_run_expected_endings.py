@@ -9,8 +9,8 @@ import pytest
 
 from pytest_manifest.ledger import STOCK_WORKERS, Start, utc_now
 from pytest_manifest.manifest import write_manifest
-from pytest_manifest.run.again import reevaluate
-from pytest_manifest.run.judging import AttemptEvaluator
+from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.schema import Entry, Expectations, Header, State
 from pytest_manifest.verdict import judge
 from tests.unit.analysis_support import INFO, MadeRun

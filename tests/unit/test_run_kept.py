@@ -10,8 +10,8 @@ import pytest
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import Manifest, write_manifest
-from pytest_manifest.run.judging import AttemptEvaluator
-from pytest_manifest.run.kept import evaluate_kept_receipts
+from pytest_manifest.run.earlier import evaluate_kept_receipts
+from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.testing import make_receipt

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.run.supervision import CRASH_LOOP
+from pytest_manifest.run.workers import CRASH_LOOP
 from pytest_manifest.schema import Entry
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Fate, How, Worker

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.publisher import PublishResult
-from pytest_manifest.run.outage import PATIENCE
+from pytest_manifest.run.context import PATIENCE
 from pytest_manifest.schema import Entry
 from tests.unit.run_rig import Plan, Rig, rig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from pytest_manifest.ledger import Start
-from pytest_manifest.run.receipts import complete_receipt
+from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.schema import Receipt
 
 SENT = datetime(2026, 11, 25, 12, tzinfo=UTC)

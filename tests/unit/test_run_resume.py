@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pytest_manifest.ledger import AttemptRow, EntryVerdict, SendState
 from pytest_manifest.manifest import read_manifest, write_manifest
 from pytest_manifest.run.changes import Change, change_of
-from pytest_manifest.run.resume import (
+from pytest_manifest.run.resume import SHOWN, describe_decisions
+from pytest_manifest.run.resume_rules import (
     Decision,
     EntryState,
     Location,
@@ -20,7 +21,6 @@ from pytest_manifest.run.resume import (
     decide,
     may_have_started,
 )
-from pytest_manifest.run.resuming import SHOWN, describe_decisions
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
 
 RUN = "20261124T150000-0123abcd"

@@ -7,7 +7,8 @@ up again judges as the first one did.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -16,7 +17,7 @@ from typing import Final
 from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
-from pytest_manifest.errors import ManifestError
+from pytest_manifest.errors import ManifestError, ManifestToolError
 from pytest_manifest.ledger import (
     OTHER_BROKER,
     EntryVerdict,
@@ -26,14 +27,11 @@ from pytest_manifest.ledger import (
     utc_now,
 )
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.own_limits import OwnLimits
+from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd, turn_of
 from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.receipts import turn_of
-from pytest_manifest.run.scales import EvidenceEvaluator
+from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.schedule import Skipped
-from pytest_manifest.run.search import is_alive
-from pytest_manifest.run.unforeseen import failure_ignored, unforeseen_failure
-from pytest_manifest.run.weighing import ReportedEnd
+from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import Costs, is_hearsay, judge
 
@@ -367,3 +365,31 @@ class AttemptEvaluator:
             )
             self.corrections.append(Correction(before, verdict))
         return [(verdict, receipt)]
+
+
+def unforeseen_failure(
+    entry: Entry, attempt: int, receipt: Receipt, error: Exception
+) -> tuple[Verdict, Receipt]:
+    """The verdict on an attempt whose receipt could not be judged.
+
+    With the receipt: the job ran, so that it is not sent again for it. Raises what is everybody's
+    affair: that the ledger, say, cannot be read.
+    """
+    if isinstance(error, ManifestToolError):
+        raise error
+    logger.bind(entry=entry.id).opt(exception=error).error("{!r} could not be judged", entry.id)
+    note = f"its receipt could not be judged ({type(error).__name__}: {error})"
+    said = note.encode("utf-8", "replace").decode()
+    verdict = judge(entry, None, attempt=attempt, problem="unknown", note=said)
+    return verdict, receipt
+
+
+@contextmanager
+def failure_ignored(what: str) -> Iterator[None]:
+    """Let what comes late, and cannot be judged, change nothing."""
+    try:
+        yield
+    except ManifestToolError:
+        raise  # the ledger's, which are everybody's affair
+    except Exception as error:  # the verdict that stands is as true as it was
+        logger.opt(exception=error).error("{} could not be judged", what)

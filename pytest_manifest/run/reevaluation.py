@@ -13,7 +13,7 @@ from pytest_manifest.ledger.bulk import BATCH, StoredPass
 from pytest_manifest.ledger.rows import moment, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.run.changes import EarlierLines, change_of
-from pytest_manifest.run.judging import SELF_CAUSED, AttemptEvaluator, Evaluated
+from pytest_manifest.run.evaluation import SELF_CAUSED, AttemptEvaluator, Evaluated
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.verdict import judge

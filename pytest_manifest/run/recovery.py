@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from loguru import logger
 
@@ -17,8 +19,8 @@ from pytest_manifest.broker.locating import (
 )
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
-from pytest_manifest.run.stranded import StrandedJobs
 from pytest_manifest.schema.identity import has_ended, means_the_same_here
+from pytest_manifest.verdict import plural
 
 SNAPSHOT_GAP = 1.0
 """Seconds between the two looks: what is on its way from one place to the next arrives in them."""
@@ -172,3 +174,142 @@ def is_alive(job: PendingAttempt) -> bool | None:
     if job.pid is None or not here:
         return None if job.loss is None else False
     return not has_ended(job.pid)
+
+
+Orphans = Mapping[str, frozenset[str]]
+
+
+class OrphanRecovery:
+    """Mends what two looks have found. ``allowed``: the messages on this broker may be moved;
+    where they may not, ``findings`` gets a sentence about them. ``doubted``: whether some worker
+    may have begun a job without a word; then only what may run twice is put back. For one thread.
+    """
+
+    def __init__(
+        self,
+        locator: Locator,
+        pending: PendingAttempts,
+        warnings: list[str],
+        *,
+        allowed: bool,
+        starts_unknown: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._locator = locator
+        self._pending = pending
+        self._warnings = warnings
+        self._allowed = allowed
+        self._starts_unknown = starts_unknown
+        self.not_requeued: frozenset[str] = frozenset()
+        """What was not put back, though it might be, as it may have been begun."""
+
+    def requeue(self, located: JobLocations) -> list[str]:
+        """Put back what a dead worker had taken and not begun, and take out what it had begun.
+
+        Returns the task ids of what had been begun, and nobody will run any more; where nothing may
+        be moved, of all that had been begun. Raises StackError where the broker is away.
+        """
+        in_flight = self._pending.by_task_id
+        orphans = {i: tags for i, tags in located.unacked_by_dead.items() if i in in_flight}
+        begun = {i: t for i, t in orphans.items() if in_flight[i].is_running}
+        waiting = {i: t for i, t in orphans.items() if i not in begun}
+        if not self._allowed:
+            self._warn_of_orphans(waiting)
+            return list(begun)
+        self.not_requeued = self._not_to_be_repeated(waiting)
+        waiting = {i: tags for i, tags in waiting.items() if i not in self.not_requeued}
+        for task_id in self._locator.restore(waiting) if waiting else ():
+            entry = in_flight[task_id].entry.id
+            logger.bind(entry=entry).info(
+                "a worker died before it began {!r}; it is back in its queue", entry
+            )
+        # What the broker has given to another worker meanwhile is not ours to judge.
+        return self._locator.discard(begun) if begun else []
+
+    def _not_to_be_repeated(self, waiting: Orphans) -> frozenset[str]:
+        pending = self._pending.by_task_id
+        once = frozenset(i for i in waiting if not pending[i].entry.idempotent)
+        if not once or not self._starts_unknown():
+            return frozenset()
+        self._warn(
+            once,
+            "may have begun them, as not every worker says when it begins a job; they are not put "
+            "back, but the broker does so when its visibility timeout is over",
+        )
+        return once
+
+    def _warn_of_orphans(self, orphans: Orphans) -> None:
+        if orphans:
+            self._warn(
+                orphans,
+                "the broker gives them back when its visibility timeout is over, --manifest-repair "
+                "at once",
+                ";",
+            )
+
+    def _warn(self, orphans: Collection[str], what: str, mark: str = ", and") -> None:
+        names = sorted(self._pending.by_task_id[task_id].entry.id for task_id in orphans)
+        jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
+        sentence = f"a worker that is gone holds {jobs}{mark} {what}"
+        if sentence not in self._warnings:
+            self._warnings.append(sentence)
+
+
+class StrandedJobs:
+    """Marks such flights, and has a sentence about them among ``remarks`` whenever it is another.
+
+    ``allowed``: what a dead worker had is put back without being asked for. For one thread.
+    """
+
+    def __init__(
+        self, pending: PendingAttempts, live_warnings: list[str], *, allowed: bool
+    ) -> None:
+        self._pending = pending
+        self._live_warnings = live_warnings
+        self._allowed = allowed
+
+    def update(self, first: BrokerSnapshot, second: BrokerSnapshot) -> None:
+        """Hold the two looks against one another."""
+        found: list[str] = []
+        for task_id, job in self._pending.by_task_id.items():
+            taken = bool(
+                first.unacked.get(task_id, frozenset()) & second.unacked.get(task_id, frozenset())
+            )
+            had = first.has_worker(task_id) or second.has_worker(task_id)
+            job.stranded = taken and not had and not job.is_running
+            if job.stranded:
+                found.append(task_id)
+        if found and not (self._allowed and not second.unresponsive):
+            sentence = self._message(found, second)
+            if sentence not in self._live_warnings:
+                self._live_warnings.append(sentence)
+
+    def _message(self, task_ids: list[str], look: BrokerSnapshot) -> str:
+        names = sorted(self._pending.by_task_id[one].entry.id for one in task_ids)
+        jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
+        since = [look.delivered_at[one] for one in task_ids if one in look.delivered_at]
+        taken = f", since {_clock(min(since))}" if since else ""
+        back = "when its visibility timeout is over"
+        if since and look.visibility_timeout is not None:
+            back += f" (from {_clock(min(since) + look.visibility_timeout)} on)"
+        if not look.unresponsive:
+            return (
+                f"a worker that is gone holds {jobs}{taken}; the broker gives them back {back}, "
+                "--manifest-repair at once"
+            )
+        repaired = "this run does, " if self._allowed else "--manifest-repair does, "
+        return (
+            f"no worker that answers has {jobs}, taken from the queue{taken.lstrip(',')}; "
+            f"{_list(look.unresponsive)} {'does' if len(look.unresponsive) == 1 else 'do'} "
+            f"not answer: one that is busy may run them yet; of one that is gone the broker "
+            f"gives them back {back}, and {repaired}as soon as it has been silent for longer "
+            f"than any job may run"
+        )
+
+
+def _clock(moment: float) -> str:
+    """A moment of the epoch as the clock on the wall shows it here."""
+    return datetime.fromtimestamp(moment, UTC).astimezone().strftime("%H:%M:%S")
+
+
+def _list(nodes: Iterable[str]) -> str:
+    return " and ".join(sorted(nodes))

@@ -12,9 +12,10 @@ import time
 from collections.abc import Container, Iterable, Sequence
 
 from pytest_manifest.ledger import Start
+from pytest_manifest.results.gatherer import ReceiptCollector
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
-from pytest_manifest.run.search import JobSearch, is_alive
-from pytest_manifest.schema import Receipt
+from pytest_manifest.run.recovery import JobSearch, is_alive
+from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.verdict import is_hearsay
 
 Final = tuple[str, str | None, Receipt]
@@ -59,3 +60,27 @@ class UnconfirmedEnds:
         if receipt.source != "backend" or job is None or self._search is None:
             return False
         return (job.is_running or task_id in begun) and task_id not in self._confirmed
+
+
+FOR_WANT_OF_A_RESULT = frozenset({"lost", "crashed", "timed_out", "revoked", "unknown", "pending"})
+
+
+class UnreadableResults:
+    """For one run, and its thread."""
+
+    def __init__(self, gatherer: ReceiptCollector) -> None:
+        self._gatherer = gatherer
+
+    def reason(self, task_id: str) -> str:
+        """A phrase for what the store has of it and nobody can read; "" where there is nothing."""
+        why = self._gatherer.unreadable_reason(task_id)
+        return f"something is stored for it that cannot be read here: {why}" if why else ""
+
+    def adjust(
+        self, job: PendingAttempt, kind: VerdictStatus, note: str
+    ) -> tuple[VerdictStatus, str]:
+        """What to say of an attempt that no receipt was read of, where this would be said."""
+        phrase = self.reason(job.task_id)
+        if not phrase or kind not in FOR_WANT_OF_A_RESULT:
+            return kind, note
+        return "unknown", phrase

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Final
 
 from loguru import logger
 
 from pytest_manifest.broker.preflight import add_consumers
+from pytest_manifest.broker.presence import find_workers, may_be_alive, unresponsive_nodes
+from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import StackError
+from pytest_manifest.ledger import STOCK_WORKERS, UNVERIFIED_WORKERS, Ledger
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.pending import node_of
-from pytest_manifest.run.search import AFTER_LOSS
+from pytest_manifest.run.recovery import AFTER_LOSS
 from pytest_manifest.run.settings import WorkerLoss
 
 CRASH_LOOP = 6
@@ -73,3 +78,42 @@ class WorkerDeaths:
             add_consumers(self._publisher, self._queues)
         except Exception as error:  # the broker may be away: there is a next time
             logger.warning("a new worker was not told of its queues: {}", error)
+
+
+KNOWN_NODES: Final = "known_nodes"
+"""The ledger's key for nodes that no job of the run can have begun on without a word: they say when
+they begin one, or had ended before the first was sent."""
+
+
+def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collection[str]) -> None:
+    """Before anything is sent: these nodes say when they begin a job, and who has ended already
+    will begin none."""
+    listed = unresponsive_nodes(publisher, telling)
+    # Nobody knows of what kind is one that is busy now.
+    ended = frozenset() if may_be_alive(publisher, listed, telling) else listed
+    _write_known(ledger, _read_known(ledger) | frozenset(telling) | ended)
+
+
+def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
+    """Remember who may have begun a job without a word, by who is there and who was.
+
+    Raises StackError where the broker is away.
+    """
+    now = find_workers(publisher)
+    known = _read_known(ledger) | now.instrumented | ledger.workers_with_starts()
+    if now.stock:
+        ledger.set_meta(STOCK_WORKERS, ", ".join(sorted(now.stock)))
+    # One that was only slow to answer is none any more once it has.
+    before = frozenset(json.loads(ledger.get_meta(UNVERIFIED_WORKERS) or "[]"))
+    strangers = (before | now.unresponsive) - known
+    if strangers or before:
+        ledger.set_meta(UNVERIFIED_WORKERS, json.dumps(sorted(strangers)) if strangers else "")
+    _write_known(ledger, known)
+
+
+def _read_known(ledger: Ledger) -> frozenset[str]:
+    return frozenset(json.loads(ledger.get_meta(KNOWN_NODES) or "[]"))
+
+
+def _write_known(ledger: Ledger, nodes: Collection[str]) -> None:
+    ledger.set_meta(KNOWN_NODES, json.dumps(sorted(nodes)))

@@ -1,0 +1,342 @@
+"""All that was said of one attempt, weighed: what workers began, and every end that they told of.
+
+The first end that arrives is not the true one for having been first. What an instrumented worker
+says of an end it said of the beginning, too; so each end is held against the starts, and the ends
+of one execution against one another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Final, TypeAlias
+
+from loguru import logger
+
+from pytest_manifest.ledger import BAD_ROW_ERRORS, STORE_EMPTIED, Ledger, Start, TaskRuns, damaged
+from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits, code_key
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.wire import canonical
+from pytest_manifest.verdict import contradiction, is_hearsay, judge, short
+
+ReportedEnd: TypeAlias = tuple[str | None, Receipt]
+"""An end and the execution that it is of; None where that is not told: not by way of a stream."""
+
+OF_ITS_PROCESS: Final = frozenset({"succeeded", "failed", "ignored"})
+"""Ends that only the process can tell of which ran the task, and said before that it began."""
+_WITHOUT_START: Final = frozenset({"expired", "unknown_task"})
+
+
+def decisive_end(said: Sequence[ReportedEnd]) -> ReportedEnd:
+    """The end that counts: of the last execution that has one, in the words of its own process.
+
+    The main process speaks of a child that it has ended, or found dead: it does not know what that
+    had done before. What the plain result store says counts where no worker says anything.
+    """
+    if len(said) == 1:
+        return said[0]
+    last: dict[str | None, ReportedEnd] = {}
+    for execution, receipt in said:
+        before = last.get(execution)
+        if before is None or _rank(receipt) > _rank(before[1]):
+            last[execution] = execution, receipt
+    ends = list(last.values())
+    ours = [end for end in ends if end[1].source == "worker"]
+    return (ours or ends)[-1]
+
+
+def _rank(receipt: Receipt) -> tuple[bool, bool, bool]:
+    return receipt.source == "worker", not is_hearsay(receipt), _is_from_child(receipt)
+
+
+def _is_from_child(receipt: Receipt) -> bool:
+    return receipt.state in OF_ITS_PROCESS or receipt.cpu is not None
+
+
+def disagreement(said: Sequence[ReportedEnd]) -> str:
+    """A phrase for two ends of one execution that cannot both be true, "" where there are none."""
+    if len(said) == 1:
+        return ""
+    own: dict[str, Receipt] = {}
+    for execution, receipt in said:
+        if execution is None or not _is_from_child(receipt):
+            continue
+        other = own.setdefault(execution, receipt)
+        if _essence(other) != _essence(receipt):
+            return (
+                f"two receipts of one execution contradict one another: {_in_short(other)} and "
+                f"{_in_short(receipt)}"
+            )
+    return ""
+
+
+def _essence(receipt: Receipt) -> tuple[object, ...]:
+    error = receipt.error
+    told = None if error is None else (error.type, error.message)
+    result = receipt.result_sha256 or repr(receipt.result)
+    return receipt.state, told, result, receipt.task, receipt.args_sha256
+
+
+def _in_short(receipt: Receipt) -> str:
+    if receipt.state == "succeeded":
+        return f"'succeeded' with {short(receipt.result)}"
+    error = f" with {short(receipt.error.type)}" if receipt.error is not None else ""
+    return f"{receipt.state!r}{error}"
+
+
+def contradiction_with_starts(said: Sequence[ReportedEnd], starts: Sequence[Start]) -> str:
+    """A phrase for an end of which the starts tell that it cannot be, "" where there is none."""
+    for execution, receipt in said:
+        if execution is None:
+            continue
+        begun = any(start.execution == execution for start in starts)
+        if not begun and receipt.state in OF_ITS_PROCESS:
+            return "it tells the end of an execution that no worker has begun"
+        if begun and receipt.state in _WITHOUT_START:
+            return f"it says that the job was {receipt.state!r}, which a worker had begun"
+    return ""
+
+
+def without_unproven_claims(
+    execution: str | None, receipt: Receipt, starts: Sequence[Start]
+) -> Receipt:
+    """The receipt without the claims that switch checks off, where no start bears them out.
+
+    Other arguments are allowed to a retry, and another task to a job that was handed on. Where no
+    starts are told, in a store without a stream, the tries that the receipt lists must do.
+    """
+    if not (receipt.retries or receipt.replaced) or receipt.source != "worker":
+        return receipt
+    own = [start for start in starts if start.execution == execution] or starts
+    if starts:
+        retried = any(start.retries == receipt.retries for start in own)
+        replaced = len(starts) > 1 or any(start.hop for start in own)
+    else:
+        retried, replaced = bool(receipt.retried), True
+    struck: dict[str, object] = {}
+    if receipt.retries and not retried:
+        struck["retries"] = 0
+    if receipt.replaced and not replaced:
+        struck["replaced"] = False
+    return receipt.model_copy(update=struck) if struck else receipt
+
+
+def missing_fields(
+    entry: Entry, receipt: Receipt, *, sent: bool, code: str | None
+) -> Sequence[str]:
+    """What a worker of ours always says of a task that it ran, and this receipt does not.
+
+    ``sent``: whether it is known when the attempt was sent; ``code``: the digest of the task's code
+    on this side. What is not said cannot be found wrong; so without it nothing has passed.
+    """
+    if receipt.source != "worker" or receipt.state not in OF_ITS_PROCESS:
+        return ()
+    left_out = [name for name in _ALWAYS if getattr(receipt, name) is None]
+    if entry.expect.max_wait is not None and receipt.wait is None:
+        left_out.append("wait")
+    if not receipt.executions:
+        left_out.append("executions")
+    if sent and receipt.sent_at is None:
+        left_out.append("sent_at")
+    if receipt.args_sha256 is None and _args_survive_json(entry):
+        left_out.append("args_sha256")
+    if code is not None and receipt.code is None and not receipt.replaced:
+        left_out.append("code")
+    if receipt.result_sha256 is None and _has_digest(receipt):
+        left_out.append("result_sha256")
+    return left_out
+
+
+def _args_survive_json(entry: Entry) -> bool:
+    """Whether a worker gets the entry's arguments as JSON, of which it can make a digest: kombu
+    makes dates and the like of objects with this key."""
+    data = canonical([entry.args, entry.kwargs])
+    return data is not None and b'"__type__"' not in data
+
+
+_ALWAYS: Final = ("started_at", "finished_at", "runtime")
+
+
+def _has_digest(receipt: Receipt) -> bool:
+    return receipt.state == "succeeded" and "result_not_json" not in receipt.evidence
+
+
+def complete_receipt(receipt: Receipt, starts: Sequence[Start]) -> Receipt:
+    """Add what the start records know: the executions, and what a killed process could not say.
+
+    Executions are counted per turn: neither Celery's own retry of a task, nor another task that a
+    task handed its job on to, is a second execution.
+    ``starts`` are of the receipt's attempt, oldest first.
+    """
+    if not starts:
+        return receipt
+    last = starts[-1]
+    started_at = receipt.started_at or last.started_at
+    wait = receipt.wait
+    if wait is None and started_at is not None and receipt.sent_at is not None:
+        wait = max(0.0, (started_at - receipt.sent_at).total_seconds())
+    more = {
+        "executions": _executions(starts),
+        "redelivered": receipt.redelivered or any(start.redelivered for start in starts),
+        "started_at": started_at,
+        "wait": wait,
+        "worker": receipt.worker or last.worker,
+        "host": receipt.host or last.host,
+        "pid": receipt.pid or last.pid,
+    }
+    if all(getattr(receipt, name) == value for name, value in more.items()):
+        return receipt
+    return receipt.model_copy(update=more)
+
+
+def _executions(starts: Sequence[Start]) -> int:
+    if len(starts) == 1:
+        return 1
+    return max(Counter(map(turn_of, starts)).values())
+
+
+def turn_of(start: Start) -> tuple[int, int]:
+    """Which of its turns a job was in: how often it had been handed on, and retried since."""
+    return start.hop, start.retries
+
+
+REVOKED_TASKS: Final = "taken_back"
+"""The ledger's key for what the run has revoked of that which expects it: task ids, JSON."""
+CLASHING_STARTS: Final = "clashing_starts"
+"""The ledger's key for attempts of which two records of one start differ: task ids, JSON."""
+REVOKED_BY_RUN: Final = "the run itself took it back"
+
+
+class EvidenceEvaluator:
+    """Weighs for one run. ``is_whole`` says whether the store has kept all that it was given."""
+
+    def __init__(self, run: str, ledger: Ledger) -> None:
+        self._ledger = ledger
+        merged = ledger.merged()
+        self._origins = TaskRuns(run, merged)
+        self._codes = {one: CodeHistory(ledger, code_key(one)) for one in merged}
+        self._codes[run] = CodeHistory(ledger)
+        self._with_own_limit = OwnLimits.read(ledger)
+        self._sets: dict[str, frozenset[str]] = {}  # of the ledger, which this run alone writes
+        self.is_whole: Callable[[], bool] = lambda: True
+
+    def evaluate(
+        self,
+        entry: Entry,
+        task_id: str,
+        number: int,
+        said: Sequence[ReportedEnd],
+        starts: Sequence[Start],
+        sent_at: datetime | None,
+        *,
+        exact_message: bool = True,
+    ) -> tuple[Verdict, Receipt | None]:
+        """The verdict on the ``number``-th sending of ``entry``, and the receipt that counts.
+
+        ``which``: whether the receipts must be of the very message that was sent at ``sent_at``.
+        """
+        execution, receipt = decisive_end(said)
+        receipt = without_unproven_claims(execution, receipt, starts)
+        lie = self._find_contradiction(
+            entry,
+            task_id,
+            number,
+            (execution, receipt),
+            said,
+            starts,
+            sent_at if exact_message else None,
+        )
+        if lie:
+            logger.bind(entry=entry.id).info("a receipt is not to be believed: {}", lie)
+            verdict = judge(entry, None, attempt=number, problem="forged", note=lie)
+            return verdict, receipt if receipt.entry == entry.id else None
+        whole = complete_receipt(receipt, starts)
+        if self._is_revoked_by_run(entry, whole, task_id):
+            return judge(entry, None, attempt=number, problem="revoked", note=REVOKED_BY_RUN), whole
+        code = self._codes[self._origins.run_of(task_id)].digest(
+            entry.task, sent_at or whole.sent_at
+        )
+        left_out = missing_fields(entry, receipt, sent=sent_at is not None, code=code)
+        held = self._with_own_limit(entry)
+        return judge(held, whole, attempt=number, code=code, missing=left_out), whole
+
+    def is_of(self, receipt: Receipt, entry: str, task_id: str, number: int) -> bool:
+        """Whether it says that it is of this sending, whatever else it says."""
+        ours = self._origins.run_of(task_id), entry, number, task_id
+        return (receipt.run, receipt.entry, receipt.attempt, receipt.task_id) == ours
+
+    def _find_contradiction(
+        self,
+        entry: Entry,
+        task_id: str,
+        number: int,
+        chosen: ReportedEnd,
+        said: Sequence[ReportedEnd],
+        starts: Sequence[Start],
+        sent_at: datetime | None,
+    ) -> str:
+        lie = contradiction(
+            entry,
+            chosen[1],
+            run=self._origins.run_of(task_id),
+            task_id=task_id,
+            attempt=number,
+            sent_at=sent_at,
+        )
+        lie = lie or disagreement(said)
+        if (
+            not lie
+            and (lie := contradiction_with_starts(said, starts))
+            and not self._has_all_starts()
+        ):
+            lie = ""
+        if not lie and len(starts) and task_id in self._task_ids(CLASHING_STARTS):
+            lie = "two records of the start of one of its executions differ"
+        return lie
+
+    def _has_all_starts(self) -> bool:
+        """Else an end that is true may have lost its start with a store that was emptied."""
+        return self._ledger.get_meta(STORE_EMPTIED) is None and self.is_whole()
+
+    def check_repeated_start(self, start: Start) -> None:
+        """A start of an attempt that has one already; of the same execution it must be the same."""
+        for known in self._ledger.starts(start.task_id):
+            if known.execution == start.execution and _start_identity(known) != _start_identity(
+                start
+            ):
+                self._add_task_ids(CLASHING_STARTS, [start.task_id])
+
+    def mark_revoked(self, jobs: Iterable[PendingAttempt]) -> None:
+        """The run revokes these itself, so that is not what any of them was expected to meet.
+
+        Kept in the ledger, where whoever judges the run again finds it.
+        """
+        self._add_task_ids(
+            REVOKED_TASKS, (job.task_id for job in jobs if job.entry.expect.state == "revoked")
+        )
+
+    def _is_revoked_by_run(self, entry: Entry, receipt: Receipt, task_id: str) -> bool:
+        revoked = receipt.state == entry.expect.state == "revoked"
+        return revoked and task_id in self._task_ids(REVOKED_TASKS)
+
+    def _task_ids(self, key: str) -> frozenset[str]:
+        if key not in self._sets:
+            try:
+                self._sets[key] = frozenset(json.loads(self._ledger.get_meta(key) or "[]"))
+            except BAD_ROW_ERRORS as error:
+                raise damaged(self._ledger.path, error) from error
+        return self._sets[key]
+
+    def _add_task_ids(self, key: str, task_ids: Iterable[str]) -> None:
+        known = self._task_ids(key)
+        all_of_them = known.union(task_ids)
+        if len(all_of_them) > len(known):
+            self._ledger.set_meta(key, json.dumps(sorted(all_of_them)))
+            self._sets[key] = all_of_them
+
+
+def _start_identity(start: Start) -> tuple[object, ...]:
+    return start.started_at, start.retries, start.worker, start.host, start.pid

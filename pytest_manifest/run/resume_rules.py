@@ -1,0 +1,174 @@
+"""Taking up a run again: which entries are sent, which are waited for, which are left, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_manifest.broker.attempt import Attempt, attempt_of
+from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, utc_now
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.changes import Change
+from pytest_manifest.schema import Entry, Receipt, VerdictStatus
+from pytest_manifest.verdict import may_have_run
+
+Action = Literal["keep", "send", "wait", "leave"]
+"""keep: its verdict stands; send: now; wait: it is under way; leave: it might run twice."""
+Location = Literal["queued", "unacked_by_dead", "in_progress", "unknown", "missing"]
+
+UNDER_WAY = frozenset({"queued", "unacked_by_dead", "in_progress", "unknown"})
+NOT_SENT = frozenset({"planned", "withheld"})
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRules:
+    """``unsafe``: send also what is not idempotent and may have started; ``unfinished``: send what
+    has no passing verdict, not only what was changed."""
+
+    unsafe: bool = False
+    unfinished: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EntryState:
+    """What is known of an entry when its run is taken up again.
+
+    ``kind`` is its verdict by the present expectations; ``before`` the one it had; ``changed``
+    names what was changed; ``place`` is where its last attempt was found, None where it has a
+    receipt or was never sent.
+    """
+
+    last: AttemptRow | None
+    status: VerdictStatus | None = None
+    before: VerdictStatus | None = None
+    change: Change | None = None
+    changed: str = ""
+    location: Location | None = None
+    may_have_started: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done with an entry, and why: a phrase."""
+
+    entry: str
+    action: Action
+    reason: str
+    unsafe: bool = False
+    """Whether --manifest-resume-unsafe would send it."""
+
+
+def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
+    """The rule of ``--manifest-resume`` for one entry."""
+    if state.change == "job":
+        return _decide_changed_job(entry, state)
+    if state.status == "passed":
+        return Decision(entry.id, "keep", "passed")
+    if state.location in UNDER_WAY:
+        return Decision(entry.id, "wait", _WHERE[state.location])
+    reason = _why(state)
+    if not rules.unfinished and state.change is None:
+        return Decision(entry.id, "keep", f"{reason}; unchanged")
+    if state.may_have_started and not entry.idempotent and not rules.unsafe:
+        reason = f"{reason}; it may have run and is not idempotent"
+        return Decision(entry.id, "leave", reason, unsafe=True)
+    return Decision(entry.id, "send", reason)
+
+
+_WHERE: Mapping[Location, str] = {
+    "queued": "still queued",
+    "unacked_by_dead": "held by a worker that is gone, until the broker's visibility timeout is "
+    "over; --manifest-repair puts it back now",
+    "in_progress": "held or run by a worker",
+    "unknown": "it may still be queued or running",
+}
+
+
+def _decide_changed_job(entry: Entry, state: EntryState) -> Decision:
+    if state.location in UNDER_WAY:
+        reason = f"{state.changed}, but the old one is under way ({_WHERE[state.location]})"
+        return Decision(entry.id, "leave", reason)
+    # Other work than before, whatever became of that.
+    return Decision(entry.id, "send", state.changed)
+
+
+def _why(state: EntryState) -> str:
+    if state.change == "new":
+        return state.changed
+    if state.last is None or (state.status is None and state.last.state in NOT_SENT):
+        return "never sent"
+    if state.change == "expectation" and state.before == "passed":
+        return state.changed
+    if state.status is not None:
+        return state.status if state.last.state not in NOT_SENT else f"never sent ({state.status})"
+    return "lost in flight" if state.may_have_started else "lost"
+
+
+def may_have_started(
+    row: AttemptRow | None,
+    settled: EntryVerdict | None,
+    received: Iterable[Receipt] = (),
+    *,
+    begun: bool,
+    witnessed: bool,
+) -> bool:
+    """Whether the last attempt's body may have been entered; ``received``: all its receipts.
+
+    ``begun``: a worker said so; ``witnessed``: everything that workers said has been kept and read.
+    """
+    told = list(received)
+    if settled is not None and settled.receipt is not None:
+        told.append(settled.receipt)
+    if settled is not None and settled.verdict.verdict == "forged":
+        # Whoever wrote that need not have been the job's worker; and nobody has looked for the job
+        # since, which may be queued or running.
+        told, witnessed = [], False
+    # What was withdrawn was out, and everybody who could have had it was asked.
+    sent = row is not None and row.state not in NOT_SENT and (begun or row.state != "withdrawn")
+    return may_have_run(sent=sent, begun=begun, receipts=told, witnessed=witnessed)
+
+
+def attempts_to_send(
+    decisions: Iterable[Decision], manifest: Manifest, run: str, last: Mapping[str, AttemptRow]
+) -> Iterator[Attempt]:
+    """The attempts that the decisions come to: a new one where the last was really sent."""
+    order = {entry: location for location, entry in enumerate(manifest.ids)}
+    for decision in decisions:
+        if decision.action != "send":
+            continue
+        entry, row = manifest[decision.entry], last.get(decision.entry)
+        if row is not None and row.state in NOT_SENT:
+            yield Attempt(run, entry, row.attempt, row.task_id)
+        else:
+            number = 1 if row is None else row.attempt + 1
+            yield attempt_of(run, entry, number, order[entry.id])
+
+
+def record_decisions(
+    ledger: Ledger,
+    manifest: Manifest,
+    decisions: Iterable[Decision],
+    attempts: Iterable[Attempt],
+    last: Mapping[str, AttemptRow],
+    digest: str,
+) -> None:
+    """Write down what is about to be sent, and take back the verdicts that it replaces.
+
+    With it, at once, the ``digest`` of the manifest that the run is of from now on.
+    """
+    reasons = {decision.entry: decision.reason for decision in decisions}
+    order = {entry: number for number, entry in enumerate(manifest.ids)}
+    rows = list(attempts)
+    fresh = [a for a in rows if a.entry.id not in last or last[a.entry.id].attempt != a.number]
+    known = [a for a in rows if a.entry.id in last and last[a.entry.id].attempt == a.number]
+    with ledger.transaction():
+        ledger.plan(
+            (a.task_id, a.entry.id, a.number, order[a.entry.id], reasons[a.entry.id]) for a in fresh
+        )
+        ledger.mark((a.task_id for a in known), "planned")
+        ledger.reopen([a.entry.id for a in rows])
+        if digest != ledger.info().sha256:
+            ledger.set_digest(digest)
+        ledger.begin_segment(utc_now())
+        ledger.set_status("running")
