@@ -10,7 +10,7 @@ from itertools import islice
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome, TryRecord
 from pytest_manifest.analysis.stored import Line, stored_record
 from pytest_manifest.ledger import AttemptRow, History, Ledger, Start
-from pytest_manifest.ledger.bulk import StoredEntry
+from pytest_manifest.ledger.queries import StoredEntry
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.schema import Entry, Receipt, Retried, VerdictStatus, actual_cost
 from pytest_manifest.verdict import Costs, outcome, plain

@@ -1,29 +1,29 @@
-"""The ledger: a SQLite file a run, the record of what was planned, sent, started and judged.
+"""The ledger: one SQLite file a run, which records what was planned, sent, started and decided.
 
-One process writes (the one that dispatches or audits); any number may read while it does. A record
-is committed before anyone acts on it, so a reader sees nothing that would not survive a crash.
+One process writes (the one that dispatches or audits); any number may read at the same time. A
+record is committed before anything is done about it, so a reader sees nothing that a crash undoes.
 """
 
-from pytest_manifest.ledger.accounts import BUDGET, OVER_BUDGET, AttemptCost
-from pytest_manifest.ledger.doubts import (
-    GAVE_UP,
-    OTHER_BROKER,
-    STOCK_WORKERS,
-    STORE_EMPTIED,
-    UNVERIFIED_WORKERS,
-    has_all_starts,
-    may_lack_starts,
-)
-from pytest_manifest.ledger.facts import MERGED_SHARDS, SEGMENTS, SHARD, segments_json
-from pytest_manifest.ledger.histories import History
-from pytest_manifest.ledger.origins import TaskRuns
-from pytest_manifest.ledger.places import (
+from pytest_manifest.ledger.attempts import Attempts
+from pytest_manifest.ledger.events import WorkerEvents
+from pytest_manifest.ledger.files import (
+    LEDGER_VERSION,
     NETWORK_FILE_SYSTEMS,
     file_system,
     find_runs_by_digest,
     find_runs_of_manifest,
     next_run_number,
     run_number_of_lock,
+)
+from pytest_manifest.ledger.merge import merge_files
+from pytest_manifest.ledger.queries import (
+    BUDGET,
+    OVER_BUDGET,
+    AttemptCost,
+    AttemptCosts,
+    BulkQueries,
+    Histories,
+    History,
 )
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
@@ -41,9 +41,22 @@ from pytest_manifest.ledger.rows import (
     info_rows,
     utc_now,
 )
-from pytest_manifest.ledger.store import Ledger
-from pytest_manifest.ledger.union import merge_files
-from pytest_manifest.ledger.versions import LEDGER_VERSION
+from pytest_manifest.ledger.run_info import (
+    GAVE_UP,
+    MERGED_SHARDS,
+    OTHER_BROKER,
+    SEGMENTS,
+    SHARD,
+    STOCK_WORKERS,
+    STORE_EMPTIED,
+    UNVERIFIED_WORKERS,
+    RunMetadata,
+    TaskRuns,
+    has_all_starts,
+    may_lack_starts,
+    segments_json,
+)
+from pytest_manifest.ledger.verdicts import Verdicts
 
 __all__ = [
     "BAD_ROW_ERRORS",
@@ -86,3 +99,11 @@ __all__ = [
     "segments_json",
     "utc_now",
 ]
+
+
+class Ledger(RunMetadata, Attempts, WorkerEvents, AttemptCosts, Verdicts, Histories, BulkQueries):
+    """A run's ledger; see :meth:`create` and :meth:`open`. Use one instance per thread.
+
+    A method that writes does so atomically: in the caller's :meth:`transaction`, or in its own. All
+    raise LedgerError where the file cannot be read or written.
+    """

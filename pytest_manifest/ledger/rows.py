@@ -1,4 +1,4 @@
-"""What the ledger's rows say, as plain data."""
+"""Data classes of the ledger's rows, and their conversion from and to SQLite's values."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ MERGED: Final = "merged"
 """The ledger's key for the ids of the runs that a merged one is of, as a JSON list."""
 
 SendState = Literal["planned", "intent", "sent", "uncertain", "withheld", "withdrawn"]
-"""withheld: never to be sent; withdrawn: sent, and taken back before any worker had begun it."""
 """planned: selected, not sent; intent: about to be published; sent: the broker has it; uncertain:
 the broker failed while it was being published; withheld: never sent, the attempt's note says why
-(its task is unknown, its predecessor failed, the run stopped sending)."""
+(its task is unknown, its predecessor failed, the run stopped sending); withdrawn: sent, and taken
+back before any worker had begun it."""
 RunStatus = Literal["running", "finished", "stopped", "detached"]
 
 BAD_ROW_ERRORS: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
-"""What it raises to make something of a row that we did not write; pydantic's error is one."""
+"""Exceptions raised by converting a row that this program did not write; pydantic's is one."""
 _MAX_ERROR_CHARS: Final = 200
-"""Characters of such an error that a sentence repeats."""
+"""Characters of such an error that a message repeats."""
 
 Row: TypeAlias = tuple[Any, ...]
-"""A row as SQLite gives it: its values carry no types."""
+"""A row as SQLite returns it: its values carry no types."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a run is about; ``broker`` and ``backend`` without their passwords.
+    """What a run is about; ``broker`` and ``backend`` are URLs without passwords.
 
-    ``number``: which of the runs in its folder it is, in the order in which they began; 0 for those
-    of earlier versions, which were before all others.
+    ``number``: its number among the runs in its folder, in the order in which they began; 0 for
+    those of earlier versions, which come before all others.
     """
 
     run: str
@@ -53,16 +53,16 @@ class RunInfo:
 
     @property
     def age(self) -> tuple[int, datetime]:
-        """What tells which of two runs began first; larger is newer."""
+        """A key that orders runs by when they began."""
         return self.number, self.created_at
 
 
 @dataclass(frozen=True, slots=True)
 class RunSegment:
-    """A stretch of a run: the first from its dispatch on, others from each resume on.
+    """A stretch of a run: the first begins at its dispatch, later ones at each resume.
 
-    ``stopped``: when sending and jobs were ended before all was done; None where that did not
-    happen, where the workers went on, or where nobody was left to note it.
+    ``stopped``: when sending and jobs were ended before all was done; None where they were not,
+    where the workers went on, or where the process died before recording it.
     """
 
     started: datetime
@@ -71,10 +71,10 @@ class RunSegment:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """One sending of one entry; ``sent_at`` is UTC.
+    """One attempt of one entry; ``sent_at`` is UTC.
 
-    ``reason``: why it was made, None for a first sending; ``kind`` and ``verdict``: how it was
-    judged last, None before that.
+    ``reason``: why it was made, None for a first attempt; ``status`` and ``verdict``: the last
+    verdict on it, None before that.
     """
 
     task_id: str
@@ -91,9 +91,9 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A worker began an execution of an attempt.
+    """The start of an execution of an attempt by a worker.
 
-    ``boot`` and ``pid_namespace`` say where ``pid`` means that process; None: nobody has said so.
+    ``boot`` and ``pid_namespace`` say where ``pid`` is valid; None: not reported.
     """
 
     task_id: str
@@ -112,10 +112,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class HandedOn:
-    """An execution of an attempt ended without being the job's end, as its worker said.
+    """The end of an execution after which the job goes on.
 
-    ``how``: "retry", or what the task handed its job on to: "task", which has the job's task id, or
-    "canvas", of which only the last task has it. ``next_at``: when a next try is due.
+    ``how``: "retry", or what the task was replaced by: "task", which has the job's task id, or
+    "canvas", of which only the last task has it. ``next_at``: when a retry is due.
     """
 
     task_id: str
@@ -127,7 +127,7 @@ class HandedOn:
 
 @dataclass(frozen=True, slots=True)
 class EntryVerdict:
-    """An entry that has its verdict; ``seq`` grows in the order in which entries settled."""
+    """An entry's verdict and its receipt; ``seq`` grows in the order in which verdicts came."""
 
     seq: int
     verdict: Verdict
@@ -136,9 +136,9 @@ class EntryVerdict:
 
 @dataclass(frozen=True, slots=True)
 class StoredVerdict:
-    """An entry's verdict as it is kept: ``verdict`` and ``receipt`` are JSON, not read yet.
+    """An entry's verdict as it is stored: ``verdict`` and ``receipt`` are JSON, not parsed.
 
-    ``attempts``: how many sendings the entry has had; ``task_id``: of the one that was judged.
+    ``attempts``: how many the entry has had; ``task_id``: of the one that the verdict is on.
     """
 
     seq: int
@@ -150,7 +150,7 @@ class StoredVerdict:
     task_id: str | None
 
     def parse(self) -> EntryVerdict:
-        """The same, read and checked. Raises LedgerError where it cannot be read."""
+        """Parse and validate it. Raises LedgerError where that fails."""
         try:
             return entry_verdict_of_row((self.seq, self.verdict, self.receipt))
         except BAD_ROW_ERRORS as error:
@@ -158,7 +158,7 @@ class StoredVerdict:
 
 
 def damaged(where: Path | str, error: Exception) -> LedgerError:
-    """What is said of a ledger in which there is what nobody can have written."""
+    """Build the error for a ledger with content that this program cannot have written."""
     said = " ".join(str(error).split())[:_MAX_ERROR_CHARS]
     return LedgerError(
         f"{where}: the ledger is damaged, as it holds what cannot be read ({said}); restore it "
@@ -172,17 +172,17 @@ def utc_now() -> datetime:
 
 
 def text(moment: datetime | None) -> str | None:
-    """A moment as the ledger keeps it."""
+    """Format a time as the ledger stores it."""
     return None if moment is None else moment.isoformat(timespec="microseconds")
 
 
 def moment(text: str | None) -> datetime | None:
-    """A moment as :func:`text` wrote it."""
+    """Parse a time that :func:`text` formatted."""
     return None if text is None else datetime.fromisoformat(text)
 
 
 def info_rows(info: RunInfo) -> list[tuple[str, str]]:
-    """Key and value of everything that describes a run; what is None is left out."""
+    """Return the keys and values that describe a run; those that are None are left out."""
     rows = {
         "status": "running",
         "run": info.run,
@@ -202,7 +202,7 @@ def info_rows(info: RunInfo) -> list[tuple[str, str]]:
 
 
 def info_of(values: Mapping[str, str]) -> RunInfo:
-    """A run's description from the rows that :func:`info_rows` made.
+    """Build a run's description from the rows that :func:`info_rows` returned.
 
     Raises ValueError or KeyError where they do not describe one.
     """
@@ -226,14 +226,14 @@ def info_of(values: Mapping[str, str]) -> RunInfo:
 
 
 def identifier(name: str, of: str = "run") -> str:
-    """The name, if it may be part of a path. Raises ValueError for another."""
+    """Return a name that may be part of a path. Raises ValueError for any other."""
     if not is_identifier(name):
         raise ValueError(f"its {of} {name!r} {RULE}")
     return name
 
 
 def attempt_of_row(row: Row) -> AttemptRow:
-    """An attempt from the table's columns in their order, the last two as it was judged last."""
+    """Build an attempt from the table's columns in their order; the last two: its last verdict."""
     task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict = row
     judged = None if verdict is None else Verdict.model_validate_json(verdict)
     sent = moment(sent_at)
@@ -244,11 +244,11 @@ START_COLUMNS: Final = (
     "task_id, execution, started_at, retries, worker, host, pid, redelivered, boot, pid_namespace, "
     "hop"
 )
-"""In the order that :func:`row_of_start` and :func:`start_of_row` have."""
+"""Columns in the order of :func:`row_of_start` and :func:`start_of_row`."""
 
 
 def row_of_start(start: Start) -> Row:
-    """A start as its columns in the order of the table."""
+    """Return a start's columns in the order of the table."""
     return (
         start.task_id,
         start.execution,
@@ -265,19 +265,19 @@ def row_of_start(start: Start) -> Row:
 
 
 def start_of_row(row: Row) -> Start:
-    """A start from its columns in the order of the table."""
+    """Build a start from its columns in the order of the table."""
     task_id, execution, started_at, retries, worker, host, pid, redelivered, *where = row
     began = moment(started_at)
     return Start(task_id, execution, began, retries, worker, host, pid, bool(redelivered), *where)
 
 
 def entry_verdict_of_row(row: Row) -> EntryVerdict:
-    """A settled entry from ``seq, verdict, receipt``."""
+    """Build an entry's verdict from ``seq, verdict, receipt``."""
     seq, verdict, receipt = row
     received = None if receipt is None else receipt_of(receipt)
     return EntryVerdict(seq, Verdict.model_validate_json(verdict), received)
 
 
 def receipt_of(text: str) -> Receipt:
-    """A receipt as it is kept: what it holds was looked through before."""
+    """Parse a stored receipt, whose content was checked when it arrived."""
     return Receipt.model_validate_json(text, context=PARSED)

@@ -1,10 +1,12 @@
-"""What the ledger knows of verdicts: on attempts, and on entries."""
+"""Record verdicts on attempts and on entries, and check them for contradictions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
-from pytest_manifest.ledger.file import Database, chunks, placeholders
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger.database import Database, chunks, placeholders
 from pytest_manifest.ledger.rows import (
     EntryVerdict,
     Row,
@@ -15,8 +17,8 @@ from pytest_manifest.ledger.rows import (
 )
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 
-# Verdicts are long, so the one that stands is kept once, in `settled`. Before such a row goes, its
-# attempt takes over what it said; a condition on the rows that go completes the statement.
+# Verdicts are long, so an entry's present one is stored once, in `settled`. Before such a row is
+# deleted, it is copied to its attempt; a condition on those rows completes the statement.
 _KEEP = """
     UPDATE attempts SET (kind, verdict) = (
         SELECT s.kind, s.verdict FROM settled s
@@ -33,15 +35,39 @@ _STORED_VERDICTS = """
         (SELECT a.task_id FROM attempts a WHERE a.entry = s.entry AND a.attempt = s.attempt)
     FROM settled s WHERE s.seq >= (SELECT seq FROM settled WHERE entry = ?) ORDER BY s.seq LIMIT ?
 """
+# Each row of `settled` must agree with its document, and its receipt, except for what start
+# records add to it, must be one that arrived. SQLite checks a row in a few microseconds; validating
+# each row by a model is left to an audit.
+_MISMATCH: Final = """
+    SELECT entry, kind, json_extract(verdict, '$.verdict') FROM settled
+    WHERE kind IS NOT json_extract(verdict, '$.verdict')
+        OR entry IS NOT json_extract(verdict, '$.entry')
+    LIMIT 1
+"""
+_SAME: Final = " AND ".join(
+    f"json_extract(r.receipt, '$.{field}') IS json_extract(s.receipt, '$.{field}')"
+    for field in ("entry", "state", "result", "error")
+)
+_UNKNOWN_RECEIPT: Final = f"""
+    SELECT s.entry FROM settled s WHERE s.receipt IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM attempts a JOIN receipts r ON r.task_id = a.task_id
+        WHERE a.entry = s.entry AND (r.receipt = s.receipt OR {_SAME})
+    )
+    LIMIT 1
+"""  # noqa: S608 - fixed text
+_ADVICE: Final = (
+    "somebody has changed it, so it is not believed; restore it from a copy, or judge what was "
+    "exported beside it by --manifest-audit --manifest-receipts=FILE"
+)
 
 
 class Verdicts(Database):
-    """Verdicts; an entry that has one is settled."""
+    """Verdicts of entries and attempts."""
 
     def record_verdicts(self, verdicts: Iterable[tuple[Verdict, Receipt | None]]) -> None:
-        """Record the verdicts of entries; an earlier verdict of the same entry is replaced.
+        """Record the verdicts of entries, replacing earlier ones of the same entries.
 
-        The attempt that a verdict is about is judged by it too.
+        A verdict also counts for the attempt that it is about.
         """
         now = text(utc_now())
         rows = [self._row(verdict, receipt, now) for verdict, receipt in verdicts]
@@ -59,7 +85,7 @@ class Verdicts(Database):
         return verdict.entry, verdict.attempt, kind, document, received, now
 
     def _are_new(self, entries: Sequence[str]) -> bool:
-        """Whether these are different entries, and none of them has a verdict yet."""
+        """Return whether these entries are distinct and none of them has a verdict yet."""
         if len(set(entries)) < len(entries):
             return False
         for some in chunks(entries):
@@ -69,13 +95,13 @@ class Verdicts(Database):
         return True
 
     def end_attempt(self, task_id: str, verdict: Verdict) -> None:
-        """Record the verdict on an attempt that another one follows; the entry stays open."""
+        """Record the verdict on an attempt that another one follows; the entry gets none."""
         with self._writing() as db:
             db.execute(
                 "UPDATE attempts SET kind = ?, verdict = ? WHERE task_id = ?",
                 (verdict.verdict, verdict.model_dump_json(), task_id),
             )
-            # Where the entry has a verdict on this attempt, that is no longer the attempt's last.
+            # A verdict that the entry has on this attempt is no longer the attempt's last one.
             db.execute(
                 "UPDATE settled SET attempt = NULL WHERE (entry, attempt) = "
                 "(SELECT entry, attempt FROM attempts WHERE task_id = ?)",
@@ -83,14 +109,14 @@ class Verdicts(Database):
             )
 
     def reopen_not_final(self, entries: Iterable[str]) -> None:
-        """Take back the verdicts of these entries that a new look at the stack may change."""
+        """Withdraw those verdicts of these entries that are not final."""
         kinds = self.statuses()
         self.reopen([one for one in entries if kinds.get(one) in ("pending", "unknown")])
 
     def reopen(self, entries: Iterable[str] | None = None) -> None:
-        """Take back the verdicts of these entries, or all that a new look at the stack may change.
+        """Withdraw the verdicts of these entries, or all that are not final.
 
-        What was said of their attempts stays.
+        The verdicts on their attempts stay.
         """
         with self._writing() as db:
             if entries is None:
@@ -102,12 +128,12 @@ class Verdicts(Database):
                     db.execute("DELETE FROM settled WHERE entry = ?", (entry,))
 
     def verdicts_since(self, seq: int) -> list[tuple[int, str]]:
-        """``(seq, entry)`` of what settled after ``seq``, in order."""
+        """Return ``(seq, entry)`` of the verdicts after ``seq``, in order."""
         rows = self._read("SELECT seq, entry FROM settled WHERE seq > ? ORDER BY seq", (seq,))
         return [(int(row[0]), str(row[1])) for row in rows]
 
     def statuses_since(self, seq: int) -> list[tuple[int, str, VerdictStatus]]:
-        """``(seq, entry, kind of verdict)`` of what settled after ``seq``, in order."""
+        """Return ``(seq, entry, status)`` of the verdicts after ``seq``, in order."""
         return list(
             self._read("SELECT seq, entry, kind FROM settled WHERE seq > ? ORDER BY seq", (seq,))
         )
@@ -117,20 +143,19 @@ class Verdicts(Database):
         return next(self._each(entry_verdict_of_row, query, (entry,)), None)
 
     def stored_verdicts_from(self, entry: str, number: int) -> Iterator[tuple[str, StoredVerdict]]:
-        """An entry's verdict and those of the entries that settled next, so many in all.
+        """Yield ``number`` verdicts by entry: this entry's and those that came next, unparsed.
 
-        As :meth:`settled`, by entry, with nothing parsed, and with what tests report of the
-        attempts. Nothing where the entry has no verdict.
+        Yields nothing where the entry has no verdict.
         """
         for of, *row in self._read(_STORED_VERDICTS, (entry, number)):
             yield of, StoredVerdict(*row)
 
     def statuses(self) -> dict[str, VerdictStatus]:
-        """The kind of verdict of every entry that is settled, by its id."""
+        """Return the verdict's status of every entry that has one, by entry."""
         return {entry: kind for entry, kind in self._read("SELECT entry, kind FROM settled")}  # noqa: C416
 
     def has_verdict_without_receipt(self) -> bool:
-        """Whether some entry that was sent has a final verdict and no receipt."""
+        """Return whether some entry that was sent has a final verdict without a receipt."""
         query = """
             SELECT 1 FROM settled s JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
             WHERE s.receipt IS NULL AND a.state NOT IN ('planned', 'withheld') LIMIT 1
@@ -140,3 +165,19 @@ class Verdicts(Database):
     def verdict_counts(self) -> Mapping[str, int]:
         rows = self._read("SELECT kind, count(*) FROM settled GROUP BY kind")
         return {kind: int(count) for kind, count in rows}
+
+    def refuse_contradictions(self) -> None:
+        """Raise LedgerError where a verdict differs from its row, or its receipt never arrived."""
+        row = self._read_one(_MISMATCH)
+        if row is not None:
+            entry, kind, said = row
+            raise LedgerError(
+                f"{self.path}: the ledger contradicts itself: entry {entry!r} is settled as "
+                f"{kind}, and the verdict beside that says {said}; {_ADVICE}"
+            )
+        row = self._read_one(_UNKNOWN_RECEIPT)
+        if row is not None:
+            raise LedgerError(
+                f"{self.path}: the ledger contradicts itself: entry {row[0]!r} was judged by a "
+                f"receipt that never arrived; {_ADVICE}"
+            )

@@ -14,7 +14,7 @@ from pytest_manifest.broker.attempt import is_of_attempt, task_id_for
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import LedgerError, StackError
 from pytest_manifest.ledger import Ledger, RunInfo, utc_now
-from pytest_manifest.ledger.bulk import BATCH, ImportedEntry
+from pytest_manifest.ledger.queries import BATCH, ImportedEntry
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.receipt_index import Exported, ReceiptIndex
 from pytest_manifest.run.changes import kept_manifest

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final
 
 from pytest_manifest.ledger import BAD_ROW_ERRORS, AttemptRow, EntryVerdict, Ledger, Start, damaged
-from pytest_manifest.ledger.bulk import BATCH, StoredPass
+from pytest_manifest.ledger.queries import BATCH, StoredPass
 from pytest_manifest.ledger.rows import moment, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.run.changes import EarlierLines, change_of

@@ -15,8 +15,8 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from pytest_manifest.ledger import Ledger, versions
-from pytest_manifest.ledger.places import connect
+from pytest_manifest.ledger import Ledger, files
+from pytest_manifest.ledger.files import connect
 from tests.support import eventually
 from tests.unit.ledger_support import INFO, old_ledger, receipt, start, verdict
 
@@ -118,7 +118,7 @@ def _write_for_good(folder: Path, instructions: int | None) -> None:
 def _migrate_and_die(path: Path, instructions: int) -> None:
     db = connect(path)
     die_after(instructions, db)
-    versions.migrate(db)
+    files.migrate(db)
 
 
 def die_after(instructions: int, db: sqlite3.Connection) -> None:

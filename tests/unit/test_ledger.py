@@ -24,7 +24,7 @@ from pytest_manifest.ledger import (
     next_run_number,
     utc_now,
 )
-from pytest_manifest.ledger.places import refuse_network
+from pytest_manifest.ledger.files import refuse_network
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 
@@ -365,7 +365,7 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     assert file_system(share / "runs", mounts) == "nfs4"
     assert file_system(tmp_path, mounts) == "ext4"
     assert file_system(tmp_path, tmp_path / "absent") == ""
-    monkeypatch.setattr("pytest_manifest.ledger.places.file_system", lambda _folder: "nfs4")
+    monkeypatch.setattr("pytest_manifest.ledger.files.file_system", lambda _folder: "nfs4")
     with pytest.raises(LedgerError, match=r"network file system \(nfs4\).*manifest_dir"):
         Ledger.create(share / "runs" / "r.sqlite", INFO)
 
@@ -382,7 +382,7 @@ def test_every_network_file_system_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, *, refused: bool
 ) -> None:
     """By the kernel's names and by FUSE's; of the local ones none is taken for one."""
-    monkeypatch.setattr("pytest_manifest.ledger.places.file_system", lambda _folder: kind)
+    monkeypatch.setattr("pytest_manifest.ledger.files.file_system", lambda _folder: kind)
     if refused:
         with pytest.raises(LedgerError, match=f"network file system \\({kind}\\)"):
             refuse_network(tmp_path)
@@ -448,7 +448,7 @@ def test_a_ledger_that_cannot_be_made_leaves_no_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the next try finds no half of one in its way."""
-    monkeypatch.setattr("pytest_manifest.ledger.file.TABLES", ["CREATE TABLE run (key)", "bad"])
+    monkeypatch.setattr("pytest_manifest.ledger.database.TABLES", ["CREATE TABLE run (key)", "bad"])
     with pytest.raises(LedgerError, match=r"cannot be created.*manifest_dir"):
         Ledger.create(path, INFO)
     assert not path.exists()

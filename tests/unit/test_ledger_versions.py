@@ -20,7 +20,7 @@ from pytest_manifest.ledger import (
     find_runs_by_digest,
     find_runs_of_manifest,
 )
-from pytest_manifest.ledger.versions import version_of
+from pytest_manifest.ledger.files import version_of
 from tests.unit.ledger_support import INFO, MOMENT, ROOT, is_sound, old_ledger, receipt, verdict
 
 

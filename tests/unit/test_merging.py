@@ -15,7 +15,7 @@ import pytest
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.errors import LedgerError, ManifestToolError
 from pytest_manifest.ledger import Ledger, RunInfo, Start
-from pytest_manifest.ledger.union import MAX_ATTACHED
+from pytest_manifest.ledger.merge import MAX_ATTACHED
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.merging.cli import main
 from pytest_manifest.merging.merge import merge

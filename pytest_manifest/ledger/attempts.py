@@ -1,4 +1,4 @@
-"""What the ledger knows of sending: the attempts, and how each was judged."""
+"""Record attempts: planned, sent, withheld, and the verdict on each."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
-from pytest_manifest.ledger.file import Database, chunks, placeholders
+from pytest_manifest.ledger.database import Database, chunks, placeholders
 from pytest_manifest.ledger.rows import AttemptRow, SendState, attempt_of_row, text
 
 PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
-"""``(task_id, entry, attempt, ordinal)``, and why the attempt is made where it is not the first."""
+"""``(task_id, entry, attempt, position)``, and the reason of an attempt that is not the first."""
 
-# The verdict that stands for an entry is kept once, in `settled`; an attempt's own row has only
-# what was said of it before.
+# An entry's present verdict is stored once, in `settled`; an attempt's own row has earlier ones.
 _ATTEMPTS = """
     SELECT a.task_id, a.entry, a.attempt, a.ordinal, a.state, a.sent_at, a.note, a.reason,
         coalesce(s.kind, a.kind), coalesce(s.verdict, a.verdict)
     FROM attempts a LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
 """
 _NEWEST = "WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry) "
-# Without a verdict, or with one that a later look at the stack may change.
+# Without a verdict, or with one that may change later.
 _NOT_FINAL = (
     "AND a.entry NOT IN (SELECT entry FROM settled WHERE kind NOT IN ('pending', 'unknown')) "
 )
@@ -36,10 +35,10 @@ _FIRST_OPEN = f"""
 
 
 class Attempts(Database):
-    """Attempts: planned, sent, withheld."""
+    """Attempts and their sending states."""
 
     def plan(self, rows: Iterable[PlanRow]) -> None:
-        """Record ``(task_id, entry, attempt, ordinal[, reason])`` of all that is to be sent."""
+        """Record ``(task_id, entry, attempt, position[, reason])`` of all that is to be sent."""
         with self._writing() as db:
             db.executemany(
                 "INSERT INTO attempts (task_id, entry, attempt, ordinal, reason, state) "
@@ -48,7 +47,7 @@ class Attempts(Database):
             )
 
     def known_entries(self, entries: Sequence[str]) -> set[str]:
-        """Which of these entries have attempts."""
+        """Return those of these entries that have attempts."""
         return {
             str(entry)
             for part in chunks(entries)
@@ -66,7 +65,7 @@ class Attempts(Database):
         sent_at: datetime | None = None,
         note: str | None = None,
     ) -> None:
-        """Set the sending state of attempts; ``sent_at`` and ``note`` are kept where not given."""
+        """Set the sending state of attempts; ``sent_at`` and ``note`` stay where not given."""
         moment = text(sent_at)
         with self._writing() as db:
             db.executemany(
@@ -76,48 +75,48 @@ class Attempts(Database):
             )
 
     def send_states(self) -> Mapping[str, int]:
-        """How many attempts are in each sending state."""
+        """Count the attempts in each sending state."""
         rows = self._read("SELECT state, count(*) FROM attempts GROUP BY state")
         return {state: int(count) for state, count in rows}
 
     def reasons(self) -> Mapping[str, int]:
-        """Why entries were sent again, and how many for each reason."""
+        """Count the attempts made for each reason."""
         query = "SELECT reason, count(*) FROM attempts WHERE reason IS NOT NULL GROUP BY reason"
         return {reason: int(count) for reason, count in self._read(query)}
 
     def attempt(self, task_id: str) -> AttemptRow | None:
-        """The attempt with this task id."""
+        """Return the attempt with this task id."""
         return next(self._attempts("WHERE a.task_id = ?", task_id), None)
 
     def attempts(self, *, undecided: bool = False) -> Iterator[AttemptRow]:
-        """All attempts in the manifest's order.
+        """Yield all attempts in the manifest's order.
 
-        ``unsettled``: only the newest attempt of each entry that has no final verdict.
+        ``undecided``: only the newest attempt of each entry without a final verdict.
         """
         which = _UNDECIDED if undecided else ""
         return self._attempts(which + "ORDER BY a.ordinal, a.attempt")
 
     def attempts_of(self, entry: str) -> list[AttemptRow]:
-        """Every attempt of an entry, by number."""
+        """Return every attempt of an entry, by number."""
         return list(self._attempts("WHERE a.entry = ? ORDER BY a.attempt", entry))
 
     def last_attempts(self) -> Iterator[AttemptRow]:
-        """The newest attempt of each entry, in the manifest's order."""
+        """Yield the newest attempt of each entry, in the manifest's order."""
         return self._attempts(_NEWEST + "ORDER BY a.ordinal, a.entry")
 
     def has_open(self) -> bool:
-        """Whether some entry has no verdict, or one that says no more than that it is not ended.
+        """Return whether some entry has no verdict or a pending one.
 
-        That nobody can tell what became of a job (``unknown``) is an end, unless it was never sent.
+        ``unknown`` counts as an end, unless the entry was never sent.
         """
         return self._read_one(_FIRST_OPEN) is not None
 
     def has_undecided(self) -> bool:
-        """Whether some entry has no final verdict."""
+        """Return whether some entry has no final verdict."""
         return self._read_one(_FIRST_UNDECIDED) is not None
 
     def count_entries(self) -> int:
-        """How many entries have an attempt."""
+        """Count the entries that have an attempt."""
         row = self._read_one("SELECT count(DISTINCT entry) FROM attempts")
         return 0 if row is None else int(row[0])
 

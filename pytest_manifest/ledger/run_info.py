@@ -1,4 +1,4 @@
-"""What the ledger knows of the run as a whole."""
+"""Keep a run's metadata: what it is about, its status and segments, and what may be missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, get_args
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.file import Database
+from pytest_manifest.ledger.database import Database
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
     MERGED,
@@ -23,22 +23,23 @@ from pytest_manifest.ledger.rows import (
     text,
 )
 from pytest_manifest.manifest import Shard
+from pytest_manifest.schema.wire import RUN8_LENGTH
 
 SEGMENTS: Final = "parts"
-"""The key of the run's parts: a JSON list of pairs of moments, the oldest first."""
+"""The key of the run's segments: a JSON list of pairs of times, oldest first."""
 SHARD: Final = "shard"
-"""The ledger's key for the shard that a run is of, like ``2/8``; not there: it is of no shard."""
+"""The ledger's key for a run's shard, like ``2/8``; absent where it has the whole manifest."""
 MERGED_SHARDS: Final = "merged_shards"
-"""The same for their shards, in that order; null for a run of no shard."""
+"""The ledger's key for the shards of merged runs, in their order; null for a run of no shard."""
 
 
 def segments_json(parts: Iterable[RunSegment]) -> str:
-    """What is kept under ``PARTS``."""
+    """Encode segments for the key ``SEGMENTS``."""
     return json.dumps([(text(part.started), text(part.stopped)) for part in parts])
 
 
 class RunMetadata(Database):
-    """Facts about the run: what it is about, how far it is, which manifest it has."""
+    """The run's metadata: what it is about, its status, its manifest's digest."""
 
     def info(self) -> RunInfo:
         with self._parse_errors():
@@ -46,7 +47,7 @@ class RunMetadata(Database):
 
     @contextmanager
     def _parse_errors(self) -> Iterator[None]:
-        """Raises LedgerError where what is noted is not what we note."""
+        """Raise LedgerError where stored metadata cannot be parsed."""
         try:
             yield
         except BAD_ROW_ERRORS as error:
@@ -63,7 +64,7 @@ class RunMetadata(Database):
         self.set_meta("status", status)
 
     def set_meta(self, key: str, value: str) -> None:
-        """Keep a fact about the run, such as the position in its receipts stream."""
+        """Set a key of the run's metadata, such as the position in its receipts stream."""
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, value))
 
@@ -72,7 +73,7 @@ class RunMetadata(Database):
         return None if row is None else str(row[0])
 
     def segments(self) -> list[RunSegment]:
-        """The parts that the run was worked on in, the oldest first; none: nobody has noted any."""
+        """Return the segments of time in which the run was worked on, oldest first."""
         with self._parse_errors():
             rows: list[tuple[str, str | None]] = json.loads(self.get_meta(SEGMENTS) or "[]")
             return [
@@ -81,12 +82,12 @@ class RunMetadata(Database):
             ]
 
     def begin_segment(self, began: datetime) -> None:
-        """From now on the run is worked on, for the first time or again."""
+        """Record that work on the run begins, for the first time or again."""
         with self._writing():
             self._set_segments([*self.segments(), RunSegment(began)])
 
     def stop_segment(self, stopped: datetime) -> None:
-        """The present part ends before all is done, and jobs that were running end with it."""
+        """Record that the present segment, and its running jobs, end before all is done."""
         with self._writing():
             *before, last = self.segments() or [RunSegment(self.info().created_at)]
             self._set_segments([*before, RunSegment(last.started, stopped)])
@@ -95,31 +96,31 @@ class RunMetadata(Database):
         self.set_meta(SEGMENTS, segments_json(parts))
 
     def all_meta(self) -> dict[str, str]:
-        """Every fact that is kept, by its key."""
+        """Return all metadata by key."""
         return {key: str(value) for key, value in self._read("SELECT key, value FROM run")}
 
     def shard(self) -> Shard | None:
-        """The shard of the manifest that the run is of, None where it is of no shard."""
+        """Return the run's shard of the manifest, None where it has the whole manifest."""
         noted = self.get_meta(SHARD)
         with self._parse_errors():
             return None if noted is None else Shard.parse(noted)
 
     def merged(self) -> Sequence[str]:
-        """The ids of the runs that this one was merged of; none for a run that was dispatched."""
+        """Return the ids of the runs that this one was merged of; none for a dispatched run."""
         with self._parse_errors():
             return [identifier(one) for one in json.loads(self.get_meta(MERGED) or "[]")]
 
     def shards(self) -> Sequence[Shard | None]:
-        """The shards that the run has entries of, None for the whole manifest."""
+        """Return the shards that the run has entries of, None for the whole manifest."""
         with self._parse_errors():
             merged: list[str | None] = json.loads(self.get_meta(MERGED_SHARDS) or "[]")
             found = [None if text is None else Shard.parse(text) for text in merged]
         return found or [self.shard()]
 
     def set_digest(self, sha256: str) -> None:
-        """The run goes on with a manifest of this digest; the one before is kept.
+        """Set the digest of the manifest with which the run continues.
 
-        Earlier ones are a JSON list, oldest first, noted under ``earlier_sha256``.
+        Earlier ones are kept under ``earlier_sha256``: a JSON list, oldest first.
         """
         with self._writing():
             present = self.get_meta("sha256")
@@ -129,3 +130,45 @@ class RunMetadata(Database):
                 earlier = [*json.loads(self.get_meta("earlier_sha256") or "[]"), present]
             self.set_meta("earlier_sha256", json.dumps(earlier))
             self.set_meta("sha256", sha256)
+
+
+STOCK_WORKERS: Final = "plain_workers"
+"""The ledger's key for workers that were seen without our instrumentation (stock workers)."""
+GAVE_UP: Final = "gave_up"
+"""The ledger's key for why a run gave up; records that workers sent then may be lost."""
+STORE_EMPTIED: Final = "emptied"
+"""The ledger's key for a result store that has lost workers' records."""
+UNVERIFIED_WORKERS: Final = "strangers"
+"""The ledger's key for workers of which only the name is known; empty where there are none."""
+OTHER_BROKER: Final = "other_broker"
+"""The ledger's key for the broker that jobs were sent to, once they were searched in another."""
+_PERMANENT: Final = (STORE_EMPTIED, GAVE_UP, STOCK_WORKERS, OTHER_BROKER)
+
+
+def has_all_starts(ledger: RunMetadata, *, some_start: bool) -> bool:
+    """Return whether every worker reports starts and every report was kept.
+
+    ``some_start``: at least one start was reported.
+    """
+    return (some_start or ledger.info().is_private) and not may_lack_starts(ledger)
+
+
+def may_lack_starts(ledger: RunMetadata) -> bool:
+    """Return whether a start may be unreported, or its report lost."""
+    lasting = any(ledger.get_meta(doubt) is not None for doubt in _PERMANENT)
+    return lasting or bool(ledger.get_meta(UNVERIFIED_WORKERS))
+
+
+class TaskRuns:
+    """The runs whose attempts a ledger has: its own, and those that it was merged of."""
+
+    def __init__(self, run: str, merged: Iterable[str]) -> None:
+        self._run = run
+        self._merged = {one[-RUN8_LENGTH:]: one for one in merged}
+
+    def run_of(self, task_id: str) -> str:
+        """Return the id of the run that sent an attempt; else the ledger's own run.
+
+        A run's task ids begin with the last characters of its id.
+        """
+        return self._merged.get(task_id[:RUN8_LENGTH], self._run)

@@ -1,11 +1,11 @@
-"""What the ledger keeps of what arrived from workers: starts and receipts."""
+"""Record what arrives from workers: starts, ends of executions, receipts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from pytest_manifest.ledger.file import Database, chunks, placeholders
+from pytest_manifest.ledger.database import Database, chunks, placeholders
 from pytest_manifest.ledger.rows import (
     START_COLUMNS,
     HandedOn,
@@ -23,15 +23,15 @@ _STARTS = f"SELECT {START_COLUMNS} FROM starts "  # noqa: S608 - fixed text
 
 
 class WorkerEvents(Database):
-    """Starts and receipts, as they arrived."""
+    """Starts and receipts in the order of their arrival."""
 
     def last_arrival(self) -> datetime | None:
-        """When the newest receipt arrived, None where there is none."""
+        """Return when the newest receipt arrived, None where there is none."""
         query = "SELECT max(arrived_at) FROM receipts"
         return next(self._each(lambda row: moment(row[0]), query), None)
 
     def add_starts(self, starts: Iterable[Start]) -> None:
-        """Keep starts; one that is known already is left as it is."""
+        """Record starts; one that is known stays as it is."""
         with self._writing() as db:
             db.executemany(
                 f"INSERT OR IGNORE INTO starts ({START_COLUMNS}) "  # noqa: S608 - fixed text
@@ -40,14 +40,14 @@ class WorkerEvents(Database):
             )
 
     def add_handed_on(self, ends: Iterable[HandedOn]) -> None:
-        """Keep the ends of executions whose job goes on; one that is known is left as it is."""
+        """Record ends of executions whose job goes on; one that is known stays as it is."""
         rows = [(e.task_id, e.execution, e.how, text(e.ended_at), text(e.next_at)) for e in ends]
         if rows:
             with self._writing() as db:
                 db.executemany("INSERT OR IGNORE INTO handed_on VALUES (?, ?, ?, ?, ?)", rows)
 
     def handed_on(self, task_id: str) -> list[HandedOn]:
-        """The executions of an attempt that ended while its job went on."""
+        """Return the executions of an attempt that ended while its job went on."""
         query = "SELECT execution, how, ended_at, next_at FROM handed_on WHERE task_id = ?"
 
         def made(row: Row) -> HandedOn:
@@ -57,12 +57,12 @@ class WorkerEvents(Database):
         return list(self._each(made, query, (task_id,)))
 
     def starts(self, task_id: str) -> list[Start]:
-        """Every execution of an attempt that a worker began, oldest first."""
+        """Return every start of an attempt, oldest first."""
         query = _STARTS + "WHERE task_id = ? ORDER BY started_at"
         return list(self._each(start_of_row, query, (task_id,)))
 
     def starts_of(self, task_ids: Sequence[str]) -> dict[str, list[Start]]:
-        """The same of several attempts, by task id; those without a start are left out."""
+        """Return the starts of several attempts by task id; those without one are left out."""
         found: dict[str, list[Start]] = {}
         for some in chunks(task_ids):
             query = f"{_STARTS} WHERE task_id IN ({placeholders(some)}) ORDER BY started_at"
@@ -71,23 +71,23 @@ class WorkerEvents(Database):
         return found
 
     def starts_by_task(self) -> dict[str, list[Start]]:
-        """Every execution that a worker began, by task id, oldest first."""
+        """Return all starts by task id, oldest first."""
         found: dict[str, list[Start]] = {}
         for start in self._each(start_of_row, _STARTS + "ORDER BY task_id, started_at"):
             found.setdefault(start.task_id, []).append(start)
         return found
 
     def has_starts(self) -> bool:
-        """Whether some worker has said that it began something."""
+        """Return whether any start was reported."""
         return self._read_one("SELECT 1 FROM starts LIMIT 1") is not None
 
     def workers_with_starts(self) -> frozenset[str]:
-        """The workers that have said that they began something."""
+        """Return the workers that have reported a start."""
         rows = self._read("SELECT DISTINCT worker FROM starts WHERE worker IS NOT NULL")
         return frozenset(str(worker) for (worker,) in rows)
 
     def add_receipts(self, receipts: Iterable[tuple[str, str | None, Receipt]]) -> None:
-        """Keep ``(task_id, execution, receipt)`` as they arrived, second ones too."""
+        """Record ``(task_id, execution, receipt)`` as they arrive, repeated ones too."""
         now = text(utc_now())
         with self._writing() as db:
             db.executemany(
@@ -97,12 +97,12 @@ class WorkerEvents(Database):
             )
 
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:
-        """``(execution, receipt)`` of an attempt, in the order in which they arrived."""
+        """Return ``(execution, receipt)`` of an attempt in the order of arrival."""
         query = "SELECT execution, receipt FROM receipts WHERE task_id = ? ORDER BY seq"
         return list(self._each(_receipt_of_execution, query, (task_id,)))
 
     def all_receipts(self) -> Iterator[tuple[str, str | None, Receipt]]:
-        """``(task_id, execution, receipt)`` of all that arrived, in that order."""
+        """Yield ``(task_id, execution, receipt)`` of all receipts in the order of arrival."""
         query = "SELECT task_id, execution, receipt FROM receipts ORDER BY seq"
         yield from self._each(_receipt_of_task, query)
 

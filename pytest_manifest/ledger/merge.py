@@ -1,4 +1,4 @@
-"""One ledger made of several: their rows copied by SQLite itself, in flat memory."""
+"""Merge ledgers into one: SQLite copies their rows, in constant memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.file import placeholders
-from pytest_manifest.ledger.places import refuse_network, sqlite_uri
+from pytest_manifest.ledger.database import placeholders
+from pytest_manifest.ledger.files import TABLES, refuse_network, sqlite_uri
 from pytest_manifest.ledger.rows import START_COLUMNS
-from pytest_manifest.ledger.versions import TABLES
 
 MAX_ATTACHED: Final = 8
-"""Ledgers that are copied at a time: SQLite attaches ten files to a connection."""
-# Nobody else sees the file before it is whole and synced, so it needs no journal of its own.
+"""Ledgers copied at a time: SQLite attaches at most ten files to a connection."""
+# The file becomes visible only when complete and synced, so it needs no journal.
 _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")
 _COLUMNS: Final = {
     "attempts": "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict",
@@ -28,7 +27,7 @@ _COLUMNS: Final = {
     "settled": "entry, attempt, kind, verdict, receipt, settled_at",
 }
 _ORDER: Final = {"receipts": "ORDER BY arrived_at", "settled": "ORDER BY settled_at"}
-"""What is numbered as it comes is numbered anew, by its time."""
+"""Tables whose rows are numbered by arrival; they are numbered anew by time."""
 
 
 def merge_files(
@@ -38,11 +37,11 @@ def merge_files(
     *,
     without: Sequence[str] = (),
 ) -> None:
-    """Make at ``target`` a ledger with all rows of ``sources``, which stay as they are.
+    """Create at ``target`` a ledger with all rows of ``sources``, which stay as they are.
 
-    ``facts``: keys and values of its table ``run``; ``without``: the first eight characters of the
-    task ids of attempts that are left out. All are of the present version. Raises
-    LedgerError where an entry is in two of them, or the file cannot be written; then there is none.
+    ``metadata``: keys and values of its table ``run``; ``without``: the first eight characters of
+    the task ids of attempts to leave out. All are of the present version. Raises LedgerError where
+    an entry is in two of them, or the file cannot be written; then ``target`` does not exist.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -74,7 +73,7 @@ def merge_files(
 
 
 class _DuplicateEntryError(Exception):
-    """An entry is in two ledgers."""
+    """Raised where an entry is in two ledgers."""
 
     def __init__(self, entry: str) -> None:
         super().__init__(entry)
@@ -117,7 +116,7 @@ def _merge_into(
 
 
 def _kept(name: str, table: str, left_out: str) -> str:
-    """The condition for the rows of a ledger's table: none of an attempt that is left out."""
+    """Return the condition that leaves out rows of attempts that are not to be copied."""
     if table == "attempts":
         return left_out
     if table != "settled":
@@ -140,7 +139,7 @@ def _refuse_duplicates(
 
 
 def _duplicate_message(entry: str, sources: Sequence[Path]) -> str:
-    """Which ledgers have this entry, in a sentence."""
+    """Build the message that names the ledgers with this entry."""
     found: list[str] = []
     for source in sources:
         with closing(sqlite3.connect(sqlite_uri(source, "ro"), uri=True)) as db:

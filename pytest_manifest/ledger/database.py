@@ -1,4 +1,4 @@
-"""A ledger's file: made, opened, migrated, copied, and written in whole transactions."""
+"""Create, open, migrate and copy a ledger's database, and run its transactions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.places import DAMAGE_ERRORS, connect, refuse_network
+from pytest_manifest.ledger.files import (
+    DAMAGE_ERRORS,
+    LEDGER_VERSION,
+    TABLES,
+    connect,
+    is_older,
+    migrate,
+    refuse_network,
+    version_of,
+)
 from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, Row, RunInfo, damaged, info_rows
-from pytest_manifest.ledger.versions import LEDGER_VERSION, TABLES, is_older, migrate, version_of
 from pytest_manifest.schema import Receipt
 
 Built = TypeVar("Built")
@@ -21,26 +29,26 @@ _ENVIRONMENT_ERRORS = (
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_FULL,
 )
-"""Errors that say nothing of the file's content."""
+"""Errors of the file system or of locking, which say nothing of the file's content."""
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
 _SAVEPOINT = ("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part")
-"""How a transaction begins, ends and is taken back, by itself and within one that is held."""
+"""How a transaction begins, commits and rolls back: by itself, and while commits are deferred."""
 CHUNK = 500
-"""Values that one statement is given: far fewer than SQLite of any age takes."""
+"""Values in one statement: far fewer than any version of SQLite allows."""
 
 
 def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The values in parts for one statement each."""
+    """Split values into chunks for one statement each."""
     return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
 
 
 def placeholders(values: Sequence[str]) -> str:
-    """Places for these values in a statement."""
+    """Return placeholders for these values in a statement."""
     return ",".join("?" * len(values))
 
 
 class Database:
-    """The file and its connection; see :class:`~pytest_manifest.ledger.store.Ledger`."""
+    """The file and its connection: base of the parts of :class:`~pytest_manifest.ledger.Ledger`."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -51,9 +59,9 @@ class Database:
 
     @classmethod
     def create(cls, path: Path, info: RunInfo) -> Self:
-        """Begin a new ledger at ``path``.
+        """Create a ledger at ``path``.
 
-        Raises LedgerError where the file exists or cannot be made.
+        Raises LedgerError where the file exists or cannot be created.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -70,8 +78,8 @@ class Database:
     def open(cls, path: Path, *, write: bool = False) -> Self:
         """Open an existing ledger, by default for reading only.
 
-        One of an older version is brought to the present one first. Raises LedgerError where it is
-        missing, of another version, or not a ledger.
+        One of an older version is migrated first. Raises LedgerError where it is missing, of
+        another version, or not a ledger.
         """
         try:
             with closing(connect(path, "ro")) as db:
@@ -100,12 +108,12 @@ class Database:
         self.close()
 
     def compact(self) -> None:
-        """Bring everything into the one file, so that a copy of it is whole."""
+        """Move the write-ahead log into the file, so that a copy of the file is complete."""
         with self._write_errors():
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def copy_to(self, path: Path) -> None:
-        """Make an exact copy in a new file, of what is committed at this moment.
+        """Copy what is committed at this moment into a new file.
 
         Raises LedgerError where the file exists or cannot be written.
         """
@@ -122,16 +130,16 @@ class Database:
             raise _uncopied(path, error) from error
 
     def disable_journal(self) -> None:
-        """Write without a journal, for a ledger that nobody needs when this process is gone."""
+        """Write without a journal, for a ledger that is useless once this process has ended."""
         with self._write_errors():
             self._db.execute("PRAGMA journal_mode = OFF")
             self._db.execute("PRAGMA synchronous = OFF")
             self._db.execute("PRAGMA cache_size = -8000")  # kB; receipts come in no order
 
     def defer_commits(self) -> None:
-        """From here on nothing that is written counts, before :meth:`let_stand` says so.
+        """Commit nothing from now on until :meth:`commit_deferred`.
 
-        Closed without that, the ledger is what it was. Only this connection sees what is held.
+        Closed without that, the ledger is unchanged. Until then only this connection sees the rows.
         """
         with self._write_errors():
             self._db.execute("BEGIN IMMEDIATE")
@@ -139,22 +147,24 @@ class Database:
 
     @property
     def commits_deferred(self) -> bool:
-        """Whether what is written does not count yet."""
+        """Whether what is written is not committed yet."""
         return self._deferred
 
     def commit_deferred(self) -> None:
-        """Commit at once all that was written since :meth:`hold`."""
+        """Commit at once all that was written since :meth:`defer_commits`."""
         with self._write_errors():
             self._db.execute("COMMIT")
         self._deferred = False
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything written inside is committed together, or not at all.
+        """Commit everything written inside together, or nothing of it.
 
-        Raises LedgerError where that fails; then nothing of it was written.
+        Raises LedgerError where that fails; then nothing was written.
         """
-        if self._deferred and not self._db.in_transaction:  # or this would begin one that counts
+        if (
+            self._deferred and not self._db.in_transaction
+        ):  # else this would begin a transaction that is committed
             raise _unwritable(self.path, "an earlier record of the transaction failed")
         begin, commit, roll_back = _SAVEPOINT if self._deferred else _TRANSACTION
         with self._write_errors():
@@ -165,7 +175,7 @@ class Database:
             with self._write_errors():
                 self._db.execute(commit)
         except BaseException:
-            with suppress(sqlite3.Error):  # a full disk has taken it back already
+            with suppress(sqlite3.Error):  # after a full disk SQLite has rolled back already
                 self._db.execute(roll_back)
             raise
         finally:
@@ -174,7 +184,7 @@ class Database:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """For a method that writes: within the caller's transaction, or in one of its own."""
+        """Yield the connection for writing, in the caller's transaction or in a new one."""
         if not self._in_transaction:
             with self.transaction(), self._write_errors():
                 yield self._db
@@ -185,7 +195,7 @@ class Database:
             raise _unwritable(self.path, "an earlier record of the transaction failed")
 
     def _receipt_text(self, receipt: Receipt) -> str:
-        """A receipt as JSON, made once a transaction, which may keep it twice."""
+        """Return a receipt as JSON, encoded once a transaction, which may write it twice."""
         known = self._texts.get(id(receipt))
         if known is not None:
             return known[1]
@@ -203,7 +213,7 @@ class Database:
     def _each(
         self, make: Callable[[Row], Built], query: str, values: Sequence[str | int] = ()
     ) -> Generator[Built, None, None]:
-        """What ``make`` makes of each row. Raises LedgerError where a row holds what it cannot."""
+        """Yield ``make(row)`` of each row. Raises LedgerError where it fails on a row."""
         for row in self._read(query, values):
             try:
                 made = make(row)
@@ -217,7 +227,7 @@ class Database:
 
     @contextmanager
     def _write_errors(self) -> Iterator[None]:
-        """Errors of writing in a sentence for the user."""
+        """Turn SQLite's errors of writing into LedgerError."""
         try:
             yield
         except DAMAGE_ERRORS as error:
@@ -225,7 +235,7 @@ class Database:
 
 
 def _created(path: Path, info: RunInfo) -> sqlite3.Connection:
-    """The empty file at ``path`` turned into a ledger, and removed where that fails."""
+    """Turn the empty file at ``path`` into a ledger, or remove it where that fails."""
     db: sqlite3.Connection | None = None
     try:
         db = connect(path)
@@ -244,7 +254,7 @@ def _created(path: Path, info: RunInfo) -> sqlite3.Connection:
 
 
 def _migrated(path: Path, version: str | None) -> str | None:
-    """The version of an older ledger after it was migrated."""
+    """Migrate an older ledger and return its version then."""
     try:
         with closing(connect(path)) as db:
             migrate(db)
@@ -258,7 +268,7 @@ def _migrated(path: Path, version: str | None) -> str | None:
 
 
 def _unreadable(path: Path, error: Exception) -> LedgerError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of it tells the details
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the upper bits hold details
     if isinstance(error, OSError) or code in _ENVIRONMENT_ERRORS:
         return LedgerError(
             f"{path}: the ledger cannot be read now ({error}); free some space, or see that the "

@@ -1,0 +1,399 @@
+"""Read many entries at once: verdicts, histories, costs; memory does not grow with their number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice, takewhile
+from typing import Final
+
+from pytest_manifest.ledger.database import Built, Database, chunks, placeholders
+from pytest_manifest.ledger.rows import (
+    BAD_ROW_ERRORS,
+    START_COLUMNS,
+    AttemptRow,
+    EntryVerdict,
+    Row,
+    SendState,
+    Start,
+    attempt_of_row,
+    damaged,
+    entry_verdict_of_row,
+    moment,
+    receipt_of,
+    start_of_row,
+    text,
+    utc_now,
+)
+from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+
+BATCH: Final = 500
+"""Entries requested in one statement."""
+
+# SQLite scans the left side of such a join in order and looks up the right side for each row: so
+# rows come in the order requested, and none is read before its turn.
+_REQUESTED = "FROM json_each(?) j LEFT JOIN settled s ON s.entry = j.value"
+_RUNTIME = f"SELECT total(json_extract(s.receipt, '$.runtime')) {_REQUESTED}"
+_NOT_PASSED = (
+    f"SELECT j.value, s.seq, s.verdict, s.receipt {_REQUESTED} WHERE s.kind IS NOT 'passed'"
+)
+
+_PASSED = f"""
+    SELECT s.entry, s.attempt, a.task_id, a.sent_at, s.receipt {_REQUESTED}
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt WHERE s.kind = 'passed'
+"""
+
+_FINAL = """
+    SELECT (SELECT count(*) FROM settled WHERE kind NOT IN ('pending', 'unknown'))
+        = (SELECT count(DISTINCT entry) FROM attempts)
+"""
+_VERDICTS = f"SELECT s.seq, s.verdict, s.receipt {_REQUESTED}"
+_RECEIPT = f"SELECT s.receipt {_REQUESTED}"
+# Where the manifest has changed in between, the newest attempt has the position.
+_IN_ORDER = """
+    SELECT a.entry FROM attempts a
+    WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry)
+    ORDER BY a.ordinal, a.entry
+"""
+_IDS = f"SELECT j.value {_REQUESTED} WHERE "
+_WITHOUT_VERDICT = f"SELECT count(*) {_REQUESTED} WHERE s.seq IS NULL"
+
+_STORED_ENTRIES = f"SELECT j.value, s.kind, s.verdict, s.receipt {_REQUESTED}"
+_UNUSUAL = """
+    SELECT task_id FROM attempts WHERE reason IS NOT NULL
+        OR entry IN (SELECT entry FROM attempts WHERE attempt > 1)
+    UNION SELECT task_id FROM starts GROUP BY task_id
+        HAVING count(*) > 1 OR max(retries) > 0 OR max(redelivered) > 0 OR max(hop) > 0
+    UNION SELECT task_id FROM receipts GROUP BY task_id HAVING count(*) > 1
+"""
+_OTHER_EXECUTION = """
+    UNION SELECT r.task_id FROM receipts r JOIN starts s ON s.task_id = r.task_id
+        WHERE s.execution <> r.execution
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """An entry's verdict and receipt as stored JSON, None where there is none."""
+
+    entry: str
+    status: VerdictStatus | None
+    verdict: str | None
+    receipt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPass:
+    """A passed entry as stored; ``receipt``: JSON, not parsed."""
+
+    entry: str
+    attempt: int
+    task_id: str
+    sent_at: str | None
+    receipt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedEntry:
+    """An entry of a ledger built from exported receipts: its one attempt, its verdict and, as
+    JSON, the receipt received and the one evaluated."""
+
+    task_id: str
+    attempt: int
+    position: int
+    sent_at: datetime | None
+    verdict: Verdict
+    received: str | None
+    verdict_receipt: str | None
+
+
+class BulkQueries(Database):
+    """Queries by entry ids, in batches."""
+
+    def not_passed(self, entries: Iterable[str]) -> Iterator[tuple[str, EntryVerdict | None]]:
+        """Yield those of these entries that have not passed, in order; None: no verdict."""
+        return self._built_in_batches(_entry_and_verdict, _NOT_PASSED, entries)
+
+    def stored_entries(self, entries: Iterable[str]) -> Iterator[StoredEntry]:
+        """Yield each of these entries, in the order given."""
+        return (StoredEntry(*row) for row in self._in_batches(_STORED_ENTRIES, entries))
+
+    def unusual_attempts(self, limit: int, *, executions: bool) -> frozenset[str] | None:
+        """Return the task ids of unusual attempts; None where there are more than ``limit``.
+
+        A usual one is its entry's only one, has no reason, started at most once, and has at most
+        one receipt. ``executions``: a receipt of another execution than the started one is unusual.
+        """
+        query = f"{_UNUSUAL}{_OTHER_EXECUTION if executions else ''} LIMIT ?"
+        found = frozenset(row[0] for row in self._read(query, (limit + 1,)))
+        return found if len(found) <= limit else None
+
+    def sent_entries(self) -> Iterator[str]:
+        """Yield the entries that have an attempt, in no particular order."""
+        return (row[0] for row in self._read("SELECT DISTINCT entry FROM attempts"))
+
+    def all_final(self) -> bool:
+        """Return whether every entry has a final verdict."""
+        row = self._read_one(_FINAL)
+        return row is not None and bool(row[0])
+
+    def ids_of_not_passed(self, entries: Iterable[str]) -> Iterator[str]:
+        """Yield the ids of those of these entries that have not passed, or have no verdict."""
+        return (row[0] for row in self._in_batches(f"{_IDS} s.kind IS NOT 'passed'", entries))
+
+    def stored_passes(self, entries: Iterable[str]) -> Iterator[StoredPass]:
+        """Yield those of these entries that have passed."""
+        return (StoredPass(*row) for row in self._in_batches(_PASSED, entries))
+
+    def ids_of_not_final(self, entries: Iterable[str]) -> Iterator[str]:
+        """Yield the ids of those of these entries that have no final verdict."""
+        query = f"{_IDS} s.kind IS NULL OR s.kind IN ('pending', 'unknown')"
+        return (row[0] for row in self._in_batches(query, entries))
+
+    def import_entries(self, passages: Sequence[ImportedEntry]) -> None:
+        """Record new entries; one without a receipt is recorded as not sent."""
+        now = text(utc_now())
+        with self._writing() as db:
+            db.executemany(
+                "INSERT INTO attempts (task_id, entry, attempt, ordinal, state, sent_at) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                map(_attempt_values, passages),
+            )
+            db.executemany(
+                "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
+                "VALUES (?, NULL, ?, ?)",
+                ((p.task_id, p.received, now) for p in passages if p.received is not None),
+            )
+            db.executemany(
+                "INSERT INTO settled (entry, attempt, kind, verdict, receipt, settled_at) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                ((*_verdict_values(p.verdict), p.verdict_receipt, now) for p in passages),
+            )
+
+    def all_have_verdicts(self, entries: Iterable[str]) -> bool:
+        """Return whether each of these entries has a verdict."""
+        return all(row[0] == 0 for row in self._in_batches(_WITHOUT_VERDICT, entries))
+
+    def verdicts_after(self, seq: int) -> Iterator[tuple[int, str]]:
+        """Yield ``(seq, entry)`` of the verdicts after ``seq``, in order."""
+        yield from self._read("SELECT seq, entry FROM settled WHERE seq > ? ORDER BY seq", (seq,))
+
+    def all_verdicts(self) -> Iterator[EntryVerdict]:
+        """Yield every entry's verdict and receipt, in the manifest's order."""
+        found = self._built_in_batches(_verdict_or_none, _VERDICTS, self._in_order())
+        return (settled for settled in found if settled is not None)
+
+    def raw_receipts(self) -> Iterator[str]:
+        """Yield the receipts on which verdicts rest, as JSON, in the manifest's order."""
+        for (receipt,) in self._in_batches(_RECEIPT, self._in_order()):
+            if receipt is not None:
+                yield receipt
+
+    def verdicts_version(self) -> str:
+        """Return a text that changes whenever a verdict, or its receipt, does."""
+        row = self._read_one("SELECT count(*), max(seq) FROM settled")
+        return "" if row is None else f"{row[0]}/{row[1]}"
+
+    def _in_order(self) -> Iterator[str]:
+        return (row[0] for row in self._read(_IN_ORDER))
+
+    def runtime_of(self, entries: Iterable[str]) -> float:
+        """Return the sum of these entries' runtimes by their receipts, in seconds."""
+        return float(sum(row[0] for row in self._in_batches(_RUNTIME, entries)))
+
+    def _in_batches(self, query: str, entries: Iterable[str]) -> Iterator[Row]:
+        left = iter(entries)
+        while some := list(islice(left, BATCH)):
+            yield from self._read(query, (json.dumps(some, ensure_ascii=False),))
+
+    def _built_in_batches(
+        self, make: Callable[[Row], Built], query: str, entries: Iterable[str]
+    ) -> Iterator[Built]:
+        left = iter(entries)
+        while some := list(islice(left, BATCH)):
+            yield from self._each(make, query, (json.dumps(some, ensure_ascii=False),))
+
+
+def _verdict_or_none(row: Row) -> EntryVerdict | None:
+    return None if row[0] is None else entry_verdict_of_row(row)
+
+
+def _entry_and_verdict(row: Row) -> tuple[str, EntryVerdict | None]:
+    return row[0], _verdict_or_none(row[1:])
+
+
+def _attempt_values(one: ImportedEntry) -> Row:
+    state: SendState = "planned" if one.received is None else "sent"
+    entry = one.verdict.entry
+    return one.task_id, entry, one.attempt, one.position, state, text(one.sent_at)
+
+
+def _verdict_values(verdict: Verdict) -> Row:
+    return verdict.entry, verdict.attempt, verdict.verdict, verdict.model_dump_json()
+
+
+_ENTRY_ATTEMPTS = (
+    "SELECT task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict "
+    "FROM attempts WHERE entry"
+)
+_ENTRY_VERDICTS = "SELECT entry, attempt, seq, verdict, receipt FROM settled WHERE entry"
+_TASK_STARTS = f"SELECT {START_COLUMNS} FROM starts WHERE task_id"  # noqa: S608 - fixed text
+_TASK_RECEIPTS = "SELECT task_id, receipt FROM receipts WHERE task_id"
+
+
+@dataclass(slots=True)
+class History:
+    """An entry's attempts by number, its verdict, and what arrived for each task id.
+
+    ``receipts``: of the attempts that the verdict is not about, in the order of their arrival.
+    """
+
+    attempts: list[AttemptRow] = field(default_factory=list)
+    verdict: EntryVerdict | None = None
+    starts: dict[str, list[Start]] = field(default_factory=dict)
+    receipts: dict[str, list[Receipt]] = field(default_factory=dict)
+
+
+class Histories(Database):
+    """Queries of many entries together, in a tenth of the time that single ones take."""
+
+    def histories(self, entries: Sequence[str]) -> dict[str, History]:
+        """Return the history of each of these entries that the run has."""
+        try:
+            return self._histories(entries)
+        except BAD_ROW_ERRORS as error:  # an index that has what its table has not
+            raise damaged(self.path, error) from error
+
+    def _histories(self, entries: Sequence[str]) -> dict[str, History]:
+        found: dict[str, History] = {}
+        decided_attempts: dict[str, int | None] = {}
+        for entry, attempt, settled in self._in_chunks(_verdict_of_entry, _ENTRY_VERDICTS, entries):
+            found[entry] = History(verdict=settled)
+            decided_attempts[entry] = attempt
+        owners: dict[str, History] = {}
+        others: list[str] = []
+
+        def attempt_of(row: Row) -> AttemptRow:
+            history = found.setdefault(row[1], History())
+            return _attempt(row, decided_attempts.get(row[1]), history.verdict)
+
+        for one in self._in_chunks(attempt_of, _ENTRY_ATTEMPTS, entries, "ORDER BY entry, attempt"):
+            history = found[one.entry]
+            history.attempts.append(one)
+            owners[one.task_id] = history
+            if history.verdict is None or history.verdict.verdict.attempt != one.attempt:
+                others.append(one.task_id)
+        order = "ORDER BY task_id, started_at"
+        for start in self._in_chunks(start_of_row, _TASK_STARTS, list(owners), order):
+            owners[start.task_id].starts.setdefault(start.task_id, []).append(start)
+        for task_id, receipt in self._in_chunks(
+            _receipt_of_task, _TASK_RECEIPTS, others, "ORDER BY seq"
+        ):
+            owners[task_id].receipts.setdefault(task_id, []).append(receipt)
+        return found
+
+    def _in_chunks(
+        self, make: Callable[[Row], Built], query: str, values: Sequence[str], order: str = ""
+    ) -> Iterator[Built]:
+        for some in chunks(values):
+            yield from self._each(make, f"{query} IN ({placeholders(some)}) {order}", some)
+
+
+def _verdict_of_entry(row: Row) -> tuple[str, int | None, EntryVerdict]:
+    return row[0], row[1], entry_verdict_of_row(row[2:])
+
+
+def _receipt_of_task(row: Row) -> tuple[str, Receipt]:
+    return row[0], receipt_of(row[1])
+
+
+def _attempt(row: Row, decided: int | None, entry_verdict: EntryVerdict | None) -> AttemptRow:
+    """Build an attempt; ``decided``: the number of the attempt that the entry's verdict is of."""
+    if entry_verdict is None or decided != row[2]:
+        return attempt_of_row(row)
+    task_id, entry, number, ordinal, state, sent_at, note, reason, _, _ = row
+    sent, verdict = moment(sent_at), entry_verdict.verdict
+    return AttemptRow(
+        task_id, entry, number, ordinal, state, sent, note, reason, verdict.verdict, verdict
+    )
+
+
+BUDGET: Final = "budget"
+"""The ledger's key for what the run may cost; empty or absent: it is not limited."""
+OVER_BUDGET: Final = "over_budget"
+"""The ledger's key for why the budget ended the run's sending; empty or absent: it did not."""
+
+_ATTEMPTS = """
+    SELECT task_id, entry, attempt, state, coalesce(
+        (SELECT kind FROM settled s WHERE s.entry = a.entry AND s.attempt = a.attempt), a.kind
+    ) FROM attempts a {} ORDER BY task_id
+"""
+_STARTS = "SELECT task_id, execution FROM starts {} ORDER BY task_id"
+_RECEIPTS = "SELECT task_id, execution, receipt FROM receipts {} ORDER BY task_id, seq"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptCost:
+    """An attempt with the executions reported as started, ``(execution, receipt)`` of all that
+    arrived, and the status of its last verdict: what decides its cost."""
+
+    task_id: str
+    entry: str
+    attempt: int
+    state: SendState
+    status: VerdictStatus | None
+    started: Collection[str]
+    receipts: Sequence[tuple[str | None, Receipt]]
+
+
+class AttemptCosts(Database):
+    """Queries of attempts with their starts and receipts."""
+
+    def attempt_costs(self, task_id: str | None = None) -> Iterator[AttemptCost]:
+        """Yield every attempt, or the one with this task id, in no particular order."""
+        # One pass over each table, side by side: constant memory.
+        with ExitStack() as stack:
+
+            def rows(query: str) -> Iterator[Row]:
+                which = query.format("" if task_id is None else "WHERE task_id = ?")
+                values = () if task_id is None else (task_id,)
+                return stack.enter_context(closing(self._read(which, values)))
+
+            starts, receipts = _MergeJoin(rows(_STARTS)), _MergeJoin(rows(_RECEIPTS))
+            for key, entry, attempt, state, kind in rows(_ATTEMPTS):
+                begun = [execution for _, execution in starts.of(key)]
+                try:
+                    said = [
+                        (x, Receipt.model_validate_json(text)) for _, x, text in receipts.of(key)
+                    ]
+                except BAD_ROW_ERRORS as error:
+                    raise damaged(self.path, error) from error
+                yield AttemptCost(key, entry, attempt, state, kind, begun, said)
+
+    def has_costs(self) -> bool:
+        """Return whether some receipt may state a cost."""
+        query = "SELECT 1 FROM receipts WHERE instr(receipt, '\"cost\"') LIMIT 1"
+        return self._read_one(query) is not None
+
+
+class _MergeJoin:
+    """A merge join: rows ordered by their first column, read along with another table's."""
+
+    def __init__(self, rows: Iterator[Row]) -> None:
+        self._rows = rows
+        self._next = next(rows, None)
+
+    def of(self, key: str) -> list[Row]:
+        """Return the rows of this key; keys must be requested in order."""
+        while self._next is not None and self._next[0] < key:
+            self._next = next(self._rows, None)
+        return list(takewhile(lambda row: row[0] == key, self._take()))
+
+    def _take(self) -> Iterator[Row]:
+        """Yield rows, each consumed once the next one is requested."""
+        while self._next is not None:
+            yield self._next
+            self._next = next(self._rows, None)
