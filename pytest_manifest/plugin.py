@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.face.bindings import OUR_ARGUMENTS, binding_of
+from pytest_manifest.bindings import OUR_ARGUMENTS, binding_of
 from pytest_manifest.face.fixtures import (  # fixtures are found by their names here
     _builtin_entry,
     _builtin_group,
@@ -90,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _configure(config: pytest.Config) -> None:
-    from pytest_manifest.face.console import note_terminal
+    from pytest_manifest.console import note_terminal
 
     note_terminal(config)
     state = manifest_session(config)
@@ -102,7 +102,7 @@ def _configure(config: pytest.Config) -> None:
     if _wants_allure(config):
         from pytest_manifest.reporting.allure import register
 
-        register(config, state)
+        register(config, state.report)
     if state.options.active:
         from pytest_manifest.face.garbage import nothing_thrown_away
 
@@ -120,7 +120,7 @@ def _wants_allure(config: pytest.Config) -> bool:
 def pytest_sessionstart(session: pytest.Session) -> None:
     state = known_session(session.config)
     if state is not None and state.options.active and state.role != "worker":
-        from pytest_manifest.face.workflow_commands import stop_commands
+        from pytest_manifest.reporting.workflow_commands import stop_commands
 
         stop_commands(session.config)
 
@@ -208,22 +208,22 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     state = known_session(config)
     if state is None or not state.options.active:
         return []
+    from pytest_manifest.face.work import manifest_lines
     from pytest_manifest.reporting.terminal import header_lines
 
-    return header_lines(state)
+    return header_lines(manifest_lines(state))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_manifest_dispatched(config: pytest.Config) -> None:
     from pytest_manifest.reporting.progress import begin_progress
 
-    begin_progress(config, manifest_session(config))
+    report = manifest_session(config).report
+    begin_progress(config, report)
     if config.getoption("xmlpath", None) and not config.pluginmanager.hasplugin("manifest-junit"):
         from pytest_manifest.reporting.junit import JobsInReport
 
-        config.pluginmanager.register(
-            JobsInReport(config, manifest_session(config)), "manifest-junit"
-        )
+        config.pluginmanager.register(JobsInReport(config, report), "manifest-junit")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -232,9 +232,10 @@ def pytest_terminal_summary(
 ) -> None:
     state = known_session(config)
     if state is not None and state.role != "worker":
+        from pytest_manifest.face.work import plan_report
         from pytest_manifest.reporting.terminal import write_summary
 
-        write_summary(terminalreporter, state)
+        write_summary(terminalreporter, state.report, plan_report(state))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -257,11 +258,12 @@ def pytest_sessionfinish(
 def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
     from pytest_manifest.reporting.completion import complete
 
-    complete(manifest_session(config), run)
-    if manifest_session(config).options.report is not None:
+    report = manifest_session(config).report
+    complete(report, run)
+    if report.options.report is not None:
         from pytest_manifest.reporting.run_page.writing import write_run_page
 
-        write_run_page(manifest_session(config), run)
+        write_run_page(report, run)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -280,7 +282,7 @@ def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]
 
 
 def _resume_commands(config: pytest.Config) -> None:
-    from pytest_manifest.face.workflow_commands import are_stopped, resume_commands
+    from pytest_manifest.reporting.workflow_commands import are_stopped, resume_commands
 
     if are_stopped(config):
         from pytest_manifest.reporting.github_annotations import annotation_lines

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.compat.pytest import fixtures_of_definition, turn_into
-from pytest_manifest.face import fixtures, verification
-from pytest_manifest.face.bindings import (
+from pytest_manifest.bindings import (
     BESIDE_GROUPS,
     BUILTIN_ENTRY,
     BUILTIN_GROUP,
@@ -24,9 +22,12 @@ from pytest_manifest.face.bindings import (
     ManifestName,
     RawId,
 )
+from pytest_manifest.compat.pytest import fixtures_of_definition, turn_into
+from pytest_manifest.face import fixtures, verification
 from pytest_manifest.face.interrupts import take_signals
 from pytest_manifest.face.option_values import refuse_name
-from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
+from pytest_manifest.face.session import ManifestSession, manifest_session
+from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.face.session import short_path
+from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.face.options import Options

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pytest_manifest.console import quiet_console
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.face.console import quiet_console
 from pytest_manifest.face.copies import refuse_copies, refuse_one_run_twice
 from pytest_manifest.face.earlier_runs import (
     STACK_DATA,
@@ -22,10 +22,11 @@ from pytest_manifest.face.earlier_runs import (
 )
 from pytest_manifest.face.garbage import nothing_thrown_away
 from pytest_manifest.face.options import Options
-from pytest_manifest.face.session import ManifestSession, short_path, user_errors
+from pytest_manifest.face.session import ManifestSession, user_errors
 from pytest_manifest.face.stacks import find_stack, nothing_to_resume, stack_for_audit
 from pytest_manifest.face.targets import refuse_unwritable
 from pytest_manifest.face.turns import one_at_a_time, refuse_overtaken
+from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest

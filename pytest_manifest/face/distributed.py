@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from xdist.scheduler import LoadScheduling
 
+from pytest_manifest.bindings import Binding
 from pytest_manifest.compat.xdist import events_of, tick_while_waiting
-from pytest_manifest.face.bindings import Binding
 from pytest_manifest.face.coordination import Coordination, Row
 from pytest_manifest.face.session import ManifestSession, manifest_session
 from pytest_manifest.face.shared_reports import SharedReports
@@ -275,7 +275,9 @@ class ControllerHooks:
         if self._scheduler is not None:
             self._scheduler.bind(rows, collection)
         if (events := events_of(self._config)) is not None:
-            self._wake_loop = tick_while_waiting(events, lambda: self._state.tick(), self._pump)
+            self._wake_loop = tick_while_waiting(
+                events, lambda: self._state.report.poll(), self._pump
+            )
         for run in self._state.runs:
             run.on_verdicts(lambda _entries: self._wake())
         self._wake()

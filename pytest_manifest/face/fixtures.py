@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.face.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, ManifestName, binding_of
+from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, ManifestName, binding_of
 from pytest_manifest.face.session import manifest_session
 
 if TYPE_CHECKING:

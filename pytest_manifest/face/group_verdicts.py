@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import pytest
 
-from pytest_manifest.face.bindings import Binding
+from pytest_manifest.bindings import Binding
 from pytest_manifest.face.item_properties import tell_properties
-from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
+from pytest_manifest.face.session import ManifestSession, manifest_session
+from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.groups import Tally

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
 import pytest
 
-from pytest_manifest.face.console import begin_line, terminal_file
+from pytest_manifest.console import begin_line, terminal_file
 
 if TYPE_CHECKING:
     from types import FrameType

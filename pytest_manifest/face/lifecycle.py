@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_manifest.bindings import Binding, binding_of
 from pytest_manifest.compat.pytest import fixtures_of_definition
-from pytest_manifest.face.bindings import Binding, binding_of
 from pytest_manifest.face.collection import beside_groups, collection_arguments
 from pytest_manifest.face.coordination import Collection, Row
 from pytest_manifest.face.interrupts import take_signals
@@ -180,8 +180,8 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     from pytest_manifest.face.loop import run_as_completed
 
     def wait(seconds: float) -> None:
-        if state.changed.wait(min(seconds, state.tick())):
-            state.tick()
+        if state.changed.wait(min(seconds, state.report.poll())):
+            state.report.poll()
         state.changed.clear()
 
     def news() -> bool:
@@ -199,7 +199,7 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
 def _wait_until_sent(state: ManifestSession) -> None:
     for run in state.runs:
         while not run.all_sent.wait(0.2):
-            state.tick()
+            state.report.poll()
     errors = [str(run.error) for run in state.runs if run.error is not None]
     if errors and not any(map(_has_sent, state.runs)):
         raise pytest.UsageError("; ".join(errors))  # as if it had been refused at once
@@ -227,7 +227,7 @@ def finish(session: pytest.Session, state: ManifestSession) -> None:
     if nothing_to_do and code == pytest.ExitCode.NO_TESTS_COLLECTED:
         session.exitstatus = pytest.ExitCode.OK
     elif code == pytest.ExitCode.OK and (
-        state.lacks_papers
+        state.report.lacks_artifacts
         or (sent_only and any(run.error is not None for run in state.runs))
         or any(_is_worse_than_shown(run) or run.is_over_budget() for run in state.runs)
     ):

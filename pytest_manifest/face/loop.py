@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.face.bindings import Binding, binding_of
+from pytest_manifest.bindings import Binding, binding_of
 from pytest_manifest.face.short_protocol import ShortProtocol
 from pytest_manifest.face.verdicts import VerdictBook
 

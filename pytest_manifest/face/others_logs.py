@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_manifest.face.bindings import binding_of
+from pytest_manifest.bindings import binding_of
 
 LOG = "Captured log "
 """What pytest begins the titles of a report's sections with that are of the log."""

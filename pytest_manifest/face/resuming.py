@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_manifest.face.bindings import binding_of
+from pytest_manifest.bindings import binding_of
 from pytest_manifest.face.earlier_runs import ledger_to_resume, stack_is_gone
 from pytest_manifest.face.session import ManifestSession, user_errors
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
 import tempfile
 import threading
@@ -19,7 +18,7 @@ import pytest
 from pytest_manifest.errors import ManifestToolError
 
 if TYPE_CHECKING:
-    from pytest_manifest.face.bindings import Binding
+    from pytest_manifest.bindings import Binding
     from pytest_manifest.face.coordination import Coordination
     from pytest_manifest.face.options import Options
     from pytest_manifest.face.verdicts import VerdictBook
@@ -64,6 +63,7 @@ class ManifestSession:
     def __init__(self, config: pytest.Config, role: Role, options: Options) -> None:
         from pytest_manifest.face.garbage import owns_process
         from pytest_manifest.face.plans import Plans
+        from pytest_manifest.reporting.run_report import REPORT_KEY, RunReport
 
         self.config = config
         self.role = role
@@ -74,7 +74,10 @@ class ManifestSession:
         self.plans.budget = options.budget
         self.coordination: Coordination | None = None
         self.files: list[Path] = list(options.files) if not options.plan else []
-        self.runs: list[Run] = []
+        self.report = RunReport(config, role, options, self.load, self._ledgers_of_runs)
+        config.stash[REPORT_KEY] = self.report
+        self.runs = self.report.runs
+        self.notices = self.report.notices
         self.book: VerdictBook | None = None
         self.stack: EmbeddedStack | None = None
         self.stack_data: Path | None = None
@@ -87,11 +90,6 @@ class ManifestSession:
         self.resume_lines: list[str] = []
         self.dispatch_begun = False
         self.changed = threading.Event()
-        self.tick: Callable[[], float] = lambda: math.inf
-        """To be called wherever this thread waits: shows progress, and returns the seconds after
-        which it wants to be called again."""
-        self.notices: list[str] = []
-        self.notices_told = 0
         self.planned: list[Manifest] = []
         self.covered: dict[Path, set[str]] = {}
         self.selected: dict[Path, Selection] = {}
@@ -99,13 +97,20 @@ class ManifestSession:
         self.has_tags = False
         """Whether some test that was collected is of an entry with a tag."""
         self.empty_plan = False
-        self.lacks_papers = False
         self._exported = False
         self._scratch: Path | None = None
         self._manifests: dict[Path, Manifest] = {}
         self._resolved: dict[Path, Path] = {}
         self._groups: dict[Path, Groups] = {}
         self._shares: dict[Path, frozenset[str]] = {}
+
+    def _ledgers_of_runs(self) -> Mapping[Path, Path]:
+        """Return the ledger of each manifest's run, as far as this process knows of runs."""
+        if self.role != "worker":
+            return {run.manifest.path.resolve(): run.ledger_path for run in self.runs}
+        if self.book is None or self.coordination is None:
+            return {}
+        return self.coordination.runs()[0]
 
     # Manifests
 
@@ -239,7 +244,7 @@ class ManifestSession:
         """Keep the workers' logs, and export the receipts while the stack is coming down."""
         if self.stack is not None:
             if self.runs:
-                with self.writing("the workers' logs were not kept", self.runs[0]):
+                with self.report.writing("the workers' logs were not kept", self.runs[0]):
                     self._keep_worker_logs(self.stack, self.runs[0])
                 if not self._leaves_jobs:
                     from pytest_manifest.face.leftovers import say_what_is_left
@@ -252,23 +257,8 @@ class ManifestSession:
             say_what_is_left_in_memory(self.memory_stack, self.runs[0])
         for run in self.runs:
             if run.ledger_path.parent == self.options.ledgers:
-                with self.writing("the receipts were not exported", run):
+                with self.report.writing("the receipts were not exported", run):
                     run.export_receipts()
-
-    @contextlib.contextmanager
-    def writing(self, what: str, run: Run, *, needed: bool = True) -> Iterator[None]:
-        """What goes wrong with the papers of a run is said, and stops no other paper.
-
-        The session fails for want of one that is ``needed``.
-        """
-        try:
-            yield
-        except Exception as error:  # whatever it is, it is told, and verdicts and stack go before
-            if not isinstance(error, OSError | ManifestToolError):
-                _log_exception(what)
-            consequence = ", so this session fails" if needed else ""
-            run.warnings.append(f"{what}{consequence}: {str(error) or repr(error)}")
-            self.lacks_papers = self.lacks_papers or needed
 
     def _stop_runs(self) -> None:
         for run in self.runs:
@@ -393,12 +383,6 @@ class ManifestSession:
         raise item.session.Failed(f"plan {spec.name} failed; nothing was dispatched")
 
 
-def _log_exception(what: str) -> None:
-    from loguru import logger
-
-    logger.exception("{}", what)
-
-
 def remove_run_log(handler: int) -> None:
     from loguru import logger
 
@@ -454,19 +438,11 @@ def user_errors() -> Iterator[None]:
         raise pytest.UsageError(str(error)) from error
 
 
-def short_path(path: Path, root: Path) -> str:
-    """The path as a person would type it: relative where it lies below ``root``."""
-    with contextlib.suppress(ValueError):
-        return str(path.relative_to(root))
-    return str(path)
-
-
 __all__: Sequence[str] = (
     "SESSION_KEY",
     "ManifestSession",
     "known_session",
     "manifest_session",
     "role_of",
-    "short_path",
     "user_errors",
 )

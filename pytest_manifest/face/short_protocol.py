@@ -16,8 +16,8 @@ from typing import Final, Literal, Self
 
 import pytest
 
+from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of
 from pytest_manifest.compat.pytest import let_go_of_arguments
-from pytest_manifest.face.bindings import BUILTIN_ENTRY, binding_of
 from pytest_manifest.face.collection import EntryItem
 from pytest_manifest.face.item_properties import tell_properties
 from pytest_manifest.face.others_logs import OthersLogs

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_manifest.console import quiet_console
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.face.console import quiet_console
 from pytest_manifest.face.earlier_runs import is_finished, kept_stack_data
 from pytest_manifest.face.options import Options
 from pytest_manifest.face.others_logs import OthersLogs

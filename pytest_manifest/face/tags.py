@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from pytest_manifest.bindings import tags_of
 from pytest_manifest.compat.pytest import hide_labels, show_labels
-from pytest_manifest.face.bindings import tags_of
 
 
 @contextmanager

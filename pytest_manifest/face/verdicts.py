@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_manifest.face.bindings import Binding
+from pytest_manifest.bindings import Binding
 from pytest_manifest.face.roll import Roll
 from pytest_manifest.ledger import BUDGET, AttemptRow, EntryVerdict, Ledger, StoredVerdict
 

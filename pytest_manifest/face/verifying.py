@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_manifest.face.bindings import binding_of
+from pytest_manifest.bindings import binding_of
 
 NAME = "manifest-verifying"
 SHORT = "manifest-short-protocol"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Final, Literal
 import pytest
 from pydantic_core import from_json
 
+from pytest_manifest.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
+from pytest_manifest.console import begin_line
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.face.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
-from pytest_manifest.face.console import begin_line
 from pytest_manifest.face.interrupts import take_signals
 from pytest_manifest.face.item_properties import tell_properties
-from pytest_manifest.face.session import ManifestSession, manifest_session, short_path
+from pytest_manifest.face.session import ManifestSession, manifest_session
 from pytest_manifest.face.synthetic import do_nothing, log_failure, set_up, synthetic_item
-from pytest_manifest.face.workflow_commands import stop_commands
+from pytest_manifest.reporting.workflow_commands import stop_commands
+from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import AttemptRow, StoredVerdict
+    from pytest_manifest.reporting.run_report import ManifestLine, PlanReport
     from pytest_manifest.verdict import AttemptLine
 
 
@@ -77,7 +79,37 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     for notice in state.notices if reporter is not None and reporter.verbosity >= 0 else ():
         begin_line(reporter)
         reporter.write_line(f"note: {notice}", yellow=True)
-        state.notices_told += 1
+        state.report.notices_shown += 1
+
+
+def manifest_lines(state: ManifestSession) -> Iterator[ManifestLine]:
+    """Yield what pytest's header says of each manifest of the session."""
+    from pytest_manifest.reporting.run_report import ManifestLine
+
+    shard = state.options.shard
+    for path in state.files:
+        manifest = state.loaded().get(path)
+        name = short_path(path, state.options.root)
+        if manifest is None:
+            yield ManifestLine(name)
+        elif shard is None:
+            yield ManifestLine(name, len(manifest))
+        else:
+            yield ManifestLine(name, len(manifest), shard.words, len(state.share(manifest)))
+
+
+def plan_report(state: ManifestSession) -> PlanReport:
+    """Return what the session planned, for its summary."""
+    from pytest_manifest.reporting.run_report import PlanReport
+
+    asked_for = state.options.plan
+    return PlanReport(
+        asked_for,
+        state.plans.find(asked_for or "").name if state.empty_plan else None,
+        state.planned,
+        state.plans.notes,
+        [] if state.options.may_dispatch else state.resume_lines,
+    )
 
 
 def note_left_out(state: ManifestSession) -> None:
@@ -148,7 +180,7 @@ def wait_for_verdict(item: pytest.Item) -> None:
     parent = os.getppid()
 
     def given_up() -> bool:
-        state.tick()
+        state.report.poll()
         if state.role == "worker":
             ended = state.coordination is not None and state.coordination.runs_ended()
             return ended or os.getppid() != parent  # nobody will write any more

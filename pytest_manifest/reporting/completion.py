@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.log import redact_url
 from pytest_manifest.reporting.figures import comparison_of, note_statistics, records_of
 from pytest_manifest.reporting.github_annotations import Failing, keep_failing
 from pytest_manifest.reporting.papers import add_paper
+from pytest_manifest.reporting.run_report import RunReport
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.comparison import Comparison
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 SUFFIX: Final = ".summary.json"
 
 
-def complete(state: ManifestSession, run: Run) -> None:
+def complete(report: RunReport, run: Run) -> None:
     """Write the run's summary beside its ledger and wherever else options and CI ask for one.
 
     What goes wrong is said among the run's findings, and stops nothing else.
     """
     if (flower := _flower(run)) is not None:
-        add_paper(state.config, "flower", flower)
-    with state.writing("the summary was not written", run):
-        comparison = comparison_of(run, state.config)
-        statistics = _write_summaries(state, run, comparison)
-        _write_markdown(state, run, statistics, comparison)
+        add_paper(report.config, "flower", flower)
+    with report.writing("the summary was not written", run):
+        comparison = comparison_of(run, report.config)
+        statistics = _write_summaries(report, run, comparison)
+        _write_markdown(report, run, statistics, comparison)
 
 
 def summary_path(run: Run) -> Path:
@@ -57,7 +57,7 @@ def _flower(run: Run) -> str | None:
     return f"{redact_url(address).rstrip('/')}/tasks" if address else None
 
 
-def _write_summaries(state: ManifestSession, run: Run, comparison: Comparison | None) -> Statistics:
+def _write_summaries(report: RunReport, run: Run, comparison: Comparison | None) -> Statistics:
     """Returns the figures, which the same pass over the records gives."""
     from pytest_manifest.analysis.statistics import statistics
     from pytest_manifest.reporting.completion_summary import SummaryWriter
@@ -65,24 +65,24 @@ def _write_summaries(state: ManifestSession, run: Run, comparison: Comparison | 
     failing = Failing()
     with run.read() as ledger:
         parts = ledger.segments()
-    with records_of(run) as records, SummaryWriter(run, state.options.root) as writer:
+    with records_of(run) as records, SummaryWriter(run, report.options.root) as writer:
         found = statistics(_taken(records, writer, failing), run.info, parts)
-        note_statistics(run, state.config, found)
-        keep_failing(state.config, run, failing)
+        note_statistics(run, report.config, found)
+        keep_failing(report.config, run, failing)
         writer.finish(found, comparison)
-        if run.ledger_path.parent == state.options.ledgers:
-            _write_summary(state, run, writer, summary_path(run), private=True)
-        if (copy := _copy_for(state, run)) is not None:
-            _write_summary(state, run, writer, copy)
+        if run.ledger_path.parent == report.options.ledgers:
+            _write_summary(report, run, writer, summary_path(run), private=True)
+        if (copy := _copy_for(report, run)) is not None:
+            _write_summary(report, run, writer, copy)
     return found
 
 
 def _write_summary(
-    state: ManifestSession, run: Run, writer: SummaryWriter, path: Path, *, private: bool = False
+    report: RunReport, run: Run, writer: SummaryWriter, path: Path, *, private: bool = False
 ) -> None:
-    with state.writing("the summary was not written", run):
+    with report.writing("the summary was not written", run):
         writer.write(path, private=private)
-        add_paper(state.config, "summary", path, run.info.run)
+        add_paper(report.config, "summary", path, run.info.run)
 
 
 def _taken(
@@ -94,37 +94,37 @@ def _taken(
         yield record
 
 
-def _copy_for(state: ManifestSession, run: Run) -> Path | None:
+def _copy_for(report: RunReport, run: Run) -> Path | None:
     """Where ``--manifest-summary`` wants this run's: a second run's name has its id in it."""
-    path = state.options.summary
-    if path is None or run is state.runs[0]:
+    path = report.options.summary
+    if path is None or run is report.runs[0]:
         return path
     return path.with_name(f"{path.stem}.{run.info.run}{path.suffix}")
 
 
 def _write_markdown(
-    state: ManifestSession, run: Run, statistics: Statistics, comparison: Comparison | None
+    report: RunReport, run: Run, statistics: Statistics, comparison: Comparison | None
 ) -> None:
     from pytest_manifest.reporting.github_links import step_summary_file
 
     step = step_summary_file()
-    if step is None and state.options.markdown is None:
+    if step is None and report.options.markdown is None:
         return
     from pytest_manifest.reporting.github_links import GitHubLinks, LocalLinks
     from pytest_manifest.reporting.github_markdown import markdown
 
     if step is not None:
-        with state.writing("the step's summary was not written", run, needed=False):
+        with report.writing("the step's summary was not written", run, needed=False):
             links = GitHubLinks.of_environment()
-            text = markdown(run, statistics, comparison, links, state.options.root)
+            text = markdown(run, statistics, comparison, links, report.options.root)
             with step.open("a", encoding="utf-8") as file:
                 file.write(text)
-    if (path := state.options.markdown) is not None:
-        with state.writing("the summary in Markdown was not written", run):
+    if (path := report.options.markdown) is not None:
+        with report.writing("the summary in Markdown was not written", run):
             path.parent.mkdir(parents=True, exist_ok=True)
             text = markdown(
-                run, statistics, comparison, LocalLinks(path.parent), state.options.root
+                run, statistics, comparison, LocalLinks(path.parent), report.options.root
             )
-            with path.open("w" if run is state.runs[0] else "a", encoding="utf-8") as file:
+            with path.open("w" if run is report.runs[0] else "a", encoding="utf-8") as file:
                 file.write(text)
-            add_paper(state.config, "markdown", path)
+            add_paper(report.config, "markdown", path)

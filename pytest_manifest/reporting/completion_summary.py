@@ -18,7 +18,6 @@ from pytest_manifest.analysis.comparison import Comparison
 from pytest_manifest.analysis.comparison_document import comparison_document
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import Spread, Statistics
-from pytest_manifest.face.session import short_path
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
 from pytest_manifest.manifest.atomic import atomic_file
 from pytest_manifest.schema.summary import (
@@ -34,6 +33,7 @@ from pytest_manifest.schema.summary import (
     SummaryTask,
     SummaryWorker,
 )
+from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.run import Run

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pytest_manifest.errors import ManifestError, ManifestToolError
-from pytest_manifest.face.session import SESSION_KEY, ManifestSession, short_path
+from pytest_manifest.reporting.run_report import REPORT_KEY, RunReport
+from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.comparison import Comparison
@@ -49,12 +50,12 @@ def comparison_of(run: Run, config: pytest.Config) -> Comparison | None:
 
     None where that was not given, or cannot be told; why not is then a finding of the run.
     """
-    state = config.stash[SESSION_KEY]
+    report = config.stash[REPORT_KEY]
     known = config.stash.setdefault(_COMPARISONS, {})
     if run.ledger_path not in known:
         known[run.ledger_path] = None
         try:
-            known[run.ledger_path] = _compare(run, state)
+            known[run.ledger_path] = _compare(run, report)
         except ManifestToolError as error:
             run.warnings.append(f"it was not compared with an earlier run: {error}")
     return known[run.ledger_path]
@@ -86,13 +87,13 @@ def _reading(ledger: Ledger, manifest: Manifest) -> Iterator[Iterator[EntryRecor
         yield records
 
 
-def _compare(run: Run, state: ManifestSession) -> Comparison | None:
-    if state.options.compare is None:
+def _compare(run: Run, report: RunReport) -> Comparison | None:
+    if report.options.compare is None:
         return None
     from pytest_manifest.analysis.comparison import compare
     from pytest_manifest.ledger import Ledger
 
-    path = _earlier(run, state)
+    path = _earlier(run, report)
     if path is None:
         return None
     with Ledger.open(path) as ledger:
@@ -109,9 +110,9 @@ def _compare(run: Run, state: ManifestSession) -> Comparison | None:
             )
 
 
-def _earlier(run: Run, state: ManifestSession) -> Path | None:
+def _earlier(run: Run, report: RunReport) -> Path | None:
     """The ledger to compare with."""
-    options = state.options
+    options = report.options
     name = short_path(run.manifest.path, options.root)
     path = options.compare
     if isinstance(path, Path):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pytest_manifest.face.workflow_commands import on_github
 from pytest_manifest.reporting.github_text import command_data, command_property
+from pytest_manifest.reporting.workflow_commands import on_github
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.records import EntryRecord

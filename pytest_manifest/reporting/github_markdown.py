@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 from pytest_manifest.analysis.causes import Cause
 from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange
 from pytest_manifest.analysis.statistics import Spread, Statistics, TaskRow
-from pytest_manifest.face.session import short_path
 from pytest_manifest.ledger import BUDGET
 from pytest_manifest.reporting.completion_summary import run_files
 from pytest_manifest.reporting.github_links import Links
 from pytest_manifest.reporting.github_text import code, escaped
 from pytest_manifest.reporting.summary import duration_phrase
 from pytest_manifest.schema import cost_text
+from pytest_manifest.text import short_path
 from pytest_manifest.verdict.text import plural
 
 if TYPE_CHECKING:

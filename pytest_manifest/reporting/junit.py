@@ -20,7 +20,7 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.manifest.atomic import atomic_file
 
 if TYPE_CHECKING:
-    from pytest_manifest.face.session import ManifestSession
+    from pytest_manifest.reporting.run_report import RunReport
     from pytest_manifest.run import Run
 
 PREFIX: Final = "manifest_"
@@ -39,9 +39,9 @@ CASE: Final = "<testcase"
 class JobsInReport:
     """A plugin that changes pytest's report when pytest has written it."""
 
-    def __init__(self, config: pytest.Config, state: ManifestSession) -> None:
+    def __init__(self, config: pytest.Config, report: RunReport) -> None:
         self._config = config
-        self._state = state
+        self._report = report
         self._path = report_path(config)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -53,9 +53,9 @@ class JobsInReport:
         finally:  # also where another plugin's report has failed
             if self._path is not None and _stamp(self._path) not in (None, before):
                 try:
-                    tell_of_jobs(self._config, self._path, self._state.runs)
+                    tell_of_jobs(self._config, self._path, self._report.runs)
                 except (ManifestToolError, OSError, ET.ParseError, UnicodeError) as error:
-                    self._state.notices.append(f"{self._path} does not tell of jobs: {error}")
+                    self._report.notices.append(f"{self._path} does not tell of jobs: {error}")
 
 
 def report_path(config: pytest.Config) -> Path | None:

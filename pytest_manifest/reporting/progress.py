@@ -15,12 +15,12 @@ from typing import Final, Literal, Protocol
 
 import pytest
 
+from pytest_manifest.console import begin_line, terminal_file
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.face.console import begin_line, terminal_file
-from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.reporting.progress_figures import Figures, Meter
 from pytest_manifest.reporting.progress_line import live_line, log_line, receipt_line
 from pytest_manifest.reporting.progress_screen import Footer
+from pytest_manifest.reporting.run_report import RunReport
 
 Mode = Literal["line", "log", "off"]
 
@@ -237,13 +237,13 @@ class Progress:
         self.finish()
 
 
-def begin_progress(config: pytest.Config, state: ManifestSession) -> None:
+def begin_progress(config: pytest.Config, report: RunReport) -> None:
     """Show from now on how far the session's runs are, in the way that fits."""
     name = "manifest-progress"
-    if config.pluginmanager.hasplugin(name) or all(run.ended.is_set() for run in state.runs):
+    if config.pluginmanager.hasplugin(name) or all(run.ended.is_set() for run in report.runs):
         return
     reporter = config.pluginmanager.getplugin("terminalreporter")
-    mode = mode_for(reporter, state)
+    mode = mode_for(reporter, report)
     if mode == "off":
         return
     view: View | None = None
@@ -252,25 +252,25 @@ def begin_progress(config: pytest.Config, state: ManifestSession) -> None:
     if view is None:
         view = LogView(reporter)
     try:
-        earlier = state.options.resumes or state.options.audit
-        meter = Meter(state.runs, anew=not earlier)
+        earlier = report.options.resumes or report.options.audit
+        meter = Meter(report.runs, anew=not earlier)
     except ManifestToolError:
         return
     progress = Progress(reporter, meter, view, receipts=reporter.verbosity >= 2)
     config.pluginmanager.register(progress, name)
-    state.tick = progress.tick
+    report.pollers.append(progress.tick)
 
 
-def mode_for(reporter: object, state: ManifestSession) -> Mode:
+def mode_for(reporter: object, report: RunReport) -> Mode:
     """What fits the terminal, where the user leaves that open.
 
     A reporter of another plugin draws its own lines, with movements of the cursor that nobody else
     may disturb: on a terminal it is left alone.
     """
-    wanted = state.options.progress
+    wanted = report.options.progress
     if wanted == "off" or not isinstance(reporter, pytest.TerminalReporter):
         return "off"
-    if reporter.verbosity < 0 or state.role == "worker":
+    if reporter.verbosity < 0 or report.role == "worker":
         return "off"
     if wanted != "auto":
         return wanted if wanted == "log" or reporter.isatty() else "log"
@@ -279,7 +279,7 @@ def mode_for(reporter: object, state: ManifestSession) -> Mode:
     if type(reporter) is not pytest.TerminalReporter:
         return "off"
     # Where workers of xdist do not capture, they write to the terminal at any moment.
-    unsteady = state.role == "controller" and reporter.config.getoption("capture", "no") == "no"
+    unsteady = report.role == "controller" and reporter.config.getoption("capture", "no") == "no"
     return "log" if unsteady or sys.platform == "win32" else "line"
 
 

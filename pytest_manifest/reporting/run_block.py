@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_manifest.console import terminal_file
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.face.console import terminal_file
-from pytest_manifest.face.session import ManifestSession, short_path
 from pytest_manifest.reporting.comparing import comparison_lines, comparison_phrase
 from pytest_manifest.reporting.figures import comparison_of, statistics_of
 from pytest_manifest.reporting.layout import BLANK, NARROWEST, Line, Sheet
 from pytest_manifest.reporting.papers import papers
+from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.reporting.summary import summary_lines
+from pytest_manifest.text import short_path
 from pytest_manifest.verdict.text import plural
 
 if TYPE_CHECKING:
@@ -24,33 +25,33 @@ if TYPE_CHECKING:
     from pytest_manifest.run import Run
 
 
-def write_runs(reporter: pytest.TerminalReporter, state: ManifestSession) -> None:
+def write_runs(reporter: pytest.TerminalReporter, report: RunReport) -> None:
     """One block a run, then what reports have left behind of them all."""
     sheet = _sheet(reporter)
-    for run in state.runs:
-        with _told(reporter, run, state):
-            for line in _run_lines(run, state, sheet):
+    for run in report.runs:
+        with _told(reporter, run, report):
+            for line in _run_lines(run, report, sheet):
                 text, bold, red, yellow, green = line
                 reporter.write_line(text, bold=bold, red=red, yellow=yellow, green=green)
-    for kind, place in papers(state.config):
-        reporter.write_line(_paper(kind, place, state.options.root))
+    for kind, place in papers(report.config):
+        reporter.write_line(_paper(kind, place, report.options.root))
 
 
-def write_runs_in_short(reporter: pytest.TerminalReporter, state: ManifestSession) -> None:
+def write_runs_in_short(reporter: pytest.TerminalReporter, report: RunReport) -> None:
     """With ``-q``: a line a run, and what nobody may miss."""
-    for run in state.runs:
-        with _told(reporter, run, state):
-            for line in (run_in_one_line(run, state), *what_to_know(run, state)):
+    for run in report.runs:
+        with _told(reporter, run, report):
+            for line in (run_in_one_line(run, report), *what_to_know(run, report)):
                 reporter.write_line(line)
 
 
 @contextmanager
-def _told(reporter: pytest.TerminalReporter, run: Run, state: ManifestSession) -> Iterator[None]:
+def _told(reporter: pytest.TerminalReporter, run: Run, report: RunReport) -> Iterator[None]:
     """One run's ledger that cannot be read any more ends neither the session nor other blocks."""
     try:
         yield
     except ManifestToolError as error:
-        name = short_path(run.manifest.path, state.options.root)
+        name = short_path(run.manifest.path, report.options.root)
         said = f"{name}: the rest of what is known of run {run.info.run} cannot be told: {error}"
         reporter.write_line(said, red=True)
 
@@ -66,9 +67,9 @@ def _sheet(reporter: pytest.TerminalReporter) -> Sheet:
     )
 
 
-def _run_lines(run: Run, state: ManifestSession, sheet: Sheet) -> Iterator[Line]:
+def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
     """A run in plain text: its verdicts, what they amount to, and where its documents are."""
-    name = short_path(run.manifest.path, state.options.root)
+    name = short_path(run.manifest.path, report.options.root)
     with run.read() as ledger:
         counts, entries = ledger.verdict_counts(), ledger.count_entries()
         whose = _whose(ledger)
@@ -81,10 +82,10 @@ def _run_lines(run: Run, state: ManifestSession, sheet: Sheet) -> Iterator[Line]
     if reasons:
         again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         yield Line(f"  further sendings: {again}")
-    yield from _figures(run, state, sheet)
-    for text in what_to_know(run, state):
+    yield from _figures(run, report, sheet)
+    for text in what_to_know(run, report):
         yield from map(Line, _whole(text, sheet))
-    yield from map(Line, _papers(run, state))
+    yield from map(Line, _papers(run, report))
 
 
 def _whole(text: str, sheet: Sheet) -> Iterator[str]:
@@ -96,11 +97,11 @@ def _whole(text: str, sheet: Sheet) -> Iterator[str]:
         yield text
 
 
-def what_to_know(run: Run, state: ManifestSession) -> Iterator[str]:
+def what_to_know(run: Run, report: RunReport) -> Iterator[str]:
     """What nobody may miss, also with ``-q``: corrections, findings, and how to go on."""
     from pytest_manifest.ledger import OVER_BUDGET
 
-    name = short_path(run.manifest.path, state.options.root)
+    name = short_path(run.manifest.path, report.options.root)
     for correction in run.corrections:
         verdict = correction.verdict
         yield (
@@ -143,25 +144,25 @@ def _whose(ledger: Ledger) -> str:
     return "" if shard is None else f", {shard.words}"
 
 
-def run_in_one_line(run: Run, state: ManifestSession) -> str:
+def run_in_one_line(run: Run, report: RunReport) -> str:
     """What is told with ``-q``."""
-    name = short_path(run.manifest.path, state.options.root)
+    name = short_path(run.manifest.path, report.options.root)
     with run.read() as ledger:
         counts = ledger.verdict_counts()
         heading = _heading(run, name, _whose(ledger), ledger.count_entries(), counts)
-    comparison = comparison_of(run, state.config)
+    comparison = comparison_of(run, report.config)
     told = [] if comparison is None else [comparison_phrase(comparison)]
     return "; ".join([heading, *(" ".join(one.split()) for one in told)])
 
 
-def _figures(run: Run, state: ManifestSession, sheet: Sheet) -> Iterator[Line]:
+def _figures(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
     """What the run amounts to, and what changed since an earlier one."""
     lines: list[Line] = []
     try:
-        lines += summary_lines(statistics_of(run, state.config), sheet)
+        lines += summary_lines(statistics_of(run, report.config), sheet)
     except ManifestToolError as error:
         lines.append(Line(f"  its figures cannot be told: {error}", yellow=True))
-    comparison = comparison_of(run, state.config)
+    comparison = comparison_of(run, report.config)
     if comparison is not None:
         lines += [BLANK, *comparison_lines(comparison, sheet)]
     yield from lines
@@ -169,10 +170,10 @@ def _figures(run: Run, state: ManifestSession, sheet: Sheet) -> Iterator[Line]:
         yield BLANK
 
 
-def _papers(run: Run, state: ManifestSession) -> Iterator[str]:
+def _papers(run: Run, report: RunReport) -> Iterator[str]:
     """Where the run's documents are."""
-    root = state.options.root
-    if run.ledger_path.parent != state.options.ledgers:
+    root = report.options.root
+    if run.ledger_path.parent != report.options.ledgers:
         yield "  judged apart: what the run itself has kept stays as it was"
     else:
         yield _paper("ledger", run.ledger_path, root)
@@ -184,7 +185,7 @@ def _papers(run: Run, state: ManifestSession) -> Iterator[str]:
             yield f"  workers   {every} ({len(logs)} files)"
         else:
             yield from (_paper("worker", log, root) for log in logs)
-    for kind, place in papers(state.config, run.info.run):
+    for kind, place in papers(report.config, run.info.run):
         yield _paper(kind, place, root)
 
 

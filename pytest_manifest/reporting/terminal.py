@@ -1,74 +1,80 @@
-"""The terminal: a header, a plan's preview, and a summary with the places of everything written."""
+"""Write on the terminal: a header, a plan's preview, and a summary with all that was written."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
 import pytest
 
-from pytest_manifest.face.session import ManifestSession, short_path
+from pytest_manifest.reporting.run_report import ManifestLine, PlanReport, RunReport
+from pytest_manifest.text import short_path
 
 
-def header_lines(state: ManifestSession) -> list[str]:
-    """What is about to happen, for pytest's header."""
+def header_lines(manifests: Iterable[ManifestLine]) -> list[str]:
+    """Return the lines of pytest's header, which say what is about to happen."""
     from pytest_manifest.verdict.text import plural
 
     lines: list[str] = []
-    for path in state.files:
-        manifest = state.loaded().get(path)
-        name = short_path(path, state.options.root)
-        if manifest is None:
-            lines.append(f"manifest: {name}")
-        elif (shard := state.options.shard) is None:
-            lines.append(f"manifest: {name} ({plural(len(manifest), 'entry')})")
+    for one in manifests:
+        if one.entries is None:
+            lines.append(f"manifest: {one.name}")
+        elif not one.shard:
+            lines.append(f"manifest: {one.name} ({plural(one.entries, 'entry')})")
         else:
-            own = len(state.share(manifest))
-            lines.append(f"manifest: {name}, {shard.words}: {own:,} of {len(manifest):,} entries")
+            share = f"{one.own:,} of {one.entries:,} entries"
+            lines.append(f"manifest: {one.name}, {one.shard}: {share}")
     return lines
 
 
-def write_summary(reporter: pytest.TerminalReporter, state: ManifestSession) -> None:
-    """Previews of what was planned, then one block a run."""
-    if state.empty_plan:
+def write_summary(reporter: pytest.TerminalReporter, report: RunReport, plans: PlanReport) -> None:
+    """Write previews of what was planned, then one block a run."""
+    if plans.empty is not None:
         reporter.write_sep("=", "manifest")
         reporter.write_line(
-            f"plan {state.options.plan}: nothing to do; no manifest was written, nothing was sent"
+            f"plan {plans.asked_for}: nothing to do; no manifest was written, nothing was sent"
         )
-        _write_notes(reporter, state, state.plans.find(state.options.plan or "").name)
-    if state.options.plan and state.planned:
-        _write_previews(reporter, state)
-    if state.resume_lines and not state.options.may_dispatch:
+        _write_notes(reporter, plans, plans.empty)
+    if plans.asked_for and plans.planned:
+        _write_previews(reporter, report, plans)
+    if plans.resume_lines:
         reporter.write_sep("=", "resume: what would be done")
-        for line in state.resume_lines:
+        for line in plans.resume_lines:
             reporter.write_line(line)
-    if not (state.runs or state.notices):
+    if not (report.runs or report.notices):
         return
-    if state.runs and reporter.verbosity < 0:
+    if report.runs and reporter.verbosity < 0:
         from pytest_manifest.reporting.run_block import write_runs_in_short
 
-        write_runs_in_short(reporter, state)
+        write_runs_in_short(reporter, report)
         return
     reporter.write_sep("=", "manifest runs")
-    for notice in state.notices[state.notices_told :]:
+    for notice in report.notices[report.notices_shown :]:
         reporter.write_line(f"note: {notice}", yellow=True)
-    if state.runs:
+    if report.runs:
         from pytest_manifest.reporting.run_block import write_runs
 
-        write_runs(reporter, state)
+        write_runs(reporter, report)
 
 
-def _write_previews(reporter: pytest.TerminalReporter, state: ManifestSession) -> None:
+def _write_previews(
+    reporter: pytest.TerminalReporter, report: RunReport, plans: PlanReport
+) -> None:
     from pytest_manifest.planning import preview
 
     reporter.write_sep("=", "plan")
-    for manifest in state.planned:
+    root: Path = report.options.root
+    for manifest in plans.planned:
         for line in preview(manifest).lines():
-            reporter.write_line(line.replace(str(state.options.root) + "/", ""))
-        _write_notes(reporter, state, f"{manifest.header.workflow}:{manifest.header.mode}")
-        if not state.runs:
-            name = short_path(manifest.path, state.options.root)
+            reporter.write_line(line.replace(f"{root}/", ""))
+        _write_notes(reporter, plans, f"{manifest.header.workflow}:{manifest.header.mode}")
+        if not report.runs:
+            name = short_path(manifest.path, root)
             reporter.write_line(f"nothing was sent; to dispatch it: pytest --manifest={name}")
 
 
-def _write_notes(reporter: pytest.TerminalReporter, state: ManifestSession, plan: str) -> None:
-    """What the planner says beside the preview."""
-    for note in state.plans.notes.get(plan, ()):
+def _write_notes(reporter: pytest.TerminalReporter, plans: PlanReport, plan: str) -> None:
+    """Write what the planner says beside the preview."""
+    notes: Sequence[str] = plans.notes.get(plan, ())
+    for note in notes:
         reporter.write_line(f"  {note}")

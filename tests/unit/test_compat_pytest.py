@@ -29,7 +29,7 @@ class TestInner:
 
 
 NOTING = """
-from pytest_manifest.face.console import note_terminal, terminal_file
+from pytest_manifest.console import note_terminal, terminal_file
 
 def pytest_configure(config):
     note_terminal(config)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_manifest.face.session import ManifestSession
+from pytest_manifest.reporting.run_report import RunReport
 
 __all__ = ["register"]
 
 
-def register(config: pytest.Config, state: ManifestSession) -> None:
+def register(config: pytest.Config, report: RunReport) -> None:
     """Report entries in the folder that ``--alluredir`` names."""
     from pytest_manifest.reporting.allure.hooks import AllureReport
 
-    config.pluginmanager.register(AllureReport(config, state), "manifest-allure")
+    config.pluginmanager.register(AllureReport(config, report), "manifest-allure")

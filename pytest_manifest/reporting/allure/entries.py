@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.face.bindings import Binding
-from pytest_manifest.face.session import ManifestSession, short_path
+from pytest_manifest.bindings import Binding
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.reporting.allure import attachments, identity, own
 from pytest_manifest.reporting.allure import result as made
@@ -19,6 +18,8 @@ from pytest_manifest.reporting.allure.ledgers import Ledgers
 from pytest_manifest.reporting.allure.marks import issue_addresses
 from pytest_manifest.reporting.allure.steps import Json
 from pytest_manifest.reporting.allure.told import Raw, Told
+from pytest_manifest.reporting.run_report import RunReport
+from pytest_manifest.text import short_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,10 @@ class _Known:
 class Entries:
     """Makes results of entries, and writes what is attached to them into ``folder``."""
 
-    def __init__(self, config: pytest.Config, state: ManifestSession, folder: Path) -> None:
-        self._state = state
+    def __init__(self, config: pytest.Config, report: RunReport, folder: Path) -> None:
+        self._report = report
         self._folder = folder
-        self._ledgers = Ledgers(state)
+        self._ledgers = Ledgers(report)
         self._scopes: dict[Path, str] = {}
         self._manifests: dict[Path, _Known] = {}
         self._tests: Mapping[tuple[Path, str | None], int] = {}
@@ -52,8 +53,8 @@ class Entries:
         self, manifests: Iterable[Path], tests: Mapping[tuple[Path, str | None], int]
     ) -> None:
         """``tests``: how many tests verify each entry."""
-        loaded = [self._state.load(path) for path in sorted(manifests)]
-        self._scopes = identity.scopes(loaded, self._state.options.root)
+        loaded = [self._report.load(path) for path in sorted(manifests)]
+        self._scopes = identity.scopes(loaded, self._report.options.root)
         self._tests = tests
 
     def results(self, several: Sequence[Told]) -> Iterator[tuple[str, Json]]:
@@ -104,12 +105,12 @@ class Entries:
 
     def _known(self, path: Path) -> _Known:
         if path not in self._manifests:
-            manifest = self._state.load(path)
+            manifest = self._report.load(path)
             info = self._ledgers.info(path)
             self._manifests[path] = _Known(
                 manifest,
                 self._scopes.get(path, path.name),
-                short_path(manifest.path, self._state.options.root),
+                short_path(manifest.path, self._report.options.root),
                 None if info is None else info.created_at,
                 None if info is None else info.run,
             )
@@ -128,7 +129,7 @@ class Entries:
             place=f"{known.name}:{record.line}",
             builtin=builtin,
             planned_at=known.planned_at,
-            live=not self._state.options.audit,
+            live=not self._report.options.audit,
             others=others,
             run=known.run,
         )

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from pytest_manifest.face.bindings import BUILTIN_GROUP
+from pytest_manifest.bindings import BUILTIN_GROUP
 from pytest_manifest.reporting.allure.text import visible
 from pytest_manifest.reporting.allure.told import Raw
 

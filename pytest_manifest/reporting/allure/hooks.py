@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_manifest.bindings import binding_of
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.face.bindings import binding_of
-from pytest_manifest.face.session import ManifestSession, short_path
+from pytest_manifest.reporting.run_report import RunReport
+from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.reporting.allure.entries import Entries
@@ -25,16 +26,15 @@ if TYPE_CHECKING:
 class AllureReport:
     """Reports the tests of entries; registered where ``--alluredir`` is given."""
 
-    def __init__(self, config: pytest.Config, state: ManifestSession) -> None:
+    def __init__(self, config: pytest.Config, report: RunReport) -> None:
         self._config = config
-        self._state = state
+        self._report = report
         self._folder = Path(config.option.allure_report_dir).absolute()
         self._entries: Entries | None = None
         self._writer: ResultWriter | None = None
         self._listener: EntryListener | None = None
         self._files: FileLogger | None = None
         self._ours: object = None
-        self._tick_before: Callable[[], float] | None = None
         self._runs: list[Run] = []
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -47,14 +47,14 @@ class AllureReport:
         from pytest_manifest.reporting.allure.writing import ResultWriter
 
         tests = Counter((b.manifest, b.entry) for b in bindings)
-        self._entries = Entries(self._config, self._state, self._folder)
+        self._entries = Entries(self._config, self._report, self._folder)
         self._entries.note_collected({b.manifest for b in bindings}, tests)
         self._writer = ResultWriter(
             self._entries,
             self._folder,
             self._write_plainly,
-            self._state.notices,
-            wait=self._state.role == "main",
+            self._report.notices,
+            wait=self._report.role == "main",
         )
         self._replace_writer()
         self._replace_listener(theirs, self._writer)
@@ -83,14 +83,9 @@ class AllureReport:
     def pytest_manifest_dispatched(self) -> Generator[None, object, object]:
         """While pytest waits for jobs there is time to write."""
         result = yield
-        if self._writer is not None and self._tick_before is None:
-            self._tick_before, self._state.tick = self._state.tick, self._tick
+        if self._writer is not None and self._writer.tick not in self._report.pollers:
+            self._report.pollers.append(self._writer.tick)
         return result
-
-    def _tick(self) -> float:
-        assert self._writer is not None
-        assert self._tick_before is not None
-        return min(self._tick_before(), self._writer.tick())
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
@@ -101,12 +96,12 @@ class AllureReport:
         from pytest_manifest.reporting.allure.surroundings import write_surroundings
 
         self._runs.append(run)
-        write_surroundings(self._folder, self._state, self._runs)
+        write_surroundings(self._folder, self._report, self._runs)
         if run.corrections:
             from pytest_manifest.reporting.allure.corrections import rewrite_corrected
             from pytest_manifest.reporting.allure.marks import issue_addresses
 
-            name = short_path(run.manifest.path, self._state.options.root)
+            name = short_path(run.manifest.path, self._report.options.root)
             try:
                 rewrite_corrected(self._folder, run, name, issue_addresses(self._config))
             except (ManifestToolError, OSError) as error:

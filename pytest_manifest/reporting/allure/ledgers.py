@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pytest_manifest.analysis.reading import read_some
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema import Receipt
 
 
@@ -23,8 +23,8 @@ class _Page:
 class Ledgers:
     """The runs' ledgers, by their manifests' files; read only, opened when first asked for."""
 
-    def __init__(self, state: ManifestSession) -> None:
-        self._state = state
+    def __init__(self, report: RunReport) -> None:
+        self._report = report
         self._pages: dict[Path, _Page] = {}
 
     def close(self) -> None:
@@ -51,17 +51,9 @@ class Ledgers:
 
     def _page(self, manifest: Path) -> _Page | None:
         if manifest not in self._pages:
-            path = self._paths().get(manifest)
+            path = self._report.ledgers().get(manifest)
             if path is None:
                 return None
             ledger = Ledger.open(path)
             self._pages[manifest] = _Page(ledger, ledger.info())
         return self._pages[manifest]
-
-    def _paths(self) -> dict[Path, Path]:
-        state = self._state
-        if state.role == "worker":
-            if state.book is None or state.coordination is None:
-                return {}
-            return state.coordination.runs()[0]
-        return {run.manifest.path.resolve(): run.ledger_path for run in state.runs}

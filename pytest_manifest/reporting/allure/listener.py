@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from pytest_manifest.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
 from pytest_manifest.compat.allure import close_result, container_of, open_result
 from pytest_manifest.compat.pytest import fixture_table, fixtures_of_definition
-from pytest_manifest.face.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
 from pytest_manifest.reporting.allure.told import Raw, Told
 
 Wrapping = Generator[None, Any, None]

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from pluggy import HookimplMarker
 
-from pytest_manifest.face.bindings import BUILTIN_ENTRY, BUILTIN_GROUP
+from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP
 from pytest_manifest.reporting.allure.told import Raw
 
 hookimpl = HookimplMarker("allure")

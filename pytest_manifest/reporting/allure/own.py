@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_manifest.face.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, tags_of
+from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, tags_of
 from pytest_manifest.reporting.allure.status import Status
 from pytest_manifest.reporting.allure.steps import Json
 from pytest_manifest.reporting.allure.text import escaped, visible

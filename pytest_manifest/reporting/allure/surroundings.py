@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_manifest.face.session import ManifestSession, short_path
 from pytest_manifest.reporting.allure.continuous_integration import executor
 from pytest_manifest.reporting.allure.status import CATEGORIES
+from pytest_manifest.reporting.run_report import RunReport
+from pytest_manifest.text import short_path
 from pytest_manifest.verdict import short
 
 if TYPE_CHECKING:
@@ -23,17 +24,17 @@ _PACKAGES = ("pytest-celery-manifest", "pytest", "celery", "allure-pytest")
 _MADE_BY = "pytest-celery-manifest"
 
 
-def write_surroundings(folder: Path, state: ManifestSession, runs: Sequence[Run]) -> None:
+def write_surroundings(folder: Path, report: RunReport, runs: Sequence[Run]) -> None:
     """Write the three files; what others have put there stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "environment.properties", _properties(folder, environment(state, runs)))
+    _write(folder / "environment.properties", _properties(folder, environment(report, runs)))
     _write(folder / "categories.json", _json(_categories(folder)))
     job = executor(os.environ)
     if job is not None and _is_ours(folder / "executor.json"):
         _write(folder / "executor.json", _json(job | {"madeBy": _MADE_BY}))
 
 
-def environment(state: ManifestSession, runs: Sequence[Run]) -> dict[str, str]:
+def environment(report: RunReport, runs: Sequence[Run]) -> dict[str, str]:
     """Names and values; of several runs, each value that differs."""
     facts: dict[str, list[str]] = {}
 
@@ -45,7 +46,7 @@ def environment(state: ManifestSession, runs: Sequence[Run]) -> dict[str, str]:
     for run in runs:
         add("workflow", run.info.workflow)
         add("mode", run.info.mode)
-        add("manifest", short_path(run.manifest.path, state.options.root))
+        add("manifest", short_path(run.manifest.path, report.options.root))
         add("run", run.info.run)
         add("entries", run.info.entries)
         add("broker", run.info.broker)

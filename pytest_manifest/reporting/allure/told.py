@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from pytest_manifest.face.bindings import Binding, is_builtin
+from pytest_manifest.bindings import Binding, is_builtin
 from pytest_manifest.reporting.allure.status import Status
 from pytest_manifest.schema import VerdictStatus
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from pytest_manifest.face.console import begin_line
+from pytest_manifest.console import begin_line
 
 _TOKEN: Final = pytest.StashKey[str]()
 

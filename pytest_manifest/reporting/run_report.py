@@ -1,0 +1,113 @@
+"""What reporters read of a session: its runs and options, and the notes for its end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+import pytest
+
+from pytest_manifest.errors import ManifestToolError
+
+if TYPE_CHECKING:
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.run import Run
+
+
+class ReportOptions(Protocol):
+    """The options that reporters read; folders and files are absolute."""
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def ledgers(self) -> Path: ...
+    @property
+    def audit(self) -> bool: ...
+    @property
+    def resumes(self) -> bool: ...
+    @property
+    def compare(self) -> str | Path | None: ...
+    @property
+    def progress(self) -> Literal["auto", "line", "log", "off"]: ...
+    @property
+    def summary(self) -> Path | None: ...
+    @property
+    def markdown(self) -> Path | None: ...
+    @property
+    def report(self) -> Path | None: ...
+
+
+@dataclass
+class RunReport:
+    """One session as its reporters see it.
+
+    ``role``: which process of pytest this is. ``load`` returns a manifest by its file, checked;
+    ``ledgers`` returns the ledger of each manifest's run. ``pollers`` are called wherever pytest
+    waits for jobs, and return the seconds after which they want to be called again.
+    """
+
+    config: pytest.Config
+    role: Literal["main", "controller", "worker"]
+    options: ReportOptions
+    load: Callable[[Path], Manifest]
+    ledgers: Callable[[], Mapping[Path, Path]]
+    runs: list[Run] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    notices_shown: int = 0
+    pollers: list[Callable[[], float]] = field(default_factory=list)
+    lacks_artifacts: bool = False
+    """Whether something that this session had to write is missing."""
+
+    def poll(self) -> float:
+        """Call every poller; return the seconds until the first wants to be called again."""
+        return min([poller() for poller in self.pollers], default=math.inf)
+
+    @contextlib.contextmanager
+    def writing(self, fault: str, run: Run, *, needed: bool = True) -> Iterator[None]:
+        """Note what goes wrong in the block as a finding of the run, so that others are written.
+
+        ``fault``: what to say of it. The session fails for want of what is ``needed``.
+        """
+        try:
+            yield
+        except Exception as error:  # whatever it is, it is told, and verdicts and stack go before
+            if not isinstance(error, OSError | ManifestToolError):
+                from loguru import logger
+
+                logger.exception("{}", fault)
+            consequence = ", so this session fails" if needed else ""
+            run.warnings.append(f"{fault}{consequence}: {str(error) or repr(error)}")
+            self.lacks_artifacts = self.lacks_artifacts or needed
+
+
+REPORT_KEY: Final = pytest.StashKey[RunReport]()
+"""Where pytest's configuration keeps it for reporters that are given nothing else."""
+
+
+@dataclass(frozen=True)
+class ManifestLine:
+    """A manifest for pytest's header. ``own``: how many entries are this session's shard's."""
+
+    name: str
+    entries: int | None = None
+    shard: str = ""
+    own: int = 0
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a session planned, for its summary. ``notes``: what planners say, by the plan's name.
+
+    ``empty``: the name of a plan with nothing to do. ``resume_lines``: what going on with a run
+    would do, where it was only asked for.
+    """
+
+    asked_for: str | None
+    empty: str | None
+    planned: Sequence[Manifest]
+    notes: Mapping[str, Sequence[str]]
+    resume_lines: Sequence[str]
