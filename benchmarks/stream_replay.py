@@ -26,10 +26,10 @@ from loguru import logger
 
 from benchmarks.side_by_side import Figure, environment, figure, tell, write_manifest
 from pytest_manifest.broker.attempt import Attempt, attempt_of, new_run_id
-from pytest_manifest.face.garbage import nothing_thrown_away
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.log import add_run_log
 from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.plugin.garbage import nothing_thrown_away
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.gatherer import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader

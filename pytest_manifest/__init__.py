@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pytest_manifest.face.planning_fixture import planning_fixture
-    from pytest_manifest.face.verdicts import ManifestRun
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.planning import PlanBuilder
+    from pytest_manifest.plugin.planning_fixture import planning_fixture
+    from pytest_manifest.plugin.verdicts import ManifestRun
     from pytest_manifest.schema import Entry, Receipt
     from pytest_manifest.worker import current_job, evidence, instrument
 
@@ -32,13 +32,13 @@ __all__ = [
 _HOME: Final = {
     "Entry": "pytest_manifest.schema",
     "Manifest": "pytest_manifest.manifest",
-    "ManifestRun": "pytest_manifest.face.verdicts",
+    "ManifestRun": "pytest_manifest.plugin.verdicts",
     "PlanBuilder": "pytest_manifest.planning",
     "Receipt": "pytest_manifest.schema",
     "current_job": "pytest_manifest.worker",
     "evidence": "pytest_manifest.worker",
     "instrument": "pytest_manifest.worker",
-    "planning_fixture": "pytest_manifest.face.planning_fixture",
+    "planning_fixture": "pytest_manifest.plugin.planning_fixture",
 }
 
 

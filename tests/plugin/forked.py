@@ -37,7 +37,7 @@ LIBRARIES = (
     *("xml.etree.ElementTree", "allure_commons.model2", "allure_commons.logger"),
 )
 OWN = (
-    *("analysis", "broker", "face", "ledger", "log", "manifest", "planning", "results"),
+    *("analysis", "broker", "plugin", "ledger", "log", "manifest", "planning", "results"),
     *("reporting", "run", "schema", "stack", "testing", "verdict", "worker"),
 )
 NOT_BEFORE = (".__main__", ".distributed")

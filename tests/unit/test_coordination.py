@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.face.coordination import PREFIX, Collection, Coordination, own_prefix
+from pytest_manifest.plugin.coordination import PREFIX, Collection, Coordination, own_prefix
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 
 from pytest_manifest.analysis.groups import explain_group, headline, tally
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.face.roll import Roll
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import GroupRule, Groups, read_manifest
+from pytest_manifest.plugin.roll import Roll
 from pytest_manifest.schema import ErrorInfo
 from tests.unit.ledger_support import INFO, receipt, verdict
 

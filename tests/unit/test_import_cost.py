@@ -41,12 +41,11 @@ def test_nothing_heavy_is_imported_by_the_plugin(name: str) -> None:
 LIGHT = {
     "pytest_manifest",
     "pytest_manifest.plugin",
+    "pytest_manifest.bindings",
     "pytest_manifest.errors",
-    "pytest_manifest.face",
     *(
-        f"pytest_manifest.face.{name}"
+        f"pytest_manifest.plugin.{name}"
         for name in (
-            "bindings",
             "fixtures",
             "hookspecs",
             "option_values",
@@ -92,7 +91,7 @@ def test_an_idle_plugin_is_not_called_for_a_test(tmp_path: Path) -> None:
         ]
         assert hooks == [], hooks"""
     loaded = modules_after(idle_session(tmp_path, ending=ending))
-    assert "pytest_manifest.face.verifying" in loaded
+    assert "pytest_manifest.plugin.verifying" in loaded
 
 
 def test_an_idle_session_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import cast
 
 import pytest
 
-from pytest_manifest.face.interrupts import UNNOTICED, Interrupts
-from pytest_manifest.face.session import ManifestSession
+from pytest_manifest.plugin.interrupts import UNNOTICED, Interrupts
+from pytest_manifest.plugin.session import ManifestSession
 
 
 class Hurried:

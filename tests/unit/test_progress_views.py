@@ -11,7 +11,7 @@ from pytest_manifest.reporting.progress_figures import Figures
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-    from pytest_manifest.face.session import ManifestSession
+    from pytest_manifest.plugin.session import ManifestSession
 
 
 class Log:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.face.earlier_runs import ledger_to_resume, runs_in_the_way
-from pytest_manifest.face.options import Options
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.plugin.earlier_runs import ledger_to_resume, runs_in_the_way
+from pytest_manifest.plugin.options import Options
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:

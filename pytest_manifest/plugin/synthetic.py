@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_manifest.face.placeholder import placeholder
+from pytest_manifest.plugin.placeholder import placeholder
 
 
 class SyntheticItem(pytest.Function):

@@ -1,4 +1,4 @@
-"""The pytest plugin: hooks that say when; the modules of ``face`` say what.
+"""The pytest plugin: hooks that say when; the modules of this package say what.
 
 Nothing heavy is imported here: an idle plugin must cost nothing.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_manifest.bindings import OUR_ARGUMENTS, binding_of
-from pytest_manifest.face.fixtures import (  # fixtures are found by their names here
+from pytest_manifest.plugin.fixtures import (  # fixtures are found by their names here
     _builtin_entry,
     _builtin_group,
     dispatch,
@@ -21,12 +21,12 @@ from pytest_manifest.face.fixtures import (  # fixtures are found by their names
     manifest_run,
     receipt,
 )
-from pytest_manifest.face.options import add_options, any_given, refuse_former_names
-from pytest_manifest.face.session import known_session, manifest_session, role_of
-from pytest_manifest.face.verifying import NAME, SHORT, Verifying, stop_verifying
+from pytest_manifest.plugin.options import add_options, any_given, refuse_former_names
+from pytest_manifest.plugin.session import known_session, manifest_session, role_of
+from pytest_manifest.plugin.verifying import NAME, SHORT, Verifying, stop_verifying
 
 if TYPE_CHECKING:
-    from pytest_manifest.face.collection import ManifestFile
+    from pytest_manifest.plugin.collection import ManifestFile
     from pytest_manifest.run import Run
 
 __all__ = [
@@ -55,7 +55,7 @@ def pytest_load_initial_conftests(
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    from pytest_manifest.face import hookspecs
+    from pytest_manifest.plugin import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
     pluginmanager.register(Verifying(), NAME)
@@ -96,7 +96,7 @@ def _configure(config: pytest.Config) -> None:
     state = manifest_session(config)
     # By its hooks, since it has another name where it was loaded as ``-p xdist.plugin``.
     if state.role == "controller" and hasattr(config.hook, "pytest_xdist_make_scheduler"):
-        from pytest_manifest.face.distributed import ControllerHooks
+        from pytest_manifest.plugin.distributed import ControllerHooks
 
         config.pluginmanager.register(ControllerHooks(config, state), "manifest-controller")
     if _wants_allure(config):
@@ -104,10 +104,10 @@ def _configure(config: pytest.Config) -> None:
 
         register(config, state.report)
     if state.options.active:
-        from pytest_manifest.face.garbage import nothing_thrown_away
+        from pytest_manifest.plugin.garbage import nothing_thrown_away
 
         with nothing_thrown_away(owns_process=state.owns_process):
-            from pytest_manifest.face.lifecycle import configure_active
+            from pytest_manifest.plugin.lifecycle import configure_active
 
             configure_active(config, state)
 
@@ -130,7 +130,7 @@ def pytest_collection(session: pytest.Session) -> bool | None:
     state = known_session(session.config)
     if state is None or not state.options.plan:
         return None
-    from pytest_manifest.face.lifecycle import collect_plan
+    from pytest_manifest.plugin.lifecycle import collect_plan
 
     return collect_plan(session, state)
 
@@ -139,7 +139,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFi
     # Those that were asked for; others are somebody's data.
     if file_path.suffix != ".jsonl" or not parent.session.isinitpath(file_path):
         return None
-    from pytest_manifest.face.collection import collect_file
+    from pytest_manifest.plugin.collection import collect_file
 
     return collect_file(file_path, parent)
 
@@ -147,7 +147,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFi
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if OUR_ARGUMENTS.isdisjoint(metafunc.fixturenames):
         return
-    from pytest_manifest.face.collection import generate_tests
+    from pytest_manifest.plugin.collection import generate_tests
 
     generate_tests(metafunc)
 
@@ -158,7 +158,7 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     if known_session(collector.config) is not None:
-        from pytest_manifest.face.collection import drop_unneeded
+        from pytest_manifest.plugin.collection import drop_unneeded
 
         drop_unneeded(report)
     return report
@@ -171,7 +171,7 @@ def pytest_collection_modifyitems(
     state = known_session(config)
     if state is None or not state.has_tags:
         return (yield)
-    from pytest_manifest.face.tags import shown_to_selection
+    from pytest_manifest.plugin.tags import shown_to_selection
 
     with shown_to_selection(items):
         return (yield)
@@ -181,7 +181,7 @@ def pytest_collection_modifyitems(
 def pytest_collection_finish(session: pytest.Session) -> None:
     state = known_session(session.config)
     if state is not None:
-        from pytest_manifest.face.lifecycle import note_collection
+        from pytest_manifest.plugin.lifecycle import note_collection
 
         note_collection(session, state)
     manager = session.config.pluginmanager
@@ -189,7 +189,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if state is None or all(binding_of(item) is None for item in session.items):
         stop_verifying(manager)
     elif not manager.hasplugin(SHORT):
-        from pytest_manifest.face.short_protocol import ShortProtocol
+        from pytest_manifest.plugin.short_protocol import ShortProtocol
 
         manager.register(ShortProtocol(), SHORT)
 
@@ -199,7 +199,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     state = known_session(session.config)
     if state is None or state.role != "main" or not state.options.may_dispatch:
         return None
-    from pytest_manifest.face.lifecycle import run_tests
+    from pytest_manifest.plugin.lifecycle import run_tests
 
     return run_tests(session, state)
 
@@ -208,7 +208,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     state = known_session(config)
     if state is None or not state.options.active:
         return []
-    from pytest_manifest.face.work import manifest_lines
+    from pytest_manifest.plugin.work import manifest_lines
     from pytest_manifest.reporting.terminal import header_lines
 
     return header_lines(manifest_lines(state))
@@ -232,7 +232,7 @@ def pytest_terminal_summary(
 ) -> None:
     state = known_session(config)
     if state is not None and state.role != "worker":
-        from pytest_manifest.face.work import plan_report
+        from pytest_manifest.plugin.work import plan_report
         from pytest_manifest.reporting.terminal import write_summary
 
         write_summary(terminalreporter, state.report, plan_report(state))
@@ -250,7 +250,7 @@ def pytest_sessionfinish(
     try:
         return (yield)
     finally:  # also where another plugin's report has failed
-        from pytest_manifest.face.lifecycle import finish
+        from pytest_manifest.plugin.lifecycle import finish
 
         finish(session, state)
 

@@ -15,8 +15,8 @@ from typing import Final, Literal, NoReturn
 
 import pytest
 
-from pytest_manifest.face import option_values as values
-from pytest_manifest.face.option_values import Flag, Option, Repeated
+from pytest_manifest.plugin import option_values as values
+from pytest_manifest.plugin.option_values import Flag, Option, Repeated
 
 _LOOKING_ONLY: Final = (
     "collectonly",

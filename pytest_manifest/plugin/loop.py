@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.bindings import Binding, binding_of
-from pytest_manifest.face.short_protocol import ShortProtocol
-from pytest_manifest.face.verdicts import VerdictBook
+from pytest_manifest.plugin.short_protocol import ShortProtocol
+from pytest_manifest.plugin.verdicts import VerdictBook
 
 WAIT = 0.5
 """Seconds after which a waiting loop looks around although nobody has woken it."""

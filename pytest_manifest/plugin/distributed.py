@@ -13,10 +13,10 @@ from xdist.scheduler import LoadScheduling
 
 from pytest_manifest.bindings import Binding
 from pytest_manifest.compat.xdist import events_of, tick_while_waiting
-from pytest_manifest.face.coordination import Coordination, Row
-from pytest_manifest.face.session import ManifestSession, manifest_session
-from pytest_manifest.face.shared_reports import SharedReports
-from pytest_manifest.face.work import begin_dispatch, file_order_wanted, note_left_out
+from pytest_manifest.plugin.coordination import Coordination, Row
+from pytest_manifest.plugin.session import ManifestSession, manifest_session
+from pytest_manifest.plugin.shared_reports import SharedReports
+from pytest_manifest.plugin.work import begin_dispatch, file_order_wanted, note_left_out
 
 if TYPE_CHECKING:
     from xdist.remote import Producer

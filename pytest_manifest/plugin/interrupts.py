@@ -25,7 +25,7 @@ from pytest_manifest.console import begin_line, terminal_file
 if TYPE_CHECKING:
     from types import FrameType
 
-    from pytest_manifest.face.session import ManifestSession
+    from pytest_manifest.plugin.session import ManifestSession
 
 NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEFAULTS: Final = (signal.SIG_DFL, signal.default_int_handler)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import pytest
 
 from pytest_manifest.bindings import Binding
-from pytest_manifest.face.item_properties import tell_properties
-from pytest_manifest.face.session import ManifestSession, manifest_session
+from pytest_manifest.plugin.item_properties import tell_properties
+from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.bindings import Binding
-from pytest_manifest.face.roll import Roll
 from pytest_manifest.ledger import BUDGET, AttemptRow, EntryVerdict, Ledger, StoredVerdict
+from pytest_manifest.plugin.roll import Roll
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Groups, Manifest

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.errors import DispatchError, LedgerError
-from pytest_manifest.face.options import Options
-from pytest_manifest.face.session import ManifestSession
 from pytest_manifest.ledger import (
     Ledger,
     find_runs_by_digest,
     find_runs_of_manifest,
     run_number_of_lock,
 )
+from pytest_manifest.plugin.options import Options
+from pytest_manifest.plugin.session import ManifestSession
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import pytest
 
 from pytest_manifest.console import quiet_console
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.face.earlier_runs import is_finished, kept_stack_data
-from pytest_manifest.face.options import Options
-from pytest_manifest.face.others_logs import OthersLogs
-from pytest_manifest.face.session import ManifestSession, user_errors
+from pytest_manifest.plugin.earlier_runs import is_finished, kept_stack_data
+from pytest_manifest.plugin.options import Options
+from pytest_manifest.plugin.others_logs import OthersLogs
+from pytest_manifest.plugin.session import ManifestSession, user_errors
 
 if TYPE_CHECKING:
     from pytest_manifest.stack.address import StackAddress

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.face.plans import fixture_name
-from pytest_manifest.face.session import manifest_session
+from pytest_manifest.plugin.plans import fixture_name
+from pytest_manifest.plugin.session import manifest_session
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest

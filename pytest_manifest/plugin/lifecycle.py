@@ -8,14 +8,14 @@ import pytest
 
 from pytest_manifest.bindings import Binding, binding_of
 from pytest_manifest.compat.pytest import fixtures_of_definition
-from pytest_manifest.face.collection import beside_groups, collection_arguments
-from pytest_manifest.face.coordination import Collection, Row
-from pytest_manifest.face.interrupts import take_signals
-from pytest_manifest.face.placeholder import placeholder
-from pytest_manifest.face.plans import fixture_name
-from pytest_manifest.face.session import ManifestSession
-from pytest_manifest.face.synthetic import do_nothing, synthetic_item
-from pytest_manifest.face.work import begin_dispatch, file_order_wanted, note_left_out
+from pytest_manifest.plugin.collection import beside_groups, collection_arguments
+from pytest_manifest.plugin.coordination import Collection, Row
+from pytest_manifest.plugin.interrupts import take_signals
+from pytest_manifest.plugin.placeholder import placeholder
+from pytest_manifest.plugin.plans import fixture_name
+from pytest_manifest.plugin.session import ManifestSession
+from pytest_manifest.plugin.synthetic import do_nothing, synthetic_item
+from pytest_manifest.plugin.work import begin_dispatch, file_order_wanted, note_left_out
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -46,8 +46,8 @@ def _start_early(state: ManifestSession) -> None:
     """
     take_signals(state.config, state)
     if state.options.may_dispatch and not state.shard_is_empty:
-        from pytest_manifest.face.stacks import start_stack_early
-        from pytest_manifest.face.targets import refuse_unwritable
+        from pytest_manifest.plugin.stacks import start_stack_early
+        from pytest_manifest.plugin.targets import refuse_unwritable
 
         refuse_unwritable(state.config, state.options)
         start_stack_early(state)
@@ -123,7 +123,7 @@ def note_collection(session: pytest.Session, state: ManifestSession) -> None:
     elif problem is not None:
         raise pytest.UsageError(problem)
     if state.options.resumes and session.config.option.collectonly:
-        from pytest_manifest.face.resuming import preview_resume
+        from pytest_manifest.plugin.resuming import preview_resume
 
         preview_resume(session, state)
 
@@ -177,7 +177,7 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
         return True
     if file_order_wanted(session.config):
         return None
-    from pytest_manifest.face.loop import run_as_completed
+    from pytest_manifest.plugin.loop import run_as_completed
 
     def wait(seconds: float) -> None:
         if state.changed.wait(min(seconds, state.report.poll())):

@@ -23,10 +23,10 @@ from pytest_manifest.bindings import (
     RawId,
 )
 from pytest_manifest.compat.pytest import fixtures_of_definition, turn_into
-from pytest_manifest.face import fixtures, verification
-from pytest_manifest.face.interrupts import take_signals
-from pytest_manifest.face.option_values import refuse_name
-from pytest_manifest.face.session import ManifestSession, manifest_session
+from pytest_manifest.plugin import fixtures, verification
+from pytest_manifest.plugin.interrupts import take_signals
+from pytest_manifest.plugin.option_values import refuse_name
+from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:

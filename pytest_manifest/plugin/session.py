@@ -19,11 +19,11 @@ from pytest_manifest.errors import ManifestToolError
 
 if TYPE_CHECKING:
     from pytest_manifest.bindings import Binding
-    from pytest_manifest.face.coordination import Coordination
-    from pytest_manifest.face.options import Options
-    from pytest_manifest.face.verdicts import VerdictBook
     from pytest_manifest.manifest import Groups, Manifest
     from pytest_manifest.planning import PlanSpec
+    from pytest_manifest.plugin.coordination import Coordination
+    from pytest_manifest.plugin.options import Options
+    from pytest_manifest.plugin.verdicts import VerdictBook
     from pytest_manifest.run import Run
     from pytest_manifest.stack.embedded import EmbeddedStack
     from pytest_manifest.testing import MemoryStack
@@ -61,8 +61,8 @@ class ManifestSession:
     """The state of the plugin in one pytest process; see the module."""
 
     def __init__(self, config: pytest.Config, role: Role, options: Options) -> None:
-        from pytest_manifest.face.garbage import owns_process
-        from pytest_manifest.face.plans import Plans
+        from pytest_manifest.plugin.garbage import owns_process
+        from pytest_manifest.plugin.plans import Plans
         from pytest_manifest.reporting.run_report import REPORT_KEY, RunReport
 
         self.config = config
@@ -247,12 +247,12 @@ class ManifestSession:
                 with self.report.writing("the workers' logs were not kept", self.runs[0]):
                     self._keep_worker_logs(self.stack, self.runs[0])
                 if not self._leaves_jobs:
-                    from pytest_manifest.face.leftovers import say_what_is_left
+                    from pytest_manifest.plugin.leftovers import say_what_is_left
 
                     say_what_is_left(self.stack, self.runs[0])
             self.stack.begin_stop(keep_data=self._leaves_jobs)
         if self.memory_stack is not None and self.runs:
-            from pytest_manifest.face.leftovers import say_what_is_left_in_memory
+            from pytest_manifest.plugin.leftovers import say_what_is_left_in_memory
 
             say_what_is_left_in_memory(self.memory_stack, self.runs[0])
         for run in self.runs:
@@ -345,8 +345,8 @@ class ManifestSession:
     def _plan_here(
         self, session: pytest.Session, spec: PlanSpec, *, collecting: bool
     ) -> Manifest | None:
-        from pytest_manifest.face.plans import fixture_name
-        from pytest_manifest.face.synthetic import do_nothing, set_up, synthetic_item
+        from pytest_manifest.plugin.plans import fixture_name
+        from pytest_manifest.plugin.synthetic import do_nothing, set_up, synthetic_item
 
         name = fixture_name(spec)
         item = synthetic_item(session, f"plan[{spec.name}]", do_nothing, name)
@@ -370,7 +370,7 @@ class ManifestSession:
         *,
         collecting: bool,
     ) -> None:
-        from pytest_manifest.face.synthetic import log_failure
+        from pytest_manifest.plugin.synthetic import log_failure
 
         assert call.excinfo is not None
         if isinstance(call.excinfo.value, pytest.fail.Exception):
@@ -404,7 +404,7 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
     Raises pytest.UsageError with a sentence where options do not go together.
     """
     if SESSION_KEY not in config.stash:
-        from pytest_manifest.face.option_conflicts import read_options
+        from pytest_manifest.plugin.option_conflicts import read_options
 
         role = role_of(config)
         state = ManifestSession(config, role, read_options(config))
@@ -417,7 +417,7 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
 
 def join_controller(state: ManifestSession, told: str) -> None:
     """Take over, in an xdist worker, what the controller says."""
-    from pytest_manifest.face.coordination import Coordination
+    from pytest_manifest.plugin.coordination import Coordination
 
     facts = json.loads(told)
     state.coordination = Coordination(Path(facts["folder"]))

@@ -10,8 +10,8 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
-    from pytest_manifest.face.options import Options
     from pytest_manifest.manifest import Manifest
+    from pytest_manifest.plugin.options import Options
 
 
 def refuse_copies(options: Options, manifests: Sequence[Manifest]) -> None:

@@ -15,10 +15,10 @@ from pydantic_core import from_json
 from pytest_manifest.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
 from pytest_manifest.console import begin_line
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.face.interrupts import take_signals
-from pytest_manifest.face.item_properties import tell_properties
-from pytest_manifest.face.session import ManifestSession, manifest_session
-from pytest_manifest.face.synthetic import do_nothing, log_failure, set_up, synthetic_item
+from pytest_manifest.plugin.interrupts import take_signals
+from pytest_manifest.plugin.item_properties import tell_properties
+from pytest_manifest.plugin.session import ManifestSession, manifest_session
+from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
 from pytest_manifest.reporting.workflow_commands import stop_commands
 from pytest_manifest.text import short_path
 
@@ -130,8 +130,8 @@ def note_left_out(state: ManifestSession) -> None:
 
 
 def open_book(state: ManifestSession) -> None:
-    from pytest_manifest.face.dispatching import ledgers_by_manifest
-    from pytest_manifest.face.verdicts import VerdictBook
+    from pytest_manifest.plugin.dispatching import ledgers_by_manifest
+    from pytest_manifest.plugin.verdicts import VerdictBook
 
     ledgers = ledgers_by_manifest(state.runs)
     workers = state.runs[0].workers if state.runs else None
@@ -149,7 +149,7 @@ def open_book(state: ManifestSession) -> None:
 
 def open_book_in_worker(state: ManifestSession) -> None:
     """In an xdist worker: open the ledgers that the controller named before it handed out tests."""
-    from pytest_manifest.face.verdicts import VerdictBook
+    from pytest_manifest.plugin.verdicts import VerdictBook
 
     if state.book is not None or state.coordination is None:
         return
@@ -199,7 +199,7 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
     if not state.options.may_dispatch:  # as with --setup-plan: nothing was sent to be judged
         return
     if binding is not None and binding.group is not None:
-        from pytest_manifest.face.group_verdicts import assert_group
+        from pytest_manifest.plugin.group_verdicts import assert_group
 
         assert_group(item, binding, when)
     if binding is None or binding.entry is None:
@@ -249,7 +249,7 @@ def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
     crash = getattr(report.longrepr, "reprcrash", None)
     binding = binding_of(item)
     if crash is not None and binding is not None and binding.group is not None:
-        from pytest_manifest.face.group_verdicts import place_at_group
+        from pytest_manifest.plugin.group_verdicts import place_at_group
 
         place_at_group(item, binding.group, crash)
         return

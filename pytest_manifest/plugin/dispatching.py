@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_manifest.console import quiet_console
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.face.copies import refuse_copies, refuse_one_run_twice
-from pytest_manifest.face.earlier_runs import (
+from pytest_manifest.plugin.copies import refuse_copies, refuse_one_run_twice
+from pytest_manifest.plugin.earlier_runs import (
     STACK_DATA,
     AuditSource,
     audit_source,
@@ -20,12 +20,12 @@ from pytest_manifest.face.earlier_runs import (
     guard_against_repetition,
     ledger_to_resume,
 )
-from pytest_manifest.face.garbage import nothing_thrown_away
-from pytest_manifest.face.options import Options
-from pytest_manifest.face.session import ManifestSession, user_errors
-from pytest_manifest.face.stacks import find_stack, nothing_to_resume, stack_for_audit
-from pytest_manifest.face.targets import refuse_unwritable
-from pytest_manifest.face.turns import one_at_a_time, refuse_overtaken
+from pytest_manifest.plugin.garbage import nothing_thrown_away
+from pytest_manifest.plugin.options import Options
+from pytest_manifest.plugin.session import ManifestSession, user_errors
+from pytest_manifest.plugin.stacks import find_stack, nothing_to_resume, stack_for_audit
+from pytest_manifest.plugin.targets import refuse_unwritable
+from pytest_manifest.plugin.turns import one_at_a_time, refuse_overtaken
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:

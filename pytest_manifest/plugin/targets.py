@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.face.options import Options
+from pytest_manifest.plugin.options import Options
 
 
 def refuse_unwritable(config: pytest.Config, options: Options) -> None:

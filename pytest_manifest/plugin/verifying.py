@@ -20,7 +20,7 @@ class Verifying:
         # Outside everybody else's wrappers, so that a time limit for tests does not count the
         # waiting.
         if binding_of(item) is not None:
-            from pytest_manifest.face.work import wait_for_verdict
+            from pytest_manifest.plugin.work import wait_for_verdict
 
             wait_for_verdict(item)
         return (yield)
@@ -28,7 +28,7 @@ class Verifying:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         if binding_of(item) is not None:
-            from pytest_manifest.face.work import assert_verdict, fill_builtin
+            from pytest_manifest.plugin.work import assert_verdict, fill_builtin
 
             assert_verdict(item, "setup")
             fill_builtin(item)
@@ -36,7 +36,7 @@ class Verifying:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
         if binding_of(item) is not None:
-            from pytest_manifest.face.work import assert_verdict
+            from pytest_manifest.plugin.work import assert_verdict
 
             assert_verdict(item, "call")
 
@@ -46,7 +46,7 @@ class Verifying:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         if call.excinfo is not None and binding_of(item) is not None:
-            from pytest_manifest.face.work import place_at_entry
+            from pytest_manifest.plugin.work import place_at_entry
 
             place_at_entry(item, report)
         return report

@@ -7,8 +7,8 @@ from typing import Final
 
 import pytest
 
-from pytest_manifest.face.option_values import refuse_name
-from pytest_manifest.face.options import Options
+from pytest_manifest.plugin.option_values import refuse_name
+from pytest_manifest.plugin.options import Options
 
 CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
     (

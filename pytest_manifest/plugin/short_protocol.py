@@ -18,12 +18,12 @@ import pytest
 
 from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of
 from pytest_manifest.compat.pytest import let_go_of_arguments
-from pytest_manifest.face.collection import EntryItem
-from pytest_manifest.face.item_properties import tell_properties
-from pytest_manifest.face.others_logs import OthersLogs
-from pytest_manifest.face.session import manifest_session
-from pytest_manifest.face.verifying import SHORT, Verifying
-from pytest_manifest.face.work import properties_of
+from pytest_manifest.plugin.collection import EntryItem
+from pytest_manifest.plugin.item_properties import tell_properties
+from pytest_manifest.plugin.others_logs import OthersLogs
+from pytest_manifest.plugin.session import manifest_session
+from pytest_manifest.plugin.verifying import SHORT, Verifying
+from pytest_manifest.plugin.work import properties_of
 
 _HOOKS: Final = (
     "pytest_runtest_protocol",

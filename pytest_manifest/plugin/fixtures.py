@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, ManifestName, binding_of
-from pytest_manifest.face.session import manifest_session
+from pytest_manifest.plugin.session import manifest_session
 
 if TYPE_CHECKING:
-    from pytest_manifest.face.dispatching import Dispatch
-    from pytest_manifest.face.verdicts import ManifestRun
     from pytest_manifest.manifest import Manifest
+    from pytest_manifest.plugin.dispatching import Dispatch
+    from pytest_manifest.plugin.verdicts import ManifestRun
     from pytest_manifest.schema import Entry, Receipt
 
 
@@ -25,7 +25,7 @@ def dispatch(request: pytest.FixtureRequest) -> Iterator[Dispatch]:
     Override it in the root conftest.py to prepare something before anything is sent; ask for
     this one with ``request.getfixturevalue("dispatch")`` when that is done.
     """
-    from pytest_manifest.face.dispatching import Dispatch
+    from pytest_manifest.plugin.dispatching import Dispatch
 
     work = Dispatch(manifest_session(request.config))
     work.begin()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pytest_manifest.bindings import binding_of
-from pytest_manifest.face.earlier_runs import ledger_to_resume, stack_is_gone
-from pytest_manifest.face.session import ManifestSession, user_errors
+from pytest_manifest.plugin.earlier_runs import ledger_to_resume, stack_is_gone
+from pytest_manifest.plugin.session import ManifestSession, user_errors
 
 
 def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
     """Note, for the summary, what ``--manifest-resume`` would do with each selected entry."""
-    from pytest_manifest.face.dispatching import resume_rules
+    from pytest_manifest.plugin.dispatching import resume_rules
     from pytest_manifest.run import describe_decisions, preview
 
     bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]

@@ -1,1 +1,0 @@
-"""The pytest face: hooks say when, the modules below say what."""
