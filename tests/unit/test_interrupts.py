@@ -22,7 +22,7 @@ class Hurried:
         self.lock = lock
         self.told = threading.Semaphore(0)
 
-    def hurry(self) -> None:
+    def force_stop(self) -> None:
         assert self.lock.acquire(timeout=10)
         self.lock.release()
         self.told.release()
