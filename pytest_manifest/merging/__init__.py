@@ -1,1 +1,1 @@
-"""The ledgers of a manifest's shards made one, to be judged and reported as one run."""
+"""Merge the ledgers of a manifest's shards into one, to be judged and reported as one run."""

@@ -1,4 +1,4 @@
-"""``manifest-ledger``: what can be done with ledgers without pytest."""
+"""Run ``manifest-ledger``: work with ledgers without pytest."""
 
 # ruff: noqa: T201 - printing is what a command is for
 
@@ -23,7 +23,7 @@ RUNS: Final = Path(".manifest", "runs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 is success, 2 a user's error."""
+    """Run one command; return 0 for success, 2 for a user's error."""
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.run
     try:
@@ -74,7 +74,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _what_next(merged: MergedRun) -> Iterator[str]:
-    """How the merged run is judged and reported."""
+    """Yield how the merged run is judged and reported."""
     folder = merged.ledger.parent.resolve()
     manifest = "FILE" if merged.manifest is None else _short(merged.manifest)
     command = [
@@ -92,7 +92,7 @@ def _what_next(merged: MergedRun) -> Iterator[str]:
 
 
 def _short(path: Path) -> str:
-    """The path as a person here would type it."""
+    """Shorten the path as a person would type it here."""
     full, here = path.resolve(), Path.cwd()
     return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
 

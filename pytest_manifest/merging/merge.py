@@ -1,4 +1,4 @@
-"""What may be merged, and what is known of the run that comes of it."""
+"""Check which ledgers may be merged, and describe the run that comes of it."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ IDS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class MergeInput:
-    """A ledger that is to be merged.
+    """Hold a ledger that is to be merged.
 
-    ``runs``: its own run, or those that it was ``merged`` of; ``segments``: when it was worked
-    on; ``metadata``: its table ``run``; ``entries``: their number, ``open``: the number of
-    them without a final verdict.
+    ``runs``: its own run, or those that it was ``merged`` of; ``segments``: when it was worked on;
+    ``metadata``: its table ``run``; ``entries``: their number, ``open``: the number of them without
+    a final verdict.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class MergeInput:
 
     @property
     def label(self) -> str:
-        """Like ``shard 2 of 8 (run ...)``."""
+        """Return a label like ``shard 2 of 8 (run ...)``."""
         shard = self.shards[0] if len(self.shards) == 1 else None
         run = f"run {self.info.run}"
         return run if shard is None else f"{shard.words} ({run})"
@@ -75,8 +75,11 @@ class MergeInput:
 
 @dataclass(frozen=True)
 class MergedRun:
-    """The ledger that was made; ``warnings``: what is not whole about it; ``manifest``: the file
-    that the runs were made of, or the copy that is kept, None where neither is there."""
+    """Hold the ledger that was made.
+
+    ``warnings``: what is not whole about it; ``manifest``: the file that the runs were made of, or
+    the copy that is kept, None where neither is there.
+    """
 
     ledger: Path
     info: RunInfo
@@ -89,8 +92,8 @@ class MergedRun:
 def merge(ledgers: Sequence[Path], into: Path | None = None) -> MergedRun:
     """Make one ledger of several, in the folder ``into``, else in that of the first.
 
-    Raises LedgerError where they cannot be merged, DispatchError where one of them is written to at
-    this moment; then nothing was made.
+    Raises LedgerError where they cannot be merged, DispatchError where one of them is being
+    written; then nothing was made.
     """
     _refuse_twice(ledgers)
     with ExitStack() as locks:
@@ -137,7 +140,7 @@ def _refuse_twice(ledgers: Sequence[Path]) -> None:
 
 
 def _without_contained(sources: Sequence[MergeInput]) -> tuple[list[MergeInput], list[str]]:
-    """Without ledgers that were merged of others which are named, as ``*.sqlite`` names all."""
+    """Drop ledgers that were merged of others which are named, as ``*.sqlite`` names all."""
     own = {source.info.run for source in sources if not source.merged}
     left: list[MergeInput] = []
     warnings: list[str] = []
@@ -169,7 +172,7 @@ def _refuse_mixture(sources: Sequence[MergeInput]) -> None:
 
 @contextmanager
 def _locked(ledger: Path) -> Iterator[None]:
-    """Nobody else writes the ledger meanwhile. Raises DispatchError where somebody does."""
+    """Lock a ledger. Raises DispatchError where another process writes it."""
     path = ledger.with_suffix(".lock")
     if not path.is_file():  # it was brought here without its lock, so nobody here follows it
         yield
@@ -227,14 +230,15 @@ def _read(path: Path) -> MergeInput:
 
 
 def _segments(ledger: Ledger, info: RunInfo) -> list[RunSegment]:
-    """When the run was worked on; what nobody has noted the end of ends with the last receipt."""
+    """Return when the run was worked on; a segment without a noted end ends with the last
+    receipt."""
     *before, last = ledger.segments() or [RunSegment(info.created_at)]
     ended = last.stopped or ledger.last_arrival() or last.started
     return [*before, replace(last, stopped=max(ended, last.started))]
 
 
 def _merged_segments(sources: Sequence[MergeInput]) -> list[RunSegment]:
-    """When any of the runs was worked on: what overlaps is one part."""
+    """Return when any of the runs was worked on: what overlaps is one segment."""
     segments: list[RunSegment] = []
     for part in sorted((part for source in sources for part in source.segments), key=_began):
         last = segments[-1] if segments else None
@@ -250,8 +254,10 @@ def _began(part: RunSegment) -> datetime:
 
 
 def _plan_missing(target: Path, info: RunInfo, manifests: Sequence[Path]) -> int:
-    """Note the manifest's entries of which no ledger knows as planned and never sent, so that every
-    report tells of them; returns their number."""
+    """Plan the manifest's entries that no ledger has, as never sent, so that reports show them.
+
+    Returns their number.
+    """
     path = next((p for p in manifests if p.is_file() and manifest_digest(p) == info.sha256), None)
     if path is None:
         return 0
@@ -299,7 +305,7 @@ def _info(sources: Sequence[MergeInput]) -> RunInfo:
 
 
 def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
-    """Keys and values of the merged ledger's table ``run``."""
+    """Return keys and values of the merged ledger's table ``run``."""
     shards = [shard for source in sources for shard in source.shards]
     metadata = dict(info_rows(info)) | {
         SEGMENTS: segments_json(_merged_segments(sources)),
@@ -337,7 +343,7 @@ def _status(sources: Sequence[MergeInput]) -> RunStatus:
 
 @contextmanager
 def _new_files(ledger: Path, sources: Sequence[MergeInput]) -> Iterator[Path | None]:
-    """The manifest's copy and the lock beside the new ledger; taken away where that fails."""
+    """Make the manifest's copy and the lock beside the new ledger; remove them where that fails."""
     target = copy_path(ledger, sources[0].info.sha256)
     kept = (copy_path(source.path, source.info.sha256) for source in sources)
     source = next((path for path in kept if path.is_file()), None)

@@ -1,4 +1,4 @@
-"""Runs: one dispatch of one manifest, from its first message to its last verdict."""
+"""Run one dispatch of one manifest, from its first message to its last verdict."""
 
 from pytest_manifest.run.audit import AuditRun, ledger_of_receipts
 from pytest_manifest.run.budget import refuse_beyond

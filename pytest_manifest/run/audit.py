@@ -1,4 +1,4 @@
-"""Looking at an earlier run again: what it comes to now, and what has come since."""
+"""Judge an earlier run again: from its ledger and what arrived since, or from exported receipts."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from pytest_manifest.verdict import judge
 
 
 class AuditRun(EarlierRun):
-    """An earlier run, judged from its ledger and from what has come since; nothing is sent.
+    """Judge an earlier run from its ledger and from what arrived since; send nothing.
 
-    Without a broker in its address the stack is not asked. Where the manifest is not the one that
-    the run was made of, all verdicts go into ``scratch``, a copy of the ledger.
+    Without a broker in its address the stack is not queried. Where the manifest differs from the
+    run's own, all verdicts go into ``scratch``, a copy of the ledger.
     """
 
     sends = False
@@ -72,7 +72,8 @@ class AuditRun(EarlierRun):
         scratch: Path | None = None,
         already_evaluated: bool = False,
     ) -> AuditRun:
-        """The run with this ledger, judged by this manifest, unless it just was."""
+        """Return the run with this ledger, judged by this manifest unless it was
+        ``already_evaluated``."""
         with Ledger.open(ledger_path) as ledger:
             info = ledger.info()
             same = info.sha256 == manifest.sha256
@@ -87,7 +88,7 @@ class AuditRun(EarlierRun):
 
     @property
     def queries_stack(self) -> bool:
-        """Whether the stack is asked."""
+        """Return whether broker and workers are queried."""
         return bool(self.address.broker_url)
 
     def _prepare(self, expected_workers: int | None) -> None:  # noqa: ARG002 - the base class's
@@ -112,7 +113,7 @@ class AuditRun(EarlierRun):
             self._poll_first(ledger)
 
     def _poll_first(self, ledger: Ledger) -> None:
-        """Read what has come since, so that no test sees a verdict that this replaces."""
+        """Read what arrived since, so that no test sees a verdict that this replaces."""
         position = ledger.get_meta("stream_position") or "0"
         with contextlib.closing(self._open_gatherer(position)) as gatherer:
             engine = self._make_engine(ledger, gatherer)
@@ -141,9 +142,9 @@ class AuditRun(EarlierRun):
         self._close(ledger, found)
 
     def _keep_inferred_verdicts(self, ledger: Ledger) -> None:
-        """What got its verdict for want of a receipt, and still has none, keeps it.
+        """Keep the verdicts that were inferred for want of a receipt, where there is still none.
 
-        Only what was given up as overdue may still be waited for.
+        Only jobs that were given up as overdue may still be waited for.
         """
         for job in list(self._pending.by_task_id.values()):
             settled = ledger.entry_verdict(job.entry.id)
@@ -152,7 +153,7 @@ class AuditRun(EarlierRun):
                 self._pending.complete(job.task_id)
 
     def _locate(self, engine: Engine) -> dict[str, str]:
-        """Where what has no verdict is: task id -> a phrase. What is nowhere is judged lost."""
+        """Locate the jobs without a verdict: task id -> a phrase; judge missing ones lost."""
         if self._locator is None or not engine.pending:
             return {}
         try:
@@ -164,7 +165,7 @@ class AuditRun(EarlierRun):
         return location_phrases(located)
 
     def _close(self, ledger: Ledger, found: dict[str, str]) -> None:
-        """What an audit finds unfinished is pending, expired or never sent: nothing final."""
+        """Record what is unfinished as pending, expired or never sent: nothing final."""
         age = (utc_now() - self.info.created_at).total_seconds()
         if not ledger.all_final():
             with ledger.transaction():
@@ -194,13 +195,13 @@ class AuditRun(EarlierRun):
 
 
 def _record_verdicts(ledger: Ledger, already_evaluated: Iterator[Evaluated]) -> None:
-    """In parts, so that memory stays flat; to be called within a transaction."""
+    """Record verdicts in batches, so that memory stays flat; call within a transaction."""
     while some := list(islice(already_evaluated, BATCH)):
         ledger.record_verdicts(some)
 
 
 def location_phrases(located: JobLocations) -> dict[str, str]:
-    """Where two looks have found jobs, in words, by task id."""
+    """Say in words where two snapshots located jobs, by task id."""
     found = dict.fromkeys(located.queued, "it waits in its queue")
     found.update(dict.fromkeys(located.with_worker, "a worker has it"))
     found.update(dict.fromkeys(located.unacked_by_dead, "a worker that is gone had taken it"))
@@ -208,7 +209,8 @@ def location_phrases(located: JobLocations) -> dict[str, str]:
 
 
 def _is_unknown(ledger: Ledger, entry: str) -> bool:
-    """Whether it has been said why nobody can tell: without a new look that is all there is."""
+    """Return whether the entry was judged unknown, with a reason that only a new search could
+    change."""
     settled = ledger.entry_verdict(entry)
     return settled is not None and settled.verdict.verdict == "unknown"
 
@@ -226,7 +228,7 @@ NO_RUN = "no-receipts"
 
 
 def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[Path, list[str]]:
-    """A ledger made of exported receipts alone, and notes about what was odd in them.
+    """Make a ledger of exported receipts alone; return it and notes about oddities in them.
 
     Raises LedgerError where the file holds receipts of several runs, ManifestError where it cannot
     be read.
@@ -274,7 +276,7 @@ def _info(manifest: Manifest, run: str) -> RunInfo:
 
 @dataclass
 class _ReceiptsEvaluation:
-    """Goes through the manifest, and judges each entry by its receipt; ``name``: the file's."""
+    """Judge each entry of a manifest by its receipt in the file ``name``."""
 
     run: str
     manifest: Manifest
@@ -283,7 +285,7 @@ class _ReceiptsEvaluation:
     ledger: Ledger
 
     def passages(self) -> Iterator[list[ImportedEntry]]:
-        """What became of the entries, some at a time, in the manifest's order."""
+        """Yield the outcome of the entries in batches, in the manifest's order."""
         evaluator = AttemptEvaluator(self.run, self.manifest, self.ledger, kills=1, lifetime=0)
         number = 0
         entries = iter(self.manifest)

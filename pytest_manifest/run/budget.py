@@ -1,4 +1,4 @@
-"""What a run may cost, what it has cost, and what it may yet cost by what is in flight."""
+"""Account for the cost of a run: spent by finished attempts, reserved for those in flight."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NOTHING = Decimal(0)
 
 
 class Budget:
-    """``limit`` in the entries' unit of cost; ``costs``: what attempts have cost already, by id.
+    """Account for one run; ``limit`` in the entries' unit of cost, ``costs``: already known, by
+    task id.
 
-    Attempts that are in flight count by their estimates, and those that have landed by what they
-    have cost.
+    Attempts in flight count by their estimates, finished ones by what they cost.
     """
 
     def __init__(self, limit: float, costs: Mapping[str, Decimal] | None = None) -> None:
@@ -31,27 +31,28 @@ class Budget:
 
     @property
     def reached(self) -> bool:
-        """Whether the money is spent, whatever is still in flight."""
+        """Return whether the money is spent, whatever is still in flight."""
         return self.spent >= self.limit and self.spent > 0
 
     def allows(self, entry: Entry) -> bool:
-        """Whether this entry may be sent now; without an estimate it may while money is left."""
+        """Return whether this entry may be sent now; one without an estimate may while money is
+        left."""
         if self.reached or (entry.cost is None and not self.limit):
             return False
         return self.spent + self._reserved + exact(entry.cost) <= self.limit
 
     def reserve(self, task_id: str, entry: Entry) -> None:
-        """An attempt is being sent, or in flight already."""
+        """Reserve the estimate of an attempt that is being sent, or is in flight already."""
         self._release(task_id)
         self._reservations[task_id] = exact(entry.cost)
         self._reserved += self._reservations[task_id]
 
     def cancel(self, task_id: str) -> None:
-        """An attempt was not sent after all."""
+        """Release the estimate of an attempt that was not sent after all."""
         self._release(task_id)
 
     def charge(self, task_id: str, cost: Decimal) -> None:
-        """What an attempt has cost is known, or is known better than before."""
+        """Replace an attempt's estimate, or its earlier cost, by ``cost``."""
         self._release(task_id)
         self.spent += cost - self._costs.get(task_id, NOTHING)
         self._costs[task_id] = cost
@@ -60,7 +61,7 @@ class Budget:
         self._reserved -= self._reservations.pop(task_id, NOTHING)
 
     def why_closed(self, entry: Entry | None) -> str:
-        """A phrase: why no more is sent; ``entry`` is the one that would have come next."""
+        """Return a phrase: why no more is sent; ``entry`` would have come next."""
         limit, more = (
             cost_text(self.limit),
             "--manifest-resume --manifest-budget=MORE sends the rest",
@@ -79,7 +80,7 @@ class Budget:
 def refuse_beyond(
     budget: float | None, entries: Iterable[Entry], name: str, spent: Decimal = NOTHING
 ) -> None:
-    """Raises DispatchError where these entries' estimates, on top of what is ``spent``, exceed it.
+    """Raise DispatchError where the entries' estimates plus ``spent`` exceed the budget.
 
     ``name`` is the manifest's.
     """
@@ -102,7 +103,7 @@ def refuse_beyond(
 
 
 def without_estimate(entries: Iterable[Entry]) -> str | None:
-    """A sentence on entries that a budget cannot foresee, None where there are none."""
+    """Return a message on entries that a budget cannot foresee, None where there are none."""
     count = total = 0
     for entry in entries:
         total += 1

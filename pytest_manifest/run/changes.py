@@ -1,4 +1,4 @@
-"""The manifest that a run was made of, kept beside its ledger, and how a later one differs."""
+"""Keep the manifest that a run was made of beside its ledger, and find how a later one differs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ expires) makes no other work of it; the rest says what is made of the answer."""
 
 
 def copy_path(ledger: Path, sha256: str) -> Path:
-    """Where a run keeps the manifest with this digest, that it was made of."""
+    """Return where a run keeps the manifest with this digest."""
     return ledger.with_suffix(f".{sha256[:12]}.manifest.jsonl")
 
 
@@ -47,7 +47,7 @@ def keep_manifest(manifest: Manifest, ledger: Path) -> None:
 def keep_changes(
     manifest: Manifest, before: Manifest | None, ledger: Path, applied: Container[str]
 ) -> tuple[str, Path | None]:
-    """Keep a changed manifest, with those entries as they were that were not ``applied``.
+    """Keep a changed manifest, with the entries that were not ``applied`` as they were.
 
     Of a change that was taken up in part the rest is still a change the next time. Returns the
     digest of what is kept: the manifest's own where all of it was taken up; and the file, None
@@ -76,13 +76,13 @@ def keep_changes(
 
 
 def kept_manifest(ledger: Path, sha256: str) -> Manifest | None:
-    """The manifest that a run was made of; None for runs that kept none."""
+    """Return the manifest that a run was made of; None for runs that kept none."""
     path = copy_path(ledger, sha256)
     return read_manifest(path, lean=True) if path.is_file() else None
 
 
 class EarlierLines:
-    """A manifest's lines, asked for one after the other by the ids of another one's entries.
+    """Read a manifest's lines by the ids of another manifest's entries, in turn.
 
     As long as both have them in the same order, it is read along and nothing of it kept.
     """
@@ -96,7 +96,7 @@ class EarlierLines:
         self._file.close()
 
     def line(self, entry: str) -> bytes | None:
-        """The line of this entry; None where there is none."""
+        """Return the line of this entry; None where there is none."""
         self._next = self._next or self._file.readline()
         if not self._next or id_and_task(self._next)[0] != entry:
             if entry not in self._manifest:
@@ -108,28 +108,30 @@ class EarlierLines:
 
 
 def files_of(ledger: Path) -> list[Path]:
-    """All that a run has beside its ledger by its name, and the ledger itself, which comes first:
-    without it the others are nobody's."""
+    """Return all files of a run, its ledger first: without it the others belong to no run."""
     beside = sorted(ledger.parent.glob(f"{ledger.stem}.*"))
     return [ledger, *(path for path in beside if path != ledger)]
 
 
 def runs_by_copy(folder: Path, sha256: str) -> list[Path]:
-    """The ledgers in ``folder`` beside which this manifest is kept, whether they can be read or
-    not, oldest first. Where there is no ledger nothing was sent."""
+    """Return the ledgers in ``folder`` that have a copy of this manifest, readable or not, oldest
+    first.
+
+    Where there is no ledger nothing was sent.
+    """
     copies = sorted(folder.glob(f"*.{sha256[:12]}.manifest.jsonl"))
     ledgers = [copy.with_name(f"{copy.name.split('.')[0]}.sqlite") for copy in copies]
     return [path for path in ledgers if path.exists()]
 
 
 def forget_copy(ledger: Path, sha256: str) -> None:
-    """Let the run no longer count as one of this manifest; the copy stays under another name."""
+    """Stop counting the run as one of this manifest: rename its copy."""
     copy = copy_path(ledger, sha256)
     copy.rename(copy.with_suffix(".given-up"))
 
 
 def change_of(entry: Entry, before: Entry | None) -> tuple[Change | None, str]:
-    """How an entry differs from the one of this id before, and a phrase that names the fields."""
+    """Return how an entry differs from its earlier form, and a phrase that names the fields."""
     if before is None:
         return "new", "new in the manifest"
     changed = [name for name in WORK_FIELDS if getattr(entry, name) != getattr(before, name)]

@@ -1,4 +1,4 @@
-"""What the parts of an engine share."""
+"""Hold what the parts of an engine share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pytest_manifest.run.settings import WINDOW, RunSettings, Signals
 
 @dataclass
 class EngineContext:
-    """Everything that an engine works with, open and ready."""
+    """Hold everything that an engine works with, open and ready."""
 
     run: str
     settings: RunSettings
@@ -49,19 +49,19 @@ PATIENCE = 60.0
 
 
 class FailureWindow:
-    """How long something has been out of reach without a break."""
+    """Measure how long a server has been out of reach without a break."""
 
     def __init__(self) -> None:
         self._since: float | None = None
 
     def expired(self) -> bool:
-        """Note a failure; true when they have gone on for longer than our patience."""
+        """Note a failure; return whether failures have lasted longer than PATIENCE."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
         return now - self._since > PATIENCE
 
     def close(self) -> bool:
-        """Note a success; true where there was an outage before."""
+        """Note a success; return whether there was a failure before."""
         was_out, self._since = self._since is not None, None
         return was_out

@@ -1,4 +1,4 @@
-"""An earlier run taken up again: what is prepared counts once the whole session may go on."""
+"""Take up an earlier run: what is prepared counts once the whole session may go on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pytest_manifest.verdict import is_hearsay
 
 
 class EarlierRun(Run):
-    """A run whose ledger is there already.
+    """Work on a run whose ledger exists.
 
     All that :meth:`prepare` writes is one transaction, which :meth:`take_effect` commits: a session
     that is refused, by this run, by another one, by the budget or by Ctrl-C, leaves the ledger as
@@ -36,7 +36,7 @@ class EarlierRun(Run):
     """A file beside the ledger that only what is prepared speaks of."""
 
     def _take_up(self) -> Ledger:
-        """The ledger, for this process alone, to be written in whatever comes of it."""
+        """Lock the ledger for this process, and open it for a transaction that may be dropped."""
         self._lock.acquire(self.info.run)
         self._open_ledger = Ledger.open(self.ledger_path, write=True)
         self._open_ledger.defer_commits()
@@ -59,7 +59,7 @@ class EarlierRun(Run):
         self._lock.release()
 
     def _close_ledger(self) -> None:
-        """Close the ledger; what does not stand yet never will."""
+        """Close the ledger; drop what is not committed."""
         held, self._open_ledger = self._open_ledger, None
         if held is not None:
             held.close()
@@ -76,7 +76,11 @@ class EarlierRun(Run):
 def evaluate_kept_receipts(
     ledger: Ledger, pending: PendingAttempts, evaluator: AttemptEvaluator
 ) -> None:
-    """Settle what is in flight and has a receipt already, by all that was said of it."""
+    """Judge pending attempts whose receipts the ledger has, rather than read them again.
+
+    A session that follows some entries reads the whole run's stream and keeps the receipts of the
+    others; so does one that is killed between keeping a receipt and judging by it.
+    """
     with ledger.transaction():
         for job in list(pending.by_task_id.values()):
             kept = [one for _, one in ledger.receipts(job.task_id) if not is_hearsay(one)]
@@ -86,7 +90,10 @@ def evaluate_kept_receipts(
 
 
 def is_other_broker(info: RunInfo, address: StackAddress) -> bool:
-    """Whether the run's jobs were sent to another broker; names of one server lead to the same."""
+    """Return whether the jobs were sent to another broker; two names of one server are the same.
+
+    A job that is in no queue of this broker may wait in one of the other.
+    """
     if not info.broker or not address.broker_url:
         return False
     if (
@@ -115,7 +122,7 @@ def track_unsettled(
     info: RunInfo,
     only: Container[str] | None = None,
 ) -> None:
-    """Put in flight what was sent and has no final verdict, as old as it is.
+    """Track attempts that were sent and have no final verdict, as old as they are.
 
     ``only`` these entries, all where it is None.
     """
@@ -133,7 +140,7 @@ def track_inferred(
     info: RunInfo,
     only: Container[str] | None = None,
 ) -> None:
-    """Put in flight also what got its verdict for want of a receipt: it may still be queued."""
+    """Track attempts judged for want of a receipt: they may still be queued."""
     last = {row.entry: row for row in ledger.last_attempts()}
     for settled in ledger.all_verdicts():
         row = last.get(settled.verdict.entry)
@@ -150,7 +157,7 @@ def track_inferred(
 def track(
     pending: PendingAttempts, ledger: Ledger, row: AttemptRow, entry: Entry, info: RunInfo
 ) -> None:
-    """Put one attempt in flight, as old as it is."""
+    """Track one attempt, as old as it is."""
     attempt = Attempt(info.run, entry, row.attempt, row.task_id)
     pending.track(attempt, _monotonic(row.sent_at), row.sent_at)
     for start in ledger.starts(row.task_id):
@@ -160,6 +167,6 @@ def track(
 
 
 def _monotonic(moment: datetime | None) -> float:
-    """A moment of the past on this process's monotonic clock."""
+    """Convert a moment of the past to this process's monotonic clock (s)."""
     now = time.monotonic()
     return now if moment is None else now - max((utc_now() - moment).total_seconds(), 0.0)

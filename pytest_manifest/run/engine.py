@@ -1,4 +1,4 @@
-"""The thread of a run: it sends, gathers, looks for jobs, and commits before it tells."""
+"""Run the loop of a run's thread: send, poll, search, and commit before anyone is notified."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ InferredEnd: TypeAlias = tuple[PendingAttempt, VerdictStatus, str]
 
 
 class Engine:
-    """One pass through a run's work. Use it from one thread."""
+    """Make one pass through a run's work. Use it from one thread."""
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context
@@ -105,7 +105,7 @@ class Engine:
         return self._schedule.exhausted and not self.pending
 
     def work(self) -> None:
-        """Send and gather until every entry has its verdict, time is over, or it is stopped.
+        """Send and poll until every entry has its verdict, time is over, or it is stopped.
 
         Raises StackError where broker or result store stay out of reach, or the stack has ended.
         """
@@ -126,7 +126,7 @@ class Engine:
         self._record_blocked(self._schedule.start(underway))
 
     def step(self) -> bool:
-        """Once around: send, gather, look after what is missing; true when the work is done."""
+        """Go round once: send, poll, handle what is missing; return whether the work is done."""
         self._check_stack()
         self._send_some()
         if self._finished:
@@ -140,11 +140,11 @@ class Engine:
         return True
 
     def poll_once(self) -> None:
-        """Gather everything that is there now, and wait for nothing."""
+        """Poll everything that is there now, and wait for nothing."""
         self._record_batch(self._gatherer.poll_all(self.pending.by_task_id))
 
     def send_nothing(self) -> None:
-        """Only look: no attempt follows from what is found."""
+        """Close the schedule: no attempt follows from what is found."""
         self._schedule.close("the run is only looked at")
 
     def confirm_missing(self, nowhere: Iterable[str]) -> None:
@@ -152,26 +152,26 @@ class Engine:
         self._unconfirmed.confirm_missing(nowhere)
 
     def requeue(self, located: JobLocations) -> list[str]:
-        """Move what dead workers had taken, where that is allowed; see :class:`OrphanRecovery`."""
+        """Requeue what dead workers had taken, where allowed; see :class:`OrphanRecovery`."""
         return [] if self._orphans is None else self._orphans.requeue(located)
 
     @property
     def not_requeued(self) -> Collection[str]:
-        """The task ids of what dead workers had, and were not moved: they may have begun it."""
+        """Return the task ids that dead workers had and may have started: they were not moved."""
         return () if self._orphans is None else self._orphans.not_requeued
 
     def _starts_unknown(self) -> bool:
-        """Whether a job may have been begun without a word; on our own stack all would be told."""
+        """Return whether a job may have started unreported; our own workers report every start."""
         return not self._context.is_private and may_lack_starts(self._ledger)
 
     def wind_down(self) -> None:
-        """After a stop: take back what waits and, where a person stopped it, await what runs."""
+        """Take back what waits after a stop; await what runs, where a person stopped the run."""
         by_a_person = self._signals.interrupted.is_set()
         back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0)
         self.commit(self._inferred((one, "revoked", revoked_message(one)) for one in back))
 
     def _time_is_over(self) -> None:
-        """On a stack of our own, which ends with the run, nothing may begin after its verdict."""
+        """End at the deadline; on our own stack, let nothing start after its verdict."""
         note = f"the run's deadline of {self._settings.deadline:g} s is over"
         left = self._schedule.close(note)
         if self._settings.send_only:  # what was sent is the workers', and not judged here
@@ -206,7 +206,7 @@ class Engine:
             yield self._evaluator.infer(job, *self.unread.adjust(job, kind, note)), None
 
     def commit(self, judged: Iterable[Evaluated]) -> None:
-        """Write verdicts down, then tell."""
+        """Record verdicts, then report them."""
         rows = list(judged)
         if rows:
             with self._ledger.transaction():
@@ -238,7 +238,7 @@ class Engine:
             self._record_blocked(held)
 
     def _note_outage(self, outage: FailureWindow, error: StackError) -> None:
-        """Broker or store is out of reach: be patient for a while, then give up."""
+        """Note a failure of broker or store, and wait; raise ``error`` once PATIENCE is over."""
         if outage.expired():
             raise error
         self._log.warning("{}; trying again", error)
@@ -263,7 +263,7 @@ class Engine:
         self._record_batch(sip)
 
     def _record_batch(self, sip: ReceiptBatch) -> None:
-        """Commit what a sip brought and the verdicts that follow from it at once; then tell."""
+        """Commit a batch of receipts and the verdicts that follow at once; then report them."""
         finals = self._unconfirmed.confirmed(sip.finals, sip.starts)
         if not (sip.starts or sip.handed_on or finals):
             if (
@@ -312,7 +312,7 @@ class Engine:
         self._revoke_quarantined()
 
     def _starts_of(self, finals: Iterable[Final]) -> Mapping[str, Sequence[Start]]:
-        """The starts of these attempts; hardly one has more than that which was just heard of."""
+        """Return the starts of these attempts; few have more than the one just reported."""
         known: dict[str, Sequence[Start]] = {}
         asked: list[str] = []
         for task_id, _, _ in finals:
@@ -326,9 +326,9 @@ class Engine:
     def _conclude(
         self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None
     ) -> list[Evaluated]:
-        """What follows from an attempt's verdict: the entry's, or another attempt.
+        """Return what follows from an attempt's verdict: the entry's verdict, or another attempt.
 
-        To be called within a transaction, for a flight that has landed.
+        Call it within a transaction, for an attempt that is no longer pending.
         """
         self._uncharged.append(job.task_id)
         if not self._signals.stop.is_set() and self._schedule.closed is None:
@@ -340,7 +340,7 @@ class Engine:
         return [(verdict, receipt), *self._finish(job.entry.id, verdict.verdict)]
 
     def _finish(self, entry: str, kind: VerdictStatus) -> list[Evaluated]:
-        """Tell the schedule of a final verdict; returns those of what can never be sent for it."""
+        """Give the schedule a final verdict; return the verdicts of what it blocks."""
         was_open = self._schedule.closed is None
         held = self._schedule.finished(entry, kind)
         closes = was_open and self._schedule.closed is not None
@@ -349,7 +349,7 @@ class Engine:
         return self._evaluator.blocked(held)
 
     def _charge_budget(self) -> None:
-        """Tell the budget what attempts that have landed have cost, by all that is written down."""
+        """Charge the budget with the recorded cost of attempts that have ended."""
         landed, self._uncharged = self._uncharged, []
         budget = self._schedule.budget
         for task_id in landed if budget is not None else ():
@@ -358,7 +358,7 @@ class Engine:
                 budget.charge(task_id, cost)
 
     def _handle_repeated_start(self, task_id: str) -> list[Evaluated]:
-        """A job was started a second time: after its end, or because it kills its workers."""
+        """Judge a job that started a second time: after its end, or as it kills its workers."""
         job = self.pending.by_task_id.get(task_id)
         if job is None:
             self._uncharged.append(task_id)
@@ -379,14 +379,18 @@ class Engine:
             self._revoke(task_ids)
 
     def _remind_workers(self, now: float) -> None:
-        """Workers keep revocations in memory: one that was started since knows of none, and would
-        run what has killed it as soon as the broker hands it out again."""
+        """Repeat the revocation of quarantined jobs.
+
+        Workers keep revocations in memory: one that started since knows of none, and would run what
+        has killed it as soon as the broker hands it out again.
+        """
         if self._dropped and now >= self._remind_at:
             self._remind_at = now + REMIND_PERIOD
             self._revoke(self._dropped)
 
     def _record_inferred(self, pending: Iterable[InferredEnd]) -> None:
-        """Judge attempts that no receipt will come of; they must have landed."""
+        """Record the verdicts of attempts that no receipt will come of; they are not pending any
+        more."""
         judged: list[Evaluated] = []
         with self._ledger.transaction():
             for job, kind, note in pending:
@@ -401,7 +405,7 @@ class Engine:
         self._revoke_quarantined()
 
     def _record_unsent(self, unsent: Sequence[Skipped], kind: VerdictStatus) -> None:
-        """Judge what was never sent, and will not be: refused, or overdue within an outage."""
+        """Record the verdicts of what will never be sent: refused, or overdue within an outage."""
         if not unsent:
             return
         with self._ledger.transaction():
@@ -424,7 +428,7 @@ class Engine:
     # What is overdue or missing
 
     def _check_missing(self, now: float) -> None:
-        """Speak for the jobs that nobody else will speak for any more."""
+        """Judge the jobs that no worker reports any more."""
         self._remind_workers(now)
         if self._deaths.check(now) and self._search is not None:
             self._search.schedule(now, *AFTER_LOSS)
@@ -451,7 +455,7 @@ class Engine:
         self._record_inferred((o.pending, o.status, o.reason) for o in late.values())
 
     def act_on(self, located: JobLocations) -> None:
-        """Put back, take out, send again or give up what two looks have found."""
+        """Requeue, discard, send again or give up what two snapshots located."""
         if not (located.unacked_by_dead or located.missing):
             return
         self.confirm_missing(located.missing)
@@ -467,7 +471,7 @@ class Engine:
         self._give_up(begun, located.missing)
 
     def _give_up(self, begun: Iterable[str], nowhere: Iterable[str]) -> None:
-        """Judge what its worker died of or with, and what nobody has any more."""
+        """Judge what died with its worker, and what is missing."""
         intact = self._is_intact()
         rows: list[InferredEnd] = [
             (job, "crashed", self._evaluator.how_it_died(job))
@@ -481,7 +485,7 @@ class Engine:
         self._record_inferred(rows)
 
     def _resend(self, job: PendingAttempt) -> bool:
-        """Publish a message anew that got lost on its way, and that nobody can have begun."""
+        """Publish again a message that got lost on its way, and that no worker can have started."""
         if self._sender is None:
             return False
         if self.unread.reason(job.task_id):
@@ -511,7 +515,8 @@ class Engine:
             self._log.warning("no last look before the deadline: {}", error)
 
     def _drain(self) -> None:
-        """Every verdict is there: see whether messages of ours are left, which would run again."""
+        """Wait for messages of ours that are left in our own stack's queues, which would run
+        again."""
         publisher = self._publisher
         if publisher is None or not self._context.is_private or self._settings.send_only:
             return
@@ -549,7 +554,7 @@ class Engine:
 
 
 def _by_attempt(finals: Iterable[Final]) -> Mapping[str, Sequence[ReportedEnd]]:
-    """All that was said of the end of each attempt, in the order in which it was."""
+    """Group the reported ends by attempt, in the order in which they arrived."""
     found: dict[str, list[ReportedEnd]] = {}
     for task_id, execution, receipt in finals:
         found.setdefault(task_id, []).append((execution, receipt))

@@ -1,7 +1,8 @@
-"""Verdicts of a run's attempts: on receipts, on the lack of one, and what follows for the entry.
+"""Evaluate a run's attempts: by receipts, for want of one, and what follows for the entry.
 
-All methods read and write the ledger and keep nothing of their own, so that a run which is taken
-up again judges as the first one did.
+All methods read and write the ledger and keep nothing of their own, so that a run which is taken up
+again judges as the first one did. A failure of the evaluation itself concerns one entry, and never
+ends the run.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ _WAITED_FOR: Final = {
 
 
 def revoked_message(job: PendingAttempt) -> str:
-    """A phrase for what was revoked when the run was stopped."""
+    """Return a phrase for what was revoked when the run was stopped."""
     if job.started is None:
         return "the run was stopped before a worker had begun it"
     return "the run was stopped after a try of it, while it waited for the next one"
@@ -75,15 +76,17 @@ def revoked_message(job: PendingAttempt) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """An entry's verdict that was changed after it had been told."""
+    """Hold an entry's verdict that was changed after it had been reported."""
 
     before: VerdictStatus
     verdict: Verdict
 
 
 class AttemptEvaluator:
-    """Judges for one run. ``lifetime``: seconds for which a result is kept; ``kills``: deaths that
-    quarantine an entry."""
+    """Evaluate the attempts of one run.
+
+    ``lifetime``: seconds for which a result is kept; ``kills``: deaths that quarantine an entry.
+    """
 
     def __init__(
         self,
@@ -110,8 +113,7 @@ class AttemptEvaluator:
     def evaluate(
         self, job: PendingAttempt, receipt: Receipt, starts: Sequence[Start] | None = None
     ) -> Evaluated:
-        """The verdict that a final receipt brings; without ``starts``, by all that the ledger has
-        of the attempt."""
+        """Return the verdict by a final receipt; without ``starts``, by all that the ledger has."""
         if starts is not None:
             return self.evaluate_evidence(job, [(None, receipt)], starts)
         said = self._ledger.receipts(job.task_id) or [(None, receipt)]
@@ -120,7 +122,7 @@ class AttemptEvaluator:
     def evaluate_evidence(
         self, job: PendingAttempt, said: Sequence[ReportedEnd], starts: Sequence[Start]
     ) -> Evaluated:
-        """The verdict by these ends and starts of the attempt."""
+        """Return the verdict by these ends and starts of the attempt."""
         entry, number = job.entry, job.number
         try:
             return self.evidence.evaluate(entry, job.task_id, number, said, starts, job.sent_at)
@@ -128,24 +130,24 @@ class AttemptEvaluator:
             return unforeseen_failure(entry, number, said[0][1], error)
 
     def has_started(self, task_id: str) -> bool:
-        """Whether some worker has said that it began the attempt."""
+        """Return whether a worker has reported that it started the attempt."""
         return bool(self._ledger.starts(task_id))
 
     def infer(self, job: PendingAttempt, kind: VerdictStatus, note: str) -> Verdict:
-        """The verdict on an attempt that no receipt will come of."""
+        """Return the verdict on an attempt that no receipt will come of."""
         seen = kind in SELF_CAUSED and job.is_running
         number = job.number
         entry = self._with_own_limit(job.entry)
         return judge(entry, None, attempt=number, problem=kind, note=note, seen=seen)
 
     def infer_or_revoked(self, job: PendingAttempt, kind: VerdictStatus, note: str) -> Evaluated:
-        """The same, or by what the result store tells of the job's revocation, where it does."""
+        """Infer the verdict, or judge by the revocation that the result store has."""
         if kind == "revoked" and job.hearsay is not None and is_hearsay(job.hearsay):
             return self.evaluate(job, job.hearsay)
         return self.infer(job, kind, note), None
 
     def how_it_died(self, job: PendingAttempt) -> str:
-        """A phrase for an attempt whose process is gone."""
+        """Return a phrase for an attempt whose process is gone."""
         loss = job.loss
         if loss is not None:
             how = f"exit code {loss.returncode}"
@@ -154,7 +156,7 @@ class AttemptEvaluator:
         return f"{where}, which had begun it, is gone"
 
     def explain_missing(self, job: PendingAttempt, *, emptied: bool) -> tuple[VerdictStatus, str]:
-        """What to say of an attempt that is nowhere."""
+        """Return the verdict on an attempt that is missing, and why."""
         if job.sent_at is not None:
             age = (utc_now() - job.sent_at).total_seconds()
             if age > self._lifetime:
@@ -181,16 +183,16 @@ class AttemptEvaluator:
         return "lost", f"started on {job.worker}, which has it no more"
 
     def elsewhere(self) -> str:
-        """Why it may be somewhere though it is found nowhere; "" where it is looked for rightly."""
+        """Return why a missing job may be on another broker; "" where this is the run's own."""
         broker = self._ledger.get_meta(OTHER_BROKER)
         return "" if broker is None else f"this run's jobs were sent to another broker, {broker}"
 
     def _starts_are_reported(self) -> bool:
-        """Whether a worker that had begun a job would have said so, and that would be known."""
+        """Return whether the start of any job would have been reported and kept."""
         return has_all_starts(self._ledger, some_start=self._ledger.has_starts())
 
     def cost(self, task_id: str) -> Decimal | None:
-        """What an attempt has cost by what the ledger has, None for one that is not the run's."""
+        """Return what an attempt cost by the ledger, None for one that is not the run's."""
         return self._costs.of(task_id)
 
     # What follows for the entry
@@ -198,7 +200,7 @@ class AttemptEvaluator:
     def next_attempt(
         self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None
     ) -> Attempt | None:
-        """Another attempt, where the entry allows one; the last one is closed in the ledger."""
+        """Plan another attempt, where the entry allows one, and close the last in the ledger."""
         entry = job.entry
         if verdict.verdict not in RESENDABLE or not entry.idempotent:
             return None
@@ -220,21 +222,21 @@ class AttemptEvaluator:
         return attempt
 
     def final(self, job: PendingAttempt, verdict: Verdict) -> Verdict:
-        """The entry's verdict: quarantined, where its workers died of it too often."""
+        """Return the entry's verdict: quarantined, where its workers died of it too often."""
         if verdict.verdict != "crashed":
             return verdict
         deaths = self._deaths(job)
         return verdict if deaths < self._kills else self._quarantined(job, deaths)
 
     def quarantine(self, job: PendingAttempt) -> Verdict | None:
-        """The verdict on a job that is being started again and again; None below the limit."""
+        """Return the verdict on a job that starts again and again; None below the limit."""
         starts = self._ledger.starts(job.task_id)
         by_turn = Counter(map(turn_of, starts))
         deaths = self._earlier_crashes(job) + max(by_turn.values(), default=1) - 1
         return None if deaths < self._kills else self._quarantined(job, deaths, starts)
 
     def keeps_crashing(self, task_id: str) -> bool:
-        """Whether a job that was given up as crashed is handed out and begun again and again."""
+        """Return whether a job given up as crashed is delivered and started again and again."""
         row, settled = self._ledger.attempt(task_id), self._verdict_on(task_id)
         kind = settled.verdict.verdict if settled is not None else row and row.status
         starts = Counter(map(turn_of, self._ledger.starts(task_id)))
@@ -255,7 +257,7 @@ class AttemptEvaluator:
         return judge(job.entry, None, attempt=job.number, problem="quarantined", note=note)
 
     def blocked(self, held: Sequence[Skipped]) -> list[Evaluated]:
-        """The verdicts of what will not be sent; to be called within a transaction."""
+        """Return the verdicts of what will not be sent; call it within a transaction."""
         if not held:  # nearly always: this is asked after each verdict
             return []
         self._ledger.mark((one.attempt.task_id for one in held), "withheld")
@@ -265,14 +267,14 @@ class AttemptEvaluator:
         return judge(attempt.entry, None, attempt=attempt.number, problem="skipped", note=note)
 
     def unsent(self, unsent: Sequence[Skipped], kind: VerdictStatus) -> list[Evaluated]:
-        """The verdicts of what was never sent, each with its reason."""
+        """Return the verdicts of what was never sent, each with its reason."""
         return [
             (judge(a.entry, None, attempt=a.number, problem=kind, note=note), None)
             for a, note in ((one.attempt, one.reason) for one in unsent)
         ]
 
     def remaining(self, kind: VerdictStatus, note: str) -> list[Evaluated]:
-        """A verdict for every entry that has none."""
+        """Return this verdict for every entry that has none."""
         judged: list[Evaluated] = []
         for row in self._ledger.attempts(undecided=True):
             if self._is_unknown(row.entry):
@@ -294,12 +296,12 @@ class AttemptEvaluator:
         return judged
 
     def _is_unknown(self, entry: str) -> bool:
-        """Whether it has been said, with the reason, that nobody can tell what became of it."""
+        """Return whether the entry was already judged unknown, with its reason."""
         settled = self._ledger.entry_verdict(entry)
         return settled is not None and settled.verdict.verdict == "unknown"
 
     def _outran(self, entry: Entry, task_id: str) -> bool:
-        """Whether a job that was begun runs for longer than its own timeout by now."""
+        """Return whether a started job has by now run longer than its own timeout (s)."""
         limit = utc_now() - timedelta(seconds=entry.timeout)
         ended = {end.execution for end in self._ledger.handed_on(task_id)}
         starts = [one for one in self._ledger.starts(task_id) if one.execution not in ended]
@@ -308,8 +310,10 @@ class AttemptEvaluator:
     # What comes after the verdict
 
     def late_receipt(self, task_id: str) -> list[Evaluated]:
-        """A receipt has come of an attempt that has its verdict: it may know better, or show that
-        the one which came first cannot be believed."""
+        """Judge again an attempt that another receipt arrived of.
+
+        It may know better, or show that the first one cannot be believed.
+        """
         settled = self._verdict_on(task_id)
         if settled is None or settled.verdict.verdict in _FIXED:
             return []
@@ -318,7 +322,7 @@ class AttemptEvaluator:
         return []
 
     def started_after_end(self, task_id: str) -> list[Evaluated]:
-        """A job that has its receipt was started once more: that counts, however it will end."""
+        """Judge again a job that started once more after its receipt, however that will end."""
         settled = self._verdict_on(task_id)
         if settled is None or settled.receipt is None:
             return []
@@ -329,7 +333,7 @@ class AttemptEvaluator:
         return []
 
     def _reevaluate(self, settled: EntryVerdict, task_id: str) -> list[Evaluated]:
-        """The verdict anew, by all that the ledger has; nothing where it is the same."""
+        """Judge again by all that the ledger has; return nothing where the verdict is the same."""
         name, number = settled.verdict.entry, settled.verdict.attempt
         if name not in self._manifest or number is None:
             return []
@@ -348,7 +352,7 @@ class AttemptEvaluator:
         return self._correct(settled, verdict, receipt)
 
     def _verdict_on(self, task_id: str) -> EntryVerdict | None:
-        """The entry's verdict, where it is about the attempt with this task id."""
+        """Return the entry's verdict, where it is about the attempt with this task id."""
         row = self._ledger.attempt(task_id)
         settled = None if row is None else self._ledger.entry_verdict(row.entry)
         if row is None or settled is None or settled.verdict.attempt != row.attempt:
@@ -370,10 +374,10 @@ class AttemptEvaluator:
 def unforeseen_failure(
     entry: Entry, attempt: int, receipt: Receipt, error: Exception
 ) -> tuple[Verdict, Receipt]:
-    """The verdict on an attempt whose receipt could not be judged.
+    """Return the verdict on an attempt whose receipt could not be judged.
 
-    With the receipt: the job ran, so that it is not sent again for it. Raises what is everybody's
-    affair: that the ledger, say, cannot be read.
+    With the receipt: the job ran, so that it is not sent again for it. Raises ManifestToolError
+    again, which concerns the whole run: the ledger, say, cannot be read.
     """
     if isinstance(error, ManifestToolError):
         raise error
@@ -386,7 +390,7 @@ def unforeseen_failure(
 
 @contextmanager
 def failure_ignored(what: str) -> Iterator[None]:
-    """Let what comes late, and cannot be judged, change nothing."""
+    """Let a late receipt that cannot be judged change nothing."""
     try:
         yield
     except ManifestToolError:

@@ -1,7 +1,7 @@
-"""All that was said of one attempt, weighed: what workers began, and every end that they told of.
+"""Weigh the evidence of one attempt: the starts, and every end that was reported of it.
 
-The first end that arrives is not the true one for having been first. What an instrumented worker
-says of an end it said of the beginning, too; so each end is held against the starts, and the ends
+The first end that arrives is not the true one for having been first. An instrumented worker reports
+the start of whatever it reports the end of; so each end is checked against the starts, and the ends
 of one execution against one another.
 """
 
@@ -31,10 +31,10 @@ _WITHOUT_START: Final = frozenset({"expired", "unknown_task"})
 
 
 def decisive_end(said: Sequence[ReportedEnd]) -> ReportedEnd:
-    """The end that counts: of the last execution that has one, in the words of its own process.
+    """Return the end that counts: of the last execution that has one, by its own process.
 
-    The main process speaks of a child that it has ended, or found dead: it does not know what that
-    had done before. What the plain result store says counts where no worker says anything.
+    The main process reports a child that it has ended, or found dead: it does not know what that
+    had done before. The stock result counts where no worker reports anything.
     """
     if len(said) == 1:
         return said[0]
@@ -57,7 +57,8 @@ def _is_from_child(receipt: Receipt) -> bool:
 
 
 def disagreement(said: Sequence[ReportedEnd]) -> str:
-    """A phrase for two ends of one execution that cannot both be true, "" where there are none."""
+    """Return a phrase for two ends of one execution that cannot both be true, "" where there are
+    none."""
     if len(said) == 1:
         return ""
     own: dict[str, Receipt] = {}
@@ -88,7 +89,7 @@ def _in_short(receipt: Receipt) -> str:
 
 
 def contradiction_with_starts(said: Sequence[ReportedEnd], starts: Sequence[Start]) -> str:
-    """A phrase for an end of which the starts tell that it cannot be, "" where there is none."""
+    """Return a phrase for an end that the starts contradict, "" where there is none."""
     for execution, receipt in said:
         if execution is None:
             continue
@@ -103,10 +104,10 @@ def contradiction_with_starts(said: Sequence[ReportedEnd], starts: Sequence[Star
 def without_unproven_claims(
     execution: str | None, receipt: Receipt, starts: Sequence[Start]
 ) -> Receipt:
-    """The receipt without the claims that switch checks off, where no start bears them out.
+    """Strike the claims that switch checks off from a receipt, where no start proves them.
 
-    Other arguments are allowed to a retry, and another task to a job that was handed on. Where no
-    starts are told, in a store without a stream, the tries that the receipt lists must do.
+    Other arguments are allowed to a retry, and another task to a job that was handed on. In a store
+    without a stream, which has no starts, the tries that the receipt lists must do.
     """
     if not (receipt.retries or receipt.replaced) or receipt.source != "worker":
         return receipt
@@ -127,10 +128,10 @@ def without_unproven_claims(
 def missing_fields(
     entry: Entry, receipt: Receipt, *, sent: bool, code: str | None
 ) -> Sequence[str]:
-    """What a worker of ours always says of a task that it ran, and this receipt does not.
+    """Name what our worker always reports of a task that it ran, and this receipt lacks.
 
     ``sent``: whether it is known when the attempt was sent; ``code``: the digest of the task's code
-    on this side. What is not said cannot be found wrong; so without it nothing has passed.
+    on this side. A field that is absent cannot be found wrong; so without it nothing has passed.
     """
     if receipt.source != "worker" or receipt.state not in OF_ITS_PROCESS:
         return ()
@@ -151,8 +152,10 @@ def missing_fields(
 
 
 def _args_survive_json(entry: Entry) -> bool:
-    """Whether a worker gets the entry's arguments as JSON, of which it can make a digest: kombu
-    makes dates and the like of objects with this key."""
+    """Return whether a worker gets the arguments as JSON that it can digest.
+
+    kombu turns objects with this key into dates and the like.
+    """
     data = canonical([entry.args, entry.kwargs])
     return data is not None and b'"__type__"' not in data
 
@@ -165,11 +168,11 @@ def _has_digest(receipt: Receipt) -> bool:
 
 
 def complete_receipt(receipt: Receipt, starts: Sequence[Start]) -> Receipt:
-    """Add what the start records know: the executions, and what a killed process could not say.
+    """Add what the start records know: the executions, and what a killed process could not report.
 
     Executions are counted per turn: neither Celery's own retry of a task, nor another task that a
-    task handed its job on to, is a second execution.
-    ``starts`` are of the receipt's attempt, oldest first.
+    task handed its job on to, is a second execution. ``starts`` are of the receipt's attempt,
+    oldest first.
     """
     if not starts:
         return receipt
@@ -199,7 +202,7 @@ def _executions(starts: Sequence[Start]) -> int:
 
 
 def turn_of(start: Start) -> tuple[int, int]:
-    """Which of its turns a job was in: how often it had been handed on, and retried since."""
+    """Return the turn of a job: how often it had been handed on, and retried since."""
     return start.hop, start.retries
 
 
@@ -211,7 +214,7 @@ REVOKED_BY_RUN: Final = "the run itself took it back"
 
 
 class EvidenceEvaluator:
-    """Weighs for one run. ``is_whole`` says whether the store has kept all that it was given."""
+    """Evaluate the evidence of one run; ``is_whole``: whether the store kept all it was given."""
 
     def __init__(self, run: str, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -234,9 +237,11 @@ class EvidenceEvaluator:
         *,
         exact_message: bool = True,
     ) -> tuple[Verdict, Receipt | None]:
-        """The verdict on the ``number``-th sending of ``entry``, and the receipt that counts.
+        """Return the verdict on the ``number``-th attempt of ``entry``, and the receipt that
+        counts.
 
-        ``which``: whether the receipts must be of the very message that was sent at ``sent_at``.
+        ``exact_message``: whether the receipts must be of the very message that was sent at
+        ``sent_at``.
         """
         execution, receipt = decisive_end(said)
         receipt = without_unproven_claims(execution, receipt, starts)
@@ -264,7 +269,7 @@ class EvidenceEvaluator:
         return judge(held, whole, attempt=number, code=code, missing=left_out), whole
 
     def is_of(self, receipt: Receipt, entry: str, task_id: str, number: int) -> bool:
-        """Whether it says that it is of this sending, whatever else it says."""
+        """Return whether the receipt claims to be of this attempt, whatever else it claims."""
         ours = self._origins.run_of(task_id), entry, number, task_id
         return (receipt.run, receipt.entry, receipt.attempt, receipt.task_id) == ours
 
@@ -298,11 +303,11 @@ class EvidenceEvaluator:
         return lie
 
     def _has_all_starts(self) -> bool:
-        """Else an end that is true may have lost its start with a store that was emptied."""
+        """Return whether no start can be lost with a store that was emptied."""
         return self._ledger.get_meta(STORE_EMPTIED) is None and self.is_whole()
 
     def check_repeated_start(self, start: Start) -> None:
-        """A start of an attempt that has one already; of the same execution it must be the same."""
+        """Compare a start with those of the same execution: they must be the same."""
         for known in self._ledger.starts(start.task_id):
             if known.execution == start.execution and _start_identity(known) != _start_identity(
                 start
@@ -310,9 +315,9 @@ class EvidenceEvaluator:
                 self._add_task_ids(CLASHING_STARTS, [start.task_id])
 
     def mark_revoked(self, jobs: Iterable[PendingAttempt]) -> None:
-        """The run revokes these itself, so that is not what any of them was expected to meet.
+        """Record that the run itself revokes these, so that none meets an expectation by it.
 
-        Kept in the ledger, where whoever judges the run again finds it.
+        It is kept in the ledger for a later evaluation.
         """
         self._add_task_ids(
             REVOKED_TASKS, (job.task_id for job in jobs if job.entry.expect.state == "revoked")

@@ -1,4 +1,5 @@
-"""Locks between pytest processes: the kernel frees them when their holder ends, however it ends."""
+"""Lock files between pytest processes; the kernel frees a lock when its holder ends, however it
+ends."""
 
 from __future__ import annotations
 
@@ -14,16 +15,16 @@ from pytest_manifest.errors import DispatchError
 
 
 class RunLock:
-    """The right to write a run's ledger: one process at a time has it."""
+    """Hold the right to write a run's ledger: one process at a time has it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
 
     def acquire(self, run: str) -> None:
-        """Take it, or raise DispatchError where another process has it.
+        """Take the lock, or raise DispatchError where another process has it.
 
-        Who only looks whether it is held is waited for.
+        A process that only tests whether it is held is waited for.
         """
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         while not _try(descriptor, fcntl.LOCK_EX):
@@ -39,15 +40,14 @@ class RunLock:
         self._descriptor = descriptor
 
     def inscribe(self, text: str) -> None:
-        """Write this into the lock, while it is held."""
+        """Write this text into the lock file, while it is held."""
         assert self._descriptor is not None
         os.pwrite(self._descriptor, text.encode(), 0)
 
     def release(self) -> None:
-        """Give it back; harmless when it is not held.
+        """Release the lock; harmless when it is not held.
 
-        The file stays: removed, it could be locked by one who has it open and by one who makes it
-        anew.
+        The file stays: were it removed, one process could lock the open file and another a new one.
         """
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
@@ -55,7 +55,7 @@ class RunLock:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process has the lock with this file. Any number may look at once."""
+    """Return whether a process has the lock with this file. Any number may test at once."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -67,7 +67,8 @@ def is_held(path: Path) -> bool:
 
 
 def _try(descriptor: int, kind: int) -> bool:
-    """Take a lock of this kind, if nobody has one that forbids it."""
+    """Take a lock of this kind, unless a process has one that forbids it; return whether it was
+    taken."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The attempts that have no final receipt yet, and when the harness must speak for them."""
+"""Track the attempts without a final receipt, and when they are judged for want of one."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ SPARE = 1000
 
 @dataclass(slots=True)
 class PendingAttempt:
-    """An attempt without a final receipt; ``sent`` and ``started`` are of the monotonic clock (s).
+    """Hold an attempt without a final receipt; ``sent`` and ``started`` by the monotonic clock (s).
 
-    ``pid`` is of the process that began it, and means it where ``host``, ``boot`` and
-    ``pid_namespace`` are the same; ``loss`` is how its worker ended.
-    ``hearsay``: an end that the result store alone tells of, until more is known.
-    ``stranded``: it was taken from its queue, and no worker that answers has it.
-    ``begun``: the only start of it that there is; None where that is not known without the ledger.
-    ``execution`` is what began last, and ``between`` its end, where the job goes on after it: no
-    process runs the job then.
+    ``pid`` is of the process that started it, and valid where ``host``, ``boot`` and
+    ``pid_namespace`` are the same; ``loss`` is how its worker ended. ``hearsay``: an end that the
+    result store alone reports, until more is known. ``stranded``: it was taken from its queue, and
+    no worker that answers has it. ``only_start``: its single start; None where only the ledger
+    knows. ``execution`` started last, and ``between`` is its end, where the job goes on after it:
+    no process runs the job then.
     """
 
     run: str
@@ -53,12 +52,12 @@ class PendingAttempt:
 
     @property
     def is_running(self) -> bool:
-        """Whether a process runs it, by all that was heard: it began, and did not end."""
+        """Return whether a process runs it, by all reports: it started, and did not end."""
         return self.started is not None and self.between is None
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether other messages, under other task ids, carry it now: nobody can look for it."""
+        """Return whether messages under other task ids carry it now: no search can find it."""
         return self.between is not None and self.between.how == "canvas"
 
     @property
@@ -78,7 +77,7 @@ class _Due:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """An attempt that the harness speaks for, with the verdict and why."""
+    """Hold an attempt that is judged for want of a receipt, with the verdict and the reason."""
 
     pending: PendingAttempt
     status: VerdictStatus
@@ -86,7 +85,7 @@ class Overdue:
 
 
 class PendingAttempts:
-    """The attempts in flight by task id, oldest first."""
+    """Hold the attempts in flight by task id, oldest first."""
 
     def __init__(self) -> None:
         self.with_own_limit: Callable[[Entry], Entry] = lambda entry: entry
@@ -110,7 +109,7 @@ class PendingAttempts:
             heapq.heappush(self._due, _Due(when, attempt.task_id, "timed_out", note))
 
     def started(self, start: Start, now: float) -> None:
-        """A worker began it: its timeout counts from now."""
+        """Note that a worker started it: its timeout counts from now."""
         job = self.by_task_id.get(start.task_id)
         if job is None:
             return
@@ -130,7 +129,7 @@ class PendingAttempts:
             self._forget_completed()
 
     def handed_on(self, end: HandedOn) -> None:
-        """An execution ended, and the job waits for its next try, or for what it was handed on to.
+        """Note that an execution ended, and that the job waits for its next try or another task.
 
         Its timeout does not count meanwhile: that is of what runs, one try at a time.
         """
@@ -139,12 +138,12 @@ class PendingAttempts:
             job.between, job.loss = end, None
 
     def _forget_completed(self) -> None:
-        """Of a million jobs nearly all have landed when the time of the first would be over."""
+        """Drop the deadlines of completed attempts: of a million jobs nearly all are by then."""
         self._due = [due for due in self._due if due.task_id in self.by_task_id]
         heapq.heapify(self._due)
 
     def worker_lost(self, loss: WorkerLoss) -> None:
-        """A worker process died: note it at what it was running."""
+        """Note the death of a worker process at what it was running."""
         for job in self.by_task_id.values():
             if job.between is None and node_of(job.worker) == loss.worker:
                 job.loss = loss
@@ -153,27 +152,27 @@ class PendingAttempts:
         return [job.entry for job in self.by_task_id.values()]
 
     def unstarted(self) -> set[str]:
-        """The task ids that have been sent and that no worker has begun."""
+        """Return the task ids that have been sent and that no worker has started."""
         return {i for i, job in self.by_task_id.items() if job.started is None}
 
     def waiting(self) -> set[str]:
-        """The task ids of what waits for a worker: not begun, or between two tries."""
+        """Return the task ids that wait for a worker: not started, or between two tries."""
         pending = self.by_task_id.items()
         return {i for i, one in pending if not (one.is_running or one.is_elsewhere)}
 
     def elsewhere(self) -> frozenset[str]:
-        """The task ids of what other messages carry."""
+        """Return the task ids that other messages carry."""
         return frozenset(i for i, job in self.by_task_id.items() if job.is_elsewhere)
 
     def complete(self, task_id: str) -> PendingAttempt | None:
-        """It has its final receipt; None where it had one before, or is not ours."""
+        """Remove an attempt and return it; None where it was completed before, or is not ours."""
         return self.by_task_id.pop(task_id, None)
 
     def complete_all(self, task_ids: Iterable[str]) -> list[PendingAttempt]:
         return [f for f in map(self.complete, task_ids) if f is not None]
 
     def overdue(self, now: float) -> dict[str, Overdue]:
-        """What time is over for, by task id; each is handed out once, and stays in flight."""
+        """Return what time is over for, by task id; each once, and it stays in flight."""
         found: dict[str, Overdue] = {}
         while self._due and self._due[0].when <= now:
             due = heapq.heappop(self._due)
@@ -187,7 +186,7 @@ class PendingAttempts:
         return found
 
     def be_patient(self, now: float) -> None:
-        """No receipt can come now: no job is held to have run too long before some time after."""
+        """Postpone timeouts: no receipt can arrive now."""
         self._patient_until = now + TIMEOUT_GRACE
 
     def clear(self) -> None:
@@ -200,5 +199,5 @@ def _still_runs(job: PendingAttempt, since: float) -> bool:
 
 
 def node_of(worker: str | None) -> str | None:
-    """A worker's node name without its host."""
+    """Return a worker's node name without its host."""
     return None if worker is None else worker.partition("@")[0]

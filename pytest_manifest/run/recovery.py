@@ -1,4 +1,8 @@
-"""Looking for jobs that nobody speaks of: when to look, and what two looks together say."""
+"""Find jobs that no worker reports, and requeue what dead workers had taken.
+
+Two snapshots of the places where a job can be are compared; one alone would miss what moves from
+one place to the next.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ RETRY_AFTER = 2.0
 
 
 class JobSearch:
-    """Two looks at the places where a job can be, with a gap. Use it from one thread."""
+    """Take two snapshots of the places where a job can be, with a gap. Use it from one thread."""
 
     def __init__(
         self, locator: Locator, pending: PendingAttempts, stranded: StrandedJobs | None = None
@@ -52,16 +56,16 @@ class JobSearch:
         self._silent_since: dict[str, float] = {}
 
     def reset_quiet(self, now: float) -> None:
-        """Something was heard: jobs are on their way."""
+        """Note that a report arrived: jobs are on their way."""
         self._news_at, self._quiet = now, QUIET
 
     def schedule(self, now: float, *after: float) -> None:
-        """Look at these moments, seconds from now, whatever is heard meanwhile."""
+        """Schedule snapshots so many seconds from now, whatever is reported meanwhile."""
         for seconds in after or (0.0,):
             heapq.heappush(self._due, now + seconds)
 
     def tick(self, now: float) -> JobLocations | None:
-        """Take a look where it is time for one; after a second look, what the two say."""
+        """Take a snapshot where one is due; after a second one, return what the two show."""
         if not self._pending:
             return None
         if self._first is not None:
@@ -71,16 +75,16 @@ class JobSearch:
         return None
 
     def search_now(self) -> JobLocations:
-        """Both looks at once, waiting for the gap. Raises StackError where the broker is away."""
+        """Take both snapshots, waiting for the gap. Raises StackError where the broker is away."""
         ids = frozenset(self._pending.by_task_id)
         first = self._locator.snapshot(ids)
         time.sleep(SNAPSHOT_GAP)
         return self._compare(first, self._locator.snapshot(ids), ids)
 
     def is_deserted(self) -> bool:
-        """Whether all that is out waits in its queue, and no worker at all answers.
+        """Return whether all pending jobs wait in their queues, and no worker at all answers.
 
-        Where the broker does not show what waits, it is what nobody has begun.
+        Where the broker does not show what waits, those count that no worker has started.
         """
         pending = self._pending.by_task_id
         if any(job.started is not None for job in pending.values()):
@@ -136,8 +140,10 @@ class JobSearch:
         )
 
     def _with_starters(self, look: BrokerSnapshot, ids: frozenset[str]) -> BrokerSnapshot:
-        """The look with every node that has begun one of these jobs and is not known to be gone: a
-        session that has found others at its start would take its silence for nothing."""
+        """Add to a snapshot every node that started one of these jobs and is not known to be gone.
+
+        A session that found others at its start would ignore its silence.
+        """
         began = {
             start.worker
             for start in self._starts(ids).values()
@@ -154,7 +160,7 @@ class JobSearch:
             return None
 
     def _gone(self, look: BrokerSnapshot) -> frozenset[str]:
-        """The nodes that have been silent for longer than any job would keep them."""
+        """Return the nodes that have been silent for longer than any job would keep them."""
         now = time.monotonic()
         since = {node: self._silent_since.get(node, now) for node in look.unresponsive}
         self._silent_since = since
@@ -169,7 +175,8 @@ class JobSearch:
 
 
 def is_alive(job: PendingAttempt) -> bool | None:
-    """Whether the process that began the job still is; None where that cannot be told from here."""
+    """Return whether the process that started the job still lives; None where that cannot be told
+    from here."""
     here = means_the_same_here(job.host, job.boot, job.pid_namespace)
     if job.pid is None or not here:
         return None if job.loss is None else False
@@ -180,9 +187,11 @@ Orphans = Mapping[str, frozenset[str]]
 
 
 class OrphanRecovery:
-    """Mends what two looks have found. ``allowed``: the messages on this broker may be moved;
-    where they may not, ``findings`` gets a sentence about them. ``doubted``: whether some worker
-    may have begun a job without a word; then only what may run twice is put back. For one thread.
+    """Requeue what dead workers had taken. Use it from one thread.
+
+    ``allowed``: the messages on this broker may be moved; where they may not, ``warnings`` gets a
+    message about them. ``starts_unknown``: whether a worker may have started a job unreported; then
+    only what may run twice is requeued.
     """
 
     def __init__(
@@ -203,10 +212,10 @@ class OrphanRecovery:
         """What was not put back, though it might be, as it may have been begun."""
 
     def requeue(self, located: JobLocations) -> list[str]:
-        """Put back what a dead worker had taken and not begun, and take out what it had begun.
+        """Requeue what a dead worker had taken and not started, and discard what it had started.
 
-        Returns the task ids of what had been begun, and nobody will run any more; where nothing may
-        be moved, of all that had been begun. Raises StackError where the broker is away.
+        Returns the task ids that had been started, and that no worker will run any more; where
+        nothing may be moved, all that had been started. Raises StackError where the broker is away.
         """
         in_flight = self._pending.by_task_id
         orphans = {i: tags for i, tags in located.unacked_by_dead.items() if i in in_flight}
@@ -255,9 +264,12 @@ class OrphanRecovery:
 
 
 class StrandedJobs:
-    """Marks such flights, and has a sentence about them among ``remarks`` whenever it is another.
+    """Mark jobs taken from their queue that no worker that answers has. Use it from one thread.
 
-    ``allowed``: what a dead worker had is put back without being asked for. For one thread.
+    The worker may be dead, and then the broker requeues the job when its visibility timeout is
+    over; or it may be busy, as one whose only process runs a job answers nothing meanwhile. From
+    outside the two look alike, so each message in ``live_warnings`` covers both. ``allowed``: what
+    a dead worker had is requeued unasked.
     """
 
     def __init__(
@@ -268,7 +280,7 @@ class StrandedJobs:
         self._allowed = allowed
 
     def update(self, first: BrokerSnapshot, second: BrokerSnapshot) -> None:
-        """Hold the two looks against one another."""
+        """Compare the two snapshots."""
         found: list[str] = []
         for task_id, job in self._pending.by_task_id.items():
             taken = bool(
@@ -307,7 +319,7 @@ class StrandedJobs:
 
 
 def _clock(moment: float) -> str:
-    """A moment of the epoch as the clock on the wall shows it here."""
+    """Format a moment of the epoch as the local time."""
     return datetime.fromtimestamp(moment, UTC).astimezone().strftime("%H:%M:%S")
 
 

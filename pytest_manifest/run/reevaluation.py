@@ -1,4 +1,4 @@
-"""Verdicts of an earlier run looked at again, by what the manifest says now."""
+"""Evaluate the verdicts of an earlier run again, by what the manifest says now."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def reevaluate(
     evaluator: AttemptEvaluator,
     only: Container[str] | None = None,
 ) -> Iterator[Evaluated]:
-    """Every final verdict anew, by this manifest's expectations; only those that differ.
+    """Judge every final verdict again by this manifest's expectations; yield those that differ.
 
     What has passed is judged by its receipt, like all else: that it says so is no proof. ``before``
-    is the manifest that the run was made of, where that is known; ``only`` are the entries to look
-    at, all where it is None. Raises LedgerError where the ledger contradicts itself.
+    is the manifest that the run was made of, where that is known; ``only`` are the entries to
+    judge, all where it is None. Raises LedgerError where the ledger contradicts itself.
     """
     ledger.refuse_contradictions()
     with contextlib.closing(manifest_lines(ledger, manifest, before)) as lines:
@@ -63,7 +63,7 @@ def _reevaluate_passed(
     one: StoredPass,
     starts: Sequence[Start],
 ) -> Iterator[Evaluated]:
-    """What is said to have passed, by the very line that the manifest has now."""
+    """Judge an entry recorded as passed by the line that the manifest has now."""
     entry = manifest.parse(line.raw, line.number)
     if one.receipt is None:
         if entry.expect.state in _BY_RECEIPT_ALONE:
@@ -82,8 +82,11 @@ def _reevaluate_passed(
 
 @dataclass(frozen=True, slots=True)
 class EntryLine:
-    """An entry's line of the manifest; ``old``: that of the run's own manifest, None: unknown, or
-    the entry is new; ``same``: nothing about it can have changed."""
+    """Hold an entry's line of the manifest.
+
+    ``old``: that of the run's own manifest, None: unknown, or the entry is new; ``same``: nothing
+    about it can have changed.
+    """
 
     number: int
     entry: str
@@ -142,7 +145,7 @@ def _reevaluate_verdict(
 
 
 def _reevaluate_problem(verdict: Verdict, entry: Entry, old: Entry, *, seen: bool) -> Verdict:
-    """The verdict on what there is no receipt of, by other expectations; ``seen``: it was begun."""
+    """Judge what has no receipt by other expectations; ``seen``: it was started."""
     kind, expected = verdict.verdict, old.expect.state
     if kind == "passed" and expected != "succeeded" and expected != "ignored":
         kind = expected  # what became of it was what the old expectations wanted

@@ -1,4 +1,4 @@
-"""Going on with an earlier run: reconcile with the broker, decide entry by entry, send the rest."""
+"""Resume an earlier run: reconcile with the broker, decide entry by entry, send the rest."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ EXAMPLES = 5
 
 
 class ResumeRun(EarlierRun):
-    """An earlier run that is gone on with; see the module."""
+    """Resume an earlier run; see the module."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class ResumeRun(EarlierRun):
         settings: RunSettings,
         rules: ResumeRules,
     ) -> ResumeRun:
-        """The run with this ledger, to be gone on with for the selected entries."""
+        """Return the run with this ledger, to be resumed for the selected entries."""
         with Ledger.open(ledger_path) as ledger:
             info = ledger.info()
         return cls(manifest, ledger_path, info, address, settings, selected=selected, rules=rules)
@@ -123,7 +123,7 @@ class ResumeRun(EarlierRun):
         track_inferred(self._pending, ledger, self.manifest, self.info, chosen)
 
     def _reconcile(self, ledger: Ledger, gatherer: ReceiptCollector) -> None:
-        """Read what came since, look for what is under way, and decide what is to be sent."""
+        """Read what arrived since, search for what is under way, and decide what is to be sent."""
         before = kept_manifest(self.ledger_path, self.info.sha256)
         engine = self._make_engine(ledger, gatherer)
         engine.send_nothing()
@@ -167,7 +167,7 @@ class ResumeRun(EarlierRun):
             self._restarts_stream = True
 
     def _check_budget(self, ledger: Ledger) -> None:
-        """Refuse what would cost more, with what was spent and is under way, than is allowed."""
+        """Refuse what would cost more than allowed, with what was spent and is under way."""
         if self.settings.budget is None:
             return
         actions = {decision.entry: decision.action for decision in self.decisions}
@@ -188,7 +188,7 @@ class ResumeRun(EarlierRun):
         )
 
     def _plan(self, ledger: Ledger, before: Manifest | None) -> None:
-        """Write down what is to be sent, and what is waited for."""
+        """Record what is to be sent, and what is waited for."""
         last = {row.entry: row for row in ledger.last_attempts()}
         attempts = list(attempts_to_send(self.decisions, self.manifest, self.info.run, last))
         waiting = {d.entry for d in self.decisions if d.action == "wait"}
@@ -210,7 +210,7 @@ class ResumeRun(EarlierRun):
         self._to_send = attempts
 
     def _locate(self, engine: Engine) -> dict[str, Location]:
-        """Where what has no receipt is, by task id. Raises DispatchError where nobody can tell."""
+        """Locate what has no receipt, by task id. Raises DispatchError where that is impossible."""
         if self._locator is None or not self._pending:
             return {}
         try:
@@ -228,7 +228,7 @@ class ResumeRun(EarlierRun):
         )
 
     def _record_left(self, ledger: Ledger, unread: UnreadableResults, *, emptied: bool) -> None:
-        """A verdict for what is not sent again and has none."""
+        """Record a verdict for what is not sent again and has none."""
         last = {row.entry: row for row in ledger.last_attempts()}
         evaluator = self._make_evaluator(ledger)
         with ledger.transaction():
@@ -252,11 +252,11 @@ class ResumeRun(EarlierRun):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known when the decisions are taken.
+    """Hold what is known when the decisions are taken.
 
-    ``before``: the manifest of the run; ``had``: the verdicts by it; ``kinds``: those by the
-    present one; ``places``: where attempts without a receipt were found, by task id; ``witnessed``:
-    all that workers said has been kept.
+    ``before``: the manifest of the run; ``statuses_before``: the verdicts by it; ``statuses``:
+    those by the present one; ``locations``: where attempts without a receipt were found, by task
+    id; ``witnessed``: all that workers reported has been kept.
     """
 
     ledger: Ledger
@@ -270,7 +270,7 @@ class Known:
 def decisions(
     known: Known, manifest: Manifest, selected: Iterable[str], rules: ResumeRules
 ) -> list[Decision]:
-    """What is done with each selected entry, in the given order."""
+    """Decide on each selected entry, in the given order."""
     ledger = known.ledger
     last = {row.entry: row for row in ledger.last_attempts()}
     starts = ledger.starts_by_task()
@@ -308,10 +308,10 @@ def preview(
     *,
     stack_is_gone: bool,
 ) -> list[Decision]:
-    """What would be decided by the ledger alone: no stack is asked, and nothing is written.
+    """Decide by the ledger alone: query no stack, and write nothing.
 
-    What was sent and has no receipt counts as still under way, unless its ``stack_is_gone``: only a
-    look at the stack could tell.
+    An attempt that was sent and has no receipt counts as still under way, unless its
+    ``stack_is_gone``: only a search of the stack could tell.
     """
     with Ledger.open(ledger_path) as ledger:
         before = kept_manifest(ledger_path, ledger.info().sha256)
@@ -352,8 +352,11 @@ def locations_of(
     requeues: bool,
     not_requeued: Container[str] = (),
 ) -> dict[str, Location]:
-    """Where each flight was found; ``mended``: orphans were put back, or ``taken_out`` if begun;
-    but those that were ``left``, as nobody knows whether they were."""
+    """Return where each job was found; ``requeues``: orphans were requeued, or ``taken_out`` if
+    started.
+
+    ``not_requeued`` are those that may have started unreported.
+    """
     found: dict[str, Location] = dict.fromkeys(located.unknown, "unknown")
     found.update(dict.fromkeys(located.missing, "missing"))
     found.update(dict.fromkeys(located.queued, "queued"))
@@ -371,7 +374,8 @@ def locations_of(
 
 
 def describe_decisions(decided: Sequence[Decision], *, every: bool = False) -> list[str]:
-    """The decisions in lines for a person; of many, by reason, unless ``every`` one is wanted."""
+    """Describe the decisions in lines for a person: many by reason, unless ``every`` one is
+    wanted."""
     verbs = {"send": "sends", "wait": "waits for", "leave": "leaves"}
     shown = [d for d in decided if d.action in verbs]
     hint = ["--manifest-resume-unsafe sends what is left as well"]

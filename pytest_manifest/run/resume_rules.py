@@ -1,4 +1,4 @@
-"""Taking up a run again: which entries are sent, which are waited for, which are left, and why."""
+"""Decide which entries of a resumed run are sent, waited for or left, and why."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ NOT_SENT = frozenset({"planned", "withheld"})
 
 @dataclass(frozen=True, slots=True)
 class ResumeRules:
-    """``unsafe``: send also what is not idempotent and may have started; ``unfinished``: send what
-    has no passing verdict, not only what was changed."""
+    """Hold what the user allows.
+
+    ``unsafe``: send also what is not idempotent and may have started; ``unfinished``: send what has
+    no passing verdict, not only what was changed.
+    """
 
     unsafe: bool = False
     unfinished: bool = True
@@ -32,10 +35,10 @@ class ResumeRules:
 
 @dataclass(frozen=True, slots=True)
 class EntryState:
-    """What is known of an entry when its run is taken up again.
+    """Hold what is known of an entry when its run is resumed.
 
-    ``kind`` is its verdict by the present expectations; ``before`` the one it had; ``changed``
-    names what was changed; ``place`` is where its last attempt was found, None where it has a
+    ``status`` is its verdict by the present expectations; ``before`` the one it had; ``changed``
+    names what was changed; ``location`` is where its last attempt was found, None where it has a
     receipt or was never sent.
     """
 
@@ -50,7 +53,7 @@ class EntryState:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is done with an entry, and why: a phrase."""
+    """Hold what is done with an entry, and the reason: a phrase."""
 
     entry: str
     action: Action
@@ -60,7 +63,7 @@ class Decision:
 
 
 def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
-    """The rule of ``--manifest-resume`` for one entry."""
+    """Apply the rule of ``--manifest-resume`` to one entry."""
     if state.change == "job":
         return _decide_changed_job(entry, state)
     if state.status == "passed":
@@ -113,9 +116,10 @@ def may_have_started(
     begun: bool,
     witnessed: bool,
 ) -> bool:
-    """Whether the last attempt's body may have been entered; ``received``: all its receipts.
+    """Return whether the last attempt's body may have been entered; ``received``: all its receipts.
 
-    ``begun``: a worker said so; ``witnessed``: everything that workers said has been kept and read.
+    ``begun``: a worker reported it; ``witnessed``: all that workers reported has been kept and
+    read.
     """
     told = list(received)
     if settled is not None and settled.receipt is not None:
@@ -132,7 +136,7 @@ def may_have_started(
 def attempts_to_send(
     decisions: Iterable[Decision], manifest: Manifest, run: str, last: Mapping[str, AttemptRow]
 ) -> Iterator[Attempt]:
-    """The attempts that the decisions come to: a new one where the last was really sent."""
+    """Yield the attempts that the decisions come to: a new one where the last was really sent."""
     order = {entry: location for location, entry in enumerate(manifest.ids)}
     for decision in decisions:
         if decision.action != "send":
@@ -153,7 +157,7 @@ def record_decisions(
     last: Mapping[str, AttemptRow],
     digest: str,
 ) -> None:
-    """Write down what is about to be sent, and take back the verdicts that it replaces.
+    """Record what is about to be sent, and take back the verdicts that it replaces.
 
     With it, at once, the ``digest`` of the manifest that the run is of from now on.
     """

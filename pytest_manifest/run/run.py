@@ -1,7 +1,7 @@
-"""A run as the rest of the program sees it: made, started, stopped, read.
+"""Make, start, stop and read a run.
 
-It works in a thread of its own (see ``engine``) and knows nothing of pytest. This is a run that is
-dispatched; ``audit`` and ``resuming`` have those that look at, or go on with, an earlier one.
+It works in a thread of its own (see ``engine``) and knows nothing of pytest. ``Run`` is dispatched;
+``audit`` and ``resume`` judge or resume an earlier run.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ NO_WORKER = "no worker that answered"
 
 
 class Run:
-    """See the module. Make one with :meth:`dispatch`, then :meth:`prepare` and :meth:`start` it."""
+    """Dispatch a manifest. Make one with :meth:`dispatch`, then :meth:`prepare` and :meth:`start`
+    it."""
 
     sends = True
 
@@ -127,8 +128,10 @@ class Run:
         *,
         shard: Shard | None = None,
     ) -> Self:
-        """A new run of the selected entries, all of them of the ``shard`` where one is named: its
-        ledger exists on return, nothing is sent."""
+        """Make a new run of the selected entries, all of the ``shard`` where one is named.
+
+        Its ledger exists on return; nothing is sent.
+        """
         run_id = new_run_id()
         settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         info = RunInfo(
@@ -157,7 +160,7 @@ class Run:
         return run
 
     def _plan_all(self, positions: Sequence[int], shard: Shard | None) -> None:
-        """Make the ledger; ``places`` of the entries in the manifest."""
+        """Make the ledger; ``positions`` of the entries in the manifest."""
         self._lock.acquire(self.info.run)
         self._lock.inscribe(str(self.info.number))
         keep_manifest(self.manifest, self.ledger_path)
@@ -177,13 +180,13 @@ class Run:
     # Its life
 
     def on_verdicts(self, listener: Callable[[Sequence[str]], None]) -> None:
-        """Call ``listener`` from the run's thread with the entries that have just settled."""
+        """Call ``listener`` from the run's thread with the entries that have just got a verdict."""
         self._signals.on_verdicts = listener
 
     def watch_stack(
         self, losses: Callable[[], Sequence[WorkerLoss]], failure: Callable[[], str | None]
     ) -> None:
-        """Name the sources of news about a stack of ours: workers that died, and its own end."""
+        """Set the sources of news about our own stack: workers that died, and its own end."""
         self._signals.lost_workers = losses
         self._signals.stack_failure = failure
 
@@ -204,7 +207,7 @@ class Run:
         return self.ledger_path.with_suffix(".log")
 
     def prepare(self, *, expected_workers: int | None = None) -> None:
-        """Ask the stack what it can do; nothing is sent, and nothing is decided.
+        """Query the stack for what it can do; send nothing, and decide nothing.
 
         Raises DispatchError or StackError where nothing should be sent; then all is as it was.
         """
@@ -228,20 +231,20 @@ class Run:
         """
 
     def abandon(self) -> None:
-        """Take back a run that will not be started: there never was one, so nobody finds it."""
+        """Delete a run that will not be started, so that no later session finds it."""
         self._close_publisher()
         for path in files_of(self.ledger_path):
             path.unlink(missing_ok=True)
         self._lock.release()
 
     def set_meta(self, key: str, value: str) -> None:
-        """Keep a fact about the run in its ledger."""
+        """Record a value about the run in its ledger."""
         with self._writing() as ledger:
             ledger.set_meta(key, value)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Ledger]:
-        """The ledger to write in before the run has its thread."""
+        """Open the ledger for writing before the run has its thread."""
         with Ledger.open(self.ledger_path, write=True) as ledger:
             yield ledger
 
@@ -293,15 +296,15 @@ class Run:
                 ledger.compact()
 
     def in_flight(self) -> list[PendingAttempt]:
-        """What has been sent and has no final receipt; may be asked from any thread."""
+        """Return what has been sent and has no final receipt; call it from any thread."""
         return list(self._pending.by_task_id.values())  # made in one step, whatever else goes on
 
     def read(self) -> Ledger:
-        """The ledger for reading, in the calling thread."""
+        """Open the ledger for reading, in the calling thread."""
         return Ledger.open(self.ledger_path)
 
     def is_over_budget(self) -> bool:
-        """Whether the run is not complete, as it has no money left for the rest."""
+        """Return whether the run is incomplete for want of budget."""
         with contextlib.suppress(LedgerError), self.read() as ledger:
             return bool(ledger.get_meta(OVER_BUDGET))
         return False
@@ -309,7 +312,7 @@ class Run:
     def export_receipts(self) -> Path:
         """Write the receipts beside the ledger, and return their file's path.
 
-        What was written earlier, and would be the same, is left as it is.
+        A file that was exported earlier, and would be the same, is left as it is.
         """
         with self.read() as ledger:
             mark, known = ledger.verdicts_version(), ledger.get_meta(RECEIPTS_EXPORTED)
@@ -379,13 +382,15 @@ class Run:
             self._pending.with_own_limit = OwnLimits.read(ledger)
 
     def _record_stock_workers(self, nodes: Sequence[str]) -> None:
-        """Remember workers that do not say when they begin a job: what they had may have run."""
+        """Record workers that do not report starts: what they had may have run."""
         if nodes:
             self.set_meta(STOCK_WORKERS, ", ".join(sorted(nodes)))
 
     def _withhold(self, notes: Mapping[str, str]) -> None:
-        """Judge entries whose task nobody knows, and do not send them, but those that expect it:
-        there a worker has to say so."""
+        """Judge entries whose task no worker knows, and do not send them.
+
+        Those that expect it are sent: there a worker has to report it.
+        """
         withheld = [a for a in self._to_send if is_withheld(a.entry, notes)]
         if isinstance(self._to_send, FirstAttempts):
             self._to_send = self._to_send.without_tasks(notes)
@@ -400,7 +405,7 @@ class Run:
     # The thread
 
     def _main(self) -> None:
-        """The thread's body: however it ends, whoever waits for the run is told."""
+        """Run the thread's body; however it ends, notify whoever waits for the run."""
         try:
             with contextlib.ExitStack() as parts:
                 parts.callback(self._lock.release)
@@ -465,7 +470,7 @@ class Run:
         )
 
     def _record_unknown_workers(self, ledger: Ledger) -> None:
-        """On a stack of our own there are none."""
+        """Record workers that this run has not seen; our own stack has none."""
         if self._publisher is not None and not self.address.is_private:
             record_unknown_workers(ledger, self._publisher)
 
@@ -474,9 +479,9 @@ class Run:
         return None if limit is None else Budget(limit, self._costs)
 
     def _open_locator(self, publisher: Publisher, entries: Iterable[Entry]) -> Locator:
-        """What looks for jobs; ``entries`` are those that no preflight has told the queues of.
+        """Open the job locator; ``entries`` are those whose queues no preflight has reported.
 
-        Not to be called in the run's thread: it imports, and two threads of CPython 3.11 that parse
+        Do not call it in the run's thread: it imports, and two threads of CPython 3.11 that parse
         at once disturb one another ("AST constructor recursion depth mismatch").
         """
         queues = sorted({*self._queues, *queues_of(publisher, entries)})
@@ -493,7 +498,7 @@ class Run:
         )
 
     def _lifetime(self) -> float:
-        """Seconds for which what became of a job can be read."""
+        """Return the seconds for which the outcome of a job can be read."""
         expires = None if self._publisher is None else self._publisher.result_expires
         stream = float(self.info.stream_ttl)
         return stream if expires is None else min(stream, expires)
@@ -533,14 +538,14 @@ class Run:
             self._leave(ledger)
 
     def _leave(self, ledger: Ledger) -> None:
-        """End with jobs that nobody takes back: they go on, unless the stack is our own."""
+        """End with jobs that are not revoked: they go on, unless the stack is our own."""
         ledger.set_status("stopped" if self.address.is_private else "detached")
         if self.address.is_private:
             ledger.stop_segment(utc_now())
 
     @property
     def revokes_on_stop(self) -> bool:
-        """Whether the run, when it is stopped, takes back what it has sent."""
+        """Return whether the run, when it is stopped, takes back what it has sent."""
         chosen = self.settings.on_stop
         return self.address.is_private if chosen is None else chosen == "revoke"
 
@@ -557,7 +562,7 @@ class Run:
 
     @contextlib.contextmanager
     def _failure_logged(self, what: str) -> Iterator[None]:
-        """What goes wrong with one of the last steps is told, and stops no other."""
+        """Record the failure of one of the last steps, and let it stop no other."""
         try:
             yield
         except ManifestToolError as error:
@@ -568,8 +573,10 @@ class Run:
 def _first_attempts(
     run: str, manifest: Manifest, selected: Sequence[str], *, on_disk: bool
 ) -> tuple[Sequence[Attempt], Sequence[int]]:
-    """The first attempts of the selected entries in the manifest's order, and their places there:
-    the whole manifest's, as ledgers of its shards are merged in its order."""
+    """Return the first attempts of the selected entries, and their positions in the manifest.
+
+    Positions are those in the whole manifest, as ledgers of its shards are merged in its order.
+    """
     chosen = set(selected)
     positions = array("I", (n for n, name in enumerate(manifest.ids) if name in chosen))
     lazy = FirstAttempts(run, manifest, positions)
@@ -577,14 +584,14 @@ def _first_attempts(
 
 
 def _names(attempts: Sequence[Attempt]) -> Iterable[tuple[str, str]]:
-    """``(task id, entry)`` of each."""
+    """Return ``(task id, entry)`` of each."""
     if isinstance(attempts, FirstAttempts):
         return attempts.names()
     return ((attempt.task_id, attempt.entry.id) for attempt in attempts)
 
 
 def _stamp(path: Path) -> str:
-    """What changes when a file is written to or replaced."""
+    """Return what changes when a file is written to or replaced."""
     if not path.is_file():
         return "absent"
     stat = path.stat()

@@ -1,6 +1,6 @@
-"""What may be sent, and when: dependencies, canary, failure threshold, budget. Pure logic.
+"""Decide what may be sent, and when: dependencies, canary, failure threshold, budget. Pure logic.
 
-An entry is free when every entry that it waits for (``after``) has passed. It is held, for good,
+An entry is free when every entry that it waits for (``after``) has passed. It is blocked, for good,
 when one of them did not pass, when the canary failed, when too many entries have failed, or when
 the run has no money left for it.
 """
@@ -28,7 +28,7 @@ NOT_FAILURES = frozenset({"passed", "skipped", "pending"})
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An attempt that will not be sent, and why: a phrase for its verdict."""
+    """Hold an attempt that will not be sent, and the reason: a phrase for its verdict."""
 
     attempt: Attempt
     reason: str
@@ -42,7 +42,7 @@ class _Blocked:
 
 @dataclass(frozen=True, slots=True)
 class _Dead:
-    """An entry that did not pass: the chain from it to the culprit, and what that one did.
+    """Hold an entry that did not pass: the chain from it to the culprit, and that one's end.
 
     A chain may be as long as the manifest: of a long one only the two ends are kept.
     """
@@ -67,10 +67,10 @@ class _Dead:
 
 
 class Schedule:
-    """The attempts of a run that are still to be sent.
+    """Hold the attempts of a run that are still to be sent.
 
-    ``settled`` are verdicts that entries outside of ``attempts`` have already: of an earlier part
-    of the same run. Call :meth:`start` first. Nothing here knows of time or of a broker.
+    ``verdicts`` are those of entries outside of ``attempts``: of an earlier segment of the same
+    run. Call :meth:`start` first. Nothing here knows of time or of a broker.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class Schedule:
         self.closed: str | None = None
 
     def count_in_flight(self, attempts: Iterable[Attempt]) -> None:
-        """These are in flight already, and count for the budget."""
+        """Count attempts that are in flight already towards the budget."""
         for attempt in attempts:
             self._reserve(attempt)
 
     def start(self, underway: Iterable[str] = ()) -> list[Skipped]:
-        """Sort the attempts; returns those that can never be sent.
+        """Sort the attempts; return those that can never be sent.
 
         ``underway`` are entries that are not to be sent but whose verdict is still to come.
         """
@@ -126,7 +126,7 @@ class Schedule:
     def _block(
         self, waiting: Sequence[tuple[int, Attempt]], free: array[int], underway: Iterable[str]
     ) -> array[int]:
-        """Note what these wait for; returns the places of all that wait for nothing any more."""
+        """Note what these wait for; return the positions of all that wait for nothing any more."""
         coming = {attempt.entry.id for attempt in self._attempts} | set(underway)
         freed: list[int] = []
         for place, attempt in waiting:
@@ -149,7 +149,7 @@ class Schedule:
         return f"which did not pass ({kind})"
 
     def _line_up(self, free: array[int]) -> None:
-        """``free``: the places of what may be sent at once, but for a canary that goes before."""
+        """Queue the attempts at the ``free`` positions, the canary first."""
         size = min(self._canary_size, len(free))
         if not size:
             self._ready = SendQueue(self._attempts, free)
@@ -164,7 +164,7 @@ class Schedule:
 
     @property
     def has_ready(self) -> bool:
-        """Whether something may be sent at this moment."""
+        """Return whether something may be sent at this moment."""
         if self.budget is None:
             return bool(self._ready)
         return bool(self._ready) and self._affordable(self._ready.first)
@@ -178,11 +178,11 @@ class Schedule:
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing is left to be sent, now or later."""
+        """Return whether nothing is left to be sent, now or later."""
         return not (self._ready or self._after_canary or self._blocked)
 
     def take(self, number: int) -> list[Attempt]:
-        """Up to so many attempts that may be sent now, in order."""
+        """Take up to so many attempts that may be sent now, in order."""
         taken: list[Attempt] = []
         while len(taken) < number and self.has_ready:
             taken.append(self._ready.popleft())
@@ -190,7 +190,7 @@ class Schedule:
         return taken
 
     def put_back(self, attempts: Sequence[Attempt]) -> None:
-        """These could not be sent: they come first again."""
+        """Queue attempts that could not be sent: they come first again."""
         for attempt in attempts:
             if self.budget is not None:
                 self.budget.cancel(attempt.task_id)
@@ -198,11 +198,11 @@ class Schedule:
             self._ready.appendleft(attempt)
 
     def first(self, number: int) -> list[Attempt]:
-        """Up to so many that come next; they stay where they are."""
+        """Return up to so many that come next; they stay queued."""
         return list(islice(self._ready, number))
 
     def withdraw(self, attempts: Collection[Attempt]) -> None:
-        """These, of the :meth:`first` ones, will not be sent."""
+        """Remove these of the :meth:`first` ones: they will not be sent."""
         gone = {attempt.task_id for attempt in attempts}
         stay: list[Attempt] = []
         while gone and self._ready:
@@ -215,7 +215,8 @@ class Schedule:
             self._ready.appendleft(attempt)
 
     def add(self, attempt: Attempt) -> Skipped | None:
-        """One more attempt of an entry that was sent before; held where sending is over."""
+        """Queue one more attempt of an entry that was sent before; skip it where sending is
+        over."""
         if self.closed is not None:
             return Skipped(attempt, self.closed)
         self._ready.appendleft(attempt)
@@ -224,12 +225,12 @@ class Schedule:
     # What became of entries
 
     def finished(self, entry: str, kind: VerdictStatus) -> list[Skipped]:
-        """An entry has its final verdict; returns what can never be sent for it."""
+        """Note an entry's final verdict; return what can never be sent because of it."""
         held = self._passed(entry) if kind == "passed" else self._failed_with(entry, kind)
         return held + self._check_canary(entry, kind)
 
     def over_budget(self) -> list[Skipped]:
-        """Send no more where the budget allows nothing that is left; returns all of that.
+        """Close the schedule where the budget allows nothing that is left; return all of that.
 
         While something is in flight that may cost less than its estimate, what is left may wait.
         """
@@ -242,7 +243,7 @@ class Schedule:
         return self.close(budget.why_closed(self._ready.first.entry if self._ready else None))
 
     def close(self, reason: str) -> list[Skipped]:
-        """Send no more; returns everything that was left."""
+        """Send no more; return everything that was left."""
         self.closed = reason
         left = [*self._ready, *self._after_canary, *(b.attempt for b in self._blocked.values())]
         self._ready.clear()
@@ -279,7 +280,7 @@ class Schedule:
         )
 
     def _block_dependents(self, entry: str) -> list[Skipped]:
-        """Everything that waits for an entry that did not pass, directly or not."""
+        """Skip everything that waits for an entry that did not pass, directly or not."""
         held: list[Skipped] = []
         fallen = deque([entry])
         while fallen:

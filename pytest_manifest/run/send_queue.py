@@ -1,4 +1,4 @@
-"""What a run has yet to send, in a few bytes an entry: places among attempts that can be read."""
+"""Queue what a run has yet to send, in a few bytes an entry: positions of attempts to be read."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ AT_ONCE: Final = 500
 
 
 def is_withheld(entry: Entry, unknown: Container[str]) -> bool:
-    """Whether an entry is not sent, as no worker knows its task and it does not expect that."""
+    """Return whether an entry is not sent, as no worker knows its task and it does not expect
+    that."""
     return entry.task in unknown and entry.expect.state != "unknown_task"
 
 
 class FirstAttempts(Sequence[Attempt]):
-    """The first attempts of a manifest's entries: read from the file when they are asked for.
+    """Read the first attempts of a manifest's entries from the file when they are needed.
 
-    ``places`` are the entries' numbers in the file's order, from 0. For one thread at a time.
+    ``positions`` are the entries' numbers in the file's order, from 0. For one thread at a time.
     """
 
     def __init__(self, run: str, manifest: Manifest, positions: Sequence[int]) -> None:
@@ -40,7 +41,7 @@ class FirstAttempts(Sequence[Attempt]):
     @overload
     def __getitem__(self, index: slice) -> list[Attempt]: ...
     def __getitem__(self, index: int | slice) -> Attempt | list[Attempt]:
-        """One is read with those that follow it, as it will be followed by them."""
+        """Read one with those that follow it, which are needed next."""
         if isinstance(index, slice):
             return list(self._attempts(self._positions[index]))
         start, read = self._read
@@ -54,13 +55,13 @@ class FirstAttempts(Sequence[Attempt]):
             yield from self._attempts(self._positions[start : start + AT_ONCE])
 
     def names(self) -> Iterator[tuple[str, str]]:
-        """``(task id, entry)`` of all, for which nothing needs to be read."""
+        """Return ``(task id, entry)`` of all, for which nothing needs to be read."""
         ids = self._manifest.ids
         for place in self._positions:
             yield task_id_for(self._run, ids[place], 1, place), ids[place]
 
     def without_tasks(self, tasks: Iterable[str]) -> FirstAttempts:
-        """Those that are not to be withheld for being of these."""
+        """Return those that are not withheld for being of these tasks."""
         left_out = frozenset(tasks)
         kept = array(
             "I",
@@ -80,7 +81,7 @@ class FirstAttempts(Sequence[Attempt]):
 
 
 class _Positions:
-    """Some of a sequence of attempts, by their places in it, to be taken from the first on."""
+    """Take some of a sequence of attempts, by their positions in it, from the first on."""
 
     def __init__(self, attempts: Sequence[Attempt], positions: array[int]) -> None:
         self._attempts = attempts
@@ -106,10 +107,10 @@ _Part: TypeAlias = Attempt | _Positions
 
 
 class SendQueue:
-    """Attempts in the order in which they are to be sent: objects, and places among others."""
+    """Queue attempts in the order in which they are sent: objects, and positions among others."""
 
     def __init__(self, attempts: Sequence[Attempt] = (), positions: Iterable[int] = ()) -> None:
-        """Those at these ``places`` of ``attempts``; 4 bytes each."""
+        """Queue those at these ``positions`` of ``attempts``; 4 bytes each."""
         part = _Positions(attempts, array("I", positions))
         self._parts: deque[_Part] = deque([part] if len(part) else [])
 
@@ -125,7 +126,7 @@ class SendQueue:
 
     @property
     def first(self) -> Attempt:
-        """The next one; raises IndexError where there is none."""
+        """Return the next one; raises IndexError where there is none."""
         part = self._parts[0]
         return part.first() if isinstance(part, _Positions) else part
 
@@ -146,7 +147,7 @@ class SendQueue:
         self._parts.appendleft(attempt)
 
     def take_over(self, other: SendQueue) -> None:
-        """All of another one, after what is here; that is empty then."""
+        """Append all of another queue, and empty that."""
         self._parts.extend(other._parts)
         other.clear()
 

@@ -1,4 +1,4 @@
-"""Sending: from the schedule to the broker, with every step in the ledger before it is taken."""
+"""Send from the schedule to the broker, with every step in the ledger before it is taken."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPEATS = 3
 
 
 class Sender:
-    """Sends what the schedule has free, at most ``window`` entries in flight. For one thread."""
+    """Send what the schedule has free, at most ``window`` entries in flight. For one thread."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Sender:
 
     @property
     def has_room(self) -> bool:
-        """Whether something may be sent at this moment.
+        """Return whether something may be sent at this moment.
 
         A window that was full is filled up again when a tenth of it is free: a batch costs as much
         as many entries, and workers have the rest of the window to do meanwhile.
@@ -60,7 +60,7 @@ class Sender:
         return self._schedule.has_ready and room > 0 and not self._was_full
 
     def send_some(self) -> StackError | None:
-        """Send one batch; returns what was wrong with the broker, if anything was."""
+        """Send one batch; return the broker's error, None where there was none."""
         size = BATCH if self._has_begun_sending else FIRST_BATCH
         batch = self._schedule.take(min(size, self._window - len(self._pending)))
         self._has_begun_sending = True
@@ -83,13 +83,15 @@ class Sender:
         return StackError(f"the broker failed while jobs were being sent: {result.error}")
 
     def refused(self) -> list[Skipped]:
-        """What the broker will never take, and why; each is handed out once."""
+        """Return what the broker will never take, and why; each once."""
         refused, self._refused = self._refused, []
         return refused
 
     def overdue(self, now: float) -> list[Skipped]:
-        """What could not be sent before its deadline, which counts from the first try: an outage
-        may never end. It is not tried any more."""
+        """Withdraw and return what could not be sent before its deadline.
+
+        The deadline counts from the first try: an outage may never end.
+        """
         if not self._unsent_since:
             return []
         held = [
@@ -106,9 +108,10 @@ class Sender:
         return held
 
     def resend(self, attempt: Attempt) -> bool:
-        """Publish anew a message that certainly got lost on its way; False where that is no use.
+        """Publish again a message that certainly got lost on its way; return False where that is no
+        use.
 
-        The attempt stays the same, as nobody has ever had it.
+        The attempt stays the same, as no worker has ever had it.
         """
         over = self._schedule.closed is not None or self._repeats[attempt.task_id] >= REPEATS
         if over or attempt.task_id not in self.uncertain:
@@ -119,7 +122,7 @@ class Sender:
         return True
 
     def _publish(self, batch: Sequence[Attempt]) -> PublishResult:
-        """Intent is in the ledger before the broker is asked, and what came of it right after."""
+        """Publish, with the intent in the ledger before, and the result right after."""
         self._sent_at = utc_now()
         with self._ledger.transaction():
             self._ledger.mark((a.task_id for a in batch), "intent", sent_at=self._sent_at)

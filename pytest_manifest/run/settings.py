@@ -1,4 +1,4 @@
-"""What a run is told before it begins."""
+"""Hold the settings of a run, and the signals between its thread and the rest of the process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ OnStop = Literal["revoke", "detach"]
 
 @dataclass(frozen=True, slots=True)
 class FailureLimit:
-    """How many entries may fail before no more are sent: a number, or a share of all (0 to 1)."""
+    """Limit how many entries may fail before no more are sent: a number, or a share of all (0 to
+    1)."""
 
     number: int | None = None
     share: float | None = None
 
     def allows(self, failed: int, entries: int) -> bool:
-        """Whether sending may go on with so many failed of so many entries."""
+        """Return whether sending may go on with so many failed of so many entries."""
         if self.number is not None and failed > self.number:
             return False
         return self.share is None or failed <= self.share * entries
@@ -35,17 +36,19 @@ class FailureLimit:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """``folder``: where ledgers are kept; ``window``: entries in flight at most, None for what
-    suits the run (see ``window_for``); ``deadline``: seconds for the whole run; ``strict``: refuse
-    the run for an unknown task; ``send_only``: end when all is sent; ``canary``: entries that are
-    tried before the others, 0 for none; ``max_failed``: stop sending beyond it,
-    ``revoke_on_max_failed``: and take back what waits; ``budget``: what the run may cost, in the
-    entries' unit, None for no limit; ``kills``: deaths of a worker after which an entry is
-    quarantined; ``grace``: seconds that running jobs are waited for when the run is interrupted;
-    ``on_stop``: None for what suits the stack (ours: revoke, another's: detach); ``repair``:
-    messages that a dead worker holds are put back on a broker that is not ours, too;
-    ``low_memory``: what is to be sent is read from the manifest again when its turn
-    comes, and not kept."""
+    """Hold what is decided before a run starts.
+
+    ``folder``: where ledgers are kept; ``window``: entries in flight at most, None for what suits
+    the run (see ``window_for``); ``deadline``: seconds for the whole run; ``strict``: refuse the
+    run for an unknown task; ``send_only``: end when all is sent; ``canary``: entries that are tried
+    before the others, 0 for none; ``max_failed``: stop sending beyond it, ``revoke_on_max_failed``:
+    and take back what waits; ``budget``: what the run may cost, in the entries' unit, None for no
+    limit; ``kills``: deaths of a worker after which an entry is quarantined; ``grace``: seconds
+    that running jobs are waited for when the run is interrupted; ``on_stop``: None for what suits
+    the stack (ours: revoke, another's: detach); ``repair``: requeue messages that a dead worker
+    holds on a broker that is not ours, too; ``low_memory``: read what is to be sent from the
+    manifest again when its turn comes, and keep it not.
+    """
 
     folder: Path
     window: int | None = None
@@ -63,10 +66,11 @@ class RunSettings:
     low_memory: bool = False
 
     def window_for(self, slots: int) -> int:
-        """Entries in flight at most, where workers run ``slots`` jobs at once (0: not known).
+        """Return the most entries in flight, where workers run ``slots`` jobs at once (0: not
+        known).
 
-        What is in flight can no longer be held back: with a budget it is what keeps the workers
-        busy, and no more.
+        A job in flight can no longer be held back: with a budget the window is what keeps the
+        workers busy, and no more.
         """
         if self.send_only:
             return sys.maxsize  # nobody waits for a verdict that would make room
@@ -77,8 +81,10 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoss:
-    """A worker process of ours that ended; ``worker`` is its node name without the host, ``tail``
-    the last lines of its log."""
+    """Hold how one of our own worker processes ended.
+
+    ``worker`` is its node name without the host, ``tail`` the last lines of its log.
+    """
 
     worker: str
     returncode: int
@@ -87,8 +93,11 @@ class WorkerLoss:
 
 @dataclass
 class Signals:
-    """``stop``: send no more and end; ``interrupted``: a person did that, so running jobs are
-    waited for; ``hurry``: wait for nothing. ``settled`` is called with entry ids."""
+    """Connect a run's thread with the rest of the process.
+
+    ``stop``: send no more and end; ``interrupted``: a person stopped it, so running jobs are waited
+    for; ``force_stop``: wait for nothing. ``on_verdicts`` is called with entry ids.
+    """
 
     stop: threading.Event = field(default_factory=threading.Event)
     interrupted: threading.Event = field(default_factory=threading.Event)

@@ -1,4 +1,4 @@
-"""The code of the tasks here, as it was whenever something was sent."""
+"""Keep the code and the own time limits of the run's tasks in its ledger: verdicts go by them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ CODE_HISTORY = "code_history"
 
 
 def code_key(run: str) -> str:
-    """The key under which a merged ledger has the history of one of its runs."""
+    """Return the key under which a merged ledger has the code history of one of its runs."""
     return f"{CODE_HISTORY}:{run}"
 
 
 class CodeHistory:
-    """Digests by task name, and the moments (UTC) from which they held.
+    """Hold digests by task name, and the moments (UTC) from which they held.
 
-    A run that is gone on with after a task was mended has receipts of both codes, and each is held
-    against the code of its own sending.
+    A run that is resumed after a task was mended has receipts of both codes, and each is held
+    against the code of its own attempt.
     """
 
     def __init__(self, ledger: Ledger, key: str = CODE_HISTORY) -> None:
@@ -37,7 +37,7 @@ class CodeHistory:
             raise damaged(ledger.path, error) from error
 
     def digest(self, task: str, sent_at: datetime | None) -> str | None:
-        """The digest of a task's code when it was sent; None where that is not known."""
+        """Return the digest of a task's code when it was sent; None where that is not known."""
         for since, digests in reversed(self._steps):
             if task in digests and (sent_at is None or since <= sent_at):
                 return digests[task]
@@ -45,7 +45,7 @@ class CodeHistory:
 
 
 def record_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object]) -> None:
-    """Keep the digests of these tasks' code as it is now, before something is sent."""
+    """Record the digests of these tasks' code as it is now, before something is sent."""
     found = {name: code_digest(tasks[name]) for name in sorted(set(names) & set(tasks))}
     steps = json.loads(ledger.get_meta(CODE_HISTORY) or "[]")
     steps.append([utc_now().isoformat(), {n: digest for n, digest in found.items() if digest}])
@@ -57,14 +57,14 @@ OWN_LIMITS: Final = "own_limits"
 
 
 class OwnLimits:
-    """Gives an entry with the limit that holds for its job as its ``timeout``."""
+    """Give an entry the limit that holds for its job as its ``timeout`` (s)."""
 
     def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
         self._seconds = dict(seconds or {})
 
     @classmethod
     def read(cls, ledger: Ledger) -> OwnLimits:
-        """As they are kept in a run's ledger."""
+        """Read the limits that a run's ledger has."""
         try:
             return cls(
                 {t: float(s) for t, s in json.loads(ledger.get_meta(OWN_LIMITS) or "{}").items()}
@@ -78,14 +78,14 @@ class OwnLimits:
 
 
 def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
-    """Keep them, before something is sent; what is known of other tasks stays."""
+    """Record the limits before something is sent; keep what is known of other tasks."""
     before = ledger.get_meta(OWN_LIMITS)
     if seconds or before:
         ledger.set_meta(OWN_LIMITS, json.dumps({**json.loads(before or "{}"), **seconds}))
 
 
 def merged_own_limits(noted: Iterable[str | None]) -> dict[str, str]:
-    """What a merged ledger keeps: the longest of each task."""
+    """Return the ledger rows of a merged run: the longest limit of each task."""
     longest: dict[str, float] = {}
     for text in noted:
         for task, seconds in json.loads(text or "{}").items():

@@ -1,9 +1,9 @@
-"""What the result store alone tells may be no receipt: the job is looked for instead.
+"""Doubt what the result store alone reports, or has in a form that cannot be read here.
 
 Celery 5.7 has every worker that hears of a revocation store it, also for a job that waits in a
 queue, or that another worker runs. And a task can store an end of its own in the middle of its work
-(``update_state``); a worker of ours, which said that it began the job, would tell its real one.
-Only where the job is then found nowhere has it come to that end.
+(``update_state``); our worker, which reported the start, would report the real end. So the job is
+searched for instead: only where it is then missing has it come to that end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Final = tuple[str, str | None, Receipt]
 
 
 class UnconfirmedEnds:
-    """Keeps such words at the flights that they are about. For one thread."""
+    """Keep ends that only the store reports at the pending attempts. For one thread."""
 
     def __init__(self, pending: PendingAttempts, search: JobSearch | None) -> None:
         self._pending = pending
@@ -31,15 +31,19 @@ class UnconfirmedEnds:
         self._confirmed: set[str] = set()
 
     def confirm_missing(self, nowhere: Iterable[str]) -> None:
-        """What the store tells of these counts from here on: no worker has them any more. Not where
-        the process is gone: it may have died in its work, and nobody can tell."""
+        """Count what the store reports of these from here on: no worker has them any more.
+
+        Not where the process is gone: it may have died in its work, which the store cannot tell.
+        """
         pending = (self._pending.by_task_id.get(task_id) for task_id in nowhere)
         told = [job for job in pending if job is not None and job.hearsay is not None]
         self._confirmed |= {job.task_id for job in told if is_alive(job) is not False}
 
     def confirmed(self, finals: Iterable[Final], starts: Sequence[Start] = ()) -> list[Final]:
-        """The receipts among these; of a job that hearsay is told of for the first time, it is
-        looked for soon. It is found in the store at each look."""
+        """Return the receipts that count; search soon for a job with a new unconfirmed end.
+
+        Such an end is found in the store again at each poll.
+        """
         receipts, fresh = [], False
         begun = {start.task_id for start in starts}
         for final in finals:
@@ -66,20 +70,25 @@ FOR_WANT_OF_A_RESULT = frozenset({"lost", "crashed", "timed_out", "revoked", "un
 
 
 class UnreadableResults:
-    """For one run, and its thread."""
+    """Judge jobs with a stored result that cannot be read here. For one thread.
+
+    They are not lost: they came to an end, or to a state of their own, which is stored. So no
+    verdict for want of a result, or of time, may be given.
+    """
 
     def __init__(self, gatherer: ReceiptCollector) -> None:
         self._gatherer = gatherer
 
     def reason(self, task_id: str) -> str:
-        """A phrase for what the store has of it and nobody can read; "" where there is nothing."""
+        """Return a phrase for a result that cannot be read here; "" where there is none."""
         why = self._gatherer.unreadable_reason(task_id)
         return f"something is stored for it that cannot be read here: {why}" if why else ""
 
     def adjust(
         self, job: PendingAttempt, kind: VerdictStatus, note: str
     ) -> tuple[VerdictStatus, str]:
-        """What to say of an attempt that no receipt was read of, where this would be said."""
+        """Return the verdict and reason for an attempt without a receipt, given those without this
+        check."""
         phrase = self.reason(job.task_id)
         if not phrase or kind not in FOR_WANT_OF_A_RESULT:
             return kind, note

@@ -1,8 +1,8 @@
-"""Taking back what was sent: when a run ends before its work, or an entry's time is over.
+"""Take back what was sent: when a run ends before its work, or an entry's time is over.
 
-A verdict must not be followed by the job that it is about. Workers that are told of a revocation
-drop what they are handed; but one that is started anew knows of none, so on a stack of our own the
-messages leave the queues, too.
+A verdict must not be followed by the job that it is about. Workers that hear of a revocation drop
+what they are handed; but one that started since knows of none, so on our own stack the messages
+leave the queues, too.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ START_DELAY = 0.3
 
 
 def withdrawn_message(job: PendingAttempt) -> str:
-    """A phrase for what was taken back when the run's time was over."""
+    """Return a phrase for what was taken back when the run's time was over."""
     when = "before a worker had begun it" if job.started is None else "between two tries of it"
     return f"it was taken back {when}"
 
 
 class Withdrawal:
-    """For one run, and for its thread. ``revoke`` tells the workers, ``poll`` reads what they have
-    said, ``intact`` tells whether the store still has all of that."""
+    """Take back jobs of one run, in its thread.
+
+    ``revoke`` casts to the workers, ``poll`` reads their reports, ``intact`` returns whether the
+    store still has all of them.
+    """
 
     def __init__(
         self,
@@ -52,9 +55,11 @@ class Withdrawal:
         self._intact = intact
 
     def take_back(self, seconds: float) -> list[PendingAttempt]:
-        """Take back what waits, and await for so long what runs; returns what has landed by it.
+        """Take back what waits, and await what runs for so many seconds; return what is completed
+        by it.
 
-        What no worker has begun, now that all of them know that it is revoked, never will be.
+        A job that no worker has started, now that all of them know that it is revoked, never will
+        be.
         """
         self._revoke(list(self._pending.waiting()))
         removed = self._withdraw(self._pending.waiting())
@@ -69,7 +74,7 @@ class Withdrawal:
         return landed
 
     def withdraw_overdue(self, task_ids: Collection[str]) -> None:
-        """What an entry's own deadline leaves in the queue of our own stack is not begun later."""
+        """Withdraw from our own stack's queues what an entry's own deadline leaves there."""
         waiting = self._pending.waiting().intersection(task_ids)
         if self._is_private and waiting:
             self._revoke(list(waiting))
@@ -98,7 +103,8 @@ class Withdrawal:
             self._force_stop.wait(POLL_PERIOD)
 
     def _started_or_unknown(self) -> set[str]:
-        """What a worker runs, or may run: asked after the revocation, which they have all heard."""
+        """Return what a worker runs, or may run; queried after the revocation, which all have
+        heard."""
         everything = set(self._pending.by_task_id)
         if self._locator is None or not everything:
             return everything

@@ -1,4 +1,4 @@
-"""Workers of a stack of our own that die: what is told of them, and to their successors."""
+"""Follow the workers of a run: our own that die, and others that may start jobs unreported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CRASH_LOOP = 6
 
 
 class WorkerDeaths:
-    """Follows the deaths of workers that the stack's keeper tells of. For one thread."""
+    """Follow the worker deaths that the stack's supervisor reports. For one thread."""
 
     def __init__(self, context: EngineContext) -> None:
         self._signals = context.signals
@@ -37,13 +37,13 @@ class WorkerDeaths:
         self._due: deque[float] = deque()
 
     def has_started(self, worker: str | None) -> None:
-        """A worker began a job: whatever ended it before, it works."""
+        """Note that a worker started a job: whatever ended it before, it works."""
         self._idle_deaths.pop(node_of(worker) or "", None)
 
     def check(self, now: float) -> bool:
-        """Note the deaths since the last call; whether there are any.
+        """Note the deaths since the last call; return whether there are any.
 
-        Raises StackError where a worker dies again and again before it begins any job.
+        Raises StackError where a worker dies again and again before it starts any job.
         """
         # One call after the news of a death, so that the starts that came before it are known.
         for loss in self._fresh:
@@ -71,7 +71,7 @@ class WorkerDeaths:
             )
 
     def _add_consumers(self) -> None:
-        """A worker that was started anew consumes only the queues of its app."""
+        """Add the run's queues to restarted workers, which consume only those of their app."""
         if self._publisher is None:
             return
         try:
@@ -86,8 +86,7 @@ they begin one, or had ended before the first was sent."""
 
 
 def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collection[str]) -> None:
-    """Before anything is sent: these nodes say when they begin a job, and who has ended already
-    will begin none."""
+    """Record, before anything is sent, the nodes that report starts or have ended already."""
     listed = unresponsive_nodes(publisher, telling)
     # Nobody knows of what kind is one that is busy now.
     ended = frozenset() if may_be_alive(publisher, listed, telling) else listed
@@ -95,9 +94,11 @@ def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collecti
 
 
 def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
-    """Remember who may have begun a job without a word, by who is there and who was.
+    """Record which workers may have started a job unreported: those present and those before.
 
-    Raises StackError where the broker is away.
+    A worker without receipts may join later, take a job, and die in it before any query. Its name,
+    which a Redis broker keeps, is all that is left; from then on a job without a start may have
+    been started. Raises StackError where the broker is away.
     """
     now = find_workers(publisher)
     known = _read_known(ledger) | now.instrumented | ledger.workers_with_starts()
