@@ -39,9 +39,9 @@ from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, code_key, merged_own_limits
 
 UNSENT = "unsent"
-"""The merged ledger's key for how many entries it has planned itself, which no run has sent."""
+"""The merged ledger's key for the number of entries that no run has sent."""
 IDS_AT_ONCE = 500
-"""Asked of a ledger in one statement."""
+"""Entries of one SQL statement."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _refuse_mixture(sources: Sequence[MergeInput]) -> None:
 def _locked(ledger: Path) -> Iterator[None]:
     """Lock a ledger. Raises DispatchError where another process writes it."""
     path = ledger.with_suffix(".lock")
-    if not path.is_file():  # it was brought here without its lock, so nobody here follows it
+    if not path.is_file():  # it was copied here without its lock, so no process here writes it
         yield
         return
     lock = RunLock(path)

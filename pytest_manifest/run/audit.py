@@ -103,7 +103,7 @@ class AuditRun(EarlierRun):
         for job in list(self._pending.by_task_id.values()):
             settled = ledger.entry_verdict(job.entry.id)
             if settled is not None and settled.verdict.verdict != "pending":
-                self._pending.complete(job.task_id)  # it is other work now, or cannot be told
+                self._pending.complete(job.task_id)  # it is other work now, or unknown
         evaluate_kept_receipts(ledger, self._pending, evaluator)
         if not self.queries_stack:
             self._pending.clear()
@@ -224,7 +224,7 @@ def _unfinished(state: str, *, expired: bool) -> tuple[VerdictStatus, str]:
 
 
 NO_RUN = "no-receipts"
-"""Stands for the run of a file without receipts."""
+"""The run id of a file without receipts."""
 
 
 def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[Path, list[str]]:
@@ -311,7 +311,7 @@ class _ReceiptsEvaluation:
         if not is_of_attempt(task_id, self.run, entry.id, attempt):
             task_id = task_id_for(self.run, entry.id, attempt, ordinal)
         job = PendingAttempt(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
-        verdict, judged = evaluator.evaluate(job, receipt, ())
+        verdict, counted = evaluator.evaluate(job, receipt, ())
         text = exported.text
         return ImportedEntry(
             task_id,
@@ -320,5 +320,5 @@ class _ReceiptsEvaluation:
             receipt.sent_at,
             verdict,
             text,
-            None if judged is None else text,
+            None if counted is None else text,
         )

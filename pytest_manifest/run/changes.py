@@ -15,8 +15,8 @@ from pytest_manifest.schema import Entry
 Change = Literal["new", "job", "expectation"]
 
 WORK_FIELDS = ("task", "args", "kwargs")
-"""What a worker is asked to do. Where and when it is asked (queue, priority, countdown, eta,
-expires) makes no other work of it; the rest says what is made of the answer."""
+"""The fields that define the work. Where and when it is done (queue, priority, countdown, eta,
+expires) makes no other work of it; the rest defines how the outcome is judged."""
 
 
 def copy_path(ledger: Path, sha256: str) -> Path:

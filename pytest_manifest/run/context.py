@@ -36,12 +36,12 @@ class EngineContext:
     added_queues: Sequence[str] = ()
     queues: Sequence[str] = ()
     live_warnings: list[str] = field(default_factory=list)
-    """Sentences to be said as soon as they come up, while the run is going on."""
+    """Messages to be shown as soon as they come up, while the run is going on."""
     warnings: list[str] = field(default_factory=list)
-    """Sentences for the summary: what was noticed and is no entry's verdict."""
+    """Messages for the summary that are no entry's verdict."""
     patience: WaitBudget = field(default_factory=WaitBudget)
     record_unknown_workers: Callable[[], None] = lambda: None
-    """Notes workers that may have begun a job without a word; raises StackError."""
+    """Records workers that may have started a job unreported; raises StackError."""
 
 
 PATIENCE = 60.0

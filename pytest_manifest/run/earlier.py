@@ -33,7 +33,7 @@ class EarlierRun(Run):
 
     _open_ledger: Ledger | None = None
     _new_file: Path | None = None
-    """A file beside the ledger that only what is prepared speaks of."""
+    """A file beside the ledger that only the prepared transaction names."""
 
     def _take_up(self) -> Ledger:
         """Lock the ledger for this process, and open it for a transaction that may be dropped."""
@@ -45,9 +45,9 @@ class EarlierRun(Run):
         return self._open_ledger
 
     def take_effect(self) -> None:
-        held = self._open_ledger
-        if held is not None:
-            held.commit_deferred()
+        ledger = self._open_ledger
+        if ledger is not None:
+            ledger.commit_deferred()
             self._new_file = None
             self._close_ledger()
 
@@ -60,9 +60,9 @@ class EarlierRun(Run):
 
     def _close_ledger(self) -> None:
         """Close the ledger; drop what is not committed."""
-        held, self._open_ledger = self._open_ledger, None
-        if held is not None:
-            held.close()
+        ledger, self._open_ledger = self._open_ledger, None
+        if ledger is not None:
+            ledger.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Ledger]:
@@ -146,8 +146,8 @@ def track_inferred(
         row = last.get(settled.verdict.entry)
         if only is not None and settled.verdict.entry not in only:
             continue
-        told = settled.receipt is not None and not is_hearsay(settled.receipt)
-        if told or settled.verdict.verdict not in INFERRED:
+        has_receipt = settled.receipt is not None and not is_hearsay(settled.receipt)
+        if has_receipt or settled.verdict.verdict not in INFERRED:
             continue
         if row is None or row.state in ("planned", "withheld") or row.entry not in manifest:
             continue

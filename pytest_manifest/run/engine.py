@@ -32,16 +32,16 @@ from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import plural
 
 POLL_PERIOD = 0.05
-"""Seconds from one look at the receipts to the next: eager reading costs three times as much."""
+"""Seconds from one poll to the next: eager reading costs three times as much."""
 REMIND_PERIOD = 10.0
-"""Seconds from one reminder of what must not be run to the next: shorter than brokers take to give
-back what a dead worker had."""
+"""Seconds from one repeated revocation to the next: shorter than brokers take to requeue what a
+dead worker had."""
 DRAIN = 10.0
-"""Seconds that messages of ours which are left when every verdict is there are waited for."""
+"""Seconds to wait for messages that are left when every verdict is there."""
 
 
 InferredEnd: TypeAlias = tuple[PendingAttempt, VerdictStatus, str]
-"""What is said of an attempt for want of a receipt, and why."""
+"""A verdict on an attempt for want of a receipt, and the reason."""
 
 
 class Engine:
@@ -87,7 +87,7 @@ class Engine:
         self._dropped: list[str] = []
         self._remind_at = 0.0
         self._uncharged: list[str] = []
-        """Attempts of which more is known than the budget has been told."""
+        """Task ids whose cost is not charged to the budget yet."""
         self._deadline = float("inf")
         self.given_up = 0
         """Attempts that were judged as time was over; a worker may have them, or get them yet."""
@@ -196,18 +196,18 @@ class Engine:
             one for one in self.pending.by_task_id.values() if self.unread.reason(one.task_id)
         ]
         self.commit(self._inferred((one, kind, note) for one in unread))
-        judged = self._evaluator.remaining(kind, note)
+        evaluated = self._evaluator.remaining(kind, note)
         self.given_up += len(self.pending)
         self.pending.clear()
-        self.commit(judged)
+        self.commit(evaluated)
 
-    def _inferred(self, said: Iterable[InferredEnd]) -> Iterator[Evaluated]:
-        for job, kind, note in said:
+    def _inferred(self, reported: Iterable[InferredEnd]) -> Iterator[Evaluated]:
+        for job, kind, note in reported:
             yield self._evaluator.infer(job, *self.unread.adjust(job, kind, note)), None
 
-    def commit(self, judged: Iterable[Evaluated]) -> None:
+    def commit(self, evaluated: Iterable[Evaluated]) -> None:
         """Record verdicts, then report them."""
-        rows = list(judged)
+        rows = list(evaluated)
         if rows:
             with self._ledger.transaction():
                 self._ledger.record_verdicts(rows)
@@ -232,10 +232,10 @@ class Engine:
             self._signals.all_sent.set()
 
     def _block_beyond_budget(self) -> None:
-        held = self._schedule.over_budget()
-        if held:
-            self._ledger.set_meta(OVER_BUDGET, held[0].reason)
-            self._record_blocked(held)
+        skipped = self._schedule.over_budget()
+        if skipped:
+            self._ledger.set_meta(OVER_BUDGET, skipped[0].reason)
+            self._record_blocked(skipped)
 
     def _note_outage(self, outage: FailureWindow, error: StackError) -> None:
         """Note a failure of broker or store, and wait; raise ``error`` once PATIENCE is over."""
@@ -274,7 +274,7 @@ class Engine:
         now = time.monotonic()
         if self._search is not None:
             self._search.reset_quiet(now)
-        judged: list[Evaluated] = []
+        evaluated: list[Evaluated] = []
         with self._ledger.transaction():
             self._ledger.add_starts(sip.starts)
             repeated: list[str] = []
@@ -290,25 +290,25 @@ class Engine:
                 self.pending.handed_on(end)
             self._ledger.add_receipts(finals)
             known = self._starts_of(finals)
-            for task_id, said in _by_attempt(finals).items():
+            for task_id, reported in _by_attempt(finals).items():
                 job = self.pending.complete(task_id)
                 if job is None:
-                    judged += self._evaluator.late_receipt(task_id)
+                    evaluated += self._evaluator.late_receipt(task_id)
                     self._uncharged.append(task_id)
                 else:
                     starts = known.get(task_id, ())
-                    judged += self._conclude(
-                        job, *self._evaluator.evaluate_evidence(job, said, starts)
+                    evaluated += self._conclude(
+                        job, *self._evaluator.evaluate_evidence(job, reported, starts)
                     )
             for task_id in repeated:
-                judged += self._handle_repeated_start(task_id)
-            self._ledger.record_verdicts(judged)
+                evaluated += self._handle_repeated_start(task_id)
+            self._ledger.record_verdicts(evaluated)
             self._charge_budget()
             if sip.position is not None:
                 self._ledger.set_meta("stream_position", sip.position)
         if not self._ledger.commits_deferred:
             self._gatherer.trim()
-        self._report([verdict for verdict, _ in judged])
+        self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
 
     def _starts_of(self, finals: Iterable[Final]) -> Mapping[str, Sequence[Start]]:
@@ -332,9 +332,9 @@ class Engine:
         """
         self._uncharged.append(job.task_id)
         if not self._signals.stop.is_set() and self._schedule.closed is None:
-            again = self._evaluator.next_attempt(job, verdict, receipt)
-            if again is not None:
-                self._schedule.add(again)
+            another = self._evaluator.next_attempt(job, verdict, receipt)
+            if another is not None:
+                self._schedule.add(another)
                 return []
         verdict = self._evaluator.final(job, verdict)
         return [(verdict, receipt), *self._finish(job.entry.id, verdict.verdict)]
@@ -342,11 +342,11 @@ class Engine:
     def _finish(self, entry: str, kind: VerdictStatus) -> list[Evaluated]:
         """Give the schedule a final verdict; return the verdicts of what it blocks."""
         was_open = self._schedule.closed is None
-        held = self._schedule.finished(entry, kind)
+        skipped = self._schedule.finished(entry, kind)
         closes = was_open and self._schedule.closed is not None
         if closes and self._settings.revoke_on_max_failed:
             self._quarantined += self.pending.unstarted()
-        return self._evaluator.blocked(held)
+        return self._evaluator.blocked(skipped)
 
     def _charge_budget(self) -> None:
         """Charge the budget with the recorded cost of attempts that have ended."""
@@ -362,7 +362,7 @@ class Engine:
         job = self.pending.by_task_id.get(task_id)
         if job is None:
             self._uncharged.append(task_id)
-            if self._evaluator.keeps_crashing(task_id):  # nobody else would get a turn
+            if self._evaluator.keeps_crashing(task_id):  # no other job would get a turn
                 self._quarantined.append(task_id)
             return self._evaluator.started_after_end(task_id)
         verdict = self._evaluator.quarantine(job)
@@ -391,17 +391,17 @@ class Engine:
     def _record_inferred(self, pending: Iterable[InferredEnd]) -> None:
         """Record the verdicts of attempts that no receipt will come of; they are not pending any
         more."""
-        judged: list[Evaluated] = []
+        evaluated: list[Evaluated] = []
         with self._ledger.transaction():
             for job, kind, note in pending:
                 kind, note = self.unread.adjust(job, kind, note)
                 verdict, receipt = self._evaluator.infer_or_revoked(job, kind, note)
                 if receipt is not None and job.hearsay is not None:  # it counts now
                     self._ledger.add_receipts([(job.task_id, None, job.hearsay)])
-                judged += self._conclude(job, verdict, receipt)
-            self._ledger.record_verdicts(judged)
+                evaluated += self._conclude(job, verdict, receipt)
+            self._ledger.record_verdicts(evaluated)
             self._charge_budget()
-        self._report([verdict for verdict, _ in judged])
+        self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
 
     def _record_unsent(self, unsent: Sequence[Skipped], kind: VerdictStatus) -> None:
@@ -409,21 +409,21 @@ class Engine:
         if not unsent:
             return
         with self._ledger.transaction():
-            judged = self._evaluator.unsent(unsent, kind)
+            evaluated = self._evaluator.unsent(unsent, kind)
             for one in unsent:
                 if self._schedule.budget is not None:
                     self._schedule.budget.cancel(one.attempt.task_id)
-                judged += self._finish(one.attempt.entry.id, kind)
-            self._ledger.record_verdicts(judged)
-        self._report([verdict for verdict, _ in judged])
+                evaluated += self._finish(one.attempt.entry.id, kind)
+            self._ledger.record_verdicts(evaluated)
+        self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
 
-    def _record_blocked(self, held: Sequence[Skipped]) -> None:
-        if held:
+    def _record_blocked(self, skipped: Sequence[Skipped]) -> None:
+        if skipped:
             with self._ledger.transaction():
-                judged = self._evaluator.blocked(held)
-                self._ledger.record_verdicts(judged)
-            self._report([verdict for verdict, _ in judged])
+                evaluated = self._evaluator.blocked(skipped)
+                self._ledger.record_verdicts(evaluated)
+            self._report([verdict for verdict, _ in evaluated])
 
     # What is overdue or missing
 
@@ -462,20 +462,20 @@ class Engine:
         try:
             self.poll_once()  # for a receipt that came between the two looks
             self._context.record_unknown_workers()
-            begun = self.requeue(located)
+            started = self.requeue(located)
         except StackError as error:
             self._log.warning("what was found could not be mended: {}", error)
             if self._search is not None:
                 self._search.schedule(time.monotonic(), RETRY_AFTER)
             return
-        self._give_up(begun, located.missing)
+        self._give_up(started, located.missing)
 
-    def _give_up(self, begun: Iterable[str], nowhere: Iterable[str]) -> None:
+    def _give_up(self, started: Iterable[str], nowhere: Iterable[str]) -> None:
         """Judge what died with its worker, and what is missing."""
         intact = self._is_intact()
         rows: list[InferredEnd] = [
             (job, "crashed", self._evaluator.how_it_died(job))
-            for job in self.pending.complete_all(begun)
+            for job in self.pending.complete_all(started)
         ]
         for job in self.pending.complete_all(nowhere):
             if job.started is None and intact is not False and self._resend(job):
@@ -490,8 +490,8 @@ class Engine:
             return False
         if self.unread.reason(job.task_id):
             return False
-        told = self._gatherer.reports_starts and not may_lack_starts(self._ledger)
-        return (told or job.entry.idempotent) and self._sender.resend(job.attempt)
+        starts_reported = self._gatherer.reports_starts and not may_lack_starts(self._ledger)
+        return (starts_reported or job.entry.idempotent) and self._sender.resend(job.attempt)
 
     def _is_intact(self) -> bool | None:
         try:

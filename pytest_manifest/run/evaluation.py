@@ -39,26 +39,26 @@ from pytest_manifest.verdict import Costs, is_hearsay, judge
 Evaluated = tuple[Verdict, Receipt | None]
 
 RESENDABLE: Final = frozenset({"lost", "crashed", "unknown"})
-"""What an idempotent entry with retries is sent again for."""
+"""Verdicts after which an idempotent entry with retries is sent again."""
 EMPTIED_MEANWHILE: Final = "the broker or the result store was emptied while it was out"
 INFERRED: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked"})
-"""What the harness may have said for want of a receipt; one that comes late knows better."""
+"""Verdicts for want of a receipt; a late receipt knows better."""
 
 UNREPORTED: Final = (
     "it is in no queue and no worker has it, but not every worker says when it begins a job: it "
     "may have run and left nothing that counts as an end, as it raised Ignore, stored a state of "
     "its own, or handed the job on"
 )
-"""What may have become of a job of stock workers that is nowhere."""
+"""What may have become of a missing job of stock workers."""
 UNCONFIRMED: Final = (
     "the result store has an end of it that its worker has not told, and that a task can store "
     "before it ends"
 )
 SELF_CAUSED: Final = frozenset({"timed_out", "crashed"})
-"""What a job that was begun may have come to by itself, though the harness says it."""
+"""Verdicts that a started job may have come to by itself, though no receipt reports it."""
 _FIXED: Final = frozenset({"forged", "quarantined", "skipped"})
-"""Verdicts that no further receipt changes: one lie makes all of them doubtful, and what the run
-itself has taken out or held back was not to end."""
+"""Verdicts that no further receipt changes: one false receipt makes all of them doubtful, and the
+run itself has revoked or blocked the others."""
 
 _WAITED_FOR: Final = {
     "retry": "where it asked to be tried again, and its next try is nowhere",
@@ -116,18 +116,18 @@ class AttemptEvaluator:
         """Return the verdict by a final receipt; without ``starts``, by all that the ledger has."""
         if starts is not None:
             return self.evaluate_evidence(job, [(None, receipt)], starts)
-        said = self._ledger.receipts(job.task_id) or [(None, receipt)]
-        return self.evaluate_evidence(job, said, self._ledger.starts(job.task_id))
+        reported = self._ledger.receipts(job.task_id) or [(None, receipt)]
+        return self.evaluate_evidence(job, reported, self._ledger.starts(job.task_id))
 
     def evaluate_evidence(
-        self, job: PendingAttempt, said: Sequence[ReportedEnd], starts: Sequence[Start]
+        self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
     ) -> Evaluated:
         """Return the verdict by these ends and starts of the attempt."""
         entry, number = job.entry, job.number
         try:
-            return self.evidence.evaluate(entry, job.task_id, number, said, starts, job.sent_at)
-        except Exception as error:  # one receipt that nobody foresaw must not end the run for all
-            return unforeseen_failure(entry, number, said[0][1], error)
+            return self.evidence.evaluate(entry, job.task_id, number, reported, starts, job.sent_at)
+        except Exception as error:  # one unforeseen receipt must not end the run for all
+            return unforeseen_failure(entry, number, reported[0][1], error)
 
     def has_started(self, task_id: str) -> bool:
         """Return whether a worker has reported that it started the attempt."""
@@ -167,8 +167,8 @@ class AttemptEvaluator:
         other = self.elsewhere()
         if other and not (job.is_running and is_alive(job) is False):
             return "unknown", other
-        said = job.hearsay
-        if said is not None and is_hearsay(said) and not job.is_running:
+        reported = job.hearsay
+        if reported is not None and is_hearsay(reported) and not job.is_running:
             return "revoked", "it was revoked, and nobody has it"
         if job.started is None and not self._starts_are_reported():
             return "unknown", UNREPORTED
@@ -177,7 +177,7 @@ class AttemptEvaluator:
         if job.between is not None:
             return "lost", f"started on {job.worker}, {_WAITED_FOR[job.between.how]}"
         if is_alive(job) is False:
-            if said is not None and not is_hearsay(said):
+            if reported is not None and not is_hearsay(reported):
                 return "unknown", f"{self.how_it_died(job)}; {UNCONFIRMED}"
             return "crashed", self.how_it_died(job)
         return "lost", f"started on {job.worker}, which has it no more"
@@ -205,7 +205,7 @@ class AttemptEvaluator:
         if verdict.verdict not in RESENDABLE or not entry.idempotent:
             return None
         if verdict.verdict == "unknown" and receipt is not None:
-            return None  # it ran; what cannot be told is whether it met its expectations
+            return None  # it ran; only whether it met its expectations is unknown
         if self._resent[entry.id] >= entry.retries:
             return None
         if verdict.verdict == "crashed" and self._deaths(job) >= self._kills:
@@ -256,12 +256,12 @@ class AttemptEvaluator:
         note = f"{deaths} processes died of it{f', with the pids {pids}' if pids else ''}"
         return judge(job.entry, None, attempt=job.number, problem="quarantined", note=note)
 
-    def blocked(self, held: Sequence[Skipped]) -> list[Evaluated]:
+    def blocked(self, skipped: Sequence[Skipped]) -> list[Evaluated]:
         """Return the verdicts of what will not be sent; call it within a transaction."""
-        if not held:  # nearly always: this is asked after each verdict
+        if not skipped:  # nearly always: this is asked after each verdict
             return []
-        self._ledger.mark((one.attempt.task_id for one in held), "withheld")
-        return [(self._skipped(one.attempt, one.reason), None) for one in held]
+        self._ledger.mark((one.attempt.task_id for one in skipped), "withheld")
+        return [(self._skipped(one.attempt, one.reason), None) for one in skipped]
 
     def _skipped(self, attempt: Attempt, note: str) -> Verdict:
         return judge(attempt.entry, None, attempt=attempt.number, problem="skipped", note=note)
@@ -275,7 +275,7 @@ class AttemptEvaluator:
 
     def remaining(self, kind: VerdictStatus, note: str) -> list[Evaluated]:
         """Return this verdict for every entry that has none."""
-        judged: list[Evaluated] = []
+        evaluated: list[Evaluated] = []
         for row in self._ledger.attempts(undecided=True):
             if self._is_unknown(row.entry):
                 continue
@@ -292,8 +292,8 @@ class AttemptEvaluator:
                 seen = seen and self._outran(entry, row.task_id)
                 number = row.attempt
                 verdict = judge(entry, None, attempt=number, problem=kind, note=why, seen=seen)
-            judged.append((verdict, None))
-        return judged
+            evaluated.append((verdict, None))
+        return evaluated
 
     def _is_unknown(self, entry: str) -> bool:
         """Return whether the entry was already judged unknown, with its reason."""
@@ -337,15 +337,15 @@ class AttemptEvaluator:
         name, number = settled.verdict.entry, settled.verdict.attempt
         if name not in self._manifest or number is None:
             return []
-        told = self._ledger.receipts(task_id)
-        said = [one for one in told if self.evidence.is_of(one[1], name, task_id, number)]
-        if not said:
+        receipts = self._ledger.receipts(task_id)
+        reported = [one for one in receipts if self.evidence.is_of(one[1], name, task_id, number)]
+        if not reported:
             return []
         row, starts = self._ledger.attempt(task_id), self._ledger.starts(task_id)
         sent_at = None if row is None else row.sent_at
-        # Of what was published twice nobody knows which of the messages a receipt is of.
+        # Of what was published twice it is unknown which message a receipt is of.
         verdict, receipt = self.evidence.evaluate(
-            self._manifest[name], task_id, number, said, starts, sent_at, exact_message=False
+            self._manifest[name], task_id, number, reported, starts, sent_at, exact_message=False
         )
         if verdict == settled.verdict and receipt == settled.receipt:
             return []
@@ -383,8 +383,8 @@ def unforeseen_failure(
         raise error
     logger.bind(entry=entry.id).opt(exception=error).error("{!r} could not be judged", entry.id)
     note = f"its receipt could not be judged ({type(error).__name__}: {error})"
-    said = note.encode("utf-8", "replace").decode()
-    verdict = judge(entry, None, attempt=attempt, problem="unknown", note=said)
+    reported = note.encode("utf-8", "replace").decode()
+    verdict = judge(entry, None, attempt=attempt, problem="unknown", note=reported)
     return verdict, receipt
 
 

@@ -23,23 +23,23 @@ from pytest_manifest.schema.wire import canonical
 from pytest_manifest.verdict import contradiction, is_hearsay, judge, short
 
 ReportedEnd: TypeAlias = tuple[str | None, Receipt]
-"""An end and the execution that it is of; None where that is not told: not by way of a stream."""
+"""An end and its execution; None where that is not reported: not by way of a stream."""
 
 OF_ITS_PROCESS: Final = frozenset({"succeeded", "failed", "ignored"})
-"""Ends that only the process can tell of which ran the task, and said before that it began."""
+"""Ends that only the process which ran the task can report, after it reported the start."""
 _WITHOUT_START: Final = frozenset({"expired", "unknown_task"})
 
 
-def decisive_end(said: Sequence[ReportedEnd]) -> ReportedEnd:
+def decisive_end(reported: Sequence[ReportedEnd]) -> ReportedEnd:
     """Return the end that counts: of the last execution that has one, by its own process.
 
     The main process reports a child that it has ended, or found dead: it does not know what that
     had done before. The stock result counts where no worker reports anything.
     """
-    if len(said) == 1:
-        return said[0]
+    if len(reported) == 1:
+        return reported[0]
     last: dict[str | None, ReportedEnd] = {}
-    for execution, receipt in said:
+    for execution, receipt in reported:
         before = last.get(execution)
         if before is None or _rank(receipt) > _rank(before[1]):
             last[execution] = execution, receipt
@@ -56,13 +56,13 @@ def _is_from_child(receipt: Receipt) -> bool:
     return receipt.state in OF_ITS_PROCESS or receipt.cpu is not None
 
 
-def disagreement(said: Sequence[ReportedEnd]) -> str:
+def disagreement(reported: Sequence[ReportedEnd]) -> str:
     """Return a phrase for two ends of one execution that cannot both be true, "" where there are
     none."""
-    if len(said) == 1:
+    if len(reported) == 1:
         return ""
     own: dict[str, Receipt] = {}
-    for execution, receipt in said:
+    for execution, receipt in reported:
         if execution is None or not _is_from_child(receipt):
             continue
         other = own.setdefault(execution, receipt)
@@ -76,9 +76,9 @@ def disagreement(said: Sequence[ReportedEnd]) -> str:
 
 def _essence(receipt: Receipt) -> tuple[object, ...]:
     error = receipt.error
-    told = None if error is None else (error.type, error.message)
+    described = None if error is None else (error.type, error.message)
     result = receipt.result_sha256 or repr(receipt.result)
-    return receipt.state, told, result, receipt.task, receipt.args_sha256
+    return receipt.state, described, result, receipt.task, receipt.args_sha256
 
 
 def _in_short(receipt: Receipt) -> str:
@@ -88,15 +88,15 @@ def _in_short(receipt: Receipt) -> str:
     return f"{receipt.state!r}{error}"
 
 
-def contradiction_with_starts(said: Sequence[ReportedEnd], starts: Sequence[Start]) -> str:
+def contradiction_with_starts(reported: Sequence[ReportedEnd], starts: Sequence[Start]) -> str:
     """Return a phrase for an end that the starts contradict, "" where there is none."""
-    for execution, receipt in said:
+    for execution, receipt in reported:
         if execution is None:
             continue
-        begun = any(start.execution == execution for start in starts)
-        if not begun and receipt.state in OF_ITS_PROCESS:
+        started = any(start.execution == execution for start in starts)
+        if not started and receipt.state in OF_ITS_PROCESS:
             return "it tells the end of an execution that no worker has begun"
-        if begun and receipt.state in _WITHOUT_START:
+        if started and receipt.state in _WITHOUT_START:
             return f"it says that the job was {receipt.state!r}, which a worker had begun"
     return ""
 
@@ -207,7 +207,7 @@ def turn_of(start: Start) -> tuple[int, int]:
 
 
 REVOKED_TASKS: Final = "taken_back"
-"""The ledger's key for what the run has revoked of that which expects it: task ids, JSON."""
+"""The ledger's key for what the run itself revoked and what expects that: task ids, JSON."""
 CLASHING_STARTS: Final = "clashing_starts"
 """The ledger's key for attempts of which two records of one start differ: task ids, JSON."""
 REVOKED_BY_RUN: Final = "the run itself took it back"
@@ -231,7 +231,7 @@ class EvidenceEvaluator:
         entry: Entry,
         task_id: str,
         number: int,
-        said: Sequence[ReportedEnd],
+        reported: Sequence[ReportedEnd],
         starts: Sequence[Start],
         sent_at: datetime | None,
         *,
@@ -243,14 +243,14 @@ class EvidenceEvaluator:
         ``exact_message``: whether the receipts must be of the very message that was sent at
         ``sent_at``.
         """
-        execution, receipt = decisive_end(said)
+        execution, receipt = decisive_end(reported)
         receipt = without_unproven_claims(execution, receipt, starts)
         lie = self._find_contradiction(
             entry,
             task_id,
             number,
             (execution, receipt),
-            said,
+            reported,
             starts,
             sent_at if exact_message else None,
         )
@@ -265,8 +265,8 @@ class EvidenceEvaluator:
             entry.task, sent_at or whole.sent_at
         )
         left_out = missing_fields(entry, receipt, sent=sent_at is not None, code=code)
-        held = self._with_own_limit(entry)
-        return judge(held, whole, attempt=number, code=code, missing=left_out), whole
+        limited = self._with_own_limit(entry)
+        return judge(limited, whole, attempt=number, code=code, missing=left_out), whole
 
     def is_of(self, receipt: Receipt, entry: str, task_id: str, number: int) -> bool:
         """Return whether the receipt claims to be of this attempt, whatever else it claims."""
@@ -279,7 +279,7 @@ class EvidenceEvaluator:
         task_id: str,
         number: int,
         chosen: ReportedEnd,
-        said: Sequence[ReportedEnd],
+        reported: Sequence[ReportedEnd],
         starts: Sequence[Start],
         sent_at: datetime | None,
     ) -> str:
@@ -291,10 +291,10 @@ class EvidenceEvaluator:
             attempt=number,
             sent_at=sent_at,
         )
-        lie = lie or disagreement(said)
+        lie = lie or disagreement(reported)
         if (
             not lie
-            and (lie := contradiction_with_starts(said, starts))
+            and (lie := contradiction_with_starts(reported, starts))
             and not self._has_all_starts()
         ):
             lie = ""

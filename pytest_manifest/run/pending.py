@@ -13,10 +13,10 @@ from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, Receipt, VerdictStatus
 
 TIMEOUT_GRACE = 5.0
-"""Seconds an overdue job's own receipt is waited for before the harness speaks for it."""
+"""Seconds to wait for an overdue job's own receipt before the run judges it."""
 
 SPARE = 1000
-"""Moments that are kept of attempts that have landed, beside twice as many as are in flight."""
+"""Deadlines that are kept of completed attempts, beside twice as many as are in flight."""
 
 
 @dataclass(slots=True)
@@ -115,8 +115,8 @@ class PendingAttempts:
             return
         # Of one that was sent just now no other start can be in the ledger.
         first = job.started is None and job.sent_at is not None
-        again = job.only_start is not None and job.only_start.execution == start.execution
-        job.only_start = start if first or again else None
+        is_repeat = job.only_start is not None and job.only_start.execution == start.execution
+        job.only_start = start if first or is_repeat else None
         job.started, job.execution, job.between = now, start.execution, None
         job.worker, job.host, job.pid = start.worker, start.host, start.pid
         job.boot, job.pid_namespace = start.boot, start.pid_namespace

@@ -27,17 +27,17 @@ from pytest_manifest.schema.identity import has_ended, means_the_same_here
 from pytest_manifest.verdict import plural
 
 SNAPSHOT_GAP = 1.0
-"""Seconds between the two looks: what is on its way from one place to the next arrives in them."""
+"""Seconds between the two snapshots: what moves from one place to the next arrives in them."""
 AFTER_LOSS = (0.5, 2.0, 5.0, 10.0, 20.0)
-"""Seconds after a worker's death at which to look: its successor may be up and answer by then."""
+"""Seconds after a worker's death at which to search: its successor may be up and answer by then."""
 QUIET = 5.0
-"""Seconds without any news after which the stack is asked where the jobs are."""
+"""Seconds without any report after which the jobs are searched for."""
 LONGEST_QUIET = 30.0
 SILENCE = 60.0
 """Seconds that a node may be silent beyond the longest timeout before it counts as gone: one whose
 only process runs a job answers nothing meanwhile, one that was renamed will never answer."""
 RETRY_AFTER = 2.0
-"""Seconds until the next look after one that did not succeed."""
+"""Seconds until the next snapshot after one that failed."""
 
 
 class JobSearch:
@@ -129,11 +129,11 @@ class JobSearch:
         second = replace(second, unresponsive=second.unresponsive - gone)
         elsewhere = self._pending.elsewhere() & ids
         located = compare(first, second, ids - elsewhere, started=self._starts(ids))
-        # Other messages carry these, under ids that nobody here knows.
+        # Other messages carry these, under unknown ids.
         located = replace(located, unknown=located.unknown | elsewhere)
         if first.answered and second.answered:
             return located
-        # Where no worker answers at all, nobody has said what they hold.
+        # Where no worker answers at all, it is unknown what they hold.
         silent = located.missing | frozenset(located.unacked_by_dead)
         return replace(
             located, missing=frozenset(), unacked_by_dead={}, unknown=located.unknown | silent
@@ -209,7 +209,7 @@ class OrphanRecovery:
         self._allowed = allowed
         self._starts_unknown = starts_unknown
         self.not_requeued: frozenset[str] = frozenset()
-        """What was not put back, though it might be, as it may have been begun."""
+        """Task ids that were not requeued, though allowed, as they may have been started."""
 
     def requeue(self, located: JobLocations) -> list[str]:
         """Requeue what a dead worker had taken and not started, and discard what it had started.
@@ -219,11 +219,11 @@ class OrphanRecovery:
         """
         in_flight = self._pending.by_task_id
         orphans = {i: tags for i, tags in located.unacked_by_dead.items() if i in in_flight}
-        begun = {i: t for i, t in orphans.items() if in_flight[i].is_running}
-        waiting = {i: t for i, t in orphans.items() if i not in begun}
+        started = {i: t for i, t in orphans.items() if in_flight[i].is_running}
+        waiting = {i: t for i, t in orphans.items() if i not in started}
         if not self._allowed:
             self._warn_of_orphans(waiting)
-            return list(begun)
+            return list(started)
         self.not_requeued = self._not_to_be_repeated(waiting)
         waiting = {i: tags for i, tags in waiting.items() if i not in self.not_requeued}
         for task_id in self._locator.restore(waiting) if waiting else ():
@@ -232,7 +232,7 @@ class OrphanRecovery:
                 "a worker died before it began {!r}; it is back in its queue", entry
             )
         # What the broker has given to another worker meanwhile is not ours to judge.
-        return self._locator.discard(begun) if begun else []
+        return self._locator.discard(started) if started else []
 
     def _not_to_be_repeated(self, waiting: Orphans) -> frozenset[str]:
         pending = self._pending.by_task_id

@@ -19,7 +19,7 @@ from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.verdict import judge
 
 _BY_RECEIPT_ALONE: Final = frozenset({"succeeded", "failed", "ignored"})
-"""How a job ends that only its worker can tell of."""
+"""Ends that only the worker can report."""
 
 
 def reevaluate(
@@ -47,9 +47,9 @@ def reevaluate(
             passed = list(ledger.stored_passes(same))
             starts = ledger.starts_of([one.task_id for one in passed])
             for one in passed:
-                begun = starts.get(one.task_id, ())
+                started = starts.get(one.task_id, ())
                 yield from _reevaluate_passed(
-                    ledger, manifest, evaluator, some[one.entry], one, begun
+                    ledger, manifest, evaluator, some[one.entry], one, started
                 )
             for name in (name for name in some if name in other):
                 yield from _reevaluate_line(ledger, manifest, evaluator, some[name])
@@ -75,9 +75,9 @@ def _reevaluate_passed(
     except BAD_ROW_ERRORS as error:
         raise damaged(ledger.path, error) from error
     job = PendingAttempt(evaluator.run, entry, one.attempt, one.task_id, 0.0, sent_at)
-    again, judged = evaluator.evaluate(job, receipt, starts)
-    if again.verdict != "passed":
-        yield again, judged
+    anew, evaluated = evaluator.evaluate(job, receipt, starts)
+    if anew.verdict != "passed":
+        yield anew, evaluated
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +136,9 @@ def _reevaluate_verdict(
     verdict = settled.verdict
     if settled.receipt is not None:
         job = PendingAttempt(evaluator.run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
-        again, receipt = evaluator.evaluate(job, settled.receipt)
-        if again != verdict:
-            yield again, receipt
+        anew, receipt = evaluator.evaluate(job, settled.receipt)
+        if anew != verdict:
+            yield anew, receipt
     elif change_of(entry, old)[0] is not None:
         seen = evaluator.has_started(row.task_id)
         yield _reevaluate_problem(verdict, entry, old, seen=seen), None
@@ -150,5 +150,5 @@ def _reevaluate_problem(verdict: Verdict, entry: Entry, old: Entry, *, seen: boo
     if kind == "passed" and expected != "succeeded" and expected != "ignored":
         kind = expected  # what became of it was what the old expectations wanted
     seen = seen and kind in SELF_CAUSED
-    again = judge(entry, None, attempt=verdict.attempt, problem=kind, seen=seen)
-    return verdict if again.verdict == verdict.verdict else again
+    anew = judge(entry, None, attempt=verdict.attempt, problem=kind, seen=seen)
+    return verdict if anew.verdict == verdict.verdict else anew

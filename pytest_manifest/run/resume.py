@@ -44,7 +44,7 @@ from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import Costs, judge
 
 SHOWN = 50
-"""Decisions that are told one by one; of more, each reason is told once, with some of the ids."""
+"""Decisions that are listed one by one; of more, each reason once, with some of the ids."""
 EXAMPLES = 5
 
 
@@ -139,9 +139,7 @@ class ResumeRun(EarlierRun):
             ledger.record_verdicts(list(again))
         intact = gatherer.is_intact()
         if intact is False:
-            ledger.set_meta(
-                STORE_EMPTIED, "1"
-            )  # a stream that is begun anew would not tell of it any more
+            ledger.set_meta(STORE_EMPTIED, "1")  # a new stream would not show it any more
         known = Known(
             ledger,
             before,
@@ -195,7 +193,7 @@ class ResumeRun(EarlierRun):
         back = [row for name, row in last.items() if name in waiting and row.state == "withdrawn"]
         with ledger.transaction():
             ledger.reopen(waiting)
-            # It was not out after all, and whoever finds it may run it from here on.
+            # It was not withdrawn after all, and any worker may run it from here on.
             ledger.mark((row.task_id for row in back), "sent")
         for job in list(self._pending.by_task_id.values()):
             if job.entry.id not in waiting:
@@ -278,7 +276,7 @@ def decisions(
     decided: list[Decision] = []
     for name in selected:
         row, settled = last.get(name), ledger.entry_verdict(name)
-        passed = known.statuses.get(name) == "passed"  # which is kept, whatever else was said of it
+        passed = known.statuses.get(name) == "passed"  # which is kept, whatever else was reported
         received = [] if row is None or passed else ledger.receipts(row.task_id)
         change, changed = _change(manifest[name], known.before)
         state = EntryState(

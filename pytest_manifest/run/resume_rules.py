@@ -121,16 +121,16 @@ def may_have_started(
     ``begun``: a worker reported it; ``witnessed``: all that workers reported has been kept and
     read.
     """
-    told = list(received)
+    known_receipts = list(received)
     if settled is not None and settled.receipt is not None:
-        told.append(settled.receipt)
+        known_receipts.append(settled.receipt)
     if settled is not None and settled.verdict.verdict == "forged":
-        # Whoever wrote that need not have been the job's worker; and nobody has looked for the job
+        # Its writer need not have been the job's worker; and no search has looked for the job
         # since, which may be queued or running.
-        told, witnessed = [], False
+        known_receipts, witnessed = [], False
     # What was withdrawn was out, and everybody who could have had it was asked.
     sent = row is not None and row.state not in NOT_SENT and (begun or row.state != "withdrawn")
-    return may_have_run(sent=sent, begun=begun, receipts=told, witnessed=witnessed)
+    return may_have_run(sent=sent, begun=begun, receipts=known_receipts, witnessed=witnessed)
 
 
 def attempts_to_send(

@@ -88,13 +88,13 @@ class Run:
         self.settings = settings
         self.error: ManifestToolError | None = None
         self.notices: list[str] = []
-        """What is to be said before the first test."""
+        """Messages to be shown before the first test."""
         self.live_warnings: list[str] = []
-        """What is to be said at once, while the run is going on."""
+        """Messages to be shown at once, while the run is going on."""
         self.warnings: list[str] = []
-        """What was noticed while the run was going on."""
+        """Messages for the summary."""
         self.corrections: Sequence[Correction] = ()
-        """Verdicts that were changed after they had been told."""
+        """Verdicts that were changed after they had been reported."""
         self.leaves_jobs = False
         """Whether a stack of ours may still hold jobs for a resume to take up: from the start until
         an end in good order shows that it does not, however much goes wrong between."""
@@ -371,7 +371,7 @@ class Run:
         unseen = [f"whoever comes for queue {name!r}" for name in found.idle]
         seen = found.answered or self.address.is_private
         self._record_stock_workers([*found.stock, *unseen] if seen else [NO_WORKER])
-        # Where a worker runs other code of a task than is here, that is told by these.
+        # These show where a worker runs other code of a task than is here.
         with self._writing() as ledger:
             if not self.address.is_private:
                 record_known_workers(ledger, publisher, set(found.workers) - set(found.stock))

@@ -21,7 +21,7 @@ from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictStatus
 
 CHAIN_SHOWN = 4
-"""Entries of a chain of dependencies that a sentence names; the others are counted."""
+"""Entries of a chain of dependencies that a message names; the others are counted."""
 NAMES_SHOWN = 3
 NOT_FAILURES = frozenset({"passed", "skipped", "pending"})
 
@@ -117,11 +117,11 @@ class Schedule:
                 free.append(place)
         if waiting:
             free = self._block(waiting, free, underway)
-        held: list[Skipped] = []
+        skipped: list[Skipped] = []
         for name in list(self._dead):
-            held += self._block_dependents(name)
+            skipped += self._block_dependents(name)
         self._line_up(free)
-        return held
+        return skipped
 
     def _block(
         self, waiting: Sequence[tuple[int, Attempt]], free: array[int], underway: Iterable[str]
@@ -226,8 +226,8 @@ class Schedule:
 
     def finished(self, entry: str, kind: VerdictStatus) -> list[Skipped]:
         """Note an entry's final verdict; return what can never be sent because of it."""
-        held = self._passed(entry) if kind == "passed" else self._failed_with(entry, kind)
-        return held + self._check_canary(entry, kind)
+        skipped = self._passed(entry) if kind == "passed" else self._failed_with(entry, kind)
+        return skipped + self._check_canary(entry, kind)
 
     def over_budget(self) -> list[Skipped]:
         """Close the schedule where the budget allows nothing that is left; return all of that.
@@ -265,10 +265,10 @@ class Schedule:
 
     def _failed_with(self, entry: str, kind: VerdictStatus) -> list[Skipped]:
         self._dead[entry] = _Dead((entry,), f"which did not pass ({kind})")
-        held = self._block_dependents(entry)
+        skipped = self._block_dependents(entry)
         if kind not in NOT_FAILURES:
             self._failed += 1
-        return held + self._block_for_failures()
+        return skipped + self._block_for_failures()
 
     def _block_for_failures(self) -> list[Skipped]:
         limit = self._max_failed
@@ -281,17 +281,17 @@ class Schedule:
 
     def _block_dependents(self, entry: str) -> list[Skipped]:
         """Skip everything that waits for an entry that did not pass, directly or not."""
-        held: list[Skipped] = []
+        skipped: list[Skipped] = []
         fallen = deque([entry])
         while fallen:
             culprit = fallen.popleft()
             for name in self._waiting_for.pop(culprit, ()):
                 blocked = self._blocked.pop(name, None)
                 if blocked is not None:
-                    held.append(Skipped(blocked.attempt, self._dead[culprit].reason()))
+                    skipped.append(Skipped(blocked.attempt, self._dead[culprit].reason()))
                     self._dead[name] = self._dead[culprit].behind(name)
                     fallen.append(name)
-        return held
+        return skipped
 
     def _check_canary(self, entry: str, kind: VerdictStatus) -> list[Skipped]:
         if entry not in self._canary:

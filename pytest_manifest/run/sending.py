@@ -17,7 +17,7 @@ BATCH = 500
 FIRST_BATCH = 20
 """A small first batch lets the first job start while the rest is still being written."""
 REPEATS = 3
-"""How often one message is published anew after it was found to have got lost on its way."""
+"""How often a message that got lost on its way is published again."""
 
 
 class Sender:
@@ -45,7 +45,7 @@ class Sender:
         """Task ids whose message may have got lost on its way to the broker."""
         self._refused: list[Skipped] = []
         self._unsent_since: dict[str, float] = {}
-        """Task id -> when it was first tried, of what the broker could not be given."""
+        """Task id -> when it was first tried, of what the broker did not take."""
 
     @property
     def has_room(self) -> bool:
@@ -72,7 +72,7 @@ class Sender:
             if attempt.task_id in result.refused:
                 self._refused.append(Skipped(attempt, result.refused[attempt.task_id]))
             elif attempt.task_id not in unsent:
-                # Of what was published twice nobody knows which message a receipt will be of.
+                # Of what was published twice it is unknown which message a receipt will be of.
                 once = self._repeats[attempt.task_id] == 0
                 self._pending.track(attempt, now, self._sent_at if once else None)
         self.uncertain.update(result.uncertain)
@@ -94,7 +94,7 @@ class Sender:
         """
         if not self._unsent_since:
             return []
-        held = [
+        skipped = [
             Skipped(
                 one, f"its deadline of {one.entry.deadline:g} s is over, and the broker took none"
             )
@@ -102,10 +102,10 @@ class Sender:
             if one.entry.deadline is not None
             and now >= self._unsent_since.get(one.task_id, now) + one.entry.deadline
         ]
-        self._schedule.withdraw([one.attempt for one in held])
-        for one in held:
+        self._schedule.withdraw([one.attempt for one in skipped])
+        for one in skipped:
             self._unsent_since.pop(one.attempt.task_id, None)
-        return held
+        return skipped
 
     def resend(self, attempt: Attempt) -> bool:
         """Publish again a message that certainly got lost on its way; return False where that is no

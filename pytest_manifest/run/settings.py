@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 WINDOW: Final = 10_000
-"""Entries in flight at most, unless something else is said."""
+"""Entries in flight at most, unless set otherwise."""
 
 OnStop = Literal["revoke", "detach"]
-"""What becomes of jobs that were sent when a run is stopped: taken back, or left to the workers."""
+"""Whether a stopped run takes back the jobs that it sent, or leaves them to the workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class RunSettings:
         workers busy, and no more.
         """
         if self.send_only:
-            return sys.maxsize  # nobody waits for a verdict that would make room
+            return sys.maxsize  # no verdict is waited for that would make room
         if self.window is not None:
             return self.window
         return WINDOW if self.budget is None else max(2, 2 * slots)

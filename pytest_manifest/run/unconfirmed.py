@@ -36,8 +36,8 @@ class UnconfirmedEnds:
         Not where the process is gone: it may have died in its work, which the store cannot tell.
         """
         pending = (self._pending.by_task_id.get(task_id) for task_id in nowhere)
-        told = [job for job in pending if job is not None and job.hearsay is not None]
-        self._confirmed |= {job.task_id for job in told if is_alive(job) is not False}
+        unconfirmed = [job for job in pending if job is not None and job.hearsay is not None]
+        self._confirmed |= {job.task_id for job in unconfirmed if is_alive(job) is not False}
 
     def confirmed(self, finals: Iterable[Final], starts: Sequence[Start] = ()) -> list[Final]:
         """Return the receipts that count; search soon for a job with a new unconfirmed end.
@@ -45,10 +45,10 @@ class UnconfirmedEnds:
         Such an end is found in the store again at each poll.
         """
         receipts, fresh = [], False
-        begun = {start.task_id for start in starts}
+        started = {start.task_id for start in starts}
         for final in finals:
             job = self._pending.by_task_id.get(final[0])
-            if not self._is_doubtful(final, job, begun):
+            if not self._is_doubtful(final, job, started):
                 receipts.append(final)
                 continue
             if job is not None and job.hearsay is None:
@@ -57,13 +57,15 @@ class UnconfirmedEnds:
             self._search.schedule(time.monotonic())
         return receipts
 
-    def _is_doubtful(self, final: Final, job: PendingAttempt | None, begun: Container[str]) -> bool:
+    def _is_doubtful(
+        self, final: Final, job: PendingAttempt | None, started: Container[str]
+    ) -> bool:
         task_id, _, receipt = final
         if is_hearsay(receipt):
             return True
         if receipt.source != "backend" or job is None or self._search is None:
             return False
-        return (job.is_running or task_id in begun) and task_id not in self._confirmed
+        return (job.is_running or task_id in started) and task_id not in self._confirmed
 
 
 FOR_WANT_OF_A_RESULT = frozenset({"lost", "crashed", "timed_out", "revoked", "unknown", "pending"})

@@ -18,9 +18,9 @@ from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.pending import PendingAttempt
 
 POLL_PERIOD = 0.05
-"""Seconds from one look at the receipts to the next while running jobs are waited for."""
+"""Seconds from one poll to the next while running jobs are waited for."""
 START_DELAY = 0.3
-"""Seconds in which a job that a worker holds, and whose turn it is, has been begun."""
+"""Seconds within which a job that a worker holds, and whose turn it is, has started."""
 
 
 def withdrawn_message(job: PendingAttempt) -> str:
@@ -65,13 +65,13 @@ class Withdrawal:
         removed = self._withdraw(self._pending.waiting())
         if seconds:
             self._await_running(seconds)
-        begun = self._started_or_unknown() - removed
-        landed = self._pending.complete_all(self._pending.waiting() - begun)
+        started = self._started_or_unknown() - removed
+        completed = self._pending.complete_all(self._pending.waiting() - started)
         if (
             self._is_private
         ):  # a broker of others may give it to a worker that heard of no revocation
-            self._mark_withdrawn(job.task_id for job in landed if job.started is None)
-        return landed
+            self._mark_withdrawn(job.task_id for job in completed if job.started is None)
+        return completed
 
     def withdraw_overdue(self, task_ids: Collection[str]) -> None:
         """Withdraw from our own stack's queues what an entry's own deadline leaves there."""
@@ -97,8 +97,8 @@ class Withdrawal:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._force_stop.is_set():
             self._poll()
-            begun = len(self._pending) > len(self._pending.waiting())
-            if not begun and not self._started_or_unknown():
+            started = len(self._pending) > len(self._pending.waiting())
+            if not started and not self._started_or_unknown():
                 return
             self._force_stop.wait(POLL_PERIOD)
 
@@ -115,7 +115,7 @@ class Withdrawal:
             logger.warning("what runs could not be asked for: {}", error)
             return everything
         if look.unresponsive or not look.answered or self._intact() is False:
-            return everything  # of an emptied store nobody knows what it said of starts
+            return everything  # an emptied store may have lost starts
         return set(look.running)
 
     def _snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:

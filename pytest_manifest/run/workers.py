@@ -20,7 +20,7 @@ from pytest_manifest.run.recovery import AFTER_LOSS
 from pytest_manifest.run.settings import WorkerLoss
 
 CRASH_LOOP = 6
-"""Deaths in a row of one worker, none of them after it had begun a job, that end the run."""
+"""Deaths in a row of one worker, none of them after it had started a job, that end the run."""
 
 
 class WorkerDeaths:
@@ -81,14 +81,14 @@ class WorkerDeaths:
 
 
 KNOWN_NODES: Final = "known_nodes"
-"""The ledger's key for nodes that no job of the run can have begun on without a word: they say when
-they begin one, or had ended before the first was sent."""
+"""The ledger's key for nodes that cannot have started a job of the run unreported: they report each
+start, or had ended before the first was sent."""
 
 
 def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collection[str]) -> None:
     """Record, before anything is sent, the nodes that report starts or have ended already."""
     listed = unresponsive_nodes(publisher, telling)
-    # Nobody knows of what kind is one that is busy now.
+    # A node that is busy now is of unknown kind.
     ended = frozenset() if may_be_alive(publisher, listed, telling) else listed
     _write_known(ledger, _read_known(ledger) | frozenset(telling) | ended)
 
