@@ -31,7 +31,7 @@ from pytest_manifest.log import add_run_log
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.plugin.garbage import nothing_thrown_away
 from pytest_manifest.results.backend_results import ResultReader
-from pytest_manifest.results.gatherer import ReceiptCollector
+from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine

@@ -18,7 +18,7 @@ from pytest_manifest.broker.bounded import SOCKET_TIMEOUT, amqp_limits, redis_li
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.stack.celery_settings import OPTIONS, harmless, is_overlaid
+from pytest_manifest.stack.celery_settings import OPTIONS, harmless, is_overridden
 from pytest_manifest.urls import is_redis, scheme_of
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _without_own_addresses(app: Celery) -> Celery:
 
     As workers of ours have it: a user or TLS of the app's own store is nothing to this one.
     """
-    settings = {name: app.conf[name] for name in DEFAULTS if not is_overlaid(name)}
+    settings = {name: app.conf[name] for name in DEFAULTS if not is_overridden(name)}
     settings |= {name: harmless(app.conf[name]) for name in OPTIONS}
     plain = Celery(app.main, set_as_current=False, fixups=())
     plain.conf.update(settings)

@@ -21,9 +21,9 @@ from pytest_manifest.broker.bounded import (
     refuse_if_abandoned,
 )
 from pytest_manifest.broker.client import load_app
+from pytest_manifest.broker.connection import PublishConnection
 from pytest_manifest.broker.control import Control
 from pytest_manifest.broker.limits import TaskLimits
-from pytest_manifest.broker.link import PublishConnection
 from pytest_manifest.broker.messages import MessageBuilder, Outgoing
 from pytest_manifest.broker.refusals import reserved
 from pytest_manifest.broker.routing import AppRouting, destination_of, queue_name

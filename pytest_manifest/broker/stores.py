@@ -15,12 +15,19 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from celery import Celery, Task
 from celery.backends.base import DisabledBackend
+from loguru import logger
 
-from pytest_manifest.broker.same_server import is_same_server, with_host
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.log import redact_url
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.urls import REDIS_SCHEMES, SENTINEL, SOCKETS, is_redis_server, scheme_of
+from pytest_manifest.urls import (
+    REDIS_SCHEMES,
+    SENTINEL,
+    SOCKETS,
+    is_redis_server,
+    scheme_of,
+    with_redis_scheme,
+)
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
@@ -267,3 +274,45 @@ def _name_of(backend: Backend) -> str:
         return f"db+{url}"
     kind = type(backend)
     return url if "://" in url else f"{kind.__module__}:{kind.__qualname__}"
+
+
+SERVER_ID_TIMEOUT: Final = 2.0
+"""Seconds for each answer; who does not answer by then has not told."""
+
+
+def server_id(url: str) -> str | None:
+    """Who the server at this URL says that it is; None where it does not tell."""
+    from redis import Redis, RedisError
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    if not is_redis_server(url):
+        return None
+    try:
+        with Redis.from_url(
+            with_redis_scheme(url),
+            socket_connect_timeout=SERVER_ID_TIMEOUT,
+            socket_timeout=SERVER_ID_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+        ) as client:
+            said = client.info("server")
+    except (RedisError, OSError, TypeError, ValueError) as error:
+        logger.debug("{} does not say who it is: {}", redact_url(url), error)
+        return None
+    found = said.get("run_id") if isinstance(said, dict) else None
+    return found if isinstance(found, str) and found else None
+
+
+def with_host(url: str, host: str, port: int | None) -> str:
+    """The same URL, for a server of another name: with our password, as theirs is not told."""
+    parts = urlsplit(url)
+    login, at_sign, _ = parts.netloc.rpartition("@")
+    name = f"[{host}]" if ":" in host else host
+    place = name if port is None else f"{name}:{port}"
+    return parts._replace(netloc=f"{login}{at_sign}{place}").geturl()
+
+
+def is_same_server(one: str, other: str) -> bool:
+    """Whether both lead to one server, by its word."""
+    first = server_id(one)
+    return first is not None and first == server_id(other)

@@ -17,9 +17,9 @@ def say_what_is_left(stack: EmbeddedStack, run: Run) -> None:
     address = stack.address
     if address is None:
         return
-    from pytest_manifest.stack.leftovers import children_left
+    from pytest_manifest.stack.child_jobs import unfinished_children
 
-    _say(children_left(address.broker_url), run, "private stack")
+    _say(unfinished_children(address.broker_url), run, "private stack")
 
 
 def say_what_is_left_in_memory(stack: MemoryStack, run: Run) -> None:
@@ -29,6 +29,6 @@ def say_what_is_left_in_memory(stack: MemoryStack, run: Run) -> None:
 
 def _say(left: Counter[str], run: Run, stack: str) -> None:
     if left:
-        from pytest_manifest.stack.leftovers import sentence
+        from pytest_manifest.stack.child_jobs import unfinished_message
 
-        run.warnings.append(sentence(left, stack))
+        run.warnings.append(unfinished_message(left, stack))

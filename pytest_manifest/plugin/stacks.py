@@ -98,7 +98,7 @@ def find_stack(state: ManifestSession) -> tuple[StackAddress, int | None]:
     address = external_address(options)
     from pytest_manifest.broker.client import load_app
     from pytest_manifest.results.backend_results import needs_this_process
-    from pytest_manifest.stack.reach import reach
+    from pytest_manifest.stack.health import check_stack
 
     later = options.audit or options.dispatch_only or options.resumes
     if needs_this_process(address) and later:
@@ -106,7 +106,7 @@ def find_stack(state: ManifestSession) -> tuple[StackAddress, int | None]:
             "results of rpc:// come back only to the process that sent the jobs, so nobody "
             "can look at them later; name a Redis or a database with --manifest-backend=URL"
         )
-    reach(address, app=load_app(address) if address.app and not address.is_managed else None)
+    check_stack(address, app=load_app(address) if address.app and not address.is_managed else None)
     return address, None
 
 

@@ -13,9 +13,9 @@ from kombu.exceptions import SerializationError
 
 from pytest_manifest.broker.attempt import RUN8_LENGTH
 from pytest_manifest.broker.client import AMQP_SCHEMES, connect, result_backend
-from pytest_manifest.broker.link import reply_queue
-from pytest_manifest.results.plain_json import leave_marks, payload_of
-from pytest_manifest.results.records import ReadErrors
+from pytest_manifest.broker.connection import reply_queue
+from pytest_manifest.results.read_errors import ReadErrors
+from pytest_manifest.results.unmarked_json import leave_marks, payload_of
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.urls import scheme_of
 

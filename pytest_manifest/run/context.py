@@ -10,7 +10,7 @@ from pytest_manifest.broker.bounded import WaitBudget
 from pytest_manifest.broker.locating import Locator
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.results.gatherer import ReceiptCollector
+from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.broker.same_server import is_same_server, with_host
+from pytest_manifest.broker.stores import is_same_server, with_host
 from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, utc_now
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest

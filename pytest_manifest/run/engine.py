@@ -11,7 +11,7 @@ from loguru import logger
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import OVER_BUDGET, STORE_EMPTIED, Start, may_lack_starts
-from pytest_manifest.results.gatherer import ReceiptBatch
+from pytest_manifest.results.collector import ReceiptBatch
 from pytest_manifest.run.context import EngineContext, FailureWindow
 from pytest_manifest.run.evaluation import Correction, Evaluated, revoked_message
 from pytest_manifest.run.evidence import ReportedEnd

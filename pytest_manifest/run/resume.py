@@ -12,7 +12,7 @@ from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger, RunInfo, has_all_starts
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.results.gatherer import ReceiptCollector
+from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.budget import NOTHING, refuse_beyond
 from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_manifest
 from pytest_manifest.run.earlier import (

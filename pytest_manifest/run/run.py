@@ -39,8 +39,8 @@ from pytest_manifest.ledger import (
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest, Shard, receipt_line, write_receipt_lines
 from pytest_manifest.results.backend_results import ResultReader
-from pytest_manifest.results.gatherer import ReceiptCollector
-from pytest_manifest.results.records import ReadErrors
+from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader, has_stream, open_client_at
 from pytest_manifest.run.budget import Budget, without_estimate
 from pytest_manifest.run.changes import files_of, keep_manifest

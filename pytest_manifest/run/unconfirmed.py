@@ -12,7 +12,7 @@ import time
 from collections.abc import Container, Iterable, Sequence
 
 from pytest_manifest.ledger import Start
-from pytest_manifest.results.gatherer import ReceiptCollector
+from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
 from pytest_manifest.run.recovery import JobSearch, is_alive
 from pytest_manifest.schema import Receipt, VerdictStatus

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import redis
+
+
 import contextlib
 import importlib.util
 import os
@@ -12,12 +18,10 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from pytest_manifest import log
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.client import KeeperClient
-from pytest_manifest.stack.guard import pid_space
+from pytest_manifest.stack.client import SupervisorClient
 from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings, State
 from pytest_manifest.stack.state import (
     changing,
@@ -28,7 +32,8 @@ from pytest_manifest.stack.state import (
     runtime_directory,
     state_file,
 )
-from pytest_manifest.stack.valkey import listens, server_binary
+from pytest_manifest.stack.valkey import is_listening, server_binary
+from pytest_manifest.stack.watchdog import pid_namespace
 
 DOWN_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 0.02
@@ -103,7 +108,7 @@ def down() -> str:
         if state is None:
             return "removed what a dead stack had left" if clean_up(directory) else "none was up"
         _require_same_pids(state)
-        _end(state["keeper"], directory)
+        _stop(state["keeper"], directory)
         clean_up(directory)
     return "down"
 
@@ -114,7 +119,6 @@ def status() -> list[str]:
     state = read_state(directory)
     if state is None:
         return []
-    from pytest_manifest.stack.queues import broker_lines
 
     lines = _describe(state, directory)
     here = _same_pids(state)
@@ -155,7 +159,7 @@ def _require_same(state: State, options: UpOptions) -> None:
 
 
 def _same_pids(state: State) -> bool:
-    here = pid_space()
+    here = pid_namespace()
     return state.get("pids", here) == here
 
 
@@ -172,13 +176,13 @@ def _require_same_pids(state: State) -> None:
 def _start(options: UpOptions, directory: Path) -> None:
     if options.flower and importlib.util.find_spec("flower") is None:
         raise StackError("Flower is not installed: install pytest-celery-manifest[flower]")
-    if options.flower_port and listens(options.flower_port):
+    if options.flower_port and is_listening(options.flower_port):
         raise StackError(
             f"port {options.flower_port} is taken: give another one with --flower-port, or leave "
             "it out for one that is free"
         )
     log.configure(level="WARNING")
-    client = KeeperClient(
+    client = SupervisorClient(
         Settings(
             app=options.app,
             workers=options.workers,
@@ -204,16 +208,16 @@ def _start(options: UpOptions, directory: Path) -> None:
     client.detach()
 
 
-def _end(keeper: int, directory: Path) -> None:
-    # The lock says that this keeper lives, so its pid is still its own.
+def _stop(supervisor: int, directory: Path) -> None:
+    # The lock says that this supervisor lives, so its pid is still its own.
     with contextlib.suppress(ProcessLookupError):
-        os.kill(keeper, signal.SIGTERM)
+        os.kill(supervisor, signal.SIGTERM)
     if _wait_until_down(directory, DOWN_SECONDS):
         return
     with contextlib.suppress(ProcessLookupError):
-        os.kill(keeper, signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
     if not _wait_until_down(directory, DOWN_SECONDS):
-        raise StackError(f"the stack's keeper (pid {keeper}) does not end")
+        raise StackError(f"the stack's supervisor (pid {supervisor}) does not end")
 
 
 def _wait_until_down(directory: Path, seconds: float) -> bool:
@@ -268,3 +272,36 @@ def _read_from(path: Path, position: int) -> bytes:
             return file.read()
     except FileNotFoundError:
         return b""
+
+
+SEPARATOR: Final = "\x06\x16"
+PRIORITY_STEPS: Final = ("", "3", "6", "9")
+NOT_FOR_JOBS: Final = ("celeryev", "celery.pidbox", "reply.celery.pidbox")
+
+
+def broker_lines(url: str) -> list[str]:
+    """One line that says whether the broker answers, and one for each queue."""
+    import redis
+
+    with redis.Redis.from_url(url, socket_timeout=2.0, decode_responses=True) as client:
+        try:
+            lengths = queue_lengths(client)
+            unacked = int(client.hlen("unacked"))
+        except redis.RedisError as error:
+            return [f"broker does not answer: {error}"]
+    lines = [f"queue    {name}  {length} waiting" for name, length in lengths.items()]
+    return [*lines, f"unacked  {unacked} with the workers"]
+
+
+def queue_lengths(client: redis.Redis) -> dict[str, int]:
+    """Messages waiting by queue, over all priorities, for every queue that a worker has bound."""
+    names = {"celery"}
+    for key in client.scan_iter("_kombu.binding.*"):
+        if str(key).removeprefix("_kombu.binding.").endswith(NOT_FOR_JOBS):
+            continue
+        names |= {str(member).rpartition(SEPARATOR)[2] for member in client.smembers(key)}
+    lengths = {}
+    for name in sorted(names):
+        keys = [f"{name}{SEPARATOR}{step}" if step else name for step in PRIORITY_STEPS]
+        lengths[name] = sum(int(client.llen(key)) for key in keys)
+    return lengths

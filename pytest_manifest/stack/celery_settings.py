@@ -4,7 +4,7 @@ Workers of a private stack run the user's app, and the app may know its producti
 for reading and another for writing, by a variable of the environment that it sets itself, by the
 parts of a URL. What is forgotten here is a broker that private workers would empty. So a test
 holds this list against all settings that Celery has: each is here, or among the harmless ones.
-Only the standard library: the keeper imports it.
+Only the standard library: the supervisor imports it.
 """
 
 from __future__ import annotations
@@ -129,6 +129,6 @@ def harmless(options: object) -> dict[str, object]:
     return {name: value for name, value in given.items() if name in HARMLESS_OPTIONS}
 
 
-def is_overlaid(name: str) -> bool:
+def is_overridden(name: str) -> bool:
     """Whether the app's own value of this setting is not for a private stack."""
     return name in URLS or name in PARTS or name in OPTIONS

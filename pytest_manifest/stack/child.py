@@ -1,4 +1,4 @@
-"""One process that the keeper runs, in a group of its own. Standard library only."""
+"""One process that the supervisor runs, in a group of its own. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pytest_manifest.stack.guard import kill_group
+from pytest_manifest.stack.watchdog import kill_group
 
 TAIL_BYTES = 3000
 PR_SET_PDEATHSIG = 1
@@ -21,7 +21,7 @@ PR_SET_PDEATHSIG = 1
 class Child:
     """A command that may be started again and again; its output is appended to one log file.
 
-    ``gently``: it is told to end, not killed, when the keeper dies. It inherits ``holds``,
+    ``gently``: it is told to end, not killed, when the supervisor dies. It inherits ``holds``,
     descriptors of locks.
     """
 
@@ -123,15 +123,15 @@ def tail(path: Path, lines: int) -> list[str]:
 
 
 def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """On Linux: the kernel signals the child when the keeper is gone, should the guard be, too."""
+    """On Linux: the kernel signals the child when the supervisor is gone, and the watchdog, too."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)
-    keeper = os.getpid()
+    parent = os.getpid()
 
     def prepare() -> None:
         libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
-        if os.getppid() != keeper:
+        if os.getppid() != parent:
             os._exit(1)
 
     return prepare

@@ -1,12 +1,17 @@
-"""The other end of a keeper's pipe: starts it, hears its events, tells it to end."""
+"""The other end of a supervisor's pipe: starts it, hears its events, tells it to end."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import json
+import os
 import subprocess
+import sys
+import sysconfig
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,8 +23,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.log import hide, redact, redact_url
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.child import tail
-from pytest_manifest.stack.launch import failure_sentence, parse_event, spawn_keeper
-from pytest_manifest.stack.ready import import_meanwhile, not_ready
+from pytest_manifest.stack.services import ready_file
 from pytest_manifest.stack.settings import (
     READY_LINE,
     STOP_AND_KEEP_LINE,
@@ -28,12 +32,18 @@ from pytest_manifest.stack.settings import (
     Event,
     Settings,
 )
-from pytest_manifest.stack.valkey import listens
+from pytest_manifest.stack.valkey import is_listening
 
 STOP_SECONDS: Final = 15.0
 LAST_SECONDS: Final = 1.0
 NOISE_LINES: Final = 20
 POLL_SECONDS: Final = 0.02
+CELERY_MODULES: Final = (
+    "celery.app.base",
+    "celery.app.control",
+    "celery.backends.redis",
+    "kombu.transport.redis",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +59,8 @@ class WorkerExit:
     tail: tuple[str, ...] = ()
 
 
-class KeeperClient:
-    """Starts one keeper and follows it; safe to use from several threads."""
+class SupervisorClient:
+    """Starts one supervisor and follows it; safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -61,15 +71,15 @@ class KeeperClient:
         self.exits: list[WorkerExit] = []
         self.failure: str | None = None
         self._noise: list[str] = []
-        self._told_to_stop = False
+        self._stop_requested = False
         self._changed = threading.Condition()
         self._silent = threading.Event()
-        self._process = spawn_keeper(settings)
+        self._process = spawn_supervisor(settings)
         threading.Thread(target=self._listen, name="manifest-stack", daemon=True).start()
 
     @property
     def pid(self) -> int:
-        """The keeper's."""
+        """The supervisor's."""
         return self._process.pid
 
     def wait_broker(self, timeout: float) -> StackAddress:
@@ -82,7 +92,7 @@ class KeeperClient:
         """Wait until every worker takes jobs; StackError when one cannot start."""
         deadline = time.monotonic() + timeout
         self.wait_broker(timeout)
-        import_meanwhile()
+        import_celery()
         while missing := self._not_ready():
             self._check()
             if time.monotonic() > deadline:
@@ -97,7 +107,7 @@ class KeeperClient:
         deadline = time.monotonic() + timeout
         self._wait(lambda: bool(self.flower_url), timeout)
         port = urlsplit(self.flower_url).port or 0
-        while not listens(port):
+        while not is_listening(port):
             self._check()
             if time.monotonic() > deadline:
                 raise StackError(
@@ -106,11 +116,11 @@ class KeeperClient:
             time.sleep(POLL_SECONDS)
 
     def begin_stop(self, *, keep_data: bool = False) -> None:
-        """Tell the keeper to end everything, and do not wait for it; the first word counts."""
+        """Tell the supervisor to end everything, and do not wait for it; the first word counts."""
         with self._changed:
-            if self._told_to_stop:
+            if self._stop_requested:
                 return
-            self._told_to_stop = True
+            self._stop_requested = True
         self._say(STOP_AND_KEEP_LINE if keep_data else STOP_LINE)
 
     def stop(self, *, keep_data: bool = False) -> None:
@@ -121,29 +131,29 @@ class KeeperClient:
         try:
             self._process.wait(LAST_SECONDS)
         except subprocess.TimeoutExpired:
-            # Its guard does the rest.
+            # Its watchdog does the rest.
             self._process.kill()
             self._process.wait()
-        self._hang_up()
+        self._close_input()
 
     def detach(self) -> None:
-        """Let a detached keeper go on alone."""
-        self._hang_up()
+        """Let a detached supervisor go on alone."""
+        self._close_input()
 
-    def _hang_up(self) -> None:
+    def _close_input(self) -> None:
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
 
     def _say(self, line: str) -> None:
         if self._process.stdin is not None:
-            # A keeper that is gone, or was hung up on, cannot be told any more.
+            # a supervisor that is gone, or was hung up on, cannot be told any more.
             with contextlib.suppress(OSError, ValueError):
                 self._process.stdin.write(f"{line}\n")
                 self._process.stdin.flush()
 
     def _listen(self) -> None:
-        """Take the keeper's events, in a thread of its own, until its output ends."""
+        """Take the supervisor's events, in a thread of its own, until its output ends."""
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
@@ -155,9 +165,9 @@ class KeeperClient:
                         self._noise = [*self._noise[1 - NOISE_LINES :], line.strip()]
                     self._changed.notify_all()
         with self._changed:
-            if not self._told_to_stop and self.failure is None:
+            if not self._stop_requested and self.failure is None:
                 said = f": {redact(self._noise[-1])}" if self._noise else ""
-                self.failure = f"the stack's keeper (pid {self.pid}) has ended{said}"
+                self.failure = f"the stack's supervisor (pid {self.pid}) has ended{said}"
             self._changed.notify_all()
         self._silent.set()
 
@@ -180,7 +190,7 @@ class KeeperClient:
             case "flower":
                 self.flower_url = event["url"]
             case "failed":
-                self.failure = failure_sentence(event)
+                self.failure = failure_message(event)
             case "stopped":
                 pass
 
@@ -197,7 +207,7 @@ class KeeperClient:
         with self._changed:
             if self.failure is not None:
                 raise StackError(self.failure)
-            if self._told_to_stop:
+            if self._stop_requested:
                 raise StackError("the stack was stopped")
 
     def _wait(self, check: Callable[[], bool], timeout: float) -> None:
@@ -230,4 +240,83 @@ class KeeperClient:
             f"did not take jobs within {timeout:g} s"
         )
         log = self.directory / f"worker-{missing[0].removeprefix(WORKER_PREFIX)}.log"
-        return failure_sentence(Event(event="failed", message=message, tail=tail(log, NOISE_LINES)))
+        return failure_message(Event(event="failed", message=message, tail=tail(log, NOISE_LINES)))
+
+
+TAIL_LINES = 10
+
+
+def spawn_supervisor(settings: Settings) -> subprocess.Popen[str]:
+    """Start a supervisor in a session of its own, so that a Ctrl-C in the terminal is not for it.
+
+    Its output is a pipe: events, and whatever Python says should the supervisor not even start.
+    """
+    process = subprocess.Popen(
+        # -P: a module of the project must not shadow one of the standard library.
+        [sys.executable, "-P", "-m", "pytest_manifest.stack.supervisor"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+        env=os.environ | own_pythonpath(),
+    )
+    assert process.stdin is not None
+    process.stdin.write(settings.dump() + "\n")
+    process.stdin.flush()
+    return process
+
+
+def own_pythonpath() -> dict[str, str]:
+    """``PYTHONPATH`` by which new processes find this package, where it is not installed."""
+    root = str(Path(__file__).parents[2])
+    if root in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        return {}
+    present = os.environ.get("PYTHONPATH")
+    if present and root in present.split(os.pathsep):
+        return {}
+    return {"PYTHONPATH": f"{present}{os.pathsep}{root}" if present else root}
+
+
+def parse_event(line: str) -> Event | None:
+    """The event on a line of the supervisor's output; None for a line that is none."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(event, dict) or "event" not in event:
+        return None
+    # The supervisor is the same version of this package: its fields are what Event says.
+    result: Event = event  # type: ignore[assignment]
+    return result
+
+
+def failure_message(event: Event) -> str:
+    """One sentence with the last log lines below it, if there are any."""
+    tail = [redact(line) for line in event.get("tail", [])]
+    if not tail:
+        return event["message"]
+    shown = "\n".join(f"    {line}" for line in tail[-TAIL_LINES:])
+    return f"{event['message']}: {tail[-1].strip()}\n{shown}"
+
+
+def not_ready(directory: Path, pids: Mapping[str, int | None]) -> list[str]:
+    """The workers, of those with these pids, that have not said so yet.
+
+    One that was started anew has to say it again: the file tells of another pid.
+    """
+    return [name for name, pid in pids.items() if _said(directory, name) != str(pid)]
+
+
+def import_celery() -> None:
+    """Import Celery, which takes as long as a worker takes to boot, and is needed next."""
+    for name in CELERY_MODULES:
+        importlib.import_module(name)
+
+
+def _said(directory: Path, worker: str) -> str:
+    try:
+        return ready_file(directory, worker).read_text(encoding="ascii")
+    except FileNotFoundError:
+        return ""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.guard import boot_id, has_ended, remove_path
-from pytest_manifest.stack.locks import take_lock
+from pytest_manifest.stack.watchdog import boot_id, has_ended, remove_path
 
 # What a stack whose client was killed may take to end its workers and to flush its broker's data.
 WIND_DOWN_SECONDS = 20.0
 # The file is named before its holders are: a moment for that.
-FIRST_LOOK_SECONDS = 0.5
+FIRST_TRY_SECONDS = 0.5
 # Present while a broker works on the data, and names the start of the machine in which it does.
-AT_WORK = "boot"
+IN_USE_MARK = "boot"
 
 
 class DataFolder:
@@ -63,24 +65,24 @@ class DataFolder:
         return (self.path / "appendonlydir").exists()
 
     @property
-    def may_lack_its_end(self) -> bool:
+    def may_be_truncated(self) -> bool:
         """Whether the machine went down while a broker was writing here.
 
         It leaves the disk to the kernel, so what it was told last may be gone: that a message was
         taken from its queue, and that its job was begun.
         """
         try:
-            return (self.path / AT_WORK).read_text() != boot_id()
+            return (self.path / IN_USE_MARK).read_text() != boot_id()
         except FileNotFoundError:
             return False  # the last one came to an end in good order, or there was none
 
     def begin(self) -> None:
         """A broker works on it from here on, until :meth:`end`."""
-        (self.path / AT_WORK).write_text(boot_id())
+        (self.path / IN_USE_MARK).write_text(boot_id())
 
     def end(self) -> None:
         """The broker has written all that it knew, and the kernel with it."""
-        (self.path / AT_WORK).unlink(missing_ok=True)
+        (self.path / IN_USE_MARK).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove it with all that is in it; the lock is held on."""
@@ -98,7 +100,7 @@ def _make_and_lock(path: Path) -> int | None:
 
 
 def _lock(path: Path) -> int | None:
-    lock = take_lock(path, FIRST_LOOK_SECONDS)
+    lock = take_lock(path, FIRST_TRY_SECONDS)
     if lock is None:
         lock = take_lock(path, WIND_DOWN_SECONDS, hopeless=lambda: _is_alive(path))
     if lock is not None:
@@ -108,7 +110,7 @@ def _lock(path: Path) -> int | None:
 
 
 def _holders(path: Path) -> list[int]:
-    """The pids of the keeper that holds this lock, and of its client."""
+    """The pids of the supervisor that holds this lock, and of its client."""
     try:
         return [int(word) for word in path.read_text().split()]
     except (OSError, ValueError):
@@ -116,11 +118,46 @@ def _holders(path: Path) -> list[int]:
 
 
 def _is_alive(path: Path) -> bool:
-    """Whether keeper and client both live: one without the other is about to end."""
+    """Whether supervisor and client both live: one without the other is about to end."""
     holders = _holders(path)
     return len(holders) == 2 and not any(has_ended(pid) for pid in holders)
 
 
 def _holders_text(path: Path) -> str:
     holders = _holders(path)
-    return f"of process {holders[1]}, keeper {holders[0]}" if len(holders) == 2 else "still ending"
+    if len(holders) != 2:
+        return "still ending"
+    return f"of process {holders[1]}, supervisor {holders[0]}"
+
+
+POLL_SECONDS = 0.01
+
+
+def take_lock(
+    path: Path, seconds: float, *, hopeless: Callable[[], bool] = lambda: False
+) -> int | None:
+    """The descriptor of a lock on this file, held until it is closed or all its holders are gone.
+
+    None when others held it for all of ``seconds``, or until ``hopeless`` said not to wait.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have removed the file before letting go of it.
+            if _is_file(path, descriptor):
+                return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline or hopeless():
+                os.close(descriptor)
+                return None
+            time.sleep(POLL_SECONDS)
+        os.close(descriptor)
+
+
+def _is_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

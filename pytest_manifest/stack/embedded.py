@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.stack.client import KeeperClient, WorkerExit
+from pytest_manifest.stack.client import SupervisorClient, WorkerExit
 from pytest_manifest.stack.settings import INCLUDE, Settings
 from pytest_manifest.stack.valkey import server_binary
 
@@ -15,16 +15,16 @@ __all__ = ["EmbeddedStack", "WorkerExit"]
 
 
 class EmbeddedStack:
-    """A broker and supervised workers of our own, run by a keeper process.
+    """A broker and supervised workers of our own, run by a supervisor process.
 
     ``start`` returns at once; the ``wait_*`` methods say when what is ready. Everything ends with
     ``stop``, and also when this process ends in any other way.
 
     ``data``: a folder (made with mode 0700) in which the broker's data and the workers' spool
-    outlive a crash. ``stop`` removes it; when this process or the keeper is killed it stays, and a
-    new stack on it goes on with all queues, unacknowledged messages, results and streams. A folder
-    that a live stack uses is refused: ``wait_broker`` raises the StackError. Without it all is in a
-    temporary directory and goes with the stack.
+    outlive a crash. ``stop`` removes it; when this process or the supervisor is killed it stays,
+    and a new stack on it continues with all queues, unacknowledged messages, results and streams.
+    A folder that a live stack uses is refused: ``wait_broker`` raises the StackError. Without
+    ``data`` all is in a temporary directory and goes with the stack.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class EmbeddedStack:
         self._log_level = log_level
         self._include = include
         self._data = data
-        self._client: KeeperClient | None = None
+        self._client: SupervisorClient | None = None
 
     def start(self) -> None:
-        """Spawn the keeper. StackError where Valkey is not installed."""
+        """Spawn the supervisor. StackError where Valkey is not installed."""
         if self._client is not None:
             raise StackError("this embedded stack was started already: make a new one")
-        self._client = KeeperClient(
+        self._client = SupervisorClient(
             Settings(
                 app=self._app,
                 workers=self._workers,
@@ -115,10 +115,10 @@ class EmbeddedStack:
         return self._client.directory if self._client is not None else None
 
     @property
-    def keeper_pid(self) -> int | None:
+    def supervisor_pid(self) -> int | None:
         return self._client.pid if self._client is not None else None
 
-    def _started(self) -> KeeperClient:
+    def _started(self) -> SupervisorClient:
         if self._client is None:
             raise StackError("the embedded stack was not started")
         return self._client

@@ -1,9 +1,9 @@
 """Keep a process of a private stack to that stack, whatever the app that it runs says.
 
-Every Celery app of the process has its broker and its results where the keeper's variable says. An
-app may name others at any moment: when it is made, in a configuration read later, in a handler
-of ``on_after_configure``, in the environment, for one task alone. So nothing is set: it is what
-the settings answer that is exchanged, in their class, before the app is imported.
+Every Celery app of the process gets the broker and results that the supervisor's variable names.
+An app may name others at any moment: when it is made, in a configuration read later, in a handler
+of ``on_after_configure``, in the environment, for one task alone. So nothing is set: the answers
+of the settings' class are replaced, before the app is imported.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from pytest_manifest.stack.celery_settings import (
     PARTS,
     URLS,
     harmless,
-    is_overlaid,
+    is_overridden,
 )
 
 URL_VARIABLE: Final = "MANIFEST_PRIVATE_URL"
-"""The stack's broker, for the processes that the keeper starts."""
+"""The stack's broker, for the processes that the supervisor starts."""
 READY_VARIABLE: Final = "MANIFEST_READY"
 """The file in which a worker says, by its pid, that it takes jobs."""
 _kept: list[str] = []
 USAGE_ERROR: Final = 2
-"""What ``celery`` ends with where an app is of no use: the keeper does not try again."""
+"""What ``celery`` ends with where an app is of no use: the supervisor does not try again."""
 
 
 def keep_to(url: str) -> None:
@@ -94,7 +94,7 @@ def _exchange_settings(url: str) -> None:
     @cache
     def name_of(key: str, prefix: str | None) -> str:
         """Celery's present name: there are older ones, and an app's may have a prefix."""
-        if is_overlaid(key):
+        if is_overridden(key):
             return key
         bare = key.removeprefix(prefix) if prefix else key
         return former.get(key) or bare.lower()
@@ -127,7 +127,7 @@ def say_when_ready(path: str) -> None:
 
 
 def prepare() -> None:
-    """All that the keeper's variables ask for."""
+    """All that the supervisor's variables ask for."""
     if url := os.environ.get(URL_VARIABLE):
         keep_to(url)
     if path := os.environ.get(READY_VARIABLE):

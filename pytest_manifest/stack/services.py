@@ -10,7 +10,6 @@ from pytest_manifest.stack.celery_settings import environment
 from pytest_manifest.stack.child import Child
 from pytest_manifest.stack.data import DataFolder
 from pytest_manifest.stack.private import READY_VARIABLE, URL_VARIABLE
-from pytest_manifest.stack.ready import ready_file
 from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings
 from pytest_manifest.stack.valkey import HOST, write_configuration
 
@@ -18,6 +17,14 @@ from pytest_manifest.stack.valkey import HOST, write_configuration
 FLOWER_COLUMNS = "name,kwargs,args,state,received,runtime,worker,uuid"
 # Levels that loguru has and celery has not.
 CELERY_LEVELS = {"TRACE": "DEBUG", "SUCCESS": "INFO"}
+
+
+READY_SUFFIX = ".ready"
+
+
+def ready_file(directory: Path, worker: str) -> Path:
+    """Name the file to which a worker writes its pid once it takes jobs."""
+    return directory / f"{worker}{READY_SUFFIX}"
 
 
 def broker_url(port: int, password: str) -> str:
@@ -37,7 +44,7 @@ def broker_child(
         cwd=directory,
         log=directory / "valkey.log",
         gently=data is not None,
-        # Without keeper and guard it still holds the folder until it has written all.
+        # Without supervisor and watchdog it still holds the folder until it has written all.
         holds=[data.lock] if data is not None else [],
     )
 

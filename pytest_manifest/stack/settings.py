@@ -1,11 +1,11 @@
-"""What a keeper is told when it starts, and the words that it and its client exchange.
+"""What a supervisor is told when it starts, and the words that it and its client exchange.
 
-Only the standard library, like all that the keeper imports: it must be up in some 30 ms.
+Only the standard library, like all that the supervisor imports: it must be up in some 30 ms.
 
-The client writes one line of settings to the keeper's standard input, then ``ready`` once all
+The client writes one line of settings to the supervisor's standard input, then ``ready`` once all
 workers have answered, and ``stop`` to end it, with the data, or ``stop, keep the data``. The end
-of input means that the client is gone: all ends, unless the keeper is detached, and a data folder
-is kept. The keeper writes events, one JSON object a line, to standard output.
+of input means that the client is gone: all ends, unless the supervisor is detached, and a data
+folder is kept. The supervisor writes events, one JSON object a line, to standard output.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INCLUDE = "pytest_manifest.worker"
 
 
 class Settings(NamedTuple):
-    """Everything a keeper needs; paths are absolute."""
+    """Everything a supervisor needs; paths are absolute."""
 
     app: str
     workers: int
@@ -51,7 +51,7 @@ class Settings(NamedTuple):
 
 
 class WorkerState(TypedDict):
-    """A worker process as the keeper knows it; ``pid`` is None between death and restart."""
+    """A worker process as the supervisor knows it; ``pid`` is None between death and restart."""
 
     name: str
     pid: int | None
@@ -61,7 +61,8 @@ class WorkerState(TypedDict):
 class State(TypedDict):
     """The state file of a detached stack; it holds passwords, hence its mode 0600.
 
-    ``pids``: where its pids mean these processes (``guard.pid_space``); an older one does not say.
+    ``pids``: the boot and PID namespace that its pids are of (:func:`watchdog.pid_namespace`);
+    an older one does not say.
     """
 
     keeper: int
@@ -78,7 +79,7 @@ class State(TypedDict):
 
 
 class Event(TypedDict, total=False):
-    """What a keeper says. ``event`` is always there, the rest depends on it.
+    """What a supervisor says. ``event`` is always there, the rest depends on it.
 
     broker: ``url``, ``directory``, ``pid``. worker_started: ``name``, ``pid``, ``log``.
     worker_exited, service_exited (broker or Flower): ``name``, ``pid``, ``returncode``, ``tail``

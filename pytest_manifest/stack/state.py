@@ -18,8 +18,8 @@ import platformdirs
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.stack.guard import kill_group, remove_path
 from pytest_manifest.stack.settings import State
+from pytest_manifest.stack.watchdog import kill_group, remove_path
 
 APP_NAME: Final = "pytest-celery-manifest"
 
@@ -62,12 +62,12 @@ def state_file(directory: Path) -> Path:
 
 
 def lock_file(directory: Path) -> Path:
-    """Held by the keeper and its guard while they live: unlike a pid, a lock cannot be stale."""
+    """Give the lock's path; supervisor and watchdog hold it while they live: never stale."""
     return directory / "stack.lock"
 
 
 def is_up(directory: Path) -> bool:
-    """Whether a keeper holds the lock."""
+    """Whether a supervisor holds the lock."""
     descriptor = os.open(lock_file(directory), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

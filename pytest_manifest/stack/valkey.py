@@ -80,7 +80,7 @@ def free_port() -> int:
         return port
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     """Whether somebody accepts connections on this loopback port."""
     try:
         socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS).close()
@@ -103,7 +103,7 @@ def write_configuration(directory: Path, port: int, password: str, *, data: Path
     return path
 
 
-def greeting(port: int, password: str) -> Literal["ready", "loading", "silent"]:
+def ping(port: int, password: str) -> Literal["ready", "loading", "silent"]:
     """What the server on this port says to our password and a PING; silent: nothing, or no."""
     reply = b""
     try:
@@ -123,10 +123,10 @@ def greeting(port: int, password: str) -> Literal["ready", "loading", "silent"]:
 
 def answers(port: int, password: str) -> bool:
     """Whether the server on this port accepts our password and answers a PING."""
-    return greeting(port, password) == "ready"
+    return ping(port, password) == "ready"
 
 
-def release_blocked(port: int, password: str) -> None:
+def unblock_clients(port: int, password: str) -> None:
     """End the blocking commands of all clients, as if their time were over.
 
     An idle worker is in one for up to a second, and notices its own end only afterwards. A server
@@ -143,7 +143,7 @@ def release_blocked(port: int, password: str) -> None:
         return
 
 
-def forget_queued(port: int, password: str) -> None:
+def delete_queued(port: int, password: str) -> None:
     """Remove all messages, and the marks by which a run knows that its stream lost nothing.
 
     For data that may lack their end: what waits there may have been taken and begun. Results and

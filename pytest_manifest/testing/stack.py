@@ -60,7 +60,7 @@ class MemoryStack:
         self._parts: ExitStack | None = None
         self._worker: Worker | None = None
         self._thread: threading.Thread | None = None
-        self._told_to_stop = False
+        self._stop_requested = False
         self._error: BaseException | None = None
         self._hostname = f"memory@{socket.gethostname()}"
         self._app: Celery | None = None
@@ -83,7 +83,7 @@ class MemoryStack:
         Raises StackError where the app cannot be imported or the worker does not start, TypeError
         for a stand-in that cannot be called.
         """
-        if self._parts is not None or self._told_to_stop:
+        if self._parts is not None or self._stop_requested:
             raise StackError("this in-memory stack was started already: make a new one")
         with ExitStack() as parts:
             if not _one_at_a_time.acquire(blocking=False):
@@ -100,13 +100,13 @@ class MemoryStack:
     def begin_stop(self) -> None:
         """Tell the worker to end, and return at once; ``stop`` then waits for it."""
         worker = self._worker
-        if worker is not None and not self._told_to_stop:
-            self._told_to_stop = True
+        if worker is not None and not self._stop_requested:
+            self._stop_requested = True
             with worker.app.connection_for_write() as connection:
                 worker.app.control.broadcast(
                     END, destination=[self._hostname], connection=connection
                 )
-        self._told_to_stop = True
+        self._stop_requested = True
 
     def stop(self) -> None:
         """End the worker and put the app back as it was; more than once does no harm.
@@ -151,7 +151,7 @@ class MemoryStack:
     def failure(self) -> str | None:
         """Why the worker has ended although nobody stopped it, in a sentence; else None."""
         thread = self._thread
-        if thread is None or thread.is_alive() or self._told_to_stop:
+        if thread is None or thread.is_alive() or self._stop_requested:
             return None
         error = self._error or (self._worker and self._worker.error)
         return (

@@ -87,7 +87,7 @@ class Stack(Protocol):
 
 
 class Embedded:
-    """The plugin's private stack: found by its processes, supervised by its keeper."""
+    """The plugin's private stack: found by its processes, supervised by its supervisor."""
 
     def __init__(self, setup: Setup, family: Family) -> None:
         self.proxy: Proxy | None = None
@@ -119,10 +119,10 @@ class Embedded:
         return eventually(found, within=START_SECONDS, what="the private Valkey")[0]
 
     def after_broker_death(self) -> None:
-        """Its keeper starts it again."""
+        """Its supervisor starts it again."""
 
     def after_worker_death(self) -> None:
-        """Its keeper starts another."""
+        """Its supervisor starts another."""
 
     def stop(self) -> None:
         """It ends with pytest."""

@@ -22,7 +22,7 @@ from pytest_manifest.testing.running import Stack
 from tests.contract import stacks
 from tests.contract.app import ROUTED
 from tests.contract.work import HOLD, WORK, run_all
-from tests.live.dispatch_support import database
+from tests.live.broker_support import database
 
 Outcomes = Mapping[str, EntryVerdict]
 

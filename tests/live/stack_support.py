@@ -16,8 +16,8 @@ import redis
 from celery import Celery
 
 from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.stack.client import own_pythonpath
 from pytest_manifest.stack.embedded import EmbeddedStack
-from pytest_manifest.stack.launch import own_pythonpath
 from tests.support import eventually
 
 # Generous: a loaded machine needs long, and nobody waits for it when all is well.
@@ -102,7 +102,7 @@ def alive(pid: int) -> bool:
 
 
 def family(keeper: int) -> list[int]:
-    """A keeper and all that it and its children have started."""
+    """a supervisor and all that it and its children have started."""
     process = psutil.Process(keeper)
     return [keeper, *(child.pid for child in process.children(recursive=True))]
 

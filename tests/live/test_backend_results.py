@@ -16,7 +16,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import BackendResult, ResultReader, needs_this_process
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
-from tests.live.dispatch_support import (
+from tests.live.broker_support import (
     APP,
     address,
     attempts,

@@ -20,7 +20,7 @@ import pytest
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.stack import state
-from pytest_manifest.stack.launch import own_pythonpath
+from pytest_manifest.stack.client import own_pythonpath
 from pytest_manifest.stack.settings import State
 from tests.live.stack_support import READY_SECONDS, command_lines, family
 from tests.support import eventually

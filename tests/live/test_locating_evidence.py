@@ -17,7 +17,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema.wire import STREAM_FIELD
 from tests import processes
-from tests.live.dispatch_support import database
+from tests.live.broker_support import database
 from tests.support import eventually
 
 pytestmark = pytest.mark.live

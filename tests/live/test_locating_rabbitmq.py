@@ -11,7 +11,7 @@ from kombu import Connection
 
 from pytest_manifest.broker.locating import BrokerSnapshot, compare, open_locator
 from pytest_manifest.schema import Entry
-from tests.live.dispatch_support import (
+from tests.live.broker_support import (
     APP,
     SENT_AT,
     address,

@@ -13,15 +13,15 @@ from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.results.backend_results import ResultReader
-from pytest_manifest.results.gatherer import ReceiptCollector
+from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader, has_stream
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Expectations, Receipt
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import contradiction, judge
-from tests.live.dispatch_app import app
-from tests.live.dispatch_support import APP, address, attempts, database, publishing, stock_worker
+from tests.live.broker_app import app
+from tests.live.broker_support import APP, address, attempts, database, publishing, stock_worker
 from tests.support import eventually
 
 pytestmark = pytest.mark.live

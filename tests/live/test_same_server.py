@@ -11,7 +11,7 @@ from pytest_manifest.broker.stores import refusals
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.stack.address import StackAddress
 from tests import services
-from tests.live.dispatch_support import database, proxied
+from tests.live.broker_support import database, proxied
 
 pytestmark = pytest.mark.live
 

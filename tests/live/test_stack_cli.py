@@ -21,7 +21,7 @@ import pytest
 
 from pytest_manifest.stack import state
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.stack.launch import own_pythonpath
+from pytest_manifest.stack.client import own_pythonpath
 from pytest_manifest.stack.settings import State
 from tests.live.stack_support import (
     READY_SECONDS,
@@ -245,7 +245,7 @@ def test_logs_follow_until_down(run: Run, project: Path) -> None:
 
 
 def test_a_dead_stack_is_cleaned_up(run: Run, runtime: Path) -> None:
-    """After keeper and guard were killed, nothing is up, and the next ``up`` starts afresh."""
+    """After both supervisor and watchdog died, nothing is up, and ``up`` starts afresh."""
     assert run("up", "--app=stackapp:app", "--workers=1").returncode == 0
     dead = read(runtime)
     pids = family(dead["keeper"])
@@ -264,7 +264,7 @@ def test_a_dead_stack_is_cleaned_up(run: Run, runtime: Path) -> None:
 
 
 def test_a_killed_keeper_is_cleaned_up_by_its_guard(run: Run, runtime: Path) -> None:
-    """kill -9 of the keeper alone ends the stack and removes its state."""
+    """kill -9 of the supervisor alone ends the stack and removes its state."""
     assert run("up", "--app=stackapp:app", "--workers=1").returncode == 0
     known = read(runtime)
     pids = family(known["keeper"])

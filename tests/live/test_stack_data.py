@@ -63,7 +63,7 @@ url = stack.wait_broker(1).broker_url
 app = Celery(broker=url, backend=url)
 app.backend.client.xadd("kept:receipts", {"r": "one"})
 ids = [app.send_task("stackapp.note", [n]).id for n in range(int(sys.argv[1]))]
-print(json.dumps([stack.keeper_pid, str(stack.directory), ids]), flush=True)
+print(json.dumps([stack.supervisor_pid, str(stack.directory), ids]), flush=True)
 sys.stdin.readline()
 """
 
@@ -166,11 +166,11 @@ def test_a_stop_can_keep_the_data(folder: Path, data: Path) -> None:
 
 @pytest.mark.parametrize("guard_too", [False, True])
 def test_a_killed_keeper_leaves_the_data(guard_too: bool, folder: Path, data: Path) -> None:
-    """kill -9 of the keeper ends all, keeps the folder, and the next stack waits for that."""
+    """kill -9 of the supervisor ends all, keeps the folder, and the next stack waits for that."""
     with embedded(folder, data=data) as stack:
         stack.wait_workers(READY_SECONDS)
         put(stack, "kept")
-        keeper = stack.keeper_pid or 0
+        keeper = stack.supervisor_pid or 0
         pids = family(keeper)
         directory = stack.directory
         killed = [pid for pid in pids if guard_too and os.getpgid(pid) == keeper] or [keeper]
@@ -194,11 +194,11 @@ def test_a_killed_keeper_leaves_the_data(guard_too: bool, folder: Path, data: Pa
 
 
 def test_a_paused_broker_holds_nothing_up(folder: Path, data: Path) -> None:
-    """A broker that is paused when the keeper is killed ends, too, and lets go of the folder."""
+    """A broker paused while the supervisor is killed ends, too, and frees the folder."""
     with embedded(folder, data=data) as stack:
         stack.wait_workers(READY_SECONDS)
         put(stack, "kept")
-        pids = family(stack.keeper_pid or 0)
+        pids = family(stack.supervisor_pid or 0)
         os.kill(broker_pid(stack.wait_broker(1.0)), signal.SIGSTOP)
         os.kill(pids[0], signal.SIGKILL)
         assert_gone(pids, stack.directory)
@@ -213,7 +213,9 @@ def test_a_folder_in_use_is_refused(folder: Path, data: Path) -> None:
         put(stack, "mine")
         with (
             embedded(folder, data=data) as second,
-            pytest.raises(StackError, match=rf"{data} are in use by .*keeper {stack.keeper_pid}"),
+            pytest.raises(
+                StackError, match=rf"{data} are in use by .*supervisor {stack.supervisor_pid}"
+            ),
         ):
             second.wait_broker(READY_SECONDS)
         assert has(stack, "mine")

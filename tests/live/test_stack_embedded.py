@@ -18,7 +18,7 @@ from redis.retry import Retry
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.embedded import EmbeddedStack
-from pytest_manifest.stack.valkey import answers, release_blocked
+from pytest_manifest.stack.valkey import answers, unblock_clients
 from tests.live.stack_support import (
     READY_SECONDS,
     assert_gone,
@@ -87,8 +87,8 @@ def test_the_broker_is_private(stack: EmbeddedStack, address: StackAddress) -> N
 def test_no_password_is_on_any_command_line(stack: EmbeddedStack, address: StackAddress) -> None:
     """What everybody can read of our processes does not have the password."""
     password = address.broker_url.partition("://:")[2].partition("@")[0]
-    assert stack.keeper_pid is not None
-    shown = command_lines(family(stack.keeper_pid))
+    assert stack.supervisor_pid is not None
+    shown = command_lines(family(stack.supervisor_pid))
 
     assert "valkey-server" in shown
     assert shown.count("celery -A stackapp:app worker") >= 2
@@ -119,7 +119,7 @@ def test_the_broker_is_there_before_the_workers(tmp_path: Path) -> None:
         address = stack.wait_broker(READY_SECONDS)
         with redis.Redis.from_url(address.broker_url) as broker:
             assert broker.ping()
-        pids = family(stack.keeper_pid or 0)
+        pids = family(stack.supervisor_pid or 0)
         directory = stack.directory
     assert_gone(pids, directory)
 
@@ -128,7 +128,7 @@ def test_stop_ends_everything(tmp_path: Path) -> None:
     """After stop no process and no file is left; again, it does no harm."""
     with embedded(write_app(tmp_path), workers=2) as stack:
         stack.wait_workers(READY_SECONDS)
-        pids = family(stack.keeper_pid or 0)
+        pids = family(stack.supervisor_pid or 0)
         directory = stack.directory
         assert directory is not None
         stack.stop()
@@ -185,7 +185,7 @@ def test_who_waits_in_the_broker_can_be_released(address: StackAddress) -> None:
             lambda: [c for c in broker.client_list() if c["name"] == name and "b" in c["flags"]]
         )
         server = broker.connection_pool.connection_kwargs
-        release_blocked(server["port"], server["password"])
+        unblock_clients(server["port"], server["password"])
         assert waiting.result(READY_SECONDS) is None
 
 
@@ -193,7 +193,7 @@ def test_stop_can_be_begun_early(tmp_path: Path) -> None:
     """A stop that was begun goes on while something else is done."""
     with embedded(write_app(tmp_path)) as stack:
         stack.wait_broker(READY_SECONDS)
-        pids = family(stack.keeper_pid or 0)
+        pids = family(stack.supervisor_pid or 0)
         stack.begin_stop()
         assert_gone(pids[1:], stack.directory)
 

@@ -42,7 +42,7 @@ try:
     stack.wait_workers(60)
     if sys.argv[1:] == ["fork"] and os.fork() == 0:
         time.sleep(600)
-    print(json.dumps([stack.keeper_pid, str(stack.directory)]), flush=True)
+    print(json.dumps([stack.supervisor_pid, str(stack.directory)]), flush=True)
     sys.stdin.readline()
 finally:
     if os.getpid() == os.getpgid(0):
@@ -123,14 +123,14 @@ def test_a_killed_pool_child_is_replaced(stack: EmbeddedStack) -> None:
     assert call(stack.wait_broker(1.0), "pids") != [worker, child]
     assert stack.worker_pids["manifest1"] == worker
     assert stack.exits == []
-    pids = [child, *family(stack.keeper_pid or 0)]
+    pids = [child, *family(stack.supervisor_pid or 0)]
     stack.stop()
     assert_gone(pids, stack.directory)
 
 
 def test_stop_does_not_wait_for_a_job(stack: EmbeddedStack, tmp_path: Path) -> None:
     """A job of minutes does not hold up the end of a private stack."""
-    pids = [*run_busy(stack, tmp_path), *family(stack.keeper_pid or 0)]
+    pids = [*run_busy(stack, tmp_path), *family(stack.supervisor_pid or 0)]
 
     stack.stop()
 
@@ -163,8 +163,8 @@ def test_everything_ends_with_a_killed_client(mode: str, tmp_path: Path) -> None
     """kill -9 of the owner ends the stack, also while a fork of it holds the pipe open."""
     with python(OWNER, mode, cwd=write_app(tmp_path)) as owner:
         assert owner.stdout is not None
-        keeper, directory = json.loads(owner.stdout.readline())
-        pids = family(keeper)
+        supervisor, directory = json.loads(owner.stdout.readline())
+        pids = family(supervisor)
         os.kill(owner.pid, signal.SIGKILL)
         assert_gone(pids, Path(directory))
 
@@ -173,58 +173,60 @@ def test_ctrl_c_is_for_the_client(tmp_path: Path) -> None:
     """A Ctrl-C in the terminal interrupts the owner, which stops the stack in its own time."""
     with python(OWNER, cwd=write_app(tmp_path)) as owner:
         assert owner.stdout is not None
-        keeper, directory = json.loads(owner.stdout.readline())
-        pids = family(keeper)
-        assert os.getpgid(keeper) != os.getpgid(owner.pid)
-        assert os.getsid(keeper) != os.getsid(owner.pid)
+        supervisor, directory = json.loads(owner.stdout.readline())
+        pids = family(supervisor)
+        assert os.getpgid(supervisor) != os.getpgid(owner.pid)
+        assert os.getsid(supervisor) != os.getsid(owner.pid)
         os.killpg(owner.pid, signal.SIGINT)
         owner.wait(READY_SECONDS)
         assert_gone(pids, Path(directory))
 
 
 def test_everything_ends_with_a_killed_keeper(stack: EmbeddedStack) -> None:
-    """kill -9 of the keeper ends Valkey and the workers, and the client says what happened."""
-    keeper = stack.keeper_pid
-    assert keeper is not None
-    pids = family(keeper)
+    """kill -9 of the supervisor ends Valkey and the workers, and the client says what happened."""
+    supervisor = stack.supervisor_pid
+    assert supervisor is not None
+    pids = family(supervisor)
 
-    os.kill(keeper, signal.SIGKILL)
+    os.kill(supervisor, signal.SIGKILL)
 
-    assert_gone([pid for pid in pids if pid != keeper], stack.directory)
+    assert_gone([pid for pid in pids if pid != supervisor], stack.directory)
     eventually(lambda: stack.failure, within=READY_SECONDS, what="the client has noticed")
-    with pytest.raises(StackError, match=rf"keeper \(pid {keeper}\) has ended"):
+    with pytest.raises(StackError, match=rf"supervisor \(pid {supervisor}\) has ended"):
         stack.wait_workers(1.0)
 
 
 def test_a_killed_guard_is_replaced(stack: EmbeddedStack) -> None:
-    """The keeper's twin may be killed, too: a new one still ends everything."""
-    keeper = stack.keeper_pid
-    assert keeper is not None
+    """The supervisor's twin may be killed, too: a new one still ends everything."""
+    supervisor = stack.supervisor_pid
+    assert supervisor is not None
 
     def guards() -> list[int]:
-        command = psutil.Process(keeper).cmdline()
+        command = psutil.Process(supervisor).cmdline()
         found: list[int] = []
-        for child in psutil.Process(keeper).children():
+        for child in psutil.Process(supervisor).children():
             with suppress(psutil.NoSuchProcess):  # a zombie has no command line
                 found += [child.pid] if child.cmdline() == command else []
         return found
 
-    (guard,) = guards()
-    os.kill(guard, signal.SIGKILL)
-    eventually(lambda: guards() not in ([], [guard]), within=READY_SECONDS, what="a new guard")
-    pids = family(keeper)
-    os.kill(keeper, signal.SIGKILL)
+    (watchdog,) = guards()
+    os.kill(watchdog, signal.SIGKILL)
+    eventually(
+        lambda: guards() not in ([], [watchdog]), within=READY_SECONDS, what="a new watchdog"
+    )
+    pids = family(supervisor)
+    os.kill(supervisor, signal.SIGKILL)
 
-    assert_gone([pid for pid in pids if pid != keeper], stack.directory)
+    assert_gone([pid for pid in pids if pid != supervisor], stack.directory)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self"), reason="only Linux kills orphans by itself")  # noqa: PTH110
-def test_everything_ends_with_keeper_and_guard(stack: EmbeddedStack) -> None:
-    """Without keeper and guard the kernel still ends Valkey and the workers."""
-    keeper = stack.keeper_pid
-    assert keeper is not None
-    pids = family(keeper)
-    group = [pid for pid in pids if os.getpgid(pid) == keeper]
+def test_everything_ends_with_supervisor_and_watchdog(stack: EmbeddedStack) -> None:
+    """Without supervisor and watchdog the kernel still ends Valkey and the workers."""
+    supervisor = stack.supervisor_pid
+    assert supervisor is not None
+    pids = family(supervisor)
+    group = [pid for pid in pids if os.getpgid(pid) == supervisor]
     assert len(group) == 2
     directory = stack.directory
     assert directory is not None
@@ -235,7 +237,7 @@ def test_everything_ends_with_keeper_and_guard(stack: EmbeddedStack) -> None:
         os.kill(pid, signal.SIGKILL)
 
     eventually(
-        lambda: not [pid for pid in pids if pid != keeper and alive(pid)], within=READY_SECONDS
+        lambda: not [pid for pid in pids if pid != supervisor and alive(pid)], within=READY_SECONDS
     )
     for path in sorted(directory.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()

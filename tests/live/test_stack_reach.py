@@ -10,7 +10,7 @@ import pytest
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.stack.reach import reach
+from pytest_manifest.stack.health import check_stack
 
 # Not an assertion on time: a hang must end the test, not the test run.
 pytestmark = pytest.mark.timeout(30)
@@ -34,7 +34,7 @@ def nobody() -> int:
 def failure(broker: str, backend: str = "rpc://", timeout: float = 5.0) -> str:
     """The one sentence that says why this stack cannot be used."""
     with pytest.raises(StackError) as caught:
-        reach(StackAddress(broker, backend, None, is_private=False), timeout)
+        check_stack(StackAddress(broker, backend, None, is_private=False), timeout)
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert "s3cret" not in sentence
@@ -44,18 +44,18 @@ def failure(broker: str, backend: str = "rpc://", timeout: float = 5.0) -> str:
 def test_a_stack_that_answers(valkey: str, tmp_path: Path) -> None:
     """Redis as broker, with Redis, the broker itself, a database or nothing as result store."""
     for backend in (valkey, "rpc://", "disabled://", "", f"db+sqlite:///{tmp_path}/results.db"):
-        reach(StackAddress(valkey, backend, None, is_private=False))
+        check_stack(StackAddress(valkey, backend, None, is_private=False))
 
 
 def test_rabbitmq_answers(rabbitmq_url: str) -> None:
     """RabbitMQ is reached with the same call."""
-    reach(StackAddress(rabbitmq_url, "rpc://", None, is_private=False))
+    check_stack(StackAddress(rabbitmq_url, "rpc://", None, is_private=False))
 
 
 def test_postgresql_answers(valkey: str, postgres_url: str) -> None:
     """PostgreSQL as result store is reached, and no table is made in it."""
     backend = "db+" + postgres_url.replace("postgresql://", "postgresql+psycopg://", 1)
-    reach(StackAddress(valkey, backend, None, is_private=False))
+    check_stack(StackAddress(valkey, backend, None, is_private=False))
 
 
 def test_a_wrong_password_of_rabbitmq(rabbitmq_url: str) -> None:

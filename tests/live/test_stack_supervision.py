@@ -17,7 +17,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.embedded import EmbeddedStack
-from tests.live.dispatch_support import attempts, publishing
+from tests.live.broker_support import attempts, publishing
 from tests.live.stack_support import (
     READY_SECONDS,
     alive,
@@ -116,8 +116,8 @@ def test_a_result_outlives_the_brokers_death(stack: EmbeddedStack, tmp_path: Pat
     """A job that ends while the broker is away hands in its receipt when it is back, once."""
     address = stack.wait_broker(1.0)
     task_id = send(address, "early", tmp_path)
-    worker, keeper, broker = stack.worker_pids, stack.keeper_pid or 0, broker_pid(address)
-    # Without the keeper nobody brings the broker back before the job has ended.
+    worker, keeper, broker = stack.worker_pids, stack.supervisor_pid or 0, broker_pid(address)
+    # Without the supervisor nobody brings the broker back before the job has ended.
     os.kill(keeper, signal.SIGSTOP)
     os.kill(broker, signal.SIGKILL)
     eventually(lambda: not alive(broker), within=READY_SECONDS, what="the broker is gone")
@@ -162,7 +162,7 @@ def test_a_late_acked_job_is_not_lost_with_the_broker(
     """Celery's worker may end then; it comes back, and the job is done, or still in the broker."""
     address = stack.wait_broker(1.0)
     send(address, "late", tmp_path)
-    keeper, broker = stack.keeper_pid or 0, broker_pid(address)
+    keeper, broker = stack.supervisor_pid or 0, broker_pid(address)
     if away:
         os.kill(keeper, signal.SIGSTOP)
     os.kill(broker, signal.SIGKILL)

@@ -9,7 +9,7 @@ import redis
 
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema.wire import STREAM_FIELD
-from tests.unit.test_gatherer import check_trimming
+from tests.unit.test_results_collector import check_trimming
 
 
 def test_a_stream_in_valkey_is_trimmed(valkey: str, monkeypatch: pytest.MonkeyPatch) -> None:

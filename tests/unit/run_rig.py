@@ -20,9 +20,9 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.results import gatherer as gathering
+from pytest_manifest.results import collector as gathering
 from pytest_manifest.results.backend_results import ResultReader
-from pytest_manifest.results.gatherer import ReceiptCollector
+from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import recovery
 from pytest_manifest.run.budget import Budget

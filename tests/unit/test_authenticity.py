@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import new_run_id, task_id_for
 from pytest_manifest.results.backend_results import BackendResult
-from pytest_manifest.results.gatherer import backend_receipt
+from pytest_manifest.results.collector import backend_receipt
 from pytest_manifest.schema import Entry, Receipt, wire
 from pytest_manifest.verdict import contradiction, judge
 from pytest_manifest.worker.job import RunMeasures, delivery_of

@@ -25,9 +25,9 @@ from pytest_manifest.stack.celery_settings import (
     VARIABLES,
     environment,
     harmless,
-    is_overlaid,
+    is_overridden,
 )
-from pytest_manifest.stack.launch import own_pythonpath
+from pytest_manifest.stack.client import own_pythonpath
 from pytest_manifest.stack.private import URL_VARIABLE, leads_elsewhere
 
 PLACES: Final = re.compile(
@@ -84,7 +84,7 @@ def test_every_setting_that_may_lead_elsewhere_is_known() -> None:
     known = set(" ".join(HARMLESS.values()).split())
     suspects = {name for name in DEFAULTS if may_lead_somewhere(name)}
 
-    assert {name for name in suspects if not is_overlaid(name)} == known
+    assert {name for name in suspects if not is_overridden(name)} == known
     assert {name for name in (*URLS, *PARTS, *OPTIONS) if name not in DEFAULTS} == {
         # Celery reads them, and has no defaults for them.
         "redis_backend_credential_provider",
@@ -100,7 +100,7 @@ def test_every_setting_that_is_asked_for_by_name_is_known() -> None:
         names |= set(re.findall(r"(?:conf\.get|_get)\(\s*'(\w+)'", path.read_text("utf-8")))
     asked = {name for name in names - DEFAULTS.keys() if may_lead_somewhere(name)}
 
-    assert {name for name in asked if not is_overlaid(name)} <= {
+    assert {name for name in asked if not is_overridden(name)} <= {
         "redis_backend_health_check_interval",
         "redis_client_name",
         "result_backend_thread_safe",

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 from pytest_manifest.plugin.garbage import nothing_thrown_away, owns_process
-from pytest_manifest.stack.launch import own_pythonpath
+from pytest_manifest.stack.client import own_pythonpath
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.results.backend_results import BackendResult, ResultReader, parse_result
-from pytest_manifest.results.gatherer import ReceiptCollector, backend_receipt
-from pytest_manifest.results.records import LOGGED, ReadErrors, receipt_from
+from pytest_manifest.results.collector import ReceiptCollector, backend_receipt
+from pytest_manifest.results.read_errors import LOGGED, ReadErrors, receipt_from
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import Run, RunSettings, evidence
 from pytest_manifest.run.evidence import complete_receipt

@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack import background, guard, launch, locks, report, services, state, valkey
+from pytest_manifest.stack import (
+    background,
+    client,
+    data,
+    events,
+    services,
+    state,
+    valkey,
+    watchdog,
+)
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.celery_settings import PROGRAM_VARIABLES, VARIABLES
 from pytest_manifest.stack.child import tail
@@ -22,7 +31,7 @@ from pytest_manifest.stack.settings import Settings
 from tests.support import eventually
 
 SETTINGS = Settings(app="a:b", workers=2, cwd="/c", python="/p", server="/s")
-# What the keeper would have to wait for, and what it must never do without a need.
+# What the supervisor would have to wait for, and what it must never do without a need.
 HEAVY = ("celery", "kombu", "redis", "loguru", "pydantic", "platformdirs", "asyncio")
 
 
@@ -42,9 +51,9 @@ def test_settings_survive_the_pipe() -> None:
 
 
 def test_the_keeper_is_light() -> None:
-    """The keeper imports the standard library alone."""
-    code = f"import sys, pytest_manifest.stack.keeper_main; print(set({HEAVY}) & set(sys.modules))"
-    env = os.environ | launch.own_pythonpath()
+    """The supervisor imports the standard library alone."""
+    code = f"import sys, pytest_manifest.stack.supervisor; print(set({HEAVY}) & set(sys.modules))"
+    env = os.environ | client.own_pythonpath()
     shown = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
@@ -53,10 +62,10 @@ def test_the_keeper_is_light() -> None:
 
 
 def test_a_keeper_without_settings_says_so() -> None:
-    """Run by hand, a keeper ends with a sentence."""
-    env = os.environ | launch.own_pythonpath()
+    """Run by hand, a supervisor ends with a sentence."""
+    env = os.environ | client.own_pythonpath()
     shown = subprocess.run(
-        [sys.executable, "-m", "pytest_manifest.stack.keeper_main"],
+        [sys.executable, "-m", "pytest_manifest.stack.supervisor"],
         env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -70,18 +79,18 @@ def test_a_keeper_without_settings_says_so() -> None:
 
 def test_events_are_told_from_noise() -> None:
     """A line that is no event is none, whatever it is."""
-    assert launch.parse_event('{"event": "stopped"}') == {"event": "stopped"}
-    assert [launch.parse_event(line) for line in ("Traceback", "[1]", "{}", "")] == [None] * 4
+    assert client.parse_event('{"event": "stopped"}') == {"event": "stopped"}
+    assert [client.parse_event(line) for line in ("Traceback", "[1]", "{}", "")] == [None] * 4
 
 
 def test_a_failure_ends_with_the_log() -> None:
     """The sentence takes the last log line along, without passwords, and shows those before it."""
-    sentence = launch.failure_sentence(
+    sentence = client.failure_message(
         {"event": "failed", "message": "it cannot start", "tail": ["redis://:s3cret@h", "boom"]}
     )
 
     assert sentence == "it cannot start: boom\n    redis://:***@h\n    boom"
-    assert launch.failure_sentence({"event": "failed", "message": "gone", "tail": []}) == "gone"
+    assert client.failure_message({"event": "failed", "message": "gone", "tail": []}) == "gone"
 
 
 def test_tail_is_bounded(tmp_path: Path) -> None:
@@ -135,13 +144,13 @@ def test_paths_with_odd_characters_are_quoted(tmp_path: Path) -> None:
 def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     """Whoever comes second gets nothing, at once where waiting is hopeless, else in time."""
     path = tmp_path / "lock"
-    held = locks.take_lock(path, 0.0)
+    held = data.take_lock(path, 0.0)
     assert held is not None
 
-    assert locks.take_lock(path, 0.0) is None
-    assert locks.take_lock(path, 600.0, hopeless=lambda: True) is None
+    assert data.take_lock(path, 0.0) is None
+    assert data.take_lock(path, 600.0, hopeless=lambda: True) is None
     os.close(held)
-    again = locks.take_lock(path, 0.0)
+    again = data.take_lock(path, 0.0)
     assert again is not None
     os.close(again)
 
@@ -149,14 +158,14 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
 def test_a_removed_lock_is_no_lock(tmp_path: Path) -> None:
     """A lock whose file its holder has removed does not keep anybody from a new one."""
     path = tmp_path / "lock"
-    old = locks.take_lock(path, 0.0)
+    old = data.take_lock(path, 0.0)
     assert old is not None
     path.unlink()
 
-    new = locks.take_lock(path, 0.0)
+    new = data.take_lock(path, 0.0)
 
     assert new is not None
-    assert locks.take_lock(path, 0.0) is None
+    assert data.take_lock(path, 0.0) is None
     os.close(old)
     os.close(new)
 
@@ -164,11 +173,11 @@ def test_a_removed_lock_is_no_lock(tmp_path: Path) -> None:
 def test_a_dead_process_is_told_from_a_live_one() -> None:
     """A process has ended when it is gone or, where that can be seen, when it is a zombie."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert not guard.has_ended(process.pid)
+        assert not watchdog.has_ended(process.pid)
         process.kill()
         if Path("/proc/self/stat").exists():
-            eventually(lambda: guard.has_ended(process.pid), what="the zombie is seen")
-    assert guard.has_ended(process.pid)
+            eventually(lambda: watchdog.has_ended(process.pid), what="the zombie is seen")
+    assert watchdog.has_ended(process.pid)
 
 
 @pytest.mark.parametrize(
@@ -176,13 +185,13 @@ def test_a_dead_process_is_told_from_a_live_one() -> None:
     [
         (OSError(errno.ENOSPC, "No space left on device"), r"cannot write to /stack .*free some"),
         (OSError(errno.EDQUOT, "Quota", "/stack/f"), r"cannot write to /stack/f \(Quota\)"),
-        (PermissionError(errno.EACCES, "no", "/bin/x"), r"keeper failed: PermissionError.*/bin/x"),
-        (ValueError("odd"), "keeper failed: ValueError: odd"),
+        (PermissionError(errno.EACCES, "no", "/bin/x"), r"supervisor failed: Permission.*/bin/x"),
+        (ValueError("odd"), "supervisor failed: ValueError: odd"),
     ],
 )
 def test_the_keepers_errors_are_sentences(error: Exception, said: str) -> None:
     """A disk without room is named with what to do; anything else is said as it is."""
-    assert re.search(said, report.failure_of(error, Path("/stack")))
+    assert re.search(said, events.failure_message(error, Path("/stack")))
 
 
 def test_the_app_comes_from_the_environment(
@@ -295,7 +304,7 @@ def test_the_workers_program_is_celerys() -> None:
         ours, celerys = (
             subprocess.run(
                 [sys.executable, "-m", *program, *arguments],
-                env=os.environ | launch.own_pythonpath(),
+                env=os.environ | client.own_pythonpath(),
                 capture_output=True,
                 text=True,
                 check=False,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from pytest_manifest.broker.client import AMQP_SCHEMES
-from pytest_manifest.broker.locating.asking import WorkerLocator
 from pytest_manifest.broker.locating.base import (
     BrokerSnapshot,
+    DeliveryTags,
     JobLocations,
     Locator,
     StartedOn,
     compare,
 )
-from pytest_manifest.broker.locating.bounded import BoundedLocator
+from pytest_manifest.broker.locating.worker_replies import WorkerLocator
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.routing import queue_name
 from pytest_manifest.schema.models import Entry
@@ -54,7 +54,7 @@ def _locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[str]
 
         return AmqpLocator(publisher, queues, nodes)
     if scheme_of(url) == MEMORY_SCHEME:
-        from pytest_manifest.broker.locating.memory import MemoryLocator
+        from pytest_manifest.broker.locating.virtual import MemoryLocator
 
         return MemoryLocator(publisher, queues, nodes)
     return WorkerLocator(publisher, nodes)
@@ -68,3 +68,29 @@ def queues_of(publisher: Publisher, entries: Iterable[Entry]) -> list[str]:
     """
     names = {queue_name(publisher.routing(entry)) for entry in entries}
     return sorted(name for name in names if name is not None)
+
+
+class BoundedLocator:
+    """Another locator, whose calls wait only as long as the publisher's do."""
+
+    def __init__(self, publisher: Publisher, inner: Locator) -> None:
+        self._publisher = publisher
+        self._inner = inner
+
+    def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
+        """See :class:`Locator`, as for the others."""
+        wanted = frozenset(task_ids)
+        return self._publisher.call(lambda: self._inner.snapshot(wanted))
+
+    def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
+        return self._publisher.call(lambda: self._inner.restore(orphans))
+
+    def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
+        return self._publisher.call(lambda: self._inner.discard(orphans))
+
+    def withdraw(self, task_ids: Collection[str]) -> list[str]:
+        wanted = frozenset(task_ids)
+        return self._publisher.call(lambda: self._inner.withdraw(wanted))
+
+    def close(self) -> None:
+        self._inner.close()

@@ -13,8 +13,7 @@ from typing import Final
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, level_name
 
 from pytest_manifest.broker.control import NOT_FOUND
-from pytest_manifest.broker.locating.asking import WorkerLocator
-from pytest_manifest.broker.locating.workers import unknown_queues
+from pytest_manifest.broker.locating.worker_replies import WorkerLocator, unknown_queues
 from pytest_manifest.broker.publisher import Publisher
 
 DELAYING: Final = tuple(level_name(level) for level in range(MAX_LEVEL + 1))

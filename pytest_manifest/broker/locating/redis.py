@@ -18,8 +18,8 @@ from redis import Redis, ResponseError
 
 from pytest_manifest.broker.checks import VISIBILITY_TIMEOUT
 from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
-from pytest_manifest.broker.locating.messages import parse_json, task_id_of, unacked_message
-from pytest_manifest.broker.locating.workers import (
+from pytest_manifest.broker.locating.virtual import parse_json, task_id_of, unacked_message
+from pytest_manifest.broker.locating.worker_replies import (
     WorkerPoller,
     WorkerSnapshot,
     stack_errors,

@@ -1,4 +1,4 @@
-"""What the keeper tells: events to its client, and the state file of a detached stack."""
+"""What the supervisor tells: events to its client, and the state file of a detached stack."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from pytest_manifest.stack.child import Child
-from pytest_manifest.stack.guard import pid_space, remove_path
 from pytest_manifest.stack.settings import Event, Settings, State, WorkerState
 from pytest_manifest.stack.valkey import HOST
+from pytest_manifest.stack.watchdog import pid_namespace, remove_path
 
 STDOUT = 1
 # A file cannot grow: no room on the disk or in the quota, a medium or a limit that forbids it.
@@ -25,27 +25,27 @@ def refuse(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def failure_of(error: Exception, directory: Path) -> str:
-    """What an unforeseen error in the keeper is to a user; ``directory`` is the stack's."""
+def failure_message(error: Exception, directory: Path) -> str:
+    """What an unforeseen error in the supervisor is to a user; ``directory`` is the stack's."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return (
             f"the embedded stack cannot write to {error.filename or directory} ({error.strerror}): "
             "free some space there, or set TMPDIR to a folder that has some"
         )
-    return f"the stack's keeper failed: {type(error).__name__}: {error}"
+    return f"the stack's supervisor failed: {type(error).__name__}: {error}"
 
 
-class Reporter:
+class EventWriter:
     """Writes events to standard output and, for a detached stack, keeps its state file current."""
 
     def __init__(self, settings: Settings, directory: Path) -> None:
         self._path = Path(settings.state_file) if settings.state_file else None
         self._broken = False
-        # A client that stopped reading must not stop the keeper: rather lose events than workers.
+        # A client that stopped reading must not stop the supervisor: lose events, not workers.
         os.set_blocking(STDOUT, False)
         self._state: State = {
             "keeper": os.getpid(),
-            "pids": pid_space(),
+            "pids": pid_namespace(),
             "app": settings.app,
             "cwd": settings.cwd,
             "directory": str(directory),

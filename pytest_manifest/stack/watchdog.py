@@ -1,4 +1,4 @@
-"""The keeper's twin: ends the stack when the keeper itself is killed. Standard library only."""
+"""The watchdog: end the stack when the supervisor is killed. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FLUSH_SECONDS = 10.0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Guard:
-    """A forked process that holds a pipe to the keeper and outlives it just long enough.
+class Watchdog:
+    """A forked process that holds a pipe to the supervisor and outlives it just long enough.
 
     It knows the process groups and paths of the stack. When the pipe closes it kills those groups
     and removes those paths; a group that is to end gently is told to first, after all others are
     gone. After an orderly stop there is nothing left for it to do. Being forked it shares the
-    keeper's locks: they are free when it is done, not before.
+    supervisor's locks: they are free when it is done, not before.
     """
 
     def __init__(self) -> None:
@@ -45,13 +45,13 @@ class Guard:
                 os._exit(0)
         os.close(reader)
         for group, gently in self._groups.items():
-            self._tell_group(group, gently)
+            self._send_group(group, gently)
         for path in self._paths:
             self._tell(f"path {path}")
 
     def add_group(self, group: int, *, gently: bool = False) -> None:
         self._groups[group] = gently
-        self._tell_group(group, gently)
+        self._send_group(group, gently)
 
     def drop_group(self, group: int) -> None:
         self._groups.pop(group, None)
@@ -68,7 +68,7 @@ class Guard:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
-    def _tell_group(self, group: int, gently: bool) -> None:
+    def _send_group(self, group: int, gently: bool) -> None:
         self._tell(f"{'~' if gently else '+'}{group}")
 
     def _tell(self, line: str) -> None:
@@ -89,7 +89,7 @@ def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:
     return True
 
 
-def pid_space() -> str:
+def pid_namespace() -> str:
     """What gives processes their pids: this start of the machine, and the PID namespace.
 
     The same as ``schema.identity`` says, with nothing but the standard library; empty where the
@@ -138,7 +138,7 @@ def _watch(reader: int) -> None:
     signal.set_wakeup_fd(-1)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
-        # The client waits for the end of the keeper's output: nobody else may hold it open.
+        # The client waits for the end of the supervisor's output: nobody else may hold it open.
         os.dup2(null, descriptor)
     groups, gentle, paths = _read(reader)
     _kill(groups)

@@ -16,7 +16,7 @@ from celery.exceptions import Ignore
 from kombu import Exchange, Queue
 from kombu.utils.json import register_type
 
-app = Celery("tests.live.dispatch_app", set_as_current=False)
+app = Celery("tests.live.broker_app", set_as_current=False)
 app.conf.update(
     task_default_queue="standard",
     task_routes={

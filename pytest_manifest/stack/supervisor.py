@@ -1,7 +1,7 @@
-"""The keeper: one process that starts the whole stack, watches it, and ends it.
+"""Start the whole stack from one process, watch it, and end it.
 
-``keeper_main.py`` is its program, the protocol is in ``settings.py``. Only the standard library is
-imported, so that it is up in some 30 ms.
+``python -m pytest_manifest.stack.supervisor`` is the program, fed by a pipe; ``settings.py`` has
+the protocol. Only the standard library is imported, so that it is up in some 30 ms.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import contextlib
 import os
 import selectors
 import signal
+import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from pytest_manifest.errors import StackError
 from pytest_manifest.stack.child import Child
-from pytest_manifest.stack.data import DataFolder
-from pytest_manifest.stack.guard import FLUSH_SECONDS, Guard, remove_path
-from pytest_manifest.stack.report import Reporter, failure_of
+from pytest_manifest.stack.data import DataFolder, take_lock
+from pytest_manifest.stack.events import EventWriter, failure_message, refuse
 from pytest_manifest.stack.services import broker_child, broker_url, flower_child, worker_children
 from pytest_manifest.stack.settings import READY_LINE, STOP_AND_KEEP_LINE, STOP_LINE, Settings
-from pytest_manifest.stack.valkey import forget_queued, free_port, greeting, release_blocked
+from pytest_manifest.stack.valkey import delete_queued, free_port, ping, unblock_clients
+from pytest_manifest.stack.watchdog import FLUSH_SECONDS, Watchdog, remove_path
 
 BROKER_SECONDS = 10.0
 PORT_ATTEMPTS = 10
@@ -41,18 +44,18 @@ RECENT_SECONDS = 10.0
 RESTART_DELAYS = (0.0, 0.0, 0.2, 0.5, 1.0, 2.0)
 
 
-class Keeper:
+class Supervisor:
     """Owns the processes and the directory of one stack."""
 
     def __init__(
-        self, settings: Settings, directory: Path, guard: Guard, data: DataFolder | None
+        self, settings: Settings, directory: Path, watchdog: Watchdog, data: DataFolder | None
     ) -> None:
         self.settings = settings
         self.directory = directory
         self.data = data
         self.keeps_data = data is not None
-        self.guard = guard
-        self.report = Reporter(settings, directory)
+        self.watchdog = watchdog
+        self.report = EventWriter(settings, directory)
         self.parent = os.getppid()
         self.password = os.urandom(18).hex()
         self.port = 0
@@ -73,9 +76,9 @@ class Keeper:
                 self._start_rest()
             while not self.stopping:
                 self._wait(self._pause())
-                self._look_after()
+                self._check_children()
         except Exception as error:
-            self._fail(failure_of(error, self.directory), [])
+            self._fail(failure_message(error, self.directory), [])
             with contextlib.suppress(OSError):
                 traceback.print_exc()
         finally:
@@ -94,11 +97,11 @@ class Keeper:
                 break
             # Mostly somebody else was quicker to take the port.
         else:
-            self._fail(self._no_broker(), self.broker.tail() if self.broker else [])
+            self._fail(self._broker_failure(), self.broker.tail() if self.broker else [])
             return
         if self.data is not None and not self.stopping:
-            if self.data.may_lack_its_end:
-                forget_queued(self.port, self.password)
+            if self.data.may_be_truncated:
+                delete_queued(self.port, self.password)
             self.data.begin()
         url = broker_url(self.port, self.password)
         self.report.broker_answers(url)
@@ -110,7 +113,7 @@ class Keeper:
         while time.monotonic() < deadline and not self.stopping:
             if broker.process is None or broker.process.poll() is not None:
                 break
-            said = greeting(self.port, self.password)
+            said = ping(self.port, self.password)
             if said == "ready":
                 return True
             if said == "loading":
@@ -120,7 +123,7 @@ class Keeper:
         broker.kill()
         return False
 
-    def _no_broker(self) -> str:
+    def _broker_failure(self) -> str:
         if self.data is not None and self.data.is_old:
             return (
                 f"the private Valkey server does not start with the data in {self.data.path} (move "
@@ -140,7 +143,7 @@ class Keeper:
 
     def _start(self, child: Child) -> int:
         pid = child.start()
-        self.guard.add_group(pid, gently=child.gently)
+        self.watchdog.add_group(pid, gently=child.gently)
         if child in self.workers:
             self.report.worker_started(child, self.workers)
         elif child is self.broker:
@@ -158,12 +161,12 @@ class Keeper:
         os.set_blocking(waker, False)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._told_to_stop)
+            signal.signal(number, self._stop_requested)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._selector.register(0, selectors.EVENT_READ)
 
-    def _told_to_stop(self, *_: object) -> None:
+    def _stop_requested(self, *_: object) -> None:
         self.stopping = True
 
     def _pause(self) -> float | None:
@@ -200,25 +203,25 @@ class Keeper:
             elif line == READY_LINE.encode():
                 self.ready = True
 
-    def _look_after(self) -> None:
-        self._look_after_guard()
+    def _check_children(self) -> None:
+        self._check_watchdog()
         for child in self._children():
             pid = child.pid or 0
             code = child.reap()
             if code is not None:
-                self.guard.drop_group(pid)
-                self._buried(child, pid, code)
+                self.watchdog.drop_group(pid)
+                self._on_exit(child, pid, code)
             if self.stopping:
                 return
             if child.restart_at is not None and child.restart_at <= time.monotonic():
                 self._start(child)
 
-    def _look_after_guard(self) -> None:
+    def _check_watchdog(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            if os.waitpid(self.guard.pid, os.WNOHANG)[0]:
-                self.guard.start()
+            if os.waitpid(self.watchdog.pid, os.WNOHANG)[0]:
+                self.watchdog.start()
 
-    def _buried(self, child: Child, pid: int, code: int) -> None:
+    def _on_exit(self, child: Child, pid: int, code: int) -> None:
         """Tell of a death, and plan the restart, or give up on a worker that cannot start."""
         tail = child.tail()
         self.report.exited(child, pid, code, tail, self.workers)
@@ -254,13 +257,13 @@ class Keeper:
                 # running can answer nobody.
                 child.signal_group(signal.SIGTERM)
         # Not while jobs may go on: one of them may be waiting for something in the broker.
-        self._await_end(clients, GRACE_SECONDS, meanwhile=None if gently else self._release)
+        self._wait_ended(clients, GRACE_SECONDS, meanwhile=None if gently else self._release)
         self._end_broker()
         self.report.close()
         if self.data is not None and not self.keeps_data:
             self.data.remove()
         remove_path(self.directory)
-        self.guard.close()
+        self.watchdog.close()
         self.report.stopped()
 
     def _end_broker(self) -> None:
@@ -268,16 +271,16 @@ class Keeper:
             return
         if self.keeps_data:
             self.broker.send(signal.SIGTERM)
-            self._await_end([self.broker], FLUSH_SECONDS)
+            self._wait_ended([self.broker], FLUSH_SECONDS)
             if self.data is not None and self.broker.returncode == 0:
                 self.data.end()
         self.broker.kill()
-        self._await_end([self.broker], GRACE_SECONDS)
+        self._wait_ended([self.broker], GRACE_SECONDS)
 
     def _release(self) -> None:
-        release_blocked(self.port, self.password)
+        unblock_clients(self.port, self.password)
 
-    def _await_end(
+    def _wait_ended(
         self, children: list[Child], seconds: float, *, meanwhile: Callable[[], None] | None = None
     ) -> None:
         deadline = time.monotonic() + seconds
@@ -294,3 +297,59 @@ class Keeper:
             child.kill()
             if child.process is not None:
                 child.process.wait()
+
+
+# Others look for a moment whether the lock is held.
+LOCK_SECONDS = 1.0
+
+
+def _read_settings() -> Settings:
+    """The first line of standard input, read byte by byte: what follows is for the selector."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            sys.exit("the supervisor got no settings")
+        line += byte
+    return Settings.load(line.decode())
+
+
+def _claim(settings: Settings) -> DataFolder | None:
+    """Hold, for as long as this process and its watchdog live, what others must not use as well."""
+    if settings.lock_file and take_lock(Path(settings.lock_file), LOCK_SECONDS) is None:
+        refuse("another stack is up already: see manifest-stack status")
+    try:
+        return DataFolder.claim(Path(settings.data)) if settings.data else None
+    except StackError as error:
+        refuse(str(error))
+
+
+def _make_directory() -> Path:
+    """Make the stack's private directory; from here on complaints go into a file in it."""
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="manifest-stack-"))
+        log = os.open(directory / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        refuse(
+            f"no temporary directory for the embedded stack can be made ({error.strerror}): free "
+            "some space, or set TMPDIR to a folder that has some and that you can write to"
+        )
+    os.dup2(log, 2)
+    os.close(log)
+    return directory
+
+
+def main() -> None:
+    """Run one stack until it is told to end."""
+    settings = _read_settings()
+    data = _claim(settings)
+    directory = _make_directory()
+    watchdog = Watchdog()
+    watchdog.add_path(directory)
+    if settings.state_file:
+        watchdog.add_path(Path(settings.state_file))
+    Supervisor(settings, directory, watchdog, data).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.schema import Entry
 from tests import services
-from tests.live.dispatch_support import (
+from tests.live.broker_support import (
     APP,
     SENT_AT,
     address,

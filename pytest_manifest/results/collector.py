@@ -15,7 +15,7 @@ from pytest_manifest.broker.bounded import BoundedCaller, PeerTimeoutError
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import HandedOn, Start
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
-from pytest_manifest.results.records import ReadErrors, receipt_from
+from pytest_manifest.results.read_errors import ReadErrors, receipt_from
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import (

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis, SSLConnection
 
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
-from pytest_manifest.results.gatherer import SWEEP_STOCK, ReceiptCollector
+from pytest_manifest.results.collector import SWEEP_STOCK, ReceiptCollector
 from pytest_manifest.results.stream import StreamReader, redis_url
 from pytest_manifest.run.context import PATIENCE, FailureWindow
 from pytest_manifest.run.pending import PendingAttempt

@@ -27,7 +27,7 @@ from tests import processes
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
-APP = "tests.live.dispatch_app:app"
+APP = "tests.live.broker_app:app"
 SENT_AT = datetime(2026, 11, 24, 15, 0, 0, 123456, tzinfo=UTC)
 
 
@@ -112,7 +112,7 @@ def stock_worker(
 
 def pinged(where: StackAddress) -> set[str]:
     """Return the names of the workers that answer a ping, asked by Celery's own client."""
-    from tests.live.dispatch_app import app as project
+    from tests.live.broker_app import app as project
 
     client = Celery("ping", broker=where.broker_url, set_as_current=False)
     client.conf.broker_transport_options = project.conf.broker_transport_options

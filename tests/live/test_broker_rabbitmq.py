@@ -16,8 +16,8 @@ from pytest_manifest.broker.preflight import demand_of, preflight
 from pytest_manifest.broker.publisher import CHUNK, Publisher
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.schema import Entry
-from tests.live.dispatch_app import app as project
-from tests.live.dispatch_support import (
+from tests.live.broker_app import app as project
+from tests.live.broker_support import (
     APP,
     SENT_AT,
     CuttingProxy,

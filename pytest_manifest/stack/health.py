@@ -23,7 +23,7 @@ DATABASES: Final = ("db+", "database+")
 NOTHING_TO_REACH: Final = ("", "rpc", "disabled", "cache+memory")
 
 
-def reach(address: StackAddress, timeout: float = 5.0, *, app: Celery | None = None) -> None:
+def check_stack(address: StackAddress, timeout: float = 5.0, *, app: Celery | None = None) -> None:
     """Return when broker and result store have both answered.
 
     ``app``: whose settings say the rest of how they are reached: a master's name, TLS, a user.
@@ -35,7 +35,7 @@ def reach(address: StackAddress, timeout: float = 5.0, *, app: Celery | None = N
         option = "--manifest-backend"
         store = partial(_backend_probe, address, timeout, app)
         makers.append(("result store", option, backend, store))
-    attempts = [_Attempt(*maker) for maker in makers]
+    attempts = [_ProbeThread(*maker) for maker in makers]
     # Only now: what was imported until here, on a busy machine for seconds, is no peer's silence.
     deadline = time.monotonic() + timeout
     for attempt in attempts:
@@ -49,7 +49,7 @@ def reach(address: StackAddress, timeout: float = 5.0, *, app: Celery | None = N
             )
 
 
-class _Attempt:
+class _ProbeThread:
     """One probe in a thread of its own.
 
     Timeouts of the client libraries are set, too, but not all of them cover a peer that accepts a
@@ -118,7 +118,7 @@ def _backend_probe(address: StackAddress, timeout: float, app: Celery | None) ->
     if scheme.startswith(DATABASES):
         return _database_probe(url.partition("+")[2])
     by_url(url, None if app is None else app.loader)  # imports it
-    return lambda: _ask_backend(address, app)
+    return lambda: _query_backend(address, app)
 
 
 def _database_probe(url: str) -> Callable[[], None]:
@@ -136,7 +136,7 @@ def _database_probe(url: str) -> Callable[[], None]:
     return probe
 
 
-def _ask_backend(address: StackAddress, app: Celery | None) -> None:
+def _query_backend(address: StackAddress, app: Celery | None) -> None:
     """Ask for a result that nobody has, as the app would: it may have settings for its store."""
     urls = {"broker": address.broker_url, "backend": address.backend_url}
     with Celery("manifest-reach", set_as_current=False, **urls) as plain:

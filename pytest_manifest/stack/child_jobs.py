@@ -26,7 +26,7 @@ TIMEOUT: Final = 2.0
 NAMED: Final = 5
 
 
-def children_left(url: str) -> Counter[str]:
+def unfinished_children(url: str) -> Counter[str]:
     """Jobs by the names of their tasks that wait in this broker, or are with its workers.
 
     Those of a manifest's entries are not among them. Nothing where the broker is gone: then nobody
@@ -41,7 +41,7 @@ def children_left(url: str) -> Counter[str]:
             return Counter()
 
 
-def sentence(left: Counter[str], stack: str) -> str:
+def unfinished_message(left: Counter[str], stack: str) -> str:
     """What is lost with this kind of stack, by names and number."""
     most = left.most_common(NAMED)
     names = ", ".join(f"{count} {task}" for task, count in most)
