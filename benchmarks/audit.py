@@ -104,7 +104,7 @@ def record(ledger: Ledger, numbers: Sequence[int]) -> None:
     """Send, start, finish and judge these entries, as a run does."""
     from pytest_manifest.broker.attempt import task_id_for
     from pytest_manifest.ledger import Start
-    from pytest_manifest.verdict import judge
+    from pytest_manifest.verdict import evaluate
 
     entries = [entry(n) for n in numbers]
     ids = [task_id_for(RUN, one.id, 1, n) for n, one in zip(numbers, entries, strict=True)]
@@ -120,7 +120,7 @@ def record(ledger: Ledger, numbers: Sequence[int]) -> None:
         )
         ledger.add_receipts((r.task_id, f"x{r.task_id}", r) for r in received)
         ledger.record_verdicts(
-            (judge(one, r, attempt=1), r) for one, r in zip(entries, received, strict=True)
+            (evaluate(one, r, attempt=1), r) for one, r in zip(entries, received, strict=True)
         )
 
 

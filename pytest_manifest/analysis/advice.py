@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_manifest.analysis.spreads import Spread
-from pytest_manifest.verdict.text import middle, plain, seconds
+from pytest_manifest.verdict.text import middle, printable, seconds
 
 ENOUGH = 10
 """Entries below which nothing is concluded."""
@@ -92,7 +92,7 @@ def _one_long_job(signs: Signs) -> Iterator[str]:
     others = signs.capacity - signs.duration
     if took >= signs.duration / 2 and sum(signs.busy) - took < others * _BUSY:
         yield (
-            f"{middle(plain(name), _ID_LIMIT)!r} alone ran {_short(took)} of "
+            f"{middle(printable(name), _ID_LIMIT)!r} alone ran {_short(took)} of "
             f"{_short(signs.duration)} while other workers had nothing to do: put it first in the "
             "manifest, or split it"
         )

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 
 from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
-from pytest_manifest.verdict import plain, reason_of
+from pytest_manifest.verdict import printable, reason_of
 from pytest_manifest.verdict.text import middle
 
 EXAMPLES = 3
@@ -181,7 +181,7 @@ def _add_variant(group: _Group, name: str, message: str, pair: _Pair) -> None:
 
 
 def _path(mismatch: Mismatch) -> str:
-    return middle(_INDEX.sub("[*]", plain(mismatch.path)), _NAME_LIMIT)
+    return middle(_INDEX.sub("[*]", printable(mismatch.path)), _NAME_LIMIT)
 
 
 def _name(text: str) -> str:
@@ -193,7 +193,7 @@ def _value(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(plain(text).split())
+    return " ".join(printable(text).split())
 
 
 def _title(key: _Key, mismatch: Mismatch | None) -> str:

@@ -12,7 +12,7 @@ from pytest_manifest.analysis.reading import error_place, outcome_of
 from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
-from pytest_manifest.verdict import plain
+from pytest_manifest.verdict import printable
 from pytest_manifest.verdict.text import middle
 
 PRECEDENCE: Final[Sequence[Outcome]] = ("failed", "error", "pending", "skipped", "passed")
@@ -113,7 +113,7 @@ def _told(entry: str, verdict: Verdict | None) -> Told:
     kind, sentence = ("no verdict", _NO_VERDICT)
     if verdict is not None:
         kind, sentence = verdict.verdict, verdict.sentence
-    return Told(entry, kind, middle(" ".join(plain(sentence).split()), _SENTENCE))
+    return Told(entry, kind, middle(" ".join(printable(sentence).split()), _SENTENCE))
 
 
 def headline(found: Tally) -> str:
@@ -163,4 +163,4 @@ def _first(found: Tally) -> Iterator[str]:
 
 
 def _short_id(name: str) -> str:
-    return middle(plain(name), _ID)
+    return middle(printable(name), _ID)

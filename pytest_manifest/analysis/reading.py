@@ -13,8 +13,8 @@ from pytest_manifest.ledger import AttemptRow, History, Ledger, Start
 from pytest_manifest.ledger.queries import StoredEntry
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.schema import Entry, Receipt, Retried, VerdictStatus, actual_cost
-from pytest_manifest.verdict import Costs, outcome, plain
-from pytest_manifest.verdict.explaining import task_traceback
+from pytest_manifest.verdict import Costs, outcome, printable
+from pytest_manifest.verdict.explanation import task_traceback
 
 _FRAME = re.compile(r'  File "([^"]*)", line (\d+)(?:, in (.*))?')
 _BEGIN = "Traceback (most recent call last):"
@@ -219,7 +219,7 @@ def error_place(traceback: str | None) -> str | None:
         return None
     group = "Exception Group Traceback" in traceback
     place, inside = None, False
-    for raw in task_traceback(plain(traceback)):
+    for raw in task_traceback(printable(traceback)):
         line = _GROUP.sub("", raw) if group else raw
         if line.endswith(_BEGIN):
             inside = True

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
-from pytest_manifest.verdict import DENIALS
+from pytest_manifest.verdict import NEVER_STARTED_STATES
 
 Outcome = Literal["passed", "failed", "error", "skipped", "pending"]
 """How pytest shows a verdict: failed is an expectation that does not hold, error what harness or
@@ -67,7 +67,7 @@ class AttemptRecord:
     @property
     def ended_at(self) -> datetime | None:
         """When the job came to an end; None also for one that was taken back before it ran."""
-        never_ran = self.started_at is None and self.kind in DENIALS
+        never_ran = self.started_at is None and self.kind in NEVER_STARTED_STATES
         return None if never_ran else self.finished_at
 
     @property

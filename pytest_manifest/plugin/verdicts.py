@@ -47,10 +47,10 @@ class ManifestRun:
         Each counts what its receipt tells or, where it ran or may have run and nobody says, its
         entry's estimate. A run made by hand has the attempts that ``settled`` is of.
         """
-        from pytest_manifest.verdict import Costs, cost_of_settled
+        from pytest_manifest.verdict import Costs, cost_of_verdict
 
         if self.ledger is None:
-            return float(sum(cost_of_settled(s, self.manifest) for s in self.settled))
+            return float(sum(cost_of_verdict(s, self.manifest) for s in self.settled))
         with Ledger.open(self.ledger) as ledger:
             return Costs(ledger, self.manifest).total()
 

@@ -255,14 +255,14 @@ def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
         return
     if crash is None or crash.path != __file__ or binding is None or binding.entry is None:
         return
-    from pytest_manifest.verdict import in_brief
+    from pytest_manifest.verdict import brief
 
     state = manifest_session(item.config)
     manifest = state.load(binding.manifest)
     crash.path, crash.lineno = str(manifest.path), manifest.line_of(binding.entry)
     settled = None if state.book is None else state.book.settled(binding)
     if settled is not None:
-        crash.message = in_brief(settled.verdict, settled.receipt)
+        crash.message = brief(settled.verdict, settled.receipt)
 
 
 def _place_skip(item: pytest.Item, report: pytest.TestReport, place: tuple[str, int, str]) -> None:

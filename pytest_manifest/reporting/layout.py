@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pytest_manifest.reporting.cells import cells, fitting
-from pytest_manifest.verdict import plain
+from pytest_manifest.verdict import printable
 from pytest_manifest.verdict.text import seconds
 
 NARROWEST = 40
@@ -77,7 +77,7 @@ class Sheet:
 
 def shown(text: str) -> str:
     """Foreign text on one line, with nothing in it that a terminal obeys or does not show."""
-    one_line = " ".join(plain(text).split())
+    one_line = " ".join(printable(text).split())
     if one_line.isprintable():
         return one_line
     return "".join(c if c.isprintable() else _escaped(c) for c in one_line)

@@ -205,10 +205,10 @@ def _cost_line(ledger: Ledger, run: Run) -> str | None:
         return None
     costs = Costs(ledger, run.manifest)
     total = costs.total()
-    if not (budget or costs.told):
+    if not (budget or costs.reported):
         return None
     limit = f" of a budget of {cost_text(float(budget))}" if budget else ""
-    if not (costs.told or total):
+    if not (costs.reported or total):
         return f"  cost not known, as no receipt tells one{limit and f':{limit}'}"
     return f"  cost {cost_text(total)}{limit}"
 

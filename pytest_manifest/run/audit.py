@@ -32,7 +32,7 @@ from pytest_manifest.run.reevaluation import manifest_lines, reevaluate
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.verdict import judge
+from pytest_manifest.verdict import evaluate
 
 
 class AuditRun(EarlierRun):
@@ -191,7 +191,7 @@ class AuditRun(EarlierRun):
                         note = found.get(rows[-1].task_id, otherwise)
                     entry = self.manifest.parse(some[name].raw, some[name].number)
                     number = rows[-1].attempt
-                    yield judge(entry, None, attempt=number, problem=kind, note=note), None
+                    yield evaluate(entry, None, attempt=number, problem=kind, note=note), None
 
 
 def _record_verdicts(ledger: Ledger, already_evaluated: Iterator[Evaluated]) -> None:
@@ -302,7 +302,7 @@ class _ReceiptsEvaluation:
     ) -> ImportedEntry:
         if exported is None:
             note = f"{self.name} has no receipt of it"
-            verdict = judge(entry, None, attempt=None, problem="unknown", note=note)
+            verdict = evaluate(entry, None, attempt=None, problem="unknown", note=note)
             task_id = task_id_for(self.run, entry.id, 1, ordinal)
             return ImportedEntry(task_id, 1, ordinal, None, verdict, None, None)
         receipt = exported.receipt

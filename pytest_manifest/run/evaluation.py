@@ -34,7 +34,7 @@ from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
-from pytest_manifest.verdict import Costs, is_hearsay, judge
+from pytest_manifest.verdict import Costs, evaluate, is_hearsay
 
 Evaluated = tuple[Verdict, Receipt | None]
 
@@ -138,7 +138,7 @@ class AttemptEvaluator:
         seen = kind in SELF_CAUSED and job.is_running
         number = job.number
         entry = self._with_own_limit(job.entry)
-        return judge(entry, None, attempt=number, problem=kind, note=note, seen=seen)
+        return evaluate(entry, None, attempt=number, problem=kind, note=note, seen=seen)
 
     def infer_or_revoked(self, job: PendingAttempt, kind: VerdictStatus, note: str) -> Evaluated:
         """Infer the verdict, or judge by the revocation that the result store has."""
@@ -254,7 +254,7 @@ class AttemptEvaluator:
     ) -> Verdict:
         pids = ", ".join(str(start.pid) for start in starts[:deaths] if start.pid is not None)
         note = f"{deaths} processes died of it{f', with the pids {pids}' if pids else ''}"
-        return judge(job.entry, None, attempt=job.number, problem="quarantined", note=note)
+        return evaluate(job.entry, None, attempt=job.number, problem="quarantined", note=note)
 
     def blocked(self, skipped: Sequence[Skipped]) -> list[Evaluated]:
         """Return the verdicts of what will not be sent; call it within a transaction."""
@@ -264,12 +264,12 @@ class AttemptEvaluator:
         return [(self._skipped(one.attempt, one.reason), None) for one in skipped]
 
     def _skipped(self, attempt: Attempt, note: str) -> Verdict:
-        return judge(attempt.entry, None, attempt=attempt.number, problem="skipped", note=note)
+        return evaluate(attempt.entry, None, attempt=attempt.number, problem="skipped", note=note)
 
     def unsent(self, unsent: Sequence[Skipped], kind: VerdictStatus) -> list[Evaluated]:
         """Return the verdicts of what was never sent, each with its reason."""
         return [
-            (judge(a.entry, None, attempt=a.number, problem=kind, note=note), None)
+            (evaluate(a.entry, None, attempt=a.number, problem=kind, note=note), None)
             for a, note in ((one.attempt, one.reason) for one in unsent)
         ]
 
@@ -291,7 +291,7 @@ class AttemptEvaluator:
                 seen = kind == entry.expect.state == "timed_out"
                 seen = seen and self._outran(entry, row.task_id)
                 number = row.attempt
-                verdict = judge(entry, None, attempt=number, problem=kind, note=why, seen=seen)
+                verdict = evaluate(entry, None, attempt=number, problem=kind, note=why, seen=seen)
             evaluated.append((verdict, None))
         return evaluated
 
@@ -384,7 +384,7 @@ def unforeseen_failure(
     logger.bind(entry=entry.id).opt(exception=error).error("{!r} could not be judged", entry.id)
     note = f"its receipt could not be judged ({type(error).__name__}: {error})"
     reported = note.encode("utf-8", "replace").decode()
-    verdict = judge(entry, None, attempt=attempt, problem="unknown", note=reported)
+    verdict = evaluate(entry, None, attempt=attempt, problem="unknown", note=reported)
     return verdict, receipt
 
 

@@ -20,7 +20,7 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits, code_key
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.wire import canonical
-from pytest_manifest.verdict import contradiction, is_hearsay, judge, short
+from pytest_manifest.verdict import contradiction, evaluate, is_hearsay, short
 
 ReportedEnd: TypeAlias = tuple[str | None, Receipt]
 """An end and its execution; None where that is not reported: not by way of a stream."""
@@ -256,17 +256,19 @@ class EvidenceEvaluator:
         )
         if lie:
             logger.bind(entry=entry.id).info("a receipt is not to be believed: {}", lie)
-            verdict = judge(entry, None, attempt=number, problem="forged", note=lie)
+            verdict = evaluate(entry, None, attempt=number, problem="forged", note=lie)
             return verdict, receipt if receipt.entry == entry.id else None
         whole = complete_receipt(receipt, starts)
         if self._is_revoked_by_run(entry, whole, task_id):
-            return judge(entry, None, attempt=number, problem="revoked", note=REVOKED_BY_RUN), whole
+            return evaluate(
+                entry, None, attempt=number, problem="revoked", note=REVOKED_BY_RUN
+            ), whole
         code = self._codes[self._origins.run_of(task_id)].digest(
             entry.task, sent_at or whole.sent_at
         )
         left_out = missing_fields(entry, receipt, sent=sent_at is not None, code=code)
         limited = self._with_own_limit(entry)
-        return judge(limited, whole, attempt=number, code=code, missing=left_out), whole
+        return evaluate(limited, whole, attempt=number, code=code, missing=left_out), whole
 
     def is_of(self, receipt: Receipt, entry: str, task_id: str, number: int) -> bool:
         """Return whether the receipt claims to be of this attempt, whatever else it claims."""

@@ -16,7 +16,7 @@ from pytest_manifest.run.changes import EarlierLines, change_of
 from pytest_manifest.run.evaluation import SELF_CAUSED, AttemptEvaluator, Evaluated
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Verdict
-from pytest_manifest.verdict import judge
+from pytest_manifest.verdict import evaluate
 
 _BY_RECEIPT_ALONE: Final = frozenset({"succeeded", "failed", "ignored"})
 """Ends that only the worker can report."""
@@ -68,7 +68,7 @@ def _reevaluate_passed(
     if one.receipt is None:
         if entry.expect.state in _BY_RECEIPT_ALONE:
             note = "it is said to have passed, and no receipt says so"
-            yield judge(entry, None, attempt=one.attempt, problem="unknown", note=note), None
+            yield evaluate(entry, None, attempt=one.attempt, problem="unknown", note=note), None
         return
     try:
         receipt, sent_at = receipt_of(one.receipt), moment(one.sent_at)
@@ -125,7 +125,7 @@ def _reevaluate_line(
             f"{words} since, so what the run says is of other work; "
             "--manifest-resume-changed runs it"
         )
-        yield judge(entry, None, attempt=row.attempt, problem="unknown", note=note), None
+        yield evaluate(entry, None, attempt=row.attempt, problem="unknown", note=note), None
     elif one is not None and one.verdict.verdict not in ("pending", "unknown"):
         yield from _reevaluate_verdict(evaluator, row, one, entry, old)
 
@@ -150,5 +150,5 @@ def _reevaluate_problem(verdict: Verdict, entry: Entry, old: Entry, *, seen: boo
     if kind == "passed" and expected != "succeeded" and expected != "ignored":
         kind = expected  # what became of it was what the old expectations wanted
     seen = seen and kind in SELF_CAUSED
-    anew = judge(entry, None, attempt=verdict.attempt, problem=kind, seen=seen)
+    anew = evaluate(entry, None, attempt=verdict.attempt, problem=kind, seen=seen)
     return verdict if anew.verdict == verdict.verdict else anew

@@ -41,7 +41,7 @@ from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.unconfirmed import UnreadableResults
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.verdict import Costs, judge
+from pytest_manifest.verdict import Costs, evaluate
 
 SHOWN = 50
 """Decisions that are listed one by one; of more, each reason once, with some of the ids."""
@@ -244,7 +244,7 @@ class ResumeRun(EarlierRun):
                     kind, note = doubt, f"{note}; {why}"
                 kind, note = unread.adjust(job, kind, note)
                 entry = self.manifest[decision.entry]
-                verdict = judge(entry, None, attempt=row.attempt, problem=kind, note=note)
+                verdict = evaluate(entry, None, attempt=row.attempt, problem=kind, note=note)
                 ledger.record_verdicts([(verdict, None)])
 
 

@@ -57,7 +57,7 @@ from pytest_manifest.run.workers import record_known_workers, record_unknown_wor
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.verdict import judge
+from pytest_manifest.verdict import evaluate
 
 TTL_MARGIN = 24 * 3600
 """Seconds that receipts outlive the run's deadline, so that a late audit finds them."""
@@ -599,7 +599,7 @@ def _stamp(path: Path) -> str:
 
 
 def _without_receipt(attempt: Attempt, kind: VerdictStatus, note: str) -> Evaluated:
-    verdict = judge(attempt.entry, None, attempt=attempt.number, problem=kind, note=note)
+    verdict = evaluate(attempt.entry, None, attempt=attempt.number, problem=kind, note=note)
     return verdict, None
 
 

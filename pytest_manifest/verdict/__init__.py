@@ -1,30 +1,29 @@
-"""Receipts held against expectations: the verdict, and its explanation for people."""
+"""Compare receipts with expectations: the verdict, and its explanation for people."""
 
 from pytest_manifest.verdict.authenticity import contradiction
-from pytest_manifest.verdict.brief import in_brief, reason_of
 from pytest_manifest.verdict.containment import differences
-from pytest_manifest.verdict.costs import Costs, cost_of_settled
-from pytest_manifest.verdict.evidence import DENIALS, is_hearsay, may_have_run
-from pytest_manifest.verdict.explaining import AttemptLine, explain
-from pytest_manifest.verdict.judging import Outcome, judge, outcome
-from pytest_manifest.verdict.text import plain, plural, short
+from pytest_manifest.verdict.costs import Costs, cost_of_verdict
+from pytest_manifest.verdict.evidence import NEVER_STARTED_STATES, is_hearsay, may_have_run
+from pytest_manifest.verdict.expectations import Outcome, evaluate, outcome
+from pytest_manifest.verdict.explanation import AttemptLine, brief, explain, reason_of
+from pytest_manifest.verdict.text import plural, printable, short
 
 __all__ = [
-    "DENIALS",
+    "NEVER_STARTED_STATES",
     "AttemptLine",
     "Costs",
     "Outcome",
+    "brief",
     "contradiction",
-    "cost_of_settled",
+    "cost_of_verdict",
     "differences",
+    "evaluate",
     "explain",
-    "in_brief",
     "is_hearsay",
-    "judge",
     "may_have_run",
     "outcome",
-    "plain",
     "plural",
+    "printable",
     "reason_of",
     "short",
 ]

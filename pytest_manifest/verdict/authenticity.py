@@ -1,4 +1,4 @@
-"""Whether a receipt can be what it says it is: a receipt of this very sending."""
+"""Check whether a receipt can be what it claims to be: the receipt of this very attempt."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from pytest_manifest.schema import Entry, Receipt, wire
-from pytest_manifest.verdict.judging import result_left_out
-from pytest_manifest.verdict.text import plain, short
+from pytest_manifest.verdict.expectations import result_left_out
+from pytest_manifest.verdict.text import printable, short
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 """By how much the clocks of two hosts may differ."""
@@ -22,12 +22,12 @@ def contradiction(
     attempt: int,
     sent_at: datetime | None,
 ) -> str:
-    """A phrase that names the first lie of a receipt, or "" where there is none.
+    """Return a phrase that names a receipt's first contradiction, or "" where there is none.
 
-    The receipt is held against the ``attempt``-th sending of ``entry`` in ``run``, whose message
-    was made at ``sent_at`` (UTC; None: not known) under ``task_id``. Only what is there can lie:
-    receipts of older workers, and those made of a plain result, lack digests or times. Other code
-    than ours is no forgery; ``judge`` looks at that.
+    The receipt is compared with attempt ``attempt`` of ``entry`` in ``run``, whose message was
+    created at ``sent_at`` (UTC; None: unknown) under ``task_id``. Missing fields contradict
+    nothing: receipts of older workers, and those built from a stock result, lack digests or times.
+    Other code than ours is no forgery; ``evaluate`` checks that.
     """
     return (
         _another_sending(entry, receipt, run, task_id, attempt)
@@ -38,20 +38,20 @@ def contradiction(
 
 
 def _another_sending(entry: Entry, receipt: Receipt, run: str, task_id: str, attempt: int) -> str:
-    facts = (
+    fields = (
         ("run", receipt.run, run),
         ("entry", receipt.entry, entry.id),
         ("attempt", receipt.attempt, attempt),
         ("task id", receipt.task_id, task_id),
     )
-    for name, said, true in facts:
-        if said != true:
-            return f"it is of another {name}: {short(said)}, not {short(true)}"
+    for name, found, true in fields:
+        if found != true:
+            return f"it is of another {name}: {short(found)}, not {short(true)}"
     return ""
 
 
 def _another_job(entry: Entry, receipt: Receipt) -> str:
-    if receipt.replaced:  # Celery lets a task hand its job on to another one
+    if receipt.replaced:  # Celery lets another task replace this one
         return ""
     if receipt.task != entry.task:
         return f"it is of another task: {short(receipt.task)}, not {short(entry.task)}"
@@ -84,7 +84,7 @@ def _another_time(receipt: Receipt, sent_at: datetime | None) -> str:
     times = ("started", receipt.started_at), ("finished", receipt.finished_at)
     for did, moment in times:
         if sent is not None and moment is not None and sent - moment > CLOCK_TOLERANCE:
-            where = f" on {plain(receipt.host)}" if receipt.host else ""
+            where = f" on {printable(receipt.host)}" if receipt.host else ""
             return (
                 f"it says that the job {did} at {_time(moment)}, before it was sent at "
                 f"{_time(sent)}: it is old, or the clock{where} is wrong"

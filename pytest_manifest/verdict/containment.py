@@ -1,4 +1,4 @@
-"""Where a result differs from an expected one: objects contain, arrays equal, true is not 1."""
+"""Find where a result differs from the expected one: objects contain, arrays equal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME = re.compile(r"[^\W\d][\w-]*")
 
 
 def differences(expected: JsonValue, actual: JsonValue, path: str = "result") -> Iterator[Mismatch]:
-    """Every place where ``actual`` is not what ``expected`` asks for; none: it is contained.
+    """Yield every path where ``actual`` is not as ``expected``; none: it is contained.
 
     An object must have the expected keys and may have others; an array must be equal, whole and
     in order, and so must be what is in it; 1 equals 1.0, but true does not equal 1.
@@ -38,15 +38,15 @@ def _in_object(
     expected: dict[str, JsonValue], actual: dict[str, JsonValue], path: str, *, exact: bool
 ) -> Iterator[Mismatch]:
     for key, wanted in expected.items():
-        place = f"{path}{_step(key)}"
+        location = f"{path}{_step(key)}"
         if key in actual:
-            yield from _differences(wanted, actual[key], place, exact=exact)
+            yield from _differences(wanted, actual[key], location, exact=exact)
         else:
-            yield Mismatch(path=place, expected=short(wanted), actual=ABSENT)
+            yield Mismatch(path=location, expected=short(wanted), actual=ABSENT)
     if exact:
         for key in actual.keys() - expected.keys():
-            place = f"{path}{_step(key)}"
-            yield Mismatch(path=place, expected=ABSENT, actual=short(actual[key]))
+            location = f"{path}{_step(key)}"
+            yield Mismatch(path=location, expected=ABSENT, actual=short(actual[key]))
 
 
 def _in_array(expected: list[JsonValue], actual: list[JsonValue], path: str) -> Iterator[Mismatch]:

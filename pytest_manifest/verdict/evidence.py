@@ -1,8 +1,7 @@
-"""Whether a job may have run: by the traces that a run leaves, never by the name of its end.
+"""Decide whether a job may have run: by the traces that a run leaves, never by its final state.
 
-A task may do its work and then reject its message, and a job that is revoked may be running: how
-Celery calls the end says nothing of what came before it. Whoever sends a job again, or tells what
-one has cost, asks here.
+A task may do its work and then reject its message, and a revoked job may be running: Celery's name
+for the end says nothing of what came before it. Resending and costs depend on this.
 """
 
 from __future__ import annotations
@@ -12,38 +11,38 @@ from typing import Final
 
 from pytest_manifest.schema import Receipt
 
-DENIALS: Final = frozenset({"revoked", "expired", "rejected", "unknown_task"})
-"""Ends that a job can come to without having been begun."""
+NEVER_STARTED_STATES: Final = frozenset({"revoked", "expired", "rejected", "unknown_task"})
+"""Final states that a job can reach without having been started."""
 
 
 def is_hearsay(receipt: Receipt) -> bool:
-    """Whether it says no more than that some worker has heard of the job's revocation.
+    """Return whether a receipt says only that some worker was told of the job's revocation.
 
-    Celery 5.7 has every worker that hears of one store it at once, also while the message waits in
-    a queue; a worker that dies forgets it, and whoever takes the message then runs it.
+    In Celery 5.7 every worker that is told stores it at once, even while the message is queued. A
+    worker that dies forgets the revocation, and the worker that gets the message then runs it.
     """
     return receipt.state == "revoked" and receipt.source == "backend"
 
 
 def denies(receipt: Receipt, *, witnessed: bool) -> bool:
-    """Whether a receipt shows that its job was turned away before its task's code was entered.
+    """Return whether a receipt shows that its job ended before its task's code was entered.
 
-    ``witnessed``: every worker that may have had the job says when it begins one, and all of that
-    was kept, so that where no start is known there was none.
+    ``witnessed``: every worker that may have had the job reports starts, and all reports were kept,
+    so that a job without a known start never started.
     """
-    if receipt.state not in DENIALS or _has_trace(receipt):
+    if receipt.state not in NEVER_STARTED_STATES or _has_trace(receipt):
         return False
-    # A worker that is not ours does not say what it, or one before it, did before the end.
+    # A stock worker does not report what it, or one before it, did before the end.
     return witnessed or (receipt.source == "worker" and not receipt.redelivered)
 
 
 def may_have_run(
     *, sent: bool, begun: bool, receipts: Iterable[Receipt] = (), witnessed: bool
 ) -> bool:
-    """Whether the code of an attempt's task may have been entered.
+    """Return whether the code of an attempt's task may have been entered.
 
-    ``sent``: the broker may have had it; ``begun``: a worker said that it began it; ``receipts``:
-    all that is known of its end; ``witnessed`` as in :func:`denies`.
+    ``sent``: the broker may have had it; ``begun``: a worker reported its start; ``receipts``: all
+    of the attempt; ``witnessed`` as in :func:`denies`.
     """
     if not sent or begun:
         return sent

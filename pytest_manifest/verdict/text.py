@@ -1,4 +1,4 @@
-"""Values and foreign text made fit to be read: plain, bounded, shortened in the middle."""
+"""Make values and foreign text readable: printable, bounded, shortened in the middle."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ VALUE_LIMIT: Final = 80
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\^_])?")
 _CONTROLS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f"
-    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # they turn the order of what is read
-    r"\ud800-\udfff]"  # halves of characters, which cannot be written
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls
+    r"\ud800-\udfff]"  # lone surrogates
 )
 
 
 def short(value: object, limit: int = VALUE_LIMIT) -> str:
-    """The value's repr on one line, at most ``limit`` characters, cut in the middle.
+    """Return a value's repr on one line, cut in the middle to ``limit`` characters.
 
-    Large values are cut before they are written out, so that a result of megabytes costs nothing.
+    Large values are cut before they are formatted, so that a result of megabytes costs nothing.
     """
     return middle(_bounded(limit).repr(value), limit)
 
@@ -34,15 +34,15 @@ def _bounded(limit: int) -> Repr:
 
 
 def middle(text: str, limit: int) -> str:
-    """``text``, or its head and tail around an ellipsis where it is longer than ``limit``."""
+    """Return ``text``, or its head and tail around an ellipsis if it is longer than ``limit``."""
     if len(text) <= limit:
         return text
     tail = (limit - 3) // 2
     return f"{text[: limit - 3 - tail]}...{text[len(text) - tail :]}"
 
 
-def plain(text: str) -> str:
-    """Text without terminal sequences; other control characters become visible escapes."""
+def printable(text: str) -> str:
+    """Remove terminal sequences; turn other control characters into visible escapes."""
     text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
     return _CONTROLS.sub(_visible, text)
 
@@ -53,7 +53,7 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration for people: ``0.031 s``, ``12.4 s``, ``300 s``."""
+    """Format a duration: ``0.031 s``, ``12.4 s``, ``300 s``."""
     if value and abs(value) < 0.0005:
         return f"{value:.1g} s"
     if float(value).is_integer() or abs(value) >= 1000:
@@ -62,7 +62,7 @@ def seconds(value: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """``1 line``, ``2 lines``, ``2 entries``."""
+    """Format a count: ``1 line``, ``2 lines``, ``2 entries``."""
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"

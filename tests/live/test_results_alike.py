@@ -19,7 +19,7 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Expectations, Receipt
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.verdict import contradiction, judge
+from pytest_manifest.verdict import contradiction, evaluate
 from tests.live.broker_app import app
 from tests.live.broker_support import APP, address, attempts, database, publishing, stock_worker
 from tests.support import eventually
@@ -122,7 +122,7 @@ def test_results_are_the_json_that_kombu_made(
             sent_at=None,
         )
         assert told == ""
-    verdicts = {a.entry.id: judge(a.entry, receipts[a.entry.id], attempt=1) for a in sent}
+    verdicts = {a.entry.id: evaluate(a.entry, receipts[a.entry.id], attempt=1) for a in sent}
     kinds = {entry: verdict.verdict for entry, verdict in verdicts.items()}
     no_number = "its result is not JSON" in verdicts["not_a_number"].sentence
     assert (kinds.pop("not_a_number"), no_number) == ("unknown", True)
@@ -155,7 +155,7 @@ def test_jobs_that_go_on_elsewhere_where_results_are_replies(
         with stock_worker(where, tmp_path, options=INSTRUMENTED):
             receipts = receipts_of(where, sent)
 
-    verdicts = {a.entry.id: judge(a.entry, receipts[a.entry.id], attempt=1) for a in sent}
+    verdicts = {a.entry.id: evaluate(a.entry, receipts[a.entry.id], attempt=1) for a in sent}
     kinds = {entry: verdict.verdict for entry, verdict in verdicts.items()}
     assert {name: kinds.pop(name) for name in ("group", "chord")} == {
         "group": "failed",

@@ -17,7 +17,7 @@ from pytest_manifest.broker.attempt import new_run_id, task_id_for
 from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.results.collector import backend_receipt
 from pytest_manifest.schema import Entry, Receipt, wire
-from pytest_manifest.verdict import contradiction, judge
+from pytest_manifest.verdict import contradiction, evaluate
 from pytest_manifest.worker.job import RunMeasures, delivery_of
 from pytest_manifest.worker.outcome import TaskResult, failed, succeeded
 from pytest_manifest.worker.receipt import finished_record, receipt_document
@@ -178,7 +178,7 @@ def test_each_lie_is_named(fields: dict[str, Any], says: str) -> None:
     liar = altered(HONEST, **fields)
     lie = SENDING.lie(liar)
     assert says in lie
-    verdict = judge(ENTRY, liar, attempt=1, problem="forged", note=lie)
+    verdict = evaluate(ENTRY, liar, attempt=1, problem="forged", note=lie)
     assert verdict.verdict == "forged"
     assert verdict.sentence.startswith(f"The receipt is not to be believed ({lie}); find out what")
     assert verdict.mismatches == []

@@ -14,7 +14,7 @@ from pytest_manifest.broker.limits import (
 )
 from pytest_manifest.broker.workers import TaskLimit, Worker, workers_of
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.verdict import judge
+from pytest_manifest.verdict import evaluate
 
 SAYS_NOTHING = Entry(id="a", task="t")
 SAYS_60 = Entry(id="a", task="t", timeout=60)
@@ -126,7 +126,7 @@ def test_the_verdict_names_the_limit(
             "error": {"type": error, "message": ""},
         }
     )
-    verdict = judge(with_effective_timeout(SAYS_NOTHING, own), receipt, attempt=1)
+    verdict = evaluate(with_effective_timeout(SAYS_NOTHING, own), receipt, attempt=1)
     assert verdict.verdict == "timed_out"
     assert words in verdict.sentence
 
@@ -137,5 +137,7 @@ def test_a_job_may_run_for_as_long_as_its_task_allows() -> None:
     receipt = Receipt.model_validate(
         {**document, "state": "succeeded", "runtime": 400.0, "executions": 1, "source": "backend"}
     )
-    assert judge(SAYS_NOTHING, receipt, attempt=1).verdict == "timed_out"
-    assert judge(with_effective_timeout(SAYS_NOTHING, 7200), receipt, attempt=1).verdict == "passed"
+    assert evaluate(SAYS_NOTHING, receipt, attempt=1).verdict == "timed_out"
+    assert (
+        evaluate(with_effective_timeout(SAYS_NOTHING, 7200), receipt, attempt=1).verdict == "passed"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_manifest.schema import Receipt, Source, State
-from pytest_manifest.verdict import DENIALS, may_have_run
+from pytest_manifest.verdict import NEVER_STARTED_STATES, may_have_run
 
 RAN: tuple[dict[str, Any], ...] = (
     {"started_at": datetime(2026, 11, 24, 15, tzinfo=UTC)},
@@ -25,7 +25,7 @@ def receipt(state: State, source: Source = "worker", **more: Any) -> Receipt:
     return Receipt.model_validate({**facts, "state": state, "source": source, **more})
 
 
-@pytest.mark.parametrize("state", sorted(DENIALS))
+@pytest.mark.parametrize("state", sorted(NEVER_STARTED_STATES))
 def test_a_denial_counts_where_a_worker_of_ours_left_no_trace(state: State) -> None:
     """Any trace says more than the end's name; where no start goes unheard, its lack says all."""
     bare, stock = receipt(state), receipt(state, "backend")

@@ -15,7 +15,7 @@ from pytest_manifest.analysis.spreads import Times
 from pytest_manifest.reporting.allure.result import times
 from pytest_manifest.reporting.allure.steps import steps_of
 from pytest_manifest.schema import Entry, Receipt, wire
-from pytest_manifest.verdict import explain, judge
+from pytest_manifest.verdict import evaluate, explain
 from pytest_manifest.worker.outcome import failed_in_main_process
 from pytest_manifest.worker.receipt import prepare_receipt, remember_request
 from tests.unit.analysis_support import START, after, attempt
@@ -59,7 +59,7 @@ def test_reports_show_no_time_that_nobody_has_seen() -> None:
         started_at=START,
         finished_at=START + timedelta(seconds=4.2),
     )
-    text = explain(entry, receipt, judge(entry, receipt, attempt=1))
+    text = explain(entry, receipt, evaluate(entry, receipt, attempt=1))
     assert "began 15:00:00.000000, was found dead 15:00:04.200000 UTC" in text
     assert "ran 4" not in text
 

@@ -29,7 +29,7 @@ from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.testing import MemoryStack
-from pytest_manifest.verdict import contradiction, judge
+from pytest_manifest.verdict import contradiction, evaluate
 from pytest_manifest.worker.backend_memory import store
 from tests.unit.ledger_support import INFO
 
@@ -143,7 +143,7 @@ def test_no_record_stops_what_comes_behind_it(
     for _, _, receipt in sip.finals:
         facts = {"run": RUN, "task_id": "t-a", "attempt": 1}
         if not contradiction(ENTRY, receipt, sent_at=datetime.now(UTC), **facts):  # type: ignore[arg-type]  # the names are right
-            judge(ENTRY, complete_receipt(receipt, starts), attempt=1)
+            evaluate(ENTRY, complete_receipt(receipt, starts), attempt=1)
     store.clear()
 
 
@@ -161,7 +161,7 @@ def test_no_plain_result_is_more_than_that_of_its_job(fields: dict[str, Any], st
     if result is not None:
         receipt = backend_receipt("t-a", PendingAttempt(RUN, ENTRY, 1, "t-a", sent=0.0), result)
         assert receipt.model_dump_json()
-        assert judge(ENTRY, receipt, attempt=1).entry == "a"
+        assert evaluate(ENTRY, receipt, attempt=1).entry == "a"
 
 
 @pytest.mark.parametrize(

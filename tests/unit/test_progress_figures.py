@@ -16,7 +16,7 @@ from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.reporting.progress_figures import Meter
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, VerdictStatus
-from pytest_manifest.verdict import judge
+from pytest_manifest.verdict import evaluate
 
 if TYPE_CHECKING:
     from pytest_manifest.run import Run
@@ -44,7 +44,7 @@ class Book:
 
     def settle(self, entry: str, kind: VerdictStatus) -> None:
         problem = None if kind == "passed" else kind
-        verdict = judge(Entry(id=entry, task="t"), None, attempt=1, problem=problem)
+        verdict = evaluate(Entry(id=entry, task="t"), None, attempt=1, problem=problem)
         self.ledger.record_verdicts([(verdict.model_copy(update={"verdict": kind}), None)])
 
     def fly(self, entry: str, *, running_for: float | None = None) -> None:

@@ -13,7 +13,7 @@ from pytest_manifest.reporting.progress_line import live_line, log_line, receipt
 from pytest_manifest.reporting.progress_text import clock, cut, pace, visible
 from pytest_manifest.schema import Entry
 from pytest_manifest.testing import make_receipt
-from pytest_manifest.verdict import judge
+from pytest_manifest.verdict import evaluate
 
 HOSTILE = "<script>\x1b[2J\x1b]0;title\x07\r\n\x00\u202egnp\u2069\ud800\u200d\u2028"
 
@@ -188,12 +188,12 @@ def test_a_receipt_is_told_in_one_line() -> None:
     """Verdict, entry, runtime and worker; what a worker says of itself is text, too."""
     entry = Entry(id="crud-1", task="t")
     receipt = make_receipt(entry, runtime=0.0312, worker="w\x1b[2J\n@host")
-    settled = EntryVerdict(1, judge(entry, receipt, attempt=1), receipt)
+    settled = EntryVerdict(1, evaluate(entry, receipt, attempt=1), receipt)
     assert receipt_line(settled) == (r"passed  crud-1  0.031 s  w\x1b[2J\n@host", "green")
 
 
 def test_what_has_no_receipt_is_told_too() -> None:
     """A dash stands where nobody knows."""
     entry = Entry(id="crud-1", task="t")
-    verdict = judge(entry, None, attempt=1, problem="lost", note="it is nowhere")
+    verdict = evaluate(entry, None, attempt=1, problem="lost", note="it is nowhere")
     assert receipt_line(EntryVerdict(1, verdict, None)) == ("lost  crud-1  -  -", "red")

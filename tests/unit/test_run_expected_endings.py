@@ -12,7 +12,7 @@ from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.schema import Entry, Expectations, Header, State
-from pytest_manifest.verdict import judge
+from pytest_manifest.verdict import evaluate
 from tests.unit.analysis_support import INFO, MadeRun
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Delivery
@@ -40,10 +40,10 @@ def begun(made: Rig) -> Delivery:
 def test_what_the_harness_says_of_a_job_meets_no_expectation(state: Both) -> None:
     """Its own verdict may have the name that was expected; the job has done nothing for it."""
     entry = expecting(state)
-    verdict = judge(entry, None, attempt=1, problem=state)
+    verdict = evaluate(entry, None, attempt=1, problem=state)
     assert verdict.verdict == state
     assert NOT_BY_ITSELF in verdict.sentence
-    assert judge(entry, None, attempt=1, problem=state, seen=True).verdict == "passed"
+    assert evaluate(entry, None, attempt=1, problem=state, seen=True).verdict == "passed"
 
 
 def test_a_job_that_was_never_begun_has_not_timed_out() -> None:

@@ -15,7 +15,7 @@ from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.testing import make_receipt
-from pytest_manifest.verdict import judge
+from pytest_manifest.verdict import evaluate
 from tests.unit.ledger_support import INFO, start
 
 ENTRIES = [Entry(id=name, task="t") for name in "abc"]
@@ -61,12 +61,14 @@ def test_unknown_is_an_end_unless_it_was_never_sent(ledger: Ledger) -> None:
     a, b, c = sent(ledger)
     assert ledger.has_open()
     for attempt in (a, b, c):
-        ledger.record_verdicts([(judge(attempt.entry, None, attempt=1, problem="unknown"), None)])
+        ledger.record_verdicts(
+            [(evaluate(attempt.entry, None, attempt=1, problem="unknown"), None)]
+        )
     assert not ledger.has_open()
     assert ledger.has_undecided()
     ledger.mark([c.task_id], "planned")
     assert ledger.has_open()
-    ledger.record_verdicts([(judge(c.entry, None, attempt=1, problem="pending"), None)])
+    ledger.record_verdicts([(evaluate(c.entry, None, attempt=1, problem="pending"), None)])
     assert ledger.has_open()
     ledger.reopen_not_final(["b"])
     assert ledger.statuses() == {"a": "unknown", "c": "pending"}

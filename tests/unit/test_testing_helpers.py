@@ -17,7 +17,7 @@ from pytest_manifest.manifest import write_manifest
 from pytest_manifest.schema import Entry, ErrorInfo, Expectations, Header, State
 from pytest_manifest.schema.wire import STREAM_FIELD, arguments_sha256, json_sha256
 from pytest_manifest.testing import MemoryStack, make_receipt, plan, run
-from pytest_manifest.verdict import judge
+from pytest_manifest.verdict import evaluate
 from pytest_manifest.worker.backend_memory import MemoryBackend, MemoryStore
 
 ENTRY = Entry(
@@ -28,8 +28,8 @@ ENTRY = Entry(
 def test_a_made_receipt_is_judged_as_a_worker_s() -> None:
     """What was expected passes, and what was not fails."""
     good, bad = make_receipt(ENTRY, result=3), make_receipt(ENTRY, result=4)
-    assert judge(ENTRY, good, attempt=1).verdict == "passed"
-    assert judge(ENTRY, bad, attempt=1).verdict == "failed"
+    assert evaluate(ENTRY, good, attempt=1).verdict == "passed"
+    assert evaluate(ENTRY, bad, attempt=1).verdict == "failed"
 
 
 def test_a_made_receipt_is_honest() -> None:

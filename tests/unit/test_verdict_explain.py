@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.verdict import AttemptLine, explain, judge, plain, short
+from pytest_manifest.verdict import AttemptLine, evaluate, explain, printable, short
 
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/app/lib/python3.11/site-packages/celery/app/trace.py", line 453, in trace_task
@@ -57,7 +57,7 @@ def receipt(**fields: Any) -> Receipt:
 
 def explained(entry: Entry, evidence: Receipt | None) -> str:
     """The explanation of the verdict on it."""
-    return explain(entry, evidence, judge(entry, evidence, attempt=1))
+    return explain(entry, evidence, evaluate(entry, evidence, attempt=1))
 
 
 def test_expected_and_actual_stand_side_by_side() -> None:
@@ -94,7 +94,7 @@ def test_earlier_attempts_are_told_of() -> None:
     """One line each, with why it was made, between the facts and the traceback."""
     error = {"type": "E", "message": "m", "traceback": "Traceback:\nE: m"}
     failed = receipt(state="failed", error=error, attempt=2)
-    verdict = judge(ENTRY, failed, attempt=2)
+    verdict = evaluate(ENTRY, failed, attempt=2)
     attempts = [
         AttemptLine(1, "crashed", "The process died\x1b[31m.\n"),
         AttemptLine(2, "failed", "The task raised E: m.", "crashed"),
@@ -114,7 +114,7 @@ def test_earlier_attempts_are_told_of() -> None:
 def test_a_single_attempt_needs_no_list() -> None:
     """Its sentence stands at the top already."""
     found = receipt()
-    verdict = judge(ENTRY, found, attempt=1)
+    verdict = evaluate(ENTRY, found, attempt=1)
     single = [AttemptLine(1, verdict.verdict, verdict.sentence)]
     assert explain(ENTRY, found, verdict, single) == explain(ENTRY, found, verdict)
 
@@ -123,7 +123,7 @@ def test_what_a_forged_receipt_says_is_marked() -> None:
     """It is shown, for whoever looks for its origin, but not as a fact."""
     liar = receipt(entry="crud-0004")
     note = "it is of another entry: 'crud-0004', not 'crud-0003'"
-    text = explain(ENTRY, liar, judge(ENTRY, liar, attempt=1, problem="forged", note=note))
+    text = explain(ENTRY, liar, evaluate(ENTRY, liar, attempt=1, problem="forged", note=note))
     assert (
         "  receipt   what follows is what it says, believed or not\n"
         "  attempt   1, task id 0a1b2c3d-x\n"
@@ -204,7 +204,7 @@ def test_a_text_is_free_of_control_characters() -> None:
 )
 def test_plain(text: str, expected: str) -> None:
     """Terminal sequences vanish, other control characters are shown."""
-    assert plain(text) == expected
+    assert printable(text) == expected
 
 
 def test_short_keeps_both_ends() -> None:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from pytest_manifest.schema import Entry, Receipt, VerdictStatus
-from pytest_manifest.verdict import judge, outcome
+from pytest_manifest.verdict import evaluate, outcome
 
 
 def entry(expect: dict[str, Any] | None = None, **fields: Any) -> Entry:
@@ -53,7 +53,7 @@ def error(kind: str = "ValueError", message: str = "no such film") -> dict[str, 
 )
 def test_passed(expect: dict[str, Any], result: Any) -> None:
     """All expectations hold: the sentence says where it ran and how long."""
-    verdict = judge(entry(expect), receipt(result=result), attempt=1)
+    verdict = evaluate(entry(expect), receipt(result=result), attempt=1)
     assert (verdict.verdict, verdict.mismatches) == ("passed", [])
     assert verdict.sentence == "The task succeeded on celery@w1 (pid 77) in 1.25 s, as expected."
 
@@ -85,7 +85,7 @@ def test_failed_on_an_expectation(
     expect: dict[str, Any], fields: dict[str, Any], path: str, expected: str, actual: str
 ) -> None:
     """The mismatch says where, what was expected, what is; the sentence repeats the first one."""
-    verdict = judge(entry(expect), receipt(**fields), attempt=1)
+    verdict = evaluate(entry(expect), receipt(**fields), attempt=1)
     assert verdict.verdict == "failed"
     assert [(m.path, m.expected, m.actual) for m in verdict.mismatches] == [
         (path, expected, actual)
@@ -96,17 +96,17 @@ def test_failed_on_an_expectation(
 
 def test_several_differences_are_counted() -> None:
     """The sentence names the first one, the mismatches have all, up to twenty."""
-    few = judge(entry({"result": [1, 2, 3]}), receipt(result=[0, 0, 0]), attempt=1)
+    few = evaluate(entry({"result": [1, 2, 3]}), receipt(result=[0, 0, 0]), attempt=1)
     assert "(and 2 more differences)" in few.sentence
     wanted = {str(i): i for i in range(100)}
-    many = judge(entry({"result": wanted}), receipt(result={}), attempt=1)
+    many = evaluate(entry({"result": wanted}), receipt(result={}), attempt=1)
     assert len(many.mismatches) == 20
 
 
 def test_failed_with_an_error() -> None:
     """The error's type and message are in the sentence, in one line and bounded."""
     failed = receipt("failed", error=error(message="no\nsuch \x1b[31mfilm" + "!" * 500))
-    verdict = judge(entry(), failed, attempt=1)
+    verdict = evaluate(entry(), failed, attempt=1)
     assert verdict.verdict == "failed"
     assert verdict.sentence.startswith("The task raised ValueError: no such film!!!")
     assert verdict.sentence.endswith("on celery@w1 (pid 77); start from the worker's traceback.")
@@ -130,7 +130,7 @@ def test_failed_with_an_error() -> None:
 def test_an_expected_error_passes(expected: dict[str, Any], actual: dict[str, str]) -> None:
     """By class name, with or without module, and by a search in the message."""
     expect = {"state": "failed", "error": expected}
-    verdict = judge(entry(expect), receipt("failed", error=actual), attempt=1)
+    verdict = evaluate(entry(expect), receipt("failed", error=actual), attempt=1)
     assert verdict.verdict == "passed"
     assert verdict.sentence.startswith(f"The task ended as 'failed' with {actual['type']}: no such")
 
@@ -150,7 +150,7 @@ def test_another_error_than_expected(
 ) -> None:
     """The task failed as it should, but not in the way it should."""
     expect = {"state": "failed", "error": expected}
-    verdict = judge(entry(expect), receipt("failed", error=actual), attempt=1)
+    verdict = evaluate(entry(expect), receipt("failed", error=actual), attempt=1)
     assert verdict.verdict == "failed"
     assert [(m.path, m.expected, m.actual) for m in verdict.mismatches] == [mismatch]
 
@@ -158,7 +158,7 @@ def test_another_error_than_expected(
 def test_an_expected_failure_that_succeeds_says_so() -> None:
     """Its sentence leaves no doubt that success is what is wrong."""
     expect = {"state": "failed", "error": {"type": "ValueError"}}
-    verdict = judge(entry(expect), receipt(), attempt=1)
+    verdict = evaluate(entry(expect), receipt(), attempt=1)
     assert verdict.verdict == "failed"
     assert verdict.sentence.startswith(
         "The task succeeded on celery@w1 (pid 77), but this entry expects it to end as 'failed' "
@@ -180,34 +180,34 @@ def test_an_expected_failure_that_succeeds_says_so() -> None:
 )
 def test_states_become_verdicts_unless_expected(state: str, kind: str, says: str) -> None:
     """Each has its sentence; where the state is expected, it passes."""
-    verdict = judge(entry(), receipt(state), attempt=1)
+    verdict = evaluate(entry(), receipt(state), attempt=1)
     assert verdict.verdict == kind
     assert says in verdict.sentence
     assert "; " in verdict.sentence
-    other = judge(entry({"state": "failed"}), receipt(state), attempt=1)
+    other = evaluate(entry({"state": "failed"}), receipt(state), attempt=1)
     assert other.verdict == kind
     assert "where 'failed' was expected" in other.sentence
-    assert judge(entry({"state": state}), receipt(state), attempt=1).verdict == "passed"
+    assert evaluate(entry({"state": state}), receipt(state), attempt=1).verdict == "passed"
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
 def test_a_runtime_past_the_timeout_counts_as_timed_out(state: str) -> None:
     """Also where the pool could not stop the task; and it may be expected."""
     late = receipt(state, runtime=45.2)
-    verdict = judge(entry({"state": state}), late, attempt=1)
+    verdict = evaluate(entry({"state": state}), late, attempt=1)
     assert verdict.verdict == "timed_out"
     assert (
         "ran for 45.2 s on celery@w1 (pid 77), longer than its timeout of 30 s" in verdict.sentence
     )
     assert [m.path for m in verdict.mismatches] == ["state", "runtime"]
-    assert judge(entry({"state": "timed_out"}), late, attempt=1).verdict == "passed"
-    assert judge(entry(), receipt(runtime=30.0), attempt=1).verdict == "passed"
+    assert evaluate(entry({"state": "timed_out"}), late, attempt=1).verdict == "passed"
+    assert evaluate(entry(), receipt(runtime=30.0), attempt=1).verdict == "passed"
 
 
 def test_more_executions_than_allowed_are_a_duplicate() -> None:
     """Whatever else holds; and what does not hold is told as well."""
     twice = receipt(executions=2, redelivered=True, result=1)
-    verdict = judge(entry({"result": 2}), twice, attempt=1)
+    verdict = evaluate(entry({"result": 2}), twice, attempt=1)
     assert verdict.verdict == "duplicated"
     assert "started 2 times where 1 is allowed (the broker delivered it again)" in verdict.sentence
     assert [m.path for m in verdict.mismatches] == ["executions", "result"]
@@ -218,14 +218,14 @@ def test_more_executions_than_allowed_are_a_duplicate() -> None:
 def test_retries_and_unknown_counts_are_no_duplicates(executions: int, retries: int) -> None:
     """A retry that the task asked for is no second execution; 0 means that nobody counted."""
     seen = receipt(executions=executions, retries=retries)
-    assert judge(entry(), seen, attempt=1).verdict == "passed"
+    assert evaluate(entry(), seen, attempt=1).verdict == "passed"
 
 
 @pytest.mark.parametrize("expect", [{"result": None}, {"schema": {"type": "null"}}])
 def test_a_result_that_was_left_out_is_not_null(expect: dict[str, object]) -> None:
     """Too large for a receipt: that it is null, or is not, nobody can say."""
     seen = receipt(result=None, evidence={"result_omitted": 5_000_002})
-    verdict = judge(entry(expect), seen, attempt=1)
+    verdict = evaluate(entry(expect), seen, attempt=1)
     assert verdict.verdict == "unknown"
     assert "5000002 bytes is too large for a receipt" in verdict.sentence
 
@@ -243,24 +243,24 @@ def test_limits_need_no_result(
 ) -> None:
     """How long it took is known, also where the result stayed out of the receipt."""
     seen = receipt(result=None, evidence=evidence, **fields)
-    verdict = judge(entry({limit: 1}), seen, attempt=1)
+    verdict = evaluate(entry({limit: 1}), seen, attempt=1)
     assert verdict.verdict == "failed"
     assert [(m.path, m.expected, m.actual) for m in verdict.mismatches] == [mismatch]
     # What is found counts for more than what cannot be told.
-    assert judge(entry({limit: 1, "result": 1}), seen, attempt=1).verdict == "failed"
+    assert evaluate(entry({limit: 1, "result": 1}), seen, attempt=1).verdict == "failed"
 
 
 def test_a_lack_of_times_is_not_blamed_on_the_result() -> None:
     """The reason that is told is that of the expectation which cannot be checked."""
     seen = receipt(result=None, evidence={"result_omitted": 5_000_002}, runtime=None)
-    verdict = judge(entry({"max_runtime": 1}), seen, attempt=1)
+    verdict = evaluate(entry({"max_runtime": 1}), seen, attempt=1)
     assert verdict.verdict == "unknown"
     assert "max_runtime cannot be checked: the receipt has no such time" in verdict.sentence
 
 
 def test_a_failure_stays_a_failure_when_it_ran_twice() -> None:
     """The state comes first, and the count is among the mismatches."""
-    verdict = judge(entry(), receipt("failed", executions=2, error=error()), attempt=1)
+    verdict = evaluate(entry(), receipt("failed", executions=2, error=error()), attempt=1)
     assert verdict.verdict == "failed"
     assert [m.path for m in verdict.mismatches] == ["state", "executions"]
 
@@ -269,11 +269,11 @@ def test_what_cannot_be_checked_is_unknown_not_failed() -> None:
     """A worker that reports no times: an error of the set-up, unless something is really wrong."""
     plain = receipt(source="backend", runtime=None, wait=None, result=1)
     limits = {"max_runtime": 1, "max_wait": 1}
-    verdict = judge(entry(limits), plain, attempt=1)
+    verdict = evaluate(entry(limits), plain, attempt=1)
     assert verdict.verdict == "unknown"
     assert "max_runtime and max_wait cannot be checked" in verdict.sentence
     assert "celery worker -I pytest_manifest.worker" in verdict.sentence
-    assert judge(entry({**limits, "result": 2}), plain, attempt=1).verdict == "failed"
+    assert evaluate(entry({**limits, "result": 2}), plain, attempt=1).verdict == "failed"
 
 
 def test_a_schema_never_leads_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,18 +290,20 @@ def test_a_schema_never_leads_to_the_network(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_schema_may_refer_to_itself_and_to_the_standard() -> None:
     """References that lead somewhere are followed; a circle without end is told as a flaw."""
     tree = {"$defs": {"t": {"items": {"$ref": "#/$defs/t"}, "type": "array"}}, "$ref": "#/$defs/t"}
-    assert judge(entry({"schema": tree}), receipt(result=[[], [[]]]), attempt=1).verdict == "passed"
-    bad = judge(entry({"schema": tree}), receipt(result=[[], [[1]]]), attempt=1)
+    assert (
+        evaluate(entry({"schema": tree}), receipt(result=[[], [[]]]), attempt=1).verdict == "passed"
+    )
+    bad = evaluate(entry({"schema": tree}), receipt(result=[[], [[1]]]), attempt=1)
     assert [m.path for m in bad.mismatches] == ["result[1][0][0]"]
     standard = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
-    assert judge(entry({"schema": standard}), receipt(result={}), attempt=1).verdict == "passed"
+    assert evaluate(entry({"schema": standard}), receipt(result={}), attempt=1).verdict == "passed"
 
 
 def test_what_only_shows_when_a_schema_is_applied_is_its_entrys_verdict() -> None:
     """Nothing is raised, and the sentence says where to look."""
     steps = {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(1000)}
     schema = {"$defs": steps | {"1000": {}}, "$ref": "#/$defs/0"}
-    verdict = judge(entry({"schema": schema}), receipt(result=1), attempt=1)
+    verdict = evaluate(entry({"schema": schema}), receipt(result=1), attempt=1)
     assert verdict.verdict == "failed"
     assert "it refers to itself without end, or is nested too deeply" in verdict.sentence
     assert "correct the schema in the plan" in verdict.sentence
@@ -311,13 +313,13 @@ def test_a_pattern_that_takes_for_ever_elsewhere_is_searched_at_once() -> None:
     """Catastrophic backtracking is an affair of other engines."""
     expect = {"state": "failed", "error": {"match": "^(a+)+$"}}
     seen = receipt("failed", error=error(message="a" * 16_000 + "b"))
-    assert judge(entry(expect), seen, attempt=1).verdict == "failed"
+    assert evaluate(entry(expect), seen, attempt=1).verdict == "failed"
 
 
 def test_only_the_first_violations_are_told() -> None:
     """Five places are enough to see what is wrong."""
     schema = {"items": {"type": "string"}}
-    verdict = judge(entry({"schema": schema}), receipt(result=list(range(50))), attempt=1)
+    verdict = evaluate(entry({"schema": schema}), receipt(result=list(range(50))), attempt=1)
     assert [m.path for m in verdict.mismatches] == [f"result[{i}]" for i in range(5)]
 
 
@@ -325,7 +327,7 @@ def test_only_the_first_violations_are_told() -> None:
 def test_a_problem_stands_where_there_is_no_receipt(kind: VerdictStatus) -> None:
     """One sentence each, with the note in it, ending in what to do."""
     note = "the nearest name is 'tasks.crud.walk'."
-    verdict = judge(entry(), None, attempt=2, problem=kind, note=note)
+    verdict = evaluate(entry(), None, attempt=2, problem=kind, note=note)
     assert (verdict.verdict, verdict.entry, verdict.attempt) == (kind, "e-1", 2)
     assert "(the nearest name is 'tasks.crud.walk'); " in verdict.sentence
     assert re.fullmatch(r"[A-Z][^\n]*\.", verdict.sentence)
@@ -334,26 +336,26 @@ def test_a_problem_stands_where_there_is_no_receipt(kind: VerdictStatus) -> None
 
 def test_neither_receipt_nor_problem_is_unknown() -> None:
     """Nothing is made up."""
-    assert judge(entry(), None, attempt=None).verdict == "unknown"
+    assert evaluate(entry(), None, attempt=None).verdict == "unknown"
 
 
 def test_a_receipt_speaks_for_itself() -> None:
     """A late receipt wins over a suspicion, but not over a forged signature or a quarantine."""
     kinds: list[VerdictStatus] = ["lost", "pending", "timed_out", "unknown"]
     for kind in kinds:
-        assert judge(entry(), receipt(), attempt=1, problem=kind).verdict == "passed"
+        assert evaluate(entry(), receipt(), attempt=1, problem=kind).verdict == "passed"
     stronger: list[VerdictStatus] = ["forged", "quarantined", "skipped"]
     for kind in stronger:
-        assert judge(entry(), receipt(), attempt=1, problem=kind).verdict == kind
+        assert evaluate(entry(), receipt(), attempt=1, problem=kind).verdict == kind
 
 
 def test_a_problem_may_be_what_is_expected() -> None:
     """An entry that expects its process to die, and had one that did, passes."""
     wanted = entry({"state": "crashed"})
-    assert judge(wanted, None, attempt=None, problem="crashed", seen=True).verdict == "passed"
-    assert judge(wanted, None, attempt=None, problem="lost", seen=True).verdict == "lost"
+    assert evaluate(wanted, None, attempt=None, problem="crashed", seen=True).verdict == "passed"
+    assert evaluate(wanted, None, attempt=None, problem="lost", seen=True).verdict == "lost"
     with_error = entry({"state": "crashed", "error": {"type": "WorkerLostError"}})
-    assert judge(with_error, None, attempt=1, problem="crashed", seen=True).verdict == "crashed"
+    assert evaluate(with_error, None, attempt=1, problem="crashed", seen=True).verdict == "crashed"
 
 
 CODE = "py3.11:" + "a" * 64
@@ -375,7 +377,7 @@ def test_a_worker_that_ran_other_code_fails_the_entry(
 ) -> None:
     """Whatever came of it, also what was expected; a worse end keeps its own kind."""
     ran = receipt(state, **{"result": 1, "host": "w1", "code": OTHER, **fields})
-    verdict = judge(entry({"result": 1}), ran, attempt=1, code=CODE)
+    verdict = evaluate(entry({"result": 1}), ran, attempt=1, code=CODE)
     assert verdict.verdict == kind
     assert [m.path for m in verdict.mismatches] == paths
     (code,) = (m for m in verdict.mismatches if m.path == "code")
@@ -402,7 +404,7 @@ def test_code_that_is_the_same_or_cannot_be_compared_passes(
 ) -> None:
     """Another Python version, an older worker, no source here, a job that was handed on."""
     ran = receipt(code=theirs, **fields)
-    assert judge(entry(), ran, attempt=1, code=ours).verdict == "passed"
+    assert evaluate(entry(), ran, attempt=1, code=ours).verdict == "passed"
 
 
 @pytest.mark.parametrize(
@@ -421,7 +423,7 @@ def test_a_note_and_its_sentence_say_one_thing(
     kind: VerdictStatus, note: str, before: str, after: str
 ) -> None:
     """What the harness found stands in brackets, and the words around it do not contradict it."""
-    verdict = judge(entry(), None, attempt=1, problem=kind, note=note)
+    verdict = evaluate(entry(), None, attempt=1, problem=kind, note=note)
     shown = f" ({note})" if note else ""
     assert f"{before}{shown}; {after}" in verdict.sentence
 
@@ -430,7 +432,7 @@ def test_a_receipt_of_another_entry_may_be_forged() -> None:
     """Where that is the finding, it is no mistake of the caller; nothing in it is compared."""
     swapped = receipt("failed", entry="e-2", executions=3)
     note = "it is of another entry: 'e-2', not 'e-1'"
-    verdict = judge(entry(), swapped, attempt=1, problem="forged", note=note)
+    verdict = evaluate(entry(), swapped, attempt=1, problem="forged", note=note)
     assert (verdict.verdict, verdict.entry, verdict.mismatches) == ("forged", "e-1", [])
     assert verdict.sentence.startswith(f"The receipt is not to be believed ({note}); find out ")
 
@@ -438,13 +440,13 @@ def test_a_receipt_of_another_entry_may_be_forged() -> None:
 def test_another_entrys_receipt_is_a_mistake_of_the_caller() -> None:
     """Receipts join by id, so a mix-up is never judged."""
     with pytest.raises(ValueError, match="the receipt is of entry 'e-2', not of 'e-1'"):
-        judge(entry(), receipt(entry="e-2"), attempt=1)
+        evaluate(entry(), receipt(entry="e-2"), attempt=1)
 
 
 def test_the_attempt_is_the_receipts_where_none_is_given() -> None:
     """And the caller's where one is."""
-    assert judge(entry(), receipt(attempt=3), attempt=None).attempt == 3
-    assert judge(entry(), receipt(attempt=3), attempt=4).attempt == 4
+    assert evaluate(entry(), receipt(attempt=3), attempt=None).attempt == 3
+    assert evaluate(entry(), receipt(attempt=3), attempt=4).attempt == 4
 
 
 def test_outcomes_tell_errors_from_failures() -> None:

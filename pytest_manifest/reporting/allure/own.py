@@ -15,7 +15,7 @@ from pytest_manifest.reporting.allure.steps import Json
 from pytest_manifest.reporting.allure.text import escaped, visible
 from pytest_manifest.reporting.allure.told import Told
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.verdict import plain
+from pytest_manifest.verdict import printable
 
 _OURS = frozenset({BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "manifest"})
 _UNWANTED = frozenset({"host", "thread", "tag"})
@@ -50,7 +50,7 @@ def full_name(told: Told) -> str:
 def others(item: pytest.Item) -> list[tuple[str, str]]:
     """What the test is parametrized by besides its entry."""
     given = _parameters(item)
-    return [(name, plain(repr(value))) for name, value in given.items() if name not in _OURS]
+    return [(name, printable(repr(value))) for name, value in given.items() if name not in _OURS]
 
 
 def of(told: Told) -> Own:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pytest_manifest.verdict import plain
+from pytest_manifest.verdict import printable
 
 _HIDDEN = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|[\ud800-\udfff]")
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&!]|^[-+=:]|(?<=^\d)[.)]")
@@ -14,7 +14,7 @@ def visible(text: str) -> str:
     """Text without terminal sequences; what is not seen or turns text around becomes an escape."""
     if text.isascii() and text.isprintable():
         return text
-    text = plain(text)
+    text = printable(text)
     if text.isascii():
         return text
     return _HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -11,7 +11,7 @@ from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
 from pytest_manifest.reporting.run_page.pauses import pauses
 from pytest_manifest.reporting.run_page.text import visible
-from pytest_manifest.verdict import in_brief
+from pytest_manifest.verdict import brief
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("passed", "failed", "error", "skipped", "pending")
 _PLACES: Final = 5
@@ -140,7 +140,7 @@ def _reason(record: EntryRecord) -> str | None:
     """Why it has not passed, in a line; None where it has, or nobody has judged it."""
     if record.verdict is None or record.verdict.verdict == "passed":
         return None
-    return visible(in_brief(record.verdict, record.receipt))
+    return visible(brief(record.verdict, record.receipt))
 
 
 def cost_figure(value: float | None) -> float | None:

@@ -1,12 +1,11 @@
-"""The sentence of each verdict: what happened, what is known, what to do next."""
+"""Write each verdict's message: what happened, what is known, what to do next."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictStatus
-from pytest_manifest.verdict import limits
-from pytest_manifest.verdict.text import middle, plain, plural, seconds
+from pytest_manifest.verdict.text import middle, plural, printable, seconds
 
 _RESEND = (
     "if running it twice does no harm, send it again "
@@ -15,13 +14,13 @@ _RESEND = (
 _ERROR_LIMIT = 160
 _NOT_BY_ITSELF = "this entry expects that of its job, which was not seen to come to it by itself"
 NEVER_SENT = "it was never sent"
-"""What a note begins with where the run ended before an entry's turn came."""
+"""How a note begins where the run ended before the entry was sent."""
 SCHEMA_PATH = "expect.schema"
-"""The path of a mismatch that is the schema's own fault."""
+"""The path of a mismatch that is a fault of the schema itself."""
 
 
 def passed(receipt: Receipt) -> str:
-    """All expectations hold."""
+    """Write that all expectations hold."""
     took = f" in {seconds(receipt.runtime)}" if receipt.runtime is not None else ""
     if receipt.state == "succeeded":
         return f"The task succeeded{_where(receipt)}{took}, as expected."
@@ -30,13 +29,13 @@ def passed(receipt: Receipt) -> str:
     )
 
 
-def expected_problem(kind: VerdictStatus, note: str) -> str:
-    """No receipt, but what became of the job is what the entry expects."""
-    return f"The job ended as {kind!r}{_in_brackets(note)}, as expected."
+def expected_problem(status: VerdictStatus, note: str) -> str:
+    """Write that the job, without a receipt, ended as the entry expects."""
+    return f"The job ended as {status!r}{_in_brackets(note)}, as expected."
 
 
 def unmet(receipt: Receipt, found: Sequence[Mismatch]) -> str:
-    """The state is right, but something else is not."""
+    """Write which expectation fails although the state is right."""
     first, more = found[0], len(found) - 1
     if first.path == SCHEMA_PATH:
         return (
@@ -52,8 +51,8 @@ def unmet(receipt: Receipt, found: Sequence[Mismatch]) -> str:
     )
 
 
-def untold(receipt: Receipt, names: Sequence[str]) -> str:
-    """Expectations that nobody can check."""
+def unverifiable(receipt: Receipt, names: Sequence[str]) -> str:
+    """Write which expectations cannot be checked."""
     what = " and ".join(names)
     ended = f"The task ended as {receipt.state!r}{_where(receipt)}, but {what} cannot be checked: "
     asks_for_result = not {"result", "schema"}.isdisjoint(names)
@@ -72,7 +71,7 @@ def untold(receipt: Receipt, names: Sequence[str]) -> str:
 
 
 def incomplete(receipt: Receipt, names: Sequence[str]) -> str:
-    """Nothing is wrong with the receipt but what it leaves out."""
+    """Write which fields the receipt lacks."""
     return (
         f"The task ended as {receipt.state!r}{_where(receipt)}, but its receipt leaves out "
         f"{', '.join(names)}, by which it could be told whether that is true; bring the worker's "
@@ -82,7 +81,7 @@ def incomplete(receipt: Receipt, names: Sequence[str]) -> str:
 
 
 def duplicated(entry: Entry, receipt: Receipt) -> str:
-    """It ran more often than it may."""
+    """Write that the job ran more often than allowed."""
     allowed = entry.expect.executions
     are = "is" if allowed == 1 else "are"
     why = " (the broker delivered it again)" if receipt.redelivered else ""
@@ -94,8 +93,8 @@ def duplicated(entry: Entry, receipt: Receipt) -> str:
 
 
 def other_code(receipt: Receipt) -> str:
-    """It ran, but not the code that is here."""
-    host = f" on {plain(receipt.host)}" if receipt.host else ""
+    """Write that the worker ran other code than is here."""
+    host = f" on {printable(receipt.host)}" if receipt.host else ""
     return (
         f"The worker{host} ran other code of {receipt.task!r} than is here, so what came of it "
         "says nothing of this code; deploy, or start the worker anew, and run it again."
@@ -103,26 +102,26 @@ def other_code(receipt: Receipt) -> str:
 
 
 def wrong_state(entry: Entry, receipt: Receipt, state: State) -> str:
-    """It ended otherwise than expected."""
+    """Write that the job ended otherwise than expected."""
     if state == "succeeded":
         return _succeeded(entry, receipt)
-    what, then = _ENDINGS[state](entry, receipt)
+    what, then = _END_MESSAGES[state](entry, receipt)
     wanted = entry.expect.state
     instead = "" if wanted == "succeeded" else f", where {wanted!r} was expected"
     return f"{what}{instead}; {then}."
 
 
-def problem(entry: Entry, kind: VerdictStatus, note: str) -> str:
-    """There is no receipt to go by."""
-    what, then = _PROBLEMS.get(kind, _PROBLEMS["unknown"])
+def problem(entry: Entry, status: VerdictStatus, note: str) -> str:
+    """Write what is known where there is no receipt."""
+    what, then = _PROBLEM_MESSAGES.get(status, _PROBLEM_MESSAGES["unknown"])
     if note.startswith(NEVER_SENT):
         what, then = "The job was not run", "send it with --manifest-resume"
-    if kind == "lost" and note.startswith("started"):
+    if status == "lost" and note.startswith("started"):
         what, then = _LOST_IN_FLIGHT
-    facts = {"task": repr(entry.task), "timeout": seconds(entry.timeout)}
-    if kind == entry.expect.state and entry.expect.error is None:
+    fields = {"task": repr(entry.task), "timeout": seconds(entry.timeout)}
+    if status == entry.expect.state and entry.expect.error is None:
         then = f"{_NOT_BY_ITSELF}, so {then}"
-    return f"{what.format_map(facts)}{_in_brackets(note)}; {then}."
+    return f"{what.format_map(fields)}{_in_brackets(note)}; {then}."
 
 
 def _succeeded(entry: Entry, receipt: Receipt) -> str:
@@ -145,7 +144,7 @@ def _failed(_: Entry, receipt: Receipt) -> tuple[str, str]:
 
 
 def _timed_out(entry: Entry, receipt: Receipt) -> tuple[str, str]:
-    return limits.timed_out(entry, receipt, _where(receipt))
+    return timed_out(entry, receipt, _where(receipt))
 
 
 def _crashed(_: Entry, receipt: Receipt) -> tuple[str, str]:
@@ -192,7 +191,7 @@ def _revoked(_: Entry, receipt: Receipt) -> tuple[str, str]:
     )
 
 
-_ENDINGS: Mapping[State, Callable[[Entry, Receipt], tuple[str, str]]] = {
+_END_MESSAGES: Mapping[State, Callable[[Entry, Receipt], tuple[str, str]]] = {
     "failed": _failed,
     "timed_out": _timed_out,
     "crashed": _crashed,
@@ -202,7 +201,7 @@ _ENDINGS: Mapping[State, Callable[[Entry, Receipt], tuple[str, str]]] = {
     "expired": _expired,
     "revoked": _revoked,
 }
-_PROBLEMS: Mapping[VerdictStatus, tuple[str, str]] = {
+_PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
     "passed": ("The job passed, though its receipt is not at hand", "look at the run's ledger"),
     "failed": (
         "The job failed, and no receipt says how",
@@ -268,19 +267,21 @@ _LOST_IN_FLIGHT = (
 
 
 def _where(receipt: Receipt) -> str:
-    """`` on worker@host (pid 12)``, as far as it is known."""
+    """Format `` on worker@host (pid 12)``, as far as it is known."""
     name = receipt.worker or receipt.host
     if not name:
         return ""
     pid = f" (pid {receipt.pid})" if receipt.pid is not None else ""
-    return f" on {plain(name)}{pid}"
+    return f" on {printable(name)}{pid}"
 
 
 def _error(receipt: Receipt, otherwise: str) -> str:
     if receipt.error is None:
         return otherwise
-    message = " ".join(plain(receipt.error.message).split())
-    shown = f"{plain(receipt.error.type)}: {message}" if message else plain(receipt.error.type)
+    message = " ".join(printable(receipt.error.message).split())
+    shown = (
+        f"{printable(receipt.error.type)}: {message}" if message else printable(receipt.error.type)
+    )
     return f" {middle(shown, _ERROR_LIMIT)}"
 
 
@@ -291,3 +292,39 @@ def _with_error(receipt: Receipt) -> str:
 def _in_brackets(note: str) -> str:
     note = note.strip().rstrip(".")
     return f" ({note})" if note else ""
+
+
+_HINT = "find in its log lines what held it up, or raise"
+_TASKS = "the task's 'time_limit'"
+_ENTRYS = "its 'timeout'"
+
+
+def timed_out(entry: Entry, receipt: Receipt, where: str) -> tuple[str, str]:
+    """Return what happened, and what to do; the entry's ``timeout`` is the limit in force."""
+    own = _is_of_the_task(entry)
+    what = "own time limit" if own else "timeout"
+    then = f"{_HINT} {_TASKS if own else _ENTRYS}"
+    took = None if receipt.runtime is None else seconds(receipt.runtime)
+    limit = seconds(entry.timeout)
+    if receipt.state != "timed_out" and took is not None:
+        return f"The task ran for {took}{where}, longer than its {what} of {limit}", then
+    after = "" if took is None else f" after {took}"
+    if _is_own_soft_limit(entry, receipt):
+        stopped = f"The task was stopped{after}{where}, as its own soft time limit was over"
+        return stopped, f"{_HINT} the task's 'soft_time_limit'"
+    return f"The task was stopped{after}{where}, as its {what} of {limit} was over", then
+
+
+def _is_of_the_task(entry: Entry) -> bool:
+    """Return whether the limit comes from the task: neither from the entry nor by default."""
+    default = Entry.model_fields["timeout"].default
+    return "timeout" not in entry.model_fields_set and entry.timeout != default
+
+
+def _is_own_soft_limit(entry: Entry, receipt: Receipt) -> bool:
+    """Return whether the task's soft limit ended it before the timeout did.
+
+    The timeout is a soft limit as well where the task's own would have come later.
+    """
+    soft = receipt.error is not None and receipt.error.type.endswith("SoftTimeLimitExceeded")
+    return soft and (receipt.runtime is None or receipt.runtime < entry.timeout)

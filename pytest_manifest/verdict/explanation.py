@@ -1,13 +1,16 @@
-"""The text of a failed test: the sentence, the differences side by side, and what is known."""
+"""Write the text of a failed test: the message, the differences side by side, what is known."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from pytest_manifest.schema import Entry, Mismatch, Receipt, Verdict
-from pytest_manifest.verdict.text import middle, plain, plural, seconds, short
+from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict
+from pytest_manifest.verdict.evidence import NEVER_STARTED_STATES
+from pytest_manifest.verdict.messages import SCHEMA_PATH
+from pytest_manifest.verdict.text import middle, plural, printable, seconds, short
 
 _WIDTH = 100
 _CELL = 60
@@ -20,11 +23,11 @@ _INTERNAL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class AttemptLine:
-    """What is told of one attempt: its verdict, and why it was made (None: it was the first)."""
+    """One attempt's line: its verdict, and why it was made (None: it was the first)."""
 
     number: int
-    kind: str
-    sentence: str
+    status: str
+    message: str
     reason: str | None = None
 
 
@@ -34,17 +37,17 @@ def explain(
     verdict: Verdict,
     attempts: Sequence[AttemptLine] = (),
 ) -> str:
-    """Plain text of several lines for a terminal or a report, free of colours and control codes.
+    """Return several lines for a terminal or a report, without colours and control codes.
 
     ``attempts``, oldest first, are shown where there is more than one.
     """
     parts = [verdict.sentence]
     if verdict.mismatches:
         parts.append("\n".join(_table(verdict.mismatches)))
-    facts = list(_facts(entry, receipt))
+    fields = list(_fields(entry, receipt))
     if receipt is not None and verdict.verdict == "forged":
-        facts.insert(2, ("receipt", "what follows is what it says, believed or not"))
-    parts.append("\n".join(f"  {name:<10}{value}" for name, value in facts))
+        fields.insert(2, ("receipt", "what follows is what it says, believed or not"))
+    parts.append("\n".join(f"  {name:<10}{value}" for name, value in fields))
     if len(attempts) > 1:
         parts.append("\n".join(["Attempts:", *_attempts(attempts)]))
     if receipt is not None:
@@ -62,11 +65,11 @@ def _table(mismatches: Sequence[Mismatch]) -> Iterator[str]:
         yield f"  {path:<{wide}}  {expected:<{wider}}  {actual}".rstrip()
 
 
-def _facts(entry: Entry, receipt: Receipt | None) -> Iterator[tuple[str, str]]:
+def _fields(entry: Entry, receipt: Receipt | None) -> Iterator[tuple[str, str]]:
     yield "entry", entry.id
     yield "task", f"{entry.task}({_arguments(entry)})"
     if receipt is not None:
-        yield "attempt", f"{receipt.attempt}, task id {plain(receipt.task_id)}"
+        yield "attempt", f"{receipt.attempt}, task id {printable(receipt.task_id)}"
         yield from _course(receipt)
     if entry.meta:
         yield "meta", _one_line(short(entry.meta, _WIDTH))
@@ -75,11 +78,11 @@ def _facts(entry: Entry, receipt: Receipt | None) -> Iterator[tuple[str, str]]:
 
 
 def _attempts(attempts: Sequence[AttemptLine]) -> Iterator[str]:
-    wide = max(len(plain(one.kind)) for one in attempts)
+    wide = max(len(printable(one.status)) for one in attempts)
     for one in attempts:
         why = f"sent again ({_one_line(one.reason)}): " if one.reason else ""
-        said = middle(_one_line(one.sentence), 2 * _WIDTH)
-        yield f"  {one.number}  {plain(one.kind):<{wide}}  {why}{said}"
+        found = middle(_one_line(one.message), 2 * _WIDTH)
+        yield f"  {one.number}  {printable(one.status):<{wide}}  {why}{found}"
 
 
 def _arguments(entry: Entry) -> str:
@@ -89,12 +92,12 @@ def _arguments(entry: Entry) -> str:
 
 
 def _course(receipt: Receipt) -> Iterator[tuple[str, str]]:
-    """Where and when it ran, as far as the receipt says."""
-    place = [
-        plain(receipt.worker) if receipt.worker else "",
-        f"host {plain(receipt.host)}" if receipt.host else "",
+    """Yield where and when it ran, as far as the receipt says."""
+    location = [
+        printable(receipt.worker) if receipt.worker else "",
+        f"host {printable(receipt.host)}" if receipt.host else "",
         f"pid {receipt.pid}" if receipt.pid is not None else "",
-        f"queue {plain(receipt.queue)}" if receipt.queue else "",
+        f"queue {printable(receipt.queue)}" if receipt.queue else "",
     ]
     sent = receipt.sent_at.isoformat(sep=" ").replace("+00:00", " UTC") if receipt.sent_at else ""
     times = [
@@ -109,13 +112,13 @@ def _course(receipt: Receipt) -> Iterator[tuple[str, str]]:
         "redelivered" if receipt.redelivered else "",
         plural(receipt.retries, "retry") if receipt.retries else "",
     ]
-    for name, parts in (("ran on", place), ("times", times), ("counts", counts)):
+    for name, parts in (("ran on", location), ("times", times), ("counts", counts)):
         if known := ", ".join(filter(None, parts)):
             yield name, known
 
 
 def _death(receipt: Receipt) -> str:
-    """What is known of when a process died: not the moment, which nobody has seen."""
+    """Return the times between which a process died; the exact time is unknown."""
     began, noticed = receipt.started_at, receipt.finished_at
     if receipt.state != "crashed" or receipt.runtime is not None or None in (began, noticed):
         return ""
@@ -125,7 +128,7 @@ def _death(receipt: Receipt) -> str:
 def _traceback(receipt: Receipt) -> list[str]:
     if receipt.error is None or not receipt.error.traceback:
         return []
-    lines = task_traceback(plain(receipt.error.traceback))
+    lines = task_traceback(printable(receipt.error.traceback))
     if len(lines) > _TRACEBACK_LINES:
         half = _TRACEBACK_LINES // 2
         left_out = len(lines) - 2 * half
@@ -134,7 +137,7 @@ def _traceback(receipt: Receipt) -> list[str]:
 
 
 def task_traceback(text: str) -> list[str]:
-    """The traceback's lines without the frames of Celery and of this package.
+    """Return a traceback's lines without the frames of Celery and of this package.
 
     A traceback that has no other frames stays as it is.
     """
@@ -162,4 +165,36 @@ def _log(receipt: Receipt) -> list[str]:
 
 
 def _one_line(text: str) -> str:
-    return plain(text).replace("\n", "\\n").replace("\t", " ")
+    return printable(text).replace("\n", "\\n").replace("\t", " ")
+
+
+_LIMIT: Final = 300
+_BY_MESSAGE: Final = NEVER_STARTED_STATES | {"forged", "quarantined", "lost"}
+"""Verdicts that are not about what a job has raised."""
+
+
+def brief(verdict: Verdict, receipt: Receipt | None) -> str:
+    """Return one line of text for a list of failures."""
+    reason = reason_of(verdict, receipt)
+    if isinstance(reason, Mismatch):
+        return _brief_line(f"{reason.path} is {reason.actual} where {reason.expected} was expected")
+    if reason is not None and verdict.verdict == "failed":
+        return _brief_line(f"{reason.type}: {reason.message}" if reason.message else reason.type)
+    return _brief_line(verdict.sentence)
+
+
+def reason_of(verdict: Verdict, receipt: Receipt | None) -> Mismatch | ErrorInfo | None:
+    """Return what best explains a failure; None where the verdict's sentence does."""
+    error = None
+    if receipt is not None and verdict.verdict not in _BY_MESSAGE:
+        error = receipt.error
+    mismatch = verdict.mismatches[0] if verdict.mismatches else None
+    if mismatch is None or mismatch.path in ("code", SCHEMA_PATH):
+        return error
+    if mismatch.path == "state" and (verdict.verdict != "failed" or error is not None):
+        return error
+    return mismatch
+
+
+def _brief_line(text: str) -> str:
+    return middle(" ".join(printable(text).split()), _LIMIT)

@@ -1,4 +1,4 @@
-"""Judging: one receipt, or the lack of one, held against one entry's expectations."""
+"""Evaluate one receipt, or the lack of one, against one entry's expectations."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from typing import Final, Literal
 
 from pydantic import JsonValue
 
-from pytest_manifest.schema import Entry, ExpectedError, Mismatch, Receipt, State, Verdict
-from pytest_manifest.schema import VerdictStatus as Kind
+from pytest_manifest.schema import (
+    Entry,
+    ExpectedError,
+    Mismatch,
+    Receipt,
+    State,
+    Verdict,
+    VerdictStatus,
+)
 from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
 from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.schema.wire import json_sha256
-from pytest_manifest.verdict import sentences
+from pytest_manifest.verdict import messages
 from pytest_manifest.verdict.containment import differences
-from pytest_manifest.verdict.text import VALUE_LIMIT, middle, plain, seconds, short
+from pytest_manifest.verdict.text import VALUE_LIMIT, middle, printable, seconds, short
 
 Outcome = Literal["passed", "failed", "error", "skipped"]
 
@@ -24,8 +31,8 @@ MAX_MISMATCHES: Final = 20
 _MAX_VIOLATIONS = 5
 _OF_NULL: Final = json_sha256(None)
 _OVERRIDES = frozenset({"forged", "quarantined", "skipped"})
-"""Problems that stand even where a receipt exists: it is not to be believed, or not the point."""
-_KIND_OF: Mapping[State, Kind] = {
+"""Problems that hold even where a receipt exists: it is not credible, or does not matter."""
+_STATUS_OF: Mapping[State, VerdictStatus] = {
     "succeeded": "failed",  # that is: where something else was expected
     "failed": "failed",
     "ignored": "failed",
@@ -38,40 +45,40 @@ _KIND_OF: Mapping[State, Kind] = {
 }
 
 
-def outcome(kind: Kind) -> Outcome:
-    """What a test report shows: ``error`` where it could not be told what became of the job."""
-    if kind == "passed":
+def outcome(status: VerdictStatus) -> Outcome:
+    """Return what a test report shows: ``error`` where the job's fate is unknown."""
+    if status == "passed":
         return "passed"
-    if kind in ("lost", "unknown", "pending"):
+    if status in ("lost", "unknown", "pending"):
         return "error"
-    return "skipped" if kind == "skipped" else "failed"
+    return "skipped" if status == "skipped" else "failed"
 
 
-def judge(
+def evaluate(
     entry: Entry,
     receipt: Receipt | None,
     *,
     attempt: int | None,
-    problem: Kind | None = None,
+    problem: VerdictStatus | None = None,
     note: str = "",
     code: str | None = None,
     seen: bool = False,
     missing: Sequence[str] = (),
 ) -> Verdict:
-    """The verdict on one attempt (``None``: on an entry that was never sent).
+    """Return the verdict on an attempt (``None``: on an entry that was never sent).
 
-    ``problem`` is what the harness found where there is no receipt, and ``note`` a phrase about it
-    ("the nearest names are ..."); a receipt, once there, speaks for itself, unless the problem is
-    that it is forged, or that the job was quarantined or skipped. Neither given: ``unknown``.
-    ``seen`` says that the job itself is known to have come to that problem: only then can it be
-    what the entry expects, as what the harness does or misses is nothing that a job has done.
-    ``code`` is the digest of the task's code on this side (``schema.code_digest``): a worker of the
-    same Python version that ran other code fails the entry. ``missing`` names the fields that the
-    receipt should have and has not: what would pass without them is ``unknown``. Raises ValueError
+    ``problem``: what the run found where there is no receipt; ``note``: a phrase about it ("the
+    nearest names are ..."). An existing receipt decides, unless the problem is that it is forged,
+    or that the job was quarantined or skipped. Neither given: ``unknown``.
+    ``seen``: the job itself is known to have come to that problem; only then can the entry expect
+    it, as what the run does or misses is nothing that a job has done.
+    ``code``: the digest of the task's code on this side (``schema.code_digest``): a worker of the
+    same Python version that ran other code fails the entry. ``missing``: the fields that the
+    receipt should have and lacks: what would pass without them is ``unknown``. Raises ValueError
     for another entry's receipt, unless that is what makes it forged.
     """
     if receipt is None or problem in _OVERRIDES:
-        return _judge_problem(entry, attempt, problem or "unknown", note, seen=seen)
+        return _evaluate_problem(entry, attempt, problem or "unknown", note, seen=seen)
     if receipt.entry != entry.id:
         raise ValueError(f"the receipt is of entry {receipt.entry!r}, not of {entry.id!r}")
     number = receipt.attempt if attempt is None else attempt
@@ -83,39 +90,39 @@ def judge(
 
 
 def effective_state(entry: Entry, receipt: Receipt) -> State:
-    """How it ended, once a runtime past the timeout counts, that the pool could not enforce."""
+    """Return how it ended, where a runtime past the timeout counts that no pool enforced."""
     too_long = receipt.runtime is not None and receipt.runtime > entry.timeout
     if too_long and receipt.state in ("succeeded", "failed", "ignored"):
         return "timed_out"
     return receipt.state
 
 
-def _judge_problem(
-    entry: Entry, attempt: int | None, problem: Kind, note: str, *, seen: bool
+def _evaluate_problem(
+    entry: Entry, attempt: int | None, problem: VerdictStatus, note: str, *, seen: bool
 ) -> Verdict:
     expect = entry.expect
     if problem == expect.state and expect.error is None and problem not in _OVERRIDES and seen:
-        sentence = sentences.expected_problem(problem, note)
+        sentence = messages.expected_problem(problem, note)
         return Verdict(verdict="passed", entry=entry.id, attempt=attempt, sentence=sentence)
-    sentence = sentences.problem(entry, problem, note)
+    sentence = messages.problem(entry, problem, note)
     return Verdict(verdict=problem, entry=entry.id, attempt=attempt, sentence=sentence)
 
 
 def _wrong_state(
     entry: Entry, receipt: Receipt, state: State, attempt: int, other_code: list[Mismatch]
 ) -> Verdict:
-    kind = _KIND_OF[state]
+    status = _STATUS_OF[state]
     mismatches = [*other_code, Mismatch(path="state", expected=entry.expect.state, actual=state)]
     if state != receipt.state and receipt.runtime is not None:
         limit = f"at most {seconds(entry.timeout)} (timeout)"
         mismatches += [Mismatch(path="runtime", expected=limit, actual=seconds(receipt.runtime))]
     mismatches += _executions(entry, receipt)
-    if other_code and kind == "failed":  # no wonder, then, that it ended otherwise
-        sentence = sentences.other_code(receipt)
+    if other_code and status == "failed":  # which explains the other end
+        sentence = messages.other_code(receipt)
     else:
-        sentence = sentences.wrong_state(entry, receipt, state)
+        sentence = messages.wrong_state(entry, receipt, state)
     return Verdict(
-        verdict=kind,
+        verdict=status,
         entry=entry.id,
         attempt=attempt,
         sentence=sentence,
@@ -132,22 +139,22 @@ def _right_state(
 ) -> Verdict:
     repeated = _executions(entry, receipt)
     found = list(islice(_unmet(entry, receipt), MAX_MISMATCHES + 1))
-    untold = _untold(entry, receipt)
-    kind: Kind = "passed"
+    unverifiable = _unverifiable(entry, receipt)
+    status: VerdictStatus = "passed"
     if repeated:
-        kind, sentence = "duplicated", sentences.duplicated(entry, receipt)
+        status, sentence = "duplicated", messages.duplicated(entry, receipt)
     elif other_code:
-        kind, sentence = "failed", sentences.other_code(receipt)
+        status, sentence = "failed", messages.other_code(receipt)
     elif found:
-        kind, sentence = "failed", sentences.unmet(receipt, found)
-    elif untold:
-        kind, sentence = "unknown", sentences.untold(receipt, untold)
+        status, sentence = "failed", messages.unmet(receipt, found)
+    elif unverifiable:
+        status, sentence = "unknown", messages.unverifiable(receipt, unverifiable)
     elif missing:
-        kind, sentence = "unknown", sentences.incomplete(receipt, missing)
+        status, sentence = "unknown", messages.incomplete(receipt, missing)
     else:
-        sentence = sentences.passed(receipt)
+        sentence = messages.passed(receipt)
     return Verdict(
-        verdict=kind,
+        verdict=status,
         entry=entry.id,
         attempt=attempt,
         sentence=sentence,
@@ -158,27 +165,27 @@ def _right_state(
 def _executions(entry: Entry, receipt: Receipt) -> list[Mismatch]:
     # A retry that the task asks Celery for is not counted as an execution in the receipt.
     allowed = entry.expect.executions
-    if receipt.executions <= allowed:  # also 0, not known: nobody who counts saw it start
+    if receipt.executions <= allowed:  # also 0: unknown, no start was reported
         return []
     actual = str(receipt.executions)
     return [Mismatch(path="executions", expected=f"at most {allowed}", actual=actual)]
 
 
 def _other_code(receipt: Receipt, code: str | None) -> list[Mismatch]:
-    # Where a task hands its job on, what ran in the end is another task's code.
+    # Where a task is replaced, the code that ran last is another task's.
     if receipt.replaced or not comparable(code, receipt.code) or code == receipt.code:
         return []
     return [Mismatch(path="code", expected=short(code), actual=short(receipt.code))]
 
 
-def _untold(entry: Entry, receipt: Receipt) -> list[str]:
-    """Expectations that this receipt has no figure for."""
-    untold: list[str] = []
+def _unverifiable(entry: Entry, receipt: Receipt) -> list[str]:
+    """Return the expectations that this receipt has no value for."""
+    unverifiable: list[str] = []
     if result_left_out(receipt):
-        untold += ["result"] if "result" in entry.expect.model_fields_set else []
-        untold += ["schema"] if entry.expect.result_schema is not None else []
+        unverifiable += ["result"] if "result" in entry.expect.model_fields_set else []
+        unverifiable += ["schema"] if entry.expect.result_schema is not None else []
     limits = {"runtime": entry.expect.max_runtime, "wait": entry.expect.max_wait}
-    return untold + [
+    return unverifiable + [
         f"max_{name}"
         for name, limit in limits.items()
         if limit is not None and getattr(receipt, name) is None
@@ -186,10 +193,9 @@ def _untold(entry: Entry, receipt: Receipt) -> list[str]:
 
 
 def result_left_out(receipt: Receipt) -> bool:
-    """Whether the receipt lacks the result because it is too large, or no JSON.
+    """Return whether the receipt lacks the result because it is too large, or no JSON.
 
-    Not where its digest tells otherwise: that there was nothing to leave out, or something that is
-    JSON after all.
+    Its digest may show otherwise: that the result was null, or JSON after all.
     """
     if receipt.result is not None or receipt.result_sha256 == _OF_NULL:
         return False
@@ -223,14 +229,14 @@ def _unmet_error(expected: ExpectedError, receipt: Receipt) -> Iterator[Mismatch
         yield Mismatch(path="error", expected=wanted, actual="no error")
         return
     if expected.type is not None and not _same_class(expected.type, error.type):
-        yield Mismatch(path="error.type", expected=expected.type, actual=plain(error.type))
+        yield Mismatch(path="error.type", expected=expected.type, actual=printable(error.type))
     if expected.match is not None and not found_in(expected.match, error.message):
         wanted = f"a match of {short(expected.match)}"
         yield Mismatch(path="error.message", expected=wanted, actual=short(error.message))
 
 
 def _same_class(expected: str, actual: str) -> bool:
-    """Class names are equal; where one of the two lacks its module, the last parts are."""
+    """Return whether class names are equal, without modules where one of them lacks its own."""
     if "." in expected and "." in actual:
         return expected == actual
     return expected.rpartition(".")[2] == actual.rpartition(".")[2]
@@ -240,9 +246,9 @@ def _violations(schema: dict[str, JsonValue], result: JsonValue) -> list[Mismatc
     try:
         found = violations(schema, result, _MAX_VIOLATIONS)
     except SchemaFlawError as flaw:
-        said = middle(plain(str(flaw)), 2 * VALUE_LIMIT)
-        path = sentences.SCHEMA_PATH
-        return [Mismatch(path=path, expected="a schema to check by", actual=said)]
+        fault = middle(printable(str(flaw)), 2 * VALUE_LIMIT)
+        path = messages.SCHEMA_PATH
+        return [Mismatch(path=path, expected="a schema to check by", actual=fault)]
     return [
         Mismatch(path=f"result{one.path}", expected=_rule(one), actual=short(one.found))
         for one in found
@@ -252,4 +258,4 @@ def _violations(schema: dict[str, JsonValue], result: JsonValue) -> list[Mismatc
 def _rule(broken: Violation) -> str:
     if broken.keyword in ("type", "const", "enum", "pattern", "format", "minimum", "maximum"):
         return f"{broken.keyword} {short(broken.wanted)} (schema)"
-    return f"{middle(plain(broken.message), VALUE_LIMIT)} (schema)"
+    return f"{middle(printable(broken.message), VALUE_LIMIT)} (schema)"
