@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Collection, Iterable, Sequence
 
 from loguru import logger
 
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import DispatchError, StackError
-from pytest_manifest.ledger import OVER_BUDGET, STORE_EMPTIED, Start, may_lack_starts
-from pytest_manifest.results.collector import ReceiptBatch
+from pytest_manifest.ledger import OVER_BUDGET, STORE_EMPTIED, may_lack_starts
 from pytest_manifest.run.context import EngineContext, FailureWindow
-from pytest_manifest.run.evaluation import Correction, Evaluated, revoked_message
-from pytest_manifest.run.evidence import ReportedEnd
+from pytest_manifest.run.evaluation import Correction, revoked_message
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import (
     AFTER_LOSS,
@@ -23,25 +20,16 @@ from pytest_manifest.run.recovery import (
     OrphanRecovery,
     StrandedJobs,
 )
-from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.sending import Sender
-from pytest_manifest.run.unconfirmed import Final, UnconfirmedEnds, UnreadableResults
+from pytest_manifest.run.verdict_recorder import InferredEnd, VerdictRecorder
 from pytest_manifest.run.withdrawal import Withdrawal, withdrawn_message
-from pytest_manifest.run.workers import WorkerDeaths
-from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.verdict import plural
 
 POLL_PERIOD = 0.05
 """Seconds from one poll to the next: eager reading costs three times as much."""
-REMIND_PERIOD = 10.0
-"""Seconds from one repeated revocation to the next: shorter than brokers take to requeue what a
-dead worker had."""
 DRAIN = 10.0
 """Seconds to wait for messages that are left when every verdict is there."""
-
-
-InferredEnd: TypeAlias = tuple[PendingAttempt, VerdictStatus, str]
-"""A verdict on an attempt for want of a receipt, and the reason."""
 
 
 class Engine:
@@ -67,12 +55,11 @@ class Engine:
         if context.locator is not None:
             stranded = StrandedJobs(context.pending, context.live_warnings, allowed=allowed)
             self._search = JobSearch(context.locator, context.pending, stranded)
-        self.unread = UnreadableResults(context.gatherer)
-        self._unconfirmed = UnconfirmedEnds(context.pending, self._search)
+        self._recorder = VerdictRecorder(context, self._search)
+        self.unread = self._recorder.unread
         self._sending, self._gathering = FailureWindow(), FailureWindow()
-        self._deaths = WorkerDeaths(context)
         self._withdrawal = Withdrawal(
-            context, self._revoke, self._poll, self.poll_once, self._is_intact
+            context, self._recorder.revoke, self._poll, self.poll_once, self._is_intact
         )
         self._orphans: OrphanRecovery | None = None
         if context.locator is not None:
@@ -83,11 +70,6 @@ class Engine:
                 allowed=allowed,
                 starts_unknown=self._starts_unknown,
             )
-        self._quarantined: list[str] = []
-        self._dropped: list[str] = []
-        self._remind_at = 0.0
-        self._uncharged: list[str] = []
-        """Task ids whose cost is not charged to the budget yet."""
         self._deadline = float("inf")
         self.given_up = 0
         """Attempts that were judged as time was over; a worker may have them, or get them yet."""
@@ -123,7 +105,7 @@ class Engine:
         self._context.patience.end_at(self._deadline)
         underway = [job.entry.id for job in self.pending.by_task_id.values()]
         self._schedule.count_in_flight(job.attempt for job in self.pending.by_task_id.values())
-        self._record_blocked(self._schedule.start(underway))
+        self._recorder.record_blocked(self._schedule.start(underway))
 
     def step(self) -> bool:
         """Go round once: send, poll, handle what is missing; return whether the work is done."""
@@ -141,7 +123,7 @@ class Engine:
 
     def poll_once(self) -> None:
         """Poll everything that is there now, and wait for nothing."""
-        self._record_batch(self._gatherer.poll_all(self.pending.by_task_id))
+        self._recorder.record_batch(self._gatherer.poll_all(self.pending.by_task_id))
 
     def send_nothing(self) -> None:
         """Close the schedule: no attempt follows from what is found."""
@@ -149,7 +131,7 @@ class Engine:
 
     def confirm_missing(self, nowhere: Iterable[str]) -> None:
         """Count what the store alone reports of these; see :class:`UnconfirmedEnds`."""
-        self._unconfirmed.confirm_missing(nowhere)
+        self._recorder.unconfirmed.confirm_missing(nowhere)
 
     def requeue(self, located: JobLocations) -> list[str]:
         """Requeue what dead workers had taken, where allowed; see :class:`OrphanRecovery`."""
@@ -168,7 +150,7 @@ class Engine:
         """Take back what waits after a stop; await what runs, where a person stopped the run."""
         by_a_person = self._signals.interrupted.is_set()
         back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0)
-        self.commit(self._inferred((one, "revoked", revoked_message(one)) for one in back))
+        self._recorder.commit_inferred((one, "revoked", revoked_message(one)) for one in back)
 
     def _time_is_over(self) -> None:
         """End at the deadline; on our own stack, let nothing start after its verdict."""
@@ -179,10 +161,8 @@ class Engine:
         self._last_poll()
         if self._context.is_private:
             back = self._withdrawal.take_back(self._settings.grace)
-            self.commit(
-                self._inferred(
-                    (one, "timed_out", f"{note}; {withdrawn_message(one)}") for one in back
-                )
+            self._recorder.commit_inferred(
+                (one, "timed_out", f"{note}; {withdrawn_message(one)}") for one in back
             )
             self._last_poll()
         elif self._search is not None and self._search.is_deserted():
@@ -195,23 +175,11 @@ class Engine:
         unread = [
             one for one in self.pending.by_task_id.values() if self.unread.reason(one.task_id)
         ]
-        self.commit(self._inferred((one, kind, note) for one in unread))
+        self._recorder.commit_inferred((one, kind, note) for one in unread)
         evaluated = self._evaluator.remaining(kind, note)
         self.given_up += len(self.pending)
         self.pending.clear()
-        self.commit(evaluated)
-
-    def _inferred(self, reported: Iterable[InferredEnd]) -> Iterator[Evaluated]:
-        for job, kind, note in reported:
-            yield self._evaluator.infer(job, *self.unread.adjust(job, kind, note)), None
-
-    def commit(self, evaluated: Iterable[Evaluated]) -> None:
-        """Record verdicts, then report them."""
-        rows = list(evaluated)
-        if rows:
-            with self._ledger.transaction():
-                self._ledger.record_verdicts(rows)
-            self._report([verdict for verdict, _ in rows])
+        self._recorder.commit(evaluated)
 
     # Sending
 
@@ -223,7 +191,7 @@ class Engine:
         self._block_beyond_budget()
         if self._sender is not None and self._sender.has_room:
             error = self._sender.send_some()
-            self._record_unsent(self._sender.refused(), "rejected")
+            self._recorder.record_unsent(self._sender.refused(), "rejected")
             if error is not None:
                 self._note_outage(self._sending, error)
             elif self._sending.close() and self._search is not None:
@@ -235,7 +203,7 @@ class Engine:
         skipped = self._schedule.over_budget()
         if skipped:
             self._ledger.set_meta(OVER_BUDGET, skipped[0].reason)
-            self._record_blocked(skipped)
+            self._recorder.record_blocked(skipped)
 
     def _note_outage(self, outage: FailureWindow, error: StackError) -> None:
         """Note a failure of broker or store, and wait; raise ``error`` once PATIENCE is over."""
@@ -249,192 +217,29 @@ class Engine:
         if failure is not None:
             raise StackError(failure)
 
-    # Gathering and judging
+    # Polling
 
     def _poll(self) -> None:
         block_ms = 0 if self._has_room else int(POLL_PERIOD * 1000)
         try:
-            sip = self._gatherer.poll(self.pending.by_task_id, block_ms)
+            batch = self._gatherer.poll(self.pending.by_task_id, block_ms)
         except StackError as error:
             self.pending.be_patient(time.monotonic())
             self._note_outage(self._gathering, error)
             return
         self._gathering.close()
-        self._record_batch(sip)
-
-    def _record_batch(self, sip: ReceiptBatch) -> None:
-        """Commit a batch of receipts and the verdicts that follow at once; then report them."""
-        finals = self._unconfirmed.confirmed(sip.finals, sip.starts)
-        if not (sip.starts or sip.handed_on or finals):
-            if (
-                sip.moved and sip.position is not None
-            ):  # so that --manifest-resume does not read it again
-                self._ledger.set_meta("stream_position", sip.position)
-            return
-        now = time.monotonic()
-        if self._search is not None:
-            self._search.reset_quiet(now)
-        evaluated: list[Evaluated] = []
-        with self._ledger.transaction():
-            self._ledger.add_starts(sip.starts)
-            repeated: list[str] = []
-            for start in sip.starts:
-                self._deaths.has_started(start.worker)
-                job = self.pending.by_task_id.get(start.task_id)
-                if job is None or job.started is not None:
-                    repeated.append(start.task_id)
-                    self._evaluator.evidence.check_repeated_start(start)
-                self.pending.started(start, now)
-            self._ledger.add_handed_on(sip.handed_on)
-            for end in sip.handed_on:
-                self.pending.handed_on(end)
-            self._ledger.add_receipts(finals)
-            known = self._starts_of(finals)
-            for task_id, reported in _by_attempt(finals).items():
-                job = self.pending.complete(task_id)
-                if job is None:
-                    evaluated += self._evaluator.late_receipt(task_id)
-                    self._uncharged.append(task_id)
-                else:
-                    starts = known.get(task_id, ())
-                    evaluated += self._conclude(
-                        job, *self._evaluator.evaluate_evidence(job, reported, starts)
-                    )
-            for task_id in repeated:
-                evaluated += self._handle_repeated_start(task_id)
-            self._ledger.record_verdicts(evaluated)
-            self._charge_budget()
-            if sip.position is not None:
-                self._ledger.set_meta("stream_position", sip.position)
-        if not self._ledger.commits_deferred:
-            self._gatherer.trim()
-        self._report([verdict for verdict, _ in evaluated])
-        self._revoke_quarantined()
-
-    def _starts_of(self, finals: Iterable[Final]) -> Mapping[str, Sequence[Start]]:
-        """Return the starts of these attempts; few have more than the one just reported."""
-        known: dict[str, Sequence[Start]] = {}
-        asked: list[str] = []
-        for task_id, _, _ in finals:
-            job = self.pending.by_task_id.get(task_id)
-            if job is None or job.only_start is None:
-                asked.append(task_id)
-            else:
-                known[task_id] = (job.only_start,)
-        return known | self._ledger.starts_of(asked)
-
-    def _conclude(
-        self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None
-    ) -> list[Evaluated]:
-        """Return what follows from an attempt's verdict: the entry's verdict, or another attempt.
-
-        Call it within a transaction, for an attempt that is no longer pending.
-        """
-        self._uncharged.append(job.task_id)
-        if not self._signals.stop.is_set() and self._schedule.closed is None:
-            another = self._evaluator.next_attempt(job, verdict, receipt)
-            if another is not None:
-                self._schedule.add(another)
-                return []
-        verdict = self._evaluator.final(job, verdict)
-        return [(verdict, receipt), *self._finish(job.entry.id, verdict.verdict)]
-
-    def _finish(self, entry: str, kind: VerdictStatus) -> list[Evaluated]:
-        """Give the schedule a final verdict; return the verdicts of what it blocks."""
-        was_open = self._schedule.closed is None
-        skipped = self._schedule.finished(entry, kind)
-        closes = was_open and self._schedule.closed is not None
-        if closes and self._settings.revoke_on_max_failed:
-            self._quarantined += self.pending.unstarted()
-        return self._evaluator.blocked(skipped)
-
-    def _charge_budget(self) -> None:
-        """Charge the budget with the recorded cost of attempts that have ended."""
-        landed, self._uncharged = self._uncharged, []
-        budget = self._schedule.budget
-        for task_id in landed if budget is not None else ():
-            cost = self._evaluator.cost(task_id)
-            if budget is not None and cost is not None:
-                budget.charge(task_id, cost)
-
-    def _handle_repeated_start(self, task_id: str) -> list[Evaluated]:
-        """Judge a job that started a second time: after its end, or as it kills its workers."""
-        job = self.pending.by_task_id.get(task_id)
-        if job is None:
-            self._uncharged.append(task_id)
-            if self._evaluator.keeps_crashing(task_id):  # no other job would get a turn
-                self._quarantined.append(task_id)
-            return self._evaluator.started_after_end(task_id)
-        verdict = self._evaluator.quarantine(job)
-        if verdict is None:
-            return []
-        self.pending.complete(task_id)
-        self._quarantined.append(task_id)
-        return self._conclude(job, verdict, None)
-
-    def _revoke_quarantined(self) -> None:
-        if self._quarantined:
-            task_ids, self._quarantined = self._quarantined, []
-            self._dropped += task_ids
-            self._revoke(task_ids)
-
-    def _remind_workers(self, now: float) -> None:
-        """Repeat the revocation of quarantined jobs.
-
-        Workers keep revocations in memory: one that started since knows of none, and would run what
-        has killed it as soon as the broker hands it out again.
-        """
-        if self._dropped and now >= self._remind_at:
-            self._remind_at = now + REMIND_PERIOD
-            self._revoke(self._dropped)
-
-    def _record_inferred(self, pending: Iterable[InferredEnd]) -> None:
-        """Record the verdicts of attempts that no receipt will come of; they are not pending any
-        more."""
-        evaluated: list[Evaluated] = []
-        with self._ledger.transaction():
-            for job, kind, note in pending:
-                kind, note = self.unread.adjust(job, kind, note)
-                verdict, receipt = self._evaluator.infer_or_revoked(job, kind, note)
-                if receipt is not None and job.hearsay is not None:  # it counts now
-                    self._ledger.add_receipts([(job.task_id, None, job.hearsay)])
-                evaluated += self._conclude(job, verdict, receipt)
-            self._ledger.record_verdicts(evaluated)
-            self._charge_budget()
-        self._report([verdict for verdict, _ in evaluated])
-        self._revoke_quarantined()
-
-    def _record_unsent(self, unsent: Sequence[Skipped], kind: VerdictStatus) -> None:
-        """Record the verdicts of what will never be sent: refused, or overdue within an outage."""
-        if not unsent:
-            return
-        with self._ledger.transaction():
-            evaluated = self._evaluator.unsent(unsent, kind)
-            for one in unsent:
-                if self._schedule.budget is not None:
-                    self._schedule.budget.cancel(one.attempt.task_id)
-                evaluated += self._finish(one.attempt.entry.id, kind)
-            self._ledger.record_verdicts(evaluated)
-        self._report([verdict for verdict, _ in evaluated])
-        self._revoke_quarantined()
-
-    def _record_blocked(self, skipped: Sequence[Skipped]) -> None:
-        if skipped:
-            with self._ledger.transaction():
-                evaluated = self._evaluator.blocked(skipped)
-                self._ledger.record_verdicts(evaluated)
-            self._report([verdict for verdict, _ in evaluated])
+        self._recorder.record_batch(batch)
 
     # What is overdue or missing
 
     def _check_missing(self, now: float) -> None:
         """Judge the jobs that no worker reports any more."""
-        self._remind_workers(now)
-        if self._deaths.check(now) and self._search is not None:
+        self._recorder.remind_workers(now)
+        if self._recorder.deaths.check(now) and self._search is not None:
             self._search.schedule(now, *AFTER_LOSS)
         self._give_up_overdue(now)
         if self._sender is not None:
-            self._record_unsent(self._sender.overdue(now), "timed_out")
+            self._recorder.record_unsent(self._sender.overdue(now), "timed_out")
         if self._search is not None:
             located = self._search.tick(now)
             if located is not None:
@@ -446,13 +251,15 @@ class Engine:
             return
         try:
             # Once more, for a receipt that is there and has only not been read yet.
-            self._record_batch(self._gatherer.poll_all({i: o.pending for i, o in overdue.items()}))
+            self._recorder.record_batch(
+                self._gatherer.poll_all({i: o.pending for i, o in overdue.items()})
+            )
         except StackError as error:
             self._log.warning("no last look for overdue jobs: {}", error)
         self._withdrawal.withdraw_overdue(overdue)
         late = {i: o for i, o in overdue.items() if self.pending.complete(i) is not None}
         self.given_up += len(late)
-        self._record_inferred((o.pending, o.status, o.reason) for o in late.values())
+        self._recorder.record_inferred((o.pending, o.status, o.reason) for o in late.values())
 
     def act_on(self, located: JobLocations) -> None:
         """Requeue, discard, send again or give up what two snapshots located."""
@@ -482,7 +289,7 @@ class Engine:
                 continue
             kind, note = self._evaluator.explain_missing(job, emptied=intact is False)
             rows.append((job, kind, note))
-        self._record_inferred(rows)
+        self._recorder.record_inferred(rows)
 
     def _resend(self, job: PendingAttempt) -> bool:
         """Publish again a message that got lost on its way, and that no worker can have started."""
@@ -529,33 +336,3 @@ class Engine:
             self._poll()
         except StackError as error:
             self._log.warning("no look for what is left in the queues: {}", error)
-
-    def _revoke(self, task_ids: Sequence[str]) -> None:
-        """Have the workers drop what is sent and not finished."""
-        if self._publisher is None or not task_ids:
-            return
-        self._evaluator.evidence.mark_revoked(
-            f for f in map(self.pending.by_task_id.get, task_ids) if f
-        )
-        try:
-            self._publisher.revoke(task_ids)
-        except StackError as error:
-            self._log.warning("what is queued could not be revoked: {}", error)
-
-    def _report(self, verdicts: Sequence[Verdict]) -> None:
-        if not verdicts:
-            return
-        others = [verdict for verdict in verdicts if verdict.verdict != "passed"]
-        for verdict in others:
-            self._log.bind(entry=verdict.entry).debug("{}: {}", verdict.verdict, verdict.sentence)
-        if len(others) < len(verdicts):  # the ledger has each, and a line for each would cost more
-            self._log.debug("{} passed", len(verdicts) - len(others))
-        self._signals.on_verdicts([verdict.entry for verdict in verdicts])
-
-
-def _by_attempt(finals: Iterable[Final]) -> Mapping[str, Sequence[ReportedEnd]]:
-    """Group the reported ends by attempt, in the order in which they arrived."""
-    found: dict[str, list[ReportedEnd]] = {}
-    for task_id, execution, receipt in finals:
-        found.setdefault(task_id, []).append((execution, receipt))
-    return found

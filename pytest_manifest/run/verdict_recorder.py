@@ -1,0 +1,262 @@
+"""Turn what is received into verdicts: commit them, then report them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from loguru import logger
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.ledger import Start
+from pytest_manifest.results.collector import ReceiptBatch
+from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.evaluation import Evaluated
+from pytest_manifest.run.evidence import ReportedEnd
+from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.recovery import (
+    JobSearch,
+)
+from pytest_manifest.run.schedule import Skipped
+from pytest_manifest.run.unconfirmed import Final, UnconfirmedEnds, UnreadableResults
+from pytest_manifest.run.workers import WorkerDeaths
+from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+
+REMIND_PERIOD = 10.0
+"""Seconds from one repeated revocation to the next: shorter than brokers take to requeue what a
+dead worker had."""
+
+InferredEnd: TypeAlias = tuple[PendingAttempt, VerdictStatus, str]
+"""A verdict on an attempt for want of a receipt, and the reason."""
+
+
+class VerdictRecorder:
+    """Record the verdicts of one run, and what follows from each. Use it from one thread."""
+
+    def __init__(self, context: EngineContext, search: JobSearch | None) -> None:
+        self._context = context
+        self._signals = context.signals
+        self._ledger = context.ledger
+        self._gatherer = context.gatherer
+        self._evaluator = context.evaluator
+        self._schedule = context.schedule
+        self._pending = context.pending
+        self._search = search
+        self.unread = UnreadableResults(context.gatherer)
+        self.unconfirmed = UnconfirmedEnds(context.pending, search)
+        self.deaths = WorkerDeaths(context)
+        self._quarantined: list[str] = []
+        self._dropped: list[str] = []
+        self._remind_at = 0.0
+        self._uncharged: list[str] = []
+        """Task ids whose cost is not charged to the budget yet."""
+        self._log = logger.bind(run=context.run)
+
+    def record_batch(self, batch: ReceiptBatch) -> None:
+        """Commit a batch of receipts and the verdicts that follow at once; then report them."""
+        finals = self.unconfirmed.confirmed(batch.finals, batch.starts)
+        if not (batch.starts or batch.handed_on or finals):
+            if (
+                batch.moved and batch.position is not None
+            ):  # so that --manifest-resume does not read it again
+                self._ledger.set_meta("stream_position", batch.position)
+            return
+        now = time.monotonic()
+        if self._search is not None:
+            self._search.reset_quiet(now)
+        evaluated: list[Evaluated] = []
+        with self._ledger.transaction():
+            self._ledger.add_starts(batch.starts)
+            repeated: list[str] = []
+            for start in batch.starts:
+                self.deaths.has_started(start.worker)
+                job = self._pending.by_task_id.get(start.task_id)
+                if job is None or job.started is not None:
+                    repeated.append(start.task_id)
+                    self._evaluator.evidence.check_repeated_start(start)
+                self._pending.started(start, now)
+            self._ledger.add_handed_on(batch.handed_on)
+            for end in batch.handed_on:
+                self._pending.handed_on(end)
+            self._ledger.add_receipts(finals)
+            known = self._starts_of(finals)
+            for task_id, reported in _by_attempt(finals).items():
+                job = self._pending.complete(task_id)
+                if job is None:
+                    evaluated += self._evaluator.late_receipt(task_id)
+                    self._uncharged.append(task_id)
+                else:
+                    starts = known.get(task_id, ())
+                    evaluated += self._conclude(
+                        job, *self._evaluator.evaluate_evidence(job, reported, starts)
+                    )
+            for task_id in repeated:
+                evaluated += self._handle_repeated_start(task_id)
+            self._ledger.record_verdicts(evaluated)
+            self._charge_budget()
+            if batch.position is not None:
+                self._ledger.set_meta("stream_position", batch.position)
+        if not self._ledger.commits_deferred:
+            self._gatherer.trim()
+        self._report([verdict for verdict, _ in evaluated])
+        self._revoke_quarantined()
+
+    def record_inferred(self, ends: Iterable[InferredEnd]) -> None:
+        """Record the verdicts of attempts that no receipt will come of; they are not pending any
+        more."""
+        evaluated: list[Evaluated] = []
+        with self._ledger.transaction():
+            for job, kind, note in ends:
+                kind, note = self.unread.adjust(job, kind, note)
+                verdict, receipt = self._evaluator.infer_or_revoked(job, kind, note)
+                if receipt is not None and job.hearsay is not None:  # it counts now
+                    self._ledger.add_receipts([(job.task_id, None, job.hearsay)])
+                evaluated += self._conclude(job, verdict, receipt)
+            self._ledger.record_verdicts(evaluated)
+            self._charge_budget()
+        self._report([verdict for verdict, _ in evaluated])
+        self._revoke_quarantined()
+
+    def record_unsent(self, unsent: Sequence[Skipped], kind: VerdictStatus) -> None:
+        """Record the verdicts of what will never be sent: refused, or overdue within an outage."""
+        if not unsent:
+            return
+        with self._ledger.transaction():
+            evaluated = self._evaluator.unsent(unsent, kind)
+            for one in unsent:
+                if self._schedule.budget is not None:
+                    self._schedule.budget.cancel(one.attempt.task_id)
+                evaluated += self._finish(one.attempt.entry.id, kind)
+            self._ledger.record_verdicts(evaluated)
+        self._report([verdict for verdict, _ in evaluated])
+        self._revoke_quarantined()
+
+    def record_blocked(self, skipped: Sequence[Skipped]) -> None:
+        if skipped:
+            with self._ledger.transaction():
+                evaluated = self._evaluator.blocked(skipped)
+                self._ledger.record_verdicts(evaluated)
+            self._report([verdict for verdict, _ in evaluated])
+
+    def commit_inferred(self, ends: Iterable[InferredEnd]) -> None:
+        """Record and report verdicts for want of a receipt, of attempts that end with the run."""
+        self.commit(
+            (self._evaluator.infer(job, *self.unread.adjust(job, kind, note)), None)
+            for job, kind, note in ends
+        )
+
+    def commit(self, evaluated: Iterable[Evaluated]) -> None:
+        """Record verdicts, then report them."""
+        rows = list(evaluated)
+        if rows:
+            with self._ledger.transaction():
+                self._ledger.record_verdicts(rows)
+            self._report([verdict for verdict, _ in rows])
+
+    def _starts_of(self, finals: Iterable[Final]) -> Mapping[str, Sequence[Start]]:
+        """Return the starts of these attempts; few have more than the one just reported."""
+        known: dict[str, Sequence[Start]] = {}
+        queried: list[str] = []
+        for task_id, _, _ in finals:
+            job = self._pending.by_task_id.get(task_id)
+            if job is None or job.only_start is None:
+                queried.append(task_id)
+            else:
+                known[task_id] = (job.only_start,)
+        return known | self._ledger.starts_of(queried)
+
+    def _conclude(
+        self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None
+    ) -> list[Evaluated]:
+        """Return what follows from an attempt's verdict: the entry's verdict, or another attempt.
+
+        Call it within a transaction, for an attempt that is no longer pending.
+        """
+        self._uncharged.append(job.task_id)
+        if not self._signals.stop.is_set() and self._schedule.closed is None:
+            another = self._evaluator.next_attempt(job, verdict, receipt)
+            if another is not None:
+                self._schedule.add(another)
+                return []
+        verdict = self._evaluator.final(job, verdict)
+        return [(verdict, receipt), *self._finish(job.entry.id, verdict.verdict)]
+
+    def _finish(self, entry: str, kind: VerdictStatus) -> list[Evaluated]:
+        """Give the schedule a final verdict; return the verdicts of what it blocks."""
+        was_open = self._schedule.closed is None
+        skipped = self._schedule.finished(entry, kind)
+        closes = was_open and self._schedule.closed is not None
+        if closes and self._context.settings.revoke_on_max_failed:
+            self._quarantined += self._pending.unstarted()
+        return self._evaluator.blocked(skipped)
+
+    def _charge_budget(self) -> None:
+        """Charge the budget with the recorded cost of attempts that have ended."""
+        ended, self._uncharged = self._uncharged, []
+        budget = self._schedule.budget
+        for task_id in ended if budget is not None else ():
+            cost = self._evaluator.cost(task_id)
+            if budget is not None and cost is not None:
+                budget.charge(task_id, cost)
+
+    def _handle_repeated_start(self, task_id: str) -> list[Evaluated]:
+        """Judge a job that started a second time: after its end, or as it kills its workers."""
+        job = self._pending.by_task_id.get(task_id)
+        if job is None:
+            self._uncharged.append(task_id)
+            if self._evaluator.keeps_crashing(task_id):  # no other job would get a turn
+                self._quarantined.append(task_id)
+            return self._evaluator.started_after_end(task_id)
+        verdict = self._evaluator.quarantine(job)
+        if verdict is None:
+            return []
+        self._pending.complete(task_id)
+        self._quarantined.append(task_id)
+        return self._conclude(job, verdict, None)
+
+    def remind_workers(self, now: float) -> None:
+        """Repeat the revocation of quarantined jobs.
+
+        Workers keep revocations in memory: one that started since knows of none, and would run what
+        has killed it as soon as the broker hands it out again.
+        """
+        if self._dropped and now >= self._remind_at:
+            self._remind_at = now + REMIND_PERIOD
+            self.revoke(self._dropped)
+
+    def _revoke_quarantined(self) -> None:
+        if self._quarantined:
+            task_ids, self._quarantined = self._quarantined, []
+            self._dropped += task_ids
+            self.revoke(task_ids)
+
+    def revoke(self, task_ids: Sequence[str]) -> None:
+        """Have the workers drop what is sent and not finished."""
+        if self._context.publisher is None or not task_ids:
+            return
+        self._evaluator.evidence.mark_revoked(
+            f for f in map(self._pending.by_task_id.get, task_ids) if f
+        )
+        try:
+            self._context.publisher.revoke(task_ids)
+        except StackError as error:
+            self._log.warning("what is queued could not be revoked: {}", error)
+
+    def _report(self, verdicts: Sequence[Verdict]) -> None:
+        if not verdicts:
+            return
+        others = [verdict for verdict in verdicts if verdict.verdict != "passed"]
+        for verdict in others:
+            self._log.bind(entry=verdict.entry).debug("{}: {}", verdict.verdict, verdict.sentence)
+        if len(others) < len(verdicts):  # the ledger has each, and a line for each would cost more
+            self._log.debug("{} passed", len(verdicts) - len(others))
+        self._signals.on_verdicts([verdict.entry for verdict in verdicts])
+
+
+def _by_attempt(finals: Iterable[Final]) -> Mapping[str, Sequence[ReportedEnd]]:
+    """Group the reported ends by attempt, in the order in which they arrived."""
+    found: dict[str, list[ReportedEnd]] = {}
+    for task_id, execution, receipt in finals:
+        found.setdefault(task_id, []).append((execution, receipt))
+    return found
