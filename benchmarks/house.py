@@ -1,0 +1,148 @@
+"""How large the package is, and how well its functions say what they do.
+
+    python -m benchmarks.house [FOLDER ...]
+
+Counts modules, lines, the longest module and function, functions whose docstring begins with no
+verb ("What ...", "The ... of which ..."), and the modules that import the session's state. FOLDER:
+the package of another checkout, to hold two side by side.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+PACKAGE: Final = Path(__file__).parents[1] / "pytest_manifest"
+NO_VERBS: Final = frozenset(
+    {
+        "a",
+        "all",
+        "also",
+        "always",
+        "an",
+        "and",
+        "another",
+        "any",
+        "are",
+        "as",
+        "at",
+        "because",
+        "before",
+        "both",
+        "but",
+        "by",
+        "each",
+        "either",
+        "every",
+        "first",
+        "for",
+        "from",
+        "how",
+        "if",
+        "in",
+        "it",
+        "its",
+        "last",
+        "more",
+        "most",
+        "neither",
+        "never",
+        "no",
+        "nobody",
+        "none",
+        "not",
+        "nothing",
+        "of",
+        "on",
+        "one",
+        "only",
+        "or",
+        "other",
+        "others",
+        "some",
+        "somebody",
+        "such",
+        "that",
+        "the",
+        "their",
+        "them",
+        "these",
+        "this",
+        "those",
+        "to",
+        "under",
+        "until",
+        "what",
+        "when",
+        "where",
+        "whether",
+        "which",
+        "who",
+        "whoever",
+        "whom",
+        "whose",
+        "why",
+        "with",
+        "without",
+    }
+)
+SESSION: Final = ("face.session", "plugin.session")
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def measure(package: Path) -> dict[str, int]:
+    """Count what the package at this folder is made of."""
+    sources = {path: path.read_text("utf-8") for path in sorted(package.rglob("*.py"))}
+    lines = {path: len(text.splitlines()) for path, text in sources.items()}
+    trees = {path: ast.parse(text) for path, text in sources.items()}
+    functions = [one for tree in trees.values() for one in _functions(tree)]
+    return {
+        "modules": len(sources),
+        "lines": sum(lines.values()),
+        "lines of a module, mean": sum(lines.values()) // len(lines),
+        "lines of the longest module": max(lines.values()),
+        "modules of more than 400 lines": sum(count > 400 for count in lines.values()),
+        "lines of the longest function": max(map(_length, functions)),
+        "docstrings of functions": sum(ast.get_docstring(one) is not None for one in functions),
+        "docstrings that begin with no verb": sum(map(_is_clause, functions)),
+        "importers of the session's state": sum(map(_imports_session, trees.values())),
+    }
+
+
+def _functions(tree: ast.AST) -> Iterator[Function]:
+    return (one for one in ast.walk(tree) if isinstance(one, Function))
+
+
+def _length(function: Function) -> int:
+    return (function.end_lineno or function.lineno) - function.lineno + 1
+
+
+def _is_clause(function: Function) -> bool:
+    words = (ast.get_docstring(function) or "Say").split(None, 1)
+    return words[0].strip("\"'(`,.:").lower() in NO_VERBS
+
+
+def _imports_session(tree: ast.AST) -> bool:
+    return any(
+        isinstance(one, ast.ImportFrom)
+        and (one.module or "").endswith(SESSION)
+        and any(name.name == "ManifestSession" for name in one.names)
+        for one in ast.walk(tree)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    packages = [Path(one) for one in given] or [PACKAGE]
+    found = [measure(package) for package in packages]
+    for name in found[0]:
+        print(f"| {name} | " + " | ".join(f"{one[name]:,}" for one in found) + " |")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
