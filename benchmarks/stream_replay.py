@@ -138,8 +138,8 @@ class Replay:
             for attempt in self.attempts:
                 flights.track(attempt, moment, now)
         results = ResultReader(StackAddress(url, url, None, is_private=False))
-        self.gatherer = ReceiptCollector(StreamReader(url, self.key), results)
-        self.gatherer.begin(3600)
+        self.collector = ReceiptCollector(StreamReader(url, self.key), results)
+        self.collector.begin(3600)
         settings = RunSettings(folder=folder)
         bench = AttemptEvaluator(self.run, manifest, self.ledger, kills=3, lifetime=3600.0)
         self.engine = Engine(
@@ -148,7 +148,7 @@ class Replay:
                 settings=settings,
                 signals=Signals(),
                 ledger=self.ledger,
-                gatherer=self.gatherer,
+                collector=self.collector,
                 evaluator=bench,
                 schedule=Schedule([]),
                 pending=flights,
@@ -163,7 +163,7 @@ class Replay:
         return time.process_time() - began
 
     def close(self) -> None:
-        self.gatherer.close()
+        self.collector.close()
         self.ledger.close()
 
 

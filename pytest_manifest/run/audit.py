@@ -115,8 +115,8 @@ class AuditRun(EarlierRun):
     def _poll_first(self, ledger: Ledger) -> None:
         """Read what arrived since, so that no test sees a verdict that this replaces."""
         position = ledger.get_meta("stream_position") or "0"
-        with contextlib.closing(self._open_gatherer(position)) as gatherer:
-            engine = self._make_engine(ledger, gatherer)
+        with contextlib.closing(self._open_collector(position)) as collector:
+            engine = self._make_engine(ledger, collector)
             engine.send_nothing()
             engine.poll_once()
         self._keep_inferred_verdicts(ledger)
@@ -185,13 +185,13 @@ class AuditRun(EarlierRun):
                     rows = ledger.attempts_of(name)
                     if not rows or _is_unknown(ledger, name):
                         continue
-                    kind, note = _unfinished(rows[-1].state, expired=expired)
+                    status, note = _unfinished(rows[-1].state, expired=expired)
                     if not note:
                         otherwise = "" if self.queries_stack else "the stack was not asked"
                         note = found.get(rows[-1].task_id, otherwise)
                     entry = self.manifest.parse(some[name].raw, some[name].number)
                     number = rows[-1].attempt
-                    yield evaluate(entry, None, attempt=number, problem=kind, note=note), None
+                    yield evaluate(entry, None, attempt=number, problem=status, note=note), None
 
 
 def _record_verdicts(ledger: Ledger, already_evaluated: Iterator[Evaluated]) -> None:

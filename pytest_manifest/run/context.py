@@ -25,7 +25,7 @@ class EngineContext:
     settings: RunSettings
     signals: Signals
     ledger: Ledger
-    gatherer: ReceiptCollector
+    collector: ReceiptCollector
     evaluator: AttemptEvaluator
     schedule: Schedule
     pending: PendingAttempts

@@ -40,7 +40,7 @@ class Engine:
         self._settings = context.settings
         self._signals = context.signals
         self._ledger = context.ledger
-        self._gatherer = context.gatherer
+        self._collector = context.collector
         self._publisher = context.publisher
         self._evaluator = context.evaluator
         self._schedule = context.schedule
@@ -57,7 +57,7 @@ class Engine:
             self._search = JobSearch(context.locator, context.pending, stranded)
         self._recorder = VerdictRecorder(context, self._search)
         self.unread = self._recorder.unread
-        self._sending, self._gathering = FailureWindow(), FailureWindow()
+        self._sending, self._polling = FailureWindow(), FailureWindow()
         self._withdrawal = Withdrawal(
             context, self._recorder.revoke, self._poll, self.poll_once, self._is_intact
         )
@@ -123,7 +123,7 @@ class Engine:
 
     def poll_once(self) -> None:
         """Poll everything that is there now, and wait for nothing."""
-        self._recorder.record_batch(self._gatherer.poll_all(self.pending.by_task_id))
+        self._recorder.record_batch(self._collector.poll_all(self.pending.by_task_id))
 
     def send_nothing(self) -> None:
         """Close the schedule: no attempt follows from what is found."""
@@ -170,13 +170,13 @@ class Engine:
             return
         self.record_rest("timed_out", note)
 
-    def record_rest(self, kind: VerdictStatus, note: str) -> None:
+    def record_rest(self, status: VerdictStatus, note: str) -> None:
         """Give every entry that has no verdict this one."""
         unread = [
             one for one in self.pending.by_task_id.values() if self.unread.reason(one.task_id)
         ]
-        self._recorder.commit_inferred((one, kind, note) for one in unread)
-        evaluated = self._evaluator.remaining(kind, note)
+        self._recorder.commit_inferred((one, status, note) for one in unread)
+        evaluated = self._evaluator.remaining(status, note)
         self.given_up += len(self.pending)
         self.pending.clear()
         self._recorder.commit(evaluated)
@@ -222,12 +222,12 @@ class Engine:
     def _poll(self) -> None:
         block_ms = 0 if self._has_room else int(POLL_PERIOD * 1000)
         try:
-            batch = self._gatherer.poll(self.pending.by_task_id, block_ms)
+            batch = self._collector.poll(self.pending.by_task_id, block_ms)
         except StackError as error:
             self.pending.be_patient(time.monotonic())
-            self._note_outage(self._gathering, error)
+            self._note_outage(self._polling, error)
             return
-        self._gathering.close()
+        self._polling.close()
         self._recorder.record_batch(batch)
 
     # What is overdue or missing
@@ -252,14 +252,14 @@ class Engine:
         try:
             # Once more, for a receipt that is there and has only not been read yet.
             self._recorder.record_batch(
-                self._gatherer.poll_all({i: o.pending for i, o in overdue.items()})
+                self._collector.poll_all({i: o.job for i, o in overdue.items()})
             )
         except StackError as error:
             self._log.warning("no last look for overdue jobs: {}", error)
         self._withdrawal.withdraw_overdue(overdue)
         late = {i: o for i, o in overdue.items() if self.pending.complete(i) is not None}
         self.given_up += len(late)
-        self._recorder.record_inferred((o.pending, o.status, o.reason) for o in late.values())
+        self._recorder.record_inferred((o.job, o.status, o.reason) for o in late.values())
 
     def act_on(self, located: JobLocations) -> None:
         """Requeue, discard, send again or give up what two snapshots located."""
@@ -287,8 +287,8 @@ class Engine:
         for job in self.pending.complete_all(nowhere):
             if job.started is None and intact is not False and self._resend(job):
                 continue
-            kind, note = self._evaluator.explain_missing(job, emptied=intact is False)
-            rows.append((job, kind, note))
+            status, note = self._evaluator.explain_missing(job, emptied=intact is False)
+            rows.append((job, status, note))
         self._recorder.record_inferred(rows)
 
     def _resend(self, job: PendingAttempt) -> bool:
@@ -297,12 +297,12 @@ class Engine:
             return False
         if self.unread.reason(job.task_id):
             return False
-        starts_reported = self._gatherer.reports_starts and not may_lack_starts(self._ledger)
+        starts_reported = self._collector.reports_starts and not may_lack_starts(self._ledger)
         return (starts_reported or job.entry.idempotent) and self._sender.resend(job.attempt)
 
     def _is_intact(self) -> bool | None:
         try:
-            intact = self._gatherer.is_intact()
+            intact = self._collector.is_intact()
         except StackError as error:
             self._log.warning("the receipts stream could not be looked at: {}", error)
             return None

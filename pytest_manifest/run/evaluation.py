@@ -133,18 +133,18 @@ class AttemptEvaluator:
         """Return whether a worker has reported that it started the attempt."""
         return bool(self._ledger.starts(task_id))
 
-    def infer(self, job: PendingAttempt, kind: VerdictStatus, note: str) -> Verdict:
+    def infer(self, job: PendingAttempt, status: VerdictStatus, note: str) -> Verdict:
         """Return the verdict on an attempt that no receipt will come of."""
-        seen = kind in SELF_CAUSED and job.is_running
+        seen = status in SELF_CAUSED and job.is_running
         number = job.number
         entry = self._with_own_limit(job.entry)
-        return evaluate(entry, None, attempt=number, problem=kind, note=note, seen=seen)
+        return evaluate(entry, None, attempt=number, problem=status, note=note, seen=seen)
 
-    def infer_or_revoked(self, job: PendingAttempt, kind: VerdictStatus, note: str) -> Evaluated:
+    def infer_or_revoked(self, job: PendingAttempt, status: VerdictStatus, note: str) -> Evaluated:
         """Infer the verdict, or judge by the revocation that the result store has."""
-        if kind == "revoked" and job.hearsay is not None and is_hearsay(job.hearsay):
+        if status == "revoked" and job.hearsay is not None and is_hearsay(job.hearsay):
             return self.evaluate(job, job.hearsay)
-        return self.infer(job, kind, note), None
+        return self.infer(job, status, note), None
 
     def how_it_died(self, job: PendingAttempt) -> str:
         """Return a phrase for an attempt whose process is gone."""
@@ -238,9 +238,11 @@ class AttemptEvaluator:
     def keeps_crashing(self, task_id: str) -> bool:
         """Return whether a job given up as crashed is delivered and started again and again."""
         row, settled = self._ledger.attempt(task_id), self._verdict_on(task_id)
-        kind = settled.verdict.verdict if settled is not None else row and row.status
+        status = settled.verdict.verdict if settled is not None else row and row.status
         starts = Counter(map(turn_of, self._ledger.starts(task_id)))
-        return kind in ("crashed", "quarantined") and max(starts.values(), default=0) > self._kills
+        return (
+            status in ("crashed", "quarantined") and max(starts.values(), default=0) > self._kills
+        )
 
     def _deaths(self, job: PendingAttempt) -> int:
         return self._earlier_crashes(job) + 1
@@ -266,14 +268,14 @@ class AttemptEvaluator:
     def _skipped(self, attempt: Attempt, note: str) -> Verdict:
         return evaluate(attempt.entry, None, attempt=attempt.number, problem="skipped", note=note)
 
-    def unsent(self, unsent: Sequence[Skipped], kind: VerdictStatus) -> list[Evaluated]:
+    def unsent(self, unsent: Sequence[Skipped], status: VerdictStatus) -> list[Evaluated]:
         """Return the verdicts of what was never sent, each with its reason."""
         return [
-            (evaluate(a.entry, None, attempt=a.number, problem=kind, note=note), None)
+            (evaluate(a.entry, None, attempt=a.number, problem=status, note=note), None)
             for a, note in ((one.attempt, one.reason) for one in unsent)
         ]
 
-    def remaining(self, kind: VerdictStatus, note: str) -> list[Evaluated]:
+    def remaining(self, status: VerdictStatus, note: str) -> list[Evaluated]:
         """Return this verdict for every entry that has none."""
         evaluated: list[Evaluated] = []
         for row in self._ledger.attempts(undecided=True):
@@ -286,12 +288,14 @@ class AttemptEvaluator:
                 entry = self._manifest[row.entry]
             except ManifestError as error:  # it is known what to say, whatever the entry expects
                 why = f"{why} (what it expects cannot be read: {error})"
-                verdict = Verdict(verdict=kind, entry=row.entry, attempt=row.attempt, sentence=why)
+                verdict = Verdict(
+                    verdict=status, entry=row.entry, attempt=row.attempt, sentence=why
+                )
             else:
-                seen = kind == entry.expect.state == "timed_out"
+                seen = status == entry.expect.state == "timed_out"
                 seen = seen and self._outran(entry, row.task_id)
                 number = row.attempt
-                verdict = evaluate(entry, None, attempt=number, problem=kind, note=why, seen=seen)
+                verdict = evaluate(entry, None, attempt=number, problem=status, note=why, seen=seen)
             evaluated.append((verdict, None))
         return evaluated
 

@@ -79,7 +79,7 @@ class _Due:
 class Overdue:
     """Hold an attempt that is judged for want of a receipt, with the verdict and the reason."""
 
-    pending: PendingAttempt
+    job: PendingAttempt
     status: VerdictStatus
     reason: str
 

@@ -146,9 +146,9 @@ def _reevaluate_verdict(
 
 def _reevaluate_problem(verdict: Verdict, entry: Entry, old: Entry, *, seen: bool) -> Verdict:
     """Judge what has no receipt by other expectations; ``seen``: it was started."""
-    kind, expected = verdict.verdict, old.expect.state
-    if kind == "passed" and expected != "succeeded" and expected != "ignored":
-        kind = expected  # what became of it was what the old expectations wanted
-    seen = seen and kind in SELF_CAUSED
-    anew = evaluate(entry, None, attempt=verdict.attempt, problem=kind, seen=seen)
+    status, expected = verdict.verdict, old.expect.state
+    if status == "passed" and expected != "succeeded" and expected != "ignored":
+        status = expected  # what became of it was what the old expectations wanted
+    seen = seen and status in SELF_CAUSED
+    anew = evaluate(entry, None, attempt=verdict.attempt, problem=status, seen=seen)
     return verdict if anew.verdict == verdict.verdict else anew

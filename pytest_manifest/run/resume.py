@@ -92,8 +92,8 @@ class ResumeRun(EarlierRun):
         self._taken_up = True
         if self._restarts_stream:
             # Marked for a run that is refused after all, an emptied store would look intact.
-            with contextlib.closing(self._open_gatherer("0")) as gatherer:
-                gatherer.begin(self.info.stream_ttl)
+            with contextlib.closing(self._open_collector("0")) as collector:
+                collector.begin(self.info.stream_ttl)
 
     def abandon(self) -> None:
         super().abandon()
@@ -108,10 +108,10 @@ class ResumeRun(EarlierRun):
         ledger = self._take_up()
         publisher = self._open_publisher()
         position = ledger.get_meta("stream_position") or "0"
-        with contextlib.closing(self._open_gatherer(position)) as gatherer:
+        with contextlib.closing(self._open_collector(position)) as collector:
             self._track(ledger)
             self._open_locator(publisher, self._pending.entries())
-            self._reconcile(ledger, gatherer)
+            self._reconcile(ledger, collector)
         if self._to_send:
             self._preflight(publisher, self._to_send, expected_workers)
             self._open_locator(publisher, self._pending.entries())
@@ -122,10 +122,10 @@ class ResumeRun(EarlierRun):
         track_unsettled(self._pending, ledger, self.manifest, self.info, chosen)
         track_inferred(self._pending, ledger, self.manifest, self.info, chosen)
 
-    def _reconcile(self, ledger: Ledger, gatherer: ReceiptCollector) -> None:
+    def _reconcile(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Read what arrived since, search for what is under way, and decide what is to be sent."""
         before = kept_manifest(self.ledger_path, self.info.sha256)
-        engine = self._make_engine(ledger, gatherer)
+        engine = self._make_engine(ledger, collector)
         engine.send_nothing()
         evaluate_kept_receipts(ledger, self._pending, self._make_evaluator(ledger))
         engine.poll_once()
@@ -137,7 +137,7 @@ class ResumeRun(EarlierRun):
         again = reevaluate(ledger, self.manifest, before, self._make_evaluator(ledger), chosen)
         with ledger.transaction():
             ledger.record_verdicts(list(again))
-        intact = gatherer.is_intact()
+        intact = collector.is_intact()
         if intact is False:
             ledger.set_meta(STORE_EMPTIED, "1")  # a new stream would not show it any more
         known = Known(
@@ -237,14 +237,14 @@ class ResumeRun(EarlierRun):
                 job = self._pending.by_task_id.get(row.task_id)
                 if job is None or ledger.entry_verdict(decision.entry) is not None:
                     continue
-                kind: VerdictStatus = "crashed" if job.is_running else "lost"
+                status: VerdictStatus = "crashed" if job.is_running else "lost"
                 note = decision.reason
                 doubt, why = evaluator.explain_missing(job, emptied=emptied)
                 if doubt == "unknown" and (emptied or not job.is_running):
-                    kind, note = doubt, f"{note}; {why}"
-                kind, note = unread.adjust(job, kind, note)
+                    status, note = doubt, f"{note}; {why}"
+                status, note = unread.adjust(job, status, note)
                 entry = self.manifest[decision.entry]
-                verdict = evaluate(entry, None, attempt=row.attempt, problem=kind, note=note)
+                verdict = evaluate(entry, None, attempt=row.attempt, problem=status, note=note)
                 ledger.record_verdicts([(verdict, None)])
 
 
@@ -323,7 +323,9 @@ def preview(
         again = {v.entry: v.verdict for v, _ in reevaluate(ledger, manifest, before, evaluator)}
         # Pending and unknown ones are looked at anew.
         statuses = {
-            e: kind for e, kind in statuses_before.items() if kind not in ("pending", "unknown")
+            e: status
+            for e, status in statuses_before.items()
+            if status not in ("pending", "unknown")
         } | again
         known = Known(
             ledger,

@@ -221,8 +221,8 @@ class Run:
         publisher = self._open_publisher()
         self._preflight(publisher, self._to_send, expected_workers)
         self._open_locator(publisher, ())
-        with contextlib.closing(self._open_gatherer("0")) as gatherer:
-            gatherer.begin(self.info.stream_ttl)
+        with contextlib.closing(self._open_collector("0")) as collector:
+            collector.begin(self.info.stream_ttl)
 
     def take_effect(self) -> None:
         """Let what was prepared count, now that no other run of the session is refused.
@@ -412,9 +412,9 @@ class Run:
                 parts.callback(self._close_publisher)
                 ledger = parts.enter_context(Ledger.open(self.ledger_path, write=True))
                 position = ledger.get_meta("stream_position") or "0"
-                gatherer = self._open_gatherer(position)
-                parts.enter_context(contextlib.closing(gatherer))
-                self._run_engine(ledger, gatherer)
+                collector = self._open_collector(position)
+                parts.enter_context(contextlib.closing(collector))
+                self._run_engine(ledger, collector)
         except ManifestToolError as error:
             self.error = self.error or error
         except Exception as error:  # a thread has no caller: the run itself must carry its fault
@@ -426,12 +426,12 @@ class Run:
             self._signals.ended.set()
             self._signals.on_verdicts([])
 
-    def _run_engine(self, ledger: Ledger, gatherer: ReceiptCollector) -> None:
-        engine = self._make_engine(ledger, gatherer)
+    def _run_engine(self, ledger: Ledger, collector: ReceiptCollector) -> None:
+        engine = self._make_engine(ledger, collector)
         self.corrections = engine.corrections
         try:
             self._work(engine, ledger)
-            gatherer.trim()
+            collector.trim()
         except ManifestToolError as error:
             self._give_up(engine, ledger, error)
         except Exception as error:  # as above; here the entries can still be given a verdict
@@ -439,7 +439,7 @@ class Run:
             fault = DispatchError(f"the run stopped on an internal error: {error!r}")
             self._give_up(engine, ledger, fault)
 
-    def _make_engine(self, ledger: Ledger, gatherer: ReceiptCollector) -> Engine:
+    def _make_engine(self, ledger: Ledger, collector: ReceiptCollector) -> Engine:
         return Engine(
             EngineContext(
                 run=self.info.run,
@@ -447,7 +447,7 @@ class Run:
                 window=self.settings.window_for(self._slots),
                 signals=self._signals,
                 ledger=ledger,
-                gatherer=gatherer,
+                collector=collector,
                 evaluator=self._make_evaluator(ledger),
                 schedule=Schedule(
                     self._to_send,
@@ -503,7 +503,7 @@ class Run:
         stream = float(self.info.stream_ttl)
         return stream if expires is None else min(stream, expires)
 
-    def _open_gatherer(self, position: str) -> ReceiptCollector:
+    def _open_collector(self, position: str) -> ReceiptCollector:
         stream, flaws = None, ReadErrors(self.warnings)
         if has_stream(self.address.backend_url):
             key = stream_key(self.info.run)
@@ -598,8 +598,8 @@ def _stamp(path: Path) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
-def _without_receipt(attempt: Attempt, kind: VerdictStatus, note: str) -> Evaluated:
-    verdict = evaluate(attempt.entry, None, attempt=attempt.number, problem=kind, note=note)
+def _without_receipt(attempt: Attempt, status: VerdictStatus, note: str) -> Evaluated:
+    verdict = evaluate(attempt.entry, None, attempt=attempt.number, problem=status, note=note)
     return verdict, None
 
 

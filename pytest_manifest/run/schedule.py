@@ -143,10 +143,10 @@ class Schedule:
         return array("I", merge(free, freed)) if freed else free
 
     def _why_dead(self, name: str) -> str:
-        kind = self._verdicts.get(name)
-        if kind is None:
+        status = self._verdicts.get(name)
+        if status is None:
             return "which was not selected and has not passed in this run"
-        return f"which did not pass ({kind})"
+        return f"which did not pass ({status})"
 
     def _line_up(self, free: array[int]) -> None:
         """Queue the attempts at the ``free`` positions, the canary first."""
@@ -224,10 +224,10 @@ class Schedule:
 
     # What became of entries
 
-    def finished(self, entry: str, kind: VerdictStatus) -> list[Skipped]:
+    def finished(self, entry: str, status: VerdictStatus) -> list[Skipped]:
         """Note an entry's final verdict; return what can never be sent because of it."""
-        skipped = self._passed(entry) if kind == "passed" else self._failed_with(entry, kind)
-        return skipped + self._check_canary(entry, kind)
+        skipped = self._passed(entry) if status == "passed" else self._failed_with(entry, status)
+        return skipped + self._check_canary(entry, status)
 
     def over_budget(self) -> list[Skipped]:
         """Close the schedule where the budget allows nothing that is left; return all of that.
@@ -263,10 +263,10 @@ class Schedule:
                 (self._after_canary if self._canary else self._ready).append(blocked.attempt)
         return []
 
-    def _failed_with(self, entry: str, kind: VerdictStatus) -> list[Skipped]:
-        self._dead[entry] = _Dead((entry,), f"which did not pass ({kind})")
+    def _failed_with(self, entry: str, status: VerdictStatus) -> list[Skipped]:
+        self._dead[entry] = _Dead((entry,), f"which did not pass ({status})")
         skipped = self._block_dependents(entry)
-        if kind not in NOT_FAILURES:
+        if status not in NOT_FAILURES:
             self._failed += 1
         return skipped + self._block_for_failures()
 
@@ -293,11 +293,11 @@ class Schedule:
                     fallen.append(name)
         return skipped
 
-    def _check_canary(self, entry: str, kind: VerdictStatus) -> list[Skipped]:
+    def _check_canary(self, entry: str, status: VerdictStatus) -> list[Skipped]:
         if entry not in self._canary:
             return []
         self._canary.discard(entry)
-        if kind != "passed":
+        if status != "passed":
             self._canary_failed.append(entry)
         if self._canary:
             return []

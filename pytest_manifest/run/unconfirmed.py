@@ -78,20 +78,20 @@ class UnreadableResults:
     verdict for want of a result, or of time, may be given.
     """
 
-    def __init__(self, gatherer: ReceiptCollector) -> None:
-        self._gatherer = gatherer
+    def __init__(self, collector: ReceiptCollector) -> None:
+        self._collector = collector
 
     def reason(self, task_id: str) -> str:
         """Return a phrase for a result that cannot be read here; "" where there is none."""
-        why = self._gatherer.unreadable_reason(task_id)
+        why = self._collector.unreadable_reason(task_id)
         return f"something is stored for it that cannot be read here: {why}" if why else ""
 
     def adjust(
-        self, job: PendingAttempt, kind: VerdictStatus, note: str
+        self, job: PendingAttempt, status: VerdictStatus, note: str
     ) -> tuple[VerdictStatus, str]:
         """Return the verdict and reason for an attempt without a receipt, given those without this
         check."""
         phrase = self.reason(job.task_id)
-        if not phrase or kind not in FOR_WANT_OF_A_RESULT:
-            return kind, note
+        if not phrase or status not in FOR_WANT_OF_A_RESULT:
+            return status, note
         return "unknown", phrase

@@ -38,12 +38,12 @@ class VerdictRecorder:
         self._context = context
         self._signals = context.signals
         self._ledger = context.ledger
-        self._gatherer = context.gatherer
+        self._collector = context.collector
         self._evaluator = context.evaluator
         self._schedule = context.schedule
         self._pending = context.pending
         self._search = search
-        self.unread = UnreadableResults(context.gatherer)
+        self.unread = UnreadableResults(context.collector)
         self.unconfirmed = UnconfirmedEnds(context.pending, search)
         self.deaths = WorkerDeaths(context)
         self._quarantined: list[str] = []
@@ -98,7 +98,7 @@ class VerdictRecorder:
             if batch.position is not None:
                 self._ledger.set_meta("stream_position", batch.position)
         if not self._ledger.commits_deferred:
-            self._gatherer.trim()
+            self._collector.trim()
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
 
@@ -107,9 +107,9 @@ class VerdictRecorder:
         more."""
         evaluated: list[Evaluated] = []
         with self._ledger.transaction():
-            for job, kind, note in ends:
-                kind, note = self.unread.adjust(job, kind, note)
-                verdict, receipt = self._evaluator.infer_or_revoked(job, kind, note)
+            for job, status, note in ends:
+                status, note = self.unread.adjust(job, status, note)
+                verdict, receipt = self._evaluator.infer_or_revoked(job, status, note)
                 if receipt is not None and job.hearsay is not None:  # it counts now
                     self._ledger.add_receipts([(job.task_id, None, job.hearsay)])
                 evaluated += self._conclude(job, verdict, receipt)
@@ -118,16 +118,16 @@ class VerdictRecorder:
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
 
-    def record_unsent(self, unsent: Sequence[Skipped], kind: VerdictStatus) -> None:
+    def record_unsent(self, unsent: Sequence[Skipped], status: VerdictStatus) -> None:
         """Record the verdicts of what will never be sent: refused, or overdue within an outage."""
         if not unsent:
             return
         with self._ledger.transaction():
-            evaluated = self._evaluator.unsent(unsent, kind)
+            evaluated = self._evaluator.unsent(unsent, status)
             for one in unsent:
                 if self._schedule.budget is not None:
                     self._schedule.budget.cancel(one.attempt.task_id)
-                evaluated += self._finish(one.attempt.entry.id, kind)
+                evaluated += self._finish(one.attempt.entry.id, status)
             self._ledger.record_verdicts(evaluated)
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
@@ -142,8 +142,8 @@ class VerdictRecorder:
     def commit_inferred(self, ends: Iterable[InferredEnd]) -> None:
         """Record and report verdicts for want of a receipt, of attempts that end with the run."""
         self.commit(
-            (self._evaluator.infer(job, *self.unread.adjust(job, kind, note)), None)
-            for job, kind, note in ends
+            (self._evaluator.infer(job, *self.unread.adjust(job, status, note)), None)
+            for job, status, note in ends
         )
 
     def commit(self, evaluated: Iterable[Evaluated]) -> None:
@@ -182,10 +182,10 @@ class VerdictRecorder:
         verdict = self._evaluator.final(job, verdict)
         return [(verdict, receipt), *self._finish(job.entry.id, verdict.verdict)]
 
-    def _finish(self, entry: str, kind: VerdictStatus) -> list[Evaluated]:
+    def _finish(self, entry: str, status: VerdictStatus) -> list[Evaluated]:
         """Give the schedule a final verdict; return the verdicts of what it blocks."""
         was_open = self._schedule.closed is None
-        skipped = self._schedule.finished(entry, kind)
+        skipped = self._schedule.finished(entry, status)
         closes = was_open and self._schedule.closed is not None
         if closes and self._context.settings.revoke_on_max_failed:
             self._quarantined += self._pending.unstarted()

@@ -99,8 +99,8 @@ class Rig:
         self.publisher = FakePublisher(self.world)
         self.signals = self._signals()
         stream = cast("StreamReader", FakeStream(self.world))
-        self.gatherer = ReceiptCollector(stream, cast("ResultReader", FakeResults(self.world)))
-        self.gatherer.begin(1000)
+        self.collector = ReceiptCollector(stream, cast("ResultReader", FakeResults(self.world)))
+        self.collector.begin(1000)
         self.engine = Engine(self._parts())
         self.world.on_publish = self._published
 
@@ -133,7 +133,7 @@ class Rig:
             settings=settings,
             signals=self.signals,
             ledger=self.ledger,
-            gatherer=self.gatherer,
+            collector=self.collector,
             evaluator=self.bench,
             schedule=self.schedule,
             pending=PendingAttempts(),

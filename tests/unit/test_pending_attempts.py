@@ -33,9 +33,9 @@ def test_a_timeout_counts_from_the_start() -> None:
     made.started(start(slow, "w@h"), now=200.0)
     assert made.overdue(200 + 10 + TIMEOUT_GRACE - 0.1) == {}
     (late,) = made.overdue(200 + 10 + TIMEOUT_GRACE).values()
-    assert (late.pending.entry.id, late.status) == ("slow", "timed_out")
+    assert (late.job.entry.id, late.status) == ("slow", "timed_out")
     assert "timeout of 10 s" in late.reason
-    assert made.complete(slow) is late.pending
+    assert made.complete(slow) is late.job
     assert list(made.by_task_id) == [waiting]
 
 
@@ -56,7 +56,7 @@ def test_a_deadline_counts_from_the_sending() -> None:
     made, _ = flights(Entry(id="a", task="t", deadline=30))
     assert made.overdue(129.9) == {}
     (late,) = made.overdue(130.0).values()
-    assert (late.status, late.pending.entry.id) == ("timed_out", "a")
+    assert (late.status, late.job.entry.id) == ("timed_out", "a")
 
 
 def test_a_retry_has_its_own_timeout() -> None:

@@ -75,7 +75,7 @@ def test_receipts_leave_their_stream_once_they_are_committed() -> None:
             with Ledger.open(made.ledger.path) as reading:
                 seen.append(reading.get_meta("stream_position"))
 
-        made.gatherer.trim = trim  # type: ignore[method-assign]  # watched
+        made.collector.trim = trim  # type: ignore[method-assign]  # watched
         made.step()
         ended(made)
         made.step(3)

@@ -23,7 +23,7 @@ TASK_ID = f"{run8(RUN)}-1"
 
 
 def leave_unreadable(made: Rig) -> None:
-    made.gatherer._flaws.add_result(made.task_id("a"), WHY)
+    made.collector._flaws.add_result(made.task_id("a"), WHY)
 
 
 def sentence(made: Rig) -> str:
