@@ -50,7 +50,7 @@ def task_id_for(run: str, entry_id: str, number: int, place: int = 0) -> str:
 
 
 def is_of_attempt(task_id: str, run: str, entry_id: str, number: int) -> bool:
-    """Whether an id is of this attempt, whatever place its entry had when it was sent."""
+    """Tell whether an id belongs to this attempt, at whatever position its entry was sent."""
     try:
         place = int(task_id[RUN8_LENGTH + 1 :].partition("-")[0], 16)
     except ValueError:

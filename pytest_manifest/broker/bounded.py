@@ -1,11 +1,11 @@
-"""Every wait on the network has an end.
+"""Bound every wait on the network.
 
 A peer that is gone refuses a connection at once. One that is frozen (a stopped process, a machine
-behind a broken link) accepts and never says a word, and the libraries between wait for it: redis-py
+behind a broken link) accepts and never answers, and the libraries between wait for it: redis-py
 for ever or for its time-out times its retries, Celery's stores for two minutes, RabbitMQ's client
 for ever. So connections get time limits of their own where a library has words for them; and, as no
 library has them for everything (the good-bye of an AMQP connection, a database's driver, a store
-that we do not know), calls are made by a thread that is left behind when it takes too long.
+that we do not know), calls are made by a thread that is abandoned when it takes too long.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONNECT_TIMEOUT: Final = 5.0  # s
 SOCKET_TIMEOUT: Final = 10.0
 """Seconds that one read or write of a socket may take; a healthy peer needs far less for any."""
 CALL_TIMEOUT: Final = 30.0
-"""Seconds for a call of many reads and writes: a batch, a look into every queue."""
+"""Seconds for a call of many reads and writes: a batch, a read of every queue."""
 SUSPECT_TIMEOUT: Final = 3.0
 """Seconds for a peer that has not answered the last time: who waits for it has others to serve."""
 CLOSE_TIMEOUT: Final = 2.0  # s
@@ -59,11 +59,11 @@ class WaitBudget:
         self.overtime = OVERTIME
 
     def end_at(self, until: float) -> None:
-        """Time is over then, if it is not over before."""
+        """End the budget at ``until`` (monotonic clock, s), unless it ends earlier."""
         self.until = min(self.until, until)
 
     def expire(self) -> None:
-        """Wait for nobody any more."""
+        """Let no call wait any longer."""
         self.until, self.overtime = float("-inf"), 2 * MIN_TIMEOUT
 
 
@@ -72,8 +72,7 @@ _here = threading.local()
 
 
 def refuse_if_abandoned() -> None:
-    """Raises SilentPeerError in a thread that was left behind: what it would go on with is not its
-    own any more."""
+    """Raise PeerTimeoutError in an abandoned thread: its connections belong to others now."""
     if getattr(getattr(_here, "job", None), "given_up", False):
         raise PeerTimeoutError("nobody waits for this any more")
 
@@ -108,7 +107,7 @@ class BoundedCaller:
 
     ``url``: whom it calls, for sentences; one in this process's memory is called directly.
     ``forget`` is called when a call was given up: what it used must not be used again, as the
-    thread that was left behind may still have it.
+    abandoned thread may still have it.
     """
 
     def __init__(
@@ -127,10 +126,10 @@ class BoundedCaller:
         self._overtime = 0.0
 
     def call(self, function: Callable[[], T], seconds: float = CALL_TIMEOUT) -> T:
-        """What the function returns or raises, if it ends within so many seconds and the patience.
+        """Run the function; return or raise what it does within ``seconds`` and the budget.
 
         Raises:
-            SilentPeerError: it did not; it may still do its work, at any time.
+            PeerTimeoutError: it did not end in time; it may still do its work later.
         """
         if self._direct or threading.get_ident() == self._ident:
             return function()
@@ -188,7 +187,7 @@ class BoundedCaller:
                 return False
 
     def _time_limit(self, began: float, seconds: float) -> float:
-        """Seconds that a call may take which began then."""
+        """Give the seconds that a call which began at ``began`` may take."""
         most, closing = seconds, self._budget.overtime
         if self._timeouts:
             # Twice as long each time: a healthy peer may need more for what is asked of it.
@@ -202,7 +201,7 @@ class BoundedCaller:
         self._overtime += max(0.0, time.monotonic() - max(began, self._budget.until))
 
     def _abandon(self, job: _PendingCall[T]) -> None:
-        """The thread ends when its call does, if ever; it holds nothing up, being a daemon."""
+        """Leave the call to its daemon thread, which ends when the call does, if ever."""
         job.abandoned = True
         calls, self._calls, self._ident = self._calls, None, 0
         if calls is not None:
@@ -217,7 +216,7 @@ def _serve(calls: queue.SimpleQueue[_PendingCall[object] | None]) -> None:
 
 
 def _is_timeout(error: BaseException | None) -> bool:
-    """Whether a time limit is behind it; redis-py has an exception of its own for that."""
+    """Tell whether a time limit caused ``error``; redis-py has its own exception for that."""
     while error is not None:
         if isinstance(error, TimeoutError) or type(error).__name__ == "TimeoutError":
             return True
@@ -226,13 +225,13 @@ def _is_timeout(error: BaseException | None) -> bool:
 
 
 def redis_limits(own: Mapping[str, object]) -> dict[str, float]:
-    """Time limits of a Redis connection, but for those that the app sets itself."""
+    """Give the time limits (s) of a Redis connection that the app does not set itself."""
     limits = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": SOCKET_TIMEOUT}
     return {name: seconds for name, seconds in limits.items() if name not in own}
 
 
 def amqp_limits(own: Mapping[str, object]) -> dict[str, float]:
-    """Time limits of an AMQP connection, but for those that the app sets itself."""
+    """Give the time limits (s) of an AMQP connection that the app does not set itself."""
     limits = {"read_timeout": SOCKET_TIMEOUT, "write_timeout": SOCKET_TIMEOUT}
     return {name: seconds for name, seconds in limits.items() if name not in own}
 

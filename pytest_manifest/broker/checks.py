@@ -111,7 +111,7 @@ def acknowledgement_notices(demand: Demand, late: Mapping[str, bool]) -> list[st
 
 
 def _tasks_and_entries(counts: Mapping[str, tuple[int, int]]) -> tuple[str, str]:
-    """From (entries that are meant, all entries) by task: ``task a is``, ``1 of its 2 entries``."""
+    """Word (entries meant, all entries) by task: ``task a is``, ``1 of its 2 entries``."""
     meant, entries = (sum(column) for column in zip(*counts.values(), strict=True))
     names = list(counts)
     more = len(names) - MAX_NAMED

@@ -113,7 +113,7 @@ def result_backend(app: Celery, address: StackAddress) -> Backend:
 
 
 def _without_own_addresses(app: Celery) -> Celery:
-    """An app with these settings, but for those by which it names a broker or store of its own.
+    """Make an app with these settings, without those that name a broker or store.
 
     As workers of ours have it: a user or TLS of the app's own store is nothing to this one.
     """

@@ -48,10 +48,10 @@ class NoConfirms:
     """For transports whose batch has returned only when the broker has answered."""
 
     def published(self) -> None:
-        """Nothing to count."""
+        """Ignore the message: nothing is counted."""
 
     def wait(self) -> list[str]:
-        """Nothing to wait for."""
+        """Return at once: there is nothing to wait for."""
         return []
 
 
@@ -65,7 +65,7 @@ class RedisConfirms:
         self._channel = channel
 
     def published(self) -> None:
-        """Nothing to count."""
+        """Ignore the message: nothing is counted."""
 
     def wait(self) -> list[str]:
         """Have the server answer once more."""

@@ -114,8 +114,8 @@ class Control:
         return lengths
 
     def listeners(self) -> set[str]:
-        """The nodes that a question reaches, and those that have died without a word; none where
-        the broker does not tell."""
+        """List the nodes that a question reaches, killed ones included; none where the broker
+        does not tell."""
         with self._lend() as (connection, channel):
             mailbox: Mailbox = self._app.control.mailbox(connection)
             return _listeners(channel, mailbox.exchange.name)
@@ -227,7 +227,7 @@ class Control:
 
 
 def _listeners(channel: Channel, exchange: str) -> set[str]:
-    """The nodes that a question reaches; none where the broker does not tell.
+    """List the nodes that a question reaches; none where the broker does not tell.
 
     A node that has died may still be among them, for a while.
     """
@@ -243,7 +243,7 @@ def _listeners(channel: Channel, exchange: str) -> set[str]:
 def _until_all_answered(
     listeners: set[str], enough: Callable[[Answers, float], bool]
 ) -> Callable[[Answers, float], bool]:
-    """``enough``, told that no more answers will come where that is known."""
+    """Wrap ``enough``: pass infinite quiet once every listener has answered everything."""
 
     def enough_or_all(answers: Answers, quiet: float) -> bool:
         nodes = by_node(answers)

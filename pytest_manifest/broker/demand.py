@@ -38,12 +38,12 @@ class Demand:
 
     @property
     def count(self) -> int:
-        """The number of entries."""
+        """Count the entries."""
         return sum(task.count for task in self.tasks.values())
 
     @property
     def longest_timeout(self) -> float:
-        """The longest timeout of any entry, in seconds."""
+        """Give the longest timeout of any entry, in seconds."""
         return max((task.longest_timeout for task in self.tasks.values()), default=0.0)
 
     def without(self, tasks: Iterable[str]) -> Demand:

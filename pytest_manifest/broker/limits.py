@@ -37,7 +37,7 @@ class TaskLimits:
         """Of tasks whose options set none: asked for with every message."""
 
     def update(self, workers: Collection[Worker]) -> None:
-        """What workers said of themselves; of several the strictest, as any may get the job."""
+        """Take over the limits that workers reported; the strictest, as any may get the job."""
         self._cache.clear()
         if workers:
             self._default = _strictest(worker.limit for worker in workers)
@@ -46,7 +46,7 @@ class TaskLimits:
             self._by_task[name] = _strictest(said)
 
     def limit_for(self, task: str, options: Mapping[str, object]) -> TaskLimit:
-        """Of a job of this task; ``options`` are those of its route and of the task here."""
+        """Give the limit of a job of ``task``; ``options`` are of its route and its task here."""
         if options and ("time_limit" in options or "soft_time_limit" in options):
             return self._limit_for(task, options)
         limit = self._cache.get(task)
@@ -63,15 +63,15 @@ class TaskLimits:
 
 
 def effective_timeout(entry: Entry, own: float | None) -> float:
-    """Seconds that an entry's job may run, where its task's own limit is ``own``."""
+    """Give the seconds that an entry's job may run; ``own`` is its task's limit (s)."""
     if own is None:
         return entry.timeout
     return min(entry.timeout, own) if "timeout" in entry.model_fields_set else own
 
 
 def with_effective_timeout(entry: Entry, own: float | None) -> Entry:
-    """The entry with the limit that holds as its ``timeout``; one that is the task's own counts as
-    not said by the entry."""
+    """Copy the entry with its effective timeout (s); a limit of its task counts as not set by
+    the entry."""
     longest = effective_timeout(entry, own)
     if longest == entry.timeout:
         return entry
@@ -81,7 +81,7 @@ def with_effective_timeout(entry: Entry, own: float | None) -> Entry:
 
 
 def message_limits(entry: Entry, own: TaskLimit) -> tuple[float, float | None]:
-    """The limits that its message carries, hard and soft."""
+    """Give the hard and soft limits (s) that the entry's message carries."""
     if own.hard is None and own.soft is None:
         return _whole(entry.timeout), None
     hard, soft = effective_timeout(entry, own.hard), own.soft
@@ -92,7 +92,7 @@ def message_limits(entry: Entry, own: TaskLimit) -> tuple[float, float | None]:
 
 
 def pool_warnings(workers: Iterable[Worker]) -> list[str]:
-    """A sentence about workers whose pool does not enforce time limits."""
+    """Warn of workers whose pool does not enforce time limits."""
     pools: dict[str, list[str]] = {}
     for worker in workers:
         if worker.pool in UNENFORCED_POOLS:

@@ -1,4 +1,4 @@
-"""The look before a dispatch: can this stack run these jobs, once each?"""
+"""Check before a dispatch that the stack can run the jobs, once each."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ QUIET_TIME: Final = 0.1  # s
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What the look found; every sentence is meant for the user.
+    """What preflight found; every sentence is meant for the user.
 
     ``unknown_tasks``: task -> nearest registered names; these must not be sent. ``refusals``:
     reasons not to send anything. ``warnings`` and ``notices`` are to be shown, no more.
     ``answered``: whether any worker did. ``workers``: their node names; ``slots``: jobs that they
     run at once. ``added_queues``: queues
     that the workers were told to consume; a worker that restarts must be told again
-    (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to. ``plain``: the
-    workers that hand in no receipts, so that nobody can tell when they begin one; ``idle``: queues
+    (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to. ``stock``: the
+    workers that hand in no receipts, so that their starts are unknown; ``idle``: queues
     of them that no worker consumes which answered, so that any kind of worker may come for them.
     """
 

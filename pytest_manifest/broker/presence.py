@@ -26,8 +26,8 @@ QUIET_TIME: Final = 0.1  # s
 
 @dataclass(frozen=True, slots=True)
 class WorkerPresence:
-    """Node names: ``telling`` hand in receipts and say when they begin a job, ``plain`` do not, and
-    ``unheard`` are known to the broker, alive or dead, and did not answer."""
+    """Node names: ``instrumented`` hand in receipts and report starts, ``stock`` do not, and
+    ``unresponsive`` are known to the broker, alive or dead, and did not answer."""
 
     instrumented: frozenset[str]
     stock: frozenset[str]
@@ -67,7 +67,7 @@ def _find_workers(publisher: Publisher, timeout: float) -> WorkerPresence:
 
 
 def unresponsive_nodes(publisher: Publisher, answered: Collection[str]) -> frozenset[str]:
-    """The nodes that a Redis broker lists, alive or dead, beyond those that ``answered``."""
+    """List the nodes that a Redis broker knows, alive or dead, beyond those that ``answered``."""
     if not is_redis(publisher.address.broker_url):
         return frozenset()
     return frozenset(publisher.control.listeners()) - frozenset(answered)
@@ -79,7 +79,7 @@ def may_be_alive(
     answered: Collection[str],
     since: float = 0.0,
 ) -> bool:
-    """Whether one of the ``silent`` nodes may be: more listen for questions than have ``answered``,
+    """Tell whether a ``silent`` node may be alive: more nodes listen than have ``answered``,
     or nobody can tell, as the broker is up for less than ``since`` (s)."""
     if not silent:
         return False
@@ -88,7 +88,7 @@ def may_be_alive(
 
 
 def _is_up_for(publisher: Publisher, seconds: float) -> bool:
-    """Whether the broker is, by its own word; one that does not tell may have begun just now."""
+    """Tell whether the broker reports that uptime; one that reports none may have just started."""
     from redis import ResponseError
 
     with publisher.control.channel() as channel, channel.conn_or_acquire() as client:

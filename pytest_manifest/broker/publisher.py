@@ -86,17 +86,17 @@ class Publisher:
 
     @property
     def control(self) -> Control:
-        """The remote control; not for a thread that was left behind, which had the last one."""
+        """Give the remote control; an abandoned thread, which had the last one, is refused."""
         refuse_if_abandoned()
         return self._control
 
     def own_limit(self, entry: Entry) -> float | None:
-        """Seconds that the entry's task, or its workers, let it run; None for no limit known."""
+        """Give the seconds that the entry's task or workers let it run; None: no limit known."""
         return self.limits.limit_for(entry.task, self.routing(entry)).hard
 
     @property
     def result_expires(self) -> float | None:
-        """Seconds for which the app's result store keeps results; None for ever."""
+        """Give the seconds for which the app's result store keeps results; None: for ever."""
         value = self.app.conf.result_expires
         if isinstance(value, timedelta):
             return value.total_seconds()
@@ -125,7 +125,7 @@ class Publisher:
         return result
 
     def refusals(self, names: Iterable[str]) -> dict[str, str]:
-        """Those of the app's queues that the broker will not have, with a phrase that says why.
+        """Map each of these queues of the app that the broker refuses -> a phrase that says why.
 
         Raises:
             StackError: the broker cannot be reached.
@@ -165,10 +165,10 @@ class Publisher:
             return self.call(lambda: self.control.queue_lengths(names))
 
     def call(self, function: Callable[[], T]) -> T:
-        """What the function, which uses the connections here, returns within bounded time.
+        """Run a function that uses these connections within bounded time; give its result.
 
         Raises:
-            SilentPeerError: the broker does not answer.
+            PeerTimeoutError: the broker does not answer.
         """
         return self._caller.call(function)
 
@@ -226,7 +226,7 @@ class Publisher:
             raise
 
     def _connect(self) -> PublishConnection:
-        # Kept here, not in the thread that makes it: one that was left behind must keep nothing.
+        # Kept here, not in the thread that makes it: an abandoned one must keep nothing.
         self._connection = self.call(lambda: PublishConnection(self.app, self.address))
         return self._connection
 
@@ -272,7 +272,7 @@ def _ids(outgoing: Sequence[Outgoing]) -> list[str]:
 
 
 def _refused(outgoing: Iterable[Outgoing], closed: Mapping[str, str]) -> dict[str, str]:
-    """Task id -> why it is not sent, of what goes to a queue that is refused."""
+    """Map task id -> why it is not sent, for messages to a refused queue."""
     refused = {}
     for one in outgoing if closed else ():
         name = queue_name(one.options)
@@ -292,7 +292,7 @@ def _with_error(result: PublishResult, error: str) -> PublishResult:
 
 
 def _unroutable(chunk: Iterable[Outgoing], returned: Collection[str]) -> dict[str, str]:
-    """Task id -> why it is not sent, of what no queue is bound for: its own route's fault."""
+    """Map task id -> why it is not sent, for messages that no queue is bound for."""
     refused = {}
     for one in chunk:
         task_id = one.attempt.task_id
@@ -306,7 +306,7 @@ def _unroutable(chunk: Iterable[Outgoing], returned: Collection[str]) -> dict[st
 
 
 def _log_sent(outgoing: Iterable[Outgoing]) -> None:
-    """A line of the log for each; all in one record, which costs as much as what it tells of."""
+    """Log a line for each message, all in one record: a record costs as much as a message."""
     lines = [
         f"Job Sent: {one.attempt.entry.id} -> {one.attempt.entry.task} "
         f"({one.attempt.task_id}, queue {queue_name(one.options)})"

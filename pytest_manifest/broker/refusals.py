@@ -29,7 +29,7 @@ BOOKKEEPING: Final[Mapping[str, str]] = {
 
 
 def refusal(error: BaseException) -> str | None:
-    """Why the broker will not have this queue, in a phrase; None where it said nothing like it."""
+    """Say in a phrase why the broker refuses this queue; None for any other error."""
     code = str(getattr(error, "reply_code", "") or "")
     text = str(error)
     if code in AMQP_REFUSALS or any(word in text for word in REDIS_REFUSALS):
@@ -38,7 +38,7 @@ def refusal(error: BaseException) -> str | None:
 
 
 def reserved(name: str, app: Celery, broker_url: str) -> str | None:
-    """Why no job may be put into a queue of this name, in a phrase; None where one may.
+    """Say in a phrase why no job may go to a queue of this name; None where one may.
 
     Some of these names would be accepted, and a job there would stop workers or disturb what is
     said to them.

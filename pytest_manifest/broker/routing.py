@@ -103,7 +103,7 @@ def queue_name(options: Options) -> str | None:
 
 
 def destination_of(options: Options) -> Destination:
-    """Exchange and routing key of a message, as Celery makes them of its options."""
+    """Give a message's exchange and routing key, as Celery makes them of its options."""
     queue = queue_of(options)
     name, key = _name(options.get("exchange")), str(options.get("routing_key") or "")
     if queue is None or queue.exchange is None:
@@ -119,7 +119,7 @@ def _name(exchange: object) -> str:
 
 
 def unverified_destination(options: Options) -> Destination | None:
-    """Where a message goes if it may be that no queue is bound there, though its own is declared:
+    """Give the destination where no queue may be bound, though the message's own is declared:
     by topics, or where a route names an exchange."""
     queue = options.get("queue")
     if "exchange" not in options and isinstance(queue, Queue) and queue.exchange.type == "direct":

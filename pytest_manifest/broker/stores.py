@@ -50,12 +50,12 @@ class _Store:
     database: str = ""
 
     def is_on(self, other: _Store) -> bool:
-        """Whether both are on one server."""
+        """Tell whether both are on one server."""
         return (self.scheme, self.host, self.port) == (other.scheme, other.host, other.port)
 
 
 def own_store(app: Celery, broker: str) -> str | None:
-    """The result store that the app itself names, for a stack with this broker; None: no store.
+    """Give the result store that the app names, for a stack with this broker; None: none.
 
     The environment is left out: it may speak of another stack. Where the app keeps results on its
     own broker's server, they are on this one's.
@@ -81,7 +81,7 @@ def own_store(app: Celery, broker: str) -> str | None:
 def refusals(
     app: Celery, address: StackAddress, tasks: Iterable[Task], workers: Sequence[Worker]
 ) -> tuple[list[str], list[str]]:
-    """Sentences that say why results would not be found, and others that only say so perhaps.
+    """Say why results would not be found: refusals, and warnings where that is uncertain.
 
     ``tasks``: those of the jobs, as far as the app has them here.
     """
@@ -119,7 +119,7 @@ def refusals(
 
 
 def compare(address: StackAddress, worker: Worker) -> Comparison:
-    """Whether this worker's store is the one that the address names."""
+    """Compare this worker's store with the one that the address names."""
     if worker.store is None:
         return "same"  # nobody told
     if "://" not in worker.store and worker.store.lower() in (*REDIS_SCHEMES, *DATABASES):
@@ -138,7 +138,7 @@ def compare(address: StackAddress, worker: Worker) -> Comparison:
 
 
 def is_proven_same(address: StackAddress, worker: Worker) -> bool:
-    """Whether both names, which differ, lead to one database of one Redis, by the server's word.
+    """Tell whether two names lead to one Redis database, as the servers' ids show.
 
     What a worker calls ``localhost`` may be another host. But it has answered by our broker; so
     where it keeps its results on its broker's server, that server is our broker's, and where its
@@ -231,7 +231,7 @@ def _port(parts: SplitResult) -> int | None:
 
 
 def _configured_store(app: Celery) -> str:
-    """The result store that the app's settings name; "" where they name none."""
+    """Give the result store that the app's settings name; "" where they name none."""
     named = getattr(app, "backend_cls", None) or app.conf.get("result_backend")
     if named is None or isinstance(named, str):
         return _full_url(app, named or "")
@@ -239,7 +239,7 @@ def _configured_store(app: Celery) -> str:
 
 
 def _full_url(app: Celery, named: str) -> str:
-    """A URL where settings beside ``result_backend`` say the rest of it."""
+    """Complete a URL from the settings beside ``result_backend``."""
     conf = app.conf
     if named == "redis":
         secret = f":{conf.redis_password}@" if conf.redis_password else ""
@@ -261,7 +261,7 @@ def _with_own_store(tasks: Iterable[Task]) -> list[tuple[Task, str]]:
 
 
 def _made(owner: Celery | Task) -> Backend | None:
-    """The result store of an app or a task; None where it cannot be made."""
+    """Make the result store of an app or a task; None where it cannot be made."""
     try:
         return owner.backend
     except Exception:  # of any store, also of one that this run has no need of
@@ -281,7 +281,7 @@ SERVER_ID_TIMEOUT: Final = 2.0
 
 
 def server_id(url: str) -> str | None:
-    """Who the server at this URL says that it is; None where it does not tell."""
+    """Ask the server at this URL for its run id; None where it does not tell."""
     from redis import Redis, RedisError
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -304,7 +304,7 @@ def server_id(url: str) -> str | None:
 
 
 def with_host(url: str, host: str, port: int | None) -> str:
-    """The same URL, for a server of another name: with our password, as theirs is not told."""
+    """Exchange the host of a URL; our password stays, as workers do not tell theirs."""
     parts = urlsplit(url)
     login, at_sign, _ = parts.netloc.rpartition("@")
     name = f"[{host}]" if ":" in host else host
@@ -313,6 +313,6 @@ def with_host(url: str, host: str, port: int | None) -> str:
 
 
 def is_same_server(one: str, other: str) -> bool:
-    """Whether both lead to one server, by its word."""
+    """Tell whether both URLs lead to one server, by its run id."""
     first = server_id(one)
     return first is not None and first == server_id(other)

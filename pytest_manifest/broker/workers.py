@@ -30,7 +30,7 @@ class TaskLimit:
     soft: float | None = None
 
 
-# On a stack of ours nobody need ask: it costs a worker a look at all of its settings.
+# Not asked on a stack of ours: a worker reads all of its settings for the answer.
 STORE_QUESTION: Final[Mapping[str, Arguments]] = {"report": {}}
 _RESULTS = re.compile(r"^settings -> .*\bresults:(?P<store>\S+)", re.MULTILINE)
 
@@ -60,7 +60,7 @@ class Worker:
 
     @property
     def is_stock(self) -> bool:
-        """Whether it said which tasks it has, and is not instrumented."""
+        """Tell whether it listed its tasks and is not instrumented."""
         return bool(self.tasks) and WORKER_MARK not in self.tasks
 
     def ahead(self, entries: int) -> int:
@@ -110,7 +110,7 @@ def _limits(reply: object) -> dict[str, TaskLimit]:
 
 
 def _registered(reply: object) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each task's name, and what Celery wrote behind it: ``name [acks_late=True time_limit=5]``."""
+    """Split Celery's lines ``name [acks_late=True time_limit=5]`` into name and attributes."""
     for line in reply if isinstance(reply, list) else ():
         match = _REGISTERED.match(str(line))
         if match is None:
@@ -127,7 +127,7 @@ def _number(text: str | None) -> float | None:
 
 
 def seconds_of(value: object) -> float | None:
-    """A limit as Celery means it: 0 is none."""
+    """Read a limit (s) as Celery means it: 0 is none."""
     return float(value) if isinstance(value, (int, float)) and value > 0 else None
 
 

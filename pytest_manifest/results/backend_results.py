@@ -66,7 +66,7 @@ class ResultReader:
 
     With ``rpc://`` each result is a message on the run's reply queue, fetched once, by the reader
     in whose runs' names (the first eight characters of its task ids) it comes; it can be read
-    until ``handed_on`` says that it has reached who asked for it.
+    until ``discard`` drops it.
     """
 
     def __init__(self, address: StackAddress, flaws: ReadErrors | None = None) -> None:
@@ -102,13 +102,13 @@ class ResultReader:
         return found
 
     def renewed(self) -> ResultReader:
-        """Another reader with a connection of its own, that has what this one has fetched."""
+        """Make another reader with a connection of its own and what this one has fetched."""
         other = ResultReader(self._address, self._flaws)
         other._fetched = self._fetched
         return other
 
     def discard(self, task_ids: Iterable[str]) -> None:
-        """These have reached who asked for them, and need not be kept for a second reading."""
+        """Drop fetched results that have reached the caller."""
         for task_id in task_ids:
             self._fetched.pop(task_id, None)
 
@@ -218,7 +218,7 @@ def _text(value: object) -> str | None:
 
 
 def _whole(value: object) -> int | None:
-    """A count that a worker can have come to."""
+    """Read a count that a worker can have reached; None for anything else."""
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if 0 <= value < 1 << 63 else None

@@ -1,4 +1,4 @@
-"""Gathering: what the workers said since the last look, in the stream or in plain results."""
+"""Collect what workers reported since the last poll: the receipts stream, stored results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pytest_manifest.schema.wire import (
 )
 
 SWEEP_STOCK = 0.05
-"""Seconds between looks at plain results while no instrumented worker has been heard of."""
+"""Seconds between reads of stored results while no instrumented worker has been heard of."""
 SWEEP_INSTRUMENTED = 2.0
 SWEEP_SIZE = 500
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class AwaitedAttempt(Protocol):
-    """What gathering must know of an attempt that has no final receipt yet."""
+    """What the collector must know of an attempt that has no final receipt yet."""
 
     run: str
     entry: Entry
@@ -43,7 +43,7 @@ class AwaitedAttempt(Protocol):
 
 @dataclass(slots=True)
 class ReceiptBatch:
-    """What one look brought; ``position`` is where the stream's next look begins."""
+    """What one poll brought; the stream's next poll begins at ``position``."""
 
     starts: list[Start] = field(default_factory=list)
     handed_on: list[HandedOn] = field(default_factory=list)
@@ -91,15 +91,15 @@ class ReceiptCollector:
 
     @property
     def reports_starts(self) -> bool:
-        """Whether workers of ours can say when they begin a job, and not only how it ended."""
+        """Tell whether instrumented workers can report starts here, and not only ends."""
         return self._stream is not None
 
     def unreadable_reason(self, task_id: str) -> str:
-        """Why nobody can tell what the result store has of this job; "" where nothing is there."""
+        """Say why the stored result of this job cannot be read; "" where there is none."""
         return self._flaws.results.get(task_id, "")
 
     def is_intact(self) -> bool | None:
-        """Whether the store still has what it was given; None where there is no stream to tell by.
+        """Tell whether the store still has what it was given; None where there is no stream.
 
         Raises StackError where the store cannot be reached.
         """
@@ -119,17 +119,17 @@ class ReceiptCollector:
                 logger.debug("{}", error)
 
     def poll(self, awaited: Mapping[str, AwaitedAttempt], block_ms: int) -> ReceiptBatch:
-        """One look: at the stream and, when their time has come, at some of the plain results.
+        """Read the stream and, when they are due, some of the stock workers' results.
 
         Waits up to ``block_ms`` for a first record. Raises StackError where the store cannot be
         reached.
         """
-        # Named here: a thread that is left behind must not read on in what has taken their place.
+        # Named here: an abandoned thread must not read on in what has taken their place.
         stream, results = self._stream, self._results
         return self._deliver(self._call(lambda: self._poll(stream, results, awaited, block_ms)))
 
     def poll_all(self, awaited: Mapping[str, AwaitedAttempt]) -> ReceiptBatch:
-        """One look at everything: the stream to its end and every awaited plain result."""
+        """Read everything: the stream to its end and every awaited result."""
         found: dict[str, BackendResult] = {}
         ids = list(awaited)
         for start in range(0, len(ids), SWEEP_SIZE):  # each with a limit of its own
@@ -144,19 +144,19 @@ class ReceiptCollector:
         awaited: Mapping[str, AwaitedAttempt],
         block_ms: int,
     ) -> ReceiptBatch:
-        sip = ReceiptBatch()
+        batch = ReceiptBatch()
         found: dict[str, BackendResult] = {}
         if time.monotonic() >= self._next_sweep and awaited:
             found = results.read(self._next_ids(awaited))
             pause = SWEEP_INSTRUMENTED if self._saw_worker_record else SWEEP_STOCK
             self._next_sweep = time.monotonic() + pause
         if found:
-            self._add_backend_results(stream, sip, found, awaited)
+            self._add_backend_results(stream, batch, found, awaited)
         elif stream is not None:
-            self._read_stream(stream, sip, block_ms)
+            self._read_stream(stream, batch, block_ms)
         else:
             time.sleep(block_ms / 1000)
-        return sip
+        return batch
 
     def _poll_all(
         self,
@@ -164,14 +164,14 @@ class ReceiptCollector:
         found: Mapping[str, BackendResult],
         awaited: Mapping[str, AwaitedAttempt],
     ) -> ReceiptBatch:
-        sip = ReceiptBatch()
-        self._add_backend_results(stream, sip, found, awaited)
-        return sip
+        batch = ReceiptBatch()
+        self._add_backend_results(stream, batch, found, awaited)
+        return batch
 
     def _add_backend_results(
         self,
         stream: StreamReader | None,
-        sip: ReceiptBatch,
+        batch: ReceiptBatch,
         found: Mapping[str, BackendResult],
         awaited: Mapping[str, AwaitedAttempt],
     ) -> None:
@@ -181,17 +181,17 @@ class ReceiptCollector:
         the stream by now, and in better words.
         """
         try:
-            while stream is not None and self._read_stream(stream, sip, 0):
+            while stream is not None and self._read_stream(stream, batch, 0):
                 pass
         except StackError:
-            if sip.position is None:
+            if batch.position is None:
                 raise
             return  # what has been read is not read again; the rest is there the next time
-        known = {task_id for task_id, _, _ in sip.finals}
+        known = {task_id for task_id, _, _ in batch.finals}
         for task_id, result in found.items():
             if task_id not in known and task_id in awaited:
                 receipt = self._backend_receipt(task_id, awaited[task_id], result)
-                sip.finals += [] if receipt is None else [(task_id, None, receipt)]
+                batch.finals += [] if receipt is None else [(task_id, None, receipt)]
 
     def _backend_receipt(
         self, task_id: str, attempt: AwaitedAttempt, result: BackendResult
@@ -208,7 +208,7 @@ class ReceiptCollector:
             return None
 
     def _call(self, call: Callable[[], T]) -> T:
-        """What the call, which uses the store, returns; raises StackError where it is silent."""
+        """Run a call that uses the store; raise StackError where the store does not answer."""
         if self._caller is None:
             return call()
         try:
@@ -223,11 +223,11 @@ class ReceiptCollector:
             self._stream = self._stream.renewed(self._position)
         self._results = self._results.renewed()
 
-    def _deliver(self, sip: ReceiptBatch) -> ReceiptBatch:
-        """What a thread that was left behind has read since is in no sip: it is read again."""
-        self._position = sip.position or self._position
-        self._results.discard(task_id for task_id, _, _ in sip.finals)
-        return sip
+    def _deliver(self, batch: ReceiptBatch) -> ReceiptBatch:
+        """Advance past the batch; what an abandoned thread has read since is read again."""
+        self._position = batch.position or self._position
+        self._results.discard(task_id for task_id, _, _ in batch.finals)
+        return batch
 
     def close(self) -> None:
         if self._caller is None:
@@ -247,41 +247,41 @@ class ReceiptCollector:
             chunk = list(islice(self._sweep, SWEEP_SIZE))
         return chunk
 
-    def _read_stream(self, stream: StreamReader, sip: ReceiptBatch, block_ms: int) -> int:
+    def _read_stream(self, stream: StreamReader, batch: ReceiptBatch, block_ms: int) -> int:
         before = stream.position
         records = stream.read(block_ms)
-        sip.moved = sip.moved or bool(records) or stream.position != before
+        batch.moved = batch.moved or bool(records) or stream.position != before
         for raw in records:
             try:
-                _add_record(raw, sip)
+                _add_record(raw, batch)
             except ValueError as error:  # pydantic's is one
                 # The job's plain result, which the sweep looks at, still gives it a verdict.
                 self._malformed += 1
                 name = f"{self._malformed}. of the records up to {stream.position}"
                 self._flaws.add(name, error)
         self._saw_worker_record = self._saw_worker_record or bool(records)
-        sip.position = stream.position
+        batch.position = stream.position
         return len(records)
 
 
-def _add_record(raw: Mapping[str, object], sip: ReceiptBatch) -> None:
-    """Add a record of the stream to the sip; raises ValueError where it is malformed."""
+def _add_record(raw: Mapping[str, object], batch: ReceiptBatch) -> None:
+    """Add a record of the stream to the batch; raises ValueError where it is malformed."""
     record = parse_record(raw)
     if isinstance(record, StartedRecord):
-        sip.starts.append(_start(record))
+        batch.starts.append(_start(record))
     elif isinstance(record, FinishedRecord):
         receipt = _worker_receipt(record.receipt)
         if record.start is not None:  # which could not be told when it was
-            sip.starts.append(_start(record.start))
-        sip.finals.append((receipt.task_id, record.execution, receipt))
+            batch.starts.append(_start(record.start))
+        batch.finals.append((receipt.task_id, record.execution, receipt))
     elif isinstance(record, HandedOnRecord):
         end = record.task_id, record.execution, record.how, record.ended_at, record.next_at
-        sip.handed_on.append(HandedOn(*end))
+        batch.handed_on.append(HandedOn(*end))
 
 
 def _worker_receipt(document: Mapping[str, object]) -> Receipt:
-    """A receipt from where only workers write; another source, by which less would be asked of it,
-    it cannot give itself. Raises ValueError where it is malformed."""
+    """Read a receipt from where only workers write, so its source is "worker" whatever it says:
+    another would be checked less. Raise ValueError where it is malformed."""
     receipt = receipt_from(document)
     return receipt if receipt.source == "worker" else receipt.model_copy(update=_BY_WORKER)
 
@@ -290,7 +290,7 @@ _BY_WORKER: Final = {"source": "worker"}
 
 
 def backend_receipt(task_id: str, attempt: AwaitedAttempt, result: BackendResult) -> Receipt:
-    """The receipt of a job whose worker knows nothing of us, from its plain Celery result."""
+    """Make the receipt of a stock worker's job from its Celery result."""
     return Receipt(
         run=attempt.run,
         entry=attempt.entry.id,

@@ -52,7 +52,7 @@ class ReadErrors:
 
 
 def receipt_from(document: object) -> Receipt:
-    """A receipt as a worker may have sent it; raises ValueError for any other.
+    """Validate a receipt as a worker may have sent it; raise ValueError for any other.
 
     Beside its types, its figures are looked at: what no clock and no process can have would only
     break what is done with it later.

@@ -88,7 +88,7 @@ class NoSource:
         return {}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 class KeyValueSource:
@@ -169,7 +169,7 @@ class DatabaseSource:
             return {row.task_id: self._meta(row.to_dict()) for row in rows}
 
     def _final(self, task_ids: Sequence[str]) -> dict[str, str]:
-        """The state of each that is final."""
+        """Map task id -> state, for those that are final."""
         table = self._backend.task_cls
         with closing(self._backend.ResultSession()) as session:
             rows = session.query(table.task_id, table.status).filter(
@@ -204,7 +204,7 @@ class OtherSource:
         return found
 
     def close(self) -> None:
-        """Nothing that every backend could end."""
+        """Do nothing: there is no end that every backend has."""
 
 
 class ReplySource:

@@ -1,4 +1,4 @@
-"""Reading a run's receipts stream: one reader a run, many records a sip."""
+"""Reading a run's receipts stream: one reader a run, many records a batch."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ TRANSLATED: Final = ("ssl_cert_reqs", "virtual_host")
 
 
 def has_stream(backend_url: str) -> bool:
-    """Whether this result store can carry a receipts stream."""
+    """Tell whether this result store can carry a receipts stream."""
     return is_redis(backend_url) or backend_url.startswith(MEMORY_SCHEME)
 
 
 def open_client_at(address: StackAddress) -> Redis:
-    """A client of the streams of this address's result store.
+    """Open a client for the streams of this address's result store.
 
     Behind a Sentinel it is Celery's own: the app's settings have the master's name.
     """
@@ -53,7 +53,7 @@ def open_client_at(address: StackAddress) -> Redis:
 
 
 def open_client(backend_url: str) -> Redis:
-    """A client of the store's streams; the one in this process's memory answers to the same."""
+    """Open a client for the store's streams; the in-memory store has the same methods."""
     if backend_url.startswith(MEMORY_SCHEME):
         from pytest_manifest.worker.backend_memory import store
 
@@ -67,7 +67,7 @@ def open_client(backend_url: str) -> Redis:
             redis_url(backend_url),
             **redis_limits({}),
             health_check_interval=30,
-            # Who reads has a patience of its own; redis-py's would come on top of it, unseen.
+            # The reader has a wait budget of its own; redis-py's retries would exceed it unseen.
             retry=Retry(NoBackoff(), 0),
         )
         # Not opened; but what a URL asks for that no connection has is told now.
@@ -80,7 +80,7 @@ def open_client(backend_url: str) -> Redis:
 
 
 def redis_url(backend_url: str) -> str:
-    """A result store's URL as redis-py understands it: other names for some schemes and options."""
+    """Translate a result store's URL for redis-py, which has other names for some options."""
     url = with_redis_scheme(backend_url)
     place, mark, query = url.partition("?")
     if not any(name in query for name in TRANSLATED):
@@ -102,7 +102,7 @@ class StreamReader:
 
     ``position`` is the id of the last record read ("0" for none): keep it with the records, and an
     interrupted reader goes on where it was. Records that are kept elsewhere are taken out of the
-    store by :meth:`trim`, unless this reader ``spares`` them. ``opener`` makes a client of the
+    store by :meth:`trim`, unless this reader ``keeps_records``. ``opener`` makes a client of the
     store where its URL alone does not say how.
     """
 
@@ -123,7 +123,7 @@ class StreamReader:
         self._flaws = ReadErrors() if flaws is None else flaws
         self._mark: str | None = None
         self._is_truncated: bool | None = None
-        """Whether somebody has taken out what this reader never had; None: not looked yet."""
+        """Whether another reader removed what this one never had; None: not checked yet."""
         self._keeps_records = keeps_records
         self._read_ids: list[str] = []
         """Records that were read and are in the store yet."""
@@ -132,7 +132,7 @@ class StreamReader:
         self._client = self._opener()
 
     def renewed(self, position: str) -> StreamReader:
-        """Another reader of the same stream, with a connection of its own, from there on."""
+        """Make another reader of the stream from ``position`` on, with its own connection."""
         other = StreamReader(
             self._url,
             self._key,
@@ -145,7 +145,7 @@ class StreamReader:
         return other
 
     def read(self, block_ms: int = 0) -> list[Mapping[str, object]]:
-        """New records, waiting up to ``block_ms`` for the first; none where there is nothing new.
+        """Read new records, waiting up to ``block_ms`` for the first; none where none came.
 
         Raises StackError where the store cannot be reached: nothing is lost, read again.
         """
@@ -186,7 +186,7 @@ class StreamReader:
             logger.debug("{}", error)
 
     def _earlier_ids(self) -> list[str]:
-        """Some of what an earlier reader has read and not taken out."""
+        """List some records that an earlier reader has read and not removed."""
         if self._before == "0":
             self._trimmed_to = self._before
             return []
@@ -200,7 +200,7 @@ class StreamReader:
         ]
 
     def is_intact(self) -> bool:
-        """Whether the mark is still there; without it the stream was emptied, or has expired.
+        """Tell whether the mark is still there; without it the stream was emptied or expired.
 
         Raises StackError where the store cannot be reached.
         """
@@ -216,8 +216,8 @@ class StreamReader:
             return bool(self._client.xrange(self._key, self._mark, self._mark))
 
     def _was_truncated(self) -> bool:
-        """Whether records behind the position were taken out: by who has a copy of the ledger, or
-        an older one was brought back. Servers before Redis 7 do not tell."""
+        """Tell whether records behind the position were removed: by a copy of the ledger, or since
+        an older ledger was brought back. Servers before Redis 7 do not tell."""
         from redis.exceptions import ResponseError
 
         ask = getattr(self._client, "xinfo_stream", None)  # the store in memory has no others
@@ -230,7 +230,7 @@ class StreamReader:
         return _sort_key(last.decode()) > _sort_key(self.position)
 
     def _find_mark(self) -> str | None:
-        """The id of the first mark: the first record of all, but where a run was taken up again."""
+        """Find the id of the first mark: the first record of all, except in a resumed run."""
         start = "-"
         count = 1
         while rows := _rows(self._client.xrange(self._key, start, "+", count=count)):
@@ -279,7 +279,7 @@ def _list(answer: object) -> list[tuple[bytes, object]]:
 
 
 def _rows(stream: object) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """redis-py gives the rows of a stream bare, or (in its RESP3 form) one list deeper."""
+    """Flatten the rows of a stream, which redis-py gives bare or (RESP3) one list deeper."""
     if not isinstance(stream, list):
         return []
     if stream and isinstance(stream[0], list):
@@ -309,6 +309,6 @@ def _sort_key(identity: str) -> tuple[int, int]:
 
 
 def _after(identity: str) -> str:
-    """The id that follows this one: milliseconds, and a number within them."""
+    """Give the id that follows this one: milliseconds, and a number within them."""
     moment, _, number = identity.partition("-")
     return f"{moment}-{int(number) + 1}"

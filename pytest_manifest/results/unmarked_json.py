@@ -36,7 +36,7 @@ def leave_marks(backend: Backend) -> None:
 
 
 def payload_of(message: Message) -> object:
-    """A message's content, with kombu's marks where it is JSON.
+    """Decode a message's content, with kombu's marks where it is JSON.
 
     Raises whatever a decoder raises.
     """
@@ -46,7 +46,7 @@ def payload_of(message: Message) -> object:
 
 
 def as_json(value: object) -> tuple[JsonValue, str | None]:
-    """The value as JSON, and why there is none where it cannot be had.
+    """Convert a value to JSON; give the reason too where that cannot be done.
 
     What was not stored as JSON (pickled, say) becomes what kombu's JSON would have been.
     """

@@ -58,7 +58,7 @@ class UpOptions:
 
 
 def default_app(folder: Path) -> str:
-    """The app that MANIFEST_APP names, else ``manifest_app`` of pytest's options, or StackError."""
+    """Give the app that MANIFEST_APP or pytest's ``manifest_app`` names, or raise StackError."""
     app = os.environ.get("MANIFEST_APP")
     if app:
         return app
@@ -114,7 +114,7 @@ def down() -> str:
 
 
 def status() -> list[str]:
-    """Lines about the stack that is up; none when none is."""
+    """Describe the stack that is up, in lines; none when none is."""
     directory = runtime_directory()
     state = read_state(directory)
     if state is None:
@@ -131,7 +131,7 @@ def status() -> list[str]:
 
 
 def logs(worker: int | None, *, follow: bool) -> Iterator[str] | None:
-    """The workers' log lines, each after its worker's name if there are several; None: not up."""
+    """Read the workers' log lines, prefixed by name if there are several; None: not up."""
     directory = runtime_directory()
     state = read_state(directory)
     if state is None:
@@ -249,7 +249,7 @@ def _alive(pid: int) -> bool:
 
 
 def _lines(paths: dict[str, Path], following: Path | None) -> Iterator[str]:
-    """Whole lines of all files; with ``following`` on and on, until that stack is down."""
+    """Read whole lines of all files; with ``following`` until that stack is down."""
     positions = dict.fromkeys(paths, 0)
     prefix = {name: f"{name} | " if len(paths) > 1 else "" for name in paths}
     while True:
@@ -280,7 +280,7 @@ NOT_FOR_JOBS: Final = ("celeryev", "celery.pidbox", "reply.celery.pidbox")
 
 
 def broker_lines(url: str) -> list[str]:
-    """One line that says whether the broker answers, and one for each queue."""
+    """Describe the broker: a line on whether it answers, and one for each queue."""
     import redis
 
     with redis.Redis.from_url(url, socket_timeout=2.0, decode_responses=True) as client:
@@ -294,7 +294,7 @@ def broker_lines(url: str) -> list[str]:
 
 
 def queue_lengths(client: redis.Redis) -> dict[str, int]:
-    """Messages waiting by queue, over all priorities, for every queue that a worker has bound."""
+    """Count waiting messages, over all priorities, of every queue that a worker has bound."""
     names = {"celery"}
     for key in client.scan_iter("_kombu.binding.*"):
         if str(key).removeprefix("_kombu.binding.").endswith(NOT_FOR_JOBS):

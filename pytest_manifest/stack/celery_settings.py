@@ -118,17 +118,17 @@ HARMLESS_OPTIONS: Final = frozenset(
 
 
 def environment(url: str, present: Mapping[str, str]) -> dict[str, str]:
-    """The variables by which a process is led to ``url``; ``present`` is what it would inherit."""
+    """Give the variables that lead a process to ``url``; ``present`` is what it would inherit."""
     chosen = dict.fromkeys(VARIABLES, url)
     return chosen | {name: url for name in PROGRAM_VARIABLES if name in present}
 
 
 def harmless(options: object) -> dict[str, object]:
-    """What is left of the options of a transport."""
+    """Keep a transport's harmless options."""
     given = options if isinstance(options, Mapping) else {}
     return {name: value for name, value in given.items() if name in HARMLESS_OPTIONS}
 
 
 def is_overridden(name: str) -> bool:
-    """Whether the app's own value of this setting is not for a private stack."""
+    """Tell whether a private stack overrides the app's own value of this setting."""
     return name in URLS or name in PARTS or name in OPTIONS

@@ -75,7 +75,7 @@ class Child:
         return self.process.pid
 
     def reap(self) -> int | None:
-        """Its return code if it has ended since it was started, and nothing of its group left.
+        """Give its return code if it has ended since its start, and kill the rest of its group.
 
         Negative codes are signals, as with ``subprocess``.
         """
@@ -102,16 +102,16 @@ class Child:
             kill_group(self.process.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL for the whole group."""
+        """Send SIGKILL to the whole group."""
         self.signal_group(signal.SIGKILL)
 
     def tail(self, lines: int = 12) -> list[str]:
-        """The last lines of its log that are not empty; at most 3,000 bytes of them."""
+        """Read the last lines of its log that are not empty; at most 3,000 bytes."""
         return tail(self.log, lines)
 
 
 def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a file that are not empty; at most 3,000 bytes of them."""
+    """Read the last lines of a file that are not empty; at most 3,000 bytes."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -123,7 +123,7 @@ def tail(path: Path, lines: int) -> list[str]:
 
 
 def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """On Linux: the kernel signals the child when the supervisor is gone, and the watchdog, too."""
+    """Have Linux signal the child when the supervisor dies, in case the watchdog died too."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)

@@ -27,7 +27,7 @@ NAMED: Final = 5
 
 
 def unfinished_children(url: str) -> Counter[str]:
-    """Jobs by the names of their tasks that wait in this broker, or are with its workers.
+    """Count, by task name, the jobs that wait in this broker or are with its workers.
 
     Those of a manifest's entries are not among them. Nothing where the broker is gone: then nobody
     can tell.
@@ -42,7 +42,7 @@ def unfinished_children(url: str) -> Counter[str]:
 
 
 def unfinished_message(left: Counter[str], stack: str) -> str:
-    """What is lost with this kind of stack, by names and number."""
+    """Say what is lost with this kind of stack, by names and number."""
     most = left.most_common(NAMED)
     names = ", ".join(f"{count} {task}" for task, count in most)
     others = f" and {len(left) - NAMED} other tasks" if len(left) > NAMED else ""
@@ -55,7 +55,7 @@ def unfinished_message(left: Counter[str], stack: str) -> str:
 
 
 def _messages(client: redis.Redis) -> Iterator[object]:
-    """All messages, whatever the app calls its queues and keys."""
+    """Read all messages, whatever the app calls its queues and keys."""
     for key in client.scan_iter(_type="list"):
         start = 0
         while chunk := client.lrange(key, start, start + CHUNK - 1):

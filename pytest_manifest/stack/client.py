@@ -79,7 +79,7 @@ class SupervisorClient:
 
     @property
     def pid(self) -> int:
-        """The supervisor's."""
+        """Give the supervisor's pid."""
         return self._process.pid
 
     def wait_broker(self, timeout: float) -> StackAddress:
@@ -233,7 +233,7 @@ class SupervisorClient:
             return not_ready(self.directory, {name: self.pids.get(name) for name in names})
 
     def _late(self, missing: list[str], timeout: float) -> str:
-        """The folder goes with the stack, so what the logs say last is told here."""
+        """Word a time-out with the log's last lines, as the folder goes with the stack."""
         assert self.directory is not None
         message = (
             f"{len(missing)} of {self.settings.workers} workers ({', '.join(missing)}) "
@@ -269,7 +269,7 @@ def spawn_supervisor(settings: Settings) -> subprocess.Popen[str]:
 
 
 def own_pythonpath() -> dict[str, str]:
-    """``PYTHONPATH`` by which new processes find this package, where it is not installed."""
+    """Give the ``PYTHONPATH`` by which new processes find this package if not installed."""
     root = str(Path(__file__).parents[2])
     if root in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         return {}
@@ -280,7 +280,7 @@ def own_pythonpath() -> dict[str, str]:
 
 
 def parse_event(line: str) -> Event | None:
-    """The event on a line of the supervisor's output; None for a line that is none."""
+    """Parse a line of the supervisor's output; None for a line that is no event."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -293,7 +293,7 @@ def parse_event(line: str) -> Event | None:
 
 
 def failure_message(event: Event) -> str:
-    """One sentence with the last log lines below it, if there are any."""
+    """Word a failure, with the last log lines below it, if there are any."""
     tail = [redact(line) for line in event.get("tail", [])]
     if not tail:
         return event["message"]
@@ -302,7 +302,7 @@ def failure_message(event: Event) -> str:
 
 
 def not_ready(directory: Path, pids: Mapping[str, int | None]) -> list[str]:
-    """The workers, of those with these pids, that have not said so yet.
+    """List the workers, of those with these pids, that have not reported ready.
 
     One that was started anew has to say it again: the file tells of another pid.
     """

@@ -61,12 +61,12 @@ class DataFolder:
 
     @property
     def is_old(self) -> bool:
-        """Whether a broker has written here before."""
+        """Tell whether a broker has written here before."""
         return (self.path / "appendonlydir").exists()
 
     @property
     def may_be_truncated(self) -> bool:
-        """Whether the machine went down while a broker was writing here.
+        """Tell whether the machine went down while a broker was writing here.
 
         It leaves the disk to the kernel, so what it was told last may be gone: that a message was
         taken from its queue, and that its job was begun.
@@ -77,11 +77,11 @@ class DataFolder:
             return False  # the last one came to an end in good order, or there was none
 
     def begin(self) -> None:
-        """A broker works on it from here on, until :meth:`end`."""
+        """Mark the folder as in use by a broker, until :meth:`end`."""
         (self.path / IN_USE_MARK).write_text(boot_id())
 
     def end(self) -> None:
-        """The broker has written all that it knew, and the kernel with it."""
+        """Remove the mark: the broker has written everything."""
         (self.path / IN_USE_MARK).unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -110,7 +110,7 @@ def _lock(path: Path) -> int | None:
 
 
 def _holders(path: Path) -> list[int]:
-    """The pids of the supervisor that holds this lock, and of its client."""
+    """Read the pids of the supervisor that holds this lock, and of its client."""
     try:
         return [int(word) for word in path.read_text().split()]
     except (OSError, ValueError):
@@ -118,7 +118,7 @@ def _holders(path: Path) -> list[int]:
 
 
 def _is_alive(path: Path) -> bool:
-    """Whether supervisor and client both live: one without the other is about to end."""
+    """Tell whether supervisor and client both live: one without the other is about to end."""
     holders = _holders(path)
     return len(holders) == 2 and not any(has_ended(pid) for pid in holders)
 
@@ -136,7 +136,7 @@ POLL_SECONDS = 0.01
 def take_lock(
     path: Path, seconds: float, *, hopeless: Callable[[], bool] = lambda: False
 ) -> int | None:
-    """The descriptor of a lock on this file, held until it is closed or all its holders are gone.
+    """Lock this file; the descriptor holds it until closed, or until all its holders ended.
 
     None when others held it for all of ``seconds``, or until ``hopeless`` said not to wait.
     """

@@ -91,27 +91,27 @@ class EmbeddedStack:
 
     @property
     def exits(self) -> list[WorkerExit]:
-        """The workers that died so far, and were restarted."""
+        """List the workers that died so far and were restarted."""
         return list(self._client.exits) if self._client is not None else []
 
     @property
     def worker_pids(self) -> dict[str, int]:
-        """The present pid of each worker, by its name without the host (``manifest1``)."""
+        """Give each worker's present pid, by its name without the host (``manifest1``)."""
         return dict(self._client.pids) if self._client is not None else {}
 
     @property
     def failure(self) -> str | None:
-        """Why the stack has ended although nobody stopped it, in a sentence; else None."""
+        """Say why the stack has ended without being stopped; else None."""
         return self._client.failure if self._client is not None else None
 
     @property
     def address(self) -> StackAddress | None:
-        """Where it is, once the broker has answered."""
+        """Give its address, once the broker has answered."""
         return self._client.address if self._client is not None else None
 
     @property
     def directory(self) -> Path | None:
-        """The private directory with the logs, once the broker answers; gone after ``stop``."""
+        """Give the directory with the logs, from the broker's first answer until ``stop``."""
         return self._client.directory if self._client is not None else None
 
     @property

@@ -1,4 +1,4 @@
-"""What the supervisor tells: events to its client, and the state file of a detached stack."""
+"""Write the supervisor's events for its client, and a detached stack's state file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refuse(message: str) -> NoReturn:
 
 
 def failure_message(error: Exception, directory: Path) -> str:
-    """What an unforeseen error in the supervisor is to a user; ``directory`` is the stack's."""
+    """Word an unforeseen error of the supervisor for users; ``directory`` is the stack's."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return (
             f"the embedded stack cannot write to {error.filename or directory} ({error.strerror}): "
@@ -99,7 +99,7 @@ class EventWriter:
         self._tell({"event": "stopped"})
 
     def close(self) -> None:
-        """The stack is over: nobody shall find it by its state file."""
+        """Remove the state file: the stack is over."""
         if self._path is not None:
             remove_path(self._path)
             self._path = None

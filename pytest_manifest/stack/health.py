@@ -1,4 +1,4 @@
-"""Whether an existing stack answers, found out within a bounded time."""
+"""Check within a bounded time that an existing stack answers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _ProbeThread:
             self._thread.start()
 
     def failure(self, seconds: float, timeout: float) -> str:
-        """Why it failed, empty when it did not; ``seconds`` are left of the ``timeout``."""
+        """Say why it failed, "" when it did not; ``seconds`` are left of the ``timeout``."""
         if self._thread.ident is not None:
             self._thread.join(seconds)
         if self._thread.is_alive():
@@ -122,7 +122,7 @@ def _backend_probe(address: StackAddress, timeout: float, app: Celery | None) ->
 
 
 def _database_probe(url: str) -> Callable[[], None]:
-    """Connect; Celery's own backend would create tables first, and try ten times."""
+    """Probe by connecting; Celery's backend would create tables first, and try ten times."""
     from sqlalchemy import create_engine
 
     engine = create_engine(url)
@@ -150,7 +150,7 @@ def _scheme(url: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause in a line: libraries wrap refused connections several times."""
+    """Word the innermost cause in a line: libraries wrap refused connections several times."""
     cause = error
     while isinstance(cause.__cause__, Exception):
         cause = cause.__cause__

@@ -64,12 +64,12 @@ def keep_to(url: str) -> None:
 
 
 def is_kept() -> bool:
-    """Whether this process has been kept to a stack."""
+    """Tell whether this process has been kept to a stack."""
     return bool(_kept)
 
 
 def leads_elsewhere(app: Any, url: str) -> str:
-    """Why this app is not run, in a sentence: its class goes elsewhere in spite of all; else ""."""
+    """Say why this app is not run: its class uses another broker or store; else ""."""
     wanted = _place(url)
     for what, connection in (
         ("read from", app.connection_for_read()),
@@ -93,7 +93,7 @@ def _exchange_settings(url: str) -> None:
 
     @cache
     def name_of(key: str, prefix: str | None) -> str:
-        """Celery's present name: there are older ones, and an app's may have a prefix."""
+        """Give Celery's present name of a setting, which may be an older one or have a prefix."""
         if is_overridden(key):
             return key
         bare = key.removeprefix(prefix) if prefix else key
@@ -127,7 +127,7 @@ def say_when_ready(path: str) -> None:
 
 
 def prepare() -> None:
-    """All that the supervisor's variables ask for."""
+    """Do what the supervisor's variables ask for."""
     if url := os.environ.get(URL_VARIABLE):
         keep_to(url)
     if path := os.environ.get(READY_VARIABLE):

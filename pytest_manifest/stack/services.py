@@ -34,7 +34,7 @@ def broker_url(port: int, password: str) -> str:
 def broker_child(
     settings: Settings, directory: Path, port: int, password: str, data: DataFolder | None
 ) -> Child:
-    """The private Valkey, with its append-only files in the data folder, or in ``directory``."""
+    """Make the private Valkey, with its files in the data folder or in ``directory``."""
     kept = data.path if data is not None else directory
     configuration = write_configuration(directory, port, password, data=kept)
     return Child(
@@ -52,7 +52,7 @@ def broker_child(
 def worker_children(
     settings: Settings, directory: Path, url: str, data: DataFolder | None
 ) -> list[Child]:
-    """Stock celery workers with one pool child each, not started yet."""
+    """Make stock celery workers with one pool child each, not started yet."""
     spool = data.spool if data is not None else directory / "spool"
     spool.mkdir(mode=0o700, exist_ok=True)
     env = _environment(url) | {
@@ -76,7 +76,7 @@ def worker_children(
 
 
 def flower_child(settings: Settings, directory: Path, url: str, port: int, password: str) -> Child:
-    """Flower on loopback, behind the stack's password."""
+    """Make Flower on loopback, behind the stack's password."""
     env = _environment(url) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"}
     env.setdefault("FLOWER_TASKS_COLUMNS", FLOWER_COLUMNS)
     module = "pytest_manifest.stack.celery_program"

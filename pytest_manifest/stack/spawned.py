@@ -21,7 +21,7 @@ if (_url := os.environ.get(URL_VARIABLE)) and not is_kept():
 
 
 def begin(app: Any, hostname: str) -> None:
-    """What every process of the pool begins with."""
+    """Begin a process of the pool, kept to the stack."""
     begin_process(app, hostname)
 
 

@@ -25,7 +25,7 @@ APP_NAME: Final = "pytest-celery-manifest"
 
 
 def running_stack() -> StackAddress | None:
-    """The stack that ``manifest-stack up`` has started, if it is up."""
+    """Give the stack that ``manifest-stack up`` has started, if it is up."""
     state = read_state(runtime_directory())
     if state is None or not state["broker_url"]:
         return None
@@ -40,7 +40,7 @@ def running_stack() -> StackAddress | None:
 
 
 def runtime_directory() -> Path:
-    """A directory of this user's, mode 0700, for the state; StackError when there can be none."""
+    """Make this user's directory for the state, mode 0700; raise StackError if it cannot be."""
     fallback = Path(tempfile.gettempdir()) / f"{APP_NAME}-{os.getuid()}"
     with warnings.catch_warnings(), contextlib.suppress(OSError):
         # It warns where XDG_RUNTIME_DIR is not set, as in a container.
@@ -67,7 +67,7 @@ def lock_file(directory: Path) -> Path:
 
 
 def is_up(directory: Path) -> bool:
-    """Whether a supervisor holds the lock."""
+    """Tell whether a supervisor holds the lock."""
     descriptor = os.open(lock_file(directory), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -79,13 +79,13 @@ def is_up(directory: Path) -> bool:
 
 
 def read_state(directory: Path) -> State | None:
-    """The state of the stack that is up; None when none is."""
+    """Read the state of the stack that is up; None when none is."""
     return _load(directory) if is_up(directory) else None
 
 
 @contextlib.contextmanager
 def changing(directory: Path) -> Iterator[None]:
-    """Only one ``up`` or ``down`` at a time; the second waits for the first."""
+    """Allow one ``up`` or ``down`` at a time; the second waits for the first."""
     path = directory / "change.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -135,7 +135,7 @@ def _private(path: Path) -> bool:
 
 
 def _belongs(pid: int, state: State) -> bool:
-    """Whether this process is one of that stack's; its number may long be another's."""
+    """Tell whether this process is one of that stack's; its pid may have been reused."""
     shown = subprocess.run(
         ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
     )

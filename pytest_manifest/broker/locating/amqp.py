@@ -38,7 +38,7 @@ class AmqpLocator(WorkerLocator):
         self._consumers: dict[str, int] = {}
 
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
-        """No message can be seen; nothing is unseen where none waits."""
+        """Count the waiting messages: none can be seen, and nothing is hidden where none waits."""
         counts = [*self._counts(self._queues), *self._counts(DELAYING, all_or_none=True)]
         self._consumers = {one.name: one.consumers for one in counts}
         waiting = ", ".join(
@@ -51,7 +51,7 @@ class AmqpLocator(WorkerLocator):
         return {}, f"RabbitMQ does not show which messages wait in a queue ({waiting})"
 
     def missing_consumers(self, answered: frozenset[str]) -> str:
-        """A phrase where a queue has more consumers than nodes have answered, known or not."""
+        """Say where a queue has more consumers than nodes have answered, known or not."""
         for name, consumers in self._consumers.items():
             if consumers > len(answered):
                 missing = consumers - len(answered)
@@ -67,7 +67,7 @@ class AmqpLocator(WorkerLocator):
                 return
 
     def _count(self, name: str) -> Count | None:
-        """What is in the queue; None where the broker has none of this name."""
+        """Count what is in the queue; None where the broker has none of this name."""
         with self.publisher.control.channel() as channel:
             try:
                 said = channel.queue_declare(queue=name, passive=True)

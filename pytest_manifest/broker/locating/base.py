@@ -1,4 +1,4 @@
-"""Where jobs are, in two looks: what one look can see, and what two of them prove together."""
+"""Locate jobs by two snapshots: what one shows, and what two of them prove together."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Location = Literal["queued", "with_worker", "unacked_by_dead", "missing", "unkno
 
 @dataclass(frozen=True, slots=True)
 class BrokerSnapshot:
-    """One look at everything, for a set of task ids; only these are in it.
+    """Where the jobs of a set of task ids are at one moment; only these are in it.
 
-    ``queued``: task id -> queue it waits in. ``taken``: task id -> tags, one for each time that a
-    worker took it and has not acknowledged it (Redis only; their text is for :class:`Locator`).
-    ``held`` and ``running``: task id -> node that has it reserved or scheduled, or says that it
-    runs it. ``silent``: nodes known to exist that did not answer, or not everything; ``answered``:
-    nodes that did. ``unseen``: a phrase that says what this broker cannot tell, "" where all was
-    seen. ``unheard``: silent nodes that may be alive by what the broker says of who is
-    connected to it. ``since``: task id -> when it was taken last (seconds of the epoch);
-    ``visibility``: after how many seconds the broker gives back what was taken and not
-    acknowledged, None: unknown.
+    ``queued``: task id -> queue it waits in. ``unacked``: task id -> tags, one for each time that
+    a worker took it and has not acknowledged it (Redis only; their text is for :class:`Locator`).
+    ``reserved`` and ``running``: task id -> node that has it reserved or scheduled, or says that
+    it runs it. ``unresponsive``: nodes known to exist that did not answer, or not everything;
+    ``answered``: nodes that did. ``blind_spot``: a phrase that says what this broker cannot tell,
+    "" where all was seen. ``maybe_alive``: unresponsive nodes that may be alive by what the broker
+    says of who is connected to it. ``delivered_at``: task id -> when it was taken last (s since
+    the epoch); ``visibility_timeout``: seconds after which the broker gives back what was taken
+    and not acknowledged, None: unknown.
     """
 
     queued: Mapping[str, str] = field(default_factory=dict)
@@ -37,11 +37,11 @@ class BrokerSnapshot:
     maybe_alive: frozenset[str] = frozenset()
 
     def contains(self, task_id: str) -> bool:
-        """Whether any place has it."""
+        """Tell whether a queue or a worker has it."""
         return task_id in self.queued or task_id in self.unacked or self.has_worker(task_id)
 
     def has_worker(self, task_id: str) -> bool:
-        """Whether a worker said that it has it."""
+        """Tell whether a worker said that it has it."""
         return task_id in self.reserved or task_id in self.running
 
 
@@ -55,10 +55,10 @@ class StartedOn:
 
 @dataclass(frozen=True, slots=True)
 class JobLocations:
-    """What two looks say; each task id is in one of the five.
+    """Where two snapshots show the jobs; each task id is in one of the five.
 
-    ``orphaned``: task id -> delivery tags of what a worker that is gone had taken. ``nowhere``: no
-    place has it, and every place could be seen. ``untold``: none of these can be said.
+    ``unacked_by_dead``: task id -> delivery tags of what a dead worker had taken. ``missing``: no
+    place has it, and every place could be seen. ``unknown``: none of these is certain.
     """
 
     queued: frozenset[str]
@@ -72,7 +72,7 @@ class Locator(Protocol):
     """Looks for jobs on one kind of broker. For one thread at a time, the publisher's."""
 
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
-        """Look everywhere for these task ids.
+        """Take a snapshot of these task ids: queues, unacknowledged messages, workers.
 
         Raises:
             StackError: the broker cannot be reached.
@@ -114,9 +114,9 @@ def compare(
     *,
     started: Mapping[str, StartedOn],
 ) -> JobLocations:
-    """Say where each task id is, by two looks with a gap between them.
+    """Locate each task id by two snapshots with a gap between them.
 
-    One look proves no absence: a message on its way from one place to the next is in neither.
+    One snapshot proves no absence: a message on its way from one place to the next is in neither.
     ``started`` has the jobs whose start was seen.
     """
     found: dict[Location, set[str]] = {
@@ -157,36 +157,37 @@ def _location(
 def _may_be_unacked_by_living(
     first: BrokerSnapshot, second: BrokerSnapshot, start: StartedOn | None
 ) -> bool:
-    """Whether a silent node may hold the message of a job that the broker keeps for one.
+    """Tell whether a silent node may hold the message of a job that the broker keeps for one.
 
     Any may, also where a start was seen: the message may have been given to another one since. Of
     one that is connected to the broker no silence, however long, shows that it is gone.
     """
     gone = start.worker if start is not None and start.alive is False else None
     return any(
-        _has_unresponsive(look, but=gone) or look.maybe_alive - {gone} for look in (first, second)
+        _has_unresponsive(snapshot, but=gone) or snapshot.maybe_alive - {gone}
+        for snapshot in (first, second)
     )
 
 
 def _may_be_with_unresponsive(
     first: BrokerSnapshot, second: BrokerSnapshot, start: StartedOn | None
 ) -> bool:
-    """Whether a silent node may have a job that the broker does not keep for one.
+    """Tell whether a silent node may have a job that the broker does not keep for one.
 
     Where a start was seen, that node and no other.
     """
     if start is None or (start.worker is None and start.alive is not False):
-        return any(_has_unresponsive(look) for look in (first, second))
+        return any(_has_unresponsive(snapshot) for snapshot in (first, second))
     return start.alive is not False and any(
-        start.worker not in look.answered or start.worker in look.unresponsive
-        for look in (first, second)
+        start.worker not in snapshot.answered or start.worker in snapshot.unresponsive
+        for snapshot in (first, second)
     )
 
 
-def _has_unresponsive(look: BrokerSnapshot, *, but: str | None = None) -> bool:
+def _has_unresponsive(snapshot: BrokerSnapshot, *, but: str | None = None) -> bool:
     # Without a single answer nobody knows which nodes there are.
-    return any(node != but for node in look.unresponsive) or not (
-        look.answered or look.unresponsive
+    return any(node != but for node in snapshot.unresponsive) or not (
+        snapshot.answered or snapshot.unresponsive
     )
 
 

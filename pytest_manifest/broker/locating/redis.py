@@ -40,7 +40,7 @@ CHUNK_BYTES: Final = 4 << 20
 
 
 class RedisLocator:
-    """Looks into the queues' lists, the ``unacked`` hash, and asks the workers."""
+    """Reads the queues' lists and the ``unacked`` hash, and asks the workers."""
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         self._publisher = publisher
@@ -48,7 +48,7 @@ class RedisLocator:
         self._workers = WorkerPoller(publisher, nodes)
 
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
-        """Look in the order in which a job passes through the places, so that none slips by."""
+        """Take a snapshot in the order in which a job moves, so that none slips by."""
         wanted = frozenset(task_ids)
         with stack_errors(self._publisher):
             with self._broker() as broker:
@@ -82,7 +82,7 @@ class RedisLocator:
         )
 
     def _maybe_alive(self, said: WorkerSnapshot, since: Mapping[str, float]) -> frozenset[str]:
-        """The nodes that the broker lists, that do not answer, and that may be alive."""
+        """List the nodes that the broker knows, that do not answer, and that may be alive."""
         silent = unresponsive_nodes(self._publisher, said.answered)
         longest = time.time() - min(since.values(), default=time.time())
         alive = may_be_alive(self._publisher, silent, said.answered, longest)
@@ -107,7 +107,7 @@ class RedisLocator:
             return broker.withdraw(list(everywhere), frozenset(task_ids))
 
     def close(self) -> None:
-        """Nothing is open but the publisher's connection."""
+        """Do nothing: only the publisher's connection is open."""
 
     def _each(
         self,
@@ -145,7 +145,7 @@ class _RedisBroker:
         self._index = self._key(channel.unacked_index_key)
 
     def queued(self, queues: Sequence[str], task_ids: Container[str]) -> dict[str, str]:
-        """Task id -> queue in which it waits, at any priority."""
+        """Map task id -> queue in which it waits, at any priority."""
         found = {}
         for queue in queues:
             for step in self._channel.priority_steps:
@@ -156,7 +156,7 @@ class _RedisBroker:
         return found
 
     def _list(self, queue: str, step: int) -> str:
-        """The key of the list in which a queue's messages of a priority wait."""
+        """Give the key of the list in which a queue's messages of a priority wait."""
         return self._key(f"{queue}{self._channel.sep}{step}" if step else queue)
 
     def withdraw(self, queues: Sequence[str], task_ids: Container[str]) -> list[str]:
@@ -179,7 +179,7 @@ class _RedisBroker:
         return removed
 
     def unacked(self, task_ids: Container[str]) -> dict[str, DeliveryTags]:
-        """Task id -> takings: the tag, and the moment at which a worker took the message.
+        """Map task id -> deliveries: the tag, and the time at which a worker took the message.
 
         A message that was put back keeps its tag, so the next worker takes it under the same one.
         """
@@ -232,7 +232,7 @@ class _RedisBroker:
         return guarded.done
 
     def _message(self, taking: str, task_id: str) -> bytes | None:
-        """What is kept since this taking, if it still is, and is of this task."""
+        """Read the message kept since this delivery, if it is still there and of this task."""
         tag = _tag_of(taking)
         raw = self._client.hget(self._unacked, tag)
         same = task_id_of(unacked_message(raw)) == task_id and self._delivery(tag) == taking
@@ -245,7 +245,7 @@ class _RedisBroker:
         return f"{self._channel.global_keyprefix or ''}{name}"
 
     def _items(self, key: str) -> Iterator[bytes]:
-        """All messages of a list, a chunk at a time.
+        """Read all messages of a list, a chunk at a time.
 
         From the left, where new ones come in and none is taken: what shifts is seen twice, never
         missed.
@@ -264,7 +264,7 @@ class _RedisBroker:
             raise
 
     def _is_bound(self, raw: bytes) -> bool:
-        """Whether kombu will find the queue; it must know the exchange's type for that."""
+        """Tell whether kombu will find the queue; it must know the exchange's type for that."""
         _, exchange, routing_key = json.loads(raw)
         if not exchange:
             return True
@@ -288,7 +288,7 @@ class _ConditionalTransaction:
         self.done = False
 
     def transaction(self, act: Callable[[Pipeline], object], *watched: str) -> None:
-        """As redis-py's: again and again until nobody has changed what is watched meanwhile."""
+        """Run a transaction as redis-py does: again until no client changed a watched key."""
 
         def guarded(pipe: Pipeline) -> None:
             self.done = self._holds()
@@ -301,7 +301,7 @@ class _ConditionalTransaction:
 
 
 def _last_delivery(takings: DeliveryTags) -> float | None:
-    """When the last of these was, in seconds of the epoch; None where that is not kept."""
+    """Give the time of the last delivery (s since the epoch); None where it is not kept."""
     moments = [taking.partition(" ")[2] for taking in takings]
     return max((float(one) for one in moments if one != "None"), default=None)
 
@@ -311,7 +311,7 @@ def _tag_of(taking: str) -> str:
 
 
 def _next_size(size: int, chunk: Sequence[bytes]) -> int:
-    """How many to ask for next, by how large these were."""
+    """Choose how many messages to read next, by the size of the last."""
     mean = max(1, sum(map(len, chunk)) // len(chunk))
     return max(1, min(LARGEST_CHUNK, 2 * size, CHUNK_BYTES // mean))
 

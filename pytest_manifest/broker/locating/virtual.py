@@ -14,7 +14,7 @@ from pytest_manifest.broker.publisher import Publisher
 
 
 def parse_json(raw: object) -> object:
-    """What the bytes say as JSON; None where they are none, or somebody else's."""
+    """Parse bytes as JSON; None where they are none."""
     if not isinstance(raw, bytes):
         return None
     try:
@@ -25,13 +25,13 @@ def parse_json(raw: object) -> object:
 
 
 def unacked_message(raw: object) -> object:
-    """The message in a value of the ``unacked`` hash: message, exchange, routing key."""
+    """Take the message out of a value of the ``unacked`` hash (message, exchange, routing key)."""
     parts = parse_json(raw)
     return parts[0] if isinstance(parts, list) and parts else None
 
 
 def task_id_of(message: object) -> str | None:
-    """The task id of a message, under either version of Celery's message protocol."""
+    """Read the task id of a message, under either version of Celery's message protocol."""
     if not isinstance(message, dict):
         return None
     for part, name in (("headers", "id"), ("properties", "correlation_id")):
@@ -49,7 +49,7 @@ class MemoryLocator(WorkerLocator):
         self._queues = queues
 
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:
-        """What waits in the queues; all of it can be seen."""
+        """Map task id -> queue for what waits; all of it can be seen."""
         found: dict[str, str] = {}
         with self.publisher.control.channel() as channel:
             for name in self._queues:

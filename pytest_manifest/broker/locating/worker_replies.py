@@ -25,7 +25,7 @@ QUIET_TIME: Final = 0.1  # s
 
 @dataclass(frozen=True, slots=True)
 class WorkerSnapshot:
-    """The answers of all nodes, for a set of task ids: see :class:`Look`."""
+    """The answers of all nodes, for a set of task ids: see :class:`BrokerSnapshot`."""
 
     reserved: Mapping[str, str]
     running: Mapping[str, str]
@@ -82,7 +82,7 @@ def stack_errors(publisher: Publisher) -> Iterator[None]:
 
 
 def unknown_queues(queues: Collection[str]) -> str:
-    """A phrase where it is not known which queues to look into."""
+    """Say where it is not known which queues the jobs went to."""
     return "" if queues else "it is not known to which queues the jobs went"
 
 
@@ -91,7 +91,7 @@ def _is_complete(said: Collection[str]) -> bool:
 
 
 def _answered_questions(answers: Answers) -> dict[str, set[str]]:
-    """Node name -> the questions that it has answered; an error is no answer."""
+    """Map node name -> the questions that it has answered; an error is no answer."""
     nodes: dict[str, set[str]] = {}
     for question, replies in answers.items():
         for node, reply in replies.items():
@@ -104,7 +104,7 @@ def _answered_questions(answers: Answers) -> dict[str, set[str]]:
 def _rows(
     answers: Answers, questions: Collection[str], task_ids: Container[str]
 ) -> Iterator[tuple[str, str]]:
-    """Task id and node, of every row that is about one of ``task_ids``."""
+    """Give task id and node of every row about one of ``task_ids``."""
     for question in questions:
         for node, reply in answers.get(question, {}).items():
             for row in reply if isinstance(reply, list) else ():
@@ -128,7 +128,7 @@ class WorkerLocator:
         self._workers = WorkerPoller(publisher, nodes)
 
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
-        """Look at the queues, as far as they can be seen, before and after the workers."""
+        """Read the queues, as far as they can be seen, before and after the workers."""
         wanted = frozenset(task_ids)
         with stack_errors(self.publisher):
             queued, unseen = self.snapshot_queues(wanted)
@@ -145,25 +145,25 @@ class WorkerLocator:
         )
 
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
-        """Nothing can be put back here."""
+        """Restore nothing: this broker shows no messages."""
         return []
 
     def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
-        """Nothing can be removed here."""
+        """Remove nothing: this broker shows no messages."""
         return []
 
     def withdraw(self, task_ids: Collection[str]) -> list[str]:  # noqa: ARG002
-        """Nothing can be removed here."""
+        """Remove nothing: this broker shows no messages."""
         return []
 
     def close(self) -> None:
-        """Nothing is open but the publisher's connection."""
+        """Do nothing: only the publisher's connection is open."""
 
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
-        """Task id -> queue for what can be seen, and a phrase for what cannot."""
+        """Map task id -> queue for what can be seen; add a phrase for what cannot."""
         scheme = scheme_of(self.publisher.address.broker_url)
         return {}, f"a broker reached by {scheme}:// does not show which messages wait in a queue"
 
     def missing_consumers(self, answered: frozenset[str]) -> str:  # noqa: ARG002
-        """A phrase for consumers that the broker knows of and that have not answered."""
+        """Say which consumers the broker knows of that have not answered."""
         return ""
