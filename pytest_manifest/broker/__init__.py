@@ -1,1 +1,1 @@
-"""From entries to messages on a broker: publisher, preflight and the names of attempts."""
+"""Send entries as messages to a broker: publisher, preflight, locating, names of attempts."""

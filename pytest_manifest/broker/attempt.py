@@ -1,4 +1,4 @@
-"""One sending of one entry, and the names that belong to it."""
+"""Name attempts: one attempt is one sending of one entry."""
 
 from __future__ import annotations
 

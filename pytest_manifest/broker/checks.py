@@ -1,4 +1,4 @@
-"""The rules of preflight, each a plain function of a demand and of what the workers said."""
+"""Apply the rules of preflight, each a pure function of a demand and the workers' answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Celery client of a stack: the project's own app where there is one, else a plain one.
+"""Load a stack's Celery app, the project's own or a bare one, and connect by explicit URLs.
 
 The app lends its routes, queues, serializer, priorities and transport options. Where its broker
 and result store are is told by the address alone: neither the environment nor the app's own

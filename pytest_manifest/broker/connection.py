@@ -1,4 +1,4 @@
-"""One open connection to a broker, and what it can promise about the messages put on it."""
+"""Publish over one connection to a broker, and confirm what the broker has taken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions and orders to the workers of a stack, by Celery's own remote control messages.
+"""Call the workers of a stack, and cast orders to them, by Celery's remote control messages.
 
 Celery's ``app.control`` speaks to the broker that the app is configured with, asks one question
 at a time, and waits its whole time-out for each unless it is told how many will answer. Here the

@@ -1,4 +1,4 @@
-"""What a manifest asks of a stack, summed up so that a million entries fit in a few lines."""
+"""Sum up what a manifest asks of a stack, so that a million entries fit in a few lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a job may run: by its entry, and by its task and its workers themselves.
+"""Compute how long a job may run, by its entry, its task and its workers.
 
 Celery lets a message's limits replace the task's own, and those the worker's. Of an entry that says
 a ``timeout`` the smaller one holds; the default of one that says none is for tasks without a limit.

@@ -1,4 +1,4 @@
-"""One entry's message: Celery's protocol 2, with the headers that its receipt comes back by."""
+"""Build an entry's message: Celery's protocol 2, with the headers that its receipt needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which workers a broker knows of, and whether those that say nothing can be told to be gone.
+"""Find the workers that a broker knows, and whether unresponsive ones may be alive.
 
 A worker whose only process runs a job answers nothing meanwhile, and one that has ended neither. A
 Redis broker has the names of all that ever listened, and no more than a killed one does it forget

@@ -1,4 +1,4 @@
-"""The publisher: attempts go out in batches, and every one ends as sent, uncertain or unsent."""
+"""Publish attempts in batches; each ends as certain, uncertain, unsent or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a broker refuses about one queue, told from a broker that is out of reach.
+"""Distinguish a broker that refuses one queue from a broker that is out of reach.
 
 A queue whose name is a key of the broker's own, that was declared otherwise by somebody else, or
 that this user may not touch, will not be had by trying again: it is a matter of the entries that go

@@ -1,4 +1,4 @@
-"""Where an entry's message goes and with which delivery options: what ``.delay()`` would do."""
+"""Route an entry's message and choose its delivery options, as ``.delay()`` would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which result store the workers write to, by their own word, against the one that is read from.
+"""Compare the result store that workers report with the one that is read from.
 
 A store is guessed easily and found to be wrong late: jobs that have succeeded are then ``lost``,
 with the advice to send them again. Names alone do not tell all: workers in containers call the same

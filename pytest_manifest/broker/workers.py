@@ -1,4 +1,4 @@
-"""What the workers of a stack say about themselves, read out of Celery's replies."""
+"""Read what workers report of themselves out of Celery's replies."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Receipts, read back: from the stream of a run, or from the plain Celery result backend."""
+"""Read receipts back: from a run's stream, or from the Celery result backend."""

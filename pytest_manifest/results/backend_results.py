@@ -1,4 +1,4 @@
-"""Final states from the plain Celery result backend, of workers that know nothing of this package.
+"""Read final states from the Celery result backend, as stock workers write them.
 
 Results are read as stored: an exception stays a type name and a message, and no class is imported
 or instantiated for it.

@@ -1,4 +1,4 @@
-"""Records and results that nobody expected: passed over one by one, told and counted.
+"""Record what could not be read: malformed records and results, logged and counted.
 
 Whoever can write to a store, and every fault of a disk or a clock, can put there what no worker of
 ours writes. It says nothing, and above all nothing about another entry.

@@ -1,4 +1,4 @@
-"""One reader for each kind of Celery result backend, giving results as they are stored."""
+"""Read results as stored, by one reader for each kind of Celery result backend."""
 
 from __future__ import annotations
 

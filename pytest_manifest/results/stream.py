@@ -1,4 +1,4 @@
-"""Reading a run's receipts stream: one reader a run, many records a batch."""
+"""Read a run's receipts stream: one reader a run, many records a batch."""
 
 from __future__ import annotations
 

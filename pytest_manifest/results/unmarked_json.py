@@ -1,4 +1,4 @@
-"""Results as the JSON that the worker's side made of them, whatever store they were kept in.
+"""Decode results to the JSON that the worker made of them, whatever store has them.
 
 Kombu writes dates, decimals, UUIDs and bytes as objects with a mark, and makes Python values of
 them when it reads. A manifest holds JSON, so the JSON is what is compared. It also is all that this

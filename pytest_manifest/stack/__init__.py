@@ -1,1 +1,1 @@
-"""Broker, result store and workers: started by us (embedded, background) or reached by URL."""
+"""Run or reach broker, result store and workers: embedded, in the background, or by URL."""

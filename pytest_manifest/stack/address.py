@@ -1,4 +1,4 @@
-"""Where a stack is."""
+"""Hold the address of a stack."""
 
 from __future__ import annotations
 

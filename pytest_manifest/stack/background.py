@@ -1,4 +1,4 @@
-"""Starting, showing and ending the stack that runs in the background."""
+"""Start, show and end the stack that runs in the background."""
 
 from __future__ import annotations
 

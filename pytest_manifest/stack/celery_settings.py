@@ -1,4 +1,4 @@
-"""By what a Celery app can name a broker, a result store or a file of its own, in one list.
+"""List the settings by which a Celery app can name its own broker, result store or file.
 
 Workers of a private stack run the user's app, and the app may know its production broker: by a URL
 for reading and another for writing, by a variable of the environment that it sets itself, by the

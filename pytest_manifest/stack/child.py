@@ -1,4 +1,4 @@
-"""One process that the supervisor runs, in a group of its own. Standard library only."""
+"""Run one process of the stack, in a group of its own. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes with a private stack: jobs in its broker that no entry has asked for.
+"""Count jobs that jobs had sent and that end with their private stack.
 
 A job may send others, and pass before these have run. Nobody waits for them, so they are at least
 told of before their broker is thrown away.

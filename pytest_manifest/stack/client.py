@@ -1,4 +1,4 @@
-"""The other end of a supervisor's pipe: starts it, hears its events, tells it to end."""
+"""Start a supervisor, handle its events, and order its end: the other end of its pipe."""
 
 from __future__ import annotations
 

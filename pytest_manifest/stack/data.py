@@ -1,4 +1,4 @@
-"""A folder in which a stack's data outlive a crash. Standard library only."""
+"""Claim the folder in which a stack's data outlive a crash. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A private stack that lives as long as this process at most."""
+"""Run a private stack that lives as long as this process at most."""
 
 from __future__ import annotations
 

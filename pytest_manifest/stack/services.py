@@ -1,4 +1,4 @@
-"""The commands of the stack's processes. Secrets go by file or environment, never by argument."""
+"""Build the commands of the stack's processes; secrets go by file or environment alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a supervisor is told when it starts, and the words that it and its client exchange.
+"""Define a supervisor's settings and the protocol between it and its client.
 
 Only the standard library, like all that the supervisor imports: it must be up in some 30 ms.
 

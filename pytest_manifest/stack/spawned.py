@@ -1,4 +1,4 @@
-"""Keeping a pool's processes to their private stack where each is a fresh interpreter.
+"""Keep a pool's processes to their private stack where each is a fresh interpreter.
 
 Such a process (``worker_pool_start_method = "spawn"``) has its worker's environment, but none of
 what was exchanged in its worker. It gets this module before the app, with the function that it

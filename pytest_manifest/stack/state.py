@@ -1,4 +1,4 @@
-"""The stack that runs in the background: where its state is kept, and whether it is up."""
+"""Read and write the state of the background stack, and tell whether it is up."""
 
 from __future__ import annotations
 

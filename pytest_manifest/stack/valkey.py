@@ -1,4 +1,4 @@
-"""A private Valkey: its binary, its configuration, a first PING. Standard library only."""
+"""Find, configure and ping a private Valkey. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watchdog: end the stack when the supervisor is killed. Standard library only."""
+"""End the stack when the supervisor is killed. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding the jobs that nobody speaks of: in queues, taken by the dead, or held by a worker."""
+"""Locate jobs without a receipt: queued, unacknowledged by dead workers, or with a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs on RabbitMQ, which tells how many messages wait in a queue, but not which.
+"""Locate jobs on RabbitMQ, which counts the messages of a queue but does not show them.
 
 Where none waits and every consumer has answered, that is enough. Nothing is ever put back: the
 broker itself gives to others what a consumer held whose connection has ended.

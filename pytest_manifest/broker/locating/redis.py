@@ -1,4 +1,4 @@
-"""Jobs on a Redis broker: everything there can be seen, and what the dead had taken be put back.
+"""Locate jobs on a Redis broker, where all can be seen, and restore what dead workers had.
 
 kombu keeps a queue in one list for each priority step, and what a worker has taken and not
 acknowledged in the ``unacked`` hash, by delivery tag. A dead worker does not come back for it;

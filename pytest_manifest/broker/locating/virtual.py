@@ -1,4 +1,4 @@
-"""The envelopes that kombu's own ("virtual") transports put around a message."""
+"""Read the envelopes of kombu's virtual transports, and locate jobs on its in-memory one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the worker nodes say that they have; silence is kept apart from a "no"."""
+"""Locate jobs by the workers' replies; an unresponsive node is kept apart from a "no"."""
 
 from __future__ import annotations
 
