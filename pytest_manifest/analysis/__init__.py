@@ -1,1 +1,1 @@
-"""What a run amounts to, read from its ledger: for every report, by pure functions."""
+"""Compute what reports show of a run, from its ledger, by pure functions."""

@@ -1,29 +1,29 @@
-"""Sentences where a bottleneck shows; none where figures are too small to tell."""
+"""Write advice where a bottleneck shows; none where numbers are too small to tell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_manifest.analysis.spreads import Spread
+from pytest_manifest.analysis.quantiles import Distribution
 from pytest_manifest.verdict.text import middle, printable, seconds
 
 ENOUGH = 10
-"""Entries below which nothing is concluded."""
+"""Entries below which no advice is given."""
 _LONG_WAIT = 1.0  # s
 _MANY_TIMES = 10
 _BUSY = 0.5
 _IDLE = 0.25
 _LONG_RUN = 5.0  # s
 _HANDING_OVER = 0.1
-"""Seconds of a worker process's time that handing one job over may cost; it costs some ms."""
+"""Seconds of a worker process that passing it one job may take; it usually takes some ms."""
 _UNEVEN = 2.0
 _ID_LIMIT = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What advice is drawn from: times in seconds, ``wait`` without jobs that were to wait.
+    """The numbers behind advice: times in seconds, ``wait`` without jobs that were to wait.
 
     ``busy``: seconds that each worker process worked; ``duration``: from the first start to the
     last end, without pauses between the run's ``parts``; ``capacity``: seconds that the processes
@@ -31,8 +31,8 @@ class Signs:
     """
 
     entries: int
-    wait: Spread | None
-    runtime: Spread | None
+    wait: Distribution | None
+    runtime: Distribution | None
     busy: Sequence[float]
     duration: float | None
     capacity: float
@@ -45,14 +45,14 @@ class Signs:
 
 
 def advice(signs: Signs) -> tuple[str, ...]:
-    """What would help, the most important first."""
+    """Return what would help, the most important first."""
     if signs.entries < ENOUGH:
         return ()
-    return (*_waiting(signs), *_one_long_job(signs), *_uneven(signs), *_again(signs))
+    return (*_waiting(signs), *_one_long_job(signs), *_uneven(signs), *_repeats(signs))
 
 
 def _load(signs: Signs) -> float | None:
-    """The share of their time that the workers were busy."""
+    """Return the share of their time that the workers were busy."""
     return sum(signs.busy) / signs.capacity if signs.capacity else None
 
 
@@ -112,7 +112,7 @@ def _uneven(signs: Signs) -> Iterator[str]:
         )
 
 
-def _again(signs: Signs) -> Iterator[str]:
+def _repeats(signs: Signs) -> Iterator[str]:
     if signs.redeliveries >= max(2, signs.entries / 100):
         yield (
             f"the broker delivered {signs.redeliveries} jobs more than once: workers died, or its "

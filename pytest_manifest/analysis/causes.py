@@ -1,4 +1,4 @@
-"""Failures grouped by what they have in common."""
+"""Group failures by what they have in common."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ EXAMPLES = 3
 _MESSAGE_LIMIT = 400
 _NAME_LIMIT = 100
 _VARIANTS = 20
-"""Pairs of expected and actual that are kept of one path."""
+"""Pairs of expected and actual values that are kept of one path."""
 _INDEX = re.compile(r"\[\d+\]")
 
 
-class Judged(Protocol):
-    """What is looked at: an entry of a run with its verdict."""
+class EvaluatedEntry(Protocol):
+    """An entry of a run with its verdict."""
 
     @property
     def id(self) -> str: ...
@@ -61,7 +61,7 @@ class Cause:
 
     @property
     def sign(self) -> _Sign:
-        """What its entries have in common."""
+        """What its entries have in common, to group by."""
         pair = None
         if self.expected is not None and self.actual is not None:
             pair = self.expected, self.actual
@@ -81,9 +81,9 @@ class _Group:
     count: int = 0
     examples: list[str] = field(default_factory=list)
     variants: dict[_Pair, _Group] = field(default_factory=dict)
-    """By expected and actual, as far as they are kept."""
+    """Subgroups by expected and actual value, up to ``_VARIANTS``."""
     varies: bool = False
-    """Whether there were more of them."""
+    """Whether there were more of them than are kept."""
 
     def add(self, name: str) -> None:
         self.count += 1
@@ -91,7 +91,7 @@ class _Group:
             self.examples.append(name)
 
     def causes(self, key: _Key) -> Iterator[Cause]:
-        """One cause, or where the same few values came again and again, one for each of them."""
+        """Yield one cause, or where the same few values repeat, one for each of them."""
         repeated = not self.varies and self.count >= 2 * len(self.variants)
         for one in self.variants.values() if repeated and self.variants else (self,):
             yield Cause(
@@ -105,17 +105,17 @@ class _Group:
 
 
 class Causes:
-    """Takes entries, and groups those that failed or could not be told."""
+    """Groups of entries that failed or whose fate is unknown."""
 
     def __init__(self) -> None:
         self._groups: dict[_Key, _Group] = {}
 
-    def add(self, record: Judged) -> None:
-        found = _looked_at(record)
+    def add(self, record: EvaluatedEntry) -> None:
+        found = _sign_and_message(record)
         if found is None:
             return
-        (key, pair), told = found
-        message = middle(_one_line(told), _MESSAGE_LIMIT)
+        (key, pair), message = found
+        message = middle(_one_line(message), _MESSAGE_LIMIT)
         group = self._groups.get(key)
         if group is None:
             title = _title(key, _first_mismatch(record.verdict))
@@ -125,34 +125,34 @@ class Causes:
             _add_variant(group, record.id, message, pair)
 
     def largest_first(self) -> tuple[Cause, ...]:
-        """All causes; of equal size, the one that was met first."""
+        """Return all causes, largest first; of equal size, the one found first."""
         found = (cause for key, group in self._groups.items() for cause in group.causes(key))
         return tuple(sorted(found, key=lambda cause: -cause.count))
 
 
 class CauseNumbers:
-    """Numbers records by what went wrong, and tells afterwards which cause each number became."""
+    """Numbers for records by what went wrong, and the cause that each number became."""
 
     def __init__(self) -> None:
         self._numbers: dict[_Sign, int] = {}
 
-    def number(self, record: Judged) -> int:
-        """The same for entries that went wrong in the same way; -1 where nothing did."""
-        found = _looked_at(record)
+    def number(self, record: EvaluatedEntry) -> int:
+        """Return the same number for the same failure; -1 for a record without one."""
+        found = _sign_and_message(record)
         return -1 if found is None else self._numbers.setdefault(found[0], len(self._numbers))
 
-    def places(self, causes: Sequence[Cause]) -> list[int]:
-        """For each number, the place of its cause among these, -1 where it is not one of them."""
+    def positions(self, causes: Sequence[Cause]) -> list[int]:
+        """Return, for each number, its cause's index among these; -1 where it is none of them."""
         shared = Counter(cause.sign[0] for cause in causes)
         known: dict[_Sign, int] = {}
-        for place, cause in enumerate(causes):
+        for position, cause in enumerate(causes):
             key, pair = cause.sign
-            known[key, pair if shared[key] > 1 else None] = place
+            known[key, pair if shared[key] > 1 else None] = position
         return [known.get((key, pair), known.get((key, None), -1)) for key, pair in self._numbers]
 
 
-def _looked_at(record: Judged) -> tuple[_Sign, str] | None:
-    """By what a record is grouped, and what it says; None where nothing went wrong."""
+def _sign_and_message(record: EvaluatedEntry) -> tuple[_Sign, str] | None:
+    """Return by what a record is grouped, and its message; None where nothing went wrong."""
     if record.verdict is None or record.outcome not in ("failed", "error"):
         return None
     kind, mismatch = record.verdict.verdict, _first_mismatch(record.verdict)

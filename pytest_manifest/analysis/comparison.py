@@ -1,15 +1,18 @@
-"""Two runs held against each other: what fails anew, what is fixed, slower, dearer, different."""
+"""Compare two runs: what fails anew, what is fixed, slower, dearer, different."""
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from decimal import Decimal
+from itertools import groupby
 from statistics import median
 from typing import Final
 
-from pytest_manifest.analysis.rank_test import rank_sum_p
+from pydantic import JsonValue
+
 from pytest_manifest.analysis.records import EntryRecord, Outcome
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.costs import exact
@@ -18,21 +21,21 @@ from pytest_manifest.schema.wire import json_sha256
 THRESHOLD: Final = 1.25
 SAMPLES: Final = 20
 CHANCE: Final = 0.01
-"""Largest p-value of a change that is told."""
+"""Largest p-value of a change that is reported."""
 NOTICEABLE: Final = 0.01
-"""Seconds below which a change of the median is not told, whatever its ratio."""
+"""Seconds below which a change of the median is not reported, whatever its ratio."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An entry's verdict before and after; None: it was not there, or was not judged."""
+    """An entry's verdict before and after; None: no such entry, or no verdict."""
 
     id: str
     task: str
     before: VerdictStatus | None
     after: VerdictStatus | None
     sentence: str
-    """What the verdict of the later run says."""
+    """The message of the later run's verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,11 @@ class ResultChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The later run seen from the earlier one; entries in the later manifest's order.
+    """The later run compared with the earlier one; entries in the later manifest's order.
 
     ``failing`` covers failed expectations and errors alike. ``newly_failing`` includes added
     entries (their ``before`` is None). ``slower``: largest ratio first, ``faster``: smallest first.
-    Costs None: no receipt of that run tells one. ``before_run`` and ``after_run``: ids, "" where
+    Costs None: no receipt of that run reports one. ``before_run`` and ``after_run``: ids, "" where
     the caller did not name them.
     """
 
@@ -102,7 +105,7 @@ def compare(
     known_before: Container[str] = (),
     known_after: Container[str] = (),
 ) -> Comparison:
-    """What changed from one run to the other; each is read once, of the earlier a digest is kept.
+    """Return what changed between two runs; each is read once, a digest is kept of the earlier.
 
     ``known_before`` and ``known_after`` are the entries of the two manifests: one that was only not
     selected in a run was neither added nor removed.
@@ -111,10 +114,10 @@ def compare(
     ``threshold`` and by at least 10 ms, both runs have ``samples`` entries of it that passed, and
     a rank sum test gives such a change a chance of less than 1 % to be none.
     """
-    side = _Side()
+    side = _Totals()
     earlier = {record.id: side.add(record) for record in before}
     fold = _Fold(earlier)
-    later = _Side()
+    later = _Totals()
     for record in after:
         fold.add(record, later.add(record))
     slower, faster = fold.times.changes(threshold, samples)
@@ -133,8 +136,8 @@ def compare(
         slower=slower,
         faster=faster,
         changed_results=tuple(fold.changed_results),
-        cost_before=side.told_cost(),
-        cost_after=later.told_cost(),
+        cost_before=side.reported_cost(),
+        cost_after=later.reported_cost(),
         threshold=threshold,
         samples=samples,
     )
@@ -142,7 +145,7 @@ def compare(
 
 @dataclass(frozen=True, slots=True)
 class _Digest:
-    """What is kept of an entry to compare it by."""
+    """The values by which an entry is compared."""
 
     task: str
     kind: VerdictStatus | None
@@ -155,19 +158,21 @@ class _Digest:
         return self.outcome in ("failed", "error")
 
 
-class _Side:
+class _Totals:
     """The totals of one of the two runs."""
 
     def __init__(self) -> None:
         self.entries = self.passed = 0
-        self._cost, self._told = Decimal(0), False
+        self._cost, self._cost_reported = Decimal(0), False
 
     def add(self, record: EntryRecord) -> _Digest:
         self.entries += 1
         self.passed += record.outcome == "passed"
         for attempt in record.attempts:
-            self._told = self._told or attempt.cost is not None
-            self._cost += exact(attempt.cost if attempt.charge is None else attempt.charge)
+            self._cost_reported = self._cost_reported or attempt.cost is not None
+            self._cost += exact(
+                attempt.cost if attempt.billed_cost is None else attempt.billed_cost
+            )
         receipt, last = record.receipt, record.last
         return _Digest(
             task=record.entry.task,
@@ -177,12 +182,12 @@ class _Side:
             result=None if receipt is None or record.kind == "forged" else _result(receipt),
         )
 
-    def told_cost(self) -> float | None:
-        return float(self._cost) if self._told else None
+    def reported_cost(self) -> float | None:
+        return float(self._cost) if self._cost_reported else None
 
 
 def _result(receipt: Receipt) -> str | None:
-    """The digest of what a job returned that succeeded, where it can be told."""
+    """Return the digest of a succeeded job's result, where it is known."""
     if receipt.state != "succeeded":
         return None
     if receipt.result_sha256 is not None or receipt.result is None:
@@ -191,7 +196,7 @@ def _result(receipt: Receipt) -> str | None:
 
 
 class _Fold:
-    """The later run's entries, each held against its digest in the earlier one."""
+    """The comparison of the later run's entries with their digests in the earlier one."""
 
     def __init__(self, earlier: dict[str, _Digest]) -> None:
         self._earlier = earlier
@@ -262,14 +267,16 @@ class _Times:
     def changes(
         self, threshold: float, samples: int
     ) -> tuple[tuple[TimeChange, ...], tuple[TimeChange, ...]]:
-        """What became slower, largest ratio first, and faster, smallest first."""
+        """Return what became slower, largest ratio first, and faster, smallest first."""
         found = [self._change(task, samples) for task in sorted(self._all[1])]
-        told = sorted((change for change in found if change is not None), key=lambda c: c.ratio)
-        slower = tuple(change for change in reversed(told) if change.ratio > threshold)
-        return slower, tuple(change for change in told if change.ratio < 1 / threshold)
+        significant = sorted(
+            (change for change in found if change is not None), key=lambda c: c.ratio
+        )
+        slower = tuple(change for change in reversed(significant) if change.ratio > threshold)
+        return slower, tuple(change for change in significant if change.ratio < 1 / threshold)
 
     def _change(self, task: str, samples: int) -> TimeChange | None:
-        """How this task's times changed, where that is more than chance."""
+        """Return how a task's times changed, where that is more than chance."""
         nothing = array("d")
         same = task in self._same
         before, after = self._same.get(
@@ -285,3 +292,63 @@ class _Times:
 
 def _passed(digest: _Digest) -> float | None:
     return digest.runtime if digest.outcome == "passed" else None
+
+
+def comparison_document(comparison: Comparison) -> dict[str, JsonValue]:
+    """Return the comparison as JSON, for ``summary.json`` and the run page; lists are complete."""
+    return {
+        "before": _side(
+            comparison.before_run,
+            comparison.entries_before,
+            comparison.passed_before,
+            comparison.cost_before,
+        ),
+        "after": _side(
+            comparison.after_run,
+            comparison.entries_after,
+            comparison.passed_after,
+            comparison.cost_after,
+        ),
+        "newly_failing": _rows(comparison.newly_failing),
+        "fixed": _rows(comparison.fixed),
+        "still_failing": _rows(comparison.still_failing),
+        "added": list(comparison.added),
+        "removed": list(comparison.removed),
+        "slower": _rows(comparison.slower),
+        "faster": _rows(comparison.faster),
+        "changed_results": _rows(comparison.changed_results),
+        "threshold": comparison.threshold,
+        "samples": comparison.samples,
+    }
+
+
+def _side(run: str, entries: int, passed: int, cost: float | None) -> dict[str, JsonValue]:
+    return {"run": run, "entries": entries, "passed": passed, "cost": cost}
+
+
+def _rows(rows: tuple[Change | TimeChange | ResultChange, ...]) -> list[JsonValue]:
+    return [asdict(row) for row in rows]
+
+
+def rank_sum_p(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the two-sided p-value of Mann and Whitney's U test of two non-empty samples.
+
+    Uses ranks, so outliers count little, and the normal approximation, corrected for ties and
+    continuity: good from about eight values each. H. B. Mann, D. R. Whitney: On a Test of Whether
+    one of Two Random Variables is Stochastically Larger than the Other (1947).
+    """
+    m, n = len(first), len(second)
+    both = sorted([(value, 0) for value in first] + [(value, 1) for value in second])
+    rank_sum, ties, before = 0.0, 0, 0
+    for _, group in groupby(both, key=lambda pair: pair[0]):
+        members = [which for _, which in group]
+        size = len(members)
+        rank_sum += (size - sum(members)) * (before + (size + 1) / 2)
+        ties += size**3 - size
+        before += size
+    total = m + n
+    variance = m * n / 12 * (total + 1 - ties / (total * (total - 1)))
+    if variance <= 0:
+        return 1.0  # all values are equal
+    distance = abs(rank_sum - m * (m + 1) / 2 - m * n / 2) - 0.5
+    return math.erfc(max(distance, 0.0) / math.sqrt(2 * variance))

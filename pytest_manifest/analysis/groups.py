@@ -1,4 +1,4 @@
-"""What a group of entries amounts to, and how that is told."""
+"""Count the outcomes of a group of entries, and write the group's text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_manifest.verdict import printable
 from pytest_manifest.verdict.text import middle
 
 PRECEDENCE: Final[Sequence[Outcome]] = ("failed", "error", "pending", "skipped", "passed")
-"""A group comes to the first of these that one of its entries has come to."""
+"""A group's outcome is the first of these that one of its entries has."""
 SHOWN: Final = 10
 _CAUSES = 10
 _ID = 80
@@ -35,7 +35,7 @@ _NO_VERDICT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class NotPassed:
     """An entry that has not passed."""
 
     id: str
@@ -54,8 +54,8 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One of the first entries that have not passed; the sentence is plain text, shortened."""
+class ListedEntry:
+    """One of the first entries that have not passed; its message is shortened, printable text."""
 
     id: str
     kind: str
@@ -64,23 +64,23 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """``outcomes``: how many entries came to what; ``kinds``: verdicts, without those that passed;
+    """Counts of a group: ``outcomes`` of all entries, ``kinds`` of verdicts that are not passed;
     ``first``: some that have not passed, the worst first."""
 
     entries: int
     outcomes: Counter[Outcome]
     kinds: Counter[str]
     causes: tuple[Cause, ...]
-    first: tuple[Told, ...]
+    first: tuple[ListedEntry, ...]
 
     @property
     def outcome(self) -> Outcome:
-        """What the group as a whole has come to, see ``PRECEDENCE``."""
+        """The group's outcome as a whole, see ``PRECEDENCE``."""
         return next((one for one in PRECEDENCE if self.outcomes[one]), "passed")
 
 
 def tally(ledger: Ledger, entries: Iterable[str]) -> Tally:
-    """The verdicts of these entries; of those that have none it cannot be told what they came to.
+    """Count the verdicts of these entries; those without one count as errors.
 
     Raises LedgerError where the ledger cannot be read.
     """
@@ -94,30 +94,30 @@ def tally(ledger: Ledger, entries: Iterable[str]) -> Tally:
     outcomes: Counter[Outcome] = Counter()
     kinds: Counter[str] = Counter()
     causes = Causes()
-    first: dict[Outcome, list[Told]] = {outcome: [] for outcome in PRECEDENCE}
-    for entry, settled in ledger.not_passed(counted()):
-        verdict = None if settled is None else settled.verdict
+    first: dict[Outcome, list[ListedEntry]] = {outcome: [] for outcome in PRECEDENCE}
+    for entry, found in ledger.not_passed(counted()):
+        verdict = None if found is None else found.verdict
         outcome: Outcome = "error" if verdict is None else outcome_of(verdict.verdict)
         outcomes[outcome] += 1
         kinds["no verdict" if verdict is None else verdict.verdict] += 1
-        receipt = None if settled is None else settled.receipt
-        causes.add(Finding(entry, verdict, receipt, outcome))
+        receipt = None if found is None else found.receipt
+        causes.add(NotPassed(entry, verdict, receipt, outcome))
         if len(first[outcome]) < SHOWN:
-            first[outcome].append(_told(entry, verdict))
+            first[outcome].append(_listed_entry(entry, verdict))
     outcomes["passed"] = count - outcomes.total()
-    shown = [told for outcome in PRECEDENCE for told in first[outcome]][:SHOWN]
+    shown = [entry for outcome in PRECEDENCE for entry in first[outcome]][:SHOWN]
     return Tally(count, outcomes, kinds, causes.largest_first()[:_CAUSES], tuple(shown))
 
 
-def _told(entry: str, verdict: Verdict | None) -> Told:
+def _listed_entry(entry: str, verdict: Verdict | None) -> ListedEntry:
     kind, sentence = ("no verdict", _NO_VERDICT)
     if verdict is not None:
         kind, sentence = verdict.verdict, verdict.sentence
-    return Told(entry, kind, middle(" ".join(printable(sentence).split()), _SENTENCE))
+    return ListedEntry(entry, kind, middle(" ".join(printable(sentence).split()), _SENTENCE))
 
 
 def headline(found: Tally) -> str:
-    """How many entries came to what, in one line."""
+    """Return one line with how many entries have which outcome."""
     noun = "entry" if found.entries == 1 else "entries"
     counts = [(outcome, found.outcomes[outcome]) for outcome in PRECEDENCE]
     (first, number), *others = [(outcome, count) for outcome, count in counts if count]
@@ -126,9 +126,9 @@ def headline(found: Tally) -> str:
 
 
 def explain_group(found: Tally, where: Sequence[tuple[str, str]]) -> str:
-    """Plain text of several lines: counts, causes, the first entries, and where to read on.
+    """Return several lines of text: counts, causes, the first entries, and where to read on.
 
-    ``where``: what is to be read, and its place.
+    ``where``: names of what to read, and its path or address.
     """
     parts = [f"{headline(found)}."]
     if found.causes:

@@ -1,47 +1,64 @@
-"""A run's ledger and manifest read side by side, entry by entry, in flat memory."""
+"""Read a run's ledger and manifest side by side, entry by entry, in constant memory.
+
+Reports need few values of most entries of a large run. So for an entry that simply passed, the
+stored JSON is parsed once, and its entry, verdict and receipt are built only on request.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from itertools import islice
+from typing import Any, Final
+
+from pydantic_core import from_json
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome, TryRecord
-from pytest_manifest.analysis.stored import Line, stored_record
 from pytest_manifest.ledger import AttemptRow, History, Ledger, Start
 from pytest_manifest.ledger.queries import StoredEntry
 from pytest_manifest.manifest import Manifest, id_and_task
-from pytest_manifest.schema import Entry, Receipt, Retried, VerdictStatus, actual_cost
+from pytest_manifest.schema import (
+    Entry,
+    Receipt,
+    Retried,
+    Verdict,
+    VerdictStatus,
+    actual_cost,
+    exact,
+)
+from pytest_manifest.schema.costs import told_cost
 from pytest_manifest.verdict import Costs, outcome, printable
 from pytest_manifest.verdict.explanation import task_traceback
 
 _FRAME = re.compile(r'  File "([^"]*)", line (\d+)(?:, in (.*))?')
 _BEGIN = "Traceback (most recent call last):"
 _GROUP = re.compile(r"^ *[|+][-+]* ?")
-"""What stands before each line of an exception group's traceback."""
+"""The prefix of each line of an exception group's traceback."""
 _NAME_LIMIT = 80
 _AT_ONCE = 64
-"""Entries that are read together."""
+"""Entries read together."""
 _FEW = 4
-"""Of a run of less than one in so many entries these are known beforehand."""
-_ODD_LIMIT = 100_000
-"""Attempts out of the ordinary that are kept in mind (some 150 bytes each)."""
+"""The ids of a run's entries are read first if it has less than one in so many of the manifest."""
+_UNUSUAL_LIMIT = 100_000
+"""Unusual attempts kept in memory (some 150 bytes each)."""
 
 
 def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, None, None]:
-    """The run's entries in the manifest's order; those that the manifest has no more are left out.
+    """Yield the run's entries in the manifest's order, without those no longer in the manifest.
 
     Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
-    charges = Costs(ledger, manifest) if ledger.has_costs() else None
-    odd = ledger.unusual_attempts(_ODD_LIMIT, executions=charges is not None)
+    costs = Costs(ledger, manifest) if ledger.has_costs() else None
+    unusual = ledger.unusual_attempts(_UNUSUAL_LIMIT, executions=costs is not None)
     lines = _lines(ledger, manifest)
     while some := list(islice(lines, _AT_ONCE)):
-        standing = ledger.stored_entries(line.entry for line in some)
+        stored_entries = ledger.stored_entries(line.entry for line in some)
         records = [
-            None if odd is None else _stored(manifest, line, stands, odd, charges)
-            for line, stands in zip(some, standing, strict=True)
+            None if unusual is None else _stored(manifest, line, stored, unusual, costs)
+            for line, stored in zip(some, stored_entries, strict=True)
         ]
         left = [line.entry for line, record in zip(some, records, strict=True) if record is None]
         histories = ledger.histories(left) if left else {}
@@ -50,27 +67,29 @@ def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, N
                 yield record
             elif (history := histories.pop(line.entry, None)) is not None:
                 entry = manifest.parse(line.raw, line.number)
-                yield _record(entry, line.number, history, charges)
+                yield _record(entry, line.number, history, costs)
 
 
 def _stored(
     manifest: Manifest,
     line: Line,
-    stands: StoredEntry,
-    odd: frozenset[str],
-    charges: Costs | None,
+    stored: StoredEntry,
+    unusual: frozenset[str],
+    costs: Costs | None,
 ) -> EntryRecord | None:
-    """The record of an entry that simply passed; None of any other."""
-    if stands.status != "passed" or stands.verdict is None or stands.receipt is None:
+    """Return the record of an entry that simply passed; None for any other."""
+    if stored.status != "passed" or stored.verdict is None or stored.receipt is None:
         return None
-    charged = charges is not None
-    return stored_record(manifest, line, stands.verdict, stands.receipt, odd, charged=charged)
+    with_costs = costs is not None
+    return stored_record(
+        manifest, line, stored.verdict, stored.receipt, unusual, with_costs=with_costs
+    )
 
 
 def read_some(ledger: Ledger | None, manifest: Manifest, ids: Sequence[str]) -> list[EntryRecord]:
-    """The records of these entries, without what the run's account has for their attempts.
+    """Return the records of these entries, without their attempts' billed costs.
 
-    Of an entry that the ledger does not have, or where there is none, only the entry is known.
+    Without a ledger, or for an entry that is not in it, only the entry is known.
     Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
     histories = {} if ledger is None else ledger.histories(ids)
@@ -81,7 +100,7 @@ def read_some(ledger: Ledger | None, manifest: Manifest, ids: Sequence[str]) -> 
 
 
 def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[Line]:
-    """The lines of entries that may be of the run."""
+    """Yield the manifest's lines of entries that may be of the run."""
     small = ledger.count_entries() * _FEW < len(manifest)
     known = frozenset(ledger.sent_entries()) if small else None
     with manifest.open() as file:
@@ -91,17 +110,17 @@ def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[Line]:
                 yield Line(number, raw, entry, task)
 
 
-def _record(entry: Entry, line: int, history: History, charges: Costs | None) -> EntryRecord:
-    settled = history.verdict
-    verdict = None if settled is None else settled.verdict
-    receipt = None if settled is None else settled.receipt
-    judged = None if verdict is None else verdict.attempt
+def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> EntryRecord:
+    entry_verdict = history.verdict
+    verdict = None if entry_verdict is None else entry_verdict.verdict
+    receipt = None if entry_verdict is None else entry_verdict.receipt
+    decided = None if verdict is None else verdict.attempt
     attempts = tuple(
         _attempt(
             row,
-            receipt if row.attempt == judged else _received(row, history),
+            receipt if row.attempt == decided else _received(row, history),
             history.starts.get(row.task_id, ()),
-            None if charges is None else charges.of(row.task_id),
+            None if costs is None else costs.of(row.task_id),
         )
         for row in history.attempts
     )
@@ -118,12 +137,12 @@ def _record(entry: Entry, line: int, history: History, charges: Costs | None) ->
 
 
 def outcome_of(kind: VerdictStatus | None) -> Outcome:
-    """How pytest shows a verdict of this kind; what has none yet is pending."""
+    """Return how pytest shows a verdict of this status; None counts as pending."""
     return "pending" if kind in (None, "pending") else outcome(kind)
 
 
 def _received(row: AttemptRow, history: History) -> Receipt | None:
-    """The last receipt that came for an attempt and speaks of it."""
+    """Return the last receipt that arrived for an attempt and names it."""
     ours = (row.entry, row.attempt, row.task_id)
     for receipt in reversed(history.receipts.get(row.task_id, ())):
         if (receipt.entry, receipt.attempt, receipt.task_id) == ours:
@@ -132,16 +151,16 @@ def _received(row: AttemptRow, history: History) -> Receipt | None:
 
 
 def _attempt(
-    row: AttemptRow, receipt: Receipt | None, starts: Sequence[Start], charge: Decimal | None
+    row: AttemptRow, receipt: Receipt | None, starts: Sequence[Start], billed_cost: Decimal | None
 ) -> AttemptRecord:
-    told = None if receipt is None else actual_cost(receipt)
+    reported = None if receipt is None else actual_cost(receipt)
     if row.status == "forged":
-        receipt = None  # what it says of times and places is not to be believed
+        receipt = None  # its times and places are not credible
     start = starts[-1] if starts else None
-    place = receipt if receipt is not None and receipt.worker else start or receipt
-    began = None if receipt is None else receipt.started_at
-    if began is None and start is not None:
-        began = start.started_at
+    origin = receipt if receipt is not None and receipt.worker else start or receipt
+    started = None if receipt is None else receipt.started_at
+    if started is None and start is not None:
+        started = start.started_at
     retries = max((one.retries for one in starts), default=0)
     return AttemptRecord(
         number=row.attempt,
@@ -151,43 +170,43 @@ def _attempt(
         reason=row.reason,
         sent_at=row.sent_at or (None if receipt is None else receipt.sent_at),
         received_at=None if receipt is None else receipt.received_at,
-        started_at=began,
+        started_at=started,
         finished_at=None if receipt is None else receipt.finished_at,
         wait=_wait(receipt, row, start),
-        # Of a job whose process died only the moment is known in which that was noticed.
+        # When a process died is unknown; the receipt has the time at which that was noticed.
         runtime=None if receipt is None or receipt.state == "crashed" else receipt.runtime,
-        worker=None if place is None else place.worker,
-        host=None if place is None else place.host,
-        pid=None if place is None else place.pid,
+        worker=None if origin is None else origin.worker,
+        host=None if origin is None else origin.host,
+        pid=None if origin is None else origin.pid,
         executions=max(0 if receipt is None else receipt.executions, _executions(starts)),
         redelivered=any(one.redelivered for one in (receipt, *starts) if one is not None),
         retries=retries if receipt is None else max(receipt.retries, retries),
-        cost=told,
-        charge=None if charge is None else float(charge),
+        cost=reported,
+        billed_cost=None if billed_cost is None else float(billed_cost),
         queue=None if receipt is None else receipt.queue,
         tries=_tries(receipt, starts) if retries or (receipt and receipt.retries) else (),
     )
 
 
 def _tries(receipt: Receipt | None, starts: Sequence[Start]) -> tuple[TryRecord, ...]:
-    """The tries before the last one, as far as starts or the receipt tell of them."""
+    """Return the retries' executions before the last, as starts and receipt report them."""
     last = max([one.retries for one in starts] + ([] if receipt is None else [receipt.retries]))
-    begun = {one.retries: one for one in starts}
-    told = {} if receipt is None else {one.retries: one for one in receipt.retried}
+    started_by_retry = {one.retries: one for one in starts}
+    reported = {} if receipt is None else {one.retries: one for one in receipt.retried}
     return tuple(
-        _try(number, begun.get(number), told.get(number))
-        for number in sorted(begun.keys() | told.keys())
+        _try(number, started_by_retry.get(number), reported.get(number))
+        for number in sorted(started_by_retry.keys() | reported.keys())
         if number < last
     )
 
 
-def _try(number: int, start: Start | None, told: Retried | None) -> TryRecord:
-    error = None if told is None else told.error
-    began = None if told is None else told.started_at
+def _try(number: int, start: Start | None, reported: Retried | None) -> TryRecord:
+    error = None if reported is None else reported.error
+    started = None if reported is None else reported.started_at
     return TryRecord(
         retries=number,
-        started_at=began if start is None or began is not None else start.started_at,
-        ended_at=None if told is None else told.ended_at,
+        started_at=started if start is None or started is not None else start.started_at,
+        ended_at=None if reported is None else reported.ended_at,
         host=None if start is None else start.host,
         pid=None if start is None else start.pid,
         error=None if error is None else f"{error.type}: {error.message}",
@@ -203,7 +222,7 @@ def _wait(receipt: Receipt | None, row: AttemptRow, start: Start | None) -> floa
 
 
 def _executions(starts: Sequence[Start]) -> int:
-    """How often it was begun for the same retry number, as receipts count it."""
+    """Return how often the same retry was started, as receipts count it."""
     by_retry: dict[int, int] = {}
     for start in starts:
         by_retry[start.retries] = by_retry.get(start.retries, 0) + 1
@@ -211,26 +230,168 @@ def _executions(starts: Sequence[Start]) -> int:
 
 
 def error_place(traceback: str | None) -> str | None:
-    """The last frame of a traceback, Celery's and our own left out, like ``jobs.py:12 in charge``.
+    """Return a traceback's last frame, like ``jobs.py:12 in charge``; None without a frame.
 
-    What looks like a frame in an error's message is none. None where there is no frame.
+    Frames of Celery and of this package, and lines of an error's message, do not count.
     """
     if not traceback:
         return None
     group = "Exception Group Traceback" in traceback
-    place, inside = None, False
+    origin, inside = None, False
     for raw in task_traceback(printable(traceback)):
         line = _GROUP.sub("", raw) if group else raw
         if line.endswith(_BEGIN):
             inside = True
         elif inside and (frame := _FRAME.match(line)) is not None:
-            place = _shown(frame)
+            origin = _frame_text(frame)
         elif inside and line and not line.startswith("  "):
             inside = False
-    return place
+    return origin
 
 
-def _shown(frame: re.Match[str]) -> str:
+def _frame_text(frame: re.Match[str]) -> str:
     name = re.split(r"[/\\]", frame[1])[-1][-_NAME_LIMIT:]
     within = f" in {frame[3][:_NAME_LIMIT]}" if frame[3] else ""
     return f"{name}:{frame[2]}{within}"
+
+
+_set: Final = object.__setattr__  # records are frozen
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An entry's line of the manifest: its number from 1, its bytes, and what it is about."""
+
+    number: int
+    raw: bytes
+    entry: str
+    task: str
+
+
+class StoredRecord(EntryRecord):
+    """An entry whose only attempt passed, with one start and one receipt."""
+
+    __slots__ = ("_line", "_manifest", "_receipt", "_sentence", "_verdict")
+    _manifest: Manifest
+    _line: Line
+    _verdict: str
+    _receipt: str
+    _sentence: str
+
+    def __init__(self, manifest: Manifest, line: Line, verdict: str, receipt: str) -> None:
+        """Take verdict and receipt as the ledger's JSON; the attempts are added later."""
+        _set(self, "line", line.number)
+        _set(self, "outcome", "passed")
+        _set(self, "error_place", None)
+        _set(self, "_manifest", manifest)
+        _set(self, "_line", line)
+        _set(self, "_verdict", verdict)
+        _set(self, "_receipt", receipt)
+        _set(self, "_sentence", from_json(verdict)["sentence"])
+
+    @property
+    def entry(self) -> Entry:
+        return self._manifest.parse(self._line.raw, self.line)
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict.model_validate_json(self._verdict)
+
+    @property
+    def receipt(self) -> Receipt:
+        return Receipt.model_validate_json(self._receipt)
+
+    @property
+    def id(self) -> str:
+        return self._line.entry
+
+    @property
+    def task(self) -> str:
+        return self._line.task
+
+    @property
+    def kind(self) -> VerdictStatus:
+        return "passed"
+
+    @property
+    def sentence(self) -> str:
+        return self._sentence
+
+    @property
+    def is_delayed(self) -> bool:
+        raw = self._line.raw
+        return (b'"countdown"' in raw or b'"eta"' in raw) and super().is_delayed
+
+
+def stored_record(
+    manifest: Manifest,
+    line: Line,
+    verdict: str,
+    receipt: str,
+    unusual: Container[str],
+    *,
+    with_costs: bool,
+) -> StoredRecord | None:
+    """Return the record of a passed entry; None where the ledger's other tables are needed.
+
+    ``unusual``: task ids of which those tables say more than the receipt; ``with_costs``: some
+    receipt of the run reports a cost.
+    """
+    fields: dict[str, Any] = from_json(receipt, cache_strings="keys")
+    if fields["task_id"] in unusual or not _is_complete(fields):
+        return None
+    record = StoredRecord(manifest, line, verdict, receipt)
+    cost = told_cost(fields.get("evidence"), fields.get("result")) if with_costs else None
+    _set(record, "attempts", (_stored_attempt(record, fields, cost, with_costs=with_costs),))
+    return record
+
+
+def _is_complete(fields: dict[str, Any]) -> bool:
+    """Return whether a receipt has all that attempts and starts would add.
+
+    Of a task's retries those know more.
+    """
+    get = fields.get
+    ran = fields["state"] in ("succeeded", "failed") and not get("retries")
+    return bool(
+        ran and get("worker") and get("sent_at") and get("started_at") and get("executions")
+    )
+
+
+def _stored_attempt(
+    record: StoredRecord, fields: dict[str, Any], cost: float | None, *, with_costs: bool
+) -> AttemptRecord:
+    get = fields.get
+    return AttemptRecord(
+        number=fields["attempt"],
+        task_id=fields["task_id"],
+        kind="passed",
+        sentence=record.sentence,
+        reason=None,
+        sent_at=_moment(get("sent_at")),
+        received_at=_moment(get("received_at")),
+        started_at=_moment(get("started_at")),
+        finished_at=_moment(get("finished_at")),
+        wait=get("wait"),
+        runtime=get("runtime"),
+        worker=get("worker"),
+        host=get("host"),
+        pid=get("pid"),
+        executions=fields["executions"],
+        redelivered=get("redelivered", False),
+        retries=get("retries", 0),
+        cost=cost,
+        billed_cost=_billed_cost(record, cost) if with_costs else None,
+        queue=get("queue"),
+    )
+
+
+def _billed_cost(record: StoredRecord, cost: float | None) -> float:
+    """Return the attempt's billed cost: as reported, or else the entry's estimate."""
+    if cost is None:
+        cost = record.entry.cost if b'"cost"' in record._line.raw else None
+    return float(exact(cost))
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

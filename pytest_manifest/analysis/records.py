@@ -1,4 +1,4 @@
-"""What reports know of an entry and its attempts: one plain record each, read from the ledger."""
+"""Define what reports show of an entry and its attempts: one record each."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import NEVER_STARTED_STATES
 
 Outcome = Literal["passed", "failed", "error", "skipped", "pending"]
-"""How pytest shows a verdict: failed is an expectation that does not hold, error what harness or
-stack could not tell or keep."""
+"""How pytest shows a verdict: failed is an expectation that does not hold, error a job whose fate
+the run or the stack could not tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class TryRecord:
-    """A run of a task after which it asked Celery to retry it; times are UTC.
+    """An execution of a task after which it asked Celery for a retry; times are UTC.
 
-    ``retries``: how often it had been retried before; ``error``: its type and message. What nobody
-    has told is None.
+    ``retries``: how often it had been retried before; ``error``: its type and message. Unknown
+    values are None.
     """
 
     retries: int
@@ -34,12 +34,11 @@ class TryRecord:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """One sending of an entry. Times are UTC, ``wait`` and ``runtime`` seconds.
+    """One attempt of an entry. Times are UTC, ``wait`` and ``runtime`` seconds.
 
-    ``reason``: why it was sent, None for the first; ``cost`` as its receipt tells it; ``charge``:
-    what the run's account has for it, with its estimate where nobody tells, None where no receipt
-    of the run speaks of cost; ``queue`` as its receipt tells it; ``tries``: those before the last
-    one, oldest first.
+    ``reason``: why it was sent, None for the first; ``cost`` and ``queue`` as its receipt reports
+    them; ``billed_cost``: the reported cost or else the estimate, None where no receipt of the run
+    reports a cost; ``tries``: executions before the last one, oldest first.
     """
 
     number: int
@@ -60,25 +59,25 @@ class AttemptRecord:
     redelivered: bool
     retries: int
     cost: float | None
-    charge: float | None = None
+    billed_cost: float | None = None
     queue: str | None = None
     tries: tuple[TryRecord, ...] = ()
 
     @property
     def ended_at(self) -> datetime | None:
-        """When the job came to an end; None also for one that was taken back before it ran."""
+        """When the job ended; None also for one that was taken back before it ran."""
         never_ran = self.started_at is None and self.kind in NEVER_STARTED_STATES
         return None if never_ran else self.finished_at
 
     @property
     def was_found_dead(self) -> bool:
-        """Whether the job began and its process died: ``finished_at`` is when that was noticed."""
+        """Whether the job's process died; ``finished_at`` is then when that was noticed."""
         known = self.started_at is not None and self.finished_at is not None
         return known and self.runtime is None
 
     @property
     def place(self) -> str | None:
-        """Worker and pid as ``worker#pid``, None where nobody had it."""
+        """Worker and pid as ``worker#pid``, None where no worker had it."""
         name = self.worker or self.host
         if name is None:
             return None
@@ -89,9 +88,9 @@ class AttemptRecord:
 class EntryRecord:
     """An entry of a run with everything that reports show of it.
 
-    ``line``: its line in the manifest file, from 1; ``verdict`` None: nobody has judged it;
-    ``attempts``: oldest first, the last one is the one that was judged; ``error_place``: the
-    last frame of its traceback like ``jobs.py:12 in charge``, None without one.
+    ``line``: its line in the manifest file, from 1; ``verdict``: None where it has none yet;
+    ``attempts``: oldest first, the verdict is on the last one; ``error_place``: the last frame of
+    its traceback like ``jobs.py:12 in charge``, None without one.
     """
 
     entry: Entry
@@ -112,12 +111,12 @@ class EntryRecord:
 
     @property
     def is_delayed(self) -> bool:
-        """Whether it was to wait before it starts."""
+        """Whether the entry is to wait before it starts."""
         return self.entry.countdown is not None or self.entry.eta is not None
 
     @property
     def sentence(self) -> str | None:
-        """What its verdict says."""
+        """Its verdict's message."""
         return None if self.verdict is None else self.verdict.sentence
 
     @property
@@ -130,5 +129,5 @@ class EntryRecord:
 
     @property
     def last(self) -> AttemptRecord | None:
-        """The attempt that was judged, or is on its way."""
+        """The attempt that the verdict is on, or that is in progress."""
         return self.attempts[-1] if self.attempts else None

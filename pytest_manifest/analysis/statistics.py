@@ -1,4 +1,4 @@
-"""What a run amounts to: counts, times, causes, workers, cost; folded up in one pass."""
+"""Compute a run's counts, times, causes, workers and cost in one pass."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Final
 
 from pytest_manifest.analysis.advice import Signs, advice
 from pytest_manifest.analysis.causes import Cause, Causes
+from pytest_manifest.analysis.quantiles import Distribution, Times
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
-from pytest_manifest.analysis.spreads import Spread, Times
-from pytest_manifest.analysis.work_time import Parts, WorkTime
+from pytest_manifest.analysis.work_time import RunSegments, WorkTime
 from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.costs import exact
 
-__all__ = ["Cause", "Spread", "Statistics", "TaskRow", "WorkerRow", "statistics"]
+__all__ = ["Cause", "Distribution", "Statistics", "TaskRow", "WorkerRow", "statistics"]
 
 SLOWEST: Final = 5
 DEATHS: Final = frozenset({"crashed", "quarantined"})
@@ -29,9 +29,9 @@ DEATHS: Final = frozenset({"crashed", "quarantined"})
 class TaskRow:
     """The entries of one task.
 
-    ``failed``: an expectation did not hold; ``errors``: harness or stack could not tell; ``wait``
-    and ``runtime`` of the judged attempts, None where no receipt tells; ``throughput``: jobs that
-    ended per second from the first start to the last end, None for less than two.
+    ``failed``: an expectation did not hold; ``errors``: the job's fate is unknown; ``wait`` and
+    ``runtime`` of the attempts with a verdict, None where no receipt has them; ``throughput``: jobs
+    that ended per second from the first start to the last end, None for less than two.
     """
 
     task: str
@@ -41,8 +41,8 @@ class TaskRow:
     errors: int
     skipped: int
     pending: int
-    wait: Spread | None
-    runtime: Spread | None
+    wait: Distribution | None
+    runtime: Distribution | None
     throughput: float | None
 
 
@@ -64,7 +64,7 @@ class WorkerRow:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A run in figures; times UTC, durations in seconds, ``cost`` in the entries' unit.
+    """A run's statistics; times UTC, durations in seconds, ``cost`` in the entries' unit.
 
     ``retries``: what tasks asked Celery for; ``redeliveries``: attempts that the broker delivered
     more than once; ``attempts``: sendings beyond the first; ``began``: first sending; ``ended``:
@@ -91,23 +91,23 @@ class Statistics:
     parts: int
     pauses: float | None
     throughput: float | None
-    wait: Spread | None
-    runtime: Spread | None
+    wait: Distribution | None
+    runtime: Distribution | None
     advice: tuple[str, ...]
 
 
 def statistics(
     records: Iterable[EntryRecord], run: RunInfo, parts: Sequence[RunSegment] = ()
 ) -> Statistics:
-    """The figures of a run, from one pass over its records; ``parts``: those that it has had."""
-    fold = _Fold(Parts(parts))
+    """Compute a run's statistics in one pass over its records; ``parts``: its segments."""
+    fold = _Fold(RunSegments(parts))
     for record in records:
         fold.add(record)
     return fold.statistics(run.run)
 
 
 class _Task:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: RunSegments) -> None:
         self.outcomes: Counter[Outcome] = Counter()
         self.wait, self.runtime = Times(), Times()
         self._parts, self.worked = parts, WorkTime(parts)
@@ -133,14 +133,14 @@ class _Task:
             errors=self.outcomes["error"],
             skipped=self.outcomes["skipped"],
             pending=self.outcomes["pending"],
-            wait=self.wait.spread(),
-            runtime=self.runtime.spread(),
+            wait=self.wait.distribution(),
+            runtime=self.runtime.distribution(),
             throughput=self.worked.rate(self.ended),
         )
 
 
 class _Workers:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: RunSegments) -> None:
         self._jobs: dict[tuple[str, str | None, int | None], list[float]] = {}
         self._parts = parts
         self._seen: set[tuple[tuple[str, str | None, int | None], int]] = set()
@@ -169,9 +169,9 @@ class _Workers:
 
 
 class _Fold:
-    """All figures of a run, taken up record by record."""
+    """All statistics of a run, added up record by record."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: RunSegments) -> None:
         self.verdicts: Counter[VerdictStatus] = Counter()
         self.tasks: dict[str, _Task] = {}
         self.parts = parts
@@ -181,10 +181,10 @@ class _Fold:
         self.first_sent: datetime | None = None
         self.last_end: datetime | None = None
         self.worked, self.run = WorkTime(parts), WorkTime(parts)
-        """With the sending, and while workers had something."""
+        """The time worked with the sending, and the time in which workers had jobs."""
         self.deaths = 0
         self.entries = self.attempts = self.retries = self.redeliveries = self.ended = 0
-        self.cost, self.cost_told = Decimal(0), False
+        self.cost, self.cost_reported = Decimal(0), False
 
     def add(self, record: EntryRecord) -> None:
         self.entries += 1
@@ -210,8 +210,8 @@ class _Fold:
         self.workers.add(attempt)
         self._add_moments(attempt)
         self.ended += attempt.ended_at is not None
-        self.cost_told = self.cost_told or attempt.cost is not None
-        self.cost += exact(attempt.cost if attempt.charge is None else attempt.charge)
+        self.cost_reported = self.cost_reported or attempt.cost is not None
+        self.cost += exact(attempt.cost if attempt.billed_cost is None else attempt.billed_cost)
 
     def _add_moments(self, attempt: AttemptRecord) -> None:
         sent, ended = attempt.sent_at, attempt.ended_at
@@ -238,7 +238,7 @@ class _Fold:
                 heappushpop(self.slowest, rank)
 
     def _was_free(self, record: EntryRecord, last: AttemptRecord) -> bool:
-        """Whether nothing but a lack of free workers can have made it wait."""
+        """Return whether only a lack of free workers can have made it wait."""
         if record.is_delayed:
             return False
         execution = self.parts.execution(last)
@@ -247,7 +247,7 @@ class _Fold:
         return self.parts.number(last.sent_at) == self.parts.number(execution[0])
 
     def statistics(self, run: str) -> Statistics:
-        workers, runtime = self.workers.rows(), self.runtime.spread()
+        workers, runtime = self.workers.rows(), self.runtime.distribution()
         over = self.first_sent is not None and self.last_end is not None
         slowest = tuple(record for _, _, record in sorted(self.slowest, reverse=True))
         return Statistics(
@@ -262,23 +262,23 @@ class _Fold:
             redeliveries=self.redeliveries,
             attempts=self.attempts,
             workers=workers,
-            cost=float(self.cost) if self.cost_told else None,
+            cost=float(self.cost) if self.cost_reported else None,
             began=self.first_sent,
             ended=self.last_end,
             duration=self.worked.seconds() if over else None,
             parts=self.worked.count,
             pauses=self.worked.pauses() if over else None,
             throughput=self.worked.rate(self.ended) if over else None,
-            wait=self.wait.spread(),
+            wait=self.wait.distribution(),
             runtime=runtime,
             advice=advice(self._signs(workers, runtime)),
         )
 
-    def _signs(self, workers: Sequence[WorkerRow], runtime: Spread | None) -> Signs:
+    def _signs(self, workers: Sequence[WorkerRow], runtime: Distribution | None) -> Signs:
         slowest = max(self.slowest, default=None)
         return Signs(
             entries=self.entries,
-            wait=self.free_wait.spread(),
+            wait=self.free_wait.distribution(),
             runtime=runtime,
             busy=[row.busy for row in workers],
             duration=self.run.seconds(),

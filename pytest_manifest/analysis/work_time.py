@@ -1,4 +1,4 @@
-"""How long a run was worked on: the time from first to last, without pauses between its parts."""
+"""Measure how long a run was worked on, without the pauses between its segments."""
 
 from __future__ import annotations
 
@@ -11,72 +11,72 @@ from pytest_manifest.analysis.records import AttemptRecord
 from pytest_manifest.ledger import RunSegment
 
 
-class Parts:
-    """When each part of a run began, and which of them a moment is in."""
+class RunSegments:
+    """The segments of a run, to tell in which of them a time is."""
 
     def __init__(self, parts: Sequence[RunSegment] = ()) -> None:
-        # Before the first that is known there may have been one that nobody has noted.
+        # Before the first recorded segment there may have been one that was not recorded.
         self.begins = [part.started for part in parts]
         self._stops = [None, *(part.stopped for part in parts)]
         self._last: tuple[AttemptRecord, tuple[datetime, datetime] | None] | None = None
-        """The attempt that was asked about last: all that adds up asks for the same."""
+        """The attempt requested last: several sums request the same one in a row."""
 
     def number(self, moment: datetime) -> int:
-        """The number of the part that this moment is in."""
+        """Return the number of the segment that a time is in."""
         return bisect_right(self.begins, moment)
 
     def execution(self, attempt: AttemptRecord) -> tuple[datetime, datetime] | None:
-        """From when to when a worker had the attempt; None where nobody had it.
+        """Return from when to when a worker had the attempt; None where none had it.
 
-        What a stop cut off ran until then. Where only one end is known, it is both.
+        A job that a stop cut off ran until then. Where only one of both is known, it is both.
         """
         if self._last is None or self._last[0] is not attempt:
             self._last = attempt, self._execution(attempt)
         return self._last[1]
 
     def _execution(self, attempt: AttemptRecord) -> tuple[datetime, datetime] | None:
-        # The clock of a worker's host may be behind ours, by which it was sent.
-        began, ended = (
+        # A worker's clock may be behind ours, which dates the sending.
+        started, ended = (
             _not_before(attempt.sent_at, moment)
             for moment in (attempt.started_at, attempt.ended_at)
         )
-        if began is None:
+        if started is None:
             return None if ended is None else (ended, ended)
-        part = self.number(began)
-        # A death may have been noticed, and dated, when the run was taken up again.
+        part = self.number(started)
+        # A death may have been noticed, and dated, when the run was resumed.
         noticed_late = attempt.runtime is None and ended is not None and self.number(ended) > part
         if ended is None or noticed_late:
-            ended = self._stops[part] or began
-        return began, max(began, ended)
+            ended = self._stops[part] or started
+        return started, max(started, ended)
 
 
 class WorkTime:
-    """Adds up in which stretches of time something was done.
+    """The sum of the stretches of time in which something was done.
 
-    A stretch goes from the first to the last that was done in a part, and on into the next part
-    where something went on meanwhile.
+    A stretch goes from the first to the last work in a segment, and on into the next segment where
+    work continued in between.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: RunSegments) -> None:
         self._parts = parts
         self._stretches: dict[int, tuple[datetime, datetime]] = {}
 
-    def add(self, began: datetime, ended: datetime) -> None:
-        """Something was done from one moment to the other."""
-        first, last = self._parts.number(began), self._parts.number(ended)
+    def add(self, started: datetime, ended: datetime) -> None:
+        """Add work from one time to another."""
+        first, last = self._parts.number(started), self._parts.number(ended)
         for number in range(first, last + 1):
-            start = began if number == first else self._parts.begins[number - 1]
+            start = started if number == first else self._parts.begins[number - 1]
             stop = ended if number == last else self._parts.begins[number]
             known = self._stretches.get(number, (start, stop))
             self._stretches[number] = min(start, known[0]), max(stop, known[1])
 
     @property
     def count(self) -> int:
-        """In how many parts something was done."""
+        """The number of segments in which something was done."""
         return len(self._stretches)
 
     def seconds(self, number: int | None = None) -> float | None:
-        """The length of all stretches, or of the one in a part; None where nothing was done."""
+        """Return the length of all stretches, or of one segment's; None where nothing was done."""
         chosen = [
             (stop - start).total_seconds()
             for part, (start, stop) in self._stretches.items()
@@ -85,12 +85,12 @@ class WorkTime:
         return sum(chosen) if chosen else None
 
     def pauses(self) -> float:
-        """Seconds between the stretches, all together."""
+        """Return the sum of the seconds between the stretches."""
         ordered = sorted(self._stretches.values())
         return sum((later[0] - earlier[1]).total_seconds() for earlier, later in pairwise(ordered))
 
     def rate(self, count: int) -> float | None:
-        """So many, per second of all stretches; None for less than two."""
+        """Return ``count`` per second of all stretches; None for less than two."""
         took = self.seconds()
         return count / took if took and count > 1 else None
 

@@ -14,10 +14,9 @@ from typing import IO, TYPE_CHECKING, Final, Literal, Self, get_args
 
 from pydantic_core import to_json
 
-from pytest_manifest.analysis.comparison import Comparison
-from pytest_manifest.analysis.comparison_document import comparison_document
+from pytest_manifest.analysis.comparison import Comparison, comparison_document
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.analysis.statistics import Spread, Statistics
+from pytest_manifest.analysis.statistics import Distribution, Statistics
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
 from pytest_manifest.manifest.atomic import atomic_file
 from pytest_manifest.schema.summary import (
@@ -167,7 +166,7 @@ def _entry_fields(record: EntryRecord) -> dict[str, object]:
     }
 
 
-def _spread(spread: Spread | None) -> SummarySpread | None:
+def _spread(spread: Distribution | None) -> SummarySpread | None:
     if spread is None:
         return None
     return SummarySpread(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.analysis.causes import Cause
 from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange
-from pytest_manifest.analysis.statistics import Spread, Statistics, TaskRow
+from pytest_manifest.analysis.statistics import Distribution, Statistics, TaskRow
 from pytest_manifest.ledger import BUDGET
 from pytest_manifest.reporting.completion_summary import run_files
 from pytest_manifest.reporting.github_links import Links
@@ -119,7 +119,7 @@ def _tasks(tasks: Sequence[TaskRow]) -> Iterator[str]:
     )
 
 
-def _times(spread: Spread | None) -> str:
+def _times(spread: Distribution | None) -> str:
     if spread is None:
         return ""
     return " / ".join(f"{value:.3f}" for value in (spread.p50, spread.p95, spread.max))

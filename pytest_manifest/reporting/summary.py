@@ -25,8 +25,8 @@ from pytest_manifest.verdict import plural
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.causes import Cause
+    from pytest_manifest.analysis.quantiles import Distribution
     from pytest_manifest.analysis.records import EntryRecord
-    from pytest_manifest.analysis.spreads import Spread
     from pytest_manifest.analysis.statistics import Statistics, TaskRow, WorkerRow
 
 FEW = 4
@@ -158,7 +158,7 @@ def _time_cells(row: TaskRow) -> list[str]:
     return [*_spread_cells(row.wait), *_spread_cells(row.runtime)]
 
 
-def _spread_cells(times: Spread | None) -> tuple[str, ...]:
+def _spread_cells(times: Distribution | None) -> tuple[str, ...]:
     if times is None:
         return ("-", "-", "-")
     return tuple(map(time_text, (times.p50, times.p95, times.max)))

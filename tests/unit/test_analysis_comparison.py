@@ -8,9 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from pytest_manifest.analysis.comparison import Comparison, compare
-from pytest_manifest.analysis.comparison_document import comparison_document
-from pytest_manifest.analysis.rank_test import rank_sum_p
+from pytest_manifest.analysis.comparison import Comparison, compare, comparison_document, rank_sum_p
 from pytest_manifest.analysis.records import EntryRecord
 from tests.unit.analysis_support import attempt, record, timed
 
@@ -157,7 +155,9 @@ def test_other_results_are_found_by_their_digests() -> None:
 
 def test_costs_are_told_where_receipts_tell_them() -> None:
     def run(*costs: float | None) -> Iterable[EntryRecord]:
-        return [record(f"e-{n}", "passed", attempt(cost=c, charge=c)) for n, c in enumerate(costs)]
+        return [
+            record(f"e-{n}", "passed", attempt(cost=c, billed_cost=c)) for n, c in enumerate(costs)
+        ]
 
     found = compare(run(None, None), run(0.1, 0.2))
     assert (found.cost_before, found.cost_after) == (None, 0.3)

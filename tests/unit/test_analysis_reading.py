@@ -69,7 +69,7 @@ def test_a_receipt_tells_an_attempts_times_and_place(made: MadeRun) -> None:
     assert (last.started_at, last.finished_at) == (after(2), after(5))
     assert (last.wait, last.runtime) == (2.0, 3.0)
     assert (last.executions, last.redelivered, last.retries) == (2, True, 4)
-    assert (last.cost, last.charge) == (0.25, 0.25)
+    assert (last.cost, last.billed_cost) == (0.25, 0.25)
     assert (last.kind, last.sentence) == ("duplicated", "a is duplicated.")
 
 
@@ -119,14 +119,14 @@ def test_where_costs_are_told_an_estimate_is_charged_for_what_tells_none(tmp_pat
         made.plan("a", "b")
         made.settle("a", "passed", made.receipt("a", evidence={"cost": 0.5}))
         made.settle("b", "passed", made.receipt("b"))
-        charges = [(r.attempts[0].cost, r.attempts[0].charge) for r in _all(made)]
+        charges = [(r.attempts[0].cost, r.attempts[0].billed_cost) for r in _all(made)]
     assert charges == [(0.5, 0.5), (None, 2.0)]
 
 
 def test_without_costs_nothing_is_charged(made: MadeRun) -> None:
     made.plan("a")
     made.settle("a", "passed", made.receipt("a"))
-    assert [r.attempts[0].charge for r in _all(made)] == [None]
+    assert [r.attempts[0].billed_cost for r in _all(made)] == [None]
 
 
 def _all(made: MadeRun) -> list[EntryRecord]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from pytest_manifest.analysis import spreads
-from pytest_manifest.analysis.spreads import Times, quantile, spread
+from pytest_manifest.analysis import quantiles
+from pytest_manifest.analysis.quantiles import Times, distribution, quantile
 from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.ledger import RunSegment
 from pytest_manifest.schema import Mismatch, VerdictStatus
@@ -52,7 +52,7 @@ def test_each_task_has_its_row() -> None:
 
 def test_percentiles_are_those_of_the_standard_library() -> None:
     values = [random.Random(1).expovariate(1) for _ in range(317)]
-    found = spread(values)
+    found = distribution(values)
     cuts = reference.quantiles(values, n=20, method="inclusive")
     assert found is not None
     assert [found.p50, found.p95] == pytest.approx([cuts[9], cuts[18]])
@@ -306,14 +306,16 @@ def test_what_was_taken_back_before_it_ran_did_not_end() -> None:
 
 
 def test_costs_add_up_exactly_with_estimates_where_nobody_tells() -> None:
-    told = figures(*(record(f"e-{n}", "passed", attempt(cost=0.1, charge=0.1)) for n in range(3)))
+    told = figures(
+        *(record(f"e-{n}", "passed", attempt(cost=0.1, billed_cost=0.1)) for n in range(3))
+    )
     assert told.cost == 0.3
     partly = figures(
-        record("a", "passed", attempt(cost=0.5, charge=0.5)),
-        record("b", "passed", attempt(cost=None, charge=2.0)),
+        record("a", "passed", attempt(cost=0.5, billed_cost=0.5)),
+        record("b", "passed", attempt(cost=None, billed_cost=2.0)),
     )
     assert partly.cost == 2.5
-    assert figures(record("a", "passed", attempt(charge=2.0))).cost is None
+    assert figures(record("a", "passed", attempt(billed_cost=2.0))).cost is None
 
 
 # Advice
@@ -421,7 +423,7 @@ def test_a_spread_is_exact_however_little_is_held_in_memory(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative, equal, tiny and huge times too."""
-    monkeypatch.setattr(spreads, "HELD", 100)
+    monkeypatch.setattr(quantiles, "MAX_IN_MEMORY", 100)
     rng = random.Random(seed)
     kinds = (
         lambda: rng.uniform(-2, 2),
@@ -432,7 +434,7 @@ def test_a_spread_is_exact_however_little_is_held_in_memory(
     times = Times()
     for value in values:
         times.add(value)
-    found, expected = times.spread(), spread(values)
+    found, expected = times.distribution(), distribution(values)
     assert found is not None
     assert expected is not None
     assert (found.count, found.p50, found.p95, found.max) == (

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.analysis import reading
-from pytest_manifest.analysis.reading import read_records
+from pytest_manifest.analysis.reading import StoredRecord, read_records
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.analysis.stored import StoredRecord
 from pytest_manifest.ledger import Start
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt
 from tests.unit.analysis_support import START, MadeRun, after, verdict
@@ -197,6 +196,6 @@ def test_beyond_so_many_odd_ones_all_are_read_the_long_way(
         begun_twice(made, "b")
         begun_twice(made, "c")
         assert isinstance(next(read_records(ledger, made.manifest)), StoredRecord)
-        monkeypatch.setattr(reading, "_ODD_LIMIT", 1)
+        monkeypatch.setattr(reading, "_UNUSUAL_LIMIT", 1)
         records = list(read_records(ledger, made.manifest))
     assert [type(record) for record in records] == [EntryRecord] * 3

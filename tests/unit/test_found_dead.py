@@ -11,7 +11,7 @@ from billiard.exceptions import WorkerLostError
 from celery.app.task import Context
 
 from pytest_manifest.analysis.advice import Signs, advice
-from pytest_manifest.analysis.spreads import Times
+from pytest_manifest.analysis.quantiles import Times
 from pytest_manifest.reporting.allure.result import times
 from pytest_manifest.reporting.allure.steps import steps_of
 from pytest_manifest.schema import Entry, Receipt, wire
@@ -80,8 +80,8 @@ def test_advice_comes_of_causes_that_were_seen(deaths: int, busy: float, says: s
         runs.add(busy / 20)
     signs = Signs(
         entries=20,
-        wait=waits.spread(),
-        runtime=runs.spread(),
+        wait=waits.distribution(),
+        runtime=runs.distribution(),
         busy=[busy],
         duration=1.0,
         capacity=20.0 if busy == 1.0 else 1.0,

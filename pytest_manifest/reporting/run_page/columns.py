@@ -101,7 +101,7 @@ class Columns:
 
     def number_causes(self, causes: Sequence[Cause]) -> None:
         """Now that the causes are known: have rows name theirs by its place among them."""
-        places = self._causes.places(causes)
+        places = self._causes.positions(causes)
         column = self.rows["cause"]
         column[:] = [-1 if number < 0 else places[number] for number in column]
 

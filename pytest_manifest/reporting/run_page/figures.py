@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pytest_manifest.analysis.comparison import Change, Comparison, ResultChange, TimeChange
 from pytest_manifest.analysis.reading import outcome_of
-from pytest_manifest.analysis.statistics import Cause, Spread, Statistics, TaskRow, WorkerRow
+from pytest_manifest.analysis.statistics import Cause, Distribution, Statistics, TaskRow, WorkerRow
 from pytest_manifest.ledger import RunInfo
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
 from pytest_manifest.reporting.run_page.text import first_line, visible
@@ -84,7 +84,7 @@ def _task(row: TaskRow) -> dict[str, object]:
     }
 
 
-def _spread(spread: Spread | None) -> dict[str, float | None] | None:
+def _spread(spread: Distribution | None) -> dict[str, float | None] | None:
     if spread is None:
         return None
     return {

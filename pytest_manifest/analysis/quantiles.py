@@ -1,4 +1,4 @@
-"""How times are spread: kept as numbers, and beyond so many in a database of SQLite."""
+"""Compute quantiles of times, in memory or, beyond a limit, by a temporary SQLite database."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-HELD: Final = 1 << 16
-"""Times that are held in memory, of 8 bytes each."""
+MAX_IN_MEMORY: Final = 1 << 16
+"""Times kept in memory, of 8 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Distribution:
     """``count`` times in seconds: median, 95th percentile, maximum and sum."""
 
     count: int
@@ -25,7 +25,7 @@ class Spread:
 
 
 class Times:
-    """Times to be told the spread of, exactly; memory does not grow beyond ``HELD`` of them."""
+    """Times and their exact distribution; at most ``MAX_IN_MEMORY`` are kept in memory."""
 
     def __init__(self) -> None:
         self._values = array("d")
@@ -36,20 +36,20 @@ class Times:
         if value is None:
             return
         self._values.append(value)
-        if len(self._values) == HELD:
+        if len(self._values) == MAX_IN_MEMORY:
             self._store()
 
-    def spread(self) -> Spread | None:
-        """None where there is no time at all."""
+    def distribution(self) -> Distribution | None:
+        """Return the distribution, None without any time."""
         if self._table is None:
-            return spread(self._values)
+            return distribution(self._values)
         table = self._store()
         count, largest = table.execute("SELECT count(*), max(seconds) FROM times").fetchone()
         p50, p95 = (_quantile(table, share, count) for share in (0.5, 0.95))
-        return Spread(count, p50, p95, largest, self._total)
+        return Distribution(count, p50, p95, largest, self._total)
 
     def _store(self) -> sqlite3.Connection:
-        """Move the times that are held into a nameless database, which SQLite keeps in a file."""
+        """Move the times in memory to an unnamed database, a temporary file of SQLite's."""
         if self._table is None:
             self._table = sqlite3.connect("", check_same_thread=False)
             weakref.finalize(self, self._table.close)
@@ -69,17 +69,17 @@ def _quantile(table: sqlite3.Connection, share: float, count: int) -> float:
     return float(lower + (upper - lower) * (place - int(place)))
 
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """The spread of values in any order; percentiles lie between neighbours where they must."""
+def distribution(values: Sequence[float]) -> Distribution | None:
+    """Return the distribution of values in any order; percentiles are interpolated."""
     if not values:
         return None
     ordered = sorted(values)
     p50, p95 = quantile(ordered, 0.5), quantile(ordered, 0.95)
-    return Spread(len(ordered), p50, p95, ordered[-1], sum(ordered))
+    return Distribution(len(ordered), p50, p95, ordered[-1], sum(ordered))
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value below which this share of ascending values lies (at least one value)."""
+    """Return the quantile of ascending values (at least one) by linear interpolation."""
     place = share * (len(ordered) - 1)
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
