@@ -239,7 +239,7 @@ def on_postrun(task: Any, state: str | None = None, retval: object = None, **_: 
     if execution is None:
         return
     backend = task.backend
-    left_to_main = state == states.REJECTED and getattr(backend, "rejections_from_main", False)
+    left_to_main = state == states.REJECTED and getattr(backend, "main_reports_rejections", False)
     # No state: a BaseException that is no Exception is propagating and will end the process.
     execution.end(killed=state is None or left_to_main)
     if not isinstance(backend, ReceiptBackend) or not isinstance(retval, BaseException):
