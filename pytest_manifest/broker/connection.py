@@ -234,7 +234,7 @@ class PublishConnection:
         sever(self._connection)
 
     def _is_bound(self, target: Destination) -> bool:
-        # kombu's own exchanges (on Redis) drop what matches no binding, and tell nobody;
+        # kombu's own exchanges (on Redis) silently drop what matches no binding;
         # RabbitMQ sends it back, as it is asked to, but where there is no such exchange.
         exchange, routing_key = target
         if not isinstance(self._channel, virtual.Channel):

@@ -234,7 +234,7 @@ def _listeners(channel: Channel, exchange: str) -> set[str]:
     if not isinstance(channel, virtual.Channel):
         return set()
     suffix = f".{exchange}"  # kombu's mailboxes are called NODE.EXCHANGE
-    with suppress(KeyError):  # in-memory tables: nobody has ever listened
+    with suppress(KeyError):  # in-memory tables: no node has ever listened
         queues = [queue for _, _, queue in channel.get_table(exchange)]
         return {queue.removesuffix(suffix) for queue in queues if queue.endswith(suffix)}
     return set()

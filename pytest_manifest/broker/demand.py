@@ -14,7 +14,7 @@ from pytest_manifest.schema.models import Entry
 class TaskDemand:
     """The entries of one task; times in seconds.
 
-    ``unretried`` are those that are idempotent and that nobody would send again (no ``retries``).
+    ``unretried`` are those that are idempotent and would not be sent again (no ``retries``).
     ``delayed`` and ``occupied`` are the entries whose message is unacknowledged the longest for
     their own sake: by countdown or eta alone, and with their own timeout added.
     """

@@ -3,7 +3,7 @@
 A worker whose only process runs a job answers nothing meanwhile, and one that has ended neither. A
 Redis broker has the names of all that ever listened, and no more than a killed one does it forget
 them; but it also knows who is connected. Other brokers give back at once what a dead worker had, so
-there nobody has to know.
+this is not needed there.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def may_be_alive(
     since: float = 0.0,
 ) -> bool:
     """Tell whether a ``silent`` node may be alive: more nodes listen than have ``answered``,
-    or nobody can tell, as the broker is up for less than ``since`` (s)."""
+    or that is unknown, as the broker is up for less than ``since`` (s)."""
     if not silent:
         return False
     # A restart cuts all connections, also of who is too busy to notice it.

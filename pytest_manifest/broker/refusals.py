@@ -1,6 +1,6 @@
 """Distinguish a broker that refuses one queue from a broker that is out of reach.
 
-A queue whose name is a key of the broker's own, that was declared otherwise by somebody else, or
+A queue whose name is a key of the broker's own, that was declared otherwise by another client, or
 that this user may not touch, will not be had by trying again: it is a matter of the entries that go
 there. Taken for an outage, it would hold up all the others for ever.
 """

@@ -126,6 +126,6 @@ def unverified_destination(options: Options) -> Destination | None:
         return None  # nearly always
     exchange = None if queue is None else getattr(queue, "exchange", None)
     if (options.get("exchange_type") or getattr(exchange, "type", "direct")) == "fanout":
-        return None  # goes to whoever listens, be it nobody
+        return None  # goes to all that listen, if any
     target = destination_of(options)
     return target if target[0] else None

@@ -64,12 +64,12 @@ def own_store(app: Celery, broker: str) -> str | None:
     store, own, given = map(_parse, (url, str(app.conf.get("broker_url") or ""), broker))
     if store.scheme == NONE:
         return None
-    # All sentinels look like one server there, which these are only if somebody is among both.
+    # All sentinels look like one server there, which these are only if one is among both.
     apart = scheme_of(broker) == SENTINEL and _hosts(url).isdisjoint(_hosts(broker))
     if (store.is_on(given) and not apart) or not store.is_on(own):
         return url
     if not is_redis_server(broker):
-        return None if given.scheme == store.scheme else url  # which is it there? nobody has said
+        return None if given.scheme == store.scheme else url  # its name there is unknown
     try:
         parts = urlsplit(broker)
     except ValueError:  # no URL: whoever connects says so
@@ -121,7 +121,7 @@ def refusals(
 def compare(address: StackAddress, worker: Worker) -> Comparison:
     """Compare this worker's store with the one that the address names."""
     if worker.store is None:
-        return "same"  # nobody told
+        return "same"  # not reported
     if "://" not in worker.store and worker.store.lower() in (*REDIS_SCHEMES, *DATABASES):
         return "same"  # the rest of it is in settings of theirs that are not told
     theirs, ours = _parse(worker.store), _parse(address.backend_url)
@@ -198,7 +198,7 @@ def _parse_redis(scheme: str, url: str) -> _Store:
         options = dict(parse_qsl(parts.query))
         database = options.get("virtual_host") or options.get("db") or "0"
         return _Store("redis", parts.path, None, database.strip("/"))
-    if scheme == SENTINEL:  # which server it is, nobody knows before asking
+    if scheme == SENTINEL:  # the server is unknown before asking
         path = urlsplit(url.partition(";")[0]).path
         return _Store("redis", SENTINEL, None, path.strip("/") or "0")
     parts = urlsplit(url)

@@ -31,7 +31,7 @@ class ReadErrors:
         """Task id -> why what the result store has of it cannot be read, not even its state."""
 
     def add_result(self, task_id: str, why: object) -> None:
-        """Note that something stands in the store for this job, and nobody can tell what."""
+        """Note that the store's result of this job cannot be read."""
         self.results[task_id] = " ".join(f"{why}".split())[:_MAX_CHARS]
         self.add(f"the stored result of task {task_id}", why)
 

@@ -262,7 +262,7 @@ class StreamReader:
                     continue
                 self._read_ids.append(self.position)
                 if record is None:
-                    # Somebody else's, or cut short: the job's plain result still gives a verdict.
+                    # Foreign, or cut short: the job's stored result still gives a verdict.
                     self._flaws.add(
                         f"record {self.position} of {self._key}", "it is no JSON object"
                     )

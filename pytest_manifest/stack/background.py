@@ -164,7 +164,7 @@ def _same_pids(state: State) -> bool:
 
 
 def _require_same_pids(state: State) -> None:
-    """Raise StackError where a signal would go to somebody else's process."""
+    """Raise StackError where a signal would go to a foreign process."""
     if not _same_pids(state):
         raise StackError(
             "the stack that is up was started in another container (its processes have their pids "

@@ -65,7 +65,7 @@ PARTS: Final[Mapping[str, object]] = MappingProxyType(
         # A process for each worker, which can be killed: the stack is built on that, and the
         # app's choice would win over the command line's.
         "worker_pool": "prefork",
-        # Without it nobody could ask these workers anything, nor take a job back.
+        # Without it these workers answer no question and revoke no job.
         "worker_enable_remote_control": True,
     }
 )

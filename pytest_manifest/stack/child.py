@@ -84,7 +84,7 @@ class Child:
         code = self.process.poll()
         if code is None:
             return None
-        # A pool child that outlives its worker would go on with a job that nobody hears of.
+        # A pool child that outlives its worker would go on with a job unheard.
         kill_group(self.process.pid)
         self.process, self.returncode = None, code
         self.deaths.append(time.monotonic())

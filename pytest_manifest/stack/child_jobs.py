@@ -1,6 +1,6 @@
 """Count jobs that jobs had sent and that end with their private stack.
 
-A job may send others, and pass before these have run. Nobody waits for them, so they are at least
+A job may send others, and pass before these have run. No entry waits for them, so they are at least
 told of before their broker is thrown away.
 """
 

@@ -137,7 +137,7 @@ def _database_probe(url: str) -> Callable[[], None]:
 
 
 def _query_backend(address: StackAddress, app: Celery | None) -> None:
-    """Ask for a result that nobody has, as the app would: it may have settings for its store."""
+    """Ask for an unknown result, as the app would: it may have settings for its store."""
     urls = {"broker": address.broker_url, "backend": address.backend_url}
     with Celery("manifest-reach", set_as_current=False, **urls) as plain:
         asking = app or plain

@@ -61,7 +61,7 @@ def worker_children(
         variables.LOG_LEVEL: settings.log_level,
         variables.SPOOL: str(spool),
     }
-    if not settings.detached:  # nobody follows its log while it runs
+    if not settings.detached:  # its log is not followed while it runs
         env[variables.LOG_JOBS] = "0"
     return [
         Child(

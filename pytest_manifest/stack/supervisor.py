@@ -95,7 +95,7 @@ class Supervisor:
             self._start(self.broker)
             if self._broker_answers() or self.stopping:
                 break
-            # Mostly somebody else was quicker to take the port.
+            # Mostly another process was quicker to take the port.
         else:
             self._fail(self._broker_failure(), self.broker.tail() if self.broker else [])
             return
@@ -192,7 +192,7 @@ class Supervisor:
         data = os.read(0, 4096)
         if not data:
             self._selector.unregister(0)
-            # A detached stack stays, once somebody has seen it ready.
+            # A detached stack stays, once its client has seen it ready.
             if not (self.settings.detached and self.ready):
                 self.stopping = True
         *lines, self._input = (self._input + data).split(b"\n")

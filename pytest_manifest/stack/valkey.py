@@ -130,7 +130,7 @@ def unblock_clients(port: int, password: str) -> None:
     """End the blocking commands of all clients, as if their time were over.
 
     An idle worker is in one for up to a second, and notices its own end only afterwards. A server
-    that does not answer has nobody to release.
+    that does not answer has no client to release.
     """
     try:
         with socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS) as connection:

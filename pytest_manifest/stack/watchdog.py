@@ -32,7 +32,7 @@ class Watchdog:
         self.start()
 
     def start(self) -> None:
-        """Fork the twin; again when somebody has killed it."""
+        """Fork the watchdog; again when it was killed."""
         if self._pipe >= 0:
             os.close(self._pipe)
         reader, self._pipe = os.pipe()
@@ -78,7 +78,7 @@ class Watchdog:
 
 
 def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:
-    """Signal a process group; False when nobody is in it any more."""
+    """Signal a process group; False when it is empty."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:
@@ -138,7 +138,7 @@ def _watch(reader: int) -> None:
     signal.set_wakeup_fd(-1)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
-        # The client waits for the end of the supervisor's output: nobody else may hold it open.
+        # The client waits for the end of the supervisor's output, so only it may hold that open.
         os.dup2(null, descriptor)
     groups, gentle, paths = _read(reader)
     _kill(groups)

@@ -88,14 +88,14 @@ class Locator(Protocol):
         """
 
     def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
-        """Remove orphans for good, so that nobody runs them; returns the task ids removed.
+        """Remove orphans for good, so that no worker runs them; returns the task ids removed.
 
         Raises:
             StackError: the broker cannot be reached.
         """
 
     def withdraw(self, task_ids: Collection[str]) -> list[str]:
-        """Remove what waits in a queue, so that nobody is given it; returns the task ids removed.
+        """Remove what waits in a queue, so that no worker gets it; returns the task ids removed.
 
         What a worker has taken is not touched. Nothing is removed where no message can be seen.
 
@@ -185,7 +185,7 @@ def _may_be_with_unresponsive(
 
 
 def _has_unresponsive(snapshot: BrokerSnapshot, *, but: str | None = None) -> bool:
-    # Without a single answer nobody knows which nodes there are.
+    # Without a single answer the nodes are unknown.
     return any(node != but for node in snapshot.unresponsive) or not (
         snapshot.answered or snapshot.unresponsive
     )

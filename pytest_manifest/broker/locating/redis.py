@@ -58,7 +58,7 @@ class RedisLocator:
                 wanted - queued.keys() - taken.keys() - said.reserved.keys() - said.running.keys()
             )
             if missing:
-                # And again, for one that went back meanwhile, a retry or restored by somebody; and
+                # And again, for one that went back meanwhile (retried, or restored elsewhere); and
                 # in all other queues of the app, for one that its task has sent elsewhere.
                 everywhere = dict.fromkeys([*self._queues, *self._publisher.app.amqp.queues])
                 with self._broker() as broker:

@@ -20,7 +20,7 @@ RUNNING: Final = "active"
 QUESTIONS: Final[Mapping[str, Arguments]] = {"scheduled": {}, "reserved": {}, RUNNING: {}}
 TIMEOUT: Final = 1.0  # s
 QUIET_TIME: Final = 0.1  # s
-"""All have answered, also nodes that nobody knew of, when no answer has come for so long."""
+"""All have answered, also unknown nodes, when no answer has come for so long."""
 
 
 @dataclass(frozen=True, slots=True)
