@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.planning import PlanBuilder
     from pytest_manifest.plugin.planning_fixture import planning_fixture
-    from pytest_manifest.plugin.verdicts import ManifestRun
+    from pytest_manifest.plugin.verdict_reader import ManifestRun
     from pytest_manifest.schema import Entry, Receipt
     from pytest_manifest.worker import current_job, evidence, instrument
 
@@ -32,7 +32,7 @@ __all__ = [
 _HOME: Final = {
     "Entry": "pytest_manifest.schema",
     "Manifest": "pytest_manifest.manifest",
-    "ManifestRun": "pytest_manifest.plugin.verdicts",
+    "ManifestRun": "pytest_manifest.plugin.verdict_reader",
     "PlanBuilder": "pytest_manifest.planning",
     "Receipt": "pytest_manifest.schema",
     "current_job": "pytest_manifest.worker",

@@ -104,7 +104,7 @@ def _configure(config: pytest.Config) -> None:
 
         register(config, state.report)
     if state.options.active:
-        from pytest_manifest.plugin.garbage import nothing_thrown_away
+        from pytest_manifest.plugin.gc_tuning import nothing_thrown_away
 
         with nothing_thrown_away(owns_process=state.owns_process):
             from pytest_manifest.plugin.lifecycle import configure_active
@@ -181,9 +181,9 @@ def pytest_collection_modifyitems(
 def pytest_collection_finish(session: pytest.Session) -> None:
     state = known_session(session.config)
     if state is not None:
-        from pytest_manifest.plugin.lifecycle import note_collection
+        from pytest_manifest.plugin.lifecycle import record_collection
 
-        note_collection(session, state)
+        record_collection(session, state)
     manager = session.config.pluginmanager
     # Where nobody has asked for the state no test can be of an entry.
     if state is None or all(binding_of(item) is None for item in session.items):

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import pytest
+
+from pytest_manifest.bindings import binding_of
 from pytest_manifest.console import quiet_console
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.plugin.copies import refuse_copies, refuse_one_run_twice
+from pytest_manifest.plugin.artifacts import refuse_unwritable
 from pytest_manifest.plugin.earlier_runs import (
     STACK_DATA,
     AuditSource,
@@ -19,13 +22,18 @@ from pytest_manifest.plugin.earlier_runs import (
     give_up_unfinished,
     guard_against_repetition,
     ledger_to_resume,
+    stack_is_gone,
 )
-from pytest_manifest.plugin.garbage import nothing_thrown_away
+from pytest_manifest.plugin.gc_tuning import nothing_thrown_away
 from pytest_manifest.plugin.options import Options
+from pytest_manifest.plugin.repetition import (
+    one_at_a_time,
+    refuse_copies,
+    refuse_one_run_twice,
+    refuse_overtaken,
+)
 from pytest_manifest.plugin.session import ManifestSession, user_errors
 from pytest_manifest.plugin.stacks import find_stack, nothing_to_resume, stack_for_audit
-from pytest_manifest.plugin.targets import refuse_unwritable
-from pytest_manifest.plugin.turns import one_at_a_time, refuse_overtaken
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
@@ -322,3 +330,25 @@ def log_to_file(state: ManifestSession, run: Run) -> None:
 
 def ledgers_by_manifest(runs: Sequence[Run]) -> Mapping[Path, Path]:
     return {run.manifest.path.resolve(): run.ledger_path for run in runs}
+
+
+def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
+    """Note, for the summary, what ``--manifest-resume`` would do with each selected entry."""
+    from pytest_manifest.plugin.dispatching import resume_rules
+    from pytest_manifest.run import describe_decisions, preview
+
+    bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
+    with user_errors():
+        state.select(bindings)
+        for path, chosen in state.selected.items():
+            manifest = state.load(path)
+            ledger = ledger_to_resume(state.options, manifest)
+            decided = preview(
+                ledger,
+                manifest,
+                chosen.entries,
+                resume_rules(state.options),
+                stack_is_gone=stack_is_gone(ledger),
+            )
+            lines = describe_decisions(decided, every=True)
+            state.resume_lines += lines or ["there is nothing to be sent: every entry has passed"]

@@ -16,7 +16,7 @@ from pytest_manifest.compat.xdist import events_of, tick_while_waiting
 from pytest_manifest.plugin.coordination import Coordination, Row
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.plugin.shared_reports import SharedReports
-from pytest_manifest.plugin.work import begin_dispatch, file_order_wanted, note_left_out
+from pytest_manifest.plugin.work import begin_dispatch, file_order_wanted, report_unselected
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -176,7 +176,7 @@ class AsCompletedScheduling:
             node.send_runtest_some(tests)
 
     def _absorb(self) -> None:
-        book = self._state.book
+        book = self._state.verdicts
         if book is None:
             return
         for subject in book.refresh():
@@ -254,7 +254,7 @@ class ControllerHooks:
         if collection.problem is not None:
             raise pytest.UsageError(collection.problem)
         if not any(collection.rows):
-            note_left_out(self._state)
+            report_unselected(self._state)
             return
         if any(other != lists[0] for other in lists):
             return  # xdist refuses the run and shows the difference; nothing is sent

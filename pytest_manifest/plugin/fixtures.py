@@ -14,7 +14,7 @@ from pytest_manifest.plugin.session import manifest_session
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.plugin.dispatching import Dispatch
-    from pytest_manifest.plugin.verdicts import ManifestRun
+    from pytest_manifest.plugin.verdict_reader import ManifestRun
     from pytest_manifest.schema import Entry, Receipt
 
 
@@ -73,7 +73,7 @@ def _builtin_group(request: pytest.FixtureRequest) -> str:
 
 
 def _receipt(request: pytest.FixtureRequest) -> Receipt | None:
-    book = manifest_session(request.config).book
+    book = manifest_session(request.config).verdicts
     binding = binding_of(request.node)
     if book is None or binding is None or binding.entry is None:
         raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
@@ -85,8 +85,8 @@ def _receipt(request: pytest.FixtureRequest) -> Receipt | None:
 def manifest_run(request: pytest.FixtureRequest, manifest: Manifest) -> ManifestRun:
     """The whole run of a manifest, after every selected entry has its verdict."""
     state = manifest_session(request.config)
-    if state.book is None:
+    if state.verdicts is None:
         raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
-    run = state.book.whole_run(manifest)
+    run = state.verdicts.whole_run(manifest)
     # What is said now counts, also where nothing is sent: by an audit, or when all has passed.
     return run if state.options.budget is None else replace(run, budget=state.options.budget)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import pytest
 
 from pytest_manifest.bindings import Binding
-from pytest_manifest.plugin.item_properties import tell_properties
+from pytest_manifest.plugin.item_properties import record_properties
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.text import short_path
 
@@ -70,7 +70,7 @@ _FAILED = pytest.StashKey["Tally"]()
 
 
 def _tally(state: ManifestSession, binding: Binding, item: pytest.Item) -> Tally | None:
-    book = state.book
+    book = state.verdicts
     ledger = None if book is None else book.ledger_of(binding)
     if book is None or ledger is None or binding.group is None:
         return None
@@ -82,7 +82,7 @@ def _tally(state: ManifestSession, binding: Binding, item: pytest.Item) -> Tally
     if getattr(item.config.option, "xmlpath", None):
         runtime = ledger.runtime_of(groups.ids(binding.group))
     properties = properties_of(binding, book.run_of(binding), found, runtime)
-    tell_properties(item, properties)
+    record_properties(item, properties)
     return found
 
 
@@ -117,7 +117,7 @@ def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tup
     root, options = state.options.root, state.options
     name = short_path(binding.manifest, root)
     audit = ["pytest", f"--manifest={name}", "--manifest-audit"]
-    ledger = None if state.book is None else state.book.ledger_of(binding)
+    ledger = None if state.verdicts is None else state.verdicts.ledger_of(binding)
     if options.receipts is not None:
         receipts = short_path(options.receipts, root)
         yield "receipts", receipts

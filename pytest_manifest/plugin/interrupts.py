@@ -78,12 +78,12 @@ class Interrupts:
                 last = number == signal.SIGINT and self._state.owns_process
                 signal.signal(number, signal.SIG_IGN if last else before)
         self._before.clear()
-        self.tell_status()
+        self.report_status()
         hurry, self._hurry = self._hurry, None
         if hurry is not None:
             os.close(hurry)
 
-    def tell_status(self) -> None:
+    def report_status(self) -> None:
         """What pytest shall end with, once a signal has come."""
         session = self._config.pluginmanager.getplugin("session")
         if self.number is None or session is None:

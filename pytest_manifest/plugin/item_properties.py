@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 
-def tell_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:
+def record_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:
     """Put ``rows`` among the item's properties, in place of those of an earlier try of the test."""
     if item.user_properties:
         told = {name for name, _ in rows}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytest_manifest.testing import MemoryStack
 
 
-def say_what_is_left(stack: EmbeddedStack, run: Run) -> None:
+def report_leftovers(stack: EmbeddedStack, run: Run) -> None:
     """Among the run's findings: jobs that jobs have sent, and that nobody has waited for."""
     address = stack.address
     if address is None:
@@ -22,7 +22,7 @@ def say_what_is_left(stack: EmbeddedStack, run: Run) -> None:
     _say(unfinished_children(address.broker_url), run, "private stack")
 
 
-def say_what_is_left_in_memory(stack: MemoryStack, run: Run) -> None:
+def report_leftovers_in_memory(stack: MemoryStack, run: Run) -> None:
     """The same, of the stack that is within this process."""
     _say(stack.children_left(), run, "in-memory stack")
 

@@ -15,7 +15,7 @@ from pytest_manifest.plugin.placeholder import placeholder
 from pytest_manifest.plugin.plans import fixture_name
 from pytest_manifest.plugin.session import ManifestSession
 from pytest_manifest.plugin.synthetic import do_nothing, synthetic_item
-from pytest_manifest.plugin.work import begin_dispatch, file_order_wanted, note_left_out
+from pytest_manifest.plugin.work import begin_dispatch, file_order_wanted, report_unselected
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -46,8 +46,8 @@ def _start_early(state: ManifestSession) -> None:
     """
     take_signals(state.config, state)
     if state.options.may_dispatch and not state.shard_is_empty:
+        from pytest_manifest.plugin.artifacts import refuse_unwritable
         from pytest_manifest.plugin.stacks import start_stack_early
-        from pytest_manifest.plugin.targets import refuse_unwritable
 
         refuse_unwritable(state.config, state.options)
         start_stack_early(state)
@@ -106,14 +106,14 @@ def _collect_plan_item(session: pytest.Session, state: ManifestSession, name: st
         if manifest is None:
             state.empty_plan = True
         else:
-            state.note_planned(manifest)
+            state.record_plan(manifest)
 
     session.items = [synthetic_item(session, f"plan[{spec.name}]", body, fixture)]
     session.testscollected = 1
     session.config.hook.pytest_collection_finish(session=session)
 
 
-def note_collection(session: pytest.Session, state: ManifestSession) -> None:
+def record_collection(session: pytest.Session, state: ManifestSession) -> None:
     """Look over what was collected; in an xdist worker, tell the controller."""
     problem = _unseen_override(session) or beside_groups(session)
     if state.role == "worker" and state.coordination is not None:
@@ -123,7 +123,7 @@ def note_collection(session: pytest.Session, state: ManifestSession) -> None:
     elif problem is not None:
         raise pytest.UsageError(problem)
     if state.options.resumes and session.config.option.collectonly:
-        from pytest_manifest.plugin.resuming import preview_resume
+        from pytest_manifest.plugin.dispatching import preview_resume
 
         preview_resume(session, state)
 
@@ -167,7 +167,7 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
         return None  # pytest's own loop says so; nothing is sent
     bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
     if not bindings:
-        note_left_out(state)
+        report_unselected(state)
         return None
     begin_dispatch(session, bindings)
     for run in state.runs:
@@ -189,9 +189,9 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
         state.changed.clear()
         return changed
 
-    assert state.book is not None
+    assert state.verdicts is not None
     run_as_completed(
-        session, state.book, wait, news, lambda: all(run.ended.is_set() for run in state.runs)
+        session, state.verdicts, wait, news, lambda: all(run.ended.is_set() for run in state.runs)
     )
     return True
 
@@ -218,7 +218,7 @@ def finish(session: pytest.Session, state: ManifestSession) -> None:
         return
     state.stop_everything()
     if state.interrupts is not None:
-        state.interrupts.tell_status()
+        state.interrupts.report_status()
     for run in state.runs:
         session.config.hook.pytest_manifest_finished(config=session.config, run=run)
     code = session.exitstatus

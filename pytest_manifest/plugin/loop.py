@@ -10,7 +10,7 @@ import pytest
 
 from pytest_manifest.bindings import Binding, binding_of
 from pytest_manifest.plugin.short_protocol import ShortProtocol
-from pytest_manifest.plugin.verdicts import VerdictBook
+from pytest_manifest.plugin.verdict_reader import VerdictReader
 
 WAIT = 0.5
 """Seconds after which a waiting loop looks around although nobody has woken it."""
@@ -126,7 +126,7 @@ def _parent(item: pytest.Item) -> pytest.Collector:
 
 def run_as_completed(
     session: pytest.Session,
-    book: VerdictBook,
+    book: VerdictReader,
     wait: Callable[[float], object],
     news: Callable[[], bool],
     over: Callable[[], bool],
@@ -159,7 +159,7 @@ def run_as_completed(
 
 def _next_ready(
     agenda: Agenda,
-    book: VerdictBook,
+    book: VerdictReader,
     previous: pytest.Item | None,
     wait: Callable[[float], object],
     over: Callable[[], bool],
@@ -175,7 +175,7 @@ def _next_ready(
         wait(WAIT)
 
 
-def _absorb(agenda: Agenda, book: VerdictBook) -> None:
+def _absorb(agenda: Agenda, book: VerdictReader) -> None:
     for manifest, subject in book.refresh():
         agenda.settled(manifest, subject)
     for manifest in agenda.waiting_for_run():

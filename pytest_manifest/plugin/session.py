@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_manifest.planning import PlanSpec
     from pytest_manifest.plugin.coordination import Coordination
     from pytest_manifest.plugin.options import Options
-    from pytest_manifest.plugin.verdicts import VerdictBook
+    from pytest_manifest.plugin.verdict_reader import VerdictReader
     from pytest_manifest.run import Run
     from pytest_manifest.stack.embedded import EmbeddedStack
     from pytest_manifest.testing import MemoryStack
@@ -38,7 +38,7 @@ class SignalOwner(Protocol):
     def begin_end(self) -> None:
         """From here on nothing is broken off."""
 
-    def tell_status(self) -> None:
+    def report_status(self) -> None:
         """Have pytest end with what tells of a signal that has come."""
 
     def remove(self) -> None:
@@ -61,7 +61,7 @@ class ManifestSession:
     """The state of the plugin in one pytest process; see the module."""
 
     def __init__(self, config: pytest.Config, role: Role, options: Options) -> None:
-        from pytest_manifest.plugin.garbage import owns_process
+        from pytest_manifest.plugin.gc_tuning import owns_process
         from pytest_manifest.plugin.plans import Plans
         from pytest_manifest.reporting.run_report import REPORT_KEY, RunReport
 
@@ -78,7 +78,7 @@ class ManifestSession:
         config.stash[REPORT_KEY] = self.report
         self.runs = self.report.runs
         self.notices = self.report.notices
-        self.book: VerdictBook | None = None
+        self.verdicts: VerdictReader | None = None
         self.stack: EmbeddedStack | None = None
         self.stack_data: Path | None = None
         self.stack_data_is_old = False
@@ -108,7 +108,7 @@ class ManifestSession:
         """Return the ledger of each manifest's run, as far as this process knows of runs."""
         if self.role != "worker":
             return {run.manifest.path.resolve(): run.ledger_path for run in self.runs}
-        if self.book is None or self.coordination is None:
+        if self.verdicts is None or self.coordination is None:
             return {}
         return self.coordination.runs()[0]
 
@@ -237,24 +237,24 @@ class ManifestSession:
         self._stop_runs()
         if not self._exported:
             self._exported = True
-            self._leave_papers()
+            self._export_artifacts()
         self._stop_stacks()
 
-    def _leave_papers(self) -> None:
+    def _export_artifacts(self) -> None:
         """Keep the workers' logs, and export the receipts while the stack is coming down."""
         if self.stack is not None:
             if self.runs:
                 with self.report.writing("the workers' logs were not kept", self.runs[0]):
                     self._keep_worker_logs(self.stack, self.runs[0])
                 if not self._leaves_jobs:
-                    from pytest_manifest.plugin.leftovers import say_what_is_left
+                    from pytest_manifest.plugin.leftovers import report_leftovers
 
-                    say_what_is_left(self.stack, self.runs[0])
+                    report_leftovers(self.stack, self.runs[0])
             self.stack.begin_stop(keep_data=self._leaves_jobs)
         if self.memory_stack is not None and self.runs:
-            from pytest_manifest.plugin.leftovers import say_what_is_left_in_memory
+            from pytest_manifest.plugin.leftovers import report_leftovers_in_memory
 
-            say_what_is_left_in_memory(self.memory_stack, self.runs[0])
+            report_leftovers_in_memory(self.memory_stack, self.runs[0])
         for run in self.runs:
             if run.ledger_path.parent == self.options.ledgers:
                 with self.report.writing("the receipts were not exported", run):
@@ -292,9 +292,9 @@ class ManifestSession:
             for run in self.runs:
                 run.stop()
             self._stop_stacks()
-        if self.book is not None:
-            self.book.close()
-            self.book = None
+        if self.verdicts is not None:
+            self.verdicts.close()
+            self.verdicts = None
         for run in self.runs:
             run.compact_ledger()
         for handler in self.log_handlers:
@@ -328,7 +328,7 @@ class ManifestSession:
             known.finish(None if manifest is None else manifest.path)
             return manifest
 
-    def note_planned(self, manifest: Manifest) -> None:
+    def record_plan(self, manifest: Manifest) -> None:
         """Remember a plan for the summary, and tell other plugins."""
         self.planned.append(manifest)
         self.config.hook.pytest_manifest_planned(config=self.config, manifest=manifest)
@@ -358,7 +358,7 @@ class ManifestSession:
             return None
         path = manifest.path.resolve()
         self._manifests[path] = manifest
-        self.note_planned(manifest)
+        self.record_plan(manifest)
         return manifest
 
     def _planner_failed(

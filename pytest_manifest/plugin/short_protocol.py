@@ -19,7 +19,7 @@ import pytest
 from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of
 from pytest_manifest.compat.pytest import let_go_of_arguments
 from pytest_manifest.plugin.collection import EntryItem
-from pytest_manifest.plugin.item_properties import tell_properties
+from pytest_manifest.plugin.item_properties import record_properties
 from pytest_manifest.plugin.others_logs import OthersLogs
 from pytest_manifest.plugin.session import manifest_session
 from pytest_manifest.plugin.verifying import SHORT, Verifying
@@ -34,7 +34,7 @@ _HOOKS: Final = (
     "pytest_runtest_makereport",
 )
 """What is left out: nobody but those known may have a say there."""
-_TELLING: Final = (
+_REPORTING: Final = (
     "pytest_runtest_logstart",
     "pytest_runtest_logreport",
     "pytest_runtest_logfinish",
@@ -99,15 +99,15 @@ class ShortProtocol:
         """Run the test if it may be run in short and its verdict, which is there, is "passed"."""
         if not isinstance(item, EntryItem) or not self._may_be_short(item, nextitem):
             return False
-        binding, book = binding_of(item), manifest_session(item.config).book
+        binding, book = binding_of(item), manifest_session(item.config).verdicts
         if binding is None or binding.entry is None or book is None:
             return False
         began = time.time(), time.perf_counter()
-        judgement = book.judgement(binding)
+        judgement = book.verdict(binding)
         if judgement is None or judgement.status != "passed":
             return False
         rows = properties_of(binding.entry, judgement, book.run_of(binding))
-        _tell(item, rows, began)
+        _report_test(item, rows, began)
         let_go_of_arguments(item)
         return True
 
@@ -130,14 +130,14 @@ class ShortProtocol:
         return self._alone and self._plain[parent]
 
 
-def _tell(
+def _report_test(
     item: pytest.Function, rows: Sequence[tuple[str, object]], began: tuple[float, float]
 ) -> None:
     """Tell of the test from its start to its end."""
     os.environ[_CURRENT] = f"{item.nodeid} (call)".replace("\0", "(null)")
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    tell_properties(item, rows)
+    record_properties(item, rows)
     _report(item, began)
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
@@ -173,7 +173,7 @@ def _report(item: pytest.Item, began: tuple[float, float]) -> None:
 
 def _are_alone(config: pytest.Config) -> bool:
     """Whether nobody else has a say in the steps that are left out."""
-    if any(config.getoption(name, False) for name in _OPTIONS) or _runs_again(config):
+    if any(config.getoption(name, False) for name in _OPTIONS) or _reruns(config):
         return False
     return all(
         _is_known(implementation.plugin)
@@ -182,7 +182,7 @@ def _are_alone(config: pytest.Config) -> bool:
     )
 
 
-def _runs_again(config: pytest.Config) -> bool:
+def _reruns(config: pytest.Config) -> bool:
     """Whether pytest.ini asks for tests to be run again, which is counted in all reports."""
     try:
         return bool(config.getini("reruns"))
@@ -198,7 +198,7 @@ def _is_followed(config: pytest.Config) -> bool:
         return True
     return not all(
         _module(one.plugin).startswith(("_pytest.", "pytest_manifest."))
-        for name in _TELLING
+        for name in _REPORTING
         for one in getattr(hook, name).get_hookimpls()
     )
 

@@ -16,7 +16,7 @@ from pytest_manifest.bindings import BUILTIN_ENTRY, Binding, binding_of, is_buil
 from pytest_manifest.console import begin_line
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.plugin.interrupts import take_signals
-from pytest_manifest.plugin.item_properties import tell_properties
+from pytest_manifest.plugin.item_properties import record_properties
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
 from pytest_manifest.reporting.workflow_commands import stop_commands
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_manifest.verdict import AttemptLine
 
 
-TOLD_OF_RECEIPTS: Final = {
+RECEIPT_PROPERTIES: Final = {
     name: f"manifest_{name}" for name in ("task", "worker", "host", "wait", "runtime")
 }
 """Fields of receipts, and the properties that tell of them."""
@@ -70,8 +70,8 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
             "the fixture 'dispatch' was overridden and the override sent nothing; end it with "
             "return request.getfixturevalue('dispatch')"
         )
-    open_book(state)
-    note_left_out(state)
+    open_verdicts(state)
+    report_unselected(state)
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     for line in state.resume_lines if reporter is not None and reporter.verbosity >= 0 else ():
         begin_line(reporter)
@@ -112,7 +112,7 @@ def plan_report(state: ManifestSession) -> PlanReport:
     )
 
 
-def note_left_out(state: ManifestSession) -> None:
+def report_unselected(state: ManifestSession) -> None:
     """Say so where a manifest was given beside paths that do not name it, or for too many."""
     shard = state.options.shard
     for path in state.files:
@@ -129,14 +129,14 @@ def note_left_out(state: ManifestSession) -> None:
             )
 
 
-def open_book(state: ManifestSession) -> None:
+def open_verdicts(state: ManifestSession) -> None:
     from pytest_manifest.plugin.dispatching import ledgers_by_manifest
-    from pytest_manifest.plugin.verdicts import VerdictBook
+    from pytest_manifest.plugin.verdict_reader import VerdictReader
 
     ledgers = ledgers_by_manifest(state.runs)
     workers = state.runs[0].workers if state.runs else None
     owned = state.stack is not None
-    state.book = VerdictBook(
+    state.verdicts = VerdictReader(
         ledgers,
         workers,
         owned=owned,
@@ -147,15 +147,15 @@ def open_book(state: ManifestSession) -> None:
         state.coordination.publish_runs(ledgers, {"workers": workers, "owned": owned})
 
 
-def open_book_in_worker(state: ManifestSession) -> None:
+def open_verdicts_in_worker(state: ManifestSession) -> None:
     """In an xdist worker: open the ledgers that the controller named before it handed out tests."""
-    from pytest_manifest.plugin.verdicts import VerdictBook
+    from pytest_manifest.plugin.verdict_reader import VerdictReader
 
-    if state.book is not None or state.coordination is None:
+    if state.verdicts is not None or state.coordination is None:
         return
     ledgers, facts = state.coordination.runs()
     workers = facts.get("workers")
-    state.book = VerdictBook(
+    state.verdicts = VerdictReader(
         ledgers,
         workers if isinstance(workers, int) else None,
         owned=facts.get("owned") is True,
@@ -171,11 +171,11 @@ def wait_for_verdict(item: pytest.Item) -> None:
         return
     state = manifest_session(item.config)
     if state.role == "worker":
-        open_book_in_worker(state)
-    if state.book is None:
+        open_verdicts_in_worker(state)
+    if state.verdicts is None:
         return
-    state.book.look_anew()
-    if state.book.is_ready(binding):
+    state.verdicts.forget()
+    if state.verdicts.is_ready(binding):
         return
     parent = os.getppid()
 
@@ -186,7 +186,7 @@ def wait_for_verdict(item: pytest.Item) -> None:
             return ended or os.getppid() != parent  # nobody will write any more
         return all(run.ended.is_set() for run in state.runs)
 
-    state.book.wait(binding, given_up)
+    state.verdicts.wait(binding, given_up)
 
 
 def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
@@ -204,15 +204,15 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
         assert_group(item, binding, when)
     if binding is None or binding.entry is None:
         return
-    judgement = None if state.book is None else state.book.judgement(binding)
+    judgement = None if state.verdicts is None else state.verdicts.verdict(binding)
     if judgement is None:
         if when == "setup":
             pytest.fail(_no_verdict(state, binding), pytrace=False)
         return
-    assert state.book is not None
+    assert state.verdicts is not None
     if when == "setup":
-        run = state.book.run_of(binding)
-        tell_properties(item, properties_of(binding.entry, judgement, run))
+        run = state.verdicts.run_of(binding)
+        record_properties(item, properties_of(binding.entry, judgement, run))
     if judgement.status != "passed":
         _fail_or_skip(state, binding, judgement, when)
 
@@ -229,10 +229,10 @@ def _fail_or_skip(
     if when == "setup" and kind == "skipped":
         pytest.skip(settled.verdict.sentence)
     if (when == "setup") == (kind == "error") and kind in ("error", "failed"):
-        assert state.book is not None
+        assert state.verdicts is not None
         assert binding.entry is not None
         entry = state.load(binding.manifest)[binding.entry]
-        attempts = state.book.attempts(binding)
+        attempts = state.verdicts.attempts(binding)
         told = [line for row in attempts if (line := _attempt_line(row)) is not None]
         text = explain(entry, settled.receipt, settled.verdict, told)
         pytest.fail(text, pytrace=False)
@@ -260,7 +260,7 @@ def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
     state = manifest_session(item.config)
     manifest = state.load(binding.manifest)
     crash.path, crash.lineno = str(manifest.path), manifest.line_of(binding.entry)
-    settled = None if state.book is None else state.book.settled(binding)
+    settled = None if state.verdicts is None else state.verdicts.settled(binding)
     if settled is not None:
         crash.message = brief(settled.verdict, settled.receipt)
 
@@ -303,7 +303,7 @@ def properties_of(entry: str, judgement: StoredVerdict, run: str) -> list[tuple[
     if judgement.receipt is not None:
         # For these few words the receipt need not be checked again, as it was before it was kept.
         receipt = from_json(judgement.receipt)
-        values.update((told, receipt.get(name)) for name, told in TOLD_OF_RECEIPTS.items())
+        values.update((told, receipt.get(name)) for name, told in RECEIPT_PROPERTIES.items())
         started = receipt.get("started_at")
         values["manifest_started_at"] = started and datetime.fromisoformat(started).isoformat()
     return [

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import STOCK_WORKERS, EntryVerdict, Ledger, Start
 from pytest_manifest.manifest import Manifest, write_manifest
-from pytest_manifest.plugin.verdicts import ManifestRun
+from pytest_manifest.plugin.verdict_reader import ManifestRun
 from pytest_manifest.schema import (
     Entry,
     Header,

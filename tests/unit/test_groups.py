@@ -14,7 +14,7 @@ from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import GroupRule, Groups, read_manifest
-from pytest_manifest.plugin.roll import Roll
+from pytest_manifest.plugin.verdict_reader import GroupProgress
 from pytest_manifest.schema import ErrorInfo
 from tests.unit.ledger_support import INFO, receipt, verdict
 
@@ -63,7 +63,7 @@ def test_groups_of_a_share_have_its_entries_alone(tmp_path: Path, rule: GroupRul
     names = ["y"] if rule is BY_TASK else ["00003-00004", "00005-00005"]
     parts = [["c", "e"]] if rule is BY_TASK else [["c"], ["e"]]
     assert contents(made) == dict(zip(names, parts, strict=True))
-    assert list(Roll(made).tick_off("ec")) == names[::-1]
+    assert list(GroupProgress(made).complete("ec")) == names[::-1]
 
 
 @pytest.mark.parametrize("header", [True, False])
@@ -113,10 +113,10 @@ def test_a_lean_manifest_finds_its_ids_when_asked(tmp_path: Path) -> None:
 
 def test_a_group_is_complete_with_its_last_entry(tmp_path: Path) -> None:
     """Entries that settle again count once, those of another manifest not at all."""
-    roll = Roll(groups(tmp_path, [(entry, "t") for entry in "abcde"], BY_TWO))
-    assert list(roll.tick_off(["a", "a", "a", "zzz", "c"])) == []
-    assert list(roll.tick_off(["e", "b"])) == ["00005-00005", "00001-00002"]
-    assert list(roll.tick_off(["b", "e", "d"])) == ["00003-00004"]
+    roll = GroupProgress(groups(tmp_path, [(entry, "t") for entry in "abcde"], BY_TWO))
+    assert list(roll.complete(["a", "a", "a", "zzz", "c"])) == []
+    assert list(roll.complete(["e", "b"])) == ["00005-00005", "00001-00002"]
+    assert list(roll.complete(["b", "e", "d"])) == ["00003-00004"]
 
 
 # What a group amounts to

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest.plugin.artifacts import refuse_unwritable
 from pytest_manifest.plugin.option_conflicts import read_options
 from pytest_manifest.plugin.options import Options, any_given
-from pytest_manifest.plugin.targets import refuse_unwritable
 
 
 @pytest.fixture(autouse=True)

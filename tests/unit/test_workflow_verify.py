@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.manifest import Manifest, write_manifest
-from pytest_manifest.plugin.verdicts import ManifestRun
+from pytest_manifest.plugin.verdict_reader import ManifestRun
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict
 from tasks.database import Database
 from tasks.settings import Settings

@@ -1,4 +1,4 @@
-"""Sessions that would send the same manifest at the same time: one after the other.
+"""Refuse to send one manifest twice: by two sessions at a time, or by two files of one session.
 
 Whoever dispatches it looks for earlier runs that are not over, and whoever goes on with one looks
 for newer ones. Each has to have written down what it is doing before the other looks.
@@ -19,6 +19,7 @@ from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
+    from pytest_manifest.plugin.options import Options
 
 
 @contextlib.contextmanager
@@ -52,4 +53,34 @@ def refuse_overtaken(options: Options, manifest: Manifest, ledger: Path) -> None
             raise DispatchError(
                 f"{name}: run {path.stem} of this manifest is going on in another pytest; wait "
                 "until that has ended"
+            )
+
+
+def refuse_copies(options: Options, manifests: Sequence[Manifest]) -> None:
+    """Raise DispatchError where two files hold one manifest that must not be sent twice.
+
+    The look for earlier runs cannot see it: the runs of a session begin together.
+    """
+    seen: dict[str, Manifest] = {}
+    for manifest in manifests:
+        first = seen.setdefault(manifest.sha256, manifest)
+        if first is not manifest and not manifest.header.rerun:
+            names = [short_path(one.path, options.root) for one in (first, manifest)]
+            raise DispatchError(
+                f"nothing was sent: {names[0]} and {names[1]} are the same manifest, and its "
+                "header says that this work must not be repeated; give one of them"
+            )
+
+
+def refuse_one_run_twice(
+    options: Options, manifests: Sequence[Manifest], ledgers: Sequence[Path]
+) -> None:
+    """Raise DispatchError where two files are both of one run, which is to be looked at once."""
+    seen: dict[Path, Manifest] = {}
+    for manifest, ledger in zip(manifests, ledgers, strict=True):
+        first = seen.setdefault(ledger, manifest)
+        if first is not manifest:
+            names = [short_path(one.path, options.root) for one in (first, manifest)]
+            raise DispatchError(
+                f"{names[0]} and {names[1]} are both of run {ledger.stem}; give one of them"
             )

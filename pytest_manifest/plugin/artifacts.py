@@ -17,7 +17,7 @@ def refuse_unwritable(config: pytest.Config, options: Options) -> None:
 
     Folders that are not there are made.
     """
-    for option, path in _targets(config, options):
+    for option, path in _artifacts(config, options):
         try:
             _try(path)
         except OSError as error:
@@ -28,7 +28,7 @@ def refuse_unwritable(config: pytest.Config, options: Options) -> None:
             ) from error
 
 
-def _targets(config: pytest.Config, options: Options) -> Iterator[tuple[str, Path]]:
+def _artifacts(config: pytest.Config, options: Options) -> Iterator[tuple[str, Path]]:
     named = {
         "--manifest-report" if config.option.manifest_report else "manifest_report": options.report,
         "--manifest-summary": options.summary,

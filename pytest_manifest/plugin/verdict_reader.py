@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.bindings import Binding
 from pytest_manifest.ledger import BUDGET, AttemptRow, EntryVerdict, Ledger, StoredVerdict
-from pytest_manifest.plugin.roll import Roll
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Groups, Manifest
     from pytest_manifest.schema import Receipt
+
+
+class GroupProgress:
+    """Counts, of each group, the entries that have no verdict yet; a bit for each entry."""
+
+    def __init__(self, groups: Groups) -> None:
+        self._manifest = groups.manifest
+        self._names = [group.name for group in groups]
+        self._missing = [group.count for group in groups]
+        self._owners = groups.owners
+        self._seen = bytearray(len(groups.manifest) // 8 + 1)
+
+    def complete(self, entries: Iterable[str]) -> Iterator[str]:
+        """The groups that these entries complete; what the manifest does not have is passed over,
+        and so is what has been ticked off before."""
+        for entry in entries:
+            if entry not in self._manifest:
+                continue
+            place = self._manifest.position_of(entry)
+            byte, bit = place >> 3, 1 << (place & 7)
+            if self._seen[byte] & bit:
+                continue
+            self._seen[byte] |= bit
+            owner = self._owners[place]
+            self._missing[owner] -= 1
+            if not self._missing[owner]:
+                yield self._names[owner]
+
 
 POLL = 0.02
 _AHEAD = 20
@@ -91,10 +118,10 @@ class _Page:
     seen: set[str] = field(default_factory=set)
     """The entries that have their verdict; where there are groups, those that are complete."""
     position: int = 0
-    roll: Roll | None = None
+    roll: GroupProgress | None = None
 
 
-class VerdictBook:
+class VerdictReader:
     """The verdicts of the runs in ``ledgers`` (by manifest). Use it from one thread.
 
     ``groups``: how the manifests' entries are put together, None where each has its own test;
@@ -147,8 +174,8 @@ class VerdictBook:
             if over:  # so nobody needs to count
                 fresh = [group.name for group in groups(manifest) if group.name not in page.seen]
             else:
-                page.roll = page.roll or Roll(groups(manifest))
-                fresh = list(page.roll.tick_off(self._settled_entries(page)))
+                page.roll = page.roll or GroupProgress(groups(manifest))
+                fresh = list(page.roll.complete(self._settled_entries(page)))
             page.seen.update(fresh)
             yield from ((manifest, name) for name in fresh)
 
@@ -168,7 +195,7 @@ class VerdictBook:
             return True
         return self._over() if self._groups is not None else len(page.seen) >= page.entries
 
-    def look_anew(self) -> None:
+    def forget(self) -> None:
         """Forget the verdict that was looked up last."""
         self._looked = None
 
@@ -204,8 +231,8 @@ class VerdictBook:
         page = self._pages.get(binding.manifest)
         return None if page is None else page.ledger
 
-    def judgement(self, binding: Binding) -> StoredVerdict | None:
-        """The verdict of the binding's entry; the same until :meth:`look_anew`."""
+    def verdict(self, binding: Binding) -> StoredVerdict | None:
+        """The verdict of the binding's entry; the same until :meth:`forget`."""
         if self._looked is None or self._looked[0] is not binding:
             page = self._pages.get(binding.manifest)
             found = None
@@ -215,7 +242,7 @@ class VerdictBook:
         return self._looked[1]
 
     def settled(self, binding: Binding) -> EntryVerdict | None:
-        judgement = self.judgement(binding)
+        judgement = self.verdict(binding)
         return None if judgement is None else judgement.parse()
 
     def attempts(self, binding: Binding) -> list[AttemptRow]:
