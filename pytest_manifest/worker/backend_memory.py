@@ -89,11 +89,11 @@ class MemoryStore:
         count: int | None = None,
     ) -> list[Row]:
         """Return the records from the id ``min`` to the id ``max``, both included."""
-        first, last = _place(min), None if max == "+" else _place(max)
+        first, last = _parse_id(min), None if max == "+" else _parse_id(max)
         with self._changed:
             rows = list(self._streams.get(name, ()))
-        kept = [row for row in rows if first <= _place(row[0])]
-        return [row for row in kept if last is None or _place(row[0]) <= last][:count]
+        kept = [row for row in rows if first <= _parse_id(row[0])]
+        return [row for row in kept if last is None or _parse_id(row[0]) <= last][:count]
 
     def xdel(self, name: str, *identities: str) -> int:
         """Delete records and return how many there were."""
@@ -110,12 +110,12 @@ class MemoryStore:
         """Do nothing: there is no connection."""
 
     def _behind(self, streams: Mapping[str, str]) -> dict[str, list[Row]]:
-        rows = {name: self._after(name, _place(at)) for name, at in streams.items()}
+        rows = {name: self._after(name, _parse_id(at)) for name, at in streams.items()}
         return {name: found for name, found in rows.items() if found}
 
-    def _after(self, name: str, place: tuple[int, int]) -> list[Row]:
+    def _after(self, name: str, after: tuple[int, int]) -> list[Row]:
         rows = self._streams.get(name, [])
-        return rows[bisect_right(rows, place, key=lambda row: _place(row[0])) :]
+        return rows[bisect_right(rows, after, key=lambda row: _parse_id(row[0])) :]
 
 
 store: Final = MemoryStore()
@@ -169,7 +169,7 @@ def _bytes(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
-def _place(identity: str | bytes) -> tuple[int, int]:
+def _parse_id(identity: str | bytes) -> tuple[int, int]:
     """Parse an id into the two numbers by which Redis orders ids; the second defaults to 0."""
     text = identity.decode() if isinstance(identity, bytes) else identity
     first, _, second = text.partition("-")

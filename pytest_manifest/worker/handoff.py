@@ -115,10 +115,10 @@ def retries_so_far(execution: Execution) -> list[dict[str, JsonValue]]:
     """Return the retries so far, with the present execution, which asks for the next one."""
     error = sys.exc_info()[1]  # the error that the task is handling: Celery raises Retry later
     delivery = execution.delivery
-    told: dict[str, JsonValue] = {
+    latest: dict[str, JsonValue] = {
         "retries": delivery.retries,
         "started_at": timestamp(execution.started),
         "ended_at": timestamp(datetime.now(UTC)),
         "error": None if error is None else dict(describe(error, limit=MAX_MESSAGE)),
     }
-    return [*map(dict, delivery.retried), told][-MAX_RETRIES:]
+    return [*map(dict, delivery.retried), latest][-MAX_RETRIES:]
