@@ -319,7 +319,7 @@ def test_a_message_that_is_taken_at_the_last_moment_is_left_alone(
             take(where, other, "standard", 1)
             return True
 
-        monkeypatch.setattr(_RedisBroker, "_leads_somewhere", meanwhile)
+        monkeypatch.setattr(_RedisBroker, "_is_bound", meanwhile)
         assert locator.restore(orphans) == []
         assert list(taken_in(where).values()) == ids_of(sent)
         assert waiting_in(where, "standard\x06\x162") == []
