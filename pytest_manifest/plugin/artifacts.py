@@ -1,4 +1,4 @@
-"""Where reports are to be written: tried before anything is sent."""
+"""Check before anything is sent that reports can be written where the user wants them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pytest_manifest.plugin.options import Options
 
 
 def refuse_unwritable(config: pytest.Config, options: Options) -> None:
-    """Raises pytest.UsageError for the first report that cannot be written where it is wanted.
+    """Raise pytest.UsageError for the first report that cannot be written where it is wanted.
 
-    Folders that are not there are made.
+    Makes folders that are missing.
     """
     for option, path in _artifacts(config, options):
         try:
@@ -44,6 +44,6 @@ def _try(path: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=target.parent):
         pass
-    if target.exists():  # also of a read-only file, which others might replace, this says no
+    if target.exists():  # refuses a read-only file too, though its folder would let us replace it
         with target.open("ab"):
             pass

@@ -1,4 +1,4 @@
-"""Collection: manifest files as collectors, and tests parametrized by entry."""
+"""Collect manifest files, and parametrize tests by the entries that they verify."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class EntryItem(pytest.Function):
-    """The built-in test of an entry: it stands where the entry stands, not where its code is."""
+    """Run the built-in test of an entry; its location is the entry's line in the manifest."""
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         value = self.callspec.params[BUILTIN_ENTRY]
@@ -48,11 +48,11 @@ class EntryItem(pytest.Function):
     def location(self) -> tuple[str, int | None, str]:
         assert isinstance(self.parent, ManifestFile)
         _, line, name = self.reportinfo()
-        return self.parent.relative_path, line, name  # of which one is enough for all its tests
+        return self.parent.relative_path, line, name  # one path object for all tests of the file
 
 
 class GroupItem(pytest.Function):
-    """The test of a group of entries: it stands where the first of them stands."""
+    """Run the test of a group of entries; its location is the line of the group's first entry."""
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         name = str(self.callspec.params[BUILTIN_GROUP])
@@ -61,12 +61,14 @@ class GroupItem(pytest.Function):
 
 
 class ManifestFile(pytest.Module):
-    """A manifest as a collector: an ``entry[ID]`` for each entry that no other test verifies, or an
-    ``entries[GROUP]`` for each group of entries."""
+    """Collect a manifest's tests: one ``entry[ID]`` or ``entries[GROUP]`` each.
+
+    An entry that another test verifies gets no ``entry[ID]``.
+    """
 
     @cached_property
     def relative_path(self) -> str:
-        """The file's path from the root folder, as reports have it."""
+        """Return the file's path relative to pytest's root folder, as reports show it."""
         return os.path.relpath(self.path, self.config.rootpath)
 
     def _getobj(self) -> object:
@@ -91,14 +93,17 @@ class ManifestFile(pytest.Module):
         test = verification.entry if single else verification.entries
         made = self.ihook.pytest_pycollect_makeitem(collector=self, name=test.__name__, obj=test)
         for item in made or ():
-            # pytest makes the items, and asks nobody of which class they are to be.
+            # pytest makes the items, and no hook chooses their class.
             if type(item) is pytest.Function:
                 turn_into(item, EntryItem if single else GroupItem)
             yield item
 
 
 def collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile:
-    """The collector for a manifest that was asked for."""
+    """Make the collector of a manifest that the command line names.
+
+    Raises CollectError where the file's name is not UTF-8.
+    """
     try:
         refuse_name(file_path)
     except pytest.UsageError as error:
@@ -108,8 +113,11 @@ def collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile:
 
 
 def collection_arguments(state: ManifestSession, paths: Sequence[Path]) -> list[str]:
-    """What to collect for these manifests when the user names no paths: their workflow's verify.py,
-    and the files themselves for the entries that it leaves alone."""
+    """Return the paths to collect for these manifests when the user names none.
+
+    These are the verify.py of each manifest's workflow, then the manifests themselves, whose
+    built-in tests take the entries that no verify.py verifies.
+    """
     arguments: list[str] = []
     for path in paths:
         workflow = state.load(path).header.workflow
@@ -120,7 +128,10 @@ def collection_arguments(state: ManifestSession, paths: Sequence[Path]) -> list[
 
 
 def generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize tests that ask for fixtures of ours; a user's mistake is a collection error."""
+    """Parametrize tests that ask for the plugin's fixtures.
+
+    Raises CollectError for a user's mistake.
+    """
     try:
         _parametrize_ours(metafunc)
     except pytest.UsageError as error:
@@ -142,14 +153,14 @@ def _parametrize_ours(metafunc: pytest.Metafunc) -> None:
 
 
 def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
-    """Whether the fixture that this test would get is ours, and not a project's of that name."""
+    """Check that the test would get the plugin's fixture, not a project's of that name."""
     if name not in metafunc.fixturenames:
         return False
     for definition in reversed(fixtures_of_definition(metafunc.definition, name)):
         if definition.func.__module__ == fixtures.__name__:
             return True
         if name not in definition.argnames:
-            return False  # a project's own; one that extends ours asks for it by the same name
+            return False  # a project's own; an override that extends ours asks for it by that name
     return False
 
 
@@ -187,9 +198,10 @@ def _by_group(metafunc: pytest.Metafunc) -> None:
 
 
 def beside_groups(session: pytest.Session) -> str | None:
-    """What is wrong with a selected test of single entries where entries are put together.
+    """Return the error message for a selected test of single entries under --manifest-aggregate.
 
-    A group that passes must not hide that the project's own verification was not asked.
+    Such a test would not run its own checks, and a group that passes must not hide that. Returns
+    None where there is no such test.
     """
     state = manifest_session(session.config)
     item = next((item for item in session.items if _has_param(item, BESIDE_GROUPS)), None)
@@ -226,12 +238,13 @@ def _parametrize(
     if values:
         metafunc.parametrize(argument, values, ids=ids, indirect=True)
     else:
-        # An empty parameter set would become a skipped test that says nothing; this one is dropped.
+        # pytest would make an empty parameter set a skipped test without a reason.
+        # :func:`drop_unneeded` removes this one.
         metafunc.parametrize(argument, [NO_ENTRY], ids=[NO_ENTRY], indirect=True)
 
 
 def drop_unneeded(report: pytest.CollectReport) -> None:
-    """Leave out the tests that no entry needs, as :func:`_parametrize` marked them."""
+    """Remove the tests without an entry from the report, as :func:`_parametrize` marked them."""
     if report.result is not None:
         report.result = [node for node in report.result if not _is_unneeded(node)]
 
@@ -241,7 +254,7 @@ def _is_unneeded(item: object) -> bool:
 
 
 def _has_param(item: object, word: str) -> bool:
-    """Whether a fixture of ours has this word of ours as its parameter."""
+    """Check whether one of the plugin's fixtures has this marker word as the test's parameter."""
     callspec = getattr(item, "callspec", None)
     return callspec is not None and any(
         type(value) is str and value == word and name in OUR_ARGUMENTS
@@ -250,7 +263,11 @@ def _has_param(item: object, word: str) -> bool:
 
 
 def _manifests_for(state: ManifestSession, metafunc: pytest.Metafunc) -> list[Manifest] | None:
-    """The manifests a test verifies; None (and the test says so) where there is none."""
+    """Return the manifests that a test verifies.
+
+    Where there is none the test is parametrized as a skipped one that names the reason, and None is
+    returned.
+    """
     node = metafunc.definition.getparent(ManifestFile)
     if node is not None:
         return [state.load(node.path)]
@@ -273,7 +290,11 @@ def _manifests_for(state: ManifestSession, metafunc: pytest.Metafunc) -> list[Ma
 def _marked(
     state: ManifestSession, metafunc: pytest.Metafunc, mark: pytest.Mark
 ) -> list[Manifest] | None:
-    """What ``@pytest.mark.manifest(...)`` asks for: a plan with options, or a file."""
+    """Return the manifest that ``@pytest.mark.manifest(...)`` names: a plan's, or a file.
+
+    Returns None, with the test skipped, for an empty plan and where no test runs. Raises
+    pytest.UsageError where the mark is wrong or the file is missing.
+    """
     if len(mark.args) != 1 or not isinstance(mark.args[0], str):
         raise pytest.UsageError(
             f"{metafunc.definition.nodeid}: write @pytest.mark.manifest('WORKFLOW:MODE') "
@@ -286,7 +307,7 @@ def _marked(
             raise pytest.UsageError(f"{metafunc.definition.nodeid}: there is no manifest {path}")
         return [state.load(path)]
     if not state.options.may_dispatch:
-        # Looking at a collection must not run planners, which may be slow and costly.
+        # A session that only shows its collection must not run planners: they may be costly.
         _say_why_not(metafunc, f"plan {name} is made when the tests run")
         return None
     take_signals(metafunc.config, state)
@@ -306,7 +327,7 @@ def _say_why_not(metafunc: pytest.Metafunc, reason: str) -> None:
 
 
 def _workflow_of(state: ManifestSession, path: Path) -> str | None:
-    """The workflow whose folder a test file lies in."""
+    """Return the workflow whose folder a test file lies in; None outside of all of them."""
     try:
         parts = path.relative_to(state.options.workflows).parts
     except ValueError:
@@ -317,8 +338,11 @@ def _workflow_of(state: ManifestSession, path: Path) -> str | None:
 def _chosen(
     state: ManifestSession, metafunc: pytest.Metafunc, manifest: Manifest
 ) -> Iterator[Entry]:
-    """The entries of this session's shard that ``@pytest.mark.entries(task=, mode=, tag=)`` leaves
-    to this test."""
+    """Yield the session's entries that the test's ``@pytest.mark.entries`` marks select.
+
+    The marks filter by ``task``, ``mode`` and ``tag``; a session with --manifest-shard has the
+    entries of its shard. Raises pytest.UsageError where a mark has another keyword.
+    """
     filters = [dict(mark.kwargs) for mark in metafunc.definition.iter_markers("entries")]
     for chosen in filters:
         unknown = set(chosen) - {"task", "mode", "tag"}
@@ -348,8 +372,11 @@ def _matches(patterns: str | Sequence[str] | None, values: Sequence[str]) -> boo
 
 @cache
 def _tags(config: pytest.Config, tags: tuple[str, ...]) -> tuple[str, ...]:
-    """An entry's tags, one tuple for all entries that have these; and pytest is told of them:
-    with ``--strict-markers`` it refuses to choose by a name that it does not know."""
+    """Return an entry's tags as one tuple shared by all entries with the same tags.
+
+    Registers each tag as a marker, as pytest's ``--strict-markers`` refuses ``-m`` with unknown
+    names.
+    """
     manifest_session(config).has_tags = True
     for tag in tags:
         _register(config, tag)
@@ -358,5 +385,5 @@ def _tags(config: pytest.Config, tags: tuple[str, ...]) -> tuple[str, ...]:
 
 @cache
 def _register(config: pytest.Config, tag: str) -> None:
-    if not set(tag) & set(":("):  # pytest takes a name to end at these
+    if not set(tag) & set(":("):  # pytest ends a marker's name at these
         config.addinivalue_line("markers", f"{tag}: a tag of manifest entries")

@@ -1,7 +1,7 @@
-"""How the processes of one xdist session agree: files in a folder that only they know.
+"""Let the processes of one xdist session agree through files in a folder that only they know.
 
-A lock that the kernel frees when its holder dies cannot leave the others waiting, so whoever
-needs a plan first makes it, and a process that dies at it is simply followed by the next.
+The kernel frees a lock when its holder dies. So whichever process needs a plan first makes it, and
+where that process dies the next one makes it; none waits for a dead one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 @dataclass
 class KnownPlan:
-    """What this session knows of a plan: whether it is made, and its file (None: an empty plan)."""
+    """The state of a plan in this session: if it is made, and its file (None: an empty plan)."""
 
     _record: Path
     done: bool = False
@@ -32,14 +32,14 @@ class KnownPlan:
 
 
 Row = tuple[str, str | None, bool, str | None]
-"""A test's binding: manifest, entry, whether it waits for the whole run, group of entries."""
+"""The binding of a test: manifest, entry, whether it waits for the whole run, group of entries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What an xdist worker collected: each test's binding in order, and what is wrong with it.
+    """An xdist worker's collection: the binding of each test in order, and the error found in it.
 
-    A worker cannot report an error of its own making to the user; the controller does it for it.
+    An xdist worker cannot show the user an error; the controller raises ``problem`` for it.
     """
 
     rows: Sequence[Row | None]
@@ -50,14 +50,14 @@ PREFIX = "pytest-manifest-"
 
 
 class Coordination:
-    """The folder that the controller makes and names to its workers."""
+    """Exchange files in the folder that the controller makes and names to its xdist workers."""
 
     @classmethod
     def create(cls) -> Coordination:
-        """Make the folder, and clear away those of controllers that were killed.
+        """Make the folder, and remove the folders of controllers that were killed.
 
-        Pids of another container mean nothing here, and it may share this folder's place: a name
-        says in which PID namespace its pid is one.
+        A pid means a process only in its own PID namespace, and containers may share the temporary
+        folder, so a folder's name begins with the namespace of its pid.
         """
         from pytest_manifest.schema.identity import has_ended
 
@@ -65,7 +65,7 @@ class Coordination:
         for folder in top.glob(f"{here}*-*"):
             owner = folder.name.removeprefix(here).partition("-")[0]
             if owner.isdecimal() and has_ended(int(owner)):
-                shutil.rmtree(folder, ignore_errors=True)  # another user's cannot be, and stays
+                shutil.rmtree(folder, ignore_errors=True)  # another user's folder stays
         return cls(Path(tempfile.mkdtemp(prefix=f"{here}{os.getpid()}-", dir=top)))
 
     def remove(self) -> None:
@@ -76,7 +76,7 @@ class Coordination:
 
     @contextlib.contextmanager
     def planning(self, name: str) -> Iterator[KnownPlan]:
-        """Hold the right to make this plan; waits while another process of the session makes it."""
+        """Hold the lock on making this plan; wait while another process of the session makes it."""
         record = self._plan_record(name)
         with record.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -87,11 +87,14 @@ class Coordination:
             yield known
 
     def publish_plan(self, name: str, path: Path | None) -> None:
-        """Tell the workers what the controller planned; None where there is nothing to run."""
+        """Tell the xdist workers what the controller planned; None: there is nothing to run."""
         KnownPlan(self._plan_record(name)).finish(path)
 
     def wait_for_plan(self, name: str) -> Path | None:
-        """In a worker: wait until the controller has planned, however long that takes."""
+        """Wait in an xdist worker, without a time limit, until the controller has planned.
+
+        Returns None for an empty plan, and where the controller has died.
+        """
         record = self._plan_record(name)
         controller = os.getppid()
         while not record.exists():
@@ -106,7 +109,7 @@ class Coordination:
         return self.folder / f"plan-{key}.json"
 
     def publish_collection(self, worker: str, collection: Collection) -> None:
-        """Tell the controller, in a worker, what was collected."""
+        """Tell the controller, from an xdist worker, what the worker collected."""
         told = {"rows": list(collection.rows), "problem": collection.problem}
         _write(self.folder / f"collection-{worker}.json", json.dumps(told))
 
@@ -116,12 +119,12 @@ class Coordination:
         return Collection(rows, told["problem"])
 
     def publish_runs(self, runs: Mapping[Path, Path], facts: Mapping[str, object]) -> None:
-        """Tell which ledger holds which manifest's verdicts, and what is known of the stack."""
+        """Tell the xdist workers each manifest's ledger, and what is known of the stack."""
         rows = {str(manifest): str(ledger) for manifest, ledger in runs.items()}
         _write(self.folder / "runs.json", json.dumps({"runs": rows, "facts": dict(facts)}))
 
     def publish_end_of_runs(self) -> None:
-        """Tell the workers that no more verdicts will come."""
+        """Tell the xdist workers that no run will record further verdicts."""
         (self.folder / "ended").touch()
 
     def runs_ended(self) -> bool:
@@ -133,7 +136,7 @@ class Coordination:
 
 
 def own_prefix() -> str:
-    """What the names of folders begin with whose pids are ones of this PID namespace."""
+    """Return the prefix of the names of folders whose pids belong to this PID namespace."""
     from pytest_manifest.schema.identity import boot_id, pid_namespace
 
     pids = f"{boot_id()} {pid_namespace()}"
@@ -141,7 +144,7 @@ def own_prefix() -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write at once: a reader sees the whole text or no file."""
+    """Replace the file atomically: a reader sees the whole text or no file."""
     scratch = path.with_suffix(".new")
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)

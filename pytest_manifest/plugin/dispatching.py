@@ -1,4 +1,4 @@
-"""What the dispatch fixture does: find a stack, refuse what must not run twice, start the runs."""
+"""Do the dispatch fixture's work: find a stack, refuse repeated sending, start the runs."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 
 class Dispatch:
-    """The runs of this session: what the ``dispatch`` fixture yields.
+    """Hold this session's runs; the ``dispatch`` fixture yields it.
 
-    In an xdist worker it is empty: there the controller has dispatched.
+    It is empty in an xdist worker, as the controller dispatches.
     """
 
     def __init__(self, state: ManifestSession) -> None:
@@ -62,7 +62,7 @@ class Dispatch:
         state.dispatch_begun = True
         refuse_unwritable(state.config, state.options)
         root = str(state.options.root)
-        if root not in sys.path:  # where the configuration is, its application is, as for workers
+        if root not in sys.path:  # workers import the Celery application from here, too
             sys.path.insert(0, root)
         quiet_console()
         with user_errors(), nothing_thrown_away(owns_process=state.owns_process):
@@ -77,13 +77,16 @@ class Dispatch:
                 self._dispatch()
 
     def end(self) -> None:
-        """Stop what still runs, and write down what there is."""
-        # The waiting is left to the session's end: here it would count as the last test's time.
+        """Tell the runs that still go on to stop, without waiting for them."""
+        # The session's end waits for them: here the time would count as the last test's.
         for run in self._state.runs if self._state.role != "worker" else ():
             run.begin_stop(interrupted=self._state.interrupted)
 
     def _work(self) -> list[tuple[Manifest, Sequence[str]]]:
-        """The manifests with selected entries, and these."""
+        """Return the manifests with selected entries, each with the ids of these.
+
+        Raises DispatchError under --manifest-dispatch-only where one of them waits for others.
+        """
         state = self._state
         work = [(state.load(path), chosen.entries) for path, chosen in state.selected.items()]
         for manifest, entries in work if state.options.dispatch_only else ():
@@ -91,7 +94,7 @@ class Dispatch:
         return work
 
     def _dispatch(self) -> None:
-        """Make and prepare every run before any of them sends: one that is refused stops all."""
+        """Make and prepare every run before any of them sends; where one is refused none starts."""
         from pytest_manifest.run import Run
 
         state = self._state
@@ -112,7 +115,7 @@ class Dispatch:
         self._start(made, expected, instead_of=[manifest for manifest, _ in work])
 
     def _resume(self) -> None:
-        """Go on with the newest run of every manifest, once all of them can be gone on with."""
+        """Resume the newest run of every manifest, once each of them is known to be resumable."""
         from pytest_manifest.run import ResumeRun, describe_decisions
 
         state = self._state
@@ -130,7 +133,7 @@ class Dispatch:
                 )
                 for (manifest, entries), path in zip(work, ledgers, strict=True)
             ]
-            # Until its ledger says that it is going on, a dispatch would not know of it.
+            # Start within the lock: a dispatch learns only from the ledger that the run goes on.
             self._start(made, expected)
         for run in made:
             state.resume_lines += describe_decisions(
@@ -143,8 +146,10 @@ class Dispatch:
         expected_workers: int | None,
         instead_of: Sequence[Manifest] = (),
     ) -> None:
-        """Begin these runs; with --manifest-rerun nobody goes on with earlier ones of
-        ``instead_of``."""
+        """Prepare and start these runs.
+
+        With --manifest-rerun, gives up unfinished earlier runs of the manifests ``instead_of``.
+        """
         state = self._state
         self._prepare(runs, expected_workers, instead_of)
         if state.stack_data is not None:
@@ -159,14 +164,14 @@ class Dispatch:
         expected_workers: int | None,
         instead_of: Sequence[Manifest] = (),
     ) -> None:
-        """Nothing counts before every run is prepared: what is refused changes nothing."""
+        """Prepare every run, then let all take effect; where one is refused none does."""
         state = self._state
         with _none_but_all(runs, state.forget_runs):
             for run in runs:
                 self._adopt(run)
                 run.prepare(expected_workers=expected_workers)
                 if run.sends and state.stack_data is not None:
-                    # Where the broker keeps what it sends, in case nobody can end it.
+                    # For --manifest-resume, in case this pytest is killed.
                     run.set_meta(STACK_DATA, str(state.stack_data))
             for manifest in instead_of if state.options.rerun else ():
                 give_up_unfinished(state.options, manifest)
@@ -221,7 +226,10 @@ class Dispatch:
         )
 
     def _audited(self, manifest: Manifest) -> AuditSource:
-        """What is audited for this manifest, and where its verdicts are written."""
+        """Return the ledger to audit for this manifest, and where its verdicts are written.
+
+        With --manifest-receipts that is a ledger made of the receipts, in a scratch folder.
+        """
         state = self._state
         if state.options.receipts is not None:
             from pytest_manifest.run import ledger_of_receipts
@@ -253,7 +261,7 @@ class Dispatch:
 
 @contextlib.contextmanager
 def _none_but_all(runs: Sequence[Run], forget: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """What breaks off inside takes back every one of these runs."""
+    """Abandon all of these runs, and call ``forget``, where the block raises."""
     try:
         yield
     except BaseException:
@@ -320,7 +328,7 @@ def resume_rules(options: Options) -> ResumeRules:
 
 
 def log_to_file(state: ManifestSession, run: Run) -> None:
-    """Keep a log beside the run's ledger."""
+    """Write a log beside the run's ledger until the session closes."""
     from pytest_manifest.log import add_run_log
 
     form: Literal["text", "json"] = "json" if state.options.log_format == "json" else "text"
@@ -333,7 +341,7 @@ def ledgers_by_manifest(runs: Sequence[Run]) -> Mapping[Path, Path]:
 
 
 def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
-    """Note, for the summary, what ``--manifest-resume`` would do with each selected entry."""
+    """Collect, for the summary, what ``--manifest-resume`` would do with each selected entry."""
     from pytest_manifest.plugin.dispatching import resume_rules
     from pytest_manifest.run import describe_decisions, preview
 

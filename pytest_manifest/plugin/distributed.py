@@ -1,4 +1,4 @@
-"""The two sides of an xdist session: what the controller decides, and what its workers do."""
+"""Run the two sides of an xdist session: the controller decides, the xdist workers run tests."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 MAX_REPEATS = 3
-"""How often a test is run again when the xdist worker that ran it crashed."""
+"""Repeats of one test at most, each after a crash of the xdist worker that ran it."""
 CHUNK = 20
-"""Ready tests handed to a worker at once, and twice as many of quick ones: enough to hide a round
-trip, few enough to share."""
+"""Ready tests handed to an xdist worker at once, and twice as many quick ones: enough to hide a
+round trip, few enough to leave tests for the other workers."""
 QUICK = 0.01
-"""Seconds of a test so short that it is no matter who runs it."""
+"""Seconds below which a test is so quick that it does not matter which xdist worker runs it."""
 
 
 class AsCompletedScheduling:
-    """A ``Scheduling`` of xdist's that hands out an entry's test only when its verdict is there.
+    """Hand out an entry's test to an xdist worker only when its verdict is there.
 
-    A worker runs a test only when it holds another one or was told to finish, so one ready test can
-    be parked in a worker until the next is ready: new ones go to a worker that has a parked one.
-    Without tests of ours it is xdist's own load scheduling, which knows the workers in any case.
+    Implements xdist's ``Scheduling``. An xdist worker runs a test only when it holds another one or
+    was told to finish, so one ready test can be parked in it until the next is ready: new tests go
+    first to a worker with a parked one. Where no test is of an entry this is xdist's own load
+    scheduling, which keeps the list of workers in any case.
     """
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
@@ -52,7 +53,7 @@ class AsCompletedScheduling:
         self._quick = False
 
     def bind(self, rows: Sequence[Row | None], collection: Sequence[str]) -> None:
-        """Say what each test of the collection, which all workers have, waits for."""
+        """Set what each test waits for; all xdist workers have the same collection."""
         self._bound = True
         self._collection = list(collection)
         for index, row in enumerate(rows):
@@ -83,7 +84,7 @@ class AsCompletedScheduling:
 
     @property
     def has_pending(self) -> bool:
-        # Before anything is handed out nothing is pending: xdist then ends its line of states.
+        # Nothing is pending before the first test is handed out: xdist then ends its status line.
         if not self._bound:
             return bool(self._load.has_pending)
         return self._begun and (self._left or any(self._pending.values()))
@@ -96,7 +97,7 @@ class AsCompletedScheduling:
         if not self._begun:
             self._load.add_node_collection(node, collection)
         elif list(collection) != self._collection:
-            # It takes a crashed one's place, and would run other tests by the same numbers.
+            # It replaces a crashed worker, and would run other tests by the same indices.
             self._state.notices.append(f"xdist worker {node.gateway.id} has collected other tests")
 
     @property
@@ -105,7 +106,7 @@ class AsCompletedScheduling:
 
     @property
     def unassigned(self) -> int:
-        """The tests that no worker has been given."""
+        """Count the tests that no xdist worker has been given."""
         if not self._bound:
             return 0
         waiting = [*self._by_subject.values(), *self._by_run.values()]
@@ -150,16 +151,16 @@ class AsCompletedScheduling:
         return self._collection[pending[0]]
 
     def pump(self) -> None:
-        """Hand out what is ready; when nothing is left, let the workers finish."""
+        """Hand out the ready tests; when no test is left, let the xdist workers finish."""
         if not self._begun:
             return
         self._absorb()
         nodes = [node for node in self.nodes if not node.shutting_down]
         if self._ready and nodes:
-            # Where tests are slow the last ones are handed out one by one, to who is done first.
+            # Slow tests: hand the last ones out singly, to the worker that is done first.
             parts, most = (1, 2 * CHUNK) if self._quick else (2, CHUNK)
             share = max(1, min(most, len(self._ready) // (parts * len(nodes))))
-            # Those with one parked test first: it is waiting for company.
+            # Workers with one parked test first: it does not run before another one arrives.
             nodes.sort(key=lambda n: (len(self._pending[n]) != 1, len(self._pending[n])))
             for node in nodes:
                 held = len(self._pending[node])
@@ -185,7 +186,7 @@ class AsCompletedScheduling:
             if book.is_ready(Binding(manifest, None, whole_run=True)):
                 self._ready.extend(self._by_run.pop(manifest))
         if all(run.ended.is_set() for run in self._state.runs):
-            # Nothing more will settle: what is left will say so itself.
+            # No further verdict will come; each test that is left reports that it has none.
             for subject in book.refresh():
                 self._ready.extend(self._by_subject.pop(subject, ()))
             for waiting in (self._by_subject, self._by_run):
@@ -200,7 +201,7 @@ def _binding(row: Row) -> Binding:
 
 
 class ControllerHooks:
-    """xdist's hooks in the controller; registered only where xdist distributes tests."""
+    """Implement xdist's hooks in the controller; registered only where xdist distributes tests."""
 
     def __init__(self, config: pytest.Config, state: ManifestSession) -> None:
         self._config = config
@@ -234,7 +235,7 @@ class ControllerHooks:
         if config.getvalue("dist") != "load" or file_order_wanted(config):
             return None
         if events_of(config) is None:
-            return None  # another xdist: tests wait for their verdicts in its workers
+            return None  # an unknown version of xdist: tests wait in its workers for their verdicts
         self._scheduler = AsCompletedScheduling(config, log)
         return self._scheduler
 
@@ -245,7 +246,11 @@ class ControllerHooks:
     def pytest_xdist_node_collection_finished(
         self, node: WorkerController, ids: Sequence[str]
     ) -> None:
-        """The last worker has collected: send what was selected, before any test starts."""
+        """Dispatch the selected entries once the last xdist worker has collected.
+
+        No test has started by then. Raises UsageError for a problem that the collection has
+        reported.
+        """
         self._collected[node.gateway.id] = list(ids)
         if self._dispatched or len(self._collected) < self._workers:
             return
@@ -257,7 +262,7 @@ class ControllerHooks:
             report_unselected(self._state)
             return
         if any(other != lists[0] for other in lists):
-            return  # xdist refuses the run and shows the difference; nothing is sent
+            return  # xdist ends the session and shows the difference; nothing is sent
         assert self._session is not None
         if self._failed and not self._config.option.continue_on_collection_errors:
             raise self._session.Interrupted("errors during collection; nothing was dispatched")
@@ -283,7 +288,7 @@ class ControllerHooks:
         self._wake()
 
     def _wake(self) -> None:
-        """Have the controller's loop, which has no tick of its own, look at what has settled."""
+        """Wake the controller's loop, which has no tick of its own, to see the new verdicts."""
         if all(run.ended.is_set() for run in self._state.runs):
             self._coordination.publish_end_of_runs()
         self._wake_loop()
@@ -300,27 +305,30 @@ class ControllerHooks:
     def pytest_handlecrashitem(
         self, crashitem: str, report: pytest.TestReport, sched: Scheduling
     ) -> None:
-        """A crash of an xdist worker says nothing of the entry that it judged: judge it again."""
+        """Run a test again, up to MAX_REPEATS times, when the xdist worker that ran it has crashed.
+
+        The crash says nothing about the entry that the test verifies.
+        """
         times = self._repeats.get(crashitem, 0)
         if not self._dispatched or times >= MAX_REPEATS or self._given_up:
             return
         try:
             sched.mark_test_pending(crashitem)
         except NotImplementedError:
-            return  # this distribution cannot take a test back: it stays failed, as xdist says
+            return  # this distribution mode cannot take a test back, so it stays failed
         self._repeats[crashitem] = times + 1
         report.outcome = "rerun"  # type: ignore[assignment]  # pytest-rerunfailures' word
 
     @property
     def _given_up(self) -> bool:
-        """Whether so many xdist workers have crashed that xdist ends the session."""
+        """Check whether so many xdist workers have crashed that xdist ends the session."""
         limit = self._config.getoption("maxworkerrestart", None)
         allowed = self._workers * 4 if limit is None else int(limit)
         return self._crashes > allowed
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Tests that nobody was left to run must not pass for a good run."""
+        """Fail the session where tests were not run because too many xdist workers crashed."""
         left = 0 if self._scheduler is None else self._scheduler.unassigned
         if not left or not self._given_up:
             return

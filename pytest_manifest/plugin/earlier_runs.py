@@ -1,4 +1,4 @@
-"""Earlier runs of a manifest: the one to audit or to go on with, and those that forbid another."""
+"""Find earlier runs of a manifest: the one to audit or to resume, and those that forbid another."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ STACK_DATA = "stack_data"
 
 @dataclass(frozen=True)
 class AuditSource:
-    """A ledger to audit; ``scratch``: a folder for a copy to judge in, where the run's own verdicts
-    are to stay; ``can_be_asked``: a stack may know more; ``judged``: by this very manifest, in this
-    session."""
+    """A ledger to audit.
+
+    ``can_be_asked``: a stack may know more. ``scratch``: the folder for a copy of the ledger to
+    evaluate in, where the run's own verdicts must stay. ``judged``: this session has evaluated it
+    by this manifest.
+    """
 
     ledger: Path
     can_be_asked: bool
@@ -39,10 +42,10 @@ class AuditSource:
 
 
 def guard_against_repetition(options: Options, manifest: Manifest, notices: list[str]) -> None:
-    """A batch is never bought twice by accident.
+    """Refuse to send a batch twice by accident.
 
-    Raises DispatchError where an earlier run of the manifest may still be going on, or where its
-    header forbids a second run.
+    Raises DispatchError where an earlier run of the manifest may still be going on, or where the
+    manifest's header forbids a second run. Adds a notice where an earlier run was stopped midway.
     """
     from pytest_manifest.run.locks import is_held
 
@@ -95,9 +98,9 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
 
 
 def runs_in_the_way(options: Options, manifest: Manifest) -> list[Path]:
-    """Runs that may have sent what this session would send, oldest first.
+    """Return the ledgers of runs that may have sent what this session would send, oldest first.
 
-    One that was merged of runs that are here, too, would be counted twice.
+    Leaves out a merged run where the runs that it was merged of are here too: it would count twice.
     """
     from pytest_manifest.manifest import overlap
 
@@ -112,9 +115,11 @@ def runs_in_the_way(options: Options, manifest: Manifest) -> list[Path]:
 
 
 def give_up_unfinished(options: Options, manifest: Manifest) -> None:
-    """Everything is sent again, so nobody will go on with a run whose pytest is gone.
+    """Mark the manifest's unfinished runs whose pytest is gone as stopped, so none is resumed.
 
-    To be called once the new run is certain: refused, it leaves the earlier one to be gone on with.
+    Forgets the copies of the manifest beside unreadable ledgers, too. Call it once the new run,
+    which sends everything again, is certain: where that is refused the earlier runs must stay
+    resumable.
     """
     from pytest_manifest.run.changes import forget_copy
     from pytest_manifest.run.locks import is_held
@@ -131,9 +136,10 @@ def give_up_unfinished(options: Options, manifest: Manifest) -> None:
 
 
 def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
-    """The run to audit: the one named, or the newest of this manifest.
+    """Choose the run to audit: the one that was named, or the newest of this manifest.
 
-    Where the manifest was changed since, the run is judged by it in a copy of its ledger.
+    Where the manifest was changed since, a copy of the run's ledger is evaluated by the manifest as
+    it is now. Raises DispatchError for --manifest-wait on an unfinished merged run.
     """
     path = newest_run(state.options, manifest)
     with Ledger.open(path) as ledger:
@@ -153,13 +159,17 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
             "now, and its own ledger stays as it is"
         )
     scratch = state.scratch_folder() if changed else None
-    # Of a stack that is gone there is nothing to ask.
+    # A private stack is gone, and a merged run had several.
     can_be_asked = open_questions and not info.is_private and not merged
     return AuditSource(path, can_be_asked=can_be_asked, scratch=scratch)
 
 
 def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
-    """The ledger of the run to go on with. Raises LedgerError where there is none that can be."""
+    """Return the ledger of the run to resume.
+
+    Raises LedgerError where there is no run, or the manifest was changed since it (unless
+    --manifest-resume-changed is given), and DispatchError where it is going on in another pytest.
+    """
     from pytest_manifest.run.locks import is_held
 
     path = _run_to_resume(options, manifest)
@@ -179,7 +189,7 @@ def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
 
 
 def _run_to_resume(options: Options, manifest: Manifest) -> Path:
-    """As :func:`newest_run`; raises DispatchError for one that was merged of others."""
+    """Return the ledger that :func:`newest_run` finds; raise DispatchError for a merged one."""
     path = newest_run(options, manifest)
     with Ledger.open(path) as ledger:
         merged = ledger.merged()
@@ -193,11 +203,11 @@ def _run_to_resume(options: Options, manifest: Manifest) -> Path:
 
 
 def newest_run(options: Options, manifest: Manifest) -> Path:
-    """The ledger of the run that was named, or of the newest of this manifest and shard.
+    """Return the ledger of the run that was named, or of the newest of this manifest and shard.
 
-    Where there is none of its digest, it is the newest that was made of this file before it was
-    changed; but not for a shard, which has other entries then. Raises LedgerError where there is
-    none at all.
+    Where no run has the manifest's digest, takes the newest run of this file from before it was
+    changed; not for a shard, which had other entries then. Raises LedgerError where there is none
+    at all.
     """
     name = short_path(manifest.path, options.root)
     if options.run:
@@ -230,7 +240,7 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
 
 
 def _of_shard(ledgers: Sequence[Path], shard: Shard | None) -> list[Path]:
-    """Those of runs of just this shard, or (None) of no shard."""
+    """Return the ledgers of runs of exactly this shard; with None, of runs of no shard."""
     return [path for path in ledgers if _shard(path) == shard]
 
 
@@ -240,7 +250,7 @@ def _shard(path: Path) -> Shard | None:
 
 
 def _refuse_shards(ledgers: Sequence[Path], name: str) -> None:
-    """Raise LedgerError where there are runs, but only of shards."""
+    """Raise LedgerError where all runs of the manifest are of shards."""
     if ledgers:
         runs = _some([f"{path.stem} ({_shard(path)})" for path in ledgers])
         raise LedgerError(
@@ -250,7 +260,7 @@ def _refuse_shards(ledgers: Sequence[Path], name: str) -> None:
 
 
 def _check_shard(path: Path, shard: Shard | None, manifest: Manifest, name: str) -> None:
-    """Raise LedgerError where the named run is not of the session's shard."""
+    """Raise LedgerError where the run that was named is not of the session's shard."""
     with Ledger.open(path) as ledger:
         info, own = ledger.info(), ledger.shard()
     if own is not None and own != shard:
@@ -265,13 +275,13 @@ def _check_shard(path: Path, shard: Shard | None, manifest: Manifest, name: str)
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first of these in words."""
+    """Join the first names for a message, with the number of the others."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _unreadable(options: Options, manifest: Manifest) -> list[tuple[Path, LedgerError]]:
-    """Ledgers beside which this very manifest is kept and that cannot be read, and why."""
+    """Return the ledgers with a copy of this manifest that cannot be read, and why."""
     from pytest_manifest.run.changes import runs_by_copy
 
     found: list[tuple[Path, LedgerError]] = []
@@ -284,14 +294,16 @@ def _unreadable(options: Options, manifest: Manifest) -> list[tuple[Path, Ledger
 
 
 def _begun(ledger: Path) -> tuple[int, int]:
-    """What tells which of two runs began first, whether their ledgers can be read or not: the
-    number in its lock and, for runs without one, when that was made."""
+    """Return the key that sorts ledgers, readable or not, by the start of their runs.
+
+    It is the run number in the lock file and, for runs without one, when that file was made (ns).
+    """
     lock = ledger.with_suffix(".lock")
     return run_number_of_lock(lock), lock.stat().st_mtime_ns if lock.exists() else 0
 
 
 def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:
-    """Raise LedgerError where a run was made of quite another manifest than this one."""
+    """Raise LedgerError where the run was made of a different manifest than this one."""
     with Ledger.open(path) as ledger:
         info = ledger.info()
     planned = info.workflow is not None
@@ -304,14 +316,16 @@ def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:
 
 
 def kept_stack_data(options: Options, manifest: Manifest) -> Path | None:
-    """What the broker of a stack of ours left behind when its pytest ended without a stop."""
+    """Return the data folder that the embedded broker left when its pytest ended without a stop."""
     with Ledger.open(ledger_to_resume(options, manifest)) as ledger:
         return _kept(ledger)
 
 
 def is_finished(options: Options, manifest: Manifest, entries: Iterable[str]) -> bool:
-    """Whether the newest run is of this very manifest and each of these entries has passed: then
-    there is nothing to go on with."""
+    """Check whether the newest run is of this manifest and each of the entries has passed.
+
+    If so, there is nothing to resume.
+    """
     with Ledger.open(_run_to_resume(options, manifest)) as ledger:
         if ledger.info().sha256 != manifest.sha256:
             return False
@@ -320,7 +334,7 @@ def is_finished(options: Options, manifest: Manifest, entries: Iterable[str]) ->
 
 
 def stack_is_gone(path: Path) -> bool:
-    """Whether the run's stack was our own and has left nothing behind."""
+    """Check whether the run's stack was a private one that has left no data."""
     with Ledger.open(path) as ledger:
         return ledger.info().is_private and _kept(ledger) is None
 
@@ -331,9 +345,9 @@ def _kept(ledger: Ledger) -> Path | None:
 
 
 def forget_stack_data(options: Options) -> None:
-    """Remove what brokers have left behind that no run would take up again.
+    """Remove the data folders of embedded brokers that no run would resume with.
 
-    Where a ledger cannot be read nobody knows whose they are, so all of them stay.
+    Removes none where a ledger cannot be read, as it may name any of them.
     """
     import shutil
 
