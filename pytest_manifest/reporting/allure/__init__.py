@@ -1,7 +1,7 @@
-"""Allure results that tell of the jobs: times, places, attempts and receipts, not of the judging.
+"""Write Allure results about the jobs: their times, places, attempts and receipts.
 
-allure-pytest writes what pytest did. Where a test is of an entry, its result is made anew from the
-run's ledger before it is written; every other test stays as allure-pytest makes it.
+allure-pytest writes what pytest did. The result of an entry's test is made from the run's ledger
+before it is written; every other result stays as allure-pytest makes it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["register"]
 
 
 def register(config: pytest.Config, report: RunReport) -> None:
-    """Report entries in the folder that ``--alluredir`` names."""
+    """Register the report of entries for the folder that ``--alluredir`` names."""
     from pytest_manifest.reporting.allure.hooks import AllureReport
 
     config.pluginmanager.register(AllureReport(config, report), "manifest-allure")

@@ -1,4 +1,4 @@
-"""What is attached to a result: entry, receipt, log lines, error, differences."""
+"""Write the attachments of a result: entry, receipt, log lines, error and differences."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pytest_manifest.schema import Document, Entry, Mismatch, Receipt, Verdict
 from pytest_manifest.verdict import plural
 
 _SMALL: Final = 4000
-"""Characters that a description has room for."""
+"""Most characters of receipt and entry that go into the description instead of files."""
 
 _BREAK: Final = re.compile(
     ',(?="(?:task_id|state|result|worker|sent_at|started_at|wait|retried|ended_at|error|code|cpu'
     '|args_sha256|result_sha256|evidence|args|kwargs|timeout|after|tags|cost|meta|expect)":)'
 )
-"""Commas that a line ends with. None of them is in a text: there the quotation mark is escaped."""
+"""Commas after which a line ends; none is within a JSON string, where quotes are escaped."""
 _AFTER: Final = ",\n "
 
 Attachment = tuple[str, str, str, str]
@@ -28,17 +28,17 @@ Attachment = tuple[str, str, str, str]
 
 
 def of_last(record: EntryRecord) -> Iterator[Attachment]:
-    """Of the attempt that an entry's verdict is about."""
+    """Yield the mismatches, receipt and entry of the attempt that decided the entry's verdict."""
     yield from of_verdict(record.verdict)
     yield from of_receipt(record.receipt)
     yield of_entry(record.entry)
 
 
 def small_papers(record: EntryRecord) -> str | None:
-    """Receipt and entry, in Markdown, of what has passed and has nothing to tell.
+    """Return receipt and entry as Markdown for a description; None if they become files.
 
-    Files are most of a report's cost, and of good entries there are most. None where the two are
-    better attached: large, or with something beside them.
+    Files are most of a report's cost, and most entries pass. Only a passed entry without log lines
+    and error, whose two documents are small together, goes without files.
     """
     receipt = record.receipt
     if record.kind != "passed" or receipt is None:
@@ -54,7 +54,7 @@ def of_entry(entry: Entry) -> Attachment:
 
 
 def of_receipt(receipt: Receipt | None) -> Iterator[Attachment]:
-    """The receipt itself, and out of it what a person looks for first."""
+    """Yield the receipt and, before it, its error and its log lines, as far as it has them."""
     if receipt is None:
         return
     if receipt.error is not None:
@@ -65,7 +65,7 @@ def of_receipt(receipt: Receipt | None) -> Iterator[Attachment]:
 
 
 def of_verdict(verdict: Verdict | None) -> Iterator[Attachment]:
-    """The differences between what was expected and what came."""
+    """Yield the verdict's mismatches as a diff of expected and actual values, if it has any."""
     if verdict is not None and verdict.mismatches:
         lines = ["--- expected", "+++ actual"]
         for mismatch in verdict.mismatches:
@@ -74,7 +74,7 @@ def of_verdict(verdict: Verdict | None) -> Iterator[Attachment]:
 
 
 def write(folder: Path, stem: str, attachments: Iterator[Attachment]) -> list[dict[str, str]]:
-    """Write the files, and give what the result says of them."""
+    """Write the attachments' files; return what the result's JSON says of them."""
     told: list[dict[str, str]] = []
     for number, (name, mime, extension, text) in enumerate(attachments):
         source = f"{stem}-{number}-attachment.{extension}"
@@ -84,7 +84,7 @@ def write(folder: Path, stem: str, attachments: Iterator[Attachment]) -> list[di
 
 
 def write_file(path: str, content: bytes) -> None:
-    """Write a file with as few calls as can be: ten thousand entries have at least as many."""
+    """Write a file with few system calls: ten thousand entries have at least as many files."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         while content:
@@ -98,7 +98,7 @@ def _document(document: Document) -> str:
 
 
 def _block(document: Document) -> str:
-    """A document as a block of Markdown, in a few lines that a page is wide enough for."""
+    """Return a document as a fenced block of JSON, with a line for each main field."""
     text = visible_json(document.model_dump_json(exclude_defaults=True))
     return f"```json\n{_BREAK.sub(_AFTER, text)}\n```"
 

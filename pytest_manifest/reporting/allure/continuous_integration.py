@@ -1,4 +1,4 @@
-"""Which job of which CI server made a report, by the variables that the servers set."""
+"""Name the CI job that makes a report, by the variables that CI servers set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Executor = dict[str, object]
 
 
 def executor(variables: Mapping[str, str]) -> Executor | None:
-    """Allure's executor; None outside CI. What a server does not say is left out."""
+    """Return Allure's executor without what the server does not set; None outside CI."""
     for asked, make in _SERVERS:
         if variables.get(asked):
             made = make(variables.get)

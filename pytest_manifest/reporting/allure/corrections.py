@@ -1,4 +1,4 @@
-"""Results that were written before a late receipt changed their verdict: made anew at the end."""
+"""Rewrite results that were written before a late receipt changed their verdict."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _END: Final = "-result.json"
 def rewrite_corrected(
     folder: Path, run: Run, name: str, issue: Callable[[str], str | None]
 ) -> None:
-    """Rewrite what ``folder`` says of entries whose verdicts were corrected in this run.
+    """Rewrite the results in ``folder`` of entries whose verdict was corrected in this run.
 
-    Whoever ends the run does so: the workers of xdist, who wrote the results, have gone by then.
-    ``name``: what the manifest is called; ``issue`` gives an issue's address. Raises OSError or
-    ManifestToolError.
+    The process that ends the run calls this: the xdist workers, which wrote the results, have
+    exited by then. ``name``: the manifest's name; ``issue`` returns an issue's address. Raises
+    OSError or ManifestToolError.
     """
     entries = list(dict.fromkeys(one.verdict.entry for one in run.corrections))
     if not entries:
@@ -97,7 +97,7 @@ def _subject(old: Result, run: Run, place: str) -> made.Subject:
 
 
 def _own(old: Result, record: EntryRecord, files: list[Json]) -> Own:
-    """What the test has said of itself, taken out of what was made of it."""
+    """Recover what the test itself had reported from the result that was made of it."""
     details = old.get("statusDetails", {})
     verified = [step for step in old["steps"] if step["name"] == made.VERIFIED]
     itself = verified[0] if verified else old

@@ -1,4 +1,4 @@
-"""An entry in a few lines of Markdown: what was ordered, what was expected, what came."""
+"""Describe an entry in a few lines of Markdown: its call, expectations and verdict."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ def description(
     doc: str | None = None,
     papers: str | None = None,
 ) -> str:
-    """``one``: the attempt that it is about; ``place``: the manifest and the line; ``doc``:
-    Markdown of the test's own; ``papers``: Markdown to end with."""
+    """Return the Markdown that describes one attempt at an entry.
+
+    ``one``: the attempt, None if none was sent; ``place``: the manifest's name and the line;
+    ``doc``: the test's own Markdown, which comes first; ``papers``: Markdown that comes last.
+    """
     last = one is None or one is record.last
     if one is None or last:
         kind = record.kind
@@ -43,7 +46,7 @@ def description(
 
 
 def doc_of(text: str, entry: Entry) -> str | None:
-    """The test's own words in a description that was made of this entry."""
+    """Return the test's own part of a description that was made of this entry, None if empty."""
     return text.partition(code(_call(entry)))[0].rstrip() or None
 
 

@@ -1,4 +1,4 @@
-"""From tests of entries to their results: one for each attempt, the last one judged by the test."""
+"""Turn tests of entries into results: one for each attempt, the last one judged by the test."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Known:
 
 
 class Entries:
-    """Makes results of entries, and writes what is attached to them into ``folder``."""
+    """Make the results of entries' tests, and write their attachments into ``folder``."""
 
     def __init__(self, config: pytest.Config, report: RunReport, folder: Path) -> None:
         self._report = report
@@ -52,15 +52,15 @@ class Entries:
     def note_collected(
         self, manifests: Iterable[Path], tests: Mapping[tuple[Path, str | None], int]
     ) -> None:
-        """``tests``: how many tests verify each entry."""
+        """Load the manifests of the collected tests; ``tests`` counts the tests of each entry."""
         loaded = [self._report.load(path) for path in sorted(manifests)]
         self._scopes = identity.scopes(loaded, self._report.options.root)
         self._tests = tests
 
     def results(self, several: Sequence[Told]) -> Iterator[tuple[str, Json]]:
-        """``(file's stem, result)`` of all attempts of these tests' entries, the last one last.
+        """Yield ``(file's stem, result)`` of all attempts at these entries, the last one last.
 
-        Raises ManifestToolError where manifest or ledger cannot be read.
+        Raises ManifestToolError if manifest or ledger cannot be read.
         """
         by_manifest: dict[Path, list[Told]] = {}
         for told in several:
@@ -89,12 +89,12 @@ class Entries:
         stem = identity.result_id(subject.history, task_id, told.turn)
         files = attachments.of_last(record) if papers is None else iter(())
         written = attachments.write(self._folder, stem, files)
-        # By this id of its own allure-pytest says which fixtures were set up for the test.
+        # allure-pytest's containers name the tests of a fixture by this id of its own.
         final |= {"uuid": told.raw.uuid, "attachments": [*written, *said.attachments]}
         yield stem, final
 
     def tell_group(self, raw: Raw, item: pytest.Item, binding: Binding) -> None:
-        """Complete what allure-pytest says of the test of a group of entries."""
+        """Complete allure-pytest's result of the test of a group of entries."""
         from pytest_manifest.reporting.allure.groups import tell_group
 
         assert binding.group is not None
@@ -135,7 +135,10 @@ class Entries:
         )
 
     def _title(self, told: Told, record: EntryRecord) -> str:
-        """The entry's id, and what else is needed to tell it from others; a test may say better."""
+        """Return the name that the test has given itself, else the entry's id and title.
+
+        The test function's name is added where several tests verify the entry.
+        """
         item = told.item
         if told.raw.name != item.name:
             return told.raw.name
@@ -147,13 +150,13 @@ class Entries:
 
 
 def _hierarchy(known: _Known, task: str) -> Sequence[str]:
-    """Workflow, mode and task, as far as there are."""
+    """Return workflow, mode and task, without those that are missing."""
     if task not in known.hierarchies:
         known.hierarchies[task] = [*_plan_of(known.manifest), task]
     return known.hierarchies[task]
 
 
 def _plan_of(manifest: Manifest) -> list[str]:
-    """What planned it: the workflow, and the mode where there is one."""
+    """Return the workflow (else the stem of the manifest's file) and the mode, if there is one."""
     parts = [manifest.header.workflow or manifest.path.stem, manifest.header.mode]
     return [part for part in parts if part]

@@ -1,4 +1,4 @@
-"""The result of a group of entries: allure-pytest's own, told what the group is about."""
+"""Complete allure-pytest's result of the test of a group of entries."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SUITES: Final = ("parentSuite", "suite", "subSuite")
 def tell_group(raw: Raw, item: pytest.Item, history: str, hierarchy: Sequence[str]) -> None:
     """Change the result of a group's test before it is written.
 
-    Where it could not be told what became of the entries it is broken, and no failure. The counts
-    are parameters that do not make another test of it; ``history`` and ``hierarchy`` (workflow and
-    mode) are those of the plan, whatever the manifest's file is called.
+    A failed test is ``broken`` unless the group's outcome is ``failed``: the outcome of its entries
+    is not known. The counts are parameters without part in the test's identity; ``history`` and
+    ``hierarchy`` (workflow and mode) are those of the plan, whatever the manifest's file is called.
     """
     from allure_commons.model2 import Label, Parameter
 

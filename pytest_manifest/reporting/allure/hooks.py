@@ -1,4 +1,4 @@
-"""When Allure's results are made: hooks of pytest's, around allure-pytest's listener."""
+"""Hook into pytest around allure-pytest's listener, to report the tests of entries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AllureReport:
-    """Reports the tests of entries; registered where ``--alluredir`` is given."""
+    """Report the tests of entries; registered if ``--alluredir`` is given."""
 
     def __init__(self, config: pytest.Config, report: RunReport) -> None:
         self._config = config
@@ -38,7 +38,7 @@ class AllureReport:
         self._runs: list[Run] = []
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Where tests of entries are there, stand before allure-pytest's listener and writer."""
+        """Replace allure-pytest's listener and file writer if tests of entries were collected."""
         bindings = [found for item in session.items if (found := binding_of(item)) is not None]
         theirs = self._config.pluginmanager.getplugin("allure_listener")
         if not bindings or self._entries is not None or theirs is None:
@@ -81,7 +81,7 @@ class AllureReport:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_manifest_dispatched(self) -> Generator[None, object, object]:
-        """While pytest waits for jobs there is time to write."""
+        """Have the writer polled, so that it writes results while pytest waits for jobs."""
         result = yield
         if self._writer is not None and self._writer.tick not in self._report.pollers:
             self._report.pollers.append(self._writer.tick)

@@ -1,4 +1,4 @@
-"""By what Allure knows a test again: in another run, in another process, in another attempt."""
+"""Compute the ids by which Allure matches tests across runs, processes and attempts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pytest_manifest.manifest import Manifest
 
 _ENCODED = json.JSONEncoder(ensure_ascii=False).encode
 GROUP = "entries"
-"""The test of a group of entries."""
+"""Names the test of a group of entries."""
 BUILTIN = "entry"
-"""The test of an entry that no test of the project verifies."""
+"""Names the test of an entry that no test of the project verifies."""
 
 
 def scopes(manifests: Iterable[Manifest], root: Path) -> dict[Path, str]:
-    """What each manifest's entries belong to, by the manifest's file.
+    """Return the scope of each manifest's history ids, by the manifest's file.
 
-    The workflow and its mode where there is one, so that a plan of another name has the same
-    history; the file where two manifests of a session have those in common, or have none.
+    The scope is the workflow and its mode, so that a plan in a file of another name continues the
+    same history. It is the file's path if the manifest has no workflow, or if another manifest of
+    the session has the same workflow and mode.
     """
     found: dict[Path, str] = {}
     by_plan: dict[str, list[Path]] = {}
@@ -36,18 +37,18 @@ def scopes(manifests: Iterable[Manifest], root: Path) -> dict[Path, str]:
 
 
 def history_id(scope: str, test: str, entry: str, others: Iterable[tuple[str, str]] = ()) -> str:
-    """The same for the same entry of the same plan under the same test, and for no other.
+    """Return an id that is equal for the same entry, plan and test, and differs for any other.
 
-    ``others``: further parameters of the test. It is hexadecimal, so nothing that folds case or
-    drops punctuation can make one of two.
+    ``others``: further parameters of the test. The id is hexadecimal: it stays unique in tools that
+    fold case or drop punctuation.
     """
     return _digest(_ENCODED([scope, test, entry, sorted(others)]))
 
 
 def result_id(history: str, task_id: str, turn: int) -> str:
-    """A UUID of one attempt's result; when it is reported again, it takes its own place.
+    """Return the UUID of one attempt's result; a repeated report replaces the earlier file.
 
-    ``turn``: how often this attempt was judged before, as rerunfailures does.
+    ``turn``: how often this attempt was judged before, as pytest-rerunfailures does.
     """
     found = _digest(json.dumps([history, task_id, turn]))
     return f"{found[:8]}-{found[8:12]}-{found[12:16]}-{found[16:20]}-{found[20:]}"

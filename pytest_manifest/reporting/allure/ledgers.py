@@ -1,4 +1,4 @@
-"""Where a test's entry is found in the ledgers of this session's runs."""
+"""Read entries and receipts from the ledgers of this session's runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Page:
 
 
 class Ledgers:
-    """The runs' ledgers, by their manifests' files; read only, opened when first asked for."""
+    """The runs' ledgers by their manifests' files, opened read-only when first needed."""
 
     def __init__(self, report: RunReport) -> None:
         self._report = report
@@ -33,18 +33,18 @@ class Ledgers:
         self._pages.clear()
 
     def info(self, manifest: Path) -> RunInfo | None:
-        """The run of this manifest; None where it has none."""
+        """Return what the ledger says of this manifest's run; None if the manifest has no run."""
         page = self._page(manifest)
         return None if page is None else page.info
 
     def records(self, manifest: Manifest, entries: Sequence[str]) -> dict[str, EntryRecord]:
-        """What is known of these; raises ManifestToolError where that cannot be read."""
+        """Return these entries' records by id. Raises ManifestToolError if one cannot be read."""
         page = self._page(manifest.path)
         found = read_some(None if page is None else page.ledger, manifest, entries)
         return {record.id: record for record in found}
 
     def receipt(self, manifest: Path, task_id: str) -> Receipt | None:
-        """The last receipt of an attempt."""
+        """Return the last receipt of an attempt, None if it has none."""
         page = self._page(manifest)
         found = [] if page is None else page.ledger.receipts(task_id)
         return found[-1][1] if found else None

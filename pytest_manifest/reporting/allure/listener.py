@@ -1,9 +1,9 @@
-"""Stands before allure-pytest's listener, and spares it the tests that it would find nothing in.
+"""Listen in place of allure-pytest, and spare it the tests in which it would find nothing.
 
 The built-in test of an entry has no body and no fixtures of the project's. What Allure shows of it
-is in the run's ledger, and allure-pytest's way through its phases would cost more than the test
-itself. All that is added to such a test from outside (by a hook that attaches something, sets a
-label, begins a step) finds its result as ever, and stays.
+is in the run's ledger, and allure-pytest's hooks around each phase would cost more than the test
+itself. Whatever another plugin adds to such a test (an attachment, a label, a step) is added to its
+result as with any other test.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pytest_manifest.compat.pytest import fixture_table, fixtures_of_definition
 from pytest_manifest.reporting.allure.told import Raw, Told
 
 Wrapping = Generator[None, Any, None]
-"""A hook wrapper of the old kind, as allure-pytest's are: it is sent pluggy's result."""
+"""An old-style hook wrapper, as allure-pytest's are: pluggy sends it the call's result."""
 
 _PLAIN = frozenset({BUILTIN_ENTRY, "request"})
 
 
 class EntryListener:
-    """Registered in place of ``theirs``, allure-pytest's listener, which it hands everything on to.
+    """Listen in place of ``theirs``, allure-pytest's listener, and forward every other test to it.
 
-    ``take`` is given each test of an entry when it is over.
+    ``take`` is called with each test of an entry when it is over.
     """
 
     follows_short_protocol = True
@@ -41,13 +41,13 @@ class EntryListener:
         self._item: pytest.Item | None = None
         self._binding: Binding | None = None
         self._turn = 0
-        # To all else that it listens to, it goes on listening itself.
+        # All other hooks go to allure-pytest's listener itself.
         for name in dir(theirs):
             if name.startswith("pytest_") and not hasattr(type(self), name):
                 setattr(self, name, getattr(theirs, name))
 
     def __getattr__(self, name: str) -> object:
-        """For those who ask for allure-pytest's listener by its name."""
+        """Return an attribute of allure-pytest's listener, for plugins that look it up by name."""
         return getattr(self._theirs, name)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
@@ -100,8 +100,8 @@ class EntryListener:
             self._told.raw.status = "passed"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        # Of a test that is run in short there is no more. A failed one may have been told already:
-        # pytest-rerunfailures tells of all phases at their end.
+        # The short protocol of a test has only reports. A failed test may have its status by now:
+        # pytest-rerunfailures reports all phases at their end.
         told = self._told
         if told is not None and report.passed and told.raw.status is None:
             told.raw.status = "passed"
@@ -117,13 +117,13 @@ class EntryListener:
 
     @property
     def group(self) -> tuple[pytest.Item, Binding] | None:
-        """The test that is going on, where it is of a group of entries."""
+        """Return the running test and its binding if it is of a group of entries, else None."""
         if self._item is None or self._binding is None or self._binding.group is None:
             return None
         return self._item, self._binding
 
     def take(self, raw: Raw) -> bool:
-        """Take a result that allure-pytest hands in, where it is of an entry's test."""
+        """Take a result of allure-pytest's if it is of an entry's test; return whether it is."""
         item, binding = self._item, self._binding
         if item is None or binding is None or binding.entry is None:
             return False
@@ -132,7 +132,7 @@ class EntryListener:
         return True
 
     def complete(self, told: Told) -> None:
-        """Have allure-pytest fill in what it says of a test, where there is nothing better."""
+        """Have allure-pytest fill in its own result of a test that the ledger could not provide."""
         reporter = self._theirs.allure_logger
         reporter.schedule_test(open_result(self._theirs, told.item.nodeid), told.raw)
         for phase in (self._theirs.pytest_runtest_setup, self._theirs.pytest_runtest_teardown):
@@ -161,7 +161,7 @@ class EntryListener:
         self._take(told)
 
     def _is_plain(self, item: pytest.Item, binding: Binding) -> bool:
-        """Whether nothing of the project's, nor of another plugin's, belongs to this test alone."""
+        """Return whether a test is built-in, without a marker, parameter or fixture of its own."""
         if binding.entry is None or not isinstance(item, pytest.Function):
             return False
         callspec = item.callspec
@@ -175,7 +175,7 @@ class EntryListener:
 
 
 class _SharedFixtures:
-    """Fixtures that were set up for many tests, and their containers, which name those tests."""
+    """Fixtures that were set up for many tests, and their containers, which list those tests."""
 
     def __init__(self, theirs: Any) -> None:
         self._theirs = theirs
@@ -183,18 +183,18 @@ class _SharedFixtures:
         self._last: tuple[object, Sequence[object] | None] = (None, None)
 
     def marked(self, parent: object) -> bool:
-        """Whether a marker stands on the file of a test, or on a folder around it."""
+        """Return whether the collector of a test, or one around it, has a marker of its own."""
         assert isinstance(parent, pytest.Collector)
         if parent not in self._marked:
             self._marked[parent] = any(node.own_markers for node in parent.listchain())
         return self._marked[parent]
 
     def only(self, item: pytest.Function) -> bool:
-        """Whether all fixtures of the test but ours outlive it."""
+        """Return whether all fixtures of the test but ours have a wider scope than the test."""
         return self._of(item) is not None
 
     def note(self, item: pytest.Item, raw: Raw) -> None:
-        """Let Allure show what was done for all tests with this one too."""
+        """Add the test to the containers of its shared fixtures, so that Allure shows them."""
         assert isinstance(item, pytest.Function)
         for definition in self._of(item) or ():
             container = container_of(self._theirs, definition)
@@ -209,7 +209,7 @@ class _SharedFixtures:
 
 
 def _shared(item: pytest.Function) -> Sequence[object] | None:
-    """The fixtures with these names but ours, None where one is set up for each test."""
+    """Return the definitions of the test's fixtures but ours; None if one has function scope."""
     found: list[object] = []
     for name in set(item.fixturenames) - _PLAIN:
         for definition in fixtures_of_definition(item, name):
@@ -220,7 +220,7 @@ def _shared(item: pytest.Function) -> Sequence[object] | None:
 
 
 def _end(asked: Generator[None, object, None], outcome: object) -> None:
-    """Send a hook wrapper what it waits for; it says nothing more."""
+    """Send a hook wrapper the result that it waits for; raise AssertionError if it yields again."""
     try:
         asked.send(outcome)
     except StopIteration:

@@ -1,4 +1,4 @@
-"""Stands where allure-commons' writer of files stood, and takes from it what is of entries."""
+"""Write in place of allure-commons' file logger, and take the results of entries from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_manifest.reporting.allure.told import Raw
 
 hookimpl = HookimplMarker("allure")
 _OURS: Final = frozenset({BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "receipt", "manifest"})
-"""Fixtures that read the ledger: how long that took, and when, is nobody's question."""
+"""Fixtures that only read the ledger, so that Allure need not show their times."""
 
 
 class Fixture(Protocol):
@@ -33,7 +33,7 @@ class Container(Protocol):
 
 
 class FileLogger(Protocol):
-    """allure-commons' own writer of files."""
+    """allure-commons' own logger, which writes files."""
 
     def report_result(self, result: Raw) -> None: ...
     def report_container(self, container: Container) -> None: ...
@@ -43,7 +43,7 @@ class FileLogger(Protocol):
 
 
 class EntryLogger:
-    """Hands on to ``files`` all but the results that ``take`` takes."""
+    """Forward everything to ``files`` but the results that ``take`` accepts."""
 
     def __init__(self, files: FileLogger, take: Callable[[Raw], bool]) -> None:
         self._files = files
@@ -58,7 +58,7 @@ class EntryLogger:
     def report_container(self, container: Container) -> None:
         fixtures = [*container.befores, *container.afters]
         if not all(map(_says_nothing, fixtures)):
-            # What dispatches is no test, and has no result.
+            # The item that dispatches is no test and has no result.
             container.children = [uuid for uuid in container.children if uuid is not None]
             self._files.report_container(container)
 
@@ -68,7 +68,7 @@ class EntryLogger:
 
     @hookimpl
     def report_attached_data(self, body: object, file_name: str) -> None:
-        if isinstance(body, str):  # a log line may hold half a character, which UTF-8 cannot
+        if isinstance(body, str):  # a log line may hold a lone surrogate
             body = body.encode("utf-8", errors="backslashreplace")
         self._files.report_attached_data(body, file_name)
 
@@ -78,6 +78,6 @@ class EntryLogger:
 
 
 def _says_nothing(fixture: Fixture) -> bool:
-    name = fixture.name.partition("::")[0]  # a finalizer's has the fixture's before it
+    name = fixture.name.partition("::")[0]  # a finalizer is called "fixture::finalizer"
     passed = fixture.status == "passed"
     return passed and name in _OURS and not (fixture.steps or fixture.attachments)

@@ -1,4 +1,4 @@
-"""Labels and links that an entry's tags and meta speak of."""
+"""Read Allure's labels and links from an entry's tags and meta."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Link:
 
 
 def labels_of(entry: Entry) -> Iterator[tuple[str, str]]:
-    """Allure's labels from ``meta`` (``{"severity": "critical"}``) or tags (``owner:ann``)."""
+    """Yield labels from ``meta`` (``{"severity": "critical"}``) or tags (``owner:ann``)."""
     for name in _LABELS if entry.meta or entry.tags else ():
         for value in _said(entry, name):
             if name != "severity" or value.lower() in SEVERITIES:
@@ -34,9 +34,9 @@ def labels_of(entry: Entry) -> Iterator[tuple[str, str]]:
 
 
 def links_of(entry: Entry, pattern: Callable[[str], str | None]) -> Iterator[Link]:
-    """Issues and links from ``meta`` or tags (``issue:ABC-1``).
+    """Yield issues and links from ``meta`` or tags (``issue:ABC-1``).
 
-    ``pattern`` makes the address of an issue's name, None where it knows none.
+    ``pattern`` returns an issue's address by its name, None if it knows none.
     """
     if not (entry.meta or entry.tags):
         return
@@ -55,7 +55,7 @@ def links_of(entry: Entry, pattern: Callable[[str], str | None]) -> Iterator[Lin
 
 
 def issue_addresses(config: pytest.Config) -> Callable[[str], str | None]:
-    """What gives an issue's address by its name; None where no pattern of addresses is known."""
+    """Return a function from an issue's name to its address, or to None without a pattern."""
     pattern: str | None = config.getini("manifest_issue_link")
     if not pattern:
         pattern = dict(getattr(config.option, "allure_link_pattern", ())).get("issue")
@@ -63,12 +63,12 @@ def issue_addresses(config: pytest.Config) -> Callable[[str], str | None]:
 
 
 def issue_address(pattern: str, name: str) -> str:
-    """The pattern's address with the issue's name in place of ``{}``."""
+    """Return the pattern with the issue's name, quoted, in place of ``{}``."""
     return pattern.replace("{}", quote(name, safe="/"))
 
 
 def is_known(entry: Entry) -> bool:
-    """Whether a failure of this entry is known: ``"known_issue": true``, or the issue's name."""
+    """Return whether a failure is known: ``"known_issue": true``, or with the issue's name."""
     return bool(entry.meta.get("known_issue")) or any(_tagged(entry, "known_issue"))
 
 
@@ -96,5 +96,5 @@ def _tagged(entry: Entry, name: str) -> Iterator[str]:
 
 
 def _is_address(text: str) -> bool:
-    """Whether it may stand behind a link: a page, and nothing that a browser would run."""
+    """Return whether the text is a web page's address, which cannot make a browser run code."""
     return text.startswith(("https://", "http://"))

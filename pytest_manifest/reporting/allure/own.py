@@ -1,4 +1,4 @@
-"""What a test says of itself, beside what is known of its entry."""
+"""Read what a test reports of itself, beside what the ledger knows of its entry."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ _UNWANTED = frozenset({"host", "thread", "tag"})
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """``start`` and ``stop``: of the test itself; ``seen``: the verdict that it was held against;
-    ``doc``: Markdown; ``html``: what it wants to be shown in place of that."""
+    """What a test has reported of itself.
+
+    ``start`` and ``stop``: of the test itself, in milliseconds since the epoch; ``seen``: the
+    verdict that the test has read; ``doc``: its description in Markdown; ``html``: HTML to show
+    instead.
+    """
 
     status: Status | None
     message: str | None
@@ -48,13 +52,13 @@ def full_name(told: Told) -> str:
 
 
 def others(item: pytest.Item) -> list[tuple[str, str]]:
-    """What the test is parametrized by besides its entry."""
+    """Return the names and values of the test's parameters besides its entry."""
     given = _parameters(item)
     return [(name, printable(repr(value))) for name, value in given.items() if name not in _OURS]
 
 
 def of(told: Told) -> Own:
-    """What a test has told of itself."""
+    """Collect what a test has reported of itself."""
     raw, details = told.raw, told.raw.statusDetails
     message, trace = (None, None) if details is None else (details.message, details.trace)
     return Own(
@@ -75,7 +79,7 @@ def of(told: Told) -> Own:
 
 
 def _dynamic(told: Told) -> Iterator[Json]:
-    """What ``allure.dynamic.parameter`` has added: shown, and no part of who the test is."""
+    """Yield what ``allure.dynamic.parameter`` added, which is no part of the test's identity."""
     given = _parameters(told.item)
     for one in told.raw.parameters:
         if one.name not in given:
@@ -84,7 +88,7 @@ def _dynamic(told: Told) -> Iterator[Json]:
 
 
 def _labels(told: Told) -> list[tuple[str, str]]:
-    """Not where pytest ran it, nor the folders that it lies in."""
+    """Return the test's labels without those of host, thread, folders and its entry's tags."""
     said = [(str(one.name), str(one.value)) for one in told.raw.labels]
     if told.plain:
         return [*_always(_file(told.item)), *said]
@@ -112,14 +116,14 @@ def _file(item: pytest.Item) -> str:
 
 @lru_cache(maxsize=64)
 def _package(file: str) -> str:
-    """The file as allure-pytest names it."""
+    """Return the file's dotted name, as allure-pytest makes it."""
     *folders, name = file.split("/")
     return ".".join([*folders, name.rpartition(".")[0] or name])
 
 
 @lru_cache(maxsize=64)
 def _always(file: str) -> list[tuple[str, str]]:
-    """The labels that allure-pytest gives every test in a file."""
+    """Return the labels that allure-pytest gives every test in a file."""
     from allure_commons.utils import platform_label
 
     language = str(platform_label())
@@ -127,7 +131,7 @@ def _always(file: str) -> list[tuple[str, str]]:
 
 
 def _dict(thing: object) -> object:
-    """A step or an attachment as allure-commons writes it."""
+    """Return a step or an attachment as allure-commons writes it."""
     from attr import asdict
 
     told: object = asdict(thing, filter=lambda _, value: bool(value) or value is False)  # type: ignore[arg-type]  # allure ships no types

@@ -1,4 +1,4 @@
-"""One test's result, made of what the ledger knows of its entry."""
+"""Make one test's result from what the ledger knows of its entry."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pytest_manifest.schema import Mismatch
 from pytest_manifest.verdict.text import seconds
 
 _ONE_OF = frozenset({"severity", "owner", "layer"})
-"""Labels of which a test has one; what the test itself says goes before what its entry says."""
+"""Labels that a test has once; the test's own take precedence over its entry's."""
 OF_AN_ATTEMPT = frozenset({"verdict", "host", "thread"})
 _AGAIN = "a late receipt has made it good since, and the test was not run again"
 ENTRY = "entry"
 FACTS = ("run", "attempt", "task id", "worker", "wait", "runtime", "cost")
-"""Parameters that tell the entry apart from all others, and those that are no part of who it is."""
+"""``ENTRY`` is a parameter that identifies the test; ``FACTS`` are excluded from its identity."""
 VERIFIED = "verified by the test"
 _SUITES = ("parentSuite", "suite", "subSuite")
 
@@ -32,10 +32,10 @@ Label = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Which test a result is of.
+    """The test that a result is of.
 
-    ``hierarchy``: workflow, mode and task, as far as there are; ``place``: the manifest and the
-    line; ``title``: how it is called; ``builtin``: nothing but the verdict is verified;
+    ``hierarchy``: workflow, mode and task, without missing ones; ``place``: the manifest and the
+    line; ``title``: the name that is shown; ``builtin``: the test verifies the verdict alone;
     ``planned_at``: when the run was made; ``live``: this session has waited for the verdict;
     ``others``: further parameters of the test.
     """
@@ -53,12 +53,12 @@ class Subject:
 
 
 def sent_attempts(record: EntryRecord) -> list[AttemptRecord]:
-    """The sendings that took place; what was only meant to be sent is no attempt to Allure."""
+    """Return the attempts that were sent: one that was only planned is none to Allure."""
     return [one for one in record.attempts if one.sent_at is not None]
 
 
 def last_sent(record: EntryRecord) -> AttemptRecord | None:
-    """The last of them."""
+    """Return the last attempt that was sent, None if none was."""
     sent = sent_attempts(record)
     return sent[-1] if sent else None
 
@@ -70,7 +70,7 @@ def base(
     one: AttemptRecord | None,
     papers: str | None = None,
 ) -> Json:
-    """What a test is called, and what it is about; ``papers``: Markdown of its receipt."""
+    """Return the fields that name and describe a test; ``papers``: Markdown of its receipt."""
     base: Json = {
         "name": visible(subject.title),
         "fullName": subject.full_name,
@@ -93,7 +93,7 @@ def final(
     issue: Callable[[str], str | None],
     papers: str | None,
 ) -> Json:
-    """The result of the last attempt, without attachments; ``issue`` gives an issue's address."""
+    """Return the last attempt's result but attachments; ``issue`` returns an issue's address."""
     result = base(record, subject, own, last, papers) | times(last, subject, own)
     result["status"] = status = _status(record, subject, own)
     if said := _details(record, subject, own, status):
@@ -106,7 +106,7 @@ def final(
 
 
 def parameters(record: EntryRecord, subject: Subject, one: AttemptRecord | None) -> list[Json]:
-    """The entry's id and what the test is parametrized by otherwise; the rest is no identity."""
+    """Return the parameters: the entry's id and the test's own identify it, others are excluded."""
     told: list[Json] = [{"name": ENTRY, "value": record.id}]
     told += [{"name": name, "value": visible(value)} for name, value in subject.others]
     facts: Sequence[object] = (subject.run,)
@@ -127,7 +127,7 @@ def labels(
     one: AttemptRecord | None,
     given: Iterable[tuple[str, str]] = (),
 ) -> list[Label]:
-    """``given``: the labels that the test has of its own."""
+    """Return the labels of a result; ``given``: the test's own."""
     told = list(dict.fromkeys(given))
     has = {name for name, _ in told}
     if not has & set(_SUITES):
@@ -139,7 +139,7 @@ def labels(
 
 
 def _attempt_labels(record: EntryRecord, one: AttemptRecord | None) -> list[Label]:
-    """What became of the attempt, and where: without a worker it has no place in the timeline."""
+    """Return the attempt's verdict, and host and thread in the timeline if a worker had it."""
     told = {"verdict": str((None if one is None else one.kind) or record.kind or "pending")}
     if one is not None and one.place is not None:
         told |= {"host": visible(one.host or "unknown"), "thread": visible(_thread(one))}
@@ -151,15 +151,16 @@ def links(
     pattern: Callable[[str], str | None],
     given: Iterable[tuple[str, str, str]] = (),
 ) -> list[Json]:
-    """``given``: type, address and name of the links that the test has of its own."""
+    """Return the links of a result; ``given``: type, address and name of the test's own."""
     told = list(given) + [(x.type, x.url, x.name) for x in links_of(record.entry, pattern)]
     return [{"type": kind, "url": url, "name": name} for kind, url, name in dict.fromkeys(told)]
 
 
 def times(one: AttemptRecord | None, subject: Subject, own: Own) -> dict[str, int]:
-    """When the job began and ended; where nobody knows, when its verdict was there.
+    """Return when the job started and stopped, in milliseconds since the epoch.
 
-    Of what was never sent only the time of its judging is known.
+    A stop that is not known is the moment at which a live session read the verdict, or the start.
+    An attempt that was never sent has the times of its test.
     """
     start = None if one is None else milliseconds(one.started_at or one.received_at or one.sent_at)
     if one is None or start is None:
@@ -171,7 +172,10 @@ def times(one: AttemptRecord | None, subject: Subject, own: Own) -> dict[str, in
 
 
 def _status(record: EntryRecord, subject: Subject, own: Own) -> Status:
-    """The verdict's status; where that is good, or there is none, the test's own."""
+    """Return the verdict's status, or the test's own where the verdict does not decide.
+
+    The test decides if the verdict is ``passed`` or missing, or if the test was expected to fail.
+    """
     said = own.status
     if record.verdict is None:
         return "broken" if said in ("failed", "broken") else said or "skipped"
@@ -185,7 +189,7 @@ def _status(record: EntryRecord, subject: Subject, own: Own) -> Status:
 
 
 def _was_corrected(record: EntryRecord, own: Own) -> bool:
-    """Whether a receipt that came late has changed the verdict that the test was held against."""
+    """Return whether a late receipt has changed the verdict that the test has read."""
     return own.seen not in (None, record.kind)
 
 
@@ -207,7 +211,7 @@ def _details(record: EntryRecord, subject: Subject, own: Own, status: Status) ->
 
 
 def _said(record: EntryRecord, subject: Subject, own: Own) -> tuple[str | None, str | None]:
-    """Message and trace: the verdict's, and what the test itself has to say."""
+    """Return message and trace: the verdict's where it is bad or corrected, else the test's own."""
     message, trace = own.message, own.trace
     if record.verdict is None:
         return message, trace
@@ -223,7 +227,7 @@ def _said(record: EntryRecord, subject: Subject, own: Own) -> tuple[str | None, 
 
 
 def all_steps(record: EntryRecord, subject: Subject, own: Own) -> list[Json]:
-    """The job's steps, and those of the test where it has some, or something to complain of."""
+    """Return the job's steps, and the test's if it has some or fails in spite of a good verdict."""
     attempts = sent_attempts(record) or list(record.attempts[-1:])
     told = steps_of(attempts, subject.planned_at) if attempts else []
     complains = record.kind == "passed" and own.status in ("failed", "broken")
@@ -236,10 +240,10 @@ def all_steps(record: EntryRecord, subject: Subject, own: Own) -> list[Json]:
 def earlier(
     record: EntryRecord, subject: Subject, own: Own, final: Json
 ) -> Iterator[tuple[AttemptRecord, Json]]:
-    """A result for each attempt that another one followed: Allure shows them as its retries.
+    """Yield a result for each attempt before the last: Allure shows them as its retries.
 
-    ``final``: that of the last attempt. Allure takes for the last what started, or stopped, last;
-    so an attempt that went on beside its successors is shown to the last one's beginning.
+    ``final``: the last attempt's result. Allure takes the result that starts or stops last for the
+    latest, so an earlier attempt's times end before the last one's start.
     """
     before = _whole(final["start"])
     kept = [label for label in _labels(final) if label["name"] not in OF_AN_ATTEMPT]
@@ -269,7 +273,7 @@ def _sides(mismatches: Sequence[Mismatch]) -> Mapping[str, str]:
 
 
 def _thread(one: AttemptRecord) -> str:
-    """Worker and process; the host has a label of its own, and Allure's timeline little room."""
+    """Return worker and process, short for Allure's timeline; the host has a label of its own."""
     name = (one.worker or one.host or "").removesuffix(f"@{one.host}")
     return name if one.pid is None else f"{name} {one.pid}"
 

@@ -1,4 +1,4 @@
-"""Verdicts in Allure's words."""
+"""Translate verdicts into Allure's statuses, categories and messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_manifest.schema import VerdictStatus
 Status = Literal["passed", "failed", "broken", "skipped"]
 
 FAILED: Final[frozenset[VerdictStatus]] = frozenset({"failed", "timed_out"})
-"""The job did not do what its entry expects of it."""
+"""Verdicts of jobs that did not meet their entry's expectations."""
 
 CATEGORIES: Final[Sequence[tuple[str, str, tuple[Status, ...]]]] = (
     ("Expectation not met", "failed", ("failed",)),
@@ -32,7 +32,7 @@ CATEGORIES: Final[Sequence[tuple[str, str, tuple[Status, ...]]]] = (
 
 
 def status_of(kind: VerdictStatus | None) -> Status:
-    """``failed``: an expectation; ``broken``: the stack or the harness."""
+    """Return ``failed`` for an expectation not met, ``broken`` for a fault of stack or harness."""
     if kind == "passed":
         return "passed"
     if kind in FAILED:
@@ -41,5 +41,5 @@ def status_of(kind: VerdictStatus | None) -> Status:
 
 
 def message_of(kind: VerdictStatus | None, sentence: str | None) -> str:
-    """What Allure shows, and groups into categories by: the verdict's word goes first."""
+    """Return the message that Allure shows; categories match the verdict at its beginning."""
     return f"{kind or 'pending'}: {sentence or 'it has no verdict'}"

@@ -1,4 +1,4 @@
-"""An attempt's way as Allure steps: planned, sent, received, started, finished."""
+"""Show an attempt as Allure steps: planned, sent, received, started, finished."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Json = dict[str, object]
 
 
 def milliseconds(moment: datetime | None) -> int | None:
-    """Allure's time."""
+    """Return a moment as Allure has it, in milliseconds since the epoch; None for None."""
     return None if moment is None else int(moment.timestamp() * 1000)
 
 
 def steps_of(attempts: Sequence[AttemptRecord], planned_at: datetime | None) -> list[Json]:
-    """The steps of all attempts; of several, each has a step of its own around them."""
+    """Return the steps of one attempt, or of several one step each with its own steps inside."""
     if len(attempts) == 1:
         return list(_way(attempts[0], planned_at))
     return [_attempt(one, planned_at) for one in attempts]
@@ -35,7 +35,7 @@ def _attempt(one: AttemptRecord, planned_at: datetime | None) -> Json:
 
 
 def _way(one: AttemptRecord, planned_at: datetime | None) -> Iterator[Json]:
-    """Each step lasts until the next one; where the way ends early, the last step says so."""
+    """Yield an attempt's steps, each until the next one; the last says how far the attempt came."""
     if one.reason:
         yield _step(f"planned again: {visible(one.reason)}", None, one.sent_at)
     else:
@@ -94,7 +94,7 @@ def _started(one: AttemptRecord) -> Json:
 def _step(
     name: str, start: datetime | None, stop: datetime | None, status: Status = "passed"
 ) -> Json:
-    """A step; of a time that nobody knows, nothing is said."""
+    """Return a step; of two times, one that is not known equals the other, or both are left out."""
     begin, end = milliseconds(start), milliseconds(stop)
     if begin is None:
         begin = end

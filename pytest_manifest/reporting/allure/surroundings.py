@@ -1,4 +1,4 @@
-"""What Allure shows of a run as a whole: environment, executor, categories."""
+"""Write Allure's files about a run as a whole: environment, executor, categories."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MADE_BY = "pytest-celery-manifest"
 
 
 def write_surroundings(folder: Path, report: RunReport, runs: Sequence[Run]) -> None:
-    """Write the three files; what others have put there stays."""
+    """Write the three files, and keep what other programs have put there."""
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "environment.properties", _properties(folder, environment(report, runs)))
     _write(folder / "categories.json", _json(_categories(folder)))
@@ -35,7 +35,7 @@ def write_surroundings(folder: Path, report: RunReport, runs: Sequence[Run]) -> 
 
 
 def environment(report: RunReport, runs: Sequence[Run]) -> dict[str, str]:
-    """Names and values; of several runs, each value that differs."""
+    """Return names and values; of several runs, the values that differ, after each other."""
     facts: dict[str, list[str]] = {}
 
     def add(name: str, value: object) -> None:
@@ -71,7 +71,7 @@ def _properties(folder: Path, ours: Mapping[str, str]) -> str:
 
 
 def _escaped(text: str, *, key: bool = False) -> str:
-    """Text for a .properties file, which knows Latin letters and escapes."""
+    """Escape text for a ``.properties`` file, in ASCII."""
     shown = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     if key:
         shown = shown.replace(" ", "_").replace("=", "\\=").replace(":", "\\:")
@@ -82,7 +82,7 @@ def _escaped(text: str, *, key: bool = False) -> str:
 
 
 def _categories(folder: Path) -> list[dict[str, object]]:
-    """Ours, after those that were there."""
+    """Return the file's own categories, and ours after them."""
     ours: list[dict[str, object]] = [
         {"name": name, "messageRegex": f"^{kind}: [\\s\\S]*", "matchedStatuses": list(statuses)}
         for name, kind, statuses in CATEGORIES
@@ -109,7 +109,7 @@ def _json(value: object) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whoever watches the folder sees the whole file or none."""
+    """Replace the file at once, so that a watcher of the folder never reads half of it."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(text, encoding="utf-8", errors="replace")
     scratch.replace(path)

@@ -1,4 +1,4 @@
-"""Foreign text in a report: shown, never acted upon."""
+"""Make foreign text safe in a report, which shows it and never interprets it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&!]|^[-+=:]|(?<=^\d)[.)]")
 
 
 def visible(text: str) -> str:
-    """Text without terminal sequences; what is not seen or turns text around becomes an escape."""
+    """Remove terminal sequences; escape what is invisible or changes the text's direction."""
     if text.isascii() and text.isprintable():
         return text
     text = printable(text)
@@ -21,14 +21,14 @@ def visible(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    """JSON with the same meaning, in which no character is unseen."""
+    """Escape the invisible characters of a JSON text, which keeps its meaning."""
     if text.isascii():
         return text
     return _HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def code(text: str) -> str:
-    """Markdown that shows the text as it is, on one line."""
+    """Return Markdown that shows the text verbatim, on one line."""
     shown = visible(text).replace("\n", "\\n").replace("\t", " ")
     if "`" not in shown and shown.strip():
         return f"`{shown}`"
@@ -39,5 +39,5 @@ def code(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Markdown that shows the text as a paragraph, whatever it has in it."""
+    """Return Markdown that shows the text as a paragraph, whatever characters it has."""
     return _MARKUP.sub(r"\\\g<0>", " ".join(visible(text).split()))

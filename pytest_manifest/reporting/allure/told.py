@@ -1,4 +1,4 @@
-"""What a test of an entry has told, until its result is written."""
+"""Hold what a test of an entry has reported until its result is written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_manifest.schema import VerdictStatus
 
 
 class Raw(Protocol):
-    """What allure-pytest has gathered of a test (its ``TestResult``), where we read it."""
+    """The fields that we use of allure-pytest's ``TestResult``."""
 
     uuid: str
     name: str
@@ -35,8 +35,10 @@ class Raw(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Told:
-    """``turn``: how often this test was judged before, as rerunfailures does; ``plain``: of what
-    allure-pytest knows nothing was filled in, as there is nothing to say but what the ledger says.
+    """A test of an entry that is over.
+
+    ``turn``: how often this test was judged before, as pytest-rerunfailures does; ``plain``:
+    nothing of allure-pytest's was filled in, since the ledger has all there is to show.
     """
 
     item: pytest.Item
@@ -47,7 +49,7 @@ class Told:
 
     @property
     def is_builtin(self) -> bool:
-        """Whether nothing but the verdict is verified."""
+        """Return whether the test verifies nothing but the verdict."""
         return is_builtin(self.item)
 
     @property
@@ -57,7 +59,7 @@ class Told:
 
     @property
     def seen(self) -> VerdictStatus | None:
-        """The verdict that the test was held against; a late receipt may have changed it since."""
+        """Return the verdict that the test has read; a late receipt may have changed it since."""
         for name, value in self.item.user_properties:
             if name == "manifest_verdict":
                 return value  # type: ignore[return-value]  # properties are of any type

@@ -1,4 +1,4 @@
-"""Results on their way into files: several at a time, when pytest has nothing better to do."""
+"""Write results to files, in batches while pytest waits for jobs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from pytest_manifest.reporting.allure.steps import Json
 from pytest_manifest.reporting.allure.told import Told
 
 AT_ONCE: Final = 64
-"""Tests whose results are made together, from one look into the ledger."""
+"""Tests whose results are made together, from one reading of the ledger."""
 MOST: Final = 1000
-"""Tests that wait at most."""
+"""Tests that wait to be written, at most."""
 PERIOD: Final = 1.0
-"""Seconds that they wait for more company while pytest waits for jobs."""
+"""Seconds that they wait for a larger batch while pytest waits for jobs."""
 LONGEST: Final = 10.0
-"""Seconds that they wait at most while it does not."""
+"""Seconds that they wait at most while pytest runs tests."""
 
 
 class ResultWriter:
-    """Makes results of what tests have told, and writes them.
+    """Make results of finished tests, and write them.
 
-    ``write_plainly`` writes one as allure-pytest would; ``notices`` takes what a person must know.
-    ``wait``: not where the process may end before its work does, as a worker of xdist's may.
+    ``write_plainly`` writes one as allure-pytest would; ``notices`` takes messages for the user.
+    ``wait``: write in batches; not in an xdist worker, whose process may end before they are
+    written.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class ResultWriter:
             self.flush()
 
     def tick(self) -> float:
-        """Write what has waited long enough; the seconds after which something will have."""
+        """Write tests that have waited long enough; return the seconds until others will have."""
         if not self._waiting:
             return math.inf
         left = self._since + PERIOD - time.monotonic()
@@ -73,7 +74,7 @@ class ResultWriter:
         return math.inf
 
     def flush(self) -> None:
-        """Write all that is waiting."""
+        """Write all tests that are waiting."""
         waiting, self._waiting = self._waiting, []
         for start in range(0, len(waiting), AT_ONCE):
             self._write(waiting[start : start + AT_ONCE])
@@ -95,7 +96,7 @@ class ResultWriter:
 
 
 def write_result(folder: Path, stem: str, result: Json) -> None:
-    """Write a result in whole: somebody may be watching the folder."""
+    """Replace a result's file at once: another program may be watching the folder."""
     path = f"{folder}/{stem}-result.json"
     write_file(f"{path}.tmp", _dumps(result))
     os.replace(f"{path}.tmp", path)  # noqa: PTH105 - a Path costs as much as the replacing
@@ -104,5 +105,5 @@ def write_result(folder: Path, stem: str, result: Json) -> None:
 def _dumps(result: Json) -> bytes:
     try:
         return to_json(result)
-    except UnicodeEncodeError:  # a test of the project's own may attach half a character
+    except UnicodeEncodeError:  # a test of the project's may attach a lone surrogate
         return json.dumps(result).encode()
