@@ -1,4 +1,4 @@
-"""Which test verifies which entry."""
+"""Record which test verifies which entry."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Binding:
 
     @property
     def subject(self) -> str | None:
-        """The entry's id, or the group's name: a session has tests of one kind alone."""
+        """Return the entry's id or the group's name; a session has tests of one kind only."""
         return self.entry if self.group is None else self.group
 
 
@@ -93,7 +93,7 @@ class RawId:
 
 
 def binding_of(item: pytest.Item) -> Binding | None:
-    """The binding of a collected item; None for a test that has nothing to do with manifests."""
+    """Return the binding of a collected item, or None for a test that is bound to no manifest."""
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return None
@@ -109,7 +109,7 @@ def binding_of(item: pytest.Item) -> Binding | None:
 
 
 def tags_of(item: pytest.Item) -> Sequence[str]:
-    """The tags of the entry that a test verifies."""
+    """Return the tags of the entry that a test verifies."""
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return ()
@@ -118,6 +118,6 @@ def tags_of(item: pytest.Item) -> Sequence[str]:
 
 
 def is_builtin(item: pytest.Item) -> bool:
-    """Whether the item is a test of the built-in verification."""
+    """Return whether the item is a test of the built-in verification."""
     callspec = getattr(item, "callspec", None)
     return callspec is not None and isinstance(callspec.params.get(BUILTIN_ENTRY), EntryId)

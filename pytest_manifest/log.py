@@ -1,4 +1,4 @@
-"""Logging for people and for machines, with secrets taken out before a record reaches any sink."""
+"""Log for people and for machines, with secrets removed before a record reaches any sink."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _literals: frozenset[str] = frozenset()
 
 
 def redact_url(url: str) -> str:
-    """The URL with ``***`` for its password, also where that was not percent-encoded."""
+    """Replace a URL's password with ``***``, also one that is not percent-encoded."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return redact(url)
@@ -63,7 +63,7 @@ def redact_url(url: str) -> str:
 
 
 def redact(text: str) -> str:
-    """The text without the passwords in URLs, ``password=...`` and the like, and hidden values."""
+    """Hide passwords in URLs, in ``password=...`` and the like, and all registered secrets."""
     if "://" in text:
         text = _URL_RE.sub(rf"\1:{HIDDEN}@", text)
     if _may_name_secret(text):
@@ -224,7 +224,7 @@ def _document(record: Record) -> dict[str, object]:
 
 
 def _clean(value: object, name: str = "") -> object:
-    """The value as JSON can hold it, without secrets; what is no JSON becomes its text."""
+    """Convert a value to JSON types without secrets; a value that JSON cannot hold becomes text."""
     if _NAME_RE.search(name):
         return HIDDEN
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The codec: manifests and receipts files, read and written with care."""
+"""Read and write the two file formats: manifests and receipts."""
 
 from pytest_manifest.manifest.atomic import atomic_file
 from pytest_manifest.manifest.draft import Draft

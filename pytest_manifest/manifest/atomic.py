@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from pytest_manifest.manifest.faults import file_error
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside ``path`` that takes its place when the block ends well, and else vanishes.
+    """Open a temporary file beside ``path`` that replaces it when the block ends without an error.
 
-    File and folder are synced, so that the new file survives a power cut. A link is followed.
-    Raises ManifestError, which names ``path``, where the file cannot be made or put in place.
+    At an error the temporary file is removed. File and folder are synced, so that the new file
+    survives a power cut; a symbolic link is followed. Raises ManifestError, which names ``path``,
+    where the file cannot be made or moved into place.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
@@ -36,7 +37,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError of the block into a ManifestError that names ``path``."""
+    """Turn an OSError of the block into a ManifestError that names ``path``."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Circles among lines that wait for one another."""
+"""Find circles among lines that depend on one another."""
 
 from __future__ import annotations
 

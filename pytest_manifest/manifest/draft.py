@@ -1,4 +1,4 @@
-"""The lines of a manifest that is being made: on disk, with their number and digest."""
+"""Collect a manifest's lines on disk while it is made, with their number and digest."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Draft:
         self.close = weakref.finalize(self, self._file.close)
 
     def __len__(self) -> int:
-        """How many lines there are."""
+        """Return the number of lines."""
         return self._lines
 
     def __contains__(self, entry_id: object) -> bool:
-        """Whether an entry with this id was added by :meth:`add_entry`."""
+        """Return whether :meth:`add_entry` was called with this id."""
         return entry_id in self._ids
 
     def add(self, line: bytes) -> None:
@@ -62,7 +62,7 @@ class Draft:
         self._lines += 1
 
     def add_entry(self, line: bytes, entry_id: str, after: Sequence[str] = ()) -> None:
-        """As :meth:`add`, of an entry that is known to be valid, with an id that is not in here."""
+        """Add the line of an entry that is known to be valid and has an id new to the draft."""
         offset = self._size
         self.add(line)
         self._offsets.append(offset)
@@ -80,7 +80,7 @@ class Draft:
         self._last.clear()
 
     def complete(self, header: Header) -> Header:
-        """The header with the count and the digest of these lines."""
+        """Return ``header`` with the number of these lines and their SHA-256 digest filled in."""
         self.flush()
         facts = {"entries": self._lines, "sha256": self._digest.hexdigest()}
         return header.model_copy(update=facts)
@@ -93,11 +93,11 @@ class Draft:
         shutil.copyfileobj(self._file, file, _COPY)
 
     def places(self, start: int) -> Places | None:
-        """Where the entries are in a file that has them from the offset ``start``.
+        """Return ids and byte offsets of the entries in a file that holds them from byte ``start``.
 
-        None where there is more to check than was checked as they were added: lines of
-        :meth:`add`, or an ``after`` that names none of the entries before it, so that it may name
-        none at all, or close a circle.
+        Returns None where the file has to be read and checked again: lines were added by
+        :meth:`add`, or an ``after`` names an entry that was not added before, which may be missing
+        or close a circle.
         """
         if self._looks_ahead or not len(self._ids) == self._lines > 0:
             return None

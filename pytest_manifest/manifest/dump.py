@@ -1,4 +1,4 @@
-"""Documents as JSON lines: fixed key order, defaults left out, the same bytes every time."""
+"""Write documents as JSON lines: fixed key order, defaults left out, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class _Field(NamedTuple):
 
 
 def dump_entry(entry: Entry) -> bytes:
-    """One JSON line, without its newline."""
+    """Return an entry as one JSON line, without its newline."""
     return dump_document(entry)
 
 
 def dump_header(header: Header) -> bytes:
-    """One JSON line, without its newline."""
+    """Return a header as one JSON line, without its newline."""
     return dump_document(header)
 
 
 def dump_document(document: Document) -> bytes:
-    """One JSON line, without its newline: keys in the model's order, only what is not default."""
+    """Return one JSON line, without newline: keys in the model's order, default values left out."""
     return _dumps(_lean(document)).encode()
 
 
@@ -68,7 +68,7 @@ def _lean(document: Document) -> dict[str, Any]:
 
 
 def _expects_null(document: Document) -> bool:
-    """Whether a result of null is expected, which is more than expecting no particular result."""
+    """Return whether these expectations name a result of null, as opposed to naming no result."""
     return isinstance(document, Expectations) and "result" in document.model_fields_set
 
 

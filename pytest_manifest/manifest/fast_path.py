@@ -1,9 +1,9 @@
-"""Entries checked and written by msgspec, several times as fast as by the models.
+"""Check and write entries by msgspec, several times as fast as by the pydantic models.
 
 The models stay the contract. What passes here is valid to them too, and is written as they write
 it, to the byte. What does not pass may be valid all the same (``eta`` and ``expect.error`` are left
-out): then the models decide, and word the fault. tests/unit/test_manifest_fast_path.py holds one
-against the other.
+out): then the models decide, and word the fault. tests/unit/test_manifest_fast_path.py compares the
+two.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _as_written(given: dict[str, Any], line: Struct, defaults: Mapping[str, obje
 
 
 def _defaults(model: type[Document], *always: str) -> dict[str, object]:
-    """The defaults of a model by their keys; those of ``always`` are written all the same."""
+    """Return a model's defaults by key, without those of ``always``, which are always written."""
     return {
         key: info.get_default(call_default_factory=True)
         for name, info in model.model_fields.items()

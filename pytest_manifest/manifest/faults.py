@@ -1,4 +1,4 @@
-"""Collecting what is wrong with a file: the first faults by line, and how many more."""
+"""Collect the faults of a file: the first ones by line, and the number of the others."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Faults:
         return bool(self._kept)
 
     def add(self, line: int, message: str) -> None:
-        """Notes a fault on ``line`` (from 1; 0: the file as a whole)."""
+        """Record a fault on ``line`` (from 1; 0: the file as a whole)."""
         insort(self._kept, Fault(self.path, line, message), key=lambda fault: fault.line)
         if len(self._kept) > MAX_FAULTS:
             self._kept.pop()
             self._more += 1
 
     def error(self) -> ManifestError:
-        """All of it as one error to raise."""
+        """Return all recorded faults as one error to raise."""
         return ManifestError(self._kept, more=self._more)
 
     def raise_any(self) -> None:
-        """Raises ManifestError if anything was noted."""
+        """Raise ManifestError if a fault was recorded."""
         if self._kept:
             raise self.error()
 
 
 def file_error(path: Path, message: str) -> ManifestError:
-    """An error about a file as a whole."""
+    """Return an error about a file as a whole."""
     return ManifestError([Fault(path, 0, message)])

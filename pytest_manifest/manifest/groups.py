@@ -1,4 +1,4 @@
-"""The entries of a manifest in groups: those of one task, or so many that follow one another."""
+"""Divide a manifest's entries into groups: by task, or by number in the file's order."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Groups:
         return self._groups[name]
 
     def ids(self, name: str) -> Iterator[str]:
-        """The ids of a group's entries, in the file's order.
+        """Yield the ids of a group's entries, in the file's order.
 
         Raises ManifestError where the file was changed meanwhile.
         """
@@ -98,9 +98,9 @@ class Groups:
 
     @cached_property
     def owners(self) -> array[int]:
-        """For each entry, in the file's order, the number of its group; 4 bytes an entry.
+        """Return, for each entry in the file's order, the number of its group; 4 bytes an entry.
 
-        Of an entry beyond the share it says nothing.
+        The number of an entry outside the share has no meaning.
         """
         mark = self._mark
         numbers = {name.removesuffix(mark): number for number, name in enumerate(self._groups)}

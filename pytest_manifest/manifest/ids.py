@@ -1,4 +1,4 @@
-"""Ids in a few bytes each: which come twice, and which are waited for but absent."""
+"""Keep ids in a few bytes each, to find duplicates and references to missing entries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class IdIndex:
         self._wanted_by = [array("I") for _ in range(_BUCKETS)]
 
     def add(self, entry_id: str, line: int) -> None:
-        """Notes that an id stands on a line."""
+        """Record that an id stands on a line."""
         self.add_all((entry_id,), line)
 
     def add_all(self, ids: Iterable[str], line: int) -> None:
@@ -36,14 +36,14 @@ class IdIndex:
             lines[bucket].append(number)
 
     def want(self, ids: Iterable[str], line: int) -> None:
-        """Notes that the entry on a line waits for these ids."""
+        """Record that the entry on a line depends on these ids (its ``after``)."""
         for entry_id in ids:
             key = hash(entry_id)
             self._wanted[key % _BUCKETS].append(key)
             self._wanted_by[key % _BUCKETS].append(line)
 
     def suspected_twice(self) -> set[int]:
-        """The lines whose id's hash stands on another line too."""
+        """Return the lines whose id has the same hash as the id of another line."""
         suspects: set[int] = set()
         for hashes, lines in zip(self._hashes, self._lines, strict=True):
             if len(set(hashes)) == len(hashes):
@@ -63,6 +63,6 @@ class IdIndex:
                     yield line, where.get(key, 0)
 
     def has(self, entry_id: str) -> bool:
-        """Whether the id's hash is known; slow, for reports."""
+        """Return whether the id's hash is known; scans a list, so it is for error reports only."""
         key = hash(entry_id)
         return key in self._hashes[key % _BUCKETS]

@@ -1,4 +1,4 @@
-"""JSON lines: from bytes to checked JSON objects, or to a sentence about a fault."""
+"""Parse JSON lines: from bytes to checked JSON objects, or to a message about a fault."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _RefusedError(ValueError):
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Opens a file for reading; raises ManifestError where it cannot be, or is no regular file."""
+    """Open a file for reading; raise ManifestError if that fails or it is no regular file."""
     try:
         file = path.open("rb", buffering=_BUFFER)
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def read_lines(file: IO[bytes], faults: Faults) -> Iterator[Line]:
-    """All lines that are not blank; notes blank ones, a BOM, and a last line that is cut off."""
+    """Yield all lines that are not blank; record blank ones, a BOM and a cut-off end as faults."""
     offset = 0
     for number, raw in enumerate(file, 1):
         line = whole_line(Line(number, offset, raw), faults)
@@ -63,7 +63,10 @@ def read_lines(file: IO[bytes], faults: Faults) -> Iterator[Line]:
 
 
 def whole_line(line: Line, faults: Faults) -> Line | None:
-    """The line without a BOM, None if it is blank; notes both, and an end that is cut off."""
+    """Return the line without a BOM, or None if it is blank.
+
+    Records a BOM, a blank line and a missing newline at its end as faults.
+    """
     number, _, raw = line
     if number == 1 and raw.startswith(_BOM):
         faults.add(1, "the file starts with a byte order mark (BOM); save it as UTF-8 without")
@@ -81,9 +84,9 @@ def whole_line(line: Line, faults: Faults) -> Line | None:
 
 
 def parse_object(line: Line, faults: Faults) -> dict[str, Any] | None:
-    """The JSON object on the line; None, with a fault noted, where there is none.
+    """Return the JSON object on the line, or None, with a fault recorded, where there is none.
 
-    Raises ManifestError for UTF-16, of which no other line can be understood either.
+    Raises ManifestError for UTF-16, because no other line of the file could be parsed either.
     """
     document = parse_quickly(line.raw)
     if document is not None:
@@ -98,14 +101,14 @@ def parse_object(line: Line, faults: Faults) -> dict[str, Any] | None:
 
 
 def validate(document: dict[str, Any], model: type[_Doc], line: Line) -> _Doc:
-    """The model of a parsed line; raises pydantic's ValidationError."""
+    """Validate a parsed line and return its model; raise pydantic's ValidationError."""
     return model.__pydantic_validator__.validate_python(  # type: ignore[no-any-return]  # typed Any
         document, context=None if _is_suspect(line.raw) else PARSED, by_alias=True, by_name=False
     )
 
 
 def parse_document(line: Line, model: type[_Doc], faults: Faults) -> _Doc | None:
-    """Parses and validates a line; None, with every fault noted, where it does not hold."""
+    """Parse and validate a line; return None, with every fault recorded, if it is invalid."""
     document = parse_object(line, faults)
     return None if document is None else check_document(document, line, model, faults)
 
@@ -113,7 +116,7 @@ def parse_document(line: Line, model: type[_Doc], faults: Faults) -> _Doc | None
 def check_document(
     document: dict[str, Any], line: Line, model: type[_Doc], faults: Faults
 ) -> _Doc | None:
-    """Validates a parsed line; None, with every fault noted, where it does not hold."""
+    """Validate a parsed line; return None, with every fault recorded, if it is invalid."""
     try:
         return validate(document, model, line)
     except ValidationError as error:
@@ -123,7 +126,7 @@ def check_document(
 
 
 def _is_suspect(raw: bytes) -> bool:
-    """Whether the line may hold what only a walk through its values can tell.
+    """Return whether the line's values must be walked: it may hold surrogates or nest too deep.
 
     Surrogates need an escape in UTF-8, and nesting needs brackets; nearly no line has either.
     """

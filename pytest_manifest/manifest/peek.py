@@ -1,4 +1,4 @@
-"""What a line is about, at a glance: for lines that were found to be valid."""
+"""Read id and task of a line without parsing it; for lines that are known to be valid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ _AS_WE_WRITE: Final = re.compile(rb'\{"id": ?"([^"\\]*)", ?"task": ?"([^"\\]*)"[
 
 
 def id_and_task(raw: bytes) -> tuple[str, str]:
-    """The entry's id and task; a tenth of what parsing the line costs, where it is as we write."""
+    """Read the entry's id and task from a line, in a tenth of the time that parsing takes.
+
+    A line whose keys are not in the order that this package writes is parsed as JSON.
+    """
     told = _AS_WE_WRITE(raw)
     if told is not None:
         return told[1].decode(), told[2].decode()

@@ -1,4 +1,4 @@
-"""A manifest on disk, checked once and then read entry by entry."""
+"""Read a manifest on disk: check it once, then read it entry by entry."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pytest_manifest.schema import Entry, Header
 
 
 def read_manifest(path: Path, *, lean: bool = False) -> Manifest:
-    """Checks the whole file; raises ManifestError with every fault (20, and the others' number).
+    """Check the whole file; raise ManifestError with every fault (20, and the others' number).
 
-    ``lean``: ids are not kept; the first to ask for them has the file read once more.
+    ``lean``: ids are not kept; the first access to them reads the file once more.
     """
     return Manifest(scan(path)) if lean else load(path)
 
 
 def load(path: Path, *, shown: Path | None = None) -> Manifest:
-    """As ``read_manifest``; the manifest and its faults name ``shown`` where it is given."""
+    """Read as ``read_manifest`` does; ``shown``, if given, replaces ``path`` in all messages."""
     places = Places()
     summary = scan(path, places, shown=shown)
     return Manifest(summary, (places.ids, places.offsets))
@@ -51,17 +51,17 @@ class Manifest:
 
     @property
     def ids(self) -> Sequence[str]:
-        """The entries' ids, in the file's order."""
+        """Return the entries' ids, in the file's order."""
         return self._index[0]
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Return the path of the file."""
         return self.summary.path
 
     @property
     def header(self) -> Header:
-        """The header; ``entries`` and ``sha256`` are always there, also where no header line is."""
+        """Return the header, always with ``entries`` and ``sha256``, even if the file has none."""
         return self.summary.header
 
     @property
@@ -79,15 +79,15 @@ class Manifest:
         return entry_id in self._position
 
     def __iter__(self) -> Iterator[Entry]:
-        """All entries in the file's order, streamed."""
+        """Stream all entries in the file's order."""
         with self.open() as file:
             for number, raw in enumerate(file, self.first_line):
                 yield self.parse(raw, number)
 
     def documents(self) -> Iterator[dict[str, Any]]:
-        """All entries as the file has them, streamed: JSON objects, without what is default.
+        """Stream all entries as JSON objects, in the file's order, with default values left out.
 
-        For whoever wants little of each entry: to make entries of them takes twice as long.
+        For callers that need few fields of each entry: building Entry objects takes twice as long.
         """
         with self.open() as file:
             for number, raw in enumerate(file, self.first_line):
@@ -106,33 +106,36 @@ class Manifest:
                         yield position, self._position[needed]
 
     def __getitem__(self, entry_id: str) -> Entry:
-        """The entry with this id; raises KeyError where there is none."""
+        """Return the entry with this id; raise KeyError where there is none."""
         offset = self.offset_of(entry_id)
         with self.open() as file:
             file.seek(offset)
             return self.parse(file.readline(), self.line_of(entry_id))
 
     def position_of(self, entry_id: str) -> int:
-        """How many entries stand before this one; raises KeyError where there is none."""
+        """Return the number of entries before this one; raise KeyError where there is none."""
         return self._position[entry_id]
 
     def offset_of(self, entry_id: str) -> int:
-        """How many bytes of the file stand before its line; raises KeyError where there is none."""
+        """Return the offset in bytes of the entry's line; raise KeyError where there is none."""
         return self._index[1][self._position[entry_id]]
 
     def some(self, entry_ids: Iterable[str]) -> Iterator[Entry]:
-        """The entries with these ids, in this order; raises KeyError where there is none."""
+        """Yield the entries with these ids, in this order; raise KeyError where there is none."""
         with self.open() as file:
             for entry_id in entry_ids:
                 file.seek(self.offset_of(entry_id))
                 yield self.parse(file.readline(), self.line_of(entry_id))
 
     def line_of(self, entry_id: str) -> int:
-        """The number, from 1, of the line that the entry stands on; KeyError where it does not."""
+        """Return the number, from 1, of the entry's line; raise KeyError where there is none."""
         return self._position[entry_id] + self.first_line
 
     def moved(self, path: Path) -> Manifest:
-        """This manifest where its file has got another name; raises ManifestError."""
+        """Return this manifest under its file's new path; raise ManifestError if it is unreadable.
+
+        The file at ``path`` is read as a new manifest where its content differs.
+        """
         with open_regular(path) as file:
             same = self._is_this(file)
         if not same:
@@ -141,7 +144,7 @@ class Manifest:
 
     @property
     def first_line(self) -> int:
-        """The number, from 1, of the line that the first entry stands on."""
+        """Return the number, from 1, of the first entry's line."""
         return 2 if self.summary.has_header else 1
 
     @cached_property
@@ -161,7 +164,7 @@ class Manifest:
         return tuple(ids), offsets
 
     def open(self) -> IO[bytes]:
-        """The file, where its first entry begins; raises ManifestError where it was changed."""
+        """Open the file at its first entry; raise ManifestError where its content was changed."""
         file = open_regular(self._file)
         if not self._is_this(file):
             file.close()
@@ -171,7 +174,7 @@ class Manifest:
         return file
 
     def _is_this(self, file: IO[bytes]) -> bool:
-        """Whether a file that was opened just now has what this manifest was read from."""
+        """Return whether the file just opened has the content that this manifest was read from."""
         stamp = stamp_of(file)
         if stamp == self._stamp:
             return True
@@ -181,7 +184,7 @@ class Manifest:
         return same
 
     def parse(self, raw: bytes, number: int) -> Entry:
-        """The entry on a line of this number, of which these are the bytes."""
+        """Parse the entry on line ``number`` from its bytes; raise ManifestError if it changed."""
         faults = Faults(self.path)
         entry = parse_document(Line(number, 0, raw), Entry, faults)
         if entry is None:  # only a change under an open file can do that

@@ -1,4 +1,4 @@
-"""A receipts file that is asked for the receipts of entries, in nearly flat memory."""
+"""Look up receipts by entry in a receipts file, in nearly constant memory."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class ReceiptIndex:
         self._file.close()
 
     def take(self, entries: Sequence[str]) -> Iterator[Exported | None]:
-        """The receipts of these entries, in the order given; None: none, or a faulty one.
+        """Yield the receipts of these entries, in the order given; None: missing or invalid.
 
         Each entry can be taken once.
         """
@@ -104,10 +104,10 @@ class ReceiptIndex:
             yield None if place is None else self._read(*place)
 
     def finish(self) -> tuple[int, int]:
-        """When all entries were taken: how many receipts are of other ones, and how many of those
-        that were taken have another one of the same attempt.
+        """Count, after all entries were taken, the receipts of other entries and the duplicates.
 
-        Raises ManifestError with every fault of the file (at most 20, and the others' number).
+        Duplicates are the taken receipts whose attempt has another receipt too. Raises
+        ManifestError with every fault of the file (at most 20, and the number of the others).
         """
         left = "SELECT line, start FROM places UNION ALL SELECT line, start FROM others ORDER BY 2"
         for line, start in self._db.execute(left):

@@ -1,4 +1,4 @@
-"""The receipts file: one receipt a line, without a header."""
+"""Read and write the receipts file: one receipt a line, without a header."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NUMBERS: Final = ("wait", "runtime", "cpu")
 
 
 def read_receipts(path: Path) -> Iterator[Receipt]:
-    """The receipts in the file's order, streamed; a file without any is valid.
+    """Stream the receipts in the file's order; an empty file is valid.
 
-    At the first fault the rest of the file is only checked, and then ManifestError raised with
+    After the first fault the rest of the file is only checked; then ManifestError is raised with
     every fault (at most 20, and the number of the others).
     """
     faults = Faults(path)
@@ -36,9 +36,9 @@ def read_receipts(path: Path) -> Iterator[Receipt]:
 
 
 def receipt_line(kept: str) -> bytes:
-    """A receipt's line, without its newline, made of the JSON that the ledger keeps of it.
+    """Return a receipt's line, without its newline, from the JSON text that the ledger keeps.
 
-    It is that of ``dump_document``, which takes three times as long.
+    The bytes are those of ``dump_document``, which takes three times as long.
     """
     fields: dict[str, Any] = from_json(kept)
     lean: dict[str, Any] = {"receipt": 1}
@@ -59,7 +59,7 @@ def receipt_line(kept: str) -> bytes:
 
 
 def _told(fields: dict[str, Any]) -> dict[str, Any]:
-    """An object and those in it, without what they do not tell."""
+    """Return an object without its null fields, at every level of nested objects."""
     return {
         name: _told(value) if isinstance(value, dict) else value
         for name, value in fields.items()

@@ -1,4 +1,4 @@
-"""The ids of a manifest: unique, waited for only where they are, and never in a circle."""
+"""Check a manifest's ids: unique, each ``after`` names an entry, and no circles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Again = Callable[[set[int]], Iterable[tuple[int, Mapping[str, Any]]]]
 
 
 def check_ids(ids: IdIndex, faults: Faults, again: Again) -> None:
-    """Notes ids that come twice, ``after`` that names no entry, and entries in a circle."""
+    """Record duplicate ids, each ``after`` that names no entry, and circles as faults."""
     twice = ids.suspected_twice()
     waiting = {line for line, target in ids.references() if not target}
     rings = [
@@ -54,7 +54,7 @@ def _check_references(
 
 
 def _shown(circle: Sequence[int]) -> list[int]:
-    """The lines of a circle that are told of: all, or the first and last ones of a long one."""
+    """Return the lines of a circle to name in a fault: all, or both ends of a long circle."""
     if len(circle) <= 2 * _RING_END:
         return list(circle)
     return [*circle[:_RING_END], *circle[-_RING_END:]]

@@ -1,4 +1,4 @@
-"""One pass over a manifest that checks all of it in nearly flat memory."""
+"""Check a whole manifest in one pass and nearly constant memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Summary:
 
 
 def check_manifest(path: Path) -> Summary:
-    """Checks a whole manifest without keeping it: 12 bytes an entry, plus 12 for each ``after``.
+    """Check a whole manifest without keeping it: 12 bytes an entry, plus 12 for each ``after``.
 
     Raises ManifestError with every fault (at most 20, and the number of the others).
     """
@@ -60,7 +60,7 @@ def check_manifest(path: Path) -> Summary:
 
 
 def manifest_digest(path: Path) -> str:
-    """SHA-256, in hex, of all bytes after the header line (of all, where there is none).
+    """Return the SHA-256, in hex, of all bytes after the header line (of all, if it has none).
 
     The entries are not checked. Raises ManifestError where the file cannot be read.
     """
@@ -69,7 +69,10 @@ def manifest_digest(path: Path) -> str:
 
 
 def digest_of(file: IO[bytes], path: Path) -> str:
-    """The same of a file that is open, and stands at its beginning then as now."""
+    """Return the SHA-256 of an open file's entry lines; leave the file at its beginning.
+
+    The file has to stand at its beginning. ``path`` names it in errors.
+    """
     first = file.readline()
     digest = hashlib.sha256()
     if not is_header(parse_object(Line(1, 0, first), Faults(path)), first):
@@ -81,14 +84,14 @@ def digest_of(file: IO[bytes], path: Path) -> str:
 
 
 def is_header(document: dict[str, Any] | None, raw: bytes) -> bool:
-    """Whether a first line is a header, or would be one if it were whole."""
+    """Return whether a first line is a header, or was meant as one but is not valid JSON."""
     if document is None:
         return raw.lstrip(b"\xef\xbb\xbf \t").startswith(b'{"manifest"')
     return "manifest" in document
 
 
 def stamp_of(file: IO[bytes]) -> tuple[int, int, int]:
-    """What changes when a file is edited or replaced: inode, size, time of change (ns)."""
+    """Return inode, size and time of change (ns), one of which changes when a file is edited."""
     stat = os.fstat(file.fileno())
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
@@ -102,7 +105,7 @@ class Places:
 
 
 def scan(path: Path, places: Places | None = None, *, shown: Path | None = None) -> Summary:
-    """Checks a whole manifest; where the entries are is noted in ``places``.
+    """Check a whole manifest; store the entries' ids and offsets in ``places``, if given.
 
     Faults name ``shown`` instead of ``path`` where it is given. Raises ManifestError.
     """
@@ -239,7 +242,7 @@ class _Scan:
             )
 
     def _again(self, numbers: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Reads these lines a second time, to tell suspicion from fact."""
+        """Read these lines a second time, to confirm or dismiss faults suspected from hashes."""
         unheard = Faults(self.path)
         self.file.seek(0)
         for line in read_lines(self.file, unheard):

@@ -1,4 +1,4 @@
-"""A manifest in disjoint parts: the same in every process that reads the same file."""
+"""Divide a manifest into disjoint parts, the same in every process that reads the same file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A shard from ``2/8``; raises ValueError with what is to be written instead."""
+        """Parse a shard like ``2/8``; raise ValueError that says what to write instead."""
         match = re.fullmatch(r"\s*(\d{1,9})/(\d{1,9})\s*", text, re.ASCII)
         if match is None:
             raise ValueError("write it as K/N, like 2/8 for the second of eight parts")
@@ -40,17 +40,18 @@ class Shard:
 
 
 def overlap(one: Shard | None, other: Shard | None) -> bool:
-    """Whether two parts of one manifest may have an entry in common; None is the whole of it."""
+    """Return whether two parts of one manifest can share an entry; None is the whole manifest."""
     if one is None or other is None or one.total != other.total:
         return True
     return one.number == other.number
 
 
 def entries_of(shard: Shard, manifest: Manifest) -> frozenset[str]:
-    """The ids of the shard's entries.
+    """Return the ids of the shard's entries.
 
-    Entries that depend on one another (``after``, directly or not) are dealt out as one, the others
-    one by one, in the order in which the first of each stands in the file.
+    Entries that depend on one another (``after``, directly or not) go to one shard together. Such
+    groups, and the other entries one by one, are dealt out in turn, in the file's order of first
+    entries.
     """
     first = _groups(manifest)
     turns = array("Q", bytes(8 * len(first)))
@@ -67,7 +68,10 @@ def entries_of(shard: Shard, manifest: Manifest) -> frozenset[str]:
 
 
 def _groups(manifest: Manifest) -> array[int]:
-    """For each position that of the first entry with which it is connected; its own for most."""
+    """Return, for each position, that of the first entry it is connected with by ``after``.
+
+    An entry without dependencies and dependants has its own position.
+    """
     first = array("Q", range(len(manifest)))
 
     def root(position: int) -> int:

@@ -1,4 +1,4 @@
-"""Writing files: streamed, a manifest checked by the reader, and put in place in one step."""
+"""Write files: streamed, a manifest checked by the reader, and moved into place in one step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_manifest.schema import Entry, Header, Receipt
 
 
 def write_manifest(path: Path, header: Header, entries: Iterable[Entry]) -> Manifest:
-    """Writes ``header``, with the count and digest filled in, and ``entries`` to ``path``.
+    """Write ``header``, with the count and digest filled in, and ``entries`` to ``path``.
 
     The same arguments give the same bytes. The file appears whole or not at all; ManifestError is
     raised, and nothing left behind, where it cannot be written or would not be valid (an id twice,
@@ -33,9 +33,9 @@ def write_manifest(path: Path, header: Header, entries: Iterable[Entry]) -> Mani
 
 
 def write_draft(path: Path, header: Header, draft: Draft) -> Manifest:
-    """As :func:`write_manifest`, of the entries' lines that ``draft`` has; it is not closed.
+    """Write ``header`` and the lines of ``draft`` as :func:`write_manifest` does; leave it open.
 
-    They are read and checked only as far as they were not when they came into the draft.
+    Lines that were checked when they were added to the draft are not read and checked again.
     """
     with writing(path):
         complete = draft.complete(header)
@@ -62,12 +62,12 @@ def write_draft(path: Path, header: Header, draft: Draft) -> Manifest:
 
 
 def write_receipts(path: Path, receipts: Iterable[Receipt]) -> int:
-    """Writes the receipts, whole or not at all, and returns their number; raises ManifestError."""
+    """Write the receipts, whole or not at all; return their number. Raises ManifestError."""
     return write_receipt_lines(path, map(dump_document, receipts))
 
 
 def write_receipt_lines(path: Path, lines: Iterable[bytes]) -> int:
-    """As :func:`write_receipts`, of lines that stand as they are to be written."""
+    """Write lines of receipts, each already in its final form, as :func:`write_receipts` does."""
     count = 0
     with atomic_file(path) as file:
         for count, line in enumerate(lines, 1):  # noqa: B007 (the last number is the count)

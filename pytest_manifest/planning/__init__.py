@@ -1,4 +1,4 @@
-"""Plans: collect entries, freeze them into a manifest file, and preview what the file would run."""
+"""Collect a plan's entries, freeze them into a manifest file, and preview what it would run."""
 
 from pytest_manifest.planning.builder import PlanBuilder
 from pytest_manifest.planning.preview import Preview, preview

@@ -1,4 +1,4 @@
-"""The plan builder: entries are checked as they are added, and frozen into a file."""
+"""Build plans: check entries as they are added, and freeze them into a manifest file."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class PlanBuilder:
         return dump_entry(entry), entry.__dict__
 
     def check_cost(self, budget: float | None) -> None:
-        """Raises PlanError where the entries' estimated costs come to more than ``budget``."""
+        """Raise PlanError where the entries' estimated costs add up to more than ``budget``."""
         if budget is None:
             return
         if self._unpriced:
@@ -189,7 +189,7 @@ def _entries(count: int) -> str:
 
 
 def _same_plan(path: Path, fresh: Manifest) -> bool:
-    """Whether the file holds these very entries and parameters; a broken file holds neither."""
+    """Return whether the file holds the same entries and parameters; False for a broken file."""
     with path.open("rb") as file:
         first = file.readline(1_000_000)
     try:
@@ -205,7 +205,7 @@ def _same_plan(path: Path, fresh: Manifest) -> bool:
 
 
 def _looks_like_manifest(path: Path) -> bool:
-    """Whether a file is empty or begins with a line of JSON, as every manifest does."""
+    """Return whether a file is empty or begins with a line of JSON, as every manifest does."""
     with path.open("rb") as file:
         first = file.readline(1_000_000)
     try:

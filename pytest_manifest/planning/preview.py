@@ -1,4 +1,4 @@
-"""What a manifest would run, counted."""
+"""Count what a manifest would run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Preview:
     cost: float | None = None
 
     def lines(self) -> Iterator[str]:
-        """The preview as plain text."""
+        """Yield the preview as lines of plain text."""
         yield f"plan {self.name}: {self.entries} entries in {self.path}"
         width = max((len(task) for task, _ in self.tasks), default=0)
         for (task, queue), count in sorted(self.tasks.items()):

@@ -1,4 +1,4 @@
-"""What a planning function declares: its name, the fixtures that it asks for, and its options."""
+"""Read what a planning function declares: its name, the fixtures it asks for, and its options."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PlanSpec:
 
     @property
     def summary(self) -> str:
-        """The first line of the planning function's docstring."""
+        """Return the first line of the planning function's docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
 
@@ -99,7 +99,10 @@ def convert_options(spec: PlanSpec, given: Mapping[str, JsonValue]) -> dict[str,
 
 
 def _hints(spec: PlanSpec) -> dict[str, object]:
-    """The types of the options alone: those of fixtures may be known to type checkers only."""
+    """Resolve the types of the options alone; a fixture's may be imported for type checkers only.
+
+    Raises PlanError for a type that is not known at run time.
+    """
     function = inspect.unwrap(spec.function)
     written = {
         name: parameter.annotation

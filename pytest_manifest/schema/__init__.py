@@ -1,4 +1,4 @@
-"""The formats as pydantic models; their JSON Schemas stand beside them, for other languages."""
+"""Define the formats as pydantic models; their JSON Schemas stand beside them."""
 
 from pytest_manifest.schema.base import SCHEMA_VERSION, Document, Source, State, VerdictStatus
 from pytest_manifest.schema.costs import actual_cost, cost_text, exact

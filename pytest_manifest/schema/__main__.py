@@ -1,4 +1,4 @@
-"""``python -m pytest_manifest.schema [--check]``: writes, or checks, the JSON Schema files."""
+"""Write, or check, the JSON Schema files: ``python -m pytest_manifest.schema [--check]``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_manifest.schema.generate import stale, write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 1 where ``--check`` finds files that are not current."""
+    """Return exit code 0, or 1 where ``--check`` finds files that are not current."""
     parser = argparse.ArgumentParser(
         prog="python -m pytest_manifest.schema",
         description="Write the JSON Schemas of all file formats.",

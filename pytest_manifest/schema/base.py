@@ -1,4 +1,4 @@
-"""What all documents share: strictness, and the words for states and verdicts."""
+"""Define what all documents share: strictness, and the names of states and verdicts."""
 
 from __future__ import annotations
 

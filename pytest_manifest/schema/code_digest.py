@@ -1,6 +1,6 @@
-"""A digest of the code that a task runs, the same in the worker and on the dispatching side.
+"""Digest the code that a task runs, the same in the worker and on the dispatching side.
 
-Both sides import this module, so it knows neither Celery nor any client.
+Both sides import this module, so it imports neither Celery nor any client.
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ def code_digest(task: object) -> str | None:
 
 
 def told_digest(task: object) -> str:
-    """What a worker says of the code that it runs: also that it has no source to tell by, as a
-    receipt that says nothing cannot be told from one of which that was taken away."""
+    """Return the digest that a worker reports of its task's code, or a mark that it has no source.
+
+    The mark tells such a receipt from one whose digest was removed.
+    """
     return code_digest(task) or f"{_python()}:{_NO_SOURCE}"
 
 
 def comparable(one: str | None, other: str | None) -> bool:
-    """Whether both digests are known and of the same Python version."""
+    """Return whether both digests are known and of the same Python version."""
     if one is None or other is None or _NO_SOURCE in (one[-9:], other[-9:]):
         return False
     return one.partition(":")[0] == other.partition(":")[0]

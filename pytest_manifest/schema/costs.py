@@ -1,4 +1,4 @@
-"""What jobs cost, in the entries' unit: as receipts tell it, and added up exactly."""
+"""Read the costs that receipts report, in the entries' unit, and add them up exactly."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _DIGITS = 9
 
 
 def actual_cost(receipt: Receipt) -> float | None:
-    """What the receipt says that its job has cost, None where it says nothing.
+    """Return the cost that a receipt reports of its job, or None if it reports none.
 
-    It is said by ``cost``, a finite number from 0: in the evidence or, where that has none, in a
-    result that is a JSON object.
+    The cost is the field ``cost``, a finite number from 0, of the evidence or else of the result,
+    if that is a JSON object.
     """
     return told_cost(receipt.evidence, receipt.result)
 
 
 def told_cost(evidence: JsonValue, result: JsonValue) -> float | None:
-    """As :func:`actual_cost`, of these two fields of a receipt."""
+    """Return the cost as :func:`actual_cost` does, from these two fields of a receipt."""
     for place in (evidence, result):
         if isinstance(place, dict) and (told := _number(place.get("cost"))) is not None:
             return told
@@ -40,11 +40,11 @@ def _number(value: JsonValue) -> float | None:
 
 
 def exact(cost: float | None) -> Decimal:
-    """A cost as it is written, so that three times 0.1 is 0.3; None counts nothing."""
+    """Convert a cost to its decimal digits, so that three times 0.1 is 0.3; None becomes 0."""
     return Decimal(0) if cost is None else Decimal(str(cost))
 
 
 def cost_text(cost: float | Decimal) -> str:
-    """A cost for people: up to nine digits that count, without an exponent."""
+    """Format a cost for people: up to nine significant digits, without an exponent."""
     text = format(Decimal(f"{cost:.{_DIGITS}g}"), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

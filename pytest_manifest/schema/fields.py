@@ -1,4 +1,4 @@
-"""The field types that the documents are made of: names, times, seconds, JSON values, free text."""
+"""Define the documents' field types: names, times, seconds, JSON values, free text."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _well_formed(value: str) -> str:
 
 
 def _utc(value: object) -> object:
-    """The time in UTC that ``value``, a datetime or RFC 3339 text, says."""
+    """Convert ``value``, a datetime or RFC 3339 text, to UTC; raise PydanticCustomError."""
     if isinstance(value, str):
         value = _parse_time(value)
     if not isinstance(value, datetime):

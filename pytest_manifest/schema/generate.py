@@ -1,4 +1,4 @@
-"""JSON Schemas of the formats, generated from the models and kept beside them."""
+"""Generate the JSON Schemas of the formats from the models, and keep them beside the models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
 
 
 def schemas() -> dict[Path, str]:
-    """The text of every schema file, by its path."""
+    """Return the text of every schema file, by its path."""
     return {
         FOLDER / f"{name}.schema.json": _text(name, model, title)
         for name, (model, title) in _DOCUMENTS.items()
@@ -37,7 +37,7 @@ def schemas() -> dict[Path, str]:
 
 
 def stale() -> list[Path]:
-    """The schema files that are absent or not what the models say."""
+    """Return the schema files that are missing or differ from the models."""
     return [
         path
         for path, text in schemas().items()
@@ -46,7 +46,7 @@ def stale() -> list[Path]:
 
 
 def write() -> list[Path]:
-    """Writes the files that are stale, and returns them."""
+    """Write the files that are stale, and return them."""
     paths = stale()
     for path, text in schemas().items():
         if path in paths:
@@ -66,7 +66,7 @@ def _text(name: str, model: type[Document], title: str) -> str:
 
 
 def _describe(schema: dict[str, Any], model: type[Document]) -> None:
-    """Gives every field the docstring below it as its description, in place.
+    """Add to every field the docstring below it as its description, in place.
 
     Pydantic can do so itself (``use_attribute_docstrings``), but then parses the sources at every
     import, which costs each process 18 ms.
@@ -83,7 +83,7 @@ def _describe(schema: dict[str, Any], model: type[Document]) -> None:
 
 
 def _docstrings(model: type[Document]) -> dict[str, str]:
-    """The text that stands below each field in the model's source, by the field's name."""
+    """Return the docstring below each field in the model's source, by the field's name."""
     (cls,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
     body = cls.body if isinstance(cls, ast.ClassDef) else []
     return {
@@ -98,7 +98,7 @@ def _docstrings(model: type[Document]) -> dict[str, str]:
 
 
 def _add_rules_between_fields(schema: dict[str, Any]) -> None:
-    """What pydantic cannot know: our validators, as far as JSON Schema can say them."""
+    """Add the rules of validators that compare fields, which pydantic's schema lacks, in place."""
     schema["not"] = {
         "description": "countdown and eta exclude each other",
         "required": ["countdown", "eta"],
@@ -117,7 +117,7 @@ def _add_rules_between_fields(schema: dict[str, Any]) -> None:
 
 
 def _simplify(schema: object) -> None:
-    """Drops the titles that repeat a property's name, in place."""
+    """Drop the titles that repeat a property's name, in place."""
     if isinstance(schema, dict):
         for field in schema.get("properties", {}).values():
             if isinstance(field, dict) and isinstance(field.get("title"), str):

@@ -1,7 +1,7 @@
-"""Names that become parts of paths: of a run, of a workflow and of its mode.
+"""Check names that become parts of paths: of a run, of a workflow and of its mode.
 
-They come out of files that anybody may have written, and name a file or a folder here. So they are
-held to what cannot lead elsewhere, by one rule for all of them.
+The names come from files that an attacker may have written. One rule for all of them keeps a name
+from leading out of its folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SCHEMA: Final[dict[str, Any]] = {
 
 
 def is_identifier(name: str) -> bool:
-    """Whether a name may be part of a path."""
+    """Return whether a name may be part of a path."""
     return (
         0 < len(name) <= LONGEST
         and name.isprintable()

@@ -1,5 +1,8 @@
-"""Which process a pid means: pids are given anew in each PID namespace, and after each start of the
-machine, and containers that share the network share the host's name as well."""
+"""Tell which process a pid identifies.
+
+Pids are assigned anew in each PID namespace and after each boot, and containers that share the
+network share the host's name as well.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _OWN_NAMESPACE = "/proc/self/ns/pid"
 
 @lru_cache(maxsize=1)
 def boot_id() -> str | None:
-    """What the kernel calls this start of the machine; None where it does not say."""
+    """Return the kernel's id of this boot of the machine, or None where it gives none."""
     try:
         return _BOOT_ID.read_text("ascii").strip() or None
     except (OSError, ValueError):
@@ -22,7 +25,7 @@ def boot_id() -> str | None:
 
 
 def pid_namespace() -> str | None:
-    """The PID namespace of this process; None where the system has none, or does not say."""
+    """Return the PID namespace of this process, or None where the system reports none."""
     try:
         return os.readlink(_OWN_NAMESPACE)  # noqa: PTH115 - for every job, and cheaper
     except OSError:
@@ -30,10 +33,10 @@ def pid_namespace() -> str | None:
 
 
 def means_the_same_here(host: str | None, boot: str | None, namespace: str | None) -> bool:
-    """Whether a pid that was told with these means the same process here.
+    """Return whether a pid recorded with these names identifies the same process on this machine.
 
-    A system that says neither, like macOS, has no namespaces: there the host's name decides. Where
-    one side says more than the other, nobody can tell.
+    A system without boot id and PID namespace, like macOS, is identified by its host's name. False
+    where only one side has them, because that cannot be decided.
     """
     here = (boot_id(), pid_namespace())
     if here == (None, None):
@@ -42,7 +45,7 @@ def means_the_same_here(host: str | None, boot: str | None, namespace: str | Non
 
 
 def has_ended(pid: int) -> bool:
-    """Whether the process with this pid here is gone, or only a zombie that nobody has buried."""
+    """Return whether the process with this pid has ended, also if it is a zombie not yet reaped."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

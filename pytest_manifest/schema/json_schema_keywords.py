@@ -1,8 +1,8 @@
-"""JSON Schema's keywords as manifests have them checked: exactly, and in time that stays in sight.
+"""Check JSON Schema's keywords exactly, and in a limited number of steps.
 
-The jsonschema package searches patterns with Python's engine, which may never come back, compares
-each item of an array with each other one, and divides in floats, which overflow. Schemas that refer
-to themselves can also ask for more work than anybody can wait for: every step is counted.
+The jsonschema package searches patterns with Python's engine, which may never return, compares each
+item of an array with each other one, and divides in floats, which overflow. Schemas that refer to
+themselves can also ask for unlimited work, so every step is counted.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _unevaluated_properties(
 
 
 def _evaluated(validator: Any, instance: Mapping[str, Any], schema: Any) -> set[str]:
-    """The names of the properties that this schema, beside ``unevaluatedProperties``, is about."""
+    """Return the names of the properties that the other keywords of this schema evaluate."""
     if not isinstance(schema, dict):
         return set()
     names = set(schema.get("properties", {})) & set(instance)
@@ -128,7 +128,7 @@ def _evaluated(validator: Any, instance: Mapping[str, Any], schema: Any) -> set[
 
 
 def _applied(validator: Any, instance: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Any]:
-    """The parts of a schema that hold for the whole of this object."""
+    """Return the subschemas that apply to this whole object and are valid for it."""
     parts = [part for name, part in schema.get("dependentSchemas", {}).items() if name in instance]
     for keyword in ("allOf", "anyOf", "oneOf"):
         parts += [part for part in schema.get(keyword, ()) if _holds(validator, instance, part)]
@@ -149,7 +149,7 @@ def _multiple_of(validator: Any, divisor: Any, instance: Any, _schema: object) -
 
 
 def _exact(number: float) -> Fraction:
-    """What is written, in decimal digits: 1.1 is a multiple of 0.1."""
+    """Convert a number to the fraction that its decimal digits say: 1.1 is a multiple of 0.1."""
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
@@ -190,7 +190,7 @@ _KEYWORDS: Final[Mapping[str, Callable[..., Errors]]] = {
 
 @lru_cache(maxsize=1)
 def checker() -> Callable[..., Any]:
-    """The class of validators by JSON Schema 2020-12 with these keywords, for ``counted``."""
+    """Make the validator class of JSON Schema 2020-12 with these keywords, for ``counted``."""
     made: Any = extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]  # no types
 
     def counted_evolve(self: Any, **changes: Any) -> Any:

@@ -1,6 +1,6 @@
-"""What the standard for JSON Schemas does not say of their parts: references, patterns, dialects.
+"""Check what the JSON Schema standard leaves open: references, patterns and dialects of subschemas.
 
-Held against it alone, a schema may refer to what is no schema, or is nowhere, or is itself.
+A schema that meets the standard may still refer to what is no schema, does not exist, or is itself.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class _Part(NamedTuple):
 
 
 def parts_problem(schema: dict[str, Any], malformed: Callable[[object], str]) -> str:
-    """Why the parts of this schema, which is one by the standard, cannot be applied, or "".
+    """Say why subschemas of a schema that meets the standard cannot be applied; "" if they can.
 
-    ``malformed`` says why something is no schema by the standard.
+    ``malformed`` returns why an object violates the standard for schemas, or "".
     """
     root = DRAFT202012.create_resource(schema)
     return _Parts(schema, malformed).problem(_Part("", schema, REGISTRY.resolver_with_root(root)))
@@ -67,7 +67,7 @@ class _Parts:
         self._where: dict[int, str] = {}
 
     def problem(self, root: _Part) -> str:
-        """The first flaw, or an empty string."""
+        """Return the first flaw, or an empty string."""
         # What only a reference leads to comes last: it may be where the standard has no schema.
         pending, referred = [root], list[tuple[str, _Part]]()
         while pending or referred:
@@ -107,9 +107,9 @@ class _Parts:
         return ""
 
     def _endless(self) -> str:
-        """Where schemas are applied to one value without end, or more often than can be waited for.
+        """Say where schemas apply to one value endlessly or over ``MAX_CHECKS`` times; else "".
 
-        One that refers to itself for what is in the value ends where the value does.
+        A schema that refers to itself for what is inside the value ends where the value does.
         """
         cost: dict[int, int] = {}
         try:
@@ -126,7 +126,7 @@ class _Parts:
 
 
 def _own_flaw(part: _Part) -> str:
-    """What is wrong with a part by itself."""
+    """Say what is wrong with a subschema itself, its own subschemas apart; else ""."""
     dialect = part.schema.get("$schema", DIALECT)
     if dialect.removesuffix("#") != DIALECT:
         return f"{_at(part.path, '$schema')}: names {dialect!r}, but only {DIALECT} is known"
@@ -140,7 +140,7 @@ def _own_flaw(part: _Part) -> str:
 
 
 def _inner(part: _Part) -> Iterator[tuple[str, _Part]]:
-    """The schemas within a schema, without those that are true or false, and their keywords."""
+    """Yield the direct subschemas of a schema with their keywords, without true and false."""
     for keyword in _OBJECTS:
         for name, schema in part.schema.get(keyword, {}).items():
             yield from _one(part, keyword, _at(_at(part.path, keyword), name), schema)
@@ -159,7 +159,7 @@ def _one(part: _Part, keyword: str, path: str, schema: Any) -> Iterator[tuple[st
 
 
 def _objects(value: Any) -> Iterator[Any]:
-    """All arrays and objects within a value, and itself."""
+    """Yield all arrays and objects within a value, itself included."""
     nodes = [value]
     for node in nodes:  # which grows meanwhile
         if isinstance(node, (dict, list)):

@@ -1,7 +1,8 @@
-"""The one door to JSON Schemas: whether one can be applied, and what in a result is against it.
+"""Decide whether a JSON Schema can be applied, and find where a result violates it.
 
-What cannot be applied is refused when the manifest is read, where its line can be named. What fails
-all the same is told as a flaw of that one schema.
+All other modules use JSON Schemas through this one. A schema that cannot be applied is refused when
+the manifest is read, where its line can be named; one that fails later is reported as that schema's
+flaw.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Violation:
 
 
 def schema_problem(schema: dict[str, JsonValue]) -> str:
-    """Why this object is no JSON Schema (2020-12) that can be applied, or an empty string."""
+    """Say why this object is no JSON Schema (2020-12) that can be applied; "" if it is one."""
     return _schema_problem(json.dumps(schema, sort_keys=True))
 
 
@@ -49,7 +50,7 @@ def _schema_problem(text: str) -> str:
 
 
 def _malformed(schema: object) -> str:
-    """Where this is against the standard for schemas itself, or an empty string."""
+    """Say where an object violates the standard for schemas; "" if it does not."""
     from jsonschema import Draft202012Validator
 
     try:
@@ -61,7 +62,7 @@ def _malformed(schema: object) -> str:
 
 
 def violations(schema: dict[str, JsonValue], result: JsonValue, limit: int) -> list[Violation]:
-    """The first places of the result that are against the schema.
+    """Return the first ``limit`` places of the result that violate the schema.
 
     Raises SchemaFlawError where the schema cannot be applied.
     """
@@ -93,7 +94,7 @@ def _errors(schema: Any, value: object) -> Iterator[Violation]:
 
 
 def _size(value: object) -> int:
-    """How many values there are in a value."""
+    """Count the values within a value, itself included."""
     nodes: list[Any] = [value]
     for node in nodes:  # which grows meanwhile
         if isinstance(node, dict):

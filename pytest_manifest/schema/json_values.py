@@ -1,4 +1,4 @@
-"""JSON values: copied and checked, and what a short look at them tells."""
+"""Copy and check JSON values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _decode: Final = Decoder().decode
 
 
 def json_value(value: object) -> JsonValue:
-    """A deep copy of ``value`` in plain JSON types; tuples become arrays.
+    """Copy ``value`` deeply into plain JSON types; tuples become arrays.
 
     Raises PydanticCustomError, which names the place, for what JSON cannot hold: NaN, infinities,
     other types, keys that are not text, lone surrogates, more than ``MAX_DEPTH`` levels.
@@ -116,7 +116,7 @@ def is_stock_json(value: dict[str, Any] | list[Any]) -> bool:
 
 
 def is_deep(value: object) -> bool:
-    """Whether there are more than ``MAX_DEPTH`` levels of arrays and objects."""
+    """Return whether a value has more than ``MAX_DEPTH`` levels of arrays and objects."""
     if not value or type(value) not in _LEVELS:
         return False
     level: list[Any] = [value]

@@ -1,4 +1,4 @@
-"""The lines of a manifest: its header and its entries."""
+"""Define the lines of a manifest: its header and its entries."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Regular expressions of a manifest, searched in a time that grows with the text and no faster.
+"""Search a manifest's regular expressions in time linear in the text.
 
-A manifest may come from anywhere, and what it is searched in from any worker. Python's engine tries
-every way in which a pattern may match, which for some takes longer than anybody lives, and nothing
-but SIGKILL ends it. RE2 has no such patterns: what it cannot do in linear time (look-around,
-back-references) it refuses, so that this is told when the manifest is read.
+A manifest may come from anywhere, and the text that it searches from any worker. Python's engine
+tries every way in which a pattern may match, which for some patterns practically never ends, and
+only SIGKILL stops it. RE2 runs in linear time: it refuses what it cannot do so (look-around,
+back-references), and the refusal is reported when the manifest is read.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def _compiled(pattern: str) -> object:
 
 
 def _in_re2(escape: re.Match[str]) -> str:
-    """An escape as RE2 writes it: Python and JavaScript write two of them in another way."""
+    """Translate an escape to RE2's spelling: two differ from Python's and JavaScript's."""
     if escape[1]:
         return rf"\x{{{escape[1]}}}"
     return r"\z" if escape[2] == "Z" else escape[0]
 
 
 def pattern_problem(pattern: str) -> str:
-    """Why this cannot be searched for, or an empty string."""
+    """Say why this pattern cannot be searched for; "" if it can."""
     if len(pattern) > MAX_LENGTH:
         return f"it has {len(pattern)} characters, more than {MAX_LENGTH}"
     try:
@@ -51,9 +51,9 @@ def pattern_problem(pattern: str) -> str:
 
 
 def found_in(pattern: str, text: str) -> bool:
-    """Whether the pattern matches somewhere in the text.
+    """Return whether the pattern matches somewhere in the text.
 
-    Raises ValueError for a pattern that ``pattern_problem`` has something to say of.
+    Raises ValueError for a pattern that ``pattern_problem`` reports.
     """
     # Halves of characters cannot be searched: there is nothing in UTF-8 that they could be.
     whole = text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Validation errors in the user's words: which field, what it must be, what it is instead."""
+"""Word validation errors for users: the field, what it must be, what it is instead."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _OWN = "json_value", "unprintable", "json_schema", "regex", "time_naive"
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One phrase for each thing that ``error``, raised by ``model``, found, in the order found."""
+    """Return one phrase for each problem in ``error``, raised by ``model``, in the order found."""
     return [_phrase(details, model) for details in error.errors(include_url=False)]
 
 
@@ -60,7 +60,7 @@ def _phrase(details: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _instead(details: ErrorDetails) -> str:
-    """What stands there, where the sentence does not say so itself."""
+    """Return the phrase that shows the value found, or "" where the message shows it already."""
     kind, value = details["type"], details["input"]
     if kind in _OWN:
         return ""
@@ -101,7 +101,7 @@ def _unknown_field(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
 
 
 def _known_fields(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    """The names, as written in JSON, of the fields of the model at ``loc`` within ``model``."""
+    """Return the JSON names of the fields of the model at ``loc`` within ``model``."""
     for part in loc:
         by_alias = {info.alias or name: info for name, info in model.model_fields.items()}
         info = by_alias.get(str(part))

@@ -1,4 +1,4 @@
-"""What came of an attempt: receipts from the workers, verdicts on them."""
+"""Define the documents of an attempt: receipts from the workers, verdicts on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's summary: what it was, what it came to, and which files it has left."""
+"""Define the document of a run: what it ran, its outcome, and the files that it has left."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What travels between dispatching side and workers: headers, stream records, wrapped results.
+"""Define what dispatching side and workers exchange: headers, stream records, wrapped results.
 
-Both sides import this module, so it knows neither Celery nor any client.
+Both sides import this module, so it imports neither Celery nor any client.
 """
 
 from __future__ import annotations
@@ -109,17 +109,17 @@ class FinishedRecord:
 
 
 def stream_key(run: str) -> str:
-    """The key of the run's stream of receipts in the result store."""
+    """Return the key of the run's stream of receipts in the result store."""
     return f"manifest:{run[-RUN8_LENGTH:]}:receipts"
 
 
 def timestamp(moment: datetime) -> str:
-    """An aware time as text: ISO 8601, UTC, microseconds."""
+    """Format an aware time as text: ISO 8601, UTC, microseconds."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def parse_timestamp(text: object) -> datetime | None:
-    """The time that ``timestamp`` wrote; None for anything else, also for a time without a zone."""
+    """Parse the text that ``timestamp`` wrote; None for anything else, or without a time zone."""
     if not isinstance(text, str):
         return None
     try:
@@ -149,7 +149,7 @@ def sha256(data: bytes) -> str:
 
 
 def arguments_sha256(args: object, kwargs: object) -> str | None:
-    """The digest of a task's arguments as they were sent."""
+    """Return the SHA-256 digest of a task's arguments as they were sent."""
     return json_sha256([args, kwargs])
 
 
@@ -157,7 +157,7 @@ Record = StartedRecord | HandedOnRecord | FinishedRecord
 
 
 def parse_record(record: Mapping[str, object]) -> Record | None:
-    """The stream record that this document is; None for kinds that a newer worker may send."""
+    """Parse a stream record; return None for kinds that only a newer worker sends."""
     kind = record.get("kind")
     if kind == KIND_STARTED:
         return started_record(record)
@@ -214,7 +214,7 @@ def finished_record(record: Mapping[str, object]) -> FinishedRecord:
 
 
 def json_or_none(value: object) -> JsonValue:
-    """A copy of a JSON value; None for what JSON cannot hold."""
+    """Copy a JSON value; return None for what JSON cannot hold."""
     data = canonical(value)
     result: JsonValue = None if data is None else json.loads(data)
     return result
@@ -223,7 +223,7 @@ def json_or_none(value: object) -> JsonValue:
 def unwrap_result(
     meta: Mapping[str, object], convert: Callable[[object], JsonValue] = json_or_none
 ) -> tuple[dict[str, JsonValue] | None, JsonValue]:
-    """The receipt that rides inside a plain result, and the task's own result.
+    """Separate the receipt inside a stored result from the task's own result.
 
     ``meta`` is what Celery's backends give for a task id (``get_task_meta``). The receipt is None
     where the worker is not instrumented; the result is None where the task raised something.
@@ -244,7 +244,7 @@ def unwrap_result(
 
 
 def plain_traceback(traceback: str | None) -> str | None:
-    """The traceback without the receipt that may stand behind it."""
+    """Return the traceback without the receipt that the worker may have appended to it."""
     if traceback is None:
         return None
     text = traceback.rpartition(TRACEBACK_MARK)[0] if TRACEBACK_MARK in traceback else traceback
