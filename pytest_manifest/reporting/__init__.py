@@ -1,1 +1,1 @@
-"""What people see of a run."""
+"""Report runs to people and programs: terminal, GitHub, Allure, JUnit, run page, summary."""

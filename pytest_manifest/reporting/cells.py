@@ -1,4 +1,4 @@
-"""How many columns a terminal takes for printable text, by wcwidth's tables."""
+"""Measure how many columns a terminal takes for printable text, by wcwidth's tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from wcwidth import wcwidth
 
 EMOJI: Final = "\ufe0f"
-"""Asks for the character before it as a picture, which is two cells wide."""
+"""Variation selector: the character before it is drawn as a picture, two columns wide."""
 
 
 def cells(text: str) -> int:
@@ -16,7 +16,7 @@ def cells(text: str) -> int:
 
 
 def fitting(text: str, width: int) -> str:
-    """Cut off what of a text does not fit into so many columns."""
+    """Return the beginning of a text that fits into so many columns."""
     taken = 0
     for position, character in enumerate(text):
         taken += _width(character)
@@ -26,5 +26,5 @@ def fitting(text: str, width: int) -> str:
 
 
 def _width(character: str) -> int:
-    # With the character before it the mark is two cells wide; unprintable characters have -1.
+    # The selector adds a column to the character before it; unprintable characters have -1.
     return 1 if character == EMOJI else max(wcwidth(character), 0)

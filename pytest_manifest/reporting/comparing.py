@@ -1,4 +1,4 @@
-"""Two runs compared, in the terminal."""
+"""Show two runs compared, in the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMED = 5
 
 
 def comparison_lines(found: Comparison, sheet: Sheet) -> Iterator[Line]:
-    """What changed since the earlier run; one line where nothing that counts did."""
+    """Yield what changed since the earlier run, or one line if nothing that counts did."""
     yield Line(f"  since run {found.before_run}", bold=True)
     before, now = f"{found.passed_before} of {found.entries_before}", found.passed_after
     yield Line(f"    {now} of {found.entries_after} passed, {before} before")
@@ -37,7 +37,7 @@ def comparison_lines(found: Comparison, sheet: Sheet) -> Iterator[Line]:
 
 
 def comparison_phrase(found: Comparison) -> str:
-    """The same in a few words."""
+    """Return the numbers of changes since the earlier run, in a few words."""
     counts = {
         "newly failing": len(found.newly_failing),
         "fixed": len(found.fixed),

@@ -1,4 +1,4 @@
-"""What a run leaves behind for machines and for CI, when it is over: one pass over its records."""
+"""Write what a run leaves for machines and CI at its end, in one pass over its records."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SUFFIX: Final = ".summary.json"
 
 
 def complete(report: RunReport, run: Run) -> None:
-    """Write the run's summary beside its ledger and wherever else options and CI ask for one.
+    """Write the run's summary beside its ledger, and wherever options and CI ask for one.
 
-    What goes wrong is said among the run's findings, and stops nothing else.
+    A fault becomes a warning of the run, and the other files are written all the same.
     """
     if (flower := _flower(run)) is not None:
         add_paper(report.config, "flower", flower)
@@ -39,18 +39,18 @@ def complete(report: RunReport, run: Run) -> None:
 
 
 def summary_path(run: Run) -> Path:
-    """Where a run keeps its summary."""
+    """Return the file of a run's summary, beside its ledger."""
     return run.ledger_path.with_suffix(SUFFIX)
 
 
 def _flower(run: Run) -> str | None:
-    """The page on which Flower shows the stack's jobs, where it is known to run."""
+    """Return the address of Flower's page of the stack's jobs, None if no Flower is known."""
     from pytest_manifest.stack.state import running_stack
 
     address = run.address.flower_url
     if not (address or run.address.is_private):
         with contextlib.suppress(StackError):
-            running = running_stack()  # it may have been named by its broker's URL
+            running = running_stack()  # the user may have named it by its broker's URL
             if running is not None and running.broker_url == run.address.broker_url:
                 address = running.flower_url
         address = address or os.environ.get("MANIFEST_FLOWER_URL", "")
@@ -58,7 +58,7 @@ def _flower(run: Run) -> str | None:
 
 
 def _write_summaries(report: RunReport, run: Run, comparison: Comparison | None) -> Statistics:
-    """Returns the figures, which the same pass over the records gives."""
+    """Write the summaries; return the statistics of the same pass over the records."""
     from pytest_manifest.analysis.statistics import statistics
     from pytest_manifest.reporting.completion_summary import SummaryWriter
 
@@ -95,7 +95,7 @@ def _taken(
 
 
 def _copy_for(report: RunReport, run: Run) -> Path | None:
-    """Where ``--manifest-summary`` wants this run's: a second run's name has its id in it."""
+    """Return the file of ``--manifest-summary``, for a second run with its id in the name."""
     path = report.options.summary
     if path is None or run is report.runs[0]:
         return path

@@ -1,4 +1,4 @@
-"""``summary.json``: written entry by entry, so that memory stays flat whatever the run's size."""
+"""Write ``summary.json`` entry by entry, so that memory stays flat whatever the run's size."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ _GROUP_OF: Final[dict[str, Group]] = {
     "pending": "unfinished",
 }
 SPOOL: Final = 1 << 20
-"""Bytes of one group of entries that are kept in memory."""
+"""Bytes of one group of entries that are kept in memory, the rest in a temporary file."""
 
 
 class SummaryWriter:
-    """Takes a run's records, then its figures, and writes the document to one or more files."""
+    """Take a run's records, then its statistics, and write the document to one or more files."""
 
     def __init__(self, run: Run, root: Path) -> None:
         self._run = run
         self._root = root
         self._spools: dict[Group, IO[bytes]] = {}
-        self._begun: set[Group] = set()  # a file that is asked where it stands writes each time
+        self._begun: set[Group] = set()  # asking a spool for its position would flush it each time
         self._open = contextlib.ExitStack()
         self._head = b""
 
@@ -83,7 +83,7 @@ class SummaryWriter:
         self._spools[group].write(comma + to_json(_entry_fields(record)))
 
     def finish(self, statistics: Statistics, comparison: Comparison | None) -> None:
-        """Take what is known at the end alone."""
+        """Take the statistics and the comparison, which are known after the last entry."""
         run = self._run
         with run.read() as ledger:
             facts, cost = _run(run, ledger, self._root), _cost(ledger, statistics)
@@ -101,9 +101,9 @@ class SummaryWriter:
         self._head = whole.rstrip().removesuffix("}").rstrip().encode()
 
     def write(self, path: Path, *, private: bool = False) -> None:
-        """Write it, whole or not at all; ``private``: for its owner's eyes.
+        """Write the document, whole or not at all; ``private``: readable by its owner alone.
 
-        Raises ManifestError or OSError where it cannot be written.
+        Raises ManifestError or OSError if it cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
@@ -150,8 +150,10 @@ def _cost(ledger: Ledger, statistics: Statistics) -> SummaryCost:
 
 
 def _entry_fields(record: EntryRecord) -> dict[str, object]:
-    """The fields of a ``SummaryEntry``; a model of each of a million entries would take longer than
-    all else about them."""
+    """Return the fields of a ``SummaryEntry`` as a plain dict.
+
+    Making a model of each of a million entries would take longer than all else about them.
+    """
     last = record.last
     return {
         "id": record.id,
@@ -243,7 +245,7 @@ def _causes(found: Statistics) -> Iterator[SummaryCause]:
 
 
 def run_files(run: Run) -> Iterator[tuple[FileKind, Path]]:
-    """The files that a run has left, those that are there."""
+    """Yield kind and path of the files that a run has left, if they exist."""
     found: list[tuple[FileKind, Path]] = [
         ("manifest", run.manifest.path),
         ("ledger", run.ledger_path),

@@ -1,4 +1,4 @@
-"""A run's figures, worked out once a session however many reports want them."""
+"""Compute a run's statistics and comparison once a session, however many reports use them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _COMPARISONS: Final = pytest.StashKey[dict[Path, "Comparison | None"]]()
 
 
 def statistics_of(run: Run, config: pytest.Config) -> Statistics:
-    """The figures of a run that is over, as of the first time that this is asked.
+    """Return the statistics of a run that is over, computed at the first call.
 
-    Raises LedgerError or ManifestError where its documents cannot be read.
+    Raises LedgerError or ManifestError if ledger or manifest cannot be read.
     """
     known = config.stash.setdefault(_STATISTICS, {})
     if run.ledger_path not in known:
@@ -41,14 +41,15 @@ def statistics_of(run: Run, config: pytest.Config) -> Statistics:
 
 
 def note_statistics(run: Run, config: pytest.Config, found: Statistics) -> None:
-    """Take over the figures that somebody else's pass over the run's records has given."""
+    """Keep the statistics that another report's pass over the run's records has given."""
     config.stash.setdefault(_STATISTICS, {})[run.ledger_path] = found
 
 
 def comparison_of(run: Run, config: pytest.Config) -> Comparison | None:
-    """A run that is over, held against the one that ``--manifest-compare`` names.
+    """Compare a run that is over with the one that ``--manifest-compare`` names.
 
-    None where that was not given, or cannot be told; why not is then a finding of the run.
+    Returns None if the option was not given, or if the runs could not be compared: then the reason
+    is among the run's warnings.
     """
     report = config.stash[REPORT_KEY]
     known = config.stash.setdefault(_COMPARISONS, {})
@@ -63,7 +64,10 @@ def comparison_of(run: Run, config: pytest.Config) -> Comparison | None:
 
 @contextmanager
 def records_of(run: Run) -> Iterator[Iterator[EntryRecord]]:
-    """The run's records, from its own copy of the manifest where the file was changed meanwhile."""
+    """Open the run's records, with its own copy of the manifest if the file has changed.
+
+    Raises ManifestError if the file has changed and there is no copy.
+    """
     from pytest_manifest.run.changes import kept_manifest
 
     manifest = run.manifest
@@ -111,7 +115,7 @@ def _compare(run: Run, report: RunReport) -> Comparison | None:
 
 
 def _earlier(run: Run, report: RunReport) -> Path | None:
-    """The ledger to compare with."""
+    """Return the ledger to compare with; None, with a warning of the run, if there is none."""
     options = report.options
     name = short_path(run.manifest.path, options.root)
     path = options.compare
@@ -127,7 +131,7 @@ def _earlier(run: Run, report: RunReport) -> Path | None:
 
 
 def _last(run: Run, folder: Path) -> Path | None:
-    """The newest run of the same manifest file before this one that has come to a verdict."""
+    """Return the ledger of the newest earlier run of the same manifest that has verdicts."""
     from pytest_manifest.ledger import Ledger, find_runs_by_digest, find_runs_of_manifest
 
     places = {run.manifest.path.resolve(), run.info.manifest}
@@ -140,14 +144,14 @@ def _last(run: Run, folder: Path) -> Path | None:
         with Ledger.open(path) as ledger:
             info = ledger.info()
             if ledger.shard() not in (None, shard):
-                continue  # it has done other entries
+                continue  # it has run other entries
             if path != run.ledger_path and info.age < run.info.age and ledger.verdict_counts():
                 earlier.append((info.age, path))
     return max(earlier)[1] if earlier else None
 
 
 def _manifest_of(path: Path, info: RunInfo, run: Run) -> Manifest:
-    """The manifest that an earlier run was made of, or what tells most of it."""
+    """Return the manifest of an earlier run: its copy, else its file, else this run's."""
     from pytest_manifest.manifest import read_manifest
     from pytest_manifest.run.changes import kept_manifest
 

@@ -1,4 +1,4 @@
-"""GitHub's annotations: failing entries, shown at their lines of the manifest."""
+"""Annotate failing entries on GitHub, at their lines of the manifest."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from pytest_manifest.run import Run
 
 SHOWN: Final = 10
-"""GitHub shows no more of one kind for a step."""
+"""Annotations of one kind that GitHub shows for a step, at most."""
 _SENTENCE: Final = 1000
 _CAUSES: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A sentence that belongs to a line of a file."""
+    """A message that belongs to a line of a file."""
 
     path: Path
     line: int
@@ -56,7 +56,7 @@ class Failing:
                 known.append((record.line, title, verdict.sentence[:_SENTENCE]))
 
     def chosen(self, path: Path) -> list[Annotation]:
-        """At most ten in the order of their lines: the first of each cause, then the second."""
+        """Return at most ten, in the order of lines: the first of each cause, then the second."""
         rows = [(turn, row) for rows in self._by_cause.values() for turn, row in enumerate(rows)]
         first = sorted(rows)[:SHOWN]
         return [Annotation(path, *row) for row in sorted(row for _, row in first)]
@@ -66,13 +66,13 @@ _KEY: Final = pytest.StashKey[list[tuple[Path, Failing]]]()
 
 
 def keep_failing(config: pytest.Config, run: Run, failing: Failing) -> None:
-    """Remember what is to be annotated at the session's end."""
+    """Keep a run's failing entries, to annotate them at the session's end."""
     if failing.count and on_github():
         config.stash.setdefault(_KEY, []).append((run.manifest.path, failing))
 
 
 def annotation_lines(config: pytest.Config) -> Iterator[str]:
-    """The workflow commands; all runs of the session share the ten that GitHub shows."""
+    """Yield the workflow commands; the session's runs share the ten that GitHub shows."""
     kept = config.stash.get(_KEY, [])
     chosen = [one for path, failing in kept for one in failing.chosen(path)]
     shown = _shared(chosen, len(kept))
@@ -87,7 +87,7 @@ def annotation_lines(config: pytest.Config) -> Iterator[str]:
 
 
 def _shared(chosen: Sequence[Annotation], runs: int) -> list[Annotation]:
-    """At most ten, as many of each run where that is possible."""
+    """Return at most ten, as many of each run as possible."""
     if len(chosen) <= SHOWN or runs < 2:
         return list(chosen[:SHOWN])
     turns: dict[Path, int] = {}
@@ -99,7 +99,7 @@ def _shared(chosen: Sequence[Annotation], runs: int) -> list[Annotation]:
 
 
 def _file(path: Path) -> str:
-    """The path within the repository, as GitHub knows it."""
+    """Return the path relative to GitHub's workspace, or as it is if it is outside."""
     workspace = os.environ.get("GITHUB_WORKSPACE")
     with contextlib.suppress(ValueError):
         return path.resolve().relative_to(Path(workspace or Path.cwd()).resolve()).as_posix()

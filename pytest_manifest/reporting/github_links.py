@@ -1,4 +1,4 @@
-"""Where the names in a summary lead: into the repository on GitHub, or to the files beside it."""
+"""Link the names in a summary to the repository on GitHub, or to the files beside it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from urllib.parse import quote
 
 
 def step_summary_file() -> Path | None:
-    """The file whose Markdown GitHub shows on the page of the step, None elsewhere."""
+    """Return the file whose Markdown GitHub shows on the step's page, None elsewhere."""
     name = os.environ.get("GITHUB_STEP_SUMMARY")
     return Path(name) if name else None
 
 
 class Links(Protocol):
-    """Addresses for a summary; None where there is nothing to lead to."""
+    """Addresses for a summary; a method returns None if it has no address."""
 
     def manifest(self, path: Path, line: int | None = None) -> str | None:
-        """The manifest, or one of its lines."""
+        """Return the address of the manifest, or of one of its lines."""
 
     def paper(self, path: Path) -> str | None:
-        """A file that the run has left."""
+        """Return the address of a file that the run has left."""
 
     def artifacts(self) -> str | None:
-        """Where CI keeps files."""
+        """Return the address of the page on which CI keeps files."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LocalLinks:
 
 @dataclass(frozen=True)
 class GitHubLinks:
-    """Links for the page of a step: ``repository`` is its address, '' where it is not known."""
+    """Links for the page of a step; ``repository`` is its address, '' if it is not known."""
 
     repository: str
     commit: str
@@ -56,7 +56,7 @@ class GitHubLinks:
 
     @classmethod
     def of_environment(cls) -> Self:
-        """As GitHub's runner tells it."""
+        """Make links from the variables that GitHub's runner sets."""
         told = os.environ.get
         server, name = told("GITHUB_SERVER_URL", ""), told("GITHUB_REPOSITORY", "")
         workspace = told("GITHUB_WORKSPACE")

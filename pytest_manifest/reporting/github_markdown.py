@@ -1,4 +1,4 @@
-"""A run's summary in Markdown: for the page of a step on GitHub, or a file of one's own."""
+"""Write a run's summary in Markdown, for the page of a step on GitHub or a file."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 TASKS: Final = 50
 CAUSES: Final = 50
 CHANGES: Final = 20
-"""Rows of each table: GitHub shows no summary of more than 1 MiB."""
+"""Rows of each table, at most: GitHub shows no summary of more than 1 MiB."""
 _MESSAGE: Final = 300
 
 
 def markdown(
     run: Run, statistics: Statistics, comparison: Comparison | None, links: Links, root: Path
 ) -> str:
-    """The summary of one run; ``links`` leads from its names to what they name."""
+    """Return the summary of one run; ``links`` has the addresses of files and entries."""
     parts = [
         _heading(run, statistics, links, root),
         _facts(run, statistics),
@@ -82,7 +82,7 @@ def _processes(found: Statistics) -> str:
 
 
 def _remarks(run: Run, found: Statistics) -> Iterator[str]:
-    """What a person should read first."""
+    """Yield advice, warnings and the run's error as a quotation, which comes first."""
     said = [*found.advice, *run.warnings]
     said += [f"the run gave up: {run.error}"] if run.error is not None else []
     if said:
@@ -204,6 +204,6 @@ def _link(text: str, address: str | None) -> str:
 
 
 def _table(heads: Sequence[str], sides: str, rows: Iterable[Sequence[str]]) -> str:
-    """A table; ``sides`` has an ``r`` for each column of numbers."""
+    """Return a table; ``sides`` has an ``r`` for each column that is aligned right."""
     rule = ["--:" if side == "r" else "---" for side in sides]
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))

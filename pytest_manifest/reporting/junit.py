@@ -1,8 +1,8 @@
-"""JUnit: pytest's own report, where the test cases of entries tell of their jobs.
+"""Change pytest's JUnit report so that the test cases of entries describe their jobs.
 
-pytest writes what a test took, which for an entry is the milliseconds of reading its verdict. That
-is changed in the file that pytest has written, test case by test case: reports keep their own
-durations, so ``--durations`` and every other plugin say what they always say, with xdist too.
+pytest writes how long a test took, which for an entry is the milliseconds of reading its verdict.
+The file is changed after pytest has written it, test case by test case: the reports themselves keep
+their durations, so ``--durations`` and other plugins are unaffected, with xdist too.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pytest_manifest.run import Run
 
 PREFIX: Final = "manifest_"
-"""What the names of our properties begin with."""
+"""Prefix of the names of our properties."""
 _BRACKETS: Final = re.compile(r"\[(?=\[)|\](?=\])")
 _ILLEGAL: Final = re.compile("[^\t\n\r -~\x80-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML cannot have, and DEL, which pytest escapes with them."""
+"""Characters that XML does not allow, and DEL, which pytest escapes with them."""
 _SUITE: Final = re.compile(r"(<testsuite\b[^>]*?)(/?)>")
 STRICT: Final = "xunit2"
 """The family whose schema has no properties of test cases."""
@@ -37,7 +37,7 @@ CASE: Final = "<testcase"
 
 
 class JobsInReport:
-    """A plugin that changes pytest's report when pytest has written it."""
+    """Change pytest's report after pytest has written it."""
 
     def __init__(self, config: pytest.Config, report: RunReport) -> None:
         self._config = config
@@ -46,7 +46,7 @@ class JobsInReport:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
-        # Innermost, so that whoever reads the report at the session's end finds it changed.
+        # Innermost, so that plugins that read the report at the session's end find it changed.
         before = _stamp(self._path)
         try:
             return (yield)
@@ -67,7 +67,7 @@ def report_path(config: pytest.Config) -> Path | None:
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:
-    """What changes when a file is written; None where it is none that can be read again."""
+    """Return inode, time and size, which change when the file is written; None if it is no file."""
     if path is None or not path.is_file():
         return None
     found = path.stat()
@@ -106,7 +106,7 @@ def rewritten(file: TextIO, properties: str, changed: Callable[[str], str]) -> I
 
 
 def _parts(file: TextIO) -> Iterator[str]:
-    """Yield what stands before the first test case, then each case, and what stands behind them.
+    """Yield the text before the first test case, then each test case, then the rest.
 
     pytest escapes whatever it writes, so that only its own tags have angle brackets.
     """
@@ -128,7 +128,7 @@ def _parts(file: TextIO) -> Iterator[str]:
 
 
 def _end_of_case(text: str, start: int) -> int:
-    """Where the test case ends that begins at ``start``; -1 where none does, or it is cut off."""
+    """Return the end of the test case at ``start``; -1 if none begins there or it is cut off."""
     tag = text.find(">", start) if text.startswith(CASE, start) else -1
     if tag < 0 or text[tag - 1] == "/":
         return tag if tag < 0 else tag + 1
@@ -156,12 +156,12 @@ def _properties(runs: Sequence[Run]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Spell out what XML cannot have, as pytest does: ``#x1B``."""
+    """Escape the characters that XML does not allow, as pytest does: ``#x1B``."""
     return _ILLEGAL.sub(lambda match: f"#x{ord(match[0]):02X}", text)
 
 
 def _facts(case: ET.Element) -> dict[str, str]:
-    """Our properties of a test case; none where it is no entry's."""
+    """Return our properties of a test case; none if it is not an entry's."""
     found = ((prop.get("name", ""), prop.get("value", "")) for prop in case.iter("property"))
     return {name: value for name, value in found if name.startswith(PREFIX)}
 
@@ -187,7 +187,7 @@ def _move_properties(case: ET.Element, facts: Mapping[str, str]) -> None:
         if not len(group):
             case.remove(group)
     lines = [f"[[PROPERTY|{name}={_one_line(value)}]]" for name, value in facts.items()]
-    # Many readers look at the first one alone.
+    # Many readers read the first one alone.
     output = case.find("system-out")
     if output is None:
         output = ET.SubElement(case, "system-out")
@@ -196,5 +196,8 @@ def _move_properties(case: ET.Element, facts: Mapping[str, str]) -> None:
 
 
 def _one_line(text: str) -> str:
-    """A value that no reader takes to be over too soon, or to ask for something (attachments)."""
+    """Return the value on one line, with the double brackets broken up.
+
+    Readers take ``]]`` for the property's end, and ``[[`` for another instruction (attachments).
+    """
     return _BRACKETS.sub(r"\g<0> ", " ".join(text.splitlines()))

@@ -1,4 +1,4 @@
-"""Text fit for a terminal of any width: shown plainly, cut, wrapped, in columns."""
+"""Lay out text for a terminal of any width: escaped, cut, wrapped, in columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INDENT = 2
 
 
 class Line(NamedTuple):
-    """A line of text, and how it is marked where marks are shown at all."""
+    """A line of text, with its colours where the terminal shows any."""
 
     text: str
     bold: bool = False
@@ -29,8 +29,11 @@ BLANK = Line("")
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """What is written on: its width in columns; whether it is a terminal; whether it shows more
-    than ASCII; whether all is wanted (``-v``)."""
+    """The terminal that is written on.
+
+    ``width``: in columns; ``terminal``: it is one; ``rich``: it shows more than ASCII; ``all``: the
+    user wants everything (``-v``).
+    """
 
     width: int = 80
     terminal: bool = False
@@ -38,7 +41,7 @@ class Sheet:
     all: bool = False
 
     def cut(self, text: str, width: int) -> str:
-        """Foreign text on one line of at most so many columns, its middle left out."""
+        """Return foreign text on one line of at most so many columns, its middle left out."""
         text = shown(text)
         if cells(text) <= width:
             return text
@@ -49,7 +52,7 @@ class Sheet:
         return f"{head}{dots}{tail}"
 
     def in_two_lines(self, text: str, width: int) -> Iterator[str]:
-        """Foreign text; of the second line the middle is left out where it has no room."""
+        """Yield foreign text in at most two lines; the middle of the second is left out."""
         text = shown(text)
         head = fitting(text, width)
         if head == text:
@@ -61,7 +64,7 @@ class Sheet:
         yield self.cut(text[len(head) :].lstrip(), width)
 
     def wrapped(self, text: str, *, indent: int, hanging: int = 0) -> Iterator[str]:
-        """A sentence in lines; ``hanging``: further columns before all but the first."""
+        """Yield a text in lines; ``hanging``: further columns before all but the first."""
         left = " " * indent
         room = max(self.width, NARROWEST) - indent
         rest = shown(text)
@@ -76,7 +79,7 @@ class Sheet:
 
 
 def shown(text: str) -> str:
-    """Foreign text on one line, with nothing in it that a terminal obeys or does not show."""
+    """Return foreign text on one line, with control and invisible characters escaped."""
     one_line = " ".join(printable(text).split())
     if one_line.isprintable():
         return one_line
@@ -91,29 +94,29 @@ def _escaped(char: str) -> str:
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
-    """The text with spaces to this many columns, before it where it is to stand on the right."""
+    """Pad the text with spaces to this many columns, on its left with ``right``."""
     space = " " * max(width - cells(text), 0)
     return space + text if right else text + space
 
 
 def widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    """The width of each column of rows that are equally long."""
+    """Return the width of each column of rows that are equally long."""
     return [max(map(cells, column)) for column in zip(*rows, strict=True)]
 
 
 def gap_of(rows: Sequence[Sequence[str]], sheet: Sheet) -> int | None:
-    """How many columns between these rows' cells leave room for them; None where none do."""
+    """Return how many columns fit between the rows' cells, 2 or 1; None if none do."""
     wide = widths(rows)
     return next((gap for gap in (2, 1) if table_width(wide, gap) <= sheet.width), None)
 
 
 def table_width(column_widths: Sequence[int], gap: int) -> int:
-    """The width of a table with such columns, indented by two."""
+    """Return the width of an indented table with such columns, in columns."""
     return sum(column_widths) + gap * (len(column_widths) - 1) + _INDENT
 
 
 def table_lines(rows: Sequence[Sequence[str]], gap: int) -> Iterator[Line]:
-    """Rows, the first of them the heads; the first column's cells on the left, others' right."""
+    """Yield the rows, the first as heads; the first column is aligned left, others right."""
     wide, between = widths(rows), " " * gap
     for number, row in enumerate(rows):
         row_cells = [
@@ -124,7 +127,7 @@ def table_lines(rows: Sequence[Sequence[str]], gap: int) -> Iterator[Line]:
 
 
 def time_text(value: float) -> str:
-    """Seconds in five columns as long as they are below a day."""
+    """Format seconds, in five columns as long as they are below a day."""
     if 0 < value < 0.0005:
         return "<.001"
     if value < 9.9995:
@@ -135,7 +138,7 @@ def time_text(value: float) -> str:
 
 
 def lasting(value: float) -> str:
-    """A duration in words, three digits that count: ``12.4 s``, ``3 min 05 s``, ``8 h 12 min``."""
+    """Format seconds in words, with three digits: ``12.4 s``, ``3 min 05 s``, ``8 h 12 min``."""
     if value < 59.95:
         return seconds(float(f"{value:.3g}"))
     minutes, rest = divmod(round(value), 60)
@@ -145,12 +148,12 @@ def lasting(value: float) -> str:
 
 
 def pace_text(value: float) -> str:
-    """How many jobs a second, or of slow ones a minute or an hour."""
+    """Format a rate (jobs per second), slow ones as jobs a minute or an hour."""
     units = (("a second", 1), ("a minute", 60), ("an hour", 3600))
     unit, factor = next((one for one in units if value * one[1] >= 1), units[-1])
     return f"{rate_text(value * factor)} jobs {unit}"
 
 
 def rate_text(value: float) -> str:
-    """Jobs a second, three digits that count."""
+    """Format a rate with three significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""What reports have left behind in this session, for the summary to name."""
+"""Keep the files and addresses that reports have left, for the summary to name."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def add_paper(config: pytest.Config, kind: str, place: Path | str, run: str | No
 
 
 def papers(config: pytest.Config, run: str | None = None) -> list[tuple[str, Path | str]]:
-    """``(kind, place)`` of what was added for this run, or for the session, in that order."""
+    """Return ``(kind, place)`` of what was added for this run, or for the session, in order."""
     return list(config.stash.get(_KEY, {}).get(run, ()))
