@@ -1,4 +1,4 @@
-"""The fixtures a test may ask for."""
+"""Define the fixtures that a test may ask for."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def dispatch(request: pytest.FixtureRequest) -> Iterator[Dispatch]:
-    """Sends what was selected, once a session, and ends the runs when the session ends.
+    """Send what was selected, once a session, and end the runs when the session ends.
 
-    Override it in the root conftest.py to prepare something before anything is sent; ask for
-    this one with ``request.getfixturevalue("dispatch")`` when that is done.
+    Override it in the root conftest.py to prepare something before anything is sent; ask for this
+    one with ``request.getfixturevalue("dispatch")`` when that is done.
     """
     from pytest_manifest.plugin.dispatching import Dispatch
 
@@ -35,7 +35,7 @@ def dispatch(request: pytest.FixtureRequest) -> Iterator[Dispatch]:
 
 @pytest.fixture
 def manifest(request: pytest.FixtureRequest) -> Manifest:
-    """The manifest that this test verifies, or an entry of which it verifies."""
+    """Return the manifest that this test verifies, or that holds the entry it verifies."""
     param = getattr(request, "param", None)
     if isinstance(param, ManifestName):
         return manifest_session(request.config).load(param.path)
@@ -47,7 +47,7 @@ def manifest(request: pytest.FixtureRequest) -> Manifest:
 
 @pytest.fixture
 def entry(request: pytest.FixtureRequest) -> Entry:
-    """The entry that this test verifies."""
+    """Return the entry that this test verifies."""
     binding = binding_of(request.node)
     if binding is None or binding.entry is None:
         raise pytest.UsageError(f"{request.node.nodeid}: there is no entry for this test")
@@ -56,19 +56,21 @@ def entry(request: pytest.FixtureRequest) -> Entry:
 
 @pytest.fixture
 def receipt(request: pytest.FixtureRequest, entry: Entry) -> Receipt | None:  # noqa: ARG001 - asking parametrizes
-    """What became of the entry; None where no receipt exists and the entry expected none."""
+    """Return the entry's receipt; None where no receipt exists and the entry expected none."""
     return _receipt(request)
 
 
 @pytest.fixture(name=BUILTIN_ENTRY)
 def _builtin_entry() -> None:
-    """What makes pytest parametrize the built-in verification; its argument is filled in before
-    fixtures are set up."""
+    """Have pytest parametrize the built-in verification by entry.
+
+    Its argument is filled in before fixtures are set up.
+    """
 
 
 @pytest.fixture(name=BUILTIN_GROUP)
 def _builtin_group(request: pytest.FixtureRequest) -> str:
-    """The group's name, for the built-in verification."""
+    """Return the name of the group that the built-in verification is for."""
     return str(request.param)
 
 
@@ -83,10 +85,10 @@ def _receipt(request: pytest.FixtureRequest) -> Receipt | None:
 
 @pytest.fixture
 def manifest_run(request: pytest.FixtureRequest, manifest: Manifest) -> ManifestRun:
-    """The whole run of a manifest, after every selected entry has its verdict."""
+    """Return the whole run of a manifest, after every selected entry has its verdict."""
     state = manifest_session(request.config)
     if state.verdicts is None:
         raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
     run = state.verdicts.whole_run(manifest)
-    # What is said now counts, also where nothing is sent: by an audit, or when all has passed.
+    # This session's budget counts, also where nothing is sent: by an audit, or when all has passed.
     return run if state.options.budget is None else replace(run, budget=state.options.budget)

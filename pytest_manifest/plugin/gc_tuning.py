@@ -1,4 +1,4 @@
-"""Sparing Python's garbage collector what is no garbage.
+"""Keep Python's garbage collector from scanning objects that live until the session ends.
 
 The libraries that a dispatch needs are some 100,000 objects that stay until the end. The collector
 goes through all of them while they are imported, several times while tests run, and three times in
@@ -19,10 +19,11 @@ PROGRAMS: Final = ("pytest", "py.test", "pytest.__main__")
 
 @contextlib.contextmanager
 def nothing_thrown_away(*, owns_process: bool) -> Iterator[None]:
-    """Within it nothing is collected, and what is alive at its end never will be.
+    """Disable collection within the block, then freeze all objects that are alive at its end.
 
-    For imports, and for what a session makes once. In a process that the session does not own it
-    does nothing: there what is alive now may be garbage some day.
+    Frozen objects are never collected. Use it for imports, and for what a session makes once. It
+    does nothing in a process that the session does not own: there, objects alive now may become
+    garbage.
     """
     if not (owns_process and gc.isenabled()):
         yield
@@ -36,7 +37,7 @@ def nothing_thrown_away(*, owns_process: bool) -> Iterator[None]:
 
 
 def owns_process() -> bool:
-    """Whether the process ends with this session: no script has called pytest, nor a test."""
+    """Check whether the process ends with this session: no script or test has called pytest."""
     if "PYTEST_CURRENT_TEST" in os.environ:
         return False
     main = sys.modules["__main__"]

@@ -1,4 +1,4 @@
-"""What the test of a group of entries has to say."""
+"""Turn the verdicts of a group of entries into the outcome and the message of its test."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def assert_group(item: pytest.Item, binding: Binding, when: Literal["setup", "call"]) -> None:
     """Turn the verdicts of a group's entries into the outcome of its test.
 
-    As for one entry: a failed expectation fails the test, what could not be told is an error, which
-    pytest knows only of the set-up, and what was held back is skipped.
+    As for one entry: a failed expectation fails the test in its call, an entry that could not be
+    judged is an error, which pytest reports only of the set-up, and blocked entries skip the test.
     """
     state = manifest_session(item.config)
     if when == "setup":
@@ -49,7 +49,7 @@ def assert_group(item: pytest.Item, binding: Binding, when: Literal["setup", "ca
 
 
 class Crash(Protocol):
-    """Where and by what a test failed, as its report has it."""
+    """Describe where and by which message a test failed, as pytest's report has it."""
 
     path: str
     lineno: int
@@ -57,8 +57,7 @@ class Crash(Protocol):
 
 
 def place_at_group(item: pytest.Item, group: str, crash: Crash) -> None:
-    """Have a failure that tells of a group stand where its first entry stands, and be told in the
-    first line of its text."""
+    """Move a group's failure to the line of its first entry, and cut its message to one line."""
     if crash.path == __file__:
         groups = manifest_session(item.config).groups(item.path)
         crash.path, crash.lineno = str(item.path), groups[group].line
@@ -66,7 +65,7 @@ def place_at_group(item: pytest.Item, group: str, crash: Crash) -> None:
 
 
 _FAILED = pytest.StashKey["Tally"]()
-"""What was found when the test was set up, for its call to fail with."""
+"""The tally that the set-up of a failed group's test stored, for the call to fail with."""
 
 
 def _tally(state: ManifestSession, binding: Binding, item: pytest.Item) -> Tally | None:
@@ -89,9 +88,9 @@ def _tally(state: ManifestSession, binding: Binding, item: pytest.Item) -> Tally
 def properties_of(
     binding: Binding, run: str, found: Tally, runtime: float | None
 ) -> list[tuple[str, object]]:
-    """What reports show of a group: JUnit properties, and whatever reads ``user_properties``.
+    """Return a group's properties for JUnit reports and other readers of ``user_properties``.
 
-    ``runtime``: seconds that its jobs ran, together.
+    ``runtime``: seconds that its jobs ran, summed up.
     """
     rows: list[tuple[str, object]] = [
         ("manifest_group", binding.group),
@@ -113,7 +112,7 @@ def properties_of(
 
 
 def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tuple[str, str]]:
-    """Where all that a group's text leaves out is to be read."""
+    """Yield where to read what a group's message leaves out, as (label, file or command)."""
     root, options = state.options.root, state.options
     name = short_path(binding.manifest, root)
     audit = ["pytest", f"--manifest={name}", "--manifest-audit"]

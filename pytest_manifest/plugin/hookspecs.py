@@ -1,4 +1,4 @@
-"""Hooks that projects and other plugins may implement."""
+"""Declare the hooks that projects and other plugins may implement."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
 
 def pytest_manifest_planned(config: pytest.Config, manifest: Manifest) -> None:
-    """A plan has been written to, or found unchanged in, a manifest file."""
+    """Act on a plan that was written to, or found unchanged in, a manifest file."""
 
 
 def pytest_manifest_dispatched(config: pytest.Config, run: Run) -> None:
-    """A run has begun; its ledger exists. Called in the process that dispatches."""
+    """Act on a run that has begun; its ledger exists. Called in the process that dispatches."""
 
 
 def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
-    """A run has ended, or was left to go on by itself; its ledger and receipts are written."""
+    """Act on a run that has ended, or was left to go on by itself.
+
+    Its ledger and receipts are written.
+    """

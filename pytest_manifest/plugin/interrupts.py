@@ -1,9 +1,10 @@
-"""Signals that end a session: Ctrl-C, and what CI and a closed terminal send.
+"""Handle the signals that end a session: Ctrl-C, and those that CI and a closed terminal send.
 
-One owner of all of them. The first one interrupts pytest where it is, whatever its name: nothing
-more is sent, and what runs is waited for. From then on, and from the end of the tests on, nothing
-breaks off what is being written: another signal is a wish for haste, and all that is done there
-ends in bounded time. SIGTERM and SIGHUP end with the status by which a shell tells of them.
+One object owns all of them. The first signal interrupts pytest where it is, whatever its number:
+the run sends nothing more and waits for the jobs that run. From then on, and from the end of the
+tests on, no signal breaks off what is being written: it only asks the runs to stop faster, and all
+that is done there ends in bounded time. SIGTERM and SIGHUP end the session with the exit status by
+which a shell reports them.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEFAULTS: Final = (signal.SIG_DFL, signal.default_int_handler)
 Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 UNNOTICED: Final = 1.0
-"""Seconds in which pytest has noticed an interruption, unless something on its way swallowed it."""
+"""Seconds after which pytest must have noticed an interruption, unless other code swallowed it."""
 
 
 class Interrupts:
-    """The owner, a plugin of one session. ``number``: the first signal that has come.
+    """Own the signals of one session. ``number``: the first signal that has come.
 
-    Handlers are there from :meth:`install` to :meth:`remove`, in the main thread of the process
-    that dispatches, and only for signals that nobody else has a handler for, or ignores.
+    Handlers are installed from :meth:`install` to :meth:`remove`, in the main thread of the process
+    that dispatches, and only for signals that no other code handles or ignores.
     """
 
     def __init__(self, config: pytest.Config, state: ManifestSession) -> None:
@@ -53,7 +54,7 @@ class Interrupts:
         self.number: signal.Signals | None = None
 
     def install(self) -> None:
-        """Take the signals over; again does no harm."""
+        """Install the handlers; do nothing where they are installed already."""
         if self._hurry is not None or threading.current_thread() is not threading.main_thread():
             return
         reader, self._hurry = os.pipe()
@@ -68,10 +69,11 @@ class Interrupts:
                 signal.signal(number, self.handle)
 
     def remove(self) -> None:
-        """Give the signals back, and have the session's status tell of what came.
+        """Restore the former handlers, and set the session's exit status for a signal that has
+        come.
 
-        Where the process ends with the session there are only Python's own last steps left, which
-        Ctrl-C would turn into a traceback.
+        Where the process ends with the session, Ctrl-C is ignored from here on: only Python's own
+        last steps are left, which it would turn into a traceback.
         """
         for number, before in self._before.items():
             if signal.getsignal(number) == self.handle:
@@ -84,7 +86,7 @@ class Interrupts:
             os.close(hurry)
 
     def report_status(self) -> None:
-        """What pytest shall end with, once a signal has come."""
+        """Set pytest's exit status for the signal that has come, if any."""
         session = self._config.pluginmanager.getplugin("session")
         if self.number is None or session is None:
             return
@@ -93,8 +95,11 @@ class Interrupts:
         session.exitstatus = pytest.ExitCode.INTERRUPTED if interrupted else of_shell
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Takes no lock: the main thread may have been interrupted with any of them."""
-        if os.getpid() != self._process:  # a fork of a test's, which is to end as any other does
+        """Interrupt pytest, or have the runs stop faster where that cannot be any more.
+
+        Takes no lock: the signal may have come while the main thread holds any of them.
+        """
+        if os.getpid() != self._process:  # a test's fork, which must end as without this handler
             signal.signal(number, self._before[signal.Signals(number)])
             os.kill(os.getpid(), number)
             return
@@ -103,7 +108,7 @@ class Interrupts:
             self._raised_at = time.monotonic()
             raise KeyboardInterrupt
         if self._hurry is not None:
-            with contextlib.suppress(BlockingIOError):  # it has been told often enough
+            with contextlib.suppress(BlockingIOError):  # the pipe is full: the thread has enough
                 os.write(self._hurry, b"!")
 
     def _may_raise(self) -> bool:
@@ -112,19 +117,22 @@ class Interrupts:
         return self._raised_at is None or time.monotonic() - self._raised_at > UNNOTICED
 
     def _listen(self, reader: int) -> None:
-        """Elsewhere than in the main thread, for what a handler must not do."""
+        """Stop the runs faster for each byte from a handler, in a thread, as a handler must not."""
         while os.read(reader, 64):
             for run in list(self._state.runs):
                 run.force_stop()
         os.close(reader)
 
     def begin_end(self) -> None:
-        """From here on nothing is broken off: pytest's own reports would end with a traceback."""
+        """Interrupt nothing from here on: pytest's own reports would end with a traceback."""
         self._is_ending = True
         self._let_go_of_dead_terminal()
 
     def _let_go_of_dead_terminal(self) -> None:
-        """Where the terminal is gone each line would be an error, and break off what is left."""
+        """Redirect a terminal that is gone to the null device.
+
+        Each line written to it would raise an error and break off what is left to do.
+        """
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         if self.number == signal.SIGHUP and reporter is not None:
             _let_go(terminal_file(self._config))
@@ -133,7 +141,7 @@ class Interrupts:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Around pytest's loop, ours and xdist's."""
+        """Begin the end when the test loop is over: pytest's, the plugin's or xdist's."""
         try:
             return (yield)
         finally:
@@ -142,7 +150,7 @@ class Interrupts:
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         if not isinstance(excinfo.value, KeyboardInterrupt):
-            return  # pytest.exit(): somebody's code wants it over
+            return  # pytest.exit(), called by a test or a plugin
         self._is_noticed = True
         self._let_go_of_dead_terminal()
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
@@ -166,7 +174,7 @@ class Interrupts:
 
 def _let_go(written: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    with contextlib.suppress(OSError, ValueError):  # what has no descriptor is no terminal
+    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor is no terminal
         for descriptor in (1, 2, written.fileno()):
             if _is_dead(descriptor):
                 os.dup2(nowhere, descriptor)
@@ -174,7 +182,7 @@ def _let_go(written: TextIO) -> None:
 
 
 def _is_dead(descriptor: int) -> bool:
-    """Whether this was a terminal; of other files it is said that they are none."""
+    """Check whether the descriptor was a terminal that is gone (EIO; other files give ENOTTY)."""
     try:
         termios.tcgetattr(descriptor)
     except termios.error as error:
@@ -183,7 +191,7 @@ def _is_dead(descriptor: int) -> bool:
 
 
 def take_signals(config: pytest.Config, state: ManifestSession) -> None:
-    """Make the owner, where there is none yet and the process is the one that dispatches."""
+    """Make and register the owner, once, in the process that dispatches."""
     if state.interrupts is None and state.role != "worker":
         state.interrupts = Interrupts(config, state)
         config.pluginmanager.register(state.interrupts)

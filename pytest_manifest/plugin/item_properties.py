@@ -1,4 +1,4 @@
-"""What reports are told of a test, by ``user_properties``."""
+"""Record a test's ``user_properties`` for reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def record_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:
-    """Put ``rows`` among the item's properties, in place of those of an earlier try of the test."""
+    """Add ``rows`` to the item's properties, in place of those of an earlier try of the test."""
     if item.user_properties:
         told = {name for name, _ in rows}
         item.user_properties[:] = [row for row in item.user_properties if row[0] not in told]

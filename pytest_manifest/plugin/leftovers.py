@@ -1,4 +1,4 @@
-"""Saying what goes with a stack of our own that somebody may have counted on."""
+"""Warn of child jobs that are lost with a private stack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def report_leftovers(stack: EmbeddedStack, run: Run) -> None:
-    """Among the run's findings: jobs that jobs have sent, and that nobody has waited for."""
+    """Add to the run's warnings the jobs that jobs have sent and that no job has waited for."""
     address = stack.address
     if address is None:
         return
@@ -23,7 +23,7 @@ def report_leftovers(stack: EmbeddedStack, run: Run) -> None:
 
 
 def report_leftovers_in_memory(stack: MemoryStack, run: Run) -> None:
-    """The same, of the stack that is within this process."""
+    """Add the same warning for the stack that runs in this process."""
     _say(stack.children_left(), run, "in-memory stack")
 
 

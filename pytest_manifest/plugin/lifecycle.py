@@ -1,4 +1,4 @@
-"""What happens in one pytest session, from its configuration to its end."""
+"""Drive one pytest session from its configuration to its end."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def _collect_only_ours(config: pytest.Config, state: ManifestSession) -> None:
 
 
 def _start_early(state: ManifestSession) -> None:
-    """Let the embedded stack come up while manifests are read and tests collected.
+    """Start the embedded stack, so that it comes up while pytest collects tests.
 
-    What would end the session without reports ends it before.
+    First raises pytest.UsageError for a report that cannot be written.
     """
     take_signals(state.config, state)
     if state.options.may_dispatch and not state.shard_is_empty:
@@ -54,8 +54,10 @@ def _start_early(state: ManifestSession) -> None:
 
 
 def collect_plan(session: pytest.Session, state: ManifestSession) -> bool | None:
-    """Collect the item of ``--manifest-plan``; with ``--manifest-plan-run`` plan, and collect its
-    tests."""
+    """Collect the item of ``--manifest-plan``; with ``--manifest-plan-run`` plan first.
+
+    Returns None where pytest has to collect the tests of the manifest that was planned.
+    """
     options = state.options
     assert options.plan is not None
     if not options.plan_run or not options.may_dispatch:
@@ -77,8 +79,8 @@ def collect_plan(session: pytest.Session, state: ManifestSession) -> bool | None
 
 
 def _plan_to_run(session: pytest.Session, state: ManifestSession, name: str) -> Manifest | None:
-    """Plan in the process that dispatches, and tell the xdist workers, also when it fails."""
-    take_signals(session.config, state)  # what a planner has opened is to be torn down
+    """Plan in the process that dispatches, and tell the xdist workers, also when planning fails."""
+    take_signals(session.config, state)  # so that a planner's fixtures are torn down on a signal
     told = False
     coordination, state.coordination = state.coordination, None
     try:
@@ -114,7 +116,10 @@ def _collect_plan_item(session: pytest.Session, state: ManifestSession, name: st
 
 
 def record_collection(session: pytest.Session, state: ManifestSession) -> None:
-    """Look over what was collected; in an xdist worker, tell the controller."""
+    """Check the collected tests; in an xdist worker, tell the controller about them.
+
+    Raises pytest.UsageError for a problem, which an xdist worker leaves to the controller.
+    """
     problem = _unseen_override(session) or beside_groups(session)
     if state.role == "worker" and state.coordination is not None:
         rows = [_row(binding_of(item)) for item in session.items]
@@ -135,7 +140,10 @@ def _row(binding: Binding | None) -> Row | None:
 
 
 def _unseen_override(session: pytest.Session) -> str | None:
-    """What is wrong with an override of ``dispatch`` below the root, which nobody would look at."""
+    """Return the error message for an override of ``dispatch`` below the root.
+
+    Such an override would have no effect. Returns None where there is none.
+    """
     seen: set[str] = set()
     for item in session.items:
         parent = item.parent
@@ -152,7 +160,7 @@ def _unseen_override(session: pytest.Session) -> str | None:
 
 
 def _asking(parent: pytest.Collector, fixture: str) -> pytest.Function:
-    """A test that asks for a fixture where the tests of a collector do, and is not run."""
+    """Make a test in the collector that asks for the fixture as its tests do; it is never run."""
     of_class = getattr(parent, "cls", None) is not None
     asked = ("self", fixture) if of_class else (fixture,)
     item: pytest.Function = pytest.Function.from_parent(
@@ -162,9 +170,13 @@ def _asking(parent: pytest.Collector, fixture: str) -> pytest.Function:
 
 
 def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
-    """Without xdist: dispatch what was selected, then run each test when its verdict is there."""
+    """Dispatch what was selected, then run each test when its verdict is there, without xdist.
+
+    Returns None where pytest's own loop has to run the tests. Raises pytest.UsageError where the
+    dispatch is refused.
+    """
     if session.testsfailed and not session.config.option.continue_on_collection_errors:
-        return None  # pytest's own loop says so; nothing is sent
+        return None  # pytest's own loop reports the errors; nothing is sent
     bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
     if not bindings:
         report_unselected(state)
@@ -202,18 +214,21 @@ def _wait_until_sent(state: ManifestSession) -> None:
             state.report.poll()
     errors = [str(run.error) for run in state.runs if run.error is not None]
     if errors and not any(map(_has_sent, state.runs)):
-        raise pytest.UsageError("; ".join(errors))  # as if it had been refused at once
+        raise pytest.UsageError("; ".join(errors))  # nothing was sent: refused, like a wrong option
 
 
 def _has_sent(run: Run) -> bool:
-    """Whether some message may have left; then the summary says what became of the rest."""
+    """Check whether some message may have been sent; then the summary reports about the others."""
     with run.read() as ledger:
         states = ledger.send_states()
     return any(states.get(state) for state in ("intent", "sent", "uncertain"))
 
 
 def finish(session: pytest.Session, state: ManifestSession) -> None:
-    """After the last fixture is torn down: write what a run leaves behind."""
+    """Write what the runs leave behind, and set the exit status.
+
+    pytest has torn down the last fixture by then. An xdist worker does nothing.
+    """
     if state.role == "worker":
         return
     state.stop_everything()
@@ -235,5 +250,5 @@ def finish(session: pytest.Session, state: ManifestSession) -> None:
 
 
 def _is_worse_than_shown(run: Run) -> bool:
-    """Whether a verdict that a test may have passed by was taken back afterwards."""
+    """Check whether the run has corrected a "passed" that its test may have shown."""
     return any(c.before == "passed" != c.verdict.verdict for c in run.corrections)

@@ -1,4 +1,4 @@
-"""The order in which tests run: an entry's test as soon as its verdict is there."""
+"""Run tests as completed: an entry's test as soon as its verdict is there."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pytest_manifest.plugin.short_protocol import ShortProtocol
 from pytest_manifest.plugin.verdict_reader import VerdictReader
 
 WAIT = 0.5
-"""Seconds after which a waiting loop looks around although nobody has woken it."""
+"""Seconds after which a waiting loop reads the ledgers although no run has woken it."""
 
 
 class StandIn(pytest.Item):
-    """Stands where the next item is not known yet, so that shared fixtures are kept alive."""
+    """Take the place of a next item that is not known yet, so that shared fixtures stay set up."""
 
     def runtest(self) -> None:
         raise AssertionError("a stand-in is never run")
 
 
 class Agenda:
-    """Which item may run next.
+    """Choose which item runs next.
 
-    Items that verify nothing of ours may run at once. Pending items are kept by what they wait for
+    Items that verify no entry may run at once. Pending items are kept by the verdict they wait for
     and counted by parent, so that no step looks at all of them.
     """
 
@@ -52,7 +52,7 @@ class Agenda:
     def _await(
         self, waiting: dict[str, pytest.Item | list[pytest.Item]], subject: str, item: pytest.Item
     ) -> None:
-        # Mostly one test an entry: a list for each would cost more than all else here.
+        # Mostly one test per entry: a list for each would cost more than the rest of this class.
         first = waiting.setdefault(subject, item)
         if isinstance(first, list):
             first.append(item)
@@ -64,7 +64,7 @@ class Agenda:
         return not self._left
 
     def settled(self, manifest: Path, subject: str) -> None:
-        """``subject``: an entry, or a group of them."""
+        """Make the tests ready that wait for ``subject``, an entry or a group of entries."""
         found = self._by_subject.get(manifest, {}).pop(subject, ())
         self._make_ready([found] if isinstance(found, pytest.Item) else found)
 
@@ -75,7 +75,7 @@ class Agenda:
         return list(self._by_run)
 
     def give_up_waiting(self) -> None:
-        """Everything may run: nothing more will settle, and the tests will say so."""
+        """Make all tests ready, as no further verdict will come; those without one report it."""
         for waiting in self._by_subject.values():
             for found in waiting.values():
                 self._make_ready([found] if isinstance(found, pytest.Item) else found)
@@ -85,7 +85,7 @@ class Agenda:
         self._by_run.clear()
 
     def take(self, after: pytest.Item | None) -> pytest.Item | None:
-        """An item that may run now, of the same parent as the one before where there is one."""
+        """Take a ready item, if possible with the parent of ``after``; None where none is ready."""
         parent = None if after is None else _parent(after)
         if parent not in self._ready:
             parent = next(iter(self._ready), None)
@@ -101,7 +101,10 @@ class Agenda:
         return item
 
     def stand_in(self, item: pytest.Item) -> pytest.Item | None:
-        """A next item for ``item``, in the deepest collector it shares with all that is left."""
+        """Return a next item for ``item``, in the deepest collector shared with all that is left.
+
+        Returns None where nothing is left.
+        """
         if self.empty:
             return None
         shared = _parent(item).listchain()
@@ -133,8 +136,9 @@ def run_as_completed(
 ) -> None:
     """Run the session's items, each when its verdict is there.
 
-    ``wait`` sleeps up to so many seconds until something may have settled; ``news`` tells, once,
-    that something has; ``over`` that nothing more will.
+    ``wait`` sleeps up to so many seconds, less where a new verdict may have come. ``news`` returns
+    once whether one may have come since its last call. ``over`` returns whether no further one will
+    come. Raises session.Failed and session.Interrupted as pytest's own loop does.
     """
     agenda = Agenda(session.items)
     short = ShortProtocol.of(session.config)
@@ -147,7 +151,7 @@ def run_as_completed(
             _absorb(agenda, book)
         following = agenda.take(after=item)
         nextitem = following if following is not None else agenda.stand_in(item)
-        # At once, where that is all that would be left of the hook.
+        # The short protocol, where it may be used, saves the call of the hook.
         if short is None or not short.run(item, nextitem):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
         if session.shouldfail:

@@ -1,4 +1,4 @@
-"""The body of synthetic items.
+"""Make the body of synthetic items.
 
 It stands in a module of its own because pytest cuts a traceback at the module of the test's
 function: beside the code that evaluates such items, everything in between would be shown.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 def placeholder(
     name: str, body: Callable[..., None], fixtures: Sequence[str]
 ) -> Callable[..., None]:
-    """A function that asks for ``fixtures`` by name and calls ``body`` with them."""
+    """Make a function that asks for ``fixtures`` by name and calls ``body`` with them."""
 
     def call(**values: object) -> None:
         body(**values)

@@ -1,4 +1,4 @@
-"""Planning fixtures: real session-scoped pytest fixtures that return a frozen manifest."""
+"""Make planning fixtures: session-scoped pytest fixtures that return a frozen manifest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def planning_fixture(name: str, *, rerun: bool = True) -> Callable[[PlanFunction
                 return manifest_session(request.config).plans.evaluate(spec, request)
             except ManifestToolError as error:
                 refusal = str(error)
-            pytest.fail(refusal, pytrace=False)  # out here, where nothing is being handled
+            pytest.fail(refusal, pytrace=False)  # outside "except", so that no cause is shown
 
         planned.__doc__ = function.__doc__
         planned.__name__ = fixture_name(spec)

@@ -1,4 +1,4 @@
-"""The planning fixtures that are known in a session, and their options."""
+"""Keep the planning fixtures that a session knows, and their options."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def fixture_name(spec: PlanSpec) -> str:
-    """The pytest fixture's name: ``plan_WORKFLOW_MODE``, other characters as underscores."""
+    """Return the pytest fixture's name: ``plan_WORKFLOW_MODE``, other characters as underscores."""
     text = f"plan_{spec.workflow}_{spec.mode}"
     return "".join(c if c.isalnum() else "_" for c in text)
 
 
 class Plans:
-    """The planning fixtures that are known, and what they planned in this session."""
+    """Find planning fixtures by name, and keep what they planned in this session."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,12 +32,12 @@ class Plans:
         self.force = False
         self.budget: float | None = None
         self.notes: dict[str, list[str]] = {}
-        """What each plan's function wants said beside its preview, by the plan's name."""
+        """The notes of each plan's function, shown beside its preview, by the plan's name."""
         self._known: dict[str, PlanSpec] = {}
         self._options: dict[str, Mapping[str, str]] = {}
 
     def register(self, namespace: object) -> None:
-        """Take note of the planning fixtures among a plugin's or module's attributes."""
+        """Register the planning fixtures among a plugin's or module's attributes."""
         from pytest_manifest.planning import PlanSpec
 
         values: Iterable[object] = list(getattr(namespace, "__dict__", {}).values())
@@ -47,9 +47,9 @@ class Plans:
                 self._known[spec.name] = spec
 
     def find(self, name: str) -> PlanSpec:
-        """The plan called ``WORKFLOW:MODE``, or ``WORKFLOW`` where it has one mode.
+        """Return the plan called ``WORKFLOW:MODE``, or ``WORKFLOW`` where it has one mode.
 
-        Raises PlanError that lists what there is.
+        Raises PlanError that lists the known plans.
         """
         if name in self._known:
             return self._known[name]
@@ -70,7 +70,11 @@ class Plans:
         raise PlanError(f"there is no plan {name!r}{hint} known plans: {known}")
 
     def set_options(self, spec: PlanSpec, options: Mapping[str, str]) -> None:
-        """Options for a plan, checked at once; one set of options a plan and session."""
+        """Set and check a plan's options.
+
+        Raises PlanError where one is not valid, or where the plan has other options in this
+        session.
+        """
         from pytest_manifest.planning import convert_options
 
         convert_options(spec, options)

@@ -1,7 +1,7 @@
 """Refuse to send one manifest twice: by two sessions at a time, or by two files of one session.
 
-Whoever dispatches it looks for earlier runs that are not over, and whoever goes on with one looks
-for newer ones. Each has to have written down what it is doing before the other looks.
+A session that dispatches a manifest looks for earlier unfinished runs, and a session that resumes
+one looks for newer ones. Each has to record in a ledger what it does before the other looks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def one_at_a_time(options: Options, manifests: Sequence[Manifest]) -> Iterator[None]:
-    """Hold off other sessions that would send one of these manifests."""
+    """Lock these manifests, so that no other session begins to send one of them."""
     from pytest_manifest.run.locks import one_dispatch_at_a_time
 
     with contextlib.ExitStack() as locks:
@@ -34,8 +34,10 @@ def one_at_a_time(options: Options, manifests: Sequence[Manifest]) -> Iterator[N
 
 
 def refuse_overtaken(options: Options, manifest: Manifest, ledger: Path) -> None:
-    """Raise DispatchError where another session sends the manifest since this one has chosen what
-    to go on with; to be called within :func:`one_at_a_time`."""
+    """Raise DispatchError where another session sends the manifest since ``ledger`` was chosen.
+
+    Call it within :func:`one_at_a_time`.
+    """
     from pytest_manifest.run.locks import is_held
 
     name = short_path(manifest.path, options.root)
@@ -59,7 +61,7 @@ def refuse_overtaken(options: Options, manifest: Manifest, ledger: Path) -> None
 def refuse_copies(options: Options, manifests: Sequence[Manifest]) -> None:
     """Raise DispatchError where two files hold one manifest that must not be sent twice.
 
-    The look for earlier runs cannot see it: the runs of a session begin together.
+    The search for earlier runs cannot see it, as the runs of a session begin together.
     """
     seen: dict[str, Manifest] = {}
     for manifest in manifests:
@@ -75,7 +77,7 @@ def refuse_copies(options: Options, manifests: Sequence[Manifest]) -> None:
 def refuse_one_run_twice(
     options: Options, manifests: Sequence[Manifest], ledgers: Sequence[Path]
 ) -> None:
-    """Raise DispatchError where two files are both of one run, which is to be looked at once."""
+    """Raise DispatchError where two files belong to one run, which is resumed or audited once."""
     seen: dict[Path, Manifest] = {}
     for manifest, ledger in zip(manifests, ledgers, strict=True):
         first = seen.setdefault(ledger, manifest)
