@@ -1,7 +1,7 @@
-"""Live progress while jobs run: one line that is rewritten, or a few lines in a log.
+"""Show live progress while jobs run: one line that is rewritten, or a few lines in a log.
 
-Everything is written by pytest's main thread, at moments when it waits or is between two tests:
-:meth:`Progress.tick` is called there, by the loop, by the xdist controller, and by hooks.
+pytest's main thread writes everything, while it waits or is between two tests:
+:meth:`Progress.tick` is called there by the loop, by the xdist controller and by hooks.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ PERIOD: Final = 0.2
 """Seconds from one reading of the figures to the next, for a line that is rewritten."""
 LOG_PERIOD: Final = 1.0
 SHARE: Final = 0.005
-"""Of the time, at most, that reading the figures may take: it is read less often instead."""
+"""Share of the time that reading the figures may take; slow readings become less frequent."""
 REDRAW: Final = 0.05
-"""Seconds before a line that had to give way is drawn once more."""
+"""Seconds before a line that was wiped is drawn again."""
 FIRST: Final = 10.0
 LONGEST: Final = 60.0
 """Seconds to the first line of a log; the pause doubles from line to line, up to the longest."""
 
 
 class View(Protocol):
-    """How the figures are shown."""
+    """A way to show the figures."""
 
     period: float
 
     def show(self, figures: Figures, *, last: bool = False) -> None: ...
 
     def again(self, now: float) -> float:
-        """Show once more what had to give way, where it is time; the moment of the next time."""
+        """Draw what was wiped again if it is time; return the moment at which to call this next."""
 
     def give_way(self) -> None:
-        """Somebody is about to write where that cannot be seen."""
+        """Wipe what is shown, as another writer follows whose writes the view cannot see."""
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Remove what is shown, and stop."""
 
 
 class LineView:
-    """One line on a terminal, rewritten."""
+    """One line at the bottom of a terminal, rewritten."""
 
     period = PERIOD
 
@@ -91,7 +91,7 @@ class LineView:
 
 
 class LogView:
-    """A line of a log after 10 s, after 20 s more, and so on, and one at the end of a long run."""
+    """Lines of a log after 10 s, after 20 s more, and so on, and at the end of a long run."""
 
     period = LOG_PERIOD
 
@@ -117,14 +117,14 @@ class LogView:
         return math.inf
 
     def give_way(self) -> None:
-        """Whole lines give way to nothing."""
+        """Do nothing: whole lines need not be wiped."""
 
     def close(self) -> None:
-        """Whole lines stay."""
+        """Do nothing: whole lines stay."""
 
 
 class Progress:
-    """A plugin of one session with runs that are going on."""
+    """Show how far a session's runs are, until they are over."""
 
     def __init__(
         self, reporter: pytest.TerminalReporter, meter: Meter, view: View, *, receipts: bool
@@ -133,13 +133,13 @@ class Progress:
         self._meter = meter
         self._view = view
         self._receipts = receipts
-        # What a test prints into its captured output is not seen on the terminal.
+        # With capture=fd a test's prints do not reach the terminal.
         self._unseen = reporter.config.getoption("capture", "no") != "fd"
         self._next = 0.0
         self._ended = False
 
     def tick(self) -> float:
-        """Show what is due; returns the seconds after which something will be due again."""
+        """Show what is due; return the seconds until something is due again."""
         if self._ended:
             return math.inf
         now = time.monotonic()
@@ -154,7 +154,7 @@ class Progress:
             return math.inf
 
     def _read(self, now: float) -> None:
-        over = self._meter.over  # before the reading, so that nothing is missed
+        over = self._meter.over  # asked before the reading, so that the last verdicts are read
         figures = self._meter.read()
         told = self._receipts and self._tell_receipts()
         told = self._tell_remarks() or told
@@ -166,7 +166,7 @@ class Progress:
             self._view.show(figures)
 
     def _tell_remarks(self) -> bool:
-        """A line for what is to be known while it is waited for; whether there was one."""
+        """Write a line for each new warning of a run; return whether there was one."""
         fresh = self._meter.remarks()
         for remark in fresh:
             begin_line(self._reporter)
@@ -175,13 +175,13 @@ class Progress:
         return bool(fresh)
 
     def _tell_receipts(self) -> bool:
-        """A line for each entry that has settled since the last reading; whether there was one."""
+        """Write a line for each entry with a new verdict; return whether there was one."""
         encoding = getattr(sys.stdout, "encoding", None) or "ascii"
         fresh = self._meter.fresh()
         for settled in fresh:
             text, color = receipt_line(settled, encoding)
             if self._reporter.showlongtestinfo:
-                # As pytest writes its own lines: the next one ends this, and none is empty.
+                # As pytest writes its own lines: the next line ends this one, and none is empty.
                 self._reporter.write_ensure_prefix("receipt ", text, **{color: True})
                 self._reporter.flush()
             else:
@@ -190,7 +190,7 @@ class Progress:
         return bool(fresh)
 
     def finish(self) -> None:
-        """Nothing more is to be told, but how far it has come."""
+        """Show the last figures, and stop."""
         if self._ended:
             return
         try:
@@ -208,13 +208,13 @@ class Progress:
         self._view.close()
 
     def _give_up(self) -> None:
-        """A run goes on without progress where the ledger or the terminal has a fault."""
+        """Stop showing progress after a fault of ledger or terminal; the run goes on."""
         self._ended = True
         self._meter.close()
         with contextlib.suppress(OSError):
             self._view.close()
 
-    # Where pytest is between two tests
+    # Hooks between two tests
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self) -> None:
@@ -238,7 +238,7 @@ class Progress:
 
 
 def begin_progress(config: pytest.Config, report: RunReport) -> None:
-    """Show from now on how far the session's runs are, in the way that fits."""
+    """Show how far the session's runs are from now on, as the terminal allows."""
     name = "manifest-progress"
     if config.pluginmanager.hasplugin(name) or all(run.ended.is_set() for run in report.runs):
         return
@@ -262,10 +262,10 @@ def begin_progress(config: pytest.Config, report: RunReport) -> None:
 
 
 def mode_for(reporter: object, report: RunReport) -> Mode:
-    """What fits the terminal, where the user leaves that open.
+    """Return the mode that the user asked for, or the one that suits the terminal.
 
-    A reporter of another plugin draws its own lines, with movements of the cursor that nobody else
-    may disturb: on a terminal it is left alone.
+    A reporter of another plugin draws its own lines by moving the cursor, which other writes would
+    disturb: with one, nothing is shown on a terminal.
     """
     wanted = report.options.progress
     if wanted == "off" or not isinstance(reporter, pytest.TerminalReporter):
@@ -278,13 +278,13 @@ def mode_for(reporter: object, report: RunReport) -> Mode:
         return "log"
     if type(reporter) is not pytest.TerminalReporter:
         return "off"
-    # Where workers of xdist do not capture, they write to the terminal at any moment.
+    # Workers of xdist that do not capture write to the terminal at any moment.
     unsteady = report.role == "controller" and reporter.config.getoption("capture", "no") == "no"
     return "log" if unsteady or sys.platform == "win32" else "line"
 
 
 def _line_view(reporter: pytest.TerminalReporter) -> LineView | None:
-    """None where the terminal's file is such that nobody can watch over it."""
+    """Return a view of one line; None if writes to the terminal's file cannot be watched."""
     file = terminal_file(reporter.config)
     others = [stream for stream in (sys.stdout, sys.stderr) if stream and stream.isatty()]
     try:

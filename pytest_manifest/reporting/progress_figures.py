@@ -1,4 +1,4 @@
-"""How far the runs of a session are, in figures; read as seldom and as cheaply as can be."""
+"""Count how far a session's runs are, with as few and as cheap readings as possible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NEVER_SENT: Final = frozenset({"skipped", "unknown_task"})
 SPAN: Final = 20.0
-"""Seconds that a rate is of, or more where fewer than ENOUGH entries settled in them."""
+"""Seconds over which a rate is measured; more if fewer than ENOUGH verdicts came in them."""
 ENOUGH: Final = 10
 SPACING: Final = 1.0
 """Seconds between the samples that rates are computed from."""
@@ -26,13 +26,12 @@ SAMPLES: Final = 600
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Entries by what is known of them; ``rate`` per second, ``eta`` and ``elapsed`` in seconds.
+    """Numbers of entries; ``rate`` in entries per second, ``eta`` and ``elapsed`` in seconds.
 
-    ``eta`` None: nothing has settled yet, all that is left is running, or nothing has settled for
-    longer than it would be to the end. ``held`` were taken by workers that do not answer.
-
-    ``failed`` are those that pytest shows as such, ``unknown`` those that nobody can judge, apart
-    from the ``lost``; ``slowest``: the entry that has been running longest, and for how long.
+    ``eta`` is None without a verdict yet, if all that is left is running, and after a time without
+    verdicts longer than itself. ``held``: taken by workers that do not answer. ``failed``: shown by
+    pytest as failed; ``unknown``: that could not be judged, apart from the ``lost``; ``slowest``:
+    the entry that has been running longest, and its seconds.
     """
 
     total: int
@@ -52,7 +51,7 @@ class Figures:
 
 
 class Pace:
-    """How fast a number grows, by samples of it. ``began`` is the first: a moment and a number."""
+    """Measure how fast a number grows, by samples; the first is ``number`` at ``began``, in s."""
 
     def __init__(self, began: float, number: int) -> None:
         self._samples = deque([(began, number)], maxlen=SAMPLES)
@@ -62,7 +61,7 @@ class Pace:
             self._samples.append((now, number))
 
     def rate(self, now: float, number: int) -> float | None:
-        """Per second of late, None where nothing has come yet."""
+        """Return the recent growth per second, None if the number has not grown."""
         for moment, before in reversed(self._samples):
             if now - moment >= SPAN and number - before >= ENOUGH:
                 break
@@ -71,10 +70,10 @@ class Pace:
 
 
 class Meter:
-    """Reads the figures of ``runs``; for the thread that made it. :meth:`close` it at the end.
+    """Read the figures of ``runs``, in the thread that made it; :meth:`close` it at the end.
 
-    ``anew``: the runs have just been made. Of earlier ones that are gone on with, what had settled
-    by now is no news, and no pace.
+    ``anew``: the runs have just been made. In a run that is resumed or audited, the verdicts from
+    before count neither as new nor for the rate.
     """
 
     def __init__(self, runs: Sequence[Run], *, anew: bool = True) -> None:
@@ -88,11 +87,11 @@ class Meter:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will happen."""
+        """Return whether all runs have ended."""
         return all(page.run.ended.is_set() for page in self._pages)
 
     def read(self) -> Figures:
-        """What there is now. Raises LedgerError."""
+        """Return the present figures. Raises LedgerError."""
         now = time.monotonic()
         kinds: Counter[VerdictStatus] = Counter()
         flying = running = held = 0
@@ -146,9 +145,10 @@ class Meter:
     def _eta(
         self, now: float, done: int, rate: float | None, left: int, *, apart: int
     ) -> float | None:
-        """A rate tells of what waits: nobody knows how long what runs will, or what is held.
+        """Return the seconds until all waiting entries have a verdict, None without an estimate.
 
-        Where nothing has settled for longer than it says, it says nothing.
+        The rate says nothing about entries that run or are held (``apart``). There is no estimate
+        after a time without verdicts that is longer than SPAN and than the estimate.
         """
         if done != self._gained[1]:
             self._gained = (now, done)
@@ -158,7 +158,7 @@ class Meter:
         return None if now - self._gained[0] > max(SPAN, eta) else eta
 
     def remarks(self) -> list[str]:
-        """What runs have remarked since this was asked last."""
+        """Return the runs' warnings since the last call."""
         fresh: list[str] = []
         for number, page in enumerate(self._pages):
             known, told = self._said.get(number, 0), list(page.run.live_warnings)
@@ -167,7 +167,7 @@ class Meter:
         return fresh
 
     def fresh(self) -> list[EntryVerdict]:
-        """What has settled between the last two readings, with its receipt."""
+        """Return the verdicts, with receipts, that came between the last two readings."""
         return [
             settled
             for page in self._pages
@@ -181,7 +181,7 @@ class Meter:
 
 
 class _Page:
-    """What has been read of one run; only rows that are new are read again."""
+    """The verdicts that were read of one run; each reading takes the new rows alone."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -193,7 +193,7 @@ class _Page:
         self._counts: Counter[VerdictStatus] = Counter()
 
     def kinds(self) -> Counter[VerdictStatus]:
-        """Entries that have a verdict, by its kind."""
+        """Read the new verdicts; return the number of entries by verdict."""
         self.fresh = []
         for seq, entry, kind in self.ledger.statuses_since(self._position):
             self._position = seq

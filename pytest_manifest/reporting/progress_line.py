@@ -1,4 +1,4 @@
-"""Figures in words: one line for a terminal of any width, one for a log, one for a receipt."""
+"""Put the figures into words: a line for a terminal, one for a log, one for a receipt."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ LEAST_NAME: Final = 12
 MOST_NAME: Final = 40
 """Columns for the name of an entry, at least and at most."""
 ROOMY: Final = 60
-"""Columns from which on the figures are set apart by more than blanks."""
+"""Columns of a terminal from which a separator stands between the figures."""
 NOTEWORTHY: Final = 1.0
-"""Seconds after which it is said what is running, and for how long."""
+"""Seconds that an entry must have been running to be named as the slowest."""
 ALWAYS, NEEDED, WANTED, GOOD, EXTRA, LAST = range(6)
 COLORS: Final = {"passed": "green", "failed": "red", "error": "red", "skipped": "yellow"}
 
 
 class Markup(Protocol):
-    """pytest's way to colour a text, which leaves it as it is where that is not wanted."""
+    """pytest's function that colours a text, or returns it as it is where colours are off."""
 
     def __call__(self, text: str, **markup: bool) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A piece of the line; ``name``, between two texts, takes what room there is."""
+    """A part of the line; ``name``, between two texts, is as wide as the room allows."""
 
     text: str
     rank: int
@@ -52,9 +52,9 @@ class _Part:
 
 
 def live_line(figures: Figures, width: int, markup: Markup, encoding: str = "utf-8") -> str:
-    """The figures in at most ``width`` columns: what matters less is left out where it is narrow.
+    """Return the figures in at most ``width`` columns, without the less important in a narrow one.
 
-    The number of entries that are done stays, whatever the width.
+    The number of entries that are done is always there.
     """
     between = _between(width, encoding)
     parts = list(_parts(figures, encoding))
@@ -84,7 +84,7 @@ def _parts(figures: Figures, encoding: str) -> Iterator[_Part]:
     if figures.held:
         yield _Part(f"held {figures.held}", NEEDED, "yellow")
     yield _Part(f"passed {figures.passed}", GOOD, "green" if figures.passed else None)
-    # None failed is news as well, and more so than none was lost.
+    # A zero is shown too; that none failed matters more than that none was lost.
     for name, count, rank in (("failed", figures.failed, GOOD), ("lost", figures.lost, EXTRA)):
         yield _Part(f"{name} {count}", NEEDED if count else rank, "red" if count else None)
     if figures.unknown:
@@ -101,7 +101,7 @@ def _parts(figures: Figures, encoding: str) -> Iterator[_Part]:
 
 
 def log_line(figures: Figures) -> str:
-    """Everything on one line of ASCII, for a log that nobody rewrites."""
+    """Return all figures on one line of ASCII, for a log."""
     text = (
         f"manifest after {clock(figures.elapsed)}: {figures.done} of {figures.total} done; "
         f"sent {figures.sent}, running {figures.running}, passed {figures.passed}, "
@@ -124,9 +124,9 @@ def log_line(figures: Figures) -> str:
 
 
 def receipt_line(settled: EntryVerdict, encoding: str = "utf-8") -> tuple[str, str]:
-    """Verdict, entry, runtime and worker of what has just settled; and the line's colour.
+    """Return verdict, entry, runtime and worker of a new verdict, and the line's colour.
 
-    A dash stands for what nobody tells.
+    A dash stands for a runtime or worker that is not known.
     """
     verdict, receipt = settled.verdict, settled.receipt
     runtime = None if receipt is None else receipt.runtime

@@ -1,9 +1,9 @@
-"""One line below everything that stands on a terminal, which is gone before anything else comes.
+"""Draw one line below everything on a terminal, and remove it before anything else is written.
 
-pytest leaves its cursor behind the last character that it wrote, often in the middle of a line. The
-footer stands on the line below, and the cursor goes back to where it was: so the footer is taken
-away by clearing everything behind the cursor, wherever that is, and a wrong guess of a column, a
-resized window or a foreign write cannot make that remove anything else.
+pytest leaves its cursor behind the last character that it wrote, often within a line. The footer is
+drawn on the line below, and the cursor returns to where it was. The footer is removed by clearing
+everything behind the cursor, wherever that is, so a wrong guess of a column, a resized window or a
+foreign write cannot make that clear anything else.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TextIO
 
 CLEAR: Final = "\x1b[J"
-"""Everything behind the cursor, and below."""
+"""Clears everything behind the cursor, and below."""
 MAKE_ROOM: Final = "\x1bD\x1b[A"
-"""Down, which scrolls in the last line and leaves the column alone, and up again."""
+"""Moves down, which scrolls in the last line and keeps the column, and up again."""
 SAVE: Final = "\x1b7"
 BELOW: Final = "\x1b[B\r\x1b[0m\x1b[?7l"
-"""To the line below, without colour; what is too long does not wrap."""
+"""Moves to the beginning of the line below, without colours and without wrapping."""
 BACK: Final = "\x1b[0m\x1b[?7h\x1b8"
 LEAST_LINES: Final = 2
 
 _MOVES = re.compile(r"[\n\r\v\f\b]|\x1b(?!\[[0-9;]*m|\]9;4;|\\)")
-"""What may leave the line that the cursor is on, or move on it; neither colours nor pytest's own
-signals to a terminal's tab (OSC 9;4) do."""
+"""Characters and sequences that may move the cursor other than by printing; colours and pytest's
+own signals to a terminal's tab (OSC 9;4) do not."""
 
 
 class RawWriter(Protocol):
-    """Writes text as it is to the terminal: pytest's reporter does."""
+    """Write text unchanged to the terminal, as pytest's reporter does."""
 
     def write_raw(self, content: str, *, flush: bool = False) -> None: ...
 
 
 class Footer:
-    """The line. While it is there, whoever writes to one of ``files`` has it wiped first.
+    """The line; a write to one of ``files`` wipes it first.
 
-    pytest's own writes, a test's prints under ``-s`` and a warning from another thread all end in
-    ``write`` of the same few files, so these are watched, from :meth:`__init__` to :meth:`close`.
+    pytest's own writes, a test's prints under ``-s`` and a warning of another thread all end in
+    ``write`` of these files, so the footer wraps that from :meth:`__init__` to :meth:`close`.
     """
 
     def __init__(self, terminal: RawWriter, files: Sequence[TextIO]) -> None:
@@ -63,18 +63,18 @@ class Footer:
 
     @property
     def width(self) -> int:
-        """Columns for the text; 0 where the window has no line to spare."""
+        """Return the columns for the text; 0 if the window has no line to spare."""
         size = shutil.get_terminal_size()
-        # The real size, whatever COLUMNS says: it decides where a line is broken.
+        # The real size, whatever COLUMNS says: the terminal wraps lines by it.
         with contextlib.suppress(OSError, ValueError):
             real = os.get_terminal_size(self._file.fileno())
-            size = real if real.columns and real.lines else size  # some do not know theirs
+            size = real if real.columns and real.lines else size  # some do not know their size
         return size.columns - 1 if size.lines >= LEAST_LINES else 0
 
     def draw(self, text: str) -> None:
-        """Show ``text``, in place of what was shown."""
+        """Show ``text`` in place of the line that was shown."""
         with self._lock:
-            self.shown = False  # what is written now is our own
+            self.shown = False  # the next write is the footer's own, and must not wipe it
             body = f"{CLEAR}{MAKE_ROOM}{SAVE}{BELOW}{text}{BACK}"
             self._terminal.write_raw(body, flush=True)
             self.shown = True
@@ -86,13 +86,13 @@ class Footer:
                 self._terminal.write_raw(CLEAR, flush=True)
 
     def close(self) -> None:
-        """Wipe, and leave the files alone."""
+        """Wipe the line, and restore ``write`` of the files."""
         with self._lock:
             try:
                 self.wipe()
             finally:
                 for file in self._watched:
-                    with contextlib.suppress(AttributeError):  # somebody else has taken it away
+                    with contextlib.suppress(AttributeError):  # another program has removed it
                         del file.write
                 self._watched.clear()
 
@@ -106,7 +106,7 @@ class Footer:
             if not self.shown:
                 return write(text)
             with self._lock:
-                # A dot on pytest's own line leaves ours alone: most writes need no wiping.
+                # Most writes, such as pytest's dots, stay on their line, and need no wiping.
                 if _MOVES.search(text):
                     self.wipe()
                 return write(text)

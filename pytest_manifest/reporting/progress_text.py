@@ -1,4 +1,4 @@
-"""Text of others on a terminal: shown as text, and as wide as a terminal draws it."""
+"""Show foreign text on a terminal as text, and measure it as wide as it is drawn."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ ELLIPSIS: Final = "..."
 
 
 def visible(text: str, encoding: str = "utf-8") -> str:
-    """``text`` on one line, with what a terminal would obey or cannot draw as escapes.
+    """Return ``text`` on one line, with escapes for what a terminal would obey or cannot draw.
 
-    Control characters, marks of direction, lone surrogates and what ``encoding`` lacks are escaped.
+    Control characters, bidirectional marks, lone surrogates and characters that ``encoding`` lacks
+    are escaped.
     """
     if not text.isprintable():
         text = "".join(c if c.isprintable() or c == EMOJI else _escape(c) for c in text)
@@ -20,7 +21,7 @@ def visible(text: str, encoding: str = "utf-8") -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """``text`` in at most ``width`` columns: of a longer one the head and the tail."""
+    """Return ``text`` in at most ``width`` columns; a longer one loses its middle."""
     if cells(text) <= width:
         return text
     if width <= len(ELLIPSIS):
@@ -31,7 +32,7 @@ def cut(text: str, width: int) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A duration for people: ``12 s``, ``3:47``, ``1:02:03``."""
+    """Format seconds for people: ``12 s``, ``3:47``, ``1:02:03``."""
     whole = int(seconds)
     if whole < 100:
         return f"{whole} s"
@@ -41,7 +42,7 @@ def clock(seconds: float) -> str:
 
 
 def pace(rate: float) -> str:
-    """So many per second, as ``41.3/s``; of a slow rate so many per minute or hour."""
+    """Format a rate per second, as ``41.3/s``; a slow one per minute or per hour."""
     for unit, factor in (("s", 1), ("min", 60), ("h", 3600)):
         number = rate * factor
         if number >= 1 or unit == "h":

@@ -1,4 +1,4 @@
-"""A run in the terminal: verdicts, figures, what to do next, and where its documents are."""
+"""Show a run in the terminal: verdicts, statistics, next steps, and where its files are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def write_runs(reporter: pytest.TerminalReporter, report: RunReport) -> None:
-    """One block a run, then what reports have left behind of them all."""
+    """Write one block a run, then the files and addresses of the whole session."""
     sheet = _sheet(reporter)
     for run in report.runs:
         with _told(reporter, run, report):
@@ -38,7 +38,7 @@ def write_runs(reporter: pytest.TerminalReporter, report: RunReport) -> None:
 
 
 def write_runs_in_short(reporter: pytest.TerminalReporter, report: RunReport) -> None:
-    """With ``-q``: a line a run, and what nobody may miss."""
+    """Write with ``-q`` one line a run, and what the user must know."""
     for run in report.runs:
         with _told(reporter, run, report):
             for line in (run_in_one_line(run, report), *what_to_know(run, report)):
@@ -47,7 +47,7 @@ def write_runs_in_short(reporter: pytest.TerminalReporter, report: RunReport) ->
 
 @contextmanager
 def _told(reporter: pytest.TerminalReporter, run: Run, report: RunReport) -> Iterator[None]:
-    """One run's ledger that cannot be read any more ends neither the session nor other blocks."""
+    """Report a ledger that cannot be read in a line, so that session and other blocks go on."""
     try:
         yield
     except ManifestToolError as error:
@@ -68,7 +68,7 @@ def _sheet(reporter: pytest.TerminalReporter) -> Sheet:
 
 
 def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
-    """A run in plain text: its verdicts, what they amount to, and where its documents are."""
+    """Yield a run's lines: its verdicts, statistics, next steps and files."""
     name = short_path(run.manifest.path, report.options.root)
     with run.read() as ledger:
         counts, entries = ledger.verdict_counts(), ledger.count_entries()
@@ -89,7 +89,7 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
 
 
 def _whole(text: str, sheet: Sheet) -> Iterator[str]:
-    """A sentence, whose words a narrow window does not break; a command is to be copied."""
+    """Yield a message's lines, wrapped between words on a terminal; a command stays on one line."""
     if sheet.terminal and ": pytest --" not in text:
         indent = len(text) - len(text.lstrip())
         yield from sheet.wrapped(text, indent=indent, hanging=2)
@@ -98,7 +98,7 @@ def _whole(text: str, sheet: Sheet) -> Iterator[str]:
 
 
 def what_to_know(run: Run, report: RunReport) -> Iterator[str]:
-    """What nobody may miss, also with ``-q``: corrections, findings, and how to go on."""
+    """Yield what the user must know, also with ``-q``: corrections, warnings, next steps."""
     from pytest_manifest.ledger import OVER_BUDGET
 
     name = short_path(run.manifest.path, report.options.root)
@@ -114,7 +114,7 @@ def what_to_know(run: Run, report: RunReport) -> Iterator[str]:
         counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
         entries, over_budget = ledger.count_entries(), bool(ledger.get_meta(OVER_BUDGET))
         merged, shard = ledger.merged(), ledger.shard()
-    if status == "running":  # its own pytest has ended, and could say nothing
+    if status == "running":  # its pytest has ended without recording it
         status = "stopped" if run.info.is_private else "detached"
     unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
     held = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
@@ -137,7 +137,7 @@ def _heading(run: Run, name: str, whose: str, entries: int, counts: Mapping[str,
 
 
 def _whose(ledger: Ledger) -> str:
-    """What part of the manifest the run is of, or how many runs it was merged of."""
+    """Return which shard the run is of, or of how many runs it was merged."""
     merged, shard = ledger.merged(), ledger.shard()
     if merged:
         return f", merged of {plural(len(merged), 'run')}"
@@ -145,7 +145,7 @@ def _whose(ledger: Ledger) -> str:
 
 
 def run_in_one_line(run: Run, report: RunReport) -> str:
-    """What is told with ``-q``."""
+    """Return the line that stands for a run with ``-q``."""
     name = short_path(run.manifest.path, report.options.root)
     with run.read() as ledger:
         counts = ledger.verdict_counts()
@@ -156,7 +156,7 @@ def run_in_one_line(run: Run, report: RunReport) -> str:
 
 
 def _figures(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
-    """What the run amounts to, and what changed since an earlier one."""
+    """Yield the run's statistics, and its comparison with an earlier one."""
     lines: list[Line] = []
     try:
         lines += summary_lines(statistics_of(run, report.config), sheet)
@@ -171,7 +171,7 @@ def _figures(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
 
 
 def _papers(run: Run, report: RunReport) -> Iterator[str]:
-    """Where the run's documents are."""
+    """Yield the lines that name the run's files and addresses."""
     root = report.options.root
     if run.ledger_path.parent != report.options.ledgers:
         yield "  judged apart: what the run itself has kept stays as it was"
@@ -195,7 +195,7 @@ def _paper(kind: str, place: Path | str, root: Path) -> str:
 
 
 def _cost_line(ledger: Ledger, run: Run) -> str | None:
-    """What the run has cost, where a receipt tells it or it was limited."""
+    """Return what the run has cost; None unless a receipt reports a cost or it had a budget."""
     from pytest_manifest.ledger import BUDGET
     from pytest_manifest.schema import cost_text
     from pytest_manifest.verdict import Costs
@@ -214,7 +214,7 @@ def _cost_line(ledger: Ledger, run: Run) -> str | None:
 
 
 def _how_to_complete(status: str, unjudged: int) -> Iterator[str]:
-    """How a merged run, which cannot be gone on with itself, becomes whole."""
+    """Yield how to complete a merged run, which cannot be resumed itself."""
     if status != "finished" or unjudged:
         yield (
             "  to complete it: go on with the unfinished runs that it was merged of, each with "

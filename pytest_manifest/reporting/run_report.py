@@ -1,4 +1,4 @@
-"""What reporters read of a session: its runs and options, and the notes for its end."""
+"""Give reporters what they read of a session: its runs, options and notices."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RunReport:
     notices_shown: int = 0
     pollers: list[Callable[[], float]] = field(default_factory=list)
     lacks_artifacts: bool = False
-    """Whether something that this session had to write is missing."""
+    """True if a file that this session had to write could not be written."""
 
     def poll(self) -> float:
         """Call every poller; return the seconds until the first wants to be called again."""
@@ -68,13 +68,13 @@ class RunReport:
 
     @contextlib.contextmanager
     def writing(self, fault: str, run: Run, *, needed: bool = True) -> Iterator[None]:
-        """Note what goes wrong in the block as a finding of the run, so that others are written.
+        """Note a fault of the block as a warning of the run, so that the other files are written.
 
-        ``fault``: what to say of it. The session fails for want of what is ``needed``.
+        ``fault``: the message about it. The session fails if the file is ``needed``.
         """
         try:
             yield
-        except Exception as error:  # whatever it is, it is told, and verdicts and stack go before
+        except Exception as error:  # of any kind: a report must not end the session
             if not isinstance(error, OSError | ManifestToolError):
                 from loguru import logger
 
@@ -85,12 +85,12 @@ class RunReport:
 
 
 REPORT_KEY: Final = pytest.StashKey[RunReport]()
-"""Where pytest's configuration keeps it for reporters that are given nothing else."""
+"""Key of pytest's configuration, for reporters that are given nothing else."""
 
 
 @dataclass(frozen=True)
 class ManifestLine:
-    """A manifest for pytest's header. ``own``: how many entries are this session's shard's."""
+    """A manifest in pytest's header. ``own``: the number of entries of this session's shard."""
 
     name: str
     entries: int | None = None
@@ -100,10 +100,10 @@ class ManifestLine:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What a session planned, for its summary. ``notes``: what planners say, by the plan's name.
+    """What a session planned. ``notes``: the planners' messages, by the plan's name.
 
-    ``empty``: the name of a plan with nothing to do. ``resume_lines``: what going on with a run
-    would do, where it was only asked for.
+    ``empty``: the name of a plan with nothing to do. ``resume_lines``: what resuming a run would
+    do, if the user only asked for that.
     """
 
     asked_for: str | None

@@ -1,4 +1,4 @@
-"""A run's figures in the terminal: by task, the slowest, failures by cause, workers, advice."""
+"""Show a run's statistics in the terminal: tasks, slowest entries, causes, workers, advice."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from pytest_manifest.analysis.statistics import Statistics, TaskRow, WorkerRow
 
 FEW = 4
-"""Of fewer entries pytest's own lines tell all."""
+"""Entries from which statistics are shown: of fewer, pytest's own lines say everything."""
 SLOW = 6
-"""From so many entries on, the five slowest are fewer than all."""
+"""Entries from which the five slowest and the workers are shown."""
 _TASKS = 20
 _CAUSES = 10
 _WORKERS = 8
@@ -40,7 +40,7 @@ _BAR = 20
 
 
 def summary_lines(figures: Statistics, sheet: Sheet) -> Iterator[Line]:
-    """All that the figures tell beyond the verdicts' counts; nothing for a small run."""
+    """Yield the statistics beyond the counts of verdicts; nothing for a small run."""
     judged = figures.entries - figures.outcomes.get("pending", 0)
     if figures.entries < FEW or judged == 0:
         return
@@ -60,7 +60,7 @@ def summary_lines(figures: Statistics, sheet: Sheet) -> Iterator[Line]:
 
 
 def _pace(figures: Statistics) -> Iterator[str]:
-    """How long it took, and what was done again."""
+    """Yield the run's duration and rate, and its numbers of retries and redeliveries."""
     parts = []
     if figures.duration is not None:
         parts.append(duration_phrase(figures))
@@ -72,7 +72,7 @@ def _pace(figures: Statistics) -> Iterator[str]:
 
 
 def duration_phrase(figures: Statistics) -> str:
-    """How long a run was worked on, which is known."""
+    """Return how long a run was worked on; its duration is known, in seconds."""
     took, pauses = lasting(figures.duration or 0.0), figures.pauses or 0.0
     if figures.parts < 2:
         return f"{took} from first sending to last end"
@@ -86,7 +86,7 @@ _TIMES = ("p50", "p95", "max")
 
 
 def _by_task(tasks: Sequence[TaskRow], sheet: Sheet) -> Iterator[Line]:
-    """As one table where there is room for it, as two, or each task in lines of its own."""
+    """Yield one table by task if it fits, else two, else each task in lines of its own."""
     told = tasks if sheet.all else _most_numerous(tasks)
     names = ["task", *(sheet.cut(row.task, max(sheet.width - 4, 20)) for row in told)]
     counts = _counts(told)
@@ -135,14 +135,14 @@ def _most_numerous(tasks: Sequence[TaskRow]) -> list[TaskRow]:
 
 
 def _counts(rows: Sequence[TaskRow]) -> list[list[str]]:
-    """The cells of the counts, with their heads; those that are rare only where there are any."""
+    """Return rows of counts, heads first; rare ones have a column only if one is not 0."""
     rare = {name: value for name, value in _RARE.items() if any(map(value, rows))}
     values = {**_COUNTS, **rare}
     return [[*values], *([str(value(row)) for value in values.values()] for row in rows)]
 
 
 def _with_times(rows: Sequence[Sequence[str]], first: int, gap: int) -> Iterator[Line]:
-    """A table, and above the six columns of times from ``first`` what they are times of."""
+    """Yield a table, and titles above its six columns of times, which begin at ``first``."""
     wide = widths(rows)
     spans = [sum(wide[start : start + 3]) + 2 * gap for start in (first, first + 3)]
     titles = [
@@ -213,7 +213,7 @@ def _by_cause(causes: Sequence[Cause], sheet: Sheet) -> Iterator[Line]:
 
 
 def _message(cause: Cause, sheet: Sheet, room: int) -> Iterator[str]:
-    """What it says, in two lines at most; expected and actual in one, or each in its own."""
+    """Yield a cause's message in at most two lines; actual and expected in one each."""
     message = shown(cause.message)
     if cells(message) <= room:
         yield from (message,) if message else ()

@@ -1,4 +1,4 @@
-"""Write on the terminal: a header, a plan's preview, and a summary with all that was written."""
+"""Write on the terminal: a header, a plan's preview, and a summary with all files written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_manifest.text import short_path
 
 
 def header_lines(manifests: Iterable[ManifestLine]) -> list[str]:
-    """Return the lines of pytest's header, which say what is about to happen."""
+    """Return the lines of pytest's header, one for each manifest."""
     from pytest_manifest.verdict.text import plural
 
     lines: list[str] = []
@@ -74,7 +74,7 @@ def _write_previews(
 
 
 def _write_notes(reporter: pytest.TerminalReporter, plans: PlanReport, plan: str) -> None:
-    """Write what the planner says beside the preview."""
+    """Write the planner's messages beside the preview."""
     notes: Sequence[str] = plans.notes.get(plan, ())
     for note in notes:
         reporter.write_line(f"  {note}")

@@ -1,8 +1,7 @@
-"""GitHub's workflow commands: nothing that jobs or tests print is to be taken for one of them.
+"""Keep GitHub from taking what jobs or tests print for workflow commands.
 
-The runner reads all that is printed, wherever in it something stands that looks like a command. So
-it is told at a session's beginning to carry out no more until it hears a token that nobody can
-guess; that is printed after everything else.
+GitHub's runner reads all output for commands. So it is told at a session's beginning to obey none
+until it reads a random token, which is printed after everything else.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ _TOKEN: Final = pytest.StashKey[str]()
 
 
 def on_github() -> bool:
-    """Whether GitHub's runner, or one that does as it does, reads what is printed here."""
+    """Return whether GitHub's runner, or a compatible one, reads this process's output."""
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def stop_commands(config: pytest.Config) -> None:
-    """From now on the runner shows what it reads, and carries nothing of it out."""
+    """Have the runner print commands instead of obeying them from now on."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter is None or _TOKEN in config.stash or not on_github():
         return
@@ -36,12 +35,12 @@ def stop_commands(config: pytest.Config) -> None:
 
 
 def are_stopped(config: pytest.Config) -> bool:
-    """Whether :func:`stop_commands` has told the runner so."""
+    """Return whether :func:`stop_commands` has stopped the runner's commands."""
     return _TOKEN in config.stash
 
 
 def resume_commands(config: pytest.Config, commands: Iterable[str]) -> None:
-    """Have the runner carry out these, and whatever comes after pytest; at its very end."""
+    """Have the runner obey commands again, these first; called at pytest's very end."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
     begin_line(reporter)
     reporter.write_line(f"::{config.stash[_TOKEN]}::")

@@ -114,7 +114,7 @@ class AllureReport:
             from allure_commons import plugin_manager
 
             plugin_manager.unregister(self._ours)
-            plugin_manager.register(self._files)  # allure-pytest takes it away itself
+            plugin_manager.register(self._files)  # allure-pytest unregisters it itself
             self._ours = None
 
     def _take(self, raw: Raw) -> bool:

@@ -31,7 +31,7 @@ class EntryListener:
     """
 
     follows_short_protocol = True
-    """It sees such tests by the hook around them, and what came of them by their reports."""
+    """Under the short protocol ``pytest_runtest_protocol`` and the reports are enough."""
 
     def __init__(self, theirs: Any, take: Callable[[Told], None]) -> None:  # it has no types
         self._theirs = theirs
@@ -69,7 +69,7 @@ class EntryListener:
             yield from self._theirs.pytest_runtest_setup(item=item)
         else:
             yield
-            self._shared.note(item, self._told.raw)  # now: the last test's teardown ends them
+            self._shared.note(item, self._told.raw)  # now: the last teardown ends them
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Wrapping:
@@ -100,7 +100,7 @@ class EntryListener:
             self._told.raw.status = "passed"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        # The short protocol of a test has only reports. A failed test may have its status by now:
+        # Under the short protocol only reports come. A failed test may have its status by now:
         # pytest-rerunfailures reports all phases at their end.
         told = self._told
         if told is not None and report.passed and told.raw.status is None:

@@ -184,7 +184,7 @@ def _status(record: EntryRecord, subject: Subject, own: Own) -> Status:
     if not _was_corrected(record, own) and (
         said == "passed" or (said == "skipped" and record.kind != "skipped")
     ):
-        return said  # expected to fail, or not run: the test's own word
+        return said  # the test was expected to fail, or did not run
     return status_of(record.kind)
 
 

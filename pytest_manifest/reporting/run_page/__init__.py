@@ -1,6 +1,6 @@
-"""The run page: one self-contained HTML file a run, made for ``--manifest-report``.
+"""Write the run page: one self-contained HTML file a run, for ``--manifest-report``.
 
-``page`` writes it in one pass over a run's records: ``columns`` are what table and plots are drawn
-from, ``details`` what is shown of an entry that is opened, ``figures`` the statistics; ``assets``
-has styles and scripts, and the libraries in ``vendor/``.
+``page`` writes it in one pass over a run's records: ``columns`` has the data of table and plots,
+``details`` those of an entry that is opened, ``figures`` the statistics; ``assets`` has styles and
+scripts, and the libraries in ``vendor/``.
 """

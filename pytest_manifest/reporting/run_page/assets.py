@@ -1,4 +1,4 @@
-"""The page's fixed parts: template, styles and scripts of our own, and the vendored libraries."""
+"""Assemble the page's fixed parts: template, our styles and scripts, vendored libraries."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ SCRIPTS: Final = (
     "main.js",
 )
 _MAP: Final = re.compile(r"(//|/\*)# sourceMappingURL=[^\s*]+( \*/)?")
-"""Source maps are not in the page, and a browser would look for them."""
+"""Links to source maps, which a browser would look for; the page has none."""
 
 
 @dataclass(frozen=True)
 class PageParts:
-    """What stands before and after a page's data; ``before`` still lacks the title."""
+    """The page before and after its data."""
 
     _head: str
     _tail: str
 
     def before(self, title: str) -> bytes:
-        """Everything down to the data; ``title`` is HTML."""
+        """Return everything before the data; ``title`` is HTML."""
         return self._head.replace("{{title}}", title, 1).encode()
 
     def after(self) -> bytes:
-        """Everything behind the data."""
+        """Return everything after the data."""
         return self._tail.encode()
 
 
 @cache
 def page_parts() -> PageParts:
-    """The template with styles, scripts and the policy that allows just these."""
+    """Return the template with styles, scripts and a policy that allows just these."""
     styles = [_vendored(name) for name in STYLES] + [_own("page.css")]
     own = "".join(_own(name) for name in SCRIPTS)
     scripts = [_vendored(name) for name in LIBRARIES]
@@ -65,7 +65,7 @@ def page_parts() -> PageParts:
 
 
 def _licences() -> str:
-    """The libraries' licences ask for being wherever the libraries are; this is no markup."""
+    """Return the libraries' licences, which must go wherever they go, for an HTML comment."""
     texts = [path.read_text("utf-8").strip() for path in sorted(VENDOR.glob("LICENSE.*.txt"))]
     return "\n\n".join(texts).replace("--", "- -")
 

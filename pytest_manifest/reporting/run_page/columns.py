@@ -1,4 +1,4 @@
-"""The entries as columns of plain values: what table and plots of a page are drawn from."""
+"""Collect the entries as columns of plain values, for a page's table and plots."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _ROWS: Final = ("task", "kind", "outcome", "place", "reason", "cause", "tags", "
 
 
 class Names:
-    """Texts that come again and again, each kept once; a place in the list stands for it."""
+    """Repeated texts, each kept once and replaced by its position in the list."""
 
     def __init__(self, known: Sequence[str] = ()) -> None:
         self.texts = list(known)
         self._index = {text: number for number, text in enumerate(self.texts)}
 
     def index(self, text: str | None) -> int:
-        """The text's place in the list, -1 for None."""
+        """Return the text's position in the list, which it is added to if new; -1 for None."""
         if text is None:
             return -1
         number = self._index.setdefault(text, len(self.texts))
@@ -37,7 +37,7 @@ class Names:
 
 
 class Columns:
-    """Rows of the table, one an entry, and bars of the timeline, one an attempt that began.
+    """Rows of the table, one an entry, and bars of the timeline, one an attempt that started.
 
     Moments are seconds since ``origin``, rounded to a hundredth of a millisecond.
     """
@@ -83,7 +83,7 @@ class Columns:
             self._add_bar(len(self.ids) - 1, record, attempt)
 
     def _add_bar(self, row: int, record: EntryRecord, attempt: AttemptRecord) -> None:
-        """An attempt that nobody began has no bar; one without an end has only a beginning."""
+        """Append an attempt as a bar if it has a start; its end may be missing."""
         place = self._place(attempt)
         start = self.since(attempt.started_at)
         if place < 0 or start is None:
@@ -95,12 +95,12 @@ class Columns:
         self.marks["outcome"].append(OUTCOMES.index(outcome))
         self.marks["number"].append(attempt.number)
         self.spans["start"].append(start)
-        # Of a job whose process died only the moment is known in which that was noticed.
+        # A job whose process died has only the moment in which that was noticed.
         ended = None if attempt.runtime is None else attempt.finished_at
         self.spans["end"].append(self.since(ended))
 
     def number_causes(self, causes: Sequence[Cause]) -> None:
-        """Now that the causes are known: have rows name theirs by its place among them."""
+        """Replace the rows' numbers of causes by positions in ``causes``, after the last row."""
         places = self._causes.positions(causes)
         column = self.rows["cause"]
         column[:] = [-1 if number < 0 else places[number] for number in column]
@@ -110,11 +110,11 @@ class Columns:
         return self.places.index(None if place is None else visible(place))
 
     def since(self, moment: datetime | None) -> float | None:
-        """Seconds from the origin to that moment."""
+        """Return the seconds from the origin to that moment."""
         return None if moment is None else round((moment - self.origin).total_seconds(), _PLACES)
 
     def document(self) -> dict[str, object]:
-        """Everything as JSON has it; columns in which nothing stands are left out."""
+        """Return everything as JSON values, without columns that are empty."""
         figures = {
             name: column
             for name, column in self.figures.items()
@@ -137,17 +137,17 @@ class Columns:
 
 
 def _reason(record: EntryRecord) -> str | None:
-    """Why it has not passed, in a line; None where it has, or nobody has judged it."""
+    """Return in a line why an entry has not passed; None if it has, or has no verdict."""
     if record.verdict is None or record.verdict.verdict == "passed":
         return None
     return visible(brief(record.verdict, record.receipt))
 
 
 def cost_figure(value: float | None) -> float | None:
-    """A cost with six digits that count: a call may cost a ten-thousandth."""
+    """Round a cost to six significant digits: a call may cost a ten-thousandth."""
     return None if value is None else float(f"{value:.6g}")
 
 
 def rounded(value: float | None) -> float | None:
-    """A duration, rate or share with the four digits that can be seen."""
+    """Round a duration, rate or share to four significant digits, as many as are shown."""
     return None if value is None else float(f"{value:.4g}")

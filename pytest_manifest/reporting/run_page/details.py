@@ -1,4 +1,4 @@
-"""What a page shows of one entry when it is opened; long texts are shortened, and it is said."""
+"""Collect what a page shows of an entry that is opened, with long texts cut."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ Since = Callable[[datetime | None], float | None]
 """Seconds since the page's origin."""
 
 _FAILURES_FIRST: Final = 4
-"""What has not passed is read more than the rest: its texts may be so many times as long."""
+"""How many times as long the texts of an entry may be that has not passed."""
 _MISMATCHES: Final = 100
 
 
 class Shortening:
-    """Texts made visible and cut to ``limit`` characters; ``left_out`` has what is missing."""
+    """Cut texts to ``limit`` characters, all visible; ``left_out`` counts those cut, by name."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.left_out: dict[str, int] = {}
 
     def head(self, name: str, text: str) -> str:
-        """The beginning of a text."""
+        """Return the beginning of a text."""
         return self._cut(name, text, visible(text[: self.limit]))
 
     def tail(self, name: str, text: str) -> str:
-        """The end of a text: of a traceback and of log lines, the end says what happened."""
+        """Return the end of a text, which matters most in tracebacks and logs."""
         return self._cut(name, text, visible(text[-self.limit :]))
 
     def json(self, name: str, value: JsonValue) -> str:
-        """The beginning of a value as JSON."""
+        """Return the beginning of a value as JSON."""
         return self.head(name, pretty(value))
 
     def _cut(self, name: str, text: str, shown: str) -> str:
@@ -48,9 +48,9 @@ class Shortening:
 
 
 def details(record: EntryRecord, since: Since, limit: int) -> dict[str, object]:
-    """Everything about an entry, as JSON has it; each text of at most ``limit`` characters.
+    """Return everything about an entry as JSON values, each text of at most ``limit`` characters.
 
-    Where the entry has not passed, four times as many.
+    An entry that has not passed may have four times as many.
     """
     text = Shortening(limit if record.outcome == "passed" else limit * _FAILURES_FIRST)
     entry, receipt, verdict = record.entry, record.receipt, record.verdict
@@ -99,14 +99,14 @@ def _receipt(receipt: Receipt, record: EntryRecord, text: Shortening) -> dict[st
 
 
 def _expected(record: EntryRecord, text: Shortening) -> str | None:
-    """What the manifest's line says of the receipt."""
+    """Return the expectations that the manifest's line sets, as JSON."""
     expect = record.entry.expect
     written = expect.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return text.json("expected", written) if written else None
 
 
 def _actual(record: EntryRecord, text: Shortening) -> str | None:
-    """The receipt's answers to what was expected, in the same order."""
+    """Return the receipt's values for these expectations, in the same order, as JSON."""
     receipt, written = record.receipt, record.entry.expect.model_fields_set
     if receipt is None or not written:
         return None
@@ -150,7 +150,7 @@ def _attempt(attempt: AttemptRecord, since: Since) -> dict[str, object]:
 
 
 def _facts(record: EntryRecord) -> list[tuple[str, str]]:
-    """Labels and texts of what is said in a word or two."""
+    """Return labels and texts of short facts."""
     entry, receipt = record.entry, record.receipt
     facts = [("line", str(record.line)), ("timeout", f"{entry.timeout:g} s")]
     if entry.after:

@@ -1,4 +1,4 @@
-"""The run's figures as a page has them: plain JSON, every text fit to be looked at."""
+"""Turn a run's statistics into a page's JSON, with every text made visible."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _MESSAGE = 400
 def run_document(
     info: RunInfo, status: str, remarks: Sequence[str], written: datetime
 ) -> dict[str, object]:
-    """What the run was, and when the page was written.
+    """Return the run's metadata, and when the page was written.
 
-    ``remarks`` are sentences about it that were noted on the way.
+    ``remarks``: warnings that were recorded during the run.
     """
     return {
         "id": info.run,
@@ -41,7 +41,7 @@ def run_document(
 
 
 def figures(found: Statistics) -> dict[str, object]:
-    """The statistics without the slowest entries' records, of which the table knows all else."""
+    """Return the statistics; of the slowest entries the ids alone, as the table has the rest."""
     return {
         "entries": found.entries,
         "outcomes": {name: count for name, count in found.outcomes.items() if count},
@@ -116,7 +116,7 @@ def _worker(row: WorkerRow) -> dict[str, object]:
 
 
 def comparison_figures(found: Comparison) -> dict[str, object]:
-    """What changed since the other run; of long lists the beginning, with the number of all."""
+    """Return the changes since the other run; long lists are cut, with their full number."""
     changes = {
         "newly_failing": found.newly_failing,
         "fixed": found.fixed,

@@ -1,4 +1,4 @@
-"""A page put together: written from top to bottom in one pass over the run's records."""
+"""Write a page from top to bottom, in one pass over the run's records."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from pytest_manifest.reporting.run_page.figures import (
 from pytest_manifest.reporting.run_page.text import script_json, visible
 
 BLOCK: Final = 200
-"""Entries whose details are compressed together: one block is unpacked to open one of them."""
+"""Entries whose details are compressed together; opening one unpacks its block."""
 DETAILS_BUDGET: Final = 4_500_000
-"""Bytes of a page that details may take; the table, plots and libraries take 1.2 MB at 10,000."""
+"""Bytes of a page for details; table, plots and libraries take 1.2 MB at 10,000 entries."""
 LONGEST: Final = 20_000
 SHORTEST: Final = 300
-"""Characters that a text of a passed entry is cut to, at most and at least."""
+"""Characters to which a passed entry's text is cut, at most and at least."""
 FORMAT: Final = 1
 
 
 @dataclass(frozen=True)
 class PageFacts:
-    """What a page is about, beside the records of its entries."""
+    """The data of a page beside the records of its entries."""
 
     info: RunInfo
     status: str
     expected: int
-    """Entries that will come, to share the room for details among them."""
+    """Number of records that will come, which share the bytes for details."""
     remarks: Sequence[str] = ()
     comparison: Comparison | None = None
     parts: Sequence[RunSegment] = ()
@@ -51,9 +51,9 @@ class PageFacts:
 
 
 def write_page(path: Path, facts: PageFacts, records: Iterable[EntryRecord]) -> Statistics:
-    """Write the page, whole or not at all; returns the statistics that the pass has given.
+    """Write the page, whole or not at all; return the statistics of the same pass.
 
-    Raises OSError where it cannot be written.
+    Raises OSError if it cannot be written.
     """
     parts = page_parts()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def _title(info: RunInfo) -> str:
 
 
 class _Body:
-    """Details as they come, in blocks; then everything else."""
+    """Write details in blocks as records come, then everything else."""
 
     def __init__(self, file: IO[bytes], facts: PageFacts) -> None:
         self._file = file
@@ -84,7 +84,7 @@ class _Body:
         self._spent = 0
 
     def written(self, records: Iterable[EntryRecord]) -> Iterator[EntryRecord]:
-        """The same records; each is in the page when the next is asked for."""
+        """Yield the same records; each is in the page when the next one is asked for."""
         for record in records:
             self._columns.add(record)
             self._block.append(details(record, self._columns.since, self._limit))
@@ -104,7 +104,10 @@ class _Body:
         self._block = []
 
     def _next_limit(self, just_now: int) -> int:
-        """Half of what is over if the rest is like what was so far, within bounds."""
+        """Return the limit at which the entries left would use the bytes left, within bounds.
+
+        It supposes that their texts compress as well as those so far.
+        """
         done = len(self._columns.ids)
         rest = max(self._facts.expected - done, just_now)
         share = (DETAILS_BUDGET - self._spent) / rest
@@ -133,5 +136,5 @@ class _Body:
 
 
 def _limit_at_first(entries: int) -> int:
-    """As if nothing could be compressed: what follows shows how well it can be."""
+    """Return the first limit, as if nothing could be compressed; the next ones are measured."""
     return int(min(max(DETAILS_BUDGET / max(entries, 1) / 2, SHORTEST * 4), LONGEST))

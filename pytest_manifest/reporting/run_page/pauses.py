@@ -1,4 +1,4 @@
-"""Long times in which nothing ran, which a timeline draws narrow: else the rest would be dots."""
+"""Find long pauses, which a timeline draws narrow so that the bars have room."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 SHORTEST: Final = 5.0
-"""Seconds; what is shorter is no pause, whatever the rest."""
+"""Seconds that a pause lasts at least."""
 MOST: Final = 20
 
 
 def pauses(
     starts: Sequence[float | None], ends: Sequence[float | None]
 ) -> list[tuple[float, float]]:
-    """From which end to which start, in order; of each bar its start and, where known, its end.
+    """Return start and end of each pause, in order, from the bars' starts and ends in seconds.
 
-    A gap is a pause where it lasts longer than everything without the gaps of that length: an hour
-    between two jobs of a minute is one, an hour in a night of work is not.
+    A bar's end may be None. A gap is a pause if it lasts longer than the whole time without the
+    gaps at least as long: an hour between two jobs of a minute is one, an hour in a night of work
+    is not.
     """
     spans = sorted(_spans(starts, ends))
     if not spans:

@@ -1,4 +1,4 @@
-"""Text that may hold anything, made fit to be looked at, and JSON that is safe within a page."""
+"""Make any text visible, and JSON safe within a page."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ESCAPED: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
 def visible(text: str) -> str:
-    """The text with every character to be seen: controls as their pictures, others as ``\\uXXXX``.
+    """Make every character visible: controls as their pictures, others as ``\\uXXXX``.
 
-    An escape sequence of a terminal reads ``␛[31m``; nothing turns the direction of what follows.
+    An escape sequence of a terminal reads ``␛[31m``; no character changes the text's direction.
     """
     return _UNSEEN.sub(_shown, text.replace("\r\n", "\n"))
 
@@ -35,17 +35,17 @@ def _shown(match: re.Match[str]) -> str:
 
 
 def first_line(text: str, limit: int) -> str:
-    """The first line of a text, visible, of at most ``limit`` characters."""
+    """Return the first line of a text, visible, of at most ``limit`` characters."""
     line = visible(text.strip().partition("\n")[0])
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def pretty(value: JsonValue) -> str:
-    """A JSON value as people read it."""
+    """Format a JSON value for people."""
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def script_json(value: object) -> str:
-    """JSON in ASCII that ends no script element and opens no comment, whatever it holds."""
+    """Return ASCII JSON that cannot end a script element or open a comment, whatever it holds."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return _BREAKS_OUT.sub(lambda match: _ESCAPED[match.group()], text)

@@ -1,4 +1,4 @@
-"""The run page at a session's end, for ``--manifest-report``."""
+"""Write the run page at a session's end, for ``--manifest-report``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def write_run_page(report: RunReport, run: Run) -> None:
-    """Write the run's page where the options say.
+    """Write the run's page to the file that the options name.
 
-    What goes wrong is said among the run's findings, and stops nothing else.
+    A fault becomes a warning of the run, and the other files are written all the same.
     """
     if report.options.report is None:
         return
@@ -36,12 +36,12 @@ def write_run_page(report: RunReport, run: Run) -> None:
 
 
 def page_path(report: Path, run: str, *, alone: bool) -> Path:
-    """The file that was asked for; of several runs each has its own beside that."""
+    """Return the file that was asked for; of several runs each has its own beside it."""
     return report if alone else report.with_name(f"{report.stem}-{run}{report.suffix}")
 
 
 def _comparison(report: RunReport, run: Run) -> Comparison | None:
-    """None where there is nothing to compare with, or it cannot be read: the summary says so."""
+    """Return the comparison; None if there is none or it cannot be read, which the summary says."""
     try:
         return comparison_of(run, report.config)
     except ManifestToolError:
