@@ -35,7 +35,7 @@ class Annotation:
 
 
 class Failing:
-    """Failing entries to be shown: few of each cause, so that no cause hides another."""
+    """Collect failing entries to be shown: few of each cause, so that no cause hides another."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -29,7 +29,7 @@ BLANK = Line("")
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The terminal that is written on.
+    """A terminal or file that is written on.
 
     ``width``: in columns; ``terminal``: it is one; ``rich``: it shows more than ASCII; ``all``: the
     user wants everything (``-v``).

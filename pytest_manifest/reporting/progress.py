@@ -37,7 +37,7 @@ LONGEST: Final = 60.0
 
 
 class View(Protocol):
-    """A way to show the figures."""
+    """Show the figures in one way."""
 
     period: float
 
@@ -54,7 +54,7 @@ class View(Protocol):
 
 
 class LineView:
-    """One line at the bottom of a terminal, rewritten."""
+    """Show one line at the bottom of a terminal, rewritten."""
 
     period = PERIOD
 
@@ -91,7 +91,7 @@ class LineView:
 
 
 class LogView:
-    """Lines of a log after 10 s, after 20 s more, and so on, and at the end of a long run."""
+    """Write lines of a log after 10 s, after 20 s more, and so on, and at a long run's end."""
 
     period = LOG_PERIOD
 

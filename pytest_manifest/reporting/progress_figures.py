@@ -181,7 +181,7 @@ class Meter:
 
 
 class _Page:
-    """The verdicts that were read of one run; each reading takes the new rows alone."""
+    """Read one run's verdicts; each reading takes the new rows alone."""
 
     def __init__(self, run: Run) -> None:
         self.run = run

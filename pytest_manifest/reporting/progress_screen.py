@@ -38,7 +38,7 @@ class RawWriter(Protocol):
 
 
 class Footer:
-    """The line; a write to one of ``files`` wipes it first.
+    """Draw the line, and wipe it before anything is written to one of ``files``.
 
     pytest's own writes, a test's prints under ``-s`` and a warning of another thread all end in
     ``write`` of these files, so the footer wraps that from :meth:`__init__` to :meth:`close`.

@@ -21,7 +21,7 @@ class _Page:
 
 
 class Ledgers:
-    """The runs' ledgers by their manifests' files, opened read-only when first needed."""
+    """Read the runs' ledgers by their manifests' files; open each read-only when first needed."""
 
     def __init__(self, report: RunReport) -> None:
         self._report = report

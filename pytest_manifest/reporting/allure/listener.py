@@ -175,7 +175,7 @@ class EntryListener:
 
 
 class _SharedFixtures:
-    """Fixtures that were set up for many tests, and their containers, which list those tests."""
+    """Find fixtures that were set up for many tests, and the containers that list these tests."""
 
     def __init__(self, theirs: Any) -> None:
         self._theirs = theirs

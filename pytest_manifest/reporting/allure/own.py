@@ -23,7 +23,7 @@ _UNWANTED = frozenset({"host", "thread", "tag"})
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What a test has reported of itself.
+    """A test's own report of itself.
 
     ``start`` and ``stop``: of the test itself, in milliseconds since the epoch; ``seen``: the
     verdict that the test has read; ``doc``: its description in Markdown; ``html``: HTML to show

@@ -20,7 +20,7 @@ _ROWS: Final = ("task", "kind", "outcome", "place", "reason", "cause", "tags", "
 
 
 class Names:
-    """Repeated texts, each kept once and replaced by its position in the list."""
+    """Keep each of many repeated texts once, and replace it by its position in the list."""
 
     def __init__(self, known: Sequence[str] = ()) -> None:
         self.texts = list(known)
@@ -37,7 +37,7 @@ class Names:
 
 
 class Columns:
-    """Rows of the table, one an entry, and bars of the timeline, one an attempt that started.
+    """Collect rows of the table, one an entry, and bars of the timeline, one a started attempt.
 
     Moments are seconds since ``origin``, rounded to a hundredth of a millisecond.
     """

@@ -18,7 +18,7 @@ Since = Callable[[datetime | None], float | None]
 """Seconds since the page's origin."""
 
 _FAILURES_FIRST: Final = 4
-"""How many times as long the texts of an entry may be that has not passed."""
+"""Factor by which the texts of an entry that has not passed may be longer."""
 _MISMATCHES: Final = 100
 
 

@@ -12,7 +12,7 @@ _UNSEEN: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffb\ud800-\udfff]"
 )
-"""What does not show, or changes how what is around it shows: control characters but for tab and
+"""Characters that are invisible or change how others show: control characters but for tab and
 line feed, zero-width and bidirectional ones, separators of lines, and halves of surrogate pairs."""
 
 _BREAKS_OUT: Final = re.compile("[<>&]")
