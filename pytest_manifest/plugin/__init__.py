@@ -1,4 +1,4 @@
-"""The pytest plugin: hooks that say when; the modules of this package say what.
+"""Implement pytest's hooks: they say when something happens, the package's modules say what.
 
 Nothing heavy is imported here: an idle plugin must cost nothing.
 """
@@ -63,14 +63,14 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
-    # A wrapper, to be there before xdist makes up its mind.
+    # A wrapper, to run before xdist reads these options.
     option = config.option
     if option.manifest_dispatch_only or (option.manifest_plan and not option.manifest_plan_run):
         option.numprocesses = None
         option.dist = "no"
     if hasattr(config, "workerinput") and getattr(option, "clean_alluredir", False):
-        # The controller has cleaned it. An xdist worker, above all one that takes a crashed one's
-        # place, would take away the results that others have written.
+        # The controller has cleaned the folder. An xdist worker, above all one that replaces a
+        # crashed worker, would remove the results that other workers have written.
         option.clean_alluredir = False
     return (yield)
 
@@ -94,7 +94,7 @@ def _configure(config: pytest.Config) -> None:
 
     note_terminal(config)
     state = manifest_session(config)
-    # By its hooks, since it has another name where it was loaded as ``-p xdist.plugin``.
+    # Look for xdist's hooks: its name is another one where it was loaded as ``-p xdist.plugin``.
     if state.role == "controller" and hasattr(config.hook, "pytest_xdist_make_scheduler"):
         from pytest_manifest.plugin.distributed import ControllerHooks
 
@@ -136,7 +136,7 @@ def pytest_collection(session: pytest.Session) -> bool | None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile | None:
-    # Those that were asked for; others are somebody's data.
+    # Only files that the command line names; others are the user's data.
     if file_path.suffix != ".jsonl" or not parent.session.isinitpath(file_path):
         return None
     from pytest_manifest.plugin.collection import collect_file
@@ -185,7 +185,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
         record_collection(session, state)
     manager = session.config.pluginmanager
-    # Where nobody has asked for the state no test can be of an entry.
+    # Where the state was never made no test can be of an entry.
     if state is None or all(binding_of(item) is None for item in session.items):
         stop_verifying(manager)
     elif not manager.hasplugin(SHORT):

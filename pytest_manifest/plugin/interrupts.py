@@ -69,8 +69,7 @@ class Interrupts:
                 signal.signal(number, self.handle)
 
     def remove(self) -> None:
-        """Restore the former handlers, and set the session's exit status for a signal that has
-        come.
+        """Restore the former handlers, and set the session's exit status for a signal that came.
 
         Where the process ends with the session, Ctrl-C is ignored from here on: only Python's own
         last steps are left, which it would turn into a traceback.

@@ -1,7 +1,7 @@
-"""A row of the table of options, and the functions that turn an option's text into its value.
+"""Define a row of the table of options, and turn an option's text into its value.
 
-Each of these takes an option as the user gave it, and raises pytest.UsageError that repeats what
-the user wrote and says what to write instead.
+Each parsing function takes an option as the user gave it, and raises pytest.UsageError that repeats
+what the user wrote and says what to write instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Given:
-    """An option's text, where it was written, and the folder from which its path counts."""
+    """Hold an option's text, where it was written, and the folder to which its path is relative."""
 
     def __init__(self, text: str, written: str, folder: Path, config: pytest.Config) -> None:
         self.text = text
@@ -33,7 +33,7 @@ class Given:
 
     @property
     def path(self) -> Path:
-        """The text as an absolute path."""
+        """Return the text as an absolute path."""
         return (self._folder / self.text).resolve()
 
     def refused(self, message: str) -> pytest.UsageError:
@@ -42,7 +42,7 @@ class Given:
 
 
 class Option(Generic[Value]):
-    """One row: a setting of the command line, of the configuration file, or of both.
+    """Define one option of the command line, of the configuration file, or of both.
 
     ``help`` and ``ini`` are what pytest's help says of it on the command line and in the file;
     empty where it does not exist there. ``attended``: in the file it does not apply with
@@ -89,7 +89,7 @@ class Option(Generic[Value]):
         return self
 
     def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
-        """Declare it to pytest."""
+        """Declare the option to pytest, for the command line and the configuration file."""
         if self.help:
             group.addoption(self.flag, help=self.help, **self.keywords)
         if self.ini:
@@ -112,7 +112,7 @@ class Option(Generic[Value]):
 
 
 class Flag(Option[bool]):
-    """A row of an option without a value."""
+    """Define an option without a value."""
 
     def __init__(
         self,
@@ -125,12 +125,12 @@ class Flag(Option[bool]):
         self.keywords = {"action": "store_true"}
 
     def read(self, config: pytest.Config) -> bool:
-        """Return whether it is given."""
+        """Return whether the option is given."""
         return bool(getattr(config.option, self.dest))
 
 
 class Repeated(Option[list[str]]):
-    """A row of an option that may be given several times."""
+    """Define an option that may be given several times."""
 
     def __init__(
         self,
@@ -292,8 +292,11 @@ def _output_file(given: Given, option: str, suffix: str) -> Path:
 
 
 def _overwritten(given: Given, option: str, suffix: str, hint: str) -> Path:
-    """Return the path, if its suffix is that of what will be written: so a slip of the hand
-    overwrites no manifest and no source file."""
+    """Return the path of a file that is written over.
+
+    Raises pytest.UsageError where its suffix is another one, so that a typing error overwrites no
+    manifest and no source file.
+    """
     if given.path.is_dir():
         raise pytest.UsageError(f"{given.path}: is a folder; {hint}")
     if given.path.suffix.lower() != suffix:
@@ -330,7 +333,7 @@ interruption: Final[Callable[[Given], Literal["revoke", "detach"]]] = one_of("re
 
 
 def refuse_name(path: Path) -> None:
-    """Refuse a file whose name is no text: pytest's cache and reports could not write it down."""
+    """Raise pytest.UsageError for a file name that is not UTF-8: pytest could not write it down."""
     name = str(path)
     try:
         name.encode()

@@ -1,4 +1,4 @@
-"""The options of the command line and of the configuration file: one table, and its reader.
+"""Define the options of the command line and the configuration file in one table, and read them.
 
 The rows are the attributes of :class:`Options`. A row's name is that of the option after
 ``--manifest-``, and after ``manifest_`` in the configuration file. ``option_conflicts`` has the
@@ -28,11 +28,11 @@ _LOOKING_ONLY: Final = (
     "markers",
     "cacheshow",
 )
-"""Options with which no test runs; a plugin that is switched off has not even declared its own."""
+"""Options with which no test runs; missing where pytest's plugin for one is switched off."""
 
 
 class Options:
-    """What the user asked for, checked; times in seconds, folders absolute.
+    """Hold what the user asked for, checked; times in seconds, folders absolute.
 
     ``max_failed`` is a number of entries, or as a float a share of them; ``budget`` is in the
     entries' unit of cost.
@@ -291,7 +291,7 @@ class Options:
         own.update({attribute: row.read(config) for attribute, row in ROWS.items()})
         folder, environment = config.invocation_params.dir, os.environ.get("CELERY_BROKER_URL")
         if environment and not (self.broker or self.backend):
-            # With a broker that is named, the environment speaks of another stack.
+            # Where the user names a broker, the environment's result store is another stack's.
             own["backend"] = os.environ.get("CELERY_RESULT_BACKEND")
         own.update(
             root=config.rootpath,
@@ -309,12 +309,12 @@ class Options:
 
     @property
     def active(self) -> bool:
-        """Whether the command line names work of ours."""
+        """Return whether the command line names a manifest or a plan."""
         return bool(self.files or self.plan)
 
     @property
     def resumes(self) -> bool:
-        """Whether an earlier run is gone on with."""
+        """Return whether an earlier run is resumed."""
         return self.resume or self.resume_changed
 
 
@@ -330,7 +330,10 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def any_given(options: argparse.Namespace) -> bool:
-    """Whether the command line has any of the options; another plugin's may look like ours."""
+    """Check whether the command line has an option of the table.
+
+    Options of other plugins may begin with ``--manifest``, too; they do not count.
+    """
     given = (getattr(options, row.dest, None) for row in ROWS.values())
     return any(value is not None and value is not False and value != [] for value in given)
 

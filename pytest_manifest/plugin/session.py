@@ -1,4 +1,4 @@
-"""What one pytest process knows of manifests, kept in ``config.stash`` for as long as it lives."""
+"""Keep what one pytest process knows of manifests, in ``config.stash`` for as long as it lives."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from pytest_manifest.testing import MemoryStack
 
 Role = Literal["main", "controller", "worker"]
-"""main: a pytest without xdist; controller and worker: the two sides of one with it."""
+"""main: a pytest without xdist; controller and worker: the processes of one with xdist."""
 
 
 class SignalOwner(Protocol):
-    """What the session must know of who takes signals over: see ``interrupts``."""
+    """Declare what the session needs of the owner of signals: see ``interrupts``."""
 
     def begin_end(self) -> None:
-        """From here on nothing is broken off."""
+        """Interrupt nothing from here on."""
 
     def report_status(self) -> None:
-        """Have pytest end with what tells of a signal that has come."""
+        """Set pytest's exit status for the signal that has come, if any."""
 
     def remove(self) -> None:
-        """Give the signals back."""
+        """Restore the former handlers of the signals."""
 
 
 @dataclass
@@ -53,12 +53,12 @@ class Selection:
 
     @cached_property
     def entries(self) -> Sequence[str]:
-        """Their ids; found when they are asked for, as an audit never does."""
+        """Find the ids when they are asked for first, as an audit never asks."""
         return self._find()
 
 
 class ManifestSession:
-    """The state of the plugin in one pytest process; see the module."""
+    """Hold the plugin's state in one pytest process."""
 
     def __init__(self, config: pytest.Config, role: Role, options: Options) -> None:
         from pytest_manifest.plugin.gc_tuning import owns_process
@@ -82,11 +82,11 @@ class ManifestSession:
         self.stack: EmbeddedStack | None = None
         self.stack_data: Path | None = None
         self.stack_data_is_old = False
-        """Whether a run of before has left them."""
+        """Whether an earlier run has left the folder ``stack_data``."""
         self.memory_stack: MemoryStack | None = None
         self.interrupted = False
         self.interrupts: SignalOwner | None = None
-        """Where this process takes signals over: what does."""
+        """The owner of the signals, where this process handles them."""
         self.resume_lines: list[str] = []
         self.dispatch_begun = False
         self.changed = threading.Event()
@@ -95,7 +95,7 @@ class ManifestSession:
         self.selected: dict[Path, Selection] = {}
         self.log_handlers: list[int] = []
         self.has_tags = False
-        """Whether some test that was collected is of an entry with a tag."""
+        """Whether a collected test is of an entry with a tag."""
         self.empty_plan = False
         self._exported = False
         self._scratch: Path | None = None
@@ -115,7 +115,10 @@ class ManifestSession:
     # Manifests
 
     def load(self, path: Path) -> Manifest:
-        """The manifest in this file, checked whole; raises pytest.UsageError with every fault."""
+        """Return the manifest in this file, read and checked whole at the first call.
+
+        Raises pytest.UsageError with every fault of the file.
+        """
         from pytest_manifest.manifest import read_manifest
 
         path = self._resolve(path)
@@ -126,13 +129,16 @@ class ManifestSession:
         return self._manifests[path]
 
     def _resolve(self, path: Path) -> Path:
-        """Each test asks, and the file system answers in ten microseconds."""
+        """Resolve a path, cached: each test asks, and the file system takes 10 us to answer."""
         if path not in self._resolved:
             self._resolved[path] = path.resolve()
         return self._resolved[path]
 
     def groups(self, path: Path) -> Groups:
-        """The manifest's entries as ``--manifest-aggregate`` puts them together."""
+        """Return the groups that ``--manifest-aggregate`` makes of the manifest's entries.
+
+        They hold the entries of this session. Raises pytest.UsageError where they cannot be made.
+        """
         from pytest_manifest.manifest import Groups
 
         path = self._resolve(path)
@@ -149,7 +155,7 @@ class ManifestSession:
         return self._manifests
 
     def share(self, manifest: Manifest) -> Collection[str]:
-        """The ids of the entries that are this session's: those of its shard, or all."""
+        """Return the ids of this session's entries: those of its shard, or all without one."""
         shard = self.options.shard
         if shard is None:
             return manifest.ids
@@ -162,7 +168,7 @@ class ManifestSession:
         return self._shares[path]
 
     def share_in_order(self, manifest: Manifest) -> Sequence[str]:
-        """The same in the manifest's order."""
+        """Return the ids of this session's entries in the manifest's order."""
         if self.options.shard is None:
             return manifest.ids
         share = self.share(manifest)
@@ -170,14 +176,14 @@ class ManifestSession:
 
     @property
     def files_with_work(self) -> list[Path]:
-        """The manifests of which some entry is this session's."""
+        """Return the manifests that have entries of this session."""
         if self.options.shard is None:
             return list(self.files)
         return [path for path in self.files if self.share(self.load(path))]
 
     @property
     def shard_is_empty(self) -> bool:
-        """Whether this session's shard has no entry of any manifest."""
+        """Return whether this session's shard has no entry of any manifest."""
         return bool(self.options.shard and self.files and not self.files_with_work)
 
     def add_file(self, path: Path) -> None:
@@ -185,9 +191,10 @@ class ManifestSession:
             self.files.append(path)
 
     def select(self, bindings: Sequence[Binding]) -> None:
-        """Note which entries the collected tests verify, each manifest's in its own order.
+        """Record which entries the collected tests verify, each manifest's in its own order.
 
-        A test of a whole run selects nothing by itself; standing alone it selects every entry.
+        A test of a whole run selects no entry where other tests of its manifest do; alone it
+        selects all.
         """
         chosen: dict[Path, set[str]] = {}
         for binding in bindings:
@@ -200,7 +207,10 @@ class ManifestSession:
                 self.selected[path] = Selection(partial(self._entries_of, path, subjects))
 
     def _entries_of(self, path: Path, subjects: Set[str]) -> Sequence[str]:
-        """``subjects``: entries, or groups of them; none: all."""
+        """Return the ids of the session's entries among ``subjects``, in the manifest's order.
+
+        ``subjects`` are entries, or groups under --manifest-aggregate; none means all entries.
+        """
         manifest = self.load(path)
         if not subjects:
             return self.share_in_order(manifest)
@@ -215,19 +225,22 @@ class ManifestSession:
     # The end
 
     def scratch_folder(self) -> Path:
-        """A folder for ledgers that nobody needs after this session."""
+        """Return a folder for ledgers that :meth:`close` removes."""
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="manifest-audit-"))
         return self._scratch
 
     def forget_runs(self) -> None:
-        """None of the runs took place: of what was refused there is nothing to report."""
+        """Forget all runs and their logs: they were refused, so there is nothing to report."""
         self.runs.clear()
         while self.log_handlers:
             remove_run_log(self.log_handlers.pop())
 
     def interrupt(self) -> None:
-        """A person wants it to end: send no more, and wait a while for what runs."""
+        """Stop the runs because the user wants the session to end.
+
+        They send nothing more, and wait a while for the jobs that run.
+        """
         self.interrupted = True
         for run in self.runs:
             run.begin_stop(interrupted=True)
@@ -268,7 +281,7 @@ class ManifestSession:
 
     @property
     def _leaves_jobs(self) -> bool:
-        """Whether some run needs what the broker holds, for all that is known."""
+        """Return whether a run may still need what the broker holds."""
         if not self.runs:
             return self.stack_data_is_old
         return any(run.leaves_jobs for run in self.runs)
@@ -280,7 +293,7 @@ class ManifestSession:
             self.memory_stack.stop()
 
     def _keep_worker_logs(self, stack: EmbeddedStack, run: Run) -> None:
-        """Keep what the workers wrote beside the run's ledger: their own folder goes with them."""
+        """Copy the workers' logs beside the run's ledger, as the stack removes its folder."""
         for log in sorted(stack.directory.glob("worker-*.log")) if stack.directory else ():
             kept = run.ledger_path.with_suffix(f".{log.name}")
             kept.touch(mode=0o600)
@@ -313,10 +326,10 @@ class ManifestSession:
         *,
         collecting: bool = False,
     ) -> Manifest | None:
-        """The manifest of a plan, planned now unless another process of this session has done so.
+        """Return a plan's manifest; plan now unless another process of this session has done so.
 
-        Returns None for an empty plan. Raises pytest.UsageError for an unknown name or bad options,
-        and where the planner raises session.Failed or, while ``collecting``, a collection error.
+        Returns None for an empty plan. Raises pytest.UsageError for an unknown name or bad options;
+        where the planner raises, session.Failed or, while ``collecting``, a collection error.
         """
         spec = self.find_plan(name, options)
         if self.coordination is None:
@@ -329,12 +342,15 @@ class ManifestSession:
             return manifest
 
     def record_plan(self, manifest: Manifest) -> None:
-        """Remember a plan for the summary, and tell other plugins."""
+        """Keep a plan for the summary, and call the hook ``pytest_manifest_planned``."""
         self.planned.append(manifest)
         self.config.hook.pytest_manifest_planned(config=self.config, manifest=manifest)
 
     def find_plan(self, name: str, options: Mapping[str, str]) -> PlanSpec:
-        """The plan of this name among the planning fixtures that plugins and conftests define."""
+        """Find the plan of this name among the planning fixtures of plugins and conftests.
+
+        Raises pytest.UsageError for an unknown name or bad options.
+        """
         for plugin in self.config.pluginmanager.get_plugins():
             self.plans.register(plugin)
         with user_errors():
@@ -394,14 +410,14 @@ SESSION_KEY = pytest.StashKey[ManifestSession]()
 
 
 def known_session(config: pytest.Config) -> ManifestSession | None:
-    """The plugin's state; None where nothing has had to do with manifests so far."""
+    """Return the plugin's state; None where nothing has needed it so far."""
     return config.stash.get(SESSION_KEY, None)
 
 
 def manifest_session(config: pytest.Config) -> ManifestSession:
-    """The plugin's state; made when it is asked for first, so that an idle plugin costs nothing.
+    """Return the plugin's state, made at the first call, so that an idle plugin costs nothing.
 
-    Raises pytest.UsageError with a sentence where options do not go together.
+    Raises pytest.UsageError where an option is not valid, or not beside another.
     """
     if SESSION_KEY not in config.stash:
         from pytest_manifest.plugin.option_conflicts import read_options
@@ -416,7 +432,7 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
 
 
 def join_controller(state: ManifestSession, told: str) -> None:
-    """Take over, in an xdist worker, what the controller says."""
+    """Take over, in an xdist worker, the folder that the controller names."""
     from pytest_manifest.plugin.coordination import Coordination
 
     facts = json.loads(told)
@@ -431,7 +447,7 @@ def role_of(config: pytest.Config) -> Role:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Errors with a sentence for the user become pytest's usage errors: one line, exit code 4."""
+    """Raise errors with a message for the user as pytest.UsageError: one line, exit code 4."""
     try:
         yield
     except ManifestToolError as error:

@@ -1,4 +1,4 @@
-"""Let the reports of a test share what they have in common, in an xdist controller.
+"""Let the reports of a test share their equal parts, in an xdist controller.
 
 execnet makes each report from a message: the setup, call and teardown of one test, and the tests of
 one session, bring their own copies of the same texts. Reporters keep all reports until the session
@@ -14,11 +14,11 @@ from typing import Final, Literal
 import pytest
 
 OWN: Final = "manifest_"
-"""What the names of an entry's properties begin with."""
+"""The prefix of the names of an entry's properties."""
 
 
 class SharedReports:
-    """A plugin for one session: gives equal parts of reports one object."""
+    """Give equal parts of reports one object; a plugin for one session."""
 
     def __init__(self) -> None:
         self._first: dict[str, pytest.TestReport] = {}
@@ -51,5 +51,5 @@ def _interned(keywords: Mapping[str, Literal[1]]) -> dict[str, Literal[1]]:
 
 
 def _shared(value: object) -> object:
-    """Return the text that others have, too; workers, tasks and states come again and again."""
+    """Return one object for equal texts; workers, tasks and states come again and again."""
     return sys.intern(value) if type(value) is str else value

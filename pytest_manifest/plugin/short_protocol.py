@@ -1,10 +1,10 @@
-"""The built-in test of an entry that has passed, without those steps in which nothing happens.
+"""Run the built-in test of a passed entry without those steps in which nothing happens.
 
-pytest sets a test up, calls it and tears it down by some forty hooks, which for a test that neither
-has fixtures nor says anything come to nothing. Here such a test gets its reports, and the hooks
-that tell of them, and no more. Whatever may have something to do in those steps (a hook of a plugin
-or conftest.py, an autouse fixture, a marker, an option) brings the usual protocol back, as does
-any verdict but "passed".
+pytest sets a test up, calls it and tears it down by some forty hooks, which do nothing for a test
+that has no fixtures and no output. Here such a test gets its reports, and the hooks that report it,
+and no more. Whatever may have something to do in those steps (a hook of a plugin or conftest.py, an
+autouse fixture, a marker, an option) brings the usual protocol back, as does any verdict but
+"passed".
 """
 
 from __future__ import annotations
@@ -33,40 +33,40 @@ _HOOKS: Final = (
     "pytest_runtest_teardown",
     "pytest_runtest_makereport",
 )
-"""What is left out: nobody but those known may have a say there."""
+"""The hooks that are left out: only pytest's and known plugins may implement them."""
 _REPORTING: Final = (
     "pytest_runtest_logstart",
     "pytest_runtest_logreport",
     "pytest_runtest_logfinish",
 )
-"""What is never left out."""
+"""The hooks that are always called."""
 _KNOWN: Final = frozenset(
     {
         Verifying.__module__,
         OthersLogs.__module__,
         __name__,
-        # These heed tests of their own alone: coroutines, and properties.
+        # These act on tests of their own kind alone: coroutines, and property-based tests.
         "anyio.pytest_plugin",
         "pytest_asyncio.plugin",
         "_hypothesis_pytestplugin",
-        # What has passed is not run again, and hooks around a test still count its time.
+        # A passed test is not run again, and the hook around a test still measures its time.
         "pytest_rerunfailures",
         "pytest_timeout",
     }
 )
 _FOLLOWERS: Final = frozenset({"pytest_timeout"})
-"""What a hook around a test is still called for."""
+"""Plugins for which ``pytest_runtest_protocol`` is still called around a test."""
 _MARKERS: Final = frozenset(
     {"skip", "skipif", "xfail", "usefixtures", "filterwarnings", "asyncio", "flaky"}
 )
-"""What changes how a test is run."""
+"""Markers that change how a test is run."""
 _OPTIONS: Final = ("setuponly", "setupshow", "setupplan", "trace", "reruns", "force_reruns")
 _CURRENT: Final = "PYTEST_CURRENT_TEST"
 _PHASES: Final[tuple[Literal["setup", "call", "teardown"], ...]] = ("setup", "call", "teardown")
 
 
 class ShortProtocol:
-    """A plugin for one session."""
+    """Run tests by the short protocol; a plugin for one session."""
 
     def __init__(self) -> None:
         self._alone: bool | None = None
@@ -75,12 +75,12 @@ class ShortProtocol:
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self | None:
-        """The one of this session, None where no test of it is of an entry."""
+        """Return the session's short protocol, None where no test of the session is of an entry."""
         found = config.pluginmanager.get_plugin(SHORT)
         return found if isinstance(found, cls) else None
 
     def pytest_plugin_registered(self) -> None:
-        """Somebody new may have a say."""
+        """Check again who hooks into tests, as the new plugin may."""
         self._alone = self._followed = None
 
     @pytest.hookimpl(tryfirst=True)
@@ -90,13 +90,16 @@ class ShortProtocol:
         return self._run(item, nextitem) or None
 
     def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-        """Run a test whose verdict is there, without the hook; False where that is needed."""
+        """Run a test without the hook for its protocol; return False where it needs the hook."""
         if self._followed is None:
             self._followed = _is_followed(item.config)
         return not self._followed and self._run(item, nextitem)
 
     def _run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-        """Run the test if it may be run in short and its verdict, which is there, is "passed"."""
+        """Run the test by the short protocol; return False where it needs the usual one.
+
+        It does where something else belongs to the test, or its verdict is missing or not "passed".
+        """
         if not isinstance(item, EntryItem) or not self._may_be_short(item, nextitem):
             return False
         binding, book = binding_of(item), manifest_session(item.config).verdicts
@@ -112,9 +115,9 @@ class ShortProtocol:
         return True
 
     def _may_be_short(self, item: pytest.Function, nextitem: pytest.Item | None) -> bool:
-        """Whether nothing but the built-in verification belongs to this test."""
+        """Check that nothing but the built-in verification belongs to this test."""
         parent = item.parent
-        # What ends with the last test of a file is ended in the usual way.
+        # The last test of a file tears down the file's fixtures in the usual way.
         if parent is None or nextitem is None or nextitem.parent is not parent:
             return False
         if item.fixturenames != [BUILTIN_ENTRY] or _MARKERS.intersection(_names(item)):
@@ -133,7 +136,7 @@ class ShortProtocol:
 def _report_test(
     item: pytest.Function, rows: Sequence[tuple[str, object]], began: tuple[float, float]
 ) -> None:
-    """Tell of the test from its start to its end."""
+    """Report the test from its start to its end."""
     os.environ[_CURRENT] = f"{item.nodeid} (call)".replace("\0", "(null)")
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -143,7 +146,7 @@ def _report_test(
 
 
 def _report(item: pytest.Item, began: tuple[float, float]) -> None:
-    """Tell of the three phases, of which the first has looked the verdict up."""
+    """Report the three phases; the time of the first is that of looking the verdict up."""
     keywords: dict[str, Literal[1]] = dict.fromkeys(item.keywords, 1)
     start, clock = began
     reports: list[pytest.TestReport] = []
@@ -166,13 +169,13 @@ def _report(item: pytest.Item, began: tuple[float, float]) -> None:
         item.ihook.pytest_runtest_logreport(report=report)
         start, clock = time.time(), time.perf_counter()
         reports.append(report)
-    for report in reports:  # pytest keeps them all, and one list for all of them will do
+    for report in reports:  # pytest keeps all reports: let them share one list
         if report.user_properties == item.user_properties:
             report.user_properties = item.user_properties
 
 
 def _are_alone(config: pytest.Config) -> bool:
-    """Whether nobody else has a say in the steps that are left out."""
+    """Check that no unknown plugin implements the hooks that are left out."""
     if any(config.getoption(name, False) for name in _OPTIONS) or _reruns(config):
         return False
     return all(
@@ -183,16 +186,19 @@ def _are_alone(config: pytest.Config) -> bool:
 
 
 def _reruns(config: pytest.Config) -> bool:
-    """Whether pytest.ini asks for tests to be run again, which is counted in all reports."""
+    """Check whether pytest.ini has tests run again, which all reports then count."""
     try:
         return bool(config.getini("reruns"))
-    except ValueError:  # nobody knows of such a thing
+    except ValueError:  # no plugin declares such an option
         return False
 
 
 def _is_followed(config: pytest.Config) -> bool:
-    """Whether somebody sees tests by the hook that is left, or may warn while being told of them:
-    what catches warnings is around that hook."""
+    """Check whether a plugin needs the call of ``pytest_runtest_protocol`` around each test.
+
+    A plugin does that follows tests by this hook. So does an unknown plugin with a reporting hook:
+    it may warn there, and pytest catches warnings around ``pytest_runtest_protocol``.
+    """
     hook = config.hook
     if any(_follows(one.plugin) for one in hook.pytest_runtest_protocol.get_hookimpls()):
         return True
@@ -217,7 +223,7 @@ def _module(plugin: object) -> str:
 
 
 def _does_nothing(node: pytest.Collector) -> bool:
-    """Whether a collector sets nothing up for its tests, and changes nothing of how they run."""
+    """Check that a collector sets nothing up, and has no mark that changes how tests run."""
     return type(node).setup is pytest.Collector.setup and not _MARKERS.intersection(_names(node))
 
 

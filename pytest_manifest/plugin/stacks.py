@@ -1,4 +1,4 @@
-"""Which stack a session uses: the embedded one, one in memory, or an existing one by its URL."""
+"""Choose the stack of a session: the embedded one, one in memory, or an existing one by its URL."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ MEMORY = ("memory://", "memory://localhost", "memory://localhost/")
 
 
 def wants_embedded_stack(options: Options) -> bool:
-    """Whether the options leave the choice of a stack to us."""
+    """Check whether the options name no stack, so that the session starts an embedded one."""
     outlives = options.dispatch_only or options.audit or options.use_running_stack
     return options.broker is None and not outlives
 
 
 def start_stack_early(state: ManifestSession) -> None:
-    """Begin to start the embedded stack, so that it comes up while tests are being collected."""
+    """Begin to start the embedded stack, so that it comes up while tests are being collected.
+
+    Raises pytest.UsageError where no Celery application is named, or the stack cannot start.
+    """
     quiet_console()
     if state.stack is not None or not wants_embedded_stack(state.options):
         return
@@ -59,7 +62,7 @@ def start_stack_early(state: ManifestSession) -> None:
 
 
 def nothing_to_resume(state: ManifestSession) -> bool:
-    """Whether a resume finds that everything has passed, so that no stack is needed."""
+    """Check whether a resume finds that every entry has passed, so that no stack is needed."""
     if not state.options.resumes:
         return False
     with user_errors():
@@ -68,7 +71,10 @@ def nothing_to_resume(state: ManifestSession) -> bool:
 
 
 def _stack_data(state: ManifestSession) -> Path:
-    """Where the stack's broker keeps its data: where the run that is resumed has left them."""
+    """Return the data folder of the embedded broker: a new one, or the one that a resumed run left.
+
+    Raises DispatchError where several runs have left one.
+    """
     kept: set[Path] = set()
     if state.options.resumes:
         found = [kept_stack_data(state.options, state.load(p)) for p in state.files_with_work]
@@ -85,7 +91,10 @@ def _stack_data(state: ManifestSession) -> Path:
 
 
 def find_stack(state: ManifestSession) -> tuple[StackAddress, int | None]:
-    """The stack to use, once it answers, and its number of workers where that is known."""
+    """Return the stack to use, once it answers, and its number of workers where that is known.
+
+    Raises DispatchError where its results do not outlive this process and have to.
+    """
     options = state.options
     if options.broker in MEMORY and not (options.dispatch_only or options.audit):
         return _memory_stack(state), 1
@@ -111,7 +120,7 @@ def find_stack(state: ManifestSession) -> tuple[StackAddress, int | None]:
 
 
 def stack_for_audit(state: ManifestSession) -> StackAddress | None:
-    """The stack to ask in an audit; None where none is named and none is up."""
+    """Return the stack to ask in an audit; None where none is named and none runs."""
     from pytest_manifest.stack.state import running_stack
 
     options = state.options
@@ -135,7 +144,10 @@ def _memory_stack(state: ManifestSession) -> StackAddress:
 
 
 def external_address(options: Options) -> StackAddress:
-    """The existing stack that the options name, or the running ``manifest-stack``."""
+    """Return the existing stack that the options name, or the running ``manifest-stack``.
+
+    Raises DispatchError where there is none, or it cannot be used from several processes.
+    """
     from pytest_manifest.results.stream import has_stream
     from pytest_manifest.stack.address import StackAddress
     from pytest_manifest.stack.state import running_stack
@@ -173,7 +185,10 @@ def external_address(options: Options) -> StackAddress:
 
 
 def _own_store(options: Options) -> str | None:
-    """The result store that the app names; a broker tells nothing of where results are kept."""
+    """Return the result store that the app names, None where it names none.
+
+    It cannot be found out from the broker, which does not know where results are kept.
+    """
     from pytest_manifest.broker.client import load_app
     from pytest_manifest.broker.stores import own_store
     from pytest_manifest.stack.address import StackAddress

@@ -1,6 +1,6 @@
-"""Synthetic items: how a fixture is evaluated where no test of the user's asks for it.
+"""Evaluate a fixture where no test of the user's asks for it, by a synthetic item.
 
-They drive public hooks only, so that a fixture that raises is reported like any other.
+Only public hooks are used, so that a fixture that raises is reported like any other.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pytest_manifest.plugin.placeholder import placeholder
 
 
 class SyntheticItem(pytest.Function):
-    """An item of no file: reports call it by its name alone."""
+    """Stand for no file: reports call the item by its name alone."""
 
     @property
     def nodeid(self) -> str:
-        # With a part before the colons, as reporters expect of every test.
+        # Reporters expect a part before the colons in every test's id.
         return f"manifest::{self.name}"
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
@@ -31,18 +31,21 @@ class SyntheticItem(pytest.Function):
 def synthetic_item(
     session: pytest.Session, name: str, body: Callable[..., None], *fixtures: str
 ) -> pytest.Function:
-    """An item that asks for ``fixtures`` and, run as a test, calls ``body`` with them by name."""
+    """Make an item that asks for ``fixtures`` and, run as a test, calls ``body`` with them."""
     function = placeholder(name, body, fixtures)
     item: SyntheticItem = SyntheticItem.from_parent(session, name=name, callobj=function)
     return item
 
 
 def do_nothing(**_values: object) -> None:
-    """The body of an item that is evaluated for its fixtures alone."""
+    """Serve as the body of an item that is evaluated for its fixtures alone."""
 
 
 def set_up(item: pytest.Function) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
-    """Evaluate an item's fixtures, keeping those of session scope; the report is not logged yet."""
+    """Evaluate an item's fixtures, keeping those of session scope.
+
+    Returns the report of the set-up, which is not logged yet, and the call with its exception.
+    """
     hooks = _Hooks(item)
 
     def evaluate() -> None:
@@ -57,16 +60,16 @@ def set_up(item: pytest.Function) -> tuple[pytest.TestReport, pytest.CallInfo[No
 
 
 def log_failure(item: pytest.Function, report: pytest.TestReport) -> None:
-    """Tell all reporters of a set-up that failed, as of a test's: with a beginning and an end."""
+    """Report a set-up that failed to all reporters, as a test's: with a start and a finish."""
     hook = item.config.hook
-    report.nodeid = item.nodeid  # pytest itself knows it by its name alone
+    report.nodeid = item.nodeid  # pytest has made the report with the item's name alone
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     hook.pytest_runtest_logreport(report=report)
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
 
 def _conftests_elsewhere(item: pytest.Item) -> Iterator[object]:
-    """The conftest.py files that are not of the item's folder or one around it, as modules."""
+    """Yield the modules of conftest.py files outside the item's folder and its parents."""
     for plugin in item.config.pluginmanager.get_plugins():
         file = Path(getattr(plugin, "__file__", None) or "-")
         is_conftest = isinstance(plugin, ModuleType) and file.name == "conftest.py"
@@ -75,11 +78,11 @@ def _conftests_elsewhere(item: pytest.Item) -> Iterator[object]:
 
 
 class _Hooks:
-    """The hooks around a test, without those plugins that also hook the protocol around them all.
+    """Call the hooks around a test, without plugins that also hook ``pytest_runtest_protocol``.
 
-    A synthetic item goes through no protocol, being no test: it may be set up while others are
-    being collected, and must neither be timed nor run again nor shown. Who prepares there what its
-    other hooks need (pytest-json-report does) would find nothing prepared.
+    A synthetic item goes through no protocol, as it is no test: it may be set up while tests are
+    being collected, and must neither be timed nor run again nor shown. A plugin that prepares in
+    the protocol what its other hooks need (as pytest-json-report does) would find nothing prepared.
     """
 
     def __init__(self, item: pytest.Function) -> None:

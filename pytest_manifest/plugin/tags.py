@@ -1,7 +1,7 @@
-"""Entries' tags: they select tests, by ``-m`` and ``-k``, and are among their keywords.
+"""Let the tags of entries select tests by ``-m`` and ``-k``, as keywords of the tests.
 
-They are no markers. A marker acts: an entry that somebody tagged ``skip`` or ``xfail`` would hide
-its failure, and ``timeout`` or ``usefixtures`` would break the session off.
+They are no markers. A marker acts: a tag ``skip`` or ``xfail`` would hide an entry's failure, and
+``timeout`` or ``usefixtures`` would break the session off.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pytest_manifest.compat.pytest import hide_labels, show_labels
 
 @contextmanager
 def shown_to_selection(items: Sequence[pytest.Item]) -> Iterator[None]:
-    """Meanwhile ``-m`` and ``-k`` see the tags of these tests.
+    """Show the tags of these tests to ``-m`` and ``-k`` within the block.
 
-    pytest chooses by all markers of a test, asked for without a name; whoever acts on one asks for
-    it by its name, and is given the markers alone.
+    pytest selects by all markers of a test, which it asks for without a name. Code that acts on a
+    marker asks for it by name, and is given the markers alone.
     """
     tagged = [(item, tags) for item in items if (tags := tags_of(item))]
     for item, tags in tagged:
@@ -32,5 +32,5 @@ def shown_to_selection(items: Sequence[pytest.Item]) -> Iterator[None]:
     try:
         yield
     finally:
-        for item, _ in tagged:  # a test that is named twice is there twice
+        for item, _ in tagged:  # may repeat an item: a test that the user names twice
             hide_labels(item)

@@ -1,4 +1,4 @@
-"""Where a test finds the verdict of its entry: the ledgers of this session's runs, read only."""
+"""Read the verdict of a test's entry from the ledgers of this session's runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class GroupProgress:
-    """Counts, of each group, the entries that have no verdict yet; a bit for each entry."""
+    """Count, of each group, the entries that have no verdict yet, with one bit for each entry."""
 
     def __init__(self, groups: Groups) -> None:
         self._manifest = groups.manifest
@@ -27,8 +27,10 @@ class GroupProgress:
         self._seen = bytearray(len(groups.manifest) // 8 + 1)
 
     def complete(self, entries: Iterable[str]) -> Iterator[str]:
-        """The groups that these entries complete; what the manifest does not have is passed over,
-        and so is what has been ticked off before."""
+        """Yield the names of the groups that these entries complete.
+
+        Ignores entries that the manifest does not have, and those that were counted before.
+        """
         for entry in entries:
             if entry not in self._manifest:
                 continue
@@ -45,10 +47,11 @@ class GroupProgress:
 
 POLL = 0.02
 _AHEAD = 20
-"""Verdicts looked up at once, at most, and kept for so many seconds until their tests are run."""
+"""Verdicts looked up at once, at most."""
 _KEPT = 0.1
+"""Seconds for which verdicts that were looked up ahead are used."""
 _SPARING = 10
-"""How many times as long as a look at a group's entries takes the next one is waited for."""
+"""Pause between two reads of a group's verdicts, as a multiple of the time that a read takes."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,10 @@ class ManifestRun:
     ledger: Path | None = field(default=None, repr=False)
 
     def cost(self) -> float:
-        """What all attempts of the run have cost, in the entries' unit.
+        """Return the cost of all attempts of the run, in the entries' unit.
 
-        Each counts what its receipt tells or, where it ran or may have run and nobody says, its
-        entry's estimate. A run made by hand has the attempts that ``settled`` is of.
+        An attempt costs what its receipt reports; without a receipt, if it ran or may have run, the
+        entry's estimate. A run made by hand has only the attempts of the verdicts in ``settled``.
         """
         from pytest_manifest.verdict import Costs, cost_of_verdict
 
@@ -82,13 +85,15 @@ class ManifestRun:
             return Costs(ledger, self.manifest).total()
 
     def receipts(self) -> dict[str, Receipt]:
-        """The receipts of the selected entries, by entry id."""
+        """Return the receipts of the selected entries by entry id."""
         return {s.verdict.entry: s.receipt for s in self.settled if s.receipt is not None}
 
 
 class _Lookups:
-    """Looks a verdict up together with those that settled next, whose tests mostly come next: by
-    twice as many as of the last ones were asked for."""
+    """Look a verdict up together with the next ones in the ledger, whose tests mostly run next.
+
+    Each look-up reads twice as many as were used of the one before.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -97,7 +102,7 @@ class _Lookups:
         self._used = 1
 
     def take(self, entry: str) -> StoredVerdict | None:
-        """An entry's verdict, None where there is none; asked again it is looked up again."""
+        """Take an entry's verdict, None where there is none; a second take reads the ledger."""
         now = time.monotonic()
         found = self._ahead.pop(entry, None) if now < self._until else None
         if found is not None:
@@ -116,16 +121,16 @@ class _Page:
     entries: int
     lookups: _Lookups
     seen: set[str] = field(default_factory=set)
-    """The entries that have their verdict; where there are groups, those that are complete."""
+    """The entries that have their verdict; where there are groups, the complete groups."""
     position: int = 0
     roll: GroupProgress | None = None
 
 
 class VerdictReader:
-    """The verdicts of the runs in ``ledgers`` (by manifest). Use it from one thread.
+    """Read the verdicts of the runs in ``ledgers`` (by manifest). Use it from one thread.
 
     ``groups``: how the manifests' entries are put together, None where each has its own test;
-    ``over``: whether nothing will settle any more.
+    ``over``: returns whether no further verdict will come.
     """
 
     def __init__(
@@ -154,9 +159,9 @@ class VerdictReader:
             page.ledger.close()
 
     def refresh(self) -> list[tuple[Path, str]]:
-        """(manifest, entry) of what settled since the last call, in the order in which it did.
+        """Return (manifest, entry) of each verdict since the last call, in the order of recording.
 
-        Where there are groups, (manifest, group) of those that are complete now.
+        Where there are groups, (manifest, group) of those that have become complete.
         """
         if self._groups is not None:
             return list(self._complete_groups(self._groups))
@@ -171,7 +176,7 @@ class VerdictReader:
     def _complete_groups(self, groups: Callable[[Path], Groups]) -> Iterator[tuple[Path, str]]:
         over = self._over()
         for manifest, page in self._pages.items():
-            if over:  # so nobody needs to count
+            if over:  # no further verdict will come, so every group is due
                 fresh = [group.name for group in groups(manifest) if group.name not in page.seen]
             else:
                 page.roll = page.roll or GroupProgress(groups(manifest))
@@ -185,10 +190,13 @@ class VerdictReader:
             yield entry
 
     def is_ready(self, binding: Binding) -> bool:
-        """Whether the binding's verdict, or all of its run's, are there by the last refresh."""
+        """Check whether the last refresh found the binding's verdict, or all verdicts of its run.
+
+        A binding whose manifest was not dispatched is ready: its test reports that.
+        """
         page = self._pages.get(binding.manifest)
         if page is None:
-            return True  # not dispatched: the test will say so
+            return True  # not dispatched: the test will report it
         if binding.subject is not None:
             return binding.subject in page.seen
         if not binding.whole_run:
@@ -196,25 +204,29 @@ class VerdictReader:
         return self._over() if self._groups is not None else len(page.seen) >= page.entries
 
     def forget(self) -> None:
-        """Forget the verdict that was looked up last."""
+        """Drop the verdict that was looked up last, so that the next look-up reads the ledger."""
         self._looked = None
 
     def wait(self, binding: Binding, give_up: Callable[[], bool]) -> bool:
-        """Wait until the binding is ready; False where ``give_up`` says so first."""
+        """Wait until the binding is ready; return False where ``give_up`` returns True before."""
         if binding.group is not None:
             return self._wait_for_group(binding, binding.group, give_up)
         if not self.is_ready(binding):
             self.refresh()
         while not self.is_ready(binding):
             over = give_up()
-            self.refresh()  # after the question: what was written before the end is seen
+            self.refresh()  # after give_up(): to see what was written before the end
             if over:
                 return self.is_ready(binding)
             time.sleep(POLL)
         return True
 
     def _wait_for_group(self, binding: Binding, group: str, give_up: Callable[[], bool]) -> bool:
-        """By looking at its entries alone: only who hands out tests counts all groups."""
+        """Wait until all entries of the group have verdicts; return False as :meth:`wait` does.
+
+        Reads the verdicts of these entries alone: only the process that hands out tests counts all
+        groups.
+        """
         page = self._pages.get(binding.manifest)
         while not (self.is_ready(binding) or page is None or self._groups is None or self._over()):
             over, began = give_up(), time.monotonic()
@@ -227,12 +239,12 @@ class VerdictReader:
         return True
 
     def ledger_of(self, binding: Binding) -> Ledger | None:
-        """The ledger of the binding's run, None where there is none."""
+        """Return the ledger of the binding's run, None where there is none."""
         page = self._pages.get(binding.manifest)
         return None if page is None else page.ledger
 
     def verdict(self, binding: Binding) -> StoredVerdict | None:
-        """The verdict of the binding's entry; the same until :meth:`forget`."""
+        """Return the verdict of the binding's entry; the same one until :meth:`forget`."""
         if self._looked is None or self._looked[0] is not binding:
             page = self._pages.get(binding.manifest)
             found = None
@@ -246,14 +258,14 @@ class VerdictReader:
         return None if judgement is None else judgement.parse()
 
     def attempts(self, binding: Binding) -> list[AttemptRow]:
-        """Every sending of the binding's entry, oldest first."""
+        """Return all attempts of the binding's entry, oldest first."""
         page = self._pages.get(binding.manifest)
         if page is None or binding.entry is None:
             return []
         return page.ledger.attempts_of(binding.entry)
 
     def run_of(self, binding: Binding) -> str:
-        """The id of the run that the binding's entry is of, '' where there is none."""
+        """Return the id of the run that has the binding's entry, '' where there is none."""
         page = self._pages.get(binding.manifest)
         return "" if page is None else page.run
 

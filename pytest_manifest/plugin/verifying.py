@@ -1,4 +1,4 @@
-"""What happens around every test while there are tests of entries."""
+"""Wait for the verdict around every test of an entry, and turn it into the test's outcome."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ SHORT = "manifest-short-protocol"
 
 
 class Verifying:
-    """A plugin of its own, so that it can be taken away where no test is of an entry."""
+    """Hook into every test, as a plugin of its own.
+
+    The session unregisters it where no test is of an entry.
+    """
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        # Outside everybody else's wrappers, so that a time limit for tests does not count the
-        # waiting.
+        # Outside all other wrappers, so that a time limit for tests does not count the waiting.
         if binding_of(item) is not None:
             from pytest_manifest.plugin.work import wait_for_verdict
 
@@ -53,6 +55,6 @@ class Verifying:
 
 
 def stop_verifying(manager: pytest.PytestPluginManager) -> None:
-    """Leave tests alone from here on."""
+    """Unregister the plugin: tests run without it from here on."""
     if manager.hasplugin(NAME):
         manager.unregister(name=NAME)

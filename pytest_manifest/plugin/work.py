@@ -1,4 +1,4 @@
-"""The work of a session in order: plan, dispatch, verify."""
+"""Do the work of a session in order: plan, dispatch, verify."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 RECEIPT_PROPERTIES: Final = {
     name: f"manifest_{name}" for name in ("task", "worker", "host", "wait", "runtime")
 }
-"""Fields of receipts, and the properties that tell of them."""
+"""Fields of receipts, and the properties that show them."""
 _OF_ITS_OWN: Final = frozenset({"manifest_entry", "manifest_task_id", "manifest_started_at"})
-"""Properties of which no two entries have the same."""
+"""Properties whose values differ for every entry."""
 
 
 def file_order_wanted(config: pytest.Config) -> bool:
-    """Whether the user asked for an order that as-completed running would break."""
+    """Check whether the user asked for an order of tests that as-completed running would break."""
     option = config.option
     return bool(
         getattr(option, "stepwise", False)
@@ -48,13 +48,13 @@ def file_order_wanted(config: pytest.Config) -> bool:
 
 
 def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None:
-    """Evaluate the ``dispatch`` fixture for what was selected, and open the book of verdicts.
+    """Evaluate the ``dispatch`` fixture for what was selected, and open the ledgers' verdicts.
 
     Raises pytest.UsageError where the stack or the manifest forbids it, and session.Failed where an
     overriding fixture of the user's raises.
     """
     state = manifest_session(session.config)
-    stop_commands(session.config)  # where a test asks for a manifest, nothing has told before
+    stop_commands(session.config)  # not done yet where only a test's marker names a manifest
     state.select(bindings)
     take_signals(session.config, state)
     item = synthetic_item(session, "dispatch", do_nothing, "dispatch")
@@ -83,7 +83,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
 
 
 def manifest_lines(state: ManifestSession) -> Iterator[ManifestLine]:
-    """Yield what pytest's header says of each manifest of the session."""
+    """Yield the line of pytest's header about each manifest of the session."""
     from pytest_manifest.reporting.run_report import ManifestLine
 
     shard = state.options.shard
@@ -113,7 +113,10 @@ def plan_report(state: ManifestSession) -> PlanReport:
 
 
 def report_unselected(state: ManifestSession) -> None:
-    """Say so where a manifest was given beside paths that do not name it, or for too many."""
+    """Add a notice for each manifest that has nothing to run in this session.
+
+    Either the user gave paths that do not name it, or its shard has no entry.
+    """
     shard = state.options.shard
     for path in state.files:
         name = short_path(path, state.options.root)
@@ -148,7 +151,7 @@ def open_verdicts(state: ManifestSession) -> None:
 
 
 def open_verdicts_in_worker(state: ManifestSession) -> None:
-    """In an xdist worker: open the ledgers that the controller named before it handed out tests."""
+    """Open, in an xdist worker, the ledgers that the controller named before the first test."""
     from pytest_manifest.plugin.verdict_reader import VerdictReader
 
     if state.verdicts is not None or state.coordination is None:
@@ -165,7 +168,7 @@ def open_verdicts_in_worker(state: ManifestSession) -> None:
 
 
 def wait_for_verdict(item: pytest.Item) -> None:
-    """Wait, outside the test's own protocol, until the item's verdict is there."""
+    """Wait until the item's verdict is there, outside the test's own protocol."""
     binding = binding_of(item)
     if binding is None:
         return
@@ -183,7 +186,7 @@ def wait_for_verdict(item: pytest.Item) -> None:
         state.report.poll()
         if state.role == "worker":
             ended = state.coordination is not None and state.coordination.runs_ended()
-            return ended or os.getppid() != parent  # nobody will write any more
+            return ended or os.getppid() != parent  # a dead controller writes no more verdicts
         return all(run.ended.is_set() for run in state.runs)
 
     state.verdicts.wait(binding, given_up)
@@ -192,11 +195,11 @@ def wait_for_verdict(item: pytest.Item) -> None:
 def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
     """Turn the generic verdict into the test's outcome.
 
-    A failed expectation is a failure of the test; what the harness or stack could not tell is an
-    error, which pytest knows only of the set-up; what was skipped is skipped.
+    A failed expectation is a failure of the test. What the harness or stack could not find out is
+    an error, which pytest reports only of the set-up. A skipped entry skips the test.
     """
     binding, state = binding_of(item), manifest_session(item.config)
-    if not state.options.may_dispatch:  # as with --setup-plan: nothing was sent to be judged
+    if not state.options.may_dispatch:  # as with --setup-plan: nothing was sent
         return
     if binding is not None and binding.group is not None:
         from pytest_manifest.plugin.group_verdicts import assert_group
@@ -239,10 +242,10 @@ def _fail_or_skip(
 
 
 def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
-    """Have a failure that tells of a verdict stand where its entry stands, and not in this file.
+    """Move a failure that reports a verdict to its entry's line in the manifest, out of this file.
 
-    Of its text a list of failures shows one line, in which there is no room for a sentence. Entries
-    that were held back for the same reason are one line of a list of skips.
+    A list of failures shows one line of its text, so the message becomes the short one. Entries
+    that were blocked for the same reason become one line of a list of skips.
     """
     if isinstance(report.longrepr, tuple) and report.skipped:
         _place_skip(item, report, report.longrepr)
@@ -277,7 +280,7 @@ def _place_skip(item: pytest.Item, report: pytest.TestReport, place: tuple[str, 
 
 
 def fill_builtin(item: pytest.Item) -> None:
-    """Give the built-in test its argument, which its verdict has been asserted on already.
+    """Give the built-in test its argument, as its verdict has been asserted already.
 
     pytest sets up a fixture only for an argument that is not there yet, and for a test that does
     nothing with it that would be a third of all its time.
@@ -287,9 +290,9 @@ def fill_builtin(item: pytest.Item) -> None:
 
 
 def properties_of(entry: str, judgement: StoredVerdict, run: str) -> list[tuple[str, object]]:
-    """What reports show of an entry: JUnit properties, and whatever reads ``user_properties``.
+    """Return an entry's properties for JUnit reports and other readers of ``user_properties``.
 
-    Times in s and RFC 3339. The run and the attempt are the ledger's: a forged receipt may name
+    Times are in s and RFC 3339. The run and the attempt are the ledger's: a forged receipt may name
     others.
     """
     values: dict[str, object] = {
@@ -301,7 +304,7 @@ def properties_of(entry: str, judgement: StoredVerdict, run: str) -> list[tuple[
         "manifest_attempts": judgement.attempts,
     }
     if judgement.receipt is not None:
-        # For these few words the receipt need not be checked again, as it was before it was kept.
+        # Not validated again: the receipt was validated before it was stored.
         receipt = from_json(judgement.receipt)
         values.update((told, receipt.get(name)) for name, told in RECEIPT_PROPERTIES.items())
         started = receipt.get("started_at")
@@ -315,7 +318,7 @@ def properties_of(entry: str, judgement: StoredVerdict, run: str) -> list[tuple[
 
 @lru_cache(maxsize=1024)
 def _row(name: str, value: str | int) -> tuple[str, object]:
-    """A row of properties, one for all tests that have it: pytest keeps those of all of them."""
+    """Return one row object for all tests with this property, as pytest keeps each test's rows."""
     return name, value
 
 
