@@ -12,7 +12,7 @@ HEALTH_CHECK_SECONDS: Final = 25
 
 
 def task_modules(settings: Settings) -> list[str]:
-    """The modules that a worker loads."""
+    """Return the names of the modules that a worker loads."""
     modules = ["tasks.diagnostics", "tasks.crud", "tasks.rag"]
     if settings.run_counter:
         modules.append("tasks.counting")
@@ -20,7 +20,7 @@ def task_modules(settings: Settings) -> list[str]:
 
 
 def configuration(settings: Settings) -> dict[str, object]:
-    """Celery's settings; times in seconds."""
+    """Return Celery's settings; times in seconds."""
     return {
         "broker_url": settings.broker_url,
         "result_backend": settings.results_url,
@@ -49,7 +49,7 @@ def configuration(settings: Settings) -> dict[str, object]:
 
 
 def _transport_options() -> dict[str, object]:
-    """Options of kombu's Redis transport; its AMQP transport passes over them."""
+    """Return the options of kombu's Redis transport; its AMQP transport ignores them."""
     return {
         "socket_connect_timeout": CONNECT_SECONDS,
         "socket_timeout": REPLY_SECONDS,

@@ -29,7 +29,7 @@ def count_run(**_: object) -> None:
 
 @lru_cache(maxsize=1)
 def _client(pid: int) -> redis.Redis:
-    """One client a process: a forked child must not share its parent's connection."""
+    """Make one client a process: a forked child must not share its parent's connection."""
     return redis.Redis.from_url(settings.results_url)
 
 

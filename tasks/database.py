@@ -103,10 +103,10 @@ class Database:
             self._peak = max(self._peak, self._pool.checkedout())
 
     def pool_numbers(self) -> dict[str, JsonValue]:
-        """The pool of this process: connections kept (``size``), ``checked_out`` and so on.
+        """Return numbers of this process's pool: ``size`` kept open, ``checked_out`` and so on.
 
         ``overflow`` counts those open beyond ``size``, ``peak`` the most ever checked out at once,
-        ``limit`` what must never be passed.
+        ``limit`` the most that may ever be.
         """
         return {
             "size": self._pool.size(),
@@ -142,7 +142,7 @@ class Database:
         return LifeCycle(row_id, *read, rows_left=left, database=self.identity)
 
     def rows(self, row_id: int | None = None) -> int:
-        """How many rows everybody can see: those with this id, or all."""
+        """Count the committed rows with this id, or all."""
         with self.connection() as connection:
             return _rows(connection, row_id)
 
@@ -182,7 +182,7 @@ def _rows(connection: Connection, row_id: int | None) -> int:
 
 
 def make_engine(settings: Settings) -> Engine:
-    """An engine with a bounded pool; nothing is connected yet. Raises ValueError for a bad URL."""
+    """Make an engine with a bounded pool, not connected yet; raise ValueError for a bad URL."""
     url = database_url(settings.database_url)
     pool = {
         "poolclass": QueuePool,
@@ -279,7 +279,7 @@ class _PerProcess:
             return self._database
 
     def forget(self) -> None:
-        """In a forked child: leave the parent's connections alone, and do not close them."""
+        """Drop the parent's connections in a forked child, without closing them."""
         inherited, self._database = self._database, None
         self._lock = threading.Lock()
         if inherited is not None:
@@ -291,5 +291,5 @@ os.register_at_fork(after_in_child=_per_process.forget)
 
 
 def database() -> Database:
-    """The database that the environment names, opened once a process."""
+    """Return the database that the environment names, opened once a process."""
     return _per_process.get()

@@ -87,18 +87,18 @@ def _stopped(batch: Batch, ids: list[str], why: str) -> str:
 
 
 def _tell(report: Report) -> None:
-    """What was paid so far: known even where the process is killed in the next moment."""
+    """Report the cost so far as evidence, which survives if the process is killed right after."""
     from tasks.filling.report import usd
 
     evidence(cost=usd(report.spent.cost_nanos))
 
 
 def _tell_nothing(_: Report) -> None:
-    """Without a price, a cost of 0 would be a lie."""
+    """Report nothing: without a known price, a cost of 0 would be false."""
 
 
 def _time_limit() -> float | None:
-    """Seconds after which the worker kills this job, or None."""
+    """Return the seconds after which the worker kills this job, or None."""
     request = getattr(app.current_worker_task, "request", None)
     hard, _ = getattr(request, "timelimit", None) or (None, None)
     return float(hard) if hard else None

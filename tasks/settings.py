@@ -42,12 +42,12 @@ class Settings(BaseSettings):
 
     @property
     def results_url(self) -> str:
-        """The result store; where none is set, a Redis broker keeps the results too."""
+        """Return the URL of the result store; unless set, a Redis broker keeps the results too."""
         if self.result_backend is not None:
             return self.result_backend
         return self.broker_url if is_redis(self.broker_url) else "rpc://"
 
 
 def is_redis(url: str) -> bool:
-    """Whether the URL names a Redis or Valkey server."""
+    """Return whether the URL names a Redis or Valkey server."""
     return url.startswith(("redis://", "rediss://", "redis+socket://"))

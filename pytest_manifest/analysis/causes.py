@@ -61,7 +61,7 @@ class Cause:
 
     @property
     def sign(self) -> _Sign:
-        """What its entries have in common, to group by."""
+        """Return the values that its entries have in common, to group by."""
         pair = None
         if self.expected is not None and self.actual is not None:
             pair = self.expected, self.actual

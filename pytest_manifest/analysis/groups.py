@@ -75,7 +75,7 @@ class Tally:
 
     @property
     def outcome(self) -> Outcome:
-        """The group's outcome as a whole, see ``PRECEDENCE``."""
+        """Return the group's outcome as a whole, see ``PRECEDENCE``."""
         return next((one for one in PRECEDENCE if self.outcomes[one]), "passed")
 
 

@@ -65,19 +65,19 @@ class AttemptRecord:
 
     @property
     def ended_at(self) -> datetime | None:
-        """When the job ended; None also for one that was taken back before it ran."""
+        """Return when the job ended, or None, also for a job that was revoked before it ran."""
         never_ran = self.started_at is None and self.kind in NEVER_STARTED_STATES
         return None if never_ran else self.finished_at
 
     @property
     def was_found_dead(self) -> bool:
-        """Whether the job's process died; ``finished_at`` is then when that was noticed."""
+        """Return whether the job's process died; ``finished_at`` is then when that was noticed."""
         known = self.started_at is not None and self.finished_at is not None
         return known and self.runtime is None
 
     @property
     def place(self) -> str | None:
-        """Worker and pid as ``worker#pid``, None where no worker had it."""
+        """Return worker and pid as ``worker#pid``, or None where no worker received the job."""
         name = self.worker or self.host
         if name is None:
             return None
@@ -111,12 +111,12 @@ class EntryRecord:
 
     @property
     def is_delayed(self) -> bool:
-        """Whether the entry is to wait before it starts."""
+        """Return whether the entry has a countdown or an ETA."""
         return self.entry.countdown is not None or self.entry.eta is not None
 
     @property
     def sentence(self) -> str | None:
-        """Its verdict's message."""
+        """Return its verdict's message."""
         return None if self.verdict is None else self.verdict.sentence
 
     @property
@@ -129,5 +129,5 @@ class EntryRecord:
 
     @property
     def last(self) -> AttemptRecord | None:
-        """The attempt that the verdict is on, or that is in progress."""
+        """Return the attempt that the verdict is on, or that is in progress."""
         return self.attempts[-1] if self.attempts else None

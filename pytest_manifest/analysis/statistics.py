@@ -156,7 +156,7 @@ class _Workers:
         account[1] += attempt.runtime or 0.0
 
     def capacity(self, worked: WorkTime) -> float:
-        """Seconds that all workers had together, each in the parts in which it did something."""
+        """Return the seconds of all workers, each counted in the segments in which it worked."""
         return sum(worked.seconds(part) or 0.0 for _, part in self._seen)
 
     def rows(self) -> tuple[WorkerRow, ...]:

@@ -72,7 +72,7 @@ class WorkTime:
 
     @property
     def count(self) -> int:
-        """The number of segments in which something was done."""
+        """Return the number of segments in which something was done."""
         return len(self._stretches)
 
     def seconds(self, number: int | None = None) -> float | None:

@@ -67,7 +67,7 @@ def keep_results_by(make: Callable[[Any], object]) -> None:
     from celery.app.task import Task
 
     def drop(_task: Any, _store: object) -> None:
-        """What is assigned is not kept."""
+        """Discard the assigned value."""
 
     given = TaskRegistry.__setitem__
 

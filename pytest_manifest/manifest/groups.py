@@ -113,7 +113,7 @@ class Groups:
 
 
 def _by_number(manifest: Manifest, size: int) -> Iterator[Group]:
-    """Named by the numbers of the first and the last entry: ``00001-01000``."""
+    """Divide the entries by number; a group is named after its first and last: ``00001-01000``."""
     total = len(manifest)
     digits = max(_DIGITS, len(str(total)))
     with manifest.open() as file:
@@ -127,7 +127,7 @@ def _by_number(manifest: Manifest, size: int) -> Iterator[Group]:
 
 
 def _by_task(manifest: Manifest) -> Iterator[Group]:
-    """Named by the task; in the order of their first entries."""
+    """Yield the groups of entries by task, named after it, in order of their first entries."""
     kind = "I" if manifest.summary.size < _SMALL_FILE else "Q"
     counts: dict[str, int] = {}
     lines: dict[str, int] = {}

@@ -55,7 +55,7 @@ class IdIndex:
         return suspects
 
     def references(self) -> Iterator[tuple[int, int]]:
-        """Pairs (line that waits, line that it waits for; 0 where no line has that id)."""
+        """Yield (line that waits, line that it waits for; 0 where no line has that id)."""
         for bucket, wanted in enumerate(self._wanted):
             if wanted:
                 where = dict(zip(self._hashes[bucket], self._lines[bucket], strict=True))

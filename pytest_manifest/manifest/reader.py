@@ -66,7 +66,7 @@ class Manifest:
 
     @property
     def sha256(self) -> str:
-        """SHA-256, in hex, of the bytes of all lines after the header."""
+        """Return the SHA-256, in hex, of the bytes of all lines after the header."""
         return self.summary.sha256
 
     def __repr__(self) -> str:
@@ -97,7 +97,7 @@ class Manifest:
                 yield document
 
     def dependencies(self) -> Iterator[tuple[int, int]]:
-        """Pairs of positions, from 0: an entry, and one that it waits for (``after``)."""
+        """Yield pairs of positions, from 0: an entry, and one that it waits for (``after``)."""
         with self.open() as file:
             for position, raw in enumerate(file):
                 # Most lines need no parsing; a key may be written with escapes.

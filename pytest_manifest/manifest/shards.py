@@ -35,7 +35,7 @@ class Shard:
 
     @property
     def words(self) -> str:
-        """Like ``shard 2 of 8``."""
+        """Return words like ``shard 2 of 8``."""
         return f"shard {self.number} of {self.total}"
 
 

@@ -46,9 +46,9 @@ class PlanBuilder:
         return len(self._draft)
 
     def note(self, line: str) -> None:
-        """Say something beside the plan's preview, also where the plan stays empty.
+        """Add a line to the plan's preview, which is shown even if the plan stays empty.
 
-        It is shown, and does not stand in the file.
+        The manifest file does not contain it.
         """
         self.notes += line.splitlines()
 

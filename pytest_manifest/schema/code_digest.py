@@ -21,13 +21,13 @@ _making = threading.Lock()  # and warnings.catch_warnings() is for one thread at
 
 
 def code_digest(task: object) -> str | None:
-    """``py3.11:`` and the SHA-256, in hex, of the module that defines what ``task`` runs.
+    """Return ``py3.11:`` and the SHA-256, in hex, of the module that defines what ``task`` runs.
 
-    ``task`` is a Celery task, or a plain function; wrappers that say what they wrap (autoretry,
-    ``functools.wraps``) are looked through. Comments and layout do not count. Digests made by other
+    ``task`` is a Celery task, or a plain function; wrappers that name what they wrap (autoretry,
+    ``functools.wraps``) are unwrapped. Comments and layout do not count. Digests made by other
     Python versions, which have another syntax tree, cannot be compared. None where there is no
-    source. It is made once for each module: what a process has loaded does not change with the
-    file, so a worker makes it when it starts.
+    source. The digest is made once for each module: what a process has loaded does not change with
+    the file, so a worker makes it when it starts.
     """
     module = _defining_module(task)
     if module is None:

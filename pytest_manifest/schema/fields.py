@@ -49,7 +49,7 @@ def _printable(value: str) -> str:
 
 
 def _well_formed(value: str) -> str:
-    """Text as it came from outside, with lone surrogates replaced: no receipt is lost over them."""
+    """Replace lone surrogates in text from outside, so that no receipt is lost over them."""
     if value.isascii():
         return value
     return value.encode("utf-8", "replace").decode("utf-8")

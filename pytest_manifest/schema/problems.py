@@ -77,7 +77,7 @@ def _is_quoted_number(kind: str, value: object) -> bool:
 
 
 def in_json(value: object, limit: int = 60) -> str:
-    """``value`` as JSON writes it, shortened; a Python value that JSON lacks as Python does."""
+    """Return ``value`` as JSON, shortened; a value that JSON cannot hold is named by its type."""
     if isinstance(value, (dict, list, tuple)) and len(value) > 20:
         return "an array" if not isinstance(value, dict) else "an object"
     try:
@@ -119,7 +119,7 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
 
 
 def _field(loc: tuple[int | str, ...]) -> str:
-    """``'expect.schema'``, ``'after[2]'``: a place within a document, as a reader writes it."""
+    """Return a place in a document as a reader writes it: ``'expect.schema'``, ``'after[2]'``."""
     path = ""
     for part in loc:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"

@@ -139,7 +139,7 @@ def canonical(value: object) -> bytes | None:
 
 
 def json_sha256(value: object) -> str | None:
-    """SHA-256, in hex, of the canonical JSON of ``value``; None for what JSON cannot hold."""
+    """Return the SHA-256, in hex, of ``value`` as canonical JSON; None if JSON cannot hold it."""
     data = canonical(value)
     return None if data is None else sha256(data)
 
@@ -272,7 +272,7 @@ def _optional_text(record: Mapping[str, object], name: str) -> str | None:
 
 
 def _whole(text: str) -> str:
-    """Text that can be kept: without halves of characters."""
+    """Replace lone surrogates in a text, which could not be stored."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

@@ -1,5 +1,4 @@
-"""For tests of planners and verifiers: plans without a file, receipts made by hand, and a stack in
-this process's memory.
+"""Test planners and verifiers: plans without a file, receipts made by hand, an in-memory stack.
 
 ``MemoryStack`` runs jobs by a real Celery worker, in threads of this process. Nothing here imports
 pytest.

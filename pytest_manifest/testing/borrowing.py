@@ -1,4 +1,4 @@
-"""A Celery app and its process, led to brokers in memory for a while, and put back as they were."""
+"""Switch a Celery app and its process to in-memory brokers for a while, and restore them."""
 
 from __future__ import annotations
 
@@ -81,9 +81,10 @@ def _environment() -> Iterator[None]:
 
 @contextmanager
 def _empty_broker() -> Iterator[None]:
-    """A broker of our own: kombu has one for the whole process, in attributes of two classes.
+    """Give this process an empty in-memory broker, and restore the previous one afterwards.
 
-    So no message that somebody left there is run, and none of ours is left there.
+    Kombu keeps one broker for the whole process, in attributes of two classes. So no message that
+    other code left there is run, and none of the stack's is left there.
     """
     state = memory.Transport.global_state
     tables: list[Any] = [memory.Channel.queues, state.exchanges, state.bindings, state.queue_index]
@@ -144,5 +145,5 @@ def _made_anew(app: Celery) -> Iterator[None]:
 
 
 def _with_producers(kind: Any, producers: ProducerPool) -> Any:
-    """A class of Celery's AMQP, whose producers are these."""
+    """Return a subclass of Celery's AMQP class that uses these producers."""
     return type(kind.__name__, (kind,), {"producer_pool": producers, "publisher_pool": producers})

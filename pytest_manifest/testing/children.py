@@ -1,4 +1,4 @@
-"""Jobs of jobs that an in-memory stack ends with: nobody waits for them, so they are told of."""
+"""Count the jobs that jobs have sent and that an in-memory stack ends with: no run awaits them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pytest_manifest.schema.wire import HEADER_RUN
 
 
 def children_left() -> Counter[str]:
-    """By the names of their tasks: what waits in a queue of this process's memory, and what its
-    worker holds and has not done. Those of a manifest's entries are not among them."""
+    """Count unfinished jobs, by task, in this process's queues and in its worker's hands.
+
+    Jobs of a manifest's entries are left out.
+    """
     return Counter(
         str(headers["task"])
         for headers in (*_queued(), *_held())
@@ -28,6 +30,9 @@ def _queued() -> Iterator[object]:
 
 
 def _held() -> Iterator[object]:
-    """Also what waits for its time: the worker took it out of its queue as soon as it was there."""
+    """Yield the headers of jobs that the worker holds, also those that wait for their ETA.
+
+    The worker takes a job with an ETA out of its queue at once.
+    """
     for request in list(state.requests.values()):
         yield getattr(request, "request_dict", None)

@@ -1,6 +1,6 @@
-"""The running in-memory stack's app, as ``pytest_manifest.testing.current:app``.
+"""Hold the running in-memory stack's app, as ``pytest_manifest.testing.current:app``.
 
-An address names its app as a text, as a command line does; an app that a test has made has none.
+An address names its app as text, like a command line does; an app that a test has made has none.
 """
 
 from __future__ import annotations

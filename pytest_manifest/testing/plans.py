@@ -1,4 +1,4 @@
-"""What a planning function plans, without a command line and without pytest."""
+"""Run a planning function without a command line and without pytest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_manifest.schema import Entry
 
 
 def plan(planner: Callable[..., None], /, *fixtures: object, **options: JsonValue) -> list[Entry]:
-    """The entries that ``planner`` plans, checked as in a manifest file, which is not kept.
+    """Return the entries that ``planner`` plans, checked as in a manifest file, which is not kept.
 
     ``planner``: a planning fixture, or a function with the plan builder as its first parameter.
     ``fixtures``: values for the pytest fixtures that it asks for, in its own order. ``options``:
@@ -32,7 +32,7 @@ def plan(planner: Callable[..., None], /, *fixtures: object, **options: JsonValu
 def plan_notes(
     planner: Callable[..., None], /, *fixtures: object, **options: JsonValue
 ) -> list[str]:
-    """What ``planner`` wants said beside its preview; arguments and errors as of :func:`plan`."""
+    """Return the notes that ``planner`` adds to its preview; else as ``plan``."""
     with _planned(planner, fixtures, options) as builder:
         return builder.notes
 

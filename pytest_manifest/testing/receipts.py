@@ -1,4 +1,4 @@
-"""Receipts for tests of verifiers: as a worker would have made them."""
+"""Make receipts, as a worker would, for tests of verifiers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_receipt(
     error: BaseException | ErrorInfo | None = None,
     **fields: Any,
 ) -> Receipt:
-    """The receipt of a first attempt of ``entry`` that has just ended; digests and times fit.
+    """Return the receipt of a first attempt of ``entry`` that has just ended; digests, times fit.
 
     ``state`` is ``succeeded``, or ``failed`` where there is an ``error``, unless it is given.
     ``fields`` are further fields of the receipt, and replace what is made here: ``runtime`` (s),
@@ -54,7 +54,7 @@ def make_receipt(
 
 
 def _times(state: State, fields: dict[str, Any]) -> dict[str, Any]:
-    """When it was sent, taken, begun and ended; what never began has the first and last only."""
+    """Make the times of a receipt; a job that never began has only those of sending and ending."""
     ended = fields.get("finished_at") or datetime.now(UTC)
     if state in NEVER_BEGUN:
         sent = ended - timedelta(seconds=WAIT)

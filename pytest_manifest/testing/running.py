@@ -1,4 +1,4 @@
-"""A whole run on a stack in one call, for tests: sent, gathered and judged."""
+"""Run a manifest on a stack in one call, for tests: send, collect and judge."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Stack(Protocol):
 
     @property
     def failure(self) -> str | None:
-        """Why it has ended, if it has."""
+        """Return why the stack has ended, or None while it runs."""
 
     def wait_broker(self, timeout: float) -> StackAddress:
-        """Its address."""
+        """Wait for the broker, up to ``timeout`` s, and return the stack's address."""
 
 
 def run(

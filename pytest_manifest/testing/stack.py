@@ -1,4 +1,4 @@
-"""A whole stack in this process: broker and result store in memory, and a real Celery worker."""
+"""Run a whole stack in this process: in-memory broker and result store, a real Celery worker."""
 
 from __future__ import annotations
 
@@ -119,17 +119,17 @@ class MemoryStack:
             parts.close()
 
     def wait_broker(self, timeout: float) -> StackAddress:  # noqa: ARG002 - started is ready
-        """The address; as of an embedded stack."""
+        """Return the address, as an embedded stack does; the broker is ready at once."""
         return self.address
 
     def wait_workers(self, timeout: float) -> None:  # noqa: ARG002 - started is ready
-        """StackError when the worker has ended; as of an embedded stack."""
+        """Raise StackError when the worker has ended, as an embedded stack does."""
         if self.failure is not None:
             raise StackError(self.failure)
 
     @property
     def address(self) -> StackAddress:
-        """Where jobs are sent; StackError before ``start`` and after ``stop``."""
+        """Return where jobs are sent; raise StackError before ``start`` and after ``stop``."""
         if self._parts is None:
             raise StackError("this in-memory stack does not run: use it as 'with MemoryStack(...)'")
         name = self._given if isinstance(self._given, str) else current.NAME
@@ -137,19 +137,19 @@ class MemoryStack:
 
     @property
     def app(self) -> Celery:
-        """The app whose tasks are run; StackError before ``start``."""
+        """Return the app whose tasks are run; raise StackError before ``start``."""
         if self._app is None:
             raise StackError("this in-memory stack was not started")
         return self._app
 
     @property
     def exits(self) -> list[WorkerExit]:
-        """Workers that died and were restarted: none, this one dies with the process only."""
+        """Return the workers that died and were restarted: none, this one dies with the process."""
         return []
 
     @property
     def failure(self) -> str | None:
-        """Why the worker has ended although nobody stopped it, in a sentence; else None."""
+        """Say in a sentence why the worker has ended without being stopped; else return None."""
         thread = self._thread
         if thread is None or thread.is_alive() or self._stop_requested:
             return None
@@ -161,11 +161,11 @@ class MemoryStack:
 
     @property
     def directory(self) -> Path | None:
-        """There are no files."""
+        """Return None: an in-memory stack has no files."""
         return None
 
     def children_left(self) -> Counter[str]:
-        """Jobs that jobs have sent and that are not done yet, by the names of their tasks."""
+        """Count unfinished jobs that other jobs have sent, by the names of their tasks."""
         return children_left() if self._parts is not None else Counter()
 
     # Parts
@@ -204,7 +204,7 @@ class MemoryStack:
             raise StackError(f"the in-memory worker did not start ({_reason(self._error)})")
 
     def _main(self, ready: threading.Event) -> None:
-        """The worker's thread, in which the app is Celery's current one."""
+        """Run the worker in its thread, where the app becomes Celery's current one."""
         try:
             self.app.set_current()
             self._worker = make_worker(self.app, self._hostname, self._workers, ready)

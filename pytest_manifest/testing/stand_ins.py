@@ -1,4 +1,4 @@
-"""Callables that stand in for an app's tasks for a while."""
+"""Replace an app's tasks by callables for a while."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Call = Callable[..., object]
 
 
 def plain_app() -> Celery:
-    """An app that knows Celery's own tasks and no others."""
+    """Make an app that has Celery's own tasks and no others."""
     app = Celery("pytest_manifest_memory", set_as_current=False, fixups=())
     app.finalize()
     for name in [name for name in app.tasks if not name.startswith("celery.")]:
@@ -43,7 +43,7 @@ def standing_in(app: Celery, calls: Mapping[str, Call]) -> Iterator[None]:
 
 
 def _function(call: Call) -> Call:
-    """A plain function, of any callable: Celery wants a name, and no parameter called ``self``."""
+    """Wrap a callable in a function: Celery needs a name, and no parameter called ``self``."""
 
     def stand_in(*args: Any, **kwargs: Any) -> object:
         return call(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""A Celery worker for a thread of this process, and the pool of threads that it runs jobs in."""
+"""Run a Celery worker in a thread of this process, with a pool of daemon threads for its jobs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class DaemonPool(BasePool):
 
     @property
     def busy(self) -> int:
-        """How many jobs still run after the pool has stopped."""
+        """Return the number of jobs that still run after the pool has stopped."""
         return sum(thread.is_alive() for thread in self.threads)
 
     def on_apply(
@@ -173,7 +173,7 @@ class Worker(WorkController):
 
 
 def make_worker(app: Celery, hostname: str, threads: int, ready: threading.Event) -> Worker:
-    """A worker of ``app`` that leaves the process's logging and signal handlers alone."""
+    """Make a worker of ``app`` that leaves the process's logging and signal handlers alone."""
     return Worker(
         app=app,
         ready=ready,

@@ -135,7 +135,7 @@ def _values(item: Mapping[str, JsonValue], wanted: Wanted) -> dict[str, JsonValu
 
 
 def problems_of(values: Mapping[str, JsonValue]) -> str | None:
-    """Why these values may not stand in a row, or None; NULL is a gap and not a fault."""
+    """Say why these values may not stand in a row, or return None; NULL is a gap, not a fault."""
     try:
         Values.model_validate(dict(values))
     except ValidationError as error:

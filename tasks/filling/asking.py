@@ -29,7 +29,7 @@ class Asker:
     prompt: Prompt
 
     def cost_nanos(self, tokens_in: int, tokens_out: int) -> int:
-        """In nano dollars; 0 where the price is not known."""
+        """Return the cost in nano dollars; 0 where the price is not known."""
         return 0 if self.price is None else self.price.cost_nanos(tokens_in, tokens_out)
 
 

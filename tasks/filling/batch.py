@@ -97,7 +97,7 @@ class Batch:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def salvage(self) -> bool:
-        """After an interruption: commit the answers that are there, or come within a moment.
+        """Commit, after an interruption, the answers that are there or come within a moment.
 
         Returns whether nothing is left to be done.
         """
@@ -202,7 +202,7 @@ class Batch:
         self._go_on(outcome)
 
     def _count(self, future: Future[Outcome]) -> Outcome:
-        """What was paid is told also where it cannot be written."""
+        """Report the price of a call once, also where its rows cannot be written."""
         outcome = future.result()
         if future not in self._counted:
             self._counted.add(future)

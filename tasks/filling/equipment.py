@@ -56,16 +56,16 @@ class Equipment:
         return Batch(self.bible, self.asker, limits, provenance, progress)
 
     def seconds(self, time_limit: float | None) -> float:
-        """How long a batch may take where the worker kills it after ``time_limit`` seconds.
+        """Return the seconds that a batch may take if the worker kills it after ``time_limit`` s.
 
-        The reserve is for committing what is there; of a short limit it is a quarter at most.
+        The reserve is for committing finished answers; of a short limit it is a quarter at most.
         """
         if time_limit is None:
             return float("inf")
         return time_limit - min(self.filling.reserve, time_limit / 4)
 
     def document(self, report: Report) -> dict[str, JsonValue]:
-        """The report with what it is a report of; a cost of None: nobody knows the price."""
+        """Return the report with model, prompt and database; a cost of None is an unknown price."""
         known = self.asker.price is not None
         return {
             "provider": self.asker.model.provider,
@@ -107,7 +107,7 @@ def equip(order: Order) -> Equipment:
 
 
 def read_filling_settings() -> FillingSettings:
-    """Raises SettingsError that names the variable."""
+    """Read the settings from the environment; raise SettingsError that names the variable."""
     try:
         return FillingSettings()
     except ValidationError as error:

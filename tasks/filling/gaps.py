@@ -39,7 +39,7 @@ def find_gap(
     *,
     model: tuple[str, str] | None = None,
 ) -> Gap | None:
-    """The gap of a passage among ``fields``, or None; ``passage`` is scanned for that prompt.
+    """Return the gap of a passage among ``fields``, or None; it is scanned for that prompt.
 
     What people have written is never filled again. A row that is out of date is filled anew with
     all that it holds, whatever was asked for: half of it would pass for current. With ``model``

@@ -58,11 +58,11 @@ class Order(BaseModel):
 
     @property
     def carried(self) -> list[Carried]:
-        """The documents, read."""
+        """Parse the documents that the order carries."""
         return [_carried(one) for one in self.documents]
 
     def gap_of(self, passage: ScannedPassage) -> Gap | None:
-        """What is to be filled of a passage; None: nothing."""
+        """Return the fields to be filled of a passage, or None if there are none."""
         model = (self.model.provider, self.model.name) if self.replace_models else None
         return find_gap(passage, self.fields, self.prompt_digest, model=model)
 

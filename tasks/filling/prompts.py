@@ -72,7 +72,7 @@ class Prompt:
     body: str
 
     def ask(self, wanted: Sequence[Wanted], *, timeout: float, room: int = 1) -> Asked:
-        """The request for some passages, each under a key that nobody can have known before.
+        """Make the request for some passages, each under a key that cannot be guessed.
 
         ``timeout`` is in seconds; ``room`` allows an answer of so many times the usual length.
         """
@@ -97,26 +97,26 @@ class Prompt:
         return Asked(request, by_key)
 
     def overhead_tokens(self) -> int:
-        """Estimated tokens of a call beside its passages."""
+        """Estimate the tokens of a call without its passages."""
         return estimate_tokens(self.instructions) + estimate_tokens(", ".join(MOODS))
 
 
 def passage_tokens(text: str, fields: Sequence[str], film: FilmFacts | None = None) -> int:
-    """Estimated tokens that a passage adds to a prompt, with its fences and its order."""
+    """Estimate the tokens that a passage adds to a prompt, with its fences and its order."""
     fences = estimate_tokens(_fenced("0123456789ab-00", ""))
     order = estimate_tokens(_order("0123456789ab-00", Wanted("", "", tuple(fields), film)))
     return estimate_tokens(text) + fences + order
 
 
 def output_tokens(fields: Sequence[str]) -> int:
-    """Estimated tokens of a passage's part of an answer."""
+    """Estimate the tokens of a passage's part of an answer."""
     return OUTPUT_TOKENS["key"] + sum(OUTPUT_TOKENS[field] for field in fields)
 
 
 def answer_schema(
     keys: Sequence[str], fields: Sequence[str], wanted: Sequence[Wanted]
 ) -> dict[str, JsonValue]:
-    """JSON Schema of an answer; required is what every passage lacks."""
+    """Return the JSON Schema of an answer; fields that every passage lacks are required."""
     shapes: dict[str, JsonValue] = {
         "summary": {"type": "string"},
         "themes": {"type": "array", "items": {"type": "string"}},
@@ -138,7 +138,7 @@ def answer_schema(
 
 
 def load_prompt(version: str, folder: Path | None = None) -> Prompt:
-    """The template ``NAME/NUMBER``, or the newest one of ``NAME``. Raises PromptError."""
+    """Load the template ``NAME/NUMBER``, or the newest one of ``NAME``. Raises PromptError."""
     place = folder or FOLDER
     match = VERSION.match(version)
     if match is None:
@@ -194,7 +194,7 @@ def _order(key: str, item: Wanted) -> str:
 
 
 def one_line(text: str) -> str:
-    """Without line breaks, which could end the line that the text is put into."""
+    """Join a text's lines, whose breaks could end the line that the text is put into."""
     return " ".join(text.split())
 
 

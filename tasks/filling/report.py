@@ -21,7 +21,7 @@ NANO: Final = 1_000_000_000
 
 
 def usd(nanos: int) -> float:
-    """Nano dollars as dollars."""
+    """Convert nano dollars to dollars."""
     return nanos / NANO
 
 
@@ -68,7 +68,7 @@ class Report:
     def wrote(
         self, passage: str, written: Written, spent: Spent, values: Mapping[str, JsonValue]
     ) -> None:
-        """``values`` are the fields that were filled; the digest is theirs."""
+        """Record a row that was written; ``values``, also digested, are the fields filled."""
         self.in_rows += spent
         self.rows[passage] = {
             "action": written.action,
@@ -78,7 +78,7 @@ class Report:
         }
 
     def was_there(self, passage: str, row: StoredAnnotation | None) -> None:
-        """Nothing was to be done; None: people have written all of it."""
+        """Record a passage without a gap; ``row`` None: people have written all of its fields."""
         if row is None:
             self.already[passage] = None
             return
@@ -94,7 +94,7 @@ class Report:
         self.unfilled[passage] = kind, message[:MESSAGE_LENGTH]
 
     def document(self) -> dict[str, JsonValue]:
-        """Plain JSON; cost in US dollars, latencies in seconds."""
+        """Return the report as plain JSON; cost in US dollars, latencies in seconds."""
         wasted = self.spent - self.in_rows
         answered_by: list[JsonValue] = [*sorted(self.answered_by)]
         return {

@@ -83,7 +83,7 @@ class RowWriter:
             return self._bible.write(rows)
 
     def _written_already(self, ids: Sequence[str]) -> dict[str, Written]:
-        """Rows that this very execution has committed, without having come to say so."""
+        """Return the rows that this very execution committed before its write reported an error."""
         version, whose = self._prompt.version, self._provenance
         history = self._bible.writings(ids, version)
         found: dict[str, Written] = {}

@@ -100,7 +100,7 @@ class MovieBible:
         self._store.close()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: let go of the connections without closing them."""
+        """Drop the connections in a forked child without closing them."""
         self._store.engine.dispose(close=False)
 
     def load(
@@ -123,15 +123,15 @@ class MovieBible:
         return counts
 
     def add_documents(self, documents: Sequence[Document]) -> None:
-        """As ``load``, for a handful, in one transaction; none where nothing would change."""
+        """Load a few documents in one transaction; in none where nothing would change."""
         loading.load_batch(self._store, documents)
 
     def passages(self, ids: Sequence[str]) -> dict[str, StoredPassage]:
-        """The passages with these ids; those that are not there are left out."""
+        """Return the passages with these ids, by id; ids that do not exist are left out."""
         return reading.stored_passages(self._store, ids)
 
     def annotations(self, ids: Sequence[str], prompt_version: str) -> dict[str, StoredAnnotation]:
-        """The rows of one prompt version, by passage id; passages without one are left out."""
+        """Return the rows of one prompt version, by passage id; passages without are left out."""
         return reading.stored_annotations(self._store, ids, prompt_version)
 
     def write(self, rows: Sequence[NewAnnotation]) -> dict[str, Written]:
@@ -145,32 +145,32 @@ class MovieBible:
         return writing.write(self._store, rows)
 
     def writings(self, ids: Sequence[str], prompt_version: str) -> dict[str, list[Writing]]:
-        """Who has written which fields of these rows, oldest first, also of rows that are gone."""
+        """Return who wrote which fields of these rows, oldest first, also of deleted rows."""
         return reading.writings(self._store, ids, prompt_version)
 
     def scan(self, prompt_version: str) -> Iterator[ScannedPassage]:
-        """All passages with their rows, in the order of ids, 1000 in memory at a time."""
+        """Stream all passages with their rows, in the order of ids, 1000 in memory at a time."""
         return reading.scan(self._store, prompt_version)
 
     def scan_ids(self, ids: Sequence[str], prompt_version: str) -> dict[str, ScannedPassage]:
-        """As ``scan``, of the passages with these ids, those that are there."""
+        """Return the passages with these ids and their rows, by id; missing ids are left out."""
         return reading.scan_ids(self._store, ids, prompt_version)
 
     def annotated_ids(self) -> Iterator[str]:
-        """The passage ids of all annotations, each once, sorted, in flat memory."""
+        """Stream the passage ids of all annotations, each once, sorted, in constant memory."""
         return reading.annotated_ids(self._store)
 
     def orphans(self) -> Iterator[str]:
-        """The passage ids of annotations whose passage is not there, each once, sorted."""
+        """Stream the passage ids of annotations whose passage does not exist, each once, sorted."""
         return reading.orphans(self._store)
 
     def count_passages(self) -> int:
-        """How many passages there are."""
+        """Count the passages."""
         with self._store.reading() as connection:
             return connection.execute(select(func.count()).select_from(Passage)).scalar_one()
 
     def count_annotations(self, ids: Sequence[str] | None, prompt_version: str) -> int:
-        """How many rows one prompt version has: for these passages, or for all (None)."""
+        """Count the rows of one prompt version, for these passages or for all (None)."""
         count = select(func.count()).where(Annotation.prompt_version == prompt_version)
         if ids is None:
             with self._store.reading() as connection:
@@ -183,9 +183,9 @@ class MovieBible:
         return total
 
     def count_duplicates(self, prompt_version: str) -> list[tuple[str, int]]:
-        """Passage ids with more than one row of this prompt version, and how many, sorted.
+        """Return passage ids with more than one row of this prompt version, and the number, sorted.
 
-        The tables forbid it; this proves that nobody took the constraint away.
+        The tables forbid it; this proves that the constraint is still in place.
         """
         number = func.count()
         query = (
@@ -208,5 +208,5 @@ class MovieBible:
         return removed
 
     def statistics(self, prompt_version: str | None = None) -> Statistics:
-        """How much there is, and how much of it is filled; see Statistics."""
+        """Count passages, films and rows, and the values filled; see Statistics."""
         return statistics(self._store, prompt_version)

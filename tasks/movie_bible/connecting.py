@@ -43,15 +43,15 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that only reads. Raises BibleUnavailableError where the database fails."""
+        """Open a transaction that only reads; raise BibleUnavailableError if the database fails."""
         with self._sentences(), _transaction(self.engine) as connection:
             yield connection
 
     @contextmanager
     def writing(self, lock: int | None = None) -> Iterator[Connection]:
-        """A transaction that writes; with ``lock``, one at a time of all that name the same.
+        """Open a transaction that writes; those with the same ``lock`` run one at a time.
 
-        Raises BibleUnavailableError where the database fails; then nothing of it was done.
+        Raises BibleUnavailableError where the database fails; the transaction is then rolled back.
         """
         with self._sentences(), _transaction(self._writing_engine) as connection:
             if lock is not None and connection.dialect.name == "postgresql":
@@ -88,7 +88,7 @@ class Store:
             ) from error
 
     def _first_line(self, error: DBAPIError) -> str:
-        """What the driver says, in one line, without the password whatever form it takes."""
+        """Return the driver's message in one line, without the password in any of its spellings."""
         said = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
         for secret in _secrets(self._url):
             for form in (secret, quote(secret, safe=""), quote_plus(secret)):
@@ -135,7 +135,7 @@ def _url(settings: BibleSettings) -> URL:
 
 
 def _place(url: URL) -> str:
-    """The database for people: no password, and no options, which may hold one."""
+    """Name the database for people, without password and options, which may hold one."""
     if url.get_backend_name() == "sqlite":
         return f"the movie bible in {url.database}"
     name = url.database or url.username or "by default"
@@ -149,7 +149,7 @@ def _secrets(url: URL) -> list[str]:
 
 
 def _engine(url: URL, settings: BibleSettings) -> Engine:
-    """An engine with a bounded pool; nothing is connected yet."""
+    """Make an engine with a bounded pool, not connected yet."""
     pool = {
         "poolclass": QueuePool,
         "pool_size": settings.pool_size,

@@ -38,7 +38,7 @@ class FilmFacts:
         _refuse("cast", list_fault(self.cast))
 
     def as_json(self) -> dict[str, JsonValue]:
-        """Plain JSON, without what is not known."""
+        """Return the facts as plain JSON, without unknown ones."""
         facts: dict[str, JsonValue] = {
             "id": self.id,
             "title": self.title,
@@ -50,7 +50,7 @@ class FilmFacts:
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """The facts of ``as_json``. Raises ValueError with a sentence."""
+        """Make the facts from the JSON of ``as_json``. Raises ValueError with a sentence."""
         known = _object(data, "film", ("id", "title", "year", "director", "cast"))
         if "id" not in known:
             raise ValueError("film needs an id")
@@ -82,11 +82,11 @@ class Document:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the text, in hexadecimal."""
+        """Return the SHA-256 of the text, in hexadecimal."""
         return text_digest(self.text)
 
     def as_json(self) -> dict[str, JsonValue]:
-        """Plain JSON, for a manifest's entry; ``from_json`` gives an equal document back."""
+        """Return plain JSON for a manifest's entry; ``from_json`` gives an equal document back."""
         data: dict[str, JsonValue] = {"id": self.id, "text": self.text, "kind": self.kind}
         if self.film is not None:
             data["film"] = self.film.as_json()
@@ -96,7 +96,7 @@ class Document:
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """The document of ``as_json``. Raises ValueError with a sentence."""
+        """Make the document from the JSON of ``as_json``. Raises ValueError with a sentence."""
         known = _object(data, "a document", ("id", "text", "kind", "film", "given"))
         for name in ("id", "text"):
             if name not in known:
@@ -109,7 +109,7 @@ class Document:
 
 
 def id_fault(value: object) -> str | None:
-    """What keeps ``value`` from being an id, or None."""
+    """Say what keeps ``value`` from being an id, or return None."""
     fault = text_fault(value)
     if fault is not None or not isinstance(value, str):
         return fault

@@ -41,12 +41,12 @@ UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 def text_digest(text: str) -> str:
-    """SHA-256 of the text in UTF-8, in hexadecimal."""
+    """Return the SHA-256 of the text in UTF-8, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def values_digest(values: Mapping[str, JsonValue]) -> str:
-    """SHA-256, in hexadecimal, of the four fields as canonical JSON; an absent one counts as null.
+    """Return the SHA-256, in hex, of the four fields as canonical JSON; an absent one is null.
 
     Other names in ``values`` do not count.
     """
@@ -56,7 +56,7 @@ def values_digest(values: Mapping[str, JsonValue]) -> str:
 
 
 def text_fault(value: object) -> str | None:
-    """What keeps ``value`` from being stored as a text, or None: ``is blank``, for example."""
+    """Say what keeps ``value`` from being stored as text (``is blank``, for example), or None."""
     if not isinstance(value, str):
         return f"must be text, not {kind_of(value)}"
     if not value.strip():
@@ -70,7 +70,7 @@ def text_fault(value: object) -> str | None:
 
 
 def list_fault(value: object) -> str | None:
-    """What keeps ``value`` from being stored as a list of texts, or None."""
+    """Say what keeps ``value`` from being stored as a list of texts, or return None."""
     if not isinstance(value, list | tuple):
         return f"must be a list of texts, not {kind_of(value)}"
     for number, item in enumerate(value, start=1):
@@ -81,7 +81,7 @@ def list_fault(value: object) -> str | None:
 
 
 def field_fault(name: str, value: object) -> str | None:
-    """What keeps ``value`` from being a value of the field ``name``, or None."""
+    """Say what keeps ``value`` from being a value of the field ``name``, or return None."""
     if name not in FIELDS:
         return f"is no field; the fields are {', '.join(FIELDS)}"
     if name not in LIST_FIELDS:
@@ -90,7 +90,7 @@ def field_fault(name: str, value: object) -> str | None:
 
 
 def kind_of(value: object) -> str:
-    """The JSON name of a value's type, for sentences."""
+    """Return the JSON name of a value's type, for sentences."""
     names = {
         type(None): "null",
         bool: "a truth value",

@@ -55,12 +55,12 @@ class _Rows:
         return True
 
     def changes(self, identity: str) -> bool:
-        """Whether the row, when all is merged, differs from the stored one."""
+        """Return whether the row, after all merges, differs from the stored one."""
         wanted = self.wanted.get(identity)
         return wanted is not None and wanted != self.stored.get(identity)
 
     def changed(self) -> list[tuple[str, Columns]]:
-        """The rows to be written, by id."""
+        """Return the rows to be written, with their ids."""
         return [(name, row) for name, row in self.wanted.items() if self.changes(name)]
 
 
@@ -73,12 +73,12 @@ class _Changes:
 
     @property
     def needed(self) -> bool:
-        """Whether there is something to write."""
+        """Return whether there is something to write."""
         return any(rows.changed() for rows in (self.films, self.passages, self.given))
 
     @property
     def counts(self) -> LoadCounts:
-        """What became of the documents: one that another took back again changed nothing."""
+        """Count documents by outcome; one whose change a later one reverts counts as unchanged."""
         counts = LoadCounts()
         for new, changed in self._merged:
             updated = not new and any(rows.changes(name) for rows, name in changed)
@@ -152,7 +152,7 @@ def _stored(
 
 
 def _known(film: FilmFacts) -> Columns:
-    """The facts that are known, by column."""
+    """Return the facts that are known, by column."""
     facts: Columns = {"title": film.title, "year": film.year, "director": film.director}
     facts["cast"] = list(film.cast) or None
     return {name: value for name, value in facts.items() if value is not None}

@@ -23,7 +23,7 @@ _one_at_a_time = threading.Lock()
 
 
 def prepare(store: Store) -> str:
-    """See that the tables are of the newest version, and return the database's identity.
+    """Bring the tables to the newest version, and return the database's identity.
 
     An empty database gets them; any number of processes may do this at once. Raises
     BibleTooOldError, BibleTooNewError, or BibleError for tables that are not the movie bible's.
@@ -66,7 +66,7 @@ def upgrade(connection: Connection, revision: str = HEAD) -> None:
 
 
 def _revision(connection: Connection) -> str | None:
-    """The version that the database says it has; None where it says nothing."""
+    """Return the version that the database records, or None where it records none."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
@@ -74,7 +74,10 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _known_revision(connection: Connection, place: str) -> str | None:
-    """The version, where this program knows it; None for a database without our tables."""
+    """Return the version if this program knows it, or None for a database without these tables.
+
+    Raises BibleTooNewError for another version, and BibleError for tables of another program.
+    """
     revision = _revision(connection)
     if revision in REVISIONS:
         return revision

@@ -31,7 +31,7 @@ class _PerProcess:
             opened.close()
 
     def forget(self) -> None:
-        """In a forked child: leave the parent's connections alone, and do not close them."""
+        """Drop the parent's connections in a forked child, without closing them."""
         inherited, self._bible = self._bible, None
         self._lock = threading.Lock()
         if inherited is not None:
@@ -43,7 +43,7 @@ os.register_at_fork(after_in_child=_per_process.forget)
 
 
 def movie_bible() -> MovieBible:
-    """The movie bible that the environment names, opened once a process. Raises BibleError."""
+    """Return the environment's movie bible, opened once a process. Raises BibleError."""
     return _per_process.get()
 
 

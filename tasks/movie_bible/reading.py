@@ -43,7 +43,7 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
 
 
 def stored_passages(store: Store, ids: Sequence[str]) -> dict[str, StoredPassage]:
-    """The passages with these ids; those that are not there are left out."""
+    """Return the passages with these ids, by id; ids that do not exist are left out."""
     found = {}
     for chunk in chunks(sorted(set(ids))):
         with store.reading() as connection:
@@ -57,7 +57,7 @@ def stored_passages(store: Store, ids: Sequence[str]) -> dict[str, StoredPassage
 def stored_annotations(
     store: Store, ids: Sequence[str], prompt_version: str
 ) -> dict[str, StoredAnnotation]:
-    """The rows of one prompt version, by passage id; passages without one are left out."""
+    """Return the rows of one prompt version, by passage id; passages without one are left out."""
     found: dict[str, StoredAnnotation] = {}
     for chunk in chunks(sorted(set(ids))):
         with store.reading() as connection:
@@ -66,7 +66,7 @@ def stored_annotations(
 
 
 def writings(store: Store, ids: Sequence[str], prompt_version: str) -> dict[str, list[Writing]]:
-    """Every writing of the rows of one prompt version, oldest first, by passage id."""
+    """Return every writing of the rows of one prompt version, oldest first, by passage id."""
     found: dict[str, list[Writing]] = {}
     for chunk in chunks(sorted(set(ids))):
         query = select(*_WRITING).where(
@@ -80,7 +80,7 @@ def writings(store: Store, ids: Sequence[str], prompt_version: str) -> dict[str,
 
 
 def scan(store: Store, prompt_version: str) -> Iterator[ScannedPassage]:
-    """All passages in the order of their ids; no transaction is held between them."""
+    """Stream all passages in the order of their ids; no transaction is held between pages."""
     after = ""
     while True:
         with store.reading() as connection:
@@ -93,7 +93,7 @@ def scan(store: Store, prompt_version: str) -> Iterator[ScannedPassage]:
 
 
 def scan_ids(store: Store, ids: Sequence[str], prompt_version: str) -> dict[str, ScannedPassage]:
-    """As ``scan``, of some passages."""
+    """Return the passages with these ids and their rows, by id; missing ids are left out."""
     found: dict[str, ScannedPassage] = {}
     for chunk in chunks(sorted(set(ids))):
         with store.reading() as connection:
@@ -103,12 +103,12 @@ def scan_ids(store: Store, ids: Sequence[str], prompt_version: str) -> dict[str,
 
 
 def annotated_ids(store: Store) -> Iterator[str]:
-    """The passage ids of all annotations, each once, sorted."""
+    """Stream the passage ids of all annotations, each once, sorted."""
     return _ids(store, lambda query: query)
 
 
 def orphans(store: Store) -> Iterator[str]:
-    """The passage ids of annotations whose passage is not there, each once, sorted."""
+    """Stream the passage ids of annotations whose passage does not exist, each once, sorted."""
     there = exists().where(Passage.id == Annotation.passage_id)
     return _ids(store, lambda query: query.where(~there))
 
@@ -158,7 +158,7 @@ def _scanned(
 def _annotations(
     connection: Connection, ids: Sequence[str], versions: Sequence[str]
 ) -> dict[str, dict[str, StoredAnnotation]]:
-    """By prompt version and passage id."""
+    """Return the rows of these passages by prompt version and passage id."""
     found: dict[str, dict[str, StoredAnnotation]] = {version: {} for version in versions}
     query = select(*_ANNOTATION).where(
         Annotation.passage_id.in_(ids), Annotation.prompt_version.in_(versions)

@@ -48,7 +48,7 @@ class StoredAnnotation:
 
     @property
     def values(self) -> dict[str, JsonValue]:
-        """The four fields by name, gaps included."""
+        """Return the four fields by name, gaps included."""
         return {
             "summary": self.summary,
             "themes": None if self.themes is None else list(self.themes),
@@ -134,7 +134,7 @@ class LoadCounts:
 
     @property
     def documents(self) -> int:
-        """All of them."""
+        """Return the number of all documents."""
         return self.inserted + self.updated + self.unchanged
 
     def __add__(self, other: LoadCounts) -> LoadCounts:

@@ -46,7 +46,10 @@ class BibleSettings(BaseSettings):
 
 
 def bible_settings(url: str | None = None) -> BibleSettings:
-    """The environment's settings, with another URL if given. Raises BibleError with a sentence."""
+    """Read the environment's settings, with another URL if given.
+
+    Raises BibleError that names the variable.
+    """
     try:
         settings = BibleSettings()
     except ValidationError as error:

@@ -25,7 +25,7 @@ class Statistics:
     filled: Mapping[str, int]
 
     def gaps(self, field: str) -> int:
-        """How many passages lack this field."""
+        """Return the number of passages that lack this field."""
         return self.passages - self.filled[field]
 
 

@@ -58,7 +58,7 @@ def write(store: Store, rows: Sequence[NewAnnotation]) -> dict[str, Written]:
 
 
 def insert_into(connection: Connection, table: type[DeclarativeBase]) -> Upsert:
-    """An INSERT that can say what to do ON CONFLICT; SQLAlchemy has one for each database."""
+    """Return an INSERT that supports ON CONFLICT; SQLAlchemy has one for each database."""
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
@@ -86,7 +86,7 @@ def _upsert(
 
 
 def _parameters(row: NewAnnotation, now: datetime) -> dict[str, object]:
-    """A value for each column: a row that is new has gaps where nothing is given."""
+    """Return a value for each column; the columns that ``row`` does not give become gaps (NULL)."""
     columns: dict[str, object] = {name: getattr(row, name) for name in (*KEY, *PROVENANCE)}
     columns |= {name: row.values.get(name) for name in FIELDS}
     return columns | {"revision": 1, "written_at": now}

@@ -38,7 +38,7 @@ class TextRequest:
 
     @property
     def estimated_tokens(self) -> int:
-        """What the call takes of a budget of input tokens, estimated without asking the model."""
+        """Estimate the input tokens that the call takes of a budget, without asking the model."""
         return estimate_tokens(self.instructions) + estimate_tokens(self.prompt)
 
 
@@ -57,11 +57,11 @@ class TextModel(Protocol):
 
     @property
     def provider(self) -> str:
-        """``google-genai``, ``google-generativeai`` or ``offline``; factories choose their own."""
+        """Return ``google-genai``, ``google-generativeai``, ``offline`` or a factory's own name."""
 
     @property
     def name(self) -> str:
-        """The model's name as prices and provenance know it, without ``models/``."""
+        """Return the model's name as prices and provenance know it, without ``models/``."""
 
     def generate(self, request: TextRequest) -> TextAnswer:
         """Answer one request, once: retries are the caller's. Raises ModelFailure."""

@@ -38,7 +38,7 @@ class _Factory(Protocol):
 
 
 def read_settings() -> TextModelSettings:
-    """The settings of the environment. Raises TextModelError that names the variable."""
+    """Read the settings from the environment. Raises TextModelError that names the variable."""
     try:
         return TextModelSettings()
     except ValidationError as error:
@@ -50,7 +50,7 @@ def read_settings() -> TextModelSettings:
 
 
 def open_model(settings: TextModelSettings) -> TextModel:
-    """The model that the settings choose. Raises TextModelError."""
+    """Open the model that the settings choose. Raises TextModelError."""
     provider = settings.provider
     if provider == OFFLINE:
         from tasks.text_model.offline import ExtractiveModel
@@ -64,7 +64,7 @@ def open_model(settings: TextModelSettings) -> TextModel:
 
 
 def identify(settings: TextModelSettings) -> tuple[str, str]:
-    """Provider and name of the model that ``open_model`` opens; needs neither its key nor its SDK.
+    """Return provider and name of the model that ``open_model`` opens, without its key and SDK.
 
     Raises TextModelError as ``open_model`` does.
     """
@@ -78,7 +78,10 @@ def identify(settings: TextModelSettings) -> tuple[str, str]:
 
 
 def _offline_name(settings: TextModelSettings) -> str:
-    """Rows of the offline model must never pass for those of another one."""
+    """Return the offline model's only name; raise TextModelError if another model's name is set.
+
+    So rows of the offline model never pass for those of another one.
+    """
     if settings.name == DEFAULT_OFFLINE:
         return DEFAULT_OFFLINE
     why = "no key is set" if settings.choice is None else f"TEXT_MODEL is {OFFLINE}"
@@ -111,7 +114,10 @@ def _gemini(provider: str, settings: TextModelSettings) -> TextModel:
 
 
 def _own(path: str, settings: TextModelSettings) -> TextModel:
-    """The model of a factory, ``package.module:factory``, which is called with the settings."""
+    """Make a model by a factory, ``package.module:factory``, called with the settings.
+
+    Raises TextModelError where the factory cannot be imported.
+    """
     module, _, name = path.partition(":")
     try:
         make = cast("_Factory", getattr(import_module(module), name))
@@ -126,9 +132,9 @@ def _own(path: str, settings: TextModelSettings) -> TextModel:
 
 
 def open_limiter(settings: TextModelSettings, model: TextModel) -> Limiter:
-    """The limits that the settings have, shared by all workers. Raises TextModelError.
+    """Open the limits that the settings have, shared by all workers. Raises TextModelError.
 
-    Nothing is connected yet: a server that is away shows with the first call.
+    Nothing is connected yet: a server that is unreachable shows at the first call.
     """
     rates = Rates(settings.requests_per_minute, settings.tokens_per_minute)
     if rates == Rates():
@@ -139,7 +145,10 @@ def open_limiter(settings: TextModelSettings, model: TextModel) -> Limiter:
 
 
 def limits_url(settings: TextModelSettings) -> str:
-    """The server of the shared limits: as set, else Celery's broker or result store, if Redis."""
+    """Return the URL of the shared limits' server: as set, else Celery's broker or result store.
+
+    Raises TextModelError where none of them is Redis or Valkey.
+    """
     if settings.limits_url is not None:
         if is_redis(settings.limits_url):
             return settings.limits_url

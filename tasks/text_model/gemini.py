@@ -58,7 +58,7 @@ LEAST_THINKING: Final = (("gemini-2.5-flash", 0), ("gemini-2.5-pro", 128))
 
 
 def thinking_budget(name: str, given: int | None) -> int | None:
-    """The tokens that a model may think: as given, else the least it can; None: not to be told.
+    """Return the tokens that a model may think: as given, else its least; None: leave it unset.
 
     Thoughts count against the limit of output tokens, and are paid. Filling in fields needs none.
     """
@@ -93,12 +93,12 @@ class Usage:
 
     @property
     def billed_output(self) -> int:
-        """Tokens billed as output."""
+        """Return the tokens billed as output."""
         return max(self.answer, self.total - self.prompt)
 
 
 def read_reply(reply: Reply, request: TextRequest) -> TextAnswer:
-    """The answer that a reply holds. Raises the ModelFailure that says why there is none."""
+    """Return the answer that a reply holds; raise the ModelFailure that says why there is none."""
     billed = {"tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out}
     reason = reply.finish_reason
     if reply.block_reason:
@@ -156,7 +156,7 @@ def http_failure(
     key: SecretStr,
     headers: Mapping[str, str] | None = None,
 ) -> ModelFailure:
-    """The failure that an HTTP error of the service stands for.
+    """Return the failure that an HTTP error of the service stands for.
 
     ``body`` is the decoded error document (or its text), ``headers`` those of the response.
     """
@@ -207,7 +207,7 @@ def _is_key_fault(said: str, details: list[dict[str, JsonValue]]) -> bool:
 
 
 def _retry_delay(details: list[dict[str, JsonValue]], headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from RetryInfo (``"12.5s"``), else from a Retry-After header."""
+    """Return the seconds to wait, from RetryInfo (``"12.5s"``), else from a Retry-After header."""
     delays = [str(detail.get("retryDelay", "")) for detail in details]
     delays += [value for name, value in headers.items() if name.lower() == "retry-after"]
     for delay in delays:
@@ -221,7 +221,7 @@ def _retry_delay(details: list[dict[str, JsonValue]], headers: Mapping[str, str]
 
 
 def _error_of(body: JsonValue) -> dict[str, JsonValue]:
-    """The ``error`` object of an error document; streams send it within a list."""
+    """Return the ``error`` object of an error document; streams send it within a list."""
     if isinstance(body, list) and body:
         body = body[0]
     error = body.get("error", body) if isinstance(body, dict) else None
@@ -233,6 +233,6 @@ def _list(value: JsonValue) -> list[JsonValue]:
 
 
 def hide(text: str, key: SecretStr) -> str:
-    """The text without the key, should the service have repeated it."""
+    """Remove the key from a text, should the service have repeated it."""
     secret = key.get_secret_value()
     return text.replace(secret, HIDDEN) if secret else text

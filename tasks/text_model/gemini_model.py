@@ -75,7 +75,7 @@ class GeminiModel(ABC):
 
     @abstractmethod
     def _failure(self, error: Exception, timeout: float) -> ModelFailure | None:
-        """The failure that an exception of the SDK stands for; None for what is none."""
+        """Return the failure that an exception of the SDK stands for; None for any other."""
 
     def _timed_out(self, timeout: float) -> ModelTimeout:
         return ModelTimeout(f"{self.name} did not answer within {timeout:g} s; ask again")
@@ -97,7 +97,7 @@ class GeminiModel(ABC):
 
 
 def until(chunks: Iterable[Chunk], deadline: float) -> Iterator[Chunk]:
-    """The chunks, as long as they come before the deadline (a time of the monotonic clock)."""
+    """Yield chunks up to the deadline, a time of the monotonic clock, then raise ModelTimeout."""
     for chunk in chunks:
         if time.monotonic() > deadline:
             raise ModelTimeout("the answer's chunks came too slowly; ask again")
@@ -105,7 +105,7 @@ def until(chunks: Iterable[Chunk], deadline: float) -> Iterator[Chunk]:
 
 
 def joined(chunks: Iterable[Chunk], name: str) -> Reply:
-    """One reply of all chunks: their texts joined, the last reasons and counts."""
+    """Join all chunks into one reply: their texts, and the last reasons and counts."""
     texts: list[str] = []
     finish, block, usage, model = "", "", Usage(), name
     for chunk in chunks:

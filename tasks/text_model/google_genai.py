@@ -32,7 +32,7 @@ for _name in HTTP_LIBRARIES:
 
 
 def _transport_errors(name: str) -> tuple[type[Exception], ...]:
-    """The classes of that name in the HTTP libraries that the SDK may have chosen from."""
+    """Return the error classes of that name from the HTTP libraries that the SDK may use."""
     libraries = [import_module(lib) for lib in HTTP_LIBRARIES if find_spec(lib)]
     return tuple(getattr(library, name) for library in libraries)
 

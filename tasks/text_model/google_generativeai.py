@@ -145,7 +145,7 @@ class GoogleGenerativeaiModel(GeminiModel):
 
 
 def _message(error: api_errors.GoogleAPICallError) -> JsonValue:
-    """What the service said, without the address that the SDK puts before it."""
+    """Return the service's message, without the address that the SDK puts before it."""
     try:
         document: JsonValue = error.response.json()
     except (AttributeError, ValueError):
@@ -157,7 +157,10 @@ def _message(error: api_errors.GoogleAPICallError) -> JsonValue:
 
 
 def _is_timeout(error: Exception) -> bool:
-    """Whether nothing came in time; within a stream, requests calls that a broken connection."""
+    """Return whether a timeout caused the error; requests reports one in a stream differently.
+
+    There it is a ConnectionError made of urllib3's ReadTimeoutError.
+    """
     if isinstance(error, requests.Timeout):
         return True
     causes = error.args if isinstance(error, requests.ConnectionError) else ()
@@ -201,7 +204,7 @@ def _chunk(answer: protos.GenerateContentResponse) -> Chunk:
 
 
 def _name(reason: object) -> str:
-    """An enum member's name, empty for the unspecified one; a number that the SDK knows not."""
+    """Return an enum member's name, "" for the unspecified one, or a number unknown to the SDK."""
     number = int(cast("int", reason))
     return "" if number == 0 else str(getattr(reason, "name", number))
 

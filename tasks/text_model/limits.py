@@ -33,8 +33,8 @@ class NoLimit:
     """Every call may go at once."""
 
     def acquire(self, tokens: int, stop: threading.Event) -> float:
-        """Never wait."""
+        """Return at once: there is nothing to wait for."""
         return 0.0
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no connection is held."""

@@ -81,7 +81,7 @@ class ExtractiveModel:
         return TextAnswer(text, request.estimated_tokens, estimate_tokens(text), self.name)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no connection is held."""
 
 
 def _fill(name: str, text: str) -> JsonValue:
@@ -109,7 +109,7 @@ def _lexicon() -> _Lexicon:
 
 
 def summary(text: str) -> str:
-    """The one or two sentences whose words are the most frequent ones, in the text's order."""
+    """Return the one or two sentences with the most frequent words, in the text's order."""
     sentences = [" ".join(one.split()) for one in SENTENCE_END.split(text) if one.strip()]
     if not sentences:
         return text.strip()[:LONGEST_SENTENCE] or "-"
@@ -135,7 +135,7 @@ def _shortened(sentence: str) -> str:
 
 
 def themes(text: str) -> list[str]:
-    """Up to five: those of the lexicon whose words occur, most often first, then frequent words."""
+    """Return up to five themes: the lexicon's by frequency of their words, then frequent words."""
     counts = Counter(_words(text))
     scores = {
         theme: sum(counts[word] for word in words) for theme, words in _lexicon().themes.items()
@@ -153,10 +153,10 @@ def themes(text: str) -> list[str]:
 
 
 def characters(text: str) -> list[str]:
-    """Names, as they stand in the text, in the order of their first place, each once.
+    """Return the names in the text, in order of first appearance, each once.
 
     A capital at the head of a sentence makes no name, unless the word stands elsewhere with one.
-    Of a whole book its beginning is read.
+    Of a long text only the beginning is read.
     """
     return list(_characters(text[:READ_FOR_NAMES]))
 
@@ -180,7 +180,7 @@ def _characters(text: str) -> tuple[str, ...]:
 
 
 def _without_stop_words(name: str, *, at_head: bool, text: str) -> str:
-    """The name without a leading ordinary word; empty where nothing of a name is left."""
+    """Strip leading ordinary words from a name; return "" where nothing of a name is left."""
     lexicon = _lexicon()
     words = POSSESSIVE.sub("", name).split(" ")
     while words and (words[0].lower() in lexicon.stop or words[0] in lexicon.names):
@@ -194,19 +194,19 @@ def _without_stop_words(name: str, *, at_head: bool, text: str) -> str:
 
 
 def _stands_elsewhere(word: str, text: str) -> bool:
-    """Whether the word stands within a sentence with its capital, and nowhere without it."""
+    """Return whether the word is capitalised within a sentence and nowhere in lower case."""
     within = re.search(rf"[\w,;:]\s+{re.escape(word)}\b", text)
     small = re.search(rf"\b{re.escape(word.lower())}\b", text)
     return within is not None and small is None
 
 
 def _is_part(name: str, other: str) -> bool:
-    """Whether ``other`` is a longer name that holds all words of ``name``, side by side."""
+    """Return whether ``other`` is a longer name that holds all words of ``name``, side by side."""
     return name != other and f" {name} " in f" {other} "
 
 
 def mood(text: str) -> str:
-    """The mood whose words occur most often; of several, the first of MOODS."""
+    """Return the mood whose words occur most often; of several, the first of MOODS."""
     counts = Counter(_words(text))
     lexicon = _lexicon().moods
     scores = {one: sum(counts[word] for word in lexicon.get(one, ())) for one in MOODS}

@@ -15,11 +15,11 @@ KEPT: Final = ("description", "required")
 
 
 def old_schema(schema: Mapping[str, JsonValue]) -> dict[str, object]:
-    """The fields of the SDK's ``Schema`` for a JSON Schema.
+    """Convert a JSON Schema to the fields of the SDK's ``Schema``.
 
     What the SDK has no word for (lengths, patterns, ``additionalProperties``) is left out: it only
-    guides the model, and answers are checked all the same. Raises ValueError where no type is
-    said, or several that are not one type and ``null``.
+    guides the model, and answers are checked all the same. Raises ValueError where the schema names
+    no type, or several that are not one type and ``null``.
     """
     schema, nullable = _without_null(schema)
     name = schema.get("type")
@@ -44,7 +44,7 @@ def old_schema(schema: Mapping[str, JsonValue]) -> dict[str, object]:
 
 
 def _without_null(schema: Mapping[str, JsonValue]) -> tuple[Mapping[str, JsonValue], bool]:
-    """A schema that says one type, and whether null was allowed besides."""
+    """Return the schema with a single type, and whether it allowed null besides."""
     either = schema.get("anyOf")
     if isinstance(either, list):
         others = [one for one in either if isinstance(one, dict) and one.get("type") != "null"]

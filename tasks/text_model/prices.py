@@ -30,7 +30,7 @@ class Price:
     output_usd: Decimal
 
     def cost_nanos(self, tokens_in: int, tokens_out: int) -> int:
-        """The cost in billionths of a dollar, half rounded up."""
+        """Return the cost in billionths of a dollar, half rounded up."""
         exact = (self.input_usd * tokens_in + self.output_usd * tokens_out) * NANOS_PER_TOKEN
         return int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
@@ -65,7 +65,7 @@ class PriceTable:
         return cls(document.as_of, prices, document.note)
 
     def price(self, model: str) -> Price | None:
-        """The price of a model; None where the table has none.
+        """Return the price of a model, or None where the table has none.
 
         ``models/`` before a name does not count, nor do ``-latest`` and ``-001`` after it, unless
         the table has that very name.

@@ -27,7 +27,7 @@ class RetryPolicy:
 
     @classmethod
     def of(cls, settings: TextModelSettings) -> RetryPolicy:
-        """The policy that the settings have."""
+        """Make the policy from the settings."""
         return cls(settings.attempts, settings.first_wait, settings.longest_wait)
 
 
@@ -145,7 +145,7 @@ def _asks_too_long(failure: ModelFailure, policy: RetryPolicy) -> bool:
 
 
 def _hopeless(failure: ModelFailure, policy: RetryPolicy) -> ModelFailure | None:
-    """The same failure with a sentence on the wait that was asked for, where that was too long."""
+    """Return the failure with its requested wait in the message, if that is too long; else None."""
     if not failure.retryable or not _asks_too_long(failure, policy):
         return None
     return type(failure)(

@@ -68,13 +68,13 @@ class TextModelSettings(BaseSettings):
 
     @property
     def provider(self) -> str:
-        """The model's kind: as chosen, else Gemini where a key is set, else the offline model."""
+        """Return the kind of model: as chosen, else Gemini with a key, else the offline model."""
         if self.choice is not None:
             return self.choice
         return GOOGLE_GENAI if self.key is not None else OFFLINE
 
     @property
     def name(self) -> str:
-        """The model's name: as given, else the default of the provider, without ``models/``."""
+        """Return the model's name: as given, else the provider's default, without ``models/``."""
         default = DEFAULT_OFFLINE if self.provider == OFFLINE else DEFAULT_GEMINI
         return (self.given_name or default).removeprefix("models/")

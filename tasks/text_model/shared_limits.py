@@ -131,7 +131,7 @@ def _refused_for(bucket: Throttled, cost: int) -> float | None:
 
 
 def plain_url(url: str) -> str:
-    """The URL as redis-py reads it, of one that Celery reads too: some words differ."""
+    """Convert a URL that Celery reads to redis-py's form, which names some options otherwise."""
     parts = urlsplit(url)
     words = {"virtual_host": "db"}
     query = [

@@ -75,7 +75,7 @@ class Account:
 
 
 def account_of(entry: Entry, receipt: Receipt | None) -> Account | None:
-    """The account of a batch that has one: also of one that ended too early and says so."""
+    """Return a batch's account, also of one that ended early and reported; None if it has none."""
     if receipt is None:
         return None
     document = receipt.result if receipt.result is not None else receipt.evidence.get("gap_fill")
@@ -85,7 +85,7 @@ def account_of(entry: Entry, receipt: Receipt | None) -> Account | None:
 
 
 def accounts_of(entries: Iterable[Entry], receipts: Mapping[str, Receipt]) -> Iterator[Account]:
-    """The accounts of those entries that have one."""
+    """Yield the accounts of those entries that have one."""
     for entry in entries:
         account = account_of(entry, receipts.get(entry.id))
         if account is not None:
@@ -93,13 +93,13 @@ def accounts_of(entries: Iterable[Entry], receipts: Mapping[str, Receipt]) -> It
 
 
 def ids_of(entry: Entry) -> list[str]:
-    """The passages that an entry is about."""
+    """Return the ids of the passages that an entry is about."""
     ids = entry.kwargs.get("ids")
     return [str(one) for one in ids] if isinstance(ids, list) else []
 
 
 def order_of(entry: Entry) -> Order:
-    """What an entry orders, as the task reads it. Raises BadOrderError where it fills nothing."""
+    """Read an entry's order as the task does. Raises BadOrderError where it fills nothing."""
     _, order = read_order(entry.kwargs.get("ids"), entry.kwargs.get("data"))
     if not isinstance(order, Order):
         raise BadOrderError(f"entry {entry.id!r} fills nothing")
@@ -107,6 +107,6 @@ def order_of(entry: Entry) -> Order:
 
 
 def rows_before(entry: Entry) -> set[str]:
-    """The passages that had a row when the entry was planned."""
+    """Return the ids of the passages that had a row when the entry was planned."""
     ids = entry.meta.get("rows_before")
     return {str(one) for one in ids} if isinstance(ids, list) else set()

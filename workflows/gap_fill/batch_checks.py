@@ -28,7 +28,10 @@ PROVENANCE = (
 
 
 def faults_of_batch(account: Account, bible: MovieBible) -> list[str]:
-    """What is wrong with a batch's rows: none missing, valid, as written, by this very job."""
+    """Check that a batch's rows exist, are valid, as reported, and written by this very job.
+
+    Returns one sentence for each fault.
+    """
     report = account.report
     stored = bible.scan_ids(account.ids, report.prompt)
     history = bible.writings(account.ids, report.prompt)
@@ -54,7 +57,7 @@ def _faults_of_earlier(
     told: EarlierRow | None,
     writings: Sequence[Writing],
 ) -> list[str]:
-    """A row that the batch found complete: of an earlier sending, or of somebody else."""
+    """Check a row that the batch found complete, written by an earlier attempt or another job."""
     row = passage.current
     if told is None:  # people have written all of it
         return _gap_of(account, passage)
@@ -73,7 +76,7 @@ def _faults_of_earlier(
 
 
 def own_writing(account: Account, writings: Sequence[Writing]) -> Writing | None:
-    """The writing of a row's history that this batch, in this attempt, has done."""
+    """Return the last writing of a row that this batch did in this attempt, or None."""
     receipt = account.receipt
     whose = (receipt.run, receipt.entry, receipt.attempt)
     own = [one for one in writings if (one.run, one.entry, one.attempt) == whose]
@@ -117,7 +120,7 @@ def _strange_provenance(account: Account, passage: ScannedPassage, own: Writing)
 
 
 def _unlike_history(row: StoredAnnotation, last: Writing) -> list[str]:
-    """A row and the last writing of its history say the same of where it comes from."""
+    """Check that a row and the last writing of its history name the same provenance."""
     return [
         f"{row.passage_id}: its row says {name} {getattr(row, name)!r}, and its history "
         f"{getattr(last, name)!r}"
@@ -134,7 +137,7 @@ def _gap_of(account: Account, passage: ScannedPassage) -> list[str]:
 def _sums_that_do_not_add_up(
     account: Account, history: Mapping[str, Sequence[Writing]]
 ) -> list[str]:
-    """Rows and waste must be all that was paid for."""
+    """Check that the price of rows and of waste adds up to all that was paid."""
     report = account.report
     found = [own_writing(account, history.get(one, [])) for one in report.rows]
     rows = [one for one in found if one is not None]

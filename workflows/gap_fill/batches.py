@@ -30,7 +30,7 @@ class Estimator:
         return passage_tokens(found.text, found.fields, found.film)
 
     def overhead(self, passages: int) -> int:
-        """Input tokens of the calls themselves."""
+        """Return the input tokens of the calls themselves."""
         return -(-passages // self.per_call) * self.prompt.overhead_tokens()
 
 
@@ -62,7 +62,10 @@ class Estimate:
 def batches(
     found: Iterable[Found], estimator: Estimator, *, size: int, max_tokens: int
 ) -> Iterator[Batch]:
-    """At most ``size`` passages and ``max_tokens`` input tokens each; one passage at least."""
+    """Yield batches of at most ``size`` passages and ``max_tokens`` input tokens.
+
+    A passage that has more tokens is a batch of its own.
+    """
     batch = Batch()
     for one in found:
         tokens = estimator.tokens_in(one)
@@ -84,14 +87,14 @@ def estimate(batch: Batch, estimator: Estimator) -> Estimate:
 
 
 def entry_id(kind: str, number: int, ids: Sequence[str]) -> str:
-    """``fill-00001:FIRST..LAST``: the range of the passages that the entry is about."""
+    """Return an id like ``fill-00001:FIRST..LAST``, with the range of the entry's passages."""
     first, last = _short(ids[0]), _short(ids[-1])
     named = first if len(ids) == 1 else f"{first}..{last}"
     return f"{kind}-{number:05d}:{named}"
 
 
 def facts(batch: Batch, expected: Estimate) -> dict[str, JsonValue]:
-    """What reports and verification are told of a batch, as an entry's ``meta``."""
+    """Return the metadata of a batch for reports and verification, as an entry's ``meta``."""
     kinds: dict[str, JsonValue] = dict(sorted(Counter(f.kind for f in batch.items).items()))
     return {
         "passages": len(batch.items),

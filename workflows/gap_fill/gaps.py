@@ -64,7 +64,7 @@ class Tally:
 
 
 def gaps_of_database(bible: MovieBible, selection: Selection, tally: Tally) -> Generator[Found]:
-    """The gaps of all passages of the database, in order of their ids."""
+    """Yield the gaps of all passages of the database, in order of their ids."""
     for passage in bible.scan(selection.order.prompt):
         tally.passages += 1
         if not selection.where.matches(
@@ -80,10 +80,10 @@ def gaps_of_database(bible: MovieBible, selection: Selection, tally: Tally) -> G
 def gaps_of_corpus(
     bible: MovieBible, documents: Iterable[Document], selection: Selection, tally: Tally
 ) -> Generator[Found]:
-    """The gaps of a corpus, in its own order, held against the database.
+    """Yield the gaps of a corpus, in its own order, compared with the database.
 
-    A document that the database lacks, or has with another text, is a gap as well. When all is
-    read, what the database has beyond the corpus is counted.
+    A document that the database lacks, or has with another text, is a gap as well. After the last
+    document, passages of the database that the corpus lacks are counted.
     """
     with closing(sqlite3.connect("")) as seen:  # a temporary file: ids need not fit into memory
         seen.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -136,7 +136,7 @@ def _held_against(
 
 
 def _carried(document: Document, passage: ScannedPassage | None) -> dict[str, JsonValue]:
-    """The document as an entry carries it, with the text that it was planned against."""
+    """Return the document as an entry carries it, with the digest of the text that it replaces."""
     return {**document.as_json(), REPLACES: None if passage is None else passage.text_digest}
 
 
@@ -147,7 +147,7 @@ def _beside(
     selection: Selection,
     tally: Tally,
 ) -> Found | None:
-    """The gap of a passage that is loaded; what people have written since need not be bought."""
+    """Return the gap of a loaded passage, or None; fields that people wrote since are left out."""
     gap = selection.order.gap_of(passage)
     if gap is None:
         return None

@@ -26,7 +26,7 @@ FieldName = Literal["summary", "themes", "characters", "mood"]
 
 @pytest.fixture(scope="session")
 def movie_bible() -> Iterator[MovieBible]:
-    """The database of films and passages, as this process sees it."""
+    """Open the database of films and passages that this process's settings name."""
     from tasks.movie_bible.bible import MovieBible
 
     bible = MovieBible.open()

@@ -152,7 +152,10 @@ def _all_gaps(
 
 
 def _orphans(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> tuple[int, list[str]]:
-    """How many rows' passages do not exist, and a few; one entry a batch where they must go."""
+    """Count passages that have rows but do not exist; return the count and a few of their ids.
+
+    Where they are to be removed, the plan gets one entry for each batch of them.
+    """
     count = 0
     examples: list[str] = []
     names = bible.orphans()
@@ -218,7 +221,7 @@ def _like(examples: list[str], count: int) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 passage``, ``2,000 passages``."""
+    """Return ``1 passage`` or ``2,000 passages``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

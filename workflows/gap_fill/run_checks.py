@@ -22,7 +22,7 @@ class RowCounts:
 
 
 def rows_after(accounts: Sequence[Account], bible: MovieBible) -> RowCounts:
-    """The rows of the run's passages and prompt, counted in the database and in the books."""
+    """Count the rows of the run's passages and prompt: in the database, and as reported."""
     before = inserted = after = 0
     for account in accounts:
         had = rows_before(account.entry)
@@ -36,7 +36,7 @@ def rows_after(accounts: Sequence[Account], bible: MovieBible) -> RowCounts:
 
 
 def rows_written_again(accounts: Sequence[Account], bible: MovieBible) -> list[str]:
-    """Fields that somebody has written once more after the batch that tells of them."""
+    """Name the fields that were written again after the batch that reports them."""
     found: list[str] = []
     for account in accounts:
         told = list(account.report.rows)
@@ -66,7 +66,7 @@ def _again(row: StoredAnnotation, own: Writing, writings: Sequence[Writing]) -> 
 
 
 def orphans_left(accounts: Sequence[Account], bible: MovieBible) -> list[str]:
-    """Rows of the run whose passage does not exist."""
+    """Name the rows of the run whose passage does not exist."""
     found: list[str] = []
     for account in accounts:
         living = bible.passages(account.ids)
@@ -76,7 +76,7 @@ def orphans_left(accounts: Sequence[Account], bible: MovieBible) -> list[str]:
 
 
 def paid_in_rows(accounts: Sequence[Account], bible: MovieBible, run: str) -> int:
-    """What the run has paid for rows, by their history, in nano dollars; all attempts."""
+    """Sum what the run has paid for rows, by their history, in nano dollars; all attempts."""
     return sum(
         one.cost_nanos
         for account in accounts
@@ -87,7 +87,7 @@ def paid_in_rows(accounts: Sequence[Account], bible: MovieBible, run: str) -> in
 
 
 def gaps_left(entries: Iterable[Entry], bible: MovieBible) -> list[str]:
-    """Gaps that were planned and are there still."""
+    """Name the gaps that were planned and are still there."""
     found: list[str] = []
     for entry in entries:
         order = order_of(entry)

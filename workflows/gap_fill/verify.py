@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.entries(tag="gap_fill")
 def test_rows_of_batch(entry: Entry, receipt: Receipt | None, movie_bible: MovieBible) -> None:
-    """Every id has its valid row, as the batch wrote it and by this job; the tokens add up."""
+    """Check that every id has its valid row, as this job's batch wrote it; the tokens add up."""
     account = account_of(entry, receipt)
     if account is None or account.receipt.state != "succeeded":
         return  # the verdict says what happened; a failure may even be expected
@@ -44,7 +44,7 @@ def test_rows_of_batch(entry: Entry, receipt: Receipt | None, movie_bible: Movie
 
 @pytest.mark.entries(tag="orphans")
 def test_orphans_are_gone(entry: Entry, receipt: Receipt | None, movie_bible: MovieBible) -> None:
-    """No row is left of a passage that does not exist."""
+    """Check that no row is left of a passage that does not exist."""
     if receipt is None or receipt.state != "succeeded" or not isinstance(receipt.result, dict):
         return
     refuse_another_database(receipt.result.get("database"), movie_bible)
@@ -53,7 +53,7 @@ def test_orphans_are_gone(entry: Entry, receipt: Receipt | None, movie_bible: Mo
 
 
 def test_row_counts(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
-    """Rows before and rows written are the rows that are there."""
+    """Check that the rows before and the rows inserted add up to the rows that exist."""
     counts = rows_after(batches_of(manifest_run, movie_bible), movie_bible)
     assert counts.before + counts.inserted == counts.after, (
         f"{counts.before} rows before and {counts.inserted} inserted make "
@@ -62,7 +62,7 @@ def test_row_counts(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
 
 
 def test_no_row_is_written_twice(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
-    """Every row is of the revision that its batch tells, and there is one for each passage."""
+    """Check that every row has the revision its batch reports, and each passage one row."""
     accounts = batches_of(manifest_run, movie_bible)
     ids = {one for account in accounts for one in account.ids}
     doubled = [
@@ -75,19 +75,19 @@ def test_no_row_is_written_twice(manifest_run: ManifestRun, movie_bible: MovieBi
 
 
 def test_no_row_is_an_orphan(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
-    """Every row of the run has its passage."""
+    """Check that every row of the run has its passage."""
     fail_for(orphans_left(batches_of(manifest_run, movie_bible), movie_bible))
 
 
 def test_no_planned_gap_is_left(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
-    """What was planned, and selected, is filled."""
+    """Check that every gap that was planned, and selected, is filled."""
     batches_of(manifest_run, movie_bible)
     selected = [entry for entry in selected_entries(manifest_run) if "gap_fill" in entry.tags]
     fail_for(gaps_left(selected, movie_bible))
 
 
 def test_cost(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
-    """What rows say was paid is told by receipts, and is within the budget, if there is one."""
+    """Check that receipts report all that rows have cost, and that the budget, if any, is kept."""
     accounts = batches_of(manifest_run, movie_bible)
     if any(account.report.cost is None for account in accounts):
         pytest.skip("no price is known for the model, so nothing is known of what it has cost")
@@ -100,7 +100,7 @@ def test_cost(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
 
 
 def batches_of(run: ManifestRun, bible: MovieBible) -> list[Account]:
-    """The accounts of the selected batches."""
+    """Return the accounts of the selected batches."""
     accounts = list(accounts_of(run.manifest, run.receipts()))
     for account in accounts:
         refuse_another_database(account.report.database, bible)
@@ -108,13 +108,13 @@ def batches_of(run: ManifestRun, bible: MovieBible) -> list[Account]:
 
 
 def selected_entries(run: ManifestRun) -> list[Entry]:
-    """The entries that are part of this run."""
+    """Return the entries that are part of this run."""
     selected = {settled.verdict.entry for settled in run.settled}
     return [entry for entry in run.manifest if entry.id in selected]
 
 
 def refuse_another_database(identity: object, bible: MovieBible) -> None:
-    """End the test, as one that cannot tell, where the worker used another database than we do."""
+    """Fail the test where the worker used another database than this process."""
     if identity != bible.identity:
         pytest.fail(
             "the worker used another database than this process does, so nothing can be said about "

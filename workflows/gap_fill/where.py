@@ -44,7 +44,7 @@ class Condition:
     value: Comparable
 
     def holds(self, facts: Mapping[str, tuple[Comparable, ...]]) -> bool:
-        """Whether it holds for any of the values; for ``!=``, for all. Unknown is no value."""
+        """Return whether it holds for any value; for ``!=``, for all. Unknown is no value."""
         compare = _SIGNS[self.sign]
         results = [compare(here, self.value) for here in facts[self.name]]
         return all(results) if self.sign == "!=" else any(results)
@@ -73,7 +73,7 @@ class Where:
 
 
 def parse_where(text: str | None) -> Where:
-    """Raises PlanError that says how to write it."""
+    """Parse a condition; raise PlanError that says how to write it."""
     if text is None:
         return Where()
     return Where(tuple(_condition(part) for part in AND.split(f"{text} ")))

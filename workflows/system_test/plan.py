@@ -26,21 +26,21 @@ GRACE_SECONDS: Final = 30.0
 
 @planning_fixture("system_test:debug")
 def system_test_debug(plan: PlanBuilder, *, count: Count = 20, message: str = "hello") -> None:
-    """Jobs that echo a message: the shortest way through the whole stack."""
+    """Plan jobs that echo a message: the shortest way through the whole stack."""
     for number in range(1, count + 1):
         _debug(plan, entry_id("debug", number, count), f"{message} {number}")
 
 
 @planning_fixture("system_test:sleep")
 def system_test_sleep(plan: PlanBuilder, *, count: Count = 20, sleep: Seconds = 0.1) -> None:
-    """Jobs that sleep: do the workers really work side by side?"""
+    """Plan jobs that sleep: do the workers really work side by side?"""
     for number in range(1, count + 1):
         _sleep(plan, entry_id("sleep", number, count), sleep)
 
 
 @planning_fixture("system_test:crud")
 def system_test_crud(plan: PlanBuilder, *, count: Count = 20) -> None:
-    """Jobs that create, read, update and delete a database row in one transaction."""
+    """Plan jobs that create, read, update and delete a database row in one transaction."""
     for number in range(1, count + 1):
         _crud(plan, entry_id("crud", number, count), row(number))
 
@@ -49,7 +49,7 @@ def system_test_crud(plan: PlanBuilder, *, count: Count = 20) -> None:
 def system_test_crud_latency(
     plan: PlanBuilder, *, count: Count = 20, sleep: Seconds = 0.05
 ) -> None:
-    """Database jobs that hold a pooled connection for a while before they write."""
+    """Plan database jobs that hold a pooled connection for a while before they write."""
     for number in range(1, count + 1):
         _slow_crud(plan, entry_id("latency", number, count), row(number), sleep)
 
@@ -58,7 +58,7 @@ def system_test_crud_latency(
 def system_test_crud_stress(
     plan: PlanBuilder, *, count: Count = 50, sleep: Seconds = 0.05, payload: Bytes = 2000
 ) -> None:
-    """Holding and fast database jobs by turns, each with a payload: pool and locks under load."""
+    """Plan holding and fast database jobs by turns, with a payload: pool and locks under load."""
     for number in range(1, count + 1):
         data = row(number, payload)
         if number % 2:
@@ -69,7 +69,7 @@ def system_test_crud_stress(
 
 @planning_fixture("system_test:mixed")
 def system_test_mixed(plan: PlanBuilder, *, count: Count = 60, sleep: Seconds = 0.05) -> None:
-    """Debug, sleep, crud and crud_latency jobs by turns."""
+    """Plan debug, sleep, crud and crud_latency jobs by turns."""
     kinds = ("debug", "sleep", "crud", "latency")
     for index, kind in enumerate(islice(cycle(kinds), count)):
         number = index // len(kinds) + 1
@@ -85,12 +85,12 @@ def system_test_mixed(plan: PlanBuilder, *, count: Count = 60, sleep: Seconds = 
 
 
 def entry_id(kind: str, number: int, count: int) -> str:
-    """``debug-0001``: of one width within a plan, so that ids sort as they were planned."""
+    """Return an id like ``debug-0001``, of one width within a plan, so that ids sort as planned."""
     return f"{kind}-{number:0{max(4, len(str(count)))}d}"
 
 
 def row(number: int, payload: int = 0) -> dict[str, JsonValue]:
-    """The data of the ``number``-th database job, with ``payload`` bytes of filling."""
+    """Return the data of the ``number``-th database job, with ``payload`` bytes of filling."""
     data: dict[str, JsonValue] = {
         "title": f"{TITLES[number % len(TITLES)]} {number}",
         "year": 1920 + number % 100,
@@ -144,12 +144,12 @@ def _slow_crud(plan: PlanBuilder, identity: str, data: dict[str, JsonValue], sle
 
 
 def _life(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """What a CRUD job must say: that it went all the way, with this row."""
+    """Return the result that a CRUD job must have: every step was taken, with this row."""
     return {"lifecycle": list(LIFECYCLE), "verified": {"title": data["title"], "rows_left": 0}}
 
 
 def _slept(sleep: float) -> dict[str, JsonValue]:
-    """JSON Schema of a result that slept at least this long, in seconds."""
+    """Return the JSON Schema of a result that slept at least ``sleep`` seconds."""
     return {
         "type": "object",
         "required": ["slept"],

@@ -26,7 +26,7 @@ SLEEP_PER_WORKER_SECONDS = 0.5
 
 @pytest.fixture(scope="session")
 def database() -> Iterator[Database]:
-    """The database as this process sees it."""
+    """Open the database that this process's settings name."""
     from tasks.database import Database
 
     opened = Database(Settings())
@@ -36,35 +36,35 @@ def database() -> Iterator[Database]:
 
 @pytest.fixture
 def shared_database(receipt: Receipt | None, database: Database) -> Database:
-    """The database, where it is the very one that the worker wrote to; an error otherwise."""
+    """Return the database if the worker wrote to the same one; fail the test otherwise."""
     refuse_another_database(receipt, database)
     return database
 
 
 @pytest.mark.entries(task="tasks.diagnostics.debug_task")
 def test_debug(entry: Entry, receipt: Receipt | None) -> None:
-    """The echo is the message."""
+    """Check that the echo is the message."""
     if _succeeded(receipt):
         assert _mapping(receipt.result).get("echo") == argument(entry, 0, "msg")
 
 
 @pytest.mark.entries(task="tasks.diagnostics.sleep_task")
 def test_sleep(entry: Entry, receipt: Receipt | None) -> None:
-    """The task slept at least its time."""
+    """Check that the task slept at least its time."""
     if _succeeded(receipt):
         check_slept(receipt, argument(entry, 0, "sec"))
 
 
 @pytest.mark.entries(task="tasks.crud.fast_crud_task")
 def test_crud(entry: Entry, receipt: Receipt | None, shared_database: Database) -> None:
-    """The row went through its whole life as it was sent, and is gone."""
+    """Check that the row went through its whole life as it was sent, and is gone."""
     if _succeeded(receipt):
         check_lifecycle(receipt, argument(entry, 0, "data"), shared_database)
 
 
 @pytest.mark.entries(task="tasks.crud.sleep_crud_task")
 def test_sleep_crud(entry: Entry, receipt: Receipt | None, shared_database: Database) -> None:
-    """As ``test_crud``; besides, a connection of the pool was held, never more than allowed."""
+    """Check a row as ``test_crud`` does, and that the pool held a connection within its limit."""
     if _succeeded(receipt):
         check_lifecycle(receipt, argument(entry, 1, "data"), shared_database)
         check_slept(receipt, argument(entry, 0, "sec"))
@@ -74,7 +74,7 @@ def test_sleep_crud(entry: Entry, receipt: Receipt | None, shared_database: Data
 
 @pytest.mark.entries(mode=["sleep", "crud_latency", "crud_stress"])
 def test_workers_ran_side_by_side(manifest_run: ManifestRun) -> None:
-    """At some moment at least two jobs were running, where there were workers and work for it."""
+    """Check that two jobs ran at the same moment, where there were workers and work for it."""
     sleepers = {e.id: e for e in manifest_run.manifest if "sec" in e.kwargs}
     receipts = [r for name, r in manifest_run.receipts().items() if name in sleepers]
     asleep = sum(_number(sleepers[r.entry].kwargs["sec"]) for r in receipts)
@@ -86,13 +86,13 @@ def test_workers_ran_side_by_side(manifest_run: ManifestRun) -> None:
 
 @pytest.mark.entries(mode=["crud_latency", "crud_stress"])
 def test_no_row_is_left(manifest_run: ManifestRun, database: Database) -> None:
-    """When all is done, the table is empty."""
+    """Check that the table is empty after all jobs."""
     assert manifest_run.receipts()
     assert database.rows() == 0
 
 
 def refuse_another_database(receipt: Receipt | None, database: Database) -> None:
-    """End the test, as one that cannot tell, where the worker used another database than we do."""
+    """Fail the test where the worker used another database than this process."""
     used = None if receipt is None else _mapping(receipt.result).get("database")
     if used is not None and used != database.identity:
         pytest.fail(
@@ -103,7 +103,7 @@ def refuse_another_database(receipt: Receipt | None, database: Database) -> None
 
 
 def check_slept(receipt: Receipt, sec: JsonValue) -> None:
-    """The task says that it slept its time, and its run time does not contradict it."""
+    """Check that the task reports having slept its time, and that its run time agrees."""
     asked = _number(sec)
     assert _number(_mapping(receipt.result)["slept"]) >= asked
     if receipt.runtime is not None:
@@ -111,7 +111,7 @@ def check_slept(receipt: Receipt, sec: JsonValue) -> None:
 
 
 def check_lifecycle(receipt: Receipt, data: JsonValue, database: Database) -> None:
-    """All of ``data`` was read back, each step was taken, and the row is gone for everybody."""
+    """Check that all of ``data`` was read back, each step was taken, and the row is deleted."""
     sent = dict(_mapping(data))
     result = _mapping(receipt.result)
     read = _mapping(result["verified"])
@@ -125,19 +125,19 @@ def check_lifecycle(receipt: Receipt, data: JsonValue, database: Database) -> No
 
 
 def check_pool(evidence: dict[str, JsonValue]) -> None:
-    """While the task slept, it held a connection, and the pool kept its limit."""
+    """Check that the task held a connection while it slept, and the pool kept its limit."""
     pool = _mapping(evidence.get("pool"))
     assert _number(pool["checked_out"]) >= 1
     assert _number(pool["peak"]) <= _number(pool["limit"])
 
 
 def argument(entry: Entry, position: int, name: str) -> JsonValue:
-    """What the entry gave the task for a parameter, by name or by position."""
+    """Return the argument that the entry gave the task, by name or by position."""
     return entry.kwargs[name] if name in entry.kwargs else entry.args[position]
 
 
 def most_at_once(intervals: Iterable[tuple[datetime, datetime]]) -> int:
-    """The largest number of intervals that share a moment; their ends do not belong to them."""
+    """Return the largest number of intervals that share a moment; their ends do not count."""
     steps = [step for begin, end in intervals for step in ((begin, 1), (end, -1))]
     running = most = 0
     for _, change in sorted(steps):  # an end sorts before a begin at the same moment
@@ -162,5 +162,5 @@ def _number(value: JsonValue) -> float:
 
 
 def _succeeded(receipt: Receipt | None) -> TypeGuard[Receipt]:
-    """Whether there is more to check: an entry may well expect a failure."""
+    """Return whether the job succeeded; a failure, which may be expected, has no more to check."""
     return receipt is not None and receipt.state == "succeeded"

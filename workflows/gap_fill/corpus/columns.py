@@ -20,7 +20,7 @@ Row = Mapping[str, object]
 
 
 def parse_mapping(text: str) -> dict[str, str]:
-    """``id=slug,text=body`` as ``{"id": "slug", "text": "body"}``: ours and theirs.
+    """Parse ``id=slug,text=body`` as ``{"id": "slug", "text": "body"}``: our column, the file's.
 
     Raises CorpusError for anything else, and for a column of ours that is not known.
     """
@@ -50,12 +50,12 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
 
 
 def names_in_file(mapping: Mapping[str, str]) -> dict[str, str]:
-    """Each known column, and what it is called in the file."""
+    """Return each known column with its name in the file."""
     return {ours: mapping.get(ours, ours) for ours in COLUMNS}
 
 
 def document(row: Row, place: str) -> Document:
-    """The document of a row by our column names, where None and blank texts are left out.
+    """Make a document of a row by our column names; None and blank texts are left out.
 
     Raises CorpusError, beginning with ``place``.
     """
@@ -79,7 +79,7 @@ def document(row: Row, place: str) -> Document:
 
 
 def cell(column: str, text: str) -> object:
-    """The value of a table's cell: a list, a number or a text. Raises ValueError."""
+    """Convert a table's cell to a list, a number or a text. Raises ValueError."""
     if not text.strip():
         return None
     if column in LIST_COLUMNS:
@@ -93,7 +93,7 @@ def cell(column: str, text: str) -> object:
 
 
 def _list(column: str, text: str) -> object:
-    """A JSON array, or texts with semicolons between them."""
+    """Parse a JSON array, or texts separated by semicolons. Raises ValueError."""
     if not text.startswith("["):
         return [item.strip() for item in text.split(";") if item.strip()]
     try:
@@ -110,7 +110,7 @@ def _is_absent(value: object) -> bool:
 
 
 def _document(known: dict[str, object]) -> Document:
-    """Types are judged by Document and FilmFacts, whose ValueErrors are sentences."""
+    """Make a document; Document and FilmFacts check the types, and word their ValueErrors."""
     given: dict[str, JsonValue] = {
         name: known[name]  # type: ignore[misc]
         for name in FIELDS
@@ -121,7 +121,7 @@ def _document(known: dict[str, object]) -> Document:
 
 
 def _film(known: Mapping[str, object]) -> FilmFacts | None:
-    """The film by its id, or, where only a title is given, by what our id has before a slash."""
+    """Return a row's film; without a film's id, a title takes the row's id before the slash."""
     identity = known.get("film")
     if identity is None and "title" in known:
         identity = str(known["id"]).partition("/")[0]

@@ -12,5 +12,5 @@ class CorpusError(PlanError):
 
 
 def place(path: Path, line: int = 0) -> str:
-    """``FILE:LINE``, lines counted from 1; 0 is the file as a whole."""
+    """Return ``FILE:LINE``, lines counted from 1; 0 is the file as a whole."""
     return f"{path}:{line}" if line else str(path)

@@ -16,10 +16,10 @@ SUFFIXES: Final = (".txt", ".md")
 
 
 def read_folder(folder: Path) -> Iterator[tuple[str, Document]]:
-    """Place and document of each text file below the folder, in the order of names.
+    """Yield place and document of each text file below the folder, in the order of names.
 
-    The id is the path within the folder without its suffix. What begins with a dot, and links to
-    folders, are passed over. Raises CorpusError, also where there is no text file at all.
+    The id is the path within the folder without its suffix. Names that begin with a dot, and links
+    to folders, are passed over. Raises CorpusError, also where there is no text file at all.
     """
     path = None
     for path in _text_files(folder):

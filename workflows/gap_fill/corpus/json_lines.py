@@ -14,7 +14,7 @@ from workflows.gap_fill.corpus.lines import text_lines
 
 
 def read_json_lines(path: Path, mapping: Mapping[str, str]) -> Iterator[tuple[str, Document]]:
-    """Place and document of each line; blank lines and unknown names are passed over.
+    """Yield place and document of each line; blank lines and unknown names are passed over.
 
     Raises CorpusError, at the end also where no line had a name that the mapping names.
     """

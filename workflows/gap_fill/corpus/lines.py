@@ -18,7 +18,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of each line, its end included. Raises CorpusError.
+    """Yield number and text of each line, its end included. Raises CorpusError.
 
     A file that ends in ``.gz`` is unpacked on the way.
     """
@@ -35,7 +35,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def whole_text(path: Path) -> str:
-    """All of a text file, with line ends as ``\\n``. Raises CorpusError."""
+    r"""Read all of a text file, with line ends as ``\n``. Raises CorpusError."""
     with opened(path) as file:
         data = file.read(LONGEST + 1)
     if len(data) > LONGEST:
@@ -47,7 +47,7 @@ def whole_text(path: Path) -> str:
 
 
 def decoded(path: Path, data: bytes, first_line: int) -> str:
-    """The text of ``data``, which begins on that line. Raises CorpusError with the line."""
+    """Decode ``data``, which begins on ``first_line``. Raises CorpusError that names the line."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -60,7 +60,7 @@ def decoded(path: Path, data: bytes, first_line: int) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """The file's bytes, unpacked if need be; what goes wrong becomes a CorpusError."""
+    """Open a file for reading bytes, unpacked if need be; turn its errors into CorpusError."""
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             yield file

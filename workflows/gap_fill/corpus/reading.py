@@ -22,7 +22,7 @@ DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 
 
 def corpus_path(given: str | Path) -> Path:
-    """The path of a corpus by its name: ``sample`` is the one that comes with this project.
+    """Return the path of a corpus by its name: ``sample`` is the one that comes with this project.
 
     Raises CorpusError for an empty name, which would mean the working folder.
     """

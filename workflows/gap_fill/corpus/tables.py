@@ -15,7 +15,7 @@ from workflows.gap_fill.corpus.lines import LONGEST, text_lines
 def read_table(
     path: Path, mapping: Mapping[str, str], delimiter: str
 ) -> Iterator[tuple[str, Document]]:
-    """Place and document of each row; the place is the line on which the row begins.
+    """Yield place and document of each row; the place is the line on which the row begins.
 
     Rows may be shorter than the header, never longer. Raises CorpusError.
     """
@@ -33,7 +33,7 @@ def read_table(
 
 
 def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Line and cells of each row that is not blank."""
+    """Yield line and cells of each row that is not blank. Raises CorpusError for a broken row."""
     # Python's own limit is shorter than many a passage; it is one for the whole process.
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
     reader = csv.reader((line for _, line in text_lines(path)), delimiter=delimiter, strict=True)
@@ -53,7 +53,7 @@ def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _columns(header: Sequence[str], mapping: Mapping[str, str], here: str) -> dict[str, int]:
-    """Position of each known column in the rows."""
+    """Return each known column's position in the rows. Raises CorpusError for a missing one."""
     names = [name.strip() for name in header]
     wanted = names_in_file(mapping)
     for ours, theirs in wanted.items():
