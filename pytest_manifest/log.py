@@ -41,8 +41,8 @@ _PAIR_RE = re.compile(
 )
 _BEARER_RE = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 
-# What each text that the two patterns above match has in it. To look for these takes a hundredth
-# of the time, and hardly a line has one.
+# Every text that the two patterns above match contains one of these. Searching for them takes a
+# hundredth of the time, and nearly no line has one.
 _SIGNS: Final = ("pass", "secret", "token", "key", "credential", "bearer", "basic")
 
 _literals: frozenset[str] = frozenset()
@@ -75,7 +75,7 @@ def redact(text: str) -> str:
 
 
 def _may_name_secret(text: str) -> bool:
-    if not text.isascii():  # there other letters, too, are taken for these in another case
+    if not text.isascii():  # other letters may fold to these ones there
         return True
     lowered = text.lower()
     return any(sign in lowered for sign in _SIGNS)
@@ -85,7 +85,7 @@ def hide(secret: str) -> None:
     """Keep this very value out of all logs of this process from now on."""
     global _literals
     if len(secret) >= SHORTEST_LITERAL:
-        # Replaced, not changed: other threads are going through it.
+        # Replaced, not changed in place: other threads iterate over it.
         _literals |= {secret}
 
 
@@ -108,7 +108,7 @@ def configure(
 
 
 def add_run_log(path: Path, *, format: Format = "text", level: str = "DEBUG") -> int:  # noqa: A002
-    """Append what ``pytest_manifest`` logs to a file, and nothing of anybody else's.
+    """Append to a file what ``pytest_manifest`` logs, without other packages' records.
 
     Other handlers stay as they are. Returns the handler's id for ``logger.remove``.
     """
@@ -127,7 +127,7 @@ def intercept_stdlib(level: str = "INFO") -> None:
 
 
 class _ToLoguru(logging.Handler):
-    """Hands a standard record on under its own name and place."""
+    """Pass a standard record on to loguru under its own name and place."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -180,7 +180,7 @@ def _add(
     colorize: bool = False,
     only: Callable[[Record], bool] | None = None,
 ) -> int:
-    # diagnose would print the values of variables, and with them anybody's secrets.
+    # diagnose would print the values of variables, which may be secrets.
     sink = _JsonLines(stream) if format == "json" else stream
     return logger.add(
         sink,

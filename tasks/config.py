@@ -24,7 +24,7 @@ def configuration(settings: Settings) -> dict[str, object]:
     return {
         "broker_url": settings.broker_url,
         "result_backend": settings.results_url,
-        # JSON only: a pickled message can run code of whoever may write to the broker.
+        # JSON only: a pickled message can run code of any client that may write to the broker.
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],

@@ -1,4 +1,4 @@
-"""The workers' own count of task runs, kept apart from receipts so that it can check them.
+"""Count task runs in the workers, apart from receipts, so that the count can check them.
 
 A worker loads this module when ``MANIFEST_RUN_COUNTER`` names a key: each run of a task, also a
 repeated one, adds one to that key in the result store.

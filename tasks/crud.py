@@ -1,4 +1,4 @@
-"""Tasks that take a database row through its whole life, and leave nothing behind.
+"""Run a database row through its whole life, and leave nothing behind.
 
 SQLAlchemy is loaded by the first task that runs, not with this module: a worker starts faster.
 """

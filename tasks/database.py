@@ -127,7 +127,7 @@ class Database:
     ) -> LifeCycle:
         """Create, read, update and delete a row in one transaction, on ``connection`` if given.
 
-        Nobody else ever sees the row. Raises LifeCycleError where a read differs from the write.
+        No other connection sees the row. Raises LifeCycleError where a read differs from the write.
         """
         held = self.connection() if connection is None else nullcontext(connection)
         with held as used, used.begin():

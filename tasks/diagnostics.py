@@ -1,4 +1,4 @@
-"""Tasks that show whether a stack works at all."""
+"""Run tasks that show whether a stack works at all."""
 
 from __future__ import annotations
 

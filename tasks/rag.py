@@ -1,6 +1,6 @@
-"""The batch of an LLM: fill the gaps of some passages of the movie bible.
+"""Run the batch of a language model: fill the gaps of some passages of the movie bible.
 
-What is heavy here (SQLAlchemy, the model's SDK) is loaded by the first batch, not by the worker.
+Heavy imports (SQLAlchemy, the model's SDK) are loaded by the first batch, not by the worker.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the environment says about broker, result store and database."""
+"""Read the settings of broker, result store and database from the environment."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Workflows: each folder plans a kind of manifest and verifies its receipts."""
+"""Hold workflows: each folder plans a kind of manifest and verifies its receipts."""

@@ -60,9 +60,9 @@ class Label(NamedTuple):
 
 
 def show_labels(item: pytest.Item, names: Iterable[str]) -> None:
-    """Let whoever asks for all markers of a test see these names among them.
+    """Add names to the markers of a test that are listed when no name is asked for.
 
-    Whoever asks for markers by a name is given real ones alone. ``pytest.mark`` refuses some names,
+    Markers that are asked for by name are the real ones only. ``pytest.mark`` refuses some names,
     and markers act on a test.
     Relies on ``-m`` asking for ``Item.iter_markers()`` without a name, and reading ``name`` and
     ``kwargs`` of what it gets (pytest 9.0).

@@ -26,13 +26,13 @@ def circles(references: Callable[[], Pairs]) -> Iterator[list[int]]:
 def _circle(pairs: Pairs, given_up: set[tuple[int, int]]) -> list[int]:
     """Find one circle, from its first line on; empty where there is none."""
     sorter: TopologicalSorter[int] = TopologicalSorter()
-    for line, target in sorted(pairs):  # they come in the order of hashes, another each time
+    for line, target in sorted(pairs):  # hashes order them, differently in each process
         if target and (line, target) not in given_up:
             sorter.add(line, target)
     try:
         sorter.prepare()
     except CycleError as error:
-        found: list[int] = error.args[1][:0:-1]  # the sorter begins with who is waited for
+        found: list[int] = error.args[1][:0:-1]  # dependencies come first in it
         first = found.index(min(found))
         return found[first:] + found[:first]
     return []

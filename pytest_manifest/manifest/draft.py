@@ -73,7 +73,7 @@ class Draft:
     def flush(self) -> None:
         """Write what is still in memory."""
         block = b"\n".join([*self._last, b""])
-        self._file.seek(self._written)  # a copy went on from here, or a write that failed half-way
+        self._file.seek(self._written)  # copy_to() or a failed write moved it
         self._file.write(block)
         self._written += len(block)
         self._digest.update(block)

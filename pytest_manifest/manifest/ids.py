@@ -9,12 +9,12 @@ _BUCKETS = 256
 
 
 class IdIndex:
-    """Remembers ids as 64-bit hashes with their lines: 12 bytes an id, whatever its length.
+    """Remember ids as 64-bit hashes with their lines: 12 bytes an id, whatever its length.
 
     A million ids in a set of strings take about 150 MB. What the hashes say is a suspicion, to be
     confirmed on the lines themselves: two ids may share a hash, though in a file of a million
-    the odds are 1 in 37 million. Buckets keep what is unpacked at a time small. An id that is
-    waited for costs 12 bytes more.
+    the odds are 1 in 37 million. Buckets keep what is unpacked at a time small. An id that another
+    entry waits for costs 12 bytes more.
     """
 
     def __init__(self) -> None:

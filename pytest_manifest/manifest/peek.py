@@ -6,7 +6,7 @@ import json
 import re
 from typing import Final
 
-# Keys are unique, so what stands first stands alone; an escape needs the whole parser.
+# Keys are unique, so the first id is the only one; an escape needs the JSON parser.
 _AS_WE_WRITE: Final = re.compile(rb'\{"id": ?"([^"\\]*)", ?"task": ?"([^"\\]*)"[,}]').match
 
 

@@ -180,7 +180,7 @@ class Manifest:
             return True
         same = stamp[1] == self.summary.size and digest_of(file, self.path) == self.sha256
         if same:
-            self._stamp = stamp  # it is looked through once
+            self._stamp = stamp  # only touched: compare the content once
         return same
 
     def parse(self, raw: bytes, number: int) -> Entry:

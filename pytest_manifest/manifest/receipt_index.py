@@ -120,7 +120,7 @@ class ReceiptIndex:
 
     def _place(self, line: Line) -> _Place | None:
         told = _AS_WE_WRITE(line.raw)
-        if told is None:  # not as we write it, so everything about it is looked at
+        if told is None:  # not in this package's form, so the whole line is parsed
             receipt = parse_document(line, Receipt, self._faults)
             if receipt is None:
                 return None
@@ -162,6 +162,6 @@ class ReceiptIndex:
         receipt = parse_document(Line(line, start, raw), Receipt, self._faults)
         if receipt is None:
             return None
-        # An escape may be half of a character, which was mended in what was parsed.
+        # An escape may be a lone surrogate, which parsing replaced.
         escaped = b"\\u" in raw
         return Exported(receipt, receipt.model_dump_json() if escaped else raw.decode())

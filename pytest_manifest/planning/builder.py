@@ -28,9 +28,9 @@ from pytest_manifest.schema.problems import problems
 
 
 class PlanBuilder:
-    """Collects the entries of a plan, each checked as it is added, and freezes them into a file.
+    """Collect the entries of a plan, each checked as it is added, and freeze them into a file.
 
-    The entries wait in a nameless temporary file, which goes with the builder.
+    The entries wait in a nameless temporary file, which is deleted with the builder.
     """
 
     def __init__(self, spec: PlanSpec, params: Mapping[str, object]) -> None:

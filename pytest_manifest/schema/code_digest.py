@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 _digests: WeakKeyDictionary[ModuleType, str | None] = WeakKeyDictionary()
 _NO_SOURCE = "no-source"
-_making = threading.Lock()  # and warnings.catch_warnings() is for one thread at a time
+_making = threading.Lock()  # warnings.catch_warnings() is not thread-safe either
 
 
 def code_digest(task: object) -> str | None:
@@ -75,7 +75,7 @@ def _module_digest(module: ModuleType) -> str | None:
     try:
         source = inspect.getsource(module)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the source's own, said when it was imported
+            warnings.simplefilter("ignore")  # the source's own warnings, shown at its import
             try:
                 tree = ast.dump(ast.parse(source))
             except SystemError:

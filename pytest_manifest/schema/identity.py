@@ -54,6 +54,6 @@ def has_ended(pid: int) -> bool:
         return False
     try:
         status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    except OSError:  # macOS has none, and some processes are shown to nobody else
+    except OSError:  # macOS has no /proc; Linux can hide other users' processes
         return False
     return status.rpartition(")")[2].split()[:1] == ["Z"]

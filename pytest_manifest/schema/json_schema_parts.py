@@ -68,7 +68,7 @@ class _Parts:
 
     def problem(self, root: _Part) -> str:
         """Return the first flaw, or an empty string."""
-        # What only a reference leads to comes last: it may be where the standard has no schema.
+        # Targets of references come last: they may lie where the standard expects no schema.
         pending, referred = [root], list[tuple[str, _Part]]()
         while pending or referred:
             place, part = ("", pending.pop()) if pending else referred.pop()
@@ -96,7 +96,7 @@ class _Parts:
             place, wanted = _at(part.path, keyword), part.schema[keyword]
             try:
                 found = part.resolver.lookup(wanted)
-            except Exception:  # whatever an address that is none makes of it
+            except Exception:  # the resolver raises anything for an invalid address
                 return f"{place}: refers to {wanted!r}, which is not part of it"
             if id(found.contents) in self._own:
                 target = _Part(f"{place} ({wanted})", found.contents, found.resolver)
@@ -161,7 +161,7 @@ def _one(part: _Part, keyword: str, path: str, schema: Any) -> Iterator[tuple[st
 def _objects(value: Any) -> Iterator[Any]:
     """Yield all arrays and objects within a value, itself included."""
     nodes = [value]
-    for node in nodes:  # which grows meanwhile
+    for node in nodes:  # the loop appends to it
         if isinstance(node, (dict, list)):
             yield node
             nodes.extend(node.values() if isinstance(node, dict) else node)

@@ -89,14 +89,14 @@ def _errors(schema: Any, value: object) -> Iterator[Violation]:
         raise SchemaFlawError("asks for more steps than a value of this size can need") from None
     except RecursionError:
         raise SchemaFlawError("refers to itself without end, or is nested too deeply") from None
-    except Exception as error:  # whatever a schema can have a package do that was made for others
+    except Exception as error:  # jsonschema may raise anything for an unusual schema
         raise SchemaFlawError(f"cannot be applied ({type(error).__name__}: {error})") from error
 
 
 def _size(value: object) -> int:
     """Count the values within a value, itself included."""
     nodes: list[Any] = [value]
-    for node in nodes:  # which grows meanwhile
+    for node in nodes:  # the loop appends to it
         if isinstance(node, dict):
             nodes.extend(node.values())
         elif isinstance(node, list):

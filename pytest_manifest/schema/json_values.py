@@ -93,7 +93,7 @@ def is_stock_json(value: dict[str, Any] | list[Any]) -> bool:
     most ``MAX_DEPTH`` levels. Lone surrogates are left to the encoder, which refuses them.
     """
     nodes: list[Any] = [value]
-    for node in nodes:  # which grows meanwhile
+    for node in nodes:  # the loop appends to it
         if type(node) is dict:
             for key in node:
                 if type(key) is not str:

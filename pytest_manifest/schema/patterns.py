@@ -23,7 +23,7 @@ def _compiled(pattern: str) -> object:
     import re2  # type: ignore[import-untyped]  # has no types
 
     options = re2.Options()
-    options.log_errors = False  # on standard error, beside what is raised
+    options.log_errors = False  # RE2 would also print them to standard error
     try:
         return re2.compile(_ESCAPE.sub(_in_re2, pattern), options)
     except re2.error as error:
@@ -55,7 +55,7 @@ def found_in(pattern: str, text: str) -> bool:
 
     Raises ValueError for a pattern that ``pattern_problem`` reports.
     """
-    # Halves of characters cannot be searched: there is nothing in UTF-8 that they could be.
+    # Lone surrogates are replaced: they have no UTF-8 form to search in.
     whole = text if text.isascii() else text.encode("utf-8", "replace").decode()
     matched: object = _compiled(pattern).search(whole)  # type: ignore[attr-defined]  # RE2's own
     return matched is not None

@@ -31,7 +31,7 @@ HEADER_RETRIED: Final = "manifest_retried"
 
 HEADER_HOP: Final = "manifest_hop"
 """Added by the worker in which a task hands its job on (``Task.replace``): how often that was done
-before. What carries the job to its end has it, whoever sends that."""
+before. The message that carries the job to its end has it, whichever process sends it."""
 
 STREAM_FIELD: Final = "r"
 """The one field of a stream record; it holds a JSON document."""
@@ -45,7 +45,7 @@ TRACEBACK_MARK: Final = "\n-- manifest receipt --\n"
 """Where a result store has no stream, a failed task's receipt stands behind its traceback."""
 
 WORKER_MARK: Final = "pytest_manifest.receipts"
-"""A task that instrumented workers have registered, so that whoever asks can tell them apart."""
+"""The task that instrumented workers register, by which the plugin recognises them."""
 
 RUN8_LENGTH: Final = 8
 
@@ -124,7 +124,7 @@ def parse_timestamp(text: object) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-        # Of other years, which no clock of ours shows, nothing could be reckoned.
+        # Arithmetic on times at the ends of the range would overflow.
         return moment.astimezone(UTC) if moment.tzinfo and 1970 <= moment.year <= 9998 else None
     except (ValueError, OverflowError):
         return None
@@ -239,7 +239,7 @@ def unwrap_result(
             receipt = _receipt_behind(traceback)
     own = None if isinstance(result, BaseException) else convert(result)
     if receipt is not None and receipt.get("state") == "succeeded":
-        receipt.setdefault("result", own)  # it travels once
+        receipt.setdefault("result", own)  # its result is sent once, beside the receipt
     return receipt, own
 
 
@@ -280,4 +280,4 @@ def _integer(record: Mapping[str, object], name: str) -> int | None:
     value = record.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
         return None
-    return value if -_INT64 <= value < _INT64 else None  # nothing that a process can have
+    return value if -_INT64 <= value < _INT64 else None  # no pid or count is larger

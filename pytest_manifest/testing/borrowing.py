@@ -30,7 +30,7 @@ SETTINGS: Final[Mapping[str, object]] = {
     "broker_connection_retry_on_startup": True,
     "result_backend_transport_options": {},
 }
-# What an app makes once, of its settings, and keeps.
+# Attributes that an app makes once from its settings, and keeps.
 KEPT: Final = ("amqp", "control")
 _MISSING: Final = object()
 
@@ -126,9 +126,9 @@ def _settings(app: Celery) -> Iterator[None]:
 def _made_anew(app: Celery) -> Iterator[None]:
     """Have the app forget connections and backends, and make others of its present settings."""
     kept = {name: app.__dict__.pop(name, _MISSING) for name in (*KEPT, "backend_cls")}
-    app.backend_cls = None  # where its class names a store, that wins over all settings
+    app.backend_cls = None  # a store named by the app's class wins over all settings
     kind, place = by_url(URL, app.loader)
-    # Of our own: kombu keeps those that an app gets from it for as long as the process lives.
+    # Own pools: those that kombu makes for an app stay for the life of the process.
     pool = app.connection_for_write().Pool(limit=POOL_LIMIT)
     producers = ProducerPool(pool, limit=POOL_LIMIT)
     app.amqp = _with_producers(type(app.amqp), producers)(app)

@@ -18,7 +18,7 @@ DEADLINE: Final = 60.0  # s
 
 
 class Stack(Protocol):
-    """What a run must know of a stack; ``MemoryStack`` and ``EmbeddedStack`` both do."""
+    """What a run needs of a stack; ``MemoryStack`` and ``EmbeddedStack`` both have it."""
 
     @property
     def failure(self) -> str | None:

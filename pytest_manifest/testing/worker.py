@@ -35,7 +35,7 @@ control_command(name=END, visible=False)(_end)
 
 
 class Job(NamedTuple):
-    """What the worker gives a pool to do."""
+    """A call that the worker gives a pool to run."""
 
     target: Callable[..., object]
     args: Sequence[object] | None
@@ -45,14 +45,14 @@ class Job(NamedTuple):
 
 
 class DaemonPool(BasePool):
-    """Runs jobs in daemon threads.
+    """Run jobs in daemon threads.
 
     Celery's own pool of threads waits for each of them, at the latest when the interpreter ends: a
     job that hangs would keep pytest from ending.
     """
 
     body_can_be_buffer = True
-    task_join_will_block = False  # said of a whole process, and tests wait for results, too
+    task_join_will_block = False  # a process-wide flag, and tests in this process wait for results
     signal_safe = False
     threads: Sequence[threading.Thread] = ()
 
@@ -95,7 +95,7 @@ class DaemonPool(BasePool):
         **_: object,
     ) -> None:
         if target is trace_task_ret:
-            # As a worker process does; this one is not the worker's alone, so no globals say where.
+            # Trace as a worker process does, but without its globals: tests share this process.
             target = self._trace
         self._jobs.put(Job(target, args, kwargs, callback, accept_callback))
 

@@ -1,1 +1,1 @@
-"""Filling the gaps of the movie bible: prompts, answers, and the batch that asks and writes."""
+"""Fill the gaps of the movie bible: prompts, answers, and the batch that asks and writes."""

@@ -1,4 +1,4 @@
-"""Answers: checked, and joined to their passages by key, never by position."""
+"""Check answers, and join them to their passages by key, never by position."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Problem:
 
 @dataclass(slots=True)
 class Reading:
-    """What an answer holds for each passage that was asked for, and how many items for nobody."""
+    """The values or the problem of each passage; ``foreign``: keys that were not asked for."""
 
     values: dict[str, dict[str, JsonValue]] = field(default_factory=dict)
     problems: dict[str, Problem] = field(default_factory=dict)
@@ -83,9 +83,9 @@ _ENVELOPE: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 def read_answer(text: str, by_key: Mapping[str, Wanted]) -> Reading:
     """Join an answer's items to their passages.
 
-    An item counts only under a key of this very call, and only if no other has the same: of two
-    that claim one key nobody knows which is right. Raises MalformedAnswer for what is no list of
-    items at all.
+    An item counts only under a key of this very call, and only if no other has the same, because it
+    cannot be decided which of two is right. Raises MalformedAnswer for an answer that is no list of
+    items.
     """
     items = _items(text)
     keys = Counter(key for item in items if isinstance(key := item.get("key"), str))

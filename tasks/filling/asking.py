@@ -1,4 +1,4 @@
-"""One call for a few passages, as a thread of a batch makes it."""
+"""Make one call for a few passages, in a thread of a batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.text_model.retrying import CallCounts, RetryPolicy, call
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Whom to ask, how patiently, and at what price (None: nobody knows)."""
+    """A model with its limits, retries and price (None: not known)."""
 
     model: TextModel
     limiter: Limiter
@@ -83,7 +83,7 @@ def ask(asker: Asker, group: Group, *, timeout: float, stop: threading.Event) ->
         return Outcome(group, counts, spent())
     except ModelFailure as failure:
         return Outcome(group, counts, spent(), failure=failure)
-    except Exception as error:  # what is paid and written already must not go with it
+    except Exception as error:  # it must not take paid and written answers with it
         strange = Unexpected(f"{type(error).__name__}: {redact(str(error))}")
         logger.error("the model raised what no model should: {}", strange)
         counts.failures[strange.kind] += 1

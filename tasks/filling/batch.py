@@ -1,7 +1,7 @@
-"""A batch: find what its passages lack, ask for it a few at a time, and commit as answers come.
+"""Run a batch: find its gaps, ask for a few at a time, and commit as answers come.
 
-Calls run in threads; everything else, above all the database, is the thread's that runs the batch.
-A row is committed as soon as its call is answered, so that what was paid for is never asked again.
+Calls run in threads; everything else, above all the database, runs in the batch's own thread. A row
+is committed as soon as its call is answered, so that what was paid for is never asked again.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Batch:
     def _answered(self) -> list[Future[Outcome]]:
         return [f for f in self._flying if f.done() and not f.cancelled()]
 
-    # What is to be done
+    # Gaps
 
     def _add_documents(self, order: Order) -> set[str]:
         """Store what the order brings; returns what is left alone, as it was changed since."""
@@ -188,11 +188,14 @@ class Batch:
     def _ask(self, group: Group, timeout: float) -> Outcome:
         return ask(self._asker, group, timeout=timeout, stop=self._stop)
 
-    # What came of a call
+    # Answers
 
     def _settle(self, future: Future[Outcome], *, again: bool = False) -> None:
-        """Write what a call brought. It stays in flight until that is done: an interruption in the
-        middle leaves it to :meth:`salvage` (``again``), which writes nothing twice."""
+        """Write the rows of an answered call.
+
+        The call stays in flight until its rows are written: an interruption in the middle leaves it
+        to :meth:`salvage` (``again``), which writes nothing twice.
+        """
         outcome = self._count(future)
         values = {} if outcome.reading is None else outcome.reading.values
         filled = self._writer.write(values, outcome.for_answer, again=again)
@@ -219,7 +222,7 @@ class Batch:
             logger.warning("{} passages are asked for in halves: {}", len(group.items), failure)
             self._waiting.extendleft(reversed(group.halves()))
         elif failure is not None:
-            # Blocks are no verdict for ever either; only what is too long alone stays too long.
+            # A block may not recur; only a passage that is too long by itself stays too long.
             may_mend = failure.splittable and not isinstance(failure, TooLong)
             for item in group.items:
                 self._again_or_give_up(item, group, failure.kind, str(failure), may_mend=may_mend)

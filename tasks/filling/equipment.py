@@ -1,4 +1,4 @@
-"""What a batch works with: the database, the model and its limits, opened once a process.
+"""Open what a batch works with once a process: the database, the model and its limits.
 
 Each is kept for as long as the settings stay what they are, so a job pays only for its calls.
 """

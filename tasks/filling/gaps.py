@@ -1,4 +1,4 @@
-"""What is a gap: one rule, for planning, for the worker that fills it, and for who verifies it."""
+"""Decide what is a gap: one rule for planning, for the worker that fills it, for verification."""
 
 from __future__ import annotations
 

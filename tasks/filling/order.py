@@ -1,4 +1,4 @@
-"""The order of a batch: what an entry of a manifest tells the task to do."""
+"""Parse the order of a batch: what an entry of a manifest tells the task to do."""
 
 from __future__ import annotations
 

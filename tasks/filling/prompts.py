@@ -1,8 +1,7 @@
-"""Prompt templates: files with a version, known by their digest.
+"""Load prompt templates: files with a version, identified by their digest.
 
 ``movie-bible/1`` is ``movie-bible/1.md`` in the folder of prompts: the instructions, a line
-``---``, and the prompt. A file that was used is not changed: what says something else is a new
-version.
+``---``, and the prompt. A file that was used is not changed: another wording is a new version.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a batch says of itself: the task's result, and evidence where it ends too early."""
+"""Report on a batch: as the task's result, or as evidence where the batch ends too early."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.movie_bible.records import StoredAnnotation, Written
 
 MESSAGE_LENGTH: Final = 300
 FOREIGN_SHOWN: Final = 20
-"""Keys of nobody that a report names."""
+"""How many keys that were not asked for a report names."""
 NANO: Final = 1_000_000_000
 
 

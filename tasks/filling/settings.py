@@ -1,4 +1,4 @@
-"""What the environment says about filling gaps."""
+"""Read from the environment how gaps are filled."""
 
 from __future__ import annotations
 

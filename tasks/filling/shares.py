@@ -1,4 +1,4 @@
-"""Sharing what a call has cost among the rows that came of it, so that nothing is left over."""
+"""Divide the cost of a call among the rows that came of it, without a remainder."""
 
 from __future__ import annotations
 

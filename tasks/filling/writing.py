@@ -1,4 +1,4 @@
-"""Writing what an answer brought: each row once, with its provenance and its share of the price."""
+"""Write the values of answers: each row once, with its provenance and its share of the price."""
 
 from __future__ import annotations
 

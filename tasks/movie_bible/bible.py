@@ -1,4 +1,4 @@
-"""The movie bible's database as one object: what planner, task and verification ask of it."""
+"""Offer the movie bible's database as one object to planner, task and verification."""
 
 from __future__ import annotations
 

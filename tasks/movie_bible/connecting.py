@@ -1,4 +1,4 @@
-"""The engine of the movie bible: transactions that read or write, and errors as sentences."""
+"""Connect to the movie bible: transactions that read or write, and errors worded for users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents: one passage of a corpus each, with the facts of its film and what people wrote."""
+"""Define documents: a passage of a corpus, the facts of its film, and what people wrote of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be wrong with the database of the movie bible, each with a sentence for the user."""
+"""Define the errors of the movie bible's database, each worded for users."""
 
 from __future__ import annotations
 

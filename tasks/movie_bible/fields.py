@@ -1,4 +1,4 @@
-"""The four fields that are filled in, and the digests by which values are compared."""
+"""Define the four fields that are filled in, and the digests by which values are compared."""
 
 from __future__ import annotations
 

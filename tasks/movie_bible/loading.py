@@ -1,4 +1,4 @@
-"""Bringing documents into the database: what changes is worked out first, and only that written."""
+"""Load documents into the database: work out first what changes, and write only that."""
 
 from __future__ import annotations
 

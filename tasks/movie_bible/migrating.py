@@ -1,4 +1,4 @@
-"""The tables' version: an empty database gets the newest, an older one is migrated on demand."""
+"""Create and migrate tables: an empty database gets the newest version, an older one on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of the movie bible."""
+"""Define the tables of the movie bible."""
 
 from __future__ import annotations
 

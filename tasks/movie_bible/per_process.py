@@ -1,4 +1,4 @@
-"""The movie bible of this process: opened by the first task that needs it."""
+"""Open the movie bible of this process, when the first task needs it."""
 
 from __future__ import annotations
 

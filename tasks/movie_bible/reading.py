@@ -1,4 +1,4 @@
-"""Queries of the movie bible: by ids, and page by page in the order of ids, in flat memory."""
+"""Query the movie bible: by ids, and page by page in the order of ids, in constant memory."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _scanned(
                 row.text,
                 text_digest(
                     row.text
-                ),  # not the stored one: somebody may have changed the text alone
+                ),  # not the stored digest: another program may have changed the text
                 row.kind,
                 _film(row),
                 by_version[CORPUS].get(row.id),

@@ -1,4 +1,4 @@
-"""What goes into the movie bible and comes out of it, as plain values; loads no SQLAlchemy."""
+"""Define what goes into the movie bible and comes out of it, as plain values; no SQLAlchemy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the environment says about the database of the movie bible."""
+"""Read the settings of the movie bible's database from the environment."""
 
 from __future__ import annotations
 

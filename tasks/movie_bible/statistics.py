@@ -1,4 +1,4 @@
-"""How much there is in a movie bible, and how much of it is filled."""
+"""Count what a movie bible holds, and how much of it is filled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing annotations: one row per passage and prompt version, however often it is written."""
+"""Write annotations: one row per passage and prompt version, however often it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every language model takes and gives: the seam that all else is written against."""
+"""Define what every language model takes and gives, for everything else to rely on."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ CHOICES: Final = f"{GOOGLE_GENAI}, {GOOGLE_GENERATIVEAI}, {OFFLINE} or package.m
 
 
 class _Factory(Protocol):
-    """How anybody's own model is made."""
+    """A function of the user's that makes a model."""
 
     def __call__(self, settings: TextModelSettings) -> TextModel: ...
 

@@ -1,4 +1,4 @@
-"""How a call of a language model can fail: one class each, and what may be done about it."""
+"""Define how a call of a language model can fail: one class each, and the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both Gemini SDKs share: one reading of replies, and one class for each way to fail."""
+"""Share between both Gemini SDKs the reading of replies, and one class for each way to fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Gemini model, whichever SDK speaks for it: one call, its chunks joined, its failures worded."""
+"""Call a Gemini model by either SDK: one call, its chunks joined, its failures worded."""
 
 from __future__ import annotations
 

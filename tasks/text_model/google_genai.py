@@ -1,4 +1,4 @@
-"""Gemini by ``google-genai``, the maintained SDK. Importing this module loads the SDK."""
+"""Call Gemini by ``google-genai``, the maintained SDK. Importing this module loads the SDK."""
 
 from __future__ import annotations
 

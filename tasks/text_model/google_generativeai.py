@@ -30,7 +30,7 @@ from tasks.text_model.old_schema import old_schema
 from tasks.text_model.settings import GOOGLE_GENERATIVEAI, TextModelSettings
 
 with warnings.catch_warnings():
-    # Said once in our log instead: a warning can be an error, and would then be one here.
+    # Logged once instead: where warnings are errors, this one would fail the import.
     warnings.simplefilter("ignore", FutureWarning)
     from google.generativeai import protos
 
@@ -39,7 +39,7 @@ ROOM_FOR_THOUGHTS: Final = 8192
 
 
 class _Session(Protocol):
-    """What of the SDK's HTTP session is changed here."""
+    """The attribute of the SDK's HTTP session that is changed here."""
 
     max_redirects: int
 

@@ -1,4 +1,4 @@
-"""When the next call may go: what a limiter is, and the one that never waits."""
+"""Define what a limiter is: it decides when the next call may go; and one that never waits."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def summary(text: str) -> str:
 
     def weight(sentence: str) -> float:
         words = _content_words(sentence)
-        # Not by the sum, which is the longest sentence's, nor by the mean, the shortest's.
+        # The sum would favour the longest sentence, the mean the shortest.
         return sum(weights[word] for word in set(words)) / (4 + len(words))
 
     order = sorted(range(len(sentences)), key=lambda place: (-weight(sentences[place]), place))

@@ -1,4 +1,4 @@
-"""JSON Schema in the words of the old SDK, which knows a small part of OpenAPI 3.0 alone."""
+"""Convert JSON Schema to the form of the old SDK, which knows a small part of OpenAPI 3.0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call costs: list prices from a dated data file, reckoned in billionths of a dollar."""
+"""Compute what a call costs: list prices from a dated data file, in billionths of a dollar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the environment says about the language model, its limits and its prices."""
+"""Read the settings of the language model, its limits and its prices from the environment."""
 
 from __future__ import annotations
 

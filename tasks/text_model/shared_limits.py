@@ -1,4 +1,4 @@
-"""Rate limits that all workers share by a Redis or Valkey server."""
+"""Share rate limits among all workers by a Redis or Valkey server."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ SPREAD: Final = 0.05
 class SharedLimit:
     """Token buckets, one for requests and one for tokens, that fill without steps (GCRA).
 
-    Everybody with the same ``key`` (the provider and the model) and server shares them. The bucket
+    All workers with the same ``key`` (the provider and the model) and server share them. The bucket
     of requests holds ten seconds' worth, so no minute sees more than a sixth above the limit; that
     of tokens holds a minute's worth, as one call may take as much, so after a pause a minute can
-    see twice the limit. Who waits is not queued: small calls may overtake a large one.
+    see twice the limit. Waiting calls are not queued: small ones may overtake a large one.
     """
 
     def __init__(self, url: str, key: str, rates: Rates) -> None:

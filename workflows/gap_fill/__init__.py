@@ -1,1 +1,1 @@
-"""Finds the gaps of a corpus, has a language model fill them, and proves it by row counts."""
+"""Find the gaps of a corpus, have a language model fill them, and prove it by row counts."""

@@ -1,4 +1,4 @@
-"""Accounts: what batches say they did, read from their receipts."""
+"""Read from receipts what batches report of their rows and costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One batch held against the database: its rows, their history, and what was paid for them."""
+"""Compare one batch with the database: its rows, their history, and what was paid for them."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _sums_that_do_not_add_up(
     found = [own_writing(account, history.get(one, [])) for one in report.rows]
     rows = [one for one in found if one is not None]
     if len(rows) < len(report.rows):
-        return []  # said already
+        return []  # reported already
     wasted, paid = report.wasted, report.tokens
     sums = {
         "tokens in": (sum(r.tokens_in for r in rows), wasted.tokens_in, paid.tokens_in),

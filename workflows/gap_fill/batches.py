@@ -1,4 +1,4 @@
-"""Batches: passages put together by number and by estimated tokens, and what they will cost."""
+"""Put passages together in batches by number and estimated tokens, and estimate their cost."""
 
 from __future__ import annotations
 

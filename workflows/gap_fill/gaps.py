@@ -1,4 +1,4 @@
-"""The gaps of a database, and of a corpus beside it: one after the other, in flat memory."""
+"""Find the gaps of a database, or of a corpus compared with it, in constant memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXAMPLES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a plan is about: what is to be filled, of which passages."""
+    """The passages that a plan is about, and what is to be filled of them."""
 
     order: Order
     where: Where
@@ -49,7 +49,7 @@ class Found:
 
 @dataclass(slots=True)
 class Tally:
-    """What was looked at; ``gaps`` counts passages by the kind of their gap.
+    """Counts of the passages scanned; ``gaps`` counts them by the kind of their gap.
 
     ``complete_elsewhere`` are documents that people have completed and that are not loaded yet;
     ``gone`` are passages with rows that the corpus does not have.

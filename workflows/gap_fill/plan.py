@@ -1,4 +1,4 @@
-"""Planning fixture of the gap filling, ``--manifest-plan=gap_fill``.
+"""Plan the filling of gaps, ``--manifest-plan=gap_fill``.
 
 The same gaps give the same entries: nothing here is random or reads a clock.
 """

@@ -1,4 +1,4 @@
-"""From gaps to entries: what ``plan.py`` does when it is asked."""
+"""Turn gaps into entries, for ``plan.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole run held against the database: row counts, rows written twice, orphans, gaps left."""
+"""Compare a whole run with the database: row counts, rows written twice, orphans, gaps left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rows_after(accounts: Sequence[Account], bible: MovieBible) -> RowCounts:
         had = rows_before(account.entry)
         before += len(had)
         inserted += sum(row.action == "inserted" for row in account.report.rows.values())
-        # Rows that were complete, and that nobody had when the gap was planned.
+        # Rows that the batch found complete and that did not exist when the gap was planned.
         found = {one for one, row in account.report.already.items() if row is not None}
         inserted += len(found - had)
         after += bible.count_annotations(account.ids, account.report.prompt)

@@ -1,8 +1,8 @@
-"""What the generic verdict cannot see: the rows themselves, batch by batch and as a whole run.
+"""Verify what the generic verdict cannot see: the rows, batch by batch and as a whole run.
 
-Each test says one thing. A row that was changed turns its batch red; one that was written once more
-turns ``test_no_row_is_written_twice`` red; one that was deleted its batch, the row counts and the
-gaps. What was not selected is not looked at.
+Each test checks one thing. A row that was changed turns its batch red; one that was written once
+more turns ``test_no_row_is_written_twice`` red; one that was deleted its batch, the row counts and
+the gaps. Entries that were not selected are not checked.
 """
 
 from __future__ import annotations

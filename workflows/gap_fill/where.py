@@ -1,4 +1,4 @@
-"""``where``: which passages a plan is about, like ``year>=1960 and director~kubrick``."""
+"""Parse ``where``, which selects a plan's passages, like ``year>=1960 and director~kubrick``."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A self-test of a stack: echo, sleep and database jobs in several mixes."""
+"""Test a stack itself: echo, sleep and database jobs in several mixes."""

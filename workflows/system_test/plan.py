@@ -1,4 +1,4 @@
-"""Planning fixtures of the system test, ``--manifest-plan=system_test:MODE``.
+"""Plan the system test, ``--manifest-plan=system_test:MODE``.
 
 The same options give the same entries: nothing here is random or reads a clock.
 """

@@ -1,4 +1,4 @@
-"""What the generic verdict cannot see: each entry by one test, and a few runs as a whole."""
+"""Verify what the generic verdict cannot see: each entry by one test, a few runs as a whole."""
 
 from __future__ import annotations
 

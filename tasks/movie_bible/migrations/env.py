@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, on the connection and in the transaction of its caller."""
+"""Run the migrations for Alembic, on the connection and in the transaction of the caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corpora: read as streams of documents, and loaded into the movie bible.
+"""Read corpora as streams of documents, and load them into the movie bible.
 
 ``python -m workflows.gap_fill.corpus load PATH`` is the command.
 """

@@ -1,4 +1,4 @@
-"""``python -m workflows.gap_fill.corpus``."""
+"""Run the command ``python -m workflows.gap_fill.corpus``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that checks a corpus, loads it, and looks at what is there."""
+"""Check a corpus, load it, and show what the database holds, by a command."""
 
 # ruff: noqa: T201 - printing is what a command is for
 
@@ -151,7 +151,7 @@ def _settings(arguments: argparse.Namespace) -> BibleSettings:
 
 
 class _Progress:
-    """A line that is written over while work goes on, where somebody may be watching."""
+    """A line of progress, overwritten while work goes on, if standard error is a terminal."""
 
     def __init__(self, verb: str) -> None:
         self.verb = verb

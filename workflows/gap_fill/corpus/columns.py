@@ -1,4 +1,4 @@
-"""The columns that are known, and how a row of them becomes a document."""
+"""Define the known columns, and make documents of rows."""
 
 from __future__ import annotations
 

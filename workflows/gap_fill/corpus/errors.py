@@ -1,4 +1,4 @@
-"""What can be wrong with a corpus."""
+"""Define the error of a corpus that cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corpora of text files: a folder, one document a file."""
+"""Read corpora of text files: a folder, one document a file."""
 
 from __future__ import annotations
 

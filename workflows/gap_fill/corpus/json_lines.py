@@ -1,4 +1,4 @@
-"""Corpora of one JSON object a line."""
+"""Read corpora of one JSON object a line."""
 
 from __future__ import annotations
 

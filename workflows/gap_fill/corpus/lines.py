@@ -1,4 +1,4 @@
-"""Lines of text files, decoded one by one: a fault has its line, and memory stays flat."""
+"""Decode text files line by line: a fault has its line, and memory stays constant."""
 
 from __future__ import annotations
 

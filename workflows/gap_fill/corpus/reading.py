@@ -1,4 +1,4 @@
-"""Reading a corpus, whatever its format, as a stream of documents."""
+"""Read a corpus, whatever its format, as a stream of documents."""
 
 from __future__ import annotations
 

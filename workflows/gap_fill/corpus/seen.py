@@ -1,4 +1,4 @@
-"""The ids that came by, kept on disk: a corpus may have more than fit into memory."""
+"""Keep the ids of a corpus on disk: it may have more than fit into memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corpora in tables: CSV and TSV with a header line."""
+"""Read corpora in tables: CSV and TSV with a header line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A history of annotations: each writing with its fields, its provenance and its price."""
+"""Add a history of annotations: each writing with its fields, its provenance and its price."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the table; of rows that are there nobody knows who wrote which field."""
+    """Make the table; it stays empty, because the authors of existing rows' fields are unknown."""
     op.create_table(
         "annotation_writing",
         sa.Column("id", NUMBER, primary_key=True, autoincrement=True),

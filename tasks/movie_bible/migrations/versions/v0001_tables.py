@@ -1,4 +1,4 @@
-"""The tables of films, passages and annotations."""
+"""Make the tables of films, passages and annotations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which attempt of an entry wrote an annotation; rows of earlier versions do not know it."""
+"""Record which attempt of an entry wrote an annotation; earlier rows do not know it."""
 
 from __future__ import annotations
 
