@@ -33,7 +33,7 @@ MANIFEST = (
     '{"id": "two", "task": "jobs.double", "args": [1], "expect": {"result": 2}}\n'
     '{"id": "four", "task": "jobs.double", "args": [2], "expect": {"result": 4}}\n'
 )
-WANTED = {"__init__.py", "py.typed", "plugin.py"}
+WANTED = {"__init__.py", "py.typed", "plugin/__init__.py"}
 
 
 def only(folder: Path, pattern: str) -> Path:
