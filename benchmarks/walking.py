@@ -29,6 +29,6 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure() -> None:
     sys.setprofile(None)
-    threading.setprofile(None)  # type: ignore[arg-type]  # typeshed does not know that it may be None
+    threading.setprofile(None)
     found = {name.removeprefix(f"{ROOT}/"): count for name, count in _calls.items()}
     Path("walk.json").write_text(json.dumps(found), "utf-8")

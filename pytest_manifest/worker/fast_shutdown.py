@@ -17,7 +17,7 @@ MAX_SLEEP: Final = 0.02
 
 
 def short_sleep(seconds: float) -> None:
-    """Sleep, but no longer than ``PAUSE``."""
+    """Sleep, but no longer than ``MAX_SLEEP`` seconds."""
     time.sleep(min(seconds, MAX_SLEEP))
 
 
