@@ -37,7 +37,7 @@ WANTED = {"__init__.py", "py.typed", "plugin/__init__.py"}
 
 
 def only(folder: Path, pattern: str) -> Path:
-    """The one file that matches."""
+    """Return the one file that matches; exit with a message where there is none, or several."""
     found = list(folder.glob(pattern))
     if len(found) != 1:
         sys.exit(f"{folder}/{pattern}: expected one file, found {len(found)}; run `make dist`")
@@ -45,7 +45,7 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 def check_wheel(wheel: Path) -> None:
-    """Nothing but the plugin is in it, and nothing of the plugin is missing."""
+    """Exit with a message where the wheel holds more than the plugin, or lacks a part of it."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         info = next(name.split("/")[0] for name in names if ".dist-info/" in name)
@@ -64,7 +64,7 @@ def check_wheel(wheel: Path) -> None:
 
 
 def check_sdist(sdist: Path) -> None:
-    """It holds the plugin and its papers."""
+    """Exit with a message where the sdist holds more than the plugin and its papers."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     allowed = {"pytest_manifest", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"}
@@ -76,8 +76,10 @@ def check_sdist(sdist: Path) -> None:
 
 
 def constraints(folder: Path) -> Path:
-    """The locked versions, without their hashes, which pip would ask for of the wheel too, and
-    without extras, which a constraint cannot have."""
+    """Write the locked versions as pip's constraints, and return the file's path.
+
+    Hashes are left out, as pip would ask for the wheel's too, and extras, as a constraint has none.
+    """
     locked = (ROOT / "requirements" / "dev.txt").read_text("utf-8")
     path = folder / "constraints.txt"
     plain = re.sub(r"\s*\\\n\s+--hash=\S+", "", locked)

@@ -37,7 +37,7 @@ NOTE = (
 
 
 def neutral(lock: str) -> str:
-    """The text of a uv.lock without any address.
+    """Return the text of a uv.lock without any address.
 
     The root package's metadata goes too: without it uv holds the lock for stale and completes it,
     with the locked versions as its preference. (A lock that lacks only the addresses is taken for
@@ -52,13 +52,13 @@ def neutral(lock: str) -> str:
 
 
 def find_uv() -> str | None:
-    """The uv to use: the one on the path, else one beside the running Python."""
+    """Return the path of uv: the one on the path, else one beside the running Python, else None."""
     beside = Path(sys.executable).with_name("uv")
     return shutil.which("uv") or (str(beside) if beside.exists() else None)
 
 
 def resolve(uv: str, *, upgrade: bool) -> dict[str, str]:
-    """The wanted contents of each locked file, resolved in a folder of its own."""
+    """Return the wanted contents of each locked file, resolved in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         for name in ("pyproject.toml", "README.md", "LICENSE", LOCK):
@@ -95,7 +95,7 @@ def with_extras(exported: str, lock: str) -> str:
 
 
 def differing(wanted: dict[str, str]) -> list[str]:
-    """The names of the files that do not hold what is wanted."""
+    """Return the names of the files whose contents are not the wanted ones."""
     here = {name: ROOT / name for name in wanted}
     return [
         name

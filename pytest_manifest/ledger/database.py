@@ -147,7 +147,7 @@ class Database:
 
     @property
     def commits_deferred(self) -> bool:
-        """Whether what is written is not committed yet."""
+        """Return whether writes since :meth:`defer_commits` are not committed yet."""
         return self._deferred
 
     def commit_deferred(self) -> None:

@@ -53,7 +53,7 @@ class RunInfo:
 
     @property
     def age(self) -> tuple[int, datetime]:
-        """A key that orders runs by when they began."""
+        """Return a key that orders runs by their beginning."""
         return self.number, self.created_at
 
 

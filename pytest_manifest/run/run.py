@@ -273,7 +273,7 @@ class Run:
         self._signals.stop.set()
 
     def stop(self) -> None:
-        """As :meth:`begin_stop`, and wait for the thread to end."""
+        """Stop the run as :meth:`begin_stop` does, and wait for its thread to end."""
         self.begin_stop()
         if self._thread is not None:
             # Not join(): where Ctrl-C interrupts it, CPython 3.11 takes the thread for ended.
