@@ -89,11 +89,16 @@ def _refusal(place: str, what: str, hint: str) -> PydanticCustomError:
 def is_stock_json(value: dict[str, Any] | list[Any]) -> bool:
     """Tell whether a dict or list holds JSON's own types alone, which every encoder writes alike.
 
-    It has text for keys, integers of 64 bits, floats that are written without an exponent, and at
-    most ``MAX_DEPTH`` levels. Lone surrogates are left to the encoder, which refuses them.
+    It has text for keys, integers of 64 bits, floats that are written without an exponent, at most
+    ``MAX_DEPTH`` levels, and no dict or list twice: one that holds itself has no end. Lone
+    surrogates are left to the encoder, which refuses them.
     """
     nodes: list[Any] = [value]
+    seen: set[int] = set()
     for node in nodes:  # the loop appends to it
+        if id(node) in seen:
+            return False
+        seen.add(id(node))
         if type(node) is dict:
             for key in node:
                 if type(key) is not str:

@@ -147,7 +147,9 @@ def test_arguments_may_be_nested_but_not_without_end() -> None:
     assert Entry(id="a", task="t", args=deep).args == deep
     endless: list[Any] = []
     endless.append(endless)
-    for value in ([deep], endless):
+    branching: list[Any] = []
+    branching.extend([branching, {"x": branching}])
+    for value in ([deep], endless, branching):
         (problem,) = refusal({**ENTRY, "args": value})
         assert "more than 100 levels of nesting" in problem
 
