@@ -42,6 +42,8 @@ class AsCompletedScheduling:
     """
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
+        self.config = config
+        """What schedulers of xdist's own have as well; plugins read it (pytest-rerunfailures)."""
         self._load = LoadScheduling(config, log)
         self._state = manifest_session(config)
         self._ready: deque[int] = deque()

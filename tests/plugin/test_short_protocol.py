@@ -159,6 +159,19 @@ def test_a_crash_is_told_of_the_test_in_which_it_was(project: Project) -> None:
     assert result.parseoutcomes()["failed"] == 1
 
 
+CRASHES_ONCE = CRASHES.replace(
+    'report.when == "call"', 'report.when == "setup" and not os.path.exists("crashed")'
+).replace("os._exit(9)", "os.mkdir('crashed') or os._exit(9)")
+
+
+def test_a_crash_beside_rerunfailures_is_a_rerun(project: Project) -> None:
+    """It asks the scheduler for pytest's configuration, as xdist's own have it."""
+    project.doubles(count=8)
+    project.write("conftest.py", CRASHES_ONCE)
+    result = project.run(*MEMORY, "-n", "1")
+    assert result.parseoutcomes() == {"passed": 8, "rerun": 1}
+
+
 ADDED = """
 
 import os
