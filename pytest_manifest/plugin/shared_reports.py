@@ -8,8 +8,7 @@ ends, and copies are most of what an entry then takes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final
 
 import pytest
 
@@ -26,13 +25,12 @@ class SharedReports:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Share the parts of an entry's report before reporters keep it; values stay the same."""
-        rows = report.user_properties
-        if not rows or not rows[0][0].startswith(OWN):
+        if not _is_of_entry(report):
             return
         first = self._first.get(report.nodeid)
         if first is None:
-            report.keywords = _interned(report.keywords)
-            report.user_properties = [(sys.intern(name), _shared(value)) for name, value in rows]
+            report.keywords = {sys.intern(name): value for name, value in report.keywords.items()}
+            report.user_properties = [*map(_shared_row, report.user_properties)]
             first = self._first[report.nodeid] = report
         if report.when == "teardown":
             del self._first[report.nodeid]
@@ -42,14 +40,27 @@ class SharedReports:
             report.location = first.location
         if report.keywords == first.keywords:
             report.keywords = first.keywords
-        if rows == first.user_properties:
+        if report.user_properties == first.user_properties:
             report.user_properties = first.user_properties
 
 
-def _interned(keywords: Mapping[str, Literal[1]]) -> dict[str, Literal[1]]:
-    return {sys.intern(name): value for name, value in keywords.items()}
+def _is_of_entry(report: pytest.TestReport) -> bool:
+    """Tell whether a report has an entry's properties, and the form that pytest gives to reports.
+
+    Other plugins may have put anything into it: such a report stays as it came.
+    """
+    rows, names = report.user_properties, report.keywords
+    return (
+        type(rows) is list
+        and bool(rows)
+        and all(type(row) is tuple and len(row) == 2 and type(row[0]) is str for row in rows)
+        and rows[0][0].startswith(OWN)
+        and type(names) is dict
+        and all(type(name) is str for name in names)
+    )
 
 
-def _shared(value: object) -> object:
-    """Return one object for equal texts; workers, tasks and states come again and again."""
-    return sys.intern(value) if type(value) is str else value
+def _shared_row(row: tuple[str, object]) -> tuple[str, object]:
+    """Return a row whose texts are shared; workers, tasks and states come again and again."""
+    name, value = row
+    return sys.intern(name), sys.intern(value) if type(value) is str else value

@@ -70,3 +70,20 @@ def test_reports_of_other_tests_are_left_alone() -> None:
     parts = [one.user_properties for one in reports]
     heard(*reports)
     assert all(one.user_properties is part for one, part in zip(reports, parts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("keywords", ["entry[a]"]),
+        ("keywords", {1: 1}),
+        ("user_properties", [["manifest_task", "jobs.echo"]]),
+        ("user_properties", [("manifest_task",)]),
+        ("user_properties", None),
+    ],
+)
+def test_what_a_plugin_made_of_a_report_stays(part: str, value: object) -> None:
+    reports = [report(when) for when in PHASES]
+    setattr(reports[1], part, value)
+    heard(*reports)
+    assert getattr(reports[1], part) is value
