@@ -314,10 +314,7 @@ class AttemptEvaluator:
     # What comes after the verdict
 
     def late_receipt(self, task_id: str) -> list[Evaluated]:
-        """Judge again an attempt that another receipt arrived of.
-
-        It may know better, or show that the first one cannot be believed.
-        """
+        """Judge again an attempt by a later receipt: it may know better, or belie the first one."""
         settled = self._verdict_on(task_id)
         if settled is None or settled.verdict.verdict in _FIXED:
             return []
