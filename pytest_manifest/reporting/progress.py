@@ -240,11 +240,16 @@ class Progress:
 def begin_progress(config: pytest.Config, report: RunReport) -> None:
     """Show how far the session's runs are from now on, as the terminal allows."""
     name = "manifest-progress"
-    if config.pluginmanager.hasplugin(name) or all(run.ended.is_set() for run in report.runs):
+    if config.pluginmanager.hasplugin(name):
         return
     reporter = config.pluginmanager.getplugin("terminalreporter")
     mode = mode_for(reporter, report)
     if mode == "off":
+        return
+    earlier = report.options.resumes or report.options.audit
+    receipts = reporter.verbosity >= 2
+    # A run of a few quick jobs may be over by now; its receipts are shown in any case.
+    if all(run.ended.is_set() for run in report.runs) and (earlier or not receipts):
         return
     view: View | None = None
     if mode == "line":
@@ -252,11 +257,10 @@ def begin_progress(config: pytest.Config, report: RunReport) -> None:
     if view is None:
         view = LogView(reporter)
     try:
-        earlier = report.options.resumes or report.options.audit
         meter = Meter(report.runs, anew=not earlier)
     except ManifestToolError:
         return
-    progress = Progress(reporter, meter, view, receipts=reporter.verbosity >= 2)
+    progress = Progress(reporter, meter, view, receipts=receipts)
     config.pluginmanager.register(progress, name)
     report.pollers.append(progress.tick)
 
