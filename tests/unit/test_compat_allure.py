@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from pytest_manifest.compat.allure import close_result, container_of, open_resul
 
 def test_a_result_is_found_by_its_test_until_it_is_closed() -> None:
     """By allure-pytest's own listener."""
-    listener = pytest.importorskip("allure_pytest.listener")
+    listener = import_module("allure_pytest.listener")
     config = SimpleNamespace(option=SimpleNamespace())
     theirs = listener.AllureListener(config)
     uuid = open_result(theirs, "test_a.py::test_one")
@@ -36,7 +37,6 @@ def pytest_runtest_call(item):
 
 def test_a_shared_fixture_is_recorded_by_its_definition(pytester: pytest.Pytester) -> None:
     """With what was done in it."""
-    pytest.importorskip("allure_pytest")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(
         """

@@ -172,8 +172,7 @@ class _RedisBroker:
                         raw: i for raw in chunk if (i := task_id_of(parse_json(raw))) in task_ids
                     }
                     for raw, task_id in found.items():
-                        # redis-py takes bytes as well as the text that it declares.
-                        if task_id and self._client.lrem(key, 1, raw):  # type: ignore[arg-type]
+                        if task_id and self._client.lrem(key, 1, raw):  # type: ignore[arg-type]  # bytes are taken, too
                             removed.append(task_id)
                     start, size = start + len(chunk) - len(found), _next_size(size, chunk)
         return removed
