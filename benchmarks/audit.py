@@ -53,7 +53,7 @@ def make(folder: Path, count: int) -> None:
     """A project in ``folder``: ``m.jsonl``, the ledger of its run, ``receipts.jsonl``."""
     from pytest_manifest.ledger import Ledger, RunInfo
     from pytest_manifest.manifest import write_manifest
-    from pytest_manifest.run import AuditRun, RunSettings
+    from pytest_manifest.run import RunSettings, audit_run
     from pytest_manifest.run.changes import keep_manifest
     from pytest_manifest.schema import Header
     from pytest_manifest.stack.address import StackAddress
@@ -83,7 +83,7 @@ def make(folder: Path, count: int) -> None:
             record(ledger, some)
         ledger.set_status("finished")
     nowhere = StackAddress("", "", None, is_private=False)
-    run = AuditRun.attach(manifest, path, nowhere, RunSettings(path.parent), wait=False)
+    run = audit_run(manifest, path, nowhere, RunSettings(path.parent), wait=False)
     (folder / "receipts.jsonl").hardlink_to(run.export_receipts())
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.rows import MERGED
+from pytest_manifest.ledger.run_files import ledgers_in
 
 NETWORK_FILE_SYSTEMS = (
     *("nfs", "cifs", "smb", "ceph", "gluster", "lustre", "9p", "afs", "gpfs", "beegfs", "orangefs"),
@@ -88,7 +89,7 @@ def _runs(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     because a clock can be set back.
     """
     found: list[tuple[int, str, bool, Path, dict[str, str]]] = []
-    for path in sorted(folder.glob("*.sqlite")):
+    for path in ledgers_in(folder):
         with suppress(*DAMAGE_ERRORS), closing(connect(path, "ro")) as db:
             version = version_of(db)
             if version == str(LEDGER_VERSION) or is_older(version):

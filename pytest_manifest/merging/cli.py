@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_manifest.errors import ManifestToolError
 
 if TYPE_CHECKING:
-    from pytest_manifest.merging.merge import MergedRun
+    from pytest_manifest.run.merge import MergedRun
 
 USER_ERROR: Final = 2
 RUNS: Final = Path(".manifest", "runs")
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from pytest_manifest.merging.merge import merge
+    from pytest_manifest.run.merge import merge
 
     merged = merge(arguments.ledgers, arguments.into)
     runs = "1 run" if merged.runs == 1 else f"{merged.runs} runs"

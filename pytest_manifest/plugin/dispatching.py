@@ -95,7 +95,7 @@ class Dispatch:
 
     def _dispatch(self) -> None:
         """Make and prepare every run before any of them sends; where one is refused none starts."""
-        from pytest_manifest.run import Run
+        from pytest_manifest.run import dispatch_run
 
         state = self._state
         work = self._work()
@@ -111,12 +111,12 @@ class Dispatch:
             with _none_but_all(made):
                 for manifest, entries in work:
                     shard = state.options.shard
-                    made.append(Run.dispatch(manifest, entries, address, settings, shard=shard))
+                    made.append(dispatch_run(manifest, entries, address, settings, shard=shard))
         self._start(made, expected, instead_of=[manifest for manifest, _ in work])
 
     def _resume(self) -> None:
         """Resume the newest run of every manifest, once each of them is known to be resumable."""
-        from pytest_manifest.run import ResumeRun, describe_decisions
+        from pytest_manifest.run import describe_decisions, resume_run
 
         state = self._state
         options = state.options
@@ -128,7 +128,7 @@ class Dispatch:
             for (manifest, _), path in zip(work, ledgers, strict=True):
                 refuse_overtaken(options, manifest, path)
             made = [
-                ResumeRun.resume(
+                resume_run(
                     manifest, path, entries, address, run_settings(options), resume_rules(options)
                 )
                 for (manifest, entries), path in zip(work, ledgers, strict=True)
@@ -179,7 +179,7 @@ class Dispatch:
                 run.take_effect()
 
     def _audit(self) -> None:
-        from pytest_manifest.run import AuditRun
+        from pytest_manifest.run import audit_run
         from pytest_manifest.stack.address import StackAddress
 
         state = self._state
@@ -188,7 +188,7 @@ class Dispatch:
         sources = [self._audited(state.load(path)) for path in state.selected]
         ledgers = [source.ledger for source in sources]
         refuse_one_run_twice(options, [state.load(path) for path in state.selected], ledgers)
-        made: list[AuditRun] = []
+        made: list[Run] = []
         address: StackAddress | None = None
         ask = any(source.can_be_asked for source in sources)
         if ask:
@@ -197,7 +197,7 @@ class Dispatch:
                 self._no_stack_to_ask()
         for path, source in zip(state.selected, sources, strict=True):
             made.append(
-                AuditRun.attach(
+                audit_run(
                     state.load(path),
                     source.ledger,
                     address if address is not None and source.can_be_asked else nowhere,
@@ -209,10 +209,7 @@ class Dispatch:
             )
         self._prepare(made, None)
         for run in made:
-            if run.queries_stack:
-                run.start()
-            else:
-                run.finish_offline()
+            run.start()
 
     def _no_stack_to_ask(self) -> None:
         if self._state.options.wait:
@@ -332,7 +329,7 @@ def log_to_file(state: ManifestSession, run: Run) -> None:
     from pytest_manifest.log import add_run_log
 
     form: Literal["text", "json"] = "json" if state.options.log_format == "json" else "text"
-    handler = add_run_log(run.log_path, format=form)
+    handler = add_run_log(run.files.log, format=form)
     state.log_handlers.append(handler)
 
 

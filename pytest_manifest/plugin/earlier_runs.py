@@ -14,6 +14,7 @@ from pytest_manifest.ledger import (
     find_runs_of_manifest,
     run_number_of_lock,
 )
+from pytest_manifest.ledger.run_files import RunFiles, ledgers_in, runs_by_copy
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.session import ManifestSession
 from pytest_manifest.text import short_path
@@ -64,7 +65,7 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
             kept, merged = _kept(ledger) is not None, bool(ledger.merged())
         sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
         sent_before += sent
-        followed = status != "finished" and is_held(path.with_suffix(".lock"))
+        followed = status != "finished" and is_held(RunFiles(path).lock)
         if followed:
             raise DispatchError(
                 f"{name}: run {info.run} of this manifest is going on in another pytest; wait for "
@@ -108,7 +109,7 @@ def runs_in_the_way(options: Options, manifest: Manifest) -> list[Path]:
     for path in find_runs_by_digest(options.ledgers, manifest.sha256):
         with Ledger.open(path) as ledger:
             merged, shards = ledger.merged(), ledger.shards()
-        here = [(options.ledgers / f"{run}.sqlite").is_file() for run in merged]
+        here = [RunFiles.of(options.ledgers, run).ledger.is_file() for run in merged]
         if any(overlap(options.shard, shard) for shard in shards) and not (here and all(here)):
             found.append(path)
     return found
@@ -121,14 +122,13 @@ def give_up_unfinished(options: Options, manifest: Manifest) -> None:
     which sends everything again, is certain: where that is refused the earlier runs must stay
     resumable.
     """
-    from pytest_manifest.run.changes import forget_copy
     from pytest_manifest.run.locks import is_held
 
     for path, _ in _unreadable(options, manifest):
-        forget_copy(path, manifest.sha256)
+        RunFiles(path).forget_manifest(manifest.sha256)
     for path in runs_in_the_way(options, manifest):
         with Ledger.open(path, write=True) as ledger:
-            if is_held(path.with_suffix(".lock")):
+            if is_held(RunFiles(path).lock):
                 continue
             ledger.set_meta(STACK_DATA, "")
             if ledger.status == "running":
@@ -175,7 +175,7 @@ def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
     path = _run_to_resume(options, manifest)
     with Ledger.open(path) as ledger:
         info = ledger.info()
-    if is_held(path.with_suffix(".lock")):
+    if is_held(RunFiles(path).lock):
         raise DispatchError(
             f"run {info.run} is going on in another pytest; wait until that has ended"
         )
@@ -211,7 +211,7 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
     """
     name = short_path(manifest.path, options.root)
     if options.run:
-        path = options.ledgers / f"{options.run}.sqlite"
+        path = RunFiles.of(options.ledgers, options.run).ledger
         if not path.is_file():
             runs = find_runs_of_manifest(options.ledgers, manifest.path)
             known = ", ".join(p.stem for p in runs) or "none"
@@ -282,8 +282,6 @@ def _some(names: Sequence[str]) -> str:
 
 def _unreadable(options: Options, manifest: Manifest) -> list[tuple[Path, LedgerError]]:
     """Return the ledgers with a copy of this manifest that cannot be read, and why."""
-    from pytest_manifest.run.changes import runs_by_copy
-
     found: list[tuple[Path, LedgerError]] = []
     for path in runs_by_copy(options.ledgers, manifest.sha256):
         try:
@@ -298,7 +296,7 @@ def _begun(ledger: Path) -> tuple[int, int]:
 
     It is the run number in the lock file and, for runs without one, when that file was made (ns).
     """
-    lock = ledger.with_suffix(".lock")
+    lock = RunFiles(ledger).lock
     return run_number_of_lock(lock), lock.stat().st_mtime_ns if lock.exists() else 0
 
 
@@ -355,7 +353,7 @@ def forget_stack_data(options: Options) -> None:
 
     folders = set(options.stacks.iterdir()) if options.stacks.is_dir() else set()
     folders = {folder for folder in folders if not is_held(folder / "lock")}
-    for path in options.ledgers.glob("*.sqlite") if folders else ():
+    for path in ledgers_in(options.ledgers) if folders else ():
         try:
             with Ledger.open(path) as ledger:
                 kept = _kept(ledger)

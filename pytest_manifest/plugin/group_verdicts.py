@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import pytest
@@ -122,16 +121,15 @@ def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tup
         yield "receipts", receipts
         audit.append(f"--manifest-receipts={receipts}")
     elif ledger is not None and ledger.path.parent == options.ledgers:
-        yield "every entry", f"{_beside(ledger.path, '.summary.json', root)}, at the session's end"
-        yield "receipts", _beside(ledger.path, ".receipts.jsonl", root)
+        from pytest_manifest.ledger.run_files import RunFiles
+
+        files = RunFiles(ledger.path)
+        yield "every entry", f"{short_path(files.summary, root)}, at the session's end"
+        yield "receipts", short_path(files.receipts, root)
         audit.append(f"--manifest-run={ledger.path.stem}")
         if options.shard is not None:
             audit.append(f"--manifest-shard={options.shard}")
     yield "one in full", shlex.join([*audit, f"{name}::entry[{entry}]"])
-
-
-def _beside(ledger: Path, suffix: str, root: Path) -> str:
-    return short_path(ledger.with_suffix(suffix), root)
 
 
 __all__: Sequence[str] = ("assert_group", "place_at_group", "properties_of")

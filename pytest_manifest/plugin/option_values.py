@@ -253,9 +253,10 @@ def compared(given: Given) -> Path | Literal["last"]:
         return "last"
     from pytest_manifest.errors import LedgerError
     from pytest_manifest.ledger import Ledger
+    from pytest_manifest.ledger.run_files import RunFiles
 
     runs = given.config.rootpath / given.config.getini("manifest_dir") / "runs"
-    places: list[Path] = [runs / f"{given.text}.sqlite", given.path]
+    places: list[Path] = [RunFiles.of(runs, given.text).ledger, given.path]
     found = next((place.resolve() for place in places if place.is_file()), None)
     if found is None:
         raise given.refused(

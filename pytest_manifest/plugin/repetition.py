@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.plugin.earlier_runs import ledger_to_resume, runs_in_the_way
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.text import short_path
@@ -47,7 +48,7 @@ def refuse_overtaken(options: Options, manifest: Manifest, ledger: Path) -> None
             f"{name}: run {chosen.stem} of this manifest has begun meanwhile; go on with that one"
         )
     for path in runs_in_the_way(options, manifest):
-        if path == ledger or not is_held(path.with_suffix(".lock")):
+        if path == ledger or not is_held(RunFiles(path).lock):
             continue
         with Ledger.open(path) as other:
             going_on = other.status != "finished"

@@ -294,8 +294,10 @@ class ManifestSession:
 
     def _keep_worker_logs(self, stack: EmbeddedStack, run: Run) -> None:
         """Copy the workers' logs beside the run's ledger, as the stack removes its folder."""
-        for log in sorted(stack.directory.glob("worker-*.log")) if stack.directory else ():
-            kept = run.ledger_path.with_suffix(f".{log.name}")
+        from pytest_manifest.ledger.run_files import WORKER_LOGS
+
+        for log in sorted(stack.directory.glob(WORKER_LOGS)) if stack.directory else ():
+            kept = run.files.worker_log(log.name)
             kept.touch(mode=0o600)
             shutil.copyfile(log, kept)
 

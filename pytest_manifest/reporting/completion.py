@@ -40,7 +40,7 @@ def complete(report: RunReport, run: Run) -> None:
 
 def summary_path(run: Run) -> Path:
     """Return the file of a run's summary, beside its ledger."""
-    return run.ledger_path.with_suffix(SUFFIX)
+    return run.files.summary
 
 
 def _flower(run: Run) -> str | None:

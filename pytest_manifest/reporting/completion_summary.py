@@ -249,11 +249,10 @@ def run_files(run: Run) -> Iterator[tuple[FileKind, Path]]:
     found: list[tuple[FileKind, Path]] = [
         ("manifest", run.manifest.path),
         ("ledger", run.ledger_path),
-        ("receipts", run.receipts_path),
-        ("log", run.log_path),
+        ("receipts", run.files.receipts),
+        ("log", run.files.log),
     ]
-    workers = sorted(run.log_path.parent.glob(f"{run.info.run}.worker-*.log"))
-    found += [("worker-log", path) for path in workers]
+    found += [("worker-log", path) for path in run.files.worker_logs()]
     return ((kind, path) for kind, path in found if path.is_file())
 
 

@@ -177,11 +177,11 @@ def _papers(run: Run, report: RunReport) -> Iterator[str]:
         yield "  judged apart: what the run itself has kept stays as it was"
     else:
         yield _paper("ledger", run.ledger_path, root)
-        yield _paper("receipts", run.receipts_path, root)
-        yield _paper("log", run.log_path, root)
-        logs = sorted(run.log_path.parent.glob(f"{run.info.run}.worker-*.log"))
+        yield _paper("receipts", run.files.receipts, root)
+        yield _paper("log", run.files.log, root)
+        logs = run.files.worker_logs()
         if len(logs) > 1:
-            every = short_path(logs[0].with_name(f"{run.info.run}.worker-*.log"), root)
+            every = short_path(run.files.worker_logs_pattern, root)
             yield f"  workers   {every} ({len(logs)} files)"
         else:
             yield from (_paper("worker", log, root) for log in logs)

@@ -1,23 +1,31 @@
 """Run one dispatch of one manifest, from its first message to its last verdict."""
 
-from pytest_manifest.run.audit import AuditRun, ledger_of_receipts
+from pytest_manifest.run.audit import Audit, audit_run
 from pytest_manifest.run.budget import refuse_beyond
-from pytest_manifest.run.resume import ResumeRun, describe_decisions, preview
+from pytest_manifest.run.dispatch import Dispatch, dispatch_run
+from pytest_manifest.run.exported_receipts import ledger_of_receipts
+from pytest_manifest.run.resume import Resume, describe_decisions, preview, resume_run
 from pytest_manifest.run.resume_rules import Decision, ResumeRules
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import FailureLimit, RunSettings, WorkerLoss
+from pytest_manifest.run.strategy import Strategy
 
 __all__ = [
-    "AuditRun",
+    "Audit",
     "Decision",
+    "Dispatch",
     "FailureLimit",
+    "Resume",
     "ResumeRules",
-    "ResumeRun",
     "Run",
     "RunSettings",
+    "Strategy",
     "WorkerLoss",
+    "audit_run",
     "describe_decisions",
+    "dispatch_run",
     "ledger_of_receipts",
     "preview",
     "refuse_beyond",
+    "resume_run",
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest, write_manifest
 from pytest_manifest.schema import Entry
 
@@ -19,14 +20,9 @@ WORK_FIELDS = ("task", "args", "kwargs")
 expires) makes no other work of it; the rest defines how the outcome is judged."""
 
 
-def copy_path(ledger: Path, sha256: str) -> Path:
-    """Return where a run keeps the manifest with this digest."""
-    return ledger.with_suffix(f".{sha256[:12]}.manifest.jsonl")
-
-
 def keep_manifest(manifest: Manifest, ledger: Path) -> None:
     """Copy the manifest beside the ledger. Raises LedgerError where that cannot be done."""
-    target = copy_path(ledger, manifest.sha256)
+    target = RunFiles(ledger).manifest(manifest.sha256)
     scratch = target.with_suffix(".new")
     try:
         shutil.copyfile(manifest.path, scratch)
@@ -55,7 +51,7 @@ def keep_changes(
     """
     old = {} if before is None else {entry.id: entry for entry in before}
     if before is None or all(e.id in applied or old.get(e.id) == e for e in manifest):
-        target = copy_path(ledger, manifest.sha256)
+        target = RunFiles(ledger).manifest(manifest.sha256)
         is_new = not target.exists()
         keep_manifest(manifest, ledger)
         return manifest.sha256, target if is_new else None
@@ -66,10 +62,10 @@ def keep_changes(
         entry.model_copy(update={"after": [name for name in entry.after if name in names]})
         for entry in entries
     ]
-    scratch = ledger.with_suffix(".merged.manifest.jsonl")
+    scratch = RunFiles(ledger).merged_manifest
     made = write_manifest(scratch, manifest.header, known)
     scratch.chmod(0o600)
-    target = copy_path(ledger, made.sha256)
+    target = RunFiles(ledger).manifest(made.sha256)
     is_new = not target.exists()
     scratch.replace(target)
     return made.sha256, target if is_new else None
@@ -77,7 +73,7 @@ def keep_changes(
 
 def kept_manifest(ledger: Path, sha256: str) -> Manifest | None:
     """Return the manifest that a run was made of; None for runs that kept none."""
-    path = copy_path(ledger, sha256)
+    path = RunFiles(ledger).manifest(sha256)
     return read_manifest(path, lean=True) if path.is_file() else None
 
 
@@ -105,29 +101,6 @@ class EarlierLines:
             self._next = self._file.readline()
         line, self._next = self._next, b""
         return line
-
-
-def files_of(ledger: Path) -> list[Path]:
-    """Return all files of a run, its ledger first: without it the others belong to no run."""
-    beside = sorted(ledger.parent.glob(f"{ledger.stem}.*"))
-    return [ledger, *(path for path in beside if path != ledger)]
-
-
-def runs_by_copy(folder: Path, sha256: str) -> list[Path]:
-    """Return the ledgers in ``folder`` that have a copy of this manifest, readable or not, oldest
-    first.
-
-    Where there is no ledger nothing was sent.
-    """
-    copies = sorted(folder.glob(f"*.{sha256[:12]}.manifest.jsonl"))
-    ledgers = [copy.with_name(f"{copy.name.split('.')[0]}.sqlite") for copy in copies]
-    return [path for path in ledgers if path.exists()]
-
-
-def forget_copy(ledger: Path, sha256: str) -> None:
-    """Stop counting the run as one of this manifest: rename its copy."""
-    copy = copy_path(ledger, sha256)
-    copy.rename(copy.with_suffix(".given-up"))
 
 
 def change_of(entry: Entry, before: Entry | None) -> tuple[Change | None, str]:

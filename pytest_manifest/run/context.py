@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from loguru import logger
+
 from pytest_manifest.broker.bounded import WaitBudget
 from pytest_manifest.broker.locating import Locator
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.errors import StackError
+from pytest_manifest.ledger import STORE_EMPTIED, Ledger
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
@@ -42,6 +45,30 @@ class EngineContext:
     patience: WaitBudget = field(default_factory=WaitBudget)
     record_unknown_workers: Callable[[], None] = lambda: None
     """Records workers that may have started a job unreported; raises StackError."""
+
+    @property
+    def moves_orphans(self) -> bool:
+        """Return whether messages that a dead worker holds may be moved on this broker."""
+        return self.is_private or self.settings.repair
+
+    def is_store_intact(self) -> bool | None:
+        """Return whether the result store still has all that was reported; None: not known.
+
+        Records and reports it where the store was emptied.
+        """
+        try:
+            intact = self.collector.is_intact()
+        except StackError as error:
+            logger.bind(run=self.run).warning(
+                "the receipts stream could not be looked at: {}", error
+            )
+            return None
+        if intact is False and self.ledger.get_meta(STORE_EMPTIED) is None:
+            self.ledger.set_meta(STORE_EMPTIED, "1")
+            self.warnings.append(
+                "the result store was emptied, or lost what it held, while the run was going on"
+            )
+        return intact
 
 
 PATIENCE = 60.0

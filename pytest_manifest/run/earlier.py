@@ -16,14 +16,14 @@ from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.evaluation import INFERRED, AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
-from pytest_manifest.run.run import Run
+from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import is_hearsay
 
 
-class EarlierRun(Run):
+class EarlierRunStrategy(Strategy):
     """Work on a run whose ledger exists.
 
     All that :meth:`prepare` writes is one transaction, which :meth:`take_effect` commits: a session
@@ -37,11 +37,12 @@ class EarlierRun(Run):
 
     def _take_up(self) -> Ledger:
         """Lock the ledger for this process, and open it for a transaction that may be dropped."""
-        self._lock.acquire(self.info.run)
-        self._open_ledger = Ledger.open(self.ledger_path, write=True)
+        state = self.state
+        state.lock.acquire(state.info.run)
+        self._open_ledger = Ledger.open(state.files.ledger, write=True)
         self._open_ledger.defer_commits()
-        if is_other_broker(self.info, self.address):
-            self._open_ledger.set_meta(OTHER_BROKER, self.info.broker)
+        if is_other_broker(state.info, state.address):
+            self._open_ledger.set_meta(OTHER_BROKER, state.info.broker)
         return self._open_ledger
 
     def take_effect(self) -> None:
@@ -52,11 +53,12 @@ class EarlierRun(Run):
             self._close_ledger()
 
     def abandon(self) -> None:
-        self._close_publisher()
+        """Leave the ledger as it was."""
+        self.connections.close()
         self._close_ledger()
         if self._new_file is not None:
             self._new_file.unlink(missing_ok=True)
-        self._lock.release()
+        self.state.lock.release()
 
     def _close_ledger(self) -> None:
         """Close the ledger; drop what is not committed."""
@@ -65,11 +67,11 @@ class EarlierRun(Run):
             ledger.close()
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[Ledger]:
+    def writing(self) -> Iterator[Ledger]:
         if self._open_ledger is not None:
             yield self._open_ledger
         else:
-            with super()._writing() as ledger:
+            with super().writing() as ledger:
                 yield ledger
 
 

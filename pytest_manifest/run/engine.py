@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 
 from loguru import logger
 
-from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import DispatchError, StackError
-from pytest_manifest.ledger import OVER_BUDGET, STORE_EMPTIED, may_lack_starts
+from pytest_manifest.ledger import OVER_BUDGET
 from pytest_manifest.run.context import EngineContext, FailureWindow
 from pytest_manifest.run.evaluation import Correction, revoked_message
-from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.recovery import (
-    AFTER_LOSS,
-    RETRY_AFTER,
-    JobSearch,
-    OrphanRecovery,
-    StrandedJobs,
-)
+from pytest_manifest.run.missing import MissingJobs, job_search
 from pytest_manifest.run.sending import Sender
-from pytest_manifest.run.verdict_recorder import InferredEnd, VerdictRecorder
+from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.run.withdrawal import Withdrawal, withdrawn_message
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.verdict import plural
@@ -50,31 +42,26 @@ class Engine:
             self._sender = Sender(
                 context.ledger, context.publisher, context.schedule, context.pending, context.window
             )
-        allowed = context.is_private or context.settings.repair
-        self._search: JobSearch | None = None
-        if context.locator is not None:
-            stranded = StrandedJobs(context.pending, context.live_warnings, allowed=allowed)
-            self._search = JobSearch(context.locator, context.pending, stranded)
+        self._search = job_search(context)
         self._recorder = VerdictRecorder(context, self._search)
         self.unread = self._recorder.unread
         self._sending, self._polling = FailureWindow(), FailureWindow()
         self._withdrawal = Withdrawal(
-            context, self._recorder.revoke, self._poll, self.poll_once, self._is_intact
+            context, self._recorder.revoke, self._poll, self.poll_once, context.is_store_intact
         )
-        self._orphans: OrphanRecovery | None = None
-        if context.locator is not None:
-            self._orphans = OrphanRecovery(
-                context.locator,
-                context.pending,
-                context.warnings,
-                allowed=allowed,
-                starts_unknown=self._starts_unknown,
-            )
+        self.missing = MissingJobs(
+            context, self._search, self._recorder, self._sender, self._withdrawal
+        )
         self._deadline = float("inf")
-        self.given_up = 0
-        """Attempts that were judged as time was over; a worker may have them, or get them yet."""
+        self._left = 0
         self._log = logger.bind(run=context.run)
-        self._evaluator.evidence.is_whole = lambda: self._is_intact() is True
+        self._evaluator.evidence.is_whole = lambda: context.is_store_intact() is True
+
+    @property
+    def given_up(self) -> int:
+        """Return how many attempts were judged as time was over: a worker may have them, or get
+        them yet."""
+        return self._left + self.missing.given_up
 
     @property
     def corrections(self) -> Sequence[Correction]:
@@ -115,7 +102,7 @@ class Engine:
             self._drain()
             return True
         self._poll()
-        self._check_missing(time.monotonic())
+        self.missing.check(time.monotonic())
         if time.monotonic() <= self._deadline:
             return False
         self._time_is_over()
@@ -123,28 +110,11 @@ class Engine:
 
     def poll_once(self) -> None:
         """Poll everything that is there now, and wait for nothing."""
-        self._recorder.record_batch(self._collector.poll_all(self.pending.by_task_id))
+        self._recorder.poll_once()
 
     def send_nothing(self) -> None:
         """Close the schedule: no attempt follows from what is found."""
         self._schedule.close("the run is only looked at")
-
-    def confirm_missing(self, nowhere: Iterable[str]) -> None:
-        """Count what the store alone reports of these; see :class:`UnconfirmedEnds`."""
-        self._recorder.unconfirmed.confirm_missing(nowhere)
-
-    def requeue(self, located: JobLocations) -> list[str]:
-        """Requeue what dead workers had taken, where allowed; see :class:`OrphanRecovery`."""
-        return [] if self._orphans is None else self._orphans.requeue(located)
-
-    @property
-    def not_requeued(self) -> Collection[str]:
-        """Return the task ids that dead workers had and may have started: they were not moved."""
-        return () if self._orphans is None else self._orphans.not_requeued
-
-    def _starts_unknown(self) -> bool:
-        """Return whether a job may have started unreported; our own workers report every start."""
-        return not self._context.is_private and may_lack_starts(self._ledger)
 
     def wind_down(self) -> None:
         """Take back what waits after a stop; await what runs, where a person stopped the run."""
@@ -173,11 +143,13 @@ class Engine:
     def record_rest(self, status: VerdictStatus, note: str) -> None:
         """Give every entry that has no verdict this one."""
         unread = [
-            one for one in self.pending.by_task_id.values() if self.unread.reason(one.task_id)
+            one
+            for one in self.pending.by_task_id.values()
+            if self._recorder.unread.reason(one.task_id)
         ]
         self._recorder.commit_inferred((one, status, note) for one in unread)
         evaluated = self._evaluator.remaining(status, note)
-        self.given_up += len(self.pending)
+        self._left += len(self.pending)
         self.pending.clear()
         self._recorder.commit(evaluated)
 
@@ -229,89 +201,6 @@ class Engine:
             return
         self._polling.close()
         self._recorder.record_batch(batch)
-
-    # What is overdue or missing
-
-    def _check_missing(self, now: float) -> None:
-        """Judge the jobs that no worker reports any more."""
-        self._recorder.remind_workers(now)
-        if self._recorder.deaths.check(now) and self._search is not None:
-            self._search.schedule(now, *AFTER_LOSS)
-        self._give_up_overdue(now)
-        if self._sender is not None:
-            self._recorder.record_unsent(self._sender.overdue(now), "timed_out")
-        if self._search is not None:
-            located = self._search.tick(now)
-            if located is not None:
-                self.act_on(located)
-
-    def _give_up_overdue(self, now: float) -> None:
-        overdue = self.pending.overdue(now)
-        if not overdue:
-            return
-        try:
-            # Once more, for a receipt that is there and has only not been read yet.
-            self._recorder.record_batch(
-                self._collector.poll_all({i: o.job for i, o in overdue.items()})
-            )
-        except StackError as error:
-            self._log.warning("no last look for overdue jobs: {}", error)
-        self._withdrawal.withdraw_overdue(overdue)
-        late = {i: o for i, o in overdue.items() if self.pending.complete(i) is not None}
-        self.given_up += len(late)
-        self._recorder.record_inferred((o.job, o.status, o.reason) for o in late.values())
-
-    def act_on(self, located: JobLocations) -> None:
-        """Requeue, discard, send again or give up what two snapshots located."""
-        if not (located.unacked_by_dead or located.missing):
-            return
-        self.confirm_missing(located.missing)
-        try:
-            self.poll_once()  # for a receipt that came between the two looks
-            self._context.record_unknown_workers()
-            started = self.requeue(located)
-        except StackError as error:
-            self._log.warning("what was found could not be mended: {}", error)
-            if self._search is not None:
-                self._search.schedule(time.monotonic(), RETRY_AFTER)
-            return
-        self._give_up(started, located.missing)
-
-    def _give_up(self, started: Iterable[str], nowhere: Iterable[str]) -> None:
-        """Judge what died with its worker, and what is missing."""
-        intact = self._is_intact()
-        rows: list[InferredEnd] = [
-            (job, "crashed", self._evaluator.how_it_died(job))
-            for job in self.pending.complete_all(started)
-        ]
-        for job in self.pending.complete_all(nowhere):
-            if job.started is None and intact is not False and self._resend(job):
-                continue
-            status, note = self._evaluator.explain_missing(job, emptied=intact is False)
-            rows.append((job, status, note))
-        self._recorder.record_inferred(rows)
-
-    def _resend(self, job: PendingAttempt) -> bool:
-        """Publish again a message that got lost on its way, and that no worker can have started."""
-        if self._sender is None:
-            return False
-        if self.unread.reason(job.task_id):
-            return False
-        starts_reported = self._collector.reports_starts and not may_lack_starts(self._ledger)
-        return (starts_reported or job.entry.idempotent) and self._sender.resend(job.attempt)
-
-    def _is_intact(self) -> bool | None:
-        try:
-            intact = self._collector.is_intact()
-        except StackError as error:
-            self._log.warning("the receipts stream could not be looked at: {}", error)
-            return None
-        if intact is False and self._ledger.get_meta(STORE_EMPTIED) is None:
-            self._ledger.set_meta(STORE_EMPTIED, "1")
-            self._context.warnings.append(
-                "the result store was emptied, or lost what it held, while the run was going on"
-            )
-        return intact
 
     # The end
 

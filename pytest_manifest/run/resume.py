@@ -10,13 +10,15 @@ from pathlib import Path
 
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import DispatchError, StackError
-from pytest_manifest.ledger import STORE_EMPTIED, Ledger, RunInfo, has_all_starts
+from pytest_manifest.ledger import STORE_EMPTIED, Ledger, has_all_starts
+from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run.admission import admit
 from pytest_manifest.run.budget import NOTHING, refuse_beyond
 from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_manifest
 from pytest_manifest.run.earlier import (
-    EarlierRun,
+    EarlierRunStrategy,
     evaluate_kept_receipts,
     track_inferred,
     track_unsettled,
@@ -37,7 +39,9 @@ from pytest_manifest.run.resume_rules import (
     may_have_started,
     record_decisions,
 )
+from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
+from pytest_manifest.run.state import RunState
 from pytest_manifest.run.unconfirmed import UnreadableResults
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.stack.address import StackAddress
@@ -48,93 +52,70 @@ SHOWN = 50
 EXAMPLES = 5
 
 
-class ResumeRun(EarlierRun):
-    """Resume an earlier run; see the module."""
+class Resume(EarlierRunStrategy):
+    """Resume an earlier run for the selected entries; see the module."""
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        ledger_path: Path,
-        info: RunInfo,
-        address: StackAddress,
-        settings: RunSettings,
-        *,
-        selected: Sequence[str] = (),
-        rules: ResumeRules | None = None,
-    ) -> None:
-        super().__init__(manifest, ledger_path, info, address, settings)
+    def __init__(self, state: RunState, selected: Sequence[str], rules: ResumeRules) -> None:
+        super().__init__(state)
         self._selected = selected
-        self._rules = rules or ResumeRules()
-        self.decisions: list[Decision] = []
+        self._rules = rules
         self._taken_up = False
         # Also where it is refused: the stack has taken over what an earlier one has left.
-        self.leaves_jobs = address.is_private
+        state.leaves_jobs = state.address.is_private
         self._restarts_stream = False
         """Whether the result store was emptied, so that its stream is to be marked as begun."""
-
-    @classmethod
-    def resume(
-        cls,
-        manifest: Manifest,
-        ledger_path: Path,
-        selected: Sequence[str],
-        address: StackAddress,
-        settings: RunSettings,
-        rules: ResumeRules,
-    ) -> ResumeRun:
-        """Return the run with this ledger, to be resumed for the selected entries."""
-        with Ledger.open(ledger_path) as ledger:
-            info = ledger.info()
-        return cls(manifest, ledger_path, info, address, settings, selected=selected, rules=rules)
 
     def take_effect(self) -> None:
         super().take_effect()
         self._taken_up = True
         if self._restarts_stream:
             # Marked for a run that is refused after all, an emptied store would look intact.
-            with contextlib.closing(self._open_collector("0")) as collector:
-                collector.begin(self.info.stream_ttl)
+            with contextlib.closing(self.connections.open_collector("0")) as collector:
+                collector.begin(self.state.info.stream_ttl)
 
     def abandon(self) -> None:
         super().abandon()
         if self._taken_up:  # another run of the session could not be written down
             self._taken_up = False
-            with Ledger.open(self.ledger_path, write=True) as ledger:
-                ledger.set_status("stopped" if self.info.is_private else "detached")
+            with Ledger.open(self.state.files.ledger, write=True) as ledger:
+                ledger.set_status("stopped" if self.state.info.is_private else "detached")
 
     # Before the first message
 
-    def _prepare(self, expected_workers: int | None) -> None:
+    def prepare(self, expected_workers: int | None) -> None:
         ledger = self._take_up()
-        publisher = self._open_publisher()
+        pending, connections = self.state.pending, self.connections
+        publisher = connections.open_publisher()
         position = ledger.get_meta("stream_position") or "0"
-        with contextlib.closing(self._open_collector(position)) as collector:
+        with contextlib.closing(connections.open_collector(position)) as collector:
             self._track(ledger)
-            self._open_locator(publisher, self._pending.entries())
+            connections.open_locator(publisher, pending.entries())
             self._reconcile(ledger, collector)
-        if self._to_send:
-            self._preflight(publisher, self._to_send, expected_workers)
-            self._open_locator(publisher, self._pending.entries())
+        if self.state.to_send:
+            admit(self, publisher, expected_workers)
+            connections.open_locator(publisher, pending.entries())
 
     def _track(self, ledger: Ledger) -> None:
+        state = self.state
         chosen = frozenset(self._selected)  # of the rest all stays as it is
         ledger.reopen_not_final(self._selected)
-        track_unsettled(self._pending, ledger, self.manifest, self.info, chosen)
-        track_inferred(self._pending, ledger, self.manifest, self.info, chosen)
+        track_unsettled(state.pending, ledger, state.manifest, state.info, chosen)
+        track_inferred(state.pending, ledger, state.manifest, state.info, chosen)
 
     def _reconcile(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Read what arrived since, search for what is under way, and decide what is to be sent."""
-        before = kept_manifest(self.ledger_path, self.info.sha256)
-        engine = self._make_engine(ledger, collector)
+        state = self.state
+        before = kept_manifest(state.files.ledger, state.info.sha256)
+        engine = self.make_engine(ledger, collector)
         engine.send_nothing()
-        evaluate_kept_receipts(ledger, self._pending, self._make_evaluator(ledger))
+        evaluate_kept_receipts(ledger, state.pending, self.make_evaluator(ledger))
         engine.poll_once()
-        self._record_unknown_workers(ledger)  # before anything is moved
+        self.connections.record_unknown_workers(ledger)  # before anything is moved
         locations = self._locate(engine)
         engine.poll_once()
         statuses_before = ledger.statuses()
         chosen = set(self._selected)
-        again = reevaluate(ledger, self.manifest, before, self._make_evaluator(ledger), chosen)
+        again = reevaluate(ledger, state.manifest, before, self.make_evaluator(ledger), chosen)
         with ledger.transaction():
             ledger.record_verdicts(list(again))
         intact = collector.is_intact()
@@ -148,17 +129,17 @@ class ResumeRun(EarlierRun):
             locations,
             witnessed=intact is not False,
         )
-        self.decisions = decisions(known, self.manifest, self._selected, self._rules)
+        state.decisions = decisions(known, state.manifest, self._selected, self._rules)
         self._check_budget(ledger)
         if intact is False and any(
-            ledger.entry_verdict(job.entry.id) is None for job in self._pending.by_task_id.values()
+            ledger.entry_verdict(job.entry.id) is None for job in state.pending.by_task_id.values()
         ):
             ledger.set_meta(
                 STORE_EMPTIED, "1"
             )  # the next store will be whole, and know as little of these
         self._record_left(ledger, engine.unread, emptied=intact is False)
         self._plan(ledger, before)
-        if intact is False and self._to_send:
+        if intact is False and state.to_send:
             ledger.set_meta(
                 "stream_position", "0"
             )  # a stream that begins anew may count from 1 again
@@ -166,75 +147,86 @@ class ResumeRun(EarlierRun):
 
     def _check_budget(self, ledger: Ledger) -> None:
         """Refuse what would cost more than allowed, with what was spent and is under way."""
-        if self.settings.budget is None:
+        state = self.state
+        if state.settings.budget is None:
             return
-        actions = {decision.entry: decision.action for decision in self.decisions}
+        actions = {decision.entry: decision.action for decision in state.decisions}
         waiting = {
             task_id
-            for task_id, job in self._pending.by_task_id.items()
+            for task_id, job in state.pending.by_task_id.items()
             if actions.get(job.entry.id) == "wait"
         }
-        self._costs = dict(Costs(ledger, self.manifest).by_attempt(without=waiting))
+        state.costs = dict(Costs(ledger, state.manifest).by_attempt(without=waiting))
         if "send" not in actions.values():
             return
         to_come = [name for name, action in actions.items() if action in ("send", "wait")]
         refuse_beyond(
-            self.settings.budget,
-            map(self.manifest.__getitem__, to_come),
-            self.manifest.path.name,
-            sum(self._costs.values(), NOTHING),
+            state.settings.budget,
+            map(state.manifest.__getitem__, to_come),
+            state.manifest.path.name,
+            sum(state.costs.values(), NOTHING),
         )
 
     def _plan(self, ledger: Ledger, before: Manifest | None) -> None:
         """Record what is to be sent, and what is waited for."""
+        state = self.state
         last = {row.entry: row for row in ledger.last_attempts()}
-        attempts = list(attempts_to_send(self.decisions, self.manifest, self.info.run, last))
-        waiting = {d.entry for d in self.decisions if d.action == "wait"}
+        attempts = list(attempts_to_send(state.decisions, state.manifest, state.info.run, last))
+        waiting = {d.entry for d in state.decisions if d.action == "wait"}
         back = [row for name, row in last.items() if name in waiting and row.state == "withdrawn"]
         with ledger.transaction():
             ledger.reopen(waiting)
             # It was not withdrawn after all, and any worker may run it from here on.
             ledger.mark((row.task_id for row in back), "sent")
-        for job in list(self._pending.by_task_id.values()):
+        for job in list(state.pending.by_task_id.values()):
             if job.entry.id not in waiting:
-                self._pending.complete(job.task_id)
-        digest = self.info.sha256
-        if self.manifest.sha256 != digest:
-            applied = {d.entry for d in self.decisions if d.action != "leave"}
-            digest, self._new_file = keep_changes(self.manifest, before, self.ledger_path, applied)
-        record_decisions(ledger, self.manifest, self.decisions, attempts, last, digest)
+                state.pending.complete(job.task_id)
+        digest = state.info.sha256
+        if state.manifest.sha256 != digest:
+            applied = {d.entry for d in state.decisions if d.action != "leave"}
+            digest, self._new_file = keep_changes(
+                state.manifest, before, state.files.ledger, applied
+            )
+        record_decisions(ledger, state.manifest, state.decisions, attempts, last, digest)
         if attempts:
-            self._record_budget(ledger)
-        self._to_send = attempts
+            self.record_budget(ledger)
+        state.to_send = attempts
 
     def _locate(self, engine: Engine) -> dict[str, Location]:
         """Locate what has no receipt, by task id. Raises DispatchError where that is impossible."""
-        if self._locator is None or not self._pending:
+        state = self.state
+        locator = self.connections.locator
+        if locator is None or not state.pending:
             return {}
         try:
-            located = JobSearch(self._locator, self._pending).search_now()
-            engine.confirm_missing(located.missing)
-            taken_out = set(engine.requeue(located))
+            located = JobSearch(locator, state.pending).search_now()
+            engine.missing.confirm(located.missing)
+            taken_out = set(engine.missing.requeue(located))
         except StackError as error:
             raise DispatchError(
-                f"run {self.info.run} was not gone on with: what is still queued cannot be told "
+                f"run {state.info.run} was not gone on with: what is still queued cannot be told "
                 f"({error})"
             ) from error
-        requeues = self.address.is_private or self.settings.repair
+        requeues = state.address.is_private or state.settings.repair
         return locations_of(
-            located, self._pending, taken_out, requeues=requeues, not_requeued=engine.not_requeued
+            located,
+            state.pending,
+            taken_out,
+            requeues=requeues,
+            not_requeued=engine.missing.not_requeued,
         )
 
     def _record_left(self, ledger: Ledger, unread: UnreadableResults, *, emptied: bool) -> None:
         """Record a verdict for what is not sent again and has none."""
+        state = self.state
         last = {row.entry: row for row in ledger.last_attempts()}
-        evaluator = self._make_evaluator(ledger)
+        evaluator = self.make_evaluator(ledger)
         with ledger.transaction():
-            for decision in self.decisions:
+            for decision in state.decisions:
                 row = last.get(decision.entry)
                 if decision.action != "leave" or row is None:
                     continue
-                job = self._pending.by_task_id.get(row.task_id)
+                job = state.pending.by_task_id.get(row.task_id)
                 if job is None or ledger.entry_verdict(decision.entry) is not None:
                     continue
                 status: VerdictStatus = "crashed" if job.is_running else "lost"
@@ -243,9 +235,24 @@ class ResumeRun(EarlierRun):
                 if doubt == "unknown" and (emptied or not job.is_running):
                     status, note = doubt, f"{note}; {why}"
                 status, note = unread.adjust(job, status, note)
-                entry = self.manifest[decision.entry]
+                entry = state.manifest[decision.entry]
                 verdict = evaluate(entry, None, attempt=row.attempt, problem=status, note=note)
                 ledger.record_verdicts([(verdict, None)])
+
+
+def resume_run(
+    manifest: Manifest,
+    ledger_path: Path,
+    selected: Sequence[str],
+    address: StackAddress,
+    settings: RunSettings,
+    rules: ResumeRules,
+) -> Run:
+    """Return the run with this ledger, to be resumed for the selected entries."""
+    with Ledger.open(ledger_path) as ledger:
+        info = ledger.info()
+    state = RunState(manifest, RunFiles(ledger_path), info, address, settings)
+    return Run(Resume(state, selected, rules))
 
 
 @dataclass(frozen=True)

@@ -107,3 +107,9 @@ class Signals:
     on_verdicts: Callable[[Sequence[str]], None] = lambda _entries: None
     lost_workers: Callable[[], Sequence[WorkerLoss]] = lambda: ()
     stack_failure: Callable[[], str | None] = lambda: None
+
+    def end(self) -> None:
+        """Release whoever waits for the run, as it is over."""
+        self.all_sent.set()
+        self.ended.set()
+        self.on_verdicts([])

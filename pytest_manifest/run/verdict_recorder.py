@@ -15,9 +15,7 @@ from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.evidence import ReportedEnd
 from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.recovery import (
-    JobSearch,
-)
+from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.unconfirmed import Final, UnconfirmedEnds, UnreadableResults
 from pytest_manifest.run.workers import WorkerDeaths
@@ -52,6 +50,10 @@ class VerdictRecorder:
         self._uncharged: list[str] = []
         """Task ids whose cost is not charged to the budget yet."""
         self._log = logger.bind(run=context.run)
+
+    def poll_once(self) -> None:
+        """Record everything that is there now, and wait for nothing."""
+        self.record_batch(self._collector.poll_all(self._pending.by_task_id))
 
     def record_batch(self, batch: ReceiptBatch) -> None:
         """Commit a batch of receipts and the verdicts that follow at once; then report them."""

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.manifest import Manifest, write_manifest
-from pytest_manifest.run import Run, RunSettings
+from pytest_manifest.run import RunSettings, dispatch_run
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.testing.stack import MemoryStack
@@ -41,7 +41,7 @@ def run(
         folder = Path(name)
         manifest = work if isinstance(work, Manifest) else _manifest(folder, work)
         settings = RunSettings(folder=folder / "runs", deadline=deadline)
-        made = Run.dispatch(manifest, manifest.ids, stack.wait_broker(deadline), settings)
+        made = dispatch_run(manifest, manifest.ids, stack.wait_broker(deadline), settings)
         made.watch_stack(lambda: (), lambda: stack.failure)
         made.prepare(expected_workers=1 if isinstance(stack, MemoryStack) else None)
         made.start()

@@ -11,7 +11,7 @@ from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.manifest import write_manifest
-from pytest_manifest.run import Run, RunSettings
+from pytest_manifest.run import RunSettings, dispatch_run
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.testing.running import Stack
@@ -89,7 +89,7 @@ def run_all(stack: Stack, folder: Path) -> dict[str, EntryVerdict]:
     address = stack.wait_broker(START_SECONDS)
     manifest = write_manifest(folder / "contract.jsonl", Header(), WORK.values())
     settings = RunSettings(folder=folder / "runs", deadline=DEADLINE)
-    run = Run.dispatch(manifest, manifest.ids, address, settings)
+    run = dispatch_run(manifest, manifest.ids, address, settings)
     run.prepare(expected_workers=1)
     try:
         place = list(WORK).index("revoked")

@@ -16,19 +16,19 @@ SLOWLY = """
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from pytest_manifest.run import ResumeRun
+from pytest_manifest.run import Resume
 
-prepare = ResumeRun.prepare
+prepare = Resume.prepare
 
 
-def slowly(self, **options):
+def slowly(self, expected_workers):
     Path("preparing").touch()
     while Path("preparing").exists():
         time.sleep(0.02)
-    prepare(self, **options)
+    prepare(self, expected_workers)
 
 
-ResumeRun.prepare = slowly
+Resume.prepare = slowly
 """
 
 

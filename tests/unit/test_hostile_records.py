@@ -22,7 +22,7 @@ from pytest_manifest.results.backend_results import BackendResult, ResultReader,
 from pytest_manifest.results.collector import ReceiptCollector, backend_receipt
 from pytest_manifest.results.read_errors import LOGGED, ReadErrors, receipt_from
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.run import Run, RunSettings, evidence
+from pytest_manifest.run import RunSettings, dispatch_run, evidence
 from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Header
@@ -256,7 +256,7 @@ def test_a_run_goes_on_past_all_of_them(tmp_path: Path, monkeypatch: pytest.Monk
         address = stack.wait_broker(30)
         manifest = write_manifest(tmp_path / "m.jsonl", Header(), entries)
         settings = RunSettings(folder=tmp_path / "runs", deadline=60)
-        run = Run.dispatch(manifest, manifest.ids, address, settings)
+        run = dispatch_run(manifest, manifest.ids, address, settings)
         run.prepare(expected_workers=1)
         key = stream_key(run.info.run)
         mine = {e.id: attempt_of(run.info.run, e, 1, n).task_id for n, e in enumerate(entries)}

@@ -15,7 +15,7 @@ from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.errors import LedgerError, ManifestToolError
 from pytest_manifest.ledger import Ledger, find_runs_by_digest, find_runs_of_manifest
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.run import AuditRun, RunSettings
+from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.schema import Entry
 from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.verdict import Costs
@@ -63,10 +63,10 @@ def audit(ledger: Path) -> dict[str, str]:
     """The verdicts after an audit without a stack."""
     manifest = manifest_of(ledger)
     settings = RunSettings(folder=ledger.parent)
-    run = AuditRun.attach(manifest, ledger, NOWHERE, settings, wait=False)
+    run = audit_run(manifest, ledger, NOWHERE, settings, wait=False)
     run.prepare()
     run.take_effect()
-    run.finish_offline()
+    run.start()
     with run.read() as reading:
         return {one.verdict.entry: one.verdict.verdict for one in reading.all_verdicts()}
 

@@ -16,10 +16,11 @@ from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.errors import LedgerError, ManifestToolError
 from pytest_manifest.ledger import Ledger, RunInfo, Start
 from pytest_manifest.ledger.merge import MAX_ATTACHED
+from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.merging.cli import main
-from pytest_manifest.merging.merge import merge
-from pytest_manifest.run.changes import copy_path, keep_manifest, kept_manifest
+from pytest_manifest.run.merge import merge
+from pytest_manifest.run.changes import keep_manifest, kept_manifest
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.pending import PendingAttempt
@@ -186,7 +187,7 @@ def test_the_manifest_is_kept_beside_it(make: Make, tmp_path: Path) -> None:
         ".sqlite",
     ]
     for path in sources:
-        copy_path(path, made.info.sha256).unlink()
+        RunFiles(path).manifest(made.info.sha256).unlink()
     assert "no ledger has a copy of the manifest" in merge(sources).warnings[0]
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.run_files import runs_by_copy
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.changes import (
     change_of,
     keep_changes,
     keep_manifest,
     kept_manifest,
-    runs_by_copy,
 )
 from pytest_manifest.run.resume_rules import record_decisions
 from pytest_manifest.schema import Entry, Header

@@ -185,7 +185,7 @@ def test_what_a_strange_worker_may_have_begun_is_not_put_back(*, idempotent: boo
         made.run(10)
         job = {made.task_id("a")}
         assert set(made.locator.restored) == (job if idempotent else set())
-        assert made.engine.not_requeued == (set() if idempotent else job)
+        assert made.engine.missing.not_requeued == (set() if idempotent else job)
         assert any("not put back" in one for one in made.findings) is not idempotent
 
 

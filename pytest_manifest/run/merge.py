@@ -33,8 +33,8 @@ from pytest_manifest.ledger import (
     merge_files,
     segments_json,
 )
+from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
-from pytest_manifest.run.changes import copy_path
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, code_key, merged_own_limits
 
@@ -105,7 +105,7 @@ def merge(ledgers: Sequence[Path], into: Path | None = None) -> MergedRun:
         _refuse_mixture(sources)
         folder = ledgers[0].parent if into is None else into
         info = _info(sources)
-        target = folder / f"{info.run}.sqlite"
+        target = RunFiles.of(folder, info.run).ledger
         with _new_files(target, sources) as copy:
             metadata = sorted(_metadata(info, sources).items())
             planned = [run8(source.info.run) for source in sources if source.merged]
@@ -173,7 +173,7 @@ def _refuse_mixture(sources: Sequence[MergeInput]) -> None:
 @contextmanager
 def _locked(ledger: Path) -> Iterator[None]:
     """Lock a ledger. Raises DispatchError where another process writes it."""
-    path = ledger.with_suffix(".lock")
+    path = RunFiles(ledger).lock
     if not path.is_file():  # it was copied here without its lock, so no process here writes it
         yield
         return
@@ -344,10 +344,10 @@ def _status(sources: Sequence[MergeInput]) -> RunStatus:
 @contextmanager
 def _new_files(ledger: Path, sources: Sequence[MergeInput]) -> Iterator[Path | None]:
     """Make the manifest's copy and the lock beside the new ledger; remove them where that fails."""
-    target = copy_path(ledger, sources[0].info.sha256)
-    kept = (copy_path(source.path, source.info.sha256) for source in sources)
+    target = RunFiles(ledger).manifest(sources[0].info.sha256)
+    kept = (RunFiles(source.path).manifest(source.info.sha256) for source in sources)
     source = next((path for path in kept if path.is_file()), None)
-    lock = RunLock(ledger.with_suffix(".lock"))
+    lock = RunLock(RunFiles(ledger).lock)
     try:
         ledger.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock.acquire(ledger.stem)
@@ -361,7 +361,7 @@ def _new_files(ledger: Path, sources: Sequence[MergeInput]) -> Iterator[Path | N
         ) from error
     finally:
         lock.release()
-        leftovers = [] if ledger.is_file() else [target, ledger.with_suffix(".lock")]
+        leftovers = [] if ledger.is_file() else [target, RunFiles(ledger).lock]
         for path in leftovers:
             if path.exists():
                 path.unlink()

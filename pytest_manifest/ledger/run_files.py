@@ -1,0 +1,87 @@
+"""Name the files of a run, all of them beside its ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+WORKER_LOGS = "worker-*.log"
+"""The pattern of the workers' logs in the folder of a stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """Name the files of the run with this ledger."""
+
+    ledger: Path
+
+    @classmethod
+    def of(cls, folder: Path, run: str) -> RunFiles:
+        """Name the files of a run in this folder."""
+        return cls(folder / f"{run}.sqlite")
+
+    @property
+    def lock(self) -> Path:
+        return self.ledger.with_suffix(".lock")
+
+    @property
+    def log(self) -> Path:
+        return self.ledger.with_suffix(".log")
+
+    @property
+    def receipts(self) -> Path:
+        """Return where the receipts are exported to."""
+        return self.ledger.with_suffix(".receipts.jsonl")
+
+    @property
+    def summary(self) -> Path:
+        """Return where the summary as a JSON document is."""
+        return self.ledger.with_suffix(".summary.json")
+
+    def worker_log(self, name: str) -> Path:
+        """Return where a worker's log of this name is kept."""
+        return self.ledger.with_suffix(f".{name}")
+
+    @property
+    def worker_logs_pattern(self) -> Path:
+        """Return the path with a wildcard that all kept logs of workers match."""
+        return self.worker_log(WORKER_LOGS)
+
+    def worker_logs(self) -> list[Path]:
+        """Return the logs of workers that were kept, sorted."""
+        return sorted(self.ledger.parent.glob(self.worker_logs_pattern.name))
+
+    def manifest(self, sha256: str) -> Path:
+        """Return where the run keeps the manifest with this digest."""
+        return self.ledger.with_suffix(f".{sha256[:12]}.manifest.jsonl")
+
+    @property
+    def merged_manifest(self) -> Path:
+        """Return where a manifest of changes taken up in part is written, until it is whole."""
+        return self.ledger.with_suffix(".merged.manifest.jsonl")
+
+    def all(self) -> list[Path]:
+        """Return all files of the run, its ledger first: without it the others belong to none."""
+        beside = sorted(self.ledger.parent.glob(f"{self.ledger.stem}.*"))
+        return [self.ledger, *(path for path in beside if path != self.ledger)]
+
+    def forget_manifest(self, sha256: str) -> None:
+        """Stop counting the run as one of this manifest: rename its copy."""
+        copy = self.manifest(sha256)
+        copy.rename(copy.with_suffix(".given-up"))
+
+
+def ledgers_in(folder: Path) -> list[Path]:
+    """Return the ledgers in a folder, sorted by name, which is by age."""
+    return sorted(folder.glob("*.sqlite"))
+
+
+def runs_by_copy(folder: Path, sha256: str) -> list[Path]:
+    """Return the ledgers in ``folder`` that have a copy of this manifest, readable or not, oldest
+    first.
+
+    Where there is no ledger nothing was sent.
+    """
+    copies = sorted(folder.glob(f"*.{sha256[:12]}.manifest.jsonl"))
+    ledgers = [RunFiles.of(folder, copy.name.split(".")[0]).ledger for copy in copies]
+    return [path for path in ledgers if path.exists()]

@@ -1,0 +1,117 @@
+"""Ask the stack whether a run's jobs can be sent; withhold those that no worker knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.demand import Demand, demand_of
+from pytest_manifest.broker.preflight import Preflight, preflight
+from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.errors import DispatchError
+from pytest_manifest.ledger import STOCK_WORKERS
+from pytest_manifest.run.budget import without_estimate
+from pytest_manifest.run.evaluation import Evaluated
+from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
+from pytest_manifest.run.strategy import Strategy
+from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
+from pytest_manifest.run.workers import record_known_workers
+from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.verdict import evaluate
+
+NO_WORKER = "no worker that answered"
+
+
+def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None) -> None:
+    """Check that the stack can run what the strategy is to send, and record what it is like.
+
+    Raises DispatchError where nothing should be sent.
+    """
+    state = strategy.state
+    entries = (attempt.entry for attempt in state.to_send)
+    demand = demand_of(entries, own_limit=publisher.own_limit)
+    found = preflight(publisher, demand, expected_workers=expected_workers)
+    _take_over(strategy, found)
+    if found.refusals:
+        raise DispatchError("nothing was sent: " + " ".join(found.refusals))
+    if found.unknown_tasks:
+        _handle_unknown_tasks(strategy, found.unknown_tasks)
+    _record_stack(strategy, publisher, found, demand)
+
+
+def _take_over(strategy: Strategy, found: Preflight) -> None:
+    """Keep what the preflight found: messages, and the workers and queues of the run."""
+    state, connections = strategy.state, strategy.connections
+    state.notices += found.warnings + found.notices
+    if state.settings.budget is not None:
+        unforeseen = without_estimate(attempt.entry for attempt in state.to_send)
+        state.notices += [unforeseen] if unforeseen else []
+    state.workers = len(found.workers) if found.answered else None
+    connections.slots = found.slots
+    connections.nodes = set(found.workers)
+    connections.added_queues = found.added_queues
+    connections.queues = found.queues
+
+
+def _handle_unknown_tasks(strategy: Strategy, unknown: Mapping[str, Sequence[str]]) -> None:
+    """Withhold entries of tasks that no worker knows, or raise DispatchError if told so."""
+    state = strategy.state
+    hints = {name: _did_you_mean(near) for name, near in unknown.items()}
+    if state.settings.strict:
+        names = "; ".join(
+            f"no worker knows the task {name!r}{hint and f' ({hint})'}"
+            for name, hint in hints.items()
+        )
+        raise DispatchError(f"nothing was sent: {names}")
+    _withhold(strategy, hints)
+    strategy.connections.add_queues(a.entry for a in state.to_send if a.entry.task in hints)
+
+
+def _withhold(strategy: Strategy, notes: Mapping[str, str]) -> None:
+    """Judge entries whose task no worker knows, and do not send them.
+
+    Those that expect it are sent: there a worker has to report it.
+    """
+    state = strategy.state
+    withheld = [a for a in state.to_send if is_withheld(a.entry, notes)]
+    if isinstance(state.to_send, FirstAttempts):
+        state.to_send = state.to_send.without_tasks(notes)
+    else:
+        state.to_send = [a for a in state.to_send if not is_withheld(a.entry, notes)]
+    with strategy.writing() as ledger, ledger.transaction():
+        ledger.mark((a.task_id for a in withheld), "withheld", note="unknown task")
+        ledger.record_verdicts(
+            _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
+        )
+
+
+def _record_stack(
+    strategy: Strategy, publisher: Publisher, found: Preflight, demand: Demand
+) -> None:
+    """Record in the ledger what verdicts go by: workers, the tasks' code, their own limits."""
+    state = strategy.state
+    is_private = state.address.is_private
+    unseen = [f"whoever comes for queue {name!r}" for name in found.idle]
+    seen = found.answered or is_private
+    # Workers that do not report starts: what they had may have run.
+    stock = [*found.stock, *unseen] if seen else [NO_WORKER]
+    with strategy.writing() as ledger:
+        if stock:
+            ledger.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
+        # These show where a worker runs other code of a task than is here.
+        if not is_private:
+            record_known_workers(ledger, publisher, set(found.workers) - set(found.stock))
+        record_code(ledger, (attempt.entry.task for attempt in state.to_send), publisher.tasks)
+        samples = demand.samples.values()
+        limits = {one.task: own for one in samples if (own := publisher.own_limit(one))}
+        record_own_limits(ledger, limits)
+        state.pending.with_own_limit = OwnLimits.read(ledger)
+
+
+def _without_receipt(attempt: Attempt, status: VerdictStatus, note: str) -> Evaluated:
+    verdict = evaluate(attempt.entry, None, attempt=attempt.number, problem=status, note=note)
+    return verdict, None
+
+
+def _did_you_mean(nearest: Sequence[str]) -> str:
+    return f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""

@@ -1,0 +1,95 @@
+"""Open and close what a run talks to: the broker, the job locator, the receipts' collector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from pytest_manifest.broker.bounded import BoundedCaller
+from pytest_manifest.broker.locating import Locator, open_locator, queues_of
+from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.results.backend_results import ResultReader
+from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.results.read_errors import ReadErrors
+from pytest_manifest.results.stream import StreamReader, has_stream, open_client_at
+from pytest_manifest.run.state import RunState
+from pytest_manifest.run.workers import record_unknown_workers
+from pytest_manifest.schema import Entry
+from pytest_manifest.schema.wire import stream_key
+
+
+class RunConnections:
+    """Hold a run's publisher and locator, and what the preflight found of the stack."""
+
+    def __init__(self, state: RunState, *, keeps_stream: bool = False) -> None:
+        self._state = state
+        self._keeps_stream = keeps_stream
+        """Whether receipts are left in their stream: another ledger is to have them, too."""
+        self.publisher: Publisher | None = None
+        self.locator: Locator | None = None
+        self.slots = 0
+        """Jobs that the workers run at once; 0: not known."""
+        self.nodes: set[str] = set()
+        self.queues: Sequence[str] = []
+        self.added_queues: Sequence[str] = []
+
+    def open_publisher(self) -> Publisher:
+        """Open the publisher; :meth:`close` closes it."""
+        state = self._state
+        self.publisher = Publisher(
+            state.address,
+            stream=stream_key(state.info.run),
+            ttl=state.info.stream_ttl,
+            budget=state.patience,
+        )
+        return self.publisher
+
+    def close(self) -> None:
+        """Close the publisher; harmless when none is open."""
+        publisher, self.publisher = self.publisher, None
+        if publisher is not None:
+            publisher.close()
+
+    def add_queues(self, entries: Iterable[Entry]) -> None:
+        """Count the queues of these entries among the run's, too."""
+        assert self.publisher is not None
+        self.queues = sorted({*self.queues, *queues_of(self.publisher, entries)})
+
+    def open_locator(self, publisher: Publisher, entries: Iterable[Entry]) -> Locator:
+        """Open the job locator; ``entries`` are those whose queues no preflight has reported.
+
+        Do not call it in the run's thread: it imports, and two threads of CPython 3.11 that parse
+        at once disturb one another ("AST constructor recursion depth mismatch").
+        """
+        queues = sorted({*self.queues, *queues_of(publisher, entries)})
+        self.locator = open_locator(publisher, queues, self.nodes)
+        return self.locator
+
+    def open_collector(self, position: str) -> ReceiptCollector:
+        """Open the collector of receipts, which reads the run's stream from this position on."""
+        address, warnings = self._state.address, self._state.warnings
+        stream, flaws = None, ReadErrors(warnings)
+        if has_stream(address.backend_url):
+            stream = StreamReader(
+                address.backend_url,
+                stream_key(self._state.info.run),
+                position=position,
+                keeps_records=self._keeps_stream,
+                flaws=flaws,
+                opener=partial(open_client_at, address),
+            )
+        caller = BoundedCaller(address.backend_url, self._state.patience)
+        return ReceiptCollector(stream, ResultReader(address, flaws), caller, flaws)
+
+    @property
+    def result_lifetime(self) -> float:
+        """Return the seconds for which the outcome of a job can be read."""
+        expires = None if self.publisher is None else self.publisher.result_expires
+        stream = float(self._state.info.stream_ttl)
+        return stream if expires is None else min(stream, expires)
+
+    def record_unknown_workers(self, ledger: Ledger) -> None:
+        """Record workers that this run has not seen; our own stack has none."""
+        if self.publisher is not None and not self._state.address.is_private:
+            record_unknown_workers(ledger, self.publisher)

@@ -1,0 +1,120 @@
+"""Judge a manifest by exported receipts alone: make a ledger of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pytest_manifest.broker.attempt import is_of_attempt, task_id_for
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger import Ledger, RunInfo, utc_now
+from pytest_manifest.ledger.queries import BATCH, ImportedEntry
+from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.manifest.receipt_index import Exported, ReceiptIndex
+from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.schema import Entry
+from pytest_manifest.verdict import evaluate
+
+NO_RUN = "no-receipts"
+"""The run id of a file without receipts."""
+
+
+def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[Path, list[str]]:
+    """Make a ledger of exported receipts alone; return it and notes about oddities in them.
+
+    Raises LedgerError where the file holds receipts of several runs, ManifestError where it cannot
+    be read.
+    """
+    with ReceiptIndex(file) as index:
+        run = min(index.runs, default=NO_RUN)
+        path = RunFiles.of(scratch, run).ledger
+        with Ledger.create(path, _info(manifest, run)) as ledger:
+            ledger.disable_journal()
+            judging = _ReceiptsEvaluation(run, manifest, index, file.name, ledger)
+            several = len(index.runs) > 1
+            for passages in () if several else judging.passages():
+                with ledger.transaction():
+                    ledger.import_entries(passages)
+            strange, doubled = index.finish()
+            if several:
+                runs = ", ".join(sorted(index.runs)[:3])
+                raise LedgerError(
+                    f"{file}: holds receipts of several runs ({runs}); give the receipts of one"
+                )
+            ledger.set_status("finished")
+    notes = []
+    if strange:
+        notes.append(f"{file.name}: {strange} receipts are of entries that are not in the manifest")
+    if doubled:
+        notes.append(f"{file.name}: {doubled} receipts are of an attempt that has another one")
+    return path, notes
+
+
+def _info(manifest: Manifest, run: str) -> RunInfo:
+    return RunInfo(
+        run=run,
+        manifest=manifest.path.resolve(),
+        sha256=manifest.sha256,
+        workflow=manifest.header.workflow,
+        mode=manifest.header.mode,
+        entries=len(manifest),
+        created_at=utc_now(),
+        broker="",
+        backend="",
+        is_private=False,
+        stream_ttl=0,
+    )
+
+
+@dataclass
+class _ReceiptsEvaluation:
+    """Judge each entry of a manifest by its receipt in the file ``name``."""
+
+    run: str
+    manifest: Manifest
+    index: ReceiptIndex
+    name: str
+    ledger: Ledger
+
+    def passages(self) -> Iterator[list[ImportedEntry]]:
+        """Yield the outcome of the entries in batches, in the manifest's order."""
+        evaluator = AttemptEvaluator(self.run, self.manifest, self.ledger, kills=1, lifetime=0)
+        number = 0
+        entries = iter(self.manifest)
+        while some := list(islice(entries, BATCH)):
+            received = self.index.take([entry.id for entry in some])
+            yield [
+                self._passage(evaluator, number + place, entry, exported)
+                for place, (entry, exported) in enumerate(zip(some, received, strict=True))
+            ]
+            number += len(some)
+
+    def _passage(
+        self, evaluator: AttemptEvaluator, ordinal: int, entry: Entry, exported: Exported | None
+    ) -> ImportedEntry:
+        if exported is None:
+            note = f"{self.name} has no receipt of it"
+            verdict = evaluate(entry, None, attempt=None, problem="unknown", note=note)
+            task_id = task_id_for(self.run, entry.id, 1, ordinal)
+            return ImportedEntry(task_id, 1, ordinal, None, verdict, None, None)
+        receipt = exported.receipt
+        attempt = max(receipt.attempt, 1)
+        task_id = receipt.task_id  # with the place that the entry had when it was sent
+        if not is_of_attempt(task_id, self.run, entry.id, attempt):
+            task_id = task_id_for(self.run, entry.id, attempt, ordinal)
+        job = PendingAttempt(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
+        verdict, counted = evaluator.evaluate(job, receipt, ())
+        text = exported.text
+        return ImportedEntry(
+            task_id,
+            attempt,
+            ordinal,
+            receipt.sent_at,
+            verdict,
+            text,
+            None if counted is None else text,
+        )

@@ -1,0 +1,153 @@
+"""Handle jobs that no worker reports any more: requeue, send again, withdraw, or give them up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+
+from loguru import logger
+
+from pytest_manifest.broker.locating import JobLocations
+from pytest_manifest.errors import StackError
+from pytest_manifest.ledger import may_lack_starts
+from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.recovery import (
+    AFTER_LOSS,
+    RETRY_AFTER,
+    JobSearch,
+    OrphanRecovery,
+    StrandedJobs,
+)
+from pytest_manifest.run.sending import Sender
+from pytest_manifest.run.verdict_recorder import InferredEnd, VerdictRecorder
+from pytest_manifest.run.withdrawal import Withdrawal
+
+
+def job_search(context: EngineContext) -> JobSearch | None:
+    """Make the search for an engine's pending jobs; None where it has no locator."""
+    if context.locator is None:
+        return None
+    allowed = context.moves_orphans
+    stranded = StrandedJobs(context.pending, context.live_warnings, allowed=allowed)
+    return JobSearch(context.locator, context.pending, stranded)
+
+
+class MissingJobs:
+    """Find and settle the jobs of one run that are overdue or missing. Use it from one thread."""
+
+    def __init__(
+        self,
+        context: EngineContext,
+        search: JobSearch | None,
+        recorder: VerdictRecorder,
+        sender: Sender | None,
+        withdrawal: Withdrawal,
+    ) -> None:
+        self._context = context
+        self._collector = context.collector
+        self._evaluator = context.evaluator
+        self._pending = context.pending
+        self._search = search
+        self._recorder = recorder
+        self._sender = sender
+        self._withdrawal = withdrawal
+        self._orphans: OrphanRecovery | None = None
+        if context.locator is not None:
+            self._orphans = OrphanRecovery(
+                context.locator,
+                context.pending,
+                context.warnings,
+                allowed=context.moves_orphans,
+                starts_unknown=self._starts_unknown,
+            )
+        self.given_up = 0
+        """Attempts that were judged as their time was over; a worker may have them, or get them
+        yet."""
+        self._log = logger.bind(run=context.run)
+
+    def check(self, now: float) -> None:
+        """Judge the jobs that no worker reports any more, so far as it is their time."""
+        self._recorder.remind_workers(now)
+        if self._recorder.deaths.check(now) and self._search is not None:
+            self._search.schedule(now, *AFTER_LOSS)
+        self._give_up_overdue(now)
+        if self._sender is not None:
+            self._recorder.record_unsent(self._sender.overdue(now), "timed_out")
+        if self._search is not None:
+            located = self._search.tick(now)
+            if located is not None:
+                self.act_on(located)
+
+    def act_on(self, located: JobLocations) -> None:
+        """Requeue, discard, send again or give up what two snapshots located."""
+        if not (located.unacked_by_dead or located.missing):
+            return
+        self.confirm(located.missing)
+        try:
+            self._recorder.poll_once()  # for a receipt that came between the two snapshots
+            self._context.record_unknown_workers()
+            started = self.requeue(located)
+        except StackError as error:
+            self._log.warning("what was found could not be mended: {}", error)
+            if self._search is not None:
+                self._search.schedule(time.monotonic(), RETRY_AFTER)
+            return
+        self._give_up(started, located.missing)
+
+    def confirm(self, missing: Iterable[str]) -> None:
+        """Count what the store alone reports of these; see :class:`UnconfirmedEnds`."""
+        self._recorder.unconfirmed.confirm_missing(missing)
+
+    def requeue(self, located: JobLocations) -> list[str]:
+        """Requeue what dead workers had taken, where allowed; see :class:`OrphanRecovery`."""
+        return [] if self._orphans is None else self._orphans.requeue(located)
+
+    @property
+    def not_requeued(self) -> Collection[str]:
+        """Return the task ids that dead workers had and may have started: they were not moved."""
+        return () if self._orphans is None else self._orphans.not_requeued
+
+    def _starts_unknown(self) -> bool:
+        """Return whether a job may have started unreported; our own workers report every start."""
+        return not self._context.is_private and may_lack_starts(self._context.ledger)
+
+    def _give_up_overdue(self, now: float) -> None:
+        overdue = self._pending.overdue(now)
+        if not overdue:
+            return
+        try:
+            # Once more, for a receipt that is there and has only not been read yet.
+            self._recorder.record_batch(
+                self._collector.poll_all({i: o.job for i, o in overdue.items()})
+            )
+        except StackError as error:
+            self._log.warning("no last look for overdue jobs: {}", error)
+        self._withdrawal.withdraw_overdue(overdue)
+        late = {i: o for i, o in overdue.items() if self._pending.complete(i) is not None}
+        self.given_up += len(late)
+        self._recorder.record_inferred((o.job, o.status, o.reason) for o in late.values())
+
+    def _give_up(self, started: Iterable[str], missing: Iterable[str]) -> None:
+        """Judge what died with its worker, and what is missing."""
+        intact = self._context.is_store_intact()
+        rows: list[InferredEnd] = [
+            (job, "crashed", self._evaluator.how_it_died(job))
+            for job in self._pending.complete_all(started)
+        ]
+        for job in self._pending.complete_all(missing):
+            if job.started is None and intact is not False and self._resend(job):
+                continue
+            status, note = self._evaluator.explain_missing(job, emptied=intact is False)
+            rows.append((job, status, note))
+        self._recorder.record_inferred(rows)
+
+    def _resend(self, job: PendingAttempt) -> bool:
+        """Publish again a message that got lost on its way, and that no worker can have started."""
+        if self._sender is None:
+            return False
+        if self._recorder.unread.reason(job.task_id):
+            return False
+        ledger = self._context.ledger
+        starts_reported = self._collector.reports_starts and not may_lack_starts(ledger)
+        return (starts_reported or job.entry.idempotent) and self._sender.resend(job.attempt)

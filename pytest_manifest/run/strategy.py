@@ -1,0 +1,151 @@
+"""Define what a strategy decides about a run: what is prepared, what is sent, how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import partial
+from typing import ClassVar
+
+from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger, utc_now
+from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run.budget import Budget
+from pytest_manifest.run.connections import RunConnections
+from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.engine import Engine
+from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.schedule import Schedule
+from pytest_manifest.run.state import RunState
+
+
+class Strategy(ABC):
+    """Decide what a run does; its handle (``run``) has the thread, the signals and the end."""
+
+    sends: ClassVar[bool] = True
+    """Whether messages are published."""
+
+    def __init__(self, state: RunState, connections: RunConnections | None = None) -> None:
+        self.state = state
+        self.connections = connections or RunConnections(state)
+
+    @property
+    def queries_stack(self) -> bool:
+        """Return whether broker and workers are queried."""
+        return True
+
+    @abstractmethod
+    def prepare(self, expected_workers: int | None) -> None:
+        """Query the stack for what it can do; send nothing, and decide nothing.
+
+        Raises DispatchError or StackError where nothing should be sent.
+        """
+
+    @abstractmethod
+    def take_effect(self) -> None:
+        """Let what was prepared count. Raises LedgerError where it cannot be written."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Undo what was prepared: the run will not be started."""
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Ledger]:
+        """Open the ledger for writing before the run has its thread."""
+        with Ledger.open(self.state.files.ledger, write=True) as ledger:
+            yield ledger
+
+    def work(self, engine: Engine, ledger: Ledger) -> None:
+        """Do the run's work, in its thread, and record how it ended."""
+        engine.work()
+        self._close_dispatch(engine, ledger)
+
+    def finish_offline(self) -> None:
+        """Judge what is there without a stack, where :attr:`queries_stack` is False."""
+        raise NotImplementedError
+
+    # The engine
+
+    def make_engine(self, ledger: Ledger, collector: ReceiptCollector) -> Engine:
+        """Put an engine together for what is to be sent, and what is pending, at this moment."""
+        state, connections = self.state, self.connections
+        return Engine(
+            EngineContext(
+                run=state.info.run,
+                settings=state.settings,
+                window=state.settings.window_for(connections.slots),
+                signals=state.signals,
+                ledger=ledger,
+                collector=collector,
+                evaluator=self.make_evaluator(ledger),
+                schedule=Schedule(
+                    state.to_send,
+                    verdicts=ledger.statuses(),
+                    canary=state.settings.canary,
+                    max_failed=state.settings.max_failed,
+                    budget=self._budget(),
+                ),
+                pending=state.pending,
+                publisher=connections.publisher if self.sends else None,
+                locator=connections.locator,
+                is_private=state.address.is_private,
+                added_queues=connections.added_queues,
+                queues=connections.queues,
+                live_warnings=state.live_warnings,
+                warnings=state.warnings,
+                patience=state.patience,
+                record_unknown_workers=partial(connections.record_unknown_workers, ledger),
+            )
+        )
+
+    def make_evaluator(self, ledger: Ledger) -> AttemptEvaluator:
+        """Make what turns receipts into verdicts."""
+        state = self.state
+        return AttemptEvaluator(
+            state.info.run,
+            state.manifest,
+            ledger,
+            kills=state.settings.kills,
+            lifetime=self.connections.result_lifetime,
+        )
+
+    def _budget(self) -> Budget | None:
+        limit = self.state.settings.budget if self.sends else None
+        return None if limit is None else Budget(limit, self.state.costs)
+
+    def record_budget(self, ledger: Ledger) -> None:
+        """Record the budget that holds for what is sent from here on."""
+        budget = self.state.settings.budget
+        ledger.set_meta(BUDGET, "" if budget is None else str(budget))
+        ledger.set_meta(OVER_BUDGET, "")
+
+    # The end
+
+    @property
+    def revokes_on_stop(self) -> bool:
+        """Return whether the run, when it is stopped, takes back what it has sent."""
+        chosen = self.state.settings.on_stop
+        return self.state.address.is_private if chosen is None else chosen == "revoke"
+
+    def leave(self, ledger: Ledger) -> None:
+        """End with jobs that are not revoked: they go on, unless the stack is our own."""
+        is_private = self.state.address.is_private
+        ledger.set_status("stopped" if is_private else "detached")
+        if is_private:
+            ledger.stop_segment(utc_now())
+
+    def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
+        state = self.state
+        is_private = state.address.is_private
+        interrupted = state.signals.stop.is_set() and ledger.has_open()
+        if not interrupted and not engine.pending:
+            left = engine.given_up or ledger.has_open()  # of entries that were not selected
+            ledger.set_status("detached" if left and not is_private else "finished")
+            state.leaves_jobs = False
+        elif self.revokes_on_stop and not state.settings.send_only:
+            ledger.set_status("stopped")
+            engine.wind_down()
+            ledger.stop_segment(utc_now())
+            state.leaves_jobs = is_private and bool(engine.pending.unstarted())
+        else:
+            self.leave(ledger)
