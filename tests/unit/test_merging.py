@@ -19,10 +19,10 @@ from pytest_manifest.ledger.merge import MAX_ATTACHED
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.merging.cli import main
-from pytest_manifest.run.merge import merge
 from pytest_manifest.run.changes import keep_manifest, kept_manifest
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.merge import merge
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import CODE_HISTORY, CodeHistory, code_key
 from pytest_manifest.schema import Entry, Receipt
