@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
-# Tests wait for processes more than they compute: twice as many as two cores.
-TEST_PROCESSES ?= 4
+# Tests wait for processes more than they compute: twice as many as there are cores.
+TEST_PROCESSES ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))))
 
 # An active virtual environment is somebody else's: everything here runs in .venv.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH

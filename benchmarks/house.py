@@ -3,8 +3,9 @@
     python -m benchmarks.house [FOLDER ...]
 
 Counts modules, lines, the longest module and function, functions whose docstring begins with no
-verb ("What ...", "The ... of which ..."), and the modules that import the session's state. FOLDER:
-the package of another checkout, to hold two side by side.
+verb ("What ...", "The ... of which ..."), classes and modules whose docstring is a clause ("What
+..."), and the modules that import the session's state. FOLDER: the package of another checkout, to
+hold two side by side.
 """
 
 from __future__ import annotations
@@ -89,6 +90,22 @@ NO_VERBS: Final = frozenset(
         "without",
     }
 )
+CLAUSES: Final = frozenset(
+    {
+        "how",
+        "it",
+        "nobody",
+        "somebody",
+        "that",
+        "those",
+        "what",
+        "when",
+        "where",
+        "whether",
+        "which",
+    }
+)
+"""First words of what is no noun phrase either, which classes and modules may have."""
 SESSION: Final = ("face.session", "plugin.session")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -109,6 +126,12 @@ def measure(package: Path) -> dict[str, int]:
         "lines of the longest function": max(map(_length, functions)),
         "docstrings of functions": sum(ast.get_docstring(one) is not None for one in functions),
         "docstrings that begin with no verb": sum(map(_is_clause, functions)),
+        "docstrings of classes and modules that are clauses": sum(
+            _first_word(one) in CLAUSES
+            for tree in trees.values()
+            for one in ast.walk(tree)
+            if isinstance(one, ast.ClassDef | ast.Module)
+        ),
         "importers of the session's state": sum(map(_imports_session, trees.values())),
     }
 
@@ -122,8 +145,13 @@ def _length(function: Function) -> int:
 
 
 def _is_clause(function: Function) -> bool:
-    words = (ast.get_docstring(function) or "Say").split(None, 1)
-    return words[0].strip("\"'(`,.:").lower() in NO_VERBS
+    return _first_word(function) in NO_VERBS
+
+
+def _first_word(documented: Function | ast.ClassDef | ast.Module) -> str:
+    """Return the first word of a docstring in small letters; "" where there is none."""
+    words = (ast.get_docstring(documented) or "").split(None, 1)
+    return words[0].strip("\"'(`,.:").lower() if words else ""
 
 
 def _imports_session(tree: ast.AST) -> bool:
