@@ -56,7 +56,7 @@ def make(folder: Path, count: int) -> None:
     from pytest_manifest.run import RunSettings, audit_run
     from pytest_manifest.run.changes import keep_manifest
     from pytest_manifest.schema import Header
-    from pytest_manifest.stack.address import StackAddress
+    from pytest_manifest.urls import StackAddress
 
     (folder / "pytest.ini").write_text("[pytest]\n")
     manifest = write_manifest(

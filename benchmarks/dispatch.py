@@ -29,7 +29,7 @@ from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.sending import Sender
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from tests.services import ServiceUnavailableError, rabbitmq_server, valkey_server
 
 GOALS = {"valkey": 10.0, "rabbitmq": 3.0}

@@ -40,7 +40,7 @@ from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, Signals
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256, stream_key, timestamp
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from tests.services import valkey_server
 
 WORKERS = 50

@@ -2,19 +2,20 @@
 
 The map, top to bottom; a floor imports only what stands below it:
 
+    cli         the commands manifest-stack and manifest-ledger
     plugin      pytest: hooks, options, fixtures, collection, the loop, xdist. Says when
     reporting   terminal, progress, JUnit, Allure, GitHub, pages. Reads runs and ledgers alone
-    testing     for tests of planners and verifiers: a stack in memory, receipts made by hand
-    merging     the ledgers of a manifest's shards made one
+    testing     beside it, for tests of planners and verifiers: plans, receipts made by hand
     run         one dispatch: schedule, sender, loop, recovery, verdicts; audit and resume
-    analysis    what a run amounts to, and how two differ
-    verdict     a receipt held against its entry: pure rules
-    results     receipts read back: from the stream, from a result store
-    worker      inside Celery's workers: receipts, logs, evidence
-    broker      publishing, preflight, locating, remote control
-    stack       the private stack, its supervisor and watchdog; reaching an existing one
-    planning, ledger, manifest, schema    the plan builder, the ledger, the codec, the formats
-    log, bindings, console, text, urls, variables, errors, compat
+    stack       the private stack, its supervisor, the stack in memory; reaching an existing one
+    broker, results, worker
+                publishing, preflight, locating; receipts read back; what runs in Celery's workers
+    analysis, verdict
+                what a run amounts to, how two differ; a receipt held against its entry: pure rules
+    ledger, manifest, planning, schema
+                one SQLite file a run; the codec; the plan builder; the formats
+    bindings, compat, console, errors, log, text, urls, variables
+                the ground: single modules, and private parts of other packages
 
 The names below are loaded when they are first used: importing this package must stay cheap, because
 every worker and every pytest process does. PYTEST_DONT_REWRITE: it has no assertions for users.

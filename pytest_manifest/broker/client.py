@@ -15,11 +15,10 @@ from celery.app.defaults import DEFAULTS
 from celery.app.utils import find_app
 
 from pytest_manifest.broker.bounded import SOCKET_TIMEOUT, amqp_limits, redis_limits
+from pytest_manifest.broker.celery_settings import OPTIONS, harmless, is_overridden
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
-from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.stack.celery_settings import OPTIONS, harmless, is_overridden
-from pytest_manifest.urls import is_redis, scheme_of
+from pytest_manifest.urls import StackAddress, is_redis, scheme_of
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend

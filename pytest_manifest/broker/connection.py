@@ -18,7 +18,7 @@ from pytest_manifest.broker.messages import Outgoing
 from pytest_manifest.broker.refusals import refusal
 from pytest_manifest.broker.routing import Destination, queue_of, unverified_destination
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 
 if TYPE_CHECKING:
     from kombu import Connection

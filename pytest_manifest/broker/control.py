@@ -22,8 +22,7 @@ from kombu.transport import virtual
 from pytest_manifest.broker.bounded import sever
 from pytest_manifest.broker.client import connect
 from pytest_manifest.broker.refusals import refusal
-from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.urls import is_redis
+from pytest_manifest.urls import StackAddress, is_redis
 
 if TYPE_CHECKING:
     from kombu import Connection, Queue

@@ -30,8 +30,7 @@ from pytest_manifest.broker.routing import AppRouting, destination_of, queue_nam
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.schema import Entry
-from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.urls import scheme_of
+from pytest_manifest.urls import StackAddress, scheme_of
 
 # One chunk is one round trip and one unit of doubt, whose entries are located after a failure;
 # more at once are no faster by much, and large arguments are in memory together.

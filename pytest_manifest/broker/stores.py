@@ -19,11 +19,11 @@ from loguru import logger
 
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.log import redact_url
-from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.urls import (
     REDIS_SCHEMES,
     SENTINEL,
     SOCKETS,
+    StackAddress,
     is_redis_server,
     scheme_of,
     with_redis_scheme,

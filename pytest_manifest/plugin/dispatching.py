@@ -180,7 +180,7 @@ class Dispatch:
 
     def _audit(self) -> None:
         from pytest_manifest.run import audit_run
-        from pytest_manifest.stack.address import StackAddress
+        from pytest_manifest.urls import StackAddress
 
         state = self._state
         options = state.options

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from pytest_manifest.run import Run
     from pytest_manifest.stack.embedded import EmbeddedStack
-    from pytest_manifest.testing import MemoryStack
+    from pytest_manifest.stack.in_memory import MemoryStack
 
 
 def report_leftovers(stack: EmbeddedStack, run: Run) -> None:

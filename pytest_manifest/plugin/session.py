@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_manifest.plugin.verdict_reader import VerdictReader
     from pytest_manifest.run import Run
     from pytest_manifest.stack.embedded import EmbeddedStack
-    from pytest_manifest.testing import MemoryStack
+    from pytest_manifest.stack.in_memory import MemoryStack
 
 Role = Literal["main", "controller", "worker"]
 """main: a pytest without xdist; controller and worker: the processes of one with xdist."""

@@ -17,7 +17,7 @@ from pytest_manifest.plugin.others_logs import OthersLogs
 from pytest_manifest.plugin.session import ManifestSession, user_errors
 
 if TYPE_CHECKING:
-    from pytest_manifest.stack.address import StackAddress
+    from pytest_manifest.urls import StackAddress
 
 EMBEDDED_START = 60.0
 """Seconds that the embedded stack may take to start on a slow machine."""
@@ -130,7 +130,7 @@ def stack_for_audit(state: ManifestSession) -> StackAddress | None:
 
 
 def _memory_stack(state: ManifestSession) -> StackAddress:
-    from pytest_manifest.testing import MemoryStack
+    from pytest_manifest.stack.in_memory import MemoryStack
 
     if not state.options.app:
         raise pytest.UsageError(
@@ -149,8 +149,8 @@ def external_address(options: Options) -> StackAddress:
     Raises DispatchError where there is none, or it cannot be used from several processes.
     """
     from pytest_manifest.results.stream import has_stream
-    from pytest_manifest.stack.address import StackAddress
     from pytest_manifest.stack.state import running_stack
+    from pytest_manifest.urls import StackAddress
 
     running = running_stack()
     if running is not None and options.broker == running.broker_url and options.backend is None:
@@ -191,7 +191,7 @@ def _own_store(options: Options) -> str | None:
     """
     from pytest_manifest.broker.client import load_app
     from pytest_manifest.broker.stores import own_store
-    from pytest_manifest.stack.address import StackAddress
+    from pytest_manifest.urls import StackAddress
 
     if options.app is None or options.broker is None or options.broker.startswith("memory:"):
         return None

@@ -22,8 +22,7 @@ from pytest_manifest.results.sources import UNREADABLE, Meta, ResultSource, open
 from pytest_manifest.results.unmarked_json import as_json
 from pytest_manifest.schema import ErrorInfo, State
 from pytest_manifest.schema.wire import plain_traceback, unwrap_result
-from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.urls import scheme_of
+from pytest_manifest.urls import StackAddress, scheme_of
 
 CHUNK: Final = 500  # ids a round trip: some 100 KB of small results
 FAILURES: Final[Mapping[str, State]] = {

@@ -16,8 +16,7 @@ from pytest_manifest.broker.client import AMQP_SCHEMES, connect, result_backend
 from pytest_manifest.broker.connection import reply_queue
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.unmarked_json import leave_marks, payload_of
-from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.urls import scheme_of
+from pytest_manifest.urls import StackAddress, scheme_of
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend

@@ -23,7 +23,7 @@ from pytest_manifest.urls import SENTINEL, is_redis, scheme_of, with_redis_schem
 if TYPE_CHECKING:
     from redis import Redis
 
-    from pytest_manifest.stack.address import StackAddress
+    from pytest_manifest.urls import StackAddress
 
 MEMORY_SCHEME = "memory://"
 BATCH_SIZE = 5_000

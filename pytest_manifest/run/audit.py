@@ -31,7 +31,7 @@ from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import evaluate
 
 

@@ -18,7 +18,7 @@ from pytest_manifest.run.send_queue import FirstAttempts
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.run.strategy import Strategy
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 
 TTL_MARGIN = 24 * 3600
 """Seconds that receipts outlive the run's deadline, so that a late audit finds them."""

@@ -19,7 +19,7 @@ from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import is_hearsay
 
 

@@ -44,7 +44,7 @@ from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.run.unconfirmed import UnreadableResults
 from pytest_manifest.schema import Entry, VerdictStatus
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs, evaluate
 
 SHOWN = 50

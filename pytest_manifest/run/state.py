@@ -15,7 +15,7 @@ from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.resume_rules import Decision
 from pytest_manifest.run.settings import RunSettings, Signals
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 
 
 @dataclass

@@ -21,7 +21,6 @@ from loguru import logger
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import hide, redact, redact_url
-from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.child import tail
 from pytest_manifest.stack.services import ready_file
 from pytest_manifest.stack.settings import (
@@ -33,6 +32,7 @@ from pytest_manifest.stack.settings import (
     Settings,
 )
 from pytest_manifest.stack.valkey import is_listening
+from pytest_manifest.urls import StackAddress
 
 STOP_SECONDS: Final = 15.0
 LAST_SECONDS: Final = 1.0

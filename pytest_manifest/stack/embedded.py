@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.client import SupervisorClient, WorkerExit
 from pytest_manifest.stack.settings import INCLUDE, Settings
 from pytest_manifest.stack.valkey import server_binary
+from pytest_manifest.urls import StackAddress
 
 __all__ = ["EmbeddedStack", "WorkerExit"]
 

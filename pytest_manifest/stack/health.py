@@ -15,8 +15,7 @@ from kombu import Connection
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
-from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.urls import SENTINEL, is_redis
+from pytest_manifest.urls import SENTINEL, StackAddress, is_redis
 
 DATABASES: Final = ("db+", "database+")
 # Result stores that are the broker itself, or none at all.

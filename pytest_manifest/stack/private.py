@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pytest_manifest.compat.celery import (
-    answer_settings,
-    former_names,
-    has_own_store,
-    keep_results_by,
-)
-from pytest_manifest.stack.celery_settings import (
+from pytest_manifest.broker.celery_settings import (
     OPTIONS,
     PARTS,
     URLS,
     harmless,
     is_overridden,
+)
+from pytest_manifest.compat.celery import (
+    answer_settings,
+    former_names,
+    has_own_store,
+    keep_results_by,
 )
 
 URL_VARIABLE: Final = "MANIFEST_PRIVATE_URL"

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from pytest_manifest import variables
-from pytest_manifest.stack.celery_settings import environment
+from pytest_manifest.broker.celery_settings import environment
 from pytest_manifest.stack.child import Child
 from pytest_manifest.stack.data import DataFolder
 from pytest_manifest.stack.private import READY_VARIABLE, URL_VARIABLE

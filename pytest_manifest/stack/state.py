@@ -17,9 +17,9 @@ from typing import Final, cast
 import platformdirs
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.settings import State
 from pytest_manifest.stack.watchdog import kill_group, remove_path
+from pytest_manifest.urls import StackAddress
 
 APP_NAME: Final = "pytest-celery-manifest"
 

@@ -4,9 +4,9 @@
 pytest.
 """
 
+from pytest_manifest.stack.in_memory import MemoryStack
 from pytest_manifest.testing.plans import plan, plan_notes
 from pytest_manifest.testing.receipts import make_receipt
 from pytest_manifest.testing.running import run
-from pytest_manifest.testing.stack import MemoryStack
 
 __all__ = ["MemoryStack", "make_receipt", "plan", "plan_notes", "run"]

@@ -11,8 +11,8 @@ from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run import RunSettings, dispatch_run
 from pytest_manifest.schema import Entry, Header
-from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.testing.stack import MemoryStack
+from pytest_manifest.stack.in_memory import MemoryStack
+from pytest_manifest.urls import StackAddress
 
 DEADLINE: Final = 60.0  # s
 

@@ -22,7 +22,7 @@ from celery import Celery
 from pytest_manifest.broker.attempt import Attempt, attempt_of, new_run_id
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.schema import Entry
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from tests import processes
 from tests.support import eventually
 

@@ -15,9 +15,9 @@ import psutil
 import redis
 from celery import Celery
 
-from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.client import own_pythonpath
 from pytest_manifest.stack.embedded import EmbeddedStack
+from pytest_manifest.urls import StackAddress
 from tests.support import eventually
 
 # Generous: a loaded machine needs long, and nobody waits for it when all is well.

@@ -15,7 +15,7 @@ from pytest_manifest.broker.attempt import Attempt, run8
 from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import BackendResult, ResultReader, needs_this_process
 from pytest_manifest.schema import Entry
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from tests.live.broker_support import (
     APP,
     address,

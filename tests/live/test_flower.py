@@ -82,11 +82,11 @@ def command(runtime: Path, project: Path) -> Iterator[Command]:
         )
 
     yield run
-    run("pytest_manifest.stack.cli", "down")
+    run("pytest_manifest.cli.stack", "down")
 
 
 def stack(command: Command, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return command("pytest_manifest.stack.cli", *arguments)
+    return command("pytest_manifest.cli.stack", *arguments)
 
 
 def read(runtime: Path) -> State:

@@ -28,7 +28,7 @@ from pytest_manifest.broker.locating.redis import LARGEST_CHUNK, _RedisBroker
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.schema import Entry
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from tests.live.broker_support import (
     APP,
     SENT_AT,

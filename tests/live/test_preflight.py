@@ -17,7 +17,7 @@ from pytest_manifest.broker.workers import QUESTIONS
 from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.schema import Entry
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from tests.live.broker_support import (
     APP,
     SENT_AT,

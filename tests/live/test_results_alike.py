@@ -18,7 +18,7 @@ from pytest_manifest.results.stream import StreamReader, has_stream
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Expectations, Receipt
 from pytest_manifest.schema.wire import stream_key
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import contradiction, evaluate
 from tests.live.broker_app import app
 from tests.live.broker_support import APP, address, attempts, database, publishing, stock_worker

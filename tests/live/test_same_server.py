@@ -9,7 +9,7 @@ from celery import Celery
 
 from pytest_manifest.broker.stores import refusals
 from pytest_manifest.broker.workers import Worker
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from tests import services
 from tests.live.broker_support import database, proxied
 

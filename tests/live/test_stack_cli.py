@@ -20,9 +20,9 @@ import psutil
 import pytest
 
 from pytest_manifest.stack import state
-from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.client import own_pythonpath
 from pytest_manifest.stack.settings import State
+from pytest_manifest.urls import StackAddress
 from tests.live.stack_support import (
     READY_SECONDS,
     alive,
@@ -37,7 +37,7 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.timeout(180)
 
-COMMAND = (sys.executable, "-m", "pytest_manifest.stack.cli")
+COMMAND = (sys.executable, "-m", "pytest_manifest.cli.stack")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -16,9 +16,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.embedded import EmbeddedStack
 from pytest_manifest.stack.valkey import answers, unblock_clients
+from pytest_manifest.urls import StackAddress
 from tests.live.stack_support import (
     READY_SECONDS,
     assert_gone,

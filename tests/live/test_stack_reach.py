@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.stack.health import check_stack
+from pytest_manifest.urls import StackAddress
 
 # Not an assertion on time: a hang must end the test, not the test run.
 pytestmark = pytest.mark.timeout(30)

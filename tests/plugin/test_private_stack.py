@@ -10,7 +10,7 @@ import pytest
 import redis
 from celery import Celery
 
-from pytest_manifest.stack import celery_settings
+from pytest_manifest.broker import celery_settings
 from tests.plugin.conftest import Project
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]

@@ -12,8 +12,7 @@ from celery import current_app
 
 from pytest_manifest.broker.client import connection_to, load_app, result_backend
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.urls import is_redis, scheme_of
+from pytest_manifest.urls import StackAddress, is_redis, scheme_of
 
 
 def address(app: str | None, broker: str = "redis://u:secret@localhost:1/0") -> StackAddress:

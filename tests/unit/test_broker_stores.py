@@ -7,7 +7,7 @@ from celery import Celery
 
 from pytest_manifest.broker.stores import compare, own_store
 from pytest_manifest.broker.workers import STORE_QUESTION, Worker, workers_of
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 
 BROKER = "redis://:pw@127.0.0.1:7000/0"
 

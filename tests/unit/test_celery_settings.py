@@ -17,7 +17,7 @@ from celery.app.defaults import DEFAULTS
 from celery.app.utils import Settings
 from kombu.transport import redis as redis_transport
 
-from pytest_manifest.stack.celery_settings import (
+from pytest_manifest.broker.celery_settings import (
     HARMLESS_OPTIONS,
     OPTIONS,
     PARTS,

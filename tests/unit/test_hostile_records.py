@@ -27,8 +27,8 @@ from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.wire import stream_key
-from pytest_manifest.stack.address import StackAddress
 from pytest_manifest.testing import MemoryStack
+from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import contradiction, evaluate
 from pytest_manifest.worker.backend_memory import store
 from tests.unit.ledger_support import INFO

@@ -17,7 +17,7 @@ from pytest_manifest.ledger import Ledger, find_runs_by_digest, find_runs_of_man
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.schema import Entry
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
 from tests.unit.analysis_support import START, MadeRun, error
 from tests.unit.ledger_support import NOTHING, start

@@ -27,7 +27,7 @@ from pytest_manifest.broker.locating.worker_replies import QUIET_TIME, WorkerPol
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import StackError
 from pytest_manifest.schema import Entry
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 
 IDS = ("a", "b", "c", "d")
 NODES = ("w1", "w2", "w3")

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.broker.attempt import attempt_of
+from pytest_manifest.cli.ledger import main
 from pytest_manifest.errors import LedgerError, ManifestToolError
 from pytest_manifest.ledger import Ledger, RunInfo, Start
 from pytest_manifest.ledger.merge import MAX_ATTACHED
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import read_manifest
-from pytest_manifest.merging.cli import main
 from pytest_manifest.run.changes import keep_manifest, kept_manifest
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.locks import RunLock

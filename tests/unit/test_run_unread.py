@@ -15,7 +15,7 @@ from pytest_manifest.ledger import STOCK_WORKERS
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.schema import Entry
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.urls import StackAddress
 from tests.unit.run_rig import RUN, Plan, Rig, rig
 
 WHY = "it cannot be decoded"

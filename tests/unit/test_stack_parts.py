@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest.broker.celery_settings import PROGRAM_VARIABLES, VARIABLES
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack import (
     background,
@@ -23,11 +24,10 @@ from pytest_manifest.stack import (
     valkey,
     watchdog,
 )
-from pytest_manifest.stack.address import StackAddress
-from pytest_manifest.stack.celery_settings import PROGRAM_VARIABLES, VARIABLES
 from pytest_manifest.stack.child import tail
 from pytest_manifest.stack.private import URL_VARIABLE
 from pytest_manifest.stack.settings import Settings
+from pytest_manifest.urls import StackAddress
 from tests.support import eventually
 
 SETTINGS = Settings(app="a:b", workers=2, cwd="/c", python="/p", server="/s")

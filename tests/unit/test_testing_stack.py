@@ -18,11 +18,12 @@ from kombu import Connection
 from kombu.transport import memory
 from loguru import logger
 
+import pytest_manifest.stack.in_memory as stack_module
+import pytest_manifest.stack.in_memory_worker as worker
 from pytest_manifest.errors import StackError
 from pytest_manifest.schema import Entry, Expectations
-from pytest_manifest.testing import MemoryStack, run, worker
-from pytest_manifest.testing import stack as stack_module
-from pytest_manifest.testing.borrowing import SETTINGS, URL
+from pytest_manifest.stack.in_memory_app import SETTINGS, URL
+from pytest_manifest.testing import MemoryStack, run
 from pytest_manifest.worker.backend_memory import store
 from tests.support import eventually
 

@@ -1,9 +1,9 @@
-"""Switch a Celery app and its process to in-memory brokers for a while, and restore them."""
+"""The app of an in-memory stack: led to brokers in memory for a while, tasks replaced by calls."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
@@ -13,9 +13,9 @@ from celery.worker import state as worker_state
 from kombu.pools import ProducerPool
 from kombu.transport import memory
 
-from pytest_manifest.compat.celery import drop_own_store, other_connections
+from pytest_manifest.broker.celery_settings import PARTS, URLS, VARIABLES
+from pytest_manifest.compat.celery import drop_own_store, other_connections, running
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.celery_settings import PARTS, URLS, VARIABLES
 from pytest_manifest.worker import log_capture
 from pytest_manifest.worker.backend_memory import SCHEME, store
 
@@ -33,6 +33,8 @@ SETTINGS: Final[Mapping[str, object]] = {
 # Attributes that an app makes once from its settings, and keeps.
 KEPT: Final = ("amqp", "control")
 _MISSING: Final = object()
+
+Call = Callable[..., object]
 
 
 @contextmanager
@@ -147,3 +149,41 @@ def _made_anew(app: Celery) -> Iterator[None]:
 def _with_producers(kind: Any, producers: ProducerPool) -> Any:
     """Return a subclass of Celery's AMQP class that uses these producers."""
     return type(kind.__name__, (kind,), {"producer_pool": producers, "publisher_pool": producers})
+
+
+def plain_app() -> Celery:
+    """Make an app that has Celery's own tasks and no others."""
+    app = Celery("pytest_manifest_memory", set_as_current=False, fixups=())
+    app.finalize()
+    for name in [name for name in app.tasks if not name.startswith("celery.")]:
+        app.tasks.pop(name)  # Shared ones of every other app in this process.
+    return app
+
+
+@contextmanager
+def standing_in(app: Celery, calls: Mapping[str, Call]) -> Iterator[None]:
+    """Have tasks of these names call these; each gets a job's arguments, and never the task.
+
+    A task that the app has keeps its options (retries, late acknowledgement, queue, ...).
+    """
+    for name, call in calls.items():
+        if not callable(call):
+            raise TypeError(f"tasks[{name!r}] is a {type(call).__name__}, which cannot be called")
+    with ExitStack() as parts:
+        for name, call in calls.items():
+            task = app.tasks.get(name)
+            if task is None:
+                app.task(name=name, shared=False)(_function(call))
+                parts.callback(app.tasks.pop, name)
+            else:
+                parts.enter_context(running(task, _function(call)))
+        yield
+
+
+def _function(call: Call) -> Call:
+    """Wrap a callable in a function: Celery needs a name, and no parameter called ``self``."""
+
+    def stand_in(*args: Any, **kwargs: Any) -> object:
+        return call(*args, **kwargs)
+
+    return stand_in

@@ -5,31 +5,41 @@ from __future__ import annotations
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from celery import Celery
+from celery.worker import state
+from kombu.transport.memory import Channel
 from loguru import logger
 
 from pytest_manifest.broker.client import load_app
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
-from pytest_manifest.stack.address import StackAddress
+from pytest_manifest.schema.wire import HEADER_RUN
 from pytest_manifest.stack.client import WorkerExit
-from pytest_manifest.testing import current
-from pytest_manifest.testing.borrowing import URL, borrowed, one_store
-from pytest_manifest.testing.children import children_left
-from pytest_manifest.testing.stand_ins import plain_app, standing_in
-from pytest_manifest.testing.worker import END, STOP_SECONDS, Worker, make_worker
+from pytest_manifest.stack.in_memory_app import URL, borrowed, one_store, plain_app, standing_in
+from pytest_manifest.stack.in_memory_worker import END, STOP_SECONDS, Worker, make_worker
+from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker import instrument
 
 START_SECONDS: Final = 30.0
 JOIN_SECONDS: Final = STOP_SECONDS + 5.0
 
+APP: Final = f"{__name__}:app"
+"""The name of the running stack's app: an address names its app as text, as a command line does."""
+_running: list[Celery] = []
 _one_at_a_time = threading.Lock()
+
+if not TYPE_CHECKING:  # or every name would be one of this module
+
+    def __getattr__(name: str) -> Celery:
+        if name == "app" and _running:
+            return _running[-1]
+        raise AttributeError(f"no in-memory stack runs, so {__name__} has no attribute {name!r}")
 
 
 class MemoryStack:
@@ -132,7 +142,7 @@ class MemoryStack:
         """Return where jobs are sent; raise StackError before ``start`` and after ``stop``."""
         if self._parts is None:
             raise StackError("this in-memory stack does not run: use it as 'with MemoryStack(...)'")
-        name = self._given if isinstance(self._given, str) else current.NAME
+        name = self._given if isinstance(self._given, str) else APP
         return StackAddress(URL, URL, app=name, is_private=True)
 
     @property
@@ -166,7 +176,7 @@ class MemoryStack:
 
     def children_left(self) -> Counter[str]:
         """Count unfinished jobs that other jobs have sent, by the names of their tasks."""
-        return children_left() if self._parts is not None else Counter()
+        return _count_children() if self._parts is not None else Counter()
 
     # Parts
 
@@ -188,8 +198,8 @@ class MemoryStack:
         parts.enter_context(one_store(app))
         parts.enter_context(standing_in(app, self._tasks))
         instrument(app)
-        current.running.append(app)
-        parts.callback(current.running.remove, app)
+        _running.append(app)
+        parts.callback(_running.remove, app)
 
     def _start_worker(self) -> None:
         ready = threading.Event()
@@ -227,6 +237,33 @@ class MemoryStack:
                 busy or "some",
                 STOP_SECONDS,
             )
+
+
+def _count_children() -> Counter[str]:
+    """Count unfinished jobs, by task, in this process's queues and in its worker's hands.
+
+    Jobs of a manifest's entries are left out.
+    """
+    return Counter(
+        str(headers["task"])
+        for headers in (*_queued_headers(), *_held_headers())
+        if isinstance(headers, dict) and headers.get("task") and HEADER_RUN not in headers
+    )
+
+
+def _queued_headers() -> Iterator[object]:
+    for queue in list(Channel.queues.values()):
+        for message in list(queue.queue):
+            yield message.get("headers") if isinstance(message, dict) else None
+
+
+def _held_headers() -> Iterator[object]:
+    """Yield the headers of jobs that the worker holds, also those that wait for their ETA.
+
+    The worker takes a job with an ETA out of its queue at once.
+    """
+    for request in list(state.requests.values()):
+        yield getattr(request, "request_dict", None)
 
 
 def _reason(error: BaseException | None) -> str:

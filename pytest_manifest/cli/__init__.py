@@ -1,0 +1,1 @@
+"""Commands beside pytest: ``manifest-stack`` and ``manifest-ledger``."""
