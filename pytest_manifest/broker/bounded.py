@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact_url
@@ -67,13 +67,18 @@ class WaitBudget:
         self.until, self.overtime = float("-inf"), 2 * MIN_TIMEOUT
 
 
-_here = threading.local()
-"""``job``: what this thread is doing for a caller."""
+class _Thread(threading.local):
+    """What each thread is doing for a caller."""
+
+    job: _PendingCall[Any] | None = None
+
+
+_here = _Thread()
 
 
 def refuse_if_abandoned() -> None:
     """Raise PeerTimeoutError in an abandoned thread: its connections belong to others now."""
-    if getattr(getattr(_here, "job", None), "given_up", False):
+    if _here.job is not None and _here.job.abandoned:
         raise PeerTimeoutError("nobody waits for this any more")
 
 
@@ -106,7 +111,7 @@ class BoundedCaller:
     """Calls one peer, from a thread of its own. For one thread at a time.
 
     ``url``: whom it calls, for sentences; one in this process's memory is called directly.
-    ``forget`` is called when a call was given up: what it used must not be used again, as the
+    ``on_abandon`` is called when a call was abandoned: what it used must not be used again, as the
     abandoned thread may still have it.
     """
 

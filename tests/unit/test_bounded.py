@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from pytest_manifest.broker.bounded import (
     BoundedCaller,
     PeerTimeoutError,
     WaitBudget,
+    refuse_if_abandoned,
     sever,
 )
 from pytest_manifest.errors import StackError
@@ -62,6 +64,29 @@ def test_a_silent_peer_is_given_up_and_forgotten(silence: threading.Event) -> No
     assert "secret" not in str(caught.value)
     assert forgotten == ["connection"]
     assert caller.call(lambda: "well") == "well"
+
+
+def test_an_abandoned_thread_calls_no_more(silence: threading.Event) -> None:
+    """Whatever it would use next belongs to those who go on without it."""
+    caller = BoundedCaller(URL)
+    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def go_on_too_late() -> None:
+        refuse_if_abandoned()  # not yet
+        wait_for(silence)
+        try:
+            refuse_if_abandoned()
+        except BaseException as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    with pytest.raises(PeerTimeoutError):
+        caller.call(go_on_too_late, 0.05)
+    silence.set()
+    refused = outcome.get(timeout=FOR_EVER)
+    assert isinstance(refused, PeerTimeoutError)
+    assert "nobody waits" in str(refused)
 
 
 def test_a_time_limit_of_a_library_counts_as_silence(silence: threading.Event) -> None:
