@@ -7,7 +7,6 @@ where that process dies the next one makes it; none waits for a dead one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from pytest_manifest.processes import has_ended, locked, pid_scope
 
 
 @dataclass
@@ -59,8 +60,6 @@ class Coordination:
         A pid means a process only in its own PID namespace, and containers may share the temporary
         folder, so a folder's name begins with the namespace of its pid.
         """
-        from pytest_manifest.schema.identity import has_ended
-
         top, here = Path(tempfile.gettempdir()), own_prefix()
         for folder in top.glob(f"{here}*-*"):
             owner = folder.name.removeprefix(here).partition("-")[0]
@@ -78,8 +77,7 @@ class Coordination:
     def planning(self, name: str) -> Iterator[KnownPlan]:
         """Hold the lock on making this plan; wait while another process of the session makes it."""
         record = self._plan_record(name)
-        with record.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(record.with_suffix(".lock")):
             known = KnownPlan(record)
             if record.exists():
                 text = json.loads(record.read_text("utf-8"))
@@ -137,10 +135,7 @@ class Coordination:
 
 def own_prefix() -> str:
     """Return the prefix of the names of folders whose pids belong to this PID namespace."""
-    from pytest_manifest.schema.identity import boot_id, pid_namespace
-
-    pids = f"{boot_id()} {pid_namespace()}"
-    return f"{PREFIX}{hashlib.sha256(pids.encode()).hexdigest()[:8]}-"
+    return f"{PREFIX}{hashlib.sha256(pid_scope().encode()).hexdigest()[:8]}-"
 
 
 def _write(path: Path, text: str) -> None:

@@ -48,7 +48,7 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
     Raises DispatchError where an earlier run of the manifest may still be going on, or where the
     manifest's header forbids a second run. Adds a notice where an earlier run was stopped midway.
     """
-    from pytest_manifest.run.locks import is_held
+    from pytest_manifest.processes import is_held
 
     if options.rerun:
         return
@@ -122,7 +122,7 @@ def give_up_unfinished(options: Options, manifest: Manifest) -> None:
     which sends everything again, is certain: where that is refused the earlier runs must stay
     resumable.
     """
-    from pytest_manifest.run.locks import is_held
+    from pytest_manifest.processes import is_held
 
     for path, _ in _unreadable(options, manifest):
         RunFiles(path).forget_manifest(manifest.sha256)
@@ -170,7 +170,7 @@ def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
     Raises LedgerError where there is no run, or the manifest was changed since it (unless
     --manifest-resume-changed is given), and DispatchError where it is going on in another pytest.
     """
-    from pytest_manifest.run.locks import is_held
+    from pytest_manifest.processes import is_held
 
     path = _run_to_resume(options, manifest)
     with Ledger.open(path) as ledger:
@@ -349,7 +349,7 @@ def forget_stack_data(options: Options) -> None:
     """
     import shutil
 
-    from pytest_manifest.run.locks import is_held
+    from pytest_manifest.processes import is_held
 
     folders = set(options.stacks.iterdir()) if options.stacks.is_dir() else set()
     folders = {folder for folder in folders if not is_held(folder / "lock")}

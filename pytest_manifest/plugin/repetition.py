@@ -39,7 +39,7 @@ def refuse_overtaken(options: Options, manifest: Manifest, ledger: Path) -> None
 
     Call it within :func:`one_at_a_time`.
     """
-    from pytest_manifest.run.locks import is_held
+    from pytest_manifest.processes import is_held
 
     name = short_path(manifest.path, options.root)
     chosen = ledger_to_resume(options, manifest)

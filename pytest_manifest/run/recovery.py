@@ -22,8 +22,8 @@ from pytest_manifest.broker.locating import (
     compare,
 )
 from pytest_manifest.errors import StackError
+from pytest_manifest.processes import has_ended, means_the_same_here
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
-from pytest_manifest.schema.identity import has_ended, means_the_same_here
 from pytest_manifest.verdict import plural
 
 SNAPSHOT_GAP = 1.0

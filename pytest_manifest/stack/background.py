@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pytest_manifest import log
 from pytest_manifest.errors import StackError
+from pytest_manifest.processes import has_ended, pid_scope
 from pytest_manifest.stack.client import SupervisorClient
 from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings, State
 from pytest_manifest.stack.state import (
@@ -33,7 +34,6 @@ from pytest_manifest.stack.state import (
     state_file,
 )
 from pytest_manifest.stack.valkey import is_listening, server_binary
-from pytest_manifest.stack.watchdog import pid_namespace
 
 DOWN_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 0.02
@@ -124,7 +124,7 @@ def status() -> list[str]:
     here = _same_pids(state)
     for worker in state["workers"]:
         pid = worker["pid"]
-        lives = ("alive" if _alive(pid) else "dead") if here and pid else "in another container"
+        lives = ("dead" if has_ended(pid) else "alive") if here and pid else "in another container"
         alive = f"pid {pid}  {lives}" if pid else "restarting"
         lines.append(f"worker   {worker['name']}  {alive}  {worker['log']}")
     return [*lines, *broker_lines(state["broker_url"])]
@@ -159,7 +159,7 @@ def _require_same(state: State, options: UpOptions) -> None:
 
 
 def _same_pids(state: State) -> bool:
-    here = pid_namespace()
+    here = pid_scope()
     return state.get("pids", here) == here
 
 
@@ -238,14 +238,6 @@ def _describe(state: State, directory: Path) -> list[str]:
         lines.append(f"flower   {state['flower_url']}  (user {FLOWER_USER})")
     lines.append(f"state    {state_file(directory)}  (the passwords are in it)")
     return lines
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _lines(paths: dict[str, Path], following: Path | None) -> Iterator[str]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pytest_manifest.stack.watchdog import kill_group
+from pytest_manifest.processes import kill_group
 
 TAIL_BYTES = 3000
 PR_SET_PDEATHSIG = 1

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.watchdog import boot_id, has_ended, remove_path
+from pytest_manifest.processes import boot_id, has_ended, take_lock
+from pytest_manifest.stack.watchdog import remove_path
 
 # What a stack whose client was killed may take to end its workers and to flush its broker's data.
 WIND_DOWN_SECONDS = 20.0
@@ -72,13 +70,13 @@ class DataFolder:
         taken from its queue, and that its job was begun.
         """
         try:
-            return (self.path / IN_USE_MARK).read_text() != boot_id()
+            return (self.path / IN_USE_MARK).read_text() != (boot_id() or "")
         except FileNotFoundError:
             return False  # the last one came to an end in good order, or there was none
 
     def begin(self) -> None:
         """Mark the folder as in use by a broker, until :meth:`end`."""
-        (self.path / IN_USE_MARK).write_text(boot_id())
+        (self.path / IN_USE_MARK).write_text(boot_id() or "")
 
     def end(self) -> None:
         """Remove the mark: the broker has written everything."""
@@ -128,36 +126,3 @@ def _holders_text(path: Path) -> str:
     if len(holders) != 2:
         return "still ending"
     return f"of process {holders[1]}, supervisor {holders[0]}"
-
-
-POLL_SECONDS = 0.01
-
-
-def take_lock(
-    path: Path, seconds: float, *, hopeless: Callable[[], bool] = lambda: False
-) -> int | None:
-    """Lock this file; the descriptor holds it until closed, or until all its holders ended.
-
-    None when others held it for all of ``seconds``, or until ``hopeless`` said not to wait.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last holder may have removed the file before letting go of it.
-            if _is_file(path, descriptor):
-                return descriptor
-        except BlockingIOError:
-            if time.monotonic() > deadline or hopeless():
-                os.close(descriptor)
-                return None
-            time.sleep(POLL_SECONDS)
-        os.close(descriptor)
-
-
-def _is_file(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

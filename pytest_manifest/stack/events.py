@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from pytest_manifest.processes import pid_scope
 from pytest_manifest.stack.child import Child
 from pytest_manifest.stack.settings import Event, Settings, State, WorkerState
 from pytest_manifest.stack.valkey import HOST
-from pytest_manifest.stack.watchdog import pid_namespace, remove_path
+from pytest_manifest.stack.watchdog import remove_path
 
 STDOUT = 1
 # A file cannot grow: no room on the disk or in the quota, a medium or a limit that forbids it.
@@ -45,7 +46,7 @@ class EventWriter:
         os.set_blocking(STDOUT, False)
         self._state: State = {
             "keeper": os.getpid(),
-            "pids": pid_namespace(),
+            "pids": pid_scope(),
             "app": settings.app,
             "cwd": settings.cwd,
             "directory": str(directory),

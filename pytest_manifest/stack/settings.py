@@ -61,7 +61,7 @@ class WorkerState(TypedDict):
 class State(TypedDict):
     """The state file of a detached stack; it holds passwords, hence its mode 0600.
 
-    ``pids``: the boot and PID namespace that its pids are of (:func:`watchdog.pid_namespace`);
+    ``pids``: the boot and PID namespace that its pids are of (:func:`processes.pid_scope`);
     an older one does not say.
     """
 

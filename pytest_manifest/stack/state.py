@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import stat
@@ -17,8 +16,9 @@ from typing import Final, cast
 import platformdirs
 
 from pytest_manifest.errors import StackError
+from pytest_manifest.processes import is_held, kill_group, locked
 from pytest_manifest.stack.settings import State
-from pytest_manifest.stack.watchdog import kill_group, remove_path
+from pytest_manifest.stack.watchdog import remove_path
 from pytest_manifest.urls import StackAddress
 
 APP_NAME: Final = "pytest-celery-manifest"
@@ -68,14 +68,7 @@ def lock_file(directory: Path) -> Path:
 
 def is_up(directory: Path) -> bool:
     """Tell whether a supervisor holds the lock."""
-    descriptor = os.open(lock_file(directory), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_held(lock_file(directory))
 
 
 def read_state(directory: Path) -> State | None:
@@ -86,13 +79,8 @@ def read_state(directory: Path) -> State | None:
 @contextlib.contextmanager
 def changing(directory: Path) -> Iterator[None]:
     """Allow one ``up`` or ``down`` at a time; the second waits for the first."""
-    path = directory / "change.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with locked(directory / "change.lock"):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def clean_up(directory: Path) -> bool:

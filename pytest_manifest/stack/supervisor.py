@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_manifest.errors import StackError
+from pytest_manifest.processes import take_lock
 from pytest_manifest.stack.child import Child
-from pytest_manifest.stack.data import DataFolder, take_lock
+from pytest_manifest.stack.data import DataFolder
 from pytest_manifest.stack.events import EventWriter, failure_message, refuse
 from pytest_manifest.stack.services import broker_child, broker_url, flower_child, worker_children
 from pytest_manifest.stack.settings import READY_LINE, STOP_AND_KEEP_LINE, STOP_LINE, Settings

@@ -9,10 +9,11 @@ import signal
 import time
 from pathlib import Path
 
+from pytest_manifest.processes import has_ended, kill_group
+
 GONE_SECONDS = 5.0
 # A broker that was told to end writes what it has not written yet.
 FLUSH_SECONDS = 10.0
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Watchdog:
@@ -75,52 +76,6 @@ class Watchdog:
         # A dead twin is noticed by SIGCHLD and replaced, and the new one is told everything.
         with contextlib.suppress(BrokenPipeError):
             os.write(self._pipe, f"{line}\n".encode())
-
-
-def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:
-    """Signal a process group; False when it is empty."""
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        # macOS says this of a group that holds only zombies.
-        return False
-    return True
-
-
-def pid_namespace() -> str:
-    """Name what pids are unique in: this boot of the machine, and the PID namespace.
-
-    The same as ``schema.identity`` says, with nothing but the standard library; empty where the
-    system does not tell.
-    """
-    try:
-        return f"{BOOT_ID.read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def boot_id() -> str:
-    """Give the kernel's id of this boot of the machine; empty where it has none."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
-
-
-def has_ended(pid: int) -> bool:
-    """Tell whether a process is gone, or (where /proc tells) only a zombie."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (OSError, IndexError):
-        return False
 
 
 def remove_path(path: Path) -> None:

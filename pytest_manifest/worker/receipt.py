@@ -19,9 +19,9 @@ from weakref import WeakValueDictionary
 from loguru import logger
 from pydantic import JsonValue
 
+from pytest_manifest.processes import boot_id, pid_namespace
 from pytest_manifest.schema import MAX_DEPTH, wire
 from pytest_manifest.schema.fields import json_value
-from pytest_manifest.schema.identity import boot_id, pid_namespace
 from pytest_manifest.schema.wire import arguments_sha256, timestamp
 from pytest_manifest.worker.job import (
     RESULT_LIMIT_VARIABLE,

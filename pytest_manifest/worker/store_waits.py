@@ -23,7 +23,7 @@ from typing import Any, Final
 from loguru import logger
 
 from pytest_manifest.compat.celery import put_off_limits
-from pytest_manifest.schema.identity import has_ended
+from pytest_manifest.processes import has_ended
 from pytest_manifest.worker.receipt import taken_requests
 from pytest_manifest.worker.spool import prepared_directory, spool_directory
 

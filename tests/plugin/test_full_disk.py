@@ -10,7 +10,7 @@ import pytest
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.run.locks import is_held
+from pytest_manifest.processes import is_held
 from tests.disks import fill, small_disk
 from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside

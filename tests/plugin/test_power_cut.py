@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_manifest.run.locks import is_held
+from pytest_manifest.processes import is_held
 from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside
 from tests.support import eventually

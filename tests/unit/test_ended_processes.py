@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from pytest_manifest.schema.identity import has_ended
+from pytest_manifest.processes import has_ended
 
 
 def test_a_process_has_ended_when_it_runs_no_more() -> None:

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.run.locks import RunLock, is_held, one_dispatch_at_a_time
+from pytest_manifest.processes import is_held
+from pytest_manifest.run.locks import RunLock, one_dispatch_at_a_time
 from tests.support import eventually
 from tests.unit.ledger_support import ROOT
 

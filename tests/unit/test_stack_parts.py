@@ -12,17 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest import processes
 from pytest_manifest.broker.celery_settings import PROGRAM_VARIABLES, VARIABLES
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack import (
     background,
     client,
-    data,
     events,
     services,
     state,
     valkey,
-    watchdog,
 )
 from pytest_manifest.stack.child import tail
 from pytest_manifest.stack.private import URL_VARIABLE
@@ -144,13 +143,13 @@ def test_paths_with_odd_characters_are_quoted(tmp_path: Path) -> None:
 def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     """Whoever comes second gets nothing, at once where waiting is hopeless, else in time."""
     path = tmp_path / "lock"
-    held = data.take_lock(path, 0.0)
+    held = processes.take_lock(path, 0.0)
     assert held is not None
 
-    assert data.take_lock(path, 0.0) is None
-    assert data.take_lock(path, 600.0, hopeless=lambda: True) is None
+    assert processes.take_lock(path, 0.0) is None
+    assert processes.take_lock(path, 600.0, hopeless=lambda: True) is None
     os.close(held)
-    again = data.take_lock(path, 0.0)
+    again = processes.take_lock(path, 0.0)
     assert again is not None
     os.close(again)
 
@@ -158,14 +157,14 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
 def test_a_removed_lock_is_no_lock(tmp_path: Path) -> None:
     """A lock whose file its holder has removed does not keep anybody from a new one."""
     path = tmp_path / "lock"
-    old = data.take_lock(path, 0.0)
+    old = processes.take_lock(path, 0.0)
     assert old is not None
     path.unlink()
 
-    new = data.take_lock(path, 0.0)
+    new = processes.take_lock(path, 0.0)
 
     assert new is not None
-    assert data.take_lock(path, 0.0) is None
+    assert processes.take_lock(path, 0.0) is None
     os.close(old)
     os.close(new)
 
@@ -173,11 +172,11 @@ def test_a_removed_lock_is_no_lock(tmp_path: Path) -> None:
 def test_a_dead_process_is_told_from_a_live_one() -> None:
     """A process has ended when it is gone or, where that can be seen, when it is a zombie."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert not watchdog.has_ended(process.pid)
+        assert not processes.has_ended(process.pid)
         process.kill()
         if Path("/proc/self/stat").exists():
-            eventually(lambda: watchdog.has_ended(process.pid), what="the zombie is seen")
-    assert watchdog.has_ended(process.pid)
+            eventually(lambda: processes.has_ended(process.pid), what="the zombie is seen")
+    assert processes.has_ended(process.pid)
 
 
 @pytest.mark.parametrize(
