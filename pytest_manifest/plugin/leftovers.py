@@ -17,7 +17,7 @@ def report_leftovers(stack: EmbeddedStack, run: Run) -> None:
     address = stack.address
     if address is None:
         return
-    from pytest_manifest.stack.child_jobs import unfinished_children
+    from pytest_manifest.stack.queues import unfinished_children
 
     _say(unfinished_children(address.broker_url), run, "private stack")
 
@@ -29,6 +29,6 @@ def report_leftovers_in_memory(stack: MemoryStack, run: Run) -> None:
 
 def _say(left: Counter[str], run: Run, stack: str) -> None:
     if left:
-        from pytest_manifest.stack.child_jobs import unfinished_message
+        from pytest_manifest.stack.queues import unfinished_message
 
         run.warnings.append(unfinished_message(left, stack))

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    import redis
-
-
 import contextlib
 import importlib.util
 import os
@@ -18,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pytest_manifest import log
 from pytest_manifest.errors import StackError
@@ -119,6 +114,8 @@ def status() -> list[str]:
     state = read_state(directory)
     if state is None:
         return []
+
+    from pytest_manifest.stack.queues import broker_lines  # which imports redis-py
 
     lines = _describe(state, directory)
     here = _same_pids(state)
@@ -264,36 +261,3 @@ def _read_from(path: Path, position: int) -> bytes:
             return file.read()
     except FileNotFoundError:
         return b""
-
-
-SEPARATOR: Final = "\x06\x16"
-PRIORITY_STEPS: Final = ("", "3", "6", "9")
-NOT_FOR_JOBS: Final = ("celeryev", "celery.pidbox", "reply.celery.pidbox")
-
-
-def broker_lines(url: str) -> list[str]:
-    """Describe the broker: a line on whether it answers, and one for each queue."""
-    import redis
-
-    with redis.Redis.from_url(url, socket_timeout=2.0, decode_responses=True) as client:
-        try:
-            lengths = queue_lengths(client)
-            unacked = int(client.hlen("unacked"))
-        except redis.RedisError as error:
-            return [f"broker does not answer: {error}"]
-    lines = [f"queue    {name}  {length} waiting" for name, length in lengths.items()]
-    return [*lines, f"unacked  {unacked} with the workers"]
-
-
-def queue_lengths(client: redis.Redis) -> dict[str, int]:
-    """Count waiting messages, over all priorities, of every queue that a worker has bound."""
-    names = {"celery"}
-    for key in client.scan_iter("_kombu.binding.*"):
-        if str(key).removeprefix("_kombu.binding.").endswith(NOT_FOR_JOBS):
-            continue
-        names |= {str(member).rpartition(SEPARATOR)[2] for member in client.smembers(key)}
-    lengths = {}
-    for name in sorted(names):
-        keys = [f"{name}{SEPARATOR}{step}" if step else name for step in PRIORITY_STEPS]
-        lengths[name] = sum(int(client.llen(key)) for key in keys)
-    return lengths

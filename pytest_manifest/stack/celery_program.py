@@ -21,7 +21,9 @@ def main() -> None:
     # What is imported here is never garbage: looking for some takes a tenth of a worker's start.
     gc.disable()
     prepare()
-    from pytest_manifest.stack.spawned import have_pools_begin_here  # which is prepared by itself
+    from pytest_manifest.stack.spawned_pool import (
+        have_pools_begin_here,  # which is prepared by itself
+    )
 
     have_pools_begin_here()
     gc.freeze()

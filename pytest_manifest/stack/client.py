@@ -21,8 +21,7 @@ from loguru import logger
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import hide, redact, redact_url
-from pytest_manifest.stack.child import tail
-from pytest_manifest.stack.services import ready_file
+from pytest_manifest.stack.services import ready_file, tail
 from pytest_manifest.stack.settings import (
     READY_LINE,
     STOP_AND_KEEP_LINE,

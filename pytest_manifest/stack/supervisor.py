@@ -19,12 +19,16 @@ from pathlib import Path
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.processes import take_lock
-from pytest_manifest.stack.child import Child
-from pytest_manifest.stack.data import DataFolder
-from pytest_manifest.stack.events import EventWriter, failure_message, refuse
-from pytest_manifest.stack.services import broker_child, broker_url, flower_child, worker_children
+from pytest_manifest.stack.services import (
+    Child,
+    broker_child,
+    broker_url,
+    flower_child,
+    worker_children,
+)
 from pytest_manifest.stack.settings import READY_LINE, STOP_AND_KEEP_LINE, STOP_LINE, Settings
-from pytest_manifest.stack.valkey import delete_queued, free_port, ping, unblock_clients
+from pytest_manifest.stack.state import EventWriter, failure_message, refuse
+from pytest_manifest.stack.valkey import DataFolder, delete_queued, free_port, ping, unblock_clients
 from pytest_manifest.stack.watchdog import FLUSH_SECONDS, Watchdog, remove_path
 
 BROKER_SECONDS = 10.0

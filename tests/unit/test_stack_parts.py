@@ -15,16 +15,9 @@ import pytest
 from pytest_manifest import processes
 from pytest_manifest.broker.celery_settings import PROGRAM_VARIABLES, VARIABLES
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack import (
-    background,
-    client,
-    events,
-    services,
-    state,
-    valkey,
-)
-from pytest_manifest.stack.child import tail
+from pytest_manifest.stack import background, client, services, state, valkey
 from pytest_manifest.stack.private import URL_VARIABLE
+from pytest_manifest.stack.services import tail
 from pytest_manifest.stack.settings import Settings
 from pytest_manifest.urls import StackAddress
 from tests.support import eventually
@@ -190,7 +183,7 @@ def test_a_dead_process_is_told_from_a_live_one() -> None:
 )
 def test_the_keepers_errors_are_sentences(error: Exception, said: str) -> None:
     """A disk without room is named with what to do; anything else is said as it is."""
-    assert re.search(said, events.failure_message(error, Path("/stack")))
+    assert re.search(said, state.failure_message(error, Path("/stack")))
 
 
 def test_the_app_comes_from_the_environment(

@@ -1,7 +1,7 @@
-"""Count jobs that jobs had sent and that end with their private stack.
+"""The queues of a stack's own broker: how long they are, and jobs of no manifest left in them.
 
 A job may send others, and pass before these have run. No entry waits for them, so they are at least
-told of before their broker is thrown away.
+reported before their broker is removed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ LIMIT: Final = 20_000
 CHUNK: Final = 500
 TIMEOUT: Final = 2.0
 NAMED: Final = 5
+SEPARATOR: Final = "\x06\x16"
+PRIORITY_STEPS: Final = ("", "3", "6", "9")
+NOT_FOR_JOBS: Final = ("celeryev", "celery.pidbox", "reply.celery.pidbox")
 
 
 def unfinished_children(url: str) -> Counter[str]:
@@ -79,3 +82,29 @@ def _parsed(raw: object) -> object:
         return json.loads(raw) if isinstance(raw, bytes) else None
     except ValueError:
         return None
+
+
+def broker_lines(url: str) -> list[str]:
+    """Describe the broker: a line on whether it answers, and one for each queue."""
+    with redis.Redis.from_url(url, socket_timeout=2.0, decode_responses=True) as client:
+        try:
+            lengths = queue_lengths(client)
+            unacked = int(client.hlen("unacked"))
+        except redis.RedisError as error:
+            return [f"broker does not answer: {error}"]
+    lines = [f"queue    {name}  {length} waiting" for name, length in lengths.items()]
+    return [*lines, f"unacked  {unacked} with the workers"]
+
+
+def queue_lengths(client: redis.Redis) -> dict[str, int]:
+    """Count waiting messages, over all priorities, of every queue that a worker has bound."""
+    names = {"celery"}
+    for key in client.scan_iter("_kombu.binding.*"):
+        if str(key).removeprefix("_kombu.binding.").endswith(NOT_FOR_JOBS):
+            continue
+        names |= {str(member).rpartition(SEPARATOR)[2] for member in client.smembers(key)}
+    lengths = {}
+    for name in sorted(names):
+        keys = [f"{name}{SEPARATOR}{step}" if step else name for step in PRIORITY_STEPS]
+        lengths[name] = sum(int(client.llen(key)) for key in keys)
+    return lengths
