@@ -15,8 +15,7 @@ from kombu.transport import virtual
 from pytest_manifest.broker.bounded import sever
 from pytest_manifest.broker.client import connect, reply_queue_name
 from pytest_manifest.broker.messages import Outgoing
-from pytest_manifest.broker.refusals import refusal
-from pytest_manifest.broker.routing import Destination, queue_of, unverified_destination
+from pytest_manifest.broker.routing import Destination, queue_of, refusal, unverified_destination
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.urls import StackAddress
 

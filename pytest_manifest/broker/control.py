@@ -21,7 +21,7 @@ from kombu.transport import virtual
 
 from pytest_manifest.broker.bounded import sever
 from pytest_manifest.broker.client import connect
-from pytest_manifest.broker.refusals import refusal
+from pytest_manifest.broker.routing import refusal
 from pytest_manifest.urls import StackAddress, is_redis
 
 if TYPE_CHECKING:

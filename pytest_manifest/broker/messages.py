@@ -13,8 +13,8 @@ from kombu.serialization import dumps
 
 from pytest_manifest.broker.attempt import Attempt, run8
 from pytest_manifest.broker.client import reply_queue_name
-from pytest_manifest.broker.limits import TaskLimits, message_limits
 from pytest_manifest.broker.routing import MESSAGE_OPTIONS, Options, Routing
+from pytest_manifest.broker.workers import TaskLimits, message_limits
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.log import redact
 from pytest_manifest.schema.models import Entry

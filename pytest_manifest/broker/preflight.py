@@ -9,12 +9,17 @@ from functools import partial
 from typing import Final
 
 from pytest_manifest.broker import checks, stores
+from pytest_manifest.broker.checks import Demand, demand_of, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
-from pytest_manifest.broker.demand import Demand, demand_of, tasks_by_queue
-from pytest_manifest.broker.limits import pool_warnings
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.routing import queue_name
-from pytest_manifest.broker.workers import QUESTIONS, STORE_QUESTION, Worker, workers_of
+from pytest_manifest.broker.workers import (
+    QUESTIONS,
+    STORE_QUESTION,
+    Worker,
+    pool_warnings,
+    workers_of,
+)
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.urls import is_redis

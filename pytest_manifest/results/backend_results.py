@@ -18,8 +18,7 @@ from pytest_manifest.broker.client import load_app
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.results.read_errors import ReadErrors
-from pytest_manifest.results.sources import UNREADABLE, Meta, ResultSource, open_source
-from pytest_manifest.results.unmarked_json import as_json
+from pytest_manifest.results.sources import UNREADABLE, Meta, ResultSource, as_json, open_source
 from pytest_manifest.schema import ErrorInfo, State
 from pytest_manifest.schema.wire import plain_traceback, unwrap_result
 from pytest_manifest.urls import StackAddress, scheme_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.broker.demand import Demand, demand_of
+from pytest_manifest.broker.checks import Demand, demand_of
 from pytest_manifest.broker.preflight import Preflight, preflight
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import DispatchError

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
-from pytest_manifest.broker.limits import with_effective_timeout
+from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.ledger import BAD_ROW_ERRORS, Ledger, damaged, utc_now
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.code_digest import code_digest

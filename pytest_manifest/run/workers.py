@@ -9,8 +9,12 @@ from typing import Final
 
 from loguru import logger
 
+from pytest_manifest.broker.locating.worker_replies import (
+    find_workers,
+    may_be_alive,
+    unresponsive_nodes,
+)
 from pytest_manifest.broker.preflight import add_consumers
-from pytest_manifest.broker.presence import find_workers, may_be_alive, unresponsive_nodes
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import STOCK_WORKERS, UNVERIFIED_WORKERS, Ledger

@@ -6,15 +6,30 @@ Celery looks backend classes up as "module:name": ``backends:redis`` is made her
 from __future__ import annotations
 
 import functools
-from typing import Any
+import json
+from typing import Any, Final
 
+from celery import states
 from celery.app.backends import BACKEND_ALIASES
 from kombu.utils.imports import symbol_by_name
 
 from pytest_manifest.compat.celery import turn_store_into
-from pytest_manifest.worker.backend_base import ReceiptBackend
-from pytest_manifest.worker.backend_generic import GenericReceipts
+from pytest_manifest.schema import wire
+from pytest_manifest.worker.backend_base import (
+    ReceiptBackend,
+    celery_marks_end,
+    current_receipt_for,
+    sending_with_result,
+)
 from pytest_manifest.worker.backend_redis import RedisReceipts
+from pytest_manifest.worker.job import Execution, current_execution
+from pytest_manifest.worker.receipt import (
+    Document,
+    PendingReceipt,
+    encode,
+    execution_of,
+    sent_receipt,
+)
 
 
 @functools.cache  # a name `cache` here would hide Celery's scheme of that name, see __getattr__
@@ -56,3 +71,105 @@ def __getattr__(alias: str) -> type:
         raise AttributeError(f"Celery has no result backend {alias!r}")
     stock: type = symbol_by_name(BACKEND_ALIASES[alias])
     return with_receipts(stock)
+
+
+TRAILER_LIMIT: Final = 48 * 1024
+"""Bytes of a receipt behind a traceback: a TEXT column of MySQL holds 64 KiB."""
+
+_STORED_AS: Final = {
+    "succeeded": states.SUCCESS,
+    "revoked": states.REVOKED,
+    "expired": states.REVOKED,
+    "ignored": states.IGNORED,
+    "rejected": states.REJECTED,
+}
+
+
+class GenericReceipts(ReceiptBackend):
+    """Store the receipt with the result; ``wire.unwrap_result`` is the reading side."""
+
+    main_reports_rejections = True
+
+    def store_result(
+        self,
+        task_id: str,
+        result: object,
+        state: str,
+        traceback: str | None = None,
+        request: object = None,
+        **kwargs: object,
+    ) -> object:
+        pending = current_receipt_for(task_id)
+        if pending is None and state in states.READY_STATES:
+            # Celery marks some failures twice; the last result stored must have the receipt too.
+            pending = sent_receipt(request, task_id)
+            if pending is None and (execution := _running_execution(request, task_id)):
+                # The task may still fail, and Celery would keep this success and drop the failure.
+                store = super().store_result
+                execution.store_own_state = functools.partial(
+                    store, task_id, result, state, traceback, request, **kwargs
+                )
+                return result
+        if pending is None:
+            return super().store_result(task_id, result, state, traceback, request, **kwargs)
+        receipt = json.loads(encode(pending.receipt))
+        # A chord's body gets results as they are stored, so those stay unwrapped.
+        if pending.outcome.error is None and not getattr(request, "chord", None):
+            if self.serializer == "json":  # the only one that restores the digested value
+                receipt = _without_result(receipt)
+            wrapped = {wire.RESULT_RECEIPT: receipt, wire.RESULT_VALUE: result}
+            super().store_result(task_id, wrapped, state, traceback, request, **kwargs)
+        else:
+            # An exception keeps only its type and arguments; the traceback is free text.
+            text = (traceback or "") + wire.TRACEBACK_MARK + _trailer(receipt)
+            super().store_result(task_id, result, state, text, request, **kwargs)
+        pending.mark_sent()
+        return result
+
+    def deliver(self, pending: PendingReceipt) -> None:
+        outcome = pending.outcome
+        execution = execution_of(pending.request)
+        if (
+            outcome.state == "ignored"
+            and execution is not None
+            and execution.store_own_state is not None
+        ):
+            execution.store_own_state()  # with Ignore the state that the task set is final
+        state = _STORED_AS.get(outcome.state, states.FAILURE)
+        result = outcome.value
+        if outcome.error is not None and state in states.EXCEPTION_STATES:
+            result = _exception_like(outcome.error)
+        with sending_with_result(pending):
+            self.store_result(pending.delivery.task_id, result, state, request=pending.request)
+
+
+def _running_execution(request: object, task_id: str) -> Execution | None:
+    """Return this task's execution if the task itself, not Celery, is storing a state."""
+    execution = execution_of(request)
+    if execution is None or execution is not current_execution() or celery_marks_end():
+        return None
+    return execution if execution.delivery.task_id == task_id else None
+
+
+def _without_result(receipt: Document) -> Document:
+    """Drop the receipt's result, which is stored beside it; a receipt without one stays so."""
+    if receipt["result"] is not None:
+        del receipt["result"]
+    return receipt
+
+
+def _trailer(receipt: Document) -> str:
+    text = json.dumps(receipt)
+    if len(text) > TRAILER_LIMIT:
+        log = receipt["log"]
+        dropped = receipt["log_dropped"]
+        assert isinstance(log, list)
+        assert isinstance(dropped, int)
+        receipt |= {"log": [], "log_dropped": dropped + len(log)}
+        text = json.dumps(receipt)
+    return text
+
+
+def _exception_like(error: dict[str, str | None]) -> Exception:
+    """Build an exception for the result store from a receipt's error."""
+    return RuntimeError(f"{error['type']}: {error['message']}")

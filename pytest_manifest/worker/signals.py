@@ -1,12 +1,14 @@
 """Connect the worker's side to an app, by Celery's signals and its table of backends.
 
-Parts: setting up an app and a process, signals of the main process, signals around a task.
+Parts: setting up an app and a process, signals of the main process, signals around a task, and
+signals at the end of a private stack's worker.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -18,11 +20,12 @@ from celery.exceptions import NotRegistered
 from loguru import logger
 
 from pytest_manifest import variables
-from pytest_manifest.compat.celery import after_undecodable
+from pytest_manifest.compat.billiard import sleep_by
+from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.base import State
 from pytest_manifest.schema.code_digest import told_digest
-from pytest_manifest.worker import backends, fast_shutdown, log_capture, store_waits
+from pytest_manifest.worker import backends, log_capture, store_waits
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.handoff import (
@@ -101,10 +104,10 @@ def connect() -> None:
     if variables.SUPERVISED in os.environ:
         celery_signals.celeryd_after_setup.connect(_on_set_up, dispatch_uid=f"{__name__}.settings")
         celery_signals.worker_shutting_down.connect(
-            fast_shutdown.on_shutting_down, dispatch_uid=f"{__name__}.ending"
+            on_shutting_down, dispatch_uid=f"{__name__}.ending"
         )
         celery_signals.worker_process_shutdown.connect(
-            fast_shutdown.on_process_shutdown, dispatch_uid=f"{__name__}.process_ending"
+            on_process_shutdown, dispatch_uid=f"{__name__}.process_ending"
         )
 
 
@@ -267,3 +270,32 @@ def on_publish(headers: MutableMapping[str, object] | None = None, **_: object) 
     else:
         headers.update(job_headers(delivery, delivery.hop + 1))
         record_handoff(execution, "task")
+
+
+# At their end Celery and billiard sleep where there is nothing left to wait for, and pytest waits
+# for its workers. All else that a worker, its processes and the app's handlers do then stays.
+
+MAX_SLEEP: Final = 0.02
+"""Seconds between two checks: prompt, and rare enough to cost nothing."""
+
+
+def short_sleep(seconds: float) -> None:
+    """Sleep, but no longer than ``MAX_SLEEP`` seconds."""
+    time.sleep(min(seconds, MAX_SLEEP))
+
+
+def on_shutting_down(**_: object) -> None:
+    """Make the main process check more often than every 0.5 s whether its pool has ended."""
+    sleep_at_end_by(short_sleep)
+
+
+def on_process_shutdown(exitcode: int | None = None, **_: object) -> None:
+    """Let a pool's process exit at once after its last job, without a sleep of 1 s.
+
+    The sleep lets the main process read its last messages; a main process that ends does not. A
+    process that is only recycled keeps its sleep.
+    """
+    from billiard import pool
+
+    if exitcode != pool.EX_RECYCLE:
+        sleep_by(short_sleep)

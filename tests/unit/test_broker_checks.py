@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pytest_manifest.broker import checks
-from pytest_manifest.broker.checks import VisibilityModel
+from pytest_manifest.broker.checks import Demand, VisibilityModel, demand_of
 from pytest_manifest.broker.control import Answers
-from pytest_manifest.broker.demand import Demand, demand_of
 from pytest_manifest.broker.workers import QUESTIONS, Worker, workers_of
 from pytest_manifest.schema import Entry
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 from celery import Celery
 
-from pytest_manifest.broker.demand import demand_of
-from pytest_manifest.broker.limits import (
+from pytest_manifest.broker.checks import demand_of
+from pytest_manifest.broker.workers import (
+    TaskLimit,
     TaskLimits,
+    Worker,
     message_limits,
     pool_warnings,
     with_effective_timeout,
+    workers_of,
 )
-from pytest_manifest.broker.workers import TaskLimit, Worker, workers_of
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import evaluate
 

@@ -13,7 +13,7 @@ from celery import Celery
 from redis.exceptions import BusyLoadingError, NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from pytest_manifest.broker.refusals import refusal, reserved
+from pytest_manifest.broker.routing import refusal, reserved
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from billiard import pool
 from celery.concurrency import asynpool, prefork
 from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 
-from pytest_manifest.worker import fast_shutdown
+from pytest_manifest.worker import signals
 
 
 class Gone(BaseException):
@@ -53,23 +53,23 @@ def test_the_main_process_looks_often_whether_its_pool_is_done(naps: list[float]
     set_event_loop(Hub(timer=SimpleNamespace(_queue=[])))
     held = prefork.TaskPool(1)
     held._pool = DonePool()
-    fast_shutdown.on_shutting_down()
+    signals.on_shutting_down()
     try:
         held.on_stop()
     finally:
         set_event_loop(before)
 
     assert naps
-    assert max(naps) <= fast_shutdown.MAX_SLEEP
+    assert max(naps) <= signals.MAX_SLEEP
     naps.clear()
     asynpool.sleep(0.5)
-    assert naps == [fast_shutdown.MAX_SLEEP]
+    assert naps == [signals.MAX_SLEEP]
     assert prefork.time.monotonic is time.monotonic
 
 
 @pytest.mark.parametrize(
     ("exitcode", "longest"),
-    [(0, fast_shutdown.MAX_SLEEP), (-241, fast_shutdown.MAX_SLEEP), (pool.EX_RECYCLE, 1)],
+    [(0, signals.MAX_SLEEP), (-241, signals.MAX_SLEEP), (pool.EX_RECYCLE, 1)],
 )
 def test_a_pool_process_exits_when_all_is_said(
     naps: list[float], monkeypatch: pytest.MonkeyPatch, exitcode: int, longest: float
@@ -82,7 +82,7 @@ def test_a_pool_process_exits_when_all_is_said(
     said: list[object] = []
     monkeypatch.setattr(os, "_exit", leave)
     worker = object.__new__(pool.Worker)
-    worker.on_exit = lambda pid, code: fast_shutdown.on_process_shutdown(pid=pid, exitcode=code)
+    worker.on_exit = lambda pid, code: signals.on_process_shutdown(pid=pid, exitcode=code)
     worker.outq = SimpleNamespace(put=said.append)
     with pytest.raises(Gone):
         worker._do_exit(7, exitcode)

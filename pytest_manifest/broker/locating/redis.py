@@ -22,10 +22,11 @@ from pytest_manifest.broker.locating.virtual import parse_json, task_id_of, unac
 from pytest_manifest.broker.locating.worker_replies import (
     WorkerPoller,
     WorkerSnapshot,
+    may_be_alive,
     stack_errors,
     unknown_queues,
+    unresponsive_nodes,
 )
-from pytest_manifest.broker.presence import may_be_alive, unresponsive_nodes
 from pytest_manifest.broker.publisher import Publisher
 
 if TYPE_CHECKING:

@@ -1,7 +1,14 @@
-"""Locate jobs by the workers' replies; an unresponsive node is kept apart from a "no"."""
+"""Which workers answer and which jobs each has; an unresponsive node is kept apart from a "no".
+
+A worker whose only process runs a job answers nothing meanwhile, and one that has ended neither. A
+Redis broker has the names of all that ever listened, and no more than a killed one does it forget
+them; but it also knows who is connected. Other brokers give back at once what a dead worker had, so
+this is not needed there.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,14 +17,15 @@ from typing import Final
 from pytest_manifest.broker.control import Answers, Arguments
 from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
 from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.workers import QUESTIONS, workers_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
-from pytest_manifest.urls import scheme_of
+from pytest_manifest.urls import is_redis, scheme_of
 
 RUNNING: Final = "active"
 # In the order in which a job passes through them: asked the other way round, one that moves on
 # between two questions would be in neither answer.
-QUESTIONS: Final[Mapping[str, Arguments]] = {"scheduled": {}, "reserved": {}, RUNNING: {}}
+JOB_QUESTIONS: Final[Mapping[str, Arguments]] = {"scheduled": {}, "reserved": {}, RUNNING: {}}
 TIMEOUT: Final = 1.0  # s
 QUIET_TIME: Final = 0.1  # s
 """All have answered, also unknown nodes, when no answer has come for so long."""
@@ -43,7 +51,7 @@ class WorkerPoller:
     def poll(self, task_ids: Container[str]) -> WorkerSnapshot:
         """Ask all nodes what they have, for a second at most; raises what the transport raises."""
         answers = self._publisher.control.call(
-            QUESTIONS,
+            JOB_QUESTIONS,
             timeout=TIMEOUT,
             enough=lambda answers, quiet: quiet >= QUIET_TIME and self._all_answered(answers),
         )
@@ -52,7 +60,7 @@ class WorkerPoller:
         )
         self._known |= _answered_questions(answers).keys()
         running = dict(_rows(answers, (RUNNING,), task_ids))
-        waits = [question for question in QUESTIONS if question != RUNNING]
+        waits = [question for question in JOB_QUESTIONS if question != RUNNING]
         held = {i: node for i, node in _rows(answers, waits, task_ids) if i not in running}
         return WorkerSnapshot(held, running, frozenset(self._known - answered), answered)
 
@@ -87,7 +95,7 @@ def unknown_queues(queues: Collection[str]) -> str:
 
 
 def _is_complete(said: Collection[str]) -> bool:
-    return len(said) == len(QUESTIONS)
+    return len(said) == len(JOB_QUESTIONS)
 
 
 def _answered_questions(answers: Answers) -> dict[str, set[str]]:
@@ -167,3 +175,78 @@ class WorkerLocator:
     def missing_consumers(self, answered: frozenset[str]) -> str:  # noqa: ARG002
         """Say which consumers the broker knows of that have not answered."""
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPresence:
+    """Node names: ``instrumented`` hand in receipts and report starts, ``stock`` do not, and
+    ``unresponsive`` are known to the broker, alive or dead, and did not answer."""
+
+    instrumented: frozenset[str]
+    stock: frozenset[str]
+    unresponsive: frozenset[str]
+
+
+def find_workers(publisher: Publisher, timeout: float = TIMEOUT) -> WorkerPresence:
+    """Ask who is there now.
+
+    Raises:
+        StackError: the broker cannot be reached.
+    """
+    try:
+        return publisher.call(lambda: _find_workers(publisher, timeout))
+    except Exception as error:
+        raise StackError(
+            f"the workers at {redact_url(publisher.address.broker_url)} cannot be asked "
+            f"({type(error).__name__}: {redact(str(error))}); check that the broker is up"
+        ) from error
+
+
+def _find_workers(publisher: Publisher, timeout: float) -> WorkerPresence:
+    lists = is_redis(publisher.address.broker_url)
+    answers = publisher.control.call(
+        {"registered": QUESTIONS["registered"]},
+        timeout=timeout,
+        # Of those whose names are known, each is waited for.
+        enough=lambda found, quiet: (
+            any(found.values()) and (math.isinf(quiet) or (quiet >= QUIET_TIME and not lists))
+        ),
+    )
+    blank: Answers = {method: {} for method in QUESTIONS}
+    workers = workers_of(blank | answers).values()
+    names = frozenset(worker.name for worker in workers)
+    plain = frozenset(worker.name for worker in workers if worker.is_stock)
+    return WorkerPresence(names - plain, plain, unresponsive_nodes(publisher, names))
+
+
+def unresponsive_nodes(publisher: Publisher, answered: Collection[str]) -> frozenset[str]:
+    """List the nodes that a Redis broker knows, alive or dead, beyond those that ``answered``."""
+    if not is_redis(publisher.address.broker_url):
+        return frozenset()
+    return frozenset(publisher.control.listeners()) - frozenset(answered)
+
+
+def may_be_alive(
+    publisher: Publisher,
+    silent: Collection[str],
+    answered: Collection[str],
+    since: float = 0.0,
+) -> bool:
+    """Tell whether a ``silent`` node may be alive: more nodes listen than have ``answered``,
+    or that is unknown, as the broker is up for less than ``since`` (s)."""
+    if not silent:
+        return False
+    # A restart cuts all connections, also of who is too busy to notice it.
+    return not _is_up_for(publisher, since) or publisher.control.count_connected() > len(answered)
+
+
+def _is_up_for(publisher: Publisher, seconds: float) -> bool:
+    """Tell whether the broker reports that uptime; one that reports none may have just started."""
+    from redis import ResponseError
+
+    with publisher.control.channel() as channel, channel.conn_or_acquire() as client:
+        try:
+            uptime = client.info("server").get("uptime_in_seconds", 0)
+        except ResponseError:  # not for this user
+            return False
+    return float(uptime) >= seconds
