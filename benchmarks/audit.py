@@ -81,7 +81,7 @@ def make(folder: Path, count: int) -> None:
         numbers = iter(range(count))
         while some := list(islice(numbers, BATCH)):
             record(ledger, some)
-        ledger.set_status("finished")
+        ledger.info.set_status("finished")
     nowhere = StackAddress("", "", None, is_private=False)
     run = audit_run(manifest, path, nowhere, RunSettings(path.parent), wait=False)
     (folder / "receipts.jsonl").hardlink_to(run.export_receipts())
@@ -110,16 +110,16 @@ def record(ledger: Ledger, numbers: Sequence[int]) -> None:
     ids = [task_id_for(RUN, one.id, 1, n) for n, one in zip(numbers, entries, strict=True)]
     received = [receipt(n, one, task) for n, one, task in zip(numbers, entries, ids, strict=True)]
     with ledger.transaction():
-        ledger.plan(
+        ledger.attempts.plan(
             (task, one.id, 1, n) for n, one, task in zip(numbers, entries, ids, strict=True)
         )
-        ledger.mark(ids, "sent", sent_at=sent_at(numbers[0]))
-        ledger.add_starts(
+        ledger.attempts.mark(ids, "sent", sent_at=sent_at(numbers[0]))
+        ledger.events.add_starts(
             Start(r.task_id, f"x{r.task_id}", r.started_at, 0, r.worker, r.host, r.pid, False)
             for r in received
         )
-        ledger.add_receipts((r.task_id, f"x{r.task_id}", r) for r in received)
-        ledger.record_verdicts(
+        ledger.events.add_receipts((r.task_id, f"x{r.task_id}", r) for r in received)
+        ledger.verdicts.record(
             (evaluate(one, r, attempt=1), r) for one, r in zip(entries, received, strict=True)
         )
 

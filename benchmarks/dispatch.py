@@ -70,7 +70,7 @@ def by_sender(manifest: Manifest, address: StackAddress, folder: Path) -> tuple[
     published = _count_time(publisher)
     with closing(publisher), Ledger.create(folder / f"{run}.sqlite", info) as ledger:
         with ledger.transaction():
-            ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(attempts))
+            ledger.attempts.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(attempts))
         schedule, flights = Schedule(attempts), PendingAttempts()
         schedule.start()
         sender = Sender(ledger, publisher, schedule, flights, len(attempts))

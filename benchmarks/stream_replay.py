@@ -131,8 +131,10 @@ class Replay:
         )  # fmt: skip
         self.ledger = Ledger.create(folder / f"{self.run}.sqlite", info)
         with self.ledger.transaction():
-            self.ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(self.attempts))
-            self.ledger.mark((a.task_id for a in self.attempts), "sent", sent_at=now)
+            self.ledger.attempts.plan(
+                (a.task_id, a.entry.id, 1, n) for n, a in enumerate(self.attempts)
+            )
+            self.ledger.attempts.mark((a.task_id for a in self.attempts), "sent", sent_at=now)
         flights, moment = PendingAttempts(), time.monotonic()
         with nothing_thrown_away(owns_process=True):  # as a session has it of what it collects
             for attempt in self.attempts:
@@ -179,7 +181,7 @@ def capacity(folder: Path, url: str, manifest: Manifest) -> float:
         began = time.perf_counter()
         replay.work()
         taken = time.perf_counter() - began
-        assert replay.ledger.verdict_counts() == {"passed": len(manifest)}
+        assert replay.ledger.verdicts.counts() == {"passed": len(manifest)}
         return len(manifest) / taken
 
 

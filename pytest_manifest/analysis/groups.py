@@ -95,7 +95,7 @@ def tally(ledger: Ledger, entries: Iterable[str]) -> Tally:
     kinds: Counter[str] = Counter()
     causes = Causes()
     first: dict[Outcome, list[ListedEntry]] = {outcome: [] for outcome in PRECEDENCE}
-    for entry, found in ledger.not_passed(counted()):
+    for entry, found in ledger.queries.not_passed(counted()):
         verdict = None if found is None else found.verdict
         outcome: Outcome = "error" if verdict is None else outcome_of(verdict.verdict)
         outcomes[outcome] += 1

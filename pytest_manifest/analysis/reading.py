@@ -51,17 +51,17 @@ def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, N
 
     Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
-    costs = Costs(ledger, manifest) if ledger.has_costs() else None
-    unusual = ledger.unusual_attempts(_UNUSUAL_LIMIT, executions=costs is not None)
+    costs = Costs(ledger, manifest) if ledger.queries.has_costs() else None
+    unusual = ledger.queries.unusual_attempts(_UNUSUAL_LIMIT, executions=costs is not None)
     lines = _lines(ledger, manifest)
     while some := list(islice(lines, _AT_ONCE)):
-        stored_entries = ledger.stored_entries(line.entry for line in some)
+        stored_entries = ledger.queries.stored_entries(line.entry for line in some)
         records = [
             None if unusual is None else _stored(manifest, line, stored, unusual, costs)
             for line, stored in zip(some, stored_entries, strict=True)
         ]
         left = [line.entry for line, record in zip(some, records, strict=True) if record is None]
-        histories = ledger.histories(left) if left else {}
+        histories = ledger.queries.histories(left) if left else {}
         for line, record in zip(some, records, strict=True):
             if record is not None:
                 yield record
@@ -92,7 +92,7 @@ def read_some(ledger: Ledger | None, manifest: Manifest, ids: Sequence[str]) -> 
     Without a ledger, or for an entry that is not in it, only the entry is known.
     Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
-    histories = {} if ledger is None else ledger.histories(ids)
+    histories = {} if ledger is None else ledger.queries.histories(ids)
     return [
         _record(entry, manifest.line_of(entry.id), histories.get(entry.id, History()), None)
         for entry in manifest.some(ids)
@@ -101,8 +101,8 @@ def read_some(ledger: Ledger | None, manifest: Manifest, ids: Sequence[str]) -> 
 
 def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[Line]:
     """Yield the manifest's lines of entries that may be of the run."""
-    small = ledger.count_entries() * _FEW < len(manifest)
-    known = frozenset(ledger.sent_entries()) if small else None
+    small = ledger.attempts.count_entries() * _FEW < len(manifest)
+    known = frozenset(ledger.queries.sent_entries()) if small else None
     with manifest.open() as file:
         for number, raw in enumerate(file, manifest.first_line):
             entry, task = id_and_task(raw)

@@ -4,8 +4,6 @@ One process writes (the one that dispatches or audits); any number may read at t
 record is committed before anything is done about it, so a reader sees nothing that a crash undoes.
 """
 
-from pytest_manifest.ledger.attempts import Attempts
-from pytest_manifest.ledger.events import WorkerEvents
 from pytest_manifest.ledger.files import (
     LEDGER_VERSION,
     NETWORK_FILE_SYSTEMS,
@@ -15,14 +13,12 @@ from pytest_manifest.ledger.files import (
     next_run_number,
     run_number_of_lock,
 )
+from pytest_manifest.ledger.ledger import Ledger
 from pytest_manifest.ledger.merge import merge_files
 from pytest_manifest.ledger.queries import (
     BUDGET,
     OVER_BUDGET,
     AttemptCost,
-    AttemptCosts,
-    BulkQueries,
-    Histories,
     History,
 )
 from pytest_manifest.ledger.rows import (
@@ -50,13 +46,11 @@ from pytest_manifest.ledger.run_info import (
     STOCK_WORKERS,
     STORE_EMPTIED,
     UNVERIFIED_WORKERS,
-    RunMetadata,
     TaskRuns,
     has_all_starts,
     may_lack_starts,
     segments_json,
 )
-from pytest_manifest.ledger.verdicts import Verdicts
 
 __all__ = [
     "BAD_ROW_ERRORS",
@@ -99,11 +93,3 @@ __all__ = [
     "segments_json",
     "utc_now",
 ]
-
-
-class Ledger(RunMetadata, Attempts, WorkerEvents, AttemptCosts, Verdicts, Histories, BulkQueries):
-    """A run's ledger; see :meth:`create` and :meth:`open`. Use one instance per thread.
-
-    A method that writes does so atomically: in the caller's :meth:`transaction`, or in its own. All
-    raise LedgerError where the file cannot be read or written.
-    """

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
-from pytest_manifest.ledger.database import Database, chunks, placeholders
+from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.rows import AttemptRow, SendState, attempt_of_row, text
 
 PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
@@ -34,12 +34,12 @@ _FIRST_OPEN = f"""
 """  # noqa: S608 - fixed text
 
 
-class Attempts(Database):
+class Attempts(LedgerPart):
     """Attempts and their sending states."""
 
     def plan(self, rows: Iterable[PlanRow]) -> None:
         """Record ``(task_id, entry, attempt, position[, reason])`` of all that is to be sent."""
-        with self._writing() as db:
+        with self._db.writing() as db:
             db.executemany(
                 "INSERT INTO attempts (task_id, entry, attempt, ordinal, reason, state) "
                 "VALUES (?, ?, ?, ?, ?, 'planned')",
@@ -51,7 +51,7 @@ class Attempts(Database):
         return {
             str(entry)
             for part in chunks(entries)
-            for (entry,) in self._read(
+            for (entry,) in self._db.read(
                 f"SELECT DISTINCT entry FROM attempts WHERE entry IN ({placeholders(part)})",  # noqa: S608
                 part,
             )
@@ -67,7 +67,7 @@ class Attempts(Database):
     ) -> None:
         """Set the sending state of attempts; ``sent_at`` and ``note`` stay where not given."""
         moment = text(sent_at)
-        with self._writing() as db:
+        with self._db.writing() as db:
             db.executemany(
                 "UPDATE attempts SET state = ?, sent_at = coalesce(?, sent_at), "
                 "note = coalesce(?, note) WHERE task_id = ?",
@@ -76,19 +76,19 @@ class Attempts(Database):
 
     def send_states(self) -> Mapping[str, int]:
         """Count the attempts in each sending state."""
-        rows = self._read("SELECT state, count(*) FROM attempts GROUP BY state")
+        rows = self._db.read("SELECT state, count(*) FROM attempts GROUP BY state")
         return {state: int(count) for state, count in rows}
 
     def reasons(self) -> Mapping[str, int]:
         """Count the attempts made for each reason."""
         query = "SELECT reason, count(*) FROM attempts WHERE reason IS NOT NULL GROUP BY reason"
-        return {reason: int(count) for reason, count in self._read(query)}
+        return {reason: int(count) for reason, count in self._db.read(query)}
 
-    def attempt(self, task_id: str) -> AttemptRow | None:
+    def get(self, task_id: str) -> AttemptRow | None:
         """Return the attempt with this task id."""
         return next(self._attempts("WHERE a.task_id = ?", task_id), None)
 
-    def attempts(self, *, undecided: bool = False) -> Iterator[AttemptRow]:
+    def all(self, *, undecided: bool = False) -> Iterator[AttemptRow]:
         """Yield all attempts in the manifest's order.
 
         ``undecided``: only the newest attempt of each entry without a final verdict.
@@ -96,11 +96,11 @@ class Attempts(Database):
         which = _UNDECIDED if undecided else ""
         return self._attempts(which + "ORDER BY a.ordinal, a.attempt")
 
-    def attempts_of(self, entry: str) -> list[AttemptRow]:
+    def of_entry(self, entry: str) -> list[AttemptRow]:
         """Return every attempt of an entry, by number."""
         return list(self._attempts("WHERE a.entry = ? ORDER BY a.attempt", entry))
 
-    def last_attempts(self) -> Iterator[AttemptRow]:
+    def newest(self) -> Iterator[AttemptRow]:
         """Yield the newest attempt of each entry, in the manifest's order."""
         return self._attempts(_NEWEST + "ORDER BY a.ordinal, a.entry")
 
@@ -109,16 +109,16 @@ class Attempts(Database):
 
         ``unknown`` counts as an end, unless the entry was never sent.
         """
-        return self._read_one(_FIRST_OPEN) is not None
+        return self._db.read_one(_FIRST_OPEN) is not None
 
     def has_undecided(self) -> bool:
         """Return whether some entry has no final verdict."""
-        return self._read_one(_FIRST_UNDECIDED) is not None
+        return self._db.read_one(_FIRST_UNDECIDED) is not None
 
     def count_entries(self) -> int:
         """Count the entries that have an attempt."""
-        row = self._read_one("SELECT count(DISTINCT entry) FROM attempts")
+        row = self._db.read_one("SELECT count(DISTINCT entry) FROM attempts")
         return 0 if row is None else int(row[0])
 
     def _attempts(self, which: str, *values: str) -> Iterator[AttemptRow]:
-        return self._each(attempt_of_row, _ATTEMPTS + which, values)
+        return self._db.build_each(attempt_of_row, _ATTEMPTS + which, values)

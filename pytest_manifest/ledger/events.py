@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from pytest_manifest.ledger.database import Database, chunks, placeholders
+from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.rows import (
     START_COLUMNS,
     HandedOn,
@@ -22,17 +22,17 @@ from pytest_manifest.schema import Receipt
 _STARTS = f"SELECT {START_COLUMNS} FROM starts "  # noqa: S608 - fixed text
 
 
-class WorkerEvents(Database):
+class WorkerEvents(LedgerPart):
     """Starts and receipts in the order of their arrival."""
 
     def last_arrival(self) -> datetime | None:
         """Return when the newest receipt arrived, None where there is none."""
         query = "SELECT max(arrived_at) FROM receipts"
-        return next(self._each(lambda row: moment(row[0]), query), None)
+        return next(self._db.build_each(lambda row: moment(row[0]), query), None)
 
     def add_starts(self, starts: Iterable[Start]) -> None:
         """Record starts; one that is known stays as it is."""
-        with self._writing() as db:
+        with self._db.writing() as db:
             db.executemany(
                 f"INSERT OR IGNORE INTO starts ({START_COLUMNS}) "  # noqa: S608 - fixed text
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -43,7 +43,7 @@ class WorkerEvents(Database):
         """Record ends of executions whose job goes on; one that is known stays as it is."""
         rows = [(e.task_id, e.execution, e.how, text(e.ended_at), text(e.next_at)) for e in ends]
         if rows:
-            with self._writing() as db:
+            with self._db.writing() as db:
                 db.executemany("INSERT OR IGNORE INTO handed_on VALUES (?, ?, ?, ?, ?)", rows)
 
     def handed_on(self, task_id: str) -> list[HandedOn]:
@@ -54,57 +54,57 @@ class WorkerEvents(Database):
             execution, how, ended_at, next_at = row
             return HandedOn(task_id, execution, how, moment(ended_at), moment(next_at))
 
-        return list(self._each(made, query, (task_id,)))
+        return list(self._db.build_each(made, query, (task_id,)))
 
     def starts(self, task_id: str) -> list[Start]:
         """Return every start of an attempt, oldest first."""
         query = _STARTS + "WHERE task_id = ? ORDER BY started_at"
-        return list(self._each(start_of_row, query, (task_id,)))
+        return list(self._db.build_each(start_of_row, query, (task_id,)))
 
     def starts_of(self, task_ids: Sequence[str]) -> dict[str, list[Start]]:
         """Return the starts of several attempts by task id; those without one are left out."""
         found: dict[str, list[Start]] = {}
         for some in chunks(task_ids):
             query = f"{_STARTS} WHERE task_id IN ({placeholders(some)}) ORDER BY started_at"
-            for start in self._each(start_of_row, query, some):
+            for start in self._db.build_each(start_of_row, query, some):
                 found.setdefault(start.task_id, []).append(start)
         return found
 
     def starts_by_task(self) -> dict[str, list[Start]]:
         """Return all starts by task id, oldest first."""
         found: dict[str, list[Start]] = {}
-        for start in self._each(start_of_row, _STARTS + "ORDER BY task_id, started_at"):
+        for start in self._db.build_each(start_of_row, _STARTS + "ORDER BY task_id, started_at"):
             found.setdefault(start.task_id, []).append(start)
         return found
 
     def has_starts(self) -> bool:
         """Return whether any start was reported."""
-        return self._read_one("SELECT 1 FROM starts LIMIT 1") is not None
+        return self._db.read_one("SELECT 1 FROM starts LIMIT 1") is not None
 
     def workers_with_starts(self) -> frozenset[str]:
         """Return the workers that have reported a start."""
-        rows = self._read("SELECT DISTINCT worker FROM starts WHERE worker IS NOT NULL")
+        rows = self._db.read("SELECT DISTINCT worker FROM starts WHERE worker IS NOT NULL")
         return frozenset(str(worker) for (worker,) in rows)
 
     def add_receipts(self, receipts: Iterable[tuple[str, str | None, Receipt]]) -> None:
         """Record ``(task_id, execution, receipt)`` as they arrive, repeated ones too."""
         now = text(utc_now())
-        with self._writing() as db:
+        with self._db.writing() as db:
             db.executemany(
                 "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
                 "VALUES (?, ?, ?, ?)",
-                ((task_id, run, self._receipt_text(r), now) for task_id, run, r in receipts),
+                ((task_id, run, self._db.receipt_text(r), now) for task_id, run, r in receipts),
             )
 
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:
         """Return ``(execution, receipt)`` of an attempt in the order of arrival."""
         query = "SELECT execution, receipt FROM receipts WHERE task_id = ? ORDER BY seq"
-        return list(self._each(_receipt_of_execution, query, (task_id,)))
+        return list(self._db.build_each(_receipt_of_execution, query, (task_id,)))
 
     def all_receipts(self) -> Iterator[tuple[str, str | None, Receipt]]:
         """Yield ``(task_id, execution, receipt)`` of all receipts in the order of arrival."""
         query = "SELECT task_id, execution, receipt FROM receipts ORDER BY seq"
-        yield from self._each(_receipt_of_task, query)
+        yield from self._db.build_each(_receipt_of_task, query)
 
 
 def _receipt_of_execution(row: Row) -> tuple[str | None, Receipt]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, get_args
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.database import Database
+from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
     MERGED,
@@ -38,10 +38,10 @@ def segments_json(parts: Iterable[RunSegment]) -> str:
     return json.dumps([(text(part.started), text(part.stopped)) for part in parts])
 
 
-class RunMetadata(Database):
+class RunMetadata(LedgerPart):
     """The run's metadata: what it is about, its status, its manifest's digest."""
 
-    def info(self) -> RunInfo:
+    def read(self) -> RunInfo:
         with self._parse_errors():
             return info_of(self.all_meta())
 
@@ -51,13 +51,13 @@ class RunMetadata(Database):
         try:
             yield
         except BAD_ROW_ERRORS as error:
-            raise damaged(self.path, error) from error
+            raise damaged(self._db.path, error) from error
 
     @property
     def status(self) -> RunStatus:
         value = self.get_meta("status")
         if value not in get_args(RunStatus):
-            raise LedgerError(f"{self.path}: the ledger holds an unknown run status {value!r}")
+            raise LedgerError(f"{self._db.path}: the ledger holds an unknown run status {value!r}")
         return value  # type: ignore[return-value]  # checked against the literal's values above
 
     def set_status(self, status: RunStatus) -> None:
@@ -65,11 +65,11 @@ class RunMetadata(Database):
 
     def set_meta(self, key: str, value: str) -> None:
         """Set a key of the run's metadata, such as the position in its receipts stream."""
-        with self._writing() as db:
+        with self._db.writing() as db:
             db.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, value))
 
     def get_meta(self, key: str) -> str | None:
-        row = self._read_one("SELECT value FROM run WHERE key = ?", (key,))
+        row = self._db.read_one("SELECT value FROM run WHERE key = ?", (key,))
         return None if row is None else str(row[0])
 
     def segments(self) -> list[RunSegment]:
@@ -83,13 +83,13 @@ class RunMetadata(Database):
 
     def begin_segment(self, began: datetime) -> None:
         """Record that work on the run begins, for the first time or again."""
-        with self._writing():
+        with self._db.writing():
             self._set_segments([*self.segments(), RunSegment(began)])
 
     def stop_segment(self, stopped: datetime) -> None:
         """Record that the present segment, and its running jobs, end before all is done."""
-        with self._writing():
-            *before, last = self.segments() or [RunSegment(self.info().created_at)]
+        with self._db.writing():
+            *before, last = self.segments() or [RunSegment(self.read().created_at)]
             self._set_segments([*before, RunSegment(last.started, stopped)])
 
     def _set_segments(self, parts: Iterable[RunSegment]) -> None:
@@ -97,7 +97,7 @@ class RunMetadata(Database):
 
     def all_meta(self) -> dict[str, str]:
         """Return all metadata by key."""
-        return {key: str(value) for key, value in self._read("SELECT key, value FROM run")}
+        return {key: str(value) for key, value in self._db.read("SELECT key, value FROM run")}
 
     def shard(self) -> Shard | None:
         """Return the run's shard of the manifest, None where it has the whole manifest."""
@@ -122,7 +122,7 @@ class RunMetadata(Database):
 
         Earlier ones are kept under ``earlier_sha256``: a JSON list, oldest first.
         """
-        with self._writing():
+        with self._db.writing():
             present = self.get_meta("sha256")
             if present == sha256:
                 return
@@ -145,18 +145,18 @@ OTHER_BROKER: Final = "other_broker"
 _PERMANENT: Final = (STORE_EMPTIED, GAVE_UP, STOCK_WORKERS, OTHER_BROKER)
 
 
-def has_all_starts(ledger: RunMetadata, *, some_start: bool) -> bool:
+def has_all_starts(info: RunMetadata, *, some_start: bool) -> bool:
     """Return whether every worker reports starts and every report was kept.
 
     ``some_start``: at least one start was reported.
     """
-    return (some_start or ledger.info().is_private) and not may_lack_starts(ledger)
+    return (some_start or info.read().is_private) and not may_lack_starts(info)
 
 
-def may_lack_starts(ledger: RunMetadata) -> bool:
+def may_lack_starts(info: RunMetadata) -> bool:
     """Return whether a start may be unreported, or its report lost."""
-    lasting = any(ledger.get_meta(doubt) is not None for doubt in _PERMANENT)
-    return lasting or bool(ledger.get_meta(UNVERIFIED_WORKERS))
+    lasting = any(info.get_meta(doubt) is not None for doubt in _PERMANENT)
+    return lasting or bool(info.get_meta(UNVERIFIED_WORKERS))
 
 
 class TaskRuns:

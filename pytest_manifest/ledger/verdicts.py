@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.database import Database, chunks, placeholders
+from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.rows import (
     EntryVerdict,
     Row,
@@ -61,17 +61,17 @@ _ADVICE: Final = (
 )
 
 
-class Verdicts(Database):
+class Verdicts(LedgerPart):
     """Verdicts of entries and attempts."""
 
-    def record_verdicts(self, verdicts: Iterable[tuple[Verdict, Receipt | None]]) -> None:
+    def record(self, verdicts: Iterable[tuple[Verdict, Receipt | None]]) -> None:
         """Record the verdicts of entries, replacing earlier ones of the same entries.
 
         A verdict also counts for the attempt that it is about.
         """
         now = text(utc_now())
         rows = [self._row(verdict, receipt, now) for verdict, receipt in verdicts]
-        with self._writing() as db:
+        with self._db.writing() as db:
             if self._are_new([row[0] for row in rows]):
                 db.executemany(_INSERT, rows)
                 return
@@ -80,7 +80,7 @@ class Verdicts(Database):
                 db.execute(_REPLACE, row)
 
     def _row(self, verdict: Verdict, receipt: Receipt | None, now: str | None) -> Row:
-        received = None if receipt is None else self._receipt_text(receipt)
+        received = None if receipt is None else self._db.receipt_text(receipt)
         kind, document = verdict.verdict, verdict.model_dump_json()
         return verdict.entry, verdict.attempt, kind, document, received, now
 
@@ -90,13 +90,13 @@ class Verdicts(Database):
             return False
         for some in chunks(entries):
             query = f"SELECT 1 FROM settled WHERE entry IN ({placeholders(some)}) LIMIT 1"  # noqa: S608 - question marks
-            if self._read_one(query, some) is not None:
+            if self._db.read_one(query, some) is not None:
                 return False
         return True
 
     def end_attempt(self, task_id: str, verdict: Verdict) -> None:
         """Record the verdict on an attempt that another one follows; the entry gets none."""
-        with self._writing() as db:
+        with self._db.writing() as db:
             db.execute(
                 "UPDATE attempts SET kind = ?, verdict = ? WHERE task_id = ?",
                 (verdict.verdict, verdict.model_dump_json(), task_id),
@@ -118,7 +118,7 @@ class Verdicts(Database):
 
         The verdicts on their attempts stay.
         """
-        with self._writing() as db:
+        with self._db.writing() as db:
             if entries is None:
                 db.execute(_KEEP + "kind IN ('pending', 'unknown'))")
                 db.execute("DELETE FROM settled WHERE kind IN ('pending', 'unknown')")
@@ -127,57 +127,57 @@ class Verdicts(Database):
                     db.execute(_KEEP + "entry = ?)", (entry,))
                     db.execute("DELETE FROM settled WHERE entry = ?", (entry,))
 
-    def verdicts_since(self, seq: int) -> list[tuple[int, str]]:
+    def since(self, seq: int) -> list[tuple[int, str]]:
         """Return ``(seq, entry)`` of the verdicts after ``seq``, in order."""
-        rows = self._read("SELECT seq, entry FROM settled WHERE seq > ? ORDER BY seq", (seq,))
+        rows = self._db.read("SELECT seq, entry FROM settled WHERE seq > ? ORDER BY seq", (seq,))
         return [(int(row[0]), str(row[1])) for row in rows]
 
     def statuses_since(self, seq: int) -> list[tuple[int, str, VerdictStatus]]:
         """Return ``(seq, entry, status)`` of the verdicts after ``seq``, in order."""
         return list(
-            self._read("SELECT seq, entry, kind FROM settled WHERE seq > ? ORDER BY seq", (seq,))
+            self._db.read("SELECT seq, entry, kind FROM settled WHERE seq > ? ORDER BY seq", (seq,))
         )
 
-    def entry_verdict(self, entry: str) -> EntryVerdict | None:
+    def of_entry(self, entry: str) -> EntryVerdict | None:
         query = "SELECT seq, verdict, receipt FROM settled WHERE entry = ?"
-        return next(self._each(entry_verdict_of_row, query, (entry,)), None)
+        return next(self._db.build_each(entry_verdict_of_row, query, (entry,)), None)
 
-    def stored_verdicts_from(self, entry: str, number: int) -> Iterator[tuple[str, StoredVerdict]]:
+    def stored_from(self, entry: str, number: int) -> Iterator[tuple[str, StoredVerdict]]:
         """Yield ``number`` verdicts by entry: this entry's and those that came next, unparsed.
 
         Yields nothing where the entry has no verdict.
         """
-        for of, *row in self._read(_STORED_VERDICTS, (entry, number)):
+        for of, *row in self._db.read(_STORED_VERDICTS, (entry, number)):
             yield of, StoredVerdict(*row)
 
     def statuses(self) -> dict[str, VerdictStatus]:
         """Return the verdict's status of every entry that has one, by entry."""
-        return {entry: kind for entry, kind in self._read("SELECT entry, kind FROM settled")}  # noqa: C416
+        return {entry: kind for entry, kind in self._db.read("SELECT entry, kind FROM settled")}  # noqa: C416
 
-    def has_verdict_without_receipt(self) -> bool:
+    def any_without_receipt(self) -> bool:
         """Return whether some entry that was sent has a final verdict without a receipt."""
         query = """
             SELECT 1 FROM settled s JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
             WHERE s.receipt IS NULL AND a.state NOT IN ('planned', 'withheld') LIMIT 1
         """
-        return self._read_one(query) is not None
+        return self._db.read_one(query) is not None
 
-    def verdict_counts(self) -> Mapping[str, int]:
-        rows = self._read("SELECT kind, count(*) FROM settled GROUP BY kind")
+    def counts(self) -> Mapping[str, int]:
+        rows = self._db.read("SELECT kind, count(*) FROM settled GROUP BY kind")
         return {kind: int(count) for kind, count in rows}
 
     def refuse_contradictions(self) -> None:
         """Raise LedgerError where a verdict differs from its row, or its receipt never arrived."""
-        row = self._read_one(_MISMATCH)
+        row = self._db.read_one(_MISMATCH)
         if row is not None:
             entry, kind, said = row
             raise LedgerError(
-                f"{self.path}: the ledger contradicts itself: entry {entry!r} is settled as "
+                f"{self._db.path}: the ledger contradicts itself: entry {entry!r} is settled as "
                 f"{kind}, and the verdict beside that says {said}; {_ADVICE}"
             )
-        row = self._read_one(_UNKNOWN_RECEIPT)
+        row = self._db.read_one(_UNKNOWN_RECEIPT)
         if row is not None:
             raise LedgerError(
-                f"{self.path}: the ledger contradicts itself: entry {row[0]!r} was judged by a "
+                f"{self._db.path}: the ledger contradicts itself: entry {row[0]!r} was judged by a "
                 f"receipt that never arrived; {_ADVICE}"
             )

@@ -61,8 +61,12 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
     sent_before = 0
     for path in runs_in_the_way(options, manifest):
         with Ledger.open(path) as ledger:
-            status, info, counts = ledger.status, ledger.info(), ledger.send_states()
-            kept, merged = _kept(ledger) is not None, bool(ledger.merged())
+            status, info, counts = (
+                ledger.info.status,
+                ledger.info.read(),
+                ledger.attempts.send_states(),
+            )
+            kept, merged = _kept(ledger) is not None, bool(ledger.info.merged())
         sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
         sent_before += sent
         followed = status != "finished" and is_held(RunFiles(path).lock)
@@ -108,7 +112,7 @@ def runs_in_the_way(options: Options, manifest: Manifest) -> list[Path]:
     found: list[Path] = []
     for path in find_runs_by_digest(options.ledgers, manifest.sha256):
         with Ledger.open(path) as ledger:
-            merged, shards = ledger.merged(), ledger.shards()
+            merged, shards = ledger.info.merged(), ledger.info.shards()
         here = [RunFiles.of(options.ledgers, run).ledger.is_file() for run in merged]
         if any(overlap(options.shard, shard) for shard in shards) and not (here and all(here)):
             found.append(path)
@@ -130,9 +134,9 @@ def give_up_unfinished(options: Options, manifest: Manifest) -> None:
         with Ledger.open(path, write=True) as ledger:
             if is_held(RunFiles(path).lock):
                 continue
-            ledger.set_meta(STACK_DATA, "")
-            if ledger.status == "running":
-                ledger.set_status("stopped")
+            ledger.info.set_meta(STACK_DATA, "")
+            if ledger.info.status == "running":
+                ledger.info.set_status("stopped")
 
 
 def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
@@ -143,8 +147,11 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
     """
     path = newest_run(state.options, manifest)
     with Ledger.open(path) as ledger:
-        info, unsettled = ledger.info(), ledger.has_undecided()
-        merged, open_questions = ledger.merged(), unsettled or ledger.has_verdict_without_receipt()
+        info, unsettled = ledger.info.read(), ledger.attempts.has_undecided()
+        merged, open_questions = (
+            ledger.info.merged(),
+            unsettled or ledger.verdicts.any_without_receipt(),
+        )
     if merged and unsettled and state.options.wait:
         raise DispatchError(
             f"run {info.run} was merged of others, and waits for nothing; wait for each of these "
@@ -174,7 +181,7 @@ def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
 
     path = _run_to_resume(options, manifest)
     with Ledger.open(path) as ledger:
-        info = ledger.info()
+        info = ledger.info.read()
     if is_held(RunFiles(path).lock):
         raise DispatchError(
             f"run {info.run} is going on in another pytest; wait until that has ended"
@@ -192,7 +199,7 @@ def _run_to_resume(options: Options, manifest: Manifest) -> Path:
     """Return the ledger that :func:`newest_run` finds; raise DispatchError for a merged one."""
     path = newest_run(options, manifest)
     with Ledger.open(path) as ledger:
-        merged = ledger.merged()
+        merged = ledger.info.merged()
     if merged:
         raise DispatchError(
             f"run {path.stem} was merged of others ({_some(merged)}) and cannot be gone on with; "
@@ -246,7 +253,7 @@ def _of_shard(ledgers: Sequence[Path], shard: Shard | None) -> list[Path]:
 
 def _shard(path: Path) -> Shard | None:
     with Ledger.open(path) as ledger:
-        return ledger.shard()
+        return ledger.info.shard()
 
 
 def _refuse_shards(ledgers: Sequence[Path], name: str) -> None:
@@ -262,7 +269,7 @@ def _refuse_shards(ledgers: Sequence[Path], name: str) -> None:
 def _check_shard(path: Path, shard: Shard | None, manifest: Manifest, name: str) -> None:
     """Raise LedgerError where the run that was named is not of the session's shard."""
     with Ledger.open(path) as ledger:
-        info, own = ledger.info(), ledger.shard()
+        info, own = ledger.info.read(), ledger.info.shard()
     if own is not None and own != shard:
         raise LedgerError(f"run {info.run} is of {own.words}; add --manifest-shard={own}")
     if shard is not None and info.sha256 != manifest.sha256:
@@ -303,7 +310,7 @@ def _begun(ledger: Path) -> tuple[int, int]:
 def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:
     """Raise LedgerError where the run was made of a different manifest than this one."""
     with Ledger.open(path) as ledger:
-        info = ledger.info()
+        info = ledger.info.read()
     planned = info.workflow is not None
     replanned = (info.workflow, info.mode) == (manifest.header.workflow, manifest.header.mode)
     same_file = info.manifest == manifest.path.resolve()
@@ -325,20 +332,20 @@ def is_finished(options: Options, manifest: Manifest, entries: Iterable[str]) ->
     If so, there is nothing to resume.
     """
     with Ledger.open(_run_to_resume(options, manifest)) as ledger:
-        if ledger.info().sha256 != manifest.sha256:
+        if ledger.info.read().sha256 != manifest.sha256:
             return False
-        kinds = ledger.statuses()
+        kinds = ledger.verdicts.statuses()
     return all(kinds.get(entry) == "passed" for entry in entries)
 
 
 def stack_is_gone(path: Path) -> bool:
     """Check whether the run's stack was a private one that has left no data."""
     with Ledger.open(path) as ledger:
-        return ledger.info().is_private and _kept(ledger) is None
+        return ledger.info.read().is_private and _kept(ledger) is None
 
 
 def _kept(ledger: Ledger) -> Path | None:
-    noted = ledger.get_meta(STACK_DATA)
+    noted = ledger.info.get_meta(STACK_DATA)
     return Path(noted) if noted and Path(noted).is_dir() else None
 
 
@@ -357,7 +364,7 @@ def forget_stack_data(options: Options) -> None:
         try:
             with Ledger.open(path) as ledger:
                 kept = _kept(ledger)
-                if kept is not None and ledger.status != "finished":
+                if kept is not None and ledger.info.status != "finished":
                     folders.discard(kept)
         except LedgerError:
             return

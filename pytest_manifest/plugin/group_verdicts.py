@@ -78,7 +78,7 @@ def _tally(state: ManifestSession, binding: Binding, item: pytest.Item) -> Tally
     found = tally(ledger, groups.ids(binding.group))
     runtime = None
     if getattr(item.config.option, "xmlpath", None):
-        runtime = ledger.runtime_of(groups.ids(binding.group))
+        runtime = ledger.queries.runtime_of(groups.ids(binding.group))
     properties = properties_of(binding, book.run_of(binding), found, runtime)
     record_properties(item, properties)
     return found

@@ -220,7 +220,7 @@ def _wait_until_sent(state: ManifestSession) -> None:
 def _has_sent(run: Run) -> bool:
     """Check whether some message may have been sent; then the summary reports about the others."""
     with run.read() as ledger:
-        states = ledger.send_states()
+        states = ledger.attempts.send_states()
     return any(states.get(state) for state in ("intent", "sent", "uncertain"))
 
 

@@ -51,7 +51,7 @@ def refuse_overtaken(options: Options, manifest: Manifest, ledger: Path) -> None
         if path == ledger or not is_held(RunFiles(path).lock):
             continue
         with Ledger.open(path) as other:
-            going_on = other.status != "finished"
+            going_on = other.info.status != "finished"
         if going_on:
             raise DispatchError(
                 f"{name}: run {path.stem} of this manifest is going on in another pytest; wait "

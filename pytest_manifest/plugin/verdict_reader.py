@@ -109,7 +109,7 @@ class _Lookups:
             self._used += 1
             return found
         number, self._used = min(_AHEAD, 2 * self._used), 1
-        self._ahead = dict(self._ledger.stored_verdicts_from(entry, number))
+        self._ahead = dict(self._ledger.verdicts.stored_from(entry, number))
         self._until = now + _KEPT
         return self._ahead.pop(entry, None)
 
@@ -147,7 +147,7 @@ class VerdictReader:
         self._pages: dict[Path, _Page] = {}
         for manifest, path in ledgers.items():
             ledger = Ledger.open(path)
-            run, entries = ledger.info().run, ledger.count_entries()
+            run, entries = ledger.info.read().run, ledger.attempts.count_entries()
             self._pages[manifest] = _Page(ledger, run, entries, _Lookups(ledger))
         self._workers = workers
         self._owned = owned
@@ -167,7 +167,7 @@ class VerdictReader:
             return list(self._complete_groups(self._groups))
         fresh: list[tuple[Path, str]] = []
         for manifest, page in self._pages.items():
-            for seq, entry in page.ledger.verdicts_since(page.position):
+            for seq, entry in page.ledger.verdicts.since(page.position):
                 page.position = seq
                 page.seen.add(entry)
                 fresh.append((manifest, entry))
@@ -185,7 +185,7 @@ class VerdictReader:
             yield from ((manifest, name) for name in fresh)
 
     def _settled_entries(self, page: _Page) -> Iterator[str]:
-        for seq, entry in page.ledger.verdicts_after(page.position):
+        for seq, entry in page.ledger.queries.verdicts_after(page.position):
             page.position = seq
             yield entry
 
@@ -231,7 +231,7 @@ class VerdictReader:
         while not (self.is_ready(binding) or page is None or self._groups is None or self._over()):
             over, began = give_up(), time.monotonic()
             entries = self._groups(binding.manifest).ids(group)
-            if page.ledger.all_have_verdicts(entries):
+            if page.ledger.queries.all_have_verdicts(entries):
                 return True
             if over:
                 return False
@@ -262,7 +262,7 @@ class VerdictReader:
         page = self._pages.get(binding.manifest)
         if page is None or binding.entry is None:
             return []
-        return page.ledger.attempts_of(binding.entry)
+        return page.ledger.attempts.of_entry(binding.entry)
 
     def run_of(self, binding: Binding) -> str:
         """Return the id of the run that has the binding's entry, '' where there is none."""
@@ -272,13 +272,13 @@ class VerdictReader:
     def whole_run(self, manifest: Manifest) -> ManifestRun:
         page = self._pages[manifest.path.resolve()]
         ledger = page.ledger
-        budget = ledger.get_meta(BUDGET)
+        budget = ledger.info.get_meta(BUDGET)
         return ManifestRun(
             manifest,
-            list(ledger.all_verdicts()),
+            list(ledger.queries.all_verdicts()),
             self._workers,
             self._owned,
-            run=ledger.info().run,
+            run=ledger.info.read().run,
             budget=float(budget) if budget else None,
             ledger=ledger.path,
         )

@@ -64,7 +64,7 @@ def _write_summaries(report: RunReport, run: Run, comparison: Comparison | None)
 
     failing = Failing()
     with run.read() as ledger:
-        parts = ledger.segments()
+        parts = ledger.info.segments()
     with records_of(run) as records, SummaryWriter(run, report.options.root) as writer:
         found = statistics(_taken(records, writer, failing), run.info, parts)
         note_statistics(run, report.config, found)

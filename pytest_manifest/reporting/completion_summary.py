@@ -120,7 +120,7 @@ class SummaryWriter:
 
 
 def _run(run: Run, ledger: Ledger, root: Path) -> SummaryRun:
-    info, shard = run.info, ledger.shard()
+    info, shard = run.info, ledger.info.shard()
     return SummaryRun(
         run=info.run,
         manifest=short_path(run.manifest.path, root),
@@ -128,9 +128,9 @@ def _run(run: Run, ledger: Ledger, root: Path) -> SummaryRun:
         workflow=info.workflow,
         mode=info.mode,
         shard=None if shard is None else str(shard),
-        merged=list(ledger.merged()),
+        merged=list(ledger.info.merged()),
         created_at=info.created_at,
-        status=ledger.status,
+        status=ledger.info.status,
         error=None if run.error is None else str(run.error),
         findings=list(run.warnings),
         broker=info.broker,
@@ -141,11 +141,11 @@ def _run(run: Run, ledger: Ledger, root: Path) -> SummaryRun:
 
 
 def _cost(ledger: Ledger, statistics: Statistics) -> SummaryCost:
-    budget = ledger.get_meta(BUDGET)
+    budget = ledger.info.get_meta(BUDGET)
     return SummaryCost(
         total=statistics.cost,
         budget=float(budget) if budget else None,
-        over_budget=bool(ledger.get_meta(OVER_BUDGET)),
+        over_budget=bool(ledger.info.get_meta(OVER_BUDGET)),
     )
 
 

@@ -36,7 +36,7 @@ def statistics_of(run: Run, config: pytest.Config) -> Statistics:
         from pytest_manifest.analysis.statistics import statistics
 
         with run.read() as ledger, records_of(run) as records:
-            known[run.ledger_path] = statistics(records, run.info, ledger.segments())
+            known[run.ledger_path] = statistics(records, run.info, ledger.info.segments())
     return known[run.ledger_path]
 
 
@@ -101,7 +101,7 @@ def _compare(run: Run, report: RunReport) -> Comparison | None:
     if path is None:
         return None
     with Ledger.open(path) as ledger:
-        info = ledger.info()
+        info = ledger.info.read()
         manifest = _manifest_of(path, info, run)
         with _reading(ledger, manifest) as before, records_of(run) as after:
             return compare(
@@ -139,13 +139,13 @@ def _last(run: Run, folder: Path) -> Path | None:
     known.update(find_runs_by_digest(folder, run.info.sha256))
     earlier: list[tuple[tuple[int, datetime], Path]] = []
     with run.read() as ledger:
-        shard = ledger.shard()
+        shard = ledger.info.shard()
     for path in known:
         with Ledger.open(path) as ledger:
-            info = ledger.info()
-            if ledger.shard() not in (None, shard):
+            info = ledger.info.read()
+            if ledger.info.shard() not in (None, shard):
                 continue  # it has run other entries
-            if path != run.ledger_path and info.age < run.info.age and ledger.verdict_counts():
+            if path != run.ledger_path and info.age < run.info.age and ledger.verdicts.counts():
                 earlier.append((info.age, path))
     return max(earlier)[1] if earlier else None
 

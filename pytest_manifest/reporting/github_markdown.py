@@ -70,7 +70,7 @@ def _facts(run: Run, found: Statistics) -> str:
     if found.redeliveries:
         facts.append(f"delivered more than once: {found.redeliveries}")
     with run.read() as ledger:
-        budget = ledger.get_meta(BUDGET)
+        budget = ledger.info.get_meta(BUDGET)
     if found.cost is not None:
         limit = f" of a budget of {cost_text(float(budget))}" if budget else ""
         facts.append(f"cost {cost_text(found.cost)}{limit}")

@@ -172,7 +172,7 @@ class Meter:
             settled
             for page in self._pages
             for entry in page.fresh
-            if (settled := page.ledger.entry_verdict(entry)) is not None
+            if (settled := page.ledger.verdicts.of_entry(entry)) is not None
         ]
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ class _Page:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.ledger: Ledger = run.read()
-        self.entries = self.ledger.count_entries()
+        self.entries = self.ledger.attempts.count_entries()
         self.fresh: list[str] = []
         self._position = 0
         self._kinds: dict[str, VerdictStatus] = {}
@@ -195,7 +195,7 @@ class _Page:
     def kinds(self) -> Counter[VerdictStatus]:
         """Read the new verdicts; return the number of entries by verdict."""
         self.fresh = []
-        for seq, entry, kind in self.ledger.statuses_since(self._position):
+        for seq, entry, kind in self.ledger.verdicts.statuses_since(self._position):
             self._position = seq
             before = self._kinds.get(entry)
             if before is not None:  # a late receipt has corrected it

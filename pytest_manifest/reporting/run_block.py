@@ -71,9 +71,9 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
     """Yield a run's lines: its verdicts, statistics, next steps and files."""
     name = short_path(run.manifest.path, report.options.root)
     with run.read() as ledger:
-        counts, entries = ledger.verdict_counts(), ledger.count_entries()
+        counts, entries = ledger.verdicts.counts(), ledger.attempts.count_entries()
         whose = _whose(ledger)
-        cost, reasons = _cost_line(ledger, run), ledger.reasons()
+        cost, reasons = _cost_line(ledger, run), ledger.attempts.reasons()
     good = counts.get("passed", 0) == entries
     for line in _whole(_heading(run, name, whose, entries, counts), sheet):
         yield Line(line, bold=True, red=not good, green=good)
@@ -111,9 +111,16 @@ def what_to_know(run: Run, report: RunReport) -> Iterator[str]:
     for finding in run.warnings:
         yield f"  {finding}"
     with run.read() as ledger:
-        counts, status, sending = ledger.verdict_counts(), ledger.status, ledger.send_states()
-        entries, over_budget = ledger.count_entries(), bool(ledger.get_meta(OVER_BUDGET))
-        merged, shard = ledger.merged(), ledger.shard()
+        counts, status, sending = (
+            ledger.verdicts.counts(),
+            ledger.info.status,
+            ledger.attempts.send_states(),
+        )
+        entries, over_budget = (
+            ledger.attempts.count_entries(),
+            bool(ledger.info.get_meta(OVER_BUDGET)),
+        )
+        merged, shard = ledger.info.merged(), ledger.info.shard()
     if status == "running":  # its pytest has ended without recording it
         status = "stopped" if run.info.is_private else "detached"
     unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
@@ -138,7 +145,7 @@ def _heading(run: Run, name: str, whose: str, entries: int, counts: Mapping[str,
 
 def _whose(ledger: Ledger) -> str:
     """Return which shard the run is of, or of how many runs it was merged."""
-    merged, shard = ledger.merged(), ledger.shard()
+    merged, shard = ledger.info.merged(), ledger.info.shard()
     if merged:
         return f", merged of {plural(len(merged), 'run')}"
     return "" if shard is None else f", {shard.words}"
@@ -148,8 +155,8 @@ def run_in_one_line(run: Run, report: RunReport) -> str:
     """Return the line that stands for a run with ``-q``."""
     name = short_path(run.manifest.path, report.options.root)
     with run.read() as ledger:
-        counts = ledger.verdict_counts()
-        heading = _heading(run, name, _whose(ledger), ledger.count_entries(), counts)
+        counts = ledger.verdicts.counts()
+        heading = _heading(run, name, _whose(ledger), ledger.attempts.count_entries(), counts)
     comparison = comparison_of(run, report.config)
     told = [] if comparison is None else [comparison_phrase(comparison)]
     return "; ".join([heading, *(" ".join(one.split()) for one in told)])
@@ -200,8 +207,8 @@ def _cost_line(ledger: Ledger, run: Run) -> str | None:
     from pytest_manifest.schema import cost_text
     from pytest_manifest.verdict import Costs
 
-    budget = ledger.get_meta(BUDGET)
-    if not (budget or ledger.has_costs()):
+    budget = ledger.info.get_meta(BUDGET)
+    if not (budget or ledger.queries.has_costs()):
         return None
     costs = Costs(ledger, run.manifest)
     total = costs.total()

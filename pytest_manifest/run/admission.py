@@ -79,8 +79,8 @@ def _withhold(strategy: Strategy, notes: Mapping[str, str]) -> None:
     else:
         state.to_send = [a for a in state.to_send if not is_withheld(a.entry, notes)]
     with strategy.writing() as ledger, ledger.transaction():
-        ledger.mark((a.task_id for a in withheld), "withheld", note="unknown task")
-        ledger.record_verdicts(
+        ledger.attempts.mark((a.task_id for a in withheld), "withheld", note="unknown task")
+        ledger.verdicts.record(
             _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
         )
 
@@ -97,7 +97,7 @@ def _record_stack(
     stock = [*found.stock, *unseen] if seen else [NO_WORKER]
     with strategy.writing() as ledger:
         if stock:
-            ledger.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
+            ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
         # These show where a worker runs other code of a task than is here.
         if not is_private:
             record_known_workers(ledger, publisher, set(found.workers) - set(found.stock))

@@ -66,7 +66,7 @@ class Audit(EarlierRunStrategy):
     def prepare(self, expected_workers: int | None) -> None:  # noqa: ARG002 - the base class's
         ledger = self._take_up()
         if self.queries_stack:
-            ledger.reopen()
+            ledger.verdicts.reopen()
         evaluator = self.make_evaluator(ledger)
         state, pending = self.state, self.state.pending
         if not self._already_evaluated:
@@ -75,7 +75,7 @@ class Audit(EarlierRunStrategy):
                 _record_verdicts(ledger, again)
         track_unsettled(pending, ledger, state.manifest, state.info)
         for job in list(pending.by_task_id.values()):
-            settled = ledger.entry_verdict(job.entry.id)
+            settled = ledger.verdicts.of_entry(job.entry.id)
             if settled is not None and settled.verdict.verdict != "pending":
                 pending.complete(job.task_id)  # it is other work now, or unknown
         evaluate_kept_receipts(ledger, pending, evaluator)
@@ -89,7 +89,7 @@ class Audit(EarlierRunStrategy):
 
     def _poll_first(self, ledger: Ledger) -> None:
         """Read what arrived since, so that no test sees a verdict that this replaces."""
-        position = ledger.get_meta("stream_position") or "0"
+        position = ledger.info.get_meta("stream_position") or "0"
         with contextlib.closing(self.connections.open_collector(position)) as collector:
             engine = self.make_engine(ledger, collector)
             engine.send_nothing()
@@ -97,7 +97,7 @@ class Audit(EarlierRunStrategy):
         self._keep_inferred_verdicts(ledger)
         waited_for = [job.entry.id for job in self.state.pending.by_task_id.values()]
         with ledger.transaction():
-            ledger.reopen(waited_for)
+            ledger.verdicts.reopen(waited_for)
 
     def finish_offline(self) -> None:
         with Ledger.open(self.state.files.ledger, write=True) as ledger:
@@ -118,7 +118,7 @@ class Audit(EarlierRunStrategy):
         Only jobs that were given up as overdue may still be waited for.
         """
         for job in list(self.state.pending.by_task_id.values()):
-            settled = ledger.entry_verdict(job.entry.id)
+            settled = ledger.verdicts.of_entry(job.entry.id)
             overdue = settled is not None and settled.verdict.verdict == "timed_out"
             if settled is not None and not (overdue and self._wait):
                 self.state.pending.complete(job.task_id)
@@ -139,15 +139,15 @@ class Audit(EarlierRunStrategy):
     def _close(self, ledger: Ledger, found: dict[str, str]) -> None:
         """Record what is unfinished as pending, expired or never sent: nothing final."""
         age = (utc_now() - self.state.info.created_at).total_seconds()
-        if not ledger.all_final():
+        if not ledger.queries.all_final():
             with ledger.transaction():
                 _record_verdicts(
                     ledger,
                     self._unfinished(ledger, found, expired=age > self.state.info.stream_ttl),
                 )
         self.state.signals.on_verdicts([])
-        if ledger.status in ("running", "detached") and not ledger.has_open():
-            ledger.set_status("finished")
+        if ledger.info.status in ("running", "detached") and not ledger.attempts.has_open():
+            ledger.info.set_status("finished")
 
     def _unfinished(
         self, ledger: Ledger, found: Mapping[str, str], *, expired: bool
@@ -155,8 +155,8 @@ class Audit(EarlierRunStrategy):
         manifest = self.state.manifest
         with contextlib.closing(manifest_lines(ledger, manifest, manifest)) as lines:
             while some := {line.entry: line for line in islice(lines, BATCH)}:
-                for name in list(ledger.ids_of_not_final(some)):
-                    rows = ledger.attempts_of(name)
+                for name in list(ledger.queries.ids_of_not_final(some)):
+                    rows = ledger.attempts.of_entry(name)
                     if not rows or _is_unknown(ledger, name):
                         continue
                     status, note = _unfinished(rows[-1].state, expired=expired)
@@ -184,7 +184,7 @@ def audit_run(
     With ``scratch``, a folder, a copy of the ledger in it gets the verdicts.
     """
     with Ledger.open(ledger_path) as ledger:
-        info = ledger.info()
+        info = ledger.info.read()
         same = info.sha256 == manifest.sha256
         before = manifest if same else kept_manifest(ledger_path, info.sha256)
         if scratch is not None:
@@ -201,7 +201,7 @@ def audit_run(
 def _record_verdicts(ledger: Ledger, already_evaluated: Iterator[Evaluated]) -> None:
     """Record verdicts in batches, so that memory stays flat; call within a transaction."""
     while some := list(islice(already_evaluated, BATCH)):
-        ledger.record_verdicts(some)
+        ledger.verdicts.record(some)
 
 
 def location_phrases(located: JobLocations) -> dict[str, str]:
@@ -215,7 +215,7 @@ def location_phrases(located: JobLocations) -> dict[str, str]:
 def _is_unknown(ledger: Ledger, entry: str) -> bool:
     """Return whether the entry was judged unknown, with a reason that only a new search could
     change."""
-    settled = ledger.entry_verdict(entry)
+    settled = ledger.verdicts.of_entry(entry)
     return settled is not None and settled.verdict.verdict == "unknown"
 
 

@@ -63,8 +63,8 @@ class EngineContext:
                 "the receipts stream could not be looked at: {}", error
             )
             return None
-        if intact is False and self.ledger.get_meta(STORE_EMPTIED) is None:
-            self.ledger.set_meta(STORE_EMPTIED, "1")
+        if intact is False and self.ledger.info.get_meta(STORE_EMPTIED) is None:
+            self.ledger.info.set_meta(STORE_EMPTIED, "1")
             self.warnings.append(
                 "the result store was emptied, or lost what it held, while the run was going on"
             )

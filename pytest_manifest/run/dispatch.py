@@ -51,11 +51,11 @@ class Dispatch(Strategy):
         state.lock.inscribe(str(state.info.number))
         keep_manifest(state.manifest, state.files.ledger)
         with Ledger.create(state.files.ledger, state.info) as ledger, ledger.transaction():
-            ledger.begin_segment(state.info.created_at)
+            ledger.info.begin_segment(state.info.created_at)
             rows = zip(_names(state.to_send), positions, strict=True)
-            ledger.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
+            ledger.attempts.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:
-                ledger.set_meta(SHARD, str(shard))
+                ledger.info.set_meta(SHARD, str(shard))
             self.record_budget(ledger)
 
 

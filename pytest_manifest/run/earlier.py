@@ -42,7 +42,7 @@ class EarlierRunStrategy(Strategy):
         self._open_ledger = Ledger.open(state.files.ledger, write=True)
         self._open_ledger.defer_commits()
         if is_other_broker(state.info, state.address):
-            self._open_ledger.set_meta(OTHER_BROKER, state.info.broker)
+            self._open_ledger.info.set_meta(OTHER_BROKER, state.info.broker)
         return self._open_ledger
 
     def take_effect(self) -> None:
@@ -85,10 +85,10 @@ def evaluate_kept_receipts(
     """
     with ledger.transaction():
         for job in list(pending.by_task_id.values()):
-            kept = [one for _, one in ledger.receipts(job.task_id) if not is_hearsay(one)]
+            kept = [one for _, one in ledger.events.receipts(job.task_id) if not is_hearsay(one)]
             if kept:
                 pending.complete(job.task_id)
-                ledger.record_verdicts([evaluator.evaluate(job, kept[0])])
+                ledger.verdicts.record([evaluator.evaluate(job, kept[0])])
 
 
 def is_other_broker(info: RunInfo, address: StackAddress) -> bool:
@@ -129,7 +129,7 @@ def track_unsettled(
     ``only`` these entries, all where it is None.
     """
     pending.with_own_limit = OwnLimits.read(ledger)
-    for row in ledger.attempts(undecided=True):
+    for row in ledger.attempts.all(undecided=True):
         wanted = row.entry in manifest and (only is None or row.entry in only)
         if wanted and row.state not in ("planned", "withheld"):
             track(pending, ledger, row, manifest[row.entry], info)
@@ -143,8 +143,8 @@ def track_inferred(
     only: Container[str] | None = None,
 ) -> None:
     """Track attempts judged for want of a receipt: they may still be queued."""
-    last = {row.entry: row for row in ledger.last_attempts()}
-    for settled in ledger.all_verdicts():
+    last = {row.entry: row for row in ledger.attempts.newest()}
+    for settled in ledger.queries.all_verdicts():
         row = last.get(settled.verdict.entry)
         if only is not None and settled.verdict.entry not in only:
             continue
@@ -162,9 +162,9 @@ def track(
     """Track one attempt, as old as it is."""
     attempt = Attempt(info.run, entry, row.attempt, row.task_id)
     pending.track(attempt, _monotonic(row.sent_at), row.sent_at)
-    for start in ledger.starts(row.task_id):
+    for start in ledger.events.starts(row.task_id):
         pending.started(start, _monotonic(start.started_at))
-    for end in ledger.handed_on(row.task_id):
+    for end in ledger.events.handed_on(row.task_id):
         pending.handed_on(end)
 
 

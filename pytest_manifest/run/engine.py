@@ -174,7 +174,7 @@ class Engine:
     def _block_beyond_budget(self) -> None:
         skipped = self._schedule.over_budget()
         if skipped:
-            self._ledger.set_meta(OVER_BUDGET, skipped[0].reason)
+            self._ledger.info.set_meta(OVER_BUDGET, skipped[0].reason)
             self._recorder.record_blocked(skipped)
 
     def _note_outage(self, outage: FailureWindow, error: StackError) -> None:

@@ -116,8 +116,8 @@ class AttemptEvaluator:
         """Return the verdict by a final receipt; without ``starts``, by all that the ledger has."""
         if starts is not None:
             return self.evaluate_evidence(job, [(None, receipt)], starts)
-        reported = self._ledger.receipts(job.task_id) or [(None, receipt)]
-        return self.evaluate_evidence(job, reported, self._ledger.starts(job.task_id))
+        reported = self._ledger.events.receipts(job.task_id) or [(None, receipt)]
+        return self.evaluate_evidence(job, reported, self._ledger.events.starts(job.task_id))
 
     def evaluate_evidence(
         self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
@@ -131,7 +131,7 @@ class AttemptEvaluator:
 
     def has_started(self, task_id: str) -> bool:
         """Return whether a worker has reported that it started the attempt."""
-        return bool(self._ledger.starts(task_id))
+        return bool(self._ledger.events.starts(task_id))
 
     def infer(self, job: PendingAttempt, status: VerdictStatus, note: str) -> Verdict:
         """Return the verdict on an attempt that no receipt will come of."""
@@ -184,12 +184,12 @@ class AttemptEvaluator:
 
     def elsewhere(self) -> str:
         """Return why a missing job may be on another broker; "" where this is the run's own."""
-        broker = self._ledger.get_meta(OTHER_BROKER)
+        broker = self._ledger.info.get_meta(OTHER_BROKER)
         return "" if broker is None else f"this run's jobs were sent to another broker, {broker}"
 
     def _starts_are_reported(self) -> bool:
         """Return whether the start of any job would have been reported and kept."""
-        return has_all_starts(self._ledger, some_start=self._ledger.has_starts())
+        return has_all_starts(self._ledger.info, some_start=self._ledger.events.has_starts())
 
     def cost(self, task_id: str) -> Decimal | None:
         """Return what an attempt cost by the ledger, None for one that is not the run's."""
@@ -211,11 +211,11 @@ class AttemptEvaluator:
         if verdict.verdict == "crashed" and self._deaths(job) >= self._kills:
             return None
         self._resent[entry.id] += 1
-        ordinal = self._ledger.attempts_of(entry.id)[-1].position
+        ordinal = self._ledger.attempts.of_entry(entry.id)[-1].position
         attempt = attempt_of(self.run, entry, job.number + 1, ordinal)
-        self._ledger.end_attempt(job.task_id, verdict)
+        self._ledger.verdicts.end_attempt(job.task_id, verdict)
         row = (attempt.task_id, entry.id, attempt.number, ordinal, verdict.verdict)
-        self._ledger.plan([row])
+        self._ledger.attempts.plan([row])
         logger.bind(entry=entry.id).info(
             "attempt {} of {!r} was {}; it is sent again", job.number, entry.id, verdict.verdict
         )
@@ -230,16 +230,16 @@ class AttemptEvaluator:
 
     def quarantine(self, job: PendingAttempt) -> Verdict | None:
         """Return the verdict on a job that starts again and again; None below the limit."""
-        starts = self._ledger.starts(job.task_id)
+        starts = self._ledger.events.starts(job.task_id)
         by_turn = Counter(map(turn_of, starts))
         deaths = self._earlier_crashes(job) + max(by_turn.values(), default=1) - 1
         return None if deaths < self._kills else self._quarantined(job, deaths, starts)
 
     def keeps_crashing(self, task_id: str) -> bool:
         """Return whether a job given up as crashed is delivered and started again and again."""
-        row, settled = self._ledger.attempt(task_id), self._verdict_on(task_id)
+        row, settled = self._ledger.attempts.get(task_id), self._verdict_on(task_id)
         status = settled.verdict.verdict if settled is not None else row and row.status
-        starts = Counter(map(turn_of, self._ledger.starts(task_id)))
+        starts = Counter(map(turn_of, self._ledger.events.starts(task_id)))
         return (
             status in ("crashed", "quarantined") and max(starts.values(), default=0) > self._kills
         )
@@ -248,7 +248,7 @@ class AttemptEvaluator:
         return self._earlier_crashes(job) + 1
 
     def _earlier_crashes(self, job: PendingAttempt) -> int:
-        rows = self._ledger.attempts_of(job.entry.id)
+        rows = self._ledger.attempts.of_entry(job.entry.id)
         return sum(row.status == "crashed" for row in rows if row.attempt < job.number)
 
     def _quarantined(
@@ -262,7 +262,7 @@ class AttemptEvaluator:
         """Return the verdicts of what will not be sent; call it within a transaction."""
         if not skipped:  # nearly always: this is asked after each verdict
             return []
-        self._ledger.mark((one.attempt.task_id for one in skipped), "withheld")
+        self._ledger.attempts.mark((one.attempt.task_id for one in skipped), "withheld")
         return [(self._skipped(one.attempt, one.reason), None) for one in skipped]
 
     def _skipped(self, attempt: Attempt, note: str) -> Verdict:
@@ -278,7 +278,7 @@ class AttemptEvaluator:
     def remaining(self, status: VerdictStatus, note: str) -> list[Evaluated]:
         """Return this verdict for every entry that has none."""
         evaluated: list[Evaluated] = []
-        for row in self._ledger.attempts(undecided=True):
+        for row in self._ledger.attempts.all(undecided=True):
             if self._is_unknown(row.entry):
                 continue
             why = f"{note}; it had not been sent yet" if row.state == "planned" else note
@@ -301,14 +301,14 @@ class AttemptEvaluator:
 
     def _is_unknown(self, entry: str) -> bool:
         """Return whether the entry was already judged unknown, with its reason."""
-        settled = self._ledger.entry_verdict(entry)
+        settled = self._ledger.verdicts.of_entry(entry)
         return settled is not None and settled.verdict.verdict == "unknown"
 
     def _outran(self, entry: Entry, task_id: str) -> bool:
         """Return whether a started job has by now run longer than its own timeout (s)."""
         limit = utc_now() - timedelta(seconds=entry.timeout)
-        ended = {end.execution for end in self._ledger.handed_on(task_id)}
-        starts = [one for one in self._ledger.starts(task_id) if one.execution not in ended]
+        ended = {end.execution for end in self._ledger.events.handed_on(task_id)}
+        starts = [one for one in self._ledger.events.starts(task_id) if one.execution not in ended]
         return any(one.started_at is not None and one.started_at < limit for one in starts)
 
     # What comes after the verdict
@@ -338,11 +338,11 @@ class AttemptEvaluator:
         name, number = settled.verdict.entry, settled.verdict.attempt
         if name not in self._manifest or number is None:
             return []
-        receipts = self._ledger.receipts(task_id)
+        receipts = self._ledger.events.receipts(task_id)
         reported = [one for one in receipts if self.evidence.is_of(one[1], name, task_id, number)]
         if not reported:
             return []
-        row, starts = self._ledger.attempt(task_id), self._ledger.starts(task_id)
+        row, starts = self._ledger.attempts.get(task_id), self._ledger.events.starts(task_id)
         sent_at = None if row is None else row.sent_at
         # Of what was published twice it is unknown which message a receipt is of.
         verdict, receipt = self.evidence.evaluate(
@@ -354,8 +354,8 @@ class AttemptEvaluator:
 
     def _verdict_on(self, task_id: str) -> EntryVerdict | None:
         """Return the entry's verdict, where it is about the attempt with this task id."""
-        row = self._ledger.attempt(task_id)
-        settled = None if row is None else self._ledger.entry_verdict(row.entry)
+        row = self._ledger.attempts.get(task_id)
+        settled = None if row is None else self._ledger.verdicts.of_entry(row.entry)
         if row is None or settled is None or settled.verdict.attempt != row.attempt:
             return None
         return settled

@@ -218,7 +218,7 @@ class EvidenceEvaluator:
 
     def __init__(self, run: str, ledger: Ledger) -> None:
         self._ledger = ledger
-        merged = ledger.merged()
+        merged = ledger.info.merged()
         self._origins = TaskRuns(run, merged)
         self._codes = {one: CodeHistory(ledger, code_key(one)) for one in merged}
         self._codes[run] = CodeHistory(ledger)
@@ -306,11 +306,11 @@ class EvidenceEvaluator:
 
     def _has_all_starts(self) -> bool:
         """Return whether no start can be lost with a store that was emptied."""
-        return self._ledger.get_meta(STORE_EMPTIED) is None and self.is_whole()
+        return self._ledger.info.get_meta(STORE_EMPTIED) is None and self.is_whole()
 
     def check_repeated_start(self, start: Start) -> None:
         """Compare a start with those of the same execution: they must be the same."""
-        for known in self._ledger.starts(start.task_id):
+        for known in self._ledger.events.starts(start.task_id):
             if known.execution == start.execution and _start_identity(known) != _start_identity(
                 start
             ):
@@ -332,7 +332,7 @@ class EvidenceEvaluator:
     def _task_ids(self, key: str) -> frozenset[str]:
         if key not in self._sets:
             try:
-                self._sets[key] = frozenset(json.loads(self._ledger.get_meta(key) or "[]"))
+                self._sets[key] = frozenset(json.loads(self._ledger.info.get_meta(key) or "[]"))
             except BAD_ROW_ERRORS as error:
                 raise damaged(self._ledger.path, error) from error
         return self._sets[key]
@@ -341,7 +341,7 @@ class EvidenceEvaluator:
         known = self._task_ids(key)
         all_of_them = known.union(task_ids)
         if len(all_of_them) > len(known):
-            self._ledger.set_meta(key, json.dumps(sorted(all_of_them)))
+            self._ledger.info.set_meta(key, json.dumps(sorted(all_of_them)))
             self._sets[key] = all_of_them
 
 

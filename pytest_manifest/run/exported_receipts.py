@@ -38,14 +38,14 @@ def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[P
             several = len(index.runs) > 1
             for passages in () if several else judging.passages():
                 with ledger.transaction():
-                    ledger.import_entries(passages)
+                    ledger.queries.import_entries(passages)
             strange, doubled = index.finish()
             if several:
                 runs = ", ".join(sorted(index.runs)[:3])
                 raise LedgerError(
                     f"{file}: holds receipts of several runs ({runs}); give the receipts of one"
                 )
-            ledger.set_status("finished")
+            ledger.info.set_status("finished")
     notes = []
     if strange:
         notes.append(f"{file.name}: {strange} receipts are of entries that are not in the manifest")

@@ -206,25 +206,25 @@ def _source(path: Path) -> MergeInput:
 
 def _read(path: Path) -> MergeInput:
     with Ledger.open(path) as ledger:
-        info, metadata = ledger.info(), ledger.all_meta()
+        info, metadata = ledger.info.read(), ledger.info.all_meta()
         # What a merge planned for want of a ledger may be in another one now.
-        entries = ledger.count_entries() - int(metadata.get(UNSENT, 0))
-        counts = ledger.verdict_counts()
+        entries = ledger.attempts.count_entries() - int(metadata.get(UNSENT, 0))
+        counts = ledger.verdicts.counts()
         final = sum(n for kind, n in counts.items() if kind not in ("pending", "unknown"))
-        status = ledger.status
+        status = ledger.info.status
         if status == "stopped" and UNSENT in metadata and entries == final:
             status = "finished"  # all its runs are: it was stopped for the shards that it lacks
         return MergeInput(
             path=path,
             info=info,
             status=status,
-            runs=ledger.merged() or [info.run],
-            shards=ledger.shards(),
+            runs=ledger.info.merged() or [info.run],
+            shards=ledger.info.shards(),
             metadata=metadata,
-            witnessed=has_all_starts(ledger, some_start=ledger.has_starts()),
+            witnessed=has_all_starts(ledger.info, some_start=ledger.events.has_starts()),
             entries=entries,
             open=entries - final,
-            merged=bool(ledger.merged()),
+            merged=bool(ledger.info.merged()),
             segments=_segments(ledger, info),
         )
 
@@ -232,8 +232,8 @@ def _read(path: Path) -> MergeInput:
 def _segments(ledger: Ledger, info: RunInfo) -> list[RunSegment]:
     """Return when the run was worked on; a segment without a noted end ends with the last
     receipt."""
-    *before, last = ledger.segments() or [RunSegment(info.created_at)]
-    ended = last.stopped or ledger.last_arrival() or last.started
+    *before, last = ledger.info.segments() or [RunSegment(info.created_at)]
+    ended = last.stopped or ledger.events.last_arrival() or last.started
     return [*before, replace(last, stopped=max(ended, last.started))]
 
 
@@ -267,20 +267,20 @@ def _plan_missing(target: Path, info: RunInfo, manifests: Sequence[Path]) -> int
         ordinal = 0
         every = iter(manifest.ids)
         while ids := list(islice(every, IDS_AT_ONCE)):
-            known = ledger.known_entries(ids)
+            known = ledger.attempts.known_entries(ids)
             rows = [
                 (task_id_for(info.run, entry, 1, place), entry, 1, place)
                 for place, entry in enumerate(ids, ordinal)
                 if entry not in known
             ]
-            ledger.plan(rows)
+            ledger.attempts.plan(rows)
             count += len(rows)
             ordinal += len(ids)
         if count:
-            ledger.set_meta(UNSENT, str(count))
-            ledger.set_meta("entries", str(len(manifest)))
-            if ledger.status == "finished":
-                ledger.set_status("stopped")
+            ledger.info.set_meta(UNSENT, str(count))
+            ledger.info.set_meta("entries", str(len(manifest)))
+            if ledger.info.status == "finished":
+                ledger.info.set_status("stopped")
     return count
 
 

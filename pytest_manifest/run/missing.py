@@ -110,7 +110,7 @@ class MissingJobs:
 
     def _starts_unknown(self) -> bool:
         """Return whether a job may have started unreported; our own workers report every start."""
-        return not self._context.is_private and may_lack_starts(self._context.ledger)
+        return not self._context.is_private and may_lack_starts(self._context.ledger.info)
 
     def _give_up_overdue(self, now: float) -> None:
         overdue = self._pending.overdue(now)
@@ -149,5 +149,5 @@ class MissingJobs:
         if self._recorder.unread.reason(job.task_id):
             return False
         ledger = self._context.ledger
-        starts_reported = self._collector.reports_starts and not may_lack_starts(ledger)
+        starts_reported = self._collector.reports_starts and not may_lack_starts(ledger.info)
         return (starts_reported or job.entry.idempotent) and self._sender.resend(job.attempt)

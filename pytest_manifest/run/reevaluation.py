@@ -35,7 +35,7 @@ def reevaluate(
     is the manifest that the run was made of, where that is known; ``only`` are the entries to
     judge, all where it is None. Raises LedgerError where the ledger contradicts itself.
     """
-    ledger.refuse_contradictions()
+    ledger.verdicts.refuse_contradictions()
     with contextlib.closing(manifest_lines(ledger, manifest, before)) as lines:
         while some := {line.entry: line for line in islice(lines, BATCH)}:
             if only is not None:
@@ -43,9 +43,9 @@ def reevaluate(
             # All of them before the first is judged: what follows from that is written meanwhile.
             other = {name for name, line in some.items() if not line.same}
             same = [name for name in some if name not in other]
-            other.update(list(ledger.ids_of_not_passed(same)))
-            passed = list(ledger.stored_passes(same))
-            starts = ledger.starts_of([one.task_id for one in passed])
+            other.update(list(ledger.queries.ids_of_not_passed(same)))
+            passed = list(ledger.queries.stored_passes(same))
+            starts = ledger.events.starts_of([one.task_id for one in passed])
             for one in passed:
                 started = starts.get(one.task_id, ())
                 yield from _reevaluate_passed(
@@ -98,7 +98,7 @@ class EntryLine:
 def manifest_lines(
     ledger: Ledger, manifest: Manifest, before: Manifest | None
 ) -> Generator[EntryLine, None, None]:
-    same = ledger.info().sha256 == manifest.sha256
+    same = ledger.info.read().sha256 == manifest.sha256
     with contextlib.ExitStack() as files:
         file = files.enter_context(manifest.open())
         earlier: EarlierLines | None = None
@@ -113,10 +113,10 @@ def manifest_lines(
 def _reevaluate_line(
     ledger: Ledger, manifest: Manifest, evaluator: AttemptEvaluator, line: EntryLine
 ) -> Iterator[Evaluated]:
-    rows = ledger.attempts_of(line.entry)
+    rows = ledger.attempts.of_entry(line.entry)
     if not rows:
         return
-    row, one = rows[-1], ledger.entry_verdict(line.entry)
+    row, one = rows[-1], ledger.verdicts.of_entry(line.entry)
     entry = manifest.parse(line.raw, line.number)
     old = entry if line.old is None or line.same else manifest.parse(line.old, line.number)
     change, words = change_of(entry, old)

@@ -78,7 +78,7 @@ class Resume(EarlierRunStrategy):
         if self._taken_up:  # another run of the session could not be written down
             self._taken_up = False
             with Ledger.open(self.state.files.ledger, write=True) as ledger:
-                ledger.set_status("stopped" if self.state.info.is_private else "detached")
+                ledger.info.set_status("stopped" if self.state.info.is_private else "detached")
 
     # Before the first message
 
@@ -86,7 +86,7 @@ class Resume(EarlierRunStrategy):
         ledger = self._take_up()
         pending, connections = self.state.pending, self.connections
         publisher = connections.open_publisher()
-        position = ledger.get_meta("stream_position") or "0"
+        position = ledger.info.get_meta("stream_position") or "0"
         with contextlib.closing(connections.open_collector(position)) as collector:
             self._track(ledger)
             connections.open_locator(publisher, pending.entries())
@@ -98,7 +98,7 @@ class Resume(EarlierRunStrategy):
     def _track(self, ledger: Ledger) -> None:
         state = self.state
         chosen = frozenset(self._selected)  # of the rest all stays as it is
-        ledger.reopen_not_final(self._selected)
+        ledger.verdicts.reopen_not_final(self._selected)
         track_unsettled(state.pending, ledger, state.manifest, state.info, chosen)
         track_inferred(state.pending, ledger, state.manifest, state.info, chosen)
 
@@ -113,34 +113,35 @@ class Resume(EarlierRunStrategy):
         self.connections.record_unknown_workers(ledger)  # before anything is moved
         locations = self._locate(engine)
         engine.poll_once()
-        statuses_before = ledger.statuses()
+        statuses_before = ledger.verdicts.statuses()
         chosen = set(self._selected)
         again = reevaluate(ledger, state.manifest, before, self.make_evaluator(ledger), chosen)
         with ledger.transaction():
-            ledger.record_verdicts(list(again))
+            ledger.verdicts.record(list(again))
         intact = collector.is_intact()
         if intact is False:
-            ledger.set_meta(STORE_EMPTIED, "1")  # a new stream would not show it any more
+            ledger.info.set_meta(STORE_EMPTIED, "1")  # a new stream would not show it any more
         known = Known(
             ledger,
             before,
             statuses_before,
-            ledger.statuses(),
+            ledger.verdicts.statuses(),
             locations,
             witnessed=intact is not False,
         )
         state.decisions = decisions(known, state.manifest, self._selected, self._rules)
         self._check_budget(ledger)
         if intact is False and any(
-            ledger.entry_verdict(job.entry.id) is None for job in state.pending.by_task_id.values()
+            ledger.verdicts.of_entry(job.entry.id) is None
+            for job in state.pending.by_task_id.values()
         ):
-            ledger.set_meta(
+            ledger.info.set_meta(
                 STORE_EMPTIED, "1"
             )  # the next store will be whole, and know as little of these
         self._record_left(ledger, engine.unread, emptied=intact is False)
         self._plan(ledger, before)
         if intact is False and state.to_send:
-            ledger.set_meta(
+            ledger.info.set_meta(
                 "stream_position", "0"
             )  # a stream that begins anew may count from 1 again
             self._restarts_stream = True
@@ -170,14 +171,14 @@ class Resume(EarlierRunStrategy):
     def _plan(self, ledger: Ledger, before: Manifest | None) -> None:
         """Record what is to be sent, and what is waited for."""
         state = self.state
-        last = {row.entry: row for row in ledger.last_attempts()}
+        last = {row.entry: row for row in ledger.attempts.newest()}
         attempts = list(attempts_to_send(state.decisions, state.manifest, state.info.run, last))
         waiting = {d.entry for d in state.decisions if d.action == "wait"}
         back = [row for name, row in last.items() if name in waiting and row.state == "withdrawn"]
         with ledger.transaction():
-            ledger.reopen(waiting)
+            ledger.verdicts.reopen(waiting)
             # It was not withdrawn after all, and any worker may run it from here on.
-            ledger.mark((row.task_id for row in back), "sent")
+            ledger.attempts.mark((row.task_id for row in back), "sent")
         for job in list(state.pending.by_task_id.values()):
             if job.entry.id not in waiting:
                 state.pending.complete(job.task_id)
@@ -219,7 +220,7 @@ class Resume(EarlierRunStrategy):
     def _record_left(self, ledger: Ledger, unread: UnreadableResults, *, emptied: bool) -> None:
         """Record a verdict for what is not sent again and has none."""
         state = self.state
-        last = {row.entry: row for row in ledger.last_attempts()}
+        last = {row.entry: row for row in ledger.attempts.newest()}
         evaluator = self.make_evaluator(ledger)
         with ledger.transaction():
             for decision in state.decisions:
@@ -227,7 +228,7 @@ class Resume(EarlierRunStrategy):
                 if decision.action != "leave" or row is None:
                     continue
                 job = state.pending.by_task_id.get(row.task_id)
-                if job is None or ledger.entry_verdict(decision.entry) is not None:
+                if job is None or ledger.verdicts.of_entry(decision.entry) is not None:
                     continue
                 status: VerdictStatus = "crashed" if job.is_running else "lost"
                 note = decision.reason
@@ -237,7 +238,7 @@ class Resume(EarlierRunStrategy):
                 status, note = unread.adjust(job, status, note)
                 entry = state.manifest[decision.entry]
                 verdict = evaluate(entry, None, attempt=row.attempt, problem=status, note=note)
-                ledger.record_verdicts([(verdict, None)])
+                ledger.verdicts.record([(verdict, None)])
 
 
 def resume_run(
@@ -250,7 +251,7 @@ def resume_run(
 ) -> Run:
     """Return the run with this ledger, to be resumed for the selected entries."""
     with Ledger.open(ledger_path) as ledger:
-        info = ledger.info()
+        info = ledger.info.read()
     state = RunState(manifest, RunFiles(ledger_path), info, address, settings)
     return Run(Resume(state, selected, rules))
 
@@ -277,14 +278,14 @@ def decisions(
 ) -> list[Decision]:
     """Decide on each selected entry, in the given order."""
     ledger = known.ledger
-    last = {row.entry: row for row in ledger.last_attempts()}
-    starts = ledger.starts_by_task()
-    witnessed = known.witnessed and has_all_starts(ledger, some_start=bool(starts))
+    last = {row.entry: row for row in ledger.attempts.newest()}
+    starts = ledger.events.starts_by_task()
+    witnessed = known.witnessed and has_all_starts(ledger.info, some_start=bool(starts))
     decided: list[Decision] = []
     for name in selected:
-        row, settled = last.get(name), ledger.entry_verdict(name)
+        row, settled = last.get(name), ledger.verdicts.of_entry(name)
         passed = known.statuses.get(name) == "passed"  # which is kept, whatever else was reported
-        received = [] if row is None or passed else ledger.receipts(row.task_id)
+        received = [] if row is None or passed else ledger.events.receipts(row.task_id)
         change, changed = _change(manifest[name], known.before)
         state = EntryState(
             last=row,
@@ -319,14 +320,14 @@ def preview(
     ``stack_is_gone``: only a search of the stack could tell.
     """
     with Ledger.open(ledger_path) as ledger:
-        before = kept_manifest(ledger_path, ledger.info().sha256)
+        before = kept_manifest(ledger_path, ledger.info.read().sha256)
         locations: dict[str, Location] = {
             row.task_id: "missing" if stack_is_gone else "unknown"
-            for row in ledger.attempts(undecided=True)
+            for row in ledger.attempts.all(undecided=True)
             if row.state not in NOT_SENT
         }
-        statuses_before = ledger.statuses()
-        evaluator = AttemptEvaluator(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
+        statuses_before = ledger.verdicts.statuses()
+        evaluator = AttemptEvaluator(ledger.info.read().run, manifest, ledger, kills=1, lifetime=0)
         again = {v.entry: v.verdict for v, _ in reevaluate(ledger, manifest, before, evaluator)}
         # Pending and unknown ones are looked at anew.
         statuses = {
@@ -340,7 +341,7 @@ def preview(
             statuses_before,
             statuses,
             locations,
-            witnessed=ledger.status != "running",
+            witnessed=ledger.info.status != "running",
         )
         return decisions(known, manifest, selected, rules)
 

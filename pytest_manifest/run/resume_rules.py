@@ -167,12 +167,12 @@ def record_decisions(
     fresh = [a for a in rows if a.entry.id not in last or last[a.entry.id].attempt != a.number]
     known = [a for a in rows if a.entry.id in last and last[a.entry.id].attempt == a.number]
     with ledger.transaction():
-        ledger.plan(
+        ledger.attempts.plan(
             (a.task_id, a.entry.id, a.number, order[a.entry.id], reasons[a.entry.id]) for a in fresh
         )
-        ledger.mark((a.task_id for a in known), "planned")
-        ledger.reopen([a.entry.id for a in rows])
-        if digest != ledger.info().sha256:
-            ledger.set_digest(digest)
-        ledger.begin_segment(utc_now())
-        ledger.set_status("running")
+        ledger.attempts.mark((a.task_id for a in known), "planned")
+        ledger.verdicts.reopen([a.entry.id for a in rows])
+        if digest != ledger.info.read().sha256:
+            ledger.info.set_digest(digest)
+        ledger.info.begin_segment(utc_now())
+        ledger.info.set_status("running")

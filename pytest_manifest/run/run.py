@@ -166,7 +166,7 @@ class Run:
                 open_parts.callback(self._state.lock.release)
                 open_parts.callback(connections.close)
                 ledger = open_parts.enter_context(Ledger.open(self.files.ledger, write=True))
-                position = ledger.get_meta("stream_position") or "0"
+                position = ledger.info.get_meta("stream_position") or "0"
                 collector = connections.open_collector(position)
                 open_parts.enter_context(contextlib.closing(collector))
                 self._run_engine(ledger, collector)
@@ -200,7 +200,7 @@ class Run:
             with self._failure_logged("not all verdicts were written"):
                 engine.record_rest("unknown", f"the run gave up: {error}")
         with self._failure_logged("that the run gave up was not written"):
-            ledger.set_meta(GAVE_UP, str(error))
+            ledger.info.set_meta(GAVE_UP, str(error))
         with self._failure_logged("the run's end was not written"):
             self._strategy.leave(ledger)
 
@@ -222,7 +222,7 @@ class Run:
     def set_meta(self, key: str, value: str) -> None:
         """Record a value about the run in its ledger, before it starts."""
         with self._strategy.writing() as ledger:
-            ledger.set_meta(key, value)
+            ledger.info.set_meta(key, value)
 
     def in_flight(self) -> list[PendingAttempt]:
         """Return what has been sent and has no final receipt; call it from any thread."""
@@ -232,7 +232,7 @@ class Run:
     def is_over_budget(self) -> bool:
         """Return whether the run is incomplete for want of budget."""
         with contextlib.suppress(LedgerError), self.read() as ledger:
-            return bool(ledger.get_meta(OVER_BUDGET))
+            return bool(ledger.info.get_meta(OVER_BUDGET))
         return False
 
     def export_receipts(self) -> Path:
@@ -242,10 +242,10 @@ class Run:
         """
         path = self.files.receipts
         with self.read() as ledger:
-            mark, known = ledger.verdicts_version(), ledger.get_meta(RECEIPTS_EXPORTED)
+            mark, known = ledger.queries.verdicts_version(), ledger.info.get_meta(RECEIPTS_EXPORTED)
             if known == f"{mark} {_stamp(path)}":
                 return path
-            write_receipt_lines(path, map(receipt_line, ledger.raw_receipts()))
+            write_receipt_lines(path, map(receipt_line, ledger.queries.raw_receipts()))
         path.chmod(0o600)
         with contextlib.suppress(LedgerError):  # what is not noted is exported again
             self.set_meta(RECEIPTS_EXPORTED, f"{mark} {_stamp(path)}")

@@ -125,12 +125,12 @@ class Sender:
         """Publish, with the intent in the ledger before, and the result right after."""
         self._sent_at = utc_now()
         with self._ledger.transaction():
-            self._ledger.mark((a.task_id for a in batch), "intent", sent_at=self._sent_at)
+            self._ledger.attempts.mark((a.task_id for a in batch), "intent", sent_at=self._sent_at)
         result = self._publisher.publish(batch, self._sent_at)
         with self._ledger.transaction():
-            self._ledger.mark(result.certain, "sent")
-            self._ledger.mark(result.uncertain, "uncertain", note=result.error)
-            self._ledger.mark(result.unsent, "planned", note=result.error)
+            self._ledger.attempts.mark(result.certain, "sent")
+            self._ledger.attempts.mark(result.uncertain, "uncertain", note=result.error)
+            self._ledger.attempts.mark(result.unsent, "planned", note=result.error)
             for task_id, reason in result.refused.items():
-                self._ledger.mark([task_id], "withheld", note=reason)
+                self._ledger.attempts.mark([task_id], "withheld", note=reason)
         return result

@@ -80,7 +80,7 @@ class Strategy(ABC):
                 evaluator=self.make_evaluator(ledger),
                 schedule=Schedule(
                     state.to_send,
-                    verdicts=ledger.statuses(),
+                    verdicts=ledger.verdicts.statuses(),
                     canary=state.settings.canary,
                     max_failed=state.settings.max_failed,
                     budget=self._budget(),
@@ -116,8 +116,8 @@ class Strategy(ABC):
     def record_budget(self, ledger: Ledger) -> None:
         """Record the budget that holds for what is sent from here on."""
         budget = self.state.settings.budget
-        ledger.set_meta(BUDGET, "" if budget is None else str(budget))
-        ledger.set_meta(OVER_BUDGET, "")
+        ledger.info.set_meta(BUDGET, "" if budget is None else str(budget))
+        ledger.info.set_meta(OVER_BUDGET, "")
 
     # The end
 
@@ -130,22 +130,24 @@ class Strategy(ABC):
     def leave(self, ledger: Ledger) -> None:
         """End with jobs that are not revoked: they go on, unless the stack is our own."""
         is_private = self.state.address.is_private
-        ledger.set_status("stopped" if is_private else "detached")
+        ledger.info.set_status("stopped" if is_private else "detached")
         if is_private:
-            ledger.stop_segment(utc_now())
+            ledger.info.stop_segment(utc_now())
 
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
         state = self.state
         is_private = state.address.is_private
-        interrupted = state.signals.stop.is_set() and ledger.has_open()
+        interrupted = state.signals.stop.is_set() and ledger.attempts.has_open()
         if not interrupted and not engine.pending:
-            left = engine.given_up or ledger.has_open()  # of entries that were not selected
-            ledger.set_status("detached" if left and not is_private else "finished")
+            left = (
+                engine.given_up or ledger.attempts.has_open()
+            )  # of entries that were not selected
+            ledger.info.set_status("detached" if left and not is_private else "finished")
             state.leaves_jobs = False
         elif self.revokes_on_stop and not state.settings.send_only:
-            ledger.set_status("stopped")
+            ledger.info.set_status("stopped")
             engine.wind_down()
-            ledger.stop_segment(utc_now())
+            ledger.info.stop_segment(utc_now())
             state.leaves_jobs = is_private and bool(engine.pending.unstarted())
         else:
             self.leave(ledger)

@@ -31,7 +31,7 @@ class CodeHistory:
         try:
             self._steps: list[tuple[datetime, dict[str, str]]] = [
                 (datetime.fromisoformat(since), dict(digests))
-                for since, digests in json.loads(ledger.get_meta(key) or "[]")
+                for since, digests in json.loads(ledger.info.get_meta(key) or "[]")
             ]
         except BAD_ROW_ERRORS as error:
             raise damaged(ledger.path, error) from error
@@ -47,9 +47,9 @@ class CodeHistory:
 def record_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object]) -> None:
     """Record the digests of these tasks' code as it is now, before something is sent."""
     found = {name: code_digest(tasks[name]) for name in sorted(set(names) & set(tasks))}
-    steps = json.loads(ledger.get_meta(CODE_HISTORY) or "[]")
+    steps = json.loads(ledger.info.get_meta(CODE_HISTORY) or "[]")
     steps.append([utc_now().isoformat(), {n: digest for n, digest in found.items() if digest}])
-    ledger.set_meta(CODE_HISTORY, json.dumps(steps))
+    ledger.info.set_meta(CODE_HISTORY, json.dumps(steps))
 
 
 OWN_LIMITS: Final = "own_limits"
@@ -67,7 +67,10 @@ class OwnLimits:
         """Read the limits that a run's ledger has."""
         try:
             return cls(
-                {t: float(s) for t, s in json.loads(ledger.get_meta(OWN_LIMITS) or "{}").items()}
+                {
+                    t: float(s)
+                    for t, s in json.loads(ledger.info.get_meta(OWN_LIMITS) or "{}").items()
+                }
             )
         except BAD_ROW_ERRORS as error:
             raise damaged(ledger.path, error) from error
@@ -79,9 +82,9 @@ class OwnLimits:
 
 def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
     """Record the limits before something is sent; keep what is known of other tasks."""
-    before = ledger.get_meta(OWN_LIMITS)
+    before = ledger.info.get_meta(OWN_LIMITS)
     if seconds or before:
-        ledger.set_meta(OWN_LIMITS, json.dumps({**json.loads(before or "{}"), **seconds}))
+        ledger.info.set_meta(OWN_LIMITS, json.dumps({**json.loads(before or "{}"), **seconds}))
 
 
 def merged_own_limits(noted: Iterable[str | None]) -> dict[str, str]:

@@ -62,14 +62,14 @@ class VerdictRecorder:
             if (
                 batch.moved and batch.position is not None
             ):  # so that --manifest-resume does not read it again
-                self._ledger.set_meta("stream_position", batch.position)
+                self._ledger.info.set_meta("stream_position", batch.position)
             return
         now = time.monotonic()
         if self._search is not None:
             self._search.reset_quiet(now)
         evaluated: list[Evaluated] = []
         with self._ledger.transaction():
-            self._ledger.add_starts(batch.starts)
+            self._ledger.events.add_starts(batch.starts)
             repeated: list[str] = []
             for start in batch.starts:
                 self.deaths.has_started(start.worker)
@@ -78,10 +78,10 @@ class VerdictRecorder:
                     repeated.append(start.task_id)
                     self._evaluator.evidence.check_repeated_start(start)
                 self._pending.started(start, now)
-            self._ledger.add_handed_on(batch.handed_on)
+            self._ledger.events.add_handed_on(batch.handed_on)
             for end in batch.handed_on:
                 self._pending.handed_on(end)
-            self._ledger.add_receipts(finals)
+            self._ledger.events.add_receipts(finals)
             known = self._starts_of(finals)
             for task_id, reported in _by_attempt(finals).items():
                 job = self._pending.complete(task_id)
@@ -95,10 +95,10 @@ class VerdictRecorder:
                     )
             for task_id in repeated:
                 evaluated += self._handle_repeated_start(task_id)
-            self._ledger.record_verdicts(evaluated)
+            self._ledger.verdicts.record(evaluated)
             self._charge_budget()
             if batch.position is not None:
-                self._ledger.set_meta("stream_position", batch.position)
+                self._ledger.info.set_meta("stream_position", batch.position)
         if not self._ledger.commits_deferred:
             self._collector.trim()
         self._report([verdict for verdict, _ in evaluated])
@@ -113,9 +113,9 @@ class VerdictRecorder:
                 status, note = self.unread.adjust(job, status, note)
                 verdict, receipt = self._evaluator.infer_or_revoked(job, status, note)
                 if receipt is not None and job.hearsay is not None:  # it counts now
-                    self._ledger.add_receipts([(job.task_id, None, job.hearsay)])
+                    self._ledger.events.add_receipts([(job.task_id, None, job.hearsay)])
                 evaluated += self._conclude(job, verdict, receipt)
-            self._ledger.record_verdicts(evaluated)
+            self._ledger.verdicts.record(evaluated)
             self._charge_budget()
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
@@ -130,7 +130,7 @@ class VerdictRecorder:
                 if self._schedule.budget is not None:
                     self._schedule.budget.cancel(one.attempt.task_id)
                 evaluated += self._finish(one.attempt.entry.id, status)
-            self._ledger.record_verdicts(evaluated)
+            self._ledger.verdicts.record(evaluated)
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
 
@@ -138,7 +138,7 @@ class VerdictRecorder:
         if skipped:
             with self._ledger.transaction():
                 evaluated = self._evaluator.blocked(skipped)
-                self._ledger.record_verdicts(evaluated)
+                self._ledger.verdicts.record(evaluated)
             self._report([verdict for verdict, _ in evaluated])
 
     def commit_inferred(self, ends: Iterable[InferredEnd]) -> None:
@@ -153,7 +153,7 @@ class VerdictRecorder:
         rows = list(evaluated)
         if rows:
             with self._ledger.transaction():
-                self._ledger.record_verdicts(rows)
+                self._ledger.verdicts.record(rows)
             self._report([verdict for verdict, _ in rows])
 
     def _starts_of(self, finals: Iterable[Final]) -> Mapping[str, Sequence[Start]]:
@@ -166,7 +166,7 @@ class VerdictRecorder:
                 queried.append(task_id)
             else:
                 known[task_id] = (job.only_start,)
-        return known | self._ledger.starts_of(queried)
+        return known | self._ledger.events.starts_of(queried)
 
     def _conclude(
         self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None

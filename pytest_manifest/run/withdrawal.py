@@ -91,7 +91,7 @@ class Withdrawal:
 
     def _mark_withdrawn(self, task_ids: Iterable[str]) -> None:
         with self._ledger.transaction():
-            self._ledger.mark(task_ids, "withdrawn")
+            self._ledger.attempts.mark(task_ids, "withdrawn")
 
     def _await_running(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -105,20 +105,20 @@ def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
     been started. Raises StackError where the broker is away.
     """
     now = find_workers(publisher)
-    known = _read_known(ledger) | now.instrumented | ledger.workers_with_starts()
+    known = _read_known(ledger) | now.instrumented | ledger.events.workers_with_starts()
     if now.stock:
-        ledger.set_meta(STOCK_WORKERS, ", ".join(sorted(now.stock)))
+        ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(now.stock)))
     # One that was only slow to answer is none any more once it has.
-    before = frozenset(json.loads(ledger.get_meta(UNVERIFIED_WORKERS) or "[]"))
+    before = frozenset(json.loads(ledger.info.get_meta(UNVERIFIED_WORKERS) or "[]"))
     strangers = (before | now.unresponsive) - known
     if strangers or before:
-        ledger.set_meta(UNVERIFIED_WORKERS, json.dumps(sorted(strangers)) if strangers else "")
+        ledger.info.set_meta(UNVERIFIED_WORKERS, json.dumps(sorted(strangers)) if strangers else "")
     _write_known(ledger, known)
 
 
 def _read_known(ledger: Ledger) -> frozenset[str]:
-    return frozenset(json.loads(ledger.get_meta(KNOWN_NODES) or "[]"))
+    return frozenset(json.loads(ledger.info.get_meta(KNOWN_NODES) or "[]"))
 
 
 def _write_known(ledger: Ledger, nodes: Collection[str]) -> None:
-    ledger.set_meta(KNOWN_NODES, json.dumps(sorted(nodes)))
+    ledger.info.set_meta(KNOWN_NODES, json.dumps(sorted(nodes)))

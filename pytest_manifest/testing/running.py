@@ -52,7 +52,7 @@ def run(
         if made.error is not None:
             raise made.error
         with made.read() as ledger:
-            return {one.verdict.entry: one for one in ledger.all_verdicts()}
+            return {one.verdict.entry: one for one in ledger.queries.all_verdicts()}
 
 
 def _manifest(folder: Path, entries: Iterable[Entry]) -> Manifest:

@@ -25,14 +25,14 @@ class Costs:
     def __init__(self, ledger: Ledger, manifest: Manifest) -> None:
         self._ledger = ledger
         self._manifest = manifest
-        self._task_runs = TaskRuns(ledger.info().run, ledger.merged())
+        self._task_runs = TaskRuns(ledger.info.read().run, ledger.info.merged())
         self.reported = False
         """Whether a receipt of the attempts read so far has reported a cost."""
 
     def by_attempt(self, without: Container[str] = ()) -> Iterator[tuple[str, Decimal]]:
         """Yield ``(task id, cost)`` of all attempts but these."""
         witnessed = self._has_all_starts()
-        for attempt in self._ledger.attempt_costs():
+        for attempt in self._ledger.queries.attempt_costs():
             if attempt.task_id not in without:
                 yield attempt.task_id, self._cost(attempt, witnessed=witnessed)
 
@@ -43,12 +43,12 @@ class Costs:
     def of(self, task_id: str) -> Decimal | None:
         """Return an attempt's cost; None where the run has no such attempt."""
         witnessed = self._has_all_starts()
-        for attempt in self._ledger.attempt_costs(task_id):
+        for attempt in self._ledger.queries.attempt_costs(task_id):
             return self._cost(attempt, witnessed=witnessed)
         return None
 
     def _has_all_starts(self) -> bool:
-        return has_all_starts(self._ledger, some_start=self._ledger.has_starts())
+        return has_all_starts(self._ledger.info, some_start=self._ledger.events.has_starts())
 
     def _cost(self, attempt: AttemptCost, *, witnessed: bool) -> Decimal:
         reported: dict[str | None, Decimal | None] = {}

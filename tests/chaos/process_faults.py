@@ -26,7 +26,7 @@ folder = Path(sys.argv[1])
 while True:
     for path in folder.glob("*.sqlite"):
         with Ledger.open(path) as ledger:
-            for _ in ledger.attempts():
+            for _ in ledger.attempts.all():
                 print("read", flush=True)
 """
 

@@ -100,7 +100,7 @@ def run_all(stack: Stack, folder: Path) -> dict[str, EntryVerdict]:
         run.stop()
     assert run.error is None
     with run.read() as ledger:
-        return {one.verdict.entry: one for one in ledger.all_verdicts()}
+        return {one.verdict.entry: one for one in ledger.queries.all_verdicts()}
 
 
 def revoke(address: StackAddress, task_id: str) -> None:

@@ -132,8 +132,8 @@ def test_runs_are_shown_with_names_and_arguments(
     assert {task["name"] for task in shown.values()} == {"jobs.double"}
     (path,) = (project / ".manifest" / "runs").glob("*.sqlite")
     with Ledger.open(path) as ledger:
-        sent = {row.entry: row.task_id for row in ledger.last_attempts()}
-        name = ledger.info().run
+        sent = {row.entry: row.task_id for row in ledger.attempts.newest()}
+        name = ledger.info.read().run
     for entry, task_id in sent.items():
         assert shown[task_id]["kwargs"] == f"[{entry}] {{'number': 7}}  # run {name}"
     assert "[film-1]" in fetch(known, f"/task/{sent['film-1']}")

@@ -106,4 +106,8 @@ def milliseconds(moment: datetime | None) -> int:
 def receipts(project: Project) -> dict[str, Receipt]:
     """The receipts in the newest ledger, by entry."""
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        return {s.verdict.entry: s.receipt for s in ledger.all_verdicts() if s.receipt is not None}
+        return {
+            s.verdict.entry: s.receipt
+            for s in ledger.queries.all_verdicts()
+            if s.receipt is not None
+        }

@@ -184,7 +184,7 @@ class Project:
     def verdicts(self) -> dict[str, str]:
         """The verdicts in the newest run's ledger, by entry."""
         with Ledger.open(self.ledgers()[-1]) as ledger:
-            return {s.verdict.entry: s.verdict.verdict for s in ledger.all_verdicts()}
+            return {s.verdict.entry: s.verdict.verdict for s in ledger.queries.all_verdicts()}
 
     def ledgers(self) -> list[Path]:
         """The ledgers of all runs, oldest first, also where two began in the same second."""
@@ -224,14 +224,14 @@ def kill_in_the_middle(project: Project) -> None:
 def _sent(project: Project) -> int:
     for path in project.ledgers():
         with suppress(LedgerError), Ledger.open(path) as ledger:  # it is made at this moment
-            return ledger.send_states().get("sent", 0)
+            return ledger.attempts.send_states().get("sent", 0)
     return 0
 
 
 def _begun(project: Project) -> int:
     (path,) = project.ledgers()
     with Ledger.open(path) as ledger:
-        return len(ledger.starts_by_task())
+        return len(ledger.events.starts_by_task())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.live
 
 def attempts(project: Project, entry: str) -> list[AttemptRow]:
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        return ledger.attempts_of(entry)
+        return ledger.attempts.of_entry(entry)
 
 
 def double(name: str) -> dict[str, object]:

@@ -44,7 +44,7 @@ def test_an_audit_sends_nothing_again(
     assert not project.ran()
     assert project.verdicts() == {"a": "unknown"}
     with Ledger.open(project.ledgers()[0]) as ledger:
-        assert [row.attempt for row in ledger.attempts_of("a")] == [1]
+        assert [row.attempt for row in ledger.attempts.of_entry("a")] == [1]
 
 
 def test_a_run_whose_deadline_is_over_is_left_to_the_workers(project: Project, url: str) -> None:
@@ -59,7 +59,7 @@ def test_a_run_whose_deadline_is_over_is_left_to_the_workers(project: Project, u
         ]
     )
     with Ledger.open(project.ledgers()[0]) as ledger:
-        assert ledger.status == "detached"
+        assert ledger.info.status == "detached"
     refused = project.run("--manifest=m.jsonl", url)
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(
@@ -79,7 +79,7 @@ def test_what_ran_after_the_deadline_passes_an_audit(
     project.run(*AUDIT, url).assert_outcomes(passed=3)
     assert project.ran() == {f"d-{n}": 1 for n in range(3)}
     with Ledger.open(project.ledgers()[0]) as ledger:
-        assert ledger.status == "finished"
+        assert ledger.info.status == "finished"
 
 
 def test_a_look_finds_what_came_after_it_was_given_up(

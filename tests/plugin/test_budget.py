@@ -336,8 +336,8 @@ def test_a_run_that_costs_nothing_says_nothing_of_costs(project: Project) -> Non
     result = project.run("--manifest=m.jsonl", MEMORY)
     result.stdout.no_fnmatch_line("  cost*")
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        assert not ledger.get_meta(BUDGET)
-        assert not ledger.get_meta(OVER_BUDGET)
+        assert not ledger.info.get_meta(BUDGET)
+        assert not ledger.info.get_meta(OVER_BUDGET)
 
 
 def test_exported_receipts_tell_the_cost_as_well(paying: Project) -> None:

@@ -56,4 +56,4 @@ def test_what_waits_is_taken_back_and_runs_once_when_the_run_is_gone_on_with(
     result.assert_outcomes(passed=len(rows))
     assert set(project.ran().values()) == {1}
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        assert len(ledger.starts_by_task()) == len(rows)
+        assert len(ledger.events.starts_by_task()) == len(rows)

@@ -183,8 +183,8 @@ def test_impatience_leaves_nothing_behind(project: Project) -> None:
     psutil.wait_procs(children, timeout=30)
     assert not [child for child in children if child.is_running()]
     with Ledger.open(the_ledger(project)) as ledger:
-        assert ledger.statuses() == {"c": "revoked"}
-        assert ledger.status == "stopped"
+        assert ledger.verdicts.statuses() == {"c": "revoked"}
+        assert ledger.info.status == "stopped"
 
 
 @pytest.mark.live

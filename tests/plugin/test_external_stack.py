@@ -233,7 +233,7 @@ def test_the_ledger_says_what_was_sent(project: Project, broker: str) -> None:
     project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", "--manifest-dispatch-only")
     (path,) = eventually(project.ledgers, what="a ledger")
     with Ledger.open(path) as ledger:
-        rows = list(ledger.attempts())
-        assert ledger.status == "detached"
+        rows = list(ledger.attempts.all())
+        assert ledger.info.status == "detached"
     assert [(row.entry, row.state) for row in rows] == [(f"d-{n}", "sent") for n in range(3)]
     assert all(row.sent_at is not None for row in rows)

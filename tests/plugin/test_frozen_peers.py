@@ -42,7 +42,7 @@ def sent(project: Project, broker: str, *options: str) -> Iterator[subprocess.Po
 def judged(project: Project) -> set[str]:
     (path,) = project.ledgers()
     with Ledger.open(path) as ledger:
-        kinds = ledger.statuses()
+        kinds = ledger.verdicts.statuses()
     assert len(kinds) == 3
     return set(kinds.values())
 
@@ -113,5 +113,5 @@ def was_sent(project: Project) -> bool:
     rows: list[AttemptRow] = []
     for path in project.ledgers():
         with suppress(LedgerError), Ledger.open(path) as ledger:  # it may be in the making
-            rows = list(ledger.attempts())
+            rows = list(ledger.attempts.all())
     return len(rows) == 3 and all(row.state == "sent" for row in rows)

@@ -24,7 +24,7 @@ def begun_jobs(project: Project) -> int:
     with suppress(LedgerError):  # it is made at this moment
         for path in project.ledgers():
             with Ledger.open(path) as ledger:
-                return len(ledger.starts_by_task())
+                return len(ledger.events.starts_by_task())
     return 0
 
 

@@ -27,7 +27,7 @@ def begin(project: Project, *lines: str) -> None:
 
 def states(project: Project) -> dict[str, int]:
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        return dict(ledger.send_states())
+        return dict(ledger.attempts.send_states())
 
 
 def test_the_others_follow_a_canary_that_passes(project: Project) -> None:
@@ -181,7 +181,7 @@ def test_a_run_that_a_gate_has_closed_is_finished(project: Project) -> None:
     flaky(project, 4, 0)
     project.run("--manifest=m.jsonl", MEMORY, "--manifest-canary=1")
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        assert ledger.status == "finished"
+        assert ledger.info.status == "finished"
     (project.path / "broken-f-0").unlink()
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=4)
     assert len(project.ledgers()) == 2

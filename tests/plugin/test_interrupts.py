@@ -107,8 +107,8 @@ def test_a_signal_ends_everything(
     all_gone(children)
     assert not [folder for folder in folders if folder.exists()]
     with Ledger.open(long.ledgers()[0]) as ledger:
-        assert ledger.status == "stopped"
-        (part,) = ledger.segments()
+        assert ledger.info.status == "stopped"
+        (part,) = ledger.info.segments()
     assert part.stopped is not None
     assert part.stopped > part.started
 

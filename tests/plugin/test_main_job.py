@@ -304,7 +304,7 @@ def test_a_finished_run_is_one_file_and_needs_no_stack_to_audit(project: Project
     copy = project.path / "copy.sqlite"
     shutil.copyfile(ledger, copy)
     with Ledger.open(copy) as kept:
-        assert [s.verdict.entry for s in kept.all_verdicts()] == ["d-0", "d-1", "d-2"]
+        assert [s.verdict.entry for s in kept.queries.all_verdicts()] == ["d-0", "d-1", "d-2"]
     receipts = ledger.with_suffix(".receipts.jsonl")
     assert receipts.stat().st_mode & 0o777 == 0o600
     project.run("--manifest=m.jsonl", "--manifest-audit").assert_outcomes(passed=3)
@@ -318,7 +318,7 @@ def test_a_run_is_followed_by_one_process(project: Project) -> None:
     (ledger,) = project.ledgers()
     with Ledger.open(ledger, write=True) as kept:
         verdict = Verdict(verdict="pending", entry="d-0", attempt=1, sentence="not yet")
-        kept.record_verdicts([(verdict, None)])
+        kept.verdicts.record([(verdict, None)])
     lock = RunLock(ledger.with_suffix(".lock"))
     lock.acquire("the first")
     try:

@@ -95,4 +95,7 @@ def test_sentinel_with_the_apps_masters_name(project: Project, broker: str) -> N
     assert set(project.ran().values()) == {1}
     # By the stream: a plain result knows nothing of processes.
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        assert [receipt.pid is not None for _, _, receipt in ledger.all_receipts()] == [True, True]
+        assert [receipt.pid is not None for _, _, receipt in ledger.events.all_receipts()] == [
+            True,
+            True,
+        ]

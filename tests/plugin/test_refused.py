@@ -82,7 +82,7 @@ def test_a_dispatch_that_is_refused_never_was(bought: Project) -> None:
     project.manifest("n.jsonl", [{"id": "x", "task": "jobs.nobody"}])
     (ledger,) = project.ledgers()
     with Ledger.open(ledger, write=True) as writing:
-        writing.set_status("running")  # its pytest was killed
+        writing.info.set_status("running")  # its pytest was killed
     before = ledgers_as_they_are(project)
     arguments = ("--manifest=m.jsonl", "--manifest=n.jsonl", "--manifest-strict")
     refused(project, *arguments, "--manifest-rerun")
@@ -102,7 +102,7 @@ def test_what_a_broker_has_left_stays_where_going_on_is_refused(bought: Project)
     (left / "mine").touch()
     (ledger,) = project.ledgers()
     with Ledger.open(ledger, write=True) as writing:
-        writing.set_meta("stack_data", str(left))
+        writing.info.set_meta("stack_data", str(left))
     before = ledgers_as_they_are(project)
     result = project.run("--manifest=m.jsonl", "--manifest-resume", "--manifest-budget=0.5")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -55,7 +55,7 @@ def change(manifest: Path, entry: str, fields: Mapping[str, object]) -> None:
 def reasons(project: Project) -> dict[str, str | None]:
     """Why the newest attempt of each entry was made."""
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        return {row.entry: row.reason for row in ledger.last_attempts()}
+        return {row.entry: row.reason for row in ledger.attempts.newest()}
 
 
 # What is sent
@@ -77,7 +77,7 @@ def test_what_passed_is_kept_and_what_failed_runs_again(
     result.stdout.fnmatch_lines(["resume: sends 'b': failed"])
     assert reasons(project) == {"a": None, "b": "failed", "c": None, "d": None}
     with Ledger.open(project.ledgers()[0]) as ledger:
-        first, second = ledger.attempts_of("b")
+        first, second = ledger.attempts.of_entry("b")
         assert (first.status, second.status) == ("failed", "passed")
 
 
@@ -89,7 +89,7 @@ def test_the_receipts_of_a_resumed_run_are_as_good_as_the_first_ones(project: Pr
     broken.unlink()
     project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume").assert_outcomes(passed=4)
     with Ledger.open(project.ledgers()[0]) as ledger:
-        settled = ledger.entry_verdict("a")
+        settled = ledger.verdicts.of_entry("a")
     assert settled is not None
     assert settled.receipt is not None
     assert (settled.receipt.source, settled.receipt.attempt) == ("worker", 2)
@@ -126,7 +126,7 @@ def test_there_may_be_nothing_to_go_on_with(project: Project) -> None:
     result.assert_outcomes(passed=3)
     assert project.ran() == {f"d-{n}": 1 for n in range(3)}
     with Ledger.open(project.ledgers()[0]) as ledger:
-        assert ledger.status == "finished"
+        assert ledger.info.status == "finished"
 
 
 def test_an_entry_that_was_not_selected_before_is_sent(project: Project) -> None:
@@ -452,7 +452,7 @@ def test_an_older_run_is_gone_on_with_by_its_name(project: Project) -> None:
     result.assert_outcomes(passed=2)
     assert project.ran() == {"a": 2, "b": 3}
     with Ledger.open(first) as ledger:
-        assert len(ledger.attempts_of("b")) == 2
+        assert len(ledger.attempts.of_entry("b")) == 2
 
 
 @pytest.mark.parametrize(

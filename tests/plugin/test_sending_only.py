@@ -23,7 +23,7 @@ def test_it_sends_more_than_any_window_and_returns(project: Project, broker: str
     with redis.Redis.from_url(broker) as client:
         assert client.llen("celery") == 12
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        assert (ledger.status, ledger.send_states()) == ("detached", {"sent": 12})
+        assert (ledger.info.status, ledger.attempts.send_states()) == ("detached", {"sent": 12})
 
 
 def test_giving_up_is_no_success_and_judges_nothing_that_was_sent(
@@ -46,8 +46,8 @@ def test_giving_up_is_no_success_and_judges_nothing_that_was_sent(
     with redis.Redis.from_url(broker) as client:
         assert client.llen("celery") == 20
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        assert (ledger.status, ledger.statuses()) == ("detached", {})
-        assert ledger.send_states() == {"sent": 20, "planned": 10}
+        assert (ledger.info.status, ledger.verdicts.statuses()) == ("detached", {})
+        assert ledger.attempts.send_states() == {"sent": 20, "planned": 10}
     rest = project.run("--manifest=m.jsonl", url, "--manifest-resume", "--manifest-dispatch-only")
     assert rest.ret == pytest.ExitCode.OK
     with redis.Redis.from_url(broker) as client:

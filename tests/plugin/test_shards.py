@@ -53,7 +53,7 @@ def test_shards_are_merged_and_judged_as_one(project: Project) -> None:
     assert set(project.ran()) == {"d-0", "d-2", "d-3"}
     shard(project, "2/2", MEMORY, "-n", "2").assert_outcomes(passed=2)
     with Ledger.open(project.ledgers()[-1]) as ledger:  # as the whole manifest numbers them
-        assert [row.position for row in ledger.attempts()] == [1, 4]
+        assert [row.position for row in ledger.attempts.all()] == [1, 4]
     assert project.ran() == dict.fromkeys(["d-0", "d-1", "d-2", "d-3", "d-4"], 1)
     sources = project.ledgers()
     runs = [path.stem for path in sources]
@@ -280,7 +280,7 @@ def test_giving_up_a_shard_leaves_its_sisters(project: Project) -> None:
     shard(project, "2/2", MEMORY).assert_outcomes(passed=2)
     (ledger,) = project.ledgers()
     with Ledger.open(ledger, write=True) as opened:
-        opened.set_status("running")
+        opened.info.set_status("running")
     shard(project, "1/2", MEMORY, "--manifest-rerun").assert_outcomes(passed=2)
     with Ledger.open(ledger) as opened:
-        assert opened.status == "running"
+        assert opened.info.status == "running"

@@ -137,8 +137,8 @@ class MadeRun:
             (task_id, name, number, ordinal, reason)
             for ordinal, (task_id, name) in enumerate(zip(ids, names, strict=True))
         ]
-        self.ledger.plan(rows)
-        self.ledger.mark(ids, "sent", sent_at=START)
+        self.ledger.attempts.plan(rows)
+        self.ledger.attempts.mark(ids, "sent", sent_at=START)
 
     def receipt(self, name: str, number: int = 1, **fields: object) -> Receipt:
         """A receipt of such an attempt."""
@@ -155,9 +155,9 @@ class MadeRun:
     def settle(
         self, name: str, kind: VerdictStatus, receipt: Receipt | None, attempt: int | None = 1
     ) -> None:
-        self.ledger.record_verdicts([(verdict(name, kind, attempt), receipt)])
+        self.ledger.verdicts.record([(verdict(name, kind, attempt), receipt)])
         if receipt is not None:
-            self.ledger.add_receipts([(receipt.task_id, None, receipt)])
+            self.ledger.events.add_receipts([(receipt.task_id, None, receipt)])
 
 
 def verdict(name: str, kind: VerdictStatus, attempt: int | None = 1) -> Verdict:

@@ -33,12 +33,12 @@ def write_batch(ledger: Ledger, number: int) -> None:
     entries = [f"b{number}-{n}" for n in range(BATCH)]
     tasks = [f"t-{entry}" for entry in entries]
     with ledger.transaction():
-        ledger.plan((f"t-{e}", e, 1, number * BATCH + n) for n, e in enumerate(entries))
-        ledger.mark(tasks, "sent")
-        ledger.add_starts(start(task, "x") for task in tasks)
-        ledger.add_receipts((f"t-{e}", "x", receipt(e, log=["line"] * 20)) for e in entries)
-        ledger.record_verdicts((verdict(e), receipt(e)) for e in entries)
-        ledger.set_meta("batches", str(number + 1))
+        ledger.attempts.plan((f"t-{e}", e, 1, number * BATCH + n) for n, e in enumerate(entries))
+        ledger.attempts.mark(tasks, "sent")
+        ledger.events.add_starts(start(task, "x") for task in tasks)
+        ledger.events.add_receipts((f"t-{e}", "x", receipt(e, log=["line"] * 20)) for e in entries)
+        ledger.verdicts.record((verdict(e), receipt(e)) for e in entries)
+        ledger.info.set_meta("batches", str(number + 1))
 
 
 def write(path: Path, batches: int) -> None:
@@ -102,14 +102,14 @@ def migrate(path: Path) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     with Ledger.open(path, write=True) as ledger:
-        ledger.set_meta(f"seen by {os.getpid()}", "1")
+        ledger.info.set_meta(f"seen by {os.getpid()}", "1")
 
 
 def _write_for_good(folder: Path, instructions: int | None) -> None:
     ledger = Ledger.create(folder / "run.sqlite", INFO)
     acknowledged = os.open(folder / "acknowledged", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     if instructions is not None:
-        die_after(instructions, ledger._db)
+        die_after(instructions, ledger._db.connection)
     for number in count():
         write_batch(ledger, number)
         os.write(acknowledged, b"+")

@@ -185,27 +185,27 @@ class Rig:
     # Reading
 
     def task_id(self, entry: str, number: int = 1) -> str:
-        return self.ledger.attempts_of(entry)[number - 1].task_id
+        return self.ledger.attempts.of_entry(entry)[number - 1].task_id
 
     def flight(self, entry: str) -> PendingAttempt:
         """The entry's first attempt, as it is followed."""
-        row = self.ledger.attempts_of(entry)[0]
+        row = self.ledger.attempts.of_entry(entry)[0]
         return PendingAttempt(RUN, self.manifest[entry], 1, row.task_id, 0.0, row.sent_at)
 
     def kind(self, entry: str) -> VerdictStatus | None:
-        settled = self.ledger.entry_verdict(entry)
+        settled = self.ledger.verdicts.of_entry(entry)
         return None if settled is None else settled.verdict.verdict
 
     def kinds(self) -> dict[str, VerdictStatus]:
-        return self.ledger.statuses()
+        return self.ledger.verdicts.statuses()
 
     def sentence(self, entry: str) -> str:
-        settled = self.ledger.entry_verdict(entry)
+        settled = self.ledger.verdicts.of_entry(entry)
         assert settled is not None
         return settled.verdict.sentence
 
     def open_entries(self) -> list[str]:
-        return [row.entry for row in self.ledger.attempts(undecided=True)]
+        return [row.entry for row in self.ledger.attempts.all(undecided=True)]
 
     # What must hold at every moment
 
@@ -246,7 +246,7 @@ class Rig:
 
     def _told(self, entries: Sequence[str]) -> None:
         for entry in entries:
-            settled = self.ledger.entry_verdict(entry)
+            settled = self.ledger.verdicts.of_entry(entry)
             assert settled is not None, f"{entry} was told of before it was written down"
             kinds = self.told.setdefault(entry, [])
             kinds.append(settled.verdict.verdict)
@@ -259,7 +259,7 @@ class Rig:
     def _spoken_for(self, entry: str, settled: EntryVerdict) -> None:
         """Nobody has what is called lost or crashed, and no receipt of it was there to be read."""
         kind = settled.verdict.verdict
-        row = self.ledger.attempts_of(entry)[-1]
+        row = self.ledger.attempts.of_entry(entry)[-1]
         if kind == "crashed" and row.task_id in self.world.meddled:
             return  # its worker did die, and the broker gave it back between look and verdict
         if kind in GIVEN_UP:
@@ -273,7 +273,7 @@ class Rig:
         for attempt in self.attempts:
             self._check_entry(attempt.entry)
         self._check_cost()
-        rows = list(self.ledger.attempts())
+        rows = list(self.ledger.attempts.all())
         sent = {row.task_id for row in rows if row.state in ("sent", "uncertain", "withdrawn")}
         planned = {row.task_id for row in rows}
         assert set(self.world.published) <= planned
@@ -293,18 +293,18 @@ class Rig:
         assert budget.spent == sum(cost for _, cost in self.costs.by_attempt())
 
     def _lost(self) -> set[str]:
-        return {row.task_id for row in self.ledger.attempts() if row.status == "lost"}
+        return {row.task_id for row in self.ledger.attempts.all() if row.status == "lost"}
 
     @property
     def costs(self) -> Costs:
         return Costs(self.ledger, self.manifest)
 
     def _check_entry(self, entry: Entry) -> None:
-        rows = self.ledger.attempts_of(entry.id)
+        rows = self.ledger.attempts.of_entry(entry.id)
         assert [row.attempt for row in rows] == list(range(1, len(rows) + 1))
         assert len(rows) == 1 or (entry.idempotent and len(rows) <= 1 + entry.retries)
         assert all(row.status in GIVEN_UP for row in rows[:-1])
-        settled = self.ledger.entry_verdict(entry.id)
+        settled = self.ledger.verdicts.of_entry(entry.id)
         if settled is None:
             assert self.signals.stop.is_set(), f"{entry.id} has no verdict"
             return
@@ -413,13 +413,13 @@ def rig(plan: Plan) -> Iterator[Rig]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="manifest-test-")))
         info = replace(INFO, entries=len(plan.entries))
         ledger = stack.enter_context(Ledger.create(folder / "run.sqlite", info))
-        ledger._db.execute("PRAGMA synchronous = OFF")  # it is thrown away in a moment
+        ledger._db.connection.execute("PRAGMA synchronous = OFF")  # it is thrown away in a moment
         logger.disable("pytest_manifest")
         stack.callback(logger.enable, "pytest_manifest")
         _replace_clocks(world, stack)
         made = Rig(plan, ledger, world)
         with ledger.transaction():
-            ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(made.attempts))
+            ledger.attempts.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(made.attempts))
         made.engine.begin()
         yield made
 

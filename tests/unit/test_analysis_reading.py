@@ -80,7 +80,7 @@ def test_starts_tell_where_a_job_was_that_nobody_heard_of_again(made: MadeRun) -
         Start("t-a-1", "y", after(3), 0, "v@h", "h", 6, redelivered=True),
         Start("t-a-1", "z", after(4), 1, "v@h", "h", 6, redelivered=False),
     ]
-    made.ledger.add_starts(begun)
+    made.ledger.events.add_starts(begun)
     made.settle("a", "lost", None)
     (record,) = read_records(made.ledger, made.manifest)
     last = record.last
@@ -93,8 +93,8 @@ def test_starts_tell_where_a_job_was_that_nobody_heard_of_again(made: MadeRun) -
 def test_each_attempt_has_its_own_receipt_and_reason(made: MadeRun) -> None:
     made.plan("a")
     crashed = made.receipt("a", state="crashed", pid=1, worker="w@h")
-    made.ledger.add_receipts([("t-a-1", None, crashed), ("t-a-1", None, made.receipt("b"))])
-    made.ledger.end_attempt("t-a-1", verdict("a", "crashed"))
+    made.ledger.events.add_receipts([("t-a-1", None, crashed), ("t-a-1", None, made.receipt("b"))])
+    made.ledger.verdicts.end_attempt("t-a-1", verdict("a", "crashed"))
     made.plan("a", number=2, reason="crashed")
     made.settle("a", "passed", made.receipt("a", 2, pid=2, worker="w@h"), attempt=2)
     (record,) = read_records(made.ledger, made.manifest)
@@ -156,7 +156,7 @@ def test_memory_stays_flat_with_the_number_of_entries(tmp_path: Path) -> None:
         names = made.manifest.ids
         made.plan(*names)
         rows = [(verdict(n, "passed"), made.receipt(n, log=["x" * 4000])) for n in names]
-        made.ledger.record_verdicts(rows)
+        made.ledger.verdicts.record(rows)
         del rows
         tracemalloc.start()
         try:

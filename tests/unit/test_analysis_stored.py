@@ -41,12 +41,12 @@ def start(
 ) -> None:
     task_id, began = f"t-{name}-1", after(0.5)
     one = Start(task_id, execution, began, retries, "w@h", "h", 7, redelivered=redelivered)
-    made.ledger.add_starts([one])
+    made.ledger.events.add_starts([one])
 
 
 def settle(made: MadeRun, name: str, receipt: Receipt, attempt: int = 1) -> None:
-    made.ledger.record_verdicts([(verdict(name, "passed", attempt), receipt)])
-    made.ledger.add_receipts([(receipt.task_id, "x", receipt)])
+    made.ledger.verdicts.record([(verdict(name, "passed", attempt), receipt)])
+    made.ledger.events.add_receipts([(receipt.task_id, "x", receipt)])
 
 
 def simple(made: MadeRun, name: str, **fields: object) -> None:
@@ -108,7 +108,7 @@ def redelivered(made: MadeRun, name: str) -> None:
 
 def two_receipts(made: MadeRun, name: str) -> None:
     simple(made, name)
-    made.ledger.add_receipts([(f"t-{name}-1", "y", full(made, name, evidence={"cost": 4}))])
+    made.ledger.events.add_receipts([(f"t-{name}-1", "y", full(made, name, evidence={"cost": 4}))])
 
 
 def other_execution(made: MadeRun, name: str) -> None:

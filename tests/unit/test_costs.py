@@ -84,7 +84,7 @@ class Book:
         self.ledger = ledger
         self.manifest = manifest
         for ordinal, entry in enumerate((ENTRY, OTHER, NONE)):
-            ledger.plan([(self.task_id(entry), entry.id, 1, ordinal)])
+            ledger.attempts.plan([(self.task_id(entry), entry.id, 1, ordinal)])
 
     def task_id(self, entry: Entry, number: int = 1) -> str:
         return attempt_of(INFO.run, entry, number).task_id
@@ -92,17 +92,17 @@ class Book:
     def sent(self, entry: Entry, number: int = 1) -> str:
         task_id = self.task_id(entry, number)
         if number > 1:
-            self.ledger.plan([(task_id, entry.id, number, 0)])
-        self.ledger.mark([task_id], "sent")
+            self.ledger.attempts.plan([(task_id, entry.id, number, 0)])
+        self.ledger.attempts.mark([task_id], "sent")
         return task_id
 
     def begun(self, task_id: str, *executions: str) -> None:
         for name in executions:
-            self.ledger.add_starts([Start(task_id, name, None, 0, "w", "box", 1, False)])
+            self.ledger.events.add_starts([Start(task_id, name, None, 0, "w", "box", 1, False)])
 
     def judged(self, entry: Entry, kind: VerdictStatus, number: int = 1) -> None:
         verdict = Verdict(verdict=kind, entry=entry.id, attempt=number, sentence="So.")
-        self.ledger.record_verdicts([(verdict, None)])
+        self.ledger.verdicts.record([(verdict, None)])
 
     def cost(self) -> float:
         return Costs(self.ledger, self.manifest).total()
@@ -118,7 +118,7 @@ def book(tmp_path: Path) -> Iterator[Book]:
 
 def test_what_was_never_sent_costs_nothing(book: Book) -> None:
     """Planned or withheld, whatever its estimate is."""
-    book.ledger.mark([book.task_id(ENTRY)], "withheld")
+    book.ledger.attempts.mark([book.task_id(ENTRY)], "withheld")
     book.judged(ENTRY, "skipped")
     assert book.cost() == 0
 
@@ -126,9 +126,9 @@ def test_what_was_never_sent_costs_nothing(book: Book) -> None:
 def test_a_receipt_counts_by_what_it_tells_or_by_the_estimate(book: Book) -> None:
     """Failed or not; and an entry without either counts nothing."""
     told = receipt({"cost": 0.125}, state="failed")
-    book.ledger.add_receipts([(book.sent(ENTRY), "x1", told)])
-    book.ledger.add_receipts([(book.sent(OTHER), "x2", receipt(entry=OTHER))])
-    book.ledger.add_receipts([(book.sent(NONE), "x3", receipt(entry=NONE))])
+    book.ledger.events.add_receipts([(book.sent(ENTRY), "x1", told)])
+    book.ledger.events.add_receipts([(book.sent(OTHER), "x2", receipt(entry=OTHER))])
+    book.ledger.events.add_receipts([(book.sent(NONE), "x3", receipt(entry=NONE))])
     assert book.cost() == 0.125 + 0.25
     assert not Costs(book.ledger, book.manifest).of("nobody's")
 
@@ -138,10 +138,10 @@ def test_every_execution_and_every_attempt_counts(book: Book) -> None:
     task_id = book.sent(ENTRY)
     book.begun(task_id, "x1", "x2", "x3")
     told = [(task_id, "x1", receipt({"cost": 0.1})), (task_id, "x2", receipt({"cost": 0.2}))]
-    book.ledger.add_receipts(told)
+    book.ledger.events.add_receipts(told)
     assert book.cost() == pytest.approx(0.1 + 0.2 + 0.5)
     again = book.sent(ENTRY, 2)
-    book.ledger.add_receipts([(again, "x4", receipt({"cost": 2}, attempt=2))])
+    book.ledger.events.add_receipts([(again, "x4", receipt({"cost": 2}, attempt=2))])
     assert book.cost() == pytest.approx(0.1 + 0.2 + 0.5 + 2)
 
 
@@ -149,19 +149,19 @@ def test_one_execution_counts_once_however_often_it_is_told_of(book: Book) -> No
     """By the stream, twice, and by the result store, which does not name the execution."""
     task_id = book.sent(ENTRY)
     book.begun(task_id, "x1")
-    book.ledger.add_receipts([(task_id, None, receipt({"cost": 0.1}))])
+    book.ledger.events.add_receipts([(task_id, None, receipt({"cost": 0.1}))])
     assert book.cost() == 0.1
-    book.ledger.add_receipts([(task_id, "x1", receipt({"cost": 0.2}))] * 2)
+    book.ledger.events.add_receipts([(task_id, "x1", receipt({"cost": 0.2}))] * 2)
     assert book.cost() == 0.2
 
 
 def test_a_lie_tells_no_cost(book: Book) -> None:
     """A receipt that is not believed, or of another attempt: the job may have run all the same."""
     task_id = book.sent(ENTRY)
-    book.ledger.add_receipts([(task_id, "x1", receipt({"cost": 1000}, attempt=7))])
+    book.ledger.events.add_receipts([(task_id, "x1", receipt({"cost": 1000}, attempt=7))])
     assert book.cost() == 0.5
     other = book.sent(OTHER)
-    book.ledger.add_receipts([(other, "x2", receipt({"cost": 1000}, entry=OTHER))])
+    book.ledger.events.add_receipts([(other, "x2", receipt({"cost": 1000}, entry=OTHER))])
     book.judged(OTHER, "forged")
     assert book.cost() == 0.5 + 0.25
 
@@ -185,28 +185,30 @@ def test_who_says_nothing_of_beginnings_may_have_run_what_is_lost(book: Book) ->
     book.sent(ENTRY)
     book.judged(ENTRY, "lost")
     assert book.cost() == 0
-    book.ledger.set_meta(STOCK_WORKERS, "w")
+    book.ledger.info.set_meta(STOCK_WORKERS, "w")
     assert book.cost() == 0.5
 
 
 def test_a_job_that_was_refused_costs_nothing_unless_it_had_begun(book: Book) -> None:
     """The word of a revocation is no word of an end."""
     task_id = book.sent(ENTRY)
-    book.ledger.add_receipts([(task_id, None, receipt(state="revoked"))])
+    book.ledger.events.add_receipts([(task_id, None, receipt(state="revoked"))])
     assert book.cost() == 0
     book.begun(task_id, "x1")
     assert book.cost() == 0.5
     ended = receipt(state="revoked", runtime=3.0, pid=7, entry=OTHER)  # no store told of its start
-    book.ledger.add_receipts([(book.sent(OTHER), None, ended)])
+    book.ledger.events.add_receipts([(book.sent(OTHER), None, ended)])
     assert book.cost() == 0.5 + 0.25
 
 
 def test_hearsay_of_a_revocation_tells_no_cost(book: Book) -> None:
     """Whoever was told of it says so, whatever became of the job."""
-    book.ledger.add_receipts([(book.sent(ENTRY), None, receipt(state="revoked", source="backend"))])
+    book.ledger.events.add_receipts(
+        [(book.sent(ENTRY), None, receipt(state="revoked", source="backend"))]
+    )
     book.judged(ENTRY, "revoked")
     assert book.cost() == 0
-    book.ledger.set_meta(STOCK_WORKERS, "w")
+    book.ledger.info.set_meta(STOCK_WORKERS, "w")
     assert book.cost() == 0.5
 
 

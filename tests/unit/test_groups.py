@@ -130,7 +130,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def settle(ledger: Ledger, **kinds: str) -> list[str]:
     """Entries named after them, with these verdicts."""
-    ledger.record_verdicts((verdict(name, kind), None) for name, kind in kinds.items())
+    ledger.verdicts.record((verdict(name, kind), None) for name, kind in kinds.items())
     return list(kinds)
 
 
@@ -166,7 +166,7 @@ def test_everything_is_counted_over_many_batches(ledger: Ledger) -> None:
     """A group may be larger than what is asked for at once, and its failures too."""
     kinds = ("passed", "failed", "lost", "skipped")
     rows = [(verdict(f"e-{n}", kinds[n % 4]), None) for n in range(3 * BATCH)]
-    ledger.record_verdicts(rows)
+    ledger.verdicts.record(rows)
     found = tally(ledger, (f"e-{n}" for n in range(3 * BATCH)))
     assert found.entries == 3 * BATCH
     share = 3 * BATCH // 4
@@ -179,7 +179,7 @@ def test_a_failed_group_tells_causes_and_first_entries(ledger: Ledger) -> None:
     error = ErrorInfo(type="ValueError", message="no\n\x1b[31mfilm")
     for n in range(14):
         wrong = receipt(f"e-{n}", state="failed", error=error) if n else None
-        ledger.record_verdicts([(verdict(f"e-{n}", "failed" if n else "lost"), wrong)])
+        ledger.verdicts.record([(verdict(f"e-{n}", "failed" if n else "lost"), wrong)])
     settle(ledger, good="passed")
     found = tally(ledger, [*(f"e-{n}" for n in range(14)), "good"])
     text = explain_group(found, [("receipts", "r.jsonl"), ("one in full", "pytest ...")])
@@ -206,6 +206,6 @@ def test_a_failed_group_tells_causes_and_first_entries(ledger: Ledger) -> None:
 
 def test_the_time_of_a_group_is_that_of_its_jobs(ledger: Ledger) -> None:
     """Entries without a receipt, or without a verdict, count nothing."""
-    ledger.record_verdicts((verdict(n, "passed"), receipt(n, runtime=0.25)) for n in "abc")
+    ledger.verdicts.record((verdict(n, "passed"), receipt(n, runtime=0.25)) for n in "abc")
     settle(ledger, d="lost")
-    assert ledger.runtime_of("abcdx") == 0.75
+    assert ledger.queries.runtime_of("abcdx") == 0.75

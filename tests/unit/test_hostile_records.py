@@ -134,9 +134,9 @@ def test_no_record_stops_what_comes_behind_it(
     with closing(ReceiptCollector(reader, NoResults(), flaws=flaws)) as gatherer:
         sip = gatherer.poll_all(awaited)
     with ledger.transaction():
-        ledger.add_starts(sip.starts)
-        ledger.add_receipts(sip.finals)
-    starts, kept = ledger.starts("t-a"), ledger.receipts("t-a")
+        ledger.events.add_starts(sip.starts)
+        ledger.events.add_receipts(sip.finals)
+    starts, kept = ledger.events.starts("t-a"), ledger.events.receipts("t-a")
     assert flaws.count >= 1
     assert any(start.pid == 7 for start in starts)
     assert kept[-1][1] == receipt_from(RECEIPT)
@@ -269,7 +269,7 @@ def test_a_run_goes_on_past_all_of_them(tmp_path: Path, monkeypatch: pytest.Monk
             run.stop()
     assert run.error is None
     with run.read() as ledger:
-        settled = {one.verdict.entry: one.verdict for one in ledger.all_verdicts()}
+        settled = {one.verdict.entry: one.verdict for one in ledger.queries.all_verdicts()}
     kinds = {name: verdict.verdict for name, verdict in settled.items()}
     # Made-up starts of e-0 stand beside its own, so that one cannot be told from the other.
     assert kinds.pop("e-0") in ("forged", "duplicated", "quarantined")

@@ -48,4 +48,4 @@ def test_a_ledger_that_leads_elsewhere_is_refused(tmp_path: Path, key: str) -> N
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("INSERT OR REPLACE INTO run VALUES (?, '../../elsewhere')", (key,))
     with Ledger.open(path) as ledger, pytest.raises(LedgerError, match=f"its {key} .*plain name"):
-        ledger.info()
+        ledger.info.read()

@@ -37,169 +37,171 @@ def path(tmp_path: Path) -> Path:
 def ledger(path: Path) -> Iterator[Ledger]:
     with Ledger.create(path, INFO) as made:
         with made.transaction():
-            made.plan([("t-a", "a", 1, 0), ("t-b", "b", 1, 1)])
+            made.attempts.plan([("t-a", "a", 1, 0), ("t-b", "b", 1, 1)])
         yield made
 
 
 def test_a_run_is_described_as_it_was_created(ledger: Ledger, path: Path) -> None:
     """What a run is about survives the file, None included."""
     with Ledger.open(path) as reader:
-        assert reader.info() == INFO
-        assert reader.status == "running"
+        assert reader.info.read() == INFO
+        assert reader.info.status == "running"
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_sending_states_and_times_are_kept(ledger: Ledger) -> None:
     """Intent, then what came of it; a time once given stays."""
     moment = utc_now()
-    ledger.mark(["t-a", "t-b"], "intent", sent_at=moment)
-    ledger.mark(["t-a"], "sent")
-    ledger.mark(["t-b"], "uncertain", note="connection reset")
-    rows = {row.entry: row for row in ledger.attempts()}
+    ledger.attempts.mark(["t-a", "t-b"], "intent", sent_at=moment)
+    ledger.attempts.mark(["t-a"], "sent")
+    ledger.attempts.mark(["t-b"], "uncertain", note="connection reset")
+    rows = {row.entry: row for row in ledger.attempts.all()}
     assert (rows["a"].state, rows["a"].sent_at) == ("sent", moment)
     assert (rows["b"].state, rows["b"].note) == ("uncertain", "connection reset")
-    assert ledger.send_states() == {"sent": 1, "uncertain": 1}
+    assert ledger.attempts.send_states() == {"sent": 1, "uncertain": 1}
 
 
 def test_settled_entries_come_in_the_order_in_which_they_settled(ledger: Ledger) -> None:
     """A reader that remembers its position sees each settlement once."""
-    ledger.record_verdicts([(verdict("b"), receipt("b"))])
-    (first,) = ledger.verdicts_since(0)
+    ledger.verdicts.record([(verdict("b"), receipt("b"))])
+    (first,) = ledger.verdicts.since(0)
     assert first[1] == "b"
-    ledger.record_verdicts([(verdict("a", "lost"), None)])
-    assert [entry for _, entry in ledger.verdicts_since(first[0])] == ["a"]
-    found = ledger.entry_verdict("b")
+    ledger.verdicts.record([(verdict("a", "lost"), None)])
+    assert [entry for _, entry in ledger.verdicts.since(first[0])] == ["a"]
+    found = ledger.verdicts.of_entry("b")
     assert found is not None
     assert (found.verdict, found.receipt) == (verdict("b"), receipt("b"))
-    assert [s.verdict.entry for s in ledger.all_verdicts()] == ["a", "b"]
-    assert ledger.verdict_counts() == {"passed": 1, "lost": 1}
+    assert [s.verdict.entry for s in ledger.queries.all_verdicts()] == ["a", "b"]
+    assert ledger.verdicts.counts() == {"passed": 1, "lost": 1}
 
 
 def test_what_may_change_counts_as_unsettled(ledger: Ledger) -> None:
     """Pending and unknown are no last words."""
-    ledger.record_verdicts([(verdict("a", "pending"), None), (verdict("b"), receipt("b"))])
-    assert [row.entry for row in ledger.attempts(undecided=True)] == ["a"]
-    assert ledger.has_undecided()
-    ledger.record_verdicts([(verdict("a"), receipt("a"))])
-    assert not ledger.has_undecided()
-    assert ledger.verdict_counts() == {"passed": 2}
+    ledger.verdicts.record([(verdict("a", "pending"), None), (verdict("b"), receipt("b"))])
+    assert [row.entry for row in ledger.attempts.all(undecided=True)] == ["a"]
+    assert ledger.attempts.has_undecided()
+    ledger.verdicts.record([(verdict("a"), receipt("a"))])
+    assert not ledger.attempts.has_undecided()
+    assert ledger.verdicts.counts() == {"passed": 2}
 
 
 def test_starts_are_counted_once_each(ledger: Ledger) -> None:
     """The same start record read twice is one execution; another execution is another."""
     first = start("t-a", "x1")
     second = replace(first, execution="x2", redelivered=True)
-    ledger.add_starts([first, first])
-    ledger.add_starts([second, start("t-b", "x1"), replace(first, worker="another")])
-    assert ledger.starts("t-a") == [first, second]
-    assert ledger.starts_by_task() == {"t-a": [first, second], "t-b": [start("t-b", "x1")]}
-    assert ledger.starts("t-c") == []
+    ledger.events.add_starts([first, first])
+    ledger.events.add_starts([second, start("t-b", "x1"), replace(first, worker="another")])
+    assert ledger.events.starts("t-a") == [first, second]
+    assert ledger.events.starts_by_task() == {"t-a": [first, second], "t-b": [start("t-b", "x1")]}
+    assert ledger.events.starts("t-c") == []
 
 
 def test_an_attempt_that_another_follows_is_judged_and_its_entry_stays_open(
     ledger: Ledger,
 ) -> None:
     """Each attempt has its reason and verdict; the newest alone is still unsettled."""
-    ledger.mark(["t-a"], "sent", sent_at=MOMENT, note="n")
-    ledger.end_attempt("t-a", verdict("a", "crashed"))
-    ledger.plan([("t-a2", "a", 2, 0, "crashed")])
+    ledger.attempts.mark(["t-a"], "sent", sent_at=MOMENT, note="n")
+    ledger.verdicts.end_attempt("t-a", verdict("a", "crashed"))
+    ledger.attempts.plan([("t-a2", "a", 2, 0, "crashed")])
     first = AttemptRow(
         "t-a", "a", 1, 0, "sent", MOMENT, "n", None, "crashed", verdict("a", "crashed")
     )
     second = AttemptRow("t-a2", "a", 2, 0, "planned", None, None, "crashed")
-    assert ledger.entry_verdict("a") is None
-    assert ledger.attempts_of("a") == [first, second]
-    assert ledger.attempt("t-a2") == second
-    assert ledger.attempt("t-z") is None
-    assert [row.task_id for row in ledger.attempts(undecided=True)] == ["t-a2", "t-b"]
-    assert [row.task_id for row in ledger.last_attempts()] == ["t-a2", "t-b"]
-    assert ledger.reasons() == {"crashed": 1}
-    assert ledger.count_entries() == 2
+    assert ledger.verdicts.of_entry("a") is None
+    assert ledger.attempts.of_entry("a") == [first, second]
+    assert ledger.attempts.get("t-a2") == second
+    assert ledger.attempts.get("t-z") is None
+    assert [row.task_id for row in ledger.attempts.all(undecided=True)] == ["t-a2", "t-b"]
+    assert [row.task_id for row in ledger.attempts.newest()] == ["t-a2", "t-b"]
+    assert ledger.attempts.reasons() == {"crashed": 1}
+    assert ledger.attempts.count_entries() == 2
 
 
 def test_settling_an_entry_judges_the_attempt_that_it_is_about(ledger: Ledger) -> None:
     """The attempt of the verdict's number, and none where the entry was never sent."""
-    ledger.plan([("t-a2", "a", 2, 0, "lost")])
-    ledger.record_verdicts(
+    ledger.attempts.plan([("t-a2", "a", 2, 0, "lost")])
+    ledger.verdicts.record(
         [(verdict("a", attempt=2), receipt("a", 2)), (verdict("b", "lost", None), None)]
     )
-    judged = {row.task_id: (row.status, row.verdict) for row in ledger.attempts()}
+    judged = {row.task_id: (row.status, row.verdict) for row in ledger.attempts.all()}
     assert judged == {
         "t-a": (None, None),
         "t-a2": ("passed", verdict("a", attempt=2)),
         "t-b": (None, None),
     }
-    assert ledger.statuses() == {"a": "passed", "b": "lost"}
+    assert ledger.verdicts.statuses() == {"a": "passed", "b": "lost"}
 
 
 def test_many_entries_read_together_are_as_read_one_by_one(ledger: Ledger) -> None:
     """Whatever has been said of them, and in whatever order; what the run does not have is none."""
-    ledger.plan([("t-c", "c'[\u00e9", 1, 2), ("t-d", "d", 1, 3)])
-    ledger.mark(["t-a", "t-b"], "sent", sent_at=MOMENT)
-    ledger.add_starts([start("t-b", "x2"), start("t-a", "x1"), start("t-b", "x1")])
+    ledger.attempts.plan([("t-c", "c'[\u00e9", 1, 2), ("t-d", "d", 1, 3)])
+    ledger.attempts.mark(["t-a", "t-b"], "sent", sent_at=MOMENT)
+    ledger.events.add_starts([start("t-b", "x2"), start("t-a", "x1"), start("t-b", "x1")])
     for number in range(2):
-        ledger.add_receipts([("t-a", "x1", receipt("a", pid=number))])
-    ledger.record_verdicts([(verdict("a", "failed"), receipt("a")), (verdict("b"), receipt("b"))])
-    ledger.end_attempt("t-a", verdict("a", "crashed"))  # the entry's own verdict is another
-    ledger.plan([("t-a2", "a", 2, 0, "crashed")])
-    ledger.record_verdicts([(verdict("d", "skipped", None), None)])
+        ledger.events.add_receipts([("t-a", "x1", receipt("a", pid=number))])
+    ledger.verdicts.record([(verdict("a", "failed"), receipt("a")), (verdict("b"), receipt("b"))])
+    ledger.verdicts.end_attempt(
+        "t-a", verdict("a", "crashed")
+    )  # the entry's own verdict is another
+    ledger.attempts.plan([("t-a2", "a", 2, 0, "crashed")])
+    ledger.verdicts.record([(verdict("d", "skipped", None), None)])
     entries = ["d", "c'[\u00e9", "gone", "b", "a"]
-    found = ledger.histories(entries)
+    found = ledger.queries.histories(entries)
     assert sorted(found) == sorted(set(entries) - {"gone"})
     for entry, history in found.items():
-        assert history.attempts == ledger.attempts_of(entry)
-        assert history.verdict == ledger.entry_verdict(entry)
+        assert history.attempts == ledger.attempts.of_entry(entry)
+        assert history.verdict == ledger.verdicts.of_entry(entry)
         for row in history.attempts:
-            assert history.starts.get(row.task_id, []) == ledger.starts(row.task_id)
+            assert history.starts.get(row.task_id, []) == ledger.events.starts(row.task_id)
     assert [one.pid for one in found["a"].receipts.get("t-a", ())] == []  # it was judged
-    assert ledger.histories([]) == {}
-    ledger.reopen(["a"])
-    assert [one.pid for one in ledger.histories(["a"])["a"].receipts["t-a"]] == [0, 1]
+    assert ledger.queries.histories([]) == {}
+    ledger.verdicts.reopen(["a"])
+    assert [one.pid for one in ledger.queries.histories(["a"])["a"].receipts["t-a"]] == [0, 1]
 
 
 def test_verdicts_are_taken_back(ledger: Ledger) -> None:
     """Those that may change, or those of the entries named; the attempts keep theirs."""
-    ledger.record_verdicts(
+    ledger.verdicts.record(
         [(verdict("a", "unknown"), None), (verdict("b", "failed"), receipt("b"))]
     )
-    ledger.reopen()
-    assert ledger.statuses() == {"b": "failed"}
-    ledger.record_verdicts([(verdict("a", "unknown"), None)])
-    ledger.reopen(["b", "z"])
-    assert ledger.statuses() == {"a": "unknown"}
-    assert [row.status for row in ledger.attempts()] == ["unknown", "failed"]
-    ledger.reopen([])
-    assert ledger.statuses() == {"a": "unknown"}
+    ledger.verdicts.reopen()
+    assert ledger.verdicts.statuses() == {"b": "failed"}
+    ledger.verdicts.record([(verdict("a", "unknown"), None)])
+    ledger.verdicts.reopen(["b", "z"])
+    assert ledger.verdicts.statuses() == {"a": "unknown"}
+    assert [row.status for row in ledger.attempts.all()] == ["unknown", "failed"]
+    ledger.verdicts.reopen([])
+    assert ledger.verdicts.statuses() == {"a": "unknown"}
 
 
 def test_an_attempt_that_is_sent_again_keeps_its_verdict_until_the_next(ledger: Ledger) -> None:
     """What was said last of an attempt counts, whichever way it was said."""
 
     def said() -> str | None:
-        (row,) = ledger.attempts_of("a")
+        (row,) = ledger.attempts.of_entry("a")
         assert row.verdict is not None
         assert row.verdict.verdict == row.status
         return row.status
 
-    ledger.record_verdicts([(verdict("a", "lost"), None)])
-    ledger.reopen(["a"])
-    ledger.mark(["t-a"], "planned")
+    ledger.verdicts.record([(verdict("a", "lost"), None)])
+    ledger.verdicts.reopen(["a"])
+    ledger.attempts.mark(["t-a"], "planned")
     assert said() == "lost"
-    ledger.record_verdicts([(verdict("a", "failed"), receipt("a"))])
+    ledger.verdicts.record([(verdict("a", "failed"), receipt("a"))])
     assert said() == "failed"
-    ledger.end_attempt("t-a", verdict("a", "crashed"))
+    ledger.verdicts.end_attempt("t-a", verdict("a", "crashed"))
     assert said() == "crashed"
-    assert ledger.statuses() == {"a": "failed"}
-    ledger.reopen(["a"])
+    assert ledger.verdicts.statuses() == {"a": "failed"}
+    ledger.verdicts.reopen(["a"])
     assert said() == "crashed"
 
 
 def test_an_earlier_attempt_keeps_its_verdict_when_the_entry_gets_another(ledger: Ledger) -> None:
     """Without the entry having been reopened in between, and where nothing was sent for it too."""
-    ledger.plan([("t-a2", "a", 2, 0, "lost")])
-    ledger.record_verdicts([(verdict("a", "lost"), None), (verdict("b", "failed"), None)])
-    ledger.record_verdicts([(verdict("a", attempt=2), None), (verdict("b", "unknown", None), None)])
-    judged = {row.task_id: row.verdict for row in ledger.attempts()}
+    ledger.attempts.plan([("t-a2", "a", 2, 0, "lost")])
+    ledger.verdicts.record([(verdict("a", "lost"), None), (verdict("b", "failed"), None)])
+    ledger.verdicts.record([(verdict("a", attempt=2), None), (verdict("b", "unknown", None), None)])
+    judged = {row.task_id: row.verdict for row in ledger.attempts.all()}
     assert judged == {
         "t-a": verdict("a", "lost"),
         "t-a2": verdict("a", attempt=2),
@@ -211,25 +213,25 @@ def test_a_verdict_is_kept_once(ledger: Ledger) -> None:
     """With the entry while it stands, and with its attempt once it is taken back."""
     found = "SELECT count(*) FROM attempts WHERE kind IS NOT NULL OR verdict IS NOT NULL"
     for kind in ("unknown", "passed"):
-        ledger.record_verdicts(
+        ledger.verdicts.record(
             [(verdict("a", kind), receipt("a")), (verdict("b", "pending"), None)]
         )
-    assert ledger._db.execute(found).fetchone() == (0,)
-    ledger.reopen()
-    assert ledger._db.execute(found).fetchone() == (1,)
-    ledger.record_verdicts([(verdict("b", "pending"), None)])
-    ledger.reopen(entry for entry in "ab")
-    assert ledger._db.execute(found).fetchone() == (2,)
+    assert ledger._db.connection.execute(found).fetchone() == (0,)
+    ledger.verdicts.reopen()
+    assert ledger._db.connection.execute(found).fetchone() == (1,)
+    ledger.verdicts.record([(verdict("b", "pending"), None)])
+    ledger.verdicts.reopen(entry for entry in "ab")
+    assert ledger._db.connection.execute(found).fetchone() == (2,)
 
 
 def test_receipts_are_kept_as_they_arrive(ledger: Ledger) -> None:
     """Second ones too, of every attempt, in order."""
     late = receipt("a", result={"n": 1})
-    ledger.add_receipts([("t-b", None, receipt("b")), ("t-a", "x1", receipt("a"))])
-    ledger.add_receipts([("t-a", "x2", late)])
-    assert ledger.receipts("t-a") == [("x1", receipt("a")), ("x2", late)]
-    assert ledger.receipts("t-z") == []
-    assert list(ledger.all_receipts()) == [
+    ledger.events.add_receipts([("t-b", None, receipt("b")), ("t-a", "x1", receipt("a"))])
+    ledger.events.add_receipts([("t-a", "x2", late)])
+    assert ledger.events.receipts("t-a") == [("x1", receipt("a")), ("x2", late)]
+    assert ledger.events.receipts("t-z") == []
+    assert list(ledger.events.all_receipts()) == [
         ("t-b", None, receipt("b")),
         ("t-a", "x1", receipt("a")),
         ("t-a", "x2", late),
@@ -238,18 +240,18 @@ def test_receipts_are_kept_as_they_arrive(ledger: Ledger) -> None:
 
 def test_the_order_is_that_of_the_newest_attempts(ledger: Ledger) -> None:
     """After a change of the manifest the verdicts come in its present order."""
-    ledger.plan([("t-a2", "a", 2, 9, "expectation changed")])
-    ledger.record_verdicts([(verdict("a", attempt=2), None), (verdict("b"), None)])
-    assert [s.verdict.entry for s in ledger.all_verdicts()] == ["b", "a"]
-    assert [row.task_id for row in ledger.last_attempts()] == ["t-b", "t-a2"]
+    ledger.attempts.plan([("t-a2", "a", 2, 9, "expectation changed")])
+    ledger.verdicts.record([(verdict("a", attempt=2), None), (verdict("b"), None)])
+    assert [s.verdict.entry for s in ledger.queries.all_verdicts()] == ["b", "a"]
+    assert [row.task_id for row in ledger.attempts.newest()] == ["t-b", "t-a2"]
 
 
 def test_a_run_goes_on_with_a_changed_manifest(ledger: Ledger, path: Path) -> None:
     """It is a run of the present digest; the earlier ones are remembered."""
     for digest in ("1" * 64, "1" * 64, "2" * 64):
-        ledger.set_digest(digest)
-    assert ledger.info().sha256 == "2" * 64
-    assert json.loads(ledger.get_meta("earlier_sha256") or "") == ["0" * 64, "1" * 64]
+        ledger.info.set_digest(digest)
+    assert ledger.info.read().sha256 == "2" * 64
+    assert json.loads(ledger.info.get_meta("earlier_sha256") or "") == ["0" * 64, "1" * 64]
     assert (
         find_runs_by_digest(path.parent, "0" * 64)
         == find_runs_by_digest(path.parent, "1" * 64)
@@ -260,39 +262,39 @@ def test_a_run_goes_on_with_a_changed_manifest(ledger: Ledger, path: Path) -> No
 
 def test_the_parts_of_a_run_are_kept(ledger: Ledger) -> None:
     """When each began, and when one was stopped; an older ledger knows of none."""
-    assert ledger.segments() == []
-    ledger.begin_segment(MOMENT)
-    ledger.stop_segment(MOMENT + timedelta(seconds=1))
-    ledger.begin_segment(MOMENT + timedelta(hours=8))
-    assert ledger.segments() == [
+    assert ledger.info.segments() == []
+    ledger.info.begin_segment(MOMENT)
+    ledger.info.stop_segment(MOMENT + timedelta(seconds=1))
+    ledger.info.begin_segment(MOMENT + timedelta(hours=8))
+    assert ledger.info.segments() == [
         RunSegment(MOMENT, MOMENT + timedelta(seconds=1)),
         RunSegment(MOMENT + timedelta(hours=8)),
     ]
 
 
 def test_a_stop_is_kept_where_the_parts_beginning_is_not(ledger: Ledger) -> None:
-    ledger.stop_segment(MOMENT)
-    assert ledger.segments() == [RunSegment(INFO.created_at, MOMENT)]
+    ledger.info.stop_segment(MOMENT)
+    assert ledger.info.segments() == [RunSegment(INFO.created_at, MOMENT)]
 
 
 def test_a_copy_is_exact_and_leaves_the_run_alone(
     ledger: Ledger, path: Path, tmp_path: Path
 ) -> None:
     """It holds what is committed; what is written into it stays in it."""
-    ledger.record_verdicts([(verdict("a"), receipt("a"))])
+    ledger.verdicts.record([(verdict("a"), receipt("a"))])
     target = tmp_path / "scratch" / "copy.sqlite"
     with Ledger.open(path) as reader:
         reader.copy_to(target)
     with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(target)) as two:
         assert list(one.iterdump()) == list(two.iterdump())
     with Ledger.open(target, write=True) as copy:
-        copy.record_verdicts([(verdict("b"), receipt("b"))])
-    assert ledger.entry_verdict("b") is None
+        copy.verdicts.record([(verdict("b"), receipt("b"))])
+    assert ledger.verdicts.of_entry("b") is None
     assert target.stat().st_mode & 0o777 == 0o600
     with pytest.raises(LedgerError, match="cannot be copied there"):
         ledger.copy_to(target)
     with Ledger.open(target) as copy:
-        assert copy.statuses() == {"a": "passed", "b": "passed"}
+        assert copy.verdicts.statuses() == {"a": "passed", "b": "passed"}
 
 
 def test_a_failed_transaction_leaves_nothing(ledger: Ledger, path: Path) -> None:
@@ -300,21 +302,21 @@ def test_a_failed_transaction_leaves_nothing(ledger: Ledger, path: Path) -> None
 
     def fail_in_the_middle() -> None:
         with ledger.transaction():
-            ledger.record_verdicts([(verdict("a"), receipt("a"))])
+            ledger.verdicts.record([(verdict("a"), receipt("a"))])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail_in_the_middle()
     with Ledger.open(path) as reader:
-        assert reader.verdicts_since(0) == []
+        assert reader.verdicts.since(0) == []
 
 
 def test_a_method_that_writes_does_so_in_whole(ledger: Ledger) -> None:
     """Outside of a transaction too: where the second row cannot be written, the first is not."""
     rows = [("t-c", "c", 1, 2), ("t-a", "a", 1, 0)]
     with pytest.raises(LedgerError, match=r"cannot be written \(UNIQUE.*--manifest-resume"):
-        ledger.plan(rows)
-    assert ledger.attempt("t-c") is None
+        ledger.attempts.plan(rows)
+    assert ledger.attempts.get("t-c") is None
 
 
 def test_what_follows_a_failed_record_is_not_written(ledger: Ledger) -> None:
@@ -322,13 +324,13 @@ def test_what_follows_a_failed_record_is_not_written(ledger: Ledger) -> None:
 
     def go_on_regardless() -> None:
         with ledger.transaction():
-            ledger.set_meta("one", "1")
-            ledger._db.execute("ROLLBACK")  # as SQLite does by itself on a full disk
-            ledger.set_meta("two", "2")
+            ledger.info.set_meta("one", "1")
+            ledger._db.connection.execute("ROLLBACK")  # as SQLite does by itself on a full disk
+            ledger.info.set_meta("two", "2")
 
     with pytest.raises(LedgerError, match="an earlier record of the transaction failed"):
         go_on_regardless()
-    assert (ledger.get_meta("one"), ledger.get_meta("two")) == (None, None)
+    assert (ledger.info.get_meta("one"), ledger.info.get_meta("two")) == (None, None)
 
 
 def test_a_reader_cannot_write(ledger: Ledger, path: Path) -> None:
@@ -337,7 +339,7 @@ def test_a_reader_cannot_write(ledger: Ledger, path: Path) -> None:
         Ledger.open(path) as reader,
         pytest.raises(LedgerError, match=r"cannot be written \(.*readonly.*--manifest-resume"),
     ):
-        reader.set_status("finished")
+        reader.info.set_status("finished")
 
 
 def test_what_is_no_ledger_is_refused(tmp_path: Path, ledger: Ledger, path: Path) -> None:
@@ -348,7 +350,7 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path, ledger: Ledger, path: Path
     text.write_text("hello, this is no database\n" * 50)
     with pytest.raises(LedgerError, match="not a ledger that can be read"):
         Ledger.open(text)
-    ledger.set_meta("ledger", "99")
+    ledger.info.set_meta("ledger", "99")
     with pytest.raises(LedgerError, match="version 99, this program reads version 3"):
         Ledger.open(path)
     with pytest.raises(LedgerError, match="cannot be created"):
@@ -448,7 +450,7 @@ def test_a_ledger_that_cannot_be_made_leaves_no_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the next try finds no half of one in its way."""
-    monkeypatch.setattr("pytest_manifest.ledger.database.TABLES", ["CREATE TABLE run (key)", "bad"])
+    monkeypatch.setattr("pytest_manifest.ledger.ledger.TABLES", ["CREATE TABLE run (key)", "bad"])
     with pytest.raises(LedgerError, match=r"cannot be created.*manifest_dir"):
         Ledger.create(path, INFO)
     assert not path.exists()
@@ -461,6 +463,6 @@ def test_a_merged_run_comes_after_those_that_it_is_of(tmp_path: Path, first: str
     for key, name in names.items():
         with Ledger.create(tmp_path / f"{name}.sqlite", replace(INFO, run=name)) as ledger:
             if key != first:
-                ledger.set_meta(MERGED, json.dumps([names[first]]))
+                ledger.info.set_meta(MERGED, json.dumps([names[first]]))
     found = [path.stem for path in find_runs_by_digest(tmp_path, INFO.sha256)]
     assert found == [names[first], *(name for name in names.values() if name != names[first])]

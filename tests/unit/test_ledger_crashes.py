@@ -49,15 +49,15 @@ def test_a_killed_writer_leaves_whole_transactions(killed: Path, seed: int) -> N
 
 def whole_batches(ledger: Ledger) -> int:
     """How many batches the ledger holds, every table of it; fails where one holds part of one."""
-    batches = int(ledger.get_meta("batches") or "0")
+    batches = int(ledger.info.get_meta("batches") or "0")
     entries = [f"b{number}-{n}" for number in range(batches) for n in range(BATCH)]
     tasks = [f"t-{entry}" for entry in entries]
-    assert [(row.entry, row.state, row.status) for row in ledger.attempts()] == [
+    assert [(row.entry, row.state, row.status) for row in ledger.attempts.all()] == [
         (entry, "sent", "passed") for entry in entries
     ]
-    assert sorted(ledger.starts_by_task()) == sorted(tasks)
-    assert [task for task, _, _ in ledger.all_receipts()] == tasks
-    assert [settled.verdict.entry for settled in ledger.all_verdicts()] == entries
+    assert sorted(ledger.events.starts_by_task()) == sorted(tasks)
+    assert [task for task, _, _ in ledger.events.all_receipts()] == tasks
+    assert [settled.verdict.entry for settled in ledger.queries.all_verdicts()] == entries
     return batches
 
 
@@ -80,7 +80,7 @@ def test_a_ledger_is_read_while_another_process_writes_it(tmp_path: Path) -> Non
                 assert writer.stdout.readline() == f"{expected - 1}\n"
                 if expected == 1:
                     reader = stack.enter_context(Ledger.open(path))
-                    long_look = stack.enter_context(Ledger.open(path)).attempts()
+                    long_look = stack.enter_context(Ledger.open(path)).attempts.all()
                     first = next(long_look)
                 assert whole_batches(reader) == expected
                 writer.stdin.write("\n")
@@ -106,8 +106,8 @@ class SmallDisk:
     def fill(self, ledger: Ledger) -> None:
         """Leave no room for the ledger."""
         if not self.mounted:
-            (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
-            ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+            (pages,) = ledger._db.connection.execute("PRAGMA page_count").fetchone()
+            ledger._db.connection.execute(f"PRAGMA max_page_count = {pages}")
             return
         with contextlib.suppress(OSError), (self.folder / "ballast").open("wb", 0) as ballast:
             while True:
@@ -118,7 +118,7 @@ class SmallDisk:
         if self.mounted:
             (self.folder / "ballast").unlink()
         else:
-            ledger._db.execute("PRAGMA max_page_count = 100000")
+            ledger._db.connection.execute("PRAGMA max_page_count = 100000")
 
     def make_read_only(self) -> None:
         if self.mounted:
@@ -156,7 +156,7 @@ def test_a_full_disk_takes_nothing_of_a_transaction(disk: SmallDisk) -> None:
             LedgerError, match=r"cannot be written \(.*full\); free some.*--manifest-resume"
         ):
             write_until_full(ledger)
-        written = int(ledger.get_meta("batches") or "0")
+        written = int(ledger.info.get_meta("batches") or "0")
         assert whole_batches(ledger) == written
         with pytest.raises(LedgerError, match="full"):
             write_batch(ledger, written)
@@ -182,7 +182,7 @@ def test_an_old_ledger_on_a_full_disk_stays_an_old_one(disk: SmallDisk) -> None:
         assert not (disk.folder / "third.sqlite").exists()
         disk.free(other)
     with Ledger.open(path) as reader:
-        assert reader.count_entries() == 4
+        assert reader.attempts.count_entries() == 4
 
 
 def test_a_read_only_medium_is_read(disk: SmallDisk) -> None:
@@ -196,7 +196,7 @@ def test_a_read_only_medium_is_read(disk: SmallDisk) -> None:
     with Ledger.open(path) as reader:
         assert whole_batches(reader) == 1
         with pytest.raises(LedgerError, match="cannot be written"):
-            reader.set_meta("key", "value")
+            reader.info.set_meta("key", "value")
     with pytest.raises(LedgerError, match=r"old\.sqlite: .*cannot be brought to version 3.*copy"):
         Ledger.open(old)
     with pytest.raises(LedgerError, match=r"run\.sqlite: cannot be written.*writable"):

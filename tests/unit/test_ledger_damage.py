@@ -35,9 +35,9 @@ def made(tmp_path: Path) -> Path:
     folder.mkdir()
     made = MadeRun(folder, [Entry(id=name, task="jobs.t") for name in NAMES])
     with made.ledger as ledger:
-        ledger.begin_segment(START)
+        ledger.info.begin_segment(START)
         made.plan(*NAMES)
-        ledger.add_starts([start(f"t-{name}-1", "x") for name in NAMES])
+        ledger.events.add_starts([start(f"t-{name}-1", "x") for name in NAMES])
         for name in NAMES:
             if name == FAILED:
                 made.settle(name, "failed", made.receipt(name, state="failed", error=error()))
@@ -49,7 +49,7 @@ def made(tmp_path: Path) -> Path:
                         name, 1, started_at=START, finished_at=START, sent_at=START, **NOTHING
                     ),
                 )
-        ledger.set_status("finished")
+        ledger.info.set_status("finished")
         ledger.compact()
     return ledger.path
 
@@ -68,7 +68,7 @@ def audit(ledger: Path) -> dict[str, str]:
     run.take_effect()
     run.start()
     with run.read() as reading:
-        return {one.verdict.entry: one.verdict.verdict for one in reading.all_verdicts()}
+        return {one.verdict.entry: one.verdict.verdict for one in reading.queries.all_verdicts()}
 
 
 def read_everything(path: Path) -> None:
@@ -77,15 +77,30 @@ def read_everything(path: Path) -> None:
     find_runs_by_digest(path.parent, manifest.sha256)
     find_runs_of_manifest(path.parent, manifest.path)
     with Ledger.open(path) as ledger:
-        ledger.info(), ledger.status, ledger.shards(), ledger.merged(), ledger.segments()
-        ledger.send_states(), ledger.reasons(), ledger.statuses(), ledger.verdict_counts()
-        ledger.last_arrival(), ledger.starts_by_task(), ledger.histories(NAMES)
+        (
+            ledger.info.read(),
+            ledger.info.status,
+            ledger.info.shards(),
+            ledger.info.merged(),
+            ledger.info.segments(),
+        )
+        (
+            ledger.attempts.send_states(),
+            ledger.attempts.reasons(),
+            ledger.verdicts.statuses(),
+            ledger.verdicts.counts(),
+        )
+        (
+            ledger.events.last_arrival(),
+            ledger.events.starts_by_task(),
+            ledger.queries.histories(NAMES),
+        )
         every: list[Iterator[object]] = [
-            ledger.attempts(),
-            ledger.all_receipts(),
-            ledger.all_verdicts(),
-            ledger.not_passed(NAMES),
-            (one.parse() for _, one in ledger.stored_verdicts_from(NAMES[0], 20)),
+            ledger.attempts.all(),
+            ledger.events.all_receipts(),
+            ledger.queries.all_verdicts(),
+            ledger.queries.not_passed(NAMES),
+            (one.parse() for _, one in ledger.verdicts.stored_from(NAMES[0], 20)),
         ]
         for rows in every:
             list(rows)

@@ -84,16 +84,16 @@ class LedgerMachine(RuleBasedStateMachine):
         row = AttemptRow(task_id, entry, number, ord(entry), "planned", None, None, reason)
         self.model.attempts[task_id] = row
         if reason is None:
-            self.ledger.plan([(task_id, entry, number, row.position)])
+            self.ledger.attempts.plan([(task_id, entry, number, row.position)])
         else:
-            self.ledger.plan([(task_id, entry, number, row.position, reason)])
+            self.ledger.attempts.plan([(task_id, entry, number, row.position, reason)])
 
     @precondition(has_attempts)
     @rule(data=st.data(), state=STATES, note=NOTES, sent=st.booleans())
     def mark(self, data: st.DataObject, state: SendState, note: str | None, *, sent: bool) -> None:
         task_ids = data.draw(st.sets(st.sampled_from(sorted(self.model.attempts))), "tasks")
         moment = MOMENT if sent else None
-        self.ledger.mark([*task_ids, "t-nobody"], state, sent_at=moment, note=note)
+        self.ledger.attempts.mark([*task_ids, "t-nobody"], state, sent_at=moment, note=note)
         for task_id in task_ids:
             row = self.model.attempts[task_id]
             self.model.attempts[task_id] = replace(
@@ -108,7 +108,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def add_starts(self, data: st.DataObject, executions: list[str]) -> None:
         task_id = self.a_task(data)
         starts = [start(task_id, execution) for execution in executions]
-        self.ledger.add_starts(starts)
+        self.ledger.events.add_starts(starts)
         for one in starts:
             self.model.starts.setdefault((task_id, one.execution), one)
 
@@ -117,7 +117,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def add_receipts(self, data: st.DataObject, execution: str | None, number: int) -> None:
         task_id = self.a_task(data)
         said = receipt(self.model.attempts[task_id].entry, result=number)
-        self.ledger.add_receipts([(task_id, execution, said)])
+        self.ledger.events.add_receipts([(task_id, execution, said)])
         self.model.receipts.append((task_id, execution, said))
 
     @precondition(has_attempts)
@@ -126,7 +126,7 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.model.attempts[self.a_task(data)]
         judged = verdict(row.entry, kind, row.attempt if sent else None)
         said = receipt(row.entry, row.attempt) if received else None
-        self.ledger.record_verdicts([(judged, said)])
+        self.ledger.verdicts.record([(judged, said)])
         self.model.settled.pop(row.entry, None)
         self.model.settled[row.entry] = (judged, said)
         if sent:
@@ -138,30 +138,30 @@ class LedgerMachine(RuleBasedStateMachine):
     def end_attempt(self, data: st.DataObject, kind: str) -> None:
         row = self.model.attempts[self.a_task(data)]
         judged = verdict(row.entry, kind, row.attempt)
-        self.ledger.end_attempt(row.task_id, judged)
+        self.ledger.verdicts.end_attempt(row.task_id, judged)
         self.model.attempts[row.task_id] = replace(row, status=judged.verdict, verdict=judged)
 
     @rule(entries=st.none() | st.sets(ENTRIES))
     def reopen(self, entries: set[str] | None) -> None:
-        self.ledger.reopen(entries)
+        self.ledger.verdicts.reopen(entries)
         for entry, (judged, _) in list(self.model.settled.items()):
             if judged.verdict in OPEN_KINDS if entries is None else entry in entries:
                 del self.model.settled[entry]
 
     @rule(digest=DIGESTS)
     def set_digest(self, digest: str) -> None:
-        self.ledger.set_digest(digest)
+        self.ledger.info.set_digest(digest)
         self.model.sha256 = digest
 
     @rule(data=st.data())
     def fail_within_a_transaction(self, data: st.DataObject) -> None:
         """Writes by some other rules, all of which are taken back."""
         everything: list[Callable[[], None]] = [
-            lambda: self.ledger.reopen(list("abc")),
-            lambda: self.ledger.plan([("t-x", "x", 1, 0)]),
-            lambda: self.ledger.mark(self.model.attempts, "sent", note="no"),
-            lambda: self.ledger.record_verdicts([(verdict("a"), None)]),
-            lambda: self.ledger.set_digest("4" * 64),
+            lambda: self.ledger.verdicts.reopen(list("abc")),
+            lambda: self.ledger.attempts.plan([("t-x", "x", 1, 0)]),
+            lambda: self.ledger.attempts.mark(self.model.attempts, "sent", note="no"),
+            lambda: self.ledger.verdicts.record([(verdict("a"), None)]),
+            lambda: self.ledger.info.set_digest("4" * 64),
         ]
         with suppress(ZeroDivisionError), self.ledger.transaction():
             for write in data.draw(st.permutations(everything), "writes"):
@@ -188,42 +188,44 @@ class LedgerMachine(RuleBasedStateMachine):
         by_task: dict[str, list[Start]] = {}
         for (task_id, _), one in sorted(self.model.starts.items()):
             by_task.setdefault(task_id, []).append(one)
-        assert ledger.starts_by_task() == by_task
-        assert list(ledger.all_receipts()) == self.model.receipts
-        assert ledger.info() == replace(INFO, sha256=self.model.sha256)
+        assert ledger.events.starts_by_task() == by_task
+        assert list(ledger.events.all_receipts()) == self.model.receipts
+        assert ledger.info.read() == replace(INFO, sha256=self.model.sha256)
         for task_id in self.model.attempts:
             mine = [(x, r) for task, x, r in self.model.receipts if task == task_id]
-            assert ledger.receipts(task_id) == mine
-            assert ledger.starts(task_id) == by_task.get(task_id, [])
+            assert ledger.events.receipts(task_id) == mine
+            assert ledger.events.starts(task_id) == by_task.get(task_id, [])
 
     def compare_attempts(self, ledger: Ledger) -> None:
         model = self.model
-        assert list(ledger.attempts()) == in_order(model.attempts.values())
+        assert list(ledger.attempts.all()) == in_order(model.attempts.values())
         newest = model.newest()
-        assert list(ledger.last_attempts()) == newest
+        assert list(ledger.attempts.newest()) == newest
         unsettled = [row for row in newest if model.is_open(row.entry)]
-        assert list(ledger.attempts(undecided=True)) == unsettled
-        assert ledger.has_undecided() == bool(unsettled)
-        assert ledger.count_entries() == len(newest)
-        assert ledger.send_states() == Counter(row.state for row in model.attempts.values())
+        assert list(ledger.attempts.all(undecided=True)) == unsettled
+        assert ledger.attempts.has_undecided() == bool(unsettled)
+        assert ledger.attempts.count_entries() == len(newest)
+        assert ledger.attempts.send_states() == Counter(
+            row.state for row in model.attempts.values()
+        )
         reasons = Counter(row.reason for row in model.attempts.values() if row.reason is not None)
-        assert ledger.reasons() == reasons
+        assert ledger.attempts.reasons() == reasons
         for row in newest:
-            assert ledger.attempts_of(row.entry) == model.of(row.entry)
-            assert ledger.attempt(row.task_id) == row
+            assert ledger.attempts.of_entry(row.entry) == model.of(row.entry)
+            assert ledger.attempts.get(row.task_id) == row
 
     def compare_verdicts(self, ledger: Ledger) -> None:
         settled = self.model.settled
-        in_time = ledger.verdicts_since(0)
+        in_time = ledger.verdicts.since(0)
         assert [entry for _, entry in in_time] == list(settled)
         seqs = {entry: seq for seq, entry in in_time}
         found = [EntryVerdict(seqs[e], *settled[e]) for e in sorted(settled)]
-        assert list(ledger.all_verdicts()) == found
-        assert [ledger.entry_verdict(one.verdict.entry) for one in found] == found
-        assert ledger.statuses() == {
+        assert list(ledger.queries.all_verdicts()) == found
+        assert [ledger.verdicts.of_entry(one.verdict.entry) for one in found] == found
+        assert ledger.verdicts.statuses() == {
             entry: judged.verdict for entry, (judged, _) in settled.items()
         }
-        assert ledger.verdict_counts() == Counter(v.verdict for v, _ in settled.values())
+        assert ledger.verdicts.counts() == Counter(v.verdict for v, _ in settled.values())
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, database=None)

@@ -46,7 +46,7 @@ def test_everything_that_an_old_ledger_held_is_there(old: Path, *, write: bool) 
     """Its attempts have the verdicts of their entries, where these are about them."""
     said = receipt("a", result={"n": 1, "text": "it's\nö"})
     with Ledger.open(old, write=write) as ledger:
-        assert list(ledger.attempts()) == [
+        assert list(ledger.attempts.all()) == [
             AttemptRow("t-a", "a", 1, 0, "sent", MOMENT, None, None, "passed", verdict("a")),
             AttemptRow(
                 "t-b", "b", 1, 1, "sent", MOMENT, None, None, "pending", verdict("b", "pending")
@@ -54,11 +54,11 @@ def test_everything_that_an_old_ledger_held_is_there(old: Path, *, write: bool) 
             AttemptRow("t-c", "c", 1, 2, "uncertain", MOMENT, "connection reset"),
             AttemptRow("t-d", "d", 1, 3, "withheld", None, "unknown task 'nö'"),
         ]
-        assert ledger.statuses() == {"a": "passed", "b": "pending", "d": "unknown_task"}
-        assert list(ledger.all_receipts()) == [("t-a", "x1", said)]
-        assert sorted(ledger.starts_by_task()) == ["t-a", "t-b"]
-        assert ledger.get_meta("position") == "1-0"
-        assert ledger.status == "running"
+        assert ledger.verdicts.statuses() == {"a": "passed", "b": "pending", "d": "unknown_task"}
+        assert list(ledger.events.all_receipts()) == [("t-a", "x1", said)]
+        assert sorted(ledger.events.starts_by_task()) == ["t-a", "t-b"]
+        assert ledger.info.get_meta("position") == "1-0"
+        assert ledger.info.status == "running"
     assert version(old) == str(LEDGER_VERSION)
 
 
@@ -69,10 +69,10 @@ def test_a_migrated_ledger_is_as_a_new_one(old: Path, tmp_path: Path) -> None:
     Ledger.open(old).close()
     assert list(layout(old)) == list(layout(new))
     with Ledger.open(old, write=True) as ledger:
-        ledger.plan([("t-c2", "c", 2, 2, "lost")])
-        assert ledger.attempts_of("c")[-1].reason == "lost"
-        ledger.reopen()
-        assert [row.status for row in ledger.last_attempts()] == ["passed", "pending", None, None]
+        ledger.attempts.plan([("t-c2", "c", 2, 2, "lost")])
+        assert ledger.attempts.of_entry("c")[-1].reason == "lost"
+        ledger.verdicts.reopen()
+        assert [row.status for row in ledger.attempts.newest()] == ["passed", "pending", None, None]
 
 
 def test_what_version_2_knew_of_starts_is_there(old: Path) -> None:
@@ -84,11 +84,11 @@ def test_what_version_2_knew_of_starts_is_there(old: Path) -> None:
         db.commit()
     later = Start("t-a", "x9", MOMENT, 1, "w@h", "h", 8, False, "a boot", "pid:[1]")
     with Ledger.open(old, write=True) as ledger:
-        (before,) = ledger.starts("t-a")
+        (before,) = ledger.events.starts("t-a")
         assert (before.boot, before.pid_namespace) == (None, None)
-        ledger.add_starts([later])
-        assert later in ledger.starts("t-a")
-        assert later in ledger.histories(["a"])["a"].starts["t-a"]
+        ledger.events.add_starts([later])
+        assert later in ledger.events.starts("t-a")
+        assert later in ledger.queries.histories(["a"])["a"].starts["t-a"]
 
 
 def test_looking_for_runs_leaves_old_ledgers_as_they_are(old: Path) -> None:
@@ -119,8 +119,8 @@ def test_two_processes_may_migrate_at_once(old: Path) -> None:
             process.stdin.flush()
         assert [process.wait(60) for process in started] == [0] * 4
     with Ledger.open(old) as ledger:
-        assert all(ledger.get_meta(f"seen by {process.pid}") for process in started)
-        assert ledger.count_entries() == 4
+        assert all(ledger.info.get_meta(f"seen by {process.pid}") for process in started)
+        assert ledger.attempts.count_entries() == 4
     assert is_sound(old)
 
 
@@ -136,7 +136,7 @@ def test_a_killed_migration_leaves_an_old_ledger(old: Path, tmp_path: Path) -> N
         with closing(sqlite3.connect(path)) as db:
             assert list(db.iterdump()) == before, f"seed {seed}"
         with Ledger.open(path) as ledger:
-            assert ledger.count_entries() == 4
+            assert ledger.attempts.count_entries() == 4
         assert is_sound(path)
 
 

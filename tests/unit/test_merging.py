@@ -65,10 +65,10 @@ def make(tmp_path: Path) -> Make:
         with Ledger.create(path, info) as ledger:
             keep_manifest(whole, path)
             _fill(ledger, info, places, [n for n in places if n not in left])
-            ledger.set_meta("shard", f"{number}/{total}")
-            ledger.set_status("stopped" if left else "finished")
+            ledger.info.set_meta("shard", f"{number}/{total}")
+            ledger.info.set_status("stopped" if left else "finished")
             for key, value in facts.items():
-                ledger.set_meta(key, str(value))
+                ledger.info.set_meta(key, str(value))
         return path
 
     return make
@@ -76,15 +76,15 @@ def make(tmp_path: Path) -> Make:
 
 def _fill(ledger: Ledger, info: RunInfo, places: Sequence[int], done: Sequence[int]) -> None:
     ids = {n: attempt_of(info.run, Entry(id=f"e{n}", task="t"), 1).task_id for n in places}
-    ledger.plan((ids[n], f"e{n}", 1, n) for n in places)
-    ledger.mark(ids.values(), "sent", sent_at=MOMENT)
+    ledger.attempts.plan((ids[n], f"e{n}", 1, n) for n in places)
+    ledger.attempts.mark(ids.values(), "sent", sent_at=MOMENT)
     host = f"host-{info.run[-1]}"
-    ledger.add_starts(
+    ledger.events.add_starts(
         Start(ids[n], f"x{n}", MOMENT, 0, f"w@{host}", host, 1, redelivered=False) for n in done
     )
     receipts = {n: received(info.run, n, ids[n]) for n in done}
-    ledger.add_receipts((ids[n], f"x{n}", receipts[n]) for n in done)
-    ledger.record_verdicts((verdict(f"e{n}"), receipts[n]) for n in done)
+    ledger.events.add_receipts((ids[n], f"x{n}", receipts[n]) for n in done)
+    ledger.verdicts.record((verdict(f"e{n}"), receipts[n]) for n in done)
 
 
 def received(run: str, place: int, task_id: str) -> Receipt:
@@ -107,15 +107,17 @@ def test_all_rows_are_there(make: Make) -> None:
     assert merged.ledger.parent == sources[0].parent
     assert is_sound(merged.ledger)
     with Ledger.open(merged.ledger) as ledger:
-        assert [row.entry for row in ledger.attempts()] == [f"e{n}" for n in range(10)]
-        assert [s.verdict.entry for s in ledger.all_verdicts()] == [f"e{n}" for n in range(10)]
-        assert len(ledger.starts_by_task()) == 10
-        assert len(list(ledger.all_receipts())) == 10
-        assert ledger.status == "finished"
-        assert ledger.shard() is None
-        assert ledger.merged() == [run_id(1), run_id(2), run_id(3)]
-        assert [str(shard) for shard in ledger.shards()] == ["1/3", "2/3", "3/3"]
-        info = ledger.info()
+        assert [row.entry for row in ledger.attempts.all()] == [f"e{n}" for n in range(10)]
+        assert [s.verdict.entry for s in ledger.queries.all_verdicts()] == [
+            f"e{n}" for n in range(10)
+        ]
+        assert len(ledger.events.starts_by_task()) == 10
+        assert len(list(ledger.events.all_receipts())) == 10
+        assert ledger.info.status == "finished"
+        assert ledger.info.shard() is None
+        assert ledger.info.merged() == [run_id(1), run_id(2), run_id(3)]
+        assert [str(shard) for shard in ledger.info.shards()] == ["1/3", "2/3", "3/3"]
+        info = ledger.info.read()
     assert (info.entries, info.created_at) == (10, MOMENT + timedelta(minutes=1))
     assert info.run == merged.ledger.stem
     assert [path.read_bytes() for path in sources] == before
@@ -148,8 +150,8 @@ def test_more_ledgers_than_sqlite_attaches(make: Make) -> None:
     sources = [make(number, total, entries=2 * total) for number in range(1, total + 1)]
     merged = merge(sources)
     with Ledger.open(merged.ledger) as ledger:
-        assert [row.entry for row in ledger.attempts()] == [f"e{n}" for n in range(2 * total)]
-        assert ledger.verdict_counts() == {"passed": 2 * total}
+        assert [row.entry for row in ledger.attempts.all()] == [f"e{n}" for n in range(2 * total)]
+        assert ledger.verdicts.counts() == {"passed": 2 * total}
     with closing(sqlite3.connect(sources[-1])) as db, db:
         db.execute("UPDATE attempts SET entry = 'e0' WHERE entry = ?", (f"e{total - 1}",))
     with pytest.raises(LedgerError, match=f"entry 'e0' is in {sources[0]} and in {sources[-1]}"):
@@ -166,8 +168,8 @@ def test_a_merged_ledger_can_be_merged(make: Make) -> None:
     assert (first.info.entries, first.open) == (10, 3)
     second = merge([first.ledger, make(3, 3)])
     with Ledger.open(second.ledger) as ledger:
-        assert ledger.merged() == [run_id(1), run_id(2), run_id(3)]
-        assert ledger.count_entries() == 10
+        assert ledger.info.merged() == [run_id(1), run_id(2), run_id(3)]
+        assert ledger.attempts.count_entries() == 10
     assert (second.runs, second.warnings) == (3, [])
     with pytest.raises(LedgerError, match=f"run {run_id(1)} is in .*, too; name one of these"):
         merge([first.ledger, make(4, 9).with_name(f"{run_id(1)}.sqlite")])
@@ -204,13 +206,13 @@ def test_an_unfinished_shard_is_said(make: Make, owned: bool, status: str, expec
     """Its entries without a verdict are counted, and the merged run is not finished either."""
     second = make(2, 2, left=[3, 5], owned=owned)
     with Ledger.open(second, write=True) as ledger:
-        ledger.set_meta("status", status)
+        ledger.info.set_meta("status", status)
     merged = merge([make(1, 2), second])
     assert merged.warnings == [
         f"shard 2 of 2 (run {run_id(2)}) is unfinished: 2 of its 5 entries have no final verdict"
     ]
     with Ledger.open(merged.ledger) as ledger:
-        assert ledger.status == expected
+        assert ledger.info.status == expected
 
 
 def test_each_receipt_is_held_against_its_own_run(make: Make) -> None:
@@ -224,18 +226,18 @@ def test_each_receipt_is_held_against_its_own_run(make: Make) -> None:
     made = merge(sources).ledger
     manifest = read_manifest(made.parent.parent / "m.jsonl")
     with Ledger.open(made) as ledger:
-        bench = AttemptEvaluator(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
-        for row in ledger.attempts():
+        bench = AttemptEvaluator(ledger.info.read().run, manifest, ledger, kills=1, lifetime=0)
+        for row in ledger.attempts.all():
             flight = PendingAttempt(
                 bench.run, manifest[row.entry], 1, row.task_id, 0.0, row.sent_at
             )
-            ((_, own),) = ledger.receipts(row.task_id)
+            ((_, own),) = ledger.events.receipts(row.task_id)
             assert bench.evaluate(flight, own)[0].verdict == "passed"
             other = own.model_copy(update={"run": bench.run})
             assert bench.evaluate(flight, other, ())[0].verdict == "forged"
         assert CodeHistory(ledger).digest("t", None) is None
         assert CodeHistory(ledger, code_key(run_id(2))).digest("t", None) == CODE
-        assert ledger.get_meta("budget") == "7.5"
+        assert ledger.info.get_meta("budget") == "7.5"
         assert Costs(ledger, manifest).total() == 20.0
 
 
@@ -243,15 +245,15 @@ def test_a_late_receipt_of_its_own_run_is_believed(make: Make) -> None:
     """Where the harness had spoken for want of a receipt; one of another run changes nothing."""
     source = make(1, 2, left=[0])
     with Ledger.open(source, write=True) as ledger:
-        ledger.record_verdicts([(verdict("e0", "lost"), None)])
+        ledger.verdicts.record([(verdict("e0", "lost"), None)])
     made = merge([source, make(2, 2)]).ledger
     manifest = read_manifest(made.parent.parent / "m.jsonl")
     with Ledger.open(made, write=True) as ledger:
-        bench = AttemptEvaluator(ledger.info().run, manifest, ledger, kills=1, lifetime=0)
-        [row] = ledger.attempts_of("e0")
-        ledger.add_receipts([(row.task_id, None, received(bench.run, 0, row.task_id))])
+        bench = AttemptEvaluator(ledger.info.read().run, manifest, ledger, kills=1, lifetime=0)
+        [row] = ledger.attempts.of_entry("e0")
+        ledger.events.add_receipts([(row.task_id, None, received(bench.run, 0, row.task_id))])
         assert bench.late_receipt(row.task_id) == []
-        ledger.add_receipts([(row.task_id, None, received(run_id(1), 0, row.task_id))])
+        ledger.events.add_receipts([(row.task_id, None, received(run_id(1), 0, row.task_id))])
         [(judged, _)] = bench.late_receipt(row.task_id)
         assert judged.verdict == "passed"
 
@@ -305,7 +307,7 @@ def test_what_is_no_ledger(make: Make, tmp_path: Path) -> None:
     assert "is a folder; name the ledgers in it" in refused(first, tmp_path)
     later = make(2, 2)
     with Ledger.open(later, write=True) as ledger:
-        ledger.set_meta("ledger", "99")
+        ledger.info.set_meta("ledger", "99")
     assert "the ledger has version 99, this program reads version" in refused(first, later)
 
 
@@ -314,7 +316,7 @@ def test_a_ledger_of_an_older_version_is_read(make: Make, tmp_path: Path) -> Non
     old = old_ledger(tmp_path / "old" / "runs" / "old.sqlite")
     merged = merge([old])
     with Ledger.open(merged.ledger) as ledger, Ledger.open(old) as source:
-        assert list(ledger.last_attempts()) == list(source.last_attempts())
+        assert list(ledger.attempts.newest()) == list(source.attempts.newest())
 
 
 def test_a_run_that_is_going_on(make: Make) -> None:
@@ -376,15 +378,15 @@ def test_what_no_ledger_has_is_planned_and_unsent(make: Make) -> None:
     """So every report tells of it; where its shard comes later, that one counts."""
     first = merge([make(1, 2)])
     with Ledger.open(first.ledger, write=True) as ledger:
-        assert (ledger.status, ledger.info().entries) == ("stopped", 10)
-        assert ledger.send_states()["planned"] == 5
+        assert (ledger.info.status, ledger.info.read().entries) == ("stopped", 10)
+        assert ledger.attempts.send_states()["planned"] == 5
         for number in range(1, 10, 2):  # as an audit does
-            ledger.record_verdicts([(verdict(f"e{number}", "unknown"), None)])
+            ledger.verdicts.record([(verdict(f"e{number}", "unknown"), None)])
     whole = merge([first.ledger, make(2, 2)])
     assert (whole.info.entries, whole.open, whole.warnings) == (10, 0, [])
     with Ledger.open(whole.ledger) as ledger:
-        assert ledger.status == "finished"
-        assert ledger.verdict_counts() == {"passed": 10}
+        assert ledger.info.status == "finished"
+        assert ledger.verdicts.counts() == {"passed": 10}
 
 
 def test_a_merged_ledger_beside_its_sources_is_left_out(make: Make) -> None:
@@ -405,7 +407,7 @@ def test_pauses_between_runs_are_known(make: Make) -> None:
             db.execute("INSERT OR REPLACE INTO run VALUES ('created_at', ?)", (moment,))
             db.execute("UPDATE receipts SET arrived_at = ?", (moment.replace("10:", "11:"),))
     with Ledger.open(merge(sources).ledger) as ledger:
-        parts = ledger.segments()
+        parts = ledger.info.segments()
     assert [(part.started.day, part.started.hour) for part in parts] == [(1, 10), (5, 10)]
     assert [part.stopped is not None and part.stopped.hour for part in parts] == [11, 11]
 

@@ -154,7 +154,7 @@ def court(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Court]:
     path = tmp_path_factory.mktemp("court") / "run.sqlite"
     with Ledger.create(path, INFO) as ledger:
         logger.disable("pytest_manifest")  # a line for each of thousands of liars
-        ledger.set_meta(CODE_HISTORY, f'[["2026-11-24T15:00:00+00:00", {{"t": "{CODE}"}}]]')
+        ledger.info.set_meta(CODE_HISTORY, f'[["2026-11-24T15:00:00+00:00", {{"t": "{CODE}"}}]]')
         yield Court(ledger)
         logger.enable("pytest_manifest")
 

@@ -31,7 +31,7 @@ class Book:
         info = RunInfo("r", path, "0" * 64, "w", "m", 10, utc_now(), "", "", True, 60)
         self.ledger = Ledger.create(path, info)
         rows = [(task_id_for("r", e, 1), e, 1, n) for n, e in enumerate(NAMES)]
-        self.ledger.plan(rows)
+        self.ledger.attempts.plan(rows)
         self.flights: list[PendingAttempt] = []
         self.remarks: list[str] = []
         run = SimpleNamespace(
@@ -45,7 +45,7 @@ class Book:
     def settle(self, entry: str, kind: VerdictStatus) -> None:
         problem = None if kind == "passed" else kind
         verdict = evaluate(Entry(id=entry, task="t"), None, attempt=1, problem=problem)
-        self.ledger.record_verdicts([(verdict.model_copy(update={"verdict": kind}), None)])
+        self.ledger.verdicts.record([(verdict.model_copy(update={"verdict": kind}), None)])
 
     def fly(self, entry: str, *, running_for: float | None = None) -> None:
         started = None if running_for is None else time.monotonic() - running_for

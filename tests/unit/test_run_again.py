@@ -53,7 +53,7 @@ def again(
             return super().evaluate(flight, receipt, starts)
 
     bench = Watched(INFO.run, manifest, made.ledger, kills=1, lifetime=0)
-    had = made.ledger.statuses()
+    had = made.ledger.verdicts.statuses()
     found = [verdict for verdict, _ in reevaluate(made.ledger, manifest, before, bench, only)]
     return {one.entry: one.verdict for one in found if one.verdict != had[one.entry]}, judged
 

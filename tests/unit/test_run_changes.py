@@ -41,7 +41,7 @@ digest, _ = changes.keep_changes(manifest, read_manifest(Path(before)), path, se
 if moment == "kept":
     die()
 with Ledger.open(path, write=True) as ledger:
-    ledger.set_status = die  # the last record of the transaction
+    ledger.info.set_status = die  # the last record of the transaction
     resume.record_decisions(ledger, manifest, [], [], {}, digest)
 """
 
@@ -78,7 +78,7 @@ def ledger(tmp_path: Path, before: Manifest) -> Path:
 def open_changes(ledger: Path, manifest: Manifest) -> set[str]:
     """The entries of ``manifest`` that differ from what the run is of by its ledger."""
     with Ledger.open(ledger) as opened:
-        kept = kept_manifest(ledger, opened.info().sha256)
+        kept = kept_manifest(ledger, opened.info.read().sha256)
     assert kept is not None
     known = {entry.id: entry for entry in kept}
     return {e.id for e in manifest if change_of(e, known.get(e.id))[0] is not None}

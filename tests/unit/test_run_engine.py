@@ -73,7 +73,7 @@ def test_receipts_leave_their_stream_once_they_are_committed() -> None:
 
         def trim() -> None:
             with Ledger.open(made.ledger.path) as reading:
-                seen.append(reading.get_meta("stream_position"))
+                seen.append(reading.info.get_meta("stream_position"))
 
         made.collector.trim = trim  # type: ignore[method-assign]  # watched
         made.step()
@@ -85,7 +85,7 @@ def test_receipts_leave_their_stream_once_they_are_committed() -> None:
         made.ledger.defer_commits()
         ended(made)
         made.engine.poll_once()
-        assert made.ledger.entry_verdict("b") is not None
+        assert made.ledger.verdicts.of_entry("b") is not None
         assert not seen
 
 
@@ -99,7 +99,7 @@ def test_what_a_newer_worker_tells_is_read_once() -> None:
         made.world.tell({"kind": "a newer worker's"})
         made.step(2)
         last = str(made.world.stream[-1].number)
-        assert made.ledger.get_meta("stream_position") == last
+        assert made.ledger.info.get_meta("stream_position") == last
 
 
 # What is uncertain
@@ -144,7 +144,7 @@ def test_what_a_plain_worker_may_have_had_is_not_published_again(*, idempotent: 
     """The error may have come after the message had arrived, and its worker may have died with it:
     only where each says what it begins is nothing heard nothing begun."""
     with rig(Plan((entry(idempotent=idempotent),))) as made:
-        made.ledger.set_meta(STOCK_WORKERS, "plain@box")
+        made.ledger.info.set_meta(STOCK_WORKERS, "plain@box")
         made.world.uncertain.append(NOTHING_ARRIVES)
         made.step()
         made.finish()
@@ -155,7 +155,7 @@ def test_what_a_plain_worker_may_have_had_is_not_published_again(*, idempotent: 
 def strange_worker(made: Rig) -> None:
     """One that says nothing of what it begins came after the dispatch, and is found only when it
     is asked who is there."""
-    made.engine._context.record_unknown_workers = lambda: made.ledger.set_meta(
+    made.engine._context.record_unknown_workers = lambda: made.ledger.info.set_meta(
         STOCK_WORKERS, "stock@box"
     )
 
@@ -256,7 +256,7 @@ def test_a_crashed_idempotent_entry_is_sent_again_as_a_second_attempt() -> None:
         made.world.kill(first(made), restart=0.2)
         made.finish()
         made.check()
-        rows = made.ledger.attempts_of("a")
+        rows = made.ledger.attempts.of_entry("a")
         assert [(row.attempt, row.status, row.reason) for row in rows] == [
             (1, "crashed", None),
             (2, "passed", "crashed"),
@@ -270,7 +270,7 @@ def test_an_entry_that_crashes_each_time_is_sent_again_as_often_as_it_allows(ret
         made.finish()
         made.check()
         assert made.kinds() == {"a": "crashed"}
-        assert len(made.ledger.attempts_of("a")) == 1 + retries
+        assert len(made.ledger.attempts.of_entry("a")) == 1 + retries
 
 
 def test_a_crashed_entry_that_is_not_idempotent_is_not_sent_again() -> None:
@@ -301,7 +301,7 @@ def test_attempts_count_as_deaths_too() -> None:
         made.finish()
         made.check()
         assert made.kinds() == {"a": "quarantined"}
-        kinds = [row.status for row in made.ledger.attempts_of("a")]
+        kinds = [row.status for row in made.ledger.attempts.of_entry("a")]
         assert kinds == ["crashed", "crashed", "quarantined"]
 
 
@@ -394,7 +394,7 @@ def test_of_an_emptied_store_nothing_is_claimed() -> None:
         made.finish()
         made.check()
         assert made.kinds() == {"a": "unknown"}
-        assert made.ledger.get_meta("emptied") == "1"
+        assert made.ledger.info.get_meta("emptied") == "1"
         assert ["was emptied" in finding for finding in made.findings] == [True]
 
 
@@ -474,7 +474,7 @@ def test_a_stop_takes_back_a_try_that_waits() -> None:
         assert made.kinds() == {"a": "revoked"}
         assert "after a try of it" in made.sentence("a")
         # It is not as if nobody had begun it.
-        assert [row.state for row in made.ledger.attempts()] == ["sent"]
+        assert [row.state for row in made.ledger.attempts.all()] == ["sent"]
 
 
 def test_a_waiting_try_that_is_nowhere_is_lost() -> None:
@@ -574,7 +574,9 @@ def test_hearsay_that_counts_in_the_end_is_kept_like_a_receipt() -> None:
         made.world.queue.clear()
         made.run(30)
         assert made.kinds() == {"a": "revoked"}
-        assert [one.source for _, one in made.ledger.receipts(made.task_id("a"))] == ["backend"]
+        assert [one.source for _, one in made.ledger.events.receipts(made.task_id("a"))] == [
+            "backend"
+        ]
 
 
 @pytest.mark.parametrize(("how", "kind"), [("succeeded", "passed"), ("failed", "failed")])
@@ -782,7 +784,7 @@ def test_what_was_read_before_the_store_went_away_is_kept() -> None:
         made.step()
         made.run(3)
         assert made.kinds() == {"a": "passed"}
-        assert [one.execution for one in made.ledger.starts(made.task_id("a"))] != []
+        assert [one.execution for one in made.ledger.events.starts(made.task_id("a"))] != []
 
 
 # What it costs
@@ -820,7 +822,7 @@ def test_when_nothing_more_fits_the_rest_is_skipped() -> None:
         assert skipped(made) == {"c", "d"}
         note = "the run has cost 1.5 of its budget of 2, and the next entry, with an estimate of 1,"
         assert note in made.sentence("d")
-        assert note in (made.ledger.get_meta(OVER_BUDGET) or "")
+        assert note in (made.ledger.info.get_meta(OVER_BUDGET) or "")
 
 
 def test_a_run_that_is_complete_is_not_over_its_budget() -> None:
@@ -829,7 +831,7 @@ def test_a_run_that_is_complete_is_not_over_its_budget() -> None:
         made.finish()
         made.check()
         assert set(made.kinds().values()) == {"passed"}
-        assert made.ledger.get_meta(OVER_BUDGET) is None
+        assert made.ledger.info.get_meta(OVER_BUDGET) is None
 
 
 @pytest.mark.parametrize(("budget", "sendings"), [(1.5, 1), (2.0, 2)])
@@ -888,7 +890,7 @@ def test_nothing_begins_after_the_verdict_of_a_run_whose_time_is_over() -> None:
         made.run(30)
         assert made.done
         assert made.kinds() == {"a": "passed"} | dict.fromkeys("bcd", "timed_out")
-        states = {row.entry: row.state for row in made.ledger.attempts()}
+        states = {row.entry: row.state for row in made.ledger.attempts.all()}
         assert states == {"a": "sent", "b": "withdrawn", "c": "withdrawn", "d": "planned"}
         # A worker that is started anew has heard of nothing, and there is nothing for it.
         made.world.kill(first(made), restart=0.1)
@@ -903,7 +905,7 @@ def test_what_does_not_end_in_its_grace_is_timed_out() -> None:
         begun(made)
         made.run(60)
         assert made.kinds() == {"a": "timed_out", "b": "timed_out"}
-        states = {row.entry: row.state for row in made.ledger.attempts()}
+        states = {row.entry: row.state for row in made.ledger.attempts.all()}
         assert states == {"a": "sent", "b": "withdrawn"}
 
 
@@ -915,7 +917,7 @@ def test_what_may_have_run_meanwhile_is_not_withdrawn() -> None:
         made.world.end(first(made), delivery, "succeeded")
         made.world.store_down = made.world.clock.now + 600
         made.run(60)
-        states = {row.entry: row.state for row in made.ledger.attempts()}
+        states = {row.entry: row.state for row in made.ledger.attempts.all()}
         assert states["a"] != "withdrawn"
 
 

@@ -121,7 +121,7 @@ def test_what_stock_workers_leave_no_trace_of_is_unknown() -> None:
     for stock, kind in ((True, "unknown"), (False, "lost")):
         with rig(Plan((Entry(id="a", task="t"),))) as made:
             if stock:
-                made.ledger.set_meta(STOCK_WORKERS, "w1@box")
+                made.ledger.info.set_meta(STOCK_WORKERS, "w1@box")
             made.step()
             made.world.queue.clear()
             made.run(30)
@@ -145,8 +145,8 @@ def test_another_look_by_other_expectations_asks_whether_it_was_begun(tmp_path: 
         made.plan("a", "b")
         for name in "ab":
             made.settle(name, "timed_out", None)
-        task_id = ledger.attempts_of("b")[-1].task_id
-        ledger.add_starts([Start(task_id, "x", utc_now(), 0, "w@h", "h", 1, False)])
+        task_id = ledger.attempts.of_entry("b")[-1].task_id
+        ledger.events.add_starts([Start(task_id, "x", utc_now(), 0, "w@h", "h", 1, False)])
         entries = [
             Entry(id=name, task="jobs.t", expect=Expectations(state="timed_out")) for name in "ab"
         ]

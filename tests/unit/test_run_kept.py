@@ -34,8 +34,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def sent(ledger: Ledger) -> list[Attempt]:
     attempts = [attempt_of(INFO.run, entry, 1) for entry in ENTRIES]
-    ledger.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(attempts))
-    ledger.mark([a.task_id for a in attempts], "sent")
+    ledger.attempts.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(attempts))
+    ledger.attempts.mark([a.task_id for a in attempts], "sent")
     return attempts
 
 
@@ -44,31 +44,31 @@ def test_a_receipt_that_was_kept_is_judged_by(ledger: Ledger, manifest: Manifest
     a, b, c = sent(ledger)
     hearsay = make_receipt(b.entry, run=INFO.run, state="revoked", source="backend")
     told = make_receipt(a.entry, run=INFO.run)
-    ledger.add_starts([start(a.task_id, "x1")])
-    ledger.add_receipts([(a.task_id, "x1", told), (b.task_id, None, hearsay)])
+    ledger.events.add_starts([start(a.task_id, "x1")])
+    ledger.events.add_receipts([(a.task_id, "x1", told), (b.task_id, None, hearsay)])
     flights = PendingAttempts()
     for attempt in (a, b, c):
         flights.track(attempt, 0.0)
     evaluate_kept_receipts(
         ledger, flights, AttemptEvaluator(INFO.run, manifest, ledger, kills=3, lifetime=60)
     )
-    assert ledger.statuses() == {"a": "passed"}
+    assert ledger.verdicts.statuses() == {"a": "passed"}
     assert list(flights.by_task_id) == [b.task_id, c.task_id]
 
 
 def test_unknown_is_an_end_unless_it_was_never_sent(ledger: Ledger) -> None:
     """Pending is none."""
     a, b, c = sent(ledger)
-    assert ledger.has_open()
+    assert ledger.attempts.has_open()
     for attempt in (a, b, c):
-        ledger.record_verdicts(
+        ledger.verdicts.record(
             [(evaluate(attempt.entry, None, attempt=1, problem="unknown"), None)]
         )
-    assert not ledger.has_open()
-    assert ledger.has_undecided()
-    ledger.mark([c.task_id], "planned")
-    assert ledger.has_open()
-    ledger.record_verdicts([(evaluate(c.entry, None, attempt=1, problem="pending"), None)])
-    assert ledger.has_open()
-    ledger.reopen_not_final(["b"])
-    assert ledger.statuses() == {"a": "unknown", "c": "pending"}
+    assert not ledger.attempts.has_open()
+    assert ledger.attempts.has_undecided()
+    ledger.attempts.mark([c.task_id], "planned")
+    assert ledger.attempts.has_open()
+    ledger.verdicts.record([(evaluate(c.entry, None, attempt=1, problem="pending"), None)])
+    assert ledger.attempts.has_open()
+    ledger.verdicts.reopen_not_final(["b"])
+    assert ledger.verdicts.statuses() == {"a": "unknown", "c": "pending"}

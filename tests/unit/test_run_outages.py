@@ -55,10 +55,10 @@ def test_a_refusal_is_the_matter_of_its_entry() -> None:
         refuse(made, "a")
         made.finish()
         assert made.kinds() == {"a": "rejected", "b": "passed", "c": "skipped"}
-        told = made.ledger.entry_verdict("a")
+        told = made.ledger.verdicts.of_entry("a")
         assert told is not None
         assert "its queue is locked" in told.verdict.sentence
-        assert made.ledger.send_states().get("withheld") == 2
+        assert made.ledger.attempts.send_states().get("withheld") == 2
 
 
 def test_a_refusal_is_not_what_an_entry_may_expect() -> None:

@@ -27,7 +27,7 @@ def leave_unreadable(made: Rig) -> None:
 
 
 def sentence(made: Rig) -> str:
-    settled = made.ledger.entry_verdict("a")
+    settled = made.ledger.verdicts.of_entry("a")
     assert settled is not None
     return settled.verdict.sentence
 
@@ -68,7 +68,7 @@ def test_a_deadline_makes_no_other_end_of_it(plan: Plan) -> None:
 def test_what_nobody_can_tell_stays_so_at_the_deadline() -> None:
     """An entry that was told of with the reason has not run out of time with those that go on."""
     with rig(Plan((Entry(id="a", task="t"), Entry(id="b", task="t")), deadline=20)) as made:
-        made.ledger.set_meta(STOCK_WORKERS, "w")
+        made.ledger.info.set_meta(STOCK_WORKERS, "w")
         made.step()
         worker = next(iter(made.world.workers.values()))
         made.world.take(worker, vanishes=True)

@@ -138,7 +138,7 @@ def test_the_end_brings_the_start_that_could_not_be_told() -> None:
         append(made, finished(delivery.execution.name, honest) | {"start": start})
         made.step(2)
         assert made.kinds() == {"a": "passed"}
-        assert len(made.ledger.starts(made.task_id("a"))) == 1
+        assert len(made.ledger.events.starts(made.task_id("a"))) == 1
 
 
 @pytest.mark.parametrize("own_first", [True, False])
@@ -222,7 +222,7 @@ def test_what_was_forged_stays_so_when_it_is_looked_at_again() -> None:
         told(made, delivery, **FAILED)
         made.step(2)
         flight = made.flight("a")
-        settled = made.ledger.entry_verdict("a")
+        settled = made.ledger.verdicts.of_entry("a")
         assert settled is not None
         assert settled.receipt is not None
         verdict, _ = made.engine._evaluator.evaluate(flight, settled.receipt)

@@ -46,7 +46,7 @@ class Ledgers:
     def receipt(self, manifest: Path, task_id: str) -> Receipt | None:
         """Return the last receipt of an attempt, None if it has none."""
         page = self._page(manifest)
-        found = [] if page is None else page.ledger.receipts(task_id)
+        found = [] if page is None else page.ledger.events.receipts(task_id)
         return found[-1][1] if found else None
 
     def _page(self, manifest: Path) -> _Page | None:
@@ -55,5 +55,5 @@ class Ledgers:
             if path is None:
                 return None
             ledger = Ledger.open(path)
-            self._pages[manifest] = _Page(ledger, ledger.info())
+            self._pages[manifest] = _Page(ledger, ledger.info.read())
         return self._pages[manifest]

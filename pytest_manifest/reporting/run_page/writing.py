@@ -27,7 +27,11 @@ def write_run_page(report: RunReport, run: Run) -> None:
     with report.writing("the run page was not written", run):
         comparison = _comparison(report, run)
         with run.read() as ledger:
-            status, entries, parts = ledger.status, ledger.count_entries(), ledger.segments()
+            status, entries, parts = (
+                ledger.info.status,
+                ledger.attempts.count_entries(),
+                ledger.info.segments(),
+            )
         remarks = [*run.warnings, *([] if run.error is None else [f"The run gave up: {run.error}"])]
         facts = PageFacts(run.info, status, entries, remarks, comparison, parts)
         with records_of(run) as records:

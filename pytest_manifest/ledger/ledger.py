@@ -1,0 +1,188 @@
+"""Create, open, migrate and copy a ledger, and hold the parts by which it is read and written."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+from typing import Self
+
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger.attempts import Attempts
+from pytest_manifest.ledger.database import Database, unreadable, unwritable
+from pytest_manifest.ledger.events import WorkerEvents
+from pytest_manifest.ledger.files import (
+    DAMAGE_ERRORS,
+    LEDGER_VERSION,
+    TABLES,
+    connect,
+    is_older,
+    migrate,
+    refuse_network,
+    version_of,
+)
+from pytest_manifest.ledger.queries import Queries
+from pytest_manifest.ledger.rows import RunInfo, info_rows
+from pytest_manifest.ledger.run_info import RunMetadata
+from pytest_manifest.ledger.verdicts import Verdicts
+
+
+class Ledger:
+    """A run's ledger; see :meth:`create` and :meth:`open`. Use one instance per thread.
+
+    Its parts are ``info`` (the run's metadata), ``attempts``, ``events`` (what arrives from
+    workers), ``verdicts`` and ``queries`` (of many entries at once). A method of a part that writes
+    does so atomically: in the caller's :meth:`transaction`, or in its own. All raise LedgerError
+    where the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._db = Database(path, connection)
+        self.info = RunMetadata(self._db)
+        self.attempts = Attempts(self._db)
+        self.events = WorkerEvents(self._db)
+        self.verdicts = Verdicts(self._db)
+        self.queries = Queries(self._db)
+
+    @classmethod
+    def create(cls, path: Path, info: RunInfo) -> Self:
+        """Create a ledger at ``path``.
+
+        Raises LedgerError where the file exists or cannot be created.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            refuse_network(path.parent)
+            path.touch(mode=0o600, exist_ok=False)
+            return cls(path, _created(path, info))
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerError(
+                f"{path}: the ledger cannot be created ({error}); "
+                "choose a writable local folder with the ini option manifest_dir"
+            ) from error
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool = False) -> Self:
+        """Open an existing ledger, by default for reading only.
+
+        One of an older version is migrated first. Raises LedgerError where it is missing, of
+        another version, or not a ledger.
+        """
+        try:
+            with closing(connect(path, "ro")) as db:
+                version = version_of(db)
+        except (OSError, *DAMAGE_ERRORS) as error:
+            raise unreadable(path, error) from error
+        if is_older(version):
+            version = _migrated(path, version)
+        if version != str(LEDGER_VERSION):
+            raise LedgerError(
+                f"{path}: the ledger has version {version}, this program reads version "
+                f"{LEDGER_VERSION}; use the version of pytest-celery-manifest that wrote it"
+            )
+        try:
+            return cls(path, connect(path, "rw" if write else "ro"))
+        except DAMAGE_ERRORS as error:
+            raise (unwritable if write else unreadable)(path, error) from error
+
+    def close(self) -> None:
+        self._db.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def compact(self) -> None:
+        """Move the write-ahead log into the file, so that a copy of the file is complete."""
+        with self._db.write_errors():
+            self._db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def copy_to(self, path: Path) -> None:
+        """Copy what is committed at this moment into a new file.
+
+        Raises LedgerError where the file exists or cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600, exist_ok=False)
+        except OSError as error:
+            raise _uncopied(path, error) from error
+        try:
+            with closing(sqlite3.connect(path)) as copy:
+                self._db.connection.backup(copy)
+        except sqlite3.Error as error:
+            path.unlink(missing_ok=True)
+            raise _uncopied(path, error) from error
+
+    def disable_journal(self) -> None:
+        """Write without a journal, for a ledger that is useless once this process has ended."""
+        with self._db.write_errors():
+            self._db.connection.execute("PRAGMA journal_mode = OFF")
+            self._db.connection.execute("PRAGMA synchronous = OFF")
+            self._db.connection.execute("PRAGMA cache_size = -8000")  # kB; see CACHE_KB
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Commit everything written inside together, or nothing of it.
+
+        Raises LedgerError where that fails; then nothing was written.
+        """
+        return self._db.transaction()
+
+    def defer_commits(self) -> None:
+        """Commit nothing from now on until :meth:`commit_deferred`.
+
+        Closed without that, the ledger is unchanged. Until then only this connection sees the rows.
+        """
+        self._db.defer_commits()
+
+    @property
+    def commits_deferred(self) -> bool:
+        """Return whether writes since :meth:`defer_commits` are not committed yet."""
+        return self._db.commits_deferred
+
+    def commit_deferred(self) -> None:
+        """Commit at once all that was written since :meth:`defer_commits`."""
+        self._db.commit_deferred()
+
+
+def _created(path: Path, info: RunInfo) -> sqlite3.Connection:
+    """Turn the empty file at ``path`` into a ledger, or remove it where that fails."""
+    db: sqlite3.Connection | None = None
+    try:
+        db = connect(path)
+        db.execute("BEGIN IMMEDIATE")
+        for statement in TABLES:
+            db.execute(statement)
+        rows = [("ledger", str(LEDGER_VERSION)), *info_rows(info)]
+        db.executemany("INSERT INTO run VALUES (?, ?)", rows)
+        db.execute("COMMIT")
+    except sqlite3.Error:
+        if db is not None:
+            db.close()
+        path.unlink(missing_ok=True)
+        raise
+    return db
+
+
+def _migrated(path: Path, version: str | None) -> str | None:
+    """Migrate an older ledger and return its version then."""
+    try:
+        with closing(connect(path)) as db:
+            migrate(db)
+            return version_of(db)
+    except DAMAGE_ERRORS as error:
+        raise LedgerError(
+            f"{path}: the ledger has version {version} and cannot be brought to version "
+            f"{LEDGER_VERSION} ({error}); copy it to a folder that is writable and has free space, "
+            "and name that with the ini option manifest_dir"
+        ) from error
+
+
+def _uncopied(path: Path, error: Exception) -> LedgerError:
+    return LedgerError(
+        f"{path}: the ledger cannot be copied there ({error}); name a new file in a folder that is "
+        "writable and has free space"
+    )
