@@ -1,16 +1,17 @@
 """Read and write the two file formats: manifests and receipts."""
 
-from pytest_manifest.manifest.atomic import atomic_file
-from pytest_manifest.manifest.draft import Draft
-from pytest_manifest.manifest.dump import dump_document, dump_entry, dump_header
 from pytest_manifest.manifest.fast_path import entry_line
-from pytest_manifest.manifest.groups import Group, GroupRule, Groups
-from pytest_manifest.manifest.peek import id_and_task
+from pytest_manifest.manifest.jsonl import id_and_task
+from pytest_manifest.manifest.partition import Group, GroupRule, Groups, Shard, entries_of, overlap
 from pytest_manifest.manifest.reader import Manifest, read_manifest
 from pytest_manifest.manifest.receipts import read_receipts, receipt_line
 from pytest_manifest.manifest.scan import Summary, check_manifest, manifest_digest
-from pytest_manifest.manifest.shards import Shard, entries_of, overlap
 from pytest_manifest.manifest.writer import (
+    Draft,
+    atomic_file,
+    dump_document,
+    dump_entry,
+    dump_header,
     write_draft,
     write_manifest,
     write_receipt_lines,

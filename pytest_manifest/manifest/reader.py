@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest.faults import Faults, file_error
-from pytest_manifest.manifest.lines import Line, open_regular, parse_document, parse_object
-from pytest_manifest.manifest.peek import id_and_task
+from pytest_manifest.manifest.jsonl import (
+    Faults,
+    Line,
+    file_error,
+    id_and_task,
+    open_regular,
+    parse_document,
+    parse_object,
+)
 from pytest_manifest.manifest.scan import Places, Summary, digest_of, scan, stamp_of
 from pytest_manifest.schema import Entry, Header
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from pytest_manifest.manifest.fast_path import EntryLine, check_lines
-from pytest_manifest.manifest.faults import Faults
-from pytest_manifest.manifest.ids import IdIndex
-from pytest_manifest.manifest.lines import (
+from pytest_manifest.manifest.jsonl import (
+    Faults,
     Line,
     check_document,
     open_regular,
@@ -22,7 +21,7 @@ from pytest_manifest.manifest.lines import (
     read_lines,
     whole_line,
 )
-from pytest_manifest.manifest.references import check_ids
+from pytest_manifest.manifest.validation import IdIndex, check_ids
 from pytest_manifest.schema import Entry, Header
 
 _BLOCK: Final = 1 << 16
@@ -36,7 +35,7 @@ class _Digest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a whole manifest comes to.
+    """The totals of a whole manifest.
 
     ``header`` always has ``entries`` and ``sha256``, also where the file has no header line;
     ``stamp`` tells whether the file has changed since.

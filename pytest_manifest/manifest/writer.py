@@ -1,19 +1,26 @@
-"""Write files: streamed, a manifest checked by the reader, and moved into place in one step."""
+"""Write manifests and receipts: streamed, checked, and moved into place in one step."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import weakref
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
+from typing import IO, Any, NamedTuple
 
-from pytest_manifest.manifest.atomic import atomic_file, writing
-from pytest_manifest.manifest.draft import Draft
-from pytest_manifest.manifest.dump import dump_document, dump_entry, dump_header
-from pytest_manifest.manifest.faults import Faults
-from pytest_manifest.manifest.lines import Line, parse_document
+from pytest_manifest.manifest.jsonl import Faults, Line, file_error, parse_document
 from pytest_manifest.manifest.reader import Manifest, load
-from pytest_manifest.manifest.scan import Summary, stamp_of
-from pytest_manifest.schema import Entry, Header, Receipt
+from pytest_manifest.manifest.scan import Places, Summary, stamp_of
+from pytest_manifest.schema import Document, Entry, Expectations, Header, Receipt
 
 
 def write_manifest(path: Path, header: Header, entries: Iterable[Entry]) -> Manifest:
@@ -74,3 +81,209 @@ def write_receipt_lines(path: Path, lines: Iterable[bytes]) -> int:
             with writing(path):
                 file.write(line + b"\n")
     return count
+
+
+_SPOOL = 1 << 20
+_BLOCK = 1 << 16
+_COPY = 1 << 20
+
+
+class Draft:
+    """Lines in a nameless file below ``folder`` (None: the system's temporary one).
+
+    However many there are, only the ids of :meth:`add_entry` are kept in memory, and the last
+    lines: a line's share of one large write is a fifth of what a write of its own takes. The file
+    goes with :meth:`close`, with the object and with the process, however that ends. OSError is
+    raised where it cannot be written.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        place = None if folder is None else str(folder)
+        self._file = tempfile.SpooledTemporaryFile(_SPOOL, dir=place)  # noqa: SIM115 - see close()
+        self._digest = hashlib.sha256()
+        self._last: list[bytes] = []
+        self._lines = 0
+        self._size = 0
+        self._written = 0
+        self._ids: dict[str, None] = {}
+        self._offsets = array("Q")
+        self._looks_ahead = False
+        self.close = weakref.finalize(self, self._file.close)
+
+    def __len__(self) -> int:
+        """Return the number of lines."""
+        return self._lines
+
+    def __contains__(self, entry_id: object) -> bool:
+        """Return whether :meth:`add_entry` was called with this id."""
+        return entry_id in self._ids
+
+    def add(self, line: bytes) -> None:
+        """Take one line, without its newline; it is in here unless OSError is raised."""
+        self._last.append(line)
+        if self._size - self._written + len(line) >= _BLOCK:
+            try:
+                self.flush()
+            except OSError:
+                self._last.pop()
+                raise
+        self._size += len(line) + 1
+        self._lines += 1
+
+    def add_entry(self, line: bytes, entry_id: str, after: Sequence[str] = ()) -> None:
+        """Add the line of an entry that is known to be valid and has an id new to the draft."""
+        offset = self._size
+        self.add(line)
+        self._offsets.append(offset)
+        if after and not self._looks_ahead:
+            self._looks_ahead = not self._ids.keys() >= set(after)
+        self._ids[entry_id] = None
+
+    def flush(self) -> None:
+        """Write what is still in memory."""
+        block = b"\n".join([*self._last, b""])
+        self._file.seek(self._written)  # copy_to() or a failed write moved it
+        self._file.write(block)
+        self._written += len(block)
+        self._digest.update(block)
+        self._last.clear()
+
+    def complete(self, header: Header) -> Header:
+        """Return ``header`` with the number of these lines and their SHA-256 digest filled in."""
+        self.flush()
+        facts = {"entries": self._lines, "sha256": self._digest.hexdigest()}
+        return header.model_copy(update=facts)
+
+    def copy_to(self, file: IO[bytes]) -> None:
+        """Write all lines to another file, from where that stands."""
+        self.flush()
+        self._file.truncate(self._size)
+        self._file.seek(0)
+        shutil.copyfileobj(self._file, file, _COPY)
+
+    def places(self, start: int) -> Places | None:
+        """Return ids and byte offsets of the entries in a file that holds them from byte ``start``.
+
+        Returns None where the file has to be read and checked again: lines were added by
+        :meth:`add`, or an ``after`` names an entry that was not added before, which may be missing
+        or close a circle.
+        """
+        if self._looks_ahead or not len(self._ids) == self._lines > 0:
+            return None
+        return Places(list(self._ids), array("Q", map(start.__add__, self._offsets)))
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside ``path`` that replaces it when the block ends without an error.
+
+    At an error the temporary file is removed. File and folder are synced, so that the new file
+    survives a power cut; a symbolic link is followed. Raises ManifestError, which names ``path``,
+    where the file cannot be made or moved into place.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    with contextlib.ExitStack() as undo:
+        with writing(path):
+            # Not tempfile: its files have mode 0600, and this one is to have what the umask says.
+            file = undo.enter_context(temporary.open("x+b"))
+        undo.callback(temporary.unlink, missing_ok=True)
+        yield file
+        with writing(path):
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(target)
+            _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a ManifestError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise file_error(path, f"it cannot be written ({why}); check the folder") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_VERSIONS = frozenset({"manifest", "receipt"})
+
+
+class _Field(NamedTuple):
+    attribute: str
+    key: str
+    default: object
+    always: bool
+    verbatim: bool  # the user's own JSON, whose numbers stay as they are
+
+
+def dump_entry(entry: Entry) -> bytes:
+    """Return an entry as one JSON line, without its newline."""
+    return dump_document(entry)
+
+
+def dump_header(header: Header) -> bytes:
+    """Return a header as one JSON line, without its newline."""
+    return dump_document(header)
+
+
+def dump_document(document: Document) -> bytes:
+    """Return one JSON line, without newline: keys in the model's order, default values left out."""
+    return _dumps(_lean(document)).encode()
+
+
+@lru_cache(maxsize=16)
+def _fields(model: type[Document]) -> tuple[_Field, ...]:
+    return tuple(
+        _Field(
+            attribute=name,
+            key=info.alias or name,
+            default=None if name in _VERSIONS else info.get_default(call_default_factory=True),
+            always=name in _VERSIONS,
+            verbatim=any(type(mark).__name__ == "_JsonField" for mark in info.metadata),
+        )
+        for name, info in model.model_fields.items()
+    )
+
+
+def _lean(document: Document) -> dict[str, Any]:
+    lean: dict[str, Any] = {}
+    values = document.__dict__
+    for attribute, key, default, always, verbatim in _fields(type(document)):
+        value = values[attribute]
+        if value is default:
+            if key == "result" and _expects_null(document):
+                lean[key] = None
+        elif Document in type(value).__mro__:  # isinstance() asks an ABC, ten times as long
+            part = _lean(value)
+            if part or default is None:
+                lean[key] = part
+        elif always or value != default:
+            lean[key] = value if verbatim else _plain(value)
+    return lean
+
+
+def _expects_null(document: Document) -> bool:
+    """Return whether these expectations name a result of null, as opposed to naming no result."""
+    return isinstance(document, Expectations) and "result" in document.model_fields_set
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return int(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Document):
+        return _lean(value)
+    return value

@@ -18,7 +18,7 @@ from pytest_manifest.analysis.comparison import Comparison, comparison_document
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import Distribution, Statistics
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
-from pytest_manifest.manifest.atomic import atomic_file
+from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.schema.summary import (
     FileKind,
     Summary,

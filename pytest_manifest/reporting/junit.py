@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.manifest.atomic import atomic_file
+from pytest_manifest.manifest.writer import atomic_file
 
 if TYPE_CHECKING:
     from pytest_manifest.reporting.run_report import RunReport

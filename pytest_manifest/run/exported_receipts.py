@@ -13,7 +13,7 @@ from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.ledger.queries import BATCH, ImportedEntry
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.manifest.receipt_index import Exported, ReceiptIndex
+from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry

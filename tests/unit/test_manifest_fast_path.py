@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import dump_entry, entry_line, read_manifest
 from pytest_manifest.manifest.fast_path import check_lines, parse_quickly
-from pytest_manifest.manifest.faults import Faults
-from pytest_manifest.manifest.lines import Line, check_document, parse_object
+from pytest_manifest.manifest.jsonl import Faults, Line, check_document, parse_object
 from pytest_manifest.planning import PlanBuilder, plan_spec
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.json_values import is_deep

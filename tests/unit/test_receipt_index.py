@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import lines, receipt_line, write_receipts
-from pytest_manifest.manifest import receipt_index as module
-from pytest_manifest.manifest.dump import dump_document
-from pytest_manifest.manifest.receipt_index import ReceiptIndex
+from pytest_manifest.manifest import jsonl, receipt_line, write_receipts
+from pytest_manifest.manifest import receipts as module
+from pytest_manifest.manifest.receipts import ReceiptIndex
+from pytest_manifest.manifest.writer import dump_document
 from pytest_manifest.schema import ErrorInfo, Receipt
 from tests.unit.test_receipts_file import RECEIPTS, receipt
 
@@ -101,7 +101,7 @@ def test_every_fault_is_told_whoever_asks_for_what(tmp_path: Path) -> None:
 def test_the_index_keeps_no_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line as we write it is parsed when it is taken, once."""
     parsed: list[int] = []
-    parse = lines.parse_document
+    parse = jsonl.parse_document
 
     def counting(line, model, faults):  # type: ignore[no-untyped-def]  # as parse_document
         parsed.append(line.number)

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import OVER_BUDGET, STOCK_WORKERS, Ledger
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.manifest.faults import file_error
+from pytest_manifest.manifest.jsonl import file_error
 from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.run.pending import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS

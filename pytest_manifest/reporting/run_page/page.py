@@ -15,7 +15,7 @@ from pytest_manifest.analysis.comparison import Comparison
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.ledger import RunInfo, RunSegment
-from pytest_manifest.manifest.atomic import atomic_file
+from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.reporting.run_page.assets import page_parts
 from pytest_manifest.reporting.run_page.columns import Columns
 from pytest_manifest.reporting.run_page.details import details
