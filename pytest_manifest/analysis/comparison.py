@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.analysis.records import EntryRecord, Outcome
 from pytest_manifest.schema import Receipt, VerdictStatus
-from pytest_manifest.schema.costs import exact
+from pytest_manifest.schema.receipts import exact
 from pytest_manifest.schema.wire import json_sha256
 
 THRESHOLD: Final = 1.25

@@ -29,7 +29,7 @@ from pytest_manifest.schema import (
     actual_cost,
     exact,
 )
-from pytest_manifest.schema.costs import told_cost
+from pytest_manifest.schema.receipts import told_cost
 from pytest_manifest.verdict import Costs, outcome, printable
 from pytest_manifest.verdict.explanation import task_traceback
 

@@ -17,7 +17,7 @@ from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
 from pytest_manifest.analysis.work_time import RunSegments, WorkTime
 from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.costs import exact
+from pytest_manifest.schema.receipts import exact
 
 __all__ = ["Cause", "Distribution", "Statistics", "TaskRow", "WorkerRow", "statistics"]
 

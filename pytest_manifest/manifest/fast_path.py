@@ -16,7 +16,7 @@ from msgspec.json import Decoder, Encoder
 from msgspec.json import format as reformat
 
 from pytest_manifest.schema import ID_MAX_LENGTH, MAX_DEPTH, Document, Entry, Expectations
-from pytest_manifest.schema.base import State
+from pytest_manifest.schema.fields import State
 from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.json_values import is_deep, is_stock_json
 

@@ -13,7 +13,7 @@ from typing import Annotated, get_type_hints
 from pydantic import BeforeValidator, JsonValue, TypeAdapter, ValidationError
 
 from pytest_manifest.errors import PlanError
-from pytest_manifest.schema.identifiers import LONGEST, is_identifier
+from pytest_manifest.schema.fields import LONGEST, is_identifier
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 

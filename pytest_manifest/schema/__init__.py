@@ -1,13 +1,30 @@
 """Define the formats as pydantic models; their JSON Schemas stand beside them."""
 
-from pytest_manifest.schema.base import SCHEMA_VERSION, Document, Source, State, VerdictStatus
-from pytest_manifest.schema.costs import actual_cost, cost_text, exact
-from pytest_manifest.schema.fields import ID_MAX_LENGTH, PARSED
-from pytest_manifest.schema.identifiers import RULE, Identifier, is_identifier
+from pytest_manifest.schema.fields import (
+    ID_MAX_LENGTH,
+    PARSED,
+    RULE,
+    SCHEMA_VERSION,
+    Document,
+    Identifier,
+    Source,
+    State,
+    VerdictStatus,
+    is_identifier,
+)
 from pytest_manifest.schema.json_values import MAX_DEPTH
 from pytest_manifest.schema.models import Entry, Expectations, ExpectedError, Header
 from pytest_manifest.schema.problems import problems
-from pytest_manifest.schema.receipts import ErrorInfo, Mismatch, Receipt, Retried, Verdict
+from pytest_manifest.schema.receipts import (
+    ErrorInfo,
+    Mismatch,
+    Receipt,
+    Retried,
+    Verdict,
+    actual_cost,
+    cost_text,
+    exact,
+)
 
 __all__ = [
     "ID_MAX_LENGTH",

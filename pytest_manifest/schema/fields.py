@@ -1,4 +1,4 @@
-"""Define the documents' field types: names, times, seconds, JSON values, free text."""
+"""Define the base of all documents, and their field types: names, times, seconds, JSON, text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -185,3 +187,84 @@ class _JsonField:
 Json = Annotated[JsonValue, _JsonField()]
 JsonObject = Annotated[dict[str, JsonValue], _JsonField(dict)]
 JsonArray = Annotated[list[JsonValue], _JsonField(list)]
+
+
+SCHEMA_VERSION: Literal[1] = 1
+
+State = Literal[
+    "succeeded",
+    "failed",
+    "timed_out",
+    "crashed",
+    "revoked",
+    "expired",
+    "rejected",
+    "ignored",
+    "unknown_task",
+]
+VerdictStatus = Literal[
+    "passed",
+    "failed",
+    "pending",
+    "unknown",
+    "crashed",
+    "lost",
+    "timed_out",
+    "unknown_task",
+    "rejected",
+    "expired",
+    "revoked",
+    "duplicated",
+    "quarantined",
+    "skipped",
+    "forged",
+]
+Source = Literal["worker", "backend", "harness"]
+
+
+class Document(BaseModel):
+    """Frozen, strict about types (``true`` is not 1, ``"30"`` is not 30) and unknown fields."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        populate_by_name=True,
+        protected_namespaces=(),
+        serialize_by_alias=True,
+    )
+
+
+LONGEST: Final = 60
+"""Characters: of four bytes each, and with a suffix, they are still a file's name."""
+RULE: Final = (
+    f"must be a plain name of 1 to {LONGEST} printable characters without '/', '\\' and ':', that "
+    "does not begin with a dot"
+)
+_FORBIDDEN: Final = frozenset("/\\:")
+_SCHEMA: Final[dict[str, Any]] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": LONGEST,
+    "not": {"pattern": rf"^\.|[/\\:{UNPRINTABLE}]"},
+}
+
+
+def is_identifier(name: str) -> bool:
+    """Return whether a name may be part of a path."""
+    return (
+        0 < len(name) <= LONGEST
+        and name.isprintable()
+        and not name.startswith(".")
+        and _FORBIDDEN.isdisjoint(name)
+    )
+
+
+def _checked(name: str) -> str:
+    if not is_identifier(name):
+        raise PydanticCustomError("identifier", "{rule}", {"rule": RULE})
+    return name
+
+
+Identifier = Annotated[str, Field(min_length=1), AfterValidator(_checked), WithJsonSchema(_SCHEMA)]
+"""The name of a run, a workflow or a mode: it can name a file, and nothing outside a folder."""

@@ -40,7 +40,7 @@ def schema_problem(schema: dict[str, JsonValue]) -> str:
 
 @lru_cache(maxsize=256)  # a planner gives the same schema to thousands of entries; a check is 1 ms
 def _schema_problem(text: str) -> str:
-    from pytest_manifest.schema.json_schema_parts import parts_problem
+    from pytest_manifest.schema.json_schema_rules import parts_problem
 
     schema = json.loads(text)
     try:
@@ -73,7 +73,7 @@ def _errors(schema: Any, value: object) -> Iterator[Violation]:
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # has no types
     from referencing.exceptions import Unresolvable
 
-    from pytest_manifest.schema.json_schema_keywords import TooManyStepsError, checker, counted
+    from pytest_manifest.schema.json_schema_rules import TooManyStepsError, checker, counted
 
     try:
         with counted(_size(value)):

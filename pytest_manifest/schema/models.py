@@ -7,10 +7,11 @@ from typing import Annotated, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pytest_manifest.schema.base import Document, State
 from pytest_manifest.schema.fields import (
     Count,
+    Document,
     Expiry,
+    Identifier,
     Json,
     JsonArray,
     JsonObject,
@@ -18,10 +19,10 @@ from pytest_manifest.schema.fields import (
     PositiveSeconds,
     Seconds,
     Sha256,
+    State,
     Time,
     Version,
 )
-from pytest_manifest.schema.identifiers import Identifier
 from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.patterns import pattern_problem
 

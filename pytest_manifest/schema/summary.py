@@ -6,15 +6,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from pytest_manifest.schema.base import Document, VerdictStatus
 from pytest_manifest.schema.fields import (
     Count,
+    Document,
     JsonObject,
     Name,
     Number,
     Sha256,
     Text,
     Time,
+    VerdictStatus,
     Version,
 )
 

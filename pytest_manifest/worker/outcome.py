@@ -12,7 +12,7 @@ from celery.exceptions import NotRegistered, Reject
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from pytest_manifest.log import redact
-from pytest_manifest.schema.base import State
+from pytest_manifest.schema.fields import State
 
 MAX_MESSAGE = 16 * 1024
 MAX_TRACEBACK = 32 * 1024

@@ -23,8 +23,8 @@ from pytest_manifest import variables
 from pytest_manifest.compat.billiard import sleep_by
 from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
 from pytest_manifest.schema import wire
-from pytest_manifest.schema.base import State
 from pytest_manifest.schema.code_digest import told_digest
+from pytest_manifest.schema.fields import State
 from pytest_manifest.worker import backends, log_capture, store_waits
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings
 import tasks.text_model.failures
 from pytest_manifest.planning import PlanSpec
 from pytest_manifest.schema import Entry, Expectations, Header, Receipt, summary
-from pytest_manifest.schema.base import State, VerdictStatus
+from pytest_manifest.schema.fields import State, VerdictStatus
 from tasks.filling.answers import ProblemKind
 from tasks.filling.gaps import SAYINGS
 from tasks.filling.settings import FillingSettings

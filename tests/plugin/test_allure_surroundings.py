@@ -14,7 +14,7 @@ from pytest_manifest.reporting.allure.marks import is_known, issue_address, labe
 from pytest_manifest.reporting.allure.status import CATEGORIES, status_of
 from pytest_manifest.reporting.allure.text import code, escaped, visible
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.base import VerdictStatus
+from pytest_manifest.schema.fields import VerdictStatus
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY
 from tests.plugin.conftest import Project

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import dump_entry, read_manifest, write_manifest
 from pytest_manifest.schema import Entry, Expectations, Header
-from pytest_manifest.schema.identifiers import is_identifier
+from pytest_manifest.schema.fields import is_identifier
 
 HEADER = Header(
     workflow="system_test",
