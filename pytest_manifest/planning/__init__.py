@@ -1,7 +1,6 @@
 """Collect a plan's entries, freeze them into a manifest file, and preview what it would run."""
 
-from pytest_manifest.planning.builder import PlanBuilder
-from pytest_manifest.planning.preview import Preview, preview
+from pytest_manifest.planning.builder import PlanBuilder, Preview, preview
 from pytest_manifest.planning.spec import PlanSpec, convert_options, plan_spec
 
 __all__ = ["PlanBuilder", "PlanSpec", "Preview", "convert_options", "plan_spec", "preview"]

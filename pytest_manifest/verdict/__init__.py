@@ -1,10 +1,13 @@
 """Compare receipts with expectations: the verdict, and its explanation for people."""
 
-from pytest_manifest.verdict.authenticity import contradiction
-from pytest_manifest.verdict.containment import differences
 from pytest_manifest.verdict.costs import Costs, cost_of_verdict
-from pytest_manifest.verdict.evidence import NEVER_STARTED_STATES, is_hearsay, may_have_run
-from pytest_manifest.verdict.expectations import Outcome, evaluate, outcome
+from pytest_manifest.verdict.evidence import (
+    NEVER_STARTED_STATES,
+    contradiction,
+    is_hearsay,
+    may_have_run,
+)
+from pytest_manifest.verdict.expectations import Outcome, differences, evaluate, outcome
 from pytest_manifest.verdict.explanation import AttemptLine, brief, explain, reason_of
 from pytest_manifest.verdict.text import plural, printable, short
 

@@ -1,15 +1,19 @@
-"""Decide whether a job may have run: by the traces that a run leaves, never by its final state.
+"""Weigh receipts: whether one is of this very attempt, and whether its job may have run.
 
-A task may do its work and then reject its message, and a revoked job may be running: Celery's name
-for the end says nothing of what came before it. Resending and costs depend on this.
+Whether a job may have run is told by the traces that a run leaves, never by its final state: a task
+may do its work and then reject its message, and a revoked job may be running. Resending and costs
+depend on this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Final
 
-from pytest_manifest.schema import Receipt
+from pytest_manifest.schema import Entry, Receipt, wire
+from pytest_manifest.verdict.expectations import result_left_out
+from pytest_manifest.verdict.text import printable, short
 
 NEVER_STARTED_STATES: Final = frozenset({"revoked", "expired", "rejected", "unknown_task"})
 """Final states that a job can reach without having been started."""
@@ -56,3 +60,90 @@ def _has_trace(receipt: Receipt) -> bool:
     ran = (receipt.started_at, receipt.runtime, receipt.pid, receipt.cpu)
     earlier = receipt.retries or receipt.retried or receipt.replaced
     return bool(earlier) or any(one is not None for one in ran)
+
+
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""By how much the clocks of two hosts may differ."""
+
+
+def contradiction(
+    entry: Entry,
+    receipt: Receipt,
+    *,
+    run: str,
+    task_id: str,
+    attempt: int,
+    sent_at: datetime | None,
+) -> str:
+    """Return a phrase that names a receipt's first contradiction, or "" where there is none.
+
+    The receipt is compared with attempt ``attempt`` of ``entry`` in ``run``, whose message was
+    created at ``sent_at`` (UTC; None: unknown) under ``task_id``. Missing fields contradict
+    nothing: receipts of older workers, and those built from a stock result, lack digests or times.
+    Other code than ours is no forgery; ``evaluate`` checks that.
+    """
+    return (
+        _another_sending(entry, receipt, run, task_id, attempt)
+        or _another_job(entry, receipt)
+        or _another_result(receipt)
+        or _another_time(receipt, sent_at)
+    )
+
+
+def _another_sending(entry: Entry, receipt: Receipt, run: str, task_id: str, attempt: int) -> str:
+    fields = (
+        ("run", receipt.run, run),
+        ("entry", receipt.entry, entry.id),
+        ("attempt", receipt.attempt, attempt),
+        ("task id", receipt.task_id, task_id),
+    )
+    for name, found, true in fields:
+        if found != true:
+            return f"it is of another {name}: {short(found)}, not {short(true)}"
+    return ""
+
+
+def _another_job(entry: Entry, receipt: Receipt) -> str:
+    if receipt.replaced:  # Celery lets another task replace this one
+        return ""
+    if receipt.task != entry.task:
+        return f"it is of another task: {short(receipt.task)}, not {short(entry.task)}"
+    if receipt.retries or receipt.args_sha256 is None:  # a retry may be with other arguments
+        return ""
+    digest = wire.arguments_sha256(entry.args, entry.kwargs)
+    if digest is not None and digest != receipt.args_sha256:
+        return "the job ran with other arguments than this entry has now"
+    return ""
+
+
+def _another_result(receipt: Receipt) -> str:
+    if receipt.result_sha256 is None or result_left_out(receipt):
+        return ""
+    if wire.json_sha256(receipt.result) in (None, receipt.result_sha256):
+        return ""
+    return (
+        f"its result {short(receipt.result)} is not the one that the worker made its digest of, "
+        "so it was changed on its way"
+    )
+
+
+def _another_time(receipt: Receipt, sent_at: datetime | None) -> str:
+    if sent_at is not None and receipt.sent_at is not None and receipt.sent_at != sent_at:
+        return (
+            f"it is of a message sent at {_time(receipt.sent_at)}, "
+            f"where this one was sent at {_time(sent_at)}"
+        )
+    sent = sent_at or receipt.sent_at
+    times = ("started", receipt.started_at), ("finished", receipt.finished_at)
+    for did, moment in times:
+        if sent is not None and moment is not None and sent - moment > CLOCK_TOLERANCE:
+            where = f" on {printable(receipt.host)}" if receipt.host else ""
+            return (
+                f"it says that the job {did} at {_time(moment)}, before it was sent at "
+                f"{_time(sent)}: it is old, or the clock{where} is wrong"
+            )
+    return ""
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S.%f} UTC"
