@@ -1,1 +1,1 @@
-"""Compute what reports show of a run, from its ledger, by pure functions."""
+"""Compute the content of reports from a run's ledger, by pure functions."""

@@ -1,4 +1,4 @@
-"""Group failures by what they have in common."""
+"""Group failures by cause: the same error at the same place, or the same mismatch."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Causes:
 
 
 class CauseNumbers:
-    """Numbers for records by what went wrong, and the cause that each number became."""
+    """A number for each failure's cause, and the cause that each number became."""
 
     def __init__(self) -> None:
         self._numbers: dict[_Sign, int] = {}

@@ -1,4 +1,4 @@
-"""Compare two runs: what fails anew, what is fixed, slower, dearer, different."""
+"""Compare two runs: new failures, fixes, slower and dearer tasks, different results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Define what reports show of an entry and its attempts: one record each."""
+"""Define the records that reports show: one for each entry and each of its attempts."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class TaskRow:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """What one worker process did, all attempts counted; ``share``: of all busy seconds, 0 to 1."""
+    """The work of a worker process, in all attempts; ``share``: of all busy seconds, 0 to 1."""
 
     worker: str
     host: str | None

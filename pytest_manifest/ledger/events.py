@@ -1,4 +1,4 @@
-"""Record what arrives from workers: starts, ends of executions, receipts."""
+"""Record the events that workers report: starts, ends of executions, receipts."""
 
 from __future__ import annotations
 

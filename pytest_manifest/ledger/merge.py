@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.database import placeholders
 from pytest_manifest.ledger.files import TABLES, refuse_network, sqlite_uri
 from pytest_manifest.ledger.rows import START_COLUMNS
+from pytest_manifest.manifest import sync
 
 MAX_ATTACHED: Final = 8
 """Ledgers copied at a time: SQLite attaches at most ten files to a connection."""
@@ -60,7 +60,7 @@ def merge_files(
                 ]
                 level += 1
             made = _merge_into(scratch / target.name, pending, without, metadata)
-            _sync(made)
+            sync(made)
             made.chmod(0o600)
             made.replace(target)
     except _DuplicateEntryError as error:
@@ -149,11 +149,3 @@ def _duplicate_message(entry: str, sources: Sequence[Path]) -> str:
         f"entry {entry!r} is in {' and in '.join(found[:2])}: it was sent twice, and which of the "
         "two counts cannot be told; leave one of these ledgers out"
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -361,8 +361,8 @@ _RECEIPTS = "SELECT task_id, execution, receipt FROM receipts {} ORDER BY task_i
 
 @dataclass(frozen=True, slots=True)
 class AttemptCost:
-    """An attempt with the executions reported as started, ``(execution, receipt)`` of all that
-    arrived, and the status of its last verdict: what decides its cost."""
+    """The records that decide an attempt's cost: the executions reported as started, ``(execution,
+    receipt)`` of all that arrived, and the status of its last verdict."""
 
     task_id: str
     entry: str

@@ -32,7 +32,7 @@ Row: TypeAlias = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a run is about; ``broker`` and ``backend`` are URLs without passwords.
+    """The description of a run; ``broker`` and ``backend`` are URLs without passwords.
 
     ``number``: its number among the runs in its folder, in the order in which they began; 0 for
     those of earlier versions, which come before all others.

@@ -1,4 +1,4 @@
-"""Keep a run's metadata: what it is about, its status and segments, and what may be missing."""
+"""Keep a run's metadata: its description, status and segments, and which records may be missing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def segments_json(parts: Iterable[RunSegment]) -> str:
 
 
 class RunMetadata(LedgerPart):
-    """The run's metadata: what it is about, its status, its manifest's digest."""
+    """The run's metadata: its description, its status, its manifest's digest."""
 
     def read(self) -> RunInfo:
         with self._parse_errors():

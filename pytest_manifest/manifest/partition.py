@@ -98,7 +98,7 @@ _SMALL_FILE: Final = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class GroupRule:
-    """How entries are put together: so many one after the other, or (``size`` None) by task."""
+    """The rule that groups entries: ``size`` neighbours each, or (None) all of one task."""
 
     size: int | None = None
 

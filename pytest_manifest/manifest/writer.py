@@ -193,7 +193,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
             temporary.replace(target)
-            _sync_folder(target.parent)
+            sync(target.parent)
 
 
 @contextlib.contextmanager
@@ -206,8 +206,9 @@ def writing(path: Path) -> Iterator[None]:
         raise file_error(path, f"it cannot be written ({why}); check the folder") from error
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a written file, or the entries of a folder, survive a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -226,7 +226,7 @@ def _plain(value: object) -> JsonValue:
 
 @dataclass
 class Preview:
-    """What a manifest would run; ``longest_timeout`` in seconds, ``cost`` in the entries' unit."""
+    """The jobs of a manifest, counted; ``longest_timeout`` in seconds, ``cost`` in their unit."""
 
     path: Path
     name: str

@@ -1,4 +1,4 @@
-"""Read what a planning function declares: its name, the fixtures it asks for, and its options."""
+"""Read a planning function's declaration: its name, the fixtures it asks for, and its options."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Container
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Literal
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.run_files import RunFiles
-from pytest_manifest.manifest import Manifest, id_and_task, read_manifest, write_manifest
+from pytest_manifest.manifest import Manifest, id_and_task, read_manifest, sync, write_manifest
 from pytest_manifest.schema import Entry
 
 Change = Literal["new", "job", "expectation"]
@@ -27,11 +26,7 @@ def keep_manifest(manifest: Manifest, ledger: Path) -> None:
     try:
         shutil.copyfile(manifest.path, scratch)
         scratch.chmod(0o600)
-        descriptor = os.open(scratch, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(scratch)
         scratch.replace(target)
     except OSError as error:
         raise LedgerError(

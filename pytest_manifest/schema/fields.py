@@ -152,7 +152,7 @@ Expiry = Annotated[
 
 
 class _JsonField:
-    """Marks a field as a JSON value of one shape, checked and copied on the way in.
+    """The mark of a field that is a JSON value of one shape, checked and copied on the way in.
 
     Pydantic's own JsonValue calls a Python function for every node and lets NaN and lone
     surrogates pass; values that a careful parser made (``PARSED``) are taken as they are.

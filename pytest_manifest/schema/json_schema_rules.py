@@ -36,7 +36,7 @@ Errors = Iterator[ValidationError]
 
 
 class TooManyStepsError(Exception):
-    """To check this value by this schema would take out of all proportion."""
+    """Raised where checking a value by a schema takes more steps than its size allows."""
 
 
 @contextmanager

@@ -59,7 +59,7 @@ _CANONICAL: Final = json.JSONEncoder(
 
 @dataclass(frozen=True, slots=True)
 class StartedRecord:
-    """A worker began an execution; times are UTC, ``execution`` is unique among all executions."""
+    """The start of an execution; times are UTC, ``execution`` is unique among all executions."""
 
     run: str
     entry: str
@@ -83,7 +83,7 @@ class StartedRecord:
 
 @dataclass(frozen=True, slots=True)
 class HandedOnRecord:
-    """An execution ended, and its job goes on: by a next try, or by what its task handed it on to.
+    """The end of an execution whose job goes on, in a next try or in the task that replaces it.
 
     ``how``: "retry"; "task", one that has the job's own task id; "canvas", several, of which only
     the last one has. ``next_at`` is when the next try is due.
@@ -98,7 +98,7 @@ class HandedOnRecord:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRecord:
-    """An execution ended; ``receipt`` has the fields of ``schema.Receipt``, not validated yet.
+    """The end of an execution; ``receipt`` has the fields of ``schema.Receipt``, not validated yet.
 
     ``start`` is the record of its start, where that could not be told when it was.
     """
