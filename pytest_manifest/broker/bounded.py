@@ -15,13 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact_url
-
-if TYPE_CHECKING:
-    from kombu import Connection
 
 T = TypeVar("T")
 
@@ -239,23 +236,3 @@ def amqp_limits(own: Mapping[str, object]) -> dict[str, float]:
     """Give the time limits (s) of an AMQP connection that the app does not set itself."""
     limits = {"read_timeout": SOCKET_TIMEOUT, "write_timeout": SOCKET_TIMEOUT}
     return {name: seconds for name, seconds in limits.items() if name not in own}
-
-
-def sever(connection: Connection | None) -> None:
-    """Cut a broker's connection without a word, so that whoever waits on it stops waiting.
-
-    kombu and py-amqp have no way to do that: their good-bye waits for an answer.
-    """
-    import socket
-
-    # Asked first: what is not connected would connect anew.
-    established = None
-    if connection is not None and connection.connected:
-        established = connection.connection
-    sock = getattr(getattr(established, "transport", None), "sock", None)
-    if sock is not None:
-        with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
-    for channel in list(getattr(established, "channels", None) or ()):
-        with suppress(Exception):  # not every transport's channels have one
-            channel.pool.disconnect()

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from celery import Celery
 from celery.app.backends import by_url
-from celery.app.defaults import DEFAULTS
 from celery.app.utils import find_app
 
 from pytest_manifest.broker.bounded import SOCKET_TIMEOUT, amqp_limits, redis_limits
 from pytest_manifest.broker.celery_settings import OPTIONS, harmless, is_overridden
+from pytest_manifest.compat.celery import setting_names
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
 from pytest_manifest.urls import StackAddress, is_redis, scheme_of
@@ -116,7 +116,7 @@ def _without_own_addresses(app: Celery) -> Celery:
 
     As workers of ours have it: a user or TLS of the app's own store is nothing to this one.
     """
-    settings = {name: app.conf[name] for name in DEFAULTS if not is_overridden(name)}
+    settings = {name: app.conf[name] for name in setting_names() if not is_overridden(name)}
     settings |= {name: harmless(app.conf[name]) for name in OPTIONS}
     plain = Celery(app.main, set_as_current=False, fixups=())
     plain.conf.update(settings)

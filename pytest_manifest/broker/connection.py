@@ -12,10 +12,10 @@ from kombu import Producer, Queue
 from kombu.common import Broadcast
 from kombu.transport import virtual
 
-from pytest_manifest.broker.bounded import sever
 from pytest_manifest.broker.client import connect, reply_queue_name
 from pytest_manifest.broker.messages import Outgoing
 from pytest_manifest.broker.routing import Destination, queue_of, refusal, unverified_destination
+from pytest_manifest.compat.kombu import on_event, sever
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.urls import StackAddress
 
@@ -78,7 +78,7 @@ class Returns(NoConfirms):
 
     def __init__(self, channel: object) -> None:
         self._returned: list[str] = []
-        channel.events["basic_return"].add(self._on_return)  # type: ignore[attr-defined]  # untyped
+        on_event(channel, "basic_return", self._on_return)
 
     def wait(self) -> list[str]:
         """Give what came back since the last time."""
@@ -101,10 +101,9 @@ class AmqpConfirms(Returns):
         self._open: set[int] = set()
         self._refused = 0
         super().__init__(channel)
-        events = channel.events  # type: ignore[attr-defined]  # amqp.Channel, which is untyped
-        events["basic_ack"].add(self._on_ack)
-        events["basic_nack"].add(self._on_nack)
-        channel.confirm_select()  # type: ignore[attr-defined]  # as above
+        on_event(channel, "basic_ack", self._on_ack)
+        on_event(channel, "basic_nack", self._on_nack)
+        channel.confirm_select()  # type: ignore[attr-defined]  # amqp.Channel, which is untyped
 
     def published(self) -> None:
         """Expect one more confirmation; delivery tags count from 1 in a channel."""

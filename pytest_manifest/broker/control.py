@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from celery import Celery
-from kombu import Producer
 from kombu.transport import virtual
 
-from pytest_manifest.broker.bounded import sever
 from pytest_manifest.broker.client import connect
 from pytest_manifest.broker.routing import refusal
+from pytest_manifest.compat.kombu import publish_command, sever
 from pytest_manifest.urls import StackAddress, is_redis
 
 if TYPE_CHECKING:
@@ -69,10 +68,9 @@ class Control:
             replies: Queue = mailbox.get_reply_queue()(channel)
             replies.declare()
             try:
-                tickets = {
-                    self._publish(mailbox, channel, method, arguments, wants_reply=True): method
-                    for method, arguments in questions.items()
-                }
+                tickets = {str(uuid4()): method for method in questions}
+                for ticket, method in tickets.items():
+                    publish_command(mailbox, channel, method, questions[method], ticket)
                 listeners = _listeners(channel, mailbox.exchange.name)
                 return self._collect(
                     replies, tickets, timeout, _until_all_answered(listeners, enough)
@@ -86,7 +84,7 @@ class Control:
         """Give every worker an order, without waiting for a reply."""
         with self._lend() as (connection, channel):
             mailbox: Mailbox = self._app.control.mailbox(connection)
-            self._publish(mailbox, channel, method, arguments, wants_reply=False)
+            publish_command(mailbox, channel, method, arguments)
 
     def revoke(self, task_ids: Iterable[str], *, terminate: bool) -> None:
         """Tell every worker not to run these tasks; ``terminate`` also ends running ones."""
@@ -164,38 +162,6 @@ class Control:
             raise
         with suppress(Exception):
             channel.close()
-
-    def _publish(
-        self,
-        mailbox: Mailbox,
-        channel: Channel,
-        method: str,
-        arguments: Arguments,
-        *,
-        wants_reply: bool,
-    ) -> str:
-        ticket = str(uuid4())
-        message: dict[str, object] = {
-            "method": method,
-            "arguments": dict(arguments),
-            "destination": None,
-            "pattern": None,
-            "matcher": None,
-        }
-        if wants_reply:
-            message["ticket"] = ticket
-            message["reply_to"] = {
-                "exchange": mailbox.reply_exchange.name,
-                "routing_key": mailbox.oid,
-            }
-        Producer(channel, auto_declare=False).publish(
-            message,
-            exchange=mailbox.exchange.name,
-            declare=[mailbox.exchange],
-            headers={"clock": mailbox.clock.forward(), "expires": 0},
-            serializer=mailbox.serializer,
-        )
-        return ticket
 
     def _collect(
         self,

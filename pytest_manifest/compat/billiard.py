@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 
 class OtherTime:
@@ -25,3 +26,26 @@ def sleep_by(sleep: Callable[[float], None]) -> None:
     from billiard import pool
 
     pool.time = OtherTime(sleep)
+
+
+def is_recycled(exitcode: int | None) -> bool:
+    """Return whether a process of a pool ends with this code because it has run enough tasks.
+
+    Relies on ``billiard.pool.EX_RECYCLE`` (billiard 4.3).
+    Test: ``test_worker_ending.py::test_a_pool_process_exits_when_all_is_said``.
+    """
+    from billiard import pool
+
+    recycled: bool = exitcode == pool.EX_RECYCLE
+    return recycled
+
+
+def exception_info() -> Any:
+    """Return the exception that is being handled as a process of a pool reports it.
+
+    Relies on ``billiard.einfo.ExceptionInfo`` (billiard 4.3).
+    Test: ``test_testing_stack.py::test_a_job_that_raises_system_exit_ends_alone``.
+    """
+    from billiard.einfo import ExceptionInfo
+
+    return ExceptionInfo()

@@ -16,6 +16,15 @@ _MISSING: Final = object()
 TOLD: Final = "tells_manifest"
 """The mark of a function of ours that stands in a place of Celery's."""
 
+
+def _once(given: Any, wrapped: Callable[..., object]) -> Any:
+    """Return what stands in a place of Celery's: ``wrapped``, unless one of ours does already."""
+    if getattr(given, TOLD, False):
+        return given
+    setattr(wrapped, TOLD, True)
+    return wrapped
+
+
 # Apps
 
 
@@ -118,6 +127,54 @@ def former_names() -> dict[str, str]:
     return dict(flatten(NAMESPACES, keyfilter=names))
 
 
+def setting_names() -> frozenset[str]:
+    """Return the names of all settings that Celery has.
+
+    Relies on ``celery.app.defaults.DEFAULTS`` (Celery 5.7).
+    Test: ``test_compat_celery.py::test_all_settings_are_known_by_name``.
+    """
+    from celery.app.defaults import DEFAULTS
+
+    return frozenset(DEFAULTS)
+
+
+def stock_stores() -> dict[str, str]:
+    """Return the place of each class of result stores (``module:name``) by its scheme in URLs.
+
+    Relies on ``celery.app.backends.BACKEND_ALIASES`` (Celery 5.7).
+    Test: ``test_compat_celery.py::test_result_stores_are_found_by_scheme``.
+    """
+    from celery.app.backends import BACKEND_ALIASES
+
+    return dict(BACKEND_ALIASES)
+
+
+def if_made(owner: Any, name: str) -> Any:
+    """Return an attribute that is made when it is first asked for; None where that was not yet.
+
+    Relies on ``RedisBackend.client`` being kept in the object's own dictionary (Celery 5.7).
+    Test: ``test_compat_celery.py::test_what_was_not_made_is_not_made_by_a_look``.
+    """
+    return vars(owner).get(name)
+
+
+@contextmanager
+def made_anew(app: Any, *names: str) -> Iterator[None]:
+    """Have an app make these attributes anew for a while; afterwards it has its former ones.
+
+    Relies on ``Celery.amqp`` and ``Celery.control`` being kept in the app's own dictionary (5.7).
+    Test: ``test_compat_celery.py::test_an_app_makes_some_of_its_attributes_anew``.
+    """
+    kept = {name: vars(app).pop(name, _MISSING) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            vars(app).pop(name, None)
+            if value is not _MISSING:
+                vars(app)[name] = value
+
+
 # Tasks
 
 
@@ -150,18 +207,49 @@ def before_replacing(prepare: Callable[[Any, Any], None]) -> None:
     from celery.app.task import Task
 
     given = Task.on_replace
-    if getattr(given, TOLD, False):
-        return
 
     def on_replace(task: Any, sig: Any) -> Any:
         prepare(task, sig)
         return given(task, sig)
 
-    setattr(on_replace, TOLD, True)
-    Task.on_replace = on_replace
+    Task.on_replace = _once(given, on_replace)
 
 
 # Workers
+
+
+def tracer_under(app: Any, hostname: str) -> Callable[[Any], Any]:
+    """Return what turns a call that a worker gives its pool into one under this worker's name.
+
+    Celery's own call of a task takes the name from the machine. Other calls stay as they are.
+    Relies on a pool being given ``celery.app.trace.trace_task_ret`` and the message, and on what
+    that does with it (Celery 5.7).
+    Test: ``test_compat_celery.py::test_a_task_runs_under_the_name_of_its_worker``.
+    """
+    from celery.app.trace import trace_task, trace_task_ret
+    from kombu.serialization import loads, prepare_accept_content
+
+    tasks, accepted = app.tasks, prepare_accept_content(app.conf.accept_content)
+
+    def trace(
+        name: str,
+        uuid: str,
+        request: dict[str, object],
+        body: Any,
+        content_type: str | None,
+        content_encoding: str | None,
+        **_: object,
+    ) -> tuple[int, object, float]:
+        if content_type:
+            body = loads(body, content_type, content_encoding, accept=accepted)
+        args, kwargs, embedded = body
+        own = {"args": args, "kwargs": kwargs, "hostname": hostname, "is_eager": False}
+        request.update(own, **(embedded or {}))
+        traced = trace_task(tasks[name], uuid, args, kwargs, request, app=app)
+        result, info, runtime, text = traced
+        return (1, result, runtime) if info else (0, text, runtime)
+
+    return lambda call: trace if call is trace_task_ret else call
 
 
 def after_undecodable(consumer: Any, tell: Callable[[object, BaseException], None]) -> None:
@@ -172,15 +260,12 @@ def after_undecodable(consumer: Any, tell: Callable[[object, BaseException], Non
     Test: ``test_compat_celery.py::test_messages_that_cannot_be_decoded_are_told_of``.
     """
     given = consumer.on_decode_error
-    if getattr(given, TOLD, False):
-        return
 
     def on_decode_error(message: object, exc: BaseException) -> None:
         given(message, exc)
         tell(message, exc)
 
-    setattr(on_decode_error, TOLD, True)
-    consumer.on_decode_error = on_decode_error
+    consumer.on_decode_error = _once(given, on_decode_error)
 
 
 def turn_store_into(backend: object, kind: type) -> None:

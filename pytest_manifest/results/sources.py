@@ -23,6 +23,7 @@ from pydantic import JsonValue
 from pytest_manifest.broker.attempt import RUN8_LENGTH
 from pytest_manifest.broker.client import AMQP_SCHEMES, connect, result_backend
 from pytest_manifest.broker.connection import reply_queue
+from pytest_manifest.compat.celery import if_made
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.urls import StackAddress, scheme_of
@@ -119,7 +120,7 @@ class KeyValueSource:
 
     def close(self) -> None:
         """End the connections of the backend's pool."""
-        client = self._backend.__dict__.get("client")
+        client = if_made(self._backend, "client")
         if client is not None:
             with suppress(Exception):
                 client.close()

@@ -14,7 +14,7 @@ from kombu.pools import ProducerPool
 from kombu.transport import memory
 
 from pytest_manifest.broker.celery_settings import PARTS, URLS, VARIABLES
-from pytest_manifest.compat.celery import drop_own_store, other_connections, running
+from pytest_manifest.compat.celery import drop_own_store, made_anew, other_connections, running
 from pytest_manifest.errors import StackError
 from pytest_manifest.worker import log_capture
 from pytest_manifest.worker.backend_memory import SCHEME, store
@@ -30,9 +30,6 @@ SETTINGS: Final[Mapping[str, object]] = {
     "broker_connection_retry_on_startup": True,
     "result_backend_transport_options": {},
 }
-# Attributes that an app makes once from its settings, and keeps.
-KEPT: Final = ("amqp", "control")
-_MISSING: Final = object()
 
 Call = Callable[..., object]
 
@@ -127,23 +124,19 @@ def _settings(app: Celery) -> Iterator[None]:
 @contextmanager
 def _made_anew(app: Celery) -> Iterator[None]:
     """Have the app forget connections and backends, and make others of its present settings."""
-    kept = {name: app.__dict__.pop(name, _MISSING) for name in (*KEPT, "backend_cls")}
-    app.backend_cls = None  # a store named by the app's class wins over all settings
-    kind, place = by_url(URL, app.loader)
-    # Own pools: those that kombu makes for an app stay for the life of the process.
-    pool = app.connection_for_write().Pool(limit=POOL_LIMIT)
-    producers = ProducerPool(pool, limit=POOL_LIMIT)
-    app.amqp = _with_producers(type(app.amqp), producers)(app)
-    try:
-        with other_connections(app, pool, kind(app=app, url=place)):
-            yield
-    finally:
-        producers.force_close_all()
-        pool.force_close_all()
-        for name, value in kept.items():
-            app.__dict__.pop(name, None)
-            if value is not _MISSING:
-                app.__dict__[name] = value
+    with made_anew(app, "amqp", "control", "backend_cls"):
+        app.backend_cls = None  # a store named by the app's class wins over all settings
+        kind, place = by_url(URL, app.loader)
+        # Own pools: those that kombu makes for an app stay for the life of the process.
+        pool = app.connection_for_write().Pool(limit=POOL_LIMIT)
+        producers = ProducerPool(pool, limit=POOL_LIMIT)
+        app.amqp = _with_producers(type(app.amqp), producers)(app)
+        try:
+            with other_connections(app, pool, kind(app=app, url=place)):
+                yield
+        finally:
+            producers.force_close_all()
+            pool.force_close_all()
 
 
 def _with_producers(kind: Any, producers: ProducerPool) -> Any:

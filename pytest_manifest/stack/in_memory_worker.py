@@ -8,18 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from billiard.einfo import ExceptionInfo
-from billiard.exceptions import WorkerLostError
 from celery import Celery, signals
-from celery.app.trace import trace_task, trace_task_ret
 from celery.concurrency.base import BasePool
-from celery.exceptions import WorkerShutdown
+from celery.exceptions import WorkerLostError, WorkerShutdown
 from celery.worker import WorkController
 from celery.worker.control import control_command
-from kombu.serialization import loads, prepare_accept_content
 from loguru import logger
+
+from pytest_manifest.compat.billiard import exception_info
+from pytest_manifest.compat.celery import tracer_under
 
 STOP_SECONDS: Final = 5.0
 """How long jobs that run may go on when the worker is told to stop."""
@@ -58,8 +57,7 @@ class DaemonPool(BasePool):
 
     def on_start(self) -> None:
         _, hostname = self.options["initargs"]
-        accepted = prepare_accept_content(self.app.conf.accept_content)
-        self._place = (self.app.tasks, accepted, hostname)
+        self._under_own_name = tracer_under(self.app, hostname)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._stopping = False
         self.threads = [
@@ -94,10 +92,8 @@ class DaemonPool(BasePool):
         accept_callback: Callable[..., object] | None = None,
         **_: object,
     ) -> None:
-        if target is trace_task_ret:
-            # Trace as a worker process does, but without its globals: tests share this process.
-            target = self._trace
-        self._jobs.put(Job(target, args, kwargs, callback, accept_callback))
+        # As a worker process does, but without its globals: tests share this process.
+        self._jobs.put(Job(self._under_own_name(target), args, kwargs, callback, accept_callback))
 
     def _work(self) -> None:
         self.app.set_current()  # of this thread alone
@@ -106,27 +102,6 @@ class DaemonPool(BasePool):
                 _do(job)
             except Exception as error:  # The thread is for the other jobs, too.
                 logger.error("the end of a job of the in-memory stack was not told: {!r}", error)
-
-    def _trace(
-        self,
-        name: str,
-        uuid: str,
-        request: dict[str, object],
-        body: Any,
-        content_type: str | None,
-        content_encoding: str | None,
-        **_: object,
-    ) -> tuple[int, object, float]:
-        """Run a task as Celery's own ``trace_task_ret`` does, under the worker's name."""
-        tasks, accepted, hostname = self._place
-        if content_type:
-            body = loads(body, content_type, content_encoding, accept=accepted)
-        args, kwargs, embedded = body
-        own = {"args": args, "kwargs": kwargs, "hostname": hostname, "is_eager": False}
-        request.update(own, **(embedded or {}))
-        traced = trace_task(tasks[name], uuid, args, kwargs, request, app=self.app)
-        result, info, runtime, text = traced
-        return (1, result, runtime) if info else (0, text, runtime)
 
     @property
     def info(self) -> dict[str, object]:
@@ -147,11 +122,11 @@ def _do(job: Job) -> None:
         job.callback(told)
 
 
-def _worker_lost(error: BaseException) -> ExceptionInfo:
+def _worker_lost(error: BaseException) -> object:
     try:
         raise WorkerLostError(f"the job ended its worker: {error!r}") from error  # noqa: TRY301
     except WorkerLostError:
-        return ExceptionInfo()
+        return exception_info()
 
 
 class Worker(WorkController):

@@ -10,10 +10,9 @@ import json
 from typing import Any, Final
 
 from celery import states
-from celery.app.backends import BACKEND_ALIASES
 from kombu.utils.imports import symbol_by_name
 
-from pytest_manifest.compat.celery import turn_store_into
+from pytest_manifest.compat.celery import stock_stores, turn_store_into
 from pytest_manifest.schema import wire
 from pytest_manifest.worker.backend_base import (
     ReceiptBackend,
@@ -63,13 +62,14 @@ def _is_redis(stock: type) -> bool:
 
 def overrides() -> dict[str, str]:
     """Return ``override_backends`` for a loader: every scheme by which Celery stores results."""
-    return {alias: f"{__name__}:{alias}" for alias in BACKEND_ALIASES if alias != "disabled"}
+    return {alias: f"{__name__}:{alias}" for alias in stock_stores() if alias != "disabled"}
 
 
 def __getattr__(alias: str) -> type:
-    if alias not in BACKEND_ALIASES:
+    place = stock_stores().get(alias)
+    if place is None:
         raise AttributeError(f"Celery has no result backend {alias!r}")
-    stock: type = symbol_by_name(BACKEND_ALIASES[alias])
+    stock: type = symbol_by_name(place)
     return with_receipts(stock)
 
 

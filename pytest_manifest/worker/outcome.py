@@ -7,8 +7,13 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
-from celery.exceptions import NotRegistered, Reject
+from celery.exceptions import (
+    NotRegistered,
+    Reject,
+    SoftTimeLimitExceeded,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from pytest_manifest.log import redact

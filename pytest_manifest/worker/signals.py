@@ -20,7 +20,7 @@ from celery.exceptions import NotRegistered
 from loguru import logger
 
 from pytest_manifest import variables
-from pytest_manifest.compat.billiard import sleep_by
+from pytest_manifest.compat.billiard import is_recycled, sleep_by
 from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.code_digest import told_digest
@@ -295,7 +295,5 @@ def on_process_shutdown(exitcode: int | None = None, **_: object) -> None:
     The sleep lets the main process read its last messages; a main process that ends does not. A
     process that is only recycled keeps its sleep.
     """
-    from billiard import pool
-
-    if exitcode != pool.EX_RECYCLE:
+    if not is_recycled(exitcode):
         sleep_by(short_sleep)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import queue
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -20,7 +17,6 @@ from pytest_manifest.broker.bounded import (
     PeerTimeoutError,
     WaitBudget,
     refuse_if_abandoned,
-    sever,
 )
 from pytest_manifest.errors import StackError
 
@@ -156,36 +152,3 @@ def test_a_wait_is_cut_short_from_outside(silence: threading.Event) -> None:
 def test_what_is_in_this_process_is_called_directly() -> None:
     """There is no network between, and nothing to be bounded."""
     assert BoundedCaller("memory://").call(threading.get_ident) == threading.get_ident()
-
-
-def test_to_sever_ends_the_wait_of_the_other_thread() -> None:
-    """Who reads is told that there is no more; to cut it twice, or after its end, does nothing."""
-    ours, theirs = socket.socketpair()
-    transport = SimpleNamespace(sock=ours)
-    connection: Any = SimpleNamespace(
-        connected=True, connection=SimpleNamespace(transport=transport)
-    )
-    with ours, theirs, ThreadPoolExecutor() as pool:
-        waits = pool.submit(ours.recv, 1)
-        sever(connection)
-        assert waits.result(FOR_EVER) == b""
-        assert theirs.recv(1) == b""
-        sever(connection)
-    sever(connection)
-
-
-def test_to_sever_what_is_not_connected_connects_nothing() -> None:
-    """A connection that is only being made has no socket yet; asked for it, it would connect."""
-    asked: list[str] = []
-
-    class Unconnected:
-        connected = False
-
-        def __getattr__(self, name: str) -> object:
-            asked.append(name)
-            raise AttributeError(name)
-
-    unconnected: Any = Unconnected()
-    for connection in (None, unconnected):
-        sever(connection)
-    assert asked == []

@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 from billiard.pool import TimeoutHandler
 from celery import Celery
+from celery.app.backends import by_name
 from celery.app.defaults import _TO_NEW_KEY
 from celery.app.task import extract_exec_options
+from celery.app.trace import trace_task_ret
 from celery.backends.base import KeyValueStoreBackend
+from celery.backends.redis import RedisBackend
 from celery.concurrency import prefork
 from celery.concurrency.asynpool import AsynPool
 from celery.worker.consumer import Consumer, Tasks
@@ -135,6 +138,58 @@ def test_a_class_of_apps_with_a_store_of_its_own_is_known() -> None:
 
 def test_settings_have_earlier_names() -> None:
     assert compat.former_names() == _TO_NEW_KEY
+
+
+def test_all_settings_are_known_by_name(app: Celery) -> None:
+    names = compat.setting_names()
+    assert {"broker_url", "result_backend", "task_queues"} <= names
+    assert names <= {*app.conf.keys()}
+
+
+def test_result_stores_are_found_by_scheme() -> None:
+    """Where Celery finds them itself."""
+    stores = compat.stock_stores()
+    assert {"redis", "rpc", "db", "disabled"} <= stores.keys()
+    for scheme in ("rpc", "cache", "redis"):
+        kind = by_name(scheme)
+        assert stores[scheme].replace(":", ".") == f"{kind.__module__}.{kind.__qualname__}"
+
+
+def test_what_was_not_made_is_not_made_by_a_look() -> None:
+    store = RedisBackend(app=Celery("a", set_as_current=False), url="redis://nowhere.invalid/0")
+    assert compat.if_made(store, "client") is None
+    assert compat.if_made(store, "client") is not store.client
+    assert compat.if_made(store, "client") is store.client
+
+
+def test_an_app_makes_some_of_its_attributes_anew(app: Celery) -> None:
+    """Those that it had come back; what it had not made is forgotten again."""
+    amqp = app.amqp
+    with compat.made_anew(app, "amqp", "control"):
+        other, control = app.amqp, app.control
+        assert other is not amqp
+        assert app.amqp is other
+    assert app.amqp is amqp
+    assert app.control is not control
+
+
+def test_a_task_runs_under_the_name_of_its_worker(app: Celery) -> None:
+    """As Celery runs it, which takes the machine's name."""
+    names: list[str] = []
+
+    def work(task: Any, count: int) -> int:
+        names.append(task.request.hostname)
+        return 2 * count
+
+    app.task(name="work", bind=True, shared=False)(work)
+    app.finalize()
+    under = compat.tracer_under(app, "memory@here")
+    for trace in (trace_task_ret, under(trace_task_ret)):
+        request = {"id": "i", "delivery_info": {}}
+        assert trace("work", "i", request, ((2,), {}, {}), None, None, app=app)[:2] == (0, "4")
+    assert names[1] == "memory@here"
+    assert names[0] != names[1]
+    assert under(print) is print
 
 
 def test_a_task_that_repeats_itself_calls_another_function(app: Celery) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from amqp.exceptions import (  # type: ignore[import-untyped]  # it has no types
+from amqp.exceptions import (
     AccessRefused,
     ConnectionForced,
     PreconditionFailed,

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
-
-from kombu.transport.native_delayed_delivery import MAX_LEVEL, level_name
 
 from pytest_manifest.broker.control import NOT_FOUND
 from pytest_manifest.broker.locating.worker_replies import WorkerLocator, unknown_queues
 from pytest_manifest.broker.publisher import Publisher
-
-DELAYING: Final = tuple(level_name(level) for level in range(MAX_LEVEL + 1))
-"""Where messages with a countdown or eta wait for it, with quorum queues."""
+from pytest_manifest.compat.kombu import delaying_queues
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +34,7 @@ class AmqpLocator(WorkerLocator):
 
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
         """Count the waiting messages: none can be seen, and nothing is hidden where none waits."""
-        counts = [*self._counts(self._queues), *self._counts(DELAYING, all_or_none=True)]
+        counts = [*self._counts(self._queues), *self._counts(delaying_queues(), all_or_none=True)]
         self._consumers = {one.name: one.consumers for one in counts}
         waiting = ", ".join(
             f"{one.messages} {'waits' if one.messages == 1 else 'wait'} in {one.name!r}"

@@ -28,6 +28,7 @@ from pytest_manifest.broker.locating.worker_replies import (
     unresponsive_nodes,
 )
 from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.compat.kombu import restore_unacked
 
 if TYPE_CHECKING:
     from kombu.transport.redis import Channel
@@ -209,7 +210,7 @@ class _RedisBroker:
             guarded = _ConditionalTransaction(
                 client, lambda: self._message(first, task_id) is not None
             )
-            self._channel.qos.restore_by_tag(tag, client=guarded)
+            restore_unacked(self._channel, tag, guarded)
         if guarded.done:
             self.discard_all(task_id, frozenset(copies))
         return guarded.done

@@ -1,0 +1,97 @@
+"""Private parts of kombu, and of py-amqp below it.
+
+kombu is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+
+def sever(connection: Any) -> None:
+    """Cut a broker's connection without a word, so that whoever waits on it stops waiting.
+
+    kombu and py-amqp have no way to do that: their good-bye waits for an answer. What is not
+    connected stays so.
+    Relies on py-amqp's ``Connection.transport.sock``, and on ``channels`` of kombu's connections,
+    which have a ``pool`` of redis-py's with Redis (kombu 5.7, py-amqp 5.3).
+    Test: ``test_compat_kombu.py::test_to_sever_ends_the_wait_of_the_other_thread``.
+    """
+    # Asked first: what is not connected would connect anew.
+    established = None
+    if connection is not None and connection.connected:
+        established = connection.connection
+    sock = getattr(getattr(established, "transport", None), "sock", None)
+    if sock is not None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+    for channel in list(getattr(established, "channels", None) or ()):
+        with suppress(Exception):  # not every transport's channels have one
+            channel.pool.disconnect()
+
+
+def on_event(channel: Any, name: str, call: Callable[..., None]) -> None:
+    """Have ``call`` called when RabbitMQ sends a message back, or confirms or refuses some.
+
+    ``name``: ``basic_return``, ``basic_ack`` or ``basic_nack``.
+    Relies on ``Channel.events`` (py-amqp 5.3).
+    Test: ``test_compat_kombu.py::test_a_channel_tells_of_what_the_broker_confirms``.
+    """
+    channel.events[name].add(call)
+
+
+def publish_command(
+    mailbox: Any, channel: Any, method: str, arguments: Mapping[str, object], ticket: str = ""
+) -> None:
+    """Publish a remote-control command to all workers, over this channel and no other.
+
+    ``ticket``: what replies are to be marked with; without one there are none.
+    Relies on the form of the message that ``Mailbox._publish`` sends (kombu 5.7).
+    Test: ``test_compat_kombu.py::test_a_command_is_as_kombu_sends_it``.
+    """
+    from kombu import Producer
+
+    message: dict[str, object] = {
+        "method": method,
+        "arguments": dict(arguments),
+        "destination": None,
+        "pattern": None,
+        "matcher": None,
+    }
+    if ticket:
+        message["ticket"] = ticket
+        message["reply_to"] = {
+            "exchange": mailbox.reply_exchange.name,
+            "routing_key": mailbox.oid,
+        }
+    Producer(channel, auto_declare=False).publish(
+        message,
+        exchange=mailbox.exchange.name,
+        declare=[mailbox.exchange],
+        headers={"clock": mailbox.clock.forward(), "expires": 0},
+        serializer=mailbox.serializer,
+    )
+
+
+def restore_unacked(channel: Any, tag: str, client: Any) -> None:
+    """Put a message that a worker had taken back into its queue, in one transaction of ``client``.
+
+    Relies on ``QoS.restore_by_tag`` calling ``client.transaction`` once, for the ``unacked`` hash
+    (kombu 5.7).
+    Test: ``test_compat_kombu.py::test_a_message_is_put_back_in_one_transaction``.
+    """
+    channel.qos.restore_by_tag(tag, client=client)
+
+
+def delaying_queues() -> tuple[str, ...]:
+    """Return the names of the queues in which RabbitMQ delays messages, with quorum queues.
+
+    Relies on ``kombu.transport.native_delayed_delivery.MAX_LEVEL`` (kombu 5.7).
+    Test: ``test_compat_kombu.py::test_messages_are_delayed_in_these_queues``.
+    """
+    from kombu.transport.native_delayed_delivery import MAX_LEVEL, level_name
+
+    return tuple(level_name(level) for level in range(MAX_LEVEL + 1))

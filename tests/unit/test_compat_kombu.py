@@ -1,0 +1,131 @@
+"""What is relied on of kombu's and py-amqp's private parts: each fails where they have changed."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from amqp import Channel
+from kombu import Connection, Producer
+from kombu.pidbox import Mailbox
+from kombu.transport import native_delayed_delivery
+from kombu.transport.redis import QoS
+
+from pytest_manifest.compat import kombu as compat
+from pytest_manifest.compat.kombu import sever
+
+FOR_EVER = 600.0
+
+
+def test_to_sever_ends_the_wait_of_the_other_thread() -> None:
+    """Who reads is told that there is no more; to cut it twice, or after its end, does nothing."""
+    ours, theirs = socket.socketpair()
+    transport = SimpleNamespace(sock=ours)
+    connection: Any = SimpleNamespace(
+        connected=True, connection=SimpleNamespace(transport=transport)
+    )
+    with ours, theirs, ThreadPoolExecutor() as pool:
+        waits = pool.submit(ours.recv, 1)
+        sever(connection)
+        assert waits.result(FOR_EVER) == b""
+        assert theirs.recv(1) == b""
+        sever(connection)
+    sever(connection)
+
+
+def test_to_sever_what_is_not_connected_connects_nothing() -> None:
+    """A connection that is only being made has no socket yet; asked for it, it would connect."""
+    asked: list[str] = []
+
+    class Unconnected:
+        connected = False
+
+        def __getattr__(self, name: str) -> object:
+            asked.append(name)
+            raise AttributeError(name)
+
+    unconnected: Any = Unconnected()
+    for connection in (None, unconnected):
+        sever(connection)
+    assert asked == []
+
+
+def test_a_channel_tells_of_what_the_broker_confirms() -> None:
+    """By the methods that it calls for the broker's frames."""
+    connection = SimpleNamespace(
+        _claim_channel_id=lambda _: None, channels={}, confirm_publish=False
+    )
+    channel = Channel(connection, channel_id=1)
+    told: list[tuple[object, ...]] = []
+    for name in ("basic_ack", "basic_nack", "basic_return"):
+        compat.on_event(channel, name, lambda *which, name=name: told.append((name, *which)))
+    channel._on_basic_ack(3, True)
+    channel._on_basic_nack(4, False)
+    channel._on_basic_return(312, "NO_ROUTE", "", "queue", "message")
+    assert told[:2] == [("basic_ack", 3, True), ("basic_nack", 4, False)]
+    assert told[2][0] == "basic_return"
+    assert told[2][2:] == ("", "queue", "message")
+
+
+@pytest.mark.parametrize("ticket", ["", "a ticket"])
+def test_a_command_is_as_kombu_sends_it(monkeypatch: pytest.MonkeyPatch, ticket: str) -> None:
+    """Message, exchange and headers; but nothing is tried twice."""
+    sent: list[tuple[object, dict[str, Any]]] = []
+    monkeypatch.setattr(
+        Producer, "publish", lambda _self, body, **options: sent.append((body, options))
+    )
+    with Connection("memory://") as connection:
+        clock = SimpleNamespace(forward=lambda: 7)
+        mailbox = Mailbox("app", type="fanout", connection=connection, clock=clock)
+        channel = connection.channel()
+        mailbox._publish("ping", {"a": 1}, reply_ticket=ticket, channel=channel)
+        compat.publish_command(mailbox, channel, "ping", {"a": 1}, ticket)
+    theirs, ours = sent
+    assert theirs[1].pop("retry") is True
+    assert ours == theirs
+
+
+def test_a_message_is_put_back_in_one_transaction() -> None:
+    """Of the client that is given, which may refuse to run it."""
+    watched: list[tuple[str, ...]] = []
+    restored: list[tuple[object, ...]] = []
+    pipe = MagicMock()
+    pipe.hget.return_value = b'["message", "exchange", "key"]'
+
+    class Client:
+        def transaction(self, act: Callable[[object], object], *keys: str) -> None:
+            watched.append(keys)
+            act(pipe)
+
+    qos = object.__new__(QoS)
+    qos.channel = SimpleNamespace(
+        unacked_key="unacked",
+        unacked_index_key="index",
+        conn_or_acquire=nullcontext,
+        _do_restore_message=lambda *message: restored.append(message[:3]),
+    )
+    compat.restore_unacked(SimpleNamespace(qos=qos), "tag", Client())
+    assert watched == [("unacked",)]
+    assert restored == [("message", "exchange", "key")]
+
+
+def test_messages_are_delayed_in_these_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that Celery's worker declares."""
+    declared: list[str] = []
+
+    def declare(name: str, **_: object) -> MagicMock:
+        declared.append(name)
+        return MagicMock()
+
+    monkeypatch.setattr(native_delayed_delivery, "Queue", declare)
+    monkeypatch.setattr(native_delayed_delivery, "Exchange", MagicMock())
+    native_delayed_delivery.declare_native_delayed_delivery_exchanges_and_queues(
+        MagicMock(), "quorum"
+    )
+    assert sorted(declared) == sorted(compat.delaying_queues())
