@@ -1,4 +1,4 @@
-"""The terminal that pytest writes to: lines of ours, and none of what this package logs."""
+"""Write lines to pytest's terminal, and keep this package's log records out of it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_manifest.analysis.quantiles import Distribution
-from pytest_manifest.verdict.text import middle, printable, seconds
+from pytest_manifest.text import middle, printable, seconds
 
 ENOUGH = 10
 """Entries below which no advice is given."""

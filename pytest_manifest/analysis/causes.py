@@ -10,8 +10,8 @@ from typing import Protocol, TypeAlias
 
 from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
-from pytest_manifest.verdict import printable, reason_of
-from pytest_manifest.verdict.text import middle
+from pytest_manifest.text import middle, printable
+from pytest_manifest.verdict import reason_of
 
 EXAMPLES = 3
 _MESSAGE_LIMIT = 400

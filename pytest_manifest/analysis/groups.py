@@ -12,8 +12,7 @@ from pytest_manifest.analysis.reading import error_place, outcome_of
 from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
-from pytest_manifest.verdict import printable
-from pytest_manifest.verdict.text import middle
+from pytest_manifest.text import middle, plural, printable
 
 PRECEDENCE: Final[Sequence[Outcome]] = ("failed", "error", "pending", "skipped", "passed")
 """A group's outcome is the first of these that one of its entries has."""
@@ -118,11 +117,10 @@ def _listed_entry(entry: str, verdict: Verdict | None) -> ListedEntry:
 
 def headline(found: Tally) -> str:
     """Return one line with how many entries have which outcome."""
-    noun = "entry" if found.entries == 1 else "entries"
     counts = [(outcome, found.outcomes[outcome]) for outcome in PRECEDENCE]
     (first, number), *others = [(outcome, count) for outcome, count in counts if count]
     more = "".join(f", {count} {_WORDS[outcome]}" for outcome, count in others)
-    return f"{number} of {found.entries} {noun} {_WORDS[first]}{more}"
+    return f"{number} of {plural(found.entries, 'entry')} {_WORDS[first]}{more}"
 
 
 def explain_group(found: Tally, where: Sequence[tuple[str, str]]) -> str:

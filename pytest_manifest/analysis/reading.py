@@ -30,7 +30,8 @@ from pytest_manifest.schema import (
     exact,
 )
 from pytest_manifest.schema.receipts import told_cost
-from pytest_manifest.verdict import Costs, outcome, printable
+from pytest_manifest.text import printable
+from pytest_manifest.verdict import Costs, outcome
 from pytest_manifest.verdict.explanation import task_traceback
 
 _FRAME = re.compile(r'  File "([^"]*)", line (\d+)(?:, in (.*))?')

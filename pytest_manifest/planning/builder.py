@@ -27,6 +27,7 @@ from pytest_manifest.manifest import (
 from pytest_manifest.planning.spec import PlanSpec
 from pytest_manifest.schema import Entry, Header, cost_text, exact
 from pytest_manifest.schema.problems import problems
+from pytest_manifest.text import plural
 
 
 class PlanBuilder:
@@ -96,14 +97,14 @@ class PlanBuilder:
             return
         if self._unpriced:
             self.note(
-                f"{self._unpriced} of {_entries(len(self))} have no estimated cost, so "
+                f"{self._unpriced} of {plural(len(self), 'entry')} have no estimated cost, so "
                 "--manifest-budget cannot foresee what they cost"
             )
         if self._cost <= exact(budget):
             return
         limit = "--manifest-plan-opt limit=N" if "limit" in self.spec.options else "fewer entries"
         raise PlanError(
-            f"plan {self.spec.name}: {_entries(len(self))} are estimated to cost "
+            f"plan {self.spec.name}: {plural(len(self), 'entry')} are estimated to cost "
             f"{cost_text(self._cost)}, and --manifest-budget is {cost_text(budget)}, so no "
             f"manifest was written; plan less ({limit}), or allow more with a larger "
             "--manifest-budget"
@@ -184,10 +185,6 @@ class PlanBuilder:
                 number += 1
             else:
                 return fresh.moved(path)
-
-
-def _entries(count: int) -> str:
-    return "1 entry" if count == 1 else f"{count} entries"
 
 
 def _same_plan(path: Path, fresh: Manifest) -> bool:

@@ -120,7 +120,7 @@ def _wants_allure(config: pytest.Config) -> bool:
 def pytest_sessionstart(session: pytest.Session) -> None:
     state = known_session(session.config)
     if state is not None and state.options.active and state.role != "worker":
-        from pytest_manifest.reporting.workflow_commands import stop_commands
+        from pytest_manifest.reporting.github_runner import stop_commands
 
         stop_commands(session.config)
 
@@ -256,12 +256,12 @@ def pytest_sessionfinish(
 
 
 def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
-    from pytest_manifest.reporting.completion import complete
+    from pytest_manifest.reporting.summary_files import complete
 
     report = manifest_session(config).report
     complete(report, run)
     if report.options.report is not None:
-        from pytest_manifest.reporting.run_page.writing import write_run_page
+        from pytest_manifest.reporting.run_page.page import write_run_page
 
         write_run_page(report, run)
 
@@ -282,9 +282,9 @@ def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]
 
 
 def _resume_commands(config: pytest.Config) -> None:
-    from pytest_manifest.reporting.workflow_commands import are_stopped, resume_commands
+    from pytest_manifest.reporting.github_runner import are_stopped, resume_commands
 
     if are_stopped(config):
-        from pytest_manifest.reporting.github_annotations import annotation_lines
+        from pytest_manifest.reporting.github_runner import annotation_lines
 
         resume_commands(config, annotation_lines(config))

@@ -19,7 +19,7 @@ from pytest_manifest.plugin.interrupts import take_signals
 from pytest_manifest.plugin.item_properties import record_properties
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
-from pytest_manifest.reporting.workflow_commands import stop_commands
+from pytest_manifest.reporting.github_runner import stop_commands
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:

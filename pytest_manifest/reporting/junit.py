@@ -53,7 +53,7 @@ class JobsInReport:
         finally:  # also where another plugin's report has failed
             if self._path is not None and _stamp(self._path) not in (None, before):
                 try:
-                    tell_of_jobs(self._config, self._path, self._report.runs)
+                    describe_jobs(self._config, self._path, self._report.runs)
                 except (ManifestToolError, OSError, ET.ParseError, UnicodeError) as error:
                     self._report.notices.append(f"{self._path} does not tell of jobs: {error}")
 
@@ -74,7 +74,7 @@ def _stamp(path: Path | None) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def tell_of_jobs(config: pytest.Config, path: Path, runs: Sequence[Run]) -> None:
+def describe_jobs(config: pytest.Config, path: Path, runs: Sequence[Run]) -> None:
     """Change the report that pytest has written to ``path``.
 
     Each entry's test case gets the job's own ``time``. Under ``junit_family=xunit1`` it keeps its
@@ -88,8 +88,8 @@ def tell_of_jobs(config: pytest.Config, path: Path, runs: Sequence[Run]) -> None
         if f'"{PREFIX}' not in text:
             return text
         case = ET.fromstring(escaped(text))  # noqa: S314 - pytest has written it
-        if facts := _facts(case):
-            _tell(case, facts, strict=strict)
+        if properties := _own_properties(case):
+            _describe_job(case, properties, strict=strict)
         return ET.tostring(case, encoding="unicode")
 
     with path.open(encoding="utf-8", newline="") as written, atomic_file(path) as file:
@@ -160,22 +160,22 @@ def escaped(text: str) -> str:
     return _ILLEGAL.sub(lambda match: f"#x{ord(match[0]):02X}", text)
 
 
-def _facts(case: ET.Element) -> dict[str, str]:
+def _own_properties(case: ET.Element) -> dict[str, str]:
     """Return our properties of a test case; none if it is not an entry's."""
     found = ((prop.get("name", ""), prop.get("value", "")) for prop in case.iter("property"))
     return {name: value for name, value in found if name.startswith(PREFIX)}
 
 
-def _tell(case: ET.Element, facts: Mapping[str, str], *, strict: bool) -> None:
-    runtime = facts.get(f"{PREFIX}runtime")
+def _describe_job(case: ET.Element, properties: Mapping[str, str], *, strict: bool) -> None:
+    runtime = properties.get(f"{PREFIX}runtime")
     case.set("time", f"{max(0.0, float(runtime or 0)):.3f}")
     if strict:
-        _move_properties(case, facts)
-    elif started := facts.get(f"{PREFIX}started_at"):
+        _move_properties(case, properties)
+    elif started := properties.get(f"{PREFIX}started_at"):
         case.set("timestamp", started)
 
 
-def _move_properties(case: ET.Element, facts: Mapping[str, str]) -> None:
+def _move_properties(case: ET.Element, properties: Mapping[str, str]) -> None:
     """Take our properties out of ``case``, where the schema has no place for them.
 
     Those that a test has recorded itself stay: pytest has warned of them.
@@ -186,7 +186,7 @@ def _move_properties(case: ET.Element, facts: Mapping[str, str]) -> None:
                 group.remove(prop)
         if not len(group):
             case.remove(group)
-    lines = [f"[[PROPERTY|{name}={_one_line(value)}]]" for name, value in facts.items()]
+    lines = [f"[[PROPERTY|{name}={_one_line(value)}]]" for name, value in properties.items()]
     # Many readers read the first one alone.
     output = case.find("system-out")
     if output is None:

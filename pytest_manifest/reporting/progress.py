@@ -11,116 +11,21 @@ import math
 import os
 import sys
 import time
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import pytest
 
 from pytest_manifest.console import begin_line, terminal_file
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.reporting.progress_figures import Figures, Meter
-from pytest_manifest.reporting.progress_line import live_line, log_line, receipt_line
-from pytest_manifest.reporting.progress_screen import Footer
+from pytest_manifest.reporting.progress_line import receipt_line
+from pytest_manifest.reporting.progress_meter import Meter, ProgressStats
+from pytest_manifest.reporting.progress_view import Footer, LineView, LogView, View
 from pytest_manifest.reporting.run_report import RunReport
 
 Mode = Literal["line", "log", "off"]
 
-PERIOD: Final = 0.2
-"""Seconds from one reading of the figures to the next, for a line that is rewritten."""
-LOG_PERIOD: Final = 1.0
 SHARE: Final = 0.005
-"""Share of the time that reading the figures may take; slow readings become less frequent."""
-REDRAW: Final = 0.05
-"""Seconds before a line that was wiped is drawn again."""
-FIRST: Final = 10.0
-LONGEST: Final = 60.0
-"""Seconds to the first line of a log; the pause doubles from line to line, up to the longest."""
-
-
-class View(Protocol):
-    """Show the figures in one way."""
-
-    period: float
-
-    def show(self, figures: Figures, *, last: bool = False) -> None: ...
-
-    def again(self, now: float) -> float:
-        """Draw what was wiped again if it is time; return the moment at which to call this next."""
-
-    def give_way(self) -> None:
-        """Wipe what is shown, as another writer follows whose writes the view cannot see."""
-
-    def close(self) -> None:
-        """Remove what is shown, and stop."""
-
-
-class LineView:
-    """Show one line at the bottom of a terminal, rewritten."""
-
-    period = PERIOD
-
-    def __init__(self, reporter: pytest.TerminalReporter, footer: Footer) -> None:
-        self._markup = reporter.config.get_terminal_writer().markup
-        self._footer = footer
-        self._figures: Figures | None = None
-        self._drawn = 0.0
-
-    def show(self, figures: Figures, *, last: bool = False) -> None:
-        self._figures = None if last else figures
-        self._draw(time.monotonic())
-
-    def again(self, now: float) -> float:
-        if self._footer.shown or self._figures is None:
-            return math.inf
-        if now >= self._drawn + REDRAW:
-            self._draw(now)
-            return math.inf
-        return self._drawn + REDRAW
-
-    def give_way(self) -> None:
-        self._footer.wipe()
-
-    def close(self) -> None:
-        self._footer.close()
-
-    def _draw(self, now: float) -> None:
-        width = self._footer.width
-        if width > 0 and self._figures is not None:
-            line = live_line(self._figures, width, self._markup, self._footer.encoding)
-            self._footer.draw(line)
-        self._drawn = now
-
-
-class LogView:
-    """Write lines of a log after 10 s, after 20 s more, and so on, and at a long run's end."""
-
-    period = LOG_PERIOD
-
-    def __init__(self, reporter: pytest.TerminalReporter) -> None:
-        self._reporter = reporter
-        self._pause = FIRST
-        self._next = FIRST
-        self._told: Figures | None = None
-
-    def show(self, figures: Figures, *, last: bool = False) -> None:
-        if figures.elapsed < (FIRST if last else self._next):
-            return
-        if last and self._told is not None and self._told.done == figures.done:
-            return
-        self._pause = min(2 * self._pause, LONGEST)
-        self._next = figures.elapsed + self._pause
-        self._told = figures
-        begin_line(self._reporter)
-        self._reporter.write_line(log_line(figures))
-        self._reporter.flush()
-
-    def again(self, now: float) -> float:  # noqa: ARG002 - the other view's
-        return math.inf
-
-    def give_way(self) -> None:
-        """Do nothing: whole lines need not be wiped."""
-
-    def close(self) -> None:
-        """Do nothing: whole lines stay."""
+"""Share of the time that reading the ledgers may take; slow readings become less frequent."""
 
 
 class Progress:
@@ -148,38 +53,38 @@ class Progress:
                 self._read(now)
             if self._ended:
                 return math.inf
-            return max(min(self._next, self._view.again(now)) - now, 0.0)
+            return max(min(self._next, self._view.redraw(now)) - now, 0.0)
         except (ManifestToolError, OSError):
             self._give_up()
             return math.inf
 
     def _read(self, now: float) -> None:
         over = self._meter.over  # asked before the reading, so that the last verdicts are read
-        figures = self._meter.read()
-        told = self._receipts and self._tell_receipts()
-        told = self._tell_remarks() or told
+        stats = self._meter.read()
+        written = self._receipts and self._write_receipts()
+        written = self._write_warnings() or written
         took = time.monotonic() - now
         if over:
-            self._end(figures)
-        elif now >= self._next or told:
+            self._end(stats)
+        elif now >= self._next or written:
             self._next = now + max(self._view.period, took / SHARE)
-            self._view.show(figures)
+            self._view.show(stats)
 
-    def _tell_remarks(self) -> bool:
+    def _write_warnings(self) -> bool:
         """Write a line for each new warning of a run; return whether there was one."""
-        fresh = self._meter.remarks()
-        for remark in fresh:
+        fresh = self._meter.new_warnings()
+        for warning in fresh:
             begin_line(self._reporter)
-            self._reporter.write_line(f"note: {remark}", yellow=True)
+            self._reporter.write_line(f"note: {warning}", yellow=True)
             self._reporter.flush()
         return bool(fresh)
 
-    def _tell_receipts(self) -> bool:
+    def _write_receipts(self) -> bool:
         """Write a line for each entry with a new verdict; return whether there was one."""
         encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-        fresh = self._meter.fresh()
-        for settled in fresh:
-            text, color = receipt_line(settled, encoding)
+        fresh = self._meter.new_verdicts()
+        for found in fresh:
+            text, color = receipt_line(found, encoding)
             if self._reporter.showlongtestinfo:
                 # As pytest writes its own lines: the next line ends this one, and none is empty.
                 self._reporter.write_ensure_prefix("receipt ", text, **{color: True})
@@ -190,19 +95,19 @@ class Progress:
         return bool(fresh)
 
     def finish(self) -> None:
-        """Show the last figures, and stop."""
+        """Show the last numbers, and stop."""
         if self._ended:
             return
         try:
-            figures = self._meter.read()
+            stats = self._meter.read()
             if self._receipts:
-                self._tell_receipts()
-            self._end(figures)
+                self._write_receipts()
+            self._end(stats)
         except (ManifestToolError, OSError):
             self._give_up()
 
-    def _end(self, figures: Figures) -> None:
-        self._view.show(figures, last=True)
+    def _end(self, stats: ProgressStats) -> None:
+        self._view.show(stats, last=True)
         self._ended = True
         self._meter.close()
         self._view.close()

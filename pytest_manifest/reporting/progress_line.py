@@ -1,4 +1,4 @@
-"""Put the figures into words: a line for a terminal, one for a log, one for a receipt."""
+"""Put progress into words: a line for a terminal, one for a log, one for a receipt."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pytest_manifest.reporting.cells import cells
-from pytest_manifest.reporting.progress_figures import Figures
-from pytest_manifest.reporting.progress_text import clock, cut, pace, visible
+from pytest_manifest.reporting.progress_meter import ProgressStats
+from pytest_manifest.text import cells, clock, cut, short_rate, terminal_line
 from pytest_manifest.verdict import outcome
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ LEAST_NAME: Final = 12
 MOST_NAME: Final = 40
 """Columns for the name of an entry, at least and at most."""
 ROOMY: Final = 60
-"""Columns of a terminal from which a separator stands between the figures."""
+"""Columns of a terminal from which a separator stands between the numbers."""
 NOTEWORTHY: Final = 1.0
 """Seconds that an entry must have been running to be named as the slowest."""
 ALWAYS, NEEDED, WANTED, GOOD, EXTRA, LAST = range(6)
@@ -51,13 +50,13 @@ class _Part:
         return markup(text, **{self.color: True}) if self.color else text
 
 
-def live_line(figures: Figures, width: int, markup: Markup, encoding: str = "utf-8") -> str:
-    """Return the figures in at most ``width`` columns, without the less important in a narrow one.
+def live_line(stats: ProgressStats, width: int, markup: Markup, encoding: str = "utf-8") -> str:
+    """Return the numbers in at most ``width`` columns, without the less important in a narrow one.
 
     The number of entries that are done is always there.
     """
-    between = _between(width, encoding)
-    parts = list(_parts(figures, encoding))
+    between = _separator(width, encoding)
+    parts = list(_parts(stats, encoding))
     chosen: set[int] = set()
     left = width + len(between)
     for index in sorted(range(len(parts)), key=lambda i: (parts[i].rank, i)):
@@ -70,71 +69,73 @@ def live_line(figures: Figures, width: int, markup: Markup, encoding: str = "utf
     )
 
 
-def _between(width: int, encoding: str) -> str:
+def _separator(width: int, encoding: str) -> str:
     if width < ROOMY:
         return "  "
-    return " \xb7 " if visible("\xb7", encoding) == "\xb7" else " | "
+    return " \xb7 " if terminal_line("\xb7", encoding) == "\xb7" else " | "
 
 
-def _parts(figures: Figures, encoding: str) -> Iterator[_Part]:
+def _parts(stats: ProgressStats, encoding: str) -> Iterator[_Part]:
     yield _Part("manifest", LAST)
-    yield _Part(f"{figures.done}/{figures.total}", ALWAYS)
-    yield _Part(f"sent {figures.sent}", EXTRA if figures.sent < figures.total else LAST)
-    yield _Part(f"running {figures.running}", WANTED)
-    if figures.held:
-        yield _Part(f"held {figures.held}", NEEDED, "yellow")
-    yield _Part(f"passed {figures.passed}", GOOD, "green" if figures.passed else None)
+    yield _Part(f"{stats.done}/{stats.total}", ALWAYS)
+    yield _Part(f"sent {stats.sent}", EXTRA if stats.sent < stats.total else LAST)
+    yield _Part(f"running {stats.running}", WANTED)
+    if stats.stranded:
+        yield _Part(f"held {stats.stranded}", NEEDED, "yellow")
+    yield _Part(f"passed {stats.passed}", GOOD, "green" if stats.passed else None)
     # A zero is shown too; that none failed matters more than that none was lost.
-    for name, count, rank in (("failed", figures.failed, GOOD), ("lost", figures.lost, EXTRA)):
+    for name, count, rank in (("failed", stats.failed, GOOD), ("lost", stats.lost, EXTRA)):
         yield _Part(f"{name} {count}", NEEDED if count else rank, "red" if count else None)
-    if figures.unknown:
-        yield _Part(f"unknown {figures.unknown}", NEEDED, "red")
-    if figures.skipped:
-        yield _Part(f"skipped {figures.skipped}", GOOD, "yellow")
-    if figures.rate is not None:
-        yield _Part(pace(figures.rate), GOOD)
-    if figures.eta is not None:
-        yield _Part(f"ETA {clock(max(figures.eta, 1))}", WANTED)
-    if figures.slowest is not None and figures.slowest[1] >= NOTEWORTHY:
-        entry, seconds = figures.slowest
-        yield _Part("slowest ", GOOD, None, visible(entry, encoding), f" {clock(seconds)}")
+    if stats.unknown:
+        yield _Part(f"unknown {stats.unknown}", NEEDED, "red")
+    if stats.skipped:
+        yield _Part(f"skipped {stats.skipped}", GOOD, "yellow")
+    if stats.rate is not None:
+        yield _Part(short_rate(stats.rate), GOOD)
+    if stats.eta is not None:
+        yield _Part(f"ETA {clock(max(stats.eta, 1))}", WANTED)
+    if stats.slowest is not None and stats.slowest[1] >= NOTEWORTHY:
+        entry, seconds = stats.slowest
+        yield _Part("slowest ", GOOD, None, terminal_line(entry, encoding), f" {clock(seconds)}")
 
 
-def log_line(figures: Figures) -> str:
-    """Return all figures on one line of ASCII, for a log."""
+def log_line(stats: ProgressStats) -> str:
+    """Return all numbers on one line of ASCII, for a log."""
     text = (
-        f"manifest after {clock(figures.elapsed)}: {figures.done} of {figures.total} done; "
-        f"sent {figures.sent}, running {figures.running}, passed {figures.passed}, "
-        f"failed {figures.failed}, lost {figures.lost}"
+        f"manifest after {clock(stats.elapsed)}: {stats.done} of {stats.total} done; "
+        f"sent {stats.sent}, running {stats.running}, passed {stats.passed}, "
+        f"failed {stats.failed}, lost {stats.lost}"
     )
-    if figures.unknown:
-        text += f", unknown {figures.unknown}"
-    if figures.skipped:
-        text += f", skipped {figures.skipped}"
-    if figures.held:
-        text += f", held by no worker that answers {figures.held}"
-    if figures.rate is not None:
-        text += f"; {pace(figures.rate)}"
-    if figures.eta is not None:
-        text += f", ETA {clock(max(figures.eta, 1))}"
-    if figures.slowest is not None:
-        entry, seconds = figures.slowest
-        text += f"; slowest running {cut(visible(entry, 'ascii'), MOST_NAME)} {clock(seconds)}"
+    if stats.unknown:
+        text += f", unknown {stats.unknown}"
+    if stats.skipped:
+        text += f", skipped {stats.skipped}"
+    if stats.stranded:
+        text += f", held by no worker that answers {stats.stranded}"
+    if stats.rate is not None:
+        text += f"; {short_rate(stats.rate)}"
+    if stats.eta is not None:
+        text += f", ETA {clock(max(stats.eta, 1))}"
+    if stats.slowest is not None:
+        entry, seconds = stats.slowest
+        text += (
+            f"; slowest running {cut(terminal_line(entry, 'ascii'), MOST_NAME)} {clock(seconds)}"
+        )
     return text
 
 
-def receipt_line(settled: EntryVerdict, encoding: str = "utf-8") -> tuple[str, str]:
+def receipt_line(found: EntryVerdict, encoding: str = "utf-8") -> tuple[str, str]:
     """Return verdict, entry, runtime and worker of a new verdict, and the line's colour.
 
     A dash stands for a runtime or worker that is not known.
     """
-    verdict, receipt = settled.verdict, settled.receipt
+    verdict, receipt = found.verdict, found.receipt
     runtime = None if receipt is None else receipt.runtime
     worker = None if receipt is None else receipt.worker
     words = [
         verdict.verdict,
-        visible(verdict.entry, encoding),
+        terminal_line(verdict.entry, encoding),
         "-" if runtime is None else f"{runtime:.3f} s",
-        visible(worker or "-", encoding),
+        terminal_line(worker or "-", encoding),
     ]
     return "  ".join(words), COLORS[outcome(verdict.verdict)]

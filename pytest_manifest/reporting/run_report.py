@@ -1,4 +1,4 @@
-"""Give reporters what they read of a session: its runs, options and notices."""
+"""Give reporters a session's runs, options, notices and files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from pytest_manifest.errors import ManifestToolError
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.run import Run
+    from pytest_manifest.schema.summary import FileKind
 
 
 class ReportOptions(Protocol):
-    """The options that reporters read; folders and files are absolute."""
+    """Options of a session for its reporters; folders and files are absolute."""
 
     @property
     def root(self) -> Path: ...
@@ -90,17 +91,17 @@ REPORT_KEY: Final = pytest.StashKey[RunReport]()
 
 @dataclass(frozen=True)
 class ManifestLine:
-    """A manifest in pytest's header. ``own``: the number of entries of this session's shard."""
+    """A manifest in pytest's header. ``selected``: number of entries in this session's shard."""
 
     name: str
     entries: int | None = None
     shard: str = ""
-    own: int = 0
+    selected: int = 0
 
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What a session planned. ``notes``: the planners' messages, by the plan's name.
+    """The plans of a session. ``notes``: the planners' messages, by the plan's name.
 
     ``empty``: the name of a plan with nothing to do. ``resume_lines``: what resuming a run would
     do, if the user only asked for that.
@@ -111,3 +112,37 @@ class PlanReport:
     planned: Sequence[Manifest]
     notes: Mapping[str, Sequence[str]]
     resume_lines: Sequence[str]
+
+
+# Files
+
+_ARTIFACTS: Final = pytest.StashKey[dict[str | None, list[tuple[str, Path | str]]]]()
+
+
+def add_artifact(
+    config: pytest.Config, kind: str, location: Path | str, run: str | None = None
+) -> None:
+    """Have the summary name a file or an address that is of this kind (one word, like ``page``).
+
+    ``run``: the id of the run that it is about; None: it is about the session.
+    """
+    rows = config.stash.setdefault(_ARTIFACTS, {}).setdefault(run, [])
+    if (kind, location) not in rows:
+        rows.append((kind, location))
+
+
+def artifacts(config: pytest.Config, run: str | None = None) -> list[tuple[str, Path | str]]:
+    """Return ``(kind, location)`` of what was added for this run, or for the session, in order."""
+    return list(config.stash.get(_ARTIFACTS, {}).get(run, ()))
+
+
+def run_files(run: Run) -> Iterator[tuple[FileKind, Path]]:
+    """Yield kind and path of the files that a run has left, if they exist."""
+    found: list[tuple[FileKind, Path]] = [
+        ("manifest", run.manifest.path),
+        ("ledger", run.ledger_path),
+        ("receipts", run.files.receipts),
+        ("log", run.files.log),
+    ]
+    found += [("worker-log", path) for path in run.files.worker_logs()]
+    return ((kind, path) for kind, path in found if path.is_file())

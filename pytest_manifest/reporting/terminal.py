@@ -13,7 +13,7 @@ from pytest_manifest.text import short_path
 
 def header_lines(manifests: Iterable[ManifestLine]) -> list[str]:
     """Return the lines of pytest's header, one for each manifest."""
-    from pytest_manifest.verdict.text import plural
+    from pytest_manifest.text import plural
 
     lines: list[str] = []
     for one in manifests:
@@ -22,7 +22,7 @@ def header_lines(manifests: Iterable[ManifestLine]) -> list[str]:
         elif not one.shard:
             lines.append(f"manifest: {one.name} ({plural(one.entries, 'entry')})")
         else:
-            share = f"{one.own:,} of {one.entries:,} entries"
+            share = f"{one.selected:,} of {one.entries:,} entries"
             lines.append(f"manifest: {one.name}, {one.shard}: {share}")
     return lines
 
@@ -44,7 +44,7 @@ def write_summary(reporter: pytest.TerminalReporter, report: RunReport, plans: P
     if not (report.runs or report.notices):
         return
     if report.runs and reporter.verbosity < 0:
-        from pytest_manifest.reporting.run_block import write_runs_in_short
+        from pytest_manifest.reporting.terminal_run import write_runs_in_short
 
         write_runs_in_short(reporter, report)
         return
@@ -52,7 +52,7 @@ def write_summary(reporter: pytest.TerminalReporter, report: RunReport, plans: P
     for notice in report.notices[report.notices_shown :]:
         reporter.write_line(f"note: {notice}", yellow=True)
     if report.runs:
-        from pytest_manifest.reporting.run_block import write_runs
+        from pytest_manifest.reporting.terminal_run import write_runs
 
         write_runs(reporter, report)
 

@@ -16,7 +16,7 @@ from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.run.withdrawal import Withdrawal, withdrawn_message
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.verdict import plural
+from pytest_manifest.text import plural
 
 POLL_PERIOD = 0.05
 """Seconds from one poll to the next: eager reading costs three times as much."""

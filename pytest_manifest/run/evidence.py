@@ -20,7 +20,8 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits, code_key
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.wire import canonical
-from pytest_manifest.verdict import contradiction, evaluate, is_hearsay, short
+from pytest_manifest.text import short
+from pytest_manifest.verdict import contradiction, evaluate, is_hearsay
 
 ReportedEnd: TypeAlias = tuple[str | None, Receipt]
 """An end and its execution; None where that is not reported: not by way of a stream."""

@@ -24,7 +24,7 @@ from pytest_manifest.broker.locating import (
 from pytest_manifest.errors import StackError
 from pytest_manifest.processes import has_ended, means_the_same_here
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
-from pytest_manifest.verdict import plural
+from pytest_manifest.text import plural
 
 SNAPSHOT_GAP = 1.0
 """Seconds between the two snapshots: what moves from one place to the next arrives in them."""

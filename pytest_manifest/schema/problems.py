@@ -11,6 +11,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pytest_manifest.text import beginning, number_unprintable
+
 _MUST_BE: Mapping[str, str] = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -84,8 +86,7 @@ def in_json(value: object, limit: int = 60) -> str:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         text = f"a {type(value).__name__}"
-    text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+    return beginning(number_unprintable(text), limit)
 
 
 def _unknown_field(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
@@ -127,5 +128,4 @@ def _field(loc: tuple[int | str, ...]) -> str:
 
 
 def _quoted(name: str) -> str:
-    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in name)
-    return f"'{shown if len(shown) <= 80 else shown[:77] + '...'}'"
+    return f"'{beginning(number_unprintable(name), 80)}'"

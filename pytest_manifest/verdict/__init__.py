@@ -9,7 +9,6 @@ from pytest_manifest.verdict.evidence import (
 )
 from pytest_manifest.verdict.expectations import Outcome, differences, evaluate, outcome
 from pytest_manifest.verdict.explanation import AttemptLine, brief, explain, reason_of
-from pytest_manifest.verdict.text import plural, printable, short
 
 __all__ = [
     "NEVER_STARTED_STATES",
@@ -25,8 +24,5 @@ __all__ = [
     "is_hearsay",
     "may_have_run",
     "outcome",
-    "plural",
-    "printable",
     "reason_of",
-    "short",
 ]

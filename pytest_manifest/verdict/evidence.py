@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from pytest_manifest.schema import Entry, Receipt, wire
+from pytest_manifest.text import printable, short
 from pytest_manifest.verdict.expectations import result_left_out
-from pytest_manifest.verdict.text import printable, short
 
 NEVER_STARTED_STATES: Final = frozenset({"revoked", "expired", "rejected", "unknown_task"})
 """Final states that a job can reach without having been started."""

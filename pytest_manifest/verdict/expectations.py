@@ -25,8 +25,8 @@ from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
 from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.schema.wire import json_sha256
+from pytest_manifest.text import VALUE_LIMIT, middle, printable, seconds, short
 from pytest_manifest.verdict import messages
-from pytest_manifest.verdict.text import VALUE_LIMIT, middle, printable, seconds, short
 
 Outcome = Literal["passed", "failed", "error", "skipped"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict
+from pytest_manifest.text import middle, plural, printable, seconds, short
 from pytest_manifest.verdict.evidence import NEVER_STARTED_STATES
 from pytest_manifest.verdict.messages import SCHEMA_PATH
-from pytest_manifest.verdict.text import middle, plural, printable, seconds, short
 
 _WIDTH = 100
 _CELL = 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictStatus
-from pytest_manifest.verdict.text import middle, plural, printable, seconds
+from pytest_manifest.text import middle, plural, printable, seconds
 
 _RESEND = (
     "if running it twice does no harm, send it again "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,3 +44,31 @@ def test_schemes_of_redis_are_in_one_table() -> None:
         if text.removesuffix("://") in rare
     }
     assert elsewhere == set()
+
+
+def is_text_for_people(node: ast.AST) -> bool:
+    """Whether this is part of an escaper, a duration format, a plural, or a measure of width."""
+    match node:
+        case ast.IfExp(test=ast.Call(func=ast.Attribute(attr="isprintable"))):
+            return True
+        case ast.Constant(value=str(text)):
+            return text in ("ies", "unicode-escape") or bool(BIDIRECTIONAL.search(text))
+        case ast.Call(func=ast.Name(id="divmod"), args=[_, ast.Constant(value=60)]):
+            return True
+        case ast.ImportFrom(module="wcwidth") | ast.alias(name="wcwidth"):
+            return True
+    return False
+
+
+BIDIRECTIONAL = re.compile("[\u202a-\u202e\u2066-\u2069]|" + r"\\u(202[a-e]|206[6-9])")
+
+
+def test_text_is_made_fit_for_people_in_one_module() -> None:
+    """A second escaper would miss what the first has learnt; formats build upon the one."""
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if is_text_for_people(node)
+    }
+    assert found == {"text.py"}

@@ -15,7 +15,7 @@ import pytest
 from pytest_manifest.analysis.comparison import compare
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.ledger import RunSegment
-from pytest_manifest.reporting.run_page.page import PageFacts, write_page
+from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
 from tests.browser import opened
 from tests.run_page_sample import BEGAN, HOSTILE, TASKS, run_info, sample_records
 from tests.support import eventually
@@ -38,7 +38,7 @@ def file(records: list[EntryRecord], tmp_path_factory: pytest.TempPathFactory) -
     """A page with everything that a page can have."""
     comparison = compare(sample_records(COUNT, seed=7), records, before_run="r1", after_run="r2")
     path = tmp_path_factory.mktemp("page") / "run.html"
-    facts = PageFacts(run_info(COUNT), "finished", COUNT, ["A worker ended."], comparison)
+    facts = PageMetadata(run_info(COUNT), "finished", COUNT, ["A worker ended."], comparison)
     write_page(path, facts, iter(records))
     return path
 
@@ -380,7 +380,7 @@ def written(
     """A page about these records."""
     path = folder / "run.html"
     count = len(records)
-    write_page(path, PageFacts(run_info(count), status, count, parts=parts), iter(records))
+    write_page(path, PageMetadata(run_info(count), status, count, segments=parts), iter(records))
     return path
 
 
@@ -592,7 +592,7 @@ def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None
     """Nothing of it runs, nothing becomes an element, all of it can be read."""
     nasty = list(sample_records(60, hostile=True, bad=0.5))
     path = tmp_path / "run.html"
-    write_page(path, PageFacts(run_info(60), "finished", 60, HOSTILE), iter(nasty))
+    write_page(path, PageMetadata(run_info(60), "finished", 60, HOSTILE), iter(nasty))
     with shown(browser, path) as page:
         assert "broken" not in page.title()
         assert page.locator("img").count() == 0
@@ -617,7 +617,7 @@ def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None
 def test_ten_thousand_entries_stay_fluent(browser: Browser, tmp_path: Path) -> None:
     """Only what is seen is in the document, and filters and sorting answer."""
     path = tmp_path / "run.html"
-    write_page(path, PageFacts(run_info(10_000), "finished", 10_000), sample_records(10_000))
+    write_page(path, PageMetadata(run_info(10_000), "finished", 10_000), sample_records(10_000))
     assert path.stat().st_size < 6_000_000
     with shown(browser, path) as page:
         assert page.locator(".tabulator-row").count() < 100

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from pytest_manifest.reporting.allure.own import Own
-from pytest_manifest.reporting.allure.result import Subject, final, last_sent
+from pytest_manifest.reporting.allure.finished_test import OwnReport
+from pytest_manifest.reporting.allure.result import Subject, final_result, last_sent
 from pytest_manifest.schema import VerdictStatus
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY
@@ -103,14 +103,14 @@ def test_what_ran_twice_after_all(project: Project, options: tuple[str, ...]) ->
     assert own["steps"][-1]["steps"][0]["attachments"][0]["name"] == "note"
 
 
-def said(status: str, seen: VerdictStatus, message: str | None = None) -> Own:
-    return Own(
+def said(status: str, verdict_read: VerdictStatus, message: str | None = None) -> OwnReport:
+    return OwnReport(
         status=status,  # type: ignore[arg-type]  # one of Allure's
         message=message,
         trace="somewhere",
         start=1,
         stop=2,
-        seen=seen,
+        verdict_read=verdict_read,
         doc=None,
         html=None,
         labels=[],
@@ -133,12 +133,12 @@ def said(status: str, seen: VerdictStatus, message: str | None = None) -> Own:
     ],
 )
 def test_whose_word_counts(
-    builtin: bool, kind: VerdictStatus, own: Own, status: str, message: str | None
+    builtin: bool, kind: VerdictStatus, own: OwnReport, status: str, message: str | None
 ) -> None:
     """The verdict's as it is now; what a test of the project's own has not looked at it says."""
     subject = Subject("h", "m#x", "e", [], "m:1", builtin, None, True, [], "run")
     one = record("e", kind)
-    result = final(one, subject, own, last_sent(one), lambda _: None, None)
+    result = final_result(one, subject, own, last_sent(one), lambda _: None, None)
     assert result["status"] == status
     details = result.get("statusDetails", {})
     assert isinstance(details, dict)

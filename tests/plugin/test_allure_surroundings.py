@@ -8,13 +8,20 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.reporting.allure.continuous_integration import executor
-from pytest_manifest.reporting.allure.identity import history_id, result_id, scopes
-from pytest_manifest.reporting.allure.marks import is_known, issue_address, labels_of, links_of
-from pytest_manifest.reporting.allure.status import CATEGORIES, status_of
-from pytest_manifest.reporting.allure.text import code, escaped, visible
+from pytest_manifest.reporting.allure.content import code, escaped
+from pytest_manifest.reporting.allure.entries import history_id, result_id, scopes
+from pytest_manifest.reporting.allure.environment import executor
+from pytest_manifest.reporting.allure.terms import (
+    CATEGORIES,
+    is_known,
+    issue_address,
+    labels_of,
+    links_of,
+    status_of,
+)
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.fields import VerdictStatus
+from pytest_manifest.text import visible
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY
 from tests.plugin.conftest import Project

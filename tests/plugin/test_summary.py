@@ -216,11 +216,11 @@ def test_what_reports_leave_behind_is_named(project: Project) -> None:
     project.write(
         "conftest.py",
         "from pathlib import Path\n"
-        "from pytest_manifest.reporting.papers import add_paper\n"
+        "from pytest_manifest.reporting.run_report import add_artifact\n"
         "def pytest_manifest_finished(config, run):\n"
         "    for _ in range(2):\n"
-        "        add_paper(config, 'page', config.rootpath / 'p.html', run.info.run)\n"
-        "        add_paper(config, 'flower', 'http://127.0.0.1:5555')\n",
+        "        add_artifact(config, 'page', config.rootpath / 'p.html', run.info.run)\n"
+        "        add_artifact(config, 'flower', 'http://127.0.0.1:5555')\n",
     )
     lines = block(project.run("--manifest=m.jsonl", MEMORY))
     assert lines.count("  page      p.html") == 1

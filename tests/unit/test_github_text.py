@@ -9,13 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pytest_manifest.reporting.github_text import (
-    code,
-    command_data,
-    command_property,
-    escaped,
-)
-from pytest_manifest.reporting.run_page.text import visible
+from pytest_manifest.reporting.github_runner import command_data, command_property
+from pytest_manifest.reporting.github_summary import code, escaped
+from pytest_manifest.text import pictured
 
 PIECES = [
     *"ab_*`|\\<>&[]()!#~@:$^{}-+=.\"'/ \t\n\r0;x",
@@ -37,7 +33,7 @@ def test_a_cell_shows_its_text_and_nothing_else(text: str) -> None:
         (found,) = re.findall(body, page, re.DOTALL)
         seen = found.removeprefix("<code>").removesuffix("</code>")
         assert "<" not in seen
-        assert html.unescape(seen).strip() == " ".join(visible(text).split())
+        assert html.unescape(seen).strip() == " ".join(pictured(text).split())
 
 
 def test_addresses_and_names_lead_nowhere() -> None:
@@ -56,4 +52,4 @@ def test_a_command_is_one_line_with_its_own_properties(text: str) -> None:
     assert not re.search(r"[\r\n,:]", value)
     assert not re.search(r"[\r\n]", message)
     undone = message.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%")
-    assert undone == visible(text)
+    assert undone == pictured(text)

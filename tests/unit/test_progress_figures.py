@@ -13,7 +13,7 @@ import pytest
 
 from pytest_manifest.broker.attempt import task_id_for
 from pytest_manifest.ledger import Ledger, RunInfo, utc_now
-from pytest_manifest.reporting.progress_figures import Meter
+from pytest_manifest.reporting.progress_meter import Meter
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.verdict import evaluate
@@ -96,13 +96,13 @@ def test_a_corrected_verdict_is_counted_once(book: Book) -> None:
     """A late receipt knows better: the entry is passed now, and lost no more."""
     meter = Meter([book.run])
     book.settle("e-0", "lost")
-    assert (meter.read().lost, [s.verdict.entry for s in meter.fresh()]) == (1, ["e-0"])
+    assert (meter.read().lost, [s.verdict.entry for s in meter.new_verdicts()]) == (1, ["e-0"])
     book.settle("e-0", "passed")
     known = meter.read()
     assert (known.done, known.passed, known.lost) == (1, 1, 0)
-    assert [s.verdict.verdict for s in meter.fresh()] == ["passed"]
+    assert [s.verdict.verdict for s in meter.new_verdicts()] == ["passed"]
     meter.read()
-    assert meter.fresh() == []
+    assert meter.new_verdicts() == []
     meter.close()
 
 
@@ -113,7 +113,7 @@ def test_what_an_earlier_run_has_done_is_no_news(book: Book, anew: bool, news: l
     meter = Meter([book.run], anew=anew)
     known = meter.read()
     assert known.done == 1
-    assert [s.verdict.entry for s in meter.fresh()] == news
+    assert [s.verdict.entry for s in meter.new_verdicts()] == news
     assert (known.rate is None) == (not anew)
     meter.close()
 
@@ -143,10 +143,10 @@ def test_no_end_is_foreseen_of_what_a_silent_worker_holds(book: Book) -> None:
         book.fly(entry)
         book.flights[-1].stranded = True
     known = meter.read()
-    assert (known.held, known.eta) == (2, None)
+    assert (known.stranded, known.eta) == (2, None)
     book.remarks.append("so it is")
-    assert meter.remarks() == ["so it is"]
-    assert meter.remarks() == []
+    assert meter.new_warnings() == ["so it is"]
+    assert meter.new_warnings() == []
     meter.close()
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pytest_manifest.ledger import EntryVerdict
-from pytest_manifest.reporting.cells import cells
-from pytest_manifest.reporting.progress_figures import Figures, Pace
 from pytest_manifest.reporting.progress_line import live_line, log_line, receipt_line
-from pytest_manifest.reporting.progress_text import clock, cut, pace, visible
+from pytest_manifest.reporting.progress_meter import Pace, ProgressStats
 from pytest_manifest.schema import Entry
 from pytest_manifest.testing import make_receipt
+from pytest_manifest.text import cells
 from pytest_manifest.verdict import evaluate
 
 HOSTILE = "<script>\x1b[2J\x1b]0;title\x07\r\n\x00\u202egnp\u2069\ud800\u200d\u2028"
@@ -26,7 +23,7 @@ def coloured(text: str, **markup: bool) -> str:
     return f"\x1b[31m{text}\x1b[0m" if markup else text
 
 
-def figures(**changes: object) -> Figures:
+def figures(**changes: object) -> ProgressStats:
     """In the middle of a run of 10,000."""
     known: dict[str, object] = {
         "total": 10_000,
@@ -43,68 +40,7 @@ def figures(**changes: object) -> Figures:
         "eta": 227.9,
         "slowest": ("rag-0042", 12.4),
     }
-    return Figures(**(known | changes))  # type: ignore[arg-type]  # fields by their names
-
-
-@given(st.text(st.characters(codec=None)))
-def test_text_of_others_moves_no_cursor(text: str) -> None:
-    """Whatever is in a text, only characters that are drawn are left of it, on one line."""
-    shown = visible(text)
-    assert shown.replace("\ufe0f", "").isprintable()
-    assert visible(text, "ascii").isascii()
-
-
-def test_hostile_text_is_escaped() -> None:
-    """Escapes, marks of direction, surrogates and ends of lines are there to be read."""
-    shown = visible(HOSTILE)
-    for words in ("<script>", r"\x1b[2J", r"\r\n\x00", r"\u202egnp\u2069", r"\ud800", r"\u2028"):
-        assert words in shown
-
-
-@pytest.mark.parametrize(
-    ("text", "width"),
-    [
-        ("abc", 3),
-        ("映画", 4),
-        ("e\u0301", 1),
-        ("\u1100\u1161\u11a8", 2),
-        ("\u2764\ufe0f", 2),
-        ("\uff41", 2),
-    ],
-)
-def test_text_is_as_wide_as_it_is_drawn(text: str, width: int) -> None:
-    """Wide characters take two columns, marks upon others none."""
-    assert cells(text) == width
-
-
-@given(st.text(st.characters(codec="utf-8")), st.integers(0, 60))
-def test_a_cut_text_fits(text: str, width: int) -> None:
-    """Cut text takes no more columns than it may, and is left alone where it fits."""
-    shown = visible(text)
-    assert cells(cut(shown, width)) <= width
-    assert cut(shown, cells(shown)) == shown
-
-
-def test_a_cut_text_keeps_both_ends() -> None:
-    """Ids often differ at their ends."""
-    assert cut("charge-0001-of-march", 11) == "char...arch"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (99.9, "99 s"), (227, "3:47"), (3723, "1:02:03")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    """Short ones in seconds, longer ones as on a clock."""
-    assert clock(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("rate", "text"),
-    [(412.6, "413/s"), (41.32, "41.3/s"), (1, "1/s"), (0.2, "12/min"), (0.001, "3.6/h")],
-)
-def test_rates(rate: float, text: str) -> None:
-    """Slow jobs are counted by the minute or the hour."""
-    assert pace(rate) == text
+    return ProgressStats(**(known | changes))  # type: ignore[arg-type]  # fields by their names
 
 
 def test_a_wide_line_has_everything() -> None:
@@ -169,10 +105,10 @@ def test_the_pace_is_of_late() -> None:
     assert speed.rate(0.0, 100) is None
     assert speed.rate(5.0, 100) is None
     for second in range(1, 61):  # ten a second, then one
-        speed.note(float(second), 100 + 10 * second)
+        speed.add(float(second), 100 + 10 * second)
     assert speed.rate(60.0, 700) == pytest.approx(10)
     for second in range(61, 101):
-        speed.note(float(second), 700 + second - 60)
+        speed.add(float(second), 700 + second - 60)
     assert speed.rate(100.0, 740) == pytest.approx(1)
 
 
@@ -180,7 +116,7 @@ def test_a_slow_pace_is_of_enough_entries() -> None:
     """One entry in twenty seconds is no rate."""
     speed = Pace(0.0, 0)
     for minute in range(1, 21):
-        speed.note(60.0 * minute, minute)
+        speed.add(60.0 * minute, minute)
     assert speed.rate(1205.0, 20) == pytest.approx(10 / 605)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from pytest_manifest.reporting.progress import LogView
-from pytest_manifest.reporting.progress_figures import Figures
+from pytest_manifest.reporting.progress_meter import ProgressStats
+from pytest_manifest.reporting.progress_view import LogView
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -30,8 +30,8 @@ class Log:
         self.lines.append(line)
 
 
-def at(elapsed: float, done: int = 0) -> Figures:
-    return Figures(
+def at(elapsed: float, done: int = 0) -> ProgressStats:
+    return ProgressStats(
         total=100,
         done=done,
         sent=100,

@@ -6,16 +6,16 @@ import pytest
 
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import statistics
-from pytest_manifest.reporting.cells import cells
-from pytest_manifest.reporting.layout import Sheet, lasting, pace_text
-from pytest_manifest.reporting.summary import summary_lines
+from pytest_manifest.reporting.terminal_layout import Sheet
+from pytest_manifest.reporting.terminal_statistics import statistics_lines
 from pytest_manifest.schema import Mismatch
+from pytest_manifest.text import cells
 from tests.unit.analysis_support import INFO, error, record
 
 
 def lines_of(*records: EntryRecord, width: int = 80) -> list[str]:
     sheet = Sheet(width=width)
-    return [line.text for line in summary_lines(statistics(records, INFO), sheet)]
+    return [line.text for line in statistics_lines(statistics(records, INFO), sheet)]
 
 
 def causes_of(*records: EntryRecord, width: int = 80) -> list[str]:
@@ -64,34 +64,3 @@ def test_a_wrapped_sentence_fits_and_is_whole(text: str, width: int) -> None:
     assert all(line.startswith("      ") for line in lines[1:])
     if text.startswith("two"):
         assert all(line.endswith(("two", "words")) for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0, "0 s"),
-        (0.01234, "0.0123 s"),
-        (59.9, "59.9 s"),
-        (59.96, "1 min 00 s"),
-        (185.4, "3 min 05 s"),
-        (3599.6, "1 h 00 min"),
-        (8 * 3600 + 12 * 60 + 40, "8 h 12 min"),
-        (60 * 3600, "60 h 00 min"),
-    ],
-)
-def test_a_duration_is_told_in_words(value: float, text: str) -> None:
-    assert lasting(value) == text
-
-
-@pytest.mark.parametrize(
-    ("rate", "text"),
-    [
-        (412.4, "412 jobs a second"),
-        (1.0, "1 jobs a second"),
-        (0.5, "30 jobs a minute"),
-        (0.01, "36 jobs an hour"),
-        (0.00001, "0.036 jobs an hour"),
-    ],
-)
-def test_a_slow_rate_is_told_of_a_longer_time(rate: float, text: str) -> None:
-    assert pace_text(rate) == text

@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.verdict import AttemptLine, evaluate, explain, printable, short
+from pytest_manifest.verdict import AttemptLine, evaluate, explain
 
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/app/lib/python3.11/site-packages/celery/app/trace.py", line 453, in trace_task
@@ -188,29 +186,3 @@ def test_a_text_is_free_of_control_characters() -> None:
     )
     text = explained(ENTRY, wild)
     assert [char for char in text if not char.isprintable() and char != "\n"] == []
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("\x1b[31mred\x1b[0m", "red"),
-        ("evil\u202egpj.exe", "evil\\u202egpj.exe"),
-        ("half \ud800", "half \\ud800"),
-        ("\x1b]8;;http://x.invalid\x1b\\link\x1b]8;;\x1b\\", "link"),
-        ("a\r\nb\tc", "a\nb\tc"),
-        ("a\rb\x00\x9b", "a\\x0db\\x00\\x9b"),
-        ("\x1b", ""),
-    ],
-)
-def test_plain(text: str, expected: str) -> None:
-    """Terminal sequences vanish, other control characters are shown."""
-    assert printable(text) == expected
-
-
-def test_short_keeps_both_ends() -> None:
-    """A value is shortened in the middle, and large ones are not written out first."""
-    assert short("abc") == "'abc'"
-    text = short("a" * 100 + "z" * 100, 40)
-    assert (len(text), text[:3], text[-3:]) == (40, "'aa", "zz'")
-    assert len(short({str(i): [i] * 1000 for i in range(10**5)})) == 80
-    assert len(short(10**4000)) <= 80

@@ -1,30 +1,54 @@
-"""Turn tests of entries into results: one for each attempt, the last one judged by the test."""
+"""Turn tests of entries into results: one for each attempt, the last one judged by the test.
+
+Allure matches results across runs, processes and attempts by the ids that are computed here.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from pytest_manifest.analysis.reading import read_some
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.bindings import Binding
+from pytest_manifest.bindings import BUILTIN_GROUP, Binding
+from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.reporting.allure import attachments, identity, own
-from pytest_manifest.reporting.allure import result as made
-from pytest_manifest.reporting.allure.ledgers import Ledgers
-from pytest_manifest.reporting.allure.marks import issue_addresses
+from pytest_manifest.reporting.allure.content import (
+    attachments_of_last,
+    attachments_of_receipt,
+    small_documents,
+    write_attachments,
+)
+from pytest_manifest.reporting.allure.finished_test import (
+    AllureResult,
+    FinishedTest,
+    full_name,
+    other_parameters,
+    own_report,
+)
+from pytest_manifest.reporting.allure.result import (
+    Subject,
+    earlier_results,
+    final_result,
+    last_sent,
+)
 from pytest_manifest.reporting.allure.steps import Json
-from pytest_manifest.reporting.allure.told import Raw, Told
+from pytest_manifest.reporting.allure.terms import issue_addresses
 from pytest_manifest.reporting.run_report import RunReport
-from pytest_manifest.text import short_path
+from pytest_manifest.schema import Receipt
+from pytest_manifest.text import short_path, visible
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """A manifest, and what all its entries have in common."""
+class _ManifestContext:
+    """A manifest, with the values that its entries share."""
 
     manifest: Manifest
     scope: str
@@ -42,7 +66,7 @@ class Entries:
         self._folder = folder
         self._ledgers = Ledgers(report)
         self._scopes: dict[Path, str] = {}
-        self._manifests: dict[Path, _Known] = {}
+        self._manifests: dict[Path, _ManifestContext] = {}
         self._tests: Mapping[tuple[Path, str | None], int] = {}
         self._issue = issue_addresses(config)
 
@@ -54,60 +78,58 @@ class Entries:
     ) -> None:
         """Load the manifests of the collected tests; ``tests`` counts the tests of each entry."""
         loaded = [self._report.load(path) for path in sorted(manifests)]
-        self._scopes = identity.scopes(loaded, self._report.options.root)
+        self._scopes = scopes(loaded, self._report.options.root)
         self._tests = tests
 
-    def results(self, several: Sequence[Told]) -> Iterator[tuple[str, Json]]:
+    def results(self, tests: Sequence[FinishedTest]) -> Iterator[tuple[str, Json]]:
         """Yield ``(file's stem, result)`` of all attempts at these entries, the last one last.
 
         Raises ManifestToolError if manifest or ledger cannot be read.
         """
-        by_manifest: dict[Path, list[Told]] = {}
-        for told in several:
-            by_manifest.setdefault(told.binding.manifest, []).append(told)
-        for path, tests in by_manifest.items():
-            known = self._known(path)
-            ids = dict.fromkeys(told.entry for told in tests)
-            records = self._ledgers.records(known.manifest, list(ids))
-            for told in tests:
-                yield from self._results(told, known, records[told.entry])
+        by_manifest: dict[Path, list[FinishedTest]] = {}
+        for test in tests:
+            by_manifest.setdefault(test.binding.manifest, []).append(test)
+        for path, some in by_manifest.items():
+            context = self._context(path)
+            ids = dict.fromkeys(test.entry for test in some)
+            records = self._ledgers.records(context.manifest, list(ids))
+            for test in some:
+                yield from self._results(test, context, records[test.entry])
 
     def _results(
-        self, told: Told, known: _Known, record: EntryRecord
+        self, test: FinishedTest, context: _ManifestContext, record: EntryRecord
     ) -> Iterator[tuple[str, Json]]:
-        subject = self._subject(told, known, record)
-        said = own.of(told)
-        last = made.last_sent(record)
-        papers = attachments.small_papers(record)
-        final = made.final(record, subject, said, last, self._issue, papers)
-        for one, result in made.earlier(record, subject, said, final):
-            receipt = self._ledgers.receipt(told.binding.manifest, one.task_id)
-            stem = identity.result_id(subject.history, one.task_id, 0)
-            written = attachments.write(self._folder, stem, attachments.of_receipt(receipt))
+        subject = self._subject(test, context, record)
+        report = own_report(test)
+        last = last_sent(record)
+        documents = small_documents(record)
+        final = final_result(record, subject, report, last, self._issue, documents)
+        for one, result in earlier_results(record, subject, report, final):
+            receipt = self._ledgers.receipt(test.binding.manifest, one.task_id)
+            stem = result_id(subject.history, one.task_id, 0)
+            written = write_attachments(self._folder, stem, attachments_of_receipt(receipt))
             yield stem, {"uuid": stem} | result | {"attachments": written}
         task_id = last.task_id if last is not None else f"{subject.run}"
-        stem = identity.result_id(subject.history, task_id, told.turn)
-        files = attachments.of_last(record) if papers is None else iter(())
-        written = attachments.write(self._folder, stem, files)
+        stem = result_id(subject.history, task_id, test.repetition)
+        files = attachments_of_last(record) if documents is None else iter(())
+        written = write_attachments(self._folder, stem, files)
         # allure-pytest's containers name the tests of a fixture by this id of its own.
-        final |= {"uuid": told.raw.uuid, "attachments": [*written, *said.attachments]}
+        final |= {"uuid": test.result.uuid, "attachments": [*written, *report.attachments]}
         yield stem, final
 
-    def tell_group(self, raw: Raw, item: pytest.Item, binding: Binding) -> None:
+    def complete_group(self, result: AllureResult, item: pytest.Item, binding: Binding) -> None:
         """Complete allure-pytest's result of the test of a group of entries."""
-        from pytest_manifest.reporting.allure.groups import tell_group
-
         assert binding.group is not None
-        known = self._known(binding.manifest)
-        others = own.others(item)
-        history = identity.history_id(known.scope, identity.GROUP, binding.group, others)
-        tell_group(raw, item, history, _plan_of(known.manifest))
+        context = self._context(binding.manifest)
+        others = other_parameters(item)
+        history = history_id(context.scope, GROUP, binding.group, others)
+        _complete_group(result, item, history, _plan_of(context.manifest))
 
-    def _known(self, path: Path) -> _Known:
+    def _context(self, path: Path) -> _ManifestContext:
         if path not in self._manifests:
             manifest = self._report.load(path)
             info = self._ledgers.info(path)
-            self._manifests[path] = _Known(
+            self._manifests[path] = _ManifestContext(
                 manifest,
                 self._scopes.get(path, path.name),
                 short_path(manifest.path, self._report.options.root),
@@ -116,47 +138,188 @@ class Entries:
             )
         return self._manifests[path]
 
-    def _subject(self, told: Told, known: _Known, record: EntryRecord) -> made.Subject:
-        name = own.full_name(told)
-        builtin = told.is_builtin
-        test = identity.BUILTIN if builtin else name
-        others = own.others(told.item)
-        return made.Subject(
-            history=identity.history_id(known.scope, test, record.id, others),
+    def _subject(
+        self, test: FinishedTest, context: _ManifestContext, record: EntryRecord
+    ) -> Subject:
+        name = full_name(test)
+        builtin = test.is_builtin
+        others = other_parameters(test.item)
+        return Subject(
+            history=history_id(context.scope, BUILTIN if builtin else name, record.id, others),
             full_name=name,
-            title=self._title(told, record),
-            hierarchy=_hierarchy(known, record.entry.task),
-            place=f"{known.name}:{record.line}",
+            title=self._title(test, record),
+            hierarchy=_hierarchy(context, record.entry.task),
+            location=f"{context.name}:{record.line}",
             builtin=builtin,
-            planned_at=known.planned_at,
+            planned_at=context.planned_at,
             live=not self._report.options.audit,
             others=others,
-            run=known.run,
+            run=context.run,
         )
 
-    def _title(self, told: Told, record: EntryRecord) -> str:
+    def _title(self, test: FinishedTest, record: EntryRecord) -> str:
         """Return the name that the test has given itself, else the entry's id and title.
 
         The test function's name is added where several tests verify the entry.
         """
-        item = told.item
-        if told.raw.name != item.name:
-            return told.raw.name
+        item = test.item
+        if test.result.name != item.name:
+            return test.result.name
         title = record.meta.get("title")
         name = f"{record.id}: {title}" if isinstance(title, str) and title else record.id
-        if self._tests.get((told.binding.manifest, record.id), 1) > 1:
+        if self._tests.get((test.binding.manifest, record.id), 1) > 1:
             name = f"{name} ({getattr(item, 'originalname', None) or item.name})"
         return name
 
 
-def _hierarchy(known: _Known, task: str) -> Sequence[str]:
+def _hierarchy(context: _ManifestContext, task: str) -> Sequence[str]:
     """Return workflow, mode and task, without those that are missing."""
-    if task not in known.hierarchies:
-        known.hierarchies[task] = [*_plan_of(known.manifest), task]
-    return known.hierarchies[task]
+    if task not in context.hierarchies:
+        context.hierarchies[task] = [*_plan_of(context.manifest), task]
+    return context.hierarchies[task]
 
 
 def _plan_of(manifest: Manifest) -> list[str]:
     """Return the workflow (else the stem of the manifest's file) and the mode, if there is one."""
     parts = [manifest.header.workflow or manifest.path.stem, manifest.header.mode]
     return [part for part in parts if part]
+
+
+# The test of a group
+
+_COUNTS: Final = ("entries", "passed", "failed", "errors", "pending", "skipped")
+_SUITES: Final = ("parentSuite", "suite", "subSuite")
+
+
+def _complete_group(
+    result: AllureResult, item: pytest.Item, history: str, hierarchy: Sequence[str]
+) -> None:
+    """Change the result of a group's test before it is written.
+
+    A failed test is ``broken`` unless the group's outcome is ``failed``: the outcome of its entries
+    is not known. The counts are parameters without part in the test's identity; ``history`` and
+    ``hierarchy`` (workflow and mode) are those of the plan, whatever the manifest's file is called.
+    """
+    from allure_commons.model2 import Label, Parameter
+
+    properties = {
+        name.removeprefix("manifest_"): value
+        for name, value in item.user_properties
+        if name.startswith("manifest_")
+    }
+    if result.status == "failed" and properties.get("outcome") != "failed":
+        result.status = "broken"
+    result.historyId = result.testCaseId = history
+    result.parameters = [one for one in result.parameters if one.name != BUILTIN_GROUP]
+    result.parameters.insert(
+        0, Parameter(name="group", value=visible(str(properties.get("group", ""))))
+    )
+    result.parameters += [
+        Parameter(name=name, value=str(properties[name]), excluded=True)
+        for name in ("run", *_COUNTS)
+        if name in properties
+    ]
+    result.labels = [one for one in result.labels if one.name not in _SUITES]
+    result.labels += [
+        Label(name=name, value=visible(part))
+        for name, part in zip(_SUITES, hierarchy, strict=False)
+    ]
+
+
+# Ledgers
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenLedger:
+    ledger: Ledger
+    info: RunInfo
+
+
+class Ledgers:
+    """Read the runs' ledgers by their manifests' files; open each read-only when first needed."""
+
+    def __init__(self, report: RunReport) -> None:
+        self._report = report
+        self._ledgers: dict[Path, _OpenLedger] = {}
+
+    def close(self) -> None:
+        for opened in self._ledgers.values():
+            opened.ledger.close()
+        self._ledgers.clear()
+
+    def info(self, manifest: Path) -> RunInfo | None:
+        """Return what the ledger says of this manifest's run; None if the manifest has no run."""
+        opened = self._opened(manifest)
+        return None if opened is None else opened.info
+
+    def records(self, manifest: Manifest, entries: Sequence[str]) -> dict[str, EntryRecord]:
+        """Return these entries' records by id. Raises ManifestToolError if one cannot be read."""
+        opened = self._opened(manifest.path)
+        found = read_some(None if opened is None else opened.ledger, manifest, entries)
+        return {record.id: record for record in found}
+
+    def receipt(self, manifest: Path, task_id: str) -> Receipt | None:
+        """Return the last receipt of an attempt, None if it has none."""
+        opened = self._opened(manifest)
+        found = [] if opened is None else opened.ledger.events.receipts(task_id)
+        return found[-1][1] if found else None
+
+    def _opened(self, manifest: Path) -> _OpenLedger | None:
+        if manifest not in self._ledgers:
+            path = self._report.ledgers().get(manifest)
+            if path is None:
+                return None
+            ledger = Ledger.open(path)
+            self._ledgers[manifest] = _OpenLedger(ledger, ledger.info.read())
+        return self._ledgers[manifest]
+
+
+# Ids
+
+_ENCODED = json.JSONEncoder(ensure_ascii=False).encode
+GROUP = "entries"
+"""Names the test of a group of entries."""
+BUILTIN = "entry"
+"""Names the test of an entry that no test of the project verifies."""
+
+
+def scopes(manifests: Iterable[Manifest], root: Path) -> dict[Path, str]:
+    """Return the scope of each manifest's history ids, by the manifest's file.
+
+    The scope is the workflow and its mode, so that a plan in a file of another name continues the
+    same history. It is the file's path if the manifest has no workflow, or if another manifest of
+    the session has the same workflow and mode.
+    """
+    found: dict[Path, str] = {}
+    by_plan: dict[str, list[Path]] = {}
+    for manifest in manifests:
+        path = manifest.path.resolve()
+        header = manifest.header
+        found[path] = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        if header.workflow:
+            plan = _ENCODED([header.workflow, header.mode])
+            by_plan.setdefault(plan, []).append(path)
+    found |= {paths[0]: plan for plan, paths in by_plan.items() if len(paths) == 1}
+    return found
+
+
+def history_id(scope: str, test: str, entry: str, others: Iterable[tuple[str, str]] = ()) -> str:
+    """Return an id that is equal for the same entry, plan and test, and differs for any other.
+
+    ``others``: further parameters of the test. The id is hexadecimal: it stays unique in tools that
+    fold case or drop punctuation.
+    """
+    return _digest(_ENCODED([scope, test, entry, sorted(others)]))
+
+
+def result_id(history: str, task_id: str, repetition: int) -> str:
+    """Return the UUID of one attempt's result; a repeated report replaces the earlier file.
+
+    ``turn``: how often this attempt was judged before, as pytest-rerunfailures does.
+    """
+    found = _digest(json.dumps([history, task_id, repetition]))
+    return f"{found[:8]}-{found[8:12]}-{found[12:16]}-{found[16:20]}-{found[20:]}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]

@@ -16,9 +16,8 @@ from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.reporting.allure.entries import Entries
-    from pytest_manifest.reporting.allure.listener import EntryListener
-    from pytest_manifest.reporting.allure.logger import FileLogger
-    from pytest_manifest.reporting.allure.told import Raw, Told
+    from pytest_manifest.reporting.allure.finished_test import AllureResult, FinishedTest
+    from pytest_manifest.reporting.allure.listener import EntryListener, FileLogger
     from pytest_manifest.reporting.allure.writing import ResultWriter
     from pytest_manifest.run import Run
 
@@ -33,15 +32,15 @@ class AllureReport:
         self._entries: Entries | None = None
         self._writer: ResultWriter | None = None
         self._listener: EntryListener | None = None
-        self._files: FileLogger | None = None
-        self._ours: object = None
+        self._file_logger: FileLogger | None = None
+        self._entry_logger: object = None
         self._runs: list[Run] = []
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Replace allure-pytest's listener and file writer if tests of entries were collected."""
         bindings = [found for item in session.items if (found := binding_of(item)) is not None]
-        theirs = self._config.pluginmanager.getplugin("allure_listener")
-        if not bindings or self._entries is not None or theirs is None:
+        listener = self._config.pluginmanager.getplugin("allure_listener")
+        if not bindings or self._entries is not None or listener is None:
             return
         from pytest_manifest.reporting.allure.entries import Entries
         from pytest_manifest.reporting.allure.writing import ResultWriter
@@ -52,31 +51,31 @@ class AllureReport:
         self._writer = ResultWriter(
             self._entries,
             self._folder,
-            self._write_plainly,
+            self._write_stock,
             self._report.notices,
             wait=self._report.role == "main",
         )
         self._replace_writer()
-        self._replace_listener(theirs, self._writer)
+        self._replace_listener(listener, self._writer)
 
     def _replace_writer(self) -> None:
         from allure_commons import plugin_manager
         from allure_commons.logger import AllureFileLogger
 
-        from pytest_manifest.reporting.allure.logger import EntryLogger
+        from pytest_manifest.reporting.allure.listener import EntryLogger
 
         for plugin in plugin_manager.get_plugins():
             if type(plugin) is AllureFileLogger:
-                self._files = plugin
-                self._ours = EntryLogger(plugin, self._take)
+                self._file_logger = plugin
+                self._entry_logger = EntryLogger(plugin, self._take)
                 plugin_manager.unregister(plugin)
-                plugin_manager.register(self._ours)
+                plugin_manager.register(self._entry_logger)
 
-    def _replace_listener(self, theirs: object, writer: ResultWriter) -> None:
+    def _replace_listener(self, listener: object, writer: ResultWriter) -> None:
         from pytest_manifest.reporting.allure.listener import EntryListener
 
-        self._listener = EntryListener(theirs, writer.add)
-        self._config.pluginmanager.unregister(theirs)
+        self._listener = EntryListener(listener, writer.add)
+        self._config.pluginmanager.unregister(listener)
         self._config.pluginmanager.register(self._listener, "allure_listener")
 
     @pytest.hookimpl(wrapper=True)
@@ -93,13 +92,13 @@ class AllureReport:
             self._writer.flush()
 
     def pytest_manifest_finished(self, run: Run) -> None:
-        from pytest_manifest.reporting.allure.surroundings import write_surroundings
+        from pytest_manifest.reporting.allure.environment import write_run_files
 
         self._runs.append(run)
-        write_surroundings(self._folder, self._report, self._runs)
+        write_run_files(self._folder, self._report, self._runs)
         if run.corrections:
-            from pytest_manifest.reporting.allure.corrections import rewrite_corrected
-            from pytest_manifest.reporting.allure.marks import issue_addresses
+            from pytest_manifest.reporting.allure.terms import issue_addresses
+            from pytest_manifest.reporting.allure.writing import rewrite_corrected
 
             name = short_path(run.manifest.path, self._report.options.root)
             try:
@@ -110,24 +109,24 @@ class AllureReport:
     def pytest_unconfigure(self) -> None:
         if self._entries is not None:
             self._entries.close()
-        if self._ours is not None:
+        if self._entry_logger is not None:
             from allure_commons import plugin_manager
 
-            plugin_manager.unregister(self._ours)
-            plugin_manager.register(self._files)  # allure-pytest unregisters it itself
-            self._ours = None
+            plugin_manager.unregister(self._entry_logger)
+            plugin_manager.register(self._file_logger)  # allure-pytest unregisters it itself
+            self._entry_logger = None
 
-    def _take(self, raw: Raw) -> bool:
+    def _take(self, result: AllureResult) -> bool:
         if self._listener is None:
             return False
         group = self._listener.group
         if group is not None and self._entries is not None:
-            self._entries.tell_group(raw, *group)
-        return self._listener.take(raw)
+            self._entries.complete_group(result, *group)
+        return self._listener.take(result)
 
-    def _write_plainly(self, told: Told) -> None:
+    def _write_stock(self, test: FinishedTest) -> None:
         assert self._listener is not None
-        assert self._files is not None
-        if told.plain:
-            self._listener.complete(told)
-        self._files.report_result(told.raw)
+        assert self._file_logger is not None
+        if test.unfilled:
+            self._listener.complete(test)
+        self._file_logger.report_result(test.result)

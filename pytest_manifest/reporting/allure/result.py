@@ -1,4 +1,4 @@
-"""Make one test's result from what the ledger knows of its entry."""
+"""Make one test's result from its entry's records in the ledger."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
-from pytest_manifest.reporting.allure.description import description
-from pytest_manifest.reporting.allure.marks import is_known, labels_of, links_of
-from pytest_manifest.reporting.allure.own import Own
-from pytest_manifest.reporting.allure.status import Status, message_of, status_of
+from pytest_manifest.reporting.allure.content import description
+from pytest_manifest.reporting.allure.finished_test import OwnReport
 from pytest_manifest.reporting.allure.steps import Json, milliseconds, steps_of
-from pytest_manifest.reporting.allure.text import visible
+from pytest_manifest.reporting.allure.terms import (
+    Status,
+    is_known,
+    labels_of,
+    links_of,
+    message_of,
+    status_of,
+)
 from pytest_manifest.schema import Mismatch
-from pytest_manifest.verdict.text import seconds
+from pytest_manifest.text import seconds, visible
 
 _ONE_OF = frozenset({"severity", "owner", "layer"})
 """Labels that a test has once; the test's own take precedence over its entry's."""
 OF_AN_ATTEMPT = frozenset({"verdict", "host", "thread"})
 _AGAIN = "a late receipt has made it good since, and the test was not run again"
 ENTRY = "entry"
-FACTS = ("run", "attempt", "task id", "worker", "wait", "runtime", "cost")
-"""``ENTRY`` is a parameter that identifies the test; ``FACTS`` are excluded from its identity."""
+EXCLUDED = ("run", "attempt", "task id", "worker", "wait", "runtime", "cost")
+"""``ENTRY`` is a parameter that identifies the test; ``EXCLUDED`` are no part of its identity."""
 VERIFIED = "verified by the test"
 _SUITES = ("parentSuite", "suite", "subSuite")
 
@@ -32,9 +37,9 @@ Label = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The test that a result is of.
+    """The test that a result describes.
 
-    ``hierarchy``: workflow, mode and task, without missing ones; ``place``: the manifest and the
+    ``hierarchy``: workflow, mode and task, without missing ones; ``location``: the manifest and the
     line; ``title``: the name that is shown; ``builtin``: the test verifies the verdict alone;
     ``planned_at``: when the run was made; ``live``: this session has waited for the verdict;
     ``others``: further parameters of the test.
@@ -44,7 +49,7 @@ class Subject:
     full_name: str
     title: str
     hierarchy: Sequence[str]
-    place: str
+    location: str
     builtin: bool
     planned_at: datetime | None
     live: bool
@@ -63,62 +68,62 @@ def last_sent(record: EntryRecord) -> AttemptRecord | None:
     return sent[-1] if sent else None
 
 
-def base(
+def base_fields(
     record: EntryRecord,
     subject: Subject,
-    own: Own,
+    report: OwnReport,
     one: AttemptRecord | None,
-    papers: str | None = None,
+    documents: str | None = None,
 ) -> Json:
-    """Return the fields that name and describe a test; ``papers``: Markdown of its receipt."""
-    base: Json = {
+    """Return the fields that name and describe a test; ``documents``: Markdown of its receipt."""
+    fields: Json = {
         "name": visible(subject.title),
         "fullName": subject.full_name,
         "historyId": subject.history,
         "testCaseId": subject.history,
         "titlePath": [visible(part) for part in subject.hierarchy],
         "stage": "finished",
-        "description": description(record, one, subject.place, own.doc, papers),
+        "description": description(record, one, subject.location, report.doc, documents),
     }
-    if own.html:
-        base["descriptionHtml"] = own.html
-    return base
+    if report.html:
+        fields["descriptionHtml"] = report.html
+    return fields
 
 
-def final(
+def final_result(
     record: EntryRecord,
     subject: Subject,
-    own: Own,
+    report: OwnReport,
     last: AttemptRecord | None,
     issue: Callable[[str], str | None],
-    papers: str | None,
+    documents: str | None,
 ) -> Json:
     """Return the last attempt's result but attachments; ``issue`` returns an issue's address."""
-    result = base(record, subject, own, last, papers) | times(last, subject, own)
-    result["status"] = status = _status(record, subject, own)
-    if said := _details(record, subject, own, status):
-        result["statusDetails"] = said
-    result["parameters"] = [*parameters(record, subject, last), *own.parameters]
-    result["steps"] = all_steps(record, subject, own)
-    result["labels"] = labels(record, subject, last, own.labels)
-    result["links"] = links(record, issue, own.links)
+    result = base_fields(record, subject, report, last, documents) | times(last, subject, report)
+    result["status"] = status = _status(record, subject, report)
+    if details := _details(record, subject, report, status):
+        result["statusDetails"] = details
+    result["parameters"] = [*parameters(record, subject, last), *report.parameters]
+    result["steps"] = all_steps(record, subject, report)
+    result["labels"] = labels(record, subject, last, report.labels)
+    result["links"] = links(record, issue, report.links)
     return result
 
 
 def parameters(record: EntryRecord, subject: Subject, one: AttemptRecord | None) -> list[Json]:
     """Return the parameters: the entry's id and the test's own identify it, others are excluded."""
-    told: list[Json] = [{"name": ENTRY, "value": record.id}]
-    told += [{"name": name, "value": visible(value)} for name, value in subject.others]
-    facts: Sequence[object] = (subject.run,)
+    found: list[Json] = [{"name": ENTRY, "value": record.id}]
+    found += [{"name": name, "value": visible(value)} for name, value in subject.others]
+    values: Sequence[object] = (subject.run,)
     if one is not None:
         wait, runtime = _seconds(one.wait), _seconds(one.runtime)
-        facts = (subject.run, one.number, one.task_id, one.place, wait, runtime, one.cost)
-    told += [
+        values = (subject.run, one.number, one.task_id, one.place, wait, runtime, one.cost)
+    found += [
         {"name": name, "value": visible(str(value)), "excluded": True}
-        for name, value in zip(FACTS, facts, strict=False)
+        for name, value in zip(EXCLUDED, values, strict=False)
         if value is not None
     ]
-    return told
+    return found
 
 
 def labels(
@@ -128,22 +133,22 @@ def labels(
     given: Iterable[tuple[str, str]] = (),
 ) -> list[Label]:
     """Return the labels of a result; ``given``: the test's own."""
-    told = list(dict.fromkeys(given))
-    has = {name for name, _ in told}
+    pairs = list(dict.fromkeys(given))
+    has = {name for name, _ in pairs}
     if not has & set(_SUITES):
-        told += zip(_SUITES, map(visible, subject.hierarchy), strict=False)
-    told += [pair for pair in labels_of(record.entry) if pair[0] not in has & _ONE_OF]
-    told += [("tag", visible(tag)) for tag in record.entry.tags]
-    unique = [{"name": name, "value": value} for name, value in dict.fromkeys(told)]
+        pairs += zip(_SUITES, map(visible, subject.hierarchy), strict=False)
+    pairs += [pair for pair in labels_of(record.entry) if pair[0] not in has & _ONE_OF]
+    pairs += [("tag", visible(tag)) for tag in record.entry.tags]
+    unique = [{"name": name, "value": value} for name, value in dict.fromkeys(pairs)]
     return [*unique, *_attempt_labels(record, one)]
 
 
 def _attempt_labels(record: EntryRecord, one: AttemptRecord | None) -> list[Label]:
     """Return the attempt's verdict, and host and thread in the timeline if a worker had it."""
-    told = {"verdict": str((None if one is None else one.kind) or record.kind or "pending")}
+    found = {"verdict": str((None if one is None else one.kind) or record.kind or "pending")}
     if one is not None and one.place is not None:
-        told |= {"host": visible(one.host or "unknown"), "thread": visible(_thread(one))}
-    return [{"name": name, "value": value} for name, value in told.items()]
+        found |= {"host": visible(one.host or "unknown"), "thread": visible(_thread(one))}
+    return [{"name": name, "value": value} for name, value in found.items()]
 
 
 def links(
@@ -152,11 +157,11 @@ def links(
     given: Iterable[tuple[str, str, str]] = (),
 ) -> list[Json]:
     """Return the links of a result; ``given``: type, address and name of the test's own."""
-    told = list(given) + [(x.type, x.url, x.name) for x in links_of(record.entry, pattern)]
-    return [{"type": kind, "url": url, "name": name} for kind, url, name in dict.fromkeys(told)]
+    found = list(given) + [(x.type, x.url, x.name) for x in links_of(record.entry, pattern)]
+    return [{"type": kind, "url": url, "name": name} for kind, url, name in dict.fromkeys(found)]
 
 
-def times(one: AttemptRecord | None, subject: Subject, own: Own) -> dict[str, int]:
+def times(one: AttemptRecord | None, subject: Subject, report: OwnReport) -> dict[str, int]:
     """Return when the job started and stopped, in milliseconds since the epoch.
 
     A stop that is not known is the moment at which a live session read the verdict, or the start.
@@ -164,38 +169,42 @@ def times(one: AttemptRecord | None, subject: Subject, own: Own) -> dict[str, in
     """
     start = None if one is None else milliseconds(one.started_at or one.received_at or one.sent_at)
     if one is None or start is None:
-        return {"start": own.start, "stop": own.stop}
+        return {"start": report.start, "stop": report.stop}
     stop = start if one.was_found_dead else milliseconds(one.finished_at)
     if stop is None:
-        stop = own.start if subject.live else start
+        stop = report.start if subject.live else start
     return {"start": start, "stop": max(start, stop)}
 
 
-def _status(record: EntryRecord, subject: Subject, own: Own) -> Status:
+def _status(record: EntryRecord, subject: Subject, report: OwnReport) -> Status:
     """Return the verdict's status, or the test's own where the verdict does not decide.
 
     The test decides if the verdict is ``passed`` or missing, or if the test was expected to fail.
     """
-    said = own.status
+    reported = report.status
     if record.verdict is None:
-        return "broken" if said in ("failed", "broken") else said or "skipped"
+        return "broken" if reported in ("failed", "broken") else reported or "skipped"
     if record.kind == "passed":
-        return "passed" if subject.builtin and _was_corrected(record, own) else said or "skipped"
-    if not _was_corrected(record, own) and (
-        said == "passed" or (said == "skipped" and record.kind != "skipped")
+        return (
+            "passed"
+            if subject.builtin and _was_corrected(record, report)
+            else reported or "skipped"
+        )
+    if not _was_corrected(record, report) and (
+        reported == "passed" or (reported == "skipped" and record.kind != "skipped")
     ):
-        return said  # the test was expected to fail, or did not run
+        return reported  # the test was expected to fail, or did not run
     return status_of(record.kind)
 
 
-def _was_corrected(record: EntryRecord, own: Own) -> bool:
+def _was_corrected(record: EntryRecord, report: OwnReport) -> bool:
     """Return whether a late receipt has changed the verdict that the test has read."""
-    return own.seen not in (None, record.kind)
+    return report.verdict_read not in (None, record.kind)
 
 
-def _details(record: EntryRecord, subject: Subject, own: Own, status: Status) -> Json:
+def _details(record: EntryRecord, subject: Subject, report: OwnReport, status: Status) -> Json:
     details: Json = {}
-    message, trace = _said(record, subject, own)
+    message, trace = _message_and_trace(record, subject, report)
     if record.verdict is not None and record.kind != "passed" and record.verdict.mismatches:
         details |= _sides(record.verdict.mismatches)
     if message:
@@ -210,12 +219,14 @@ def _details(record: EntryRecord, subject: Subject, own: Own, status: Status) ->
     return details
 
 
-def _said(record: EntryRecord, subject: Subject, own: Own) -> tuple[str | None, str | None]:
+def _message_and_trace(
+    record: EntryRecord, subject: Subject, report: OwnReport
+) -> tuple[str | None, str | None]:
     """Return message and trace: the verdict's where it is bad or corrected, else the test's own."""
-    message, trace = own.message, own.trace
+    message, trace = report.message, report.trace
     if record.verdict is None:
         return message, trace
-    if not _was_corrected(record, own):
+    if not _was_corrected(record, report):
         if record.kind != "passed":
             message = message_of(record.kind, record.verdict.sentence)
         return message, trace
@@ -223,35 +234,40 @@ def _said(record: EntryRecord, subject: Subject, own: Own) -> tuple[str | None, 
         return message_of(record.kind, record.verdict.sentence), None
     if subject.builtin:
         return None, None
-    return f"corrected: when this test ran, its job was held for {own.seen}; {_AGAIN}", trace
+    return (
+        f"corrected: when this test ran, its job was held for {report.verdict_read}; {_AGAIN}",
+        trace,
+    )
 
 
-def all_steps(record: EntryRecord, subject: Subject, own: Own) -> list[Json]:
+def all_steps(record: EntryRecord, subject: Subject, report: OwnReport) -> list[Json]:
     """Return the job's steps, and the test's if it has some or fails in spite of a good verdict."""
     attempts = sent_attempts(record) or list(record.attempts[-1:])
-    told = steps_of(attempts, subject.planned_at) if attempts else []
-    complains = record.kind == "passed" and own.status in ("failed", "broken")
-    if own.steps or complains:
-        step: Json = {"name": VERIFIED, "status": own.status, "stage": "finished"}
-        told.append(step | {"start": own.start, "stop": own.stop, "steps": list(own.steps)})
-    return told
+    steps = steps_of(attempts, subject.planned_at) if attempts else []
+    complains = record.kind == "passed" and report.status in ("failed", "broken")
+    if report.steps or complains:
+        step: Json = {"name": VERIFIED, "status": report.status, "stage": "finished"}
+        steps.append(
+            step | {"start": report.start, "stop": report.stop, "steps": list(report.steps)}
+        )
+    return steps
 
 
-def earlier(
-    record: EntryRecord, subject: Subject, own: Own, final: Json
+def earlier_results(
+    record: EntryRecord, subject: Subject, report: OwnReport, final: Json
 ) -> Iterator[tuple[AttemptRecord, Json]]:
     """Yield a result for each attempt before the last: Allure shows them as its retries.
 
     ``final``: the last attempt's result. Allure takes the result that starts or stops last for the
     latest, so an earlier attempt's times end before the last one's start.
     """
-    before = _whole(final["start"])
+    before = _integer(final["start"])
     kept = [label for label in _labels(final) if label["name"] not in OF_AN_ATTEMPT]
     for one in sent_attempts(record)[:-1]:
         status = status_of(one.kind)
-        result = base(record, subject, own, one) | times(one, subject, own)
-        result["start"] = min(_whole(result["start"]), before - 1)
-        result["stop"] = min(_whole(result["stop"]), before - 1)
+        result = base_fields(record, subject, report, one) | times(one, subject, report)
+        result["start"] = min(_integer(result["start"]), before - 1)
+        result["stop"] = min(_integer(result["stop"]), before - 1)
         result |= {
             "status": status,
             "parameters": parameters(record, subject, one),
@@ -290,6 +306,6 @@ def _labels(result: Json) -> list[Label]:
     return labels
 
 
-def _whole(value: object) -> int:
+def _integer(value: object) -> int:
     assert isinstance(value, int)
     return value

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from pytest_manifest.analysis.records import AttemptRecord, TryRecord
-from pytest_manifest.reporting.allure.status import Status, message_of, status_of
-from pytest_manifest.reporting.allure.text import visible
+from pytest_manifest.reporting.allure.terms import Status, message_of, status_of
+from pytest_manifest.text import visible
 
 Json = dict[str, object]
 
@@ -80,12 +80,12 @@ def _started(one: AttemptRecord) -> Json:
     host = f" on {visible(one.host)}" if one.host else ""
     until = one.started_at if one.was_found_dead else one.finished_at
     step = _step(f"started{pid}{host}", one.started_at, until)
-    facts = {
+    counts = {
         "executions": one.executions if one.executions > 1 else 0,
         "retries": one.retries,
         "redelivered": "yes" if one.redelivered else 0,
     }
-    parameters = [{"name": name, "value": str(value)} for name, value in facts.items() if value]
+    parameters = [{"name": name, "value": str(value)} for name, value in counts.items() if value]
     if parameters:
         step["parameters"] = parameters
     return step

@@ -1,24 +1,46 @@
-"""Write results to files, in batches while pytest waits for jobs."""
+"""Write results to files, in batches while pytest waits; rewrite those of corrected verdicts."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from pydantic_core import to_json
 
+from pytest_manifest.analysis.reading import read_some
+from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.reporting.allure.attachments import write_file
-from pytest_manifest.reporting.allure.entries import Entries
+from pytest_manifest.reporting.allure.content import (
+    attachments_of_last,
+    doc_of,
+    small_documents,
+    write_attachments,
+    write_file,
+)
+from pytest_manifest.reporting.allure.entries import BUILTIN, Entries
+from pytest_manifest.reporting.allure.finished_test import FinishedTest, OwnReport
+from pytest_manifest.reporting.allure.result import (
+    ENTRY,
+    EXCLUDED,
+    OF_AN_ATTEMPT,
+    VERIFIED,
+    Subject,
+    final_result,
+    last_sent,
+)
 from pytest_manifest.reporting.allure.steps import Json
-from pytest_manifest.reporting.allure.told import Told
+
+if TYPE_CHECKING:
+    from pytest_manifest.run import Run
+
 
 AT_ONCE: Final = 64
 """Tests whose results are made together, from one reading of the ledger."""
@@ -33,7 +55,7 @@ LONGEST: Final = 10.0
 class ResultWriter:
     """Make results of finished tests, and write them.
 
-    ``write_plainly`` writes one as allure-pytest would; ``notices`` takes messages for the user.
+    ``write_stock`` writes one as allure-pytest would; ``notices`` takes messages for the user.
     ``wait``: write in batches; not in an xdist worker, whose process may end before they are
     written.
     """
@@ -42,24 +64,24 @@ class ResultWriter:
         self,
         entries: Entries,
         folder: Path,
-        write_plainly: Callable[[Told], None],
+        write_stock: Callable[[FinishedTest], None],
         notices: list[str],
         *,
         wait: bool,
     ) -> None:
         self._entries = entries
         self._folder = folder
-        self._write_plainly = write_plainly
+        self._write_stock = write_stock
         self._notices = notices
         self._most = MOST if wait else 1
-        self._waiting: list[Told] = []
+        self._waiting: list[FinishedTest] = []
         self._since = 0.0
 
-    def add(self, told: Told) -> None:
+    def add(self, test: FinishedTest) -> None:
         now = time.monotonic()
         if not self._waiting:
             self._since = now
-        self._waiting.append(told)
+        self._waiting.append(test)
         if len(self._waiting) >= self._most or now - self._since > LONGEST:
             self.flush()
 
@@ -79,14 +101,14 @@ class ResultWriter:
         for start in range(0, len(waiting), AT_ONCE):
             self._write(waiting[start : start + AT_ONCE])
 
-    def _write(self, several: Sequence[Told]) -> None:
+    def _write(self, tests: Sequence[FinishedTest]) -> None:
         try:
-            for stem, result in self._entries.results(several):
+            for stem, result in self._entries.results(tests):
                 write_result(self._folder, stem, result)
         except (ManifestToolError, pytest.UsageError, sqlite3.Error) as error:
             self._notice(f"Allure shows tests as pytest saw them, not their jobs: {error}")
-            for told in several:
-                self._write_plainly(told)
+            for test in tests:
+                self._write_stock(test)
         except OSError as error:
             self._notice(f"Allure's results were not all written: {error}")
 
@@ -107,3 +129,105 @@ def _dumps(result: Json) -> bytes:
         return to_json(result)
     except UnicodeEncodeError:  # a test of the project's may attach a lone surrogate
         return json.dumps(result).encode()
+
+
+# Corrected verdicts
+
+Result = dict[str, Any]
+"""A result as it is in its file: Allure's own format."""
+
+_TASK: Final = re.compile(rb'"task id",\s*"value":\s*"([^"]*)"')
+_END: Final = "-result.json"
+
+
+def rewrite_corrected(
+    folder: Path, run: Run, name: str, issue: Callable[[str], str | None]
+) -> None:
+    """Rewrite the results in ``folder`` of entries whose verdict was corrected in this run.
+
+    The process that ends the run calls this: the xdist workers, which wrote the results, have
+    exited by then. ``name``: the manifest's name; ``issue`` returns an issue's address. Raises
+    OSError or ManifestToolError.
+    """
+    entries = list(dict.fromkeys(one.verdict.entry for one in run.corrections))
+    if not entries:
+        return
+    with run.read() as ledger:
+        records = read_some(ledger, run.manifest, entries)
+    attempts = {one.task_id: record for record in records if (one := last_sent(record))}
+    for path, record in _of_attempts(folder, attempts):
+        old: Result = json.loads(path.read_text("utf-8"))
+        if _verdict(old) == record.kind:
+            continue
+        stem = path.name.removesuffix(_END)
+        kept = [one for one in old["attachments"] if not one["source"].startswith(stem)]
+        documents = small_documents(record)
+        location = f"{name}:{record.line}"
+        subject, report = _subject(old, run, location), _own_report(old, record, kept)
+        new = final_result(record, subject, report, last_sent(record), issue, documents)
+        for stale in folder.glob(f"{stem}-*-attachment.*"):
+            stale.unlink()
+        files = attachments_of_last(record) if documents is None else iter(())
+        written = write_attachments(folder, stem, files)
+        write_result(folder, stem, new | {"uuid": old["uuid"], "attachments": [*written, *kept]})
+
+
+def _of_attempts(
+    folder: Path, attempts: Mapping[str, EntryRecord]
+) -> Iterator[tuple[Path, EntryRecord]]:
+    for path in sorted(folder.glob(f"*{_END}")):
+        found = _TASK.search(path.read_bytes())
+        record = None if found is None else attempts.get(found[1].decode())
+        if record is not None:
+            yield path, record
+
+
+def _verdict(old: Result) -> Any:
+    return dict(_pairs(old)).get("verdict")
+
+
+def _pairs(old: Result) -> list[tuple[str, str]]:
+    return [(one["name"], one["value"]) for one in old["labels"]]
+
+
+def _subject(old: Result, run: Run, location: str) -> Subject:
+    return Subject(
+        history=old["historyId"],
+        full_name=old["fullName"],
+        title=old["name"],
+        hierarchy=old["titlePath"],
+        location=location,
+        builtin=str(old["fullName"]).endswith(f"#{BUILTIN}"),
+        planned_at=run.info.created_at,
+        live=True,
+        others=[
+            (one["name"], one["value"])
+            for one in old["parameters"]
+            if not one.get("excluded") and one["name"] != ENTRY
+        ],
+        run=run.info.run,
+    )
+
+
+def _own_report(old: Result, record: EntryRecord, files: list[Json]) -> OwnReport:
+    """Recover what the test itself had reported from the result that was made of it."""
+    details = old.get("statusDetails", {})
+    verified = [step for step in old["steps"] if step["name"] == VERIFIED]
+    itself = verified[0] if verified else old
+    return OwnReport(
+        status=old["status"],
+        message=details.get("message"),
+        trace=details.get("trace"),
+        start=itself["start"],
+        stop=itself["stop"],
+        verdict_read=_verdict(old),
+        doc=doc_of(old["description"], record.entry),
+        html=old.get("descriptionHtml"),
+        labels=[pair for pair in _pairs(old) if pair[0] not in OF_AN_ATTEMPT],
+        links=[(one["type"], one["url"], one["name"]) for one in old["links"]],
+        parameters=[
+            one for one in old["parameters"] if one.get("excluded") and one["name"] not in EXCLUDED
+        ],
+        steps=[step for one in verified for step in one.get("steps", ())],
+        attachments=files,
+    )

@@ -30,7 +30,7 @@ _MAP: Final = re.compile(r"(//|/\*)# sourceMappingURL=[^\s*]+( \*/)?")
 
 
 @dataclass(frozen=True)
-class PageParts:
+class PageFrame:
     """The page before and after its data."""
 
     _head: str
@@ -46,13 +46,13 @@ class PageParts:
 
 
 @cache
-def page_parts() -> PageParts:
+def page_frame() -> PageFrame:
     """Return the template with styles, scripts and a policy that allows just these."""
-    styles = [_vendored(name) for name in STYLES] + [_own("page.css")]
-    own = "".join(_own(name) for name in SCRIPTS)
+    styles = [_vendored(name) for name in STYLES] + [_asset("page.css")]
+    ours = "".join(_asset(name) for name in SCRIPTS)
     scripts = [_vendored(name) for name in LIBRARIES]
-    scripts.append(f"(function () {{\n'use strict';\n{own}}})();\n")
-    head, _, tail = _own("page.html").partition("{{data}}")
+    scripts.append(f"(function () {{\n'use strict';\n{ours}}})();\n")
+    head, _, tail = _asset("page.html").partition("{{data}}")
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"style-src {_hashes(styles)}; script-src {_hashes(scripts)}"
@@ -61,7 +61,7 @@ def page_parts() -> PageParts:
     head = head.replace("{{styles}}", "".join(f"<style>{css}</style>\n" for css in styles))
     tail = tail.replace("{{licences}}", _licences())
     tail = tail.replace("{{scripts}}", "".join(f"<script>{js}</script>\n" for js in scripts))
-    return PageParts(head, tail)
+    return PageFrame(head, tail)
 
 
 def _licences() -> str:
@@ -70,7 +70,7 @@ def _licences() -> str:
     return "\n\n".join(texts).replace("--", "- -")
 
 
-def _own(name: str) -> str:
+def _asset(name: str) -> str:
     return (ASSETS / name).read_text("utf-8")
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
 from pytest_manifest.analysis.causes import Cause, CauseNumbers
 from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
-from pytest_manifest.reporting.run_page.pauses import pauses
-from pytest_manifest.reporting.run_page.text import visible
+from pytest_manifest.text import pictured
 from pytest_manifest.verdict import brief
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("passed", "failed", "error", "skipped", "pending")
@@ -52,7 +51,7 @@ class Columns:
         self._causes = CauseNumbers()
         self.ids: list[str] = []
         self.rows: dict[str, list[int]] = {name: [] for name in _ROWS}
-        self.figures: dict[str, list[float | None]] = {
+        self.numbers: dict[str, list[float | None]] = {
             name: [] for name in ("sent", "wait", "runtime", "cost")
         }
         self.marks: dict[str, list[int]] = {
@@ -62,23 +61,23 @@ class Columns:
 
     def add(self, record: EntryRecord) -> None:
         """Append an entry as a row, and its attempts as bars."""
-        last, rows, figures = record.last, self.rows, self.figures
+        last, rows, numbers = record.last, self.rows, self.numbers
         tags = record.entry.tags
-        self.ids.append(visible(record.id))
-        rows["task"].append(self.tasks.index(visible(record.entry.task)))
+        self.ids.append(pictured(record.id))
+        rows["task"].append(self.tasks.index(pictured(record.entry.task)))
         rows["kind"].append(self.kinds.index(record.kind or "pending"))
         rows["outcome"].append(OUTCOMES.index(record.outcome))
         rows["place"].append(self._place(last))
         rows["reason"].append(self.reasons.index(_reason(record)))
         rows["cause"].append(self._causes.number(record))
-        rows["tags"].append(self.tags.index(visible("\n".join(tags)) if tags else None))
+        rows["tags"].append(self.tags.index(pictured("\n".join(tags)) if tags else None))
         rows["tries"].append(len(record.attempts))
         rows["line"].append(record.line)
-        figures["sent"].append(None if last is None else self.since(last.sent_at))
-        figures["wait"].append(rounded(None if last is None else last.wait))
-        figures["runtime"].append(rounded(None if last is None else last.runtime))
+        numbers["sent"].append(None if last is None else self.since(last.sent_at))
+        numbers["wait"].append(rounded(None if last is None else last.wait))
+        numbers["runtime"].append(rounded(None if last is None else last.runtime))
         costs = [attempt.cost for attempt in record.attempts if attempt.cost is not None]
-        figures["cost"].append(cost_figure(sum(costs)) if costs else None)
+        numbers["cost"].append(cost_figure(sum(costs)) if costs else None)
         for attempt in record.attempts:
             self._add_bar(len(self.ids) - 1, record, attempt)
 
@@ -107,7 +106,7 @@ class Columns:
 
     def _place(self, attempt: AttemptRecord | None) -> int:
         place = None if attempt is None else attempt.place
-        return self.places.index(None if place is None else visible(place))
+        return self.places.index(None if place is None else pictured(place))
 
     def since(self, moment: datetime | None) -> float | None:
         """Return the seconds from the origin to that moment."""
@@ -115,9 +114,9 @@ class Columns:
 
     def document(self) -> dict[str, object]:
         """Return everything as JSON values, without columns that are empty."""
-        figures = {
+        numbers = {
             name: column
-            for name, column in self.figures.items()
+            for name, column in self.numbers.items()
             if any(value is not None for value in column)
         }
         names = {
@@ -131,7 +130,7 @@ class Columns:
         spans = self.spans
         return {
             "names": names,
-            "rows": {"id": self.ids, **self.rows, **figures},
+            "rows": {"id": self.ids, **self.rows, **numbers},
             "bars": {**self.marks, **spans, "pauses": pauses(spans["start"], spans["end"])},
         }
 
@@ -140,7 +139,7 @@ def _reason(record: EntryRecord) -> str | None:
     """Return in a line why an entry has not passed; None if it has, or has no verdict."""
     if record.verdict is None or record.verdict.verdict == "passed":
         return None
-    return visible(brief(record.verdict, record.receipt))
+    return pictured(brief(record.verdict, record.receipt))
 
 
 def cost_figure(value: float | None) -> float | None:
@@ -151,3 +150,45 @@ def cost_figure(value: float | None) -> float | None:
 def rounded(value: float | None) -> float | None:
     """Round a duration, rate or share to four significant digits, as many as are shown."""
     return None if value is None else float(f"{value:.4g}")
+
+
+# Pauses
+
+SHORTEST: Final = 5.0
+"""Seconds that a pause lasts at least."""
+MOST: Final = 20
+
+
+def pauses(
+    starts: Sequence[float | None], ends: Sequence[float | None]
+) -> list[tuple[float, float]]:
+    """Return start and end of each pause, in order, from the bars' starts and ends in seconds.
+
+    A bar's end may be None. A gap is a pause if it lasts longer than the whole time without the
+    gaps at least as long: an hour between two jobs of a minute is one, an hour in a night of work
+    is not.
+    """
+    spans = sorted(_spans(starts, ends))
+    if not spans:
+        return []
+    gaps: list[tuple[float, float]] = []
+    reached = spans[0][0]
+    for start, end in spans:
+        if start - reached > SHORTEST:
+            gaps.append((reached, start))
+        reached = max(reached, end)
+    gaps.sort(key=lambda gap: gap[0] - gap[1])
+    rest, found = reached - spans[0][0], 0
+    for number, (begin, stop) in enumerate(gaps[:MOST], 1):
+        rest -= stop - begin
+        if stop - begin > rest:
+            found = number
+    return sorted(gaps[:found])
+
+
+def _spans(
+    starts: Sequence[float | None], ends: Sequence[float | None]
+) -> Iterator[tuple[float, float]]:
+    for start, end in zip(starts, ends, strict=True):
+        if start is not None:
+            yield start, start if end is None else max(start, end)

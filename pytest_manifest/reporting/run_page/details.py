@@ -1,7 +1,8 @@
-"""Collect what a page shows of an entry that is opened, with long texts cut."""
+"""Collect the details of an entry for a page that opens it, with long texts cut."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
@@ -11,8 +12,8 @@ from pydantic import JsonValue
 from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
-from pytest_manifest.reporting.run_page.text import pretty, visible
 from pytest_manifest.schema import Receipt
+from pytest_manifest.text import pictured
 
 Since = Callable[[datetime | None], float | None]
 """Seconds since the page's origin."""
@@ -31,15 +32,15 @@ class Shortening:
 
     def head(self, name: str, text: str) -> str:
         """Return the beginning of a text."""
-        return self._cut(name, text, visible(text[: self.limit]))
+        return self._cut(name, text, pictured(text[: self.limit]))
 
     def tail(self, name: str, text: str) -> str:
         """Return the end of a text, which matters most in tracebacks and logs."""
-        return self._cut(name, text, visible(text[-self.limit :]))
+        return self._cut(name, text, pictured(text[-self.limit :]))
 
     def json(self, name: str, value: JsonValue) -> str:
         """Return the beginning of a value as JSON."""
-        return self.head(name, pretty(value))
+        return self.head(name, json.dumps(value, ensure_ascii=False, indent=2))
 
     def _cut(self, name: str, text: str, shown: str) -> str:
         if len(text) > self.limit:
@@ -62,7 +63,7 @@ def details(record: EntryRecord, since: Since, limit: int) -> dict[str, object]:
         "expected": _expected(record, text),
         "actual": _actual(record, text),
         "attempts": [_attempt(attempt, since) for attempt in record.attempts],
-        "facts": [[name, text.head(name, value)] for name, value in _facts(record)],
+        "facts": [[name, text.head(name, value)] for name, value in _metadata(record)],
     }
     if verdict is not None and verdict.mismatches:
         some = verdict.mismatches[:_MISMATCHES]
@@ -90,7 +91,7 @@ def _receipt(receipt: Receipt, record: EntryRecord, text: Shortening) -> dict[st
         shown["error"] = {
             "type": text.head("error", error.type),
             "message": text.head("error", error.message),
-            "place": None if record.error_place is None else visible(record.error_place),
+            "place": None if record.error_place is None else pictured(record.error_place),
             "traceback": text.tail("traceback", error.traceback) if error.traceback else None,
         }
     if receipt.state == "succeeded":
@@ -131,16 +132,16 @@ def _attempt(attempt: AttemptRecord, since: Since) -> dict[str, object]:
         "task_id": attempt.task_id,
         "kind": attempt.kind,
         "outcome": outcome_of(attempt.kind),
-        "sentence": None if attempt.sentence is None else visible(attempt.sentence)[:400],
-        "reason": None if attempt.reason is None else visible(attempt.reason),
+        "sentence": None if attempt.sentence is None else pictured(attempt.sentence)[:400],
+        "reason": None if attempt.reason is None else pictured(attempt.reason),
         "sent": since(attempt.sent_at),
         "received": since(attempt.received_at),
         "started": since(attempt.started_at),
         "finished": since(attempt.finished_at),
         "wait": rounded(attempt.wait),
         "runtime": rounded(attempt.runtime),
-        "place": None if attempt.place is None else visible(attempt.place),
-        "host": None if attempt.host is None else visible(attempt.host),
+        "place": None if attempt.place is None else pictured(attempt.place),
+        "host": None if attempt.host is None else pictured(attempt.host),
         "executions": attempt.executions if attempt.executions > 1 else None,
         "redelivered": attempt.redelivered or None,
         "retries": attempt.retries or None,
@@ -149,33 +150,33 @@ def _attempt(attempt: AttemptRecord, since: Since) -> dict[str, object]:
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def _facts(record: EntryRecord) -> list[tuple[str, str]]:
+def _metadata(record: EntryRecord) -> list[tuple[str, str]]:
     """Return labels and texts of short facts."""
     entry, receipt = record.entry, record.receipt
-    facts = [("line", str(record.line)), ("timeout", f"{entry.timeout:g} s")]
+    rows = [("line", str(record.line)), ("timeout", f"{entry.timeout:g} s")]
     if entry.after:
-        facts.append(("after", ", ".join(entry.after)))
+        rows.append(("after", ", ".join(entry.after)))
     if entry.retries:
-        facts.append(("retries allowed", str(entry.retries)))
+        rows.append(("retries allowed", str(entry.retries)))
     if entry.cost is not None:
-        facts.append(("estimated cost", f"{entry.cost:g}"))
-    facts.append(("idempotent", "yes" if entry.idempotent else "no"))
+        rows.append(("estimated cost", f"{entry.cost:g}"))
+    rows.append(("idempotent", "yes" if entry.idempotent else "no"))
     queue = entry.queue if receipt is None else receipt.queue or entry.queue
     if queue:
-        facts.append(("queue", queue))
+        rows.append(("queue", queue))
     if receipt is not None:
-        facts += _receipt_facts(receipt)
-    return facts
+        rows += _receipt_metadata(receipt)
+    return rows
 
 
-def _receipt_facts(receipt: Receipt) -> list[tuple[str, str]]:
-    facts = [("state", receipt.state.replace("_", " ")), ("told by", receipt.source)]
+def _receipt_metadata(receipt: Receipt) -> list[tuple[str, str]]:
+    rows = [("state", receipt.state.replace("_", " ")), ("told by", receipt.source)]
     if receipt.cpu is not None:
-        facts.append(("CPU", f"{receipt.cpu:.3g} s"))
+        rows.append(("CPU", f"{receipt.cpu:.3g} s"))
     if receipt.max_rss is not None:
-        facts.append(("memory, at most", f"{receipt.max_rss / 2**20:,.0f} MiB"))
+        rows.append(("memory, at most", f"{receipt.max_rss / 2**20:,.0f} MiB"))
     if receipt.replaced:
-        facts.append(("replaced", "by another task"))
+        rows.append(("replaced", "by another task"))
     if receipt.code:
-        facts.append(("code", receipt.code))
-    return facts
+        rows.append(("code", receipt.code))
+    return rows

@@ -5,26 +5,34 @@ from __future__ import annotations
 import base64
 import gzip
 import html
+import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from pytest_manifest.analysis.comparison import Comparison
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import Statistics, statistics
+from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.manifest.writer import atomic_file
-from pytest_manifest.reporting.run_page.assets import page_parts
+from pytest_manifest.reporting.run_page.assets import page_frame
 from pytest_manifest.reporting.run_page.columns import Columns
 from pytest_manifest.reporting.run_page.details import details
-from pytest_manifest.reporting.run_page.figures import (
-    comparison_figures,
-    figures,
+from pytest_manifest.reporting.run_page.documents import (
+    changes_document,
     run_document,
+    statistics_document,
 )
-from pytest_manifest.reporting.run_page.text import script_json, visible
+from pytest_manifest.reporting.run_report import RunReport, add_artifact
+from pytest_manifest.reporting.run_statistics import comparison_of, records_of
+from pytest_manifest.text import pictured
+
+if TYPE_CHECKING:
+    from pytest_manifest.run import Run
 
 BLOCK: Final = 200
 """Entries whose details are compressed together; opening one unpacks its block."""
@@ -34,39 +42,40 @@ LONGEST: Final = 20_000
 SHORTEST: Final = 300
 """Characters to which a passed entry's text is cut, at most and at least."""
 FORMAT: Final = 1
+_BREAKS_OUT: Final = re.compile("[<>&]")
 
 
 @dataclass(frozen=True)
-class PageFacts:
+class PageMetadata:
     """The data of a page beside the records of its entries."""
 
     info: RunInfo
     status: str
     expected: int
     """Number of records that will come, which share the bytes for details."""
-    remarks: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     comparison: Comparison | None = None
-    parts: Sequence[RunSegment] = ()
+    segments: Sequence[RunSegment] = ()
     written: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-def write_page(path: Path, facts: PageFacts, records: Iterable[EntryRecord]) -> Statistics:
+def write_page(path: Path, metadata: PageMetadata, records: Iterable[EntryRecord]) -> Statistics:
     """Write the page, whole or not at all; return the statistics of the same pass.
 
     Raises OSError if it cannot be written.
     """
-    parts = page_parts()
+    frame = page_frame()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
-        file.write(parts.before(html.escape(visible(_title(facts.info)))))
-        body = _Body(file, facts)
-        found = statistics(body.written(records), facts.info, facts.parts)
+        file.write(frame.before(html.escape(pictured(_page_title(metadata.info)))))
+        body = _Body(file, metadata)
+        found = statistics(body.written(records), metadata.info, metadata.segments)
         body.finish(found)
-        file.write(parts.after())
+        file.write(frame.after())
     return found
 
 
-def _title(info: RunInfo) -> str:
+def _page_title(info: RunInfo) -> str:
     plan = ":".join(part for part in (info.workflow, info.mode) if part)
     return f"{plan or info.manifest.name} - run {info.run}"
 
@@ -74,13 +83,13 @@ def _title(info: RunInfo) -> str:
 class _Body:
     """Write details in blocks as records come, then everything else."""
 
-    def __init__(self, file: IO[bytes], facts: PageFacts) -> None:
+    def __init__(self, file: IO[bytes], metadata: PageMetadata) -> None:
         self._file = file
-        self._facts = facts
-        self._columns = Columns(facts.info.created_at)
+        self._metadata = metadata
+        self._columns = Columns(metadata.info.created_at)
         self._block: list[dict[str, object]] = []
         self._blocks = 0
-        self._limit = _limit_at_first(facts.expected)
+        self._limit = _limit_at_first(metadata.expected)
         self._spent = 0
 
     def written(self, records: Iterable[EntryRecord]) -> Iterator[EntryRecord]:
@@ -109,7 +118,7 @@ class _Body:
         It supposes that their texts compress as well as those so far.
         """
         done = len(self._columns.ids)
-        rest = max(self._facts.expected - done, just_now)
+        rest = max(self._metadata.expected - done, just_now)
         share = (DETAILS_BUDGET - self._spent) / rest
         taken = self._spent / done
         return int(min(max(self._limit * share / taken, SHORTEST), LONGEST))
@@ -118,15 +127,13 @@ class _Body:
         """Close the last block, and write the data."""
         if self._block:
             self._close_block()
-        facts = self._facts
+        about = self._metadata
         self._columns.number_causes(found.causes)
         document = {
             "format": FORMAT,
-            "run": run_document(facts.info, facts.status, facts.remarks, facts.written),
-            "figures": figures(found),
-            "comparison": None
-            if facts.comparison is None
-            else comparison_figures(facts.comparison),
+            "run": run_document(about.info, about.status, about.warnings, about.written),
+            "figures": statistics_document(found),
+            "comparison": None if about.comparison is None else changes_document(about.comparison),
             "details": {"size": BLOCK, "blocks": self._blocks},
             **self._columns.document(),
         }
@@ -138,3 +145,47 @@ class _Body:
 def _limit_at_first(entries: int) -> int:
     """Return the first limit, as if nothing could be compressed; the next ones are measured."""
     return int(min(max(DETAILS_BUDGET / max(entries, 1) / 2, SHORTEST * 4), LONGEST))
+
+
+def write_run_page(report: RunReport, run: Run) -> None:
+    """Write the run's page to the file that the options name.
+
+    A fault becomes a warning of the run, and the other files are written all the same.
+    """
+    if report.options.report is None:
+        return
+    path = page_path(report.options.report, run.info.run, alone=len(report.runs) == 1)
+    with report.writing("the run page was not written", run):
+        comparison = _comparison(report, run)
+        with run.read() as ledger:
+            status, entries, segments = (
+                ledger.info.status,
+                ledger.attempts.count_entries(),
+                ledger.info.segments(),
+            )
+        warnings = list(run.warnings)
+        if run.error is not None:
+            warnings.append(f"The run gave up: {run.error}")
+        metadata = PageMetadata(run.info, status, entries, warnings, comparison, segments)
+        with records_of(run) as records:
+            write_page(path, metadata, records)
+        add_artifact(report.config, "page", path, run.info.run)
+
+
+def page_path(report: Path, run: str, *, alone: bool) -> Path:
+    """Return the file that was asked for; of several runs each has its own beside it."""
+    return report if alone else report.with_name(f"{report.stem}-{run}{report.suffix}")
+
+
+def _comparison(report: RunReport, run: Run) -> Comparison | None:
+    """Return the comparison; None if there is none or it cannot be read, which the summary says."""
+    try:
+        return comparison_of(run, report.config)
+    except ManifestToolError:
+        return None
+
+
+def script_json(value: object) -> str:
+    """Return ASCII JSON that cannot end a script element or open a comment, whatever it holds."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return _BREAKS_OUT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

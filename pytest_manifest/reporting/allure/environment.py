@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_manifest.reporting.allure.continuous_integration import executor
-from pytest_manifest.reporting.allure.status import CATEGORIES
+from pytest_manifest.reporting.allure.terms import CATEGORIES
 from pytest_manifest.reporting.run_report import RunReport
-from pytest_manifest.text import short_path
-from pytest_manifest.verdict import short
+from pytest_manifest.text import short, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.run import Run
+
 
 _PACKAGES = ("pytest-celery-manifest", "pytest", "celery", "allure-pytest")
 _MADE_BY = "pytest-celery-manifest"
 
 
-def write_surroundings(folder: Path, report: RunReport, runs: Sequence[Run]) -> None:
+def write_run_files(folder: Path, report: RunReport, runs: Sequence[Run]) -> None:
     """Write the three files, and keep what other programs have put there."""
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "environment.properties", _properties(folder, environment(report, runs)))
@@ -36,12 +35,12 @@ def write_surroundings(folder: Path, report: RunReport, runs: Sequence[Run]) -> 
 
 def environment(report: RunReport, runs: Sequence[Run]) -> dict[str, str]:
     """Return names and values; of several runs, the values that differ, after each other."""
-    facts: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
 
     def add(name: str, value: object) -> None:
-        values = facts.setdefault(name, [])
-        if value is not None and str(value) not in values:
-            values.append(str(value))
+        known = values.setdefault(name, [])
+        if value is not None and str(value) not in known:
+            known.append(str(value))
 
     for run in runs:
         add("workflow", run.info.workflow)
@@ -59,7 +58,7 @@ def environment(report: RunReport, runs: Sequence[Run]) -> dict[str, str]:
             add(package, version(package))
     add("python", platform.python_version())
     add("system", platform.platform(terse=True))
-    return {name: ", ".join(values) for name, values in facts.items() if values}
+    return {name: ", ".join(known) for name, known in values.items() if known}
 
 
 def _properties(folder: Path, ours: Mapping[str, str]) -> str:
@@ -113,3 +112,86 @@ def _write(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(text, encoding="utf-8", errors="replace")
     scratch.replace(path)
+
+
+# The job of a CI server
+
+Executor = dict[str, object]
+
+
+def executor(variables: Mapping[str, str]) -> Executor | None:
+    """Return Allure's executor without what the server does not set; None outside CI."""
+    for variable, make in _SERVERS:
+        if variables.get(variable):
+            fields = make(variables.get)
+            if str(fields.get("buildOrder") or "").isdecimal():
+                fields["buildOrder"] = int(str(fields["buildOrder"]))
+            else:
+                fields.pop("buildOrder", None)
+            return {name: value for name, value in fields.items() if value not in (None, "")}
+    return None
+
+
+Get = Callable[[str], str | None]
+
+
+def _github(get: Get) -> Executor:
+    home = f"{get('GITHUB_SERVER_URL')}/{get('GITHUB_REPOSITORY')}"
+    run, attempt = get("GITHUB_RUN_ID"), get("GITHUB_RUN_ATTEMPT")
+    again = f"/attempts/{attempt}" if attempt and attempt != "1" else ""
+    return {
+        "name": "GitHub Actions",
+        "type": "github",
+        "url": f"{home}/actions" if get("GITHUB_SERVER_URL") else None,
+        "buildOrder": get("GITHUB_RUN_NUMBER"),
+        "buildName": _build(get("GITHUB_WORKFLOW") or "workflow", get("GITHUB_RUN_NUMBER") or run),
+        "buildUrl": f"{home}/actions/runs/{run}{again}" if run else None,
+    }
+
+
+def _gitlab(get: Get) -> Executor:
+    return {
+        "name": "GitLab CI",
+        "type": "gitlab",
+        "url": get("CI_PROJECT_URL"),
+        "buildOrder": get("CI_PIPELINE_IID") or get("CI_PIPELINE_ID"),
+        "buildName": _build(
+            get("CI_JOB_NAME") or "job", get("CI_PIPELINE_IID") or get("CI_JOB_ID")
+        ),
+        "buildUrl": get("CI_JOB_URL") or get("CI_PIPELINE_URL"),
+    }
+
+
+def _jenkins(get: Get) -> Executor:
+    return {
+        "name": "Jenkins",
+        "type": "jenkins",
+        "url": get("JENKINS_URL"),
+        "buildOrder": get("BUILD_NUMBER"),
+        "buildName": _build(get("JOB_NAME") or "job", get("BUILD_NUMBER")),
+        "buildUrl": get("BUILD_URL"),
+    }
+
+
+def _any(get: Get) -> Executor:
+    number = get("BUILD_NUMBER") or get("CI_BUILD_NUMBER")
+    return {
+        "name": get("CI_NAME") or "CI",
+        "type": "ci",
+        "buildOrder": number,
+        "buildName": _build(get("JOB_NAME") or get("CI_JOB_NAME") or "build", number),
+        "buildUrl": get("BUILD_URL") or get("CI_BUILD_URL"),
+    }
+
+
+def _build(name: str, number: str | None) -> str | None:
+    return f"{name} #{number}" if number else None
+
+
+_SERVERS: Sequence[tuple[str, Callable[[Get], Executor]]] = (
+    ("GITHUB_ACTIONS", _github),
+    ("GITLAB_CI", _gitlab),
+    ("JENKINS_URL", _jenkins),
+    ("CI", _any),
+    ("BUILD_URL", _any),
+)

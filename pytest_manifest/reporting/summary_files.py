@@ -1,12 +1,13 @@
-"""Write ``summary.json`` entry by entry, so that memory stays flat whatever the run's size."""
+"""Write ``summary.json``, and Markdown where it is asked for, in one pass over a run's records."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +17,15 @@ from pydantic_core import to_json
 
 from pytest_manifest.analysis.comparison import Comparison, comparison_document
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.analysis.statistics import Distribution, Statistics
+from pytest_manifest.analysis.statistics import Distribution, Statistics, statistics
+from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
+from pytest_manifest.log import redact_url
 from pytest_manifest.manifest.writer import atomic_file
+from pytest_manifest.reporting.github_runner import FailingEntries, keep_failing, step_summary_file
+from pytest_manifest.reporting.run_report import RunReport, add_artifact, run_files
+from pytest_manifest.reporting.run_statistics import comparison_of, keep_statistics, records_of
 from pytest_manifest.schema.summary import (
-    FileKind,
     Summary,
     SummaryCause,
     SummaryCost,
@@ -36,6 +41,106 @@ from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.run import Run
+
+
+def complete(report: RunReport, run: Run) -> None:
+    """Write the run's summary beside its ledger, and wherever options and CI ask for one.
+
+    A fault becomes a warning of the run, and the other files are written all the same.
+    """
+    if (flower := _flower(run)) is not None:
+        add_artifact(report.config, "flower", flower)
+    with report.writing("the summary was not written", run):
+        comparison = comparison_of(run, report.config)
+        stats = _write_summaries(report, run, comparison)
+        _write_markdown(report, run, stats, comparison)
+
+
+def summary_path(run: Run) -> Path:
+    """Return the file of a run's summary, beside its ledger."""
+    return run.files.summary
+
+
+def _flower(run: Run) -> str | None:
+    """Return the address of Flower's page of the stack's jobs, None if no Flower is known."""
+    from pytest_manifest.stack.state import running_stack
+
+    address = run.address.flower_url
+    if not (address or run.address.is_private):
+        with contextlib.suppress(StackError):
+            running = running_stack()  # the user may have named it by its broker's URL
+            if running is not None and running.broker_url == run.address.broker_url:
+                address = running.flower_url
+        address = address or os.environ.get("MANIFEST_FLOWER_URL", "")
+    return f"{redact_url(address).rstrip('/')}/tasks" if address else None
+
+
+def _write_summaries(report: RunReport, run: Run, comparison: Comparison | None) -> Statistics:
+    """Write the summaries; return the statistics of the same pass over the records."""
+    failing = FailingEntries()
+    with run.read() as ledger:
+        segments = ledger.info.segments()
+    with records_of(run) as records, SummaryWriter(run, report.options.root) as writer:
+        found = statistics(_collected(records, writer, failing), run.info, segments)
+        keep_statistics(run, report.config, found)
+        keep_failing(report.config, run, failing)
+        writer.finish(found, comparison)
+        if run.ledger_path.parent == report.options.ledgers:
+            _write_summary(report, run, writer, summary_path(run), private=True)
+        if (copy := _copy_for(report, run)) is not None:
+            _write_summary(report, run, writer, copy)
+    return found
+
+
+def _write_summary(
+    report: RunReport, run: Run, writer: SummaryWriter, path: Path, *, private: bool = False
+) -> None:
+    with report.writing("the summary was not written", run):
+        writer.write(path, private=private)
+        add_artifact(report.config, "summary", path, run.info.run)
+
+
+def _collected(
+    records: Iterable[EntryRecord], writer: SummaryWriter, failing: FailingEntries
+) -> Iterator[EntryRecord]:
+    for record in records:
+        writer.add(record)
+        failing.add(record)
+        yield record
+
+
+def _copy_for(report: RunReport, run: Run) -> Path | None:
+    """Return the file of ``--manifest-summary``, for a second run with its id in the name."""
+    path = report.options.summary
+    if path is None or run is report.runs[0]:
+        return path
+    return path.with_name(f"{path.stem}.{run.info.run}{path.suffix}")
+
+
+def _write_markdown(
+    report: RunReport, run: Run, stats: Statistics, comparison: Comparison | None
+) -> None:
+    step = step_summary_file()
+    if step is None and report.options.markdown is None:
+        return
+    from pytest_manifest.reporting.github_summary import GitHubLinks, LocalLinks, markdown
+
+    if step is not None:
+        with report.writing("the step's summary was not written", run, needed=False):
+            links = GitHubLinks.of_environment()
+            text = markdown(run, stats, comparison, links, report.options.root)
+            with step.open("a", encoding="utf-8") as file:
+                file.write(text)
+    if (path := report.options.markdown) is not None:
+        with report.writing("the summary in Markdown was not written", run):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = markdown(run, stats, comparison, LocalLinks(path.parent), report.options.root)
+            with path.open("w" if run is report.runs[0] else "a", encoding="utf-8") as file:
+                file.write(text)
+            add_artifact(report.config, "markdown", path)
+
+
+# summary.json, entry by entry, so that memory stays flat whatever the run's size
 
 Group = Literal["failed", "unfinished", "succeeded"]
 GROUPS: Final[Sequence[Group]] = get_args(Group)
@@ -57,7 +162,9 @@ class SummaryWriter:
         self._run = run
         self._root = root
         self._spools: dict[Group, IO[bytes]] = {}
-        self._begun: set[Group] = set()  # asking a spool for its position would flush it each time
+        self._started: set[Group] = (
+            set()
+        )  # asking a spool for its position would flush it each time
         self._open = contextlib.ExitStack()
         self._head = b""
 
@@ -78,18 +185,18 @@ class SummaryWriter:
     def add(self, record: EntryRecord) -> None:
         """Take the next entry, in the manifest's order."""
         group = _GROUP_OF[record.outcome]
-        comma = b",\n  " if group in self._begun else b"\n  "
-        self._begun.add(group)
+        comma = b",\n  " if group in self._started else b"\n  "
+        self._started.add(group)
         self._spools[group].write(comma + to_json(_entry_fields(record)))
 
-    def finish(self, statistics: Statistics, comparison: Comparison | None) -> None:
+    def finish(self, stats: Statistics, comparison: Comparison | None) -> None:
         """Take the statistics and the comparison, which are known after the last entry."""
         run = self._run
         with run.read() as ledger:
-            facts, cost = _run(run, ledger, self._root), _cost(ledger, statistics)
+            about, cost = _run(run, ledger, self._root), _cost(ledger, stats)
         document = Summary(
-            run=facts,
-            statistics=_statistics(statistics),
+            run=about,
+            statistics=_statistics(stats),
             cost=cost,
             comparison=None if comparison is None else comparison_document(comparison),
             files=list(_files(run, self._root)),
@@ -115,7 +222,7 @@ class SummaryWriter:
                 spool = self._spools[group]
                 spool.seek(0)
                 shutil.copyfileobj(spool, file)
-                file.write(b"\n ]" if group in self._begun else b"]")
+                file.write(b"\n ]" if group in self._started else b"]")
             file.write(b"\n}\n")
 
 
@@ -244,23 +351,11 @@ def _causes(found: Statistics) -> Iterator[SummaryCause]:
         )
 
 
-def run_files(run: Run) -> Iterator[tuple[FileKind, Path]]:
-    """Yield kind and path of the files that a run has left, if they exist."""
-    found: list[tuple[FileKind, Path]] = [
-        ("manifest", run.manifest.path),
-        ("ledger", run.ledger_path),
-        ("receipts", run.files.receipts),
-        ("log", run.files.log),
-    ]
-    found += [("worker-log", path) for path in run.files.worker_logs()]
-    return ((kind, path) for kind, path in found if path.is_file())
-
-
 def _files(run: Run, root: Path) -> Iterator[SummaryFile]:
     for kind, path in run_files(run):
         with path.open("rb") as file:
             # Ledger and log are written to until the session ends, and by later audits.
-            living = kind in ("ledger", "log")
-            digest = None if living else hashlib.file_digest(file, "sha256").hexdigest()
+            growing = kind in ("ledger", "log")
+            digest = None if growing else hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size
         yield SummaryFile(kind=kind, path=short_path(path, root), bytes=size, sha256=digest)

@@ -40,7 +40,7 @@ def statistics_of(run: Run, config: pytest.Config) -> Statistics:
     return known[run.ledger_path]
 
 
-def note_statistics(run: Run, config: pytest.Config, found: Statistics) -> None:
+def keep_statistics(run: Run, config: pytest.Config, found: Statistics) -> None:
     """Keep the statistics that another report's pass over the run's records has given."""
     config.stash.setdefault(_STATISTICS, {})[run.ledger_path] = found
 
@@ -134,8 +134,8 @@ def _last(run: Run, folder: Path) -> Path | None:
     """Return the ledger of the newest earlier run of the same manifest that has verdicts."""
     from pytest_manifest.ledger import Ledger, find_runs_by_digest, find_runs_of_manifest
 
-    places = {run.manifest.path.resolve(), run.info.manifest}
-    known = {path for place in places for path in find_runs_of_manifest(folder, place)}
+    paths = {run.manifest.path.resolve(), run.info.manifest}
+    known = {path for path in paths for path in find_runs_of_manifest(folder, path)}
     known.update(find_runs_by_digest(folder, run.info.sha256))
     earlier: list[tuple[tuple[int, datetime], Path]] = []
     with run.read() as ledger:

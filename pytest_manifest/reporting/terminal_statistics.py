@@ -1,33 +1,38 @@
-"""Show a run's statistics in the terminal: tasks, slowest entries, causes, workers, advice."""
+"""Show a run's statistics, and its comparison with another run, in the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_manifest.reporting.cells import cells
-from pytest_manifest.reporting.layout import (
+from pytest_manifest.reporting.terminal_layout import (
     BLANK,
     Line,
     Sheet,
     gap_of,
-    lasting,
-    pace_text,
     padded,
-    rate_text,
-    shown,
     table_lines,
     table_width,
-    time_text,
     widths,
 )
-from pytest_manifest.verdict import plural
+from pytest_manifest.schema import cost_text
+from pytest_manifest.text import (
+    cells,
+    duration,
+    job_rate,
+    one_line,
+    plural,
+    rate_text,
+    seconds_cell,
+)
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.causes import Cause
+    from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange
     from pytest_manifest.analysis.quantiles import Distribution
     from pytest_manifest.analysis.records import EntryRecord
     from pytest_manifest.analysis.statistics import Statistics, TaskRow, WorkerRow
+
 
 FEW = 4
 """Entries from which statistics are shown: of fewer, pytest's own lines say everything."""
@@ -39,45 +44,45 @@ _WORKERS = 8
 _BAR = 20
 
 
-def summary_lines(figures: Statistics, sheet: Sheet) -> Iterator[Line]:
+def statistics_lines(stats: Statistics, sheet: Sheet) -> Iterator[Line]:
     """Yield the statistics beyond the counts of verdicts; nothing for a small run."""
-    judged = figures.entries - figures.outcomes.get("pending", 0)
-    if figures.entries < FEW or judged == 0:
+    judged = stats.entries - stats.outcomes.get("pending", 0)
+    if stats.entries < FEW or judged == 0:
         return
-    for text in _pace(figures):
+    for text in _pace(stats):
         yield from map(Line, sheet.wrapped(text, indent=2, hanging=2))
-    yield from _by_task(figures.tasks, sheet)
-    if figures.entries >= SLOW:
-        yield from _slowest(figures.slowest, sheet)
-    yield from _by_cause(figures.causes, sheet)
-    if figures.entries >= SLOW:
-        yield from _workers(figures.workers, sheet)
-    if figures.advice:
+    yield from _by_task(stats.tasks, sheet)
+    if stats.entries >= SLOW:
+        yield from _slowest(stats.slowest, sheet)
+    yield from _by_cause(stats.causes, sheet)
+    if stats.entries >= SLOW:
+        yield from _workers(stats.workers, sheet)
+    if stats.advice:
         yield BLANK
-    for sentence in figures.advice:
+    for sentence in stats.advice:
         for line in sheet.wrapped(f"hint: {sentence}", indent=2, hanging=6):
             yield Line(line, yellow=True)
 
 
-def _pace(figures: Statistics) -> Iterator[str]:
+def _pace(stats: Statistics) -> Iterator[str]:
     """Yield the run's duration and rate, and its numbers of retries and redeliveries."""
-    parts = []
-    if figures.duration is not None:
-        parts.append(duration_phrase(figures))
-    if figures.throughput is not None:
-        parts.append(pace_text(figures.throughput))
-    again = [plural(figures.retries, "retry")] if figures.retries else []
-    again += [plural(figures.redeliveries, "redelivery")] if figures.redeliveries else []
-    yield from (", ".join(told) for told in (parts, again) if told)
+    pace = []
+    if stats.duration is not None:
+        pace.append(duration_phrase(stats))
+    if stats.throughput is not None:
+        pace.append(job_rate(stats.throughput))
+    again = [plural(stats.retries, "retry")] if stats.retries else []
+    again += [plural(stats.redeliveries, "redelivery")] if stats.redeliveries else []
+    yield from (", ".join(phrases) for phrases in (pace, again) if phrases)
 
 
-def duration_phrase(figures: Statistics) -> str:
+def duration_phrase(stats: Statistics) -> str:
     """Return how long a run was worked on; its duration is known, in seconds."""
-    took, pauses = lasting(figures.duration or 0.0), figures.pauses or 0.0
-    if figures.parts < 2:
+    took, pauses = duration(stats.duration or 0.0), stats.pauses or 0.0
+    if stats.parts < 2:
         return f"{took} from first sending to last end"
-    left_out = f" ({lasting(pauses)} between them not counted)" if pauses >= 1 else ""
-    return f"{took} of work in {figures.parts} parts{left_out}"
+    left_out = f" ({duration(pauses)} between them not counted)" if pauses >= 1 else ""
+    return f"{took} of work in {stats.parts} parts{left_out}"
 
 
 # By task
@@ -87,13 +92,13 @@ _TIMES = ("p50", "p95", "max")
 
 def _by_task(tasks: Sequence[TaskRow], sheet: Sheet) -> Iterator[Line]:
     """Yield one table by task if it fits, else two, else each task in lines of its own."""
-    told = tasks if sheet.all else _most_numerous(tasks)
-    names = ["task", *(sheet.cut(row.task, max(sheet.width - 4, 20)) for row in told)]
-    counts = _counts(told)
-    times = [[*_TIMES, *_TIMES], *(_time_cells(row) for row in told)]
+    shown = tasks if sheet.all else _most_numerous(tasks)
+    names = ["task", *(sheet.cut(row.task, max(sheet.width - 4, 20)) for row in shown)]
+    counts = _counts(shown)
+    times = [[*_TIMES, *_TIMES], *(_time_cells(row) for row in shown)]
     rates = [
         "per s",
-        *("-" if row.throughput is None else rate_text(row.throughput) for row in told),
+        *("-" if row.throughput is None else rate_text(row.throughput) for row in shown),
     ]
     count_table = [[name, *cells] for name, cells in zip(names, counts, strict=True)]
     time_table = [[name, *cells] for name, cells in zip(names, times, strict=True)]
@@ -111,10 +116,10 @@ def _by_task(tasks: Sequence[TaskRow], sheet: Sheet) -> Iterator[Line]:
         yield from _with_times(time_table, 1, apart[1])
     else:
         yield Line("  by task (seconds: median, 95 %, longest)", bold=True)
-        for name, row in zip(names[1:], told, strict=True):
+        for name, row in zip(names[1:], shown, strict=True):
             yield from _task_in_lines(name, row)
-    if len(told) < len(tasks):
-        yield Line(f"  and {plural(len(tasks) - len(told), 'more task')} (-v shows all)")
+    if len(shown) < len(tasks):
+        yield Line(f"  and {plural(len(tasks) - len(shown), 'more task')} (-v shows all)")
 
 
 _COUNTS: Mapping[str, Callable[[TaskRow], int]] = {
@@ -161,7 +166,7 @@ def _time_cells(row: TaskRow) -> list[str]:
 def _spread_cells(times: Distribution | None) -> tuple[str, ...]:
     if times is None:
         return ("-", "-", "-")
-    return tuple(map(time_text, (times.p50, times.p95, times.max)))
+    return tuple(map(seconds_cell, (times.p50, times.p95, times.max)))
 
 
 def _task_in_lines(name: str, row: TaskRow) -> Iterator[Line]:
@@ -189,7 +194,7 @@ def _slowest(records: Sequence[EntryRecord], sheet: Sheet) -> Iterator[Line]:
     for name, record in zip(names, records, strict=True):
         last = record.last
         if last is not None and last.runtime is not None:
-            text = f"    {time_text(last.runtime):>6} s  {padded(name, wide)}  "
+            text = f"    {seconds_cell(last.runtime):>6} s  {padded(name, wide)}  "
             where = f" on {last.place}" if last.place else ""
             room = max(sheet.width - cells(text), 10)
             yield Line(text + sheet.cut(f"{record.entry.task}{where}", room))
@@ -200,21 +205,21 @@ def _by_cause(causes: Sequence[Cause], sheet: Sheet) -> Iterator[Line]:
         return
     yield BLANK
     yield Line("  failures by cause", bold=True)
-    told = causes if sheet.all else causes[:_CAUSES]
-    wide = max(len(str(cause.count)) for cause in told)
-    for cause in told:
+    shown = causes if sheet.all else causes[:_CAUSES]
+    wide = max(len(str(cause.count)) for cause in shown)
+    for cause in shown:
         room = sheet.width - wide - 6
         yield Line(f"    {cause.count:>{wide}}  {sheet.cut(cause.title, room)}", red=True)
         indent = " " * (wide + 6)
         yield from (Line(indent + line) for line in _message(cause, sheet, room))
         yield Line(indent + _examples(cause, sheet, room))
-    if len(told) < len(causes):
-        yield Line(f"    and {plural(len(causes) - len(told), 'more cause')} (-v shows all)")
+    if len(shown) < len(causes):
+        yield Line(f"    and {plural(len(causes) - len(shown), 'more cause')} (-v shows all)")
 
 
 def _message(cause: Cause, sheet: Sheet, room: int) -> Iterator[str]:
     """Yield a cause's message in at most two lines; actual and expected in one each."""
-    message = shown(cause.message)
+    message = one_line(cause.message)
     if cells(message) <= room:
         yield from (message,) if message else ()
         return
@@ -239,21 +244,106 @@ def _workers(workers: Sequence[WorkerRow], sheet: Sheet) -> Iterator[Line]:
         return
     yield BLANK
     yield Line("  workers", bold=True)
-    told = workers if sheet.all else workers[:_WORKERS]
-    figures = [
-        f"{row.share:>5.0%}  {plural(row.jobs, 'job')}, {time_text(row.busy)} s" for row in told
+    shown = workers if sheet.all else workers[:_WORKERS]
+    texts = [
+        f"{row.share:>5.0%}  {plural(row.jobs, 'job')}, {seconds_cell(row.busy)} s" for row in shown
     ]
-    room = sheet.width - 8 - max(map(len, figures))
-    names = [sheet.cut(row.place, min(room, 60)) for row in told]
+    room = sheet.width - 8 - max(map(len, texts))
+    names = [sheet.cut(row.place, min(room, 60)) for row in shown]
     wide = widths([[name] for name in names])[0]
     bar = min(_BAR, room - wide)
-    most = max((row.share for row in told), default=0.0)
-    for name, row, text in zip(names, told, figures, strict=True):
+    most = max((row.share for row in shown), default=0.0)
+    for name, row, text in zip(names, shown, texts, strict=True):
         length = round(bar * row.share / most) if most and bar >= 5 else 0
         filled = ("\u2588" if sheet.rich else "#") * length
         gap = f"  {padded(filled, bar)}" if bar >= 5 else ""
         yield Line(f"    {padded(name, wide)}{gap}{text}")
-    if len(told) < len(workers):
-        left = workers[len(told) :]
+    if len(shown) < len(workers):
+        left = workers[len(shown) :]
         share = sum(row.share for row in left)
         yield Line(f"    and {len(left)} more with {share:.0%} of the work (-v shows all)")
+
+
+# A comparison with another run
+
+_LISTED = 10
+_NAMED = 5
+
+
+def comparison_lines(found: Comparison, sheet: Sheet) -> Iterator[Line]:
+    """Yield what changed since the earlier run, or one line if nothing that counts did."""
+    yield Line(f"  since run {found.before_run}", bold=True)
+    before, now = f"{found.passed_before} of {found.entries_before}", found.passed_after
+    yield Line(f"    {now} of {found.entries_after} passed, {before} before")
+    lines = [
+        *_verdicts("newly failing", found.newly_failing, sheet, red=True),
+        *_verdicts("fixed", found.fixed, sheet),
+        *_named("still failing", [change.id for change in found.still_failing], sheet),
+        *_named("added", found.added, sheet),
+        *_named("removed", found.removed, sheet),
+        *_times("slower", found.slower, sheet),
+        *_times("faster", found.faster, sheet),
+        *_named("other results", [change.id for change in found.changed_results], sheet),
+        *_cost(found),
+    ]
+    if not lines:
+        lines.append(Line("    no difference that counts"))
+    yield from lines
+
+
+def comparison_phrase(found: Comparison) -> str:
+    """Return the numbers of changes since the earlier run, in a few words."""
+    counts = {
+        "newly failing": len(found.newly_failing),
+        "fixed": len(found.fixed),
+        "slower": len(found.slower),
+        "with other results": len(found.changed_results),
+    }
+    listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"{listed or 'nothing changed'} since run {found.before_run}"
+
+
+def _verdicts(
+    title: str, changes: Sequence[Change], sheet: Sheet, *, red: bool = False
+) -> Iterator[Line]:
+    if not changes:
+        return
+    yield Line(f"    {len(changes)} {title}", red=red)
+    shown = changes if sheet.all else changes[:_LISTED]
+    for change in shown:
+        text = f"  {change.before or 'not there'} -> {change.after or 'pending'}"
+        yield Line(f"      {sheet.cut(change.id, sheet.width - 6 - len(text))}{text}")
+    if len(shown) < len(changes):
+        yield Line(f"      and {len(changes) - len(shown)} more (-v shows all)")
+
+
+def _named(title: str, names: Sequence[str], sheet: Sheet) -> Iterator[Line]:
+    if not names:
+        return
+    shown = names if sheet.all else names[:_NAMED]
+    more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+    listed = ", ".join(sheet.cut(name, 60) for name in shown)
+    text = f"{len(names)} {title}: {listed}{more}"
+    yield from (Line(line) for line in sheet.wrapped(text, indent=4, hanging=2))
+
+
+def _times(title: str, changes: Sequence[TimeChange], sheet: Sheet) -> Iterator[Line]:
+    for change in changes:
+        of = (
+            f"{change.samples_after} entries"
+            if change.same
+            else f"{change.samples_before} and {change.samples_after} entries"
+        )
+        times = f"from {seconds_cell(change.before)} to {seconds_cell(change.after)} s"
+        text = f"{title}: {change.task} {times} ({change.ratio:.2g} times, median of {of})"
+        for line in sheet.wrapped(text, indent=4, hanging=2):
+            yield Line(line, yellow=title == "slower")
+
+
+def _cost(found: Comparison) -> Iterator[Line]:
+    before, after = found.cost_before, found.cost_after
+    if before == after:
+        return
+    texts = ["not told" if cost is None else cost_text(cost) for cost in (before, after)]
+    change = f" ({after / before - 1:+.0%})" if before and after is not None else ""
+    yield Line(f"    cost {texts[0]} -> {texts[1]}{change}")

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, Self
+from urllib.parse import quote
 
 from pytest_manifest.analysis.causes import Cause
 from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange
 from pytest_manifest.analysis.statistics import Distribution, Statistics, TaskRow
 from pytest_manifest.ledger import BUDGET
-from pytest_manifest.reporting.completion_summary import run_files
-from pytest_manifest.reporting.github_links import Links
-from pytest_manifest.reporting.github_text import code, escaped
-from pytest_manifest.reporting.summary import duration_phrase
+from pytest_manifest.reporting.run_report import run_files
+from pytest_manifest.reporting.terminal_statistics import duration_phrase
 from pytest_manifest.schema import cost_text
-from pytest_manifest.text import short_path
-from pytest_manifest.verdict.text import plural
+from pytest_manifest.text import middle, pictured, plural, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.run import Run
+
 
 TASKS: Final = 50
 CAUSES: Final = 50
@@ -33,17 +36,17 @@ def markdown(
     run: Run, statistics: Statistics, comparison: Comparison | None, links: Links, root: Path
 ) -> str:
     """Return the summary of one run; ``links`` has the addresses of files and entries."""
-    parts = [
+    paragraphs = [
         _heading(run, statistics, links, root),
-        _facts(run, statistics),
-        *_remarks(run, statistics),
+        _metadata(run, statistics),
+        *_messages(run, statistics),
         _verdicts(statistics),
         *_tasks(statistics.tasks),
         *_causes(statistics.causes, run.manifest, links),
         *_changes(comparison),
         *_files(run, links, root),
     ]
-    return "\n\n".join(parts) + "\n\n"
+    return "\n\n".join(paragraphs) + "\n\n"
 
 
 def _heading(run: Run, found: Statistics, links: Links, root: Path) -> str:
@@ -58,35 +61,35 @@ def _heading(run: Run, found: Statistics, links: Links, root: Path) -> str:
     return f"### ✅ {name}: {entries} passed"
 
 
-def _facts(run: Run, found: Statistics) -> str:
+def _metadata(run: Run, found: Statistics) -> str:
     plan = ":".join(part for part in (run.info.workflow, run.info.mode) if part)
-    facts = [f"Run {code(run.info.run)}" + (f" of {code(plan)}" if plan else "")]
+    phrases = [f"Run {code(run.info.run)}" + (f" of {code(plan)}" if plan else "")]
     if found.duration is not None:
-        facts.append(duration_phrase(found))
+        phrases.append(duration_phrase(found))
     if found.workers:
-        facts.append("1 worker process" if len(found.workers) == 1 else _processes(found))
-    facts += [plural(found.attempts, "further sending")] if found.attempts else []
-    facts += [f"retried {plural(found.retries, 'time')}"] if found.retries else []
+        phrases.append("1 worker process" if len(found.workers) == 1 else _processes(found))
+    phrases += [plural(found.attempts, "further sending")] if found.attempts else []
+    phrases += [f"retried {plural(found.retries, 'time')}"] if found.retries else []
     if found.redeliveries:
-        facts.append(f"delivered more than once: {found.redeliveries}")
+        phrases.append(f"delivered more than once: {found.redeliveries}")
     with run.read() as ledger:
         budget = ledger.info.get_meta(BUDGET)
     if found.cost is not None:
         limit = f" of a budget of {cost_text(float(budget))}" if budget else ""
-        facts.append(f"cost {cost_text(found.cost)}{limit}")
-    return ", ".join(facts) + "."
+        phrases.append(f"cost {cost_text(found.cost)}{limit}")
+    return ", ".join(phrases) + "."
 
 
 def _processes(found: Statistics) -> str:
     return f"{len(found.workers)} worker processes"
 
 
-def _remarks(run: Run, found: Statistics) -> Iterator[str]:
+def _messages(run: Run, found: Statistics) -> Iterator[str]:
     """Yield advice, warnings and the run's error as a quotation, which comes first."""
-    said = [*found.advice, *run.warnings]
-    said += [f"the run gave up: {run.error}"] if run.error is not None else []
-    if said:
-        yield "\n".join(f"> {escaped(one, 500)}<br>" for one in said[:CHANGES])
+    messages = [*found.advice, *run.warnings]
+    messages += [f"the run gave up: {run.error}"] if run.error is not None else []
+    if messages:
+        yield "\n".join(f"> {escaped(one, 500)}<br>" for one in messages[:CHANGES])
 
 
 def _verdicts(found: Statistics) -> str:
@@ -163,11 +166,11 @@ def _changes(comparison: Comparison | None) -> Iterator[str]:
         "removed": len(comparison.removed),
         "with other results": len(comparison.changed_results),
     }
-    told = [f"{count} {what}" for what, count in counts.items() if count]
+    counted = [f"{count} {what}" for what, count in counts.items() if count]
     if comparison.cost_before is not None and comparison.cost_after is not None:
         before, after = cost_text(comparison.cost_before), cost_text(comparison.cost_after)
-        told.append(f"cost {before} before, {after} now")
-    yield (", ".join(told) or "no entry changed") + "."
+        counted.append(f"cost {before} before, {after} now")
+    yield (", ".join(counted) or "no entry changed") + "."
     rows = [*_change_rows("newly failing", comparison.newly_failing)]
     rows += _change_rows("fixed", comparison.fixed)
     if rows:
@@ -189,7 +192,7 @@ def _time_row(change: TimeChange) -> list[str]:
 
 def _files(run: Run, links: Links, root: Path) -> Iterator[str]:
     names = [
-        f"{kind} {_link(short_path(path, root), links.paper(path))}"
+        f"{kind} {_link(short_path(path, root), links.file(path))}"
         for kind, path in run_files(run)
         if kind != "manifest"
     ]
@@ -207,3 +210,100 @@ def _table(heads: Sequence[str], sides: str, rows: Iterable[Sequence[str]]) -> s
     """Return a table; ``sides`` has an ``r`` for each column that is aligned right."""
     rule = ["--:" if side == "r" else "---" for side in sides]
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
+
+
+# Foreign text
+
+# Characters that may begin or end markup in Markdown, in HTML, or in GitHub's own syntax:
+# names (@), emoji (:), formulas ($), links (://, www.). An underscore within a word begins nothing.
+_SPECIAL: Final = re.compile(r"[&<>|`*\[\]#~\\!@$:^{}]|(?<![^\W_])_|_(?![^\W_])|(?i:(?<=www)\.)")
+
+
+def code(text: str, limit: int = 200) -> str:
+    """Return the text on one line as HTML code, for a table's cell or within a line.
+
+    A code span in backticks would serve except with ``|`` in a table.
+    """
+    return f"<code>{escaped(text, limit)}</code>" if text else ""
+
+
+def escaped(text: str, limit: int = 200) -> str:
+    """Return the text on one line, cut in the middle, with Markdown and HTML escaped."""
+    line = " ".join(pictured(text).split())
+    return _SPECIAL.sub(lambda match: f"&#{ord(match.group())};", middle(line, limit))
+
+
+# Links to the repository on GitHub, or to the files beside a summary
+
+
+class Links(Protocol):
+    """Addresses for a summary; a method returns None if it has no address."""
+
+    def manifest(self, path: Path, line: int | None = None) -> str | None:
+        """Return the address of the manifest, or of one of its lines."""
+
+    def file(self, path: Path) -> str | None:
+        """Return the address of a file that the run has left."""
+
+    def artifacts(self) -> str | None:
+        """Return the address of the page on which CI keeps files."""
+
+
+@dataclass(frozen=True)
+class LocalLinks:
+    """Links for a Markdown file in ``folder``."""
+
+    folder: Path
+
+    def manifest(self, path: Path, line: int | None = None) -> str | None:
+        return self.file(path) + (f"#L{line}" if line else "")
+
+    def file(self, path: Path) -> str:
+        return _quoted(Path(os.path.relpath(path.resolve(), self.folder.resolve())))
+
+    def artifacts(self) -> str | None:
+        return None
+
+
+@dataclass(frozen=True)
+class GitHubLinks:
+    """Links for the page of a step; ``repository`` is its address, '' if it is not known."""
+
+    repository: str
+    commit: str
+    run: str
+    workspace: Path | None
+
+    @classmethod
+    def of_environment(cls) -> Self:
+        """Make links from the variables that GitHub's runner sets."""
+        get = os.environ.get
+        server, name = get("GITHUB_SERVER_URL", ""), get("GITHUB_REPOSITORY", "")
+        workspace = get("GITHUB_WORKSPACE")
+        return cls(
+            repository=f"{server}/{quote(name)}" if server and name else "",
+            commit=quote(get("GITHUB_SHA", "")),
+            run=quote(get("GITHUB_RUN_ID", "")),
+            workspace=Path(workspace).resolve() if workspace else None,
+        )
+
+    def manifest(self, path: Path, line: int | None = None) -> str | None:
+        if not (self.repository and self.commit and self.workspace):
+            return None
+        with contextlib.suppress(ValueError):
+            inside = path.resolve().relative_to(self.workspace)
+            fragment = f"#L{line}" if line else ""
+            return f"{self.repository}/blob/{self.commit}/{_quoted(inside)}{fragment}"
+        return None
+
+    def file(self, path: Path) -> str | None:  # noqa: ARG002 - it is on the runner alone
+        return None
+
+    def artifacts(self) -> str | None:
+        if not (self.repository and self.run):
+            return None
+        return f"{self.repository}/actions/runs/{self.run}#artifacts"
+
+
+def _quoted(path: Path) -> str:
+    return quote(os.fsencode(path.as_posix()))

@@ -10,7 +10,7 @@ from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.statistics import Cause, Distribution, Statistics, TaskRow, WorkerRow
 from pytest_manifest.ledger import RunInfo
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
-from pytest_manifest.reporting.run_page.text import first_line, visible
+from pytest_manifest.text import beginning, pictured
 
 SHOWN_CAUSES = 50
 SHOWN_CHANGES = 200
@@ -18,29 +18,29 @@ _MESSAGE = 400
 
 
 def run_document(
-    info: RunInfo, status: str, remarks: Sequence[str], written: datetime
+    info: RunInfo, status: str, warnings: Sequence[str], written: datetime
 ) -> dict[str, object]:
     """Return the run's metadata, and when the page was written.
 
-    ``remarks``: warnings that were recorded during the run.
+    ``warnings``: warnings that were recorded during the run.
     """
     return {
         "id": info.run,
-        "manifest": visible(info.manifest.name),
-        "workflow": None if info.workflow is None else visible(info.workflow),
-        "mode": None if info.mode is None else visible(info.mode),
+        "manifest": pictured(info.manifest.name),
+        "workflow": None if info.workflow is None else pictured(info.workflow),
+        "mode": None if info.mode is None else pictured(info.mode),
         "created": info.created_at.isoformat(),
-        "broker": visible(info.broker),
-        "backend": visible(info.backend),
+        "broker": pictured(info.broker),
+        "backend": pictured(info.backend),
         "stack": "embedded" if info.is_private else "existing",
         "sha256": info.sha256,
         "status": status,
         "written": written.isoformat(timespec="seconds"),
-        "remarks": [visible(remark) for remark in remarks],
+        "remarks": [pictured(warning) for warning in warnings],
     }
 
 
-def figures(found: Statistics) -> dict[str, object]:
+def statistics_document(found: Statistics) -> dict[str, object]:
     """Return the statistics; of the slowest entries the ids alone, as the table has the rest."""
     return {
         "entries": found.entries,
@@ -51,7 +51,7 @@ def figures(found: Statistics) -> dict[str, object]:
             if count
         ],
         "tasks": [_task(row) for row in found.tasks],
-        "slowest": [visible(record.id) for record in found.slowest],
+        "slowest": [pictured(record.id) for record in found.slowest],
         "causes": [_cause(cause) for cause in found.causes[:SHOWN_CAUSES]],
         "more_causes": max(0, len(found.causes) - SHOWN_CAUSES),
         "retries": found.retries,
@@ -65,13 +65,13 @@ def figures(found: Statistics) -> dict[str, object]:
         "throughput": rounded(found.throughput),
         "wait": _spread(found.wait),
         "runtime": _spread(found.runtime),
-        "advice": [visible(sentence) for sentence in found.advice],
+        "advice": [pictured(sentence) for sentence in found.advice],
     }
 
 
 def _task(row: TaskRow) -> dict[str, object]:
     return {
-        "task": visible(row.task),
+        "task": pictured(row.task),
         "count": row.count,
         "passed": row.passed,
         "failed": row.failed,
@@ -100,22 +100,22 @@ def _cause(cause: Cause) -> dict[str, object]:
         "kind": cause.kind,
         "title": first_line(cause.title.removeprefix(f"{cause.kind}: "), 160),
         "count": cause.count,
-        "examples": [visible(entry) for entry in cause.examples],
-        "message": visible(cause.message)[:_MESSAGE],
+        "examples": [pictured(entry) for entry in cause.examples],
+        "message": pictured(cause.message)[:_MESSAGE],
     }
 
 
 def _worker(row: WorkerRow) -> dict[str, object]:
     return {
-        "place": visible(row.place),
-        "host": None if row.host is None else visible(row.host),
+        "place": pictured(row.place),
+        "host": None if row.host is None else pictured(row.host),
         "jobs": row.jobs,
         "busy": rounded(row.busy),
         "share": rounded(row.share),
     }
 
 
-def comparison_figures(found: Comparison) -> dict[str, object]:
+def changes_document(found: Comparison) -> dict[str, object]:
     """Return the changes since the other run; long lists are cut, with their full number."""
     changes = {
         "newly_failing": found.newly_failing,
@@ -148,13 +148,13 @@ def _some(items: Sequence[object], count: int) -> dict[str, object]:
 
 
 def _ids(entries: Sequence[str]) -> list[str]:
-    return [visible(entry) for entry in entries[:SHOWN_CHANGES]]
+    return [pictured(entry) for entry in entries[:SHOWN_CHANGES]]
 
 
 def _change(change: Change) -> dict[str, object]:
     return {
-        "id": visible(change.id),
-        "task": visible(change.task),
+        "id": pictured(change.id),
+        "task": pictured(change.task),
         "before": change.before,
         "after": change.after,
         "sentence": first_line(change.sentence, 240),
@@ -162,15 +162,20 @@ def _change(change: Change) -> dict[str, object]:
 
 
 def _result(change: ResultChange) -> dict[str, object]:
-    return {"id": visible(change.id), "task": visible(change.task)}
+    return {"id": pictured(change.id), "task": pictured(change.task)}
 
 
 def _time(change: TimeChange) -> dict[str, object]:
     return {
-        "task": visible(change.task),
+        "task": pictured(change.task),
         "before": rounded(change.before),
         "after": rounded(change.after),
         "ratio": rounded(change.ratio),
         "samples": [change.samples_before, change.samples_after],
         "same": change.same,
     }
+
+
+def first_line(text: str, limit: int) -> str:
+    """Return the first line of a text, visible, of at most ``limit`` characters."""
+    return beginning(pictured(text.strip().partition("\n")[0]), limit, "\u2026")

@@ -1,4 +1,4 @@
-"""Draw one line below everything on a terminal, and remove it before anything else is written.
+"""Show progress as one line below everything on a terminal, or as lines of a log.
 
 pytest leaves its cursor behind the last character that it wrote, often within a line. The footer is
 drawn on the line below, and the cursor returns to where it was. The footer is removed by clearing
@@ -9,12 +9,119 @@ foreign write cannot make that clear anything else.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TextIO
+
+import pytest
+
+from pytest_manifest.console import begin_line
+from pytest_manifest.reporting.progress_line import live_line, log_line
+from pytest_manifest.reporting.progress_meter import ProgressStats
+
+PERIOD: Final = 0.2
+"""Seconds from one reading of the ledgers to the next, for a line that is rewritten."""
+LOG_PERIOD: Final = 1.0
+REDRAW: Final = 0.05
+"""Seconds before a line that was wiped is drawn again."""
+FIRST: Final = 10.0
+LONGEST: Final = 60.0
+"""Seconds to the first line of a log; the pause doubles from line to line, up to the longest."""
+
+
+class View(Protocol):
+    """Show progress in one way."""
+
+    period: float
+
+    def show(self, stats: ProgressStats, *, last: bool = False) -> None: ...
+
+    def redraw(self, now: float) -> float:
+        """Draw what was wiped again if it is time; return the moment at which to call this next."""
+
+    def give_way(self) -> None:
+        """Wipe what is shown, as another writer follows whose writes the view cannot see."""
+
+    def close(self) -> None:
+        """Remove what is shown, and stop."""
+
+
+class LineView:
+    """Show one line at the bottom of a terminal, rewritten."""
+
+    period = PERIOD
+
+    def __init__(self, reporter: pytest.TerminalReporter, footer: Footer) -> None:
+        self._markup = reporter.config.get_terminal_writer().markup
+        self._footer = footer
+        self._stats: ProgressStats | None = None
+        self._drawn = 0.0
+
+    def show(self, stats: ProgressStats, *, last: bool = False) -> None:
+        self._stats = None if last else stats
+        self._draw(time.monotonic())
+
+    def redraw(self, now: float) -> float:
+        if self._footer.shown or self._stats is None:
+            return math.inf
+        if now >= self._drawn + REDRAW:
+            self._draw(now)
+            return math.inf
+        return self._drawn + REDRAW
+
+    def give_way(self) -> None:
+        self._footer.wipe()
+
+    def close(self) -> None:
+        self._footer.close()
+
+    def _draw(self, now: float) -> None:
+        width = self._footer.width
+        if width > 0 and self._stats is not None:
+            line = live_line(self._stats, width, self._markup, self._footer.encoding)
+            self._footer.draw(line)
+        self._drawn = now
+
+
+class LogView:
+    """Write lines of a log after 10 s, after 20 s more, and so on, and at a long run's end."""
+
+    period = LOG_PERIOD
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self._reporter = reporter
+        self._pause = FIRST
+        self._next = FIRST
+        self._logged: ProgressStats | None = None
+
+    def show(self, stats: ProgressStats, *, last: bool = False) -> None:
+        if stats.elapsed < (FIRST if last else self._next):
+            return
+        if last and self._logged is not None and self._logged.done == stats.done:
+            return
+        self._pause = min(2 * self._pause, LONGEST)
+        self._next = stats.elapsed + self._pause
+        self._logged = stats
+        begin_line(self._reporter)
+        self._reporter.write_line(log_line(stats))
+        self._reporter.flush()
+
+    def redraw(self, now: float) -> float:  # noqa: ARG002 - the other view's
+        return math.inf
+
+    def give_way(self) -> None:
+        """Do nothing: whole lines need not be wiped."""
+
+    def close(self) -> None:
+        """Do nothing: whole lines stay."""
+
+
+# The line on a terminal
 
 CLEAR: Final = "\x1b[J"
 """Clears everything behind the cursor, and below."""

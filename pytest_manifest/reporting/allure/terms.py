@@ -1,17 +1,55 @@
-"""Read Allure's labels and links from an entry's tags and meta."""
+"""Translate verdicts, tags and meta into Allure's statuses, categories, labels and links."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.reporting.allure.text import visible
-from pytest_manifest.schema import Entry
+from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.text import visible
+
+Status = Literal["passed", "failed", "broken", "skipped"]
+
+FAILED: Final[frozenset[VerdictStatus]] = frozenset({"failed", "timed_out"})
+"""Verdicts of jobs that did not meet their entry's expectations."""
+
+CATEGORIES: Final[Sequence[tuple[str, str, tuple[Status, ...]]]] = (
+    ("Expectation not met", "failed", ("failed",)),
+    ("Timed out", "timed_out", ("failed",)),
+    ("Crashed: the process that ran it died", "crashed", ("broken",)),
+    ("Quarantined: killed its worker too often", "quarantined", ("broken",)),
+    ("Lost: neither a queue nor a worker has it", "lost", ("broken",)),
+    ("Ran more often than is allowed", "duplicated", ("broken",)),
+    ("Unknown task", "unknown_task", ("broken",)),
+    ("Rejected by the worker", "rejected", ("broken",)),
+    ("Expired before it was started", "expired", ("broken",)),
+    ("Revoked", "revoked", ("broken",)),
+    ("Forged receipt", "forged", ("broken",)),
+    ("Still queued or running", "pending", ("broken",)),
+    ("Unknown: it cannot be told", "unknown", ("broken",)),
+    ("Held back", "skipped", ("skipped",)),
+)
+"""A category for each verdict that is not ``passed``: its name, the verdict, Allure's statuses."""
+
+
+def status_of(verdict: VerdictStatus | None) -> Status:
+    """Return ``failed`` for an expectation not met, ``broken`` for a fault of stack or harness."""
+    if verdict == "passed":
+        return "passed"
+    if verdict in FAILED:
+        return "failed"
+    return "skipped" if verdict == "skipped" else "broken"
+
+
+def message_of(verdict: VerdictStatus | None, sentence: str | None) -> str:
+    """Return the message that Allure shows; categories match the verdict at its beginning."""
+    return f"{verdict or 'pending'}: {sentence or 'it has no verdict'}"
+
 
 SEVERITIES: Final = ("blocker", "critical", "normal", "minor", "trivial")
 _LABELS: Final = ("severity", "owner", "epic", "feature", "story", "layer")
@@ -28,7 +66,7 @@ class Link:
 def labels_of(entry: Entry) -> Iterator[tuple[str, str]]:
     """Yield labels from ``meta`` (``{"severity": "critical"}``) or tags (``owner:ann``)."""
     for name in _LABELS if entry.meta or entry.tags else ():
-        for value in _said(entry, name):
+        for value in _values(entry, name):
             if name != "severity" or value.lower() in SEVERITIES:
                 yield name, value.lower() if name == "severity" else visible(value)
 
@@ -42,13 +80,13 @@ def links_of(entry: Entry, pattern: Callable[[str], str | None]) -> Iterator[Lin
         return
     seen: set[str] = set()
     for key in _ISSUES:
-        for name in _said(entry, key):
+        for name in _values(entry, key):
             url = name if _is_address(name) else pattern(name)
             if url is not None and _is_address(url) and url not in seen:
                 seen.add(url)
                 yield Link("issue", url, visible(name))
     for key in ("link", "links"):
-        for name in _said(entry, key):
+        for name in _values(entry, key):
             if _is_address(name) and name not in seen:
                 seen.add(name)
                 yield Link("link", name, visible(name))
@@ -72,7 +110,7 @@ def is_known(entry: Entry) -> bool:
     return bool(entry.meta.get("known_issue")) or any(_tagged(entry, "known_issue"))
 
 
-def _said(entry: Entry, name: str) -> Iterator[str]:
+def _values(entry: Entry, name: str) -> Iterator[str]:
     value = entry.meta.get(name)
     for one in value if isinstance(value, list) else [value]:
         if (text := _text(one)) is not None:

@@ -11,14 +11,15 @@ import pytest
 
 from pytest_manifest.console import terminal_file
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.reporting.comparing import comparison_lines, comparison_phrase
-from pytest_manifest.reporting.figures import comparison_of, statistics_of
-from pytest_manifest.reporting.layout import BLANK, NARROWEST, Line, Sheet
-from pytest_manifest.reporting.papers import papers
-from pytest_manifest.reporting.run_report import RunReport
-from pytest_manifest.reporting.summary import summary_lines
-from pytest_manifest.text import short_path
-from pytest_manifest.verdict.text import plural
+from pytest_manifest.reporting.run_report import RunReport, artifacts
+from pytest_manifest.reporting.run_statistics import comparison_of, statistics_of
+from pytest_manifest.reporting.terminal_layout import BLANK, NARROWEST, Line, Sheet
+from pytest_manifest.reporting.terminal_statistics import (
+    comparison_lines,
+    comparison_phrase,
+    statistics_lines,
+)
+from pytest_manifest.text import plural, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import Ledger
@@ -29,31 +30,33 @@ def write_runs(reporter: pytest.TerminalReporter, report: RunReport) -> None:
     """Write one block a run, then the files and addresses of the whole session."""
     sheet = _sheet(reporter)
     for run in report.runs:
-        with _told(reporter, run, report):
+        with _reporting_faults(reporter, run, report):
             for line in _run_lines(run, report, sheet):
                 text, bold, red, yellow, green = line
                 reporter.write_line(text, bold=bold, red=red, yellow=yellow, green=green)
-    for kind, place in papers(report.config):
-        reporter.write_line(_paper(kind, place, report.options.root))
+    for kind, location in artifacts(report.config):
+        reporter.write_line(_artifact_line(kind, location, report.options.root))
 
 
 def write_runs_in_short(reporter: pytest.TerminalReporter, report: RunReport) -> None:
     """Write with ``-q`` one line a run, and what the user must know."""
     for run in report.runs:
-        with _told(reporter, run, report):
-            for line in (run_in_one_line(run, report), *what_to_know(run, report)):
+        with _reporting_faults(reporter, run, report):
+            for line in (run_line(run, report), *warnings_and_next_steps(run, report)):
                 reporter.write_line(line)
 
 
 @contextmanager
-def _told(reporter: pytest.TerminalReporter, run: Run, report: RunReport) -> Iterator[None]:
+def _reporting_faults(
+    reporter: pytest.TerminalReporter, run: Run, report: RunReport
+) -> Iterator[None]:
     """Report a ledger that cannot be read in a line, so that session and other blocks go on."""
     try:
         yield
     except ManifestToolError as error:
         name = short_path(run.manifest.path, report.options.root)
-        said = f"{name}: the rest of what is known of run {run.info.run} cannot be told: {error}"
-        reporter.write_line(said, red=True)
+        message = f"{name}: the rest of what is known of run {run.info.run} cannot be told: {error}"
+        reporter.write_line(message, red=True)
 
 
 def _sheet(reporter: pytest.TerminalReporter) -> Sheet:
@@ -72,20 +75,20 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
     name = short_path(run.manifest.path, report.options.root)
     with run.read() as ledger:
         counts, entries = ledger.verdicts.counts(), ledger.attempts.count_entries()
-        whose = _whose(ledger)
+        origin = _origin(ledger)
         cost, reasons = _cost_line(ledger, run), ledger.attempts.reasons()
     good = counts.get("passed", 0) == entries
-    for line in _whole(_heading(run, name, whose, entries, counts), sheet):
+    for line in _whole(_heading(run, name, origin, entries, counts), sheet):
         yield Line(line, bold=True, red=not good, green=good)
     if cost is not None:
         yield Line(cost)
     if reasons:
         again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         yield Line(f"  further sendings: {again}")
-    yield from _figures(run, report, sheet)
-    for text in what_to_know(run, report):
+    yield from _statistics_lines(run, report, sheet)
+    for text in warnings_and_next_steps(run, report):
         yield from map(Line, _whole(text, sheet))
-    yield from map(Line, _papers(run, report))
+    yield from map(Line, _artifact_lines(run, report))
 
 
 def _whole(text: str, sheet: Sheet) -> Iterator[str]:
@@ -97,7 +100,7 @@ def _whole(text: str, sheet: Sheet) -> Iterator[str]:
         yield text
 
 
-def what_to_know(run: Run, report: RunReport) -> Iterator[str]:
+def warnings_and_next_steps(run: Run, report: RunReport) -> Iterator[str]:
     """Yield what the user must know, also with ``-q``: corrections, warnings, next steps."""
     from pytest_manifest.ledger import OVER_BUDGET
 
@@ -108,8 +111,8 @@ def what_to_know(run: Run, report: RunReport) -> Iterator[str]:
             f"  {verdict.entry!r} was {correction.before} at first and is {verdict.verdict}: "
             f"{verdict.sentence}"
         )
-    for finding in run.warnings:
-        yield f"  {finding}"
+    for warning in run.warnings:
+        yield f"  {warning}"
     with run.read() as ledger:
         counts, status, sending = (
             ledger.verdicts.counts(),
@@ -124,7 +127,7 @@ def what_to_know(run: Run, report: RunReport) -> Iterator[str]:
     if status == "running":  # its pytest has ended without recording it
         status = "stopped" if run.info.is_private else "detached"
     unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
-    held = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
+    blocked = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
     left = entries - sum(counts.values())
     resume = "--manifest-resume --manifest-budget=MORE" if over_budget else "--manifest-resume"
     if shard is not None:
@@ -132,18 +135,19 @@ def what_to_know(run: Run, report: RunReport) -> Iterator[str]:
     if merged:
         yield from _how_to_complete(status, left)
     else:
-        yield from _how_to_go_on(run, name, status, unsent, left, held=held, resume=resume)
+        yield from _how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume)
     if run.error is not None:
         yield f"  the run gave up: {run.error}"
 
 
-def _heading(run: Run, name: str, whose: str, entries: int, counts: Mapping[str, int]) -> str:
+def _heading(run: Run, name: str, origin: str, entries: int, counts: Mapping[str, int]) -> str:
     verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    said = verdicts or "none yet"
-    return f"{name}: run {run.info.run}{whose}, {plural(entries, 'entry')}: {said}"
+    return (
+        f"{name}: run {run.info.run}{origin}, {plural(entries, 'entry')}: {verdicts or 'none yet'}"
+    )
 
 
-def _whose(ledger: Ledger) -> str:
+def _origin(ledger: Ledger) -> str:
     """Return which shard the run is of, or of how many runs it was merged."""
     merged, shard = ledger.info.merged(), ledger.info.shard()
     if merged:
@@ -151,22 +155,22 @@ def _whose(ledger: Ledger) -> str:
     return "" if shard is None else f", {shard.words}"
 
 
-def run_in_one_line(run: Run, report: RunReport) -> str:
+def run_line(run: Run, report: RunReport) -> str:
     """Return the line that stands for a run with ``-q``."""
     name = short_path(run.manifest.path, report.options.root)
     with run.read() as ledger:
         counts = ledger.verdicts.counts()
-        heading = _heading(run, name, _whose(ledger), ledger.attempts.count_entries(), counts)
+        heading = _heading(run, name, _origin(ledger), ledger.attempts.count_entries(), counts)
     comparison = comparison_of(run, report.config)
-    told = [] if comparison is None else [comparison_phrase(comparison)]
-    return "; ".join([heading, *(" ".join(one.split()) for one in told)])
+    more = [] if comparison is None else [comparison_phrase(comparison)]
+    return "; ".join([heading, *(" ".join(one.split()) for one in more)])
 
 
-def _figures(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
+def _statistics_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
     """Yield the run's statistics, and its comparison with an earlier one."""
     lines: list[Line] = []
     try:
-        lines += summary_lines(statistics_of(run, report.config), sheet)
+        lines += statistics_lines(statistics_of(run, report.config), sheet)
     except ManifestToolError as error:
         lines.append(Line(f"  its figures cannot be told: {error}", yellow=True))
     comparison = comparison_of(run, report.config)
@@ -177,27 +181,27 @@ def _figures(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
         yield BLANK
 
 
-def _papers(run: Run, report: RunReport) -> Iterator[str]:
+def _artifact_lines(run: Run, report: RunReport) -> Iterator[str]:
     """Yield the lines that name the run's files and addresses."""
     root = report.options.root
     if run.ledger_path.parent != report.options.ledgers:
         yield "  judged apart: what the run itself has kept stays as it was"
     else:
-        yield _paper("ledger", run.ledger_path, root)
-        yield _paper("receipts", run.files.receipts, root)
-        yield _paper("log", run.files.log, root)
+        yield _artifact_line("ledger", run.ledger_path, root)
+        yield _artifact_line("receipts", run.files.receipts, root)
+        yield _artifact_line("log", run.files.log, root)
         logs = run.files.worker_logs()
         if len(logs) > 1:
             every = short_path(run.files.worker_logs_pattern, root)
             yield f"  workers   {every} ({len(logs)} files)"
         else:
-            yield from (_paper("worker", log, root) for log in logs)
-    for kind, place in papers(report.config, run.info.run):
-        yield _paper(kind, place, root)
+            yield from (_artifact_line("worker", log, root) for log in logs)
+    for kind, location in artifacts(report.config, run.info.run):
+        yield _artifact_line(kind, location, root)
 
 
-def _paper(kind: str, place: Path | str, root: Path) -> str:
-    shown = short_path(place, root) if isinstance(place, Path) else place
+def _artifact_line(kind: str, location: Path | str, root: Path) -> str:
+    shown = short_path(location, root) if isinstance(location, Path) else location
     return f"  {kind:<8}  {shown}"
 
 
@@ -230,14 +234,14 @@ def _how_to_complete(status: str, unjudged: int) -> Iterator[str]:
 
 
 def _how_to_go_on(
-    run: Run, name: str, status: str, unsent: int, unjudged: int, *, held: bool, resume: str
+    run: Run, name: str, status: str, unsent: int, unjudged: int, *, blocked: bool, resume: str
 ) -> Iterator[str]:
     if status == "stopped" and unjudged:
         running = unjudged - unsent
-        parts = [f"{unsent} not sent"] if unsent else []
-        parts += [f"{running} that were running"] if running > 0 else []
-        yield f"  stopped: {plural(unjudged, 'entry')} without a verdict ({', '.join(parts)})"
-    if status == "stopped" or (status == "finished" and held):
+        shares = [f"{unsent} not sent"] if unsent else []
+        shares += [f"{running} that were running"] if running > 0 else []
+        yield f"  stopped: {plural(unjudged, 'entry')} without a verdict ({', '.join(shares)})"
+    if status == "stopped" or (status == "finished" and blocked):
         yield f"  to go on: pytest --manifest={name} {resume}"
     if status == "detached":
         left = f"; {plural(unsent, 'entry')} not sent" if unsent else ""

@@ -25,13 +25,13 @@ SAMPLES: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class ProgressStats:
     """Numbers of entries; ``rate`` in entries per second, ``eta`` and ``elapsed`` in seconds.
 
     ``eta`` is None without a verdict yet, if all that is left is running, and after a time without
-    verdicts longer than itself. ``held``: taken by workers that do not answer. ``failed``: shown by
-    pytest as failed; ``unknown``: that could not be judged, apart from the ``lost``; ``slowest``:
-    the entry that has been running longest, and its seconds.
+    verdicts longer than itself. ``stranded``: taken by workers that do not answer. ``failed``:
+    shown by pytest as failed; ``unknown``: that could not be judged, apart from the ``lost``;
+    ``slowest``: the entry that has been running longest, and its seconds.
     """
 
     total: int
@@ -47,7 +47,7 @@ class Figures:
     rate: float | None = None
     eta: float | None = None
     slowest: tuple[str, float] | None = None
-    held: int = 0
+    stranded: int = 0
 
 
 class Pace:
@@ -56,7 +56,7 @@ class Pace:
     def __init__(self, began: float, number: int) -> None:
         self._samples = deque([(began, number)], maxlen=SAMPLES)
 
-    def note(self, now: float, number: int) -> None:
+    def add(self, now: float, number: int) -> None:
         if now - self._samples[-1][0] >= SPACING:
             self._samples.append((now, number))
 
@@ -70,65 +70,65 @@ class Pace:
 
 
 class Meter:
-    """Read the figures of ``runs``, in the thread that made it; :meth:`close` it at the end.
+    """Count the entries of ``runs``, in the thread that made it; :meth:`close` it at the end.
 
     ``anew``: the runs have just been made. In a run that is resumed or audited, the verdicts from
     before count neither as new nor for the rate.
     """
 
     def __init__(self, runs: Sequence[Run], *, anew: bool = True) -> None:
-        self._pages = [_Page(run) for run in runs]
-        self._total = sum(page.entries for page in self._pages)
+        self._readers = [_RunReader(run) for run in runs]
+        self._total = sum(reader.entries for reader in self._readers)
         self._began = time.monotonic()
-        before = 0 if anew else sum(sum(page.kinds().values()) for page in self._pages)
-        self._pace = Pace(self._began, before)
-        self._gained = (self._began, before)
-        self._said: dict[int, int] = {}
+        counted = 0 if anew else sum(sum(one.status_counts().values()) for one in self._readers)
+        self._pace = Pace(self._began, counted)
+        self._last_gain = (self._began, counted)
+        self._reported: dict[int, int] = {}
 
     @property
     def over(self) -> bool:
         """Return whether all runs have ended."""
-        return all(page.run.ended.is_set() for page in self._pages)
+        return all(reader.run.ended.is_set() for reader in self._readers)
 
-    def read(self) -> Figures:
-        """Return the present figures. Raises LedgerError."""
+    def read(self) -> ProgressStats:
+        """Return the present numbers. Raises LedgerError."""
         now = time.monotonic()
-        kinds: Counter[VerdictStatus] = Counter()
-        flying = running = held = 0
+        counts: Counter[VerdictStatus] = Counter()
+        pending = running = stranded = 0
         slowest: tuple[str, float] | None = None
-        for page in self._pages:
-            kinds.update(page.kinds())
-            flights = page.run.in_flight()
-            held += sum(flight.stranded for flight in flights)
-            begun = [(f.started, f.entry.id) for f in flights if f.started is not None]
-            flying, running = flying + len(flights), running + len(begun)
-            if begun:
-                since, entry = min(begun)
+        for reader in self._readers:
+            counts.update(reader.status_counts())
+            attempts = reader.run.in_flight()
+            stranded += sum(attempt.stranded for attempt in attempts)
+            started = [(a.started, a.entry.id) for a in attempts if a.started is not None]
+            pending, running = pending + len(attempts), running + len(started)
+            if started:
+                since, entry = min(started)
                 if slowest is None or now - since > slowest[1]:
                     slowest = (entry, now - since)
-        return self._figures(now, kinds, flying, running, held, slowest)
+        return self._stats(now, counts, pending, running, stranded, slowest)
 
-    def _figures(
+    def _stats(
         self,
         now: float,
-        kinds: Counter[VerdictStatus],
-        flying: int,
+        counts: Counter[VerdictStatus],
+        pending: int,
         running: int,
-        held: int,
+        stranded: int,
         slowest: tuple[str, float] | None,
-    ) -> Figures:
+    ) -> ProgressStats:
         shown = Counter[str]()
-        for kind, count in kinds.items():
-            shown["lost" if kind == "lost" else outcome(kind)] += count
-        done = sum(kinds.values())
-        self._pace.note(now, done)
+        for status, count in counts.items():
+            shown["lost" if status == "lost" else outcome(status)] += count
+        done = sum(counts.values())
+        self._pace.add(now, done)
         rate = self._pace.rate(now, done)
         left = self._total - done
-        never = sum(count for kind, count in kinds.items() if kind in NEVER_SENT)
-        return Figures(
+        never = sum(count for status, count in counts.items() if status in NEVER_SENT)
+        return ProgressStats(
             total=self._total,
             done=done,
-            sent=min(done - never + flying, self._total),
+            sent=min(done - never + pending, self._total),
             running=running,
             passed=shown["passed"],
             failed=shown["failed"],
@@ -137,9 +137,9 @@ class Meter:
             skipped=shown["skipped"],
             elapsed=now - self._began,
             rate=rate,
-            eta=self._eta(now, done, rate, left, apart=running + held),
+            eta=self._eta(now, done, rate, left, apart=running + stranded),
             slowest=slowest,
-            held=held,
+            stranded=stranded,
         )
 
     def _eta(
@@ -147,60 +147,60 @@ class Meter:
     ) -> float | None:
         """Return the seconds until all waiting entries have a verdict, None without an estimate.
 
-        The rate says nothing about entries that run or are held (``apart``). There is no estimate
-        after a time without verdicts that is longer than SPAN and than the estimate.
+        The rate says nothing about entries that run or are stranded (``apart``). There is no
+        estimate after a time without verdicts that is longer than SPAN and than the estimate.
         """
-        if done != self._gained[1]:
-            self._gained = (now, done)
+        if done != self._last_gain[1]:
+            self._last_gain = (now, done)
         if rate is None or left <= apart:
             return None
         eta = left / rate
-        return None if now - self._gained[0] > max(SPAN, eta) else eta
+        return None if now - self._last_gain[0] > max(SPAN, eta) else eta
 
-    def remarks(self) -> list[str]:
+    def new_warnings(self) -> list[str]:
         """Return the runs' warnings since the last call."""
         fresh: list[str] = []
-        for number, page in enumerate(self._pages):
-            known, told = self._said.get(number, 0), list(page.run.live_warnings)
-            self._said[number] = len(told)
-            fresh += told[known:]
+        for number, reader in enumerate(self._readers):
+            known, found = self._reported.get(number, 0), list(reader.run.live_warnings)
+            self._reported[number] = len(found)
+            fresh += found[known:]
         return fresh
 
-    def fresh(self) -> list[EntryVerdict]:
+    def new_verdicts(self) -> list[EntryVerdict]:
         """Return the verdicts, with receipts, that came between the last two readings."""
         return [
-            settled
-            for page in self._pages
-            for entry in page.fresh
-            if (settled := page.ledger.verdicts.of_entry(entry)) is not None
+            found
+            for reader in self._readers
+            for entry in reader.new_entries
+            if (found := reader.ledger.verdicts.of_entry(entry)) is not None
         ]
 
     def close(self) -> None:
-        for page in self._pages:
-            page.ledger.close()
+        for reader in self._readers:
+            reader.ledger.close()
 
 
-class _Page:
+class _RunReader:
     """Read one run's verdicts; each reading takes the new rows alone."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.ledger: Ledger = run.read()
         self.entries = self.ledger.attempts.count_entries()
-        self.fresh: list[str] = []
+        self.new_entries: list[str] = []
         self._position = 0
-        self._kinds: dict[str, VerdictStatus] = {}
+        self._statuses: dict[str, VerdictStatus] = {}
         self._counts: Counter[VerdictStatus] = Counter()
 
-    def kinds(self) -> Counter[VerdictStatus]:
+    def status_counts(self) -> Counter[VerdictStatus]:
         """Read the new verdicts; return the number of entries by verdict."""
-        self.fresh = []
-        for seq, entry, kind in self.ledger.verdicts.statuses_since(self._position):
+        self.new_entries = []
+        for seq, entry, status in self.ledger.verdicts.statuses_since(self._position):
             self._position = seq
-            before = self._kinds.get(entry)
+            before = self._statuses.get(entry)
             if before is not None:  # a late receipt has corrected it
                 self._counts[before] -= 1
-            self._kinds[entry] = kind
-            self._counts[kind] += 1
-            self.fresh.append(entry)
+            self._statuses[entry] = status
+            self._counts[status] += 1
+            self.new_entries.append(entry)
         return self._counts

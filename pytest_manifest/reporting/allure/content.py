@@ -1,0 +1,223 @@
+"""Describe an entry in Markdown, and attach its documents: entry, receipt, log, differences."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.schema import Document, Entry, Mismatch, Receipt, Verdict
+from pytest_manifest.text import escape_hidden, plural, short, visible
+
+_WIDTH = 300
+
+
+def description(
+    record: EntryRecord,
+    one: AttemptRecord | None,
+    location: str,
+    doc: str | None = None,
+    documents: str | None = None,
+) -> str:
+    """Return the Markdown that describes one attempt at an entry.
+
+    ``one``: the attempt, None if none was sent; ``location``: the manifest's name and the line;
+    ``doc``: the test's own Markdown, which comes first; ``documents``: Markdown that comes last.
+    """
+    last = one is None or one is record.last
+    if one is None or last:
+        status = record.kind
+        sentence = None if record.verdict is None else record.verdict.sentence
+    else:
+        status, sentence = one.kind, one.sentence
+    paragraphs = [code(_call(record.entry))]
+    if doc:
+        paragraphs.insert(0, doc)
+    if sentence is not None and status != "passed":
+        paragraphs.append(escaped(sentence))
+    rows = [("expected", ", ".join(_expectations(record.entry)))]
+    rows += [("verdict", code(status))] if status is not None else []
+    rows += _metadata(record, last=last)
+    rows.append(("ordered at", code(location)))
+    paragraphs.append("\n".join(f"- **{name}** {value}" for name, value in rows))
+    if documents is not None:
+        paragraphs.append(documents)
+    return "\n\n".join(paragraphs)
+
+
+def doc_of(text: str, entry: Entry) -> str | None:
+    """Return the test's own part of a description that was made of this entry, None if empty."""
+    return text.partition(code(_call(entry)))[0].rstrip() or None
+
+
+def _call(entry: Entry) -> str:
+    given = [short(value, _WIDTH) for value in entry.args]
+    given += [f"{key}={short(value, _WIDTH)}" for key, value in entry.kwargs.items()]
+    return f"{entry.task}({', '.join(given)})"
+
+
+def _metadata(record: EntryRecord, *, last: bool) -> Iterator[tuple[str, str]]:
+    entry = record.entry
+    if entry.after:
+        yield "after", ", ".join(code(name) for name in entry.after[:20])
+    for name, value in entry.meta.items():
+        yield f"meta {escaped(name)}", code(value if isinstance(value, str) else short(value))
+    if last and record.error_place is not None:
+        yield "raised at", code(record.error_place)
+
+
+def _expectations(entry: Entry) -> Iterator[str]:
+    expect = entry.expect
+    yield f"state {code(expect.state)}"
+    if "result" in expect.model_fields_set:
+        yield f"result {code(short(expect.result, _WIDTH))}"
+    if expect.result_schema is not None:
+        yield f"schema {code(short(expect.result_schema, _WIDTH))}"
+    if expect.error is not None:
+        words = [expect.error.type or "an error"]
+        words += [f"matching {expect.error.match!r}"] if expect.error.match else []
+        yield f"error {code(' '.join(words))}"
+    if expect.max_runtime is not None:
+        yield f"at most {expect.max_runtime:g} s"
+    if expect.max_wait is not None:
+        yield f"a wait of at most {expect.max_wait:g} s"
+
+
+# Attachments
+
+_SMALL: Final = 4000
+"""Most characters of receipt and entry that go into the description instead of files."""
+
+_BREAK: Final = re.compile(
+    ',(?="(?:task_id|state|result|worker|sent_at|started_at|wait|retried|ended_at|error|code|cpu'
+    '|args_sha256|result_sha256|evidence|args|kwargs|timeout|after|tags|cost|meta|expect)":)'
+)
+"""Commas after which a line ends; none is within a JSON string, where quotes are escaped."""
+_AFTER: Final = ",\n "
+
+Attachment = tuple[str, str, str, str]
+"""Name, MIME type, file extension and text."""
+
+
+def attachments_of_last(record: EntryRecord) -> Iterator[Attachment]:
+    """Yield the mismatches, receipt and entry of the attempt that decided the entry's verdict."""
+    yield from attachments_of_verdict(record.verdict)
+    yield from attachments_of_receipt(record.receipt)
+    yield attachment_of_entry(record.entry)
+
+
+def small_documents(record: EntryRecord) -> str | None:
+    """Return receipt and entry as Markdown for a description; None if they become files.
+
+    Files are most of a report's cost, and most entries pass. Only a passed entry without log lines
+    and error, whose two documents are small together, goes without files.
+    """
+    receipt = record.receipt
+    if record.kind != "passed" or receipt is None:
+        return None
+    if receipt.log or receipt.log_dropped or receipt.error is not None:
+        return None
+    text = f"**receipt**\n\n{_block(receipt)}\n\n**entry**\n\n{_block(record.entry)}"
+    return text if len(text) <= _SMALL else None
+
+
+def attachment_of_entry(entry: Entry) -> Attachment:
+    return "entry", "application/json", "json", _document(entry)
+
+
+def attachments_of_receipt(receipt: Receipt | None) -> Iterator[Attachment]:
+    """Yield the receipt and, before it, its error and its log lines, as far as it has them."""
+    if receipt is None:
+        return
+    if receipt.error is not None:
+        yield "error", "text/plain", "txt", _error(receipt)
+    if receipt.log or receipt.log_dropped:
+        yield "worker log", "text/plain", "txt", _log(receipt)
+    yield "receipt", "application/json", "json", _document(receipt)
+
+
+def attachments_of_verdict(verdict: Verdict | None) -> Iterator[Attachment]:
+    """Yield the verdict's mismatches as a diff of expected and actual values, if it has any."""
+    if verdict is not None and verdict.mismatches:
+        lines = ["--- expected", "+++ actual"]
+        for mismatch in verdict.mismatches:
+            lines += _difference(mismatch)
+        yield "expected and actual", "text/plain", "txt", "\n".join(lines) + "\n"
+
+
+def write_attachments(
+    folder: Path, stem: str, attachments: Iterator[Attachment]
+) -> list[dict[str, str]]:
+    """Write the attachments' files; return what the result's JSON says of them."""
+    written: list[dict[str, str]] = []
+    for number, (name, mime, extension, text) in enumerate(attachments):
+        source = f"{stem}-{number}-attachment.{extension}"
+        write_file(f"{folder}/{source}", text.encode("utf-8", "replace"))
+        written.append({"name": name, "source": source, "type": mime})
+    return written
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Write a file with few system calls: ten thousand entries have at least as many files."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        while content:
+            content = content[os.write(file, content) :]
+    finally:
+        os.close(file)
+
+
+def _document(document: Document) -> str:
+    return escape_hidden(document.model_dump_json(indent=2, exclude_defaults=True))
+
+
+def _block(document: Document) -> str:
+    """Return a document as a fenced block of JSON, with a line for each main field."""
+    text = escape_hidden(document.model_dump_json(exclude_defaults=True))
+    return f"```json\n{_BREAK.sub(_AFTER, text)}\n```"
+
+
+def _error(receipt: Receipt) -> str:
+    error = receipt.error
+    assert error is not None
+    paragraphs = [visible(f"{error.type}: {error.message}")]
+    if error.traceback:
+        paragraphs.append(visible(error.traceback))
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _log(receipt: Receipt) -> str:
+    lines = [visible(line) for line in receipt.log]
+    if receipt.log_dropped:
+        lines.insert(0, f"... {plural(receipt.log_dropped, 'earlier line')} left out ...")
+    return "\n".join(lines) + "\n"
+
+
+def _difference(mismatch: Mismatch) -> Iterator[str]:
+    yield f"@@ {visible(mismatch.path)} @@"
+    yield from (f"-{line}" for line in visible(mismatch.expected).split("\n"))
+    yield from (f"+{line}" for line in visible(mismatch.actual).split("\n"))
+
+
+# Markdown
+
+_MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&!]|^[-+=:]|(?<=^\d)[.)]")
+
+
+def code(text: str) -> str:
+    """Return Markdown that shows the text verbatim, on one line."""
+    shown = visible(text).replace("\n", "\\n").replace("\t", " ")
+    if "`" not in shown and shown.strip():
+        return f"`{shown}`"
+    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    fence = "`" * (longest + 1)
+    room = " " if longest or not shown.strip() else ""
+    return f"{fence}{room}{shown}{room}{fence}"
+
+
+def escaped(text: str) -> str:
+    """Return Markdown that shows the text as a paragraph, whatever characters it has."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(visible(text).split()))
