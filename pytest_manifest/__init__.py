@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.planning import PlanBuilder
-    from pytest_manifest.plugin.planning_fixture import planning_fixture
+    from pytest_manifest.plugin.fixtures import planning_fixture
     from pytest_manifest.plugin.verdict_reader import ManifestRun
     from pytest_manifest.schema import Entry, Receipt
     from pytest_manifest.worker import current_job, evidence, instrument
@@ -55,7 +55,7 @@ _HOME: Final = {
     "current_job": "pytest_manifest.worker",
     "evidence": "pytest_manifest.worker",
     "instrument": "pytest_manifest.worker",
-    "planning_fixture": "pytest_manifest.plugin.planning_fixture",
+    "planning_fixture": "pytest_manifest.plugin.fixtures",
 }
 
 

@@ -1,4 +1,4 @@
-"""Implement pytest's hooks: they say when something happens, the package's modules say what.
+"""Implement pytest's hooks: each calls the module that does its work.
 
 Nothing heavy is imported here: an idle plugin must cost nothing.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_manifest.bindings import OUR_ARGUMENTS, binding_of
+from pytest_manifest.plugin.context import role_of
 from pytest_manifest.plugin.fixtures import (  # fixtures are found by their names here
     _builtin_entry,
     _builtin_group,
@@ -22,8 +23,8 @@ from pytest_manifest.plugin.fixtures import (  # fixtures are found by their nam
     receipt,
 )
 from pytest_manifest.plugin.options import add_options, any_given, refuse_former_names
-from pytest_manifest.plugin.session import known_session, manifest_session, role_of
-from pytest_manifest.plugin.verifying import NAME, SHORT, Verifying, stop_verifying
+from pytest_manifest.plugin.runtest import NAME, SHORT, Verifying, stop_verifying
+from pytest_manifest.plugin.session import known_session, manifest_session
 
 if TYPE_CHECKING:
     from pytest_manifest.plugin.collection import ManifestFile
@@ -94,19 +95,20 @@ def _configure(config: pytest.Config) -> None:
 
     note_terminal(config)
     state = manifest_session(config)
+    context = state.context
     # Look for xdist's hooks: its name is another one where it was loaded as ``-p xdist.plugin``.
-    if state.role == "controller" and hasattr(config.hook, "pytest_xdist_make_scheduler"):
-        from pytest_manifest.plugin.distributed import ControllerHooks
+    if context.role == "controller" and hasattr(config.hook, "pytest_xdist_make_scheduler"):
+        from pytest_manifest.plugin.xdist_controller import ControllerHooks
 
         config.pluginmanager.register(ControllerHooks(config, state), "manifest-controller")
     if _wants_allure(config):
         from pytest_manifest.reporting.allure import register
 
         register(config, state.report)
-    if state.options.active:
+    if context.options.active:
         from pytest_manifest.plugin.gc_tuning import nothing_thrown_away
 
-        with nothing_thrown_away(owns_process=state.owns_process):
+        with nothing_thrown_away(owns_process=context.owns_process):
             from pytest_manifest.plugin.lifecycle import configure_active
 
             configure_active(config, state)
@@ -119,7 +121,9 @@ def _wants_allure(config: pytest.Config) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     state = known_session(session.config)
-    if state is not None and state.options.active and state.role != "worker":
+    if state is None or not state.context.options.active:
+        return
+    if state.context.role != "worker":
         from pytest_manifest.reporting.github_runner import stop_commands
 
         stop_commands(session.config)
@@ -128,7 +132,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> bool | None:
     state = known_session(session.config)
-    if state is None or not state.options.plan:
+    if state is None or not state.context.options.plan:
         return None
     from pytest_manifest.plugin.lifecycle import collect_plan
 
@@ -147,7 +151,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFi
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if OUR_ARGUMENTS.isdisjoint(metafunc.fixturenames):
         return
-    from pytest_manifest.plugin.collection import generate_tests
+    from pytest_manifest.plugin.parametrize import generate_tests
 
     generate_tests(metafunc)
 
@@ -169,9 +173,9 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None, object, object]:
     state = known_session(config)
-    if state is None or not state.has_tags:
+    if state is None or not state.manifests.has_tags:
         return (yield)
-    from pytest_manifest.plugin.tags import shown_to_selection
+    from pytest_manifest.plugin.parametrize import shown_to_selection
 
     with shown_to_selection(items):
         return (yield)
@@ -181,7 +185,7 @@ def pytest_collection_modifyitems(
 def pytest_collection_finish(session: pytest.Session) -> None:
     state = known_session(session.config)
     if state is not None:
-        from pytest_manifest.plugin.lifecycle import record_collection
+        from pytest_manifest.plugin.collection import record_collection
 
         record_collection(session, state)
     manager = session.config.pluginmanager
@@ -197,21 +201,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     state = known_session(session.config)
-    if state is None or state.role != "main" or not state.options.may_dispatch:
+    if state is None or state.context.role != "main" or not state.context.options.may_dispatch:
         return None
-    from pytest_manifest.plugin.lifecycle import run_tests
+    from pytest_manifest.plugin.loop import run_tests
 
     return run_tests(session, state)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     state = known_session(config)
-    if state is None or not state.options.active:
+    if state is None or not state.context.options.active:
         return []
-    from pytest_manifest.plugin.work import manifest_lines
+    from pytest_manifest.plugin.lifecycle import manifest_lines
     from pytest_manifest.reporting.terminal import header_lines
 
-    return header_lines(manifest_lines(state))
+    return header_lines(manifest_lines(state.manifests))
 
 
 @pytest.hookimpl(trylast=True)
@@ -231,8 +235,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     state = known_session(config)
-    if state is not None and state.role != "worker":
-        from pytest_manifest.plugin.work import plan_report
+    if state is not None and state.context.role != "worker":
+        from pytest_manifest.plugin.lifecycle import plan_report
         from pytest_manifest.reporting.terminal import write_summary
 
         write_summary(terminalreporter, state.report, plan_report(state))
@@ -245,8 +249,9 @@ def pytest_sessionfinish(
     state = known_session(session.config)
     if state is None:
         return (yield)
-    if state.interrupts is not None:
-        state.interrupts.begin_end()  # also while other plugins write their reports
+    interrupts = state.supervisor.interrupts
+    if interrupts is not None:
+        interrupts.begin_end()  # also while other plugins write their reports
     try:
         return (yield)
     finally:  # also where another plugin's report has failed
@@ -277,8 +282,8 @@ def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]
                 state.close()
                 _resume_commands(config)
             finally:
-                if state.interrupts is not None:
-                    state.interrupts.remove()
+                if state.supervisor.interrupts is not None:
+                    state.supervisor.interrupts.remove()
 
 
 def _resume_commands(config: pytest.Config) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_manifest.bindings import Binding
 from pytest_manifest.processes import has_ended, locked, pid_scope
 
 
@@ -32,10 +33,6 @@ class KnownPlan:
         _write(self._record, json.dumps(None if path is None else str(path.resolve())))
 
 
-Row = tuple[str, str | None, bool, str | None]
-"""The binding of a test: manifest, entry, whether it waits for the whole run, group of entries."""
-
-
 @dataclass(frozen=True, slots=True)
 class Collection:
     """An xdist worker's collection: the binding of each test in order, and the error found in it.
@@ -43,7 +40,7 @@ class Collection:
     An xdist worker cannot show the user an error; the controller raises ``problem`` for it.
     """
 
-    rows: Sequence[Row | None]
+    bindings: Sequence[Binding | None]
     problem: str | None = None
 
 
@@ -108,18 +105,20 @@ class Coordination:
 
     def publish_collection(self, worker: str, collection: Collection) -> None:
         """Tell the controller, from an xdist worker, what the worker collected."""
-        told = {"rows": list(collection.rows), "problem": collection.problem}
-        _write(self.folder / f"collection-{worker}.json", json.dumps(told))
+        rows = [b and (str(b.manifest), b.entry, b.whole_run, b.group) for b in collection.bindings]
+        document = {"rows": rows, "problem": collection.problem}
+        _write(self.folder / f"collection-{worker}.json", json.dumps(document))
 
     def collection(self, worker: str) -> Collection:
-        told = json.loads((self.folder / f"collection-{worker}.json").read_text("utf-8"))
-        rows = [None if row is None else (row[0], row[1], row[2], row[3]) for row in told["rows"]]
-        return Collection(rows, told["problem"])
+        """Return what this xdist worker collected."""
+        document = json.loads((self.folder / f"collection-{worker}.json").read_text("utf-8"))
+        bindings = [row and Binding(Path(row[0]), *row[1:]) for row in document["rows"]]
+        return Collection(bindings, document["problem"])
 
-    def publish_runs(self, runs: Mapping[Path, Path], facts: Mapping[str, object]) -> None:
+    def publish_runs(self, runs: Mapping[Path, Path], stack: Mapping[str, object]) -> None:
         """Tell the xdist workers each manifest's ledger, and what is known of the stack."""
         rows = {str(manifest): str(ledger) for manifest, ledger in runs.items()}
-        _write(self.folder / "runs.json", json.dumps({"runs": rows, "facts": dict(facts)}))
+        _write(self.folder / "runs.json", json.dumps({"runs": rows, "stack": dict(stack)}))
 
     def publish_end_of_runs(self) -> None:
         """Tell the xdist workers that no run will record further verdicts."""
@@ -129,8 +128,10 @@ class Coordination:
         return (self.folder / "ended").exists()
 
     def runs(self) -> tuple[dict[Path, Path], dict[str, object]]:
-        told = json.loads((self.folder / "runs.json").read_text("utf-8"))
-        return {Path(m): Path(ledger) for m, ledger in told["runs"].items()}, told["facts"]
+        """Return each manifest's ledger, and what is known of the stack."""
+        document = json.loads((self.folder / "runs.json").read_text("utf-8"))
+        ledgers = {Path(m): Path(ledger) for m, ledger in document["runs"].items()}
+        return ledgers, document["stack"]
 
 
 def own_prefix() -> str:

@@ -1,44 +1,50 @@
-"""Do the dispatch fixture's work: find a stack, refuse repeated sending, start the runs."""
+"""Dispatch what was selected: find a stack, refuse repeated sending, start the runs.
+
+Not named ``dispatch``: the package has the fixture of that name.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.bindings import binding_of
-from pytest_manifest.console import quiet_console
-from pytest_manifest.errors import DispatchError
-from pytest_manifest.plugin.artifacts import refuse_unwritable
-from pytest_manifest.plugin.earlier_runs import (
-    STACK_DATA,
-    AuditSource,
-    audit_source,
-    forget_stack_data,
-    give_up_unfinished,
-    guard_against_repetition,
-    ledger_to_resume,
-    stack_is_gone,
-)
+from pytest_manifest.bindings import Binding, binding_of
+from pytest_manifest.console import begin_line, quiet_console
+from pytest_manifest.errors import DispatchError, ManifestToolError
+from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.gc_tuning import nothing_thrown_away
+from pytest_manifest.plugin.manifest_store import report_unselected, select
+from pytest_manifest.plugin.option_conflicts import refuse_unwritable
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.repetition import (
+    give_up_unfinished,
+    guard_against_repetition,
     one_at_a_time,
     refuse_copies,
     refuse_one_run_twice,
     refuse_overtaken,
 )
-from pytest_manifest.plugin.session import ManifestSession, user_errors
+from pytest_manifest.plugin.run_history import (
+    STACK_DATA,
+    AuditSource,
+    audit_source,
+    forget_stack_data,
+    ledger_to_resume,
+    stack_is_gone,
+)
+from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.plugin.stacks import find_stack, nothing_to_resume, stack_for_audit
+from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
+from pytest_manifest.reporting.github_runner import stop_commands
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.run import FailureLimit, ResumeRules, Run, RunSettings, WorkerLoss
+    from pytest_manifest.run import FailureLimit, ResumeRules, Run, RunSettings
 
 
 class Dispatch:
@@ -49,29 +55,35 @@ class Dispatch:
 
     def __init__(self, state: ManifestSession) -> None:
         self._state = state
+        self._context = state.context
+        self._options = state.context.options
+        self._manifests = state.manifests
+        self._selection = state.selection
+        self._supervisor = state.supervisor
+        self._notices = state.report.notices
 
     @property
     def runs(self) -> Sequence[Run]:
-        return self._state.runs
+        return self._supervisor.runs
 
     def begin(self) -> None:
         """Start a run for every manifest with selected entries."""
-        state = self._state
-        if state.role == "worker":
+        context, options = self._context, self._options
+        if context.role == "worker":
             return
-        state.dispatch_begun = True
-        refuse_unwritable(state.config, state.options)
-        root = str(state.options.root)
+        self._supervisor.dispatch_begun = True
+        refuse_unwritable(context.config, options)
+        root = str(options.root)
         if root not in sys.path:  # workers import the Celery application from here, too
             sys.path.insert(0, root)
         quiet_console()
-        with user_errors(), nothing_thrown_away(owns_process=state.owns_process):
-            if state.options.audit:
+        with user_errors(), nothing_thrown_away(owns_process=context.owns_process):
+            if options.audit:
                 self._audit()
-            elif nothing_to_resume(state):
-                state.resume_lines.append("nothing is sent: every entry has passed")
+            elif nothing_to_resume(self._manifests):
+                self._state.resume_lines.append("nothing is sent: every entry has passed")
                 self._audit()
-            elif state.options.resumes:
+            elif options.resumes:
                 self._resume()
             else:
                 self._dispatch()
@@ -79,17 +91,17 @@ class Dispatch:
     def end(self) -> None:
         """Tell the runs that still go on to stop, without waiting for them."""
         # The session's end waits for them: here the time would count as the last test's.
-        for run in self._state.runs if self._state.role != "worker" else ():
-            run.begin_stop(interrupted=self._state.interrupted)
+        if self._context.role != "worker":
+            self._supervisor.begin_stop()
 
     def _work(self) -> list[tuple[Manifest, Sequence[str]]]:
         """Return the manifests with selected entries, each with the ids of these.
 
         Raises DispatchError under --manifest-dispatch-only where one of them waits for others.
         """
-        state = self._state
-        work = [(state.load(path), chosen.entries) for path, chosen in state.selected.items()]
-        for manifest, entries in work if state.options.dispatch_only else ():
+        selection = self._selection
+        work = [(self._manifests.load(path), selection.entries(path)) for path in selection.files]
+        for manifest, entries in work if self._options.dispatch_only else ():
             _refuse_dependencies(manifest, entries)
         return work
 
@@ -97,20 +109,20 @@ class Dispatch:
         """Make and prepare every run before any of them sends; where one is refused none starts."""
         from pytest_manifest.run import dispatch_run
 
-        state = self._state
+        options = self._options
         work = self._work()
-        refuse_copies(state.options, [manifest for manifest, _ in work])
+        refuse_copies(options, [manifest for manifest, _ in work])
         for manifest, entries in work:
-            _refuse_beyond_budget(state, manifest, entries)
-        address, expected = find_stack(state)
-        settings = run_settings(state.options)
-        with one_at_a_time(state.options, [manifest for manifest, _ in work]):
+            _refuse_beyond_budget(options, manifest, entries)
+        address, expected = find_stack(self._supervisor, self._manifests)
+        settings = run_settings(options)
+        with one_at_a_time(options, [manifest for manifest, _ in work]):
             for manifest, _ in work:
-                guard_against_repetition(state.options, manifest, state.notices)
+                guard_against_repetition(options, manifest, self._notices)
             made: list[Run] = []
             with _none_but_all(made):
                 for manifest, entries in work:
-                    shard = state.options.shard
+                    shard = options.shard
                     made.append(dispatch_run(manifest, entries, address, settings, shard=shard))
         self._start(made, expected, instead_of=[manifest for manifest, _ in work])
 
@@ -118,12 +130,11 @@ class Dispatch:
         """Resume the newest run of every manifest, once each of them is known to be resumable."""
         from pytest_manifest.run import describe_decisions, resume_run
 
-        state = self._state
-        options = state.options
+        options = self._options
         work = self._work()
         ledgers = [ledger_to_resume(options, manifest) for manifest, _ in work]
         refuse_one_run_twice(options, [manifest for manifest, _ in work], ledgers)
-        address, expected = find_stack(state)
+        address, expected = find_stack(self._supervisor, self._manifests)
         with one_at_a_time(options, [manifest for manifest, _ in work]):
             for (manifest, _), path in zip(work, ledgers, strict=True):
                 refuse_overtaken(options, manifest, path)
@@ -136,8 +147,8 @@ class Dispatch:
             # Start within the lock: a dispatch learns only from the ledger that the run goes on.
             self._start(made, expected)
         for run in made:
-            state.resume_lines += describe_decisions(
-                run.decisions, every=state.config.option.verbose > 0
+            self._state.resume_lines += describe_decisions(
+                run.decisions, every=self._context.config.option.verbose > 0
             )
 
     def _start(
@@ -150,13 +161,12 @@ class Dispatch:
 
         With --manifest-rerun, gives up unfinished earlier runs of the manifests ``instead_of``.
         """
-        state = self._state
         self._prepare(runs, expected_workers, instead_of)
-        if state.stack_data is not None:
-            forget_stack_data(state.options)
+        if self._supervisor.stack_data is not None:
+            forget_stack_data(self._options)
         for run in runs:
             run.start()
-            state.notices += run.notices
+            self._notices += run.notices
 
     def _prepare(
         self,
@@ -165,16 +175,16 @@ class Dispatch:
         instead_of: Sequence[Manifest] = (),
     ) -> None:
         """Prepare every run, then let all take effect; where one is refused none does."""
-        state = self._state
-        with _none_but_all(runs, state.forget_runs):
+        supervisor, options = self._supervisor, self._options
+        with _none_but_all(runs, supervisor.forget_runs):
             for run in runs:
-                self._adopt(run)
+                supervisor.add(run)
                 run.prepare(expected_workers=expected_workers)
-                if run.sends and state.stack_data is not None:
+                if run.sends and supervisor.stack_data is not None:
                     # For --manifest-resume, in case this pytest is killed.
-                    run.set_meta(STACK_DATA, str(state.stack_data))
-            for manifest in instead_of if state.options.rerun else ():
-                give_up_unfinished(state.options, manifest)
+                    run.set_meta(STACK_DATA, str(supervisor.stack_data))
+            for manifest in instead_of if options.rerun else ():
+                give_up_unfinished(options, manifest)
             for run in runs:
                 run.take_effect()
 
@@ -182,78 +192,60 @@ class Dispatch:
         from pytest_manifest.run import audit_run
         from pytest_manifest.urls import StackAddress
 
-        state = self._state
-        options = state.options
-        nowhere = StackAddress("", "", None, is_private=False)
-        sources = [self._audited(state.load(path)) for path in state.selected]
-        ledgers = [source.ledger for source in sources]
-        refuse_one_run_twice(options, [state.load(path) for path in state.selected], ledgers)
-        made: list[Run] = []
+        options = self._options
+        no_stack = StackAddress("", "", None, is_private=False)
+        manifests = [self._manifests.load(path) for path in self._selection.files]
+        sources = [self._audit_source(manifest) for manifest in manifests]
+        refuse_one_run_twice(options, manifests, [source.ledger for source in sources])
         address: StackAddress | None = None
-        ask = any(source.can_be_asked for source in sources)
-        if ask:
-            address = stack_for_audit(state)
+        if any(source.is_open for source in sources):
+            address = stack_for_audit(self._supervisor, self._manifests)
             if address is None:
-                self._no_stack_to_ask()
-        for path, source in zip(state.selected, sources, strict=True):
-            made.append(
-                audit_run(
-                    state.load(path),
-                    source.ledger,
-                    address if address is not None and source.can_be_asked else nowhere,
-                    run_settings(options),
-                    wait=options.wait,
-                    scratch=source.scratch,
-                    already_evaluated=source.judged,
-                )
+                self._report_missing_stack()
+        made = [
+            audit_run(
+                manifest,
+                source.ledger,
+                address if address is not None and source.is_open else no_stack,
+                run_settings(options),
+                wait=options.wait,
+                scratch=source.scratch,
+                already_evaluated=source.evaluated,
             )
+            for manifest, source in zip(manifests, sources, strict=True)
+        ]
         self._prepare(made, None)
         for run in made:
             run.start()
 
-    def _no_stack_to_ask(self) -> None:
-        if self._state.options.wait:
+    def _report_missing_stack(self) -> None:
+        """Add a notice that the ledger alone is judged.
+
+        Raises DispatchError where --manifest-wait needs the stack.
+        """
+        if self._options.wait:
             raise DispatchError(
                 "the run is unfinished, and --manifest-wait needs the stack that works on it: "
                 "name it with --manifest-broker=URL, or start it with 'manifest-stack up'"
             )
-        self._state.notices.append(
+        self._notices.append(
             "the run is unfinished and no stack was named, so it is judged by its ledger alone; "
             "--manifest-broker=URL asks the stack as well"
         )
 
-    def _audited(self, manifest: Manifest) -> AuditSource:
+    def _audit_source(self, manifest: Manifest) -> AuditSource:
         """Return the ledger to audit for this manifest, and where its verdicts are written.
 
         With --manifest-receipts that is a ledger made of the receipts, in a scratch folder.
         """
-        state = self._state
-        if state.options.receipts is not None:
+        if self._options.receipts is not None:
             from pytest_manifest.run import ledger_of_receipts
 
-            scratch = state.scratch_folder()
-            path, notes = ledger_of_receipts(manifest, state.options.receipts, scratch)
-            state.notices += notes
-            return AuditSource(path, can_be_asked=False, scratch=None, judged=True)
-        return audit_source(state, manifest)
-
-    def _adopt(self, run: Run) -> None:
-        state = self._state
-        run.on_verdicts(lambda _entries: self._state.changed.set())
-        run.watch_stack(self._lost_workers, self._stack_failure)
-        log_to_file(state, run)
-        state.runs.append(run)
-
-    def _lost_workers(self) -> Sequence[WorkerLoss]:
-        from pytest_manifest.run import WorkerLoss
-
-        stack = self._state.stack
-        exits = [] if stack is None else stack.exits
-        return [WorkerLoss(e.name, e.returncode, tuple(e.tail)) for e in exits]
-
-    def _stack_failure(self) -> str | None:
-        stack = self._state.stack or self._state.memory_stack
-        return None if stack is None else stack.failure
+            scratch = self._supervisor.scratch_folder()
+            path, warnings = ledger_of_receipts(manifest, self._options.receipts, scratch)
+            self._notices += warnings
+            return AuditSource(path, is_open=False, scratch=None, evaluated=True)
+        return audit_source(self._supervisor, manifest)
 
 
 @contextlib.contextmanager
@@ -279,14 +271,12 @@ def _refuse_dependencies(manifest: Manifest, entries: Sequence[str]) -> None:
         )
 
 
-def _refuse_beyond_budget(
-    state: ManifestSession, manifest: Manifest, entries: Sequence[str]
-) -> None:
+def _refuse_beyond_budget(options: Options, manifest: Manifest, entries: Sequence[str]) -> None:
     from pytest_manifest.run import refuse_beyond
 
     chosen = set(entries)
-    name = short_path(manifest.path, state.options.root)
-    refuse_beyond(state.options.budget, (e for e in manifest if e.id in chosen), name)
+    name = short_path(manifest.path, options.root)
+    refuse_beyond(options.budget, (e for e in manifest if e.id in chosen), name)
 
 
 def run_settings(options: Options) -> RunSettings:
@@ -324,36 +314,78 @@ def resume_rules(options: Options) -> ResumeRules:
     return ResumeRules(unsafe=options.resume_unsafe, unfinished=options.resume)
 
 
-def log_to_file(state: ManifestSession, run: Run) -> None:
-    """Write a log beside the run's ledger until the session closes."""
-    from pytest_manifest.log import add_run_log
-
-    form: Literal["text", "json"] = "json" if state.options.log_format == "json" else "text"
-    handler = add_run_log(run.files.log, format=form)
-    state.log_handlers.append(handler)
-
-
-def ledgers_by_manifest(runs: Sequence[Run]) -> Mapping[Path, Path]:
-    return {run.manifest.path.resolve(): run.ledger_path for run in runs}
-
-
 def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
     """Collect, for the summary, what ``--manifest-resume`` would do with each selected entry."""
-    from pytest_manifest.plugin.dispatching import resume_rules
     from pytest_manifest.run import describe_decisions, preview
 
     bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
+    options = state.context.options
     with user_errors():
-        state.select(bindings)
-        for path, chosen in state.selected.items():
-            manifest = state.load(path)
-            ledger = ledger_to_resume(state.options, manifest)
+        selection = select(state.manifests, bindings)
+        for path in selection.files:
+            manifest = state.manifests.load(path)
+            ledger = ledger_to_resume(options, manifest)
             decided = preview(
                 ledger,
                 manifest,
-                chosen.entries,
-                resume_rules(state.options),
+                selection.entries(path),
+                resume_rules(options),
                 stack_is_gone=stack_is_gone(ledger),
             )
             lines = describe_decisions(decided, every=True)
             state.resume_lines += lines or ["there is nothing to be sent: every entry has passed"]
+
+
+def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None:
+    """Evaluate the ``dispatch`` fixture for what was selected, and open the ledgers' verdicts.
+
+    Raises pytest.UsageError where the stack or the manifest forbids it, and session.Failed where an
+    overriding fixture of the user's raises.
+    """
+    state = manifest_session(session.config)
+    stop_commands(session.config)  # not done yet where only a test's marker names a manifest
+    state.selection = select(state.manifests, bindings)
+    state.supervisor.take_signals()
+    item = synthetic_item(session, "dispatch", do_nothing, "dispatch")
+    report, call = set_up(item)
+    if call.excinfo is not None:
+        error = call.excinfo.value
+        if isinstance(error, ManifestToolError | pytest.UsageError):
+            raise pytest.UsageError(str(error))
+        log_failure(item, report)
+        raise session.Failed("the dispatch fixture failed")
+    if not state.supervisor.dispatch_begun:
+        raise pytest.UsageError(
+            "the fixture 'dispatch' was overridden and the override sent nothing; end it with "
+            "return request.getfixturevalue('dispatch')"
+        )
+    _open_verdicts(state)
+    report_unselected(state.selection, state.report.notices)
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None or reporter.verbosity < 0:
+        return
+    for line in state.resume_lines:
+        begin_line(reporter)
+        reporter.write_line(f"resume: {line}")
+    for notice in state.report.notices.take_new():
+        begin_line(reporter)
+        reporter.write_line(f"note: {notice}", yellow=True)
+
+
+def _open_verdicts(state: ManifestSession) -> None:
+    """Open the runs' verdicts, and name the ledgers to the xdist workers."""
+    from pytest_manifest.plugin.verdict_reader import VerdictReader
+
+    context, supervisor = state.context, state.supervisor
+    ledgers, runs = supervisor.ledgers(), supervisor.runs
+    workers = runs[0].workers if runs else None
+    owned = supervisor.stack is not None
+    state.verdicts = VerdictReader(
+        ledgers,
+        workers,
+        owned=owned,
+        groups=None if context.options.aggregate is None else state.manifests.groups,
+        over=supervisor.all_ended,
+    )
+    if context.coordination is not None:
+        context.coordination.publish_runs(ledgers, {"workers": workers, "owned": owned})

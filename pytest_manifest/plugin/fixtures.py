@@ -1,14 +1,18 @@
-"""Define the fixtures that a test may ask for."""
+"""Define the fixtures that a test may ask for, and make the planning fixtures of a project.
+
+An idle session imports this module: nothing may be slow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, ManifestName, binding_of
+from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.plugin.session import manifest_session
 
 if TYPE_CHECKING:
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
     from pytest_manifest.plugin.dispatching import Dispatch
     from pytest_manifest.plugin.verdict_reader import ManifestRun
     from pytest_manifest.schema import Entry, Receipt
+
+
+PlanFunction = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +34,10 @@ def dispatch(request: pytest.FixtureRequest) -> Iterator[Dispatch]:
     """
     from pytest_manifest.plugin.dispatching import Dispatch
 
-    work = Dispatch(manifest_session(request.config))
-    work.begin()
-    yield work
-    work.end()
+    runs = Dispatch(manifest_session(request.config))
+    runs.begin()
+    yield runs
+    runs.end()
 
 
 @pytest.fixture
@@ -38,11 +45,11 @@ def manifest(request: pytest.FixtureRequest) -> Manifest:
     """Return the manifest that this test verifies, or that holds the entry it verifies."""
     param = getattr(request, "param", None)
     if isinstance(param, ManifestName):
-        return manifest_session(request.config).load(param.path)
+        return manifest_session(request.config).manifests.load(param.path)
     binding = binding_of(request.node)
     if binding is None:
         raise pytest.UsageError(f"{request.node.nodeid}: there is no manifest for this test")
-    return manifest_session(request.config).load(binding.manifest)
+    return manifest_session(request.config).manifests.load(binding.manifest)
 
 
 @pytest.fixture
@@ -51,7 +58,7 @@ def entry(request: pytest.FixtureRequest) -> Entry:
     binding = binding_of(request.node)
     if binding is None or binding.entry is None:
         raise pytest.UsageError(f"{request.node.nodeid}: there is no entry for this test")
-    return manifest_session(request.config).load(binding.manifest)[binding.entry]
+    return manifest_session(request.config).manifests.load(binding.manifest)[binding.entry]
 
 
 @pytest.fixture
@@ -75,12 +82,12 @@ def _builtin_group(request: pytest.FixtureRequest) -> str:
 
 
 def _receipt(request: pytest.FixtureRequest) -> Receipt | None:
-    book = manifest_session(request.config).verdicts
+    reader = manifest_session(request.config).verdicts
     binding = binding_of(request.node)
-    if book is None or binding is None or binding.entry is None:
+    if reader is None or binding is None or binding.entry is None:
         raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
-    settled = book.settled(binding)
-    return None if settled is None else settled.receipt
+    verdict = reader.parsed(binding)
+    return None if verdict is None else verdict.receipt
 
 
 @pytest.fixture
@@ -91,4 +98,37 @@ def manifest_run(request: pytest.FixtureRequest, manifest: Manifest) -> Manifest
         raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
     run = state.verdicts.whole_run(manifest)
     # This session's budget counts, also where nothing is sent: by an audit, or when all has passed.
-    return run if state.options.budget is None else replace(run, budget=state.options.budget)
+    budget = state.context.options.budget
+    return run if budget is None else replace(run, budget=budget)
+
+
+def planning_fixture(name: str, *, rerun: bool = True) -> Callable[[PlanFunction], PlanFunction]:
+    """Make a function a planning fixture named ``WORKFLOW:MODE``.
+
+    The function's first parameter receives the :class:`~pytest_manifest.PlanBuilder`, further
+    positional ones are pytest fixtures by name, keyword-only ones are the plan's options, converted
+    by their annotations. The fixture is called ``plan_WORKFLOW_MODE`` and returns the frozen
+    :class:`~pytest_manifest.manifest.Manifest`, or None for an empty plan. ``rerun=False`` marks
+    costly work: its manifest is not dispatched a second time unless the user insists.
+    """
+    from pytest_manifest.planning import plan_spec
+    from pytest_manifest.plugin.plans import fixture_name
+
+    def decorate(function: PlanFunction) -> PlanFunction:
+        spec = plan_spec(name, function, rerun=rerun)
+
+        def planned(request: pytest.FixtureRequest) -> Manifest | None:
+            __tracebackhide__ = True  # a planner's traceback begins with the planner
+            try:
+                return manifest_session(request.config).plans.known.evaluate(spec, request)
+            except ManifestToolError as error:
+                refusal = str(error)
+            pytest.fail(refusal, pytrace=False)  # outside "except", so that no cause is shown
+
+        planned.__doc__ = function.__doc__
+        planned.__name__ = fixture_name(spec)
+        planned.__module__ = function.__module__
+        planned.manifest_plan = spec  # type: ignore[attr-defined]  # pytest's wrapper copies it: how plans are found
+        return pytest.fixture(scope="session", name=fixture_name(spec))(planned)
+
+    return decorate

@@ -16,7 +16,7 @@ import signal
 import termios
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
 import pytest
@@ -26,7 +26,8 @@ from pytest_manifest.console import begin_line, terminal_file
 if TYPE_CHECKING:
     from types import FrameType
 
-    from pytest_manifest.plugin.session import ManifestSession
+    from pytest_manifest.plugin.context import PluginContext
+    from pytest_manifest.run import Run
 
 NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEFAULTS: Final = (signal.SIG_DFL, signal.default_int_handler)
@@ -38,29 +39,34 @@ UNNOTICED: Final = 1.0
 class Interrupts:
     """Own the signals of one session. ``number``: the first signal that has come.
 
-    Handlers are installed from :meth:`install` to :meth:`remove`, in the main thread of the process
-    that dispatches, and only for signals that no other code handles or ignores.
+    ``runs``: those of the session so far; ``interrupt`` stops them for the user. Handlers are
+    installed from :meth:`install` to :meth:`remove`, in the main thread of the process that
+    dispatches, and only for signals that no other code handles or ignores.
     """
 
-    def __init__(self, config: pytest.Config, state: ManifestSession) -> None:
-        self._config = config
-        self._state = state
+    def __init__(
+        self, context: PluginContext, runs: Sequence[Run], interrupt: Callable[[], None]
+    ) -> None:
+        self._context = context
+        self._config = context.config
+        self._runs = runs
+        self._interrupt = interrupt
         self._before: dict[signal.Signals, Handler] = {}
         self._raised_at: float | None = None
         self._is_noticed = False
         self._is_ending = False
-        self._hurry: int | None = None
+        self._wake_up: int | None = None
         self._process = os.getpid()
         self.number: signal.Signals | None = None
 
     def install(self) -> None:
         """Install the handlers; do nothing where they are installed already."""
-        if self._hurry is not None or threading.current_thread() is not threading.main_thread():
+        if self._wake_up is not None or threading.current_thread() is not threading.main_thread():
             return
-        reader, self._hurry = os.pipe()
-        os.set_blocking(self._hurry, False)
+        reader, self._wake_up = os.pipe()
+        os.set_blocking(self._wake_up, False)
         threading.Thread(
-            target=self._listen, args=(reader,), name="manifest-hurry", daemon=True
+            target=self._listen, args=(reader,), name="manifest-signals", daemon=True
         ).start()
         for number in NUMBERS:
             before = signal.getsignal(number)
@@ -76,13 +82,13 @@ class Interrupts:
         """
         for number, before in self._before.items():
             if signal.getsignal(number) == self.handle:
-                last = number == signal.SIGINT and self._state.owns_process
+                last = number == signal.SIGINT and self._context.owns_process
                 signal.signal(number, signal.SIG_IGN if last else before)
         self._before.clear()
         self.report_status()
-        hurry, self._hurry = self._hurry, None
-        if hurry is not None:
-            os.close(hurry)
+        wake_up, self._wake_up = self._wake_up, None
+        if wake_up is not None:
+            os.close(wake_up)
 
     def report_status(self) -> None:
         """Set pytest's exit status for the signal that has come, if any."""
@@ -106,9 +112,9 @@ class Interrupts:
         if self._may_raise():
             self._raised_at = time.monotonic()
             raise KeyboardInterrupt
-        if self._hurry is not None:
+        if self._wake_up is not None:
             with contextlib.suppress(BlockingIOError):  # the pipe is full: the thread has enough
-                os.write(self._hurry, b"!")
+                os.write(self._wake_up, b"!")
 
     def _may_raise(self) -> bool:
         if self._is_ending or self._is_noticed:
@@ -118,7 +124,7 @@ class Interrupts:
     def _listen(self, reader: int) -> None:
         """Stop the runs faster for each byte from a handler, in a thread, as a handler must not."""
         while os.read(reader, 64):
-            for run in list(self._state.runs):
+            for run in list(self._runs):
                 run.force_stop()
         os.close(reader)
 
@@ -153,8 +159,8 @@ class Interrupts:
         self._is_noticed = True
         self._let_go_of_dead_terminal()
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
-        self._state.interrupt()
-        going_on = [run for run in self._state.runs if not run.ended.is_set()]
+        self._interrupt()
+        going_on = [run for run in self._runs if not run.ended.is_set()]
         if going_on and reporter is not None and reporter.verbosity >= 0:
             begin_line(reporter)
             reporter.write_line(self._what_happens(), yellow=True)
@@ -163,21 +169,21 @@ class Interrupts:
         what, again = "interrupted", "Ctrl-C"
         if self.number not in (None, signal.SIGINT):
             what, again = f"ended by {self.number.name}", "a signal"
-        if any(run.revokes_on_stop for run in self._state.runs):
+        if any(run.revokes_on_stop for run in self._runs):
             return (
                 f"{what}: nothing more is sent, what waits is taken back, and what runs is "
-                f"waited for up to {self._state.options.grace:g} s; {again} again ends it at once"
+                f"waited for up to {self._context.options.grace:g} s; {again} again ends it at once"
             )
         return f"{what}: nothing more is sent; the workers go on with what they have"
 
 
 def _let_go(written: TextIO) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
     with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor is no terminal
         for descriptor in (1, 2, written.fileno()):
             if _is_dead(descriptor):
-                os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+                os.dup2(null, descriptor)
+    os.close(null)
 
 
 def _is_dead(descriptor: int) -> bool:
@@ -187,11 +193,3 @@ def _is_dead(descriptor: int) -> bool:
     except termios.error as error:
         return bool(error.args[0] == errno.EIO)
     return False
-
-
-def take_signals(config: pytest.Config, state: ManifestSession) -> None:
-    """Make and register the owner, once, in the process that dispatches."""
-    if state.interrupts is None and state.role != "worker":
-        state.interrupts = Interrupts(config, state)
-        config.pluginmanager.register(state.interrupts)
-        state.interrupts.install()

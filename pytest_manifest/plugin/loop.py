@@ -5,15 +5,76 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_manifest.bindings import Binding, binding_of
+from pytest_manifest.plugin.dispatching import begin_dispatch
+from pytest_manifest.plugin.manifest_store import report_unselected
+from pytest_manifest.plugin.session import ManifestSession
 from pytest_manifest.plugin.short_protocol import ShortProtocol
 from pytest_manifest.plugin.verdict_reader import VerdictReader
 
+if TYPE_CHECKING:
+    from pytest_manifest.reporting.run_report import RunReport
+    from pytest_manifest.run import Run
+
 WAIT = 0.5
 """Seconds after which a waiting loop reads the ledgers although no run has woken it."""
+
+
+def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
+    """Dispatch what was selected, then run each test when its verdict is there, without xdist.
+
+    Returns None where pytest's own loop has to run the tests. Raises pytest.UsageError where the
+    dispatch is refused.
+    """
+    if session.testsfailed and not session.config.option.continue_on_collection_errors:
+        return None  # pytest's own loop reports the errors; nothing is sent
+    bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
+    if not bindings:
+        report_unselected(state.selection, state.report.notices)
+        return None
+    begin_dispatch(session, bindings)
+    supervisor, report = state.supervisor, state.report
+    for run in supervisor.runs:
+        session.config.hook.pytest_manifest_dispatched(config=session.config, run=run)
+    if state.context.options.dispatch_only:
+        _wait_until_sent(report)
+        return True
+    if state.context.wants_file_order:
+        return None
+
+    def wait(seconds: float) -> None:
+        if supervisor.changed.wait(min(seconds, report.poll())):
+            report.poll()
+        supervisor.changed.clear()
+
+    def has_news() -> bool:
+        changed = supervisor.changed.is_set()
+        supervisor.changed.clear()
+        return changed
+
+    assert state.verdicts is not None
+    _run_as_completed(session, state.verdicts, wait, has_news, supervisor.all_ended)
+    return True
+
+
+def _wait_until_sent(report: RunReport) -> None:
+    for run in report.runs:
+        while not run.all_sent.wait(0.2):
+            report.poll()
+    errors = [str(run.error) for run in report.runs if run.error is not None]
+    if errors and not any(map(_has_sent, report.runs)):
+        raise pytest.UsageError("; ".join(errors))  # nothing was sent: refused, like a wrong option
+
+
+def _has_sent(run: Run) -> bool:
+    """Check whether some message may have been sent; then the summary reports about the others."""
+    with run.read() as ledger:
+        states = ledger.attempts.send_states()
+    return any(states.get(state) for state in ("intent", "sent", "uncertain"))
 
 
 class StandIn(pytest.Item):
@@ -63,12 +124,12 @@ class Agenda:
     def empty(self) -> bool:
         return not self._left
 
-    def settled(self, manifest: Path, subject: str) -> None:
+    def verdict_recorded(self, manifest: Path, subject: str) -> None:
         """Make the tests ready that wait for ``subject``, an entry or a group of entries."""
         found = self._by_subject.get(manifest, {}).pop(subject, ())
         self._make_ready([found] if isinstance(found, pytest.Item) else found)
 
-    def run_settled(self, manifest: Path) -> None:
+    def run_recorded(self, manifest: Path) -> None:
         self._make_ready(self._by_run.pop(manifest, ()))
 
     def waiting_for_run(self) -> list[Path]:
@@ -127,18 +188,18 @@ def _parent(item: pytest.Item) -> pytest.Collector:
     return item.parent
 
 
-def run_as_completed(
+def _run_as_completed(
     session: pytest.Session,
-    book: VerdictReader,
+    reader: VerdictReader,
     wait: Callable[[float], object],
-    news: Callable[[], bool],
+    has_news: Callable[[], bool],
     over: Callable[[], bool],
 ) -> None:
     """Run the session's items, each when its verdict is there.
 
-    ``wait`` sleeps up to so many seconds, less where a new verdict may have come. ``news`` returns
-    once whether one may have come since its last call. ``over`` returns whether no further one will
-    come. Raises session.Failed and session.Interrupted as pytest's own loop does.
+    ``wait`` sleeps up to so many seconds, less where a new verdict may have come. ``has_news``
+    returns whether one may have come since its last call. ``over`` returns whether no further one
+    will come. Raises session.Failed and session.Interrupted as pytest's own loop does.
     """
     agenda = Agenda(session.items)
     short = ShortProtocol.of(session.config)
@@ -146,9 +207,9 @@ def run_as_completed(
     item: pytest.Item | None = None
     while not (item is None and agenda.empty):
         if item is None:
-            item = _next_ready(agenda, book, previous, wait, over)
-        elif news():
-            _absorb(agenda, book)
+            item = _next_ready(agenda, reader, previous, wait, over)
+        elif has_news():
+            _absorb(agenda, reader)
         following = agenda.take(after=item)
         nextitem = following if following is not None else agenda.stand_in(item)
         # The short protocol, where it may be used, saves the call of the hook.
@@ -163,14 +224,14 @@ def run_as_completed(
 
 def _next_ready(
     agenda: Agenda,
-    book: VerdictReader,
+    reader: VerdictReader,
     previous: pytest.Item | None,
     wait: Callable[[float], object],
     over: Callable[[], bool],
 ) -> pytest.Item:
     while True:
         ended = over()
-        _absorb(agenda, book)
+        _absorb(agenda, reader)
         if ended:
             agenda.give_up_waiting()
         item = agenda.take(after=previous)
@@ -179,9 +240,9 @@ def _next_ready(
         wait(WAIT)
 
 
-def _absorb(agenda: Agenda, book: VerdictReader) -> None:
-    for manifest, subject in book.refresh():
-        agenda.settled(manifest, subject)
+def _absorb(agenda: Agenda, reader: VerdictReader) -> None:
+    for manifest, subject in reader.refresh():
+        agenda.verdict_recorded(manifest, subject)
     for manifest in agenda.waiting_for_run():
-        if book.is_ready(Binding(manifest, None, whole_run=True)):
-            agenda.run_settled(manifest)
+        if reader.is_ready(Binding(manifest, None, whole_run=True)):
+            agenda.run_recorded(manifest)

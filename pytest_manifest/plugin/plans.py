@@ -1,4 +1,4 @@
-"""Keep the planning fixtures that a session knows, and their options."""
+"""Find the planning fixtures of a session, and evaluate them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_manifest.errors import PlanError
+from pytest_manifest.plugin.context import PluginContext, user_errors
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.planning import PlanSpec
+    from pytest_manifest.plugin.manifest_store import ManifestStore
+    from pytest_manifest.plugin.options import Options
 
 
 def fixture_name(spec: PlanSpec) -> str:
@@ -24,13 +27,14 @@ def fixture_name(spec: PlanSpec) -> str:
 
 
 class Plans:
-    """Find planning fixtures by name, and keep what they planned in this session."""
+    """Find planning fixtures by name, and run their functions."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, options: Options) -> None:
+        self.folder = options.plans
         self.target: Path | None = None
-        self.force = False
-        self.budget: float | None = None
+        """The file to write a plan to, None for one in the folder."""
+        self.force = options.plan_force
+        self.budget = options.budget
         self.notes: dict[str, list[str]] = {}
         """The notes of each plan's function, shown beside its preview, by the plan's name."""
         self._known: dict[str, PlanSpec] = {}
@@ -101,3 +105,106 @@ class Plans:
             builder.check_cost(self.budget)
             self.notes[spec.name] = builder.notes
             return builder.freeze(self.target, self.folder, force=self.force)
+
+
+class PlanRunner:
+    """Evaluate planning fixtures, each once in a session of one or more processes.
+
+    ``planned``: the manifests that this process planned. ``is_empty``: the plan that the user asked
+    for has nothing to do.
+    """
+
+    def __init__(self, context: PluginContext, manifests: ManifestStore) -> None:
+        self.known = Plans(context.options)
+        self.planned: list[Manifest] = []
+        self.is_empty = False
+        self._context = context
+        self._manifests = manifests
+
+    def find(self, name: str, options: Mapping[str, str]) -> PlanSpec:
+        """Find the plan of this name among the planning fixtures of plugins and conftests.
+
+        Raises pytest.UsageError for an unknown name or bad options.
+        """
+        for plugin in self._context.config.pluginmanager.get_plugins():
+            self.known.register(plugin)
+        with user_errors():
+            spec = self.known.find(name)
+            self.known.set_options(spec, options)
+        return spec
+
+    def plan(
+        self,
+        session: pytest.Session,
+        name: str,
+        options: Mapping[str, str],
+        *,
+        collecting: bool = False,
+    ) -> Manifest | None:
+        """Return a plan's manifest; plan now unless another process of this session has done so.
+
+        Returns None for an empty plan. Raises pytest.UsageError for an unknown name or bad options;
+        where the planner raises, session.Failed or, while ``collecting``, a collection error.
+        """
+        coordination = self._context.coordination
+        spec = self.find(name, options)
+        if coordination is None:
+            return self._evaluate(session, spec, collecting=collecting)
+        with coordination.planning(spec.name) as known:
+            if known.done:
+                return None if known.path is None else self._manifests.load(known.path)
+            manifest = self._evaluate(session, spec, collecting=collecting)
+            known.finish(None if manifest is None else manifest.path)
+            return manifest
+
+    def plan_alone(
+        self, session: pytest.Session, name: str, options: Mapping[str, str]
+    ) -> Manifest | None:
+        """Return a plan's manifest as :meth:`plan` does, without a look at other processes."""
+        return self._evaluate(session, self.find(name, options), collecting=False)
+
+    def _evaluate(
+        self, session: pytest.Session, spec: PlanSpec, *, collecting: bool
+    ) -> Manifest | None:
+        """Evaluate the planning fixture in this process, by an item that asks for it."""
+        from pytest_manifest.plugin.synthetic import do_nothing, set_up, synthetic_item
+
+        fixture = fixture_name(spec)
+        item = synthetic_item(session, f"plan[{spec.name}]", do_nothing, fixture)
+        report, call = set_up(item)
+        if call.excinfo is not None:
+            _raise_failure(item, spec, report, call, collecting=collecting)
+        manifest: Manifest | None = item.funcargs[fixture]  # type: ignore[assignment]  # the fixture's own type
+        if manifest is None:
+            return None
+        self._manifests.add(manifest)
+        self.record(manifest)
+        return manifest
+
+    def record(self, manifest: Manifest) -> None:
+        """Keep a plan for the summary, and call the hook ``pytest_manifest_planned``."""
+        self.planned.append(manifest)
+        config = self._context.config
+        config.hook.pytest_manifest_planned(config=config, manifest=manifest)
+
+
+def _raise_failure(
+    item: pytest.Function,
+    spec: PlanSpec,
+    report: pytest.TestReport,
+    call: pytest.CallInfo[None],
+    *,
+    collecting: bool,
+) -> None:
+    """Raise what a failed planner means for the session, as :meth:`PlanRunner.plan` says."""
+    from pytest_manifest.plugin.synthetic import log_failure
+
+    assert call.excinfo is not None
+    if isinstance(call.excinfo.value, pytest.fail.Exception):
+        raise pytest.UsageError(str(call.excinfo.value))
+    if isinstance(call.excinfo.value, pytest.skip.Exception):
+        raise pytest.UsageError(f"plan {spec.name} was skipped: {call.excinfo.value}")
+    if collecting:
+        raise pytest.Collector.CollectError(f"plan {spec.name} failed:\n{report.longreprtext}")
+    log_failure(item, report)
+    raise item.session.Failed(f"plan {spec.name} failed; nothing was dispatched")

@@ -1,4 +1,4 @@
-"""Refuse to send one manifest twice: by two sessions at a time, or by two files of one session.
+"""Refuse to send one manifest twice: after an earlier run, beside another session, by two files.
 
 A session that dispatches a manifest looks for earlier unfinished runs, and a session that resumes
 one looks for newer ones. Each has to record in a ledger what it does before the other looks.
@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger import Ledger, find_runs_by_digest
 from pytest_manifest.ledger.run_files import RunFiles
-from pytest_manifest.plugin.earlier_runs import ledger_to_resume, runs_in_the_way
 from pytest_manifest.plugin.options import Options
+from pytest_manifest.plugin.run_history import (
+    STACK_DATA,
+    kept_folder,
+    ledger_to_resume,
+    unreadable_ledgers,
+)
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.plugin.options import Options
 
 
 @contextlib.contextmanager
@@ -47,7 +51,7 @@ def refuse_overtaken(options: Options, manifest: Manifest, ledger: Path) -> None
         raise DispatchError(
             f"{name}: run {chosen.stem} of this manifest has begun meanwhile; go on with that one"
         )
-    for path in runs_in_the_way(options, manifest):
+    for path in _overlapping_runs(options, manifest):
         if path == ledger or not is_held(RunFiles(path).lock):
             continue
         with Ledger.open(path) as other:
@@ -87,3 +91,100 @@ def refuse_one_run_twice(
             raise DispatchError(
                 f"{names[0]} and {names[1]} are both of run {ledger.stem}; give one of them"
             )
+
+
+def guard_against_repetition(options: Options, manifest: Manifest, notices: list[str]) -> None:
+    """Refuse to send a batch twice by accident.
+
+    Raises DispatchError where an earlier run of the manifest may still be going on, or where the
+    manifest's header forbids a second run. Adds a notice where an earlier run was stopped midway.
+    """
+    from pytest_manifest.processes import is_held
+
+    if options.rerun:
+        return
+    name = short_path(manifest.path, options.root)
+    for _, error in unreadable_ledgers(options, manifest):
+        raise DispatchError(
+            f"{name}: an earlier run of this manifest may be unfinished, and its ledger cannot be "
+            f"read: {error}; to send everything again add --manifest-rerun"
+        )
+    sent_before = 0
+    for path in _overlapping_runs(options, manifest):
+        with Ledger.open(path) as ledger:
+            status, info, counts = (
+                ledger.info.status,
+                ledger.info.read(),
+                ledger.attempts.send_states(),
+            )
+            kept, merged = kept_folder(ledger) is not None, bool(ledger.info.merged())
+        sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
+        sent_before += sent
+        followed = status != "finished" and is_held(RunFiles(path).lock)
+        if followed:
+            raise DispatchError(
+                f"{name}: run {info.run} of this manifest is going on in another pytest; wait for "
+                "it, or send everything again with --manifest-rerun"
+            )
+        outlives = not info.is_private and status in ("running", "detached")
+        if (outlives or kept) and sent:
+            attach = "" if kept else "attach to it with --manifest-audit --manifest-wait, "
+            how = "go on with the runs that it was merged of" if merged else "go on with it"
+            raise DispatchError(
+                f"{name}: run {info.run} of this manifest is unfinished and its jobs may still be "
+                f"queued or running; {'' if merged else attach}{how} by --manifest-resume, or send "
+                "everything again with --manifest-rerun"
+            )
+        last = (info, status, sent)
+    if not sent_before:
+        return
+    if not manifest.header.rerun:
+        raise DispatchError(
+            f"{name}: earlier runs, the last of them {last[0].run}, sent "
+            f"{min(sent_before, len(manifest))} of its "
+            "entries already, and its header says that this work must not be repeated; look at it "
+            "with --manifest-audit, go on with it by --manifest-resume, or insist with "
+            "--manifest-rerun"
+        )
+    if last[1] != "finished" and last[2]:
+        notices.append(
+            f"{name}: run {last[0].run} was stopped after {last[2]} of {last[0].entries} entries; "
+            "this run sends all that is selected again, --manifest-resume would have gone on"
+        )
+
+
+def _overlapping_runs(options: Options, manifest: Manifest) -> list[Path]:
+    """Return the ledgers of runs that may have sent what this session would send, oldest first.
+
+    Leaves out a merged run where the runs that it was merged of are here too: it would count twice.
+    """
+    from pytest_manifest.manifest import overlap
+
+    found: list[Path] = []
+    for path in find_runs_by_digest(options.ledgers, manifest.sha256):
+        with Ledger.open(path) as ledger:
+            merged, shards = ledger.info.merged(), ledger.info.shards()
+        here = [RunFiles.of(options.ledgers, run).ledger.is_file() for run in merged]
+        if any(overlap(options.shard, shard) for shard in shards) and not (here and all(here)):
+            found.append(path)
+    return found
+
+
+def give_up_unfinished(options: Options, manifest: Manifest) -> None:
+    """Mark the manifest's unfinished runs whose pytest is gone as stopped, so none is resumed.
+
+    Forgets the copies of the manifest beside unreadable ledgers, too. Call it once the new run,
+    which sends everything again, is certain: where that is refused the earlier runs must stay
+    resumable.
+    """
+    from pytest_manifest.processes import is_held
+
+    for path, _ in unreadable_ledgers(options, manifest):
+        RunFiles(path).forget_manifest(manifest.sha256)
+    for path in _overlapping_runs(options, manifest):
+        with Ledger.open(path, write=True) as ledger:
+            if is_held(RunFiles(path).lock):
+                continue
+            ledger.info.set_meta(STACK_DATA, "")
+            if ledger.info.status == "running":
+                ledger.info.set_status("stopped")

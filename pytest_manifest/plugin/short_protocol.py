@@ -19,11 +19,9 @@ import pytest
 from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of
 from pytest_manifest.compat.pytest import let_go_of_arguments
 from pytest_manifest.plugin.collection import EntryItem
-from pytest_manifest.plugin.item_properties import record_properties
-from pytest_manifest.plugin.others_logs import OthersLogs
+from pytest_manifest.plugin.outcome import properties_of, record_properties
+from pytest_manifest.plugin.runtest import SHORT, Verifying
 from pytest_manifest.plugin.session import manifest_session
-from pytest_manifest.plugin.verifying import SHORT, Verifying
-from pytest_manifest.plugin.work import properties_of
 
 _HOOKS: Final = (
     "pytest_runtest_protocol",
@@ -43,7 +41,6 @@ _REPORTING: Final = (
 _KNOWN: Final = frozenset(
     {
         Verifying.__module__,
-        OthersLogs.__module__,
         __name__,
         # These act on tests of their own kind alone: coroutines, and property-based tests.
         "anyio.pytest_plugin",
@@ -71,7 +68,7 @@ class ShortProtocol:
     def __init__(self) -> None:
         self._alone: bool | None = None
         self._followed: bool | None = None
-        self._plain: dict[pytest.Collector, bool] = {}
+        self._unmarked: dict[pytest.Collector, bool] = {}
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self | None:
@@ -102,14 +99,14 @@ class ShortProtocol:
         """
         if not isinstance(item, EntryItem) or not self._may_be_short(item, nextitem):
             return False
-        binding, book = binding_of(item), manifest_session(item.config).verdicts
-        if binding is None or binding.entry is None or book is None:
+        binding, reader = binding_of(item), manifest_session(item.config).verdicts
+        if binding is None or binding.entry is None or reader is None:
             return False
         began = time.time(), time.perf_counter()
-        judgement = book.verdict(binding)
-        if judgement is None or judgement.status != "passed":
+        stored = reader.verdict(binding)
+        if stored is None or stored.status != "passed":
             return False
-        rows = properties_of(binding.entry, judgement, book.run_of(binding))
+        rows = properties_of(binding.entry, stored, reader.run_of(binding))
         _report_test(item, rows, began)
         let_go_of_arguments(item)
         return True
@@ -124,13 +121,13 @@ class ShortProtocol:
             return False
         if self._alone is None:
             self._alone = _are_alone(item.config)
-        if parent not in self._plain:
-            self._plain[parent] = all(
+        if parent not in self._unmarked:
+            self._unmarked[parent] = all(
                 _does_nothing(node)
                 for node in parent.listchain()
                 if isinstance(node, pytest.Collector)
             )
-        return self._alone and self._plain[parent]
+        return self._alone and self._unmarked[parent]
 
 
 def _report_test(

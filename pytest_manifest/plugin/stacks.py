@@ -11,10 +11,12 @@ import pytest
 
 from pytest_manifest.console import quiet_console
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.plugin.earlier_runs import is_finished, kept_stack_data
+from pytest_manifest.plugin.context import user_errors
+from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.others_logs import OthersLogs
-from pytest_manifest.plugin.session import ManifestSession, user_errors
+from pytest_manifest.plugin.run_history import is_finished, kept_stack_data
+from pytest_manifest.plugin.run_supervisor import RunSupervisor
+from pytest_manifest.plugin.runtest import OthersLogs
 
 if TYPE_CHECKING:
     from pytest_manifest.urls import StackAddress
@@ -30,54 +32,57 @@ def wants_embedded_stack(options: Options) -> bool:
     return options.broker is None and not outlives
 
 
-def start_stack_early(state: ManifestSession) -> None:
+def start_stack_early(supervisor: RunSupervisor, manifests: ManifestStore) -> None:
     """Begin to start the embedded stack, so that it comes up while tests are being collected.
 
     Raises pytest.UsageError where no Celery application is named, or the stack cannot start.
     """
     quiet_console()
-    if state.stack is not None or not wants_embedded_stack(state.options):
+    options = supervisor.context.options
+    if supervisor.stack is not None or not wants_embedded_stack(options):
         return
     from pytest_manifest.stack.embedded import EmbeddedStack
 
-    options = state.options
     if not options.app:
         raise pytest.UsageError(
             "the embedded stack needs your Celery application: add --manifest-app=module:app, or "
             "the ini option manifest_app; for an existing stack add --manifest-broker=URL"
         )
-    if nothing_to_resume(state):
+    if nothing_to_resume(manifests):
         return
     with user_errors():
-        state.stack_data = _stack_data(state)
-        state.stack = EmbeddedStack(
+        supervisor.stack_data = _stack_data(supervisor, manifests)
+        supervisor.stack = EmbeddedStack(
             app=options.app,
             workers=options.workers,
             cwd=options.root,
             log_format=options.log_format,
             log_level=options.log_level,
-            data=state.stack_data,
+            data=supervisor.stack_data,
         )
-        state.stack.start()
+        supervisor.stack.start()
 
 
-def nothing_to_resume(state: ManifestSession) -> bool:
+def nothing_to_resume(manifests: ManifestStore) -> bool:
     """Check whether a resume finds that every entry has passed, so that no stack is needed."""
-    if not state.options.resumes:
+    options = manifests.options
+    if not options.resumes:
         return False
     with user_errors():
-        manifests = map(state.load, state.files_with_work)
-        return all(is_finished(state.options, one, state.share(one)) for one in manifests)
+        own = map(manifests.load, manifests.files_with_work)
+        return all(is_finished(options, one, manifests.share(one)) for one in own)
 
 
-def _stack_data(state: ManifestSession) -> Path:
+def _stack_data(supervisor: RunSupervisor, manifests: ManifestStore) -> Path:
     """Return the data folder of the embedded broker: a new one, or the one that a resumed run left.
 
     Raises DispatchError where several runs have left one.
     """
+    options = manifests.options
     kept: set[Path] = set()
-    if state.options.resumes:
-        found = [kept_stack_data(state.options, state.load(p)) for p in state.files_with_work]
+    if options.resumes:
+        own = map(manifests.load, manifests.files_with_work)
+        found = [kept_stack_data(options, one) for one in own]
         kept = {path for path in found if path is not None}
     if len(kept) > 1:
         raise DispatchError(
@@ -85,24 +90,26 @@ def _stack_data(state: ManifestSession) -> Path:
             "can take up only one of them; resume these manifests one by one"
         )
     if kept:
-        state.stack_data_is_old = True
+        supervisor.stack_data_is_old = True
         return kept.pop()
-    return state.options.stacks / secrets.token_hex(8)
+    return options.stacks / secrets.token_hex(8)
 
 
-def find_stack(state: ManifestSession) -> tuple[StackAddress, int | None]:
+def find_stack(
+    supervisor: RunSupervisor, manifests: ManifestStore
+) -> tuple[StackAddress, int | None]:
     """Return the stack to use, once it answers, and its number of workers where that is known.
 
     Raises DispatchError where its results do not outlive this process and have to.
     """
-    options = state.options
+    options = manifests.options
     if options.broker in MEMORY and not (options.dispatch_only or options.audit):
-        return _memory_stack(state), 1
+        return _memory_stack(supervisor), 1
     if wants_embedded_stack(options):
-        start_stack_early(state)
-        assert state.stack is not None
-        address = state.stack.wait_broker(EMBEDDED_START)
-        state.stack.wait_workers(EMBEDDED_START)
+        start_stack_early(supervisor, manifests)
+        assert supervisor.stack is not None
+        address = supervisor.stack.wait_broker(EMBEDDED_START)
+        supervisor.stack.wait_workers(EMBEDDED_START)
         return address, options.workers
     address = external_address(options)
     from pytest_manifest.broker.client import load_app
@@ -119,28 +126,29 @@ def find_stack(state: ManifestSession) -> tuple[StackAddress, int | None]:
     return address, None
 
 
-def stack_for_audit(state: ManifestSession) -> StackAddress | None:
-    """Return the stack to ask in an audit; None where none is named and none runs."""
+def stack_for_audit(supervisor: RunSupervisor, manifests: ManifestStore) -> StackAddress | None:
+    """Return the stack that an audit queries; None where none is named and none runs."""
     from pytest_manifest.stack.state import running_stack
 
-    options = state.options
+    options = manifests.options
     if options.broker is None and not options.use_running_stack and running_stack() is None:
         return None
-    return find_stack(state)[0]
+    return find_stack(supervisor, manifests)[0]
 
 
-def _memory_stack(state: ManifestSession) -> StackAddress:
+def _memory_stack(supervisor: RunSupervisor) -> StackAddress:
     from pytest_manifest.stack.in_memory import MemoryStack
 
-    if not state.options.app:
+    context = supervisor.context
+    if not context.options.app:
         raise pytest.UsageError(
             "the stack in memory needs your Celery application: add --manifest-app=module:app, or "
             "the ini option manifest_app"
         )
-    state.memory_stack = MemoryStack(app=state.options.app)
-    state.memory_stack.start()
-    state.config.pluginmanager.register(OthersLogs())
-    return state.memory_stack.address
+    supervisor.memory_stack = MemoryStack(app=context.options.app)
+    supervisor.memory_stack.start()
+    context.config.pluginmanager.register(OthersLogs())
+    return supervisor.memory_stack.address
 
 
 def external_address(options: Options) -> StackAddress:

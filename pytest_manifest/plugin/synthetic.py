@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_manifest.plugin.placeholder import placeholder
+from pytest_manifest.plugin.builtin_tests import placeholder
 
 
 class SyntheticItem(pytest.Function):

@@ -34,12 +34,12 @@ class GroupProgress:
         for entry in entries:
             if entry not in self._manifest:
                 continue
-            place = self._manifest.position_of(entry)
-            byte, bit = place >> 3, 1 << (place & 7)
+            position = self._manifest.position_of(entry)
+            byte, bit = position >> 3, 1 << (position & 7)
             if self._seen[byte] & bit:
                 continue
             self._seen[byte] |= bit
-            owner = self._owners[place]
+            owner = self._owners[position]
             self._missing[owner] -= 1
             if not self._missing[owner]:
                 yield self._names[owner]
@@ -50,7 +50,7 @@ _AHEAD = 20
 """Verdicts looked up at once, at most."""
 _KEPT = 0.1
 """Seconds for which verdicts that were looked up ahead are used."""
-_SPARING = 10
+_PAUSE = 10
 """Pause between two reads of a group's verdicts, as a multiple of the time that a read takes."""
 
 
@@ -115,15 +115,15 @@ class _Lookups:
 
 
 @dataclass
-class _Page:
+class _OpenRun:
     ledger: Ledger
-    run: str
+    id: str
     entries: int
     lookups: _Lookups
     seen: set[str] = field(default_factory=set)
     """The entries that have their verdict; where there are groups, the complete groups."""
     position: int = 0
-    roll: GroupProgress | None = None
+    progress: GroupProgress | None = None
 
 
 class VerdictReader:
@@ -144,19 +144,21 @@ class VerdictReader:
     ) -> None:
         self._groups = groups
         self._over = over
-        self._pages: dict[Path, _Page] = {}
+        self._runs: dict[Path, _OpenRun] = {}
         for manifest, path in ledgers.items():
             ledger = Ledger.open(path)
-            run, entries = ledger.info.read().run, ledger.attempts.count_entries()
-            self._pages[manifest] = _Page(ledger, run, entries, _Lookups(ledger))
+            entries = ledger.attempts.count_entries()
+            self._runs[manifest] = _OpenRun(
+                ledger, ledger.info.read().run, entries, _Lookups(ledger)
+            )
         self._workers = workers
         self._owned = owned
-        self._looked: tuple[Binding, StoredVerdict | None] | None = None
+        self._last: tuple[Binding, StoredVerdict | None] | None = None
         """The last binding that was looked up: a test asks several times for its own."""
 
     def close(self) -> None:
-        for page in self._pages.values():
-            page.ledger.close()
+        for run in self._runs.values():
+            run.ledger.close()
 
     def refresh(self) -> list[tuple[Path, str]]:
         """Return (manifest, entry) of each verdict since the last call, in the order of recording.
@@ -166,27 +168,27 @@ class VerdictReader:
         if self._groups is not None:
             return list(self._complete_groups(self._groups))
         fresh: list[tuple[Path, str]] = []
-        for manifest, page in self._pages.items():
-            for seq, entry in page.ledger.verdicts.since(page.position):
-                page.position = seq
-                page.seen.add(entry)
+        for manifest, run in self._runs.items():
+            for seq, entry in run.ledger.verdicts.since(run.position):
+                run.position = seq
+                run.seen.add(entry)
                 fresh.append((manifest, entry))
         return fresh
 
     def _complete_groups(self, groups: Callable[[Path], Groups]) -> Iterator[tuple[Path, str]]:
         over = self._over()
-        for manifest, page in self._pages.items():
+        for manifest, run in self._runs.items():
             if over:  # no further verdict will come, so every group is due
-                fresh = [group.name for group in groups(manifest) if group.name not in page.seen]
+                fresh = [group.name for group in groups(manifest) if group.name not in run.seen]
             else:
-                page.roll = page.roll or GroupProgress(groups(manifest))
-                fresh = list(page.roll.complete(self._settled_entries(page)))
-            page.seen.update(fresh)
+                run.progress = run.progress or GroupProgress(groups(manifest))
+                fresh = list(run.progress.complete(self._new_entries(run)))
+            run.seen.update(fresh)
             yield from ((manifest, name) for name in fresh)
 
-    def _settled_entries(self, page: _Page) -> Iterator[str]:
-        for seq, entry in page.ledger.queries.verdicts_after(page.position):
-            page.position = seq
+    def _new_entries(self, run: _OpenRun) -> Iterator[str]:
+        for seq, entry in run.ledger.queries.verdicts_after(run.position):
+            run.position = seq
             yield entry
 
     def is_ready(self, binding: Binding) -> bool:
@@ -194,18 +196,18 @@ class VerdictReader:
 
         A binding whose manifest was not dispatched is ready: its test reports that.
         """
-        page = self._pages.get(binding.manifest)
-        if page is None:
+        run = self._runs.get(binding.manifest)
+        if run is None:
             return True  # not dispatched: the test will report it
         if binding.subject is not None:
-            return binding.subject in page.seen
+            return binding.subject in run.seen
         if not binding.whole_run:
             return True
-        return self._over() if self._groups is not None else len(page.seen) >= page.entries
+        return self._over() if self._groups is not None else len(run.seen) >= run.entries
 
     def forget(self) -> None:
         """Drop the verdict that was looked up last, so that the next look-up reads the ledger."""
-        self._looked = None
+        self._last = None
 
     def wait(self, binding: Binding, give_up: Callable[[], bool]) -> bool:
         """Wait until the binding is ready; return False where ``give_up`` returns True before."""
@@ -227,58 +229,59 @@ class VerdictReader:
         Reads the verdicts of these entries alone: only the process that hands out tests counts all
         groups.
         """
-        page = self._pages.get(binding.manifest)
-        while not (self.is_ready(binding) or page is None or self._groups is None or self._over()):
+        run = self._runs.get(binding.manifest)
+        while not (self.is_ready(binding) or run is None or self._groups is None or self._over()):
             over, began = give_up(), time.monotonic()
             entries = self._groups(binding.manifest).ids(group)
-            if page.ledger.queries.all_have_verdicts(entries):
+            if run.ledger.queries.all_have_verdicts(entries):
                 return True
             if over:
                 return False
-            time.sleep(max(POLL, _SPARING * (time.monotonic() - began)))
+            time.sleep(max(POLL, _PAUSE * (time.monotonic() - began)))
         return True
 
     def ledger_of(self, binding: Binding) -> Ledger | None:
         """Return the ledger of the binding's run, None where there is none."""
-        page = self._pages.get(binding.manifest)
-        return None if page is None else page.ledger
+        run = self._runs.get(binding.manifest)
+        return None if run is None else run.ledger
 
     def verdict(self, binding: Binding) -> StoredVerdict | None:
         """Return the verdict of the binding's entry; the same one until :meth:`forget`."""
-        if self._looked is None or self._looked[0] is not binding:
-            page = self._pages.get(binding.manifest)
+        if self._last is None or self._last[0] is not binding:
+            run = self._runs.get(binding.manifest)
             found = None
-            if page is not None and binding.entry is not None:
-                found = page.lookups.take(binding.entry)
-            self._looked = binding, found
-        return self._looked[1]
+            if run is not None and binding.entry is not None:
+                found = run.lookups.take(binding.entry)
+            self._last = binding, found
+        return self._last[1]
 
-    def settled(self, binding: Binding) -> EntryVerdict | None:
-        judgement = self.verdict(binding)
-        return None if judgement is None else judgement.parse()
+    def parsed(self, binding: Binding) -> EntryVerdict | None:
+        """Return :meth:`verdict` with its receipt, as models."""
+        stored = self.verdict(binding)
+        return None if stored is None else stored.parse()
 
     def attempts(self, binding: Binding) -> list[AttemptRow]:
         """Return all attempts of the binding's entry, oldest first."""
-        page = self._pages.get(binding.manifest)
-        if page is None or binding.entry is None:
+        run = self._runs.get(binding.manifest)
+        if run is None or binding.entry is None:
             return []
-        return page.ledger.attempts.of_entry(binding.entry)
+        return run.ledger.attempts.of_entry(binding.entry)
 
     def run_of(self, binding: Binding) -> str:
         """Return the id of the run that has the binding's entry, '' where there is none."""
-        page = self._pages.get(binding.manifest)
-        return "" if page is None else page.run
+        run = self._runs.get(binding.manifest)
+        return "" if run is None else run.id
 
     def whole_run(self, manifest: Manifest) -> ManifestRun:
-        page = self._pages[manifest.path.resolve()]
-        ledger = page.ledger
+        run = self._runs[manifest.path.resolve()]
+        ledger = run.ledger
         budget = ledger.info.get_meta(BUDGET)
         return ManifestRun(
             manifest,
             list(ledger.queries.all_verdicts()),
             self._workers,
             self._owned,
-            run=ledger.info.read().run,
+            run=run.id,
             budget=float(budget) if budget else None,
             ledger=ledger.path,
         )

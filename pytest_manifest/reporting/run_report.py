@@ -42,6 +42,17 @@ class ReportOptions(Protocol):
     def report(self) -> Path | None: ...
 
 
+class Notices(list[str]):
+    """Messages to the user about a whole session; the terminal shows each once."""
+
+    _shown = 0
+
+    def take_new(self) -> Sequence[str]:
+        """Return the notices that no earlier call has returned."""
+        new, self._shown = self[self._shown :], len(self)
+        return new
+
+
 @dataclass
 class RunReport:
     """One session as its reporters see it.
@@ -57,8 +68,7 @@ class RunReport:
     load: Callable[[Path], Manifest]
     ledgers: Callable[[], Mapping[Path, Path]]
     runs: list[Run] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    notices_shown: int = 0
+    notices: Notices = field(default_factory=Notices)
     pollers: list[Callable[[], float]] = field(default_factory=list)
     lacks_artifacts: bool = False
     """True if a file that this session had to write could not be written."""

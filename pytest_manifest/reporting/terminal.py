@@ -49,7 +49,7 @@ def write_summary(reporter: pytest.TerminalReporter, report: RunReport, plans: P
         write_runs_in_short(reporter, report)
         return
     reporter.write_sep("=", "manifest runs")
-    for notice in report.notices[report.notices_shown :]:
+    for notice in report.notices.take_new():
         reporter.write_line(f"note: {notice}", yellow=True)
     if report.runs:
         from pytest_manifest.reporting.terminal_run import write_runs

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest.bindings import Binding
 from pytest_manifest.plugin.coordination import PREFIX, Collection, Coordination, own_prefix
 
 
@@ -20,14 +21,14 @@ def coordination(tmp_path: Path) -> Coordination:
 
 def test_what_is_told_is_what_is_heard(coordination: Coordination, tmp_path: Path) -> None:
     """Collections and runs pass through unchanged, None and all."""
-    rows = [
-        ("/m.jsonl", "é[0]::x", False, None),
+    bindings = [
+        Binding(Path("/m.jsonl"), "é[0]::x"),
         None,
-        ("/m.jsonl", None, True, None),
-        ("/m.jsonl", None, False, "00001-01000"),
+        Binding(Path("/m.jsonl"), None, whole_run=True),
+        Binding(Path("/m.jsonl"), None, group="00001-01000"),
     ]
-    coordination.publish_collection("gw0", Collection(rows, problem=None))
-    assert coordination.collection("gw0") == Collection(rows, None)
+    coordination.publish_collection("gw0", Collection(bindings, problem=None))
+    assert coordination.collection("gw0") == Collection(bindings, None)
     coordination.publish_runs({Path("/m.jsonl"): tmp_path / "l"}, {"workers": 2, "owned": True})
     assert coordination.runs() == (
         {Path("/m.jsonl"): tmp_path / "l"},

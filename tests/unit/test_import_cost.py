@@ -46,12 +46,13 @@ LIGHT = {
     *(
         f"pytest_manifest.plugin.{name}"
         for name in (
+            "context",
             "fixtures",
             "hookspecs",
             "option_values",
             "options",
+            "runtest",
             "session",
-            "verifying",
         )
     ),
 }
@@ -91,7 +92,7 @@ def test_an_idle_plugin_is_not_called_for_a_test(tmp_path: Path) -> None:
         ]
         assert hooks == [], hooks"""
     loaded = modules_after(idle_session(tmp_path, ending=ending))
-    assert "pytest_manifest.plugin.verifying" in loaded
+    assert "pytest_manifest.plugin.runtest" in loaded
 
 
 def test_an_idle_session_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from pytest_manifest.plugin.context import PluginContext
 from pytest_manifest.plugin.interrupts import UNNOTICED, Interrupts
-from pytest_manifest.plugin.session import ManifestSession
+
+if TYPE_CHECKING:
+    from pytest_manifest.run import Run
 
 
 class Hurried:
@@ -45,9 +48,9 @@ def owner(*runs: Hurried, owns_process: bool = False) -> tuple[Interrupts, Simpl
     """An owner, and the session that it gives its status to."""
     session = SimpleNamespace(exitstatus=0)
     manager = SimpleNamespace(getplugin=lambda name: session if name == "session" else None)
-    state = SimpleNamespace(runs=list(runs), owns_process=owns_process)
-    config = cast("pytest.Config", SimpleNamespace(pluginmanager=manager))
-    return Interrupts(config, cast("ManifestSession", state)), session
+    config = SimpleNamespace(pluginmanager=manager)
+    context = cast("PluginContext", SimpleNamespace(config=config, owns_process=owns_process))
+    return Interrupts(context, cast("list[Run]", list(runs)), lambda: None), session
 
 
 def test_the_first_one_interrupts_and_the_next_is_a_wish_for_haste() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.plugin.artifacts import refuse_unwritable
-from pytest_manifest.plugin.option_conflicts import read_options
+from pytest_manifest.plugin.option_conflicts import read_options, refuse_unwritable
 from pytest_manifest.plugin.options import Options, any_given
 
 

@@ -11,8 +11,6 @@ from pytest_manifest.reporting.progress_view import LogView
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-    from pytest_manifest.plugin.session import ManifestSession
-
 
 class Log:
     """A reporter that keeps the lines."""
@@ -73,7 +71,3 @@ def test_a_log_ends_once() -> None:
     view.show(at(10, done=100))
     view.show(at(10.2, done=100), last=True)
     assert len(log.lines) == 1
-
-
-def session(tick: object) -> ManifestSession:
-    return cast("ManifestSession", SimpleNamespace(tick=tick))

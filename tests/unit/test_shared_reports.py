@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_manifest.plugin.shared_reports import SharedReports
+from pytest_manifest.plugin.xdist_controller import SharedReports
 
 PHASES = ("setup", "call", "teardown")
 

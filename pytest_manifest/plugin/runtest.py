@@ -1,4 +1,7 @@
-"""Wait for the verdict around every test of an entry, and turn it into the test's outcome."""
+"""Hook into the run of every test of an entry: its verdict becomes the test's outcome.
+
+An idle session imports this module: nothing may be slow.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from pytest_manifest.bindings import binding_of
 
 NAME = "manifest-verifying"
 SHORT = "manifest-short-protocol"
+LOG = "Captured log "
+"""The prefix of the titles of a report's sections that hold the log."""
 
 
 class Verifying:
-    """Hook into every test, as a plugin of its own.
+    """Wait for an entry's verdict before its test, and assert it; a plugin of its own.
 
     The session unregisters it where no test is of an entry.
     """
@@ -22,7 +27,7 @@ class Verifying:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         # Outside all other wrappers, so that a time limit for tests does not count the waiting.
         if binding_of(item) is not None:
-            from pytest_manifest.plugin.work import wait_for_verdict
+            from pytest_manifest.plugin.outcome import wait_for_verdict
 
             wait_for_verdict(item)
         return (yield)
@@ -30,7 +35,7 @@ class Verifying:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         if binding_of(item) is not None:
-            from pytest_manifest.plugin.work import assert_verdict, fill_builtin
+            from pytest_manifest.plugin.outcome import assert_verdict, fill_builtin
 
             assert_verdict(item, "setup")
             fill_builtin(item)
@@ -38,7 +43,7 @@ class Verifying:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
         if binding_of(item) is not None:
-            from pytest_manifest.plugin.work import assert_verdict
+            from pytest_manifest.plugin.outcome import assert_verdict
 
             assert_verdict(item, "call")
 
@@ -48,7 +53,7 @@ class Verifying:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         if call.excinfo is not None and binding_of(item) is not None:
-            from pytest_manifest.plugin.work import place_at_entry
+            from pytest_manifest.plugin.outcome import place_at_entry
 
             place_at_entry(item, report)
         return report
@@ -58,3 +63,20 @@ def stop_verifying(manager: pytest.PytestPluginManager) -> None:
     """Unregister the plugin: tests run without it from here on."""
     if manager.hasplugin(NAME):
         manager.unregister(name=NAME)
+
+
+class OthersLogs:
+    """Drop the log that pytest caught while an entry's test ran, where jobs run in its process.
+
+    It is of whatever jobs were running meanwhile. The lines of a job itself are in its receipt.
+    """
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        # Innermost, so that other plugins' wrappers see the report without the log.
+        report = yield
+        if binding_of(item) is not None:
+            report.sections = [one for one in report.sections if not one[0].startswith(LOG)]
+        return report

@@ -1,4 +1,4 @@
-"""Find earlier runs of a manifest: the one to audit or to resume, and those that forbid another."""
+"""Find the earlier run of a manifest that is audited or resumed, and the data of its stack."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.ledger.run_files import RunFiles, ledgers_in, runs_by_copy
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.session import ManifestSession
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest, Shard
+    from pytest_manifest.plugin.run_supervisor import RunSupervisor
 
 _SHOWN = 3
 STACK_DATA = "stack_data"
@@ -31,128 +31,32 @@ STACK_DATA = "stack_data"
 class AuditSource:
     """A ledger to audit.
 
-    ``can_be_asked``: a stack may know more. ``scratch``: the folder for a copy of the ledger to
-    evaluate in, where the run's own verdicts must stay. ``judged``: this session has evaluated it
-    by this manifest.
+    ``is_open``: a stack may know more. ``scratch``: the folder for a copy of the ledger to evaluate
+    in, where the run's own verdicts must stay. ``evaluated``: this session has evaluated it by this
+    manifest.
     """
 
     ledger: Path
-    can_be_asked: bool
+    is_open: bool
     scratch: Path | None
-    judged: bool = False
+    evaluated: bool = False
 
 
-def guard_against_repetition(options: Options, manifest: Manifest, notices: list[str]) -> None:
-    """Refuse to send a batch twice by accident.
-
-    Raises DispatchError where an earlier run of the manifest may still be going on, or where the
-    manifest's header forbids a second run. Adds a notice where an earlier run was stopped midway.
-    """
-    from pytest_manifest.processes import is_held
-
-    if options.rerun:
-        return
-    name = short_path(manifest.path, options.root)
-    for _, error in _unreadable(options, manifest):
-        raise DispatchError(
-            f"{name}: an earlier run of this manifest may be unfinished, and its ledger cannot be "
-            f"read: {error}; to send everything again add --manifest-rerun"
-        )
-    sent_before = 0
-    for path in runs_in_the_way(options, manifest):
-        with Ledger.open(path) as ledger:
-            status, info, counts = (
-                ledger.info.status,
-                ledger.info.read(),
-                ledger.attempts.send_states(),
-            )
-            kept, merged = _kept(ledger) is not None, bool(ledger.info.merged())
-        sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
-        sent_before += sent
-        followed = status != "finished" and is_held(RunFiles(path).lock)
-        if followed:
-            raise DispatchError(
-                f"{name}: run {info.run} of this manifest is going on in another pytest; wait for "
-                "it, or send everything again with --manifest-rerun"
-            )
-        outlives = not info.is_private and status in ("running", "detached")
-        if (outlives or kept) and sent:
-            attach = "" if kept else "attach to it with --manifest-audit --manifest-wait, "
-            how = "go on with the runs that it was merged of" if merged else "go on with it"
-            raise DispatchError(
-                f"{name}: run {info.run} of this manifest is unfinished and its jobs may still be "
-                f"queued or running; {'' if merged else attach}{how} by --manifest-resume, or send "
-                "everything again with --manifest-rerun"
-            )
-        last = (info, status, sent)
-    if not sent_before:
-        return
-    if not manifest.header.rerun:
-        raise DispatchError(
-            f"{name}: earlier runs, the last of them {last[0].run}, sent "
-            f"{min(sent_before, len(manifest))} of its "
-            "entries already, and its header says that this work must not be repeated; look at it "
-            "with --manifest-audit, go on with it by --manifest-resume, or insist with "
-            "--manifest-rerun"
-        )
-    if last[1] != "finished" and last[2]:
-        notices.append(
-            f"{name}: run {last[0].run} was stopped after {last[2]} of {last[0].entries} entries; "
-            "this run sends all that is selected again, --manifest-resume would have gone on"
-        )
-
-
-def runs_in_the_way(options: Options, manifest: Manifest) -> list[Path]:
-    """Return the ledgers of runs that may have sent what this session would send, oldest first.
-
-    Leaves out a merged run where the runs that it was merged of are here too: it would count twice.
-    """
-    from pytest_manifest.manifest import overlap
-
-    found: list[Path] = []
-    for path in find_runs_by_digest(options.ledgers, manifest.sha256):
-        with Ledger.open(path) as ledger:
-            merged, shards = ledger.info.merged(), ledger.info.shards()
-        here = [RunFiles.of(options.ledgers, run).ledger.is_file() for run in merged]
-        if any(overlap(options.shard, shard) for shard in shards) and not (here and all(here)):
-            found.append(path)
-    return found
-
-
-def give_up_unfinished(options: Options, manifest: Manifest) -> None:
-    """Mark the manifest's unfinished runs whose pytest is gone as stopped, so none is resumed.
-
-    Forgets the copies of the manifest beside unreadable ledgers, too. Call it once the new run,
-    which sends everything again, is certain: where that is refused the earlier runs must stay
-    resumable.
-    """
-    from pytest_manifest.processes import is_held
-
-    for path, _ in _unreadable(options, manifest):
-        RunFiles(path).forget_manifest(manifest.sha256)
-    for path in runs_in_the_way(options, manifest):
-        with Ledger.open(path, write=True) as ledger:
-            if is_held(RunFiles(path).lock):
-                continue
-            ledger.info.set_meta(STACK_DATA, "")
-            if ledger.info.status == "running":
-                ledger.info.set_status("stopped")
-
-
-def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
+def audit_source(supervisor: RunSupervisor, manifest: Manifest) -> AuditSource:
     """Choose the run to audit: the one that was named, or the newest of this manifest.
 
     Where the manifest was changed since, a copy of the run's ledger is evaluated by the manifest as
     it is now. Raises DispatchError for --manifest-wait on an unfinished merged run.
     """
-    path = newest_run(state.options, manifest)
+    options = supervisor.context.options
+    path = newest_run(options, manifest)
     with Ledger.open(path) as ledger:
-        info, unsettled = ledger.info.read(), ledger.attempts.has_undecided()
-        merged, open_questions = (
+        info, undecided = ledger.info.read(), ledger.attempts.has_undecided()
+        merged, incomplete = (
             ledger.info.merged(),
-            unsettled or ledger.verdicts.any_without_receipt(),
+            undecided or ledger.verdicts.any_without_receipt(),
         )
-    if merged and unsettled and state.options.wait:
+    if merged and undecided and options.wait:
         raise DispatchError(
             f"run {info.run} was merged of others, and waits for nothing; wait for each of these "
             "with --manifest-audit --manifest-wait where it was sent, then merge their ledgers "
@@ -160,15 +64,15 @@ def audit_source(state: ManifestSession, manifest: Manifest) -> AuditSource:
         )
     changed = info.sha256 != manifest.sha256
     if changed:
-        name = short_path(manifest.path, state.options.root)
-        state.notices.append(
+        name = short_path(manifest.path, options.root)
+        supervisor.notices.append(
             f"{name} is not what run {info.run} was made of: the run is judged by what it says "
             "now, and its own ledger stays as it is"
         )
-    scratch = state.scratch_folder() if changed else None
+    scratch = supervisor.scratch_folder() if changed else None
     # A private stack is gone, and a merged run had several.
-    can_be_asked = open_questions and not info.is_private and not merged
-    return AuditSource(path, can_be_asked=can_be_asked, scratch=scratch)
+    is_open = incomplete and not info.is_private and not merged
+    return AuditSource(path, is_open=is_open, scratch=scratch)
 
 
 def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
@@ -231,7 +135,7 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
     if options.shard is None and not earlier:
         _refuse_shards(of_digest, name)
         earlier = _of_shard(find_runs_of_manifest(options.ledgers, manifest.path), None)
-    for path, error in _unreadable(options, manifest):
+    for path, error in unreadable_ledgers(options, manifest):
         if not earlier or _begun(path) > _begun(earlier[-1]):
             raise LedgerError(
                 f"{name}: the newest run of this manifest cannot be read: {error}; "
@@ -287,7 +191,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _unreadable(options: Options, manifest: Manifest) -> list[tuple[Path, LedgerError]]:
+def unreadable_ledgers(options: Options, manifest: Manifest) -> list[tuple[Path, LedgerError]]:
     """Return the ledgers with a copy of this manifest that cannot be read, and why."""
     found: list[tuple[Path, LedgerError]] = []
     for path in runs_by_copy(options.ledgers, manifest.sha256):
@@ -323,7 +227,7 @@ def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:
 def kept_stack_data(options: Options, manifest: Manifest) -> Path | None:
     """Return the data folder that the embedded broker left when its pytest ended without a stop."""
     with Ledger.open(ledger_to_resume(options, manifest)) as ledger:
-        return _kept(ledger)
+        return kept_folder(ledger)
 
 
 def is_finished(options: Options, manifest: Manifest, entries: Iterable[str]) -> bool:
@@ -334,19 +238,20 @@ def is_finished(options: Options, manifest: Manifest, entries: Iterable[str]) ->
     with Ledger.open(_run_to_resume(options, manifest)) as ledger:
         if ledger.info.read().sha256 != manifest.sha256:
             return False
-        kinds = ledger.verdicts.statuses()
-    return all(kinds.get(entry) == "passed" for entry in entries)
+        statuses = ledger.verdicts.statuses()
+    return all(statuses.get(entry) == "passed" for entry in entries)
 
 
 def stack_is_gone(path: Path) -> bool:
     """Check whether the run's stack was a private one that has left no data."""
     with Ledger.open(path) as ledger:
-        return ledger.info.read().is_private and _kept(ledger) is None
+        return ledger.info.read().is_private and kept_folder(ledger) is None
 
 
-def _kept(ledger: Ledger) -> Path | None:
-    noted = ledger.info.get_meta(STACK_DATA)
-    return Path(noted) if noted and Path(noted).is_dir() else None
+def kept_folder(ledger: Ledger) -> Path | None:
+    """Return the folder in which the run's embedded broker left data, None where none is left."""
+    folder = ledger.info.get_meta(STACK_DATA)
+    return Path(folder) if folder and Path(folder).is_dir() else None
 
 
 def forget_stack_data(options: Options) -> None:
@@ -363,7 +268,7 @@ def forget_stack_data(options: Options) -> None:
     for path in ledgers_in(options.ledgers) if folders else ():
         try:
             with Ledger.open(path) as ledger:
-                kept = _kept(ledger)
+                kept = kept_folder(ledger)
                 if kept is not None and ledger.info.status != "finished":
                     folders.discard(kept)
         except LedgerError:

@@ -1,0 +1,192 @@
+"""Read a session's manifests, and find out which of their entries are this session's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_manifest.plugin.context import user_errors
+from pytest_manifest.text import short_path
+
+if TYPE_CHECKING:
+    from pytest_manifest.bindings import Binding
+    from pytest_manifest.manifest import Groups, Manifest
+    from pytest_manifest.plugin.options import Options
+    from pytest_manifest.reporting.run_report import Notices
+
+
+class ManifestStore:
+    """Keep the manifests of a session, each read and checked once.
+
+    ``files``: the manifests that the session runs. ``covered``: the entries of each that tests of
+    the user's verify. ``has_tags``: a collected test is of an entry with a tag.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.files: list[Path] = list(options.files) if not options.plan else []
+        self.covered: dict[Path, set[str]] = {}
+        self.has_tags = False
+        self._manifests: dict[Path, Manifest] = {}
+        self._resolved: dict[Path, Path] = {}
+        self._groups: dict[Path, Groups] = {}
+        self._shares: dict[Path, frozenset[str]] = {}
+
+    def load(self, path: Path) -> Manifest:
+        """Return the manifest in this file, read and checked whole at the first call.
+
+        Raises pytest.UsageError with every fault of the file.
+        """
+        from pytest_manifest.manifest import read_manifest
+
+        path = self._resolve(path)
+        if path not in self._manifests:
+            with user_errors():
+                lean = self.options.aggregate is not None
+                self._manifests[path] = read_manifest(path, lean=lean)
+        return self._manifests[path]
+
+    def loaded(self, path: Path) -> Manifest | None:
+        """Return the manifest in this file, by its resolved path; None where it was not read."""
+        return self._manifests.get(path)
+
+    def add(self, manifest: Manifest) -> None:
+        """Keep a manifest that was planned, so that its file is not read again."""
+        self._manifests[manifest.path.resolve()] = manifest
+
+    def add_file(self, path: Path) -> None:
+        """Add a manifest, by its resolved path, to those that the session runs."""
+        if path not in self.files:
+            self.files.append(path)
+
+    def _resolve(self, path: Path) -> Path:
+        """Resolve a path, cached: each test asks, and the file system takes 10 us to answer."""
+        if path not in self._resolved:
+            self._resolved[path] = path.resolve()
+        return self._resolved[path]
+
+    # Groups of entries, and shards
+
+    def groups(self, path: Path) -> Groups:
+        """Return the groups that ``--manifest-aggregate`` makes of the manifest's entries.
+
+        They hold the entries of this session. Raises pytest.UsageError where they cannot be made.
+        """
+        from pytest_manifest.manifest import Groups
+
+        path = self._resolve(path)
+        if path not in self._groups:
+            manifest = self.load(path)
+            assert self.options.aggregate is not None
+            with user_errors():
+                shard = self.options.shard
+                share, mark = (None, "") if shard is None else (self.share(manifest), f"@{shard}")
+                self._groups[path] = Groups(manifest, self.options.aggregate, share, mark)
+        return self._groups[path]
+
+    def share(self, manifest: Manifest) -> Collection[str]:
+        """Return the ids of this session's entries: those of its shard, or all without one."""
+        shard = self.options.shard
+        if shard is None:
+            return manifest.ids
+        path = manifest.path.resolve()
+        if path not in self._shares:
+            from pytest_manifest.manifest import entries_of
+
+            with user_errors():
+                self._shares[path] = entries_of(shard, manifest)
+        return self._shares[path]
+
+    def share_in_order(self, manifest: Manifest) -> Sequence[str]:
+        """Return the ids of this session's entries in the manifest's order."""
+        if self.options.shard is None:
+            return manifest.ids
+        share = self.share(manifest)
+        return [entry for entry in manifest.ids if entry in share]
+
+    @property
+    def files_with_work(self) -> list[Path]:
+        """Return the manifests that have entries of this session."""
+        if self.options.shard is None:
+            return list(self.files)
+        return [path for path in self.files if self.share(self.load(path))]
+
+    @property
+    def shard_is_empty(self) -> bool:
+        """Return whether this session's shard has no entry of any manifest."""
+        return bool(self.options.shard and self.files and not self.files_with_work)
+
+    def entries_of(self, path: Path, subjects: Set[str]) -> Sequence[str]:
+        """Return the ids of the session's entries among ``subjects``, in the manifest's order.
+
+        ``subjects`` are entries, or groups under --manifest-aggregate; none means all entries.
+        """
+        manifest = self.load(path)
+        if not subjects:
+            return self.share_in_order(manifest)
+        if self.options.aggregate is None:
+            return [entry for entry in manifest.ids if entry in subjects]
+        groups = self.groups(path)
+        if len(subjects) == len(groups):
+            return self.share_in_order(manifest)
+        chosen = {entry for group in subjects for entry in groups.ids(group)}
+        return [entry for entry in manifest.ids if entry in chosen]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The entries that the collected tests verify.
+
+    ``subjects``: by manifest, the entries or groups that were selected; an empty set means all.
+    """
+
+    manifests: ManifestStore
+    subjects: dict[Path, set[str]]
+
+    @property
+    def files(self) -> Collection[Path]:
+        """Return the manifests of which something was selected."""
+        return self.subjects.keys()
+
+    def entries(self, path: Path) -> Sequence[str]:
+        """Return the ids of a manifest's selected entries in its order; an audit never asks."""
+        return self.manifests.entries_of(path, self.subjects[path])
+
+
+def select(manifests: ManifestStore, bindings: Sequence[Binding]) -> Selection:
+    """Return which entries the collected tests verify.
+
+    A test of a whole run selects no entry where other tests of its manifest do; alone it selects
+    all.
+    """
+    chosen: dict[Path, set[str]] = {}
+    for binding in bindings:
+        subjects = chosen.setdefault(binding.manifest, set())
+        if binding.subject is not None:
+            subjects.add(binding.subject)
+    whole = {binding.manifest for binding in bindings if binding.whole_run}
+    selected = {path: found for path, found in chosen.items() if found or path in whole}
+    return Selection(manifests, selected)
+
+
+def report_unselected(selection: Selection, notices: Notices) -> None:
+    """Add a notice for each manifest that has nothing to run in this session.
+
+    Either the user gave paths that do not name it, or its shard has no entry.
+    """
+    manifests = selection.manifests
+    shard, root = manifests.options.shard, manifests.options.root
+    for path in manifests.files:
+        name = short_path(path, root)
+        if shard is not None and not manifests.share(manifests.load(path)):
+            notices.append(
+                f"{name}: {shard.words} has no entry, as there are not enough of them for every "
+                "shard; there is nothing to do, and that is no failure"
+            )
+        elif path not in selection.files:
+            notices.append(
+                f"{name}: nothing of it was selected, so nothing of it was sent; where paths are "
+                "given, name it among them"
+            )

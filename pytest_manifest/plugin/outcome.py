@@ -1,0 +1,345 @@
+"""Turn the verdict of an entry, or of a group of entries, into the outcome of its test."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+import pytest
+from pydantic_core import from_json
+
+from pytest_manifest.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
+from pytest_manifest.plugin.session import ManifestSession, manifest_session
+from pytest_manifest.text import short_path
+
+if TYPE_CHECKING:
+    from pytest_manifest.analysis.groups import Tally
+    from pytest_manifest.ledger import AttemptRow, StoredVerdict
+    from pytest_manifest.verdict import AttemptLine
+
+
+RECEIPT_PROPERTIES: Final = {
+    name: f"manifest_{name}" for name in ("task", "worker", "host", "wait", "runtime")
+}
+"""Fields of receipts, and the properties that show them."""
+_OF_ITS_OWN: Final = frozenset({"manifest_entry", "manifest_task_id", "manifest_started_at"})
+"""Properties whose values differ for every entry."""
+
+
+def wait_for_verdict(item: pytest.Item) -> None:
+    """Wait until the item's verdict is there, outside the test's own protocol."""
+    binding = binding_of(item)
+    if binding is None:
+        return
+    state = manifest_session(item.config)
+    in_worker, coordination = state.context.role == "worker", state.context.coordination
+    if in_worker:
+        _open_verdicts(state)
+    if state.verdicts is None:
+        return
+    state.verdicts.forget()
+    if state.verdicts.is_ready(binding):
+        return
+    parent = os.getppid()
+
+    def given_up() -> bool:
+        state.report.poll()
+        if in_worker:
+            ended = coordination is not None and coordination.runs_ended()
+            return ended or os.getppid() != parent  # a dead controller writes no more verdicts
+        return state.supervisor.all_ended()
+
+    state.verdicts.wait(binding, given_up)
+
+
+def _open_verdicts(state: ManifestSession) -> None:
+    """Open, in an xdist worker, the ledgers that the controller named before the first test."""
+    coordination = state.context.coordination
+    if state.verdicts is not None or coordination is None:
+        return
+    from pytest_manifest.plugin.verdict_reader import VerdictReader
+
+    ledgers, stack = coordination.runs()
+    workers = stack.get("workers")
+    state.verdicts = VerdictReader(
+        ledgers,
+        workers if isinstance(workers, int) else None,
+        owned=stack.get("owned") is True,
+        groups=None if state.context.options.aggregate is None else state.manifests.groups,
+        over=coordination.runs_ended,
+    )
+
+
+def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
+    """Turn the generic verdict into the test's outcome.
+
+    A failed expectation is a failure of the test. What the harness or stack could not find out is
+    an error, which pytest reports only of the set-up. A skipped entry skips the test.
+    """
+    binding, state = binding_of(item), manifest_session(item.config)
+    if not state.context.options.may_dispatch:  # as with --setup-plan: nothing was sent
+        return
+    if binding is not None and binding.group is not None:
+        _assert_group(item, binding, when)
+    if binding is None or binding.entry is None:
+        return
+    stored = None if state.verdicts is None else state.verdicts.verdict(binding)
+    if stored is None:
+        if when == "setup":
+            pytest.fail(_no_verdict(state, binding), pytrace=False)
+        return
+    assert state.verdicts is not None
+    if when == "setup":
+        run = state.verdicts.run_of(binding)
+        record_properties(item, properties_of(binding.entry, stored, run))
+    if stored.status != "passed":
+        _fail_or_skip(state, binding, stored, when)
+
+
+def _fail_or_skip(
+    state: ManifestSession,
+    binding: Binding,
+    stored: StoredVerdict,
+    when: Literal["setup", "call"],
+) -> None:
+    from pytest_manifest.verdict import explain, outcome
+
+    found, recorded = outcome(stored.status), stored.parse()
+    if when == "setup" and found == "skipped":
+        pytest.skip(recorded.verdict.sentence)
+    if (when == "setup") == (found == "error") and found in ("error", "failed"):
+        assert state.verdicts is not None
+        assert binding.entry is not None
+        entry = state.manifests.load(binding.manifest)[binding.entry]
+        attempts = state.verdicts.attempts(binding)
+        lines = [line for row in attempts if (line := _attempt_line(row)) is not None]
+        text = explain(entry, recorded.receipt, recorded.verdict, lines)
+        pytest.fail(text, pytrace=False)
+
+
+def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Move a failure that reports a verdict to its entry's line in the manifest, out of this file.
+
+    A list of failures shows one line of its text, so the message becomes the short one. Entries
+    that were blocked for the same reason become one line of a list of skips.
+    """
+    if isinstance(report.longrepr, tuple) and report.skipped:
+        _place_skip(item, report, report.longrepr)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    binding = binding_of(item)
+    if crash is not None and binding is not None and binding.group is not None:
+        _place_at_group(item, binding.group, crash)
+        return
+    if crash is None or crash.path != __file__ or binding is None or binding.entry is None:
+        return
+    from pytest_manifest.verdict import brief
+
+    state = manifest_session(item.config)
+    manifest = state.manifests.load(binding.manifest)
+    crash.path, crash.lineno = str(manifest.path), manifest.line_of(binding.entry)
+    recorded = None if state.verdicts is None else state.verdicts.parsed(binding)
+    if recorded is not None:
+        crash.message = brief(recorded.verdict, recorded.receipt)
+
+
+def _place_skip(item: pytest.Item, report: pytest.TestReport, skip: tuple[str, int, str]) -> None:
+    """Move a skip that this folder raised to the test's own line (from 1)."""
+    file, _, reason = skip
+    if Path(file).parent == Path(__file__).parent:
+        path, line, _ = item.reportinfo()
+        report.longrepr = (os.fspath(path), (line or 0) + 1, reason)
+    if is_builtin(item):
+        # pytest puts skips of different lines together where a report has this keyword.
+        report.keywords = {**report.keywords, "skip": 1}
+
+
+def fill_builtin(item: pytest.Item) -> None:
+    """Give the built-in test its argument, as its verdict has been asserted already.
+
+    pytest sets up a fixture only for an argument that is not there yet, and for a test that does
+    nothing with it that would be a third of all its time.
+    """
+    if isinstance(item, pytest.Function) and is_builtin(item):
+        item.funcargs[BUILTIN_ENTRY] = None
+
+
+def properties_of(entry: str, stored: StoredVerdict, run: str) -> list[tuple[str, object]]:
+    """Return an entry's properties for JUnit reports and other readers of ``user_properties``.
+
+    Times are in s and RFC 3339. The run and the attempt are the ledger's: a forged receipt may name
+    others.
+    """
+    values: dict[str, object] = {
+        "manifest_entry": entry,
+        "manifest_verdict": stored.status,
+        "manifest_run": run,
+        "manifest_task_id": stored.task_id,
+        "manifest_attempt": stored.attempt,
+        "manifest_attempts": stored.attempts,
+    }
+    if stored.receipt is not None:
+        # Not validated again: the receipt was validated before it was stored.
+        receipt = from_json(stored.receipt)
+        values.update((shown, receipt.get(name)) for name, shown in RECEIPT_PROPERTIES.items())
+        started = receipt.get("started_at")
+        values["manifest_started_at"] = started and datetime.fromisoformat(started).isoformat()
+    return [
+        (name, value) if name in _OF_ITS_OWN or type(value) not in (str, int) else _row(name, value)
+        for name, value in values.items()
+        if value is not None
+    ]
+
+
+def record_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:
+    """Add ``rows`` to the item's properties, in place of those of an earlier try of the test."""
+    if item.user_properties:
+        names = {name for name, _ in rows}
+        item.user_properties[:] = [row for row in item.user_properties if row[0] not in names]
+    item.user_properties.extend(rows)
+
+
+@lru_cache(maxsize=1024)
+def _row(name: str, value: str | int) -> tuple[str, object]:
+    """Return one row object for all tests with this property, as pytest keeps each test's rows."""
+    return name, value
+
+
+def _attempt_line(row: AttemptRow) -> AttemptLine | None:
+    from pytest_manifest.verdict import AttemptLine
+
+    if row.verdict is None:
+        return None
+    return AttemptLine(row.attempt, row.verdict.verdict, row.verdict.sentence, row.reason)
+
+
+def _no_verdict(state: ManifestSession, binding: Binding) -> str:
+    for run in state.supervisor.runs:
+        if run.error is not None and run.manifest.path.resolve() == binding.manifest:
+            return f"entry {binding.entry!r} was not judged: {run.error}"
+    return (
+        f"entry {binding.entry!r} of {binding.manifest} has no verdict: it was not part of the run "
+        "that is being looked at, or the run was cut short"
+    )
+
+
+# Groups of entries
+
+
+def _assert_group(item: pytest.Item, binding: Binding, when: Literal["setup", "call"]) -> None:
+    """Turn the verdicts of a group's entries into the outcome of its test.
+
+    As for one entry: a failed expectation fails the test in its call, an entry that could not be
+    judged is an error, which pytest reports only of the set-up, and blocked entries skip the test.
+    """
+    state = manifest_session(item.config)
+    if when == "setup":
+        found = _tally(state, binding, item)
+        if found is None:
+            pytest.fail(f"{binding.group!r} was not judged: nothing of it was dispatched")
+        if found.outcome == "failed":
+            item.stash[_FAILED] = found
+            return
+    elif _FAILED in item.stash:
+        found = item.stash[_FAILED]
+        del item.stash[_FAILED]
+    else:
+        return
+    if found.outcome == "passed":
+        return
+    from pytest_manifest.analysis.groups import explain_group, headline
+
+    if found.outcome == "skipped":
+        reason = f"{headline(found)}; {found.first[0].id!r}: {found.first[0].sentence}"
+        pytest.skip(reason)
+    where = list(_where(state, binding, found.first[0].id))
+    pytest.fail(explain_group(found, where), pytrace=False)
+
+
+class Crash(Protocol):
+    """Describe where and by which message a test failed, as pytest's report has it."""
+
+    path: str
+    lineno: int
+    message: str
+
+
+def _place_at_group(item: pytest.Item, group: str, crash: Crash) -> None:
+    """Move a group's failure to the line of its first entry, and cut its message to one line."""
+    if crash.path == __file__:
+        groups = manifest_session(item.config).manifests.groups(item.path)
+        crash.path, crash.lineno = str(item.path), groups[group].line
+        crash.message = crash.message.partition("\n")[0].removeprefix("Failed: ")
+
+
+_FAILED = pytest.StashKey["Tally"]()
+"""The tally that the set-up of a failed group's test stored, for the call to fail with."""
+
+
+def _tally(state: ManifestSession, binding: Binding, item: pytest.Item) -> Tally | None:
+    reader = state.verdicts
+    ledger = None if reader is None else reader.ledger_of(binding)
+    if reader is None or ledger is None or binding.group is None:
+        return None
+    from pytest_manifest.analysis.groups import tally
+
+    groups = state.manifests.groups(binding.manifest)
+    found = tally(ledger, groups.ids(binding.group))
+    runtime = None
+    if getattr(item.config.option, "xmlpath", None):
+        runtime = ledger.queries.runtime_of(groups.ids(binding.group))
+    record_properties(item, _group_properties(binding, reader.run_of(binding), found, runtime))
+    return found
+
+
+def _group_properties(
+    binding: Binding, run: str, found: Tally, runtime: float | None
+) -> list[tuple[str, object]]:
+    """Return a group's properties for JUnit reports and other readers of ``user_properties``.
+
+    ``runtime``: seconds that its jobs ran, summed up.
+    """
+    rows: list[tuple[str, object]] = [
+        ("manifest_group", binding.group),
+        ("manifest_outcome", found.outcome),
+        ("manifest_run", run),
+        ("manifest_entries", found.entries),
+        ("manifest_passed", found.outcomes["passed"]),
+        ("manifest_failed", found.outcomes["failed"]),
+        ("manifest_errors", found.outcomes["error"]),
+        ("manifest_pending", found.outcomes["pending"]),
+        ("manifest_skipped", found.outcomes["skipped"]),
+    ]
+    if found.kinds:
+        statuses = ", ".join(f"{count} {one}" for one, count in sorted(found.kinds.items()))
+        rows.append(("manifest_verdicts", statuses))
+    if runtime is not None:
+        rows.append(("manifest_runtime", runtime))
+    return rows
+
+
+def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tuple[str, str]]:
+    """Yield where to read what a group's message leaves out, as (label, file or command)."""
+    options = state.context.options
+    root = options.root
+    name = short_path(binding.manifest, root)
+    audit = ["pytest", f"--manifest={name}", "--manifest-audit"]
+    ledger = None if state.verdicts is None else state.verdicts.ledger_of(binding)
+    if options.receipts is not None:
+        receipts = short_path(options.receipts, root)
+        yield "receipts", receipts
+        audit.append(f"--manifest-receipts={receipts}")
+    elif ledger is not None and ledger.path.parent == options.ledgers:
+        from pytest_manifest.ledger.run_files import RunFiles
+
+        files = RunFiles(ledger.path)
+        yield "every entry", f"{short_path(files.summary, root)}, at the session's end"
+        yield "receipts", short_path(files.receipts, root)
+        audit.append(f"--manifest-run={ledger.path.stem}")
+        if options.shard is not None:
+            audit.append(f"--manifest-shard={options.shard}")
+    yield "one in full", shlex.join([*audit, f"{name}::entry[{entry}]"])

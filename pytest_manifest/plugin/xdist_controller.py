@@ -1,0 +1,234 @@
+"""Coordinate the workers of an xdist session: dispatch once, repeat a crashed worker's test."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from pytest_manifest.compat.xdist import events_of, tick_while_waiting
+from pytest_manifest.plugin.coordination import Coordination
+from pytest_manifest.plugin.manifest_store import report_unselected
+from pytest_manifest.plugin.session import ManifestSession
+from pytest_manifest.plugin.xdist_scheduler import AsCompletedScheduling
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
+    from xdist.workermanage import WorkerController
+
+    from pytest_manifest.bindings import Binding
+
+MAX_REPEATS = 3
+"""Repeats of one test at most, each after a crash of the xdist worker that ran it."""
+OWN: Final = "manifest_"
+"""The prefix of the names of an entry's properties."""
+
+
+class ControllerHooks:
+    """Implement xdist's hooks in the controller; registered only where xdist distributes tests."""
+
+    def __init__(self, config: pytest.Config, state: ManifestSession) -> None:
+        self._config = config
+        self._state = state
+        self._session: pytest.Session | None = None
+        self._coordination = Coordination.create()
+        self._collected: dict[str, list[str]] = {}
+        self._workers = 0
+        self._failed = False
+        self._dispatched = False
+        self._repeats: dict[str, int] = {}
+        self._crashes = 0
+        self._scheduler: AsCompletedScheduling | None = None
+        self._wake_loop: Callable[[], None] = lambda: None
+        state.context.coordination = self._coordination
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
+        self._config.pluginmanager.register(SharedReports())
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        self._workers = node.workerinput["workercount"]
+        node.workerinput["manifest"] = json.dumps({"folder": str(self._coordination.folder)})
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(
+        self, config: pytest.Config, log: Producer
+    ) -> AsCompletedScheduling | None:
+        if config.getvalue("dist") != "load" or self._state.context.wants_file_order:
+            return None
+        if events_of(config) is None:
+            return None  # an unknown version of xdist: tests wait in its workers for their verdicts
+        self._scheduler = AsCompletedScheduling(config, log)
+        return self._scheduler
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._failed = self._failed or report.failed
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(
+        self, node: WorkerController, ids: Sequence[str]
+    ) -> None:
+        """Dispatch the selected entries once the last xdist worker has collected.
+
+        No test has started by then. Raises UsageError for a problem that the collection has
+        reported.
+        """
+        self._collected[node.gateway.id] = list(ids)
+        if self._dispatched or len(self._collected) < self._workers:
+            return
+        lists = list(self._collected.values())
+        collection = self._coordination.collection(node.gateway.id)
+        if collection.problem is not None:
+            raise pytest.UsageError(collection.problem)
+        if not any(collection.bindings):
+            report_unselected(self._state.selection, self._state.report.notices)
+            return
+        if any(other != lists[0] for other in lists):
+            return  # xdist ends the session and shows the difference; nothing is sent
+        assert self._session is not None
+        if self._failed and not self._config.option.continue_on_collection_errors:
+            raise self._session.Interrupted("errors during collection; nothing was dispatched")
+        self._dispatched = True
+        self._dispatch(self._session, collection.bindings, lists[0])
+
+    def _dispatch(
+        self, session: pytest.Session, bindings: Sequence[Binding | None], tests: Sequence[str]
+    ) -> None:
+        if not self._state.context.options.may_dispatch:
+            return
+        from pytest_manifest.plugin.dispatching import begin_dispatch
+
+        begin_dispatch(session, [binding for binding in bindings if binding is not None])
+        runs = self._state.supervisor.runs
+        for run in runs:
+            self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
+        if self._scheduler is not None:
+            self._scheduler.bind(bindings, tests)
+        if (events := events_of(self._config)) is not None:
+            self._wake_loop = tick_while_waiting(
+                events, lambda: self._state.report.poll(), self._pump
+            )
+        for run in runs:
+            run.on_verdicts(lambda _entries: self._wake())
+        self._wake()
+
+    def _wake(self) -> None:
+        """Wake the controller's loop, which has no tick of its own, to see the new verdicts."""
+        if self._state.supervisor.all_ended():
+            self._coordination.publish_end_of_runs()
+        self._wake_loop()
+
+    def _pump(self) -> None:
+        if self._scheduler is not None:
+            self._scheduler.pump()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, error: object) -> None:
+        self._crashes += bool(error)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(
+        self, crashitem: str, report: pytest.TestReport, sched: Scheduling
+    ) -> None:
+        """Run a test again, up to MAX_REPEATS times, when the xdist worker that ran it has crashed.
+
+        The crash says nothing about the entry that the test verifies.
+        """
+        times = self._repeats.get(crashitem, 0)
+        if not self._dispatched or times >= MAX_REPEATS or self._given_up:
+            return
+        try:
+            sched.mark_test_pending(crashitem)
+        except NotImplementedError:
+            return  # this distribution mode cannot take a test back, so it stays failed
+        self._repeats[crashitem] = times + 1
+        report.outcome = "rerun"  # type: ignore[assignment]  # pytest-rerunfailures' word
+
+    @property
+    def _given_up(self) -> bool:
+        """Check whether so many xdist workers have crashed that xdist ends the session."""
+        limit = self._config.getoption("maxworkerrestart", None)
+        allowed = self._workers * 4 if limit is None else int(limit)
+        return self._crashes > allowed
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail the session where tests were not run because too many xdist workers crashed."""
+        left = 0 if self._scheduler is None else self._scheduler.unassigned
+        if not left or not self._given_up:
+            return
+        self._state.report.notices.append(
+            f"{left} tests were not run: too many xdist workers crashed"
+        )
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_report_teststatus(
+        self, report: pytest.CollectReport | pytest.TestReport
+    ) -> tuple[str, str, str] | None:
+        if report.outcome == "rerun":  # type: ignore[comparison-overlap]  # see pytest_handlecrashitem
+            return "rerun", "R", "RERUN"
+        return None
+
+    def pytest_unconfigure(self) -> None:
+        self._coordination.remove()
+
+
+class SharedReports:
+    """Let the reports of a test share their equal parts; a plugin for one session.
+
+    execnet makes each report from a message: the setup, call and teardown of one test, and the
+    tests of one session, bring their own copies of the same texts. Reporters keep all reports until
+    the session ends, and copies are most of what an entry then takes.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, pytest.TestReport] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Share the parts of an entry's report before reporters keep it; values stay the same."""
+        if not _is_of_entry(report):
+            return
+        first = self._first.get(report.nodeid)
+        if first is None:
+            report.keywords = {sys.intern(name): value for name, value in report.keywords.items()}
+            report.user_properties = [*map(_shared_row, report.user_properties)]
+            first = self._first[report.nodeid] = report
+        if report.when == "teardown":
+            del self._first[report.nodeid]
+        if first is report:
+            return
+        if report.location == first.location:
+            report.location = first.location
+        if report.keywords == first.keywords:
+            report.keywords = first.keywords
+        if report.user_properties == first.user_properties:
+            report.user_properties = first.user_properties
+
+
+def _is_of_entry(report: pytest.TestReport) -> bool:
+    """Tell whether a report has an entry's properties, and the form that pytest gives to reports.
+
+    Other plugins may have put anything into it: such a report stays as it came.
+    """
+    rows, names = report.user_properties, report.keywords
+    return (
+        type(rows) is list
+        and bool(rows)
+        and all(type(row) is tuple and len(row) == 2 and type(row[0]) is str for row in rows)
+        and rows[0][0].startswith(OWN)
+        and type(names) is dict
+        and all(type(name) is str for name in names)
+    )
+
+
+def _shared_row(row: tuple[str, object]) -> tuple[str, object]:
+    """Return a row whose texts are shared; workers, tasks and states come again and again."""
+    name, value = row
+    return sys.intern(name), sys.intern(value) if type(value) is str else value
