@@ -1,4 +1,4 @@
-"""Record which test verifies which entry."""
+"""The entry, group or manifest that a test verifies, as its parameter carries it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BESIDE_GROUPS = "beside-groups"
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a test item verifies: an entry of a manifest, a ``group`` of entries, or (both None) the
-    manifest itself.
+    """The subject of a test item: an entry of a manifest, a ``group`` of entries, or (both None)
+    the manifest itself.
 
     ``whole_run``: it must wait until every selected entry of the manifest has its verdict.
     """

@@ -45,7 +45,7 @@ class PeerTimeoutError(StackError):
 
 
 class WaitBudget:
-    """Until when the calls of a run may wait; ``until`` is of the monotonic clock (s).
+    """The time that the calls of a run may wait; ``until``: its end, of the monotonic clock (s).
 
     When that is over calls may still be made, as a healthy peer answers at once; but what they wait
     in vain is counted, by each :class:`Caller` for its own peer.
@@ -65,7 +65,7 @@ class WaitBudget:
 
 
 class _Thread(threading.local):
-    """What each thread is doing for a caller."""
+    """The call that each thread is running, if it runs one."""
 
     job: _PendingCall[Any] | None = None
 
@@ -80,7 +80,7 @@ def refuse_if_abandoned() -> None:
 
 
 class _PendingCall(Generic[T]):
-    """A call, and what came of it."""
+    """A call, and what it has returned or raised."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
@@ -105,7 +105,7 @@ class _PendingCall(Generic[T]):
 
 
 class BoundedCaller:
-    """Calls one peer, from a thread of its own. For one thread at a time.
+    """Call one peer, from a thread of its own. For one thread at a time.
 
     ``url``: whom it calls, for sentences; one in this process's memory is called directly.
     ``on_abandon`` is called when a call was abandoned: what it used must not be used again, as the

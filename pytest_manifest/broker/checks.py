@@ -126,7 +126,7 @@ VISIBILITY_TIMEOUT: Final = 3600.0  # s
 
 @dataclass(frozen=True, slots=True)
 class VisibilityModel:
-    """How a stack holds messages: what the visibility rule is computed from."""
+    """The way in which a stack holds messages, as the visibility rule needs it."""
 
     timeout: float  # s
     ahead: int  # jobs that a held message may wait behind

@@ -30,7 +30,7 @@ BATCH_LIMIT: Final = 100_000
 
 
 class Confirms(Protocol):
-    """Waits until the broker has taken responsibility for what was published."""
+    """Wait until the broker has taken responsibility for what was published."""
 
     def published(self) -> None:
         """Count one more message that was handed to the transport."""
@@ -44,7 +44,7 @@ class Confirms(Protocol):
 
 
 class NoConfirms:
-    """For transports whose batch has returned only when the broker has answered."""
+    """Wait for nothing: the transport's batch has returned only when the broker has answered."""
 
     def published(self) -> None:
         """Ignore the message: nothing is counted."""
@@ -55,7 +55,7 @@ class NoConfirms:
 
 
 class RedisConfirms:
-    """A word with the server after each batch, which it had answered before it wrote it down.
+    """Ask the server after each batch, which it has answered before it wrote it down.
 
     Where its disk was full then, it will not have anything from that moment on, not even a PING.
     """
@@ -74,7 +74,7 @@ class RedisConfirms:
 
 
 class Returns(NoConfirms):
-    """For channels that wait after each message: what came back meanwhile."""
+    """Collect what came back, for channels that wait after each message."""
 
     def __init__(self, channel: object) -> None:
         self._returned: list[str] = []

@@ -41,7 +41,7 @@ class Outgoing:
 
 
 class MessageBuilder:
-    """Builds messages for one run's stream of receipts.
+    """Build messages for one run's stream of receipts.
 
     ``stream`` and ``ttl`` (s) tell the worker where receipts go; an empty ``stream`` leaves both
     headers out. ``rpc`` asks for results on the run's own reply queue.

@@ -34,7 +34,7 @@ QUIET_TIME: Final = 0.1  # s
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What preflight found; every sentence is meant for the user.
+    """The findings of preflight; every sentence is meant for the user.
 
     ``unknown_tasks``: task -> nearest registered names; these must not be sent. ``refusals``:
     reasons not to send anything. ``warnings`` and ``notices`` are to be shown, no more.

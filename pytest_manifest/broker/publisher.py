@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """What became of each task id of one call; the lists and ``refused`` together are all of them.
+    """The end of each task id of one call; the lists and ``refused`` together are all of them.
 
     ``certain``: the broker has the message. ``uncertain``: it may have it; locate these before
     sending them again. ``unsent``: it certainly does not have it. ``refused``: nor has it these,
@@ -56,7 +56,7 @@ class PublishResult:
 
 
 class Publisher:
-    """Sends attempts to the broker of ``address``, by task name.
+    """Send attempts to the broker of ``address``, by task name.
 
     ``stream`` is the key of the run's receipts stream ("" where there is none), ``ttl`` the
     seconds it lives. Connects at the first :meth:`publish`, and again after a failure. For one

@@ -1,4 +1,4 @@
-"""Where messages go: an entry's route and delivery options as of ``.delay()``, and refused queues.
+"""Route an entry's message, as ``.delay()`` would; tell queues that take no job.
 
 A queue whose name is a key of the broker's own, that was declared otherwise by another client, or
 that this user may not touch, will not be had by trying again: it is a matter of the entries that go
@@ -35,7 +35,7 @@ OF_TASKS: Final = (
 
 
 class Routing(Protocol):
-    """Gives an entry's delivery options; ``queue`` in them is a :class:`kombu.Queue`."""
+    """Give an entry's delivery options; ``queue`` in them is a :class:`kombu.Queue`."""
 
     def __call__(self, entry: Entry) -> Options: ...
 

@@ -1,4 +1,4 @@
-"""What workers report of themselves, and the time limits that they and their tasks set.
+"""Read what workers report of themselves, and the time limits that they and their tasks set.
 
 Celery lets a message's limits replace the task's own, and those the worker's. Of an entry that says
 a ``timeout`` the smaller one holds; the default of one that says none is for tasks without a limit.
@@ -32,7 +32,7 @@ _REGISTERED = re.compile(r"(?P<name>.+?) \[(?P<facts>acks_late=[^\[\]]*)\]\Z")
 
 @dataclass(frozen=True, slots=True)
 class TaskLimit:
-    """What a task, or a worker for all of its tasks, sets itself, in seconds; None: nothing."""
+    """The time limits (s) that a task sets, or a worker for all of its tasks; None: no limit."""
 
     hard: float | None = None
     soft: float | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class OtherTime:
-    """Stands for the module ``time`` in a module whose sleeps are to be others."""
+    """Stand for the module ``time`` in a module whose sleeps are to be others."""
 
     def __init__(self, sleep: Callable[[float], None]) -> None:
         self.sleep = sleep

@@ -52,7 +52,7 @@ def let_go_of_arguments(item: pytest.Function) -> None:
 
 
 class Label(NamedTuple):
-    """What selection by ``-m`` reads of a marker."""
+    """The part of a marker that selection by ``-m`` reads."""
 
     name: str
     args: tuple[()] = ()

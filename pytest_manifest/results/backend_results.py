@@ -60,7 +60,7 @@ class BackendResult:
 
 
 class ResultReader:
-    """Reads results of the stack at ``address``. For the one thread that made its first read.
+    """Read results of the stack at ``address``. For the one thread that made its first read.
 
     With ``rpc://`` each result is a message on the run's reply queue, fetched once, by the reader
     in whose runs' names (the first eight characters of its task ids) it comes; it can be read

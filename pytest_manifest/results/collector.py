@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class AwaitedAttempt(Protocol):
-    """What the collector must know of an attempt that has no final receipt yet."""
+    """An attempt that has no final receipt yet, as the collector needs to know it."""
 
     run: str
     entry: Entry
@@ -43,7 +43,7 @@ class AwaitedAttempt(Protocol):
 
 @dataclass(slots=True)
 class ReceiptBatch:
-    """What one poll brought; the stream's next poll begins at ``position``."""
+    """The news of one poll; the stream's next poll begins at ``position``."""
 
     starts: list[Start] = field(default_factory=list)
     handed_on: list[HandedOn] = field(default_factory=list)

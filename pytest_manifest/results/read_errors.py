@@ -20,7 +20,7 @@ _SECONDS: Final = 1e12
 
 
 class ReadErrors:
-    """What could not be read; ``findings``, where given, keeps one sentence about it."""
+    """The records and results that could not be read; ``warnings``, if given, gets a sentence."""
 
     def __init__(self, warnings: list[str] | None = None) -> None:
         self._warnings = [] if warnings is None else warnings

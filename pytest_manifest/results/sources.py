@@ -54,7 +54,7 @@ _DECODE_ERRORS: Final = (
 
 
 class ResultSource(Protocol):
-    """Where results are kept. Methods raise whatever the backend's driver raises."""
+    """A store of results. Methods raise whatever the backend's driver raises."""
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Give what is stored for these ids, in whatever state."""
@@ -90,7 +90,7 @@ def open_source(
 
 
 class NoSource:
-    """For stacks without a result backend: there is never anything to read."""
+    """Read nothing: the stack has no result backend."""
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:  # noqa: ARG002 - nothing to find
         """Give nothing."""
@@ -101,7 +101,7 @@ class NoSource:
 
 
 class KeyValueSource:
-    """Redis and the like: all ids in one MGET."""
+    """Read from Redis and the like, all ids in one MGET."""
 
     def __init__(self, backend: BaseKeyValueStoreBackend, flaws: ReadErrors) -> None:
         self._backend = backend
@@ -143,7 +143,7 @@ class KeyValueSource:
 
 
 class DatabaseSource:
-    """SQL databases: one query for the final ones among the ids."""
+    """Read from an SQL database, by one query for the final ones among the ids."""
 
     def __init__(self, backend: DatabaseBackend, flaws: ReadErrors) -> None:
         self._backend = backend
@@ -196,7 +196,7 @@ class DatabaseSource:
 
 
 class OtherSource:
-    """Any other backend: one request for each id, by the way all of them have."""
+    """Read from any other backend, by a request for each id, the way all of them have."""
 
     def __init__(self, backend: Backend, flaws: ReadErrors) -> None:
         self._get: Callable[..., Meta] = backend.get_task_meta
@@ -217,7 +217,7 @@ class OtherSource:
 
 
 class ReplySource:
-    """``rpc://``: results are messages on a queue of the run's own, each to be had once.
+    """Read results of ``rpc://``: messages on a queue of the run's own, each to be had once.
 
     They are fetched one by one, not consumed, so that no thread but the reading one is bound to
     the connection and a Redis broker is not left with a blocked pop.

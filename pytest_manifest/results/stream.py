@@ -98,7 +98,7 @@ def _translated(name: str, value: str) -> tuple[str, str]:
 
 
 class StreamReader:
-    """Reads the records of one run in the order in which the store received them.
+    """Read the records of one run in the order in which the store received them.
 
     ``position`` is the id of the last record read ("0" for none): keep it with the records, and an
     interrupted reader goes on where it was. Records that are kept elsewhere are taken out of the

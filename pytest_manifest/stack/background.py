@@ -37,7 +37,7 @@ FOLLOW_SECONDS: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What ``up`` shall start; ``timeout`` in seconds until all workers answer.
+    """The options of ``up``; ``timeout``: seconds until all workers answer.
 
     ``flower_port`` 0: any that is free.
     """

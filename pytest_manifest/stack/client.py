@@ -59,7 +59,7 @@ class WorkerExit:
 
 
 class SupervisorClient:
-    """Starts one supervisor and follows it; safe to use from several threads."""
+    """Start one supervisor and follow it; safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

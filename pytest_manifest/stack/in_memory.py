@@ -43,7 +43,7 @@ if not TYPE_CHECKING:  # or every name would be one of this module
 
 
 class MemoryStack:
-    """Runs jobs in this process, for tests without a broker; a context manager.
+    """Run jobs in this process, for tests without a broker; a context manager.
 
     ``app``: the Celery app, or its name as ``module:attribute``; None for one that knows no tasks
     but those of ``tasks``. ``tasks``: callables that stand in for the tasks of these names; they

@@ -130,7 +130,7 @@ def _worker_lost(error: BaseException) -> object:
 
 
 class Worker(WorkController):
-    """Sets ``ready`` when it takes jobs, and keeps the error that ended it."""
+    """A worker that sets ``ready`` when it takes jobs, and keeps the error that ended it."""
 
     def __init__(self, *args: object, ready: threading.Event, **kwargs: object) -> None:
         self._ready = ready

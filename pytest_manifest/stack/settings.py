@@ -22,7 +22,7 @@ INCLUDE = "pytest_manifest.worker"
 
 
 class Settings(NamedTuple):
-    """Everything a supervisor needs; paths are absolute."""
+    """The settings of a supervisor; paths are absolute."""
 
     app: str
     workers: int
@@ -79,7 +79,7 @@ class State(TypedDict):
 
 
 class Event(TypedDict, total=False):
-    """What a supervisor says. ``event`` is always there, the rest depends on it.
+    """A message of a supervisor. ``event`` is always there, the rest depends on it.
 
     broker: ``url``, ``directory``, ``pid``. worker_started: ``name``, ``pid``, ``log``.
     worker_exited, service_exited (broker or Flower): ``name``, ``pid``, ``returncode``, ``tail``

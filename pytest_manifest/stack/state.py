@@ -164,7 +164,7 @@ def failure_message(error: Exception, directory: Path) -> str:
 
 
 class EventWriter:
-    """Writes events to standard output and, for a detached stack, keeps its state file current."""
+    """Write events to standard output and, for a detached stack, keep its state file current."""
 
     def __init__(self, settings: Settings, directory: Path) -> None:
         self._path = Path(settings.state_file) if settings.state_file else None

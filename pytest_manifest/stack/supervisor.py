@@ -50,7 +50,7 @@ RESTART_DELAYS = (0.0, 0.0, 0.2, 0.5, 1.0, 2.0)
 
 
 class Supervisor:
-    """Owns the processes and the directory of one stack."""
+    """Run the processes of one stack, and own its directory."""
 
     def __init__(
         self, settings: Settings, directory: Path, watchdog: Watchdog, data: DataFolder | None

@@ -18,7 +18,7 @@ DEADLINE: Final = 60.0  # s
 
 
 class Stack(Protocol):
-    """What a run needs of a stack; ``MemoryStack`` and ``EmbeddedStack`` both have it."""
+    """A stack, as far as a run needs one; ``MemoryStack`` and ``EmbeddedStack`` both are."""
 
     @property
     def failure(self) -> str | None:

@@ -31,7 +31,7 @@ DISK_LOW: Final = 64 << 20
 
 
 class _Expiries:
-    """When this process last renewed each stream's expiry, so that not every record does it."""
+    """The times at which this process last renewed each stream's expiry: not every record does."""
 
     def __init__(self) -> None:
         self._extended_at: dict[str, float] = {}

@@ -146,7 +146,7 @@ def result_limit() -> int:
 
 @dataclass(frozen=True, slots=True)
 class RunMeasures:
-    """What is known of an execution: seconds, bytes, and times as text."""
+    """The measures of an execution: seconds, bytes, and times as text."""
 
     pid: int | None = None
     started_at: str | None = None

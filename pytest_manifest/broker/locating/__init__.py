@@ -71,7 +71,7 @@ def queues_of(publisher: Publisher, entries: Iterable[Entry]) -> list[str]:
 
 
 class BoundedLocator:
-    """Another locator, whose calls wait only as long as the publisher's do."""
+    """Have another locator's calls wait only as long as the publisher's do."""
 
     def __init__(self, publisher: Publisher, inner: Locator) -> None:
         self._publisher = publisher

@@ -17,7 +17,7 @@ from pytest_manifest.compat.kombu import delaying_queues
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What the broker says of one queue."""
+    """The broker's counts of one queue."""
 
     name: str
     messages: int
@@ -25,7 +25,7 @@ class Count:
 
 
 class AmqpLocator(WorkerLocator):
-    """Counts what waits in the queues, and asks the workers."""
+    """Count what waits in the queues, and ask the workers."""
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         super().__init__(publisher, nodes)

@@ -12,7 +12,7 @@ Location = Literal["queued", "with_worker", "unacked_by_dead", "missing", "unkno
 
 @dataclass(frozen=True, slots=True)
 class BrokerSnapshot:
-    """Where the jobs of a set of task ids are at one moment; only these are in it.
+    """The places of the jobs of a set of task ids at one moment; only these are in it.
 
     ``queued``: task id -> queue it waits in. ``unacked``: task id -> tags, one for each time that
     a worker took it and has not acknowledged it (Redis only; their text is for :class:`Locator`).
@@ -55,7 +55,7 @@ class StartedOn:
 
 @dataclass(frozen=True, slots=True)
 class JobLocations:
-    """Where two snapshots show the jobs; each task id is in one of the five.
+    """The places in which two snapshots show jobs; each task id is in one of the five.
 
     ``unacked_by_dead``: task id -> delivery tags of what a dead worker had taken. ``missing``: no
     place has it, and every place could be seen. ``unknown``: none of these is certain.
@@ -69,7 +69,7 @@ class JobLocations:
 
 
 class Locator(Protocol):
-    """Looks for jobs on one kind of broker. For one thread at a time, the publisher's."""
+    """Look for jobs on one kind of broker. For one thread at a time, the publisher's."""
 
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Take a snapshot of these task ids: queues, unacknowledged messages, workers.

@@ -42,7 +42,7 @@ CHUNK_BYTES: Final = 4 << 20
 
 
 class RedisLocator:
-    """Reads the queues' lists and the ``unacked`` hash, and asks the workers."""
+    """Read the queues' lists and the ``unacked`` hash, and ask the workers."""
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         self._publisher = publisher

@@ -42,7 +42,7 @@ def task_id_of(message: object) -> str | None:
 
 
 class MemoryLocator(WorkerLocator):
-    """Reads the queues, and asks the workers; what these had taken dies with the process."""
+    """Read the queues, and ask the workers; what these had taken dies with the process."""
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         super().__init__(publisher, nodes)

@@ -1,4 +1,4 @@
-"""Which workers answer and which jobs each has; an unresponsive node is kept apart from a "no".
+"""Find the workers that answer and the jobs that each has; one that is silent may have any.
 
 A worker whose only process runs a job answers nothing meanwhile, and one that has ended neither. A
 Redis broker has the names of all that ever listened, and no more than a killed one does it forget
@@ -42,7 +42,7 @@ class WorkerSnapshot:
 
 
 class WorkerPoller:
-    """Asks the nodes that are known, and remembers those that answer besides."""
+    """Ask the nodes that are known, and remember those that answer besides."""
 
     def __init__(self, publisher: Publisher, nodes: Collection[str]) -> None:
         self._publisher = publisher
@@ -129,7 +129,7 @@ def _task_id(row: object) -> str | None:
 
 
 class WorkerLocator:
-    """Asks the workers, for any transport. Nothing is put back or removed."""
+    """Ask the workers, for any transport. Nothing is put back or removed."""
 
     def __init__(self, publisher: Publisher, nodes: Collection[str]) -> None:
         self.publisher = publisher
