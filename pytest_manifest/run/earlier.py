@@ -20,7 +20,7 @@ from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import is_hearsay
+from pytest_manifest.verdict import is_revocation_notice
 
 
 class EarlierRunStrategy(Strategy):
@@ -85,7 +85,11 @@ def evaluate_kept_receipts(
     """
     with ledger.transaction():
         for job in list(pending.by_task_id.values()):
-            kept = [one for _, one in ledger.events.receipts(job.task_id) if not is_hearsay(one)]
+            kept = [
+                one
+                for _, one in ledger.events.receipts(job.task_id)
+                if not is_revocation_notice(one)
+            ]
             if kept:
                 pending.complete(job.task_id)
                 ledger.verdicts.record([evaluator.evaluate(job, kept[0])])
@@ -148,7 +152,7 @@ def track_inferred(
         row = last.get(settled.verdict.entry)
         if only is not None and settled.verdict.entry not in only:
             continue
-        has_receipt = settled.receipt is not None and not is_hearsay(settled.receipt)
+        has_receipt = settled.receipt is not None and not is_revocation_notice(settled.receipt)
         if has_receipt or settled.verdict.verdict not in INFERRED:
             continue
         if row is None or row.state in ("planned", "withheld") or row.entry not in manifest:

@@ -34,7 +34,7 @@ from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
-from pytest_manifest.verdict import Costs, evaluate, is_hearsay
+from pytest_manifest.verdict import Costs, evaluate, is_revocation_notice
 
 Evaluated = tuple[Verdict, Receipt | None]
 
@@ -136,14 +136,14 @@ class AttemptEvaluator:
     def infer(self, job: PendingAttempt, status: VerdictStatus, note: str) -> Verdict:
         """Return the verdict on an attempt that no receipt will come of."""
         seen = status in SELF_CAUSED and job.is_running
-        number = job.number
         entry = self._with_own_limit(job.entry)
-        return evaluate(entry, None, attempt=number, problem=status, note=note, seen=seen)
+        return evaluate(entry, None, attempt=job.number, problem=status, note=note, seen=seen)
 
     def infer_or_revoked(self, job: PendingAttempt, status: VerdictStatus, note: str) -> Evaluated:
         """Infer the verdict, or judge by the revocation that the result store has."""
-        if status == "revoked" and job.hearsay is not None and is_hearsay(job.hearsay):
-            return self.evaluate(job, job.hearsay)
+        notice = job.unconfirmed
+        if status == "revoked" and notice is not None and is_revocation_notice(notice):
+            return self.evaluate(job, notice)
         return self.infer(job, status, note), None
 
     def how_it_died(self, job: PendingAttempt) -> str:
@@ -167,8 +167,8 @@ class AttemptEvaluator:
         other = self.elsewhere()
         if other and not (job.is_running and is_alive(job) is False):
             return "unknown", other
-        reported = job.hearsay
-        if reported is not None and is_hearsay(reported) and not job.is_running:
+        reported = job.unconfirmed
+        if reported is not None and is_revocation_notice(reported) and not job.is_running:
             return "revoked", "it was revoked, and nobody has it"
         if job.started is None and not self._starts_are_reported():
             return "unknown", UNREPORTED
@@ -177,7 +177,7 @@ class AttemptEvaluator:
         if job.between is not None:
             return "lost", f"started on {job.worker}, {_WAITED_FOR[job.between.how]}"
         if is_alive(job) is False:
-            if reported is not None and not is_hearsay(reported):
+            if reported is not None and not is_revocation_notice(reported):
                 return "unknown", f"{self.how_it_died(job)}; {UNCONFIRMED}"
             return "crashed", self.how_it_died(job)
         return "lost", f"started on {job.worker}, which has it no more"

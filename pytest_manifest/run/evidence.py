@@ -21,7 +21,7 @@ from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits, code_key
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.wire import canonical
 from pytest_manifest.text import short
-from pytest_manifest.verdict import contradiction, evaluate, is_hearsay
+from pytest_manifest.verdict import contradiction, evaluate, is_revocation_notice
 
 ReportedEnd: TypeAlias = tuple[str | None, Receipt]
 """An end and its execution; None where that is not reported: not by way of a stream."""
@@ -50,7 +50,7 @@ def decisive_end(reported: Sequence[ReportedEnd]) -> ReportedEnd:
 
 
 def _rank(receipt: Receipt) -> tuple[bool, bool, bool]:
-    return receipt.source == "worker", not is_hearsay(receipt), _is_from_child(receipt)
+    return receipt.source == "worker", not is_revocation_notice(receipt), _is_from_child(receipt)
 
 
 def _is_from_child(receipt: Receipt) -> bool:

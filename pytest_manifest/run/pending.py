@@ -24,9 +24,9 @@ class PendingAttempt:
     """Hold an attempt without a final receipt; ``sent`` and ``started`` by the monotonic clock (s).
 
     ``pid`` is of the process that started it, and valid where ``host``, ``boot`` and
-    ``pid_namespace`` are the same; ``loss`` is how its worker ended. ``hearsay``: an end that the
-    result store alone reports, until more is known. ``stranded``: it was taken from its queue, and
-    no worker that answers has it. ``only_start``: its single start; None where only the ledger
+    ``pid_namespace`` are the same; ``loss`` is how its worker ended. ``unconfirmed``: an end that
+    the result store alone reports, until more is known. ``stranded``: it was taken from its queue,
+    and no worker that answers has it. ``only_start``: its single start; None where only the ledger
     knows. ``execution`` started last, and ``between`` is its end, where the job goes on after it:
     no process runs the job then.
     """
@@ -44,7 +44,7 @@ class PendingAttempt:
     pid_namespace: str | None = None
     pid: int | None = None
     loss: WorkerLoss | None = None
-    hearsay: Receipt | None = None
+    unconfirmed: Receipt | None = None
     stranded: bool = False
     only_start: Start | None = None
     execution: str | None = None

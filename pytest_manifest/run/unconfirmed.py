@@ -16,7 +16,7 @@ from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
 from pytest_manifest.run.recovery import JobSearch, is_alive
 from pytest_manifest.schema import Receipt, VerdictStatus
-from pytest_manifest.verdict import is_hearsay
+from pytest_manifest.verdict import is_revocation_notice
 
 Final = tuple[str, str | None, Receipt]
 """Task id, execution, receipt."""
@@ -36,7 +36,7 @@ class UnconfirmedEnds:
         Not where the process is gone: it may have died in its work, which the store cannot tell.
         """
         pending = (self._pending.by_task_id.get(task_id) for task_id in nowhere)
-        unconfirmed = [job for job in pending if job is not None and job.hearsay is not None]
+        unconfirmed = [job for job in pending if job is not None and job.unconfirmed is not None]
         self._confirmed |= {job.task_id for job in unconfirmed if is_alive(job) is not False}
 
     def confirmed(self, finals: Iterable[Final], starts: Sequence[Start] = ()) -> list[Final]:
@@ -51,8 +51,8 @@ class UnconfirmedEnds:
             if not self._is_doubtful(final, job, started):
                 receipts.append(final)
                 continue
-            if job is not None and job.hearsay is None:
-                job.hearsay, fresh = final[2], True
+            if job is not None and job.unconfirmed is None:
+                job.unconfirmed, fresh = final[2], True
         if fresh and self._search is not None:
             self._search.schedule(time.monotonic())
         return receipts
@@ -61,7 +61,7 @@ class UnconfirmedEnds:
         self, final: Final, job: PendingAttempt | None, started: Container[str]
     ) -> bool:
         task_id, _, receipt = final
-        if is_hearsay(receipt):
+        if is_revocation_notice(receipt):
             return True
         if receipt.source != "backend" or job is None or self._search is None:
             return False

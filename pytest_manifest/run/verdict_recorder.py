@@ -112,8 +112,8 @@ class VerdictRecorder:
             for job, status, note in ends:
                 status, note = self.unread.adjust(job, status, note)
                 verdict, receipt = self._evaluator.infer_or_revoked(job, status, note)
-                if receipt is not None and job.hearsay is not None:  # it counts now
-                    self._ledger.events.add_receipts([(job.task_id, None, job.hearsay)])
+                if receipt is not None and job.unconfirmed is not None:  # it counts now
+                    self._ledger.events.add_receipts([(job.task_id, None, job.unconfirmed)])
                 evaluated += self._conclude(job, verdict, receipt)
             self._ledger.verdicts.record(evaluated)
             self._charge_budget()

@@ -4,7 +4,7 @@ from pytest_manifest.verdict.costs import Costs, cost_of_verdict
 from pytest_manifest.verdict.evidence import (
     NEVER_STARTED_STATES,
     contradiction,
-    is_hearsay,
+    is_revocation_notice,
     may_have_run,
 )
 from pytest_manifest.verdict.expectations import Outcome, differences, evaluate, outcome
@@ -21,7 +21,7 @@ __all__ = [
     "differences",
     "evaluate",
     "explain",
-    "is_hearsay",
+    "is_revocation_notice",
     "may_have_run",
     "outcome",
     "reason_of",

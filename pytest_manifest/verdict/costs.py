@@ -8,7 +8,7 @@ from decimal import Decimal
 from pytest_manifest.ledger import AttemptCost, EntryVerdict, Ledger, TaskRuns, has_all_starts
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import actual_cost, exact
-from pytest_manifest.verdict.evidence import denies, is_hearsay
+from pytest_manifest.verdict.evidence import denies, is_revocation_notice
 
 _WITHHELD = frozenset({"skipped", "unknown_task"})
 """Verdicts on entries that were never sent."""
@@ -57,7 +57,7 @@ class Costs:
         ours = (run, attempt.entry, attempt.attempt, attempt.task_id)
         for execution, receipt in attempt.receipts:
             identity = (receipt.run, receipt.entry, receipt.attempt, receipt.task_id)
-            if attempt.status == "forged" or identity != ours or is_hearsay(receipt):
+            if attempt.status == "forged" or identity != ours or is_revocation_notice(receipt):
                 continue
             cost = actual_cost(receipt)
             if cost is None and denies(receipt, witnessed=witnessed):

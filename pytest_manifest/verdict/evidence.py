@@ -19,7 +19,7 @@ NEVER_STARTED_STATES: Final = frozenset({"revoked", "expired", "rejected", "unkn
 """Final states that a job can reach without having been started."""
 
 
-def is_hearsay(receipt: Receipt) -> bool:
+def is_revocation_notice(receipt: Receipt) -> bool:
     """Return whether a receipt says only that some worker was told of the job's revocation.
 
     In Celery 5.7 every worker that is told stores it at once, even while the message is queued. A
@@ -50,7 +50,7 @@ def may_have_run(
     """
     if not sent or begun:
         return sent
-    told = [receipt for receipt in receipts if not is_hearsay(receipt)]
+    told = [receipt for receipt in receipts if not is_revocation_notice(receipt)]
     if not told:
         return not witnessed
     return not all(denies(receipt, witnessed=witnessed) for receipt in told)

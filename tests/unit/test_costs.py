@@ -201,7 +201,7 @@ def test_a_job_that_was_refused_costs_nothing_unless_it_had_begun(book: Book) ->
     assert book.cost() == 0.5 + 0.25
 
 
-def test_hearsay_of_a_revocation_tells_no_cost(book: Book) -> None:
+def test_a_notice_of_a_revocation_tells_no_cost(book: Book) -> None:
     """Whoever was told of it says so, whatever became of the job."""
     book.ledger.events.add_receipts(
         [(book.sent(ENTRY), None, receipt(state="revoked", source="backend"))]

@@ -51,7 +51,7 @@ def test_other_ends_are_of_jobs_that_ran(state: State) -> None:
         assert may_have_run(sent=True, begun=False, receipts=[told], witnessed=True)
 
 
-@pytest.mark.parametrize("receipts", [[], [receipt("revoked", "backend")]], ids=["none", "hearsay"])
+@pytest.mark.parametrize("receipts", [[], [receipt("revoked", "backend")]], ids=["none", "notice"])
 def test_without_a_word_it_is_whether_a_start_would_be_known(receipts: list[Receipt]) -> None:
     """What was never handed to the broker has not run in any case."""
     assert may_have_run(sent=True, begun=False, receipts=receipts, witnessed=False)

@@ -525,7 +525,7 @@ def test_a_result_that_was_changed_on_its_way_is_forged() -> None:
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-def test_that_a_job_was_revoked_is_hearsay_where_another_worker_runs_it(*, forgotten: bool) -> None:
+def test_a_revocation_is_unconfirmed_where_another_worker_runs_it(*, forgotten: bool) -> None:
     """A worker that only heard of the revocation stores it; what the job comes to counts."""
     with rig(Plan((entry("a"), entry("b")))) as made:
         made.step()
@@ -565,7 +565,7 @@ def test_a_job_that_runs_although_it_was_called_revoked_is_judged_by_its_receipt
         assert made.kinds() == {"a": "failed", "b": "passed", "c": "revoked"}
 
 
-def test_hearsay_that_counts_in_the_end_is_kept_like_a_receipt() -> None:
+def test_an_unconfirmed_end_that_counts_at_last_is_kept_like_a_receipt() -> None:
     """An audit would call the verdict one by a receipt that never arrived."""
     with rig(Plan((entry("a"),), max_failed=0)) as made:
         made.step()
@@ -580,7 +580,7 @@ def test_hearsay_that_counts_in_the_end_is_kept_like_a_receipt() -> None:
 
 
 @pytest.mark.parametrize(("how", "kind"), [("succeeded", "passed"), ("failed", "failed")])
-def test_an_end_that_a_task_stores_itself_is_hearsay(how: How, kind: VerdictStatus) -> None:
+def test_an_end_that_a_task_stores_itself_is_unconfirmed(how: How, kind: VerdictStatus) -> None:
     """``update_state("SUCCESS")`` in the middle of the work: what its worker tells counts."""
     with rig(Plan((entry(),))) as made:
         made.step()

@@ -42,10 +42,10 @@ def sent(ledger: Ledger) -> list[Attempt]:
 def test_a_receipt_that_was_kept_is_judged_by(ledger: Ledger, manifest: Manifest) -> None:
     """Nobody reads it from the stack again; a revocation that only the store told of is none."""
     a, b, c = sent(ledger)
-    hearsay = make_receipt(b.entry, run=INFO.run, state="revoked", source="backend")
+    notice = make_receipt(b.entry, run=INFO.run, state="revoked", source="backend")
     told = make_receipt(a.entry, run=INFO.run)
     ledger.events.add_starts([start(a.task_id, "x1")])
-    ledger.events.add_receipts([(a.task_id, "x1", told), (b.task_id, None, hearsay)])
+    ledger.events.add_receipts([(a.task_id, "x1", told), (b.task_id, None, notice)])
     flights = PendingAttempts()
     for attempt in (a, b, c):
         flights.track(attempt, 0.0)
