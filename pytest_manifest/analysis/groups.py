@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_manifest.analysis.causes import Cause, Causes
-from pytest_manifest.analysis.reading import error_place, outcome_of
+from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.text import middle, plural, printable
+from pytest_manifest.verdict.explanation import error_place
 
 PRECEDENCE: Final[Sequence[Outcome]] = ("failed", "error", "pending", "skipped", "passed")
 """A group's outcome is the first of these that one of its entries has."""

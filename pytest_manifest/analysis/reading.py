@@ -6,14 +6,14 @@ stored JSON is parsed once, and its entry, verdict and receipt are built only on
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
-from typing import Any, Final
+from typing import Final, NotRequired, TypedDict
 
+from pydantic import JsonValue
 from pydantic_core import from_json
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome, TryRecord
@@ -24,21 +24,16 @@ from pytest_manifest.schema import (
     Entry,
     Receipt,
     Retried,
+    State,
     Verdict,
     VerdictStatus,
     actual_cost,
     exact,
 )
 from pytest_manifest.schema.receipts import told_cost
-from pytest_manifest.text import printable
 from pytest_manifest.verdict import Costs, outcome
-from pytest_manifest.verdict.explanation import task_traceback
+from pytest_manifest.verdict.explanation import error_place
 
-_FRAME = re.compile(r'  File "([^"]*)", line (\d+)(?:, in (.*))?')
-_BEGIN = "Traceback (most recent call last):"
-_GROUP = re.compile(r"^ *[|+][-+]* ?")
-"""The prefix of each line of an exception group's traceback."""
-_NAME_LIMIT = 80
 _AT_ONCE = 64
 """Entries read together."""
 _FEW = 4
@@ -230,32 +225,6 @@ def _executions(starts: Sequence[Start]) -> int:
     return max(by_retry.values(), default=0)
 
 
-def error_place(traceback: str | None) -> str | None:
-    """Return a traceback's last frame, like ``jobs.py:12 in charge``; None without a frame.
-
-    Frames of Celery and of this package, and lines of an error's message, do not count.
-    """
-    if not traceback:
-        return None
-    group = "Exception Group Traceback" in traceback
-    origin, inside = None, False
-    for raw in task_traceback(printable(traceback)):
-        line = _GROUP.sub("", raw) if group else raw
-        if line.endswith(_BEGIN):
-            inside = True
-        elif inside and (frame := _FRAME.match(line)) is not None:
-            origin = _frame_text(frame)
-        elif inside and line and not line.startswith("  "):
-            inside = False
-    return origin
-
-
-def _frame_text(frame: re.Match[str]) -> str:
-    name = re.split(r"[/\\]", frame[1])[-1][-_NAME_LIMIT:]
-    within = f" in {frame[3][:_NAME_LIMIT]}" if frame[3] else ""
-    return f"{name}:{frame[2]}{within}"
-
-
 _set: Final = object.__setattr__  # records are frozen
 
 
@@ -324,6 +293,29 @@ class StoredRecord(EntryRecord):
         return (b'"countdown"' in raw or b'"eta"' in raw) and super().is_delayed
 
 
+class _Fields(TypedDict):
+    """The fields of a stored receipt that reports show."""
+
+    task_id: str
+    attempt: int
+    state: State
+    executions: NotRequired[int]
+    worker: NotRequired[str | None]
+    host: NotRequired[str | None]
+    pid: NotRequired[int | None]
+    queue: NotRequired[str | None]
+    sent_at: NotRequired[str | None]
+    received_at: NotRequired[str | None]
+    started_at: NotRequired[str | None]
+    finished_at: NotRequired[str | None]
+    wait: NotRequired[float | None]
+    runtime: NotRequired[float | None]
+    redelivered: NotRequired[bool]
+    retries: NotRequired[int]
+    evidence: NotRequired[JsonValue]
+    result: NotRequired[JsonValue]
+
+
 def stored_record(
     manifest: Manifest,
     line: Line,
@@ -338,7 +330,7 @@ def stored_record(
     ``unusual``: task ids of which those tables say more than the receipt; ``with_costs``: some
     receipt of the run reports a cost.
     """
-    fields: dict[str, Any] = from_json(receipt, cache_strings="keys")
+    fields: _Fields = from_json(receipt, cache_strings="keys")
     if fields["task_id"] in unusual or not _is_complete(fields):
         return None
     record = StoredRecord(manifest, line, verdict, receipt)
@@ -347,43 +339,41 @@ def stored_record(
     return record
 
 
-def _is_complete(fields: dict[str, Any]) -> bool:
+def _is_complete(fields: _Fields) -> bool:
     """Return whether a receipt has all that attempts and starts would add.
 
     Of a task's retries those know more.
     """
-    get = fields.get
-    ran = fields["state"] in ("succeeded", "failed") and not get("retries")
-    return bool(
-        ran and get("worker") and get("sent_at") and get("started_at") and get("executions")
-    )
+    if fields["state"] not in ("succeeded", "failed") or fields.get("retries"):
+        return False
+    moments = fields.get("sent_at") and fields.get("started_at")
+    return bool(fields.get("worker") and moments and fields.get("executions"))
 
 
 def _stored_attempt(
-    record: StoredRecord, fields: dict[str, Any], cost: float | None, *, with_costs: bool
+    record: StoredRecord, fields: _Fields, cost: float | None, *, with_costs: bool
 ) -> AttemptRecord:
-    get = fields.get
     return AttemptRecord(
         number=fields["attempt"],
         task_id=fields["task_id"],
         kind="passed",
         sentence=record.sentence,
         reason=None,
-        sent_at=_moment(get("sent_at")),
-        received_at=_moment(get("received_at")),
-        started_at=_moment(get("started_at")),
-        finished_at=_moment(get("finished_at")),
-        wait=get("wait"),
-        runtime=get("runtime"),
-        worker=get("worker"),
-        host=get("host"),
-        pid=get("pid"),
+        sent_at=_moment(fields.get("sent_at")),
+        received_at=_moment(fields.get("received_at")),
+        started_at=_moment(fields.get("started_at")),
+        finished_at=_moment(fields.get("finished_at")),
+        wait=fields.get("wait"),
+        runtime=fields.get("runtime"),
+        worker=fields.get("worker"),
+        host=fields.get("host"),
+        pid=fields.get("pid"),
         executions=fields["executions"],
-        redelivered=get("redelivered", False),
-        retries=get("retries", 0),
+        redelivered=fields.get("redelivered", False),
+        retries=fields.get("retries", 0),
         cost=cost,
         billed_cost=_billed_cost(record, cost) if with_costs else None,
-        queue=get("queue"),
+        queue=fields.get("queue"),
     )
 
 

@@ -19,6 +19,11 @@ _TRACEBACK_LINES = 60
 _INTERNAL = re.compile(
     r"(site|dist)-packages/(celery|kombu|billiard|pytest_manifest)/|/pytest_manifest/worker/"
 )
+_FRAME = re.compile(r'  File "([^"]*)", line (\d+)(?:, in (.*))?')
+_BEGIN = "Traceback (most recent call last):"
+_GROUP = re.compile(r"^ *[|+][-+]* ?")
+"""The prefix of each line of an exception group's traceback."""
+_NAME_LIMIT = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,32 @@ def task_traceback(text: str) -> list[str]:
         if not inside:
             kept.append(line)
     return kept if frames else text.rstrip().splitlines()
+
+
+def error_place(traceback: str | None) -> str | None:
+    """Return a traceback's last frame, like ``jobs.py:12 in charge``; None without a frame.
+
+    Frames of Celery and of this package, and lines of an error's message, do not count.
+    """
+    if not traceback:
+        return None
+    group = "Exception Group Traceback" in traceback
+    origin, inside = None, False
+    for raw in task_traceback(printable(traceback)):
+        line = _GROUP.sub("", raw) if group else raw
+        if line.endswith(_BEGIN):
+            inside = True
+        elif inside and (frame := _FRAME.match(line)) is not None:
+            origin = _frame_text(frame)
+        elif inside and line and not line.startswith("  "):
+            inside = False
+    return origin
+
+
+def _frame_text(frame: re.Match[str]) -> str:
+    name = re.split(r"[/\\]", frame[1])[-1][-_NAME_LIMIT:]
+    within = f" in {frame[3][:_NAME_LIMIT]}" if frame[3] else ""
+    return f"{name}:{frame[2]}{within}"
 
 
 def _log(receipt: Receipt) -> list[str]:
