@@ -3,7 +3,7 @@
 from pytest_manifest.manifest.fast_path import entry_line
 from pytest_manifest.manifest.jsonl import id_and_task
 from pytest_manifest.manifest.partition import Group, GroupRule, Groups, Shard, entries_of, overlap
-from pytest_manifest.manifest.reader import Manifest, read_manifest
+from pytest_manifest.manifest.reader import Manifest, Outline, read_manifest
 from pytest_manifest.manifest.receipts import read_receipts, receipt_line
 from pytest_manifest.manifest.scan import Summary, check_manifest, manifest_digest
 from pytest_manifest.manifest.writer import (
@@ -25,6 +25,7 @@ __all__ = [
     "GroupRule",
     "Groups",
     "Manifest",
+    "Outline",
     "Shard",
     "Summary",
     "atomic_file",

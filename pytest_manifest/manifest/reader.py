@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest.jsonl import (
@@ -36,6 +36,14 @@ def load(path: Path, *, shown: Path | None = None) -> Manifest:
     places = Places()
     summary = scan(path, places, shown=shown)
     return Manifest(summary, (places.ids, places.offsets))
+
+
+class Outline(NamedTuple):
+    """The fields of an entry by which tests select it."""
+
+    id: str
+    task: str
+    tags: Sequence[str]
 
 
 class Manifest:
@@ -102,14 +110,37 @@ class Manifest:
                     raise self._changed()
                 yield document
 
+    def outlines(self, entry_ids: Iterable[str] | None = None) -> Iterator[Outline]:
+        """Yield the outlines of these entries, or of all; few lines need parsing for that.
+
+        Raises KeyError where there is no such entry.
+        """
+        with self.open() as file:
+            lines = enumerate(file, self.first_line)
+            for number, raw in lines if entry_ids is None else self._lines(file, entry_ids):
+                if _may_have(b'"tags"', raw):
+                    entry = self.parse(raw, number)
+                    yield Outline(entry.id, entry.task, entry.tags)
+                else:
+                    yield Outline(*self._id_and_task(raw), ())
+
     def dependencies(self) -> Iterator[tuple[int, int]]:
         """Yield pairs of positions, from 0: an entry, and one that it waits for (``after``)."""
         with self.open() as file:
             for position, raw in enumerate(file):
-                # Most lines need no parsing; a key may be written with escapes.
-                if b'"after"' in raw or b"\\u" in raw:
+                if _may_have(b'"after"', raw):
                     for needed in self.parse(raw, position + self.first_line).after:
                         yield position, self._position[needed]
+
+    def dependents(self, entry_ids: Iterable[str]) -> Iterator[tuple[int, Entry]]:
+        """Yield those of these entries that wait for others, each with its index among these.
+
+        Raises KeyError where there is no such entry.
+        """
+        with self.open() as file:
+            for index, (number, raw) in enumerate(self._lines(file, entry_ids)):
+                if _may_have(b'"after"', raw) and (entry := self.parse(raw, number)).after:
+                    yield index, entry
 
     def __getitem__(self, entry_id: str) -> Entry:
         """Return the entry with this id; raise KeyError where there is none."""
@@ -129,9 +160,14 @@ class Manifest:
     def some(self, entry_ids: Iterable[str]) -> Iterator[Entry]:
         """Yield the entries with these ids, in this order; raise KeyError where there is none."""
         with self.open() as file:
-            for entry_id in entry_ids:
-                file.seek(self.offset_of(entry_id))
-                yield self.parse(file.readline(), self.line_of(entry_id))
+            for number, raw in self._lines(file, entry_ids):
+                yield self.parse(raw, number)
+
+    def _lines(self, file: IO[bytes], entry_ids: Iterable[str]) -> Iterator[tuple[int, bytes]]:
+        """Yield the number and the bytes of these entries' lines."""
+        for entry_id in entry_ids:
+            file.seek(self.offset_of(entry_id))
+            yield self.line_of(entry_id), file.readline()
 
     def line_of(self, entry_id: str) -> int:
         """Return the number, from 1, of the entry's line; raise KeyError where there is none."""
@@ -197,5 +233,16 @@ class Manifest:
             raise self._changed()
         return entry
 
+    def _id_and_task(self, raw: bytes) -> tuple[str, str]:
+        try:
+            return id_and_task(raw)
+        except (ValueError, KeyError, TypeError):  # only a change under an open file can do that
+            raise self._changed() from None
+
     def _changed(self) -> ManifestError:
         return file_error(self.path, "the file was changed while it was in use; start again")
+
+
+def _may_have(key: bytes, raw: bytes) -> bool:
+    """Return whether a line may have this quoted key; it may be written with escapes."""
+    return key in raw or b"\\u" in raw

@@ -33,8 +33,7 @@ from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import Manifest
-    from pytest_manifest.schema import Entry
+    from pytest_manifest.manifest import Manifest, Outline
 
 
 def generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -208,7 +207,7 @@ def _workflow_of(workflows: Path, path: Path) -> str | None:
 
 def _chosen(
     manifests: ManifestStore, metafunc: pytest.Metafunc, manifest: Manifest
-) -> Iterator[Entry]:
+) -> Iterator[Outline]:
     """Yield the session's entries that the test's ``@pytest.mark.entries`` marks select.
 
     The marks filter by ``task``, ``mode`` and ``tag``; a session with --manifest-shard has the
@@ -226,7 +225,7 @@ def _chosen(
     if not all(_matches(chosen.get("mode"), (mode,)) for chosen in filters):
         return
     sharded = manifests.options.shard is not None
-    for entry in manifest.some(manifests.share_in_order(manifest)) if sharded else manifest:
+    for entry in manifest.outlines(manifests.share_in_order(manifest) if sharded else None):
         if all(
             _matches(chosen.get("task"), (entry.task,)) and _matches(chosen.get("tag"), entry.tags)
             for chosen in filters

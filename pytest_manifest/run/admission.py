@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.checks import Demand, demand_of
@@ -101,7 +101,10 @@ def _record_stack(
         # These show where a worker runs other code of a task than is here.
         if not is_private:
             record_known_workers(ledger, publisher, set(found.workers) - set(found.stock))
-        record_code(ledger, (attempt.entry.task for attempt in state.to_send), publisher.tasks)
+        tasks: Iterable[str] = demand.tasks
+        if found.unknown_tasks:  # entries of them may be withheld
+            tasks = (attempt.entry.task for attempt in state.to_send)
+        record_code(ledger, tasks, publisher.tasks)
         samples = demand.samples.values()
         limits = {one.task: own for one in samples if (own := publisher.own_limit(one))}
         record_own_limits(ledger, limits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pytest_manifest.broker.attempt import Attempt, new_run_id
 from pytest_manifest.ledger import SHARD, Ledger, RunInfo, next_run_number, utc_now
@@ -14,7 +14,7 @@ from pytest_manifest.manifest import Manifest, Shard
 from pytest_manifest.run.admission import admit
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.run import Run
-from pytest_manifest.run.send_queue import FirstAttempts
+from pytest_manifest.run.send_queue import FirstAttempts, names_of
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.run.strategy import Strategy
@@ -52,7 +52,7 @@ class Dispatch(Strategy):
         keep_manifest(state.manifest, state.files.ledger)
         with Ledger.create(state.files.ledger, state.info) as ledger, ledger.transaction():
             ledger.info.begin_segment(state.info.created_at)
-            rows = zip(_names(state.to_send), positions, strict=True)
+            rows = zip(names_of(state.to_send), positions, strict=True)
             ledger.attempts.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:
                 ledger.info.set_meta(SHARD, str(shard))
@@ -111,10 +111,3 @@ def _first_attempts(
     positions = array("I", (n for n, name in enumerate(manifest.ids) if name in chosen))
     lazy = FirstAttempts(run, manifest, positions)
     return lazy if on_disk else list(lazy), positions
-
-
-def _names(attempts: Sequence[Attempt]) -> Iterable[tuple[str, str]]:
-    """Return ``(task id, entry)`` of each."""
-    if isinstance(attempts, FirstAttempts):
-        return attempts.names()
-    return ((attempt.task_id, attempt.entry.id) for attempt in attempts)

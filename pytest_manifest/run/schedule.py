@@ -16,7 +16,7 @@ from itertools import islice
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.run.budget import Budget
-from pytest_manifest.run.send_queue import SendQueue
+from pytest_manifest.run.send_queue import SendQueue, dependents, names_of
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictStatus
 
@@ -108,13 +108,9 @@ class Schedule:
 
         ``underway`` are entries that are not to be sent but whose verdict is still to come.
         """
-        free = array("I")
-        waiting: list[tuple[int, Attempt]] = []
-        for place, attempt in enumerate(self._attempts):
-            if attempt.entry.after:
-                waiting.append((place, attempt))
-            else:
-                free.append(place)
+        waiting = list(dependents(self._attempts))
+        blocked = frozenset(place for place, _ in waiting)
+        free = array("I", (n for n in range(len(self._attempts)) if n not in blocked))
         if waiting:
             free = self._block(waiting, free, underway)
         skipped: list[Skipped] = []
@@ -127,7 +123,7 @@ class Schedule:
         self, waiting: Sequence[tuple[int, Attempt]], free: array[int], underway: Iterable[str]
     ) -> array[int]:
         """Note what these wait for; return the positions of all that wait for nothing any more."""
-        coming = {attempt.entry.id for attempt in self._attempts} | set(underway)
+        coming = {entry for _, entry in names_of(self._attempts)} | set(underway)
         freed: list[int] = []
         for place, attempt in waiting:
             for name in attempt.entry.after:

@@ -60,6 +60,12 @@ class FirstAttempts(Sequence[Attempt]):
         for place in self._positions:
             yield task_id_for(self._run, ids[place], 1, place), ids[place]
 
+    def dependents(self) -> Iterator[tuple[int, Attempt]]:
+        """Yield those that wait for other entries, each with its index; few others are read."""
+        ids = self._manifest.ids
+        for index, entry in self._manifest.dependents(ids[place] for place in self._positions):
+            yield index, attempt_of(self._run, entry, 1, self._positions[index])
+
     def without_tasks(self, tasks: Iterable[str]) -> FirstAttempts:
         """Return those that are not withheld for being of these tasks."""
         left_out = frozenset(tasks)
@@ -78,6 +84,20 @@ class FirstAttempts(Sequence[Attempt]):
         entries = self._manifest.some(ids[place] for place in positions)
         for place, entry in zip(positions, entries, strict=True):
             yield attempt_of(self._run, entry, 1, place)
+
+
+def names_of(attempts: Sequence[Attempt]) -> Iterable[tuple[str, str]]:
+    """Return ``(task id, entry)`` of each."""
+    if isinstance(attempts, FirstAttempts):
+        return attempts.names()
+    return ((attempt.task_id, attempt.entry.id) for attempt in attempts)
+
+
+def dependents(attempts: Sequence[Attempt]) -> Iterable[tuple[int, Attempt]]:
+    """Return those that wait for other entries, each with its index."""
+    if isinstance(attempts, FirstAttempts):
+        return attempts.dependents()
+    return ((index, one) for index, one in enumerate(attempts) if one.entry.after)
 
 
 class _Positions:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import check_manifest, manifest_digest, read_manifest
+from pytest_manifest.manifest import Manifest, check_manifest, manifest_digest, read_manifest
 from pytest_manifest.schema import Entry
 
 A = b'{"id": "a", "task": "t"}\n'
@@ -353,6 +353,27 @@ def test_documents_are_entries_as_they_are_written(save: Callable[[bytes], Path]
         {"id": "a", "task": "t"},
         {"id": "b", "task": "t", "retries": 2},
     ]
+
+
+def test_outlines_parse_the_lines_that_may_have_tags_alone(
+    save: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all entries, and of some in any order; a key may be written with escapes."""
+    tagged = b'{"id": "c", "task": "t", "tags": ["x", "y"]}\n'
+    escaped = b'{"task": "t", "t\\u0061gs": ["z"], "id": "d"}\n'
+    manifest = read_manifest(save(with_header(A + B + tagged + escaped)))
+    parsed: list[int] = []
+    parse = Manifest.parse
+
+    def counted(self: Manifest, raw: bytes, number: int) -> Entry:
+        parsed.append(number)
+        return parse(self, raw, number)
+
+    monkeypatch.setattr(Manifest, "parse", counted)
+    found = [(one.id, one.task, list(one.tags)) for one in manifest.outlines()]
+    assert found == [("a", "t", []), ("b", "t", []), ("c", "t", ["x", "y"]), ("d", "t", ["z"])]
+    assert parsed == [4, 5]
+    assert [one.id for one in manifest.outlines(["d", "a"])] == ["d", "a"]
 
 
 def test_ids_with_the_same_hash_are_told_apart(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
-from pytest_manifest.run.send_queue import AT_ONCE, FirstAttempts, SendQueue
+from pytest_manifest.run.send_queue import AT_ONCE, FirstAttempts, SendQueue, dependents
 from pytest_manifest.schema import Entry, Header
 
 RUN = "20261124T150000-0a1b2c3d"
@@ -45,6 +45,28 @@ def test_attempts_are_read_when_they_are_asked_for(manifest: Manifest, step: int
     assert list(read.names()) == [(one.task_id, one.entry.id) for one in expected]
     other = read.without_tasks(["t1"])
     assert list(other) == [one for one in expected if one.entry.task != "t1"]
+
+
+def test_those_that_wait_are_found_without_parsing_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its index among those that are to be sent."""
+    entries = [Entry(id="e-0", task="t"), Entry(id="e-1", task="t", args=['"after"'])]
+    entries += [Entry(id=f"e-{n}", task="t", after=[f"e-{n - 2}"]) for n in range(2, 5)]
+    manifest = write_manifest(tmp_path / "m.jsonl", Header(), entries)
+    parsed: list[int] = []
+    parse = Manifest.parse
+
+    def counted(self: Manifest, raw: bytes, number: int) -> Entry:
+        parsed.append(number - self.first_line)
+        return parse(self, raw, number)
+
+    monkeypatch.setattr(Manifest, "parse", counted)
+    read = FirstAttempts(RUN, manifest, array("I", [0, 1, 2, 4]))
+    found = list(dependents(read))
+    assert parsed == [2, 4]
+    assert found == list(dependents(list(read)))
+    assert [(index, one.entry.id) for index, one in found] == [(2, "e-2"), (3, "e-4")]
 
 
 def test_what_is_read_is_not_kept(manifest: Manifest) -> None:
