@@ -1,7 +1,8 @@
 """Read a run's ledger and manifest side by side, entry by entry, in constant memory.
 
 Reports need few values of most entries of a large run. So for an entry that simply passed, the
-stored JSON is parsed once, and its entry, verdict and receipt are built only on request.
+stored JSON is parsed once, as far as reports need it, and its entry, verdict and receipt are built
+only on request.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
-from typing import Final, NotRequired, TypedDict
+from typing import Final
 
-from pydantic import JsonValue
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
 from pydantic_core import from_json
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome, TryRecord
@@ -293,27 +295,30 @@ class StoredRecord(EntryRecord):
         return (b'"countdown"' in raw or b'"eta"' in raw) and super().is_delayed
 
 
-class _Fields(TypedDict):
-    """The fields of a stored receipt that reports show."""
+class _Fields(Struct, gc=False):
+    """The fields of a stored receipt that reports show; the others are skipped, not built."""
 
     task_id: str
     attempt: int
     state: State
-    executions: NotRequired[int]
-    worker: NotRequired[str | None]
-    host: NotRequired[str | None]
-    pid: NotRequired[int | None]
-    queue: NotRequired[str | None]
-    sent_at: NotRequired[str | None]
-    received_at: NotRequired[str | None]
-    started_at: NotRequired[str | None]
-    finished_at: NotRequired[str | None]
-    wait: NotRequired[float | None]
-    runtime: NotRequired[float | None]
-    redelivered: NotRequired[bool]
-    retries: NotRequired[int]
-    evidence: NotRequired[JsonValue]
-    result: NotRequired[JsonValue]
+    executions: int = 0
+    worker: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    queue: str | None = None
+    sent_at: str | None = None
+    received_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    wait: float | None = None
+    runtime: float | None = None
+    redelivered: bool = False
+    retries: int = 0
+    evidence: Raw = Raw(b"null")
+    result: Raw = Raw(b"null")
+
+
+_decode_fields: Final = Decoder(_Fields).decode
 
 
 def stored_record(
@@ -330,11 +335,16 @@ def stored_record(
     ``unusual``: task ids of which those tables say more than the receipt; ``with_costs``: some
     receipt of the run reports a cost.
     """
-    fields: _Fields = from_json(receipt, cache_strings="keys")
-    if fields["task_id"] in unusual or not _is_complete(fields):
+    try:
+        fields = _decode_fields(receipt)
+    except ValueError:  # not of this program: to be read, and refused, like any other
+        return None
+    if fields.task_id in unusual or not _is_complete(fields):
         return None
     record = StoredRecord(manifest, line, verdict, receipt)
-    cost = told_cost(fields.get("evidence"), fields.get("result")) if with_costs else None
+    cost = None
+    if with_costs:
+        cost = told_cost(from_json(bytes(fields.evidence)), from_json(bytes(fields.result)))
     _set(record, "attempts", (_stored_attempt(record, fields, cost, with_costs=with_costs),))
     return record
 
@@ -344,36 +354,36 @@ def _is_complete(fields: _Fields) -> bool:
 
     Of a task's retries those know more.
     """
-    if fields["state"] not in ("succeeded", "failed") or fields.get("retries"):
+    if fields.state not in ("succeeded", "failed") or fields.retries:
         return False
-    moments = fields.get("sent_at") and fields.get("started_at")
-    return bool(fields.get("worker") and moments and fields.get("executions"))
+    moments = fields.sent_at and fields.started_at
+    return bool(fields.worker and moments and fields.executions)
 
 
 def _stored_attempt(
     record: StoredRecord, fields: _Fields, cost: float | None, *, with_costs: bool
 ) -> AttemptRecord:
     return AttemptRecord(
-        number=fields["attempt"],
-        task_id=fields["task_id"],
+        number=fields.attempt,
+        task_id=fields.task_id,
         kind="passed",
         sentence=record.sentence,
         reason=None,
-        sent_at=_moment(fields.get("sent_at")),
-        received_at=_moment(fields.get("received_at")),
-        started_at=_moment(fields.get("started_at")),
-        finished_at=_moment(fields.get("finished_at")),
-        wait=fields.get("wait"),
-        runtime=fields.get("runtime"),
-        worker=fields.get("worker"),
-        host=fields.get("host"),
-        pid=fields.get("pid"),
-        executions=fields["executions"],
-        redelivered=fields.get("redelivered", False),
-        retries=fields.get("retries", 0),
+        sent_at=_moment(fields.sent_at),
+        received_at=_moment(fields.received_at),
+        started_at=_moment(fields.started_at),
+        finished_at=_moment(fields.finished_at),
+        wait=fields.wait,
+        runtime=fields.runtime,
+        worker=fields.worker,
+        host=fields.host,
+        pid=fields.pid,
+        executions=fields.executions,
+        redelivered=fields.redelivered,
+        retries=fields.retries,
         cost=cost,
         billed_cost=_billed_cost(record, cost) if with_costs else None,
-        queue=fields.get("queue"),
+        queue=fields.queue,
     )
 
 
