@@ -138,7 +138,7 @@ def _has_param(item: object, word: str) -> bool:
 
 
 def record_collection(session: pytest.Session, state: ManifestSession) -> None:
-    """Check the collected tests; in an xdist worker, tell the controller about them.
+    """Check the collected tests; in an xdist worker, report them to the controller.
 
     Raises pytest.UsageError for a problem, which an xdist worker leaves to the controller.
     """

@@ -45,7 +45,7 @@ class PluginContext:
 
 
 def role_of(config: pytest.Config) -> Role:
-    """Return the role of this process: xdist's own attributes tell."""
+    """Return the role of this process, by the attributes that xdist sets."""
     if hasattr(config, "workerinput"):
         return "worker"
     return "main" if getattr(config.option, "dist", "no") == "no" else "controller"

@@ -78,7 +78,7 @@ def collect_plan(session: pytest.Session, state: ManifestSession) -> bool | None
 
 
 def _plan_to_run(session: pytest.Session, state: ManifestSession, name: str) -> Manifest | None:
-    """Plan in the process that dispatches, and tell the xdist workers, also when planning fails."""
+    """Plan in the process that dispatches; publish that to xdist workers, also if it fails."""
     state.supervisor.take_signals()  # so that a planner's fixtures are torn down on a signal
     published, coordination = False, state.context.coordination
     try:

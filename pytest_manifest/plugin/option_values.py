@@ -256,8 +256,8 @@ def compared(given: Given) -> Path | Literal["last"]:
     from pytest_manifest.ledger.run_files import RunFiles
 
     runs = given.config.rootpath / given.config.getini("manifest_dir") / "runs"
-    places: list[Path] = [RunFiles.of(runs, given.text).ledger, given.path]
-    found = next((place.resolve() for place in places if place.is_file()), None)
+    candidates: list[Path] = [RunFiles.of(runs, given.text).ledger, given.path]
+    found = next((path.resolve() for path in candidates if path.is_file()), None)
     if found is None:
         raise given.refused(
             "there is no such run, and no such file; give a run's id, the file of its ledger, or "

@@ -136,7 +136,7 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
         _refuse_shards(of_digest, name)
         earlier = _of_shard(find_runs_of_manifest(options.ledgers, manifest.path), None)
     for path, error in unreadable_ledgers(options, manifest):
-        if not earlier or _begun(path) > _begun(earlier[-1]):
+        if not earlier or _start_order(path) > _start_order(earlier[-1]):
             raise LedgerError(
                 f"{name}: the newest run of this manifest cannot be read: {error}; "
                 "an older one can be named with --manifest-run=RUN"
@@ -202,7 +202,7 @@ def unreadable_ledgers(options: Options, manifest: Manifest) -> list[tuple[Path,
     return found
 
 
-def _begun(ledger: Path) -> tuple[int, int]:
+def _start_order(ledger: Path) -> tuple[int, int]:
     """Return the key that sorts ledgers, readable or not, by the start of their runs.
 
     It is the run number in the lock file and, for runs without one, when that file was made (ns).

@@ -116,6 +116,8 @@ class _Lookups:
 
 @dataclass
 class _OpenRun:
+    """A run's open ledger, and how far its verdicts were read."""
+
     ledger: Ledger
     id: str
     entries: int
