@@ -93,7 +93,7 @@ class WorkerEvents(LedgerPart):
             db.executemany(
                 "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
                 "VALUES (?, ?, ?, ?)",
-                ((task_id, run, self._db.receipt_text(r), now) for task_id, run, r in receipts),
+                ((i, execution, self._db.receipt_text(one), now) for i, execution, one in receipts),
             )
 
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:

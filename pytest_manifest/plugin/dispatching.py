@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pytest_manifest.run import FailureLimit, ResumeRules, Run, RunSettings
 
 
-class Dispatch:
+class SessionDispatch:
     """Hold this session's runs; the ``dispatch`` fixture yields it.
 
     It is empty in an xdist worker, as the controller dispatches.

@@ -17,7 +17,7 @@ from pytest_manifest.plugin.session import manifest_session
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.plugin.dispatching import Dispatch
+    from pytest_manifest.plugin.dispatching import SessionDispatch
     from pytest_manifest.plugin.verdict_reader import ManifestRun
     from pytest_manifest.schema import Entry, Receipt
 
@@ -26,15 +26,15 @@ PlanFunction = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
-def dispatch(request: pytest.FixtureRequest) -> Iterator[Dispatch]:
+def dispatch(request: pytest.FixtureRequest) -> Iterator[SessionDispatch]:
     """Send what was selected, once a session, and end the runs when the session ends.
 
     Override it in the root conftest.py to prepare something before anything is sent; ask for this
     one with ``request.getfixturevalue("dispatch")`` when that is done.
     """
-    from pytest_manifest.plugin.dispatching import Dispatch
+    from pytest_manifest.plugin.dispatching import SessionDispatch
 
-    runs = Dispatch(manifest_session(request.config))
+    runs = SessionDispatch(manifest_session(request.config))
     runs.begin()
     yield runs
     runs.end()

@@ -41,7 +41,7 @@ class RunConnections:
             state.address,
             stream=stream_key(state.info.run),
             ttl=state.info.stream_ttl,
-            budget=state.patience,
+            budget=state.wait_budget,
         )
         return self.publisher
 
@@ -79,7 +79,7 @@ class RunConnections:
                 flaws=flaws,
                 opener=partial(open_client_at, address),
             )
-        caller = BoundedCaller(address.backend_url, self._state.patience)
+        caller = BoundedCaller(address.backend_url, self._state.wait_budget)
         return ReceiptCollector(stream, ResultReader(address, flaws), caller, flaws)
 
     @property

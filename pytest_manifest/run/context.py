@@ -42,7 +42,7 @@ class EngineContext:
     """Messages to be shown as soon as they come up, while the run is going on."""
     warnings: list[str] = field(default_factory=list)
     """Messages for the summary that are no entry's verdict."""
-    patience: WaitBudget = field(default_factory=WaitBudget)
+    wait_budget: WaitBudget = field(default_factory=WaitBudget)
     record_unknown_workers: Callable[[], None] = lambda: None
     """Records workers that may have started a job unreported; raises StackError."""
 
@@ -71,7 +71,7 @@ class EngineContext:
         return intact
 
 
-PATIENCE = 60.0
+OUTAGE_LIMIT = 60.0
 """Seconds that broker and result store may be out of reach before a run gives up."""
 
 
@@ -82,11 +82,11 @@ class FailureWindow:
         self._since: float | None = None
 
     def expired(self) -> bool:
-        """Note a failure; return whether failures have lasted longer than PATIENCE."""
+        """Note a failure; return whether failures have lasted longer than OUTAGE_LIMIT."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
-        return now - self._since > PATIENCE
+        return now - self._since > OUTAGE_LIMIT
 
     def close(self) -> bool:
         """Note a success; return whether there was a failure before."""

@@ -89,7 +89,7 @@ class Engine:
     def begin(self) -> None:
         """Sort what is to be sent; before the first :meth:`step`."""
         self._deadline = time.monotonic() + self._settings.deadline
-        self._context.patience.end_at(self._deadline)
+        self._context.wait_budget.end_at(self._deadline)
         underway = [job.entry.id for job in self.pending.by_task_id.values()]
         self._schedule.count_in_flight(job.attempt for job in self.pending.by_task_id.values())
         self._recorder.record_blocked(self._schedule.start(underway))
@@ -178,7 +178,7 @@ class Engine:
             self._recorder.record_blocked(skipped)
 
     def _note_outage(self, outage: FailureWindow, error: StackError) -> None:
-        """Note a failure of broker or store, and wait; raise ``error`` once PATIENCE is over."""
+        """Note a failure of broker or store, and wait; raise ``error`` after OUTAGE_LIMIT."""
         if outage.expired():
             raise error
         self._log.warning("{}; trying again", error)
@@ -196,7 +196,7 @@ class Engine:
         try:
             batch = self._collector.poll(self.pending.by_task_id, block_ms)
         except StackError as error:
-            self.pending.be_patient(time.monotonic())
+            self.pending.postpone_timeouts(time.monotonic())
             self._note_outage(self._polling, error)
             return
         self._polling.close()

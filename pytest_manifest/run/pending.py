@@ -92,7 +92,7 @@ class PendingAttempts:
         """Gives an entry with the limit that holds for its job as its ``timeout``."""
         self.by_task_id: dict[str, PendingAttempt] = {}
         self._due: list[_Due] = []
-        self._patient_until = float("-inf")
+        self._postponed_until = float("-inf")
 
     def __len__(self) -> int:
         return len(self.by_task_id)
@@ -169,7 +169,7 @@ class PendingAttempts:
         return self.by_task_id.pop(task_id, None)
 
     def complete_all(self, task_ids: Iterable[str]) -> list[PendingAttempt]:
-        return [f for f in map(self.complete, task_ids) if f is not None]
+        return [job for job in map(self.complete, task_ids) if job is not None]
 
     def overdue(self, now: float) -> dict[str, Overdue]:
         """Return what time is over for, by task id; each once, and it stays in flight."""
@@ -177,17 +177,17 @@ class PendingAttempts:
         while self._due and self._due[0].when <= now:
             due = heapq.heappop(self._due)
             job = self.by_task_id.get(due.task_id)
-            if due.since is not None and now < self._patient_until:
-                heapq.heappush(self._due, replace(due, when=self._patient_until))
+            if due.since is not None and now < self._postponed_until:
+                heapq.heappush(self._due, replace(due, when=self._postponed_until))
                 continue
             if job is None or (due.since is not None and not _still_runs(job, due.since)):
                 continue  # settled meanwhile, or its try is over: a retry, another worker
             found[due.task_id] = Overdue(job, due.status, due.reason)
         return found
 
-    def be_patient(self, now: float) -> None:
+    def postpone_timeouts(self, now: float) -> None:
         """Postpone timeouts: no receipt can arrive now."""
-        self._patient_until = now + TIMEOUT_GRACE
+        self._postponed_until = now + TIMEOUT_GRACE
 
     def clear(self) -> None:
         self.by_task_id.clear()

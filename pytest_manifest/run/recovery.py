@@ -165,13 +165,17 @@ class JobSearch:
         since = {node: self._silent_since.get(node, now) for node in look.unresponsive}
         self._silent_since = since
         pending = self._pending.by_task_id.values()
-        longest = max((self._pending.with_own_limit(f.entry).timeout for f in pending), default=0.0)
+        longest = max(
+            (self._pending.with_own_limit(job.entry).timeout for job in pending), default=0.0
+        )
         return frozenset(node for node, t in since.items() if now - t > longest + SILENCE)
 
     def _starts(self, ids: frozenset[str]) -> dict[str, StartedOn]:
         pending = (self._pending.by_task_id[i] for i in ids)
         # Between two tries any worker may hold the message: which one ran the last says nothing.
-        return {f.task_id: StartedOn(f.worker, is_alive(f)) for f in pending if f.is_running}
+        return {
+            one.task_id: StartedOn(one.worker, is_alive(one)) for one in pending if one.is_running
+        }
 
 
 def is_alive(job: PendingAttempt) -> bool | None:

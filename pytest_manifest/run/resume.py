@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_manifest.broker.locating import JobLocations
+from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger, has_all_starts
 from pytest_manifest.ledger.run_files import RunFiles
@@ -32,7 +33,6 @@ from pytest_manifest.run.resume_rules import (
     NOT_SENT,
     Decision,
     EntryState,
-    Location,
     ResumeRules,
     attempts_to_send,
     decide,
@@ -368,7 +368,7 @@ def locations_of(
     found: dict[str, Location] = dict.fromkeys(located.unknown, "unknown")
     found.update(dict.fromkeys(located.missing, "missing"))
     found.update(dict.fromkeys(located.queued, "queued"))
-    found.update(dict.fromkeys(located.with_worker, "in_progress"))
+    found.update(dict.fromkeys(located.with_worker, "with_worker"))
     for task_id in located.unacked_by_dead:
         job = pending.by_task_id.get(task_id)
         if not requeues:

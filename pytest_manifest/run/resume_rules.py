@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
+from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.changes import Change
@@ -15,9 +16,8 @@ from pytest_manifest.verdict import may_have_run
 
 Action = Literal["keep", "send", "wait", "leave"]
 """keep: its verdict stands; send: now; wait: it is under way; leave: it might run twice."""
-Location = Literal["queued", "unacked_by_dead", "in_progress", "unknown", "missing"]
 
-UNDER_WAY = frozenset({"queued", "unacked_by_dead", "in_progress", "unknown"})
+UNDER_WAY = frozenset({"queued", "unacked_by_dead", "with_worker", "unknown"})
 NOT_SENT = frozenset({"planned", "withheld"})
 
 
@@ -83,7 +83,7 @@ _WHERE: Mapping[Location, str] = {
     "queued": "still queued",
     "unacked_by_dead": "held by a worker that is gone, until the broker's visibility timeout is "
     "over; --manifest-repair puts it back now",
-    "in_progress": "held or run by a worker",
+    "with_worker": "held or run by a worker",
     "unknown": "it may still be queued or running",
 }
 

@@ -76,7 +76,7 @@ class Run:
 
     @property
     def leaves_jobs(self) -> bool:
-        """Return whether a stack of ours may still hold jobs for a resume to take up."""
+        """Return whether a stack of ours may still hold unstarted jobs for a resume to take up."""
         return self._state.leaves_jobs
 
     # Before it starts
@@ -136,12 +136,12 @@ class Run:
         """
         if interrupted:
             self._state.signals.interrupted.set()
-        self._state.patience.end_at(time.monotonic())
+        self._state.wait_budget.end_at(time.monotonic())
         self._state.signals.stop.set()
 
     def force_stop(self) -> None:
         """Stop at once, and wait for nothing that runs."""
-        self._state.patience.expire()
+        self._state.wait_budget.expire()
         self._state.signals.force_stop.set()
         self._state.signals.stop.set()
 
@@ -202,7 +202,7 @@ class Run:
         with self._failure_logged("that the run gave up was not written"):
             ledger.info.set_meta(GAVE_UP, str(error))
         with self._failure_logged("the run's end was not written"):
-            self._strategy.leave(ledger)
+            self._strategy.end_unrevoked(ledger)
 
     @contextlib.contextmanager
     def _failure_logged(self, what: str) -> Iterator[None]:

@@ -28,7 +28,7 @@ class RunState:
     address: StackAddress
     settings: RunSettings
     signals: Signals = field(default_factory=Signals)
-    patience: WaitBudget = field(default_factory=WaitBudget)
+    wait_budget: WaitBudget = field(default_factory=WaitBudget)
     pending: PendingAttempts = field(default_factory=PendingAttempts)
     to_send: Sequence[Attempt] = ()
     decisions: Sequence[Decision] = ()

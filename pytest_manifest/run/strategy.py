@@ -93,7 +93,7 @@ class Strategy(ABC):
                 queues=connections.queues,
                 live_warnings=state.live_warnings,
                 warnings=state.warnings,
-                patience=state.patience,
+                wait_budget=state.wait_budget,
                 record_unknown_workers=partial(connections.record_unknown_workers, ledger),
             )
         )
@@ -127,8 +127,11 @@ class Strategy(ABC):
         chosen = self.state.settings.on_stop
         return self.state.address.is_private if chosen is None else chosen == "revoke"
 
-    def leave(self, ledger: Ledger) -> None:
-        """End with jobs that are not revoked: they go on, unless the stack is our own."""
+    def end_unrevoked(self, ledger: Ledger) -> None:
+        """Record that the run ended without revoking its jobs.
+
+        On a stack of others they go on; on our own they end with the stack.
+        """
         is_private = self.state.address.is_private
         ledger.info.set_status("stopped" if is_private else "detached")
         if is_private:
@@ -137,11 +140,10 @@ class Strategy(ABC):
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
         state = self.state
         is_private = state.address.is_private
-        interrupted = state.signals.stop.is_set() and ledger.attempts.has_open()
-        if not interrupted and not engine.pending:
-            left = (
-                engine.given_up or ledger.attempts.has_open()
-            )  # of entries that were not selected
+        was_stopped = state.signals.stop.is_set() and ledger.attempts.has_open()
+        if not was_stopped and not engine.pending:
+            # What is open then is of entries that were not selected.
+            left = engine.given_up or ledger.attempts.has_open()
             ledger.info.set_status("detached" if left and not is_private else "finished")
             state.leaves_jobs = False
         elif self.revokes_on_stop and not state.settings.send_only:
@@ -150,4 +152,4 @@ class Strategy(ABC):
             ledger.info.stop_segment(utc_now())
             state.leaves_jobs = is_private and bool(engine.pending.unstarted())
         else:
-            self.leave(ledger)
+            self.end_unrevoked(ledger)

@@ -1,4 +1,6 @@
-"""Doubt what the result store alone reports, or has in a form that cannot be read here.
+"""Hold back ends that the result store alone reports, or has in a form that cannot be read here.
+
+Every final receipt passes here on its way to the ledger.
 
 Celery 5.7 has every worker that hears of a revocation store it, also for a job that waits in a
 queue, or that another worker runs. And a task can store an end of its own in the middle of its work
@@ -18,7 +20,7 @@ from pytest_manifest.run.recovery import JobSearch, is_alive
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.verdict import is_revocation_notice
 
-Final = tuple[str, str | None, Receipt]
+FinalReceipt = tuple[str, str | None, Receipt]
 """Task id, execution, receipt."""
 
 
@@ -39,7 +41,9 @@ class UnconfirmedEnds:
         unconfirmed = [job for job in pending if job is not None and job.unconfirmed is not None]
         self._confirmed |= {job.task_id for job in unconfirmed if is_alive(job) is not False}
 
-    def confirmed(self, finals: Iterable[Final], starts: Sequence[Start] = ()) -> list[Final]:
+    def confirmed(
+        self, finals: Iterable[FinalReceipt], starts: Sequence[Start] = ()
+    ) -> list[FinalReceipt]:
         """Return the receipts that count; search soon for a job with a new unconfirmed end.
 
         Such an end is found in the store again at each poll.
@@ -58,7 +62,7 @@ class UnconfirmedEnds:
         return receipts
 
     def _is_doubtful(
-        self, final: Final, job: PendingAttempt | None, started: Container[str]
+        self, final: FinalReceipt, job: PendingAttempt | None, started: Container[str]
     ) -> bool:
         task_id, _, receipt = final
         if is_revocation_notice(receipt):

@@ -17,7 +17,7 @@ from pytest_manifest.run.evidence import ReportedEnd
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.schedule import Skipped
-from pytest_manifest.run.unconfirmed import Final, UnconfirmedEnds, UnreadableResults
+from pytest_manifest.run.unconfirmed import FinalReceipt, UnconfirmedEnds, UnreadableResults
 from pytest_manifest.run.workers import WorkerDeaths
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 
@@ -156,7 +156,7 @@ class VerdictRecorder:
                 self._ledger.verdicts.record(rows)
             self._report([verdict for verdict, _ in rows])
 
-    def _starts_of(self, finals: Iterable[Final]) -> Mapping[str, Sequence[Start]]:
+    def _starts_of(self, finals: Iterable[FinalReceipt]) -> Mapping[str, Sequence[Start]]:
         """Return the starts of these attempts; few have more than the one just reported."""
         known: dict[str, Sequence[Start]] = {}
         queried: list[str] = []
@@ -256,7 +256,7 @@ class VerdictRecorder:
         self._signals.on_verdicts([verdict.entry for verdict in verdicts])
 
 
-def _by_attempt(finals: Iterable[Final]) -> Mapping[str, Sequence[ReportedEnd]]:
+def _by_attempt(finals: Iterable[FinalReceipt]) -> Mapping[str, Sequence[ReportedEnd]]:
     """Group the reported ends by attempt, in the order in which they arrived."""
     found: dict[str, list[ReportedEnd]] = {}
     for task_id, execution, receipt in finals:

@@ -333,7 +333,7 @@ def _make_directory() -> Path:
     """Make the stack's private directory; from here on complaints go into a file in it."""
     try:
         directory = Path(tempfile.mkdtemp(prefix="manifest-stack-"))
-        log = os.open(directory / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(directory / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
         refuse(
             f"no temporary directory for the embedded stack can be made ({error.strerror}): free "

@@ -45,8 +45,8 @@ def test_while_no_receipt_can_come_nothing_runs_too_long() -> None:
         Entry(id="slow", task="t", timeout=10), Entry(id="late", task="t", deadline=120)
     )
     made.started(start(slow), now=200.0)
-    made.be_patient(214.9)
-    made.be_patient(230.0)
+    made.postpone_timeouts(214.9)
+    made.postpone_timeouts(230.0)
     assert list(made.overdue(230.0)) == [late]
     assert list(made.overdue(230 + TIMEOUT_GRACE)) == [slow]
 

@@ -13,7 +13,7 @@ from redis import Redis, SSLConnection
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.collector import SWEEP_STOCK, ReceiptCollector
 from pytest_manifest.results.stream import StreamReader, redis_url
-from pytest_manifest.run.context import PATIENCE, FailureWindow
+from pytest_manifest.run.context import OUTAGE_LIMIT, FailureWindow
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import STREAM_FIELD
@@ -143,7 +143,7 @@ def test_an_outage_ends_with_the_first_success(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     outage = FailureWindow()
     assert not outage.expired()
-    clock[0] = PATIENCE + 1
+    clock[0] = OUTAGE_LIMIT + 1
     assert outage.expired()
     outage.close()
     assert not outage.expired()

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.publisher import PublishResult
-from pytest_manifest.run.context import PATIENCE
+from pytest_manifest.run.context import OUTAGE_LIMIT
 from pytest_manifest.schema import Entry
 from tests.unit.run_rig import Plan, Rig, rig
 
@@ -31,10 +31,10 @@ def refuse(made: Rig, name: str) -> None:
 def test_a_deadline_counts_while_an_outage_is_waited_for() -> None:
     """An entry that cannot be sent has its verdict at its deadline; the others wait on."""
     with rig(Plan((entry("a", deadline=5.0), entry("b"), entry("c", after=["a"])))) as made:
-        made.world.broker_down = made.world.clock.now + PATIENCE / 2
+        made.world.broker_down = made.world.clock.now + OUTAGE_LIMIT / 2
         made.run(10)
         assert made.kinds() == {"a": "timed_out", "c": "skipped"}
-        made.run(PATIENCE)
+        made.run(OUTAGE_LIMIT)
         made.finish()
         assert made.kinds() == {"a": "timed_out", "b": "passed", "c": "skipped"}
         assert made.task_id("a") not in made.world.published

@@ -61,7 +61,7 @@ def receipt(state: str) -> Receipt:
                 "--manifest-repair puts it back now"
             ),
         ),
-        (EntryState(row(), location="in_progress"), "wait", "held or run by a worker"),
+        (EntryState(row(), location="with_worker"), "wait", "held or run by a worker"),
         (EntryState(row(), location="unknown"), "wait", "it may still be queued or running"),
         (
             EntryState(row(), status="failed", may_have_started=True),
@@ -133,7 +133,7 @@ PLACES: tuple[Location | None, ...] = (
     None,
     "queued",
     "unacked_by_dead",
-    "in_progress",
+    "with_worker",
     "unknown",
     "missing",
 )
