@@ -32,8 +32,8 @@ def withdrawn_message(job: PendingAttempt) -> str:
 class Withdrawal:
     """Take back jobs of one run, in its thread.
 
-    ``revoke`` casts to the workers, ``poll`` reads what they report next and ``read_all`` all that is
-    there; ``intact`` returns whether the store still has all of it.
+    ``revoke`` casts to the workers, ``poll`` reads what they report next and ``read_all`` all that
+    is there; ``intact`` returns whether the store still has all of it.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.ledger import AttemptRow, EntryVerdict, SendState
 from pytest_manifest.manifest import read_manifest, write_manifest
 from pytest_manifest.run.changes import Change, change_of
@@ -15,7 +16,6 @@ from pytest_manifest.run.resume import SHOWN, describe_decisions
 from pytest_manifest.run.resume_rules import (
     Decision,
     EntryState,
-    Location,
     ResumeRules,
     attempts_to_send,
     decide,
