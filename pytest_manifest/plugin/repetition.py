@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import Ledger, find_runs_by_digest
+from pytest_manifest.ledger import Ledger, RunInfo, RunStatus, find_runs_by_digest
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.run_history import (
@@ -99,8 +100,6 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
     Raises DispatchError where an earlier run of the manifest may still be going on, or where the
     manifest's header forbids a second run. Adds a notice where an earlier run was stopped midway.
     """
-    from pytest_manifest.processes import is_held
-
     if options.rerun:
         return
     name = short_path(manifest.path, options.root)
@@ -109,47 +108,75 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
             f"{name}: an earlier run of this manifest may be unfinished, and its ledger cannot be "
             f"read: {error}; to send everything again add --manifest-rerun"
         )
-    sent_before = 0
-    for path in _overlapping_runs(options, manifest):
-        with Ledger.open(path) as ledger:
-            status, info, counts = (
-                ledger.info.status,
-                ledger.info.read(),
-                ledger.attempts.send_states(),
-            )
-            kept, merged = kept_folder(ledger) is not None, bool(ledger.info.merged())
-        sent = sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
-        sent_before += sent
-        followed = status != "finished" and is_held(RunFiles(path).lock)
-        if followed:
-            raise DispatchError(
-                f"{name}: run {info.run} of this manifest is going on in another pytest; wait for "
-                "it, or send everything again with --manifest-rerun"
-            )
-        outlives = not info.is_private and status in ("running", "detached")
-        if (outlives or kept) and sent:
-            attach = "" if kept else "attach to it with --manifest-audit --manifest-wait, "
-            how = "go on with the runs that it was merged of" if merged else "go on with it"
-            raise DispatchError(
-                f"{name}: run {info.run} of this manifest is unfinished and its jobs may still be "
-                f"queued or running; {'' if merged else attach}{how} by --manifest-resume, or send "
-                "everything again with --manifest-rerun"
-            )
-        last = (info, status, sent)
+    earlier = [_earlier_run(path) for path in _overlapping_runs(options, manifest)]
+    for run in earlier:
+        _refuse_unfinished(run, name)
+    sent_before = sum(run.sent for run in earlier)
     if not sent_before:
         return
+    last = earlier[-1]
     if not manifest.header.rerun:
         raise DispatchError(
-            f"{name}: earlier runs, the last of them {last[0].run}, sent "
+            f"{name}: earlier runs, the last of them {last.info.run}, sent "
             f"{min(sent_before, len(manifest))} of its "
             "entries already, and its header says that this work must not be repeated; look at it "
             "with --manifest-audit, go on with it by --manifest-resume, or insist with "
             "--manifest-rerun"
         )
-    if last[1] != "finished" and last[2]:
+    if last.status != "finished" and last.sent:
         notices.append(
-            f"{name}: run {last[0].run} was stopped after {last[2]} of {last[0].entries} entries; "
-            "this run sends all that is selected again, --manifest-resume would have gone on"
+            f"{name}: run {last.info.run} was stopped after {last.sent} of {last.info.entries} "
+            "entries; this run sends all that is selected again, --manifest-resume would have gone "
+            "on"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _EarlierRun:
+    """An earlier run of a manifest, by its ledger.
+
+    ``sent``: entries that were, or may have been; ``is_kept``: the data of its private stack were
+    kept; ``is_merged``: its ledger was merged of others.
+    """
+
+    path: Path
+    info: RunInfo
+    status: RunStatus
+    sent: int
+    is_kept: bool
+    is_merged: bool
+
+
+def _earlier_run(path: Path) -> _EarlierRun:
+    with Ledger.open(path) as ledger:
+        counts = ledger.attempts.send_states()
+        return _EarlierRun(
+            path,
+            ledger.info.read(),
+            ledger.info.status,
+            sent=sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain")),
+            is_kept=kept_folder(ledger) is not None,
+            is_merged=bool(ledger.info.merged()),
+        )
+
+
+def _refuse_unfinished(run: _EarlierRun, name: str) -> None:
+    """Raise DispatchError where jobs of an earlier run may still be queued or running."""
+    from pytest_manifest.processes import is_held
+
+    if run.status != "finished" and is_held(RunFiles(run.path).lock):
+        raise DispatchError(
+            f"{name}: run {run.info.run} of this manifest is going on in another pytest; wait for "
+            "it, or send everything again with --manifest-rerun"
+        )
+    outlives = not run.info.is_private and run.status in ("running", "detached")
+    if (outlives or run.is_kept) and run.sent:
+        attach = "attach to it with --manifest-audit --manifest-wait, "
+        how = "go on with the runs that it was merged of" if run.is_merged else "go on with it"
+        raise DispatchError(
+            f"{name}: run {run.info.run} of this manifest is unfinished and its jobs may still be "
+            f"queued or running; {'' if run.is_kept or run.is_merged else attach}{how} by "
+            "--manifest-resume, or send everything again with --manifest-rerun"
         )
 
 
