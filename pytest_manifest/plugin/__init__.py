@@ -249,7 +249,7 @@ def pytest_sessionfinish(
     state = known_session(session.config)
     if state is None:
         return (yield)
-    interrupts = state.supervisor.interrupts
+    interrupts = state.session_runs.interrupts
     if interrupts is not None:
         interrupts.begin_end()  # also while other plugins write their reports
     try:
@@ -282,8 +282,8 @@ def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]
                 state.close()
                 _resume_commands(config)
             finally:
-                if state.supervisor.interrupts is not None:
-                    state.supervisor.interrupts.remove()
+                if state.session_runs.interrupts is not None:
+                    state.session_runs.interrupts.remove()
 
 
 def _resume_commands(config: pytest.Config) -> None:

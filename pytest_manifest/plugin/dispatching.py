@@ -59,19 +59,19 @@ class SessionDispatch:
         self._options = state.context.options
         self._manifests = state.manifests
         self._selection = state.selection
-        self._supervisor = state.supervisor
+        self._session_runs = state.session_runs
         self._notices = state.report.notices
 
     @property
     def runs(self) -> Sequence[Run]:
-        return self._supervisor.runs
+        return self._session_runs.runs
 
     def begin(self) -> None:
         """Start a run for every manifest with selected entries."""
         context, options = self._context, self._options
         if context.role == "worker":
             return
-        self._supervisor.dispatch_begun = True
+        self._session_runs.dispatch_begun = True
         refuse_unwritable(context.config, options)
         root = str(options.root)
         if root not in sys.path:  # workers import the Celery application from here, too
@@ -92,7 +92,7 @@ class SessionDispatch:
         """Tell the runs that still go on to stop, without waiting for them."""
         # The session's end waits for them: here the time would count as the last test's.
         if self._context.role != "worker":
-            self._supervisor.begin_stop()
+            self._session_runs.begin_stop()
 
     def _work(self) -> list[tuple[Manifest, Sequence[str]]]:
         """Return the manifests with selected entries, each with the ids of these.
@@ -114,7 +114,7 @@ class SessionDispatch:
         refuse_copies(options, [manifest for manifest, _ in work])
         for manifest, entries in work:
             _refuse_beyond_budget(options, manifest, entries)
-        address, expected = find_stack(self._supervisor, self._manifests)
+        address, expected = find_stack(self._session_runs, self._manifests)
         settings = run_settings(options)
         with one_at_a_time(options, [manifest for manifest, _ in work]):
             for manifest, _ in work:
@@ -134,7 +134,7 @@ class SessionDispatch:
         work = self._work()
         ledgers = [ledger_to_resume(options, manifest) for manifest, _ in work]
         refuse_one_run_twice(options, [manifest for manifest, _ in work], ledgers)
-        address, expected = find_stack(self._supervisor, self._manifests)
+        address, expected = find_stack(self._session_runs, self._manifests)
         with one_at_a_time(options, [manifest for manifest, _ in work]):
             for (manifest, _), path in zip(work, ledgers, strict=True):
                 refuse_overtaken(options, manifest, path)
@@ -162,7 +162,7 @@ class SessionDispatch:
         With --manifest-rerun, gives up unfinished earlier runs of the manifests ``instead_of``.
         """
         self._prepare(runs, expected_workers, instead_of)
-        if self._supervisor.stack_data is not None:
+        if self._session_runs.stack_data is not None:
             forget_stack_data(self._options)
         for run in runs:
             run.start()
@@ -175,14 +175,14 @@ class SessionDispatch:
         instead_of: Sequence[Manifest] = (),
     ) -> None:
         """Prepare every run, then let all take effect; where one is refused none does."""
-        supervisor, options = self._supervisor, self._options
-        with _none_but_all(runs, supervisor.forget_runs):
+        session_runs, options = self._session_runs, self._options
+        with _none_but_all(runs, session_runs.forget_runs):
             for run in runs:
-                supervisor.add(run)
+                session_runs.add(run)
                 run.prepare(expected_workers=expected_workers)
-                if run.sends and supervisor.stack_data is not None:
+                if run.sends and session_runs.stack_data is not None:
                     # For --manifest-resume, in case this pytest is killed.
-                    run.set_meta(STACK_DATA, str(supervisor.stack_data))
+                    run.set_meta(STACK_DATA, str(session_runs.stack_data))
             for manifest in instead_of if options.rerun else ():
                 give_up_unfinished(options, manifest)
             for run in runs:
@@ -199,7 +199,7 @@ class SessionDispatch:
         refuse_one_run_twice(options, manifests, [source.ledger for source in sources])
         address: StackAddress | None = None
         if any(source.is_open for source in sources):
-            address = stack_for_audit(self._supervisor, self._manifests)
+            address = stack_for_audit(self._session_runs, self._manifests)
             if address is None:
                 self._report_missing_stack()
         made = [
@@ -241,11 +241,11 @@ class SessionDispatch:
         if self._options.receipts is not None:
             from pytest_manifest.run import ledger_of_receipts
 
-            scratch = self._supervisor.scratch_folder()
+            scratch = self._session_runs.scratch_folder()
             path, warnings = ledger_of_receipts(manifest, self._options.receipts, scratch)
             self._notices += warnings
             return AuditSource(path, is_open=False, scratch=None, evaluated=True)
-        return audit_source(self._supervisor, manifest)
+        return audit_source(self._session_runs, manifest)
 
 
 @contextlib.contextmanager
@@ -345,7 +345,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     state = manifest_session(session.config)
     stop_commands(session.config)  # not done yet where only a test's marker names a manifest
     state.selection = select(state.manifests, bindings)
-    state.supervisor.take_signals()
+    state.session_runs.take_signals()
     item = synthetic_item(session, "dispatch", do_nothing, "dispatch")
     report, call = set_up(item)
     if call.excinfo is not None:
@@ -354,7 +354,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
             raise pytest.UsageError(str(error))
         log_failure(item, report)
         raise session.Failed("the dispatch fixture failed")
-    if not state.supervisor.dispatch_begun:
+    if not state.session_runs.dispatch_begun:
         raise pytest.UsageError(
             "the fixture 'dispatch' was overridden and the override sent nothing; end it with "
             "return request.getfixturevalue('dispatch')"
@@ -376,16 +376,16 @@ def _open_verdicts(state: ManifestSession) -> None:
     """Open the runs' verdicts, and name the ledgers to the xdist workers."""
     from pytest_manifest.plugin.verdict_reader import VerdictReader
 
-    context, supervisor = state.context, state.supervisor
-    ledgers, runs = supervisor.ledgers(), supervisor.runs
+    context, session_runs = state.context, state.session_runs
+    ledgers, runs = session_runs.ledgers(), session_runs.runs
     workers = runs[0].workers if runs else None
-    owned = supervisor.stack is not None
+    owned = session_runs.stack is not None
     state.verdicts = VerdictReader(
         ledgers,
         workers,
         owned=owned,
         groups=None if context.options.aggregate is None else state.manifests.groups,
-        over=supervisor.all_ended,
+        over=session_runs.all_ended,
     )
     if context.coordination is not None:
         context.coordination.publish_runs(ledgers, {"workers": workers, "owned": owned})

@@ -42,14 +42,14 @@ def _start_early(state: ManifestSession) -> None:
 
     First raises pytest.UsageError for a report that cannot be written.
     """
-    state.supervisor.take_signals()
+    state.session_runs.take_signals()
     options = state.context.options
     if options.may_dispatch and not state.manifests.shard_is_empty:
         from pytest_manifest.plugin.option_conflicts import refuse_unwritable
         from pytest_manifest.plugin.stacks import start_stack_early
 
         refuse_unwritable(state.context.config, options)
-        start_stack_early(state.supervisor, state.manifests)
+        start_stack_early(state.session_runs, state.manifests)
 
 
 def collect_plan(session: pytest.Session, state: ManifestSession) -> bool | None:
@@ -79,7 +79,7 @@ def collect_plan(session: pytest.Session, state: ManifestSession) -> bool | None
 
 def _plan_to_run(session: pytest.Session, state: ManifestSession, name: str) -> Manifest | None:
     """Plan in the process that dispatches; publish that to xdist workers, also if it fails."""
-    state.supervisor.take_signals()  # so that a planner's fixtures are torn down on a signal
+    state.session_runs.take_signals()  # so that a planner's fixtures are torn down on a signal
     published, coordination = False, state.context.coordination
     try:
         manifest = state.plans.plan_alone(session, name, state.context.options.plan_options)
@@ -96,7 +96,7 @@ def _plan_to_run(session: pytest.Session, state: ManifestSession, name: str) -> 
 
 
 def _collect_plan_item(session: pytest.Session, state: ManifestSession, name: str) -> None:
-    state.supervisor.take_signals()
+    state.session_runs.take_signals()
     plans = state.plans
     spec = plans.find(name, state.context.options.plan_options)
     fixture = fixture_name(spec)
@@ -120,10 +120,10 @@ def finish(session: pytest.Session, state: ManifestSession) -> None:
     """
     if state.context.role == "worker":
         return
-    supervisor, runs = state.supervisor, state.supervisor.runs
-    supervisor.stop_everything()
-    if supervisor.interrupts is not None:
-        supervisor.interrupts.report_status()
+    session_runs, runs = state.session_runs, state.session_runs.runs
+    session_runs.stop_everything()
+    if session_runs.interrupts is not None:
+        session_runs.interrupts.report_status()
     for run in runs:
         session.config.hook.pytest_manifest_finished(config=session.config, run=run)
     code = session.exitstatus

@@ -37,8 +37,8 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
         report_unselected(state.selection, state.report.notices)
         return None
     begin_dispatch(session, bindings)
-    supervisor, report = state.supervisor, state.report
-    for run in supervisor.runs:
+    session_runs, report = state.session_runs, state.report
+    for run in session_runs.runs:
         session.config.hook.pytest_manifest_dispatched(config=session.config, run=run)
     if state.context.options.dispatch_only:
         _wait_until_sent(report)
@@ -47,17 +47,17 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
         return None
 
     def wait(seconds: float) -> None:
-        if supervisor.changed.wait(min(seconds, report.poll())):
+        if session_runs.changed.wait(min(seconds, report.poll())):
             report.poll()
-        supervisor.changed.clear()
+        session_runs.changed.clear()
 
     def has_news() -> bool:
-        changed = supervisor.changed.is_set()
-        supervisor.changed.clear()
+        changed = session_runs.changed.is_set()
+        session_runs.changed.clear()
         return changed
 
     assert state.verdicts is not None
-    _run_as_completed(session, state.verdicts, wait, has_news, supervisor.all_ended)
+    _run_as_completed(session, state.verdicts, wait, has_news, session_runs.all_ended)
     return True
 
 

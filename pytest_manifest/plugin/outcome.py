@@ -52,7 +52,7 @@ def wait_for_verdict(item: pytest.Item) -> None:
         if in_worker:
             ended = coordination is not None and coordination.runs_ended()
             return ended or os.getppid() != parent  # a dead controller writes no more verdicts
-        return state.supervisor.all_ended()
+        return state.session_runs.all_ended()
 
     state.verdicts.wait(binding, given_up)
 
@@ -218,7 +218,7 @@ def _attempt_line(row: AttemptRow) -> AttemptLine | None:
 
 
 def _no_verdict(state: ManifestSession, binding: Binding) -> str:
-    for run in state.supervisor.runs:
+    for run in state.session_runs.runs:
         if run.error is not None and run.manifest.path.resolve() == binding.manifest:
             return f"entry {binding.entry!r} was not judged: {run.error}"
     return (

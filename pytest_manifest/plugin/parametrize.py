@@ -179,7 +179,7 @@ def _marked(
         # A session that only shows its collection must not run planners: they may be costly.
         _skip(metafunc, f"plan {name} is made when the tests run")
         return None
-    state.supervisor.take_signals()
+    state.session_runs.take_signals()
     manifest = state.plans.plan(metafunc.definition.session, name, mark.kwargs, collecting=True)
     if manifest is None:
         _skip(metafunc, f"plan {name} is empty: there is nothing to do")

@@ -20,7 +20,7 @@ from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest, Shard
-    from pytest_manifest.plugin.run_supervisor import RunSupervisor
+    from pytest_manifest.plugin.session_runs import SessionRuns
 
 _SHOWN = 3
 STACK_DATA = "stack_data"
@@ -42,13 +42,13 @@ class AuditSource:
     evaluated: bool = False
 
 
-def audit_source(supervisor: RunSupervisor, manifest: Manifest) -> AuditSource:
+def audit_source(session_runs: SessionRuns, manifest: Manifest) -> AuditSource:
     """Choose the run to audit: the one that was named, or the newest of this manifest.
 
     Where the manifest was changed since, a copy of the run's ledger is evaluated by the manifest as
     it is now. Raises DispatchError for --manifest-wait on an unfinished merged run.
     """
-    options = supervisor.context.options
+    options = session_runs.context.options
     path = newest_run(options, manifest)
     with Ledger.open(path) as ledger:
         info, undecided = ledger.info.read(), ledger.attempts.has_undecided()
@@ -65,11 +65,11 @@ def audit_source(supervisor: RunSupervisor, manifest: Manifest) -> AuditSource:
     changed = info.sha256 != manifest.sha256
     if changed:
         name = short_path(manifest.path, options.root)
-        supervisor.notices.append(
+        session_runs.notices.append(
             f"{name} is not what run {info.run} was made of: the run is judged by what it says "
             "now, and its own ledger stays as it is"
         )
-    scratch = supervisor.scratch_folder() if changed else None
+    scratch = session_runs.scratch_folder() if changed else None
     # A private stack is gone, and a merged run had several.
     is_open = incomplete and not info.is_private and not merged
     return AuditSource(path, is_open=is_open, scratch=scratch)

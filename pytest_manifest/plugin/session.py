@@ -26,7 +26,7 @@ class ManifestSession:
     def __init__(self, context: PluginContext) -> None:
         from pytest_manifest.plugin.manifest_store import ManifestStore, select
         from pytest_manifest.plugin.plans import PlanRunner
-        from pytest_manifest.plugin.run_supervisor import RunSupervisor
+        from pytest_manifest.plugin.session_runs import SessionRuns
         from pytest_manifest.reporting.run_report import REPORT_KEY, RunReport
 
         config, options = context.config, context.options
@@ -38,25 +38,25 @@ class ManifestSession:
             config, context.role, options, self.manifests.load, self._ledgers_of_runs
         )
         config.stash[REPORT_KEY] = self.report
-        self.supervisor = RunSupervisor(context, self.report)
+        self.session_runs = SessionRuns(context, self.report)
         self.verdicts: VerdictReader | None = None
         self.resume_lines: list[str] = []
 
     def _ledgers_of_runs(self) -> Mapping[Path, Path]:
         """Return the ledger of each manifest's run, as far as this process knows of runs."""
         if self.context.role != "worker":
-            return self.supervisor.ledgers()
+            return self.session_runs.ledgers()
         if self.verdicts is None or self.context.coordination is None:
             return {}
         return self.context.coordination.runs()[0]
 
     def close(self) -> None:
         """Release what the process holds, whatever happened before."""
-        self.supervisor.stop()
+        self.session_runs.stop()
         if self.verdicts is not None:
             self.verdicts.close()
             self.verdicts = None
-        self.supervisor.release()
+        self.session_runs.release()
 
 
 SESSION_KEY = pytest.StashKey[ManifestSession]()

@@ -15,8 +15,8 @@ from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.run_history import is_finished, kept_stack_data
-from pytest_manifest.plugin.run_supervisor import RunSupervisor
 from pytest_manifest.plugin.runtest import OthersLogs
+from pytest_manifest.plugin.session_runs import SessionRuns
 
 if TYPE_CHECKING:
     from pytest_manifest.urls import StackAddress
@@ -32,14 +32,14 @@ def wants_embedded_stack(options: Options) -> bool:
     return options.broker is None and not outlives
 
 
-def start_stack_early(supervisor: RunSupervisor, manifests: ManifestStore) -> None:
+def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> None:
     """Begin to start the embedded stack, so that it comes up while tests are being collected.
 
     Raises pytest.UsageError where no Celery application is named, or the stack cannot start.
     """
     quiet_console()
-    options = supervisor.context.options
-    if supervisor.stack is not None or not wants_embedded_stack(options):
+    options = session_runs.context.options
+    if session_runs.stack is not None or not wants_embedded_stack(options):
         return
     from pytest_manifest.stack.embedded import EmbeddedStack
 
@@ -51,16 +51,16 @@ def start_stack_early(supervisor: RunSupervisor, manifests: ManifestStore) -> No
     if nothing_to_resume(manifests):
         return
     with user_errors():
-        supervisor.stack_data = _stack_data(supervisor, manifests)
-        supervisor.stack = EmbeddedStack(
+        session_runs.stack_data = _stack_data(session_runs, manifests)
+        session_runs.stack = EmbeddedStack(
             app=options.app,
             workers=options.workers,
             cwd=options.root,
             log_format=options.log_format,
             log_level=options.log_level,
-            data=supervisor.stack_data,
+            data=session_runs.stack_data,
         )
-        supervisor.stack.start()
+        session_runs.stack.start()
 
 
 def nothing_to_resume(manifests: ManifestStore) -> bool:
@@ -73,7 +73,7 @@ def nothing_to_resume(manifests: ManifestStore) -> bool:
         return all(is_finished(options, one, manifests.share(one)) for one in own)
 
 
-def _stack_data(supervisor: RunSupervisor, manifests: ManifestStore) -> Path:
+def _stack_data(session_runs: SessionRuns, manifests: ManifestStore) -> Path:
     """Return the data folder of the embedded broker: a new one, or the one that a resumed run left.
 
     Raises DispatchError where several runs have left one.
@@ -90,13 +90,13 @@ def _stack_data(supervisor: RunSupervisor, manifests: ManifestStore) -> Path:
             "can take up only one of them; resume these manifests one by one"
         )
     if kept:
-        supervisor.stack_data_is_old = True
+        session_runs.stack_data_is_old = True
         return kept.pop()
     return options.stacks / secrets.token_hex(8)
 
 
 def find_stack(
-    supervisor: RunSupervisor, manifests: ManifestStore
+    session_runs: SessionRuns, manifests: ManifestStore
 ) -> tuple[StackAddress, int | None]:
     """Return the stack to use, once it answers, and its number of workers where that is known.
 
@@ -104,12 +104,12 @@ def find_stack(
     """
     options = manifests.options
     if options.broker in MEMORY and not (options.dispatch_only or options.audit):
-        return _memory_stack(supervisor), 1
+        return _memory_stack(session_runs), 1
     if wants_embedded_stack(options):
-        start_stack_early(supervisor, manifests)
-        assert supervisor.stack is not None
-        address = supervisor.stack.wait_broker(EMBEDDED_START)
-        supervisor.stack.wait_workers(EMBEDDED_START)
+        start_stack_early(session_runs, manifests)
+        assert session_runs.stack is not None
+        address = session_runs.stack.wait_broker(EMBEDDED_START)
+        session_runs.stack.wait_workers(EMBEDDED_START)
         return address, options.workers
     address = external_address(options)
     from pytest_manifest.broker.client import load_app
@@ -126,29 +126,29 @@ def find_stack(
     return address, None
 
 
-def stack_for_audit(supervisor: RunSupervisor, manifests: ManifestStore) -> StackAddress | None:
+def stack_for_audit(session_runs: SessionRuns, manifests: ManifestStore) -> StackAddress | None:
     """Return the stack that an audit queries; None where none is named and none runs."""
     from pytest_manifest.stack.state import running_stack
 
     options = manifests.options
     if options.broker is None and not options.use_running_stack and running_stack() is None:
         return None
-    return find_stack(supervisor, manifests)[0]
+    return find_stack(session_runs, manifests)[0]
 
 
-def _memory_stack(supervisor: RunSupervisor) -> StackAddress:
+def _memory_stack(session_runs: SessionRuns) -> StackAddress:
     from pytest_manifest.stack.in_memory import MemoryStack
 
-    context = supervisor.context
+    context = session_runs.context
     if not context.options.app:
         raise pytest.UsageError(
             "the stack in memory needs your Celery application: add --manifest-app=module:app, or "
             "the ini option manifest_app"
         )
-    supervisor.memory_stack = MemoryStack(app=context.options.app)
-    supervisor.memory_stack.start()
+    session_runs.memory_stack = MemoryStack(app=context.options.app)
+    session_runs.memory_stack.start()
     context.config.pluginmanager.register(OthersLogs())
-    return supervisor.memory_stack.address
+    return session_runs.memory_stack.address
 
 
 def external_address(options: Options) -> StackAddress:

@@ -104,7 +104,7 @@ class ControllerHooks:
         from pytest_manifest.plugin.dispatching import begin_dispatch
 
         begin_dispatch(session, [binding for binding in bindings if binding is not None])
-        runs = self._state.supervisor.runs
+        runs = self._state.session_runs.runs
         for run in runs:
             self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
         if self._scheduler is not None:
@@ -119,7 +119,7 @@ class ControllerHooks:
 
     def _wake(self) -> None:
         """Wake the controller's loop, which has no tick of its own, to see the new verdicts."""
-        if self._state.supervisor.all_ended():
+        if self._state.session_runs.all_ended():
             self._coordination.publish_end_of_runs()
         self._wake_loop()
 

@@ -180,7 +180,7 @@ class AsCompletedScheduling:
         for manifest in list(self._by_run):
             if reader.is_ready(Binding(manifest, None, whole_run=True)):
                 self._ready.extend(self._by_run.pop(manifest))
-        if self._state.supervisor.all_ended():
+        if self._state.session_runs.all_ended():
             # No further verdict will come; each test that is left reports that it has none.
             for subject in reader.refresh():
                 self._ready.extend(self._by_subject.pop(subject, ()))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_manifest.stack.in_memory import MemoryStack
 
 
-class RunSupervisor:
+class SessionRuns:
     """Keep the runs of a session and the stack that it started, and end them.
 
     ``runs``: those of this process, in the order of their manifests; none in an xdist worker.
