@@ -40,7 +40,7 @@ OWN = (
     *("analysis", "broker", "plugin", "ledger", "log", "manifest", "planning", "results"),
     *("reporting", "run", "schema", "stack", "testing", "verdict", "worker"),
 )
-NOT_BEFORE = (".__main__", ".distributed")
+NOT_BEFORE = (".__main__", ".xdist_controller", ".xdist_scheduler")
 """Not to be imported; and importing xdist, a plugin, of which pytest says it came too early."""
 ENDED_OTHERWISE = 70
 """The status of a session that ended without one of pytest's."""
