@@ -149,9 +149,10 @@ def test_all_settings_are_known_by_name(app: Celery) -> None:
 def test_result_stores_are_found_by_scheme() -> None:
     """Where Celery finds them itself."""
     stores = compat.stock_stores()
+    loader = Celery("a", set_as_current=False).loader  # that of an instrumented app finds ours
     assert {"redis", "rpc", "db", "disabled"} <= stores.keys()
     for scheme in ("rpc", "cache", "redis"):
-        kind = by_name(scheme)
+        kind = by_name(scheme, loader)
         assert stores[scheme].replace(":", ".") == f"{kind.__module__}.{kind.__qualname__}"
 
 
