@@ -16,6 +16,10 @@ from types import FrameType
 
 import pytest
 
+POLL_PERIOD = 0.5
+"""Seconds between two polls here. A batch of receipts costs as much as some entries, and a slow
+machine would bring more and smaller ones."""
+
 counts: Counter[str] = Counter()
 counting = False
 
@@ -51,7 +55,10 @@ setattr(sqlite3, "connect", _traced)  # noqa: B010  # its many overloads are not
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection() -> None:
+    from pytest_manifest.run import engine
+
     global counting
+    engine.POLL_PERIOD = POLL_PERIOD
     counting = True
     threading.setprofile(_profile)
     sys.setprofile(_profile)
