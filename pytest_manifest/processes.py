@@ -91,16 +91,23 @@ def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:
 
 
 def take_lock(
-    path: Path, seconds: float = 0.0, *, hopeless: Callable[[], bool] = lambda: False
+    path: Path,
+    seconds: float = 0.0,
+    *,
+    hopeless: Callable[[], bool] = lambda: False,
+    follows_links: bool = False,
 ) -> int | None:
     """Lock this file (mode 0600); the descriptor holds it until closed, or its holders have ended.
 
     Processes that only test whether it is held (:func:`is_held`) are waited for. None when
     another process held it for all of ``seconds``, or until ``hopeless`` said not to wait.
+    A file that is a symbolic link is an OSError unless ``follows_links``: in a folder that others
+    may write to, it would have any file opened.
     """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if follows_links else os.O_NOFOLLOW)
     deadline = time.monotonic() + seconds
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, flags, 0o600)
         if _try(descriptor, fcntl.LOCK_EX):
             # Its last holder may have removed the file before letting go of it.
             if _is_file(path, descriptor):

@@ -48,7 +48,7 @@ class WaitBudget:
     """The time that the calls of a run may wait; ``until``: its end, of the monotonic clock (s).
 
     When that is over calls may still be made, as a healthy peer answers at once; but what they wait
-    in vain is counted, by each :class:`Caller` for its own peer.
+    in vain is counted, by each :class:`BoundedCaller` for its own peer.
     """
 
     def __init__(self) -> None:

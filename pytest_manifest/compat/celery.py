@@ -6,7 +6,7 @@ Celery is imported where it is needed: the supervisor of a stack does without it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -173,6 +173,21 @@ def made_anew(app: Any, *names: str) -> Iterator[None]:
             vars(app).pop(name, None)
             if value is not _MISSING:
                 vars(app)[name] = value
+
+
+@contextmanager
+def settings_on_top(conf: Any, settings: Mapping[str, object]) -> Iterator[None]:
+    """Have settings win for a while over all that an app's ``conf`` has, or is given meanwhile.
+
+    Relies on ``Settings.maps`` being searched in order, and ``Settings._key`` (Celery 5.7).
+    Test: ``test_compat_celery.py::test_settings_on_top_win_over_later_ones``.
+    """
+    on_top = {conf._key(name): value for name, value in settings.items()}
+    conf.maps.insert(0, on_top)
+    try:
+        yield
+    finally:
+        conf.maps[:] = [one for one in conf.maps if one is not on_top]
 
 
 # Tasks

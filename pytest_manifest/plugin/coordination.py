@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_manifest.bindings import Binding
-from pytest_manifest.processes import has_ended, locked, pid_scope
+from pytest_manifest.processes import boot_id, has_ended, locked, pid_namespace
 
 
 @dataclass
@@ -136,7 +136,8 @@ class Coordination:
 
 def own_prefix() -> str:
     """Return the prefix of the names of folders whose pids belong to this PID namespace."""
-    return f"{PREFIX}{hashlib.sha256(pid_scope().encode()).hexdigest()[:8]}-"
+    pids = f"{boot_id()} {pid_namespace()}"  # of which either may be unknown
+    return f"{PREFIX}{hashlib.sha256(pids.encode()).hexdigest()[:8]}-"
 
 
 def _write(path: Path, text: str) -> None:

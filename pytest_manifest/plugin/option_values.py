@@ -99,14 +99,15 @@ class Option(Generic[Value]):
         """Return the value of the command line, else of the configuration file, else the default.
 
         Raises pytest.UsageError where the text is not valid. Where any text is, an empty one counts
-        as not given.
+        as not given; in the file an empty folder is pytest's root folder.
         """
         given = getattr(config.option, self.dest) if self.help else None
         if given is not None and (given or self._parse not in (text, upper)):
             written = f"{self.flag}{' ' if self.ini else '='}{given}"
             return self._parse(Given(given, written, config.invocation_params.dir, config))
         found = str(config.getini(self.dest)) if self.ini else ""
-        if not found or (self._attended and config.option.manifest_dispatch_only):
+        is_given = bool(found) or self._parse is project_path
+        if not is_given or (self._attended and config.option.manifest_dispatch_only):
             return self._default
         return self._parse(Given(found, f"{self.dest} = {found}", config.rootpath, config))
 

@@ -23,7 +23,7 @@ class RunLock:
 
         A process that only tests whether it is held is waited for.
         """
-        descriptor = take_lock(self._path)
+        descriptor = take_lock(self._path, follows_links=True)  # a run may be linked into a folder
         if descriptor is None:
             raise DispatchError(
                 f"run {run} is being followed by another pytest at this moment; "

@@ -14,7 +14,13 @@ from kombu.pools import ProducerPool
 from kombu.transport import memory
 
 from pytest_manifest.broker.celery_settings import PARTS, URLS, VARIABLES
-from pytest_manifest.compat.celery import drop_own_store, made_anew, other_connections, running
+from pytest_manifest.compat.celery import (
+    drop_own_store,
+    made_anew,
+    other_connections,
+    running,
+    settings_on_top,
+)
 from pytest_manifest.errors import StackError
 from pytest_manifest.worker import log_capture
 from pytest_manifest.worker.backend_memory import SCHEME, store
@@ -109,12 +115,11 @@ def _settings(app: Celery) -> Iterator[None]:
         ) from error
     conf = app.conf
     own = dict(conf.changes)
-    for name, value in SETTINGS.items():
-        conf[name] = value
     backends = app.loader.override_backends
     app.loader.override_backends = {**backends, SCHEME: BACKEND}
     try:
-        yield
+        with settings_on_top(conf, SETTINGS):
+            yield
     finally:
         app.loader.override_backends = backends
         conf.changes.clear()

@@ -146,6 +146,18 @@ def test_all_settings_are_known_by_name(app: Celery) -> None:
     assert names <= {*app.conf.keys()}
 
 
+@pytest.mark.parametrize("earlier", ["broker_url", "BROKER_URL"])
+def test_settings_on_top_win_over_later_ones(earlier: str) -> None:
+    """Whichever spelling the app uses; afterwards all is as the app has it."""
+    app = Celery("a", set_as_current=False)
+    app.conf[earlier] = "redis://first"
+    assert app.conf.broker_url == "redis://first"
+    with compat.settings_on_top(app.conf, {"broker_url": "memory://", "broker_read_url": None}):
+        app.conf.update(broker_read_url="redis://later")
+        assert (app.conf.broker_url, app.conf.get("broker_read_url")) == ("memory://", None)
+    assert (app.conf.broker_url, app.conf.broker_read_url) == ("redis://first", "redis://later")
+
+
 def test_result_stores_are_found_by_scheme() -> None:
     """Where Celery finds them itself."""
     stores = compat.stock_stores()

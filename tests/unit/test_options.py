@@ -448,6 +448,17 @@ def test_options_that_only_look_send_nothing(pytester: pytest.Pytester, option: 
     assert not read(pytester, M, option).may_dispatch
 
 
+@pytest.mark.parametrize("name", ["plans", "workflows"])
+def test_an_empty_folder_is_the_root_folder(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """From wherever pytest is started."""
+    pytester.mkdir("elsewhere")
+    monkeypatch.chdir(pytester.path / "elsewhere")
+    options = read(pytester, f"--rootdir={pytester.path}", "-o", f"manifest_{name}=")
+    assert getattr(options, name) == pytester.path
+
+
 def test_paths_are_absolute(pytester: pytest.Pytester) -> None:
     """Manifests and receipts are taken from where pytest was started."""
     options = read(pytester, M, "--manifest-audit", RECEIPTS)

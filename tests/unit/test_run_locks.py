@@ -132,3 +132,15 @@ def test_dispatches_of_a_manifest_wait_for_one_another(tmp_path: Path) -> None:
             end_it(holder)
             assert entered.wait(30)
             waiting.join(30)
+
+
+def test_the_lock_of_a_run_may_be_a_link(tmp_path: Path) -> None:
+    """A run may be linked into another folder; both names are of one lock."""
+    path, link = tmp_path / "a.lock", tmp_path / "linked.lock"
+    path.touch()
+    link.symlink_to(path)
+    lock = RunLock(link)
+    lock.acquire("a")
+    assert is_held(path)
+    lock.release()
+    assert not is_held(link)

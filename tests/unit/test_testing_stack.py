@@ -364,6 +364,20 @@ def test_a_receipt_is_there_before_its_result(monkeypatch: pytest.MonkeyPatch) -
     assert early == []
 
 
+def test_settings_that_come_late_lead_no_job_out_of_memory() -> None:
+    """An app may set its broker in the last moment, when it is put to use."""
+    app = Celery("shop", set_as_current=False)
+    app.task(name="shop.price", shared=False)(price)
+    elsewhere = "redis://127.0.0.1:1/0"
+
+    def configure(**_signal: object) -> None:
+        app.conf.update(broker_read_url=elsewhere, broker_write_url=elsewhere)
+
+    app.on_after_finalize.connect(configure)
+    with MemoryStack(app) as stack:
+        assert price_of(stack, 1) == 250
+
+
 def test_pytest_is_not_imported() -> None:
     """The stack can be used by any other means of testing."""
     code = "import sys, pytest_manifest.testing; assert not {'pytest', '_pytest'} & {*sys.modules}"
