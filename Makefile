@@ -2,8 +2,10 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
-# Tests wait for processes more than they compute: twice as many as there are cores.
-TEST_PROCESSES ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))))
+# Tests wait for processes more than they compute: twice as many as there are cores. At most 8, as a
+# container may show more cores than it gets.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+TEST_PROCESSES ?= $(shell if [ $(CORES) -gt 4 ]; then echo 8; else echo $$((2 * $(CORES))); fi)
 
 # An active virtual environment is somebody else's: everything here runs in .venv.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
