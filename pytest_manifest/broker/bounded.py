@@ -67,7 +67,7 @@ class WaitBudget:
 class _Thread(threading.local):
     """The call that each thread is running, if it runs one."""
 
-    job: _PendingCall[Any] | None = None
+    job: _PendingCall[Any] | None = None  # whatever the call returns, nothing here reads it
 
 
 _here = _Thread()

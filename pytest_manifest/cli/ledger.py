@@ -5,38 +5,24 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.cli import run_command
 
 if TYPE_CHECKING:
     from pytest_manifest.run.merge import MergedRun
 
-USER_ERROR: Final = 2
 RUNS: Final = Path(".manifest", "runs")
 """Where pytest looks for runs, unless the ini option manifest_dir names another folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0 for success, 2 for a user's error."""
-    arguments = _parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], int] = arguments.run
-    try:
-        return command(arguments)
-    except ManifestToolError as error:
-        print(f"manifest-ledger: {error}", file=sys.stderr)
-        return USER_ERROR
-    except BrokenPipeError:
-        # The reader of a pipe has seen enough; nothing more may be written, at exit neither.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
+    return run_command("manifest-ledger", _parser().parse_args(argv))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,32 +7,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_manifest.errors import StackError
+from pytest_manifest.cli import run_command
 
-USER_ERROR: Final = 2
 NOT_UP: Final = 3
 LAST_PORT: Final = 65535
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 is success, 2 a user's error, 3 that no stack is up."""
-    arguments = _parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], int] = arguments.run
-    try:
-        return command(arguments)
-    except StackError as error:
-        print(f"manifest-stack: {error}", file=sys.stderr)
-        return USER_ERROR
-    except BrokenPipeError:
-        # The reader of a pipe has seen enough; nothing more may be written, at exit neither.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
+    return run_command("manifest-stack", _parser().parse_args(argv))
 
 
 def _parser() -> argparse.ArgumentParser:

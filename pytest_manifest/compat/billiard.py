@@ -1,4 +1,7 @@
-"""Private parts of billiard, from which Celery's pool of processes is made."""
+"""Private parts of billiard, from which Celery's pool of processes is made.
+
+billiard has no types, so what is taken from it is ``Any``.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Private parts of Celery, and of its pool of processes.
 
-Celery is imported where it is needed: the supervisor of a stack does without it.
+Celery is imported where it is needed: the supervisor of a stack does without it. It has no types,
+so what is taken from it or handed to it is ``Any``.
 """
 
 from __future__ import annotations

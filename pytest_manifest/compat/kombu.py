@@ -1,6 +1,6 @@
 """Private parts of kombu, and of py-amqp below it.
 
-kombu is imported where it is needed.
+kombu is imported where it is needed. It has no types, so what is handed to it is ``Any``.
 """
 
 from __future__ import annotations
