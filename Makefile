@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-gap-fill test chaos compiled bench guard lint format types layers schema schema-check lock lock-check check dist report clean
+.PHONY: help venv neighbours demo demo-gap-fill test chaos compiled bench guard lint format types layers schema schema-check lock lock-check check dist report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -20,6 +20,9 @@ help: ## list the targets
 
 venv: ## make .venv and install the locked versions (uv where it is installed, else pip)
 	@scripts/venv
+
+neighbours: venv ## install other people's plugins and frameworks, which tests run beside
+	@scripts/neighbours
 
 demo: venv ## plan 60 jobs, run them on a private stack, verify every receipt
 	$(PY) -m pytest --manifest-plan=system_test:mixed --manifest-plan-run
@@ -38,7 +41,7 @@ demo-gap-fill: venv ## load films, plan and fill their gaps with the offline mod
 
 # Tests write a module twice within a second, and Python tells cached ones apart by second and size.
 test chaos: export PYTHONDONTWRITEBYTECODE = 1
-test: venv compiled ## all tests; those without their server are skipped, except with CI=true
+test: venv neighbours compiled ## all tests; those without their server are skipped, except with CI=true
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/chaos || $(ONCE_MORE) --ignore=tests/chaos; }
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos || $(ONCE_MORE) tests/chaos; }
 

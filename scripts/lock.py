@@ -2,8 +2,9 @@
 
 Two kinds of lock come out of one resolution by uv:
 
-* ``requirements/dev.txt`` and ``requirements/image.txt``: every version with its SHA-256 hashes,
-  for ``pip install --require-hashes`` and ``uv pip sync``.
+* ``requirements/dev.txt``, ``image.txt`` and ``neighbours.txt``: every version with its SHA-256
+  hashes, for ``pip install --require-hashes`` and ``uv pip sync``. ``neighbours.txt`` is what
+  comes on top of ``dev.txt``.
 * ``uv.lock``: the same versions for ``uv sync`` and ``uv run``, kept without download addresses.
   uv completes it from the index that is configured where it runs, keeping the versions; the
   completed file is for the working copy only, and ``lock.py --neutral`` takes the addresses out.
@@ -25,8 +26,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = "uv.lock"
+DEV, NEIGHBOURS = "requirements/dev.txt", "requirements/neighbours.txt"
 EXPORTS = {
-    "requirements/dev.txt": ("--all-groups",),
+    DEV: ("--all-groups", "--no-group", "neighbours"),
+    NEIGHBOURS: ("--only-group", "neighbours"),
     "requirements/image.txt": ("--no-default-groups", "--group", "tasks", "--all-extras"),
 }
 FILES = (LOCK, *EXPORTS)
@@ -79,6 +82,7 @@ def resolve(uv: str, *, upgrade: bool) -> dict[str, str]:
         for name, groups in EXPORTS.items():
             exported = run("export", "--quiet", "--format=requirements-txt", *plain, *groups)
             wanted[name] = with_extras(exported, lock)
+        wanted[NEIGHBOURS] = beyond(wanted[NEIGHBOURS], wanted[DEV])
     return wanted
 
 
@@ -92,6 +96,15 @@ def with_extras(exported: str, lock: str) -> str:
         pinned = rf"^{re.escape(name)}(?:\[[^\]]*\])?(?===)"
         exported = re.sub(pinned, f"{name}[{extra}]", exported, flags=re.MULTILINE)
     return exported
+
+
+def beyond(exported: str, other: str) -> str:
+    """Return the requirements of ``exported`` that ``other`` has not."""
+    name = re.compile(r"[A-Za-z0-9._-]+")
+    known = {found[0] for line in other.splitlines() if (found := name.match(line))}
+    entries = re.split(r"\n(?=\S)", exported.rstrip("\n"))
+    kept = [one for one in entries if (found := name.match(one)) and found[0] not in known]
+    return "".join(f"{entry}\n" for entry in kept)
 
 
 def differing(wanted: dict[str, str]) -> list[str]:

@@ -57,10 +57,14 @@ def test_addresses_are_taken_out(neutral: Callable[[str], str]) -> None:
 
 
 def test_uv_and_pip_get_the_same_versions(root: Path) -> None:
-    """uv.lock and requirements/dev.txt come from one resolution."""
+    """uv.lock, requirements/dev.txt and neighbours.txt on top come from one resolution."""
     packages = tomllib.loads((root / "uv.lock").read_text("utf-8"))["package"]
     locked = {p["name"]: p["version"] for p in packages if "registry" in p["source"]}
-    assert pins(root / "requirements" / "dev.txt") == locked
+    dev, neighbours = (
+        pins(root / "requirements" / f"{name}.txt") for name in ("dev", "neighbours")
+    )
+    assert not set(dev) & set(neighbours)
+    assert dev | neighbours == locked
 
 
 def test_the_image_gets_a_part_of_what_is_tested(root: Path) -> None:
@@ -72,7 +76,7 @@ def test_the_image_gets_a_part_of_what_is_tested(root: Path) -> None:
     assert not {"mypy", "ruff", "uv"} & set(image)
 
 
-@pytest.mark.parametrize("name", ["dev", "image"])
+@pytest.mark.parametrize("name", ["dev", "image", "neighbours"])
 def test_every_pin_has_a_hash(root: Path, name: str) -> None:
     """A changed file on an index is refused, not installed."""
     text = (root / "requirements" / f"{name}.txt").read_text("utf-8")
@@ -88,4 +92,5 @@ def test_every_dependency_is_locked(root: Path) -> None:
         wanted += [item for group in more.values() for item in group]
     names = {re.split(r"[\[<>=~! ;]", item)[0] for item in wanted if isinstance(item, str)}
     names.discard(project["project"]["name"])
-    assert names - set(pins(root / "requirements" / "dev.txt")) == set()
+    files = [root / "requirements" / f"{name}.txt" for name in ("dev", "neighbours")]
+    assert names - {name for file in files for name in pins(file)} == set()
