@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test chaos compiled bench guard lint format types layers schema schema-check lock lock-check check dist report clean
+.PHONY: help venv neighbours demo demo-gap-fill test chaos compiled bench guard lint format types layers schema schema-check lock lock-check check dist docs report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -98,6 +98,9 @@ check: lint types layers schema-check test ## all of the above
 dist: venv ## build the wheel and the sdist into dist/
 	rm -rf dist
 	$(PY) -m build --outdir dist .
+
+docs: venv ## build the site of the documents (build/site); a warning or a broken link is an error
+	$(PY) -m scripts.docs_site
 
 report: ## build the HTML of allure-results with Allure 3 (ALLURE_RESULTS=folder; SINGLE=1: one file)
 	@ALLURE_SINGLE=$(SINGLE) scripts/report

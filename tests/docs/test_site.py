@@ -1,0 +1,87 @@
+"""The site: every page is in its navigation, and its builder changes only what it has to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from scripts import docs_site
+from scripts.docs_links import faults
+
+
+def test_the_navigation_has_each_page_once() -> None:
+    """docs/README.md lists every page under tutorial, how-to, reference or explanation."""
+    listed = Counter(path for section in docs_site.navigation() for _, path in section.pages)
+    pages = set(docs_site.DOCS.rglob("*.md")) - {docs_site.HOME}
+    assert set(listed) == pages
+    assert [path for path, times in listed.items() if times > 1] == []
+
+
+def test_the_sections_are_the_four_kinds_of_documents() -> None:
+    """A page's folder says under which heading it stands."""
+    folders = {
+        section.title: {path.relative_to(docs_site.DOCS).parts[0] for _, path in section.pages}
+        for section in docs_site.navigation()
+    }
+    assert folders == {
+        "Tutorial": {"tutorial"},
+        "How to": {"how-to"},
+        "Reference": {"reference"},
+        "Explanation": {"explanation"},
+    }
+
+
+def test_the_list_for_language_models_is_current() -> None:
+    """`make docs` writes docs/llms.txt; commit it with the page that changed it."""
+    assert docs_site.LLMS.read_text("utf-8") == docs_site.llms()
+
+
+def test_a_title_becomes_a_caption_and_what_is_for_tests_goes(tmp_path: Path) -> None:
+    """In lists, too, whose blocks are indented."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Page\n\n```python title=jobs.py\na = 1\n```\n\n"
+        '- So:\n\n  ```console exit=1 skip="needs a key"\n  $ true\n  ```\n\n```\nplain\n```\n'
+    )
+    assert docs_site.converted(page, {page: "page.md"}) == (
+        "# Page\n\n```{code-block} python\n:caption: jobs.py\n\na = 1\n```\n\n"
+        "- So:\n\n  ```console\n  $ true\n  ```\n\n```text\nplain\n```\n"
+    )
+
+
+def test_links_follow_files_to_their_places(tmp_path: Path) -> None:
+    """Those of pages and papers; others, and what stands in blocks, stay as they are."""
+    page = tmp_path / "docs" / "how-to" / "page.md"
+    paper = tmp_path / "PAPER.md"
+    page.parent.mkdir(parents=True)
+    page.write_text(
+        "[a](../../PAPER.md#so) [b](https://a.example) [c](#so)\n```text\n[a](x)\n```\n"
+    )
+    staged = {page: "how-to/page.md", paper: "project/paper.md"}
+    converted = docs_site.converted(page, staged)
+    assert converted.splitlines() == [
+        "[a](../project/paper.md#so) [b](https://a.example) [c](#so)",
+        "```text",
+        "[a](x)",
+        "```",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("link", "fault"),
+    [
+        ('<a href="b.html#there">', None),
+        ('<a href="https://a.example">', None),
+        ('<a href="#gone">', "a.html leads to #gone, which has no such anchor"),
+        ('<a href="b.html#gone">', "a.html leads to b.html#gone, which has no such anchor"),
+        ('<img src="gone.png">', "a.html leads to gone.png, which is not there"),
+        ('<script src="//a.example/x.js">', "a.html loads //a.example/x.js from another host"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_found(link: str, fault: str | None, tmp_path: Path) -> None:
+    """Files, anchors, and what a page would load from elsewhere."""
+    (tmp_path / "a.html").write_text(link)
+    (tmp_path / "b.html").write_text('<h2 id="there">')
+    assert faults(tmp_path) == ([] if fault is None else [fault])
