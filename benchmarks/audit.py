@@ -17,7 +17,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -37,7 +37,7 @@ GROUP: Final = 1_000
 BATCH: Final = 5_000
 """Entries that are written in one transaction."""
 RUN: Final = "20261124T150000-0123abcd"
-BEGUN: Final = datetime(2026, 11, 24, 15, tzinfo=UTC)
+BEGUN: Final = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
 CHUNKS: Final = f"--manifest-aggregate=chunk:{GROUP}"
 AUDITS: Final = {
     "audit": (CHUNKS,),

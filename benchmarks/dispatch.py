@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def by_sender(manifest: Manifest, address: StackAddress, folder: Path) -> tuple[
     """Seconds that ours takes, and that publishing alone takes of them."""
     run = new_run_id()
     attempts = [attempt_of(run, entry, 1, n) for n, entry in enumerate(manifest)]
-    now = datetime.now(UTC)
+    now = datetime.now(timezone.utc)
     info = RunInfo(
         run, manifest.path, manifest.sha256, None, None, len(manifest), now, "", "", False, 3600
     )

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import redis
@@ -71,7 +71,7 @@ def records(attempts: Sequence[Attempt], sent_at: datetime) -> Iterator[bytes]:
     for number, attempt in enumerate(attempts):
         worker = f"w{number % WORKERS}@host{number % WORKERS // 4}"
         entry, value = attempt.entry, attempt.entry.args[0]
-        now = timestamp(datetime.now(UTC))
+        now = timestamp(datetime.now(timezone.utc))
         common: dict[str, object] = {
             "run": attempt.run,
             "entry": entry.id,
@@ -123,7 +123,7 @@ class Replay:
     def __init__(self, folder: Path, url: str, manifest: Manifest) -> None:
         self.run = new_run_id()
         self.url, self.key = url, stream_key(self.run)
-        now = datetime.now(UTC)
+        now = datetime.now(timezone.utc)
         self.attempts = [attempt_of(self.run, entry, 1, n) for n, entry in enumerate(manifest)]
         info = RunInfo(
             self.run, manifest.path, manifest.sha256, None, None, len(manifest), now, "", "",

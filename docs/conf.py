@@ -1,8 +1,8 @@
 """Tell Sphinx how the site is built; scripts/docs_site.py calls it (``make docs``)."""
 
-import tomllib
 from pathlib import Path
 
+import tomllib
 from pygments.lexers import JsonLexer, TextLexer
 from sphinx.application import Sphinx
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 BUILTIN_ENTRY = "manifest_builtin_entry"
 """The fixture of the built-in verification; a name that no project uses."""

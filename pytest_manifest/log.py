@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from datetime import UTC
+from datetime import timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TextIO
 from urllib.parse import unquote
@@ -209,7 +209,7 @@ def _text_format(record: Record) -> str:
 
 def _document(record: Record) -> dict[str, object]:
     document: dict[str, object] = {
-        "time": record["time"].astimezone(UTC).isoformat(timespec="microseconds"),
+        "time": record["time"].astimezone(timezone.utc).isoformat(timespec="microseconds"),
         "level": record["level"].name,
         "logger": record["name"],
         "message": redact(record["message"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +25,7 @@ from pytest_manifest.schema import (
 )
 
 RUN: Final = "20260317-214005-5f1c9a2e"
-BEGAN: Final = datetime(2026, 3, 17, 21, 40, 5, tzinfo=UTC)
+BEGAN: Final = datetime(2026, 3, 17, 21, 40, 5, tzinfo=timezone.utc)
 HOSTILE: Final = (
     "</script><script>document.title='broken'</script>",
     "<!-- <script>",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from hashlib import sha1
 
 from pytest_manifest.schema.models import Entry
@@ -24,7 +24,7 @@ class Attempt:
 
 def new_run_id(now: datetime | None = None) -> str:
     """Name a run: ``YYYYMMDDTHHMMSS-xxxxxxxx``, in UTC, with eight random hex characters."""
-    moment = (now or datetime.now(UTC)).astimezone(UTC)
+    moment = (now or datetime.now(timezone.utc)).astimezone(timezone.utc)
     return f"{moment:%Y%m%dT%H%M%S}-{secrets.token_hex(RUN8_LENGTH // 2)}"
 
 

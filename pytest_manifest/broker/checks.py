@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from difflib import get_close_matches
 from typing import Final
 
@@ -71,7 +71,7 @@ def demand_of(
 
     ``own_limit``: seconds that an entry's task sets itself.
     """
-    moment = now or datetime.now(UTC)
+    moment = now or datetime.now(timezone.utc)
     demand = Demand()
     own: dict[tuple[str, str | None], float | None] = {}
     for entry in entries:
@@ -93,7 +93,7 @@ def delay_of(entry: Entry, now: datetime) -> float:
         return entry.countdown
     if entry.eta is None:
         return 0.0
-    eta = entry.eta if entry.eta.tzinfo else entry.eta.replace(tzinfo=UTC)
+    eta = entry.eta if entry.eta.tzinfo else entry.eta.replace(tzinfo=timezone.utc)
     return max(0.0, (eta - now).total_seconds())
 
 

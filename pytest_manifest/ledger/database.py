@@ -15,12 +15,12 @@ from pytest_manifest.schema import Receipt
 
 Built = TypeVar("Built")
 _ENVIRONMENT_ERRORS = (
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
+    "database is locked",
+    "attempt to write a readonly database",
+    "disk I/O error",
+    "database or disk is full",
 )
-"""Errors of the file system or of locking, which say nothing of the file's content."""
+"""SQLite's words for errors of the file system or of locking, which say nothing of the content."""
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
 _SAVEPOINT = ("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part")
 """How a transaction begins, commits and rolls back: by itself, and while commits are deferred."""
@@ -154,8 +154,7 @@ class LedgerPart:
 
 
 def unreadable(path: Path, error: Exception) -> LedgerError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the upper bits hold details
-    if isinstance(error, OSError) or code in _ENVIRONMENT_ERRORS:
+    if isinstance(error, OSError) or str(error) in _ENVIRONMENT_ERRORS:
         return LedgerError(
             f"{path}: the ledger cannot be read now ({error}); free some space, or see that the "
             "folder is in order, then try again"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Self
+
+from typing_extensions import Self
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.attempts import Attempts

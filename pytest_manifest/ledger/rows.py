@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -168,7 +168,7 @@ def damaged(where: Path | str, error: Exception) -> LedgerError:
 
 
 def utc_now() -> datetime:
-    return datetime.now(UTC)
+    return datetime.now(timezone.utc)
 
 
 def text(moment: datetime | None) -> str | None:

@@ -7,7 +7,9 @@ from array import array
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final, Self
+from typing import Final
+
+from typing_extensions import Self
 
 from pytest_manifest.manifest.jsonl import id_and_task
 from pytest_manifest.manifest.reader import Manifest

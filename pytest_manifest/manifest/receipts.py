@@ -8,9 +8,10 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from pydantic_core import from_json
+from typing_extensions import Self
 
 from pytest_manifest.manifest.jsonl import Faults, Line, open_regular, parse_document, read_lines
 from pytest_manifest.schema import RULE, Receipt, is_identifier

@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ class PlanBuilder:
             workflow=self.spec.workflow,
             mode=self.spec.mode,
             params={name: _plain(value) for name, value in sorted(self.params.items())},
-            planned_at=datetime.now(UTC).replace(microsecond=0),
+            planned_at=datetime.now(timezone.utc).replace(microsecond=0),
             rerun=self.spec.rerun,
         )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
@@ -22,6 +22,9 @@ from pytest_manifest.plugin.collection import EntryItem
 from pytest_manifest.plugin.outcome import properties_of, record_properties
 from pytest_manifest.plugin.runtest import SHORT, Verifying
 from pytest_manifest.plugin.session import manifest_session
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _HOOKS: Final = (
     "pytest_runtest_protocol",

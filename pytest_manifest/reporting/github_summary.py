@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
+
+from typing_extensions import Self
 
 from pytest_manifest.analysis.causes import Cause
 from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange

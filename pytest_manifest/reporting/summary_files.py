@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Final, Literal, Self, get_args
+from typing import IO, TYPE_CHECKING, Final, Literal, get_args
 
 from pydantic_core import to_json
+from typing_extensions import Self
 
 from pytest_manifest.analysis.comparison import Comparison, comparison_document
 from pytest_manifest.analysis.records import EntryRecord
@@ -351,11 +352,18 @@ def _causes(found: Statistics) -> Iterator[SummaryCause]:
         )
 
 
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 def _files(run: Run, root: Path) -> Iterator[SummaryFile]:
     for kind, path in run_files(run):
         with path.open("rb") as file:
             # Ledger and log are written to until the session ends, and by later audits.
             growing = kind in ("ledger", "log")
-            digest = None if growing else hashlib.file_digest(file, "sha256").hexdigest()
+            digest = None if growing else _sha256(file)
         size = path.stat().st_size
         yield SummaryFile(kind=kind, path=short_path(path, root), bytes=size, sha256=digest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Final
 
 from celery import states
@@ -20,7 +20,7 @@ from pytest_manifest.log import redact, redact_url
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.sources import UNREADABLE, Meta, ResultSource, as_json, open_source
 from pytest_manifest.schema import ErrorInfo, State
-from pytest_manifest.schema.wire import plain_traceback, unwrap_result
+from pytest_manifest.schema.wire import parse_moment, plain_traceback, unwrap_result
 from pytest_manifest.urls import StackAddress, scheme_of
 
 CHUNK: Final = 500  # ids a round trip: some 100 KB of small results
@@ -202,13 +202,17 @@ def _message(arguments: object) -> str:
 def _moment(value: object) -> datetime | None:
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value)
+            value = parse_moment(value)
         except ValueError:
             return None
     if not isinstance(value, datetime) or not 1970 <= value.year <= 9998:
         return None
     # Databases hold Celery's UTC times without a zone.
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return (
+        value.replace(tzinfo=timezone.utc)
+        if value.tzinfo is None
+        else value.astimezone(timezone.utc)
+    )
 
 
 def _text(value: object) -> str | None:

@@ -10,7 +10,7 @@ import heapq
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from loguru import logger
 
@@ -324,7 +324,7 @@ class StrandedJobs:
 
 def _clock(moment: float) -> str:
     """Format a moment of the epoch as the local time."""
-    return datetime.fromtimestamp(moment, UTC).astimezone().strftime("%H:%M:%S")
+    return datetime.fromtimestamp(moment, timezone.utc).astimezone().strftime("%H:%M:%S")
 
 
 def _list(nodes: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from pytest_manifest.schema.json_values import json_value as json_value
+from pytest_manifest.schema.wire import parse_moment
 
 ID_MAX_LENGTH = 200
 PARSED: Final[object] = object()
@@ -63,14 +64,14 @@ def _utc(value: object) -> object:
         value = _parse_time(value)
     if not isinstance(value, datetime):
         raise PydanticCustomError("time_type", 'must be a time like "2026-11-24T15:00:00Z"')
-    if value.tzinfo is UTC:
+    if value.tzinfo is timezone.utc:
         return value
     if value.utcoffset() is None:
         raise PydanticCustomError(
             "time_naive", 'must say its time zone: append "Z" for UTC or an offset like "+01:00"'
         )
     try:
-        return value.astimezone(UTC)
+        return value.astimezone(timezone.utc)
     except OverflowError:
         raise PydanticCustomError("time_range", "must be a time between years 1 and 9999") from None
 
@@ -78,7 +79,7 @@ def _utc(value: object) -> object:
 def _parse_time(text: str) -> datetime:
     try:
         if _RFC3339.fullmatch(text):
-            return datetime.fromisoformat(text.upper())
+            return parse_moment(text.upper())
     except ValueError:
         pass
     raise PydanticCustomError("time_format", 'must be a time like "2026-11-24T15:00:00Z"')

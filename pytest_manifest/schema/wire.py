@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Final
 
 from pydantic import JsonValue
@@ -32,6 +34,8 @@ HEADER_RETRIED: Final = "manifest_retried"
 HEADER_HOP: Final = "manifest_hop"
 """Added by the worker in which a task hands its job on (``Task.replace``): how often that was done
 before. The message that carries the job to its end has it, whichever process sends it."""
+
+_FRACTION: Final = re.compile(r"(?<=:\d\d[.,])\d+")
 
 STREAM_FIELD: Final = "r"
 """The one field of a stream record; it holds a JSON document."""
@@ -115,7 +119,19 @@ def stream_key(run: str) -> str:
 
 def timestamp(moment: datetime) -> str:
     """Format an aware time as text: ISO 8601, UTC, microseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+    return moment.astimezone(timezone.utc).isoformat(timespec="microseconds")
+
+
+def parse_moment(text: str) -> datetime:
+    """Parse a time in ISO 8601, which may end in ``Z`` and have any number of digits of a second.
+
+    Digits beyond microseconds are dropped. Raises ValueError for what is no such time.
+    """
+    if sys.version_info < (3, 11):
+        # That one knows no zone by the name of Z, and three or six digits alone.
+        text = re.sub("Z$", "+00:00", text)
+        text = _FRACTION.sub(lambda found: found[0][:6].ljust(6, "0"), text, count=1)
+    return datetime.fromisoformat(text)
 
 
 def parse_timestamp(text: object) -> datetime | None:
@@ -123,9 +139,13 @@ def parse_timestamp(text: object) -> datetime | None:
     if not isinstance(text, str):
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        moment = parse_moment(text)
         # Arithmetic on times at the ends of the range would overflow.
-        return moment.astimezone(UTC) if moment.tzinfo and 1970 <= moment.year <= 9998 else None
+        return (
+            moment.astimezone(timezone.utc)
+            if moment.tzinfo and 1970 <= moment.year <= 9998
+            else None
+        )
     except (ValueError, OverflowError):
         return None
 

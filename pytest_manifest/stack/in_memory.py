@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from celery import Celery
 from celery.worker import state
 from kombu.transport.memory import Channel
 from loguru import logger
+from typing_extensions import Self
 
 from pytest_manifest.broker.client import load_app
 from pytest_manifest.errors import StackError

@@ -74,9 +74,8 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
-                process_group=0,
                 pass_fds=self.holds,
-                preexec_fn=_die_with_parent(signal.SIGTERM if self.gently else signal.SIGKILL),
+                preexec_fn=_in_own_group(signal.SIGTERM if self.gently else signal.SIGKILL),
             )
         finally:
             os.close(descriptor)
@@ -130,14 +129,18 @@ def tail(path: Path, lines: int) -> list[str]:
     return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
 
-def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """Have Linux signal the child when the supervisor dies, in case the watchdog died too."""
+def _in_own_group(number: signal.Signals) -> Callable[[], None]:
+    """Give the child a group of its own, and have Linux signal it when the supervisor dies.
+
+    Linux does that in case the watchdog has died, too.
+    """
     if sys.platform != "linux":
-        return None
+        return lambda: os.setpgid(0, 0)
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 
     def prepare() -> None:
+        os.setpgid(0, 0)
         libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)

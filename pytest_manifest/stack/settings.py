@@ -11,7 +11,9 @@ folder is kept. The supervisor writes events, one JSON object a line, to standar
 from __future__ import annotations
 
 import json
-from typing import Literal, NamedTuple, NotRequired, TypedDict
+from typing import Literal, NamedTuple, TypedDict
+
+from typing_extensions import NotRequired
 
 READY_LINE = "ready"
 STOP_LINE = "stop"

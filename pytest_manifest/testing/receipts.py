@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from pydantic import JsonValue
@@ -55,7 +55,7 @@ def make_receipt(
 
 def _times(state: State, fields: dict[str, Any]) -> dict[str, Any]:
     """Make the times of a receipt; a job that never began has only those of sending and ending."""
-    ended = fields.get("finished_at") or datetime.now(UTC)
+    ended = fields.get("finished_at") or datetime.now(timezone.utc)
     if state in NEVER_BEGUN:
         sent = ended - timedelta(seconds=WAIT)
         return {"sent_at": sent, "received_at": ended, "finished_at": ended, "executions": 1}

@@ -9,7 +9,7 @@ may send much later: so the headers are kept in the signature.
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any, Final
 
 from celery import Signature
@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.compat.celery import before_replacing
 from pytest_manifest.schema import wire
-from pytest_manifest.schema.wire import timestamp
+from pytest_manifest.schema.wire import parse_moment, timestamp
 from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.job import Delivery, Execution, current_execution
 from pytest_manifest.worker.outcome import describe
@@ -103,12 +103,12 @@ MAX_MESSAGE: Final = 500
 def due_time(eta: object) -> str | None:
     """Return when a retry is due, from its message's ``eta``; None: at once."""
     try:
-        due = datetime.fromisoformat(eta) if isinstance(eta, str) else None
+        due = parse_moment(eta) if isinstance(eta, str) else None
     except ValueError:  # the worker that gets it will reject it
         return None
     if due is None:
         return None
-    return timestamp(due if due.tzinfo else due.replace(tzinfo=UTC))
+    return timestamp(due if due.tzinfo else due.replace(tzinfo=timezone.utc))
 
 
 def retries_so_far(execution: Execution) -> list[dict[str, JsonValue]]:
@@ -118,7 +118,7 @@ def retries_so_far(execution: Execution) -> list[dict[str, JsonValue]]:
     latest: dict[str, JsonValue] = {
         "retries": delivery.retries,
         "started_at": timestamp(execution.started),
-        "ended_at": timestamp(datetime.now(UTC)),
+        "ended_at": timestamp(datetime.now(timezone.utc)),
         "error": None if error is None else dict(describe(error, limit=MAX_MESSAGE)),
     }
     return [*map(dict, delivery.retried), latest][-MAX_RETRIES:]

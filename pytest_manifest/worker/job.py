@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Final
 
 from loguru import logger
@@ -25,7 +25,7 @@ from pydantic import JsonValue
 from pytest_manifest.log import redact
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.fields import json_value
-from pytest_manifest.schema.wire import arguments_sha256, timestamp
+from pytest_manifest.schema.wire import arguments_sha256, parse_moment, timestamp
 from pytest_manifest.worker.spool import Lines, Spool, TaskOutput
 
 DEFAULT_TTL = 7 * 24 * 3600
@@ -175,7 +175,7 @@ class Execution:
         """Stores, at its end, a final state that the task has given itself."""
         self.unsent_start: bytes | None = None
         """The started record where it could not be sent: it goes with the receipt."""
-        self.started = datetime.now(UTC)
+        self.started = datetime.now(timezone.utc)
         self._spool = (
             Spool(delivery.task_id, delivery.execution) if _process.is_pool_child else None
         )
@@ -246,7 +246,7 @@ class Execution:
         return RunMeasures(
             pid=os.getpid(),
             started_at=timestamp(self.started),
-            finished_at=timestamp(datetime.now(UTC)),
+            finished_at=timestamp(datetime.now(timezone.utc)),
             wait=seconds_since(self.delivery.sent_at, self.started),
             runtime=round(time.monotonic() - self._begun, 6),
             cpu=round(self._clock() - self._cpu, 6),
@@ -293,7 +293,7 @@ def seconds_since(earlier: str | None, later: datetime) -> float | None:
     if earlier is None:
         return None
     try:
-        return max(0.0, round((later - datetime.fromisoformat(earlier)).total_seconds(), 6))
+        return max(0.0, round((later - parse_moment(earlier)).total_seconds(), 6))
     except (ValueError, TypeError):  # not a time, or one without a zone
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, Literal
 
 from loguru import logger
@@ -100,7 +100,7 @@ class _Handler(logging.Handler):
 
 class _Formatter(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
-        moment = datetime.fromtimestamp(record.created, UTC)
+        moment = datetime.fromtimestamp(record.created, timezone.utc)
         return moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
 
 

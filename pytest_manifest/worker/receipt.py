@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -82,7 +82,7 @@ def handed_on_record(delivery: Delivery, how: str, next_at: str | None = None) -
             "task_id": delivery.task_id,
             "execution": delivery.execution,
             "how": how,
-            "ended_at": wire.timestamp(datetime.now(UTC)),
+            "ended_at": wire.timestamp(datetime.now(timezone.utc)),
             "next_at": next_at,
         }
     )
@@ -133,7 +133,7 @@ def receipt_document(
         "sent_at": delivery.sent_at,
         "received_at": delivery.received_at,
         "started_at": ran.started_at,
-        "finished_at": ran.finished_at or wire.timestamp(datetime.now(UTC)),
+        "finished_at": ran.finished_at or wire.timestamp(datetime.now(timezone.utc)),
         "wait": ran.wait,
         "runtime": ran.runtime,
         "executions": 1,
@@ -336,7 +336,10 @@ def _measures_from_outside(delivery: Delivery) -> RunMeasures:
     request = _taken_requests.get(delivery.execution)
     if request is None or not request.time_start:
         return RunMeasures()
-    now, started = datetime.now(UTC), datetime.fromtimestamp(request.time_start, UTC)
+    now, started = (
+        datetime.now(timezone.utc),
+        datetime.fromtimestamp(request.time_start, timezone.utc),
+    )
     return RunMeasures(
         pid=request.worker_pid,
         started_at=timestamp(started),

@@ -10,7 +10,7 @@ import gc
 import os
 import time
 from collections.abc import MutableMapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -150,7 +150,7 @@ def on_received(request: Any, **_: object) -> None:
         return
     execution = new_execution()
     fields[wire.HEADER_EXECUTION] = execution
-    fields[wire.HEADER_RECEIVED_AT] = wire.timestamp(datetime.now(UTC))
+    fields[wire.HEADER_RECEIVED_AT] = wire.timestamp(datetime.now(timezone.utc))
     remember_request(execution, request)
     _keep_hard_limit(request)
     if not isinstance(ensure_receipts(request.task.backend), ReceiptBackend):

@@ -168,16 +168,23 @@ def _parse(version: str, path: Path) -> Prompt:
     if not divider:
         raise PromptError(f"{path}: has no line '---' between the instructions and the prompt")
     for part, names in ((instructions, {"moods"}), (body, {"orders", "passages"})):
-        _check_placeholders(path, Template(part), names)
-    if "passages" not in Template(body).get_identifiers():
+        _check_placeholders(path, part, names)
+    if "passages" not in _placeholders(body):
         raise PromptError(f"{path}: the prompt below '---' must hold $passages")
     return Prompt(version, hashlib.sha256(content).hexdigest(), instructions.strip(), body.strip())
 
 
-def _check_placeholders(path: Path, template: Template, names: set[str]) -> None:
-    if not template.is_valid():
+def _placeholders(text: str) -> set[str | None]:
+    """Return the names that a template's placeholders have; None: for a '$' that is none."""
+    found = Template.pattern.finditer(text)
+    return {one["named"] or one["braced"] for one in found if one["escaped"] is None}
+
+
+def _check_placeholders(path: Path, text: str, names: set[str]) -> None:
+    found = _placeholders(text)
+    if None in found:
         raise PromptError(f"{path}: a '$' that is no placeholder must be written as '$$'")
-    unknown = set(template.get_identifiers()) - names
+    unknown = {name for name in found if name} - names
     if unknown:
         known = " and ".join(f"${name}" for name in sorted(names))
         raise PromptError(f"{path}: ${min(unknown)} is not known there; use {known}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
 
 from sqlalchemy import delete, func, select
+from typing_extensions import Self
 
 from tasks.movie_bible import loading, migrating, reading, writing
 from tasks.movie_bible.connecting import Store

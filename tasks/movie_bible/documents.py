@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final
 
 from pydantic import JsonValue
+from typing_extensions import Self
 
 from tasks.movie_bible.fields import field_fault, kind_of, list_fault, text_digest, text_fault
 

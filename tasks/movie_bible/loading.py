@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Final
 
 from sqlalchemy import select
@@ -112,7 +112,7 @@ class _Changes:
         _upsert(connection, Film, ("id",), FILM, films)
         passages = [_complete(PASSAGE, row, id=name) for name, row in self.passages.changed()]
         _upsert(connection, Passage, ("id",), PASSAGE, passages)
-        now = datetime.now(UTC)
+        now = datetime.now(timezone.utc)
         made: Columns = {"prompt_version": CORPUS, "revision": 1, "written_at": now}
         made |= dict.fromkeys(("tokens_in", "tokens_out", "cost_nanos"), 0)
         given = [_complete(GIVEN, row, passage_id=id_) | made for id_, row in self.given.changed()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Final
 
 from sqlalchemy import (
@@ -46,13 +46,14 @@ class UtcMoment(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Convert a time of any zone to UTC."""
-        return None if value is None else value.astimezone(UTC)
+        return None if value is None else value.astimezone(timezone.utc)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Convert a time to UTC from the server's zone; one without a zone is UTC already."""
         if value is None:
             return None
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        in_zone = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        return in_zone.astimezone(timezone.utc)
 
 
 class Base(DeclarativeBase):

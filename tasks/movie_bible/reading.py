@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Select, exists, select
 from sqlalchemy.engine import Connection, Row
+from typing_extensions import Unpack
 
 from tasks.movie_bible.connecting import Store
 from tasks.movie_bible.documents import FilmFacts
@@ -125,12 +126,12 @@ def _ids(store: Store, narrow: Callable[[Select[str]], Select[str]]) -> Iterator
         yield from found
 
 
-def _passages() -> Select[*tuple[Any, ...]]:
+def _passages() -> Select[Unpack[tuple[Any, ...]]]:
     return select(*_PASSAGE, *_FILM).outerjoin(Film, Film.id == Passage.film_id)
 
 
 def _scanned(
-    connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]], prompt_version: str
+    connection: Connection, rows: Sequence[Row[Unpack[tuple[Any, ...]]]], prompt_version: str
 ) -> list[ScannedPassage]:
     found: list[ScannedPassage] = []
     for chunk in chunks(rows):
@@ -175,7 +176,7 @@ def _stale(connection: Connection, ids: Sequence[str], prompt_version: str) -> s
     return set(connection.execute(query).scalars())
 
 
-def _film(row: Row[*tuple[Any, ...]]) -> FilmFacts | None:
+def _film(row: Row[Unpack[tuple[Any, ...]]]) -> FilmFacts | None:
     if row.film_id is None:
         return None
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from itertools import groupby
 from typing import Final, Literal
 
@@ -45,7 +45,7 @@ def write(store: Store, rows: Sequence[NewAnnotation]) -> dict[str, Written]:
     written: dict[str, Written] = {}
     if not rows:
         return written
-    now = datetime.now(UTC)
+    now = datetime.now(timezone.utc)
     # In the order of ids, so that two writers of the same rows wait for one another, and do not
     # each hold what the other needs.
     ordered = sorted(rows, key=lambda row: (row.passage_id, row.prompt_version))

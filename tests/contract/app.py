@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any, TypeVar, cast
 
 from celery import Celery, Task, chain, chord, group
@@ -121,7 +121,7 @@ def lock() -> object:
 
 @job("dated")
 def dated() -> dict[str, object]:
-    return {"at": datetime(2026, 11, 24, 15, 0, tzinfo=UTC)}
+    return {"at": datetime(2026, 11, 24, 15, 0, tzinfo=timezone.utc)}
 
 
 @job("talk")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import runpy
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tomllib
 
 
 @pytest.fixture(scope="session")

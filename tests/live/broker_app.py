@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timezone
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, TypeVar, cast
@@ -93,7 +93,7 @@ def kinds() -> dict[object, object]:
     """Return one of each type that kombu writes as JSON, and one that only this process knows."""
     register_type(Fraction, "fraction", lambda value: str(value), Fraction)
     return {
-        "at": datetime(2026, 11, 24, 15, 0, tzinfo=UTC),
+        "at": datetime(2026, 11, 24, 15, 0, tzinfo=timezone.utc),
         "day": date(2026, 11, 24),
         "price": Decimal("1.10"),
         "key": UUID(int=1),

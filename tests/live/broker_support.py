@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -28,7 +28,7 @@ from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.live.broker_app:app"
-SENT_AT = datetime(2026, 11, 24, 15, 0, 0, 123456, tzinfo=UTC)
+SENT_AT = datetime(2026, 11, 24, 15, 0, 0, 123456, tzinfo=timezone.utc)
 
 
 def database(url: str, number: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,7 @@ def ran(
     sent = attempts(entries)
     env = {"TEST_RESULT_EXTENDED": "1"} if extended else {}
     with publishing(where) as publisher, closing(ResultReader(where)) as reader:
-        publisher.publish(sent, datetime.now(UTC) - timedelta(seconds=60))
+        publisher.publish(sent, datetime.now(timezone.utc) - timedelta(seconds=60))
         with stock_worker(where, directory, pool=pool, env=env):
             yield sent, reader
 
@@ -91,7 +91,7 @@ def assert_endings(results: dict[str, BackendResult]) -> None:
     for result in results.values():
         assert result.receipt is None
         assert result.finished_at is not None
-        assert abs(result.finished_at - datetime.now(UTC)) < timedelta(minutes=5)
+        assert abs(result.finished_at - datetime.now(timezone.utc)) < timedelta(minutes=5)
 
 
 def test_every_ending_from_redis(valkey: str, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_embedded_receipt_comes_out(valkey: str) -> None:
 
     assert found.receipt == {"run": "r", "pid": 7}
     assert found.result == [1]
-    assert found.finished_at == datetime(2026, 11, 24, 15, 0, 0, 500_000, tzinfo=UTC)
+    assert found.finished_at == datetime(2026, 11, 24, 15, 0, 0, 500_000, tzinfo=timezone.utc)
 
 
 def test_revoked_before_it_ran(valkey: str, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_revoked_before_it_ran(valkey: str, tmp_path: Path) -> None:
         closing(ResultReader(where)) as reader,
     ):
         publisher.revoke([sent[0].task_id])
-        publisher.publish(sent, datetime.now(UTC))
+        publisher.publish(sent, datetime.now(timezone.utc))
         [result] = results_of(reader, [sent[0].task_id]).values()
 
     assert (result.state, result.error, result.result) == ("revoked", None, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -350,7 +350,7 @@ def test_stock_worker_runs_what_was_sent(broker: str, tmp_path: Path) -> None:
         publishing(where) as publisher,
         closing(ResultReader(where)) as reader,
     ):
-        publisher.publish(sent, datetime.now(UTC))
+        publisher.publish(sent, datetime.now(timezone.utc))
         results = results_of(reader, [attempt.task_id for attempt in sent])
 
     assert [results[attempt.task_id].result for attempt in sent] == list(range(20))
@@ -359,7 +359,7 @@ def test_stock_worker_runs_what_was_sent(broker: str, tmp_path: Path) -> None:
 def test_revoked_jobs_do_not_run(broker: str, tmp_path: Path) -> None:
     """Jobs revoked while they wait for their eta end as revoked; the others run."""
     where = address(broker, app=APP)
-    soon = datetime.now(UTC) + timedelta(seconds=1)
+    soon = datetime.now(timezone.utc) + timedelta(seconds=1)
     sent = attempts([Entry(id=f"e-{n}", task="stock.echo", args=[n], eta=soon) for n in range(4)])
     with (
         stock_worker(where, tmp_path),
@@ -367,7 +367,7 @@ def test_revoked_jobs_do_not_run(broker: str, tmp_path: Path) -> None:
         closing(ResultReader(where)) as reader,
     ):
         publisher.revoke([attempt.task_id for attempt in sent[:2]])
-        publisher.publish(sent, datetime.now(UTC))
+        publisher.publish(sent, datetime.now(timezone.utc))
         results = results_of(reader, [attempt.task_id for attempt in sent])
 
     states = [results[attempt.task_id].state for attempt in sent]
@@ -383,7 +383,7 @@ def test_expired_jobs_say_so(broker: str, tmp_path: Path) -> None:
         closing(ResultReader(where)) as reader,
         stock_worker(where, tmp_path),
     ):
-        publisher.publish(sent, datetime.now(UTC) - timedelta(seconds=60))
+        publisher.publish(sent, datetime.now(timezone.utc) - timedelta(seconds=60))
         results = results_of(reader, [attempt.task_id for attempt in sent])
 
     assert {result.state for result in results.values()} == {"expired"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def test_preflight_and_a_stock_worker(broker: str, tmp_path: Path) -> None:
         demand = demand_of([*(a.entry for a in sent), Entry(id="z", task="no.such", countdown=1e6)])
         found = preflight(publisher, demand, expected_workers=1)
         publisher.revoke([sent[-1].task_id])
-        publisher.publish(sent, datetime.now(UTC))
+        publisher.publish(sent, datetime.now(timezone.utc))
         results = results_of(reader, [attempt.task_id for attempt in sent])
 
     assert found.workers == [name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
@@ -106,7 +106,7 @@ def test_results_are_the_json_that_kombu_made(
     sent = attempts(WORK)
     env = serialized(serializer)
     with publishing(where, stream=stream_key(sent[0].run)) as publisher:
-        publisher.publish(sent, datetime.now(UTC))
+        publisher.publish(sent, datetime.now(timezone.utc))
         with stock_worker(where, tmp_path, env=env, options=options):
             receipts = receipts_of(where, sent)
 
@@ -151,7 +151,7 @@ def test_jobs_that_go_on_elsewhere_where_results_are_replies(
     where = address(database(url, 9) if broker == "redis" else url, "rpc://", app=APP)
     sent = attempts(HANDED_ON)
     with publishing(where, stream="") as publisher:
-        publisher.publish(sent, datetime.now(UTC))
+        publisher.publish(sent, datetime.now(timezone.utc))
         with stock_worker(where, tmp_path, options=INSTRUMENTED):
             receipts = receipts_of(where, sent)
 

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -90,7 +90,7 @@ def send(address: StackAddress, task: str, folder: Path) -> str:
     plain = StackAddress(address.broker_url, address.backend_url, None, is_private=True)
     sent = attempts([Entry(id="e", task=f"stackapp.{task}", args=[str(folder)])])
     with publishing(plain, stream=STREAM) as publisher:
-        assert publisher.publish(sent, datetime.now(UTC)).error is None
+        assert publisher.publish(sent, datetime.now(timezone.utc)).error is None
     eventually((folder / "started").exists, within=READY_SECONDS, what="the job runs")
     return sent[0].task_id
 

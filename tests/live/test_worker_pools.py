@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 import redis
@@ -100,7 +100,7 @@ def test_tasks_beside_one_another(valkey: str) -> None:
 def test_first_message_comes_too_late(valkey: str) -> None:
     """A worker whose backend was made before it was instrumented tells of its first message."""
     with running_worker(valkey, valkey, Flavour("first", INSTRUMENTED)) as bench:
-        late = datetime.now(UTC) - timedelta(seconds=5)
+        late = datetime.now(timezone.utc) - timedelta(seconds=5)
         assert bench.receipt(bench.send("add", 1, 2, expires=late)).state == "expired"
 
 

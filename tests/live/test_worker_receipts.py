@@ -8,7 +8,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -51,7 +51,7 @@ def digest(value: object) -> str:
 
 def test_success(bench: Bench) -> None:
     """A task that returns gives a start and a receipt with everything that is known of it."""
-    before = datetime.now(UTC)
+    before = datetime.now(timezone.utc)
     sent = bench.send("add", 20, 22)
     receipt = bench.receipt(sent)
     start, end = bench.records(sent)
@@ -253,7 +253,7 @@ def test_terminated(bench: Bench) -> None:
 
 def test_expired(bench: Bench) -> None:
     """A task whose time was over before its turn is told as expired."""
-    receipt = bench.ask("add", 1, 2, expires=datetime.now(UTC) - timedelta(seconds=5))
+    receipt = bench.ask("add", 1, 2, expires=datetime.now(timezone.utc) - timedelta(seconds=5))
     assert receipt.state == "expired"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -130,7 +130,7 @@ def test_time_limit_rides_too(bench: Bench) -> None:
 
 def test_revoked_rides_too(bench: Bench) -> None:
     """What came too late is told as expired."""
-    late = datetime.now(UTC) - timedelta(seconds=5)
+    late = datetime.now(timezone.utc) - timedelta(seconds=5)
     assert riding(bench, bench.send("add", 1, 2, expires=late))[0].state == "expired"
 
 

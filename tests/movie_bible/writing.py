@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -43,7 +43,7 @@ class WritingContract:
         for name in NewAnnotation.__dataclass_fields__:
             assert getattr(stored, name) == getattr(row, name), name
         assert stored.written_at.utcoffset() == timedelta(0)
-        assert abs(datetime.now(UTC) - stored.written_at) < timedelta(minutes=5)
+        assert abs(datetime.now(timezone.utc) - stored.written_at) < timedelta(minutes=5)
 
     def test_an_update_keeps_the_other_fields(self, bible: MovieBible) -> None:
         """It sets its own, and all provenance; the digest is of everything stored."""

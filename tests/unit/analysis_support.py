@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -23,7 +23,7 @@ from pytest_manifest.schema import (
     VerdictStatus,
 )
 
-START = datetime(2026, 11, 24, 15, tzinfo=UTC)
+START = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
 INFO = RunInfo(
     run="20261124T150000-0123abcd",
     manifest=Path("/m.jsonl"),

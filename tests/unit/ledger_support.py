@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from pytest_manifest.ledger import RunInfo, Start
@@ -14,7 +14,7 @@ from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 ROOT = Path(__file__).resolve().parents[2]
 OLD_LEDGER = Path(__file__).with_name("data") / "ledger-v1.sql"
 """Everything that a ledger of version 1 held, as SQL."""
-MOMENT = datetime(2026, 11, 24, 15, 0, 1, 123456, tzinfo=UTC)
+MOMENT = datetime(2026, 11, 24, 15, 0, 1, 123456, tzinfo=timezone.utc)
 INFO = RunInfo(
     run="20261124T150000-0123abcd",
     manifest=Path("/tmp/m.jsonl"),
@@ -22,7 +22,7 @@ INFO = RunInfo(
     workflow="demo",
     mode=None,
     entries=2,
-    created_at=datetime(2026, 11, 24, 15, tzinfo=UTC),
+    created_at=datetime(2026, 11, 24, 15, tzinfo=timezone.utc),
     broker="redis://:***@127.0.0.1:1/0",
     backend="redis://:***@127.0.0.1:1/0",
     is_private=True,

@@ -9,7 +9,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import count
 from typing import Literal
 
@@ -20,7 +20,7 @@ from pytest_manifest.schema import Entry, ErrorInfo, Receipt, State
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256, timestamp
 
 HOST = "box"
-EPOCH = datetime(2026, 11, 24, 15, tzinfo=UTC)
+EPOCH = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
 NOTICED = 2.4
 """Seconds until a worker notices that a process of its pool is gone."""
 PREFETCH = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +23,7 @@ from pytest_manifest.worker.outcome import TaskResult, failed, succeeded
 from pytest_manifest.worker.receipt import finished_record, receipt_document
 from pytest_manifest.worker.spool import TaskOutput
 
-SENT_AT = datetime(2026, 11, 24, 15, 0, 0, 123456, tzinfo=UTC)
+SENT_AT = datetime(2026, 11, 24, 15, 0, 0, 123456, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_run_id_is_time_and_chance() -> None:
     assert re.fullmatch(r"20261124T150000-[0-9a-f]{8}", new_run_id(moment))
     assert new_run_id(moment) != new_run_id(moment)
     assert abs(
-        datetime.strptime(new_run_id()[:15] + "Z", "%Y%m%dT%H%M%S%z") - datetime.now(UTC)
+        datetime.strptime(new_run_id()[:15] + "Z", "%Y%m%dT%H%M%S%z") - datetime.now(timezone.utc)
     ) < (timedelta(seconds=5))
 
 

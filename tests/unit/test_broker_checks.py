@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -12,7 +12,7 @@ from pytest_manifest.broker.control import Answers
 from pytest_manifest.broker.workers import QUESTIONS, Worker, workers_of
 from pytest_manifest.schema import Entry
 
-NOW = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
+NOW = datetime(2026, 11, 24, 15, 0, tzinfo=timezone.utc)
 
 
 def held(demand: Demand, *, ahead: int, late: bool, visibility: float = 3600) -> list[str]:

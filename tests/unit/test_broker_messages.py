@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -65,11 +65,11 @@ def headers(outgoing: Outgoing) -> dict[str, Any]:
             Entry(
                 id="e",
                 task="t",
-                eta=datetime(2027, 1, 1, tzinfo=UTC),
-                expires=datetime(2027, 1, 2, tzinfo=UTC),
+                eta=datetime(2027, 1, 1, tzinfo=timezone.utc),
+                expires=datetime(2027, 1, 2, tzinfo=timezone.utc),
             ),
-            datetime(2027, 1, 1, tzinfo=UTC),
-            datetime(2027, 1, 2, tzinfo=UTC),
+            datetime(2027, 1, 1, tzinfo=timezone.utc),
+            datetime(2027, 1, 2, tzinfo=timezone.utc),
         ),
     ],
 )

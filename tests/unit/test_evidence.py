@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from pytest_manifest.schema import Receipt, Source, State
 from pytest_manifest.verdict import NEVER_STARTED_STATES, may_have_run
 
 RAN: tuple[dict[str, Any], ...] = (
-    {"started_at": datetime(2026, 11, 24, 15, tzinfo=UTC)},
+    {"started_at": datetime(2026, 11, 24, 15, tzinfo=timezone.utc)},
     {"runtime": 0.1},
     {"pid": 7},
     {"cpu": 0.1},

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,8 +37,8 @@ RUN: Final = INFO.run
 KEY: Final = stream_key(RUN)
 ENTRY: Final = Entry(id="a", task="t")
 DEEP: Final = '{"a":' * 5_000 + "1" + "}" * 5_000
-FIRST_DAY: Final = datetime(1, 1, 1, tzinfo=UTC)
-TODAY: Final = datetime.now(UTC)
+FIRST_DAY: Final = datetime(1, 1, 1, tzinfo=timezone.utc)
+TODAY: Final = datetime.now(timezone.utc)
 FIRST: Final = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
 YEAR_1: Final = "0001-01-01T00:00:00+14:00"
 STARTED: Final[dict[str, Any]] = {
@@ -142,7 +142,7 @@ def test_no_record_stops_what_comes_behind_it(
     assert kept[-1][1] == receipt_from(RECEIPT)
     for _, _, receipt in sip.finals:
         facts = {"run": RUN, "task_id": "t-a", "attempt": 1}
-        if not contradiction(ENTRY, receipt, sent_at=datetime.now(UTC), **facts):  # type: ignore[arg-type]  # the names are right
+        if not contradiction(ENTRY, receipt, sent_at=datetime.now(timezone.utc), **facts):  # type: ignore[arg-type]  # the names are right
             evaluate(ENTRY, complete_receipt(receipt, starts), attempt=1)
     store.clear()
 

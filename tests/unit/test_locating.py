@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -281,7 +281,7 @@ def test_jobs_in_memory_are_found_in_their_queue() -> None:
     entry = Entry(id="e", task="t", queue="locating")
     [attempt] = [attempt_of(new_run_id(), entry, 1)]
     try:
-        assert publisher.publish([attempt], datetime.now(UTC)).error is None
+        assert publisher.publish([attempt], datetime.now(timezone.utc)).error is None
         locator = open_locator(publisher, queues_of(publisher, [entry]), [])
         look = locator.snapshot([attempt.task_id, "other"])
         assert (look.queued, look.blind_spot) == ({attempt.task_id: "locating"}, "")

@@ -9,7 +9,7 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -177,7 +177,11 @@ def test_json_is_one_object_a_line() -> None:
     log.configure(format="json", sink=sink)
 
     logger.bind(
-        run="r1", entry="é", attempt=1, token="s3cret", when=datetime(2026, 1, 1, tzinfo=UTC)
+        run="r1",
+        entry="é",
+        attempt=1,
+        token="s3cret",
+        when=datetime(2026, 1, 1, tzinfo=timezone.utc),
     ).info("a\nb")
     try:
         failing(ValueError("redis://:s3cret@h/0"))
@@ -188,7 +192,7 @@ def test_json_is_one_object_a_line() -> None:
     assert first["message"] == "a\nb"
     assert first["level"] == "INFO"
     assert first["logger"] == __name__
-    assert datetime.fromisoformat(first["time"]).utcoffset() == UTC.utcoffset(None)
+    assert datetime.fromisoformat(first["time"]).utcoffset() == timezone.utc.utcoffset(None)
     extra = first["extra"]
     assert (extra["run"], extra["entry"], extra["attempt"]) == ("r1", "é", 1)
     assert extra["token"] == "***"

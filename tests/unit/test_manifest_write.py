@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ HEADER = Header(
     workflow="system_test",
     mode="crud_stress",
     params={"count": 50},
-    planned_at=datetime(2026, 11, 24, 15, tzinfo=UTC),
+    planned_at=datetime(2026, 11, 24, 15, tzinfo=timezone.utc),
 )
 CRUD = Entry.model_validate(
     {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import HandedOn, Start
@@ -164,7 +164,7 @@ def test_the_only_start_is_known_without_the_ledger() -> None:
     """Of an attempt that was sent just now, begun once; said twice, it is still one start."""
     made = PendingAttempts()
     attempt = attempt_of(RUN, Entry(id="a", task="t"), 1)
-    made.track(attempt, sent=100.0, sent_at=datetime.now(UTC))
+    made.track(attempt, sent=100.0, sent_at=datetime.now(timezone.utc))
     flight = made.by_task_id[attempt.task_id]
     assert flight.only_start is None
     first = start(attempt.task_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -22,14 +22,16 @@ def receipt(entry: str, **fields: object) -> Receipt:
 
 TRIED = {
     "retries": 0,
-    "ended_at": datetime(2026, 11, 24, 15, tzinfo=UTC),
+    "ended_at": datetime(2026, 11, 24, 15, tzinfo=timezone.utc),
     "error": ErrorInfo(type="OSError", message="busy"),
 }
 RECEIPTS = [
     receipt("a", retries=2, retried=[TRIED, {"retries": 1}]),
     receipt("é", result={"x": [1.0, None]}, runtime=0.25, executions=1, log=["one", "zwei ü"]),
     receipt("c", state="failed", error=ErrorInfo(type="E", message="m"), evidence={"rows": 3}),
-    receipt("d", finished_at=datetime(2026, 11, 24, 15, 0, 0, 1, tzinfo=UTC), redelivered=True),
+    receipt(
+        "d", finished_at=datetime(2026, 11, 24, 15, 0, 0, 1, tzinfo=timezone.utc), redelivered=True
+    ),
 ]
 
 

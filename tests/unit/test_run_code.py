@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.run import task_metadata
 from pytest_manifest.run.task_metadata import CodeHistory, record_code
 
-BEGIN = datetime(2026, 11, 24, 15, tzinfo=UTC)
+BEGIN = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
 INFO = RunInfo(
     "20261124T150000-0123abcd", Path("m.jsonl"), "0" * 64, None, None, 1, BEGIN, "", "", True, 60
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from pytest_manifest.ledger import Start
 from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.schema import Receipt
 
-SENT = datetime(2026, 11, 25, 12, tzinfo=UTC)
+SENT = datetime(2026, 11, 25, 12, tzinfo=timezone.utc)
 BEGUN = SENT + timedelta(seconds=2)
 
 

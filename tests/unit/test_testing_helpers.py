@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import get_args
 
@@ -44,7 +44,7 @@ def test_a_made_receipt_is_honest() -> None:
     assert receipt.finished_at is not None
     assert receipt.finished_at - receipt.started_at == timedelta(seconds=2)
     assert receipt.started_at - receipt.sent_at == timedelta(seconds=0.5)
-    assert receipt.finished_at <= datetime.now(UTC)
+    assert receipt.finished_at <= datetime.now(timezone.utc)
     assert receipt.executions == 1
 
 

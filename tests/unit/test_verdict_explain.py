@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from pytest_manifest.schema import Entry, Receipt
@@ -44,7 +44,7 @@ def receipt(**fields: Any) -> Receipt:
         "host": "w1",
         "pid": 77,
         "queue": "celery",
-        "sent_at": datetime(2026, 11, 24, 15, 0, 0, 250000, tzinfo=UTC),
+        "sent_at": datetime(2026, 11, 24, 15, 0, 0, 250000, tzinfo=timezone.utc),
         "wait": 0.031,
         "runtime": 12.44,
         "cpu": 0.00004,

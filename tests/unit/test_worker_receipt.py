@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -148,7 +148,7 @@ def test_tuples_and_number_keys_become_json() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        datetime(2026, 11, 24, tzinfo=UTC),
+        datetime(2026, 11, 24, tzinfo=timezone.utc),
         [date(2026, 11, 24), time(12, 30)],
         {"price": Decimal("1.10"), "key": UUID(int=1)},
         {"text": b"bytes", "raw": b"\xff"},

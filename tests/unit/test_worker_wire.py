@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -70,7 +70,7 @@ def test_started_record() -> None:
     record = wire.parse_record(STARTED)
     assert isinstance(record, wire.StartedRecord)
     assert (record.execution, record.pid, record.retries) == ("abc", 7, 2)
-    assert record.started_at == datetime(2026, 11, 24, 15, 0, 1, tzinfo=UTC)
+    assert record.started_at == datetime(2026, 11, 24, 15, 0, 1, tzinfo=timezone.utc)
     assert record.received_at is None
     assert (record.boot, record.pid_namespace) == ("a boot", "pid:[1]")
 

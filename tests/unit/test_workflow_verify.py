@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tasks.settings import Settings
 from tests.crud_load import ROOT
 from workflows.system_test import verify
 
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+NOON = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 DATA: dict[str, JsonValue] = {"title": "Alien", "year": 1979}
 POOL: dict[str, JsonValue] = {
     "size": 5, "limit": 10, "checked_out": 1, "overflow": 0, "peak": 1

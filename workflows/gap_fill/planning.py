@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from itertools import islice
 from typing import Final
 
@@ -239,6 +239,6 @@ def _note_model(planner: Planner, table: PriceTable) -> None:
         for name, price in table.prices.items()
         if price.output_usd
     )
-    age = (datetime.now(UTC).date() - table.as_of).days
+    age = (datetime.now(timezone.utc).date() - table.as_of).days
     old = f", which is {age // 30} months ago, so check them" if age > STALE_PRICES_DAYS else ""
     plan.note(f"in USD, at the list prices of {table.as_of}{old}: {prices}")

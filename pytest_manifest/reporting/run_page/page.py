@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
@@ -56,7 +56,7 @@ class PageMetadata:
     warnings: Sequence[str] = ()
     comparison: Comparison | None = None
     segments: Sequence[RunSegment] = ()
-    written: datetime = field(default_factory=lambda: datetime.now(UTC))
+    written: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
 def write_page(path: Path, metadata: PageMetadata, records: Iterable[EntryRecord]) -> Statistics:

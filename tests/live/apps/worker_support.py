@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class Bench:
             "manifest_run": run,
             "manifest_entry": "the entry",
             "manifest_attempt": 2,
-            "manifest_sent_at": timestamp(datetime.now(UTC)),
+            "manifest_sent_at": timestamp(datetime.now(timezone.utc)),
             "manifest_stream": stream_key(run),
             "manifest_ttl": TTL,
         }

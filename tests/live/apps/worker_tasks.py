@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def empty() -> None:
 
 
 def dated() -> dict[str, object]:
-    return {"at": datetime(2026, 11, 24, 15, 0, tzinfo=UTC)}
+    return {"at": datetime(2026, 11, 24, 15, 0, tzinfo=timezone.utc)}
 
 
 def mutate(values: list[int]) -> list[int]:
@@ -82,7 +82,7 @@ def ignore() -> None:
 
 
 def retry_too_late(self: Any) -> None:
-    raise self.retry(countdown=0, expires=datetime(2026, 1, 1, tzinfo=UTC))
+    raise self.retry(countdown=0, expires=datetime(2026, 1, 1, tzinfo=timezone.utc))
 
 
 def reject() -> None:

@@ -181,7 +181,8 @@ def _progress(verb: str) -> Iterator[_Progress]:
     except (ManifestToolError, KeyboardInterrupt) as error:
         if progress.done:
             note = f"before it, {progress.done:,} documents were {verb}"
-            error.add_note(note + ", and loading again is harmless" * (verb == "loaded"))
+            note += ", and loading again is harmless" * (verb == "loaded")
+            error.add_note(note)  # type: ignore[union-attr]  # no task runs below Python 3.11
         raise
     finally:
         progress.wipe()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from types import TracebackType
-from typing import Final, Self
+from typing import Final
+
+from typing_extensions import Self
 
 from workflows.gap_fill.corpus.errors import CorpusError
 
