@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test chaos compiled bench guard lint format types layers schema schema-check lock lock-check check dist docs report clean
+.PHONY: help venv neighbours demo demo-gap-fill test chaos compiled bench guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -101,6 +101,9 @@ dist: venv ## build the wheel and the sdist into dist/
 
 docs: venv ## build the site of the documents (build/site); a warning or a broken link is an error
 	$(PY) -m scripts.docs_site
+
+screenshots: venv ## make the pictures of the documents anew (docs/images); needs chromium, and npm for Allure
+	$(PY) -m scripts.screenshots $(PICTURES)
 
 report: ## build the HTML of allure-results with Allure 3 (ALLURE_RESULTS=folder; SINGLE=1: one file)
 	@ALLURE_SINGLE=$(SINGLE) scripts/report

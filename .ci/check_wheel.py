@@ -1,8 +1,8 @@
 """Check what `make dist` built: `check_wheel.py dist`.
 
-The wheel holds the plugin alone, installs into an environment of its own with versions that the
-lock names, registers its entry points there, and runs a manifest on the embedded stack. Prints the
-output of what it runs; exits with the first thing that does not hold.
+The wheel holds the plugin alone and registers its entry points. README's first section and the
+tutorial, typed as they stand into an environment that has nothing but pip, do what they say. Prints
+how long that takes, in seconds; exits with the first thing that does not hold.
 """
 
 # ruff: noqa: T201  (a command speaks on its standard output)
@@ -15,24 +15,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-JOBS = """
-from celery import Celery
-
-app = Celery("jobs")
-
-
-@app.task
-def double(number: int) -> int:
-    return 2 * number
-"""
-MANIFEST = (
-    '{"id": "two", "task": "jobs.double", "args": [1], "expect": {"result": 2}}\n'
-    '{"id": "four", "task": "jobs.double", "args": [2], "expect": {"result": 4}}\n'
-)
+sys.path.insert(0, str(ROOT))
+STRANGER = {"README.md": {"Two minutes"}, "docs/tutorial/first-manifest.md": None}
+"""What somebody who has only pip follows, as it is typed: document, and its sections or all."""
 WANTED = {"__init__.py", "py.typed", "plugin/__init__.py"}
 
 
@@ -87,27 +77,32 @@ def constraints(folder: Path) -> Path:
     return path
 
 
-def run_clean(wheel: Path) -> None:
-    """Install into a new environment and run a manifest with it."""
+def follow_documents(wheel: Path) -> None:
+    """Type what the first documents say into a new environment that has nothing but pip.
+
+    Their ``pip install`` finds the wheel where pip is told to look besides, and locked versions.
+    """
+    from tests.docs.runner import Reader
+
     with tempfile.TemporaryDirectory(prefix="manifest-wheel-") as name:
         folder = Path(name)
         python = folder / "venv" / "bin" / "python"
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        needed = f"{wheel.resolve()}[embedded]"
-        subprocess.run([*pip, "--constraint", str(constraints(folder)), needed], check=True)
-        work = folder / "work"
-        work.mkdir()
-        (work / "jobs.py").write_text(JOBS, "utf-8")
-        (work / "jobs.jsonl").write_text(MANIFEST, "utf-8")
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "PYTHON"))}
-        command = [str(python), "-m", "pytest", "--manifest=jobs.jsonl", "--manifest-app=jobs:app"]
-        done = subprocess.run(
-            command, cwd=work, env=inherited, text=True, stdout=subprocess.PIPE, timeout=120
-        )
-        print(done.stdout)
-        if done.returncode or "2 passed" not in done.stdout:
-            sys.exit(f"the installed wheel does not run a manifest (exit status {done.returncode})")
+        settings = {
+            "PIP_FIND_LINKS": f"{wheel.resolve().parent} {os.environ.get('PIP_FIND_LINKS', '')}",
+            "PIP_CONSTRAINT": str(constraints(folder)),
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+        for document, sections in STRANGER.items():
+            began = time.monotonic()
+            work = folder / Path(document).stem
+            work.mkdir()
+            try:
+                with Reader(work, python=python, settings=settings, installs=True) as reader:
+                    done = reader.follow(ROOT / document, sections=sections)
+            except AssertionError as wrong:
+                sys.exit(f"{document}, followed with the installed wheel:\n{wrong}")
+            print(f"{document}: {done} blocks, {time.monotonic() - began:.0f} s with pip install")
         subprocess.run([python.with_name("manifest-stack"), "--help"], check=True)
 
 
@@ -117,8 +112,8 @@ def main() -> None:
     wheel, sdist = only(dist, "*.whl"), only(dist, "*.tar.gz")
     check_wheel(wheel)
     check_sdist(sdist)
-    run_clean(wheel)
-    print(f"{wheel.name}: holds the plugin alone, installs, and runs a manifest")
+    follow_documents(wheel)
+    print(f"{wheel.name}: holds the plugin alone, installs, and does what the documents say")
 
 
 if __name__ == "__main__":

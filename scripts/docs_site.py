@@ -4,8 +4,9 @@ Warnings of Sphinx are errors, and so are links of the built pages that lead now
 ``build/site``. Writes ``docs/llms.txt``, the list of pages for language models, too.
 
 Pages stay Markdown as forges show it. On the way to Sphinx, in ``build/site-source``, three things
-change: ``title=NAME`` of a block becomes its caption, the words that are for tests/docs alone go
-(``skip=``, ``exit=``, ``order=``), and links between files follow them to their places in the site.
+change: ``title=NAME`` of a block becomes its caption, in place of a line above that only names it;
+words that are for tests/docs alone go (``skip=``, ``exit=``, ``order=``); and links between files
+follow them to their places in the site.
 """
 
 # ruff: noqa: T201  (a command speaks on its standard output)
@@ -39,6 +40,8 @@ PAPERS = {
 }
 """What is not in docs/ and has a page all the same; nothing links to an absent one."""
 LINK = re.compile(r"(?P<before>\]\(|(?:src|srcset|href)=\")(?P<target>[^)\"\s]+)")
+NAMING = re.compile(r"^ *`[^`\n]+`:\n\n\Z", re.MULTILINE)
+"""A line that names the file in the next block, for forges: they do not show a block's title."""
 SECTION = re.compile(
     r"^\*\*(?P<title>[^*]+)\*\*.*\n(?P<items>(?:^- .*\n?|^  .*\n?)+)", re.MULTILINE
 )
@@ -83,7 +86,8 @@ def converted(path: Path, staged: dict[Path, str]) -> str:
     parts: list[str] = []
     end = 0
     for block in FENCE.finditer(text):
-        parts += [_linked(text[end : block.start()], path, staged), _block(block)]
+        before = NAMING.sub("", text[end : block.start()])
+        parts += [_linked(before, path, staged), _block(block)]
         end = block.end()
     parts.append(_linked(text[end:], path, staged))
     return "".join(parts) + (_toctrees(staged) if path == HOME else "")

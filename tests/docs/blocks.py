@@ -29,6 +29,10 @@ class Block:
     language: str
     options: dict[str, str]
     body: str
+    section: str = ""
+    """The title of the section (``## ...``) that it is in."""
+    above: str = ""
+    """The text between the block before and this one."""
 
     @property
     def place(self) -> str:
@@ -46,12 +50,16 @@ class Step:
 def blocks(path: Path) -> Iterator[Block]:
     """Every fenced block of the file, in order."""
     text = path.read_text("utf-8")
+    end, section = 0, ""
     for match in FENCE.finditer(text):
+        above = text[end : match.start()]
+        section = (re.findall(r"^## (.+)$", above, re.MULTILINE) or [section])[-1]
+        end = match.end()
         language, _, rest = match["info"].strip().partition(" ")
         options = dict(word.split("=", 1) for word in shlex.split(rest))
-        indent = match["indent"]
-        body = re.sub(f"^{indent}", "", match["body"], flags=re.MULTILINE)
-        yield Block(path, text.count("\n", 0, match.start()) + 1, language, options, body)
+        body = re.sub(f"^{match['indent']}", "", match["body"], flags=re.MULTILINE)
+        line = text.count("\n", 0, match.start()) + 1
+        yield Block(path, line, language, options, body, section, above)
 
 
 def steps(block: Block) -> list[Step]:

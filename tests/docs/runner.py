@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.docs.blocks import Block, blocks, missing_line, steps
 from tests.services import valkey_server
@@ -39,21 +41,38 @@ COPIED = (
 )
 
 
-class Reader:
-    """Someone who follows a document in ``folder``. Use it as a context manager."""
+NEEDS_INDEX = "needs a package index"
+"""Why tests do not run an installation; .ci/check_wheel.py does, in a new environment."""
 
-    def __init__(self, folder: Path) -> None:
+
+class Reader:
+    """Someone who follows a document in ``folder``, with ``python``. Use it as a context manager.
+
+    ``settings`` come on top of its environment; ``installs``: do what needs a package index, too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        python: Path = Path(sys.executable),
+        settings: Mapping[str, str] = MappingProxyType({}),
+        installs: bool = False,
+    ) -> None:
         self.folder = folder
+        self.python = python
+        self.installs = installs
         self.home = Path(tempfile.mkdtemp(prefix="manifest-docs-"))
         self.background: list[subprocess.Popen[str]] = []
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(NOT_INHERITED)}
         self.environment = inherited | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{python.parent}:{os.environ['PATH']}",
             "HOME": str(self.home),
             "XDG_RUNTIME_DIR": str(self.home),
             "TMPDIR": str(self.home),
             "COLUMNS": "100",
             "PYTHONWARNINGS": "default",
+            **settings,
         }
         self.broker: str | None = None
         self._server = valkey_server()
@@ -73,14 +92,17 @@ class Reader:
         finally:
             shutil.rmtree(self.home, ignore_errors=True)
 
-    def follow(self, path: Path) -> int:
-        """Do what the document says; return how many blocks ran."""
-        done = 0
-        for block in blocks(path):
-            if "skip" not in block.options:
-                self.do(block)
-                done += 1
-        return done
+    def follow(self, path: Path, *, sections: Container[str] | None = None) -> int:
+        """Do what the document, or only its ``sections``, says; return how many blocks ran."""
+        todo = [block for block in blocks(path) if sections is None or block.section in sections]
+        todo = [block for block in todo if self._can_do(block)]
+        for block in todo:
+            self.do(block)
+        return len(todo)
+
+    def _can_do(self, block: Block) -> bool:
+        reason = block.options.get("skip")
+        return reason is None or (self.installs and reason == NEEDS_INDEX)
 
     def do(self, block: Block) -> None:
         """One block. Raises AssertionError with its place where it does not do what it says."""
@@ -106,7 +128,7 @@ class Reader:
 
     def _script(self, block: Block) -> None:
         done = subprocess.run(
-            [sys.executable, "-c", block.body],
+            [self.python, "-c", block.body],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -121,9 +143,7 @@ class Reader:
         for number, step in enumerate(todo, 1):
             place = f"{block.place}: $ {step.command}"
             command = self._with_broker(step.command)
-            if command.startswith("export "):
-                name, _, value = command.removeprefix("export ").partition("=")
-                self.environment[name] = value
+            if self._changes_environment(command):
                 continue
             if command.endswith(" &"):
                 self._start(command.removesuffix(" &"))
@@ -137,6 +157,19 @@ class Reader:
                 step.output, done.stdout, ordered=block.options.get("order") != "any"
             )
             assert absent is None, f"{place}\ndid not print\n    {absent}\nbut\n{done.stdout}"
+
+    def _changes_environment(self, command: str) -> bool:
+        """Do what would last in the shell of a reader, but each command here has its own."""
+        if command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            self.environment[name] = value
+            return True
+        if command.startswith(". ") and command.endswith("/bin/activate"):
+            self.python = self.folder / command[2:].removesuffix("activate") / "python"
+            assert self.python.exists(), f"{self.python} is not there to be activated"
+            self.environment["PATH"] = f"{self.python.parent}:{self.environment['PATH']}"
+            return True
+        return False
 
     def _with_broker(self, command: str) -> str:
         if BROKER not in command:

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import blocks
-from tests.docs.runner import Reader, copy_project
+from tests.docs.runner import NEEDS_INDEX, Reader, copy_project
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")]
 IN_THE_PROJECT = [*PAPERS, ROOT / "docs" / "how-to" / "fill-gaps-with-an-llm.md"]
 """What is followed in a clone of the project, as it is about the project's own workflows."""
+FIRST = "Two minutes"
+"""README's section for who has only pip; it is followed in an empty folder."""
 DOCUMENTS = PAPERS + sorted((ROOT / "docs").rglob("*.md"))
-MAY_SKIP = 9
+MAY_SKIP = 8
 """Blocks that nothing can run, in all documents together; each says why."""
 
 
@@ -35,8 +37,26 @@ def test_a_reader_gets_what_the_document_says(path: Path, tmp_path: Path) -> Non
     folder.mkdir()
     if path in IN_THE_PROJECT:
         copy_project(ROOT, folder)
+    sections = {block.section for block in blocks(path)} - {FIRST}
     with Reader(folder) as reader:
-        assert reader.follow(path) > 0
+        assert reader.follow(path, sections=sections) > 0
+
+
+def test_the_first_two_minutes_need_nothing_of_the_project(tmp_path: Path) -> None:
+    """README's first section, in an empty folder; .ci/check_wheel.py installs for it, too."""
+    with Reader(tmp_path) as reader:
+        assert reader.follow(ROOT / "README.md", sections={FIRST}) == 3
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_the_text_names_each_file_that_is_to_be_written(path: Path) -> None:
+    """A forge does not show a block's title; a line "`NAME`:" above it does."""
+    nameless = [
+        f"{block.place}: {title}"
+        for block in blocks(path)
+        if (title := block.options.get("title")) and f"`{title}`" not in block.above
+    ]
+    assert nameless == []
 
 
 def test_few_blocks_are_not_run_and_each_says_why() -> None:
@@ -45,7 +65,7 @@ def test_few_blocks_are_not_run_and_each_says_why() -> None:
         block.place: block.options["skip"]
         for path in DOCUMENTS
         for block in blocks(path)
-        if "skip" in block.options
+        if block.options.get("skip", NEEDS_INDEX) != NEEDS_INDEX
     }
     assert all(len(reason.split()) >= 2 for reason in reasons.values()), reasons
     assert len(reasons) <= MAY_SKIP, reasons

@@ -111,6 +111,32 @@ def test_lines_may_come_in_any_order_where_that_is_said() -> None:
     assert missing_line(["b", "c"], "a\nb\n", ordered=False) == "c"
 
 
+def test_an_activated_environment_lasts_and_installations_are_done_on_request(
+    tmp_path: Path,
+) -> None:
+    """As in a reader's shell; who tests without a package index leaves installations out."""
+    install = '~~~console skip="needs a package index"\n$ touch installed\n~~~\n'
+    text = (
+        "~~~console\n$ python -m venv --without-pip there\n$ . there/bin/activate\n~~~\n"
+        f"~~~python\nimport sys\nassert sys.prefix != sys.base_prefix\n~~~\n{install}"
+        "~~~console\n$ python -c 'import sys; print(sys.prefix)'\n.../reader/there\n~~~\n"
+    )
+    for installs in (False, True):
+        folder = tmp_path / str(installs) / "reader"
+        folder.mkdir(parents=True)
+        with Reader(folder, installs=installs) as reader:
+            assert reader.follow(document(tmp_path, text)) == 3 + installs
+        assert (folder / "installed").exists() == installs
+
+
+def test_a_part_of_a_document_can_be_followed(tmp_path: Path) -> None:
+    """By the title of its section; what stands above all sections has none."""
+    path = document(tmp_path, "~~~console\n$ false\n~~~\n## Here\n~~~console\n$ true\n~~~\n")
+    with Reader(tmp_path) as reader:
+        assert reader.follow(path, sections={"Here"}) == 1
+    assert [block.section for block in blocks(path)] == ["", "Here"]
+
+
 def test_what_was_started_ends_with_the_reader(tmp_path: Path) -> None:
     """A command in the background is ended at the end of the document."""
     folder = tmp_path / "reader"

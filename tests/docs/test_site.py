@@ -42,7 +42,7 @@ def test_a_title_becomes_a_caption_and_what_is_for_tests_goes(tmp_path: Path) ->
     """In lists, too, whose blocks are indented."""
     page = tmp_path / "page.md"
     page.write_text(
-        "# Page\n\n```python title=jobs.py\na = 1\n```\n\n"
+        "# Page\n\n`jobs.py`:\n\n```python title=jobs.py\na = 1\n```\n\n"
         '- So:\n\n  ```console exit=1 skip="needs a key"\n  $ true\n  ```\n\n```\nplain\n```\n'
     )
     assert docs_site.converted(page, {page: "page.md"}) == (

@@ -105,5 +105,5 @@ def test_every_page_can_be_found_from_the_readme() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """What, why, two commands and a picture fit on a page or two."""
-    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 90
+    """Who has only pip, and who has a clone, each find their commands on two pages."""
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 130
