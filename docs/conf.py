@@ -19,11 +19,15 @@ html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {
     "source_edit_link": "",
-    "light_css_variables": {"color-brand-primary": "#1f6f43", "color-brand-content": "#1a6440"},
+    "light_css_variables": {
+        "color-brand-primary": "#1f6f43",
+        "color-brand-content": "#1a6440",
+        "color-code-background": "#f3f5f7",
+    },
     "dark_css_variables": {"color-brand-primary": "#7fd1a1", "color-brand-content": "#8bd8ab"},
 }
-pygments_style = "friendly"
-pygments_dark_style = "github-dark"
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["strikethrough"]
