@@ -48,7 +48,7 @@ def check_wheel(wheel: Path) -> None:
         sys.exit(f"{wheel.name} lacks {', '.join(sorted(absent)) or 'the JSON Schemas'}")
     if not any(name.startswith(f"{info}/") and name.endswith("LICENSE") for name in names):
         sys.exit(f"{wheel.name} lacks its LICENSE")
-    for line in ("manifest = pytest_manifest.plugin", "manifest-stack = "):
+    for line in ("manifest = pytest_manifest.plugin", "manifest = pytest_manifest.cli"):
         if line not in entry_points:
             sys.exit(f"{wheel.name} does not register {line!r}")
 
@@ -103,7 +103,7 @@ def follow_documents(wheel: Path) -> None:
             except AssertionError as wrong:
                 sys.exit(f"{document}, followed with the installed wheel:\n{wrong}")
             print(f"{document}: {done} blocks, {time.monotonic() - began:.0f} s with pip install")
-        subprocess.run([python.with_name("manifest-stack"), "--help"], check=True)
+        subprocess.run([python.with_name("manifest"), "--help"], check=True)
 
 
 def main() -> None:

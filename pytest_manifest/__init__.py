@@ -2,7 +2,7 @@
 
 The map, top to bottom; a floor imports only what stands below it:
 
-    cli         the commands manifest-stack and manifest-ledger
+    cli         the command manifest: a first scaffold, entries, old runs, the stack that stays
     plugin      pytest: hooks, options, fixtures, collection, the loop, xdist. Says when
     reporting   terminal, progress, JUnit, Allure, GitHub, pages. Reads runs and ledgers alone
     testing     beside it, for tests of planners and verifiers: plans, receipts made by hand
@@ -14,7 +14,7 @@ The map, top to bottom; a floor imports only what stands below it:
                 what a run amounts to, how two differ; a receipt held against its entry: pure rules
     ledger, manifest, planning, schema
                 one SQLite file a run; the codec; the plan builder; the formats
-    bindings, compat, console, errors, log, processes, text, urls, variables
+    bindings, compat, console, errors, ini, log, processes, text, urls, variables
                 the ground: single modules, and private parts of other packages
 
 The names below are loaded when they are first used: importing this package must stay cheap, because

@@ -131,3 +131,22 @@ class EntryRecord:
     def last(self) -> AttemptRecord | None:
         """Return the attempt that the verdict is on, or that is in progress."""
         return self.attempts[-1] if self.attempts else None
+
+
+def summary_fields(record: EntryRecord) -> dict[str, JsonValue]:
+    """Return the fields of a ``SummaryEntry`` as a plain dict.
+
+    Making a model of each of a million entries would take longer than all else about them.
+    """
+    last = record.last
+    return {
+        "id": record.id,
+        "task": record.task,
+        "line": record.line,
+        "verdict": record.kind,
+        "sentence": record.sentence,
+        "task_id": None if last is None else last.task_id,
+        "attempts": len(record.attempts),
+        "wait": None if last is None else last.wait,
+        "runtime": None if last is None else last.runtime,
+    }

@@ -58,6 +58,24 @@ def load_app(address: StackAddress) -> Celery:
     return found
 
 
+def load_tasks(name: str) -> dict[str, object]:
+    """Return the tasks of the app ``name`` by their names, as a worker of it would know them.
+
+    Raises:
+        StackError: the app, or a module with tasks of it, cannot be imported.
+    """
+    app = load_app(StackAddress("", "", name, is_private=False))
+    try:
+        app.loader.import_default_modules()
+    except Exception as error:  # as above
+        reason = redact(f"{type(error).__name__}: {error}")
+        raise StackError(
+            f"the tasks of {name!r} cannot be imported ({reason}); a worker would fail, too: "
+            "correct the module that it names"
+        ) from error
+    return dict(app.tasks)
+
+
 def _import_app(name: str) -> object:
     try:
         found = find_app(name)

@@ -1,34 +1,14 @@
-"""Commands beside pytest: ``manifest-stack`` and ``manifest-ledger``."""
+"""The command ``manifest``: whatever needs no pytest, from a first scaffold to old runs.
 
-# ruff: noqa: T201 - printing is what a command is for
+``main`` declares the commands and imports what a command needs only when it runs, so that help and
+completion come at once. Each command's work is a module of its own.
+"""
 
-from __future__ import annotations
-
-import argparse
-import os
-import sys
-from collections.abc import Callable
 from typing import Final
 
-from pytest_manifest.errors import ManifestToolError
-
+FOUND: Final = 1
+"""The exit status of a check that has found something."""
 USER_ERROR: Final = 2
-
-
-def run_command(program: str, arguments: argparse.Namespace) -> int:
-    """Call ``arguments.run`` with the arguments; return the program's exit status.
-
-    An error that the user can mend is printed to stderr, and the status is USER_ERROR.
-    """
-    command: Callable[[argparse.Namespace], int] = arguments.run
-    try:
-        return command(arguments)
-    except ManifestToolError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return USER_ERROR
-    except BrokenPipeError:
-        # The reader of a pipe has seen enough; nothing more may be written, at exit neither.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
+"""The exit status of what the user can mend: a wrong option, a file that cannot be read."""
+NOT_UP: Final = 3
+"""The exit status of the stack's commands where no stack is up."""

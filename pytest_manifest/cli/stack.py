@@ -1,156 +1,173 @@
-"""``manifest-stack``: the whole stack in the background, without containers."""
+"""Declare ``manifest stack``: broker and workers in the background, without containers."""
 
 # ruff: noqa: T201 - printing is what a command is for
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Literal
 
-from pytest_manifest.cli import run_command
+import typer
 
-NOT_UP: Final = 3
+from pytest_manifest.cli import NOT_UP
+from pytest_manifest.cli.output import say, warn, write_json, write_json_line
+from pytest_manifest.text import printable
+
 LAST_PORT: Final = 65535
 
+app = typer.Typer(
+    help="Keep a broker and workers running.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 is success, 2 a user's error, 3 that no stack is up."""
-    return run_command("manifest-stack", _parser().parse_args(argv))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="manifest-stack",
-        description="Run a private broker and Celery workers in the background.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="start it, and wait until every worker answers")
-    up.add_argument(
-        "--app",
-        metavar="MODULE:ATTRIBUTE",
-        help="the Celery app; default: MANIFEST_APP, or manifest_app in pyproject.toml",
-    )
-    up.add_argument(
-        "--workers",
-        type=_positive,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="worker processes; default: one for each core (%(default)s)",
-    )
-    up.add_argument(
-        "--flower",
-        action="store_true",
-        help="run Flower, too, on loopback behind a password (the events that it needs cost the "
-        "workers a third of their throughput)",
-    )
-    up.add_argument(
-        "--flower-port",
-        type=_port,
-        metavar="PORT",
-        help="run Flower on this port; default: one that is free",
-    )
-    up.add_argument("--log-format", choices=("text", "json"), default="text")
-    up.add_argument("--log-level", type=str.upper, default="INFO", metavar="LEVEL")
-    up.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)g"
-    )
-    up.set_defaults(run=_up)
-    status = commands.add_parser("status", help="show broker, workers and queues; 3: not up")
-    status.set_defaults(run=_status)
-    logs = commands.add_parser("logs", help="print what the workers have logged")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
-    logs.add_argument("--worker", type=_positive, metavar="K", help="only this one")
-    logs.set_defaults(run=_logs)
-    url = commands.add_parser(
-        "url", help='print the broker\'s URL, for --manifest-broker="$(manifest-stack url)"'
-    )
-    url.set_defaults(run=_url)
-    down = commands.add_parser("down", help="end all of it")
-    down.set_defaults(run=_down)
-    return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= LAST_PORT:
-        raise argparse.ArgumentTypeError(f"{text} is no port: they are 1 to {LAST_PORT}")
-    return number
-
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 # What a command needs is imported by it: status and url must not wait for Celery.
 
 
-def _up(arguments: argparse.Namespace) -> int:
-    from pytest_manifest.stack.background import UpOptions, default_app, up
+@app.command()
+def up(
+    app: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:ATTRIBUTE",
+            help="the Celery app; default: MANIFEST_APP, or manifest_app in pytest's configuration",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="N", help="worker processes; default: one for each core")
+    ] = os.cpu_count() or 1,
+    flower: Annotated[
+        bool,
+        typer.Option(
+            "--flower",
+            help="run Flower, too, on loopback behind a password (the events that it needs cost "
+            "the workers a third of their throughput)",
+        ),
+    ] = False,
+    flower_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=LAST_PORT, metavar="PORT", help="run Flower on this port, not a free one"
+        ),
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="of the workers' logs")
+    ] = "text",
+    log_level: Annotated[
+        str, typer.Option(metavar="LEVEL", help="least level of the workers' logs")
+    ] = "INFO",
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="how long the workers may take to answer")
+    ] = 60.0,
+    json: Json = False,
+) -> None:
+    """Start it, and wait for its workers.
+
+    A stack that is up already is left as it is.
+    """
+    from pytest_manifest.stack.background import UpOptions, default_app, status_document
+    from pytest_manifest.stack.background import up as start
 
     options = UpOptions(
-        app=arguments.app or default_app(Path.cwd()),
-        workers=arguments.workers,
+        app=app or default_app(Path.cwd()),
+        workers=workers,
         cwd=Path.cwd(),
-        flower=arguments.flower or arguments.flower_port is not None,
-        flower_port=arguments.flower_port or 0,
-        log_format=arguments.log_format,
-        log_level=arguments.log_level,
-        timeout=arguments.timeout,
+        flower=flower or flower_port is not None,
+        flower_port=flower_port or 0,
+        log_format=log_format,
+        log_level=log_level.upper(),
+        timeout=timeout,
     )
-    for line in up(options):
-        print(line)
-    return 0
+    lines = list(start(options)) if json else start(options)
+    if json:
+        write_json(status_document())
+    else:
+        _say_all(lines)
 
 
-def _status(arguments: argparse.Namespace) -> int:  # noqa: ARG001 - the commands' signature
-    from pytest_manifest.stack.background import status
+@app.command()
+def status(json: Json = False) -> None:
+    """Show broker, workers and queues.
 
-    lines = status()
+    The exit status is 3 where no stack is up.
+    """
+    from pytest_manifest.stack.background import status as describe
+    from pytest_manifest.stack.background import status_document
+
+    if json:
+        document = status_document()
+        write_json(document)
+        if not document["up"]:
+            raise typer.Exit(NOT_UP)
+        return
+    lines = describe()
     if not lines:
-        return _not_up()
-    print("\n".join(lines))
-    return 0
+        raise _not_up()
+    _say_all(lines)
 
 
-def _logs(arguments: argparse.Namespace) -> int:
-    from pytest_manifest.stack.background import logs
+@app.command()
+def logs(
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="go on until Ctrl-C, or the stack's end")
+    ] = False,
+    worker: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="only this worker's")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="print a JSON object for each line")] = False,
+) -> None:
+    """Print what the workers have logged."""
+    from pytest_manifest.stack.background import logs as read
 
-    lines = logs(arguments.worker, follow=arguments.follow)
+    lines = read(worker, follow=follow)
     if lines is None:
-        return _not_up()
-    for line in lines:
-        print(line, flush=arguments.follow)
-    return 0
+        raise _not_up()
+    for name, line in lines:
+        if json:
+            write_json_line({"worker": name, "line": line})
+        else:
+            shown = printable(line)
+            print(shown if worker is not None else f"{name} | {shown}", flush=follow)
 
 
-def _url(arguments: argparse.Namespace) -> int:  # noqa: ARG001 - the commands' signature
+@app.command()
+def url(json: Json = False) -> None:
+    """Print the broker's URL with its password.
+
+    For pytest --manifest-broker="$(manifest stack url)".
+    """
     from pytest_manifest.stack.state import running_stack
 
     address = running_stack()
     if address is None:
-        return _not_up()
-    print(address.broker_url)
-    return 0
+        raise _not_up()
+    if json:
+        write_json({"broker": address.broker_url, "backend": address.backend_url})
+    else:
+        say(address.broker_url)
 
 
-def _down(arguments: argparse.Namespace) -> int:  # noqa: ARG001 - the commands' signature
-    from pytest_manifest.stack.background import down
+@app.command()
+def down(json: Json = False) -> None:
+    """End all of it."""
+    from pytest_manifest.stack.background import down as end
 
-    print(down())
-    return 0
+    done = end()
+    if json:
+        write_json({"up": False, "done": done})
+    else:
+        say(done)
 
 
-def _not_up() -> int:
-    print("manifest-stack: no stack is up; start one with: manifest-stack up", file=sys.stderr)
-    return NOT_UP
+def _say_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        say(line)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _not_up() -> typer.Exit:
+    warn("manifest stack: no stack is up; start one with: manifest stack up")
+    return typer.Exit(NOT_UP)

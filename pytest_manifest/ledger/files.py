@@ -66,6 +66,11 @@ def _cannot_change(path: Path) -> bool:
     return path.is_file() and not wal.exists() and not os.access(path.parent, os.W_OK)
 
 
+def find_runs(folder: Path) -> list[Path]:
+    """Return the ledgers in ``folder`` that can be read, oldest first."""
+    return [path for path, _ in _runs(folder)]
+
+
 def find_runs_by_digest(folder: Path, sha256: str) -> list[Path]:
     """Return the ledgers in ``folder`` of runs of the manifest with this digest, oldest first."""
     return [path for path, noted in _runs(folder) if noted.get("sha256") == sha256]

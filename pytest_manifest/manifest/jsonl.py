@@ -203,10 +203,11 @@ MAX_FAULTS: Final = 20
 
 
 class Faults:
-    """The first ``MAX_FAULTS`` faults of the file that is shown as ``path``, ordered by line."""
+    """The first faults, at ``most`` so many, of the file shown as ``path``, ordered by line."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most: int = MAX_FAULTS) -> None:
         self.path = path
+        self._most = most
         self._kept: list[Fault] = []
         self._more = 0
 
@@ -216,7 +217,7 @@ class Faults:
     def add(self, line: int, message: str) -> None:
         """Record a fault on ``line`` (from 1; 0: the file as a whole)."""
         insort(self._kept, Fault(self.path, line, message), key=lambda fault: fault.line)
-        if len(self._kept) > MAX_FAULTS:
+        if len(self._kept) > self._most:
             self._kept.pop()
             self._more += 1
 

@@ -11,6 +11,7 @@ from typing import IO, Any, NamedTuple
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest.jsonl import (
+    MAX_FAULTS,
     Faults,
     Line,
     file_error,
@@ -23,12 +24,12 @@ from pytest_manifest.manifest.scan import Places, Summary, digest_of, scan, stam
 from pytest_manifest.schema import Entry, Header
 
 
-def read_manifest(path: Path, *, lean: bool = False) -> Manifest:
-    """Check the whole file; raise ManifestError with every fault (20, and the others' number).
+def read_manifest(path: Path, *, lean: bool = False, most_faults: int = MAX_FAULTS) -> Manifest:
+    """Check the whole file; raise ManifestError with its first faults, and the others' number.
 
     ``lean``: ids are not kept; the first access to them reads the file once more.
     """
-    return Manifest(scan(path)) if lean else load(path)
+    return Manifest(scan(path, most_faults=most_faults)) if lean else load(path)
 
 
 def load(path: Path, *, shown: Path | None = None) -> Manifest:

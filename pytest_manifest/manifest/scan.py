@@ -13,6 +13,7 @@ from typing import IO, Any, Final, Protocol
 
 from pytest_manifest.manifest.fast_path import EntryLine, check_lines
 from pytest_manifest.manifest.jsonl import (
+    MAX_FAULTS,
     Faults,
     Line,
     check_document,
@@ -103,23 +104,29 @@ class Places:
     offsets: array[int] = field(default_factory=lambda: array("Q"))
 
 
-def scan(path: Path, places: Places | None = None, *, shown: Path | None = None) -> Summary:
+def scan(
+    path: Path,
+    places: Places | None = None,
+    *,
+    shown: Path | None = None,
+    most_faults: int = MAX_FAULTS,
+) -> Summary:
     """Check a whole manifest; store the entries' ids and offsets in ``places``, if given.
 
     Faults name ``shown`` instead of ``path`` where it is given. Raises ManifestError.
     """
     with open_regular(path) as file:
-        return _Scan(shown or path, file, places).run()
+        return _Scan(Faults(shown or path, most_faults), file, places).run()
 
 
 class _Scan:
     """The state of one pass."""
 
-    def __init__(self, path: Path, file: IO[bytes], places: Places | None) -> None:
-        self.path = path
+    def __init__(self, faults: Faults, file: IO[bytes], places: Places | None) -> None:
+        self.path = faults.path
         self.file = file
         self.places = places
-        self.faults = Faults(path)
+        self.faults = faults
         self.ids = IdIndex()
         self.digest: _Digest = hashlib.sha256()
         self.header: Header | None = None

@@ -226,7 +226,7 @@ class SessionDispatch:
         if self._options.wait:
             raise DispatchError(
                 "the run is unfinished, and --manifest-wait needs the stack that works on it: "
-                "name it with --manifest-broker=URL, or start it with 'manifest-stack up'"
+                "name it with --manifest-broker=URL, or start it with 'manifest stack up'"
             )
         self._notices.append(
             "the run is unfinished and no stack was named, so it is judged by its ledger alone; "

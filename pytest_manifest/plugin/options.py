@@ -234,7 +234,7 @@ class Options:
         ini="worker processes of the embedded stack",
     )
     use_running_stack = Flag(
-        "use the stack that 'manifest-stack up' keeps running",
+        "use the stack that 'manifest stack up' keeps running",
         name="stack",
     )
     summary = Option(

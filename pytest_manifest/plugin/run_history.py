@@ -166,7 +166,7 @@ def _refuse_shards(ledgers: Sequence[Path], name: str) -> None:
         runs = _some([f"{path.stem} ({_shard(path)})" for path in ledgers])
         raise LedgerError(
             f"{name}: there are only runs of shards of it ({runs}); merge them with "
-            "'manifest-ledger merge LEDGER...', or name one by --manifest-shard=K/N"
+            "'manifest merge LEDGER...', or name one by --manifest-shard=K/N"
         )
 
 

@@ -152,7 +152,7 @@ def _memory_stack(session_runs: SessionRuns) -> StackAddress:
 
 
 def external_address(options: Options) -> StackAddress:
-    """Return the existing stack that the options name, or the running ``manifest-stack``.
+    """Return the existing stack that the options name, or the running ``manifest stack``.
 
     Raises DispatchError where there is none, or it cannot be used from several processes.
     """
@@ -166,7 +166,7 @@ def external_address(options: Options) -> StackAddress:
     if options.broker is None or options.use_running_stack:
         if running is None:
             raise DispatchError(
-                "this needs a stack that outlives pytest: start one with 'manifest-stack up', "
+                "this needs a stack that outlives pytest: start one with 'manifest stack up', "
                 "or name yours with --manifest-broker=URL"
             )
         return running

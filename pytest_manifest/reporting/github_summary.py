@@ -17,14 +17,13 @@ from pytest_manifest.analysis.causes import Cause
 from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange
 from pytest_manifest.analysis.statistics import Distribution, Statistics, TaskRow
 from pytest_manifest.ledger import BUDGET
-from pytest_manifest.reporting.run_report import run_files
+from pytest_manifest.reporting.run_report import ReportedRun, run_files
 from pytest_manifest.reporting.terminal_statistics import duration_phrase
 from pytest_manifest.schema import cost_text
 from pytest_manifest.text import middle, pictured, plural, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.run import Run
 
 
 TASKS: Final = 50
@@ -35,7 +34,11 @@ _MESSAGE: Final = 300
 
 
 def markdown(
-    run: Run, statistics: Statistics, comparison: Comparison | None, links: Links, root: Path
+    run: ReportedRun,
+    statistics: Statistics,
+    comparison: Comparison | None,
+    links: Links,
+    root: Path,
 ) -> str:
     """Return the summary of one run; ``links`` has the addresses of files and entries."""
     paragraphs = [
@@ -51,7 +54,7 @@ def markdown(
     return "\n\n".join(paragraphs) + "\n\n"
 
 
-def _heading(run: Run, found: Statistics, links: Links, root: Path) -> str:
+def _heading(run: ReportedRun, found: Statistics, links: Links, root: Path) -> str:
     name = _link(short_path(run.manifest.path, root), links.manifest(run.manifest.path))
     passed = found.outcomes.get("passed", 0)
     bad = found.outcomes.get("failed", 0) + found.outcomes.get("error", 0)
@@ -63,7 +66,7 @@ def _heading(run: Run, found: Statistics, links: Links, root: Path) -> str:
     return f"### ✅ {name}: {entries} passed"
 
 
-def _metadata(run: Run, found: Statistics) -> str:
+def _metadata(run: ReportedRun, found: Statistics) -> str:
     plan = ":".join(part for part in (run.info.workflow, run.info.mode) if part)
     phrases = [f"Run {code(run.info.run)}" + (f" of {code(plan)}" if plan else "")]
     if found.duration is not None:
@@ -86,7 +89,7 @@ def _processes(found: Statistics) -> str:
     return f"{len(found.workers)} worker processes"
 
 
-def _messages(run: Run, found: Statistics) -> Iterator[str]:
+def _messages(run: ReportedRun, found: Statistics) -> Iterator[str]:
     """Yield advice, warnings and the run's error as a quotation, which comes first."""
     messages = [*found.advice, *run.warnings]
     messages += [f"the run gave up: {run.error}"] if run.error is not None else []
@@ -192,7 +195,7 @@ def _time_row(change: TimeChange) -> list[str]:
     return [code(change.task), *times, f"{change.ratio:.2f}"]
 
 
-def _files(run: Run, links: Links, root: Path) -> Iterator[str]:
+def _files(run: ReportedRun, links: Links, root: Path) -> Iterator[str]:
     names = [
         f"{kind} {_link(short_path(path, root), links.file(path))}"
         for kind, path in run_files(run)

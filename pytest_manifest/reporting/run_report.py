@@ -14,6 +14,10 @@ import pytest
 from pytest_manifest.errors import ManifestToolError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from pytest_manifest.ledger import Ledger, RunInfo
+    from pytest_manifest.ledger.run_files import RunFiles
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.run import Run
     from pytest_manifest.schema.summary import FileKind
@@ -40,6 +44,25 @@ class ReportOptions(Protocol):
     def markdown(self) -> Path | None: ...
     @property
     def report(self) -> Path | None: ...
+
+
+class ReportedRun(Protocol):
+    """A run as files about it need it: one of this session, or one that is read from its ledger."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def files(self) -> RunFiles: ...
+    @property
+    def info(self) -> RunInfo: ...
+    @property
+    def ledger_path(self) -> Path: ...
+    @property
+    def warnings(self) -> Sequence[str]: ...
+    @property
+    def error(self) -> ManifestToolError | None: ...
+
+    def read(self) -> AbstractContextManager[Ledger]: ...
 
 
 class Notices(list[str]):
@@ -146,7 +169,7 @@ def artifacts(config: pytest.Config, run: str | None = None) -> list[tuple[str, 
     return list(config.stash.get(_ARTIFACTS, {}).get(run, ()))
 
 
-def run_files(run: Run) -> Iterator[tuple[FileKind, Path]]:
+def run_files(run: ReportedRun) -> Iterator[tuple[FileKind, Path]]:
     """Yield kind and path of the files that a run has left, if they exist."""
     found: list[tuple[FileKind, Path]] = [
         ("manifest", run.manifest.path),

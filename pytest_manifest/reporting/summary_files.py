@@ -17,14 +17,19 @@ from pydantic_core import to_json
 from typing_extensions import Self
 
 from pytest_manifest.analysis.comparison import Comparison, comparison_document
-from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.analysis.statistics import Distribution, Statistics, statistics
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.reporting.github_runner import FailingEntries, keep_failing, step_summary_file
-from pytest_manifest.reporting.run_report import RunReport, add_artifact, run_files
+from pytest_manifest.reporting.run_report import (
+    ReportedRun,
+    RunReport,
+    add_artifact,
+    run_files,
+)
 from pytest_manifest.reporting.run_statistics import comparison_of, keep_statistics, records_of
 from pytest_manifest.schema.summary import (
     Summary,
@@ -159,7 +164,7 @@ SPOOL: Final = 1 << 20
 class SummaryWriter:
     """Take a run's records, then its statistics, and write the document to one or more files."""
 
-    def __init__(self, run: Run, root: Path) -> None:
+    def __init__(self, run: ReportedRun, root: Path) -> None:
         self._run = run
         self._root = root
         self._spools: dict[Group, IO[bytes]] = {}
@@ -188,7 +193,7 @@ class SummaryWriter:
         group = _GROUP_OF[record.outcome]
         comma = b",\n  " if group in self._started else b"\n  "
         self._started.add(group)
-        self._spools[group].write(comma + to_json(_entry_fields(record)))
+        self._spools[group].write(comma + to_json(summary_fields(record)))
 
     def finish(self, stats: Statistics, comparison: Comparison | None) -> None:
         """Take the statistics and the comparison, which are known after the last entry."""
@@ -227,7 +232,7 @@ class SummaryWriter:
             file.write(b"\n}\n")
 
 
-def _run(run: Run, ledger: Ledger, root: Path) -> SummaryRun:
+def _run(run: ReportedRun, ledger: Ledger, root: Path) -> SummaryRun:
     info, shard = run.info, ledger.info.shard()
     return SummaryRun(
         run=info.run,
@@ -257,25 +262,6 @@ def _cost(ledger: Ledger, statistics: Statistics) -> SummaryCost:
     )
 
 
-def _entry_fields(record: EntryRecord) -> dict[str, object]:
-    """Return the fields of a ``SummaryEntry`` as a plain dict.
-
-    Making a model of each of a million entries would take longer than all else about them.
-    """
-    last = record.last
-    return {
-        "id": record.id,
-        "task": record.task,
-        "line": record.line,
-        "verdict": record.kind,
-        "sentence": record.sentence,
-        "task_id": None if last is None else last.task_id,
-        "attempts": len(record.attempts),
-        "wait": None if last is None else last.wait,
-        "runtime": None if last is None else last.runtime,
-    }
-
-
 def _spread(spread: Distribution | None) -> SummarySpread | None:
     if spread is None:
         return None
@@ -303,7 +289,7 @@ def _statistics(found: Statistics) -> SummaryStatistics:
         tasks=list(_tasks(found)),
         workers=list(_workers(found)),
         causes=list(_causes(found)),
-        slowest=[SummaryEntry.model_validate(_entry_fields(one)) for one in found.slowest],
+        slowest=[SummaryEntry.model_validate(summary_fields(one)) for one in found.slowest],
         advice=list(found.advice),
     )
 
@@ -359,7 +345,7 @@ def _sha256(file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _files(run: Run, root: Path) -> Iterator[SummaryFile]:
+def _files(run: ReportedRun, root: Path) -> Iterator[SummaryFile]:
     for kind, path in run_files(run):
         with path.open("rb") as file:
             # Ledger and log are written to until the session ends, and by later audits.

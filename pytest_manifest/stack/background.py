@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from pydantic import JsonValue
 
 from pytest_manifest import log
 from pytest_manifest.errors import StackError
+from pytest_manifest.ini import pytest_setting
 from pytest_manifest.processes import has_ended, pid_scope
 from pytest_manifest.stack.client import SupervisorClient
 from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings, State
@@ -61,19 +59,11 @@ def default_app(folder: Path) -> str:
     app = os.environ.get("MANIFEST_APP")
     if app:
         return app
-    path = folder / "pyproject.toml"
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        document = {}
-    except (OSError, ValueError) as error:
-        raise StackError(f"{path} cannot be read: {error}; or give --app") from error
-    options = document.get("tool", {}).get("pytest", {})
-    named = options.get("ini_options", {}).get("manifest_app") or options.get("manifest_app")
-    if not isinstance(named, str) or not named:
+    named = pytest_setting(folder, "manifest_app")
+    if named is None:
         raise StackError(
             "which Celery app? give --app=MODULE:ATTRIBUTE, set MANIFEST_APP, or set manifest_app "
-            f"in [tool.pytest.ini_options] of {path}"
+            f"in pytest's configuration in {folder}"
         )
     return named
 
@@ -91,7 +81,7 @@ def up(options: UpOptions) -> Iterator[str]:
             _start(options, directory)
             state = read_state(directory)
             if state is None:
-                raise StackError("the stack ended right after it was ready: see manifest-stack up")
+                raise StackError("the stack ended right after it was ready: see manifest stack up")
             yield "up"
             if state["flower_password"]:
                 # Once: who forgets it finds it in the state file.
@@ -122,17 +112,53 @@ def status() -> list[str]:
     from pytest_manifest.stack.queues import broker_lines  # which imports redis-py
 
     lines = _describe(state, directory)
-    here = _same_pids(state)
     for worker in state["workers"]:
         pid = worker["pid"]
-        lives = ("dead" if has_ended(pid) else "alive") if here and pid else "in another container"
-        alive = f"pid {pid}  {lives}" if pid else "restarting"
+        alive = f"pid {pid}  {_life(state, pid)}" if pid else "restarting"
         lines.append(f"worker   {worker['name']}  {alive}  {worker['log']}")
     return [*lines, *broker_lines(state["broker_url"])]
 
 
-def logs(worker: int | None, *, follow: bool) -> Iterator[str] | None:
-    """Read the workers' log lines, prefixed by name if there are several; None: not up."""
+def _life(state: State, pid: int) -> str:
+    """Return whether a worker's process lives, as far as that can be seen from here."""
+    if not _same_pids(state):
+        return "in another container"
+    return "dead" if has_ended(pid) else "alive"
+
+
+def status_document() -> dict[str, JsonValue]:
+    """Return what :func:`status` describes as a JSON document, without any password."""
+    directory = runtime_directory()
+    state = read_state(directory)
+    if state is None:
+        return {"up": False}
+
+    from pytest_manifest.stack.queues import broker_counts
+
+    waiting, unacked = broker_counts(state["broker_url"])
+    return {
+        "up": True,
+        "app": state["app"],
+        "folder": state["cwd"],
+        "broker": log.redact_url(state["broker_url"]),
+        "flower": state["flower_url"] or None,
+        "state_file": str(state_file(directory)),
+        "workers": [
+            {
+                "name": worker["name"],
+                "pid": worker["pid"],
+                "status": _life(state, worker["pid"]) if worker["pid"] else "restarting",
+                "log": worker["log"],
+            }
+            for worker in state["workers"]
+        ],
+        "queues": None if waiting is None else dict(waiting),
+        "unacked": unacked,
+    }
+
+
+def logs(worker: int | None, *, follow: bool) -> Iterator[tuple[str, str]] | None:
+    """Read the workers' log lines, each with its worker's name; None: no stack is up."""
     directory = runtime_directory()
     state = read_state(directory)
     if state is None:
@@ -150,12 +176,12 @@ def _require_same(state: State, options: UpOptions) -> None:
     if (state["app"], state["cwd"]) != (options.app, str(options.cwd)):
         raise StackError(
             f"a stack for {state['app']} in {state['cwd']} is up already: "
-            "end it with manifest-stack down first"
+            "end it with manifest stack down first"
         )
     if options.flower and not state["flower_url"]:
         raise StackError(
             "the stack that is up has no Flower, as its workers send no events: end it with "
-            "manifest-stack down first"
+            "manifest stack down first"
         )
 
 
@@ -169,8 +195,8 @@ def _require_same_pids(state: State) -> None:
     if not _same_pids(state):
         raise StackError(
             "the stack that is up was started in another container (its processes have their pids "
-            "in another PID namespace), so it cannot be ended from here: run manifest-stack down "
-            "where manifest-stack up was run"
+            "in another PID namespace), so it cannot be ended from here: run manifest stack down "
+            "where manifest stack up was run"
         )
 
 
@@ -241,10 +267,9 @@ def _describe(state: State, directory: Path) -> list[str]:
     return lines
 
 
-def _lines(paths: dict[str, Path], following: Path | None) -> Iterator[str]:
+def _lines(paths: dict[str, Path], following: Path | None) -> Iterator[tuple[str, str]]:
     """Read whole lines of all files; with ``following`` until that stack is down."""
     positions = dict.fromkeys(paths, 0)
-    prefix = {name: f"{name} | " if len(paths) > 1 else "" for name in paths}
     while True:
         running = following is not None and is_up(following)
         for name, path in paths.items():
@@ -252,7 +277,7 @@ def _lines(paths: dict[str, Path], following: Path | None) -> Iterator[str]:
             complete = data if not running else data[: data.rfind(b"\n") + 1]
             positions[name] += len(complete)
             for line in complete.decode("utf-8", "replace").splitlines():
-                yield prefix[name] + line
+                yield name, line
         if not running:
             return
         time.sleep(FOLLOW_SECONDS)

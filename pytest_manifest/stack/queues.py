@@ -96,6 +96,15 @@ def broker_lines(url: str) -> list[str]:
     return [*lines, f"unacked  {unacked} with the workers"]
 
 
+def broker_counts(url: str) -> tuple[dict[str, int] | None, int | None]:
+    """Count each queue's waiting messages, and those with workers; None: no answer."""
+    with redis.Redis.from_url(url, socket_timeout=TIMEOUT, decode_responses=True) as client:
+        try:
+            return queue_lengths(client), int(client.hlen("unacked"))
+        except redis.RedisError:
+            return None, None
+
+
 def queue_lengths(client: redis.Redis) -> dict[str, int]:
     """Count waiting messages, over all priorities, of every queue that a worker has bound."""
     names = {"celery"}

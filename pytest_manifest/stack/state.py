@@ -32,7 +32,7 @@ APP_NAME: Final = "pytest-celery-manifest"
 
 
 def running_stack() -> StackAddress | None:
-    """Give the stack that ``manifest-stack up`` has started, if it is up."""
+    """Give the stack that ``manifest stack up`` has started, if it is up."""
     from pytest_manifest.urls import StackAddress
 
     state = read_state(runtime_directory())

@@ -322,7 +322,7 @@ def _read_settings() -> Settings:
 def _claim(settings: Settings) -> DataFolder | None:
     """Lock state and data for as long as this process and its watchdog live."""
     if settings.lock_file and take_lock(Path(settings.lock_file), LOCK_SECONDS) is None:
-        refuse("another stack is up already: see manifest-stack status")
+        refuse("another stack is up already: see manifest stack status")
     try:
         return DataFolder.claim(Path(settings.data)) if settings.data else None
     except StackError as error:

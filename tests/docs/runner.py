@@ -84,7 +84,7 @@ class Reader:
         stack = self.home / "pytest-celery-manifest"
         try:
             if stack.exists():
-                self._bash("manifest-stack down")
+                self._bash("manifest stack down")
             for process in self.background:
                 self._end(process)
             if self.broker is not None:

@@ -1,4 +1,4 @@
-"""``manifest-stack up --flower``: our runs in a real Flower, by its own interface."""
+"""``manifest stack up --flower``: our runs in a real Flower, by its own interface."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ def command(runtime: Path, project: Path) -> Iterator[Command]:
         )
 
     yield run
-    run("pytest_manifest.cli.stack", "down")
+    run("pytest_manifest", "stack", "down")
 
 
 def stack(command: Command, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return command("pytest_manifest.cli.stack", *arguments)
+    return command("pytest_manifest", "stack", *arguments)
 
 
 def read(runtime: Path) -> State:
@@ -144,7 +144,7 @@ def test_runs_are_shown_with_names_and_arguments(
 
 
 def test_a_run_that_names_the_broker_is_led_there_too(command: Command, runtime: Path) -> None:
-    """``--manifest-broker="$(manifest-stack url)"`` is the same stack."""
+    """``--manifest-broker="$(manifest stack url)"`` is the same stack."""
     assert stack(command, "up", "--app=jobs:app", "--workers=1", "--flower").returncode == 0
     known = read(runtime)
     url = f"--manifest-broker={stack(command, 'url').stdout.strip()}"

@@ -1,4 +1,4 @@
-"""``manifest-stack``: the stack that stays."""
+"""``manifest stack``: the stack that stays."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.timeout(180)
 
-COMMAND = (sys.executable, "-m", "pytest_manifest.cli.stack")
+COMMAND = (sys.executable, "-m", "pytest_manifest", "stack")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -58,7 +58,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(runtime: Path, project: Path) -> Iterator[Run]:
-    """Run ``manifest-stack`` with arguments in the project; whatever is up at the end goes down."""
+    """Run ``manifest stack`` with arguments in the project; whatever is up at the end goes down."""
 
     def command(*arguments: str, cwd: Path = project) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -142,7 +142,7 @@ def test_another_app_is_refused(run: Run, tmp_path: Path) -> None:
     for refused in (other, elsewhere):
         assert refused.returncode == 2
         assert "a stack for stackapp:app in" in refused.stderr
-        assert "manifest-stack down" in refused.stderr
+        assert "manifest stack down" in refused.stderr
 
 
 def test_status_shows_workers_and_queues(run: Run, runtime: Path) -> None:
@@ -187,7 +187,7 @@ def test_nothing_up_is_exit_code_3(command: str, run: Run) -> None:
     shown = run(command)
 
     assert (shown.returncode, shown.stdout) == (3, "")
-    assert "manifest-stack up" in shown.stderr
+    assert "manifest stack up" in shown.stderr
 
 
 def test_down_without_a_stack_is_fine(run: Run) -> None:
@@ -211,7 +211,7 @@ def test_logs_of_one_and_of_all(run: Run) -> None:
     assert "manifest1@" not in one
     assert (none.returncode, none.stderr) == (
         2,
-        "manifest-stack: there is no worker 3: this stack has 2\n",
+        "manifest: there is no worker 3: this stack has 2\n",
     )
 
 
@@ -334,7 +334,7 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...], run: Run) -> Non
     shown = run(*arguments)
 
     assert shown.returncode == 2
-    assert "usage: manifest-stack" in shown.stderr
+    assert "Usage: manifest stack" in shown.stderr
 
 
 def test_flower_is_behind_a_password(run: Run, runtime: Path) -> None:

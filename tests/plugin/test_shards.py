@@ -209,9 +209,7 @@ def test_each_shard_finds_its_own_run(project: Project) -> None:
     again.stdout.fnmatch_lines(["resume: nothing is sent: every entry has passed"])
     assert project.ran() == {"a": 1, "b": 2, "c": 1}
     wrong = {
-        (
-            "--manifest-audit",
-        ): "*there are only runs of shards of it (*2/2*1/2*manifest-ledger merge*",
+        ("--manifest-audit",): "*there are only runs of shards of it (*2/2*1/2*manifest merge*",
         ("--manifest-resume",): "*there are only runs of shards of it (*",
         (
             "--manifest-audit",

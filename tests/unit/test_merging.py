@@ -1,4 +1,4 @@
-"""``manifest-ledger merge``: the ledgers of a manifest's shards made one."""
+"""``manifest merge``: the ledgers of a manifest's shards made one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.cli.ledger import main
+from pytest_manifest.cli.main import app, ledger_main, main
 from pytest_manifest.errors import LedgerError, ManifestToolError
 from pytest_manifest.ledger import Ledger, RunInfo, Start
 from pytest_manifest.ledger.merge import MAX_ATTACHED
@@ -345,8 +346,8 @@ def test_the_command_says_what_to_do_next(
     """With the manifest and the folder as they would be typed here."""
     sources = [str(make(1, 2)), str(make(2, 2, left=[3]))]
     monkeypatch.chdir(tmp_path)
-    assert main(["merge", *sources, "--into=.manifest/runs"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    told = CliRunner().invoke(app, ["merge", *sources, "--into=.manifest/runs"])
+    lines = told.output.splitlines()
     [made] = Path(".manifest/runs").glob("*.sqlite")
     command = f"pytest --manifest=m.jsonl --manifest-audit --manifest-run={made.stem}"
     assert lines == [
@@ -355,23 +356,45 @@ def test_the_command_says_what_to_do_next(
         f"  shard 2 of 2 (run {run_id(2)}) is unfinished: 1 of its 5 entries have no final verdict",
         f"to judge it, with any report: {command}",
     ]
-    assert main(["merge", *sources, "--into=build/runs"]) == 0
-    assert capsys.readouterr().out.endswith(" -o manifest_dir=build\n")
-    assert main(["merge", *sources, "--into=build/merged"]) == 0
-    assert "pytest finds it in .manifest/runs alone" in capsys.readouterr().out
+    told = CliRunner().invoke(app, ["merge", *sources, "-o", "build/runs"])
+    assert told.output.endswith(" -o manifest_dir=build\n")
+    told = CliRunner().invoke(app, ["merge", *sources, "-o", "build/merged"])
+    assert "pytest finds it in .manifest/runs alone" in told.output
+
+
+def test_the_command_names_what_it_made_as_json(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs are found by the beginnings of their ids, too."""
+    runs = [make(1, 2), make(2, 2)]
+    monkeypatch.chdir(tmp_path)
+    first = ["merge", runs[0].stem[:-1], str(runs[1]), "--runs=runs", "--json"]
+    told = CliRunner().invoke(app, first)
+    document = json.loads(told.stdout)
+    assert Path(document["ledger"]).is_file()
+    assert [document[name] for name in ("runs", "entries", "judged")] == [2, 10, 10]
+    assert document["warnings"] == []
 
 
 def test_the_command_tells_errors_in_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit status 2, as for a wrong argument."""
-    assert main(["merge", str(tmp_path / "none.sqlite")]) == 2
-    told = capsys.readouterr()
-    assert told.err.startswith("manifest-ledger: ")
-    assert not told.out
-    with pytest.raises(SystemExit) as ended:
-        main(["merge"])
-    assert ended.value.code == 2
+    """Exit status 2, as for a wrong argument; the former name says that it is one."""
+    missing = str(tmp_path / "none.sqlite")
+    for arguments in (["merge", missing], ["merge"]):
+        monkeypatch.setattr("sys.argv", ["manifest", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        told = capsys.readouterr()
+        assert not told.out
+        assert told.err.startswith(("manifest: ", "Usage: manifest merge"))
+    monkeypatch.setattr("sys.argv", ["manifest-ledger", "merge", missing])
+    with pytest.raises(SystemExit):
+        ledger_main()
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("manifest-ledger: this is 'manifest' now")
+    assert second.startswith("manifest-ledger: ")
 
 
 def test_what_no_ledger_has_is_planned_and_unsent(make: Make) -> None:

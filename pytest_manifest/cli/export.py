@@ -1,0 +1,130 @@
+"""Write what a run has left in a format for other programs: ``manifest export``."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+from pytest_manifest.analysis.records import EntryRecord, summary_fields
+from pytest_manifest.analysis.statistics import Statistics, statistics
+from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.stored_run import StoredRun
+from pytest_manifest.errors import PlanError
+from pytest_manifest.manifest import atomic_file, receipt_line, write_receipt_lines
+
+Format = Literal["receipts", "summary", "csv", "markdown", "page"]
+
+COLUMNS: Final = (
+    *("id", "task", "line", "verdict", "sentence", "task_id", "attempts", "wait", "runtime"),
+    *("worker", "sent_at", "started_at", "finished_at", "cost", "tags"),
+)
+"""The columns of the CSV file; times are UTC, durations seconds."""
+
+
+def run(run: StoredRun, form: Format, target: Path | None, *, force: bool, json: bool) -> None:
+    """Write the run in this format to a file, or to stdout where ``target`` is None."""
+    if target is None:
+        if json:
+            raise PlanError("--json tells of a file that was written; name one with -o FILE")
+        with tempfile.TemporaryDirectory(prefix="manifest-export-") as folder:
+            path = Path(folder) / "export"
+            _WRITERS[form](run, path, Path.cwd())
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+        return
+    if target.exists() and not force:
+        raise PlanError(f"{target}: is there already; name another file, or add --force")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _WRITERS[form](run, target, target.parent)
+    if json:
+        size = target.stat().st_size
+        write_json({"run": run.info.run, "format": form, "file": str(target), "bytes": size})
+    else:
+        say(f"{form} of run {run.info.run} in {target}")
+
+
+def _write_receipts(run: StoredRun, path: Path, _home: Path) -> None:
+    with run.read() as ledger:
+        write_receipt_lines(path, map(receipt_line, ledger.queries.raw_receipts()))
+
+
+def _write_csv(run: StoredRun, path: Path, _home: Path) -> None:
+    with run.records() as records, atomic_file(path) as file:
+        rows = csv.DictWriter(_Text(file.write), COLUMNS)
+        rows.writeheader()
+        rows.writerows(map(_row, records))
+
+
+class _Text:
+    """A file for the csv module, which writes text."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
+    def write(self, text: str) -> None:
+        """Write the text in UTF-8."""
+        self._write(text.encode("utf-8", "surrogatepass"))
+
+
+def _row(record: EntryRecord) -> Mapping[str, object]:
+    last = record.last
+    row: dict[str, object] = {**summary_fields(record), "tags": " ".join(record.entry.tags)}
+    if last is not None:
+        moments = {name: getattr(last, name) for name in ("sent_at", "started_at", "finished_at")}
+        row |= {name: moment and moment.isoformat() for name, moment in moments.items()}
+        row |= {"worker": last.worker, "cost": last.cost}
+    return row
+
+
+def _statistics(run: StoredRun, records: Iterator[EntryRecord]) -> Statistics:
+    with run.read() as ledger:
+        segments = ledger.info.segments()
+    return statistics(records, run.info, segments)
+
+
+def _write_summary(run: StoredRun, path: Path, _home: Path) -> None:
+    from pytest_manifest.reporting.summary_files import SummaryWriter
+
+    def noted(records: Iterator[EntryRecord]) -> Iterator[EntryRecord]:
+        for record in records:
+            writer.add(record)
+            yield record
+
+    with run.records() as records, SummaryWriter(run, Path.cwd()) as writer:
+        writer.finish(_statistics(run, noted(records)), None)
+        writer.write(path)
+
+
+def _write_markdown(run: StoredRun, path: Path, home: Path) -> None:
+    from pytest_manifest.reporting.github_summary import LocalLinks, markdown
+
+    with run.records() as records:
+        found = _statistics(run, records)
+    text = markdown(run, found, None, LocalLinks(home), Path.cwd())
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
+def _write_page(run: StoredRun, path: Path, _home: Path) -> None:
+    from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
+
+    with run.read() as ledger:
+        status, segments = ledger.info.status, ledger.info.segments()
+        expected = ledger.attempts.count_entries()
+    metadata = PageMetadata(run.info, status, expected, segments=segments)
+    with run.records() as records:
+        write_page(path, metadata, records)
+
+
+_WRITERS: Final[Mapping[Format, Callable[[StoredRun, Path, Path], None]]] = {
+    "receipts": _write_receipts,
+    "summary": _write_summary,
+    "csv": _write_csv,
+    "markdown": _write_markdown,
+    "page": _write_page,
+}

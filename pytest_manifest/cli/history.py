@@ -1,0 +1,187 @@
+"""Show how a manifest's entries fared in its last runs: ``manifest runs``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+from msgspec.json import Decoder
+from pydantic import JsonValue
+
+from pytest_manifest.analysis.history import EntryHistory
+from pytest_manifest.analysis.reading import outcome_of
+from pytest_manifest.cli.output import say, write_rows_as_json, write_table
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger import (
+    Ledger,
+    find_runs,
+    find_runs_by_digest,
+    find_runs_of_manifest,
+)
+from pytest_manifest.ledger.queries import BATCH
+from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
+from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.text import rate_text, seconds
+
+LETTERS: Final = {"passed": ".", "failed": "F", "error": "E", "skipped": "s", "pending": "?"}
+"""How pytest abbreviates an outcome."""
+ABSENT: Final = "-"
+
+
+class _Runtime(Struct, gc=False):
+    runtime: float | None = None
+
+
+_runtime_of: Final = Decoder(_Runtime).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is shown: of the ``last`` runs, these ``ids``, or ``everything``, at most ``limit``."""
+
+    last: int
+    ids: Collection[str] = ()
+    everything: bool = False
+    limit: int = 0
+
+    def accepts(self, history: EntryHistory) -> bool:
+        """Return whether the entry is shown: one that was asked for, or that is not well."""
+        if self.ids:
+            return history.id in self.ids
+        remarkable = history.fails or history.is_flaky or history.slowdown is not None
+        return self.everything or remarkable
+
+
+def run(file: Path, folder: Path, choice: Choice, *, json: bool) -> None:
+    """Print the runs, and the entries that failed last, are flaky or are getting slower."""
+    manifest = read_manifest(file, lean=True)
+    with ExitStack() as opened:
+        ledgers = [
+            opened.enter_context(Ledger.open(path)) for path in _runs(manifest, folder, choice.last)
+        ]
+        if not ledgers:
+            raise LedgerError(
+                f"{file}: there is no run of it in {folder}; dispatch it with "
+                f"pytest --manifest={file}, or name another folder with --runs"
+            )
+        described = [_described(ledger) for ledger in ledgers]
+        counts = {"matching": 0, "shown": 0}
+        histories = _limited(filter(choice.accepts, _histories(manifest, ledgers)), choice, counts)
+        if json:
+            head: dict[str, JsonValue] = {"manifest": str(file), "runs": list(described)}
+            write_rows_as_json(head, "entries", map(_document, histories), counts)
+            return
+        _write_runs(file, described)
+        say()
+        write_table(("id", "task", "runs", "#last", "remark"), map(_cells, histories))
+    _say_totals(counts, choice)
+
+
+def _runs(manifest: Manifest, folder: Path, last: int) -> list[Path]:
+    """Return the ledgers of the manifest's last runs, oldest first, each job counted once."""
+    ours = {*find_runs_of_manifest(folder, manifest.path)}
+    ours |= {*find_runs_by_digest(folder, manifest.sha256)}
+    paths = [path for path in find_runs(folder) if path in ours]
+    merged: set[str] = set()
+    for path in paths:
+        with Ledger.open(path) as ledger:
+            merged |= {*ledger.info.merged()}
+    return [path for path in paths if path.stem not in merged][-last:]
+
+
+def _described(ledger: Ledger) -> dict[str, JsonValue]:
+    info = ledger.info.read()
+    return {
+        "run": info.run,
+        "created_at": info.created_at.isoformat(),
+        "status": ledger.info.status,
+        "entries": info.entries,
+        "verdicts": {str(kind): count for kind, count in ledger.verdicts.counts().items()},
+    }
+
+
+def _histories(manifest: Manifest, ledgers: Sequence[Ledger]) -> Iterator[EntryHistory]:
+    """Yield each entry's history, in the manifest's order; memory does not grow with the runs."""
+    with manifest.open() as file:
+        while some := [id_and_task(raw) for raw in islice(file, BATCH)]:
+            ids = [entry for entry, _ in some]
+            stored = [list(ledger.queries.stored_entries(ids)) for ledger in ledgers]
+            for (entry, task), of_runs in zip(some, zip(*stored, strict=True), strict=True):
+                statuses: list[VerdictStatus | None] = [one.status for one in of_runs]
+                receipts = [one.receipt for one in of_runs]
+                yield EntryHistory(entry, task, statuses, [_runtime(one) for one in receipts])
+
+
+def _runtime(receipt: str | None) -> float | None:
+    try:
+        return None if receipt is None else _runtime_of(receipt).runtime
+    except ValueError:  # not of this program; its verdict stands all the same
+        return None
+
+
+def _limited(
+    histories: Iterator[EntryHistory], choice: Choice, counts: dict[str, int]
+) -> Iterator[EntryHistory]:
+    for history in histories:
+        counts["matching"] += 1
+        if not choice.limit or counts["shown"] < choice.limit:
+            counts["shown"] += 1
+            yield history
+
+
+def _document(history: EntryHistory) -> JsonValue:
+    return {
+        "id": history.id,
+        "task": history.task,
+        "statuses": list(history.statuses),
+        "runtimes": list(history.runtimes),
+        "flaky": history.is_flaky,
+        "slowdown": history.slowdown,
+    }
+
+
+def _write_runs(file: Path, described: Sequence[dict[str, JsonValue]]) -> None:
+    say(f"{file}: the last {len(described)} runs, oldest first")
+    write_table(
+        ("run", "began", "status", "#entries", "verdicts"),
+        [
+            (
+                str(one["run"]),
+                str(one["created_at"])[:19],
+                str(one["status"]),
+                str(one["entries"]),
+                _counts(one["verdicts"]),
+            )
+            for one in described
+        ],
+    )
+
+
+def _counts(verdicts: JsonValue) -> str:
+    assert isinstance(verdicts, dict)
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(verdicts.items()))
+
+
+def _cells(history: EntryHistory) -> tuple[str, ...]:
+    letters = "".join(
+        ABSENT if status is None else LETTERS[outcome_of(status)] for status in history.statuses
+    )
+    known = [runtime for runtime in history.runtimes if runtime is not None]
+    remarks = ["flaky"] if history.is_flaky else []
+    if history.slowdown is not None:
+        remarks.append(f"slowing ({rate_text(history.slowdown)} times)")
+    last = seconds(known[-1]) if known else ""
+    return history.id, history.task, letters, last, ", ".join(remarks)
+
+
+def _say_totals(counts: dict[str, int], choice: Choice) -> None:
+    left = counts["matching"] - counts["shown"]
+    if left:
+        say(f"and {left:,} more; --limit=0 shows all")
+    elif not counts["matching"]:
+        say("no such entry" if choice.ids else "no entry fails, is flaky or is getting slower")

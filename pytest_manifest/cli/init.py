@@ -1,0 +1,173 @@
+"""Make a first batch in a project: ``manifest init``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pytest_manifest.cli import scaffold
+from pytest_manifest.cli.find_app import FoundApp, find_apps
+from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.errors import PlanError
+from pytest_manifest.ini import pytest_settings
+
+PLAN: Final = "--manifest-plan=first --manifest-plan-run"
+PLUGIN: Final = "workflows.first.plan"
+
+
+@dataclass
+class _Scaffold:
+    """What is made in ``folder``, what was there already, and what is left to the user."""
+
+    folder: Path
+    app: str
+    created: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    todo: list[str] = field(default_factory=list)
+    command: list[str] = field(default_factory=lambda: ["pytest"])
+
+    def make(self, name: str, content: str) -> bool:
+        """Write a file unless there is one of its name; return whether it is as it was made."""
+        path = self.folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(content)
+        except FileExistsError:
+            if path.is_file() and path.read_bytes() == content.encode():
+                self.kept.append(name)
+                return True
+            self.kept.append(name)
+            return False
+        except OSError as error:
+            raise PlanError(
+                f"{path}: cannot be written ({error.strerror}); name a folder that is writable"
+            ) from error
+        self.created.append(name)
+        return True
+
+
+def run(folder: Path, app: str | None, *, json: bool) -> None:
+    """Make the files that are not there, and print what was made and what to do next."""
+    folder = folder.absolute()
+    config, settings = pytest_settings(folder)
+    configured = settings.get("manifest_app")
+    found = [] if app or configured else find_apps(folder)
+    chosen = app or (configured if isinstance(configured, str) and configured else None)
+    below_sources = False
+    if chosen is None and found:
+        one = _choose(found, ask=not json)
+        chosen, below_sources = one.name, one.below_sources
+    made = _Scaffold(folder, chosen or scaffold.OWN_APP)
+    _make_files(made, own=chosen is None or _is_ours(folder / "jobs.py"))
+    _name_app(made, config, configured, below_sources=below_sources)
+    _check_server(made)
+    made.command += shlex.split(PLAN)
+    where = [str(one.path.relative_to(folder)) for one in found if one.name == made.app]
+    _report(made, where[0] if where else None, [one.name for one in found], json=json)
+
+
+def _choose(found: Sequence[FoundApp], *, ask: bool) -> FoundApp:
+    """Return the app to use: the likeliest, or what a person at a terminal chooses of several."""
+    if len(found) == 1 or not (ask and sys.stdin.isatty() and sys.stdout.isatty()):
+        return found[0]
+    import typer
+
+    for number, one in enumerate(found, 1):
+        say(f"  {number}  {one.name}")
+    chosen: int = typer.prompt("Which Celery app?", default=1, type=int)
+    return found[min(max(chosen, 1), len(found)) - 1]
+
+
+def _make_files(made: _Scaffold, *, own: bool) -> None:
+    if own and not made.make("jobs.py", scaffold.JOBS):
+        raise PlanError(
+            f"{made.folder / 'jobs.py'}: is there already, and no Celery app was found in it or "
+            "elsewhere; name yours with --app=MODULE:ATTRIBUTE"
+        )
+    made.make("workflows/__init__.py", "")
+    made.make("workflows/first/__init__.py", "")
+    made.make("workflows/first/plan.py", scaffold.PLAN if own else scaffold.PLAN_FOR_APP)
+    made.make("workflows/first/verify.py", scaffold.VERIFY if own else scaffold.VERIFY_FOR_APP)
+    if not made.make("conftest.py", scaffold.CONFTEST) and not _is_known(made.folder):
+        made.todo.append(
+            f'add "{PLUGIN}" to pytest_plugins in conftest.py; until then: -p {PLUGIN}'
+        )
+        made.command = ["python", "-m", "pytest", "-p", PLUGIN]
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether the app's module is the one that an earlier call has made."""
+    return path.is_file() and path.read_bytes() == scaffold.JOBS.encode()
+
+
+def _is_known(folder: Path) -> bool:
+    """Return whether the conftest that is there names our plan."""
+    return PLUGIN in (folder / "conftest.py").read_text(encoding="utf-8", errors="replace")
+
+
+def _name_app(
+    made: _Scaffold, config: Path | None, configured: object, *, below_sources: bool
+) -> None:
+    """Have pytest know the app: by a new pytest.ini, else say what to write where."""
+    if configured == made.app:
+        return
+    if config is None:
+        made.make("pytest.ini", scaffold.pytest_ini(made.app, below_sources=below_sources))
+        return
+    value = f'"{made.app}"' if config.suffix == ".toml" else made.app
+    made.todo.append(
+        f"add 'manifest_app = {value}' to pytest's section of {config.name}; until then: "
+        f"--manifest-app={made.app}"
+    )
+    made.command.append(f"--manifest-app={made.app}")
+
+
+def _check_server(made: _Scaffold) -> None:
+    """Note what the private stack lacks here."""
+    from pytest_manifest.errors import StackError
+    from pytest_manifest.stack.valkey import server_binary
+
+    try:
+        server_binary()
+    except StackError as error:
+        made.todo.append(str(error))
+
+
+def _report(made: _Scaffold, where: str | None, found: Sequence[str], *, json: bool) -> None:
+    command = shlex.join(made.command)
+    if json:
+        write_json(
+            {
+                "folder": str(made.folder),
+                "app": made.app,
+                "apps_found": list(found),
+                "created": list(made.created),
+                "kept": list(made.kept),
+                "todo": list(made.todo),
+                "next": command,
+            }
+        )
+        return
+    if where is not None:
+        say(f"Celery app {made.app}, found in {where}")
+        if len(found) > 1:
+            say(
+                f"  others: {', '.join(one for one in found if one != made.app)}; name one by --app"
+            )
+    for name in made.created:
+        say(f"created  {name}")
+    for name in made.kept:
+        say(f"kept     {name}  (it was there)")
+    for line in made.todo:
+        say(f"to do    {line}")
+    say()
+    say("Next: run the first batch on a private stack. One of its tests fails, on purpose:")
+    if made.folder != Path(os.path.realpath(Path.cwd())):
+        say(f"  cd {shlex.quote(os.path.relpath(made.folder))}")
+    say(f"  {command}")

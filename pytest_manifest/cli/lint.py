@@ -1,0 +1,78 @@
+"""Check manifests: their form, forgotten placeholders, and what the tasks of an app accept."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import typer
+from pydantic import JsonValue
+
+from pytest_manifest.cli import FOUND
+from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.task_arguments import PLACEHOLDER, TaskSignatures
+from pytest_manifest.errors import Fault, ManifestError
+from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.schema import Entry
+from pytest_manifest.text import plural
+
+
+def run(files: Sequence[Path], app: str | None, *, json: bool) -> None:
+    """Print every fault with its place; end with status FOUND where there is one."""
+    signatures = None if app is None else TaskSignatures(app)
+    results = [(path, *_check(path, signatures)) for path in files]
+    total = sum(len(faults) for _, _, faults in results)
+    if json:
+        write_json({"files": [_document(*result) for result in results], "faults": total})
+    else:
+        for path, entries, faults in results:
+            for fault in faults:
+                say(str(fault))
+            if not faults:
+                say(f"{path}: {plural(entries, 'entry')}, no fault")
+    if total:
+        raise typer.Exit(FOUND)
+
+
+def _document(path: Path, entries: int, faults: Sequence[Fault]) -> dict[str, JsonValue]:
+    found: list[JsonValue] = [{"line": one.line or None, "message": one.message} for one in faults]
+    return {"file": str(path), "entries": entries, "faults": found}
+
+
+def _check(path: Path, signatures: TaskSignatures | None) -> tuple[int, list[Fault]]:
+    """Return how many entries a file has, and its faults; those of its form come first, alone."""
+    try:
+        manifest = read_manifest(path, lean=True, most_faults=sys.maxsize)
+    except ManifestError as error:
+        return 0, list(error.faults)
+    return len(manifest), list(_faults(manifest, signatures))
+
+
+def _faults(manifest: Manifest, signatures: TaskSignatures | None) -> Iterator[Fault]:
+    for line, entry in enumerate(manifest, manifest.first_line):
+        for message in _messages(entry, signatures):
+            yield Fault(manifest.path, line, message)
+
+
+def _messages(entry: Entry, signatures: TaskSignatures | None) -> Iterator[str]:
+    left = list(_placeholders(entry.args, "args"))
+    left += _placeholders(entry.kwargs, "kwargs")
+    left += _placeholders(entry.expect.result, "expect.result")
+    for place, value in left:
+        yield f"entry {entry.id!r}: {place} is still {value!r}; write its value"
+    if signatures is not None and not left:
+        yield from (f"entry {entry.id!r}: {one}" for one in signatures.problems(entry))
+
+
+def _placeholders(value: JsonValue, place: str) -> Iterator[tuple[str, str]]:
+    """Yield where in a value placeholders are, and each of them."""
+    if isinstance(value, str):
+        if value.startswith(PLACEHOLDER):
+            yield place, value
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from _placeholders(one, f"{place}.{name}")
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _placeholders(one, f"{place}[{number}]")

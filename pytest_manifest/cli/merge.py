@@ -1,0 +1,69 @@
+"""Merge the ledgers of several runs of one manifest, and say how the result is judged."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.runs_folder import NAME, runs_folder
+
+if TYPE_CHECKING:
+    from pytest_manifest.run.merge import MergedRun
+
+
+def run(ledgers: Sequence[Path], into: Path | None, *, json: bool) -> None:
+    """Merge the ledgers into the folder ``into``, else that of the first; print what was made."""
+    from pytest_manifest.run.merge import merge
+
+    merged = merge(ledgers, into)
+    judged = merged.info.entries - merged.open
+    command, hint = _judging(merged)
+    if json:
+        write_json(
+            {
+                "ledger": str(merged.ledger),
+                "run": merged.info.run,
+                "runs": merged.runs,
+                "entries": merged.info.entries,
+                "judged": judged,
+                "warnings": list(merged.warnings),
+                "next": shlex.join(command),
+            }
+        )
+        return
+    runs = "1 run" if merged.runs == 1 else f"{merged.runs} runs"
+    say(f"merged {runs} into {_short(merged.ledger)}")
+    say(f"  {merged.info.entries:,} entries, {judged:,} of them with a final verdict")
+    for remark in merged.warnings:
+        say(f"  {remark}")
+    for line in hint:
+        say(line)
+    say(f"to judge it, with any report: {shlex.join(command)}")
+
+
+def _judging(merged: MergedRun) -> tuple[list[str], list[str]]:
+    """Return the command that judges and reports the merged run, and what must be done before."""
+    folder = merged.ledger.parent.resolve()
+    manifest = "FILE" if merged.manifest is None else _short(merged.manifest)
+    command = [
+        "pytest",
+        f"--manifest={manifest}",
+        "--manifest-audit",
+        f"--manifest-run={merged.info.run}",
+    ]
+    known = runs_folder(None)
+    if folder == known.resolve():
+        return command, []
+    if folder.name != NAME:
+        hint = f"pytest finds it in {_short(known)} alone: move its files there, or merge with -o"
+        return command, [hint]
+    return [*command, "-o", f"manifest_dir={_short(folder.parent)}"], []
+
+
+def _short(path: Path) -> str:
+    """Shorten the path as a person would type it here."""
+    full, here = path.resolve(), Path.cwd()
+    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)

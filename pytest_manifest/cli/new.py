@@ -1,0 +1,196 @@
+"""Write entries for a task: of its signature, of a CSV file's rows, or of a query's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import JsonValue, ValidationError
+
+from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.rows import Row, Rows, csv_rows, sql_rows
+from pytest_manifest.cli.task_arguments import TaskSignature, TaskSignatures, jsonable
+from pytest_manifest.errors import Fault, ManifestError, PlanError
+from pytest_manifest.manifest import atomic_file, dump_entry
+from pytest_manifest.schema import Entry
+from pytest_manifest.schema.problems import problems
+from pytest_manifest.text import plural
+
+MOST_FAULTS: Final = 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where entries come from: a CSV file, a query of a database, or neither.
+
+    ``id_column``: the column with their ids; ``meta``: columns that are no arguments, but are to be
+    in reports.
+    """
+
+    csv: Path | None = None
+    sql: str | None = None
+    url: str | None = None
+    id_column: str | None = None
+    meta: Sequence[str] = ()
+
+    def open(self) -> AbstractContextManager[Rows | None]:
+        """Open the rows; None where there are none. Raises PlanError for what excludes itself."""
+        if self.csv is not None and self.sql is not None:
+            raise PlanError("--csv and --sql are two sources; choose one")
+        if (self.sql is None) != (self.url is None):
+            raise PlanError("--sql and --url go together; give the query and the database")
+        if self.csv is not None:
+            return csv_rows(self.csv)
+        if self.sql is not None and self.url is not None:
+            return sql_rows(self.sql, self.url)
+        if self.id_column or self.meta:
+            raise PlanError("--id and --meta name columns; give --csv or --sql, too")
+        return nullcontext()
+
+
+def run(
+    task: str, app: str, source: Source, target: Path | None, *, force: bool, json: bool
+) -> None:
+    """Write the task's entries to a file, or to stdout where ``target`` is None."""
+    if target is not None and target.exists() and not force:
+        raise PlanError(f"{target}: is there already; name another file, or add --force")
+    if json and target is None:
+        raise PlanError("--json tells of a file that was written; name one with -o FILE")
+    signature = TaskSignatures(app).of(task)
+    with source.open() as rows:
+        lines = map(dump_entry, _entries(signature, rows, source))
+        if target is None:
+            for line in lines:
+                sys.stdout.buffer.write(line + b"\n")
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(target) as file:
+            count = 0
+            for count, line in enumerate(lines, 1):  # noqa: B007 - the last number is the count
+                file.write(line + b"\n")
+            if not count:
+                raise PlanError(f"there is no row, so {target} was not written")
+    _report(target, count, filled=rows is not None, json=json)
+
+
+def _report(target: Path, count: int, *, filled: bool, json: bool) -> None:
+    command = f"pytest --manifest={target}" if filled else f"manifest lint {target}"
+    if json:
+        write_json({"file": str(target), "entries": count, "next": command})
+        return
+    say(f"{plural(count, 'entry')} in {target}")
+    if not filled:
+        say("Fill in what stands in <...>, and say what you expect; then check it:")
+    say(f"  {command}")
+
+
+def _entries(signature: TaskSignature, rows: Rows | None, source: Source) -> Iterator[Entry]:
+    name = signature.task.rpartition(".")[2]
+    if rows is None:
+        yield _entry(f"{name}-1", signature.task, signature.arguments(), {})
+        return
+    maker = _EntryMaker(signature, rows, source, name)
+    faults: list[Fault] = []
+    more = 0
+    for number, row in enumerate(rows.rows, 1):
+        try:
+            entry = maker.entry(number, row)
+        except ValueError as error:
+            more += len(faults) >= MOST_FAULTS
+            if len(faults) < MOST_FAULTS:
+                faults.append(Fault(rows.path, row.number, str(error)))
+            continue
+        if not faults:
+            yield entry
+    if faults:
+        raise ManifestError(faults, more=more)
+
+
+class _EntryMaker:
+    """Make an entry of a row; what the columns are for is checked once."""
+
+    def __init__(self, signature: TaskSignature, rows: Rows, source: Source, name: str) -> None:
+        self._signature = signature
+        self._rows = rows
+        self._source = source
+        self._name = name
+        self._ids: dict[str, int] = {}
+        parameters = {one.name: one for one in signature.parameters}
+        self._arguments = self._argument_columns(parameters)
+        missing = [
+            name
+            for name, one in parameters.items()
+            if one.default is one.empty and name not in self._arguments
+        ]
+        if missing:
+            raise PlanError(
+                f"{rows.path}: there is no column for {', '.join(map(repr, missing))} of "
+                f"{signature.task}; its columns are {', '.join(rows.columns)}"
+            )
+        self._optional = {name for name, one in parameters.items() if one.default is not one.empty}
+
+    def _argument_columns(self, parameters: Mapping[str, object]) -> list[str]:
+        """Return the columns that are arguments. Raises PlanError for those that are nothing."""
+        source, columns = self._source, self._rows.columns
+        for name in (source.id_column, *source.meta):
+            if name is not None and name not in columns:
+                raise PlanError(
+                    f"{self._rows.path}: there is no column {name!r}, but {', '.join(columns)}"
+                )
+        apart = {source.id_column, *source.meta}
+        arguments = [
+            name
+            for name in columns
+            if name in parameters or (name not in apart and self._signature.takes_any_name)
+        ]
+        unknown = [name for name in columns if name not in arguments and name not in apart]
+        if unknown:
+            raise PlanError(
+                f"{self._rows.path}: {self._signature.task} has no argument {unknown[0]!r}; rename "
+                f"the column, leave it out, or keep it for reports with --meta={unknown[0]}"
+            )
+        return arguments
+
+    def entry(self, number: int, row: Row) -> Entry:
+        """Return the entry of a row. Raises ValueError that says what is wrong with it."""
+        kwargs = {
+            name: self._value(name, row.values[name])
+            for name in self._arguments
+            if not self._is_left_out(name, row.values[name])
+        }
+        column = self._source.id_column
+        entry_id = f"{self._name}-{number}" if column is None else str(row.values[column])
+        first = self._ids.setdefault(entry_id, row.number)
+        if first != row.number:
+            raise ValueError(f"id {entry_id!r} is that of row {first}, too; ids must be unique")
+        meta = {name: jsonable(row.values[name]) for name in self._source.meta}
+        return _entry(entry_id, self._signature.task, kwargs, meta)
+
+    def _is_left_out(self, name: str, value: object) -> bool:
+        """Return whether an empty cell leaves the argument to its default."""
+        return self._rows.are_text and value == "" and name in self._optional
+
+    def _value(self, name: str, value: object) -> JsonValue:
+        try:
+            return self._signature.convert(name, value)
+        except ValueError as error:
+            if value == "" and self._rows.are_text:
+                try:
+                    return self._signature.convert(name, None)  # no value at all, where it may be
+                except ValueError:
+                    pass
+            raise ValueError(f"{name}={value!r}: {error}") from None
+
+
+def _entry(
+    entry_id: str, task: str, kwargs: Mapping[str, JsonValue], meta: Mapping[str, JsonValue]
+) -> Entry:
+    fields = {"id": entry_id, "task": task, "kwargs": dict(kwargs), "meta": dict(meta)}
+    try:
+        return Entry.model_validate(fields)
+    except ValidationError as error:
+        raise ValueError("; ".join(problems(error, Entry))) from None

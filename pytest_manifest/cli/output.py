@@ -1,0 +1,132 @@
+"""Write what commands find: tables for people, JSON for programs; foreign text is escaped."""
+
+# ruff: noqa: T201 - printing is what a command is for
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final
+
+from pydantic import JsonValue
+
+from pytest_manifest.text import cells, terminal_line
+
+AT_ONCE: Final = 500
+"""Rows whose columns are made equally wide; more are written as they come."""
+
+
+def say(line: str = "") -> None:
+    """Print a line, with all escaped that a terminal would obey or cannot draw."""
+    print(_shown(line))
+
+
+def warn(line: str) -> None:
+    """Print a line to stderr, escaped as :func:`say` does, each of its own lines."""
+    for one in line.splitlines():
+        print(terminal_line(one, sys.stderr.encoding or "utf-8"), file=sys.stderr)
+
+
+def write_json(document: JsonValue | Mapping[str, JsonValue]) -> None:
+    """Print a JSON document, in ASCII: it reads the same whatever the terminal is."""
+    print(json.dumps(document, indent=1))
+
+
+def write_json_line(document: Mapping[str, JsonValue]) -> None:
+    """Print a JSON document on one line, at once: the next one may be long in coming."""
+    print(json.dumps(document), flush=True)
+
+
+def write_rows_as_json(
+    head: Mapping[str, JsonValue], name: str, rows: Iterable[JsonValue], tail: Mapping[str, int]
+) -> None:
+    """Print a JSON object with a list of any length, row by row.
+
+    ``tail`` is read after the last row, so that it may count them.
+    """
+    print("{")
+    for key, value in head.items():
+        print(f" {json.dumps(key)}: {json.dumps(value)},")
+    print(f" {json.dumps(name)}: [", end="")
+    separator = "\n  "
+    for row in rows:
+        print(f"{separator}{json.dumps(row)}", end="")
+        separator = ",\n  "
+    print("\n ]" if separator[0] == "," else "]", end="")
+    for key, count in tail.items():
+        print(f",\n {json.dumps(key)}: {count}", end="")
+    print("\n}")
+
+
+def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows below their columns' names: a table on a terminal, aligned columns elsewhere.
+
+    A column whose name begins with ``#`` is aligned right. Nothing is printed where there is no
+    row.
+    """
+    left = iter(rows)
+    on_terminal = sys.stdout.isatty()
+    first = True
+    while some := [[_shown(cell) for cell in row] for row in islice(left, AT_ONCE)]:
+        if on_terminal:
+            _write_rich(columns, some, header=first)
+        else:
+            for line in _aligned(columns, some, header=first):
+                print(line)
+        first = False
+
+
+def _write_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], *, header: bool) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD if header else None, show_header=header, pad_edge=False)
+    for name in columns:
+        table.add_column(
+            name.removeprefix("#"),
+            justify="right" if name.startswith("#") else "left",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console().print(table)
+
+
+_STYLES: Final = {
+    "passed": "green",
+    "failed": "red",
+    "lost": "red",
+    "crashed": "red",
+    "duplicated": "red",
+    "unknown": "yellow",
+    "pending": "yellow",
+    "flaky": "yellow",
+    "slowing": "yellow",
+}
+"""Colours of cells with these words; others have the terminal's own."""
+
+
+def _aligned(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, header: bool
+) -> Iterator[str]:
+    names = [name.removeprefix("#") for name in columns]
+    every = [names, *rows]
+    wide = [max(map(cells, column)) for column in zip(*every, strict=True)]
+    for row in every if header else rows:
+        shown = [
+            " " * (width - cells(cell)) + cell if name.startswith("#") else _padded(cell, width)
+            for name, cell, width in zip(columns, row, wide, strict=True)
+        ]
+        yield "  ".join(shown).rstrip()
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - cells(cell))
+
+
+def _shown(text: str) -> str:
+    return terminal_line(text, sys.stdout.encoding or "utf-8")

@@ -1,0 +1,104 @@
+"""Read rows for entries: from a CSV file, or from a database."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from pytest_manifest.errors import Fault, ManifestError, PlanError
+from pytest_manifest.log import redact, redact_url
+
+
+class Row(NamedTuple):
+    """A row: where it is (a file's line, or its number) and its values by column."""
+
+    number: int
+    values: Mapping[str, object]
+
+
+class Rows(NamedTuple):
+    """Rows as they are read. ``path``: the file, or a name of the query, for messages."""
+
+    path: Path
+    columns: list[str]
+    rows: Iterator[Row]
+    are_text: bool
+    """Whether every value is a text, as in a CSV file."""
+
+
+@contextmanager
+def csv_rows(path: Path) -> Iterator[Rows]:
+    """Open a CSV file in UTF-8 whose first row names the columns.
+
+    Raises ManifestError, also while rows are read, where it is none.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = list(reader.fieldnames or ())
+            _check_columns(path, columns)
+            yield Rows(path, columns, _csv_rows(path, reader), are_text=True)
+    except OSError as error:
+        raise _fault(path, 0, f"it cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise _fault(path, 0, "it is not UTF-8; save it as UTF-8") from error
+    except csv.Error as error:
+        raise _fault(path, 0, f"it is no CSV file ({error}); correct it") from error
+
+
+def _csv_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[Row]:
+    for values in reader:
+        line = reader.line_num
+        if None in values or None in values.values():
+            raise _fault(path, line, "the row has not as many values as there are columns")
+        yield Row(line, values)
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    if not columns:
+        raise _fault(path, 1, "there is no row with the columns' names; write one")
+    twice = {name for name in columns if columns.count(name) > 1}
+    if twice:
+        raise _fault(path, 1, f"column {min(twice)!r} is there twice; rename one")
+
+
+@contextmanager
+def sql_rows(query: str, url: str) -> Iterator[Rows]:
+    """Run a query; its rows are fetched as they are asked for.
+
+    Raises PlanError where SQLAlchemy or the database's driver is not installed, or the database
+    refuses the query.
+    """
+    try:
+        import sqlalchemy
+    except ImportError as error:
+        raise PlanError(
+            "--sql needs SQLAlchemy: pip install 'pytest-celery-manifest[sql]', and the driver of "
+            "your database"
+        ) from error
+    try:
+        engine = sqlalchemy.create_engine(url)
+        with engine.connect().execution_options(stream_results=True) as connection:
+            found = connection.execute(sqlalchemy.text(query))
+            columns = list(found.keys())
+            rows = (
+                Row(number, dict(zip(columns, values, strict=True)))
+                for number, values in enumerate(found, 1)
+            )
+            _check_columns(Path("--sql"), columns)
+            yield Rows(Path("--sql"), columns, rows, are_text=False)
+    except ImportError as error:
+        raise PlanError(f"{redact_url(url)}: its driver is not installed ({error})") from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        reason = redact(str(getattr(error, "orig", None) or error).splitlines()[0])
+        raise PlanError(f"{redact_url(url)}: the query failed ({reason}); correct it") from error
+    finally:
+        if "engine" in locals():
+            engine.dispose()
+
+
+def _fault(path: Path, line: int, message: str) -> ManifestError:
+    return ManifestError([Fault(path, line, message)])

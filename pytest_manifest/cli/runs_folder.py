@@ -1,0 +1,75 @@
+"""Find the runs that a command line names: by id, the beginning of one, a path, or ``last``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ini import pytest_setting
+
+NAME: Final = "runs"
+"""The folder of runs in pytest's ``manifest_dir``."""
+LAST: Final = "last"
+_SHOWN: Final = 5
+"""Runs that a message names at most."""
+
+
+def runs_folder(given: Path | None) -> Path:
+    """Return the folder of runs: the one given, else where pytest, started here, keeps them."""
+    if given is not None:
+        return given
+    return Path.cwd() / (pytest_setting(Path.cwd(), "manifest_dir") or ".manifest") / NAME
+
+
+def find_run(text: str, folder: Path) -> Path:
+    """Return the ledger of the run that ``text`` names.
+
+    Raises LedgerError where there is none, or several begin like that.
+    """
+    from pytest_manifest.ledger.run_files import RunFiles, ledgers_in
+
+    if text == LAST:
+        return _last(folder)
+    path = Path(text)
+    if path.is_file():
+        return path
+    if path.suffix == ".sqlite":
+        raise LedgerError(f"{path}: there is no such ledger; check the path")
+    exact = RunFiles.of(folder, text).ledger
+    if "/" not in text and exact.is_file():
+        return exact
+    known = [ledger.stem for ledger in ledgers_in(folder)]
+    found = [run for run in known if text and run.startswith(text)]
+    if len(found) == 1:
+        return RunFiles.of(folder, found[0]).ledger
+    if found:
+        raise LedgerError(f"{text!r} begins several runs ({_some(found)}); write more of the id")
+    raise LedgerError(f"there is no run {text!r} in {folder}; runs there: {_some(known) or 'none'}")
+
+
+def run_ids(folder: Path) -> list[str]:
+    """Return the ids of the runs in a folder, newest first, for completion."""
+    from pytest_manifest.ledger.run_files import ledgers_in
+
+    return [path.stem for path in reversed(ledgers_in(folder))]
+
+
+def _last(folder: Path) -> Path:
+    from pytest_manifest.ledger import find_runs
+
+    runs = find_runs(folder)
+    if not runs:
+        raise LedgerError(
+            f"there is no run in {folder}; dispatch a manifest first with pytest --manifest=FILE, "
+            "or name another folder with --runs"
+        )
+    return runs[-1]
+
+
+def _some(runs: Sequence[str]) -> str:
+    """Join the newest of these ids for a message, with the number of the others."""
+    newest = list(reversed(runs))[:_SHOWN]
+    more = len(runs) - len(newest)
+    return ", ".join(newest) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,213 @@
+"""What the tasks of an app accept: their signatures, and the pydantic models in these."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from pytest_manifest.errors import PlanError
+from pytest_manifest.schema import Entry
+
+PLACEHOLDER: Final = "<fill in"
+"""How a value begins that has been left to be written."""
+_EMPTY: Final = inspect.Parameter.empty
+_DEEPEST: Final = 5
+"""Levels of models within models that placeholders are made for."""
+_SHOWN: Final = 10
+
+
+class TaskSignatures:
+    """The tasks of an app, by name."""
+
+    def __init__(self, app: str) -> None:
+        """Import the app and its tasks. Raises StackError where that fails."""
+        from pytest_manifest.broker.client import load_tasks
+
+        self.app = app
+        self._tasks = load_tasks(app)
+        self._known: dict[str, TaskSignature] = {}
+
+    def of(self, name: str) -> TaskSignature:
+        """Return a task's signature. Raises PlanError with names like it where there is none."""
+        if name not in self._tasks:
+            raise PlanError(f"{self.app} has no task {name!r}; {self._hint(name)}")
+        if name not in self._known:
+            self._known[name] = TaskSignature.of(name, self._tasks[name])
+        return self._known[name]
+
+    def _hint(self, name: str) -> str:
+        own = sorted(known for known in self._tasks if not known.startswith("celery."))
+        near = get_close_matches(name, own, n=1)
+        if near:
+            return f"did you mean {near[0]!r}?"
+        more = f" and {len(own) - _SHOWN} more" if len(own) > _SHOWN else ""
+        return f"it has: {', '.join(own[:_SHOWN]) or 'none of its own'}{more}"
+
+    def problems(self, entry: Entry) -> Iterator[str]:
+        """Yield what does not fit: an unknown task, arguments that it does not accept."""
+        try:
+            signature = self.of(entry.task)
+        except PlanError as error:
+            yield str(error)
+        else:
+            yield from signature.problems(entry.args, entry.kwargs)
+
+
+@dataclass(frozen=True)
+class TaskSignature:
+    """The parameters of a task, as its callers see them; ``hints``: their types, by name."""
+
+    task: str
+    signature: inspect.Signature
+    hints: Mapping[str, object]
+
+    @classmethod
+    def of(cls, name: str, task: Any) -> TaskSignature:
+        """Read the signature and types of a task of Celery's, which ships no types.
+
+        A type that cannot be told is left out.
+        """
+        run = getattr(task, "run", task)
+        function = inspect.unwrap(getattr(run, "__func__", run))
+        try:
+            hints = get_type_hints(function, include_extras=True)
+        except Exception:  # a name that is imported for type checkers only, or anything else
+            hints = {}
+        return cls(name, inspect.signature(run), hints)
+
+    @cached_property
+    def parameters(self) -> Sequence[inspect.Parameter]:
+        """Return the parameters that an entry can name."""
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return [one for one in self.signature.parameters.values() if one.kind in kinds]
+
+    @cached_property
+    def takes_any_name(self) -> bool:
+        """Return whether it has ``**kwargs``."""
+        kinds = [one.kind for one in self.signature.parameters.values()]
+        return inspect.Parameter.VAR_KEYWORD in kinds
+
+    def hint(self, name: str) -> object:
+        """Return a parameter's type; Any where it has none."""
+        return self.hints.get(name, Any)
+
+    def problems(self, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[str]:
+        """Yield why the task cannot be called like this; types are checked where they are models.
+
+        A plain annotation binds nobody in Python, a model is what the task works with.
+        """
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            yield f"{self.task}{self._shown}: {error}"
+            return
+        for name, value in bound.arguments.items():
+            model = _model_of(self.hint(name))
+            if model is not None and isinstance(value, dict):
+                yield from _model_problems(name, model, value)
+
+    @property
+    def _shown(self) -> str:
+        return f"({', '.join(self.signature.parameters)})"
+
+    def arguments(self) -> dict[str, JsonValue]:
+        """Return an argument for each parameter: its default, or a placeholder."""
+        return {
+            one.name: _placeholder(self.hint(one.name), 0)
+            if one.default is _EMPTY
+            else jsonable(one.default)
+            for one in self.parameters
+        }
+
+    def convert(self, name: str, value: object) -> JsonValue:
+        """Convert a value by the parameter's type to JSON. Raises ValueError where it is none.
+
+        A text is read as JSON where a model, an object or a list is wanted.
+        """
+        hint = self.hint(name)
+        if hint is Any:
+            return jsonable(value)
+        try:
+            adapter: TypeAdapter[object] = TypeAdapter(hint)  # type: ignore[arg-type]  # a type known at run time
+        except PydanticUserError:  # a class that pydantic does not know
+            return jsonable(value)
+        try:
+            return _dumped(adapter, adapter.validate_python(value))
+        except ValidationError as error:
+            if not (isinstance(value, str) and value.startswith(("{", "["))):
+                raise ValueError(_first(error)) from None
+        try:
+            return _dumped(adapter, adapter.validate_json(value))
+        except ValidationError as error:
+            raise ValueError(_first(error)) from None
+
+
+def jsonable(value: object) -> JsonValue:
+    """Return a value as JSON has it; text where it is nothing that JSON knows."""
+    try:
+        found: JsonValue = to_jsonable_python(value, inf_nan_mode="strings")
+    except PydanticSerializationError:
+        return str(value)
+    return found
+
+
+def _dumped(adapter: TypeAdapter[object], value: object) -> JsonValue:
+    found: JsonValue = adapter.dump_python(value, mode="json", by_alias=True)
+    return found
+
+
+def _model_of(hint: object) -> type[BaseModel] | None:
+    """Return the model that a type is, or is if it is not None."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    for one in (hint, *get_args(hint)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None
+
+
+def _model_problems(name: str, model: type[BaseModel], value: object) -> Iterator[str]:
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        for one in error.errors():
+            place = ".".join([name, *map(str, one["loc"])])
+            yield f"argument {place}: {one['msg']} ({model.__name__})"
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
+
+
+def _placeholder(hint: object, depth: int) -> JsonValue:
+    """Return what stands for a value: of a model its fields, else a text that names the type."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if isinstance(hint, type) and issubclass(hint, BaseModel) and depth < _DEEPEST:
+        return {
+            field.alias or name: _placeholder(field.annotation, depth + 1)
+            if field.is_required()
+            else jsonable(field.get_default(call_default_factory=True, validated_data={}))
+            for name, field in hint.model_fields.items()
+        }
+    return f"{PLACEHOLDER}: {_type_name(hint)}>"
+
+
+def _type_name(hint: object) -> str:
+    if hint is Any:
+        return "any value"
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(one) for one in get_args(hint))
+    if isinstance(hint, type) and not get_args(hint):
+        return hint.__name__
+    return str(hint).replace("typing.", "")

@@ -1,0 +1,69 @@
+"""Read our settings from pytest's configuration file, for commands that do not start pytest."""
+
+from __future__ import annotations
+
+import configparser
+import sys
+from pathlib import Path
+from typing import Final
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from pytest_manifest.errors import StackError
+
+_SECTIONS: Final = {
+    "pytest.ini": "pytest",
+    ".pytest.ini": "pytest",
+    "tox.ini": "pytest",
+    "setup.cfg": "tool:pytest",
+}
+"""The files in the INI format that pytest reads, and their section for pytest."""
+
+
+def pytest_settings(folder: Path) -> tuple[Path | None, dict[str, object]]:
+    """Return pytest's configuration file in a folder and its settings, by name.
+
+    The file is the first that pytest itself would choose there; None where none of them is for
+    pytest. Raises StackError where a file cannot be read.
+    """
+    for name in ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"):
+        path = folder / name
+        if path.is_file():
+            settings = _of_toml(path) if path.suffix == ".toml" else _of_ini(path)
+            if settings is not None:
+                return path, settings
+    return None, {}
+
+
+def pytest_setting(folder: Path, name: str) -> str | None:
+    """Return a setting of pytest's configuration in a folder that is a text; None: it has none."""
+    value = pytest_settings(folder)[1].get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _of_toml(path: Path) -> dict[str, object] | None:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StackError(f"{path} cannot be read: {error}; correct it there") from error
+    tool = document.get("tool")
+    section = tool.get("pytest") if isinstance(tool, dict) else None
+    if not isinstance(section, dict):
+        return None
+    options = section.get("ini_options", section)
+    return options if isinstance(options, dict) else None
+
+
+def _of_ini(path: Path) -> dict[str, object] | None:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError, configparser.Error) as error:
+        raise StackError(f"{path} cannot be read: {error}; correct it there") from error
+    section = _SECTIONS[path.name]
+    if parser.has_section(section):
+        return dict(parser.items(section))
+    return {} if path.name in ("pytest.ini", ".pytest.ini") else None

@@ -1,0 +1,123 @@
+"""``manifest init``: a first batch in any project."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pytest_manifest.cli.find_app import find_apps
+from pytest_manifest.cli.main import app
+from pytest_manifest.ini import pytest_setting, pytest_settings
+
+
+def init(folder: Path, *options: str) -> dict[str, object]:
+    done = CliRunner().invoke(app, ["init", str(folder), "--json", *options])
+    assert done.exit_code == 0, done.output
+    document: dict[str, object] = json.loads(done.stdout)
+    return document
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+
+def test_an_empty_folder_gets_all_of_it(tmp_path: Path) -> None:
+    """With an app; a second call changes nothing."""
+    made = init(tmp_path / "new")
+    files = sorted(path for path in (tmp_path / "new").rglob("*") if path.is_file())
+    assert sorted(made["created"]) == sorted(  # type: ignore[call-overload]  # JSON
+        str(path.relative_to(tmp_path / "new")) for path in files
+    )
+    assert made["app"] == "jobs:app"
+    assert made["next"] == "pytest --manifest-plan=first --manifest-plan-run"
+    before = [path.read_bytes() for path in files]
+    again = init(tmp_path / "new")
+    assert (again["created"], again["next"]) == ([], made["next"])
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_an_app_that_is_there_is_used(tmp_path: Path) -> None:
+    """Nothing of it is imported or changed, and none of its tasks is sent."""
+    broken = "raise SystemExit('imported')\nfrom celery import Celery\nqueue = Celery('shop')\n"
+    others = {"shop/other.py": "", "tests/app.py": "app = Celery()\n"}
+    write(tmp_path, {"shop/celery.py": broken} | others)
+    made = init(tmp_path)
+    assert made["app"] == "shop.celery:queue"
+    assert pytest_setting(tmp_path, "manifest_app") == "shop.celery:queue"
+    assert not (tmp_path / "jobs.py").exists()
+    assert "celery.accumulate" in (tmp_path / "workflows/first/plan.py").read_text("utf-8")
+    assert (tmp_path / "shop/celery.py").read_text("utf-8") == broken
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """What cannot be written into a file that is there is said, and given on the command line."""
+    (tmp_path / "conftest.py").write_text("# mine\n", "utf-8")
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = []\n", "utf-8")
+    made = init(tmp_path, "--app=shop:app")
+    assert (tmp_path / "conftest.py").read_text("utf-8") == "# mine\n"
+    assert not (tmp_path / "pytest.ini").exists()
+    assert made["kept"] == ["conftest.py"]
+    assert made["next"] == (
+        "python -m pytest -p workflows.first.plan --manifest-app=shop:app "
+        "--manifest-plan=first --manifest-plan-run"
+    )
+    todo = made["todo"]
+    assert isinstance(todo, list)
+    assert any("pytest_plugins" in line for line in todo)
+    assert any("manifest_app" in line and "pyproject.toml" in line for line in todo)
+
+
+def test_a_module_in_the_way_is_refused(tmp_path: Path) -> None:
+    """A jobs.py without an app is somebody's."""
+    write(tmp_path, {"jobs.py": "print('mine')\n"})
+    done = CliRunner().invoke(app, ["init", str(tmp_path)])
+    assert done.exit_code == 1  # the exception itself: main() makes a sentence of it
+    assert "no Celery app was found" in str(done.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs.py"]
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        ({"proj/celery.py": "app = Celery('p')", "proj/__init__.py": ""}, "proj.celery:app"),
+        ({"proj/celery.py": "app = Celery('p')"}, "proj.celery:app"),
+        ({"flat.py": "import celery\nx: celery.Celery = celery.Celery()"}, "flat:x"),
+        ({"src/p/celery.py": "app = Celery()", "src/p/__init__.py": ""}, "p.celery:app"),
+        ({"proj/__init__.py": "app = Celery()"}, "proj:app"),
+        ({"proj/celery.py": "def make():\n    app = Celery()\n"}, None),
+        ({"proj/celery.py": "app = Celery("}, None),
+        ({"venv/celery.py": "app = Celery()", "venv/pyvenv.cfg": ""}, None),
+        ({"back/p/celery.py": "app = Celery()", "back/p/__init__.py": ""}, None),
+    ],
+)
+def test_apps_are_found_where_they_can_be_imported(
+    files: dict[str, str], name: str | None, tmp_path: Path
+) -> None:
+    """Of a package, of a module, of ``src``; not those of functions, tests and environments."""
+    write(tmp_path, files)
+    assert [found.name for found in find_apps(tmp_path)] == ([] if name is None else [name])
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("pytest.ini", "[pytest]\nmanifest_app = a:b\n"),
+        ("tox.ini", "[tox]\n[pytest]\nmanifest_app = a:b\n"),
+        ("setup.cfg", "[tool:pytest]\nmanifest_app = a:b\n"),
+        ("pyproject.toml", "[tool.pytest.ini_options]\nmanifest_app = 'a:b'\n"),
+        ("pyproject.toml", "[tool.pytest]\nmanifest_app = 'a:b'\n"),
+    ],
+)
+def test_settings_are_read_as_pytest_does(file: str, text: str, tmp_path: Path) -> None:
+    """From each file that pytest may be configured by; others are not pytest's."""
+    (tmp_path / "setup.cfg").write_text("[metadata]\n", "utf-8")
+    assert pytest_settings(tmp_path) == (None, {})
+    (tmp_path / file).write_text(text, "utf-8")
+    assert pytest_setting(tmp_path, "manifest_app") == "a:b"
+    assert pytest_settings(tmp_path)[0] == tmp_path / file

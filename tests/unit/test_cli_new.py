@@ -1,0 +1,248 @@
+"""``manifest new`` and ``manifest lint``: entries of a task's signature, and what is wrong."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli_support import as_json, manifest, refusal, write_manifest
+
+APP = """
+from __future__ import annotations
+
+import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from celery import Celery
+from pydantic import BaseModel, Field
+
+if TYPE_CHECKING:
+    from nowhere import Nothing
+
+app = Celery("shop", set_as_current=False)
+task = partial(app.task, shared=False)
+
+
+class Size(BaseModel):
+    width: int
+    unit: Literal["px", "mm"] = "px"
+
+
+class Picture(BaseModel):
+    name: str
+    size: Size
+    labels: list[str] = Field(default_factory=list)
+
+
+@task(bind=True)
+def resize(self, picture: Picture, times: int = 2, *, until: datetime.date | None = None): ...
+
+
+@task(name="shop.price")
+def price(item: str, count: int, note: str | None, ratio: float = 0.5) -> None: ...
+
+
+@task(name="shop.any")
+def anything(first, **others) -> None: ...
+
+
+@task(name="shop.untold")
+def untold(what: Nothing) -> None: ...
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of an app ``cli_shop:app``, in which commands run."""
+    (tmp_path / "cli_shop.py").write_text(APP, "utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmanifest_app = cli_shop:app\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("MANIFEST_APP", raising=False)
+    yield tmp_path
+    sys.modules.pop("cli_shop", None)
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def faults(*arguments: str) -> list[str]:
+    """The faults that ``lint`` finds, each with its line."""
+    document = as_json("lint", *arguments, status=1)
+    found = document["files"]
+    assert isinstance(found, list)
+    [file] = found
+    assert isinstance(file, dict)
+    rows = file["faults"]
+    assert isinstance(rows, list)
+    assert document["faults"] == len(rows)
+    return [f"{row['line']}: {row['message']}" for row in rows if isinstance(row, dict)]
+
+
+def test_an_entry_has_the_tasks_arguments(folder: Path) -> None:
+    """With their defaults, and placeholders for the others, in models, too; lint refuses these."""
+    told = as_json("new", "--from-task=cli_shop.resize", "-o", "new.jsonl")
+    assert told == {"file": "new.jsonl", "entries": 1, "next": "manifest lint new.jsonl"}
+    [entry] = lines(Path("new.jsonl").read_text("utf-8"))
+    picture = {
+        "name": "<fill in: str>",
+        "size": {"width": "<fill in: int>", "unit": "px"},
+        "labels": [],
+    }
+    assert entry == {
+        "id": "resize-1",
+        "task": "cli_shop.resize",
+        "kwargs": {"picture": picture, "times": 2, "until": None},
+    }
+    assert faults("new.jsonl") == [
+        "1: entry 'resize-1': kwargs.picture.name is still '<fill in: str>'; write its value",
+        "1: entry 'resize-1': kwargs.picture.size.width is still '<fill in: int>'; write its value",
+    ]
+    filled = Path("new.jsonl").read_text("utf-8")
+    filled = filled.replace('"<fill in: str>"', '"x.png"').replace('"<fill in: int>"', "4")
+    Path("new.jsonl").write_text(filled, "utf-8")
+    assert manifest("lint", "new.jsonl", "--app=cli_shop:app") == "new.jsonl: 1 entry, no fault\n"
+
+
+def test_types_that_are_not_known_are_any_value(folder: Path) -> None:
+    """Of no annotation, and of what is imported for type checkers alone."""
+    for task, name in {"shop.any": "first", "shop.untold": "what"}.items():
+        [entry] = lines(manifest("new", f"--from-task={task}"))
+        assert entry["kwargs"] == {name: "<fill in: any value>"}
+
+
+def test_rows_of_a_csv_file_are_entries(folder: Path) -> None:
+    """Values by the task's types; an empty cell is the default, null, or the empty text."""
+    text = '\ufeffno,item,count,note,ratio\n1,茶,2,,\n2,"a ""b"", c",3,x,1e-1\n'
+    Path("o.csv").write_text(text, "utf-8")
+    rows = lines(manifest("new", "--from-task=shop.price", "--csv=o.csv", "--id=no"))
+    assert [row["id"] for row in rows] == ["1", "2"]
+    assert rows[0]["kwargs"] == {"item": "茶", "count": 2, "note": ""}
+    assert rows[1]["kwargs"] == {"item": 'a "b", c', "count": 3, "note": "x", "ratio": 0.1}
+    Path("r.csv").write_text('picture,until\n"{""name"": ""p"", ""size"": {""width"": 3}}",\n')
+    [row] = lines(manifest("new", "--from-task=cli_shop.resize", "--csv=r.csv"))
+    picture = {"name": "p", "size": {"width": 3, "unit": "px"}, "labels": []}
+    assert (row["id"], row["kwargs"]) == ("resize-1", {"picture": picture})
+    Path("a.csv").write_text("first,second\n1,\n")
+    [row] = lines(manifest("new", "--from-task=shop.any", "--csv=a.csv"))
+    assert row["kwargs"] == {"first": "1", "second": ""}
+
+
+def test_rows_of_a_query_are_entries(folder: Path) -> None:
+    """Typed as the database has them; a column may be kept for reports."""
+    with closing(sqlite3.connect("s.db")) as db:
+        db.execute("CREATE TABLE s (item TEXT, n INTEGER, note TEXT, at DATE)")
+        db.execute("INSERT INTO s VALUES ('tea', 2, NULL, '2026-11-28'), ('cake', 3, 'x', NULL)")
+        db.commit()
+    query = "SELECT item, n AS count, note, at FROM s ORDER BY n"
+    source = [f"--sql={query}", "--url=sqlite:///s.db", "--meta=at", "--id=count"]
+    rows = lines(manifest("new", "--from-task=shop.price", *source))
+    assert [row["id"] for row in rows] == ["2", "3"]
+    assert rows[0]["kwargs"] == {"item": "tea", "count": 2, "note": None}
+    assert [row["meta"] for row in rows] == [{"at": "2026-11-28"}, {"at": None}]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "sentence"),
+    [
+        ("item,count,note\nx,y,z\nx,2.5,\n", [], "o.csv:2: count='y': Input should be a valid"),
+        ("item,count,note\nx,y,z\nx,2.5,\n", [], "o.csv:3: count='2.5'"),
+        ("item,count,note\nx,1,z\nx,2,\n", ["--id=item"], "o.csv:3: id 'x' is that of row 2, too"),
+        ("item,count,note\n\u202e,1,z\n", ["--id=item"], "o.csv:2: 'id'"),
+        ("item,note\nx,z\n", [], "there is no column for 'count' of shop.price"),
+        ("item,count,note,x\n", [], "shop.price has no argument 'x'; rename the column"),
+        ("item,count,note\n", ["--id=no"], "there is no column 'no', but item, count, note"),
+        ("item,count,note\n1,2\n", [], "o.csv:2: the row has not as many values"),
+        ("item,item\n", [], "column 'item' is there twice"),
+        ("", [], "o.csv:1: there is no row with the columns' names"),
+        ('item,count,note\n"x', [], "o.csv: it is no CSV file"),
+        ("item,count,note\n", [], "there is no row, so out.jsonl was not written"),
+        ("", ["--sql=x", "--url=y"], "--csv and --sql are two sources"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(
+    text: str,
+    options: list[str],
+    sentence: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With its line, and without a file of entries."""
+    Path("o.csv").write_text(text, "utf-8")
+    command = ["new", "--from-task=shop.price", "--csv=o.csv", "-o", "out.jsonl", *options]
+    assert sentence in refusal(monkeypatch, capsys, *command)
+    assert not Path("out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--from-task=shop.prise"], "cli_shop:app has no task 'shop.prise'; did you mean 'shop.p"),
+        (["--from-task=zzz"], "it has: cli_shop.resize, shop.any, shop.price, shop.untold"),
+        (["--from-task=shop.any", "--app=none:app"], "'none:app' cannot be imported"),
+        (["--from-task=shop.any", "--csv=none.csv"], "none.csv: it cannot be read"),
+        (["--from-task=shop.any", "--sql=select 1"], "--sql and --url go together"),
+        (["--from-task=shop.any", "--id=x"], "--id and --meta name columns"),
+        (["--from-task=shop.any", "--sql=selekt", "--url=sqlite://"], "the query failed (near"),
+        (["--from-task=shop.any", "--sql=x", "--url=no"], "no: the query failed (Could not parse"),
+        (["--from-task=shop.any", "-o", "pytest.ini"], "pytest.ini: is there already"),
+        (["--from-task=shop.any", "--json"], "--json tells of a file"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_a_sentence(
+    options: list[str],
+    sentence: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On stderr, with exit status 2."""
+    assert sentence in refusal(monkeypatch, capsys, "new", *options)
+
+
+def test_without_sqlalchemy_the_extra_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is not needed for anything else."""
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    command = ["new", "--from-task=shop.any", "--sql=select 1", "--url=sqlite://"]
+    assert "pytest-celery-manifest[sql]" in refusal(monkeypatch, capsys, *command)
+
+
+def test_every_fault_of_a_manifest_is_named(folder: Path) -> None:
+    """Not only the first twenty, as where a run is refused."""
+    text = "".join(f'{{"id": "e{n}", "task": "t", "timout": 1}}\n' for n in range(30))
+    Path("m.jsonl").write_text(text, "utf-8")
+    found = faults("m.jsonl")
+    assert len(found) == 30
+    assert found[-1] == "30: unknown field 'timout'; did you mean 'timeout'?"
+    first = manifest("lint", "m.jsonl", status=1).splitlines()[0]
+    assert first.startswith("m.jsonl:1: unknown field")
+
+
+def test_what_an_app_does_not_accept_is_a_fault(folder: Path) -> None:
+    """A task that it does not have, arguments that do not fit, models that do not validate."""
+    write_manifest(
+        Path("m.jsonl"),
+        {"id": "a", "task": "shop.prise"},
+        {"id": "b", "task": "shop.price", "args": ["x"], "kwargs": {"many": 1}},
+        {"id": "c", "task": "cli_shop.resize", "kwargs": {"picture": {"size": {"width": "w"}}}},
+        {"id": "d", "task": "shop.price", "args": ["x", 1, None]},
+    )
+    assert manifest("lint", "m.jsonl") == "m.jsonl: 4 entries, no fault\n"
+    found = faults("m.jsonl", "--app=cli_shop:app")
+    assert found[0].startswith("1: entry 'a': cli_shop:app has no task 'shop.prise'")
+    assert found[1].startswith("2: entry 'b': shop.price(item, count, note, ratio): ")
+    assert [one.split(": ")[2] for one in found[2:]] == [
+        "argument picture.name",
+        "argument picture.size.width",
+    ]

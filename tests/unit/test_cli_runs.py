@@ -1,0 +1,218 @@
+"""``manifest show``, ``runs``, ``diff`` and ``export``: what runs have left."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.analysis.history import EntryHistory
+from pytest_manifest.manifest import read_receipts
+from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.summary import Summary
+from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
+
+HOSTILE = "\x1b[31mred\u202eevil\u200b"
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A manifest of three entries in the folder in which commands run."""
+    monkeypatch.chdir(tmp_path)
+    return write_manifest(
+        Path("m.jsonl"),
+        {"id": "a", "task": "shop.price", "kwargs": {"item": "茶"}, "tags": ["slow"]},
+        {"id": "b", "task": "shop.price"},
+        {"id": "c", "task": "shop.resize", "args": [1]},
+    )
+
+
+def ids(document: object) -> list[str]:
+    assert isinstance(document, dict)
+    return [entry["id"] for entry in document["entries"]]
+
+
+def test_a_manifest_is_shown_by_task_and_tag(file: Path) -> None:
+    """With as many entries as asked for, and the number of the others."""
+    assert ids(as_json("show", "m.jsonl")) == ["a", "b", "c"]
+    assert ids(as_json("show", "m.jsonl", "--task=shop.p*")) == ["a", "b"]
+    assert ids(as_json("show", "m.jsonl", "--tag=slow")) == ["a"]
+    limited = as_json("show", "m.jsonl", "--limit=1")
+    assert (ids(limited), limited["matching"], limited["shown"]) == (["a"], 3, 1)
+    lines = manifest("show", "m.jsonl", "--limit=2").splitlines()
+    assert lines[0] == "m.jsonl: 3 entries"
+    assert lines[2].split() == ["1", "a", "shop.price", "item='茶'", "slow"]
+    assert lines[-1] == "and 1 more; --limit=0 shows all"
+
+
+def test_the_verdicts_of_a_run_are_shown_by_status(file: Path) -> None:
+    """A run is named by its id, the beginning of one, ``last``, or its ledger's path."""
+    first = make_run(file, 1, ["passed", "failed", None])
+    make_run(file, 2, ["passed", "passed", "passed"])
+    for name in (first.stem, first.stem[:-1], str(first)):
+        shown = as_json("show", name)
+        assert (shown["run"], ids(shown)) == (first.stem, ["a", "b", "c"])
+        assert shown["verdicts"] == {"passed": 1, "failed": 1}
+    assert ids(as_json("show", first.stem, "--status=failed", "--status=pending")) == ["b", "c"]
+    assert ids(as_json("show", "last", "--status=failed")) == []
+    lines = manifest("show", first.stem, "--status=failed").splitlines()
+    assert lines[2].split()[:3] == ["failed", "b", "shop.price"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["show", "20261128T0300"], "'20261128T0300' begins several runs (20261128T030002-"),
+        (["show", "nothing"], "there is no run 'nothing' in"),
+        (["show", "x.sqlite"], "x.sqlite: there is no such ledger"),
+        (["show", "last", "--status=bad"], "--status: there is no status 'bad'; there are: passed"),
+        (["show", "m.jsonl", "--status=failed"], "a manifest has no statuses"),
+        (["show", "last", "--runs=other"], "there is no run in other"),
+        (["runs", "m.jsonl", "--runs=other"], "m.jsonl: there is no run of it in other"),
+        (["runs", "none.jsonl"], "none.jsonl: there is no such file"),
+        (["export", "last", "--json"], "--json tells of a file that was written"),
+        (["export", "last", "-o", "m.jsonl"], "m.jsonl: is there already"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_a_sentence(
+    arguments: list[str],
+    sentence: str,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On stderr, with exit status 2."""
+    make_run(file, 1, ["passed", "failed", None])
+    make_run(file, 2, ["passed", "failed", None])
+    told = refusal(monkeypatch, capsys, *arguments)
+    assert told.startswith("manifest: ")
+    assert sentence in told
+
+
+def test_nothing_that_a_terminal_would_obey_is_printed(file: Path) -> None:
+    """Arguments are foreign: what is invisible or turns text around is escaped, in JSON, too."""
+    write_manifest(file, {"id": "茶", "task": "t", "kwargs": {"x": HOSTILE}})
+    for told in (manifest("show", "m.jsonl"), manifest("show", "m.jsonl", "--json")):
+        assert not {"\u202e", "\u200b", "\x1b"} & set(told)
+    [entry] = as_json("show", "m.jsonl")["entries"]  # type: ignore[misc, union-attr]  # a list
+    assert isinstance(entry, dict)
+    assert (entry["id"], entry["kwargs"]) == ("茶", {"x": HOSTILE})
+
+
+def test_the_history_has_failing_flaky_and_slowing_entries(file: Path) -> None:
+    """Of the last runs, oldest first; an entry of which there is nothing to say is left out."""
+    for number, (status, runtime) in enumerate(
+        [("passed", 1.0), ("failed", 1.0), ("passed", 2.0), ("passed", 2.1)], 1
+    ):
+        flaky: VerdictStatus = "passed" if status == "passed" else "failed"
+        make_run(file, number, ["passed", flaky, "passed"], [0.5, 0.5, runtime])
+    found = as_json("runs", "m.jsonl")
+    assert ids(found) == ["b", "c"]
+    rows = found["entries"]
+    assert isinstance(rows, list)
+    b, c = rows
+    assert isinstance(b, dict)
+    assert isinstance(c, dict)
+    assert (b["flaky"], b["slowdown"]) == (True, None)
+    assert b["statuses"] == ["passed", "failed", "passed", "passed"]
+    assert c["flaky"] is False
+    assert c["slowdown"] == pytest.approx(2.05)
+    assert ids(as_json("runs", "m.jsonl", "--all")) == ["a", "b", "c"]
+    assert ids(as_json("runs", "m.jsonl", "--entry=a")) == ["a"]
+    assert ids(as_json("runs", "m.jsonl", "--last=2")) == []
+    lines = manifest("runs", "m.jsonl").splitlines()
+    assert lines[-2].split() == ["b", "shop.price", ".F..", "0.5", "s", "flaky"]
+    assert lines[-1].split()[-3:] == ["slowing", "(2.05", "times)"]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "flaky", "fails"),
+    [
+        ("passed passed failed failed", False, True),
+        ("failed passed passed", False, False),
+        ("passed failed passed", True, False),
+        ("passed - failed pending passed", True, False),
+        ("passed lost", False, True),
+        ("revoked passed", False, False),
+    ],
+)
+def test_a_fault_and_its_mend_are_not_flaky(statuses: str, flaky: bool, fails: bool) -> None:
+    """Two changes are, whatever stands between; what was not run says nothing."""
+    known: list[VerdictStatus | None] = [
+        None if one == "-" else one  # type: ignore[misc]  # the parameters above are statuses
+        for one in statuses.split()
+    ]
+    history = EntryHistory("e", "t", known, [None] * len(known))
+    assert (history.is_flaky, history.fails) == (flaky, fails)
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "slowdown"),
+    [
+        ([1, 1, 2, 2], 2),
+        ([1, 1, 2, 1], None),
+        ([1, 1, 1.2, 1.2], None),
+        ([0.001, 0.001, 0.009, 0.009], None),
+        ([1, 2, 2], None),
+        ([2, 2, 1, 1], None),
+        ([0, 0, 1, 1], None),
+    ],
+)
+def test_slower_is_what_stays_slower(runtimes: list[float], slowdown: float | None) -> None:
+    """By a factor and by a time that can be noticed, in each newer run, of four at least."""
+    history = EntryHistory("e", "t", ["passed"] * len(runtimes), runtimes)
+    assert history.slowdown == slowdown
+
+
+def test_two_runs_are_compared(file: Path) -> None:
+    """Verdicts and results, in either order."""
+    before = make_run(file, 1, ["passed", "failed", "passed"], results=[1, 1, 1])
+    after = make_run(file, 2, ["failed", "passed", "passed"], results=[1, 1, 2])
+    found = as_json("diff", before.stem, "last")
+    for name, expected in {"newly_failing": "a", "fixed": "b", "changed_results": "c"}.items():
+        rows = found[name]
+        assert isinstance(rows, list)
+        assert [row["id"] for row in rows if isinstance(row, dict)] == [expected], name
+    lines = manifest("diff", before.stem, after.stem).splitlines()
+    assert f"  since run {before.stem}" in lines
+    assert any("a  passed -> failed" in line for line in lines)
+    assert any("1 other results: c" in line for line in lines)
+    backwards = as_json("diff", after.stem, before.stem)
+    assert len(backwards["fixed"]) == 1  # type: ignore[arg-type]  # a list
+
+
+def test_a_run_is_exported_in_each_format(file: Path) -> None:
+    """To standard output, or to a file that is not replaced unasked."""
+    path = make_run(file, 1, ["passed", "failed", None])
+    rows = list(csv.DictReader(io.StringIO(manifest("export", "last", "-f", "csv"))))
+    assert [(row["id"], row["verdict"], row["tags"]) for row in rows] == [
+        ("a", "passed", "slow"),
+        ("b", "failed", ""),
+        ("c", "", ""),
+    ]
+    assert rows[0]["worker"] == "w@host"
+    made = as_json("export", "last", "-o", "r.jsonl")
+    assert (made["run"], made["bytes"]) == (path.stem, Path("r.jsonl").stat().st_size)
+    assert [receipt.entry for receipt in read_receipts(Path("r.jsonl"))] == ["a", "b"]
+    summary = Summary.model_validate_json(manifest("export", "last", "-f", "summary"))
+    assert (summary.run.run, summary.statistics.entries) == (path.stem, 3)
+    assert summary.run.manifest == "m.jsonl"
+    assert "1 of 3 entries failed" in manifest("export", "last", "-f", "markdown")
+    manifest("export", "last", "-f", "page", "-o", "page.html")
+    assert path.stem in Path("page.html").read_text("utf-8")
+    again = ("export", "last", "-f", "csv", "-o", "page.html", "--force")
+    assert "csv of run" in manifest(*again)
+    assert Path("page.html").read_text("utf-8").startswith("id,task,line")
+
+
+def test_a_run_is_read_with_the_manifest_that_it_had(file: Path) -> None:
+    """The file may have been changed since; its copy beside the ledger has not."""
+    make_run(file, 1, ["passed", "failed", "passed"])
+    write_manifest(file, {"id": "other", "task": "t"})
+    assert ids(as_json("show", "last")) == ["a", "b", "c"]
+    for copy in Path(".manifest/runs").glob("*.manifest.jsonl"):
+        copy.unlink()
+    assert json.loads(manifest("export", "last", "-f", "summary"))["statistics"]["entries"] == 0
