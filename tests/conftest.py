@@ -71,3 +71,6 @@ def rabbitmq_url() -> Iterator[str]:
 def postgres_url() -> Iterator[str]:
     """``postgresql://`` URL of ``MANIFEST_TEST_POSTGRES_URL``, or of a private PostgreSQL."""
     yield from given_or_started("MANIFEST_TEST_POSTGRES_URL", services.postgres_server())
+
+
+collect_ignore = ["projects"]  # other people's, with tests of their own

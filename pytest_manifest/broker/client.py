@@ -7,6 +7,8 @@ configuration is changed, and connections are made with explicit URLs.
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Final
 
 from celery import Celery
@@ -50,6 +52,7 @@ def load_app(address: StackAddress) -> Celery:
             backend=address.backend_url,
         )
     found = _import_app(address.app)
+    _set_up_django(address.app)
     if not isinstance(found, Celery):
         raise StackError(
             f"{address.app!r} is a {type(found).__name__}, not a Celery app; "
@@ -89,6 +92,27 @@ def _import_app(name: str) -> object:
             f"importable from the working directory"
         ) from error
     return found
+
+
+def _set_up_django(name: str) -> None:
+    """Set Django up where the app belongs to a Django project, as Celery does in a worker.
+
+    Its routes may import models, and its result store may be one of them. Raises StackError.
+    """
+    if "DJANGO_SETTINGS_MODULE" not in os.environ or "django" not in sys.modules:
+        return
+    try:
+        import django
+        from django.apps import apps
+
+        if not apps.ready:  # again would configure logging anew
+            django.setup()
+    except Exception as error:  # settings and models are the project's own code
+        reason = redact(f"{type(error).__name__}: {error}")
+        raise StackError(
+            f"Django cannot be set up for the Celery app {name!r} ({reason}); look at "
+            f"{os.environ['DJANGO_SETTINGS_MODULE']}, which DJANGO_SETTINGS_MODULE names"
+        ) from error
 
 
 def connection_to(app: Celery, address: StackAddress) -> Connection:

@@ -28,6 +28,7 @@ from pytest_manifest.plugin.session import known_session, manifest_session
 
 if TYPE_CHECKING:
     from pytest_manifest.plugin.collection import ManifestFile
+    from pytest_manifest.plugin.session import ManifestSession
     from pytest_manifest.run import Run
 
 __all__ = [
@@ -278,12 +279,23 @@ def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]
     finally:
         state = known_session(config)
         if state is not None:
+            if not config.pluginmanager.hasplugin("terminalreporter"):
+                _write_summary_alone(config, state)
             try:
                 state.close()
                 _resume_commands(config)
             finally:
                 if state.session_runs.interrupts is not None:
                     state.session_runs.interrupts.remove()
+
+
+def _write_summary_alone(config: pytest.Config, state: ManifestSession) -> None:
+    """Write the summary below the output of a reporter that asks no plugin for one."""
+    if state.context.role == "worker" or config.pluginmanager.is_blocked("terminal"):
+        return
+    reporter = pytest.TerminalReporter(config)
+    config.pluginmanager.register(reporter, "terminalreporter")  # where others ask for its width
+    pytest_terminal_summary(reporter, config)
 
 
 def _resume_commands(config: pytest.Config) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_manifest.plugin.collection import collection_arguments
+from pytest_manifest.plugin.coverage import end_before_coverage
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.plans import fixture_name
 from pytest_manifest.plugin.session import ManifestSession
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 def configure_active(config: pytest.Config, state: ManifestSession) -> None:
     """Collect just the manifests' tests, unless the user named paths."""
     options = state.context.options
+    if "django.conf" in sys.modules:
+        from pytest_manifest.results.django_results import remember_databases
+
+        remember_databases()
     if options.plan:
         state.plans.known.target = options.files[0] if options.files else None
         return
@@ -43,6 +49,7 @@ def _start_early(state: ManifestSession) -> None:
     First raises pytest.UsageError for a report that cannot be written.
     """
     state.session_runs.take_signals()
+    end_before_coverage(state)
     options = state.context.options
     if options.may_dispatch and not state.manifests.shard_is_empty:
         from pytest_manifest.plugin.option_conflicts import refuse_unwritable

@@ -5,6 +5,7 @@ An idle session imports this module: nothing may be slow.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 
 import pytest
@@ -46,6 +47,10 @@ class Verifying:
             from pytest_manifest.plugin.outcome import assert_verdict
 
             assert_verdict(item, "call")
+            if "django.conf" in sys.modules:
+                from pytest_manifest.plugin.django_tests import warn_of_test_database
+
+                warn_of_test_database(item)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_makereport(

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.reporting.run_report import ManifestLine, PlanReport, RunReport
-from pytest_manifest.text import short_path
+from pytest_manifest.text import plural, short_path
+
+RUN_AGAIN = ("manifest_entry", "manifest_group")
+"""Properties of reports by which a test is one of an entry, or of many."""
 
 
 def header_lines(manifests: Iterable[ManifestLine]) -> list[str]:
     """Return the lines of pytest's header, one for each manifest."""
-    from pytest_manifest.text import plural
-
     lines: list[str] = []
     for one in manifests:
         if one.entries is None:
@@ -41,6 +42,7 @@ def write_summary(reporter: pytest.TerminalReporter, report: RunReport, plans: P
         reporter.write_sep("=", "resume: what would be done")
         for line in plans.resume_lines:
             reporter.write_line(line)
+    report.notices += rerun_notices(reporter)
     if not (report.runs or report.notices):
         return
     if report.runs and reporter.verbosity < 0:
@@ -55,6 +57,23 @@ def write_summary(reporter: pytest.TerminalReporter, report: RunReport, plans: P
         from pytest_manifest.reporting.terminal_run import write_runs
 
         write_runs(reporter, report)
+
+
+def rerun_notices(reporter: pytest.TerminalReporter) -> list[str]:
+    """Say what was not done where pytest-rerunfailures ran tests of entries again."""
+    again = {
+        one.nodeid
+        for one in reporter.stats.get("rerun", ())
+        if hasattr(one, "rerun")  # its own: a test whose xdist worker died is not repeated
+        if any(name in RUN_AGAIN for name, _ in one.user_properties)
+    }
+    if not again:
+        return []
+    tests = plural(len(again), "test")
+    said = (
+        f"{tests} of jobs ran again: a rerun looks at the same receipt once more, and sends nothing"
+    )
+    return [f"{said}; to send failed jobs again, run the session again with --lf"]
 
 
 def _write_previews(

@@ -24,6 +24,7 @@ from pytest_manifest.broker.attempt import RUN8_LENGTH
 from pytest_manifest.broker.client import AMQP_SCHEMES, connect, result_backend
 from pytest_manifest.broker.connection import reply_queue
 from pytest_manifest.compat.celery import if_made
+from pytest_manifest.results.django_results import DjangoSource, is_of_django
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.urls import StackAddress, scheme_of
@@ -86,7 +87,8 @@ def open_source(
         return KeyValueSource(backend, flaws)
     if hasattr(backend, "ResultSession"):
         return DatabaseSource(backend, flaws)
-    return OtherSource(backend, flaws)
+    other = OtherSource(backend, flaws)
+    return DjangoSource(backend, other.read) if is_of_django(backend) else other
 
 
 class NoSource:

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
@@ -15,6 +16,7 @@ from kombu import Connection
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
+from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
 from pytest_manifest.urls import SENTINEL, StackAddress, is_redis
 
 DATABASES: Final = ("db+", "database+")
@@ -141,7 +143,9 @@ def _query_backend(address: StackAddress, app: Celery | None) -> None:
     with Celery("manifest-reach", set_as_current=False, **urls) as plain:
         asking = app or plain
         kind, url = by_url(address.backend_url, asking.loader)
-        kind(app=asking, url=url).get_task_meta(f"manifest-reach-{uuid.uuid4()}")
+        backend = kind(app=asking, url=url)
+        with WorkersDatabases() if is_of_django(backend) else nullcontext():
+            backend.get_task_meta(f"manifest-reach-{uuid.uuid4()}")
 
 
 def _scheme(url: str) -> str:

@@ -25,7 +25,7 @@ from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.code_digest import told_digest
 from pytest_manifest.schema.fields import State
-from pytest_manifest.worker import backends, log_capture, store_waits
+from pytest_manifest.worker import backends, log_capture, measuring, store_waits
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.handoff import (
@@ -96,6 +96,8 @@ def connect() -> None:
         (celery_signals.task_prerun, on_prerun),
         (celery_signals.task_postrun, on_postrun),
         (celery_signals.before_task_publish, on_publish),
+        (celery_signals.worker_process_init, measuring.on_process_init),
+        (celery_signals.worker_process_shutdown, measuring.on_process_shutdown),
         (celery_signals.worker_process_shutdown, store_waits.remove_wait_file),
     ):
         signal.connect(receiver, dispatch_uid=f"{receiver.__module__}.{receiver.__name__}")

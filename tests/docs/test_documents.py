@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import beside
 from tests.docs.blocks import blocks
 from tests.docs.runner import NEEDS_INDEX, Reader, copy_project
 
@@ -15,6 +16,8 @@ IN_THE_PROJECT = [*PAPERS, ROOT / "docs" / "how-to" / "fill-gaps-with-an-llm.md"
 """What is followed in a clone of the project, as it is about the project's own workflows."""
 FIRST = "Two minutes"
 """README's section for who has only pip; it is followed in an empty folder."""
+BESIDE = {"docs/how-to/django.md": ("pytest-django",)}
+"""Pages whose readers have other people's packages, and which plugins of those."""
 DOCUMENTS = PAPERS + sorted((ROOT / "docs").rglob("*.md"))
 MAY_SKIP = 8
 """Blocks that nothing can run, in all documents together; each says why."""
@@ -39,6 +42,8 @@ def test_a_reader_gets_what_the_document_says(path: Path, tmp_path: Path) -> Non
         copy_project(ROOT, folder)
     sections = {block.section for block in blocks(path)} - {FIRST}
     with Reader(folder) as reader:
+        if (others := BESIDE.get(name_of(path))) is not None:
+            reader.environment |= beside.path_and_plugins(*others)
         assert reader.follow(path, sections=sections) > 0
 
 

@@ -1,0 +1,133 @@
+"""Read results of django-celery-results from the databases that the workers use.
+
+In a test session Django's connections are not what they are in a worker: pytest-django refuses
+them outside of tests with a mark, and leads them to a test database within. So results are read by
+connections of their own, made from the settings as they were before that.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from celery import states
+
+if TYPE_CHECKING:
+    from celery.backends.base import Backend
+
+Reading = Callable[[Sequence[str]], dict[str, Mapping[str, object]]]
+PACKAGE: Final = "django_celery_results"
+_before: dict[str, dict[str, object]] = {}
+"""``settings.DATABASES`` before anything exchanged a database for one of tests."""
+
+
+def remember_databases() -> None:
+    """Keep Django's ``DATABASES`` as they are now, where Django is configured; later calls do not.
+
+    Whoever makes a test database writes its name into the same dictionaries.
+    """
+    conf = sys.modules.get("django.conf")
+    if not _before and conf is not None and conf.settings.configured:
+        _before.update(copy.deepcopy(conf.settings.DATABASES))
+
+
+def test_databases() -> dict[str, tuple[str, str]]:
+    """Map alias -> (name of the test database in use now, name before), for those that differ."""
+    conf = sys.modules.get("django.conf")
+    if not _before or conf is None:
+        return {}
+    now: Mapping[str, Mapping[str, object]] = conf.settings.DATABASES
+    names = {
+        alias: (str(now.get(alias, {}).get("NAME")), str(old.get("NAME")))
+        for alias, old in _before.items()
+    }
+    return {alias: both for alias, both in names.items() if both[0] != both[1]}
+
+
+class WorkersDatabases:
+    """Within the block, this thread's Django connections lead where those of workers lead.
+
+    The same object may be used for many blocks, whose connections stay open between them.
+    """
+
+    def __init__(self) -> None:
+        self._ours: dict[str, Any] = {}
+        self._thread = 0
+        self._others: dict[str, Any] = {}
+
+    def __enter__(self) -> None:
+        from django.db import connections
+
+        remember_databases()
+        if self._thread != threading.get_ident():  # a connection is for the thread that made it
+            self._ours, self._thread = _connections(), threading.get_ident()
+        for alias, connection in self._ours.items():
+            self._others[alias] = connections[alias]
+            connections[alias] = connection
+
+    def __exit__(self, *_: object) -> None:
+        from django.db import connections
+
+        for alias, connection in self._others.items():
+            connections[alias] = connection
+        self._others.clear()
+
+    def close(self) -> None:
+        """End the connections; call it in the thread that used them."""
+        if self._thread == threading.get_ident():
+            for connection in self._ours.values():
+                connection.close()
+        self._ours, self._thread = {}, 0
+
+
+def _connections() -> dict[str, Any]:
+    """Make a connection for each alias, not open yet."""
+    from django.db.utils import ConnectionHandler, load_backend
+
+    settings = ConnectionHandler(copy.deepcopy(_before)).settings
+    return {
+        alias: _allowed(load_backend(one["ENGINE"]).DatabaseWrapper)(one, alias)
+        for alias, one in settings.items()
+    }
+
+
+def _allowed(engine: Any) -> Any:
+    """Extend an engine, as third parties' engines do, so that it connects whenever it is to.
+
+    pytest-django refuses connections in the method of all engines' base class.
+    """
+
+    def ensure_connection(self: Any) -> None:
+        if self.connection is None:
+            self.connect()
+
+    return type("DatabaseWrapper", (engine,), {"ensure_connection": ensure_connection})
+
+
+def is_of_django(backend: Backend) -> bool:
+    """Tell whether a result backend keeps results by Django's models."""
+    return type(backend).__module__.startswith(PACKAGE) and hasattr(backend, "TaskModel")
+
+
+class DjangoSource:
+    """Read from the table of django-celery-results: one query says which are final."""
+
+    def __init__(self, backend: Backend, read_each: Reading) -> None:
+        self._model = backend.TaskModel
+        self._read_each = read_each
+        self._databases = WorkersDatabases()
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Mapping[str, object]]:
+        """Give what is stored in a final state."""
+        with self._databases:
+            final = self._model.objects.filter(
+                task_id__in=task_ids, status__in=states.READY_STATES
+            ).values_list("task_id", flat=True)
+            return self._read_each(list(final))
+
+    def close(self) -> None:
+        """End the connections."""
+        self._databases.close()

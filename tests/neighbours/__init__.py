@@ -1,0 +1,1 @@
+"""Sessions beside other people's plugins, one each."""
