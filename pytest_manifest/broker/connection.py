@@ -16,6 +16,7 @@ from pytest_manifest.broker.client import connect, reply_queue_name
 from pytest_manifest.broker.messages import Outgoing
 from pytest_manifest.broker.routing import Destination, queue_of, refusal, unverified_destination
 from pytest_manifest.compat.kombu import on_event, sever
+from pytest_manifest.compat.older import published_together
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.urls import StackAddress
 
@@ -200,7 +201,7 @@ class PublishConnection:
             Exception: any of the chunk may have been delivered, or not.
         """
         unroutable = []
-        with self._producer.batch(max_size=BATCH_LIMIT):
+        with published_together(self._producer, BATCH_LIMIT):
             for one in chunk:
                 if self._unbound and unverified_destination(one.options) in self._unbound:
                     unroutable.append(one.attempt.task_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from pytest_manifest.compat.billiard import OtherTime
@@ -24,9 +24,6 @@ def _once(given: Any, wrapped: Callable[..., object]) -> Any:
         return given
     setattr(wrapped, TOLD, True)
     return wrapped
-
-
-# Apps
 
 
 @contextmanager
@@ -195,22 +192,28 @@ def settings_on_top(conf: Any, settings: Mapping[str, object]) -> Iterator[None]
 
 
 @contextmanager
-def running(task: Any, call: Callable[..., object]) -> Iterator[None]:
-    """Have a task call another function for a while; with ``autoretry_for`` it repeats that one.
+def in_place_of(task: Any, name: str, call: Callable[..., object]) -> Iterator[None]:
+    """Have a task use another function for a while where it would call its own of this name.
 
-    Relies on ``Task._orig_run``, which is what Celery's own ``run`` repeats (Celery 5.7).
+    Relies on a task being asked for its functions each time (Celery 5.7).
     Test: ``test_compat_celery.py::test_a_task_that_repeats_itself_calls_another_function``.
     """
-    name = "_orig_run" if hasattr(task, "_orig_run") else "run"
-    own = task.__dict__.get(name, _MISSING)
+    own = {name: vars(task)[name]} if name in vars(task) else {}
     setattr(task, name, call)
     try:
         yield
     finally:
-        if own is _MISSING:
-            del task.__dict__[name]
-        else:
-            setattr(task, name, own)
+        del vars(task)[name]
+        vars(task).update(own)
+
+
+def running(task: Any, call: Callable[..., object]) -> AbstractContextManager[None]:
+    """Have a task run another function for a while; with ``autoretry_for`` it repeats that one.
+
+    Relies on ``Task._orig_run``, which is what Celery's own ``run`` repeats (Celery 5.7).
+    Test: ``test_compat_celery.py::test_a_task_that_repeats_itself_calls_another_function``.
+    """
+    return in_place_of(task, "_orig_run" if hasattr(task, "_orig_run") else "run", call)
 
 
 def before_replacing(prepare: Callable[[Any, Any], None]) -> None:
@@ -259,10 +262,10 @@ def tracer_under(app: Any, hostname: str) -> Callable[[Any], Any]:
         if content_type:
             body = loads(body, content_type, content_encoding, accept=accepted)
         args, kwargs, embedded = body
-        own = {"args": args, "kwargs": kwargs, "hostname": hostname, "is_eager": False}
-        request.update(own, **(embedded or {}))
-        traced = trace_task(tasks[name], uuid, args, kwargs, request, app=app)
-        result, info, runtime, text = traced
+        request.update(args=args, kwargs=kwargs, hostname=hostname, is_eager=False)
+        request.update(embedded or {})
+        found = trace_task(tasks[name], uuid, args, kwargs, request, app=app)
+        result, info, runtime, text = found
         return (1, result, runtime) if info else (0, text, runtime)
 
     return lambda call: trace if call is trace_task_ret else call

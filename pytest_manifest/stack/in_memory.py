@@ -18,6 +18,7 @@ from loguru import logger
 from typing_extensions import Self
 
 from pytest_manifest.broker.client import load_app
+from pytest_manifest.compat.older import requests_kept
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
 from pytest_manifest.schema.wire import HEADER_RUN
@@ -197,6 +198,7 @@ class MemoryStack:
                 f"the tasks of the Celery app {app.main!r} cannot be imported ({_reason(error)})"
             ) from error
         parts.enter_context(one_store(app))
+        parts.enter_context(requests_kept(app.tasks.values()))
         parts.enter_context(standing_in(app, self._tasks))
         instrument(app)
         _running.append(app)

@@ -34,6 +34,12 @@ URL_VARIABLE: Final = "MANIFEST_PRIVATE_URL"
 """The stack's broker, for the processes that the supervisor starts."""
 READY_VARIABLE: Final = "MANIFEST_READY"
 """The file in which a worker says, by its pid, that it takes jobs."""
+ONE_AT_A_TIME: Final = "worker_disable_prefetch"
+"""The setting by which a worker takes no job before it can run it.
+
+Not asked for by the option ``--disable-prefetch``: before 5.6 Celery has neither, and fails at an
+option that it does not know.
+"""
 _kept: list[str] = []
 USAGE_ERROR: Final = 2
 """What ``celery`` ends with where an app is of no use: the supervisor does not try again."""
@@ -88,7 +94,7 @@ def _place(url: str) -> tuple[str | None, int | None]:
 
 
 def _exchange_settings(url: str) -> None:
-    fixed: dict[str, object] = {**dict.fromkeys(URLS, url), **PARTS}
+    fixed: dict[str, object] = {**dict.fromkeys(URLS, url), **PARTS, ONE_AT_A_TIME: True}
     former = former_names()
 
     @cache

@@ -245,7 +245,6 @@ def _worker_command(settings: Settings, name: str) -> list[str]:
         "--concurrency=1",
         "--pool=prefork",
         "--prefetch-multiplier=1",
-        "--disable-prefetch",
         "--without-gossip",
         "--without-mingle",
         # Flower lives on events, and by their heartbeats it knows which workers are alive.

@@ -14,6 +14,7 @@ from loguru import logger
 
 from pytest_manifest import variables
 from pytest_manifest.compat.celery import WithoutLook
+from pytest_manifest.compat.older import is_out_of_memory
 from pytest_manifest.schema import wire
 from pytest_manifest.worker.backend_base import ReceiptBackend, current_receipt, current_receipt_for
 from pytest_manifest.worker.receipt import PendingReceipt
@@ -62,8 +63,10 @@ class RedisReceipts(WithoutLook, ReceiptBackend):
         self, key: bytes, value: str | bytes, expires: int | None = None, **policy: object
     ) -> object:
         pending = current_receipt()
+        # Before 5.7 Celery's own ``set`` takes no lifetime.
+        own = {} if expires is None else {"expires": expires}
         if pending is None or not pending.belongs_to(key):
-            return super().set(key, value, expires, **policy)
+            return super().set(key, value, **own, **policy)
         if len(value) > MAX_VALUE_BYTES:
             raise BackendStoreError("value too large for Redis backend")
         stored = self.ensure(self._store_with, (pending, key, value, expires), **policy)
@@ -71,7 +74,7 @@ class RedisReceipts(WithoutLook, ReceiptBackend):
             # Found: a state that is not final, or the result of another execution of the task.
             earlier = self.ensure(self.earlier_meta, (pending.delivery.task_id,), **policy)
             if earlier["status"] != states.SUCCESS:
-                super().set(key, value, expires, **policy)
+                super().set(key, value, **own, **policy)
         return None
 
     def _store_with(
@@ -95,10 +98,12 @@ class RedisReceipts(WithoutLook, ReceiptBackend):
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Retry also where the store or its disk is full: space may be freed."""
-        from redis.exceptions import OutOfMemoryError, ResponseError
+        from redis.exceptions import ResponseError
 
-        full = isinstance(exc, OutOfMemoryError)
-        full = full or (isinstance(exc, ResponseError) and _refusal(exc).startswith(DISK_FULL))
+        # Before 5.5 Celery retries after none, also where always_retry asks it to.
+        if isinstance(exc, self.connection_errors) or is_out_of_memory(exc, _refusal(exc)):
+            return True
+        full = isinstance(exc, ResponseError) and _refusal(exc).startswith(DISK_FULL)
         return full or super().exception_safe_to_retry(exc)
 
     def deliver(self, pending: PendingReceipt) -> None:

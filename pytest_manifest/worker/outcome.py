@@ -16,6 +16,7 @@ from celery.exceptions import (
 )
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
+from pytest_manifest.compat.older import worker_lost
 from pytest_manifest.log import redact
 from pytest_manifest.schema.fields import State
 
@@ -55,6 +56,7 @@ def failed(error: BaseException, traceback: str | None = None) -> TaskResult:
 def failed_in_main_process(error: BaseException, traceback: str | None = None) -> TaskResult:
     """Describe a failure that the worker's main process reports, which did not run the task."""
     state: State = "failed"
+    error = worker_lost(error)
     if isinstance(error, WorkerLostError):
         state = "crashed"
     elif isinstance(error, _LIMITS):

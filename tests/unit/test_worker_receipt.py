@@ -231,6 +231,7 @@ def test_half_surrogates_in_a_message() -> None:
         (failed(TimeLimitExceeded(3)), "failed"),
         (failed(NotRegistered("x")), "failed"),
         (failed_in_main_process(WorkerLostError("x")), "crashed"),
+        (failed_in_main_process(SystemExit(3)), "crashed"),
         (failed_in_main_process(TimeLimitExceeded(3)), "timed_out"),
         (failed_in_main_process(Reject("x")), "rejected"),
         (failed_in_main_process(ValueError("x")), "failed"),

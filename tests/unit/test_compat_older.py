@@ -1,0 +1,92 @@
+"""What older versions of Celery, kombu and redis-py do otherwise, on whatever is installed here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from billiard.common import human_status
+from celery import Celery, Task
+from celery.exceptions import WorkerLostError
+from kombu import Connection, Producer
+from redis import exceptions
+
+from pytest_manifest.compat import older as compat
+
+
+def test_messages_are_sent_together_where_kombu_can() -> None:
+    """Elsewhere, too, all have left when the context has ended."""
+    with Connection("memory://") as connection, connection.channel() as channel:
+        queue = connection.SimpleBuffer("together", channel=channel)
+        producer = Producer(channel, auto_declare=False)
+        with compat.published_together(producer, 7) as together:
+            for number in range(10):
+                producer.publish(number, exchange="together", routing_key="together")
+            kombu_can = hasattr(Producer, "batch")
+            assert getattr(together, "max_size", None) == (7 if kombu_can else None)
+        assert [queue.get(timeout=1).payload for _ in range(10)] == list(range(10))
+
+
+def test_an_error_among_messages_leaves_the_context() -> None:
+    """In both ways the sender learns of it, and takes all of the context's for uncertain."""
+    with Connection("memory://") as connection, connection.channel() as channel:
+        producer = Producer(channel, auto_declare=False)
+        with (
+            pytest.raises(ConnectionError, match="cut"),
+            compat.published_together(producer, 7),
+        ):
+            raise ConnectionError("cut")
+
+
+class CallsItself(Task):  # type: ignore[misc]  # Celery ships no types
+    """A task class as web frameworks' recipes have it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **kwargs)
+
+
+def test_a_task_called_within_itself_keeps_its_request() -> None:
+    """As in a worker of its own; afterwards Celery is as it was."""
+    app = Celery("older", set_as_current=False)
+
+    @app.task(name="older.own", base=CallsItself, bind=True, shared=False)  # type: ignore[untyped-decorator]
+    def own(self: Any, value: int) -> tuple[str, int]:
+        return self.request.id, self.request.args[0] + value
+
+    with compat.requests_kept([own]):
+        own.push_request(id="its-own", args=[1])
+        try:
+            assert own(2) == ("its-own", 4)
+        finally:
+            own.pop_request()
+    assert "push_request" not in vars(own)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"), [(SystemExit(3), 3), (SystemExit(), 0), (SystemExit("no"), 1)]
+)
+def test_a_job_that_exits_has_lost_its_worker(raised: SystemExit, code: int) -> None:
+    """In the words of the newest Celery, whichever of them is installed."""
+    error = compat.worker_lost(raised)
+    assert isinstance(error, WorkerLostError)
+    assert str(error) == f"Worker exited prematurely: {human_status(code)}."
+
+
+def test_other_errors_are_what_they_are() -> None:
+    """Only what ends a process is translated."""
+    error = ValueError("no")
+    assert compat.worker_lost(error) is error
+    assert isinstance(compat.worker_lost(KeyboardInterrupt()), WorkerLostError)
+
+
+def test_a_server_without_memory_is_known() -> None:
+    """By redis-py's class of errors, or where there is none by the server's word."""
+    said = "OOM command not allowed when used memory > 'maxmemory'."
+    assert compat.is_out_of_memory(exceptions.ResponseError(said), said)
+    assert not compat.is_out_of_memory(exceptions.ResponseError("MISCONF"), "MISCONF")
+    assert not compat.is_out_of_memory(ValueError(said), said)
+    without_word = "command not allowed when used memory > 'maxmemory'."
+    known = getattr(exceptions, "OutOfMemoryError", exceptions.ResponseError)
+    assert compat.is_out_of_memory(known(without_word), without_word) == (
+        known is not exceptions.ResponseError
+    )
