@@ -1,6 +1,6 @@
 """Check what `make dist` built: `check_wheel.py dist`.
 
-The wheel holds the plugin alone and registers its entry points. README's first section and the
+The wheel holds the plugin alone and registers its entry points. README's first sections and the
 tutorial, typed as they stand into an environment that has nothing but pip, do what they say. Prints
 how long that takes, in seconds; exits with the first thing that does not hold.
 """
@@ -21,8 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-STRANGER = {"README.md": {"Two minutes"}, "docs/tutorial/first-manifest.md": None}
-"""What somebody who has only pip follows, as it is typed: document, and its sections or all."""
+TUTORIAL = "docs/tutorial/first-manifest.md"
 WANTED = {"__init__.py", "py.typed", "plugin/__init__.py"}
 
 
@@ -82,7 +81,7 @@ def follow_documents(wheel: Path) -> None:
 
     Their ``pip install`` finds the wheel where pip is told to look besides, and locked versions.
     """
-    from tests.docs.runner import Reader
+    from tests.docs.runner import PIP_ALONE, Reader
 
     with tempfile.TemporaryDirectory(prefix="manifest-wheel-") as name:
         folder = Path(name)
@@ -93,7 +92,7 @@ def follow_documents(wheel: Path) -> None:
             "PIP_CONSTRAINT": str(constraints(folder)),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
-        for document, sections in STRANGER.items():
+        for document, sections in (("README.md", PIP_ALONE), (TUTORIAL, None)):
             began = time.monotonic()
             work = folder / Path(document).stem
             work.mkdir()

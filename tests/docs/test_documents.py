@@ -8,14 +8,12 @@ import pytest
 
 from tests import beside
 from tests.docs.blocks import blocks
-from tests.docs.runner import NEEDS_INDEX, Reader, copy_project
+from tests.docs.runner import NEEDS_INDEX, PIP_ALONE, Reader, copy_project
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")]
 IN_THE_PROJECT = [*PAPERS, ROOT / "docs" / "how-to" / "fill-gaps-with-an-llm.md"]
 """What is followed in a clone of the project, as it is about the project's own workflows."""
-FIRST = "Two minutes"
-"""README's section for who has only pip; it is followed in an empty folder."""
 BESIDE = {"docs/how-to/django.md": ("pytest-django",)}
 """Pages whose readers have other people's packages, and which plugins of those."""
 DOCUMENTS = PAPERS + sorted((ROOT / "docs").rglob("*.md"))
@@ -40,7 +38,7 @@ def test_a_reader_gets_what_the_document_says(path: Path, tmp_path: Path) -> Non
     folder.mkdir()
     if path in IN_THE_PROJECT:
         copy_project(ROOT, folder)
-    sections = {block.section for block in blocks(path)} - {FIRST}
+    sections = {block.section for block in blocks(path)} - PIP_ALONE
     with Reader(folder) as reader:
         if (others := BESIDE.get(name_of(path))) is not None:
             reader.environment |= beside.path_and_plugins(*others)
@@ -48,9 +46,9 @@ def test_a_reader_gets_what_the_document_says(path: Path, tmp_path: Path) -> Non
 
 
 def test_the_first_two_minutes_need_nothing_of_the_project(tmp_path: Path) -> None:
-    """README's first section, in an empty folder; .ci/check_wheel.py installs for it, too."""
+    """README's first sections, in an empty folder; .ci/check_wheel.py installs for them, too."""
     with Reader(tmp_path) as reader:
-        assert reader.follow(ROOT / "README.md", sections={FIRST}) == 3
+        assert reader.follow(ROOT / "README.md", sections=PIP_ALONE) == 4
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

@@ -97,7 +97,9 @@ def test_nothing_that_a_terminal_would_obey_is_printed(file: Path) -> None:
     write_manifest(file, {"id": "茶", "task": "t", "kwargs": {"x": HOSTILE}})
     for told in (manifest("show", "m.jsonl"), manifest("show", "m.jsonl", "--json")):
         assert not {"\u202e", "\u200b", "\x1b"} & set(told)
-    [entry] = as_json("show", "m.jsonl")["entries"]  # type: ignore[misc, union-attr]  # a list
+    entries = as_json("show", "m.jsonl")["entries"]
+    assert isinstance(entries, list)
+    [entry] = entries
     assert isinstance(entry, dict)
     assert (entry["id"], entry["kwargs"]) == ("茶", {"x": HOSTILE})
 
