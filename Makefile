@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test chaos compiled bench guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill test chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -63,6 +63,9 @@ compiled: venv
 
 bench: venv ## measure everything side by side; the page is docs/reference/benchmarks.md
 	$(PY) -m benchmarks $(BENCH)
+
+stacks: venv neighbours ## run every cell of brokers, stores and pools; the page is docs/reference/stacks.md
+	$(PY) -m tests.stacks $(if $(CELLS),--only $(CELLS))
 
 guard: venv ## does an entry cost more work than it did? (counted, not timed)
 	$(PY) -m benchmarks.guard

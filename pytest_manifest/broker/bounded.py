@@ -13,7 +13,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
@@ -226,7 +226,7 @@ def _is_timeout(error: BaseException | None) -> bool:
     return False
 
 
-def redis_limits(own: Mapping[str, object]) -> dict[str, float]:
+def redis_limits(own: Container[str]) -> dict[str, float]:
     """Give the time limits (s) of a Redis connection that the app does not set itself."""
     limits = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": SOCKET_TIMEOUT}
     return {name: seconds for name, seconds in limits.items() if name not in own}

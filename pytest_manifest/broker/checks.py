@@ -131,6 +131,7 @@ class VisibilityModel:
     timeout: float  # s
     ahead: int  # jobs that a held message may wait behind
     late: Callable[[str], bool]  # task name -> is it acknowledged late
+    where: str = "visibility_timeout in the app's broker_transport_options"  # it is set there
 
 
 def unknown_tasks(wanted: Iterable[str], workers: Iterable[Worker]) -> dict[str, list[str]]:
@@ -262,6 +263,6 @@ def _refusal(name: str, task: TaskDemand, longest: float, holding: VisibilityMod
     return (
         f"entry {entry.id!r} ({name}) may keep its message unacknowledged for {held:g} s "
         f"({' + '.join(parts)}), but this broker hands it to another worker after "
-        f"{holding.timeout:g} s, and the job would run twice; raise visibility_timeout in the "
-        f"app's broker_transport_options above {held:g}, or shorten what adds up to it"
+        f"{holding.timeout:g} s, and the job would run twice; raise {holding.where} "
+        f"above {held:g}, or shorten what adds up to it"
     )

@@ -61,9 +61,12 @@ class Control:
 
         ``enough`` is called with the answers so far and the seconds since the last one came; the
         first true answer ends the waiting. The seconds are infinite once every worker that the
-        broker knows of has answered every question: no more answers will come.
+        broker knows of has answered every question: no more answers will come. None answers where
+        remote control is not supported.
         """
         with self._lend() as (connection, channel):
+            if not _is_supported(connection):
+                return {method: {} for method in questions}
             mailbox: Mailbox = self._app.control.mailbox(connection)
             replies: Queue = mailbox.get_reply_queue()(channel)
             replies.declare()
@@ -80,9 +83,16 @@ class Control:
                 with suppress(Exception):
                     replies.delete()
 
+    def is_supported(self) -> bool:
+        """Tell whether this broker carries remote control at all; not all transports do."""
+        with self._lend() as (connection, _):
+            return _is_supported(connection)
+
     def cast(self, method: str, arguments: Arguments) -> None:
-        """Give every worker an order, without waiting for a reply."""
+        """Give every worker an order, without waiting for a reply; none where none can get it."""
         with self._lend() as (connection, channel):
+            if not _is_supported(connection):
+                return
             mailbox: Mailbox = self._app.control.mailbox(connection)
             publish_command(mailbox, channel, method, arguments)
 
@@ -114,6 +124,8 @@ class Control:
         """List the nodes that a question reaches, killed ones included; none where the broker
         does not tell."""
         with self._lend() as (connection, channel):
+            if not _is_supported(connection):
+                return set()
             mailbox: Mailbox = self._app.control.mailbox(connection)
             return _listeners(channel, mailbox.exchange.name)
 
@@ -189,6 +201,11 @@ class Control:
             if message is None:
                 time.sleep(pause)
                 pause = min(pause * 2, LAST_POLL)
+
+
+def _is_supported(connection: Connection) -> bool:
+    """Tell it as Celery's workers do, which listen only where every one gets a message."""
+    return bool(connection.supports_exchange_type("fanout"))
 
 
 def _listeners(channel: Channel, exchange: str) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -13,6 +13,7 @@ from pytest_manifest.broker.checks import Demand, demand_of, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.routing import queue_name
+from pytest_manifest.broker.visibility import hands_out_again, visibility_of
 from pytest_manifest.broker.workers import (
     QUESTIONS,
     STORE_QUESTION,
@@ -22,7 +23,7 @@ from pytest_manifest.broker.workers import (
 )
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
-from pytest_manifest.urls import is_redis
+from pytest_manifest.urls import scheme_of
 
 __all__ = ["Demand", "Preflight", "add_consumers", "demand_of", "preflight"]
 
@@ -30,6 +31,12 @@ IN_MEMORY: Final = "memory:"
 TIMEOUT: Final = 1.0  # s
 # Where neither we nor the broker know the workers: all have answered when none has for so long.
 QUIET_TIME: Final = 0.1  # s
+NO_CONTROL: Final = (
+    "a broker reached by {scheme}:// carries no remote control, so no worker can be asked: task "
+    "names, queues, time limits and the workers' result store are unchecked, no job can be revoked "
+    "or looked for, and one that nobody reports is judged when its time is over"
+)
+"""Said before anything is sent, where no worker can be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ def preflight(
         answers = publisher.call(
             lambda: publisher.control.call(questions, timeout=timeout, enough=enough)
         )
+        can_answer = bool(any(answers.values())) or publisher.call(publisher.control.is_supported)
     except Exception as error:
         raise StackError(
             f"the workers at {redact_url(address.broker_url)} cannot be asked "
@@ -96,19 +104,24 @@ def preflight(
     elsewhere, perhaps = stores.refusals(publisher.app, address, known, workers)
     unknown = checks.unknown_tasks(demand.tasks, workers)
     sendable = demand.without(unknown)
+    needed = tasks_by_queue({key: queues[key] for key in sendable.samples})
     result = Preflight(
         unknown_tasks=unknown,
         answered=bool(workers),
         workers=[worker.name for worker in workers],
         slots=sum(worker.slots for worker in workers),
         stock=[worker.name for worker in workers if worker.is_stock],
-        refusals=elsewhere + _refusals(publisher, sendable, workers),
+        refusals=elsewhere + _refusals(publisher, sendable, workers, needed),
         notices=checks.acknowledgement_notices(sendable, _acks_late(workers)),
-        warnings=_answer_warnings(workers, expected_workers, timeout) + perhaps,
+        warnings=perhaps
+        + (
+            _answer_warnings(workers, expected_workers, timeout)
+            if can_answer
+            else [NO_CONTROL.format(scheme=scheme_of(address.broker_url))]
+        ),
     )
     if not publisher.address.broker_url.startswith(IN_MEMORY):  # whose page says it
         result.warnings.extend(pool_warnings(workers))
-    needed = tasks_by_queue({key: queues[key] for key in sendable.samples})
     result.queues.extend(sorted(needed))
     _check_queues(publisher, needed, workers, result)
     return result
@@ -156,19 +169,18 @@ def _answer_warnings(workers: list[Worker], expected: int | None, timeout: float
     return []
 
 
-def _refusals(publisher: Publisher, demand: Demand, workers: list[Worker]) -> list[str]:
-    if not is_redis(publisher.address.broker_url):
-        return []  # Other brokers do not hand out again what a living worker holds.
+def _refusals(
+    publisher: Publisher, demand: Demand, workers: list[Worker], queues: Iterable[str]
+) -> list[str]:
+    if not hands_out_again(publisher.address.broker_url):
+        return []
     conf = publisher.app.conf
-    options = conf.broker_transport_options or {}
-    configured = float(options.get("visibility_timeout") or checks.VISIBILITY_TIMEOUT)
+    timeout, where = visibility_of(publisher, workers, queues)
     asked = workers or [Worker("", prefetch=conf.worker_prefetch_multiplier)]
     late = _acks_late(workers)
     holding = checks.VisibilityModel(
-        timeout=min(
-            (worker.visibility or checks.VISIBILITY_TIMEOUT for worker in workers),
-            default=configured,
-        ),
+        timeout=timeout,
+        where=where,
         ahead=max(worker.ahead(demand.count) for worker in asked),
         late=lambda task: late[task] if task in late else _acks_late_by_app(publisher, task),
     )

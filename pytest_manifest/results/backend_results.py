@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Final
 
 from celery import states
+from celery.exceptions import Reject
 from pydantic import JsonValue
 
 from pytest_manifest.broker.client import load_app
@@ -150,7 +151,7 @@ def parse_result(meta: Meta) -> BackendResult | None:
     if status != states.SUCCESS:
         value, error = None, _error(meta)
         flaws.clear()
-        state = _state(state, error)
+        state = "rejected" if _is_reject(meta.get("result")) else _state(state, error)
     return BackendResult(
         state=state,
         result=value,
@@ -162,6 +163,14 @@ def parse_result(meta: Meta) -> BackendResult | None:
         receipt=receipt,
         no_json=flaws[0] if flaws else _text(meta.get(UNREADABLE)),
     )
+
+
+def _is_reject(stored: object) -> bool:
+    """Tell whether the task raised Celery's own ``Reject``, which stock workers store as failed."""
+    if isinstance(stored, Mapping):
+        name, module = stored.get("exc_type"), stored.get("exc_module")
+        return (name, module) == (Reject.__name__, Reject.__module__)
+    return isinstance(stored, Reject)
 
 
 def _state(state: State, error: ErrorInfo) -> State:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 Meta = Mapping[str, object]
 """A result as Celery stores it: status, result, traceback, date_done, ..."""
 
+FINAL_STATES: Final = (*states.READY_STATES, states.IGNORED, states.REJECTED)
+"""Celery itself stores nothing of what was ignored or rejected; our workers do."""
 UNREADABLE: Final = "manifest_unreadable"
 """In place of a result: why there is none, though its state is known."""
 REPLIES_A_READ: Final = 5000
@@ -175,7 +177,7 @@ class DatabaseSource:
         table = self._backend.task_cls
         with closing(self._backend.ResultSession()) as session:
             rows = session.query(table).filter(
-                table.task_id.in_(task_ids), table.status.in_(states.READY_STATES)
+                table.task_id.in_(task_ids), table.status.in_(FINAL_STATES)
             )
             return {row.task_id: self._meta(row.to_dict()) for row in rows}
 
@@ -184,7 +186,7 @@ class DatabaseSource:
         table = self._backend.task_cls
         with closing(self._backend.ResultSession()) as session:
             rows = session.query(table.task_id, table.status).filter(
-                table.task_id.in_(task_ids), table.status.in_(states.READY_STATES)
+                table.task_id.in_(task_ids), table.status.in_(FINAL_STATES)
             )
             return {row.task_id: row.status for row in rows}
 
@@ -269,7 +271,7 @@ class ReplySource:
                 meta = payload_of(message)
             except Exception as error:  # of a decoder, on what may be anything
                 self._flaws.add_result(str(message.properties.get("correlation_id")), error)
-            if isinstance(meta, dict) and meta.get("status") in states.READY_STATES:
+            if isinstance(meta, dict) and meta.get("status") in FINAL_STATES:
                 self._waiting[str(meta.get("task_id"))] = meta
             if not self._no_ack:
                 message.ack()

@@ -44,12 +44,17 @@ def has_stream(backend_url: str) -> bool:
 def open_client_at(address: StackAddress) -> Redis:
     """Open a client for the streams of this address's result store.
 
-    Behind a Sentinel it is Celery's own: the app's settings have the master's name.
+    Where its app is known, that app's settings say the rest, as they do for its workers: TLS, a
+    user, time limits. Behind a Sentinel it is Celery's own: they have the master's name.
     """
-    if scheme_of(address.backend_url) == SENTINEL:
-        backend: Any = result_backend(load_app(address), address)  # Celery's, which has no types
+    url = address.backend_url
+    is_sentinel = scheme_of(url) == SENTINEL
+    if not is_sentinel and (address.app is None or address.is_managed or not is_redis(url)):
+        return open_client(url)
+    backend: Any = result_backend(load_app(address), address)  # Celery's, which has no types
+    if is_sentinel:
         return cast("Redis", backend.client)
-    return open_client(address.backend_url)
+    return _client_with(backend.connparams)
 
 
 def open_client(backend_url: str) -> Redis:
@@ -77,6 +82,20 @@ def open_client(backend_url: str) -> Redis:
             f"the result store {redact_url(backend_url)} cannot be used: {error}"
         ) from error
     return client
+
+
+def _client_with(parameters: Mapping[str, Any]) -> Redis:
+    """Open a client with the parameters that Celery's result store gives its own connections."""
+    from redis import ConnectionPool, Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    limits = redis_limits({name for name, value in parameters.items() if value is not None})
+    if "path" in parameters:  # a socket's connection has no such limit
+        del limits["socket_connect_timeout"]
+    # No retries: see open_client.
+    ours = {"health_check_interval": 30, "retry": Retry(NoBackoff(), 0), "retry_on_timeout": False}
+    return Redis(connection_pool=ConnectionPool(**{**parameters, **limits, **ours}))
 
 
 def redis_url(backend_url: str) -> str:

@@ -51,6 +51,17 @@ class EngineContext:
         """Return whether messages that a dead worker holds may be moved on this broker."""
         return self.is_private or self.settings.repair
 
+    def can_ask_workers(self) -> bool:
+        """Return whether this broker carries questions to workers; True where it cannot be told."""
+        publisher = self.publisher
+        if publisher is None:
+            return True
+        try:
+            return publisher.call(lambda: publisher.control.is_supported())
+        except Exception as error:  # of a transport, which may raise anything
+            logger.bind(run=self.run).debug("the broker does not tell what it carries: {}", error)
+            return True
+
     def is_store_intact(self) -> bool | None:
         """Return whether the result store still has all that was reported; None: not known.
 

@@ -136,7 +136,10 @@ class Engine:
             )
             self._last_poll()
         elif self._search is not None and self._search.is_deserted():
-            self.record_rest("pending", f"{note}, and no worker has answered: is one started?")
+            silence = "no worker has answered: is one started?"
+            if not self._context.can_ask_workers():
+                silence = "no worker can be asked on this broker"
+            self.record_rest("pending", f"{note}, and {silence}")
             return
         self.record_rest("timed_out", note)
 

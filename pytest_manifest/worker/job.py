@@ -288,6 +288,11 @@ def run_one_task_at_a_time(*, is_pool_child: bool) -> None:
     _process.is_pool_child = is_pool_child
 
 
+def runs_in_pool_child() -> bool:
+    """Return whether this process is one that a prefork pool can lose with its task."""
+    return _process.is_pool_child
+
+
 def seconds_since(earlier: str | None, later: datetime) -> float | None:
     """Return the seconds from a time as text to ``later``; 0 where two hosts' clocks disagree."""
     if earlier is None:

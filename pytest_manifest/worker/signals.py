@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
 from collections.abc import MutableMapping
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import signals as celery_signals
 from celery import states
-from celery.exceptions import NotRegistered
+from celery.exceptions import NotRegistered, WorkerShutdown, WorkerTerminate
 from loguru import logger
 
 from pytest_manifest import variables
@@ -45,6 +46,7 @@ from pytest_manifest.worker.job import (
     is_of_manifest,
     new_execution,
     run_one_task_at_a_time,
+    runs_in_pool_child,
 )
 from pytest_manifest.worker.log_capture import catch_stdlib
 from pytest_manifest.worker.outcome import refused
@@ -245,14 +247,34 @@ def on_postrun(task: Any, state: str | None = None, retval: object = None, **_: 
         return
     backend = task.backend
     left_to_main = state == states.REJECTED and getattr(backend, "main_reports_rejections", False)
-    # No state: a BaseException that is no Exception is propagating and will end the process.
+    # No state: a BaseException that is no Exception is propagating, and ends a pool's process.
     execution.end(killed=state is None or left_to_main)
-    if not isinstance(backend, ReceiptBackend) or not isinstance(retval, BaseException):
+    if not isinstance(backend, ReceiptBackend):
+        return
+    if state is None and _ends_unseen(escaping := sys.exc_info()[1]):
+        backend.report(request, refused("crashed", escaping))
+    if not isinstance(retval, BaseException):
         return
     if state == states.IGNORED and not execution.replaced:
         backend.report(request, refused("ignored", retval))
     elif state == states.REJECTED and not left_to_main and not getattr(retval, "requeue", False):
         backend.report(request, refused("rejected", retval))
+
+
+WORKER_ENDS: Final = (WorkerShutdown, WorkerTerminate)
+GREEN: Final = ("gevent", "eventlet", "greenlet")
+"""Packages whose exceptions end a job for its pool, which knows why."""
+
+
+def _ends_unseen(error: BaseException | None) -> bool:
+    """Return whether Celery reports nothing of a task that raised this, no ``Exception``.
+
+    A prefork pool's process ends of it, which its main process reports. In other pools nobody does,
+    but of what the pool itself has raised: a time limit, or the end of the worker.
+    """
+    if error is None or runs_in_pool_child() or isinstance(error, WORKER_ENDS):
+        return False
+    return type(error).__module__.partition(".")[0] not in GREEN
 
 
 def on_publish(headers: MutableMapping[str, object] | None = None, **_: object) -> None:

@@ -12,6 +12,7 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run import RunSettings, dispatch_run
+from pytest_manifest.run.run import Run
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.testing.running import Stack
 from pytest_manifest.urls import StackAddress
@@ -86,19 +87,32 @@ WORK: Final[Mapping[str, Entry]] = {
 
 def run_all(stack: Stack, folder: Path) -> dict[str, EntryVerdict]:
     """Run all of it once, with one job revoked before it is sent; verdicts by entry id."""
-    address = stack.wait_broker(START_SECONDS)
-    manifest = write_manifest(folder / "contract.jsonl", Header(), WORK.values())
-    settings = RunSettings(folder=folder / "runs", deadline=DEADLINE)
+    run = run_work(stack.wait_broker(START_SECONDS), folder, WORK)
+    assert run.error is None
+    return verdicts_of(run)
+
+
+def run_work(
+    address: StackAddress, folder: Path, work: Mapping[str, Entry], deadline: float = DEADLINE
+) -> Run:
+    """Run these entries of :data:`WORK` once, to the end of the run, which may have an error."""
+    manifest = write_manifest(folder / "contract.jsonl", Header(), work.values())
+    settings = RunSettings(folder=folder / "runs", deadline=deadline)
     run = dispatch_run(manifest, manifest.ids, address, settings)
     run.prepare(expected_workers=1)
     try:
-        place = list(WORK).index("revoked")
-        revoke(address, attempt_of(run.info.run, WORK["revoked"], 1, place).task_id)
+        if "revoked" in work:
+            place = list(work).index("revoked")
+            revoke(address, attempt_of(run.info.run, work["revoked"], 1, place).task_id)
         run.start()
         run.ended.wait()
     finally:
         run.stop()
-    assert run.error is None
+    return run
+
+
+def verdicts_of(run: Run) -> dict[str, EntryVerdict]:
+    """Give a run's verdicts by entry id."""
     with run.read() as ledger:
         return {one.verdict.entry: one for one in ledger.queries.all_verdicts()}
 

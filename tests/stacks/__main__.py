@@ -1,0 +1,92 @@
+"""Run the cells, two at a time, and write ``results.json`` and the page of the docs.
+
+    python -m tests.stacks [--only WORD ...] [--missing] [--page] [--jobs N]
+
+``--only``: the cells whose name has one of these words; the others stay as they were.
+``--missing``: those that have no result yet. ``--page`` only writes the page anew. A cell whose
+server is not installed is named and left as it was; one that fails ends with status 1, after all
+others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.services import ServiceUnavailableError
+from tests.stacks.cells import CELLS, Cell
+from tests.stacks.outcomes import summary_of
+from tests.stacks.page import PAGE, RESULTS, page
+from tests.stacks.running import run_cell
+
+_writing = threading.Lock()
+
+
+def main() -> int:
+    """Do what the command line says, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.stacks")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD")
+    parser.add_argument("--missing", action="store_true")
+    parser.add_argument("--page", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N")
+    options = parser.parse_args()
+    results = read_results()
+    wanted = [
+        cell
+        for name, cell in CELLS.items()
+        if not options.page
+        and (not options.only or any(_means(word, name) for word in options.only))
+        and not (options.missing and name in results)
+    ]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        done = list(pool.map(lambda cell: _run(cell, results), wanted))
+    failed = [cell.name for cell, is_well in zip(wanted, done, strict=True) if not is_well]
+    write(results)
+    print(
+        f"{PAGE.name}: {len(results)} of {len(CELLS)} cells"
+        + (f"; failed: {failed}" if failed else "")
+    )
+    return 1 if failed else 0
+
+
+def _means(word: str, name: str) -> bool:
+    """Tell whether a word of the command line means this cell: its name, or a part of it."""
+    return word == name or (word not in CELLS and word in name)
+
+
+def read_results() -> dict[str, Any]:
+    """Read what earlier runs have found; cells that are no more are dropped."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    return {name: found[name] for name in CELLS if name in found}
+
+
+def write(results: dict[str, Any]) -> None:
+    """Write results and page."""
+    ordered = {name: results[name] for name in CELLS if name in results}
+    text = json.dumps(ordered, indent=1, ensure_ascii=False)
+    RESULTS.write_text(text + "\n", "utf-8")
+    PAGE.write_text(page(ordered), "utf-8")
+
+
+def _run(cell: Cell, results: dict[str, Any]) -> bool:
+    try:
+        told = summary_of(run_cell(cell))
+    except ServiceUnavailableError as unavailable:
+        print(f"{cell.name}: left out: {unavailable}", flush=True)
+        return True
+    except Exception as error:  # of one cell, and the next is another one
+        print(f"{cell.name}: FAILED: {error}", flush=True)
+        return False
+    with _writing:
+        results[cell.name] = told
+        write(results)
+    right = told["asked"] - len(told["others"])
+    print(f"{cell.name}: {right} of {told['asked']} in {told['seconds']:.0f} s", flush=True)
+    return True
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
