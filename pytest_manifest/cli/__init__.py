@@ -4,6 +4,7 @@
 completion come at once. Each command's work is a module of its own.
 """
 
+from enum import Enum
 from typing import Final
 
 FOUND: Final = 1
@@ -12,3 +13,22 @@ USER_ERROR: Final = 2
 """The exit status of what the user can mend: a wrong option, a file that cannot be read."""
 NOT_UP: Final = 3
 """The exit status of the stack's commands where no stack is up."""
+INTERRUPTED: Final = 130
+"""The exit status of a command that Ctrl-C has ended, as shells have it."""
+
+
+class ExportFormat(str, Enum):
+    """The formats of ``manifest export``."""
+
+    RECEIPTS = "receipts"
+    SUMMARY = "summary"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    PAGE = "page"
+
+
+class LogFormat(str, Enum):
+    """The formats of the workers' logs."""
+
+    TEXT = "text"
+    JSON = "json"

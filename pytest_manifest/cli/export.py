@@ -8,16 +8,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.analysis.statistics import Statistics, statistics
+from pytest_manifest.cli import ExportFormat
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import PlanError
 from pytest_manifest.manifest import atomic_file, receipt_line, write_receipt_lines
-
-Format = Literal["receipts", "summary", "csv", "markdown", "page"]
 
 COLUMNS: Final = (
     *("id", "task", "line", "verdict", "sentence", "task_id", "attempts", "wait", "runtime"),
@@ -26,7 +25,9 @@ COLUMNS: Final = (
 """The columns of the CSV file; times are UTC, durations seconds."""
 
 
-def run(run: StoredRun, form: Format, target: Path | None, *, force: bool, json: bool) -> None:
+def run(
+    run: StoredRun, form: ExportFormat, target: Path | None, *, force: bool, json: bool
+) -> None:
     """Write the run in this format to a file, or to stdout where ``target`` is None."""
     if target is None:
         if json:
@@ -43,9 +44,9 @@ def run(run: StoredRun, form: Format, target: Path | None, *, force: bool, json:
     _WRITERS[form](run, target, target.parent)
     if json:
         size = target.stat().st_size
-        write_json({"run": run.info.run, "format": form, "file": str(target), "bytes": size})
+        write_json({"run": run.info.run, "format": form.value, "file": str(target), "bytes": size})
     else:
-        say(f"{form} of run {run.info.run} in {target}")
+        say(f"{form.value} of run {run.info.run} in {target}")
 
 
 def _write_receipts(run: StoredRun, path: Path, _home: Path) -> None:
@@ -121,10 +122,10 @@ def _write_page(run: StoredRun, path: Path, _home: Path) -> None:
         write_page(path, metadata, records)
 
 
-_WRITERS: Final[Mapping[Format, Callable[[StoredRun, Path, Path], None]]] = {
-    "receipts": _write_receipts,
-    "summary": _write_summary,
-    "csv": _write_csv,
-    "markdown": _write_markdown,
-    "page": _write_page,
+_WRITERS: Final[Mapping[ExportFormat, Callable[[StoredRun, Path, Path], None]]] = {
+    ExportFormat.RECEIPTS: _write_receipts,
+    ExportFormat.SUMMARY: _write_summary,
+    ExportFormat.CSV: _write_csv,
+    ExportFormat.MARKDOWN: _write_markdown,
+    ExportFormat.PAGE: _write_page,
 }

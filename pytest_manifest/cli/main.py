@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from pytest_manifest.cli import USER_ERROR, stack
+from pytest_manifest.cli import INTERRUPTED, USER_ERROR, ExportFormat, stack
 from pytest_manifest.cli.output import warn
 from pytest_manifest.errors import ManifestToolError
 
@@ -45,6 +46,31 @@ def _run(program: typer.Typer, name: str) -> None:
     except ManifestToolError as error:
         warn(f"{name}: {error}")
         sys.exit(USER_ERROR)
+    except SystemExit as ended:
+        if _was_caused_by(BrokenPipeError, ended) or not _flushed():
+            sys.exit(0)  # the reader of a pipe has seen enough
+        if _was_caused_by(KeyboardInterrupt, ended):
+            sys.exit(INTERRUPTED)
+        raise
+
+
+def _was_caused_by(kind: type[BaseException], ended: SystemExit) -> bool:
+    """Return whether the command's framework has made an exit status of such an exception."""
+    cause: BaseException | None = ended
+    while cause is not None and not isinstance(cause, kind):
+        cause = cause.__context__
+    return cause is not None
+
+
+def _flushed() -> bool:
+    """Write what is still to be printed; return whether somebody reads it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nothing more may be written, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _renamed(old: str, new: str) -> None:
@@ -241,14 +267,14 @@ def diff(
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", autocompletion=_run_ids, show_default=False)],
     form: Annotated[
-        Literal["receipts", "summary", "csv", "markdown", "page"],
+        ExportFormat,
         typer.Option(
             "--format",
             "-f",
             help="receipts: JSON lines; summary: a JSON document; csv: a row an entry; markdown, "
             "page: the report of what was completed",
         ),
-    ] = "receipts",
+    ] = ExportFormat.RECEIPTS,
     output: Output = None,
     force: Force = False,
     folder: Runs = None,

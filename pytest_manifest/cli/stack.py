@@ -7,11 +7,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 
-from pytest_manifest.cli import NOT_UP
+from pytest_manifest.cli import NOT_UP, LogFormat
 from pytest_manifest.cli.output import say, warn, write_json, write_json_line
 from pytest_manifest.text import printable
 
@@ -54,9 +54,7 @@ def up(
             min=1, max=LAST_PORT, metavar="PORT", help="run Flower on this port, not a free one"
         ),
     ] = None,
-    log_format: Annotated[
-        Literal["text", "json"], typer.Option(help="of the workers' logs")
-    ] = "text",
+    log_format: Annotated[LogFormat, typer.Option(help="of the workers' logs")] = LogFormat.TEXT,
     log_level: Annotated[
         str, typer.Option(metavar="LEVEL", help="least level of the workers' logs")
     ] = "INFO",
@@ -78,7 +76,7 @@ def up(
         cwd=Path.cwd(),
         flower=flower or flower_port is not None,
         flower_port=flower_port or 0,
-        log_format=log_format,
+        log_format=log_format.value,
         log_level=log_level.upper(),
         timeout=timeout,
     )

@@ -1,0 +1,128 @@
+"""The command ``manifest`` itself: how it starts, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.cli import output
+from pytest_manifest.cli.main import stack_main
+from tests.unit.cli_support import make_run, write_manifest
+
+COMMAND = (sys.executable, "-m", "pytest_manifest")
+HEAVY = {
+    "celery",
+    "kombu",
+    "redis",
+    "pytest",
+    "_pytest",
+    "pydantic",
+    "rich",
+    "sqlalchemy",
+    "loguru",
+}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["stack", "--help"], ["new", "--help"]])
+def test_help_imports_nothing_that_is_slow(arguments: list[str]) -> None:
+    """It comes at once, as does completion, which imports the same."""
+    command = [sys.executable, "-X", "importtime", "-m", "pytest_manifest", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: manifest")
+    imported = set(re.findall(r"\| +(\w+)[.\n]", done.stderr))
+    assert "typer" in imported
+    assert imported & HEAVY == set()
+
+
+def test_the_former_name_says_that_it_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """On stderr: what scripts read of stdout is as it was."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["manifest-stack", "down"])
+    with pytest.raises(SystemExit) as ended:
+        stack_main()
+    assert ended.value.code == 0
+    told = capsys.readouterr()
+    assert told.out == "none was up\n"
+    assert told.err.startswith("manifest-stack: this is 'manifest stack' now")
+
+
+def test_a_reader_may_leave_early(tmp_path: Path) -> None:
+    """As ``head`` does; that is no error."""
+    entries = [{"id": f"e{number}", "task": "t"} for number in range(20_000)]
+    write_manifest(tmp_path / "m.jsonl", *entries)
+    with subprocess.Popen(
+        [*COMMAND, "show", "m.jsonl", "--limit=0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    ) as shown:
+        assert shown.stdout is not None
+        assert shown.stderr is not None
+        assert shown.stdout.readline() == b"m.jsonl: 20000 entries\n"
+        shown.stdout.close()
+        assert shown.stderr.read() == b""
+    assert shown.returncode == 0
+
+
+def test_ctrl_c_ends_it_with_130(tmp_path: Path) -> None:
+    """Without a traceback."""
+    os.mkfifo(tmp_path / "rows.csv")  # whose rows never come
+    (tmp_path / "app.py").write_text(
+        "from celery import Celery\napp = Celery()\n@app.task\ndef t(x): ...\n", "utf-8"
+    )
+    arguments = ["new", "--from-task=app.t", "--app=app:app", "--csv=rows.csv"]
+    with (
+        subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        ) as waiting,
+        (tmp_path / "rows.csv").open("w") as rows,
+    ):  # opens when the command does
+        rows.write("x\n")
+        rows.flush()
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.stderr is not None
+        told = waiting.stderr.read()
+    assert waiting.returncode == 130
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_table_is_written_in_any_encoding(encoding: str, tmp_path: Path) -> None:
+    """Wide characters keep columns straight; what cannot be written is escaped."""
+    file = write_manifest(
+        tmp_path / "m.jsonl", {"id": "茶", "task": "t"}, {"id": "tea", "task": "t"}
+    )
+    make_run(file, 1, ["passed", "failed"])
+    environment = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [*COMMAND, "show", "last"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        env=os.environ | environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    lines = done.stdout.decode(encoding).splitlines()
+    expected = "passed  茶   t" if encoding == "utf-8" else "passed  \\u8336  t"
+    assert lines[2].startswith(expected)
+
+
+def test_long_tables_are_aligned_part_by_part(capsys: pytest.CaptureFixture[str]) -> None:
+    """However long they are, few rows are kept."""
+    rows = (("x" * (1 + number // output.AT_ONCE), "y") for number in range(output.AT_ONCE + 1))
+    output.write_table(("a", "#b"), rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == output.AT_ONCE + 2
+    assert (lines[0], lines[1], lines[-1]) == ("a  b", "x  y", "xx  y")
