@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_manifest.cli import scaffold
-from pytest_manifest.cli.find_app import FoundApp, find_apps
+from pytest_manifest.cli.find_app import SOURCES, FoundApp, find_apps
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ini import pytest_settings
@@ -65,7 +66,9 @@ def run(folder: Path, app: str | None, *, json: bool) -> None:
         chosen, below_sources = one.name, one.below_sources
     made = _Scaffold(folder, chosen or scaffold.OWN_APP)
     _make_files(made, own=chosen is None or _is_ours(folder / "jobs.py"))
-    _name_app(made, config, configured, below_sources=below_sources)
+    _name_app(made, config, configured)
+    if below_sources:
+        _check_installed(made)
     _check_server(made)
     made.command += shlex.split(PLAN)
     where = [str(one.path.relative_to(folder)) for one in found if one.name == made.app]
@@ -111,14 +114,12 @@ def _is_known(folder: Path) -> bool:
     return PLUGIN in (folder / "conftest.py").read_text(encoding="utf-8", errors="replace")
 
 
-def _name_app(
-    made: _Scaffold, config: Path | None, configured: object, *, below_sources: bool
-) -> None:
+def _name_app(made: _Scaffold, config: Path | None, configured: object) -> None:
     """Have pytest know the app: by a new pytest.ini, else say what to write where."""
     if configured == made.app:
         return
     if config is None:
-        made.make("pytest.ini", scaffold.pytest_ini(made.app, below_sources=below_sources))
+        made.make("pytest.ini", scaffold.pytest_ini(made.app))
         return
     value = f'"{made.app}"' if config.suffix == ".toml" else made.app
     made.todo.append(
@@ -126,6 +127,16 @@ def _name_app(
         f"--manifest-app={made.app}"
     )
     made.command.append(f"--manifest-app={made.app}")
+
+
+def _check_installed(made: _Scaffold) -> None:
+    """Note where a package of ``src`` is not installed: pytest and workers have to import it."""
+    if importlib.util.find_spec(made.app.partition(":")[0].partition(".")[0]) is None:
+        made.todo.append(
+            f"install your project (pip install -e .), as workers import it, too; until then: "
+            f"PYTHONPATH={SOURCES}"
+        )
+        made.command.insert(0, f"PYTHONPATH={SOURCES}")
 
 
 def _check_server(made: _Scaffold) -> None:

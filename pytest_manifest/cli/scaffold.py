@@ -89,7 +89,6 @@ def test_nothing_is_lost(entry: Entry, receipt: Receipt) -> None:
 '''
 
 
-def pytest_ini(app: str, *, below_sources: bool) -> str:
-    """Return a pytest.ini that names the app; ``below_sources``: its package is in ``src``."""
-    path = "pythonpath = src\n" if below_sources else ""
-    return f"[pytest]\nmanifest_app = {app}\n{path}"
+def pytest_ini(app: str) -> str:
+    """Return a pytest.ini that names the app."""
+    return f"[pytest]\nmanifest_app = {app}\n"

@@ -73,6 +73,17 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert any("manifest_app" in line and "pyproject.toml" in line for line in todo)
 
 
+def test_a_package_in_src_has_to_be_installed(tmp_path: Path) -> None:
+    """Workers import it as pytest does; one that is installed is left alone."""
+    app = "from celery import Celery\napp = Celery()\n"
+    write(tmp_path / "a", {"src/not_there/celery.py": app, "src/not_there/__init__.py": ""})
+    made = init(tmp_path / "a")
+    assert made["next"] == "PYTHONPATH=src pytest --manifest-plan=first --manifest-plan-run"
+    assert "pip install -e ." in str(made["todo"])
+    write(tmp_path / "b", {"src/pytest/celery.py": app, "src/pytest/__init__.py": ""})
+    assert init(tmp_path / "b")["next"] == "pytest --manifest-plan=first --manifest-plan-run"
+
+
 def test_a_module_in_the_way_is_refused(tmp_path: Path) -> None:
     """A jobs.py without an app is somebody's."""
     write(tmp_path, {"jobs.py": "print('mine')\n"})
