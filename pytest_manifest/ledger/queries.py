@@ -37,6 +37,7 @@ BATCH: Final = 500
 # rows come in the order requested, and none is read before its turn.
 _REQUESTED = "FROM json_each(?) j LEFT JOIN settled s ON s.entry = j.value"
 _RUNTIME = f"SELECT total(json_extract(s.receipt, '$.runtime')) {_REQUESTED}"
+_RUNTIMES = "SELECT entry, json_extract(receipt, '$.runtime') s FROM settled WHERE s IS NOT NULL"
 _NOT_PASSED = (
     f"SELECT j.value, s.seq, s.verdict, s.receipt {_REQUESTED} WHERE s.kind IS NOT 'passed'"
 )
@@ -201,6 +202,10 @@ class Queries(LedgerPart):
 
     def _in_order(self) -> Iterator[str]:
         return (row[0] for row in self._db.read(_IN_ORDER))
+
+    def runtimes(self) -> Iterator[tuple[str, float]]:
+        """Yield the entries whose receipt has a runtime, with its seconds, in no order."""
+        return ((entry, float(seconds)) for entry, seconds in self._db.read(_RUNTIMES))
 
     def runtime_of(self, entries: Iterable[str]) -> float:
         """Return the sum of these entries' runtimes by their receipts, in seconds."""

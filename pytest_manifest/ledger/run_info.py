@@ -28,7 +28,7 @@ from pytest_manifest.schema.wire import RUN8_LENGTH
 SEGMENTS: Final = "parts"
 """The key of the run's segments: a JSON list of pairs of times, oldest first."""
 SHARD: Final = "shard"
-"""The ledger's key for a run's shard, like ``2/8``; absent where it has the whole manifest."""
+"""The ledger's key for a run's shard, its note; absent where it has the whole manifest."""
 MERGED_SHARDS: Final = "merged_shards"
 """The ledger's key for the shards of merged runs, in their order; null for a run of no shard."""
 
@@ -103,7 +103,7 @@ class RunMetadata(LedgerPart):
         """Return the run's shard of the manifest, None where it has the whole manifest."""
         noted = self.get_meta(SHARD)
         with self._parse_errors():
-            return None if noted is None else Shard.parse(noted)
+            return None if noted is None else Shard.from_note(noted)
 
     def merged(self) -> Sequence[str]:
         """Return the ids of the runs that this one was merged of; none for a dispatched run."""
@@ -114,7 +114,7 @@ class RunMetadata(LedgerPart):
         """Return the shards that the run has entries of, None for the whole manifest."""
         with self._parse_errors():
             merged: list[str | None] = json.loads(self.get_meta(MERGED_SHARDS) or "[]")
-            found = [None if text is None else Shard.parse(text) for text in merged]
+            found = [None if text is None else Shard.from_note(text) for text in merged]
         return found or [self.shard()]
 
     def set_digest(self, sha256: str) -> None:

@@ -2,7 +2,15 @@
 
 from pytest_manifest.manifest.fast_path import entry_line
 from pytest_manifest.manifest.jsonl import id_and_task
-from pytest_manifest.manifest.partition import Group, GroupRule, Groups, Shard, entries_of, overlap
+from pytest_manifest.manifest.partition import (
+    Balance,
+    Group,
+    GroupRule,
+    Groups,
+    Shard,
+    entries_of,
+    overlap,
+)
 from pytest_manifest.manifest.reader import Manifest, Outline, read_manifest
 from pytest_manifest.manifest.receipts import read_receipts, receipt_line
 from pytest_manifest.manifest.scan import Summary, check_manifest, manifest_digest
@@ -20,6 +28,7 @@ from pytest_manifest.manifest.writer import (
 )
 
 __all__ = [
+    "Balance",
     "Draft",
     "Group",
     "GroupRule",

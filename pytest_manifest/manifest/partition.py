@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
+from heapq import heapify, heapreplace
 from typing import Final
 
 from typing_extensions import Self
@@ -16,11 +18,33 @@ from pytest_manifest.manifest.reader import Manifest
 
 
 @dataclass(frozen=True, slots=True)
+class Balance:
+    """The times by which shards are balanced: the seconds that entries took in an earlier run.
+
+    ``digest`` identifies them; a ledger notes it and the run's id, not the times.
+    """
+
+    run: str = field(compare=False)
+    digest: str
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, run: str, seconds: Mapping[str, float]) -> Self:
+        """Return the balance by the times of this run."""
+        text = "".join(f"{entry}\0{seconds[entry]!r}\n" for entry in sorted(seconds))
+        return cls(run, sha256(text.encode()).hexdigest()[:16], seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
-    """The ``number``-th, from 1, of ``total`` parts of a manifest."""
+    """The ``number``-th, from 1, of ``total`` parts of a manifest.
+
+    The parts have the same number of entries, or with ``balance`` take about the same time.
+    """
 
     number: int
     total: int
+    balance: Balance | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -35,18 +59,39 @@ class Shard:
             raise ValueError(f"the parts are counted from 1; write 1/{total} to {total}/{total}")
         return cls(number, total)
 
+    @classmethod
+    def from_note(cls, note: str) -> Self:
+        """Read back what :attr:`note` has written; raise ValueError where it is something else."""
+        text, _, balance = note.partition("@")
+        shard = cls.parse(text)
+        run, _, digest = balance.rpartition("#")
+        return replace(shard, balance=Balance(run, digest)) if balance else shard
+
+    @property
+    def note(self) -> str:
+        """Return the text that a ledger keeps: ``2/8``, or ``2/8@RUN#DIGEST``."""
+        return str(self) if self.balance is None else f"{self}#{self.balance.digest}"
+
     def __str__(self) -> str:
+        return self.part if self.balance is None else f"{self.part}@{self.balance.run}"
+
+    @property
+    def part(self) -> str:
+        """Return which part it is, like ``2/8``."""
         return f"{self.number}/{self.total}"
 
     @property
     def words(self) -> str:
         """Return words like ``shard 2 of 8``."""
-        return f"shard {self.number} of {self.total}"
+        words = f"shard {self.number} of {self.total}"
+        return words if self.balance is None else f"{words} by the times of run {self.balance.run}"
 
 
 def overlap(one: Shard | None, other: Shard | None) -> bool:
     """Return whether two parts of one manifest can share an entry; None is the whole manifest."""
-    if one is None or other is None or one.total != other.total:
+    if one is None or other is None:
+        return True
+    if (one.total, one.balance) != (other.total, other.balance):
         return True
     return one.number == other.number
 
@@ -56,20 +101,75 @@ def entries_of(shard: Shard, manifest: Manifest) -> frozenset[str]:
 
     Entries that depend on one another (``after``, directly or not) go to one shard together. Such
     groups, and the other entries one by one, are dealt out in turn, in the file's order of first
-    entries.
+    entries; with a balance the longest first, each to the shard that has least to do.
     """
     first = _groups(manifest)
+    if shard.balance is None:
+        turns = _in_turn(first, shard.total)
+    else:
+        turns = _by_weight(first, _weights(manifest, shard.balance.seconds), shard.total)
+    mine = shard.number - 1
+    return frozenset(
+        entry for entry, root in zip(manifest.ids, first, strict=True) if turns[root] == mine
+    )
+
+
+def _in_turn(first: Sequence[int], total: int) -> array[int]:
+    """Return, for the first entry of each group, the shard (from 0) whose turn it is."""
     turns = array("Q", bytes(8 * len(first)))
     groups = 0
-    found: list[str] = []
-    for position, entry in enumerate(manifest.ids):
-        root = first[position]
+    for position, root in enumerate(first):
         if root == position:
-            turns[position] = groups % shard.total
+            turns[position] = groups % total
             groups += 1
-        if turns[root] == shard.number - 1:
-            found.append(entry)
-    return frozenset(found)
+    return turns
+
+
+def _by_weight(first: Sequence[int], weights: Sequence[float], total: int) -> array[int]:
+    """Return, for the first entry of each group, the shard (from 0) that has least to do then.
+
+    Groups come by their weight, the heaviest first. Of shards with equally much to do the one with
+    fewer groups gets the next, so that entries that take no time are spread too.
+    """
+    sums = array("d", bytes(8 * len(first)))
+    for position, root in enumerate(first):
+        sums[root] += weights[position]
+    roots = [position for position, root in enumerate(first) if root == position]
+    roots.sort(key=lambda root: (-sums[root], root))
+    turns = array("Q", bytes(8 * len(first)))
+    shards = [(0.0, 0, number) for number in range(total)]
+    heapify(shards)
+    for root in roots:
+        load, groups, number = shards[0]
+        turns[root] = number
+        heapreplace(shards, (load + sums[root], groups + 1, number))
+    return turns
+
+
+def _weights(manifest: Manifest, seconds: Mapping[str, float]) -> array[float]:
+    """Return the seconds that each entry is expected to take, in the file's order.
+
+    An entry without a time of its own is expected to take what its task takes on average, and a
+    task without a time what all tasks take.
+    """
+    with manifest.open() as file:
+        tasks = [id_and_task(raw)[1] for raw in file]
+    own = [seconds.get(entry) for entry in manifest.ids]
+    sums: dict[str, tuple[float, int]] = {}
+    for task, time in zip(tasks, own, strict=True):
+        if time is not None:
+            total, count = sums.get(task, (0.0, 0))
+            sums[task] = (total + time, count + 1)
+    known = sum(count for _, count in sums.values())
+    other = sum(total for total, _ in sums.values()) / known if known else 1.0
+    usual = {task: total / count for task, (total, count) in sums.items()}
+    return array(
+        "d",
+        (
+            usual.get(task, other) if time is None else time
+            for task, time in zip(tasks, own, strict=True)
+        ),
+    )
 
 
 def _groups(manifest: Manifest) -> array[int]:

@@ -82,7 +82,9 @@ class ManifestStore:
             assert self.options.aggregate is not None
             with user_errors():
                 shard = self.options.shard
-                share, mark = (None, "") if shard is None else (self.share(manifest), f"@{shard}")
+                share, mark = (
+                    (None, "") if shard is None else (self.share(manifest), f"@{shard.part}")
+                )
                 self._groups[path] = Groups(manifest, self.options.aggregate, share, mark)
         return self._groups[path]
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, overload
 
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import GroupRule, Shard
+    from pytest_manifest.manifest import Balance, GroupRule, Shard
 
 Value = TypeVar("Value")
 Word = TypeVar("Word", bound=str)
@@ -34,7 +35,11 @@ class Given:
     @property
     def path(self) -> Path:
         """Return the text as an absolute path."""
-        return (self._folder / self.text).resolve()
+        return self.beside(self.text)
+
+    def beside(self, name: str) -> Path:
+        """Return a path, that is a part of the text, as an absolute one."""
+        return (self._folder / name).resolve()
 
     def refused(self, message: str) -> pytest.UsageError:
         """Make the error that repeats what was written and says what to write instead."""
@@ -230,13 +235,47 @@ def aggregate(given: Given) -> GroupRule:
 
 
 def shard(given: Given) -> Shard:
-    """Return the part of the manifests that this session is for."""
+    """Return the part of the manifests that this session is for.
+
+    ``2/8@RUN`` is balanced by the times of an earlier run.
+    """
     from pytest_manifest.manifest import Shard
 
+    part, at, run = given.text.partition("@")
     try:
-        return Shard.parse(given.text)
+        found = Shard.parse(part)
     except ValueError as error:
         raise given.refused(str(error)) from error
+    return replace(found, balance=_balance(given, run.strip())) if at else found
+
+
+def _balance(given: Given, run: str) -> Balance:
+    """Read the times of a run, given by its id or its ledger's file."""
+    from pytest_manifest.errors import LedgerError
+    from pytest_manifest.ledger import Ledger
+    from pytest_manifest.manifest import Balance
+
+    path = _ledger_of(given, run)
+    if path is None:
+        raise given.refused(
+            f"there is no run {run!r}, and no such file; after the @ give the id of an earlier "
+            "run, or the file of its ledger"
+        )
+    try:
+        with Ledger.open(path) as ledger:
+            seconds = dict(ledger.queries.runtimes())
+            return Balance.of(ledger.info.read().run, seconds)
+    except LedgerError as error:
+        raise given.refused(str(error)) from error
+
+
+def _ledger_of(given: Given, run: str) -> Path | None:
+    """Return the ledger of a run, given by its id or as a file; None where there is none."""
+    from pytest_manifest.ledger.run_files import RunFiles
+
+    runs = given.config.rootpath / given.config.getini("manifest_dir") / "runs"
+    candidates: list[Path] = [RunFiles.of(runs, run).ledger, given.beside(run)]
+    return next((path.resolve() for path in candidates if path.is_file()), None)
 
 
 def run_name(given: Given) -> str:
@@ -254,11 +293,8 @@ def compared(given: Given) -> Path | Literal["last"]:
         return "last"
     from pytest_manifest.errors import LedgerError
     from pytest_manifest.ledger import Ledger
-    from pytest_manifest.ledger.run_files import RunFiles
 
-    runs = given.config.rootpath / given.config.getini("manifest_dir") / "runs"
-    candidates: list[Path] = [RunFiles.of(runs, given.text).ledger, given.path]
-    found = next((path.resolve() for path in candidates if path.is_file()), None)
+    found = _ledger_of(given, given.text)
     if found is None:
         raise given.refused(
             "there is no such run, and no such file; give a run's id, the file of its ledger, or "

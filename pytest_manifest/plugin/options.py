@@ -46,8 +46,9 @@ class Options:
     shard = Option(
         values.shard,
         None,
-        "only the K-th of N parts of each manifest, like 2/8: for N jobs of CI side by side",
-        metavar="K/N",
+        "only the K-th of N parts of each manifest, like 2/8: for N jobs of CI side by side; "
+        "with @RUN parts that take about the same time, by the times of that earlier run",
+        metavar="K/N[@RUN]",
     )
     plan = Option(
         values.verbatim,

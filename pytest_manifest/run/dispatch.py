@@ -55,7 +55,7 @@ class Dispatch(Strategy):
             rows = zip(names_of(state.to_send), positions, strict=True)
             ledger.attempts.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:
-                ledger.info.set_meta(SHARD, str(shard))
+                ledger.info.set_meta(SHARD, shard.note)
             self.record_budget(ledger)
 
 

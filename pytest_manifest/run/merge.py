@@ -312,7 +312,7 @@ def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
         "ledger": str(LEDGER_VERSION),
         "status": _status(sources),
         MERGED: json.dumps([run for source in sources for run in source.runs]),
-        MERGED_SHARDS: json.dumps([None if shard is None else str(shard) for shard in shards]),
+        MERGED_SHARDS: json.dumps([None if shard is None else shard.note for shard in shards]),
     }
     for source in sources:
         # Each attempt is held against the code that was there when and where it was sent.

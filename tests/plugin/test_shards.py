@@ -282,3 +282,65 @@ def test_giving_up_a_shard_leaves_its_sisters(project: Project) -> None:
     shard(project, "1/2", MEMORY, "--manifest-rerun").assert_outcomes(passed=2)
     with Ledger.open(ledger) as opened:
         assert opened.info.status == "running"
+
+
+def test_an_earlier_run_balances_the_shards(project: Project) -> None:
+    """The job that ran long has a shard for itself; the run is named by its id, or by its file."""
+    naps = {"n-0": 1.5, "n-1": 0, "n-2": 0, "n-3": 0}
+    rows = [
+        {"id": key, "task": "jobs.nap", "kwargs": {"sec": sec, "key": key}, "idempotent": True}
+        for key, sec in naps.items()
+    ]
+    project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=4)
+    (past,) = project.ledgers()
+    elsewhere = project.path / "past.sqlite"
+    elsewhere.write_bytes(past.read_bytes())
+    first = shard(project, f"1/2@{past.stem}", MEMORY, "--manifest-rerun", "-n", "1", "-v")
+    first.assert_outcomes(passed=1)
+    first.stdout.fnmatch_lines(
+        [f"manifest: m.jsonl, shard 1 of 2 by the times of run {past.stem}: 1 of 4 entries"]
+    )
+    second = shard(project, "2/2@past.sqlite", MEMORY, "--manifest-rerun")
+    second.assert_outcomes(passed=3)
+    audit = shard(project, f"1/2@{past.stem}", "--manifest-audit")
+    audit.assert_outcomes(passed=1)
+    other = shard(project, "1/2", "--manifest-audit")
+    other.stderr.fnmatch_lines(["*there is no run of shard 1 of 2 as it is now*"])
+    whole = project.run(
+        "--manifest=m.jsonl", "--manifest-audit", f"--manifest-run={audited(audit)}"
+    )
+    whole.stderr.fnmatch_lines([f"*add --manifest-shard=1/2@{past.stem}*"])
+    made = merge(project, project.ledgers()[1:])
+    merged = project.run("--manifest=m.jsonl", "--manifest-audit", f"--manifest-run={made}")
+    merged.assert_outcomes(passed=4)
+
+
+def audited(result: pytest.RunResult) -> str:
+    """The run that an audit has judged."""
+    found = re.search(r"m\.jsonl: run ([^ ,]+)", result.stdout.str())
+    assert found is not None
+    return found[1]
+
+
+def test_balanced_shards_are_bought_once(project: Project) -> None:
+    """A sister by the same times is free to go; a shard by others may have the same entries."""
+    rows = [{"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(4)]
+    project.manifest("past.jsonl", rows[1:])
+    project.run("--manifest=past.jsonl", MEMORY).assert_outcomes(passed=3)
+    (past,) = project.ledgers()
+    project.manifest("m.jsonl", [{"manifest": 1, "rerun": False}, *rows])
+    shard(project, f"1/2@{past.stem}", MEMORY).assert_outcomes(passed=2)
+    shard(project, f"2/2@{past.stem}", MEMORY).assert_outcomes(passed=2)
+    refused = shard(project, "2/2", MEMORY)
+    refused.stderr.fnmatch_lines(["*its header says that this work must not be repeated*"])
+
+
+@pytest.mark.parametrize("run", ["", "absent", "m.jsonl"])
+def test_times_that_cannot_be_read_are_refused(project: Project, run: str) -> None:
+    """A run that is not there, or a file that is no ledger: nothing is sent."""
+    project.doubles(count=2)
+    refused = shard(project, f"1/2@{run}", MEMORY)
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines([f"*--manifest-shard=1/2@{run}: *"])
+    assert not project.ran()
