@@ -51,10 +51,7 @@ ROWS = (
         "--cov=jobs --cov-report=term",
         "The private stack's workers are measured too, once coverage.py (7.10 or newer) is told "
         'to follow them: `patch = ["subprocess"]` under `[tool.coverage.run]`, or `patch = '
-        "subprocess` under `[run]` in `.coveragerc`. Workers that you start yourself are measured "
-        "in the same way when they are started under coverage and write receipts "
-        "(`-I pytest_manifest.worker`).",
-        ini="",
+        "subprocess` under `[run]` in `.coveragerc`.",
     ),
     Row(
         "pytest-django",
