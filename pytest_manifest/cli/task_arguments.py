@@ -49,7 +49,7 @@ class TaskSignatures:
         if near:
             return f"did you mean {near[0]!r}?"
         more = f" and {len(own) - _SHOWN} more" if len(own) > _SHOWN else ""
-        return f"it has: {', '.join(own[:_SHOWN]) or 'none of its own'}{more}"
+        return f"it has: {', '.join(own[:_SHOWN])}{more}" if own else "it has none of its own"
 
     def problems(self, entry: Entry) -> Iterator[str]:
         """Yield what does not fit: an unknown task, arguments that it does not accept."""
