@@ -3,32 +3,39 @@
 
 FROM python:3.13-slim-trixie AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-RUN python -m venv /opt/venv
+# This stage's own pip installs into the environment, which then has none.
+RUN python -m venv --without-pip /opt/venv
 COPY requirements/image.txt /src/requirements/image.txt
-RUN /opt/venv/bin/pip install --require-hashes --requirement /src/requirements/image.txt
+RUN python -m pip --python /opt/venv/bin/python install --require-hashes \
+    --requirement /src/requirements/image.txt
 COPY pyproject.toml README.md LICENSE /src/
 COPY pytest_manifest /src/pytest_manifest
-RUN /opt/venv/bin/pip install --no-deps /src
+RUN python -m pip --python /opt/venv/bin/python install --no-deps /src
 
 FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="pytest-celery-manifest" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH="/opt/venv/bin:$PATH" \
+    HOME=/home/manifest \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
+RUN ! python -m pip --version || python -m pip uninstall --yes pip
 # The id of whoever plans in a container, so that the manifests it writes belong to them outside too.
+# It may be one that the image has already, 0 as well: root outside, without any of root's
+# capabilities in here.
 ARG USER_ID=1000
-RUN useradd --uid "$USER_ID" --create-home --shell /usr/sbin/nologin manifest \
-    && install -d -o manifest -g manifest /project /project/.manifest /project/manifests \
+RUN { getent passwd "$USER_ID" || useradd --uid "$USER_ID" --no-create-home --home-dir "$HOME" \
+        --shell /usr/sbin/nologin manifest; } \
+    && install -d -o "$USER_ID" "$HOME" /project /project/.manifest /project/manifests \
         /project/tests /data
 WORKDIR /project
 COPY --from=build /opt/venv /opt/venv
 COPY conftest.py pyproject.toml ./
 COPY tasks tasks
 COPY workflows workflows
-COPY --chown=manifest:manifest manifests manifests
-USER manifest
+COPY --chown=$USER_ID manifests manifests
+USER $USER_ID
 # A worker that hangs is not healthy, whatever its process list says: ask it.
-HEALTHCHECK --interval=30s --timeout=15s --start-period=20s --retries=3 \
+HEALTHCHECK --interval=30s --timeout=15s --start-period=60s --start-interval=2s --retries=3 \
     CMD ["sh", "-c", "celery -A tasks inspect ping --timeout 5 -d celery@$(hostname)"]
 CMD ["celery", "-A", "tasks", "worker", "-I", "pytest_manifest.worker", "--loglevel", "INFO"]

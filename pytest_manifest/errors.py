@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,20 @@ class ManifestToolError(Exception):
         if not message:
             raise TypeError(f"{type(self).__name__} needs a sentence for the user")
         super().__init__(message)
+
+
+def no_access(folder: Path, error: OSError) -> str:
+    """Say that the folder cannot be written, whose it is and who asks.
+
+    ``folder`` may be one that does not exist yet: then the nearest one that is seen is told.
+    """
+    for place in (folder, *folder.parents):
+        with suppress(OSError):
+            return (
+                f"{place}: cannot be written ({error.strerror}); it belongs to the user with the "
+                f"id {place.stat().st_uid}, and this is the one with the id {os.geteuid()}"
+            )
+    return f"{folder}: cannot be written ({error.strerror})"
 
 
 class Fault(NamedTuple):

@@ -32,7 +32,10 @@ DEV, NEIGHBOURS = "requirements/dev.txt", "requirements/neighbours.txt"
 EXPORTS = {
     DEV: ("--all-groups", "--no-group", "neighbours"),
     NEIGHBOURS: ("--only-group", "neighbours"),
-    "requirements/image.txt": ("--no-default-groups", "--group", "tasks", "--all-extras"),
+    "requirements/image.txt": (
+        *("--no-default-groups", "--group", "image"),
+        *("--extra", "xdist", "--extra", "allure", "--extra", "flower"),
+    ),
 }
 FILES = (LOCK, *EXPORTS)
 NOTE = (

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -15,7 +16,7 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from pytest_manifest.errors import PlanError
+from pytest_manifest.errors import PlanError, no_access
 from pytest_manifest.manifest import (
     Draft,
     Manifest,
@@ -124,12 +125,26 @@ class PlanBuilder:
         except OSError as error:
             raise self._no_room(error) from error
         place = target or folder / f"{self.spec.workflow}_{self.spec.mode}_01.jsonl"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".plan-", dir=place.parent) as scratch:
+        with self._scratch(place.parent) as scratch:
             fresh = write_draft(Path(scratch) / place.name, self._header(), self._draft)
             if target is None:
                 return self._numbered(fresh, folder)
             return self._at(fresh, target, force=force)
+
+    @contextmanager
+    def _scratch(self, folder: Path) -> Iterator[str]:
+        """Make a folder in ``folder``, which is made too, until the manifest is in its place."""
+        with ExitStack() as stack:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                made = tempfile.TemporaryDirectory(prefix=".plan-", dir=folder)
+                scratch = stack.enter_context(made)
+            except PermissionError as error:
+                raise PlanError(
+                    f"plan {self.spec.name}: {no_access(folder, error)}; have it belong to this "
+                    "one, or name a file elsewhere with --manifest=FILE"
+                ) from error
+            yield scratch
 
     def _no_room(self, error: OSError) -> PlanError:
         return PlanError(

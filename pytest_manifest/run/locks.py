@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_manifest.errors import DispatchError
+from pytest_manifest.errors import DispatchError, no_access
 from pytest_manifest.processes import locked, take_lock
 
 
@@ -48,8 +48,15 @@ def one_dispatch_at_a_time(folder: Path, sha256: str) -> Iterator[None]:
     """Hold off other processes that would dispatch the same manifest from the same folder.
 
     Held from the look for earlier runs until the new one has its ledger, so that of two that begin
-    together the second sees the first.
+    together the second sees the first. Raises DispatchError where this user may not write there.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with locked(folder / f".{sha256[:16]}.lock"):
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            stack.enter_context(locked(folder / f".{sha256[:16]}.lock"))
+        except PermissionError as error:
+            raise DispatchError(
+                f"{no_access(folder, error)}; have it belong to this one, or name another folder "
+                "by the ini option manifest_dir"
+            ) from error
         yield

@@ -98,9 +98,56 @@ def test_workers_send_the_events_that_flower_lives_on(services: dict[str, Servic
 
 def test_images_are_pinned(services: dict[str, Service]) -> None:
     """An image that is not built here has a version in its name."""
+    built = {service["image"] for service in services.values() if "build" in service}
     for name, service in services.items():
-        if "build" not in service:
+        if service["image"] not in built:
             assert re.search(r":\d+(\.\d+)*", str(service["image"])), name
+
+
+def test_one_image_is_built_once_and_never_asked_for(services: dict[str, Service]) -> None:
+    """One service builds it, all others but Redis run it, and no registry is asked."""
+    assert [name for name, service in services.items() if "build" in service] == ["shell"]
+    own = {name: service for name, service in services.items() if name != "redis"}
+    assert len({str(service["image"]) for service in own.values()}) == 1
+    assert {service["pull_policy"] for service in own.values()} == {"never"}
+
+
+@pytest.mark.parametrize("user", ["0", "1000", "4711"])
+def test_another_user_has_another_image_and_other_volumes(
+    compose_command: list[str], root: Path, user: str
+) -> None:
+    """So USER_ID can be changed at any time: nothing that belongs to the former one is opened."""
+    done = config(compose_command, root, SECRETS | {"USER_ID": user}, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout)
+    shell = loaded["services"]["shell"]
+    assert shell["image"] == f"pytest-celery-manifest:user-{user}"
+    assert shell["build"]["args"] == {"USER_ID": user}
+    names = {key: volume["name"] for key, volume in loaded["volumes"].items()}
+    assert names == {
+        "data": f"manifest_data-{user}",
+        "flower": f"manifest_flower-{user}",
+        "redis": "manifest_redis",
+    }
+
+
+def test_the_first_checks_do_not_wait(services: dict[str, Service]) -> None:
+    """`up --wait` is over as soon as all is well: at first each is asked every second or two."""
+    for name, service in services.items():
+        check = service["healthcheck"]
+        assert isinstance(check, dict)
+        assert check["start_interval"] in {"500ms", "1s", "2s"}, name
+        assert re.fullmatch(r"(\d+s|1m0s)", check["start_period"]), name
+
+
+def test_what_a_summary_names_is_there_outside(services: dict[str, Service], root: Path) -> None:
+    """Manifests and runs are folders of the clone, which a clone has; and no volume hides them."""
+    mounts = {
+        str(one["target"]): str(one["source"]) for one in _dicts(services["shell"]["volumes"])
+    }
+    for name in ("manifests", ".manifest"):
+        assert mounts[f"/project/{name}"] == str(root / name)
+        assert (root / name).is_dir()
 
 
 def test_no_password_is_written_down(root: Path) -> None:
@@ -129,7 +176,7 @@ def test_the_example_environment_names_every_variable(root: Path) -> None:
     used = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", (root / "compose.yaml").read_text("utf-8")))
     lines = (root / ".env.example").read_text("utf-8").splitlines()
     given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    assert set(given) == used
+    assert set(given) == used - {"COMPOSE_PROJECT_NAME"}  # that one Compose sets itself
     assert {given[name] for name in SECRETS} == {""}
 
 

@@ -72,6 +72,19 @@ def test_the_dockerfile_has_no_faults(root: Path) -> None:
     assert faults((root / "Dockerfile").read_text("utf-8")) == []
 
 
+def test_the_image_has_no_installer(root: Path) -> None:
+    """Whoever gets in cannot install: the environment is made without pip, from outside."""
+    parsed = instructions((root / "Dockerfile").read_text("utf-8"))
+    installs = [
+        text for name, text in parsed if name == "RUN" and " install " in text and "pip" in text
+    ]
+    assert installs
+    assert all("pip --python /opt/venv/bin/python install" in text for text in installs)
+    assert ("RUN", "python -m venv --without-pip /opt/venv") in parsed
+    last = [number for number, (name, _) in enumerate(parsed) if name == "FROM"][-1]
+    assert any("pip uninstall --yes pip" in text for name, text in parsed[last:] if name == "RUN")
+
+
 GOOD = """FROM python:3.13-slim AS build
 RUN pip install --require-hashes -r locked.txt
 FROM python:3.13-slim

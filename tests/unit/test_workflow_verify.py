@@ -169,9 +169,15 @@ def test_another_database(database: Database) -> None:
 
 
 def run_of(
-    folder: Path, spans: list[tuple[float, float]], *, workers: int | None, sec: float = 1.0
+    folder: Path,
+    spans: list[tuple[float, float]],
+    *,
+    workers: int | None,
+    sec: float = 1.0,
+    processes: int = 1,
 ) -> ManifestRun:
-    """A run of sleeping entries that ran from, to (seconds after noon)."""
+    """A run of sleeping entries that ran from, to (seconds after noon), in turn in the processes
+    of one worker."""
     task = "tasks.diagnostics.sleep_task"
     entries = [Entry(id=f"{n}", task=task, kwargs={"sec": sec}) for n in range(len(spans))]
     manifest: Manifest = write_manifest(folder / "m.jsonl", Header(), entries)
@@ -184,7 +190,8 @@ def run_of(
                 {"slept": sec},
                 started_at=NOON + timedelta(seconds=begin),
                 finished_at=NOON + timedelta(seconds=end),
-                worker=f"celery@{entry.id}",
+                worker="celery@one",
+                pid=100 + number % processes,
             ),
         )
         for number, (entry, (begin, end)) in enumerate(zip(entries, spans, strict=True))
@@ -197,6 +204,18 @@ def test_side_by_side(tmp_path: Path) -> None:
     verify.test_workers_ran_side_by_side(run_of(tmp_path, [(0, 1), (0.5, 1.5)], workers=2))
     with pytest.raises(AssertionError):
         verify.test_workers_ran_side_by_side(run_of(tmp_path, [(0, 1), (1, 2)], workers=2))
+
+
+def test_processes_of_one_worker_run_side_by_side(tmp_path: Path) -> None:
+    """On a stack of others nobody says how many there are: the receipts name the processes."""
+    alone = run_of(tmp_path, [(0, 1), (1, 2)], workers=None, processes=1)
+    with pytest.raises(pytest.skip.Exception, match="1 process"):
+        verify.test_workers_ran_side_by_side(alone)
+    two = run_of(tmp_path, [(0, 1), (0.5, 1.5)], workers=None, processes=2)
+    verify.test_workers_ran_side_by_side(two)
+    queued = run_of(tmp_path, [(0, 1), (1, 2)], workers=None, processes=2)
+    with pytest.raises(AssertionError):
+        verify.test_workers_ran_side_by_side(queued)
 
 
 @pytest.mark.parametrize(("workers", "sec"), [(1, 1.0), (2, 0.1)])

@@ -78,9 +78,9 @@ def test_workers_ran_side_by_side(manifest_run: ManifestRun) -> None:
     sleepers = {e.id: e for e in manifest_run.manifest if "sec" in e.kwargs}
     receipts = [r for name, r in manifest_run.receipts().items() if name in sleepers]
     asleep = sum(_number(sleepers[r.entry].kwargs["sec"]) for r in receipts)
-    workers = manifest_run.workers or len({(r.host, r.worker) for r in receipts})
+    workers = manifest_run.workers or len({(r.host, r.pid) for r in receipts})
     if workers < 2 or asleep < workers * SLEEP_PER_WORKER_SECONDS:
-        pytest.skip(f"{workers} worker(s) and {asleep:g} s of sleep are too little to tell")
+        pytest.skip(f"{workers} process(es) and {asleep:g} s of sleep are too little to tell")
     assert most_at_once(_intervals(receipts)) >= 2
 
 
