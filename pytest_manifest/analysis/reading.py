@@ -33,6 +33,7 @@ from pytest_manifest.schema import (
     exact,
 )
 from pytest_manifest.schema.receipts import told_cost
+from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.verdict import Costs, outcome
 from pytest_manifest.verdict.explanation import error_place
 
@@ -395,4 +396,4 @@ def _billed_cost(record: StoredRecord, cost: float | None) -> float:
 
 
 def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+    return None if text is None else parse_moment(text)

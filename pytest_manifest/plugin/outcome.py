@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
@@ -15,6 +14,7 @@ from pydantic_core import from_json
 
 from pytest_manifest.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
+from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def properties_of(entry: str, stored: StoredVerdict, run: str) -> list[tuple[str
         receipt = from_json(stored.receipt)
         values.update((shown, receipt.get(name)) for name, shown in RECEIPT_PROPERTIES.items())
         started = receipt.get("started_at")
-        values["manifest_started_at"] = started and datetime.fromisoformat(started).isoformat()
+        values["manifest_started_at"] = started and parse_moment(started).isoformat()
     return [
         (name, value) if name in _OF_ITS_OWN or type(value) not in (str, int) else _row(name, value)
         for name, value in values.items()

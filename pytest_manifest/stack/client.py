@@ -243,6 +243,12 @@ class SupervisorClient:
 
 
 TAIL_LINES = 10
+SUPERVISOR = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from pytest_manifest.stack.supervisor import main; main()"
+)
+"""Runs without the working folder on the path, as Python's -P does from 3.11 on: a module of the
+project must not shadow one of the standard library."""
 
 
 def spawn_supervisor(settings: Settings) -> subprocess.Popen[str]:
@@ -251,8 +257,7 @@ def spawn_supervisor(settings: Settings) -> subprocess.Popen[str]:
     Its output is a pipe: events, and whatever Python says should the supervisor not even start.
     """
     process = subprocess.Popen(
-        # -P: a module of the project must not shadow one of the standard library.
-        [sys.executable, "-P", "-m", "pytest_manifest.stack.supervisor"],
+        [sys.executable, "-c", SUPERVISOR],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
