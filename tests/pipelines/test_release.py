@@ -31,7 +31,7 @@ def test_a_tag_names_a_version_that_is_described(
     shutil.copy(SCRIPT, tmp_path / ".ci")
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n', "utf-8")
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n", "utf-8")
-    command = [sys.executable, tmp_path / ".ci" / SCRIPT.name, tag]
+    command = [sys.executable, str(tmp_path / ".ci" / SCRIPT.name), tag]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == ((1, complaint) if complaint else (0, ""))
 
