@@ -3,7 +3,7 @@
 ``python -m benchmarks.first_verdict [PROJECT ...]`` builds the wheel, makes an environment for each
 project of ``tests/projects`` with what that project itself needs, and then counts what its owner
 does: one ``pip install``, a manifest of two lines, one ``pytest``. It prints a table, and
-``--write`` puts it into ``docs/reference/first-verdict.md``.
+``--write`` makes ``docs/reference/first-verdict.md`` of it, which docs/README.md has to list then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,17 @@ NEEDS = {
     "fastapi_pydantic": ("fastapi", "celery[pydantic]"),
 }
 """What a project has installed before, beside Celery and pytest."""
-MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
+INTRODUCTION = """\
+# To the first verdict
+
+What the owner of a Celery project does until pytest shows verdicts of its jobs, and how long that
+takes: one `pip install`, a manifest of two to four lines, one `pytest`. No line of the project is
+changed, and nothing has to run before. The projects are those of `tests/projects`.
+
+Measured by `python -m benchmarks.first_verdict --write`, with pip, in a new virtual environment
+that has what the project itself needs.
+
+"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ def measure(name: str, project: Project, wheel: Path, folder: Path) -> Measured:
     installed = time.perf_counter()
     write = "write a manifest"
     session = [str(python), "-m", "pytest", "--manifest=batch.jsonl"]
-    session += [f"--manifest-app={project.app}", "--manifest-broker=private"]
+    session += [f"--manifest-app={project.app}"]
     run(stranger.folder, *session, expect="failed" in stranger.expected().values())
     ended = time.perf_counter()
     if stranger.verdicts() != stranger.expected():
@@ -96,11 +106,8 @@ def table(found: list[Measured]) -> str:
 
 
 def write(text: str) -> None:
-    """Put the table into the page, between its marks."""
-    page = PAGE.read_text("utf-8")
-    before, _, rest = page.partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
-    PAGE.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{after}", "utf-8")
+    """Write the page with this table."""
+    PAGE.write_text(INTRODUCTION + text, "utf-8")
 
 
 def main() -> None:
