@@ -14,12 +14,22 @@ import urllib.request
 
 
 def require_password() -> None:
-    """Wrap both pages in the check that all other pages of Flower have."""
-    from flower.views.monitor import Healthcheck, Metrics
+    """Put the same two pages before Flower's own, with the check that all its other pages have."""
+    from flower.urls import handlers
+    from flower.views import monitor
     from tornado.web import authenticated
 
-    for page in (Metrics, Healthcheck):
-        page.get = authenticated(page.get)
+    class Metrics(monitor.Metrics):
+        @authenticated
+        async def get(self) -> None:
+            await super().get()
+
+    class Healthcheck(monitor.Healthcheck):
+        @authenticated
+        async def get(self) -> None:
+            await super().get()
+
+    handlers[:0] = [("/metrics", Metrics), ("/healthcheck", Healthcheck)]
 
 
 def ask(url: str) -> None:

@@ -121,9 +121,14 @@ def ended_by(number: signal.Signals) -> Provoked:
                 status = process.wait(60)
             finally:
                 process.kill()
-        return 128 - status if status < 0 else status
+        return shown(status)
 
     return provoke
+
+
+def shown(status: int) -> int:
+    """What a shell shows of a process: of one that a signal has ended, 128 more than its number."""
+    return 128 - status if status < 0 else status
 
 
 def command(project: Project, *arguments: str) -> subprocess.Popen[bytes]:
@@ -159,7 +164,7 @@ def command_interrupted(project: Project, _broker: str) -> int:
         try:
             with pipe.open("w"):
                 process.send_signal(signal.SIGINT)
-                return process.wait(60)
+                return shown(process.wait(60))
         finally:
             process.kill()
 
