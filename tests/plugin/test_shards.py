@@ -24,8 +24,8 @@ def shard(project: Project, text: str, *arguments: str) -> pytest.RunResult:
 
 def merge(project: Project, ledgers: Sequence[Path]) -> str:
     """Merge the ledgers with the command; returns the new run's id."""
-    command = [sys.executable, "-m", "pytest_manifest.cli.ledger", "merge"]
-    done = project.pytester.run(*command, *map(str, ledgers))
+    command = Path(sys.executable).with_name("manifest")
+    done = project.pytester.run(command, "merge", *map(str, ledgers))
     assert done.ret == 0, done.stderr.str()
     found = re.search(r"--manifest-run=(\S+)", done.stdout.str())
     assert found is not None
