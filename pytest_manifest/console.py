@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeGuard
 
 import pytest
 
@@ -24,6 +24,17 @@ def note_terminal(config: pytest.Config) -> None:
 def terminal_file(config: pytest.Config) -> TextIO:
     """Return the file that pytest's terminal reporter writes to."""
     return config.stash.get(_TERMINAL, sys.stdout)
+
+
+def is_terminal_reporter(
+    reporter: object, *, itself: bool = False
+) -> TypeGuard[pytest.TerminalReporter]:
+    """Return whether this is pytest's reporter: a subclass of it, too, unless ``itself``.
+
+    By name, as pytest 8.0 keeps the class to itself.
+    """
+    kinds = type(reporter).__mro__[: 1 if itself else None]
+    return ("_pytest.terminal", "TerminalReporter") in [(k.__module__, k.__name__) for k in kinds]
 
 
 def begin_line(reporter: pytest.TerminalReporter) -> None:

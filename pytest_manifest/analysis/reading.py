@@ -32,6 +32,7 @@ from pytest_manifest.schema import (
     actual_cost,
     exact,
 )
+from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 from pytest_manifest.schema.receipts import told_cost
 from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.verdict import Costs, outcome
@@ -338,7 +339,7 @@ def stored_record(
     """
     try:
         fields = _decode_fields(receipt)
-    except ValueError:  # not of this program: to be read, and refused, like any other
+    except MSGSPEC_ERRORS:  # not of this program: to be read, and refused, like any other
         return None
     if fields.task_id in unusual or not _is_complete(fields):
         return None

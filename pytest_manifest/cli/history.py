@@ -26,6 +26,7 @@ from pytest_manifest.ledger import (
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 from pytest_manifest.text import rate_text, seconds
 
 LETTERS: Final = {"passed": ".", "failed": "F", "error": "E", "skipped": "s", "pending": "?"}
@@ -120,7 +121,7 @@ def _histories(manifest: Manifest, ledgers: Sequence[Ledger]) -> Iterator[EntryH
 def _runtime(receipt: str | None) -> float | None:
     try:
         return None if receipt is None else _runtime_of(receipt).runtime
-    except ValueError:  # not of this program; its verdict stands all the same
+    except MSGSPEC_ERRORS:  # not of this program; its verdict stands all the same
         return None
 
 

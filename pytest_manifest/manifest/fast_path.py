@@ -18,7 +18,7 @@ from msgspec.json import format as reformat
 from pytest_manifest.schema import ID_MAX_LENGTH, MAX_DEPTH, Document, Entry, Expectations
 from pytest_manifest.schema.fields import State
 from pytest_manifest.schema.json_schemas import schema_problem
-from pytest_manifest.schema.json_values import is_deep, is_stock_json
+from pytest_manifest.schema.json_values import MSGSPEC_ERRORS, is_deep, is_stock_json
 
 _WHOLE: Final = 10**15
 """Below this the models write a whole number of seconds as an integer."""
@@ -70,7 +70,7 @@ def parse_quickly(raw: bytes) -> dict[str, Any] | None:
     """Parse one line; None where it is no JSON object, or needs the careful parser."""
     try:
         document = _decode_document(raw)
-    except (ValueError, RecursionError):
+    except (*MSGSPEC_ERRORS, RecursionError):
         return None
     if type(document) is not dict or not _all_keys(raw, _encoder.encode(document)):
         return None
@@ -81,7 +81,7 @@ def check_lines(lines: Sequence[bytes]) -> list[EntryLine] | None:
     """Parse and check lines with their newlines, all at once; None where one does not pass."""
     try:
         entries = [_decode_line(raw) for raw in lines]
-    except (ValueError, RecursionError):
+    except (*MSGSPEC_ERRORS, RecursionError):
         return None
     if not lines[-1].endswith(b"\n"):
         return None
@@ -107,7 +107,7 @@ def entry_line(fields: dict[str, Any]) -> bytes | None:
             if entry.expect == _NOTHING:
                 entry.expect = UNSET
         return reformat(_encoder.encode(entry), indent=0)
-    except (ValueError, TypeError, RecursionError):
+    except (*MSGSPEC_ERRORS, TypeError, RecursionError):
         return None
 
 

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import pytest
 
-from pytest_manifest.console import begin_line, terminal_file
+from pytest_manifest.console import begin_line, is_terminal_reporter, terminal_file
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.reporting.progress_line import receipt_line
 from pytest_manifest.reporting.progress_meter import Meter, ProgressStats
@@ -177,7 +177,7 @@ def mode_for(reporter: object, report: RunReport) -> Mode:
     disturb: with one, nothing is shown on a terminal.
     """
     wanted = report.options.progress
-    if wanted == "off" or not isinstance(reporter, pytest.TerminalReporter):
+    if wanted == "off" or not is_terminal_reporter(reporter):
         return "off"
     if reporter.verbosity < 0 or report.role == "worker":
         return "off"
@@ -185,7 +185,7 @@ def mode_for(reporter: object, report: RunReport) -> Mode:
         return wanted if wanted == "log" or reporter.isatty() else "log"
     if not reporter.isatty() or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
         return "log"
-    if type(reporter) is not pytest.TerminalReporter:
+    if not is_terminal_reporter(reporter, itself=True):
         return "off"
     # Workers of xdist that do not capture write to the terminal at any moment.
     unsteady = report.role == "controller" and reporter.config.getoption("capture", "no") == "no"

@@ -6,6 +6,7 @@ import contextlib
 import math
 from typing import Any, Final
 
+from msgspec import MsgspecError
 from msgspec.json import Decoder, Encoder
 from pydantic import JsonValue
 from pydantic_core import PydanticCustomError
@@ -24,6 +25,8 @@ _LEAVES: Final = frozenset({bool, type(None)})
 _LEVELS: Final = frozenset({dict, list, tuple})
 _encode: Final = Encoder().encode
 _decode: Final = Decoder().decode
+MSGSPEC_ERRORS: Final = (ValueError, MsgspecError)
+"""What msgspec raises for what it cannot read; its errors are a ValueError from 0.21 on."""
 
 
 def json_value(value: object) -> JsonValue:
@@ -32,7 +35,7 @@ def json_value(value: object) -> JsonValue:
     Raises PydanticCustomError, which names the place, for what JSON cannot hold: NaN, infinities,
     other types, keys that are not text, lone surrogates, more than ``MAX_DEPTH`` levels.
     """
-    with contextlib.suppress(ValueError):  # a lone surrogate
+    with contextlib.suppress(*MSGSPEC_ERRORS):  # a lone surrogate
         if is_stock_json([value]):
             copy: JsonValue = _decode(_encode(value))
             return copy

@@ -254,14 +254,11 @@ import sys
 import pytest
 
 
-class Reporter(pytest.TerminalReporter):
-    pass
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config):
-    config.pluginmanager.unregister(name="terminalreporter")
-    config.pluginmanager.register(Reporter(config, sys.stdout), "terminalreporter")
+    kind = type(config.pluginmanager.unregister(name="terminalreporter"))
+    other = type("Reporter", (kind,), {})
+    config.pluginmanager.register(other(config, sys.stdout), "terminalreporter")
 """
 
 
