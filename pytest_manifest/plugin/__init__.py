@@ -293,6 +293,8 @@ def _write_summary_alone(config: pytest.Config, state: ManifestSession) -> None:
     """Write the summary below the output of a reporter that asks no plugin for one."""
     if state.context.role == "worker" or config.pluginmanager.is_blocked("terminal"):
         return
+    if not hasattr(pytest, "TerminalReporter"):  # older versions of pytest keep it to themselves
+        return
     reporter = pytest.TerminalReporter(config)
     config.pluginmanager.register(reporter, "terminalreporter")  # where others ask for its width
     pytest_terminal_summary(reporter, config)
