@@ -93,7 +93,7 @@ def _worker(node: str, answers: Answers) -> Worker:
         name=node,
         tasks=_tasks(answers["registered"].get(node)),
         queues=_queues(queues) if isinstance(queues, list) else None,
-        slots=_slots(figures.get("pool")),
+        slots=max(_slots(figures.get("pool")), _most(figures.get("autoscaler"))),
         prefetch=_whole(figures.get("prefetch_count")),
         visibility=_visibility(figures.get("broker")),
         limits=_limits(answers["registered"].get(node)),
@@ -160,6 +160,12 @@ def _queues(reply: list[object]) -> frozenset[str]:
 def _slots(pool: object) -> int:
     size = _whole(pool.get("max-concurrency")) if isinstance(pool, dict) else None
     return size or 1
+
+
+def _most(autoscaler: object) -> int:
+    """Give the processes that a worker grows to when jobs wait; it prefetches for all of them."""
+    most = _whole(autoscaler.get("max")) if isinstance(autoscaler, dict) else None
+    return most or 0
 
 
 def _visibility(broker: object) -> float | None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from celery import states
+from pytest_manifest.results.final_states import FINAL_STATES
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
@@ -124,7 +124,7 @@ class DjangoSource:
         """Give what is stored in a final state."""
         with self._databases:
             final = self._model.objects.filter(
-                task_id__in=task_ids, status__in=states.READY_STATES
+                task_id__in=task_ids, status__in=FINAL_STATES
             ).values_list("task_id", flat=True)
             return self._read_each(list(final))
 

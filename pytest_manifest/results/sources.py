@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from celery import Celery, states
+from celery import Celery
 from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
 from celery.exceptions import SecurityError
 from kombu.exceptions import SerializationError
@@ -25,6 +25,7 @@ from pytest_manifest.broker.client import AMQP_SCHEMES, connect, result_backend
 from pytest_manifest.broker.connection import reply_queue
 from pytest_manifest.compat.celery import if_made
 from pytest_manifest.results.django_results import DjangoSource, is_of_django
+from pytest_manifest.results.final_states import FINAL_STATES
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.urls import StackAddress, scheme_of
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 Meta = Mapping[str, object]
 """A result as Celery stores it: status, result, traceback, date_done, ..."""
 
-FINAL_STATES: Final = (*states.READY_STATES, states.IGNORED, states.REJECTED)
-"""Celery itself stores nothing of what was ignored or rejected; our workers do."""
 UNREADABLE: Final = "manifest_unreadable"
 """In place of a result: why there is none, though its state is known."""
 REPLIES_A_READ: Final = 5000

@@ -80,14 +80,32 @@ class RedisReceipts(WithoutLook, ReceiptBackend):
     def _store_with(
         self, pending: PendingReceipt, key: bytes, value: str | bytes, expires: int | None
     ) -> object:
+        from redis.exceptions import ClusterCrossSlotError
+
         lifetime = self.expires if expires is None else expires
+        try:
+            stored = self._store_by(pending, key, value, lifetime, is_atomic=True)
+        except ClusterCrossSlotError:  # of a cluster, which has the two keys in different slots
+            stored = self._store_by(pending, key, value, lifetime, is_atomic=False)
+        pending.mark_sent()
+        return stored
+
+    def _store_by(
+        self,
+        pending: PendingReceipt,
+        key: bytes,
+        value: str | bytes,
+        lifetime: int | None,
+        *,
+        is_atomic: bool,
+    ) -> object:
+        """Store result and record in one round trip; return whether the result was new."""
         expiry = ("EX", str(lifetime)) if lifetime else ()
-        with self.client.pipeline() as pipe:
+        with self.client.pipeline(transaction=is_atomic) as pipe:
             pipe.execute_command("SET", key, value, *expiry, "NX")
             pipe.execute_command("PUBLISH", key, value)
             _add_record(pipe, pending.delivery.stream, pending.delivery.ttl, pending.record())
             stored: object = pipe.execute()[0]
-        pending.mark_sent()
         return stored
 
     def ensure(self, fun: Callable[..., Any], args: Sequence[object], **policy: object) -> Any:

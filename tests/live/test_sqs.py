@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
@@ -12,6 +13,7 @@ from pytest_manifest.broker.preflight import Preflight, demand_of, preflight
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
+from tests.contract.work import run_work, verdicts_of
 from tests.live.broker_support import publishing
 from tests.stacks.servers import sqs
 
@@ -73,3 +75,14 @@ def test_no_queue_is_made_for_answers(broker: str) -> None:
         preflight(publisher, demand_of([Entry(id="one", task="jobs.add")]))
         publisher.revoke(["some-task"])
         assert _names(publisher) == {"celery"}
+
+
+def test_what_nobody_reports_when_time_is_over_is_pending(
+    broker: str, valkey: str, tmp_path: Path
+) -> None:
+    """Whether a worker is started would be asked in vain."""
+    address = StackAddress(broker, valkey, None, is_private=False)
+    entry = Entry(id="one", task="jobs.add")
+    verdict = verdicts_of(run_work(address, tmp_path, {"one": entry}, deadline=1.0))["one"].verdict
+    assert verdict.verdict == "pending"
+    assert "no worker can be asked on this broker" in verdict.sentence

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,27 +35,25 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, metavar="N")
     options = parser.parse_args()
     results = read_results()
+    asked = CELLS if not options.only else dict.fromkeys(_named(options.only))
     wanted = [
-        cell
-        for name, cell in CELLS.items()
-        if not options.page
-        and (not options.only or any(_means(word, name) for word in options.only))
-        and not (options.missing and name in results)
+        CELLS[name]
+        for name in asked
+        if not options.page and not (options.missing and name in results)
     ]
     with ThreadPoolExecutor(options.jobs) as pool:
-        done = list(pool.map(lambda cell: _run(cell, results), wanted))
+        done = list(pool.map(_run, wanted))
     failed = [cell.name for cell, is_well in zip(wanted, done, strict=True) if not is_well]
+    results = read_results()
     write(results)
-    print(
-        f"{PAGE.name}: {len(results)} of {len(CELLS)} cells"
-        + (f"; failed: {failed}" if failed else "")
-    )
+    print(f"{PAGE.name}: {len(results)} of {len(CELLS)} cells; failed: {failed or 'none'}")
     return 1 if failed else 0
 
 
-def _means(word: str, name: str) -> bool:
-    """Tell whether a word of the command line means this cell: its name, or a part of it."""
-    return word == name or (word not in CELLS and word in name)
+def _named(words: list[str]) -> Iterator[str]:
+    """Give the cells that each word means: the one of that name, or all that have it in theirs."""
+    for word in words:
+        yield from [word] if word in CELLS else (name for name in CELLS if word in name)
 
 
 def read_results() -> dict[str, Any]:
@@ -71,7 +70,7 @@ def write(results: dict[str, Any]) -> None:
     PAGE.write_text(page(ordered), "utf-8")
 
 
-def _run(cell: Cell, results: dict[str, Any]) -> bool:
+def _run(cell: Cell) -> bool:
     try:
         told = summary_of(run_cell(cell))
     except ServiceUnavailableError as unavailable:
@@ -81,8 +80,7 @@ def _run(cell: Cell, results: dict[str, Any]) -> bool:
         print(f"{cell.name}: FAILED: {error}", flush=True)
         return False
     with _writing:
-        results[cell.name] = told
-        write(results)
+        write(read_results() | {cell.name: told})
     right = told["asked"] - len(told["others"])
     print(f"{cell.name}: {right} of {told['asked']} in {told['seconds']:.0f} s", flush=True)
     return True

@@ -72,8 +72,8 @@ def variant(word: str, *options: str, beat: bool = False, **settings: object) ->
 
 def serialized(word: str) -> Cell:
     """Make a cell whose app writes messages and results in another format than JSON."""
-    formats = {"task_serializer": word, "result_serializer": word}
-    return variant(word, **formats, accept_content=[word, "json"])
+    accept = [word, "json"]
+    return variant(word, task_serializer=word, result_serializer=word, accept_content=accept)
 
 
 TICK: Final = {"tick": {"task": "contract.add", "schedule": 0.5, "args": [1, 1]}}

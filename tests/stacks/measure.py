@@ -23,18 +23,17 @@ from pytest_manifest.urls import StackAddress
 from tests.contract.work import WORK, run_work, verdicts_of
 
 APP: Final = "tests.stacks.app:app"
-DEADLINE: Final = 45.0
-"""Seconds after which what nobody tells of is judged."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be measured: where, and whether workers can be told to revoke a job there."""
+    """What is to be measured: where, whether workers can be told to revoke a job, and how long."""
 
     broker: str
     store: str
     folder: str
     has_remote_control: bool
+    seconds: float = 45.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def measure(job: Job) -> Told:
     began = time.monotonic()
     address = StackAddress(job.broker, job.store, APP, is_private=False)
     try:
-        run = run_work(address, Path(job.folder), work_for(job.has_remote_control), DEADLINE)
+        run = run_work(address, Path(job.folder), work_for(job.has_remote_control), job.seconds)
     except ManifestToolError as error:
         return Told(time.monotonic() - began, str(error), {}, (), ())
     verdicts = verdicts_of(run)

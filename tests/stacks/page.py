@@ -47,7 +47,10 @@ SAID: Final = """
 def page(results: Results) -> str:
     """Write the page as Markdown."""
     cells = {name: CELLS[name] for name in CELLS if name in results}
-    parts = [HEAD, _verdicts(cells, results), LACKS.format(facts=", ".join(FACTS))]
+    missing = [_title(cell) for name, cell in CELLS.items() if name not in results]
+    parts = [HEAD, _verdicts(cells, results)]
+    parts += [f"\nNot run yet: {'; '.join(missing)}.\n"] if missing else []
+    parts += [LACKS.format(facts=", ".join(FACTS))]
     parts += [_lacks(cells, results), WHY, _why(cells, results), SAID, _said(cells, results)]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 

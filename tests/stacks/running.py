@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,24 +29,43 @@ AGAIN: Final = 'trap "exit 0" TERM; while :; do "$@" & wait $!; done'
 """A shell's words for: whenever it ends, start it again."""
 
 
-def run_cell(cell: Cell) -> dict[str, Any]:
-    """Give what :mod:`tests.stacks.measure` says of the cell."""
+@dataclass(frozen=True)
+class Running:
+    """A cell that is up: its servers, the worker's process, and what belongs to them."""
+
+    broker: Server
+    store: Server
+    folder: Path
+    environment: Mapping[str, str]
+    worker: subprocess.Popen[bytes]
+
+
+@contextmanager
+def running(cell: Cell) -> Iterator[Running]:
+    """Start a cell's servers and worker; end them and remove what they wrote."""
     with ExitStack() as stack:
         broker, store = _servers(cell, stack)
         folder = stack.enter_context(processes.temporary_directory())
         environment = _environment(cell, broker, store)
-        stack.enter_context(_worker(cell, folder, environment))
+        worker = stack.enter_context(_worker(cell, folder, environment))
         if cell.beat:
             stack.enter_context(_beat(folder, environment))
+        yield Running(broker, store, folder, environment, worker)
+
+
+def run_cell(cell: Cell) -> dict[str, Any]:
+    """Give what :mod:`tests.stacks.measure` says of the cell."""
+    with running(cell) as up:
         job = {
-            "broker": broker.broker,
-            "store": store.store,
-            "folder": str(folder / "run"),
-            "has_remote_control": broker.has_remote_control,
+            "broker": up.broker.broker,
+            "store": up.store.store,
+            "folder": str(up.folder / "run"),
+            "has_remote_control": up.broker.has_remote_control,
+            "seconds": up.broker.seconds,
         }
-        (folder / "run").mkdir()
-        (folder / "job.json").write_text(json.dumps(job))
-        return _measured(folder, environment)
+        (up.folder / "run").mkdir()
+        (up.folder / "job.json").write_text(json.dumps(job))
+        return _measured(up.folder, up.environment)
 
 
 def _servers(cell: Cell, stack: ExitStack) -> tuple[Server, Server]:
@@ -79,7 +99,9 @@ def _merged(one: Settings, other: Settings) -> dict[str, object]:
 
 
 @contextmanager
-def _worker(cell: Cell, folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
+def _worker(
+    cell: Cell, folder: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     name = f"w{secrets.token_hex(4)}@localhost"
     queues = f"celery,{ROUTED},{OTHER_QUEUE}"
     command = [sys.executable, "-m", "celery", "-A", APP, "worker", "-n", name, "-l", "info"]
@@ -94,7 +116,7 @@ def _worker(cell: Cell, folder: Path, environment: Mapping[str, str]) -> Iterato
         processes.wait_until(
             lambda: READY in log.read_text(errors="replace"), process, log=log, name="the worker"
         )
-        yield
+        yield process
 
 
 @contextmanager

@@ -34,8 +34,8 @@ from tests.services import (
 ROOT: Final = Path(__file__).parents[2]
 Settings = Mapping[str, object]
 MASTER: Final = "mymaster"
-POLLING: Final[Settings] = {"broker_transport_options": {"polling_interval": 0.05}}
-"""A worker of the SQLAlchemy transport waits for a second after each message by default."""
+SLOW: Final = 150.0
+"""Seconds for a run where a worker waits for one after each message: the SQLAlchemy transport."""
 USER: Final = "manifest"
 
 
@@ -43,7 +43,8 @@ USER: Final = "manifest"
 class Server:
     """A server's URL as broker and as result store, and the settings that each of both needs.
 
-    ``variables``: of the environment of whoever uses it.
+    ``variables``: of the environment of whoever uses it. ``seconds``: after which what nobody tells
+    of is judged, where it is the broker.
     """
 
     broker: str = ""
@@ -52,6 +53,7 @@ class Server:
     store_settings: Settings = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     has_remote_control: bool = True
+    seconds: float = 45.0
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def postgresql() -> Iterator[Server]:
     """PostgreSQL, by psycopg 3."""
     with postgres_server() as url:
         there = url.replace("postgresql://", "postgresql+psycopg://")
-        yield Server(f"sqla+{there}", f"db+{there}", POLLING, has_remote_control=False)
+        yield Server(f"sqla+{there}", f"db+{there}", has_remote_control=False, seconds=SLOW)
 
 
 @contextmanager
@@ -197,8 +199,8 @@ def sqlite() -> Iterator[Server]:
         yield Server(
             f"sqla+sqlite:///{directory}/broker.sqlite3",
             f"db+sqlite:///{directory}/results.sqlite3",
-            POLLING,
             has_remote_control=False,
+            seconds=SLOW,
         )
 
 

@@ -218,6 +218,14 @@ def test_replies_of_workers() -> None:
     }
 
 
+def test_a_worker_that_grows_has_the_slots_that_it_grows_to() -> None:
+    """It prefetches for all of them, and a job does not wait behind all that one process might."""
+    stats = {"pool": {"max-concurrency": 1}, "prefetch_count": 12, "autoscaler": {"max": 3}}
+    answers: Answers = {method: {} for method in QUESTIONS} | {"stats": {"w": stats}}
+    worker = workers_of(answers)["w"]
+    assert (worker.slots, worker.ahead(100)) == (3, 4)
+
+
 @pytest.mark.parametrize(
     "reply", [None, "text", 5, {"error": "boom"}, [None], [{}], {"pool": "N/A", "broker": None}]
 )
