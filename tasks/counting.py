@@ -30,7 +30,7 @@ def count_run(**_: object) -> None:
 @lru_cache(maxsize=1)
 def _client(pid: int) -> redis.Redis:
     """Make one client a process: a forked child must not share its parent's connection."""
-    return redis.Redis.from_url(settings.results_url)
+    return redis.Redis.from_url(settings.results_url or "redis://127.0.0.1:6379/0")
 
 
 task_prerun.connect(count_run, weak=False)

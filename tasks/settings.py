@@ -8,7 +8,6 @@ from pydantic import AliasChoices, Field, NonNegativeInt, PositiveFloat, Positiv
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT = Path(__file__).resolve().parent.parent
-LOCAL_REDIS = "redis://127.0.0.1:6379/0"
 
 # In the project's folder and not below the working directory, so that workers and the verifying
 # process share one file wherever each was started.
@@ -18,12 +17,13 @@ LOCAL_DATABASE = f"sqlite:///{PROJECT / '.manifest' / 'system_test.sqlite3'}"
 class Settings(BaseSettings):
     """Read once a process; times in seconds. URLs may hold passwords, so ``repr`` leaves them out.
 
-    An empty variable counts as not set.
+    An empty variable counts as not set. There is no broker unless the environment names one: a
+    batch then runs on a private stack.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
-    broker_url: str = Field(LOCAL_REDIS, validation_alias="CELERY_BROKER_URL", repr=False)
+    broker_url: str | None = Field(None, validation_alias="CELERY_BROKER_URL", repr=False)
     result_backend: str | None = Field(None, validation_alias="CELERY_RESULT_BACKEND", repr=False)
     task_time_limit: PositiveInt = Field(3600, validation_alias="CELERY_TASK_TIME_LIMIT")
     result_expires: PositiveInt = Field(86_400, validation_alias="CELERY_RESULT_EXPIRES")
@@ -41,9 +41,9 @@ class Settings(BaseSettings):
     run_counter: str | None = Field(None, validation_alias="MANIFEST_RUN_COUNTER")
 
     @property
-    def results_url(self) -> str:
+    def results_url(self) -> str | None:
         """Return the URL of the result store; unless set, a Redis broker keeps the results too."""
-        if self.result_backend is not None:
+        if self.result_backend is not None or self.broker_url is None:
             return self.result_backend
         return self.broker_url if is_redis(self.broker_url) else "rpc://"
 

@@ -117,6 +117,10 @@ def tasks_by_queue(queues: Mapping[tuple[str, str | None], str | None]) -> dict[
     return found
 
 
+EAGER: Final = (
+    "the app sets task_always_eager, so what its code sends runs where it is sent and reaches no "
+    "broker: a batch would not show what workers do; switch it off for this run"
+)
 MAX_SIMILAR: Final = 3
 MAX_NAMED: Final = 10  # tasks in one notice
 CELERY_OWN: Final = "celery."

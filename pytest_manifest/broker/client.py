@@ -17,9 +17,9 @@ from celery.app.utils import find_app
 
 from pytest_manifest.broker.bounded import SOCKET_TIMEOUT, amqp_limits, redis_limits
 from pytest_manifest.broker.celery_settings import OPTIONS, harmless, is_overridden
+from pytest_manifest.broker.import_errors import import_failure
 from pytest_manifest.compat.celery import setting_names
 from pytest_manifest.errors import StackError
-from pytest_manifest.log import redact
 from pytest_manifest.urls import StackAddress, is_redis, scheme_of
 
 if TYPE_CHECKING:
@@ -86,11 +86,7 @@ def _import_app(name: str) -> object:
             found.finalize()  # Tasks made with @app.task are registered only now.
     except Exception as error:
         # A project's modules can raise anything while they are imported.
-        reason = redact(f"{type(error).__name__}: {error}")
-        raise StackError(
-            f"the Celery app {name!r} cannot be imported ({reason}); name it as module:attribute, "
-            f"importable from the working directory"
-        ) from error
+        raise StackError(import_failure(name, error)) from error
     return found
 
 

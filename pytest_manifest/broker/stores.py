@@ -78,6 +78,15 @@ def own_store(app: Celery, broker: str) -> str | None:
     return parts._replace(path=f"/{store.database}", query=query).geturl()
 
 
+def other_store(app: Celery, address: StackAddress) -> str | None:
+    """Return the store that the app's settings name, without the password, where the address names
+    another; else None."""
+    own = _configured_store(app)
+    if _is_none(own) or _parse(own) == _parse(address.backend_url):
+        return None
+    return redact_url(own)
+
+
 def refusals(
     app: Celery, address: StackAddress, tasks: Iterable[Task], workers: Sequence[Worker]
 ) -> tuple[list[str], list[str]]:

@@ -142,6 +142,9 @@ UNVERIFIED_WORKERS: Final = "strangers"
 """The ledger's key for workers of which only the name is known; empty where there are none."""
 OTHER_BROKER: Final = "other_broker"
 """The ledger's key for the broker that jobs were sent to, once they were searched in another."""
+OWN_STORE: Final = "own_store"
+"""The ledger's key for the result store that the app's settings name, where the run reads from
+another; without the password."""
 _PERMANENT: Final = (STORE_EMPTIED, GAVE_UP, STOCK_WORKERS, OTHER_BROKER)
 
 

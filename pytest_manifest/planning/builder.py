@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
@@ -243,16 +244,25 @@ class Preview:
     path: Path
     name: str
     entries: int = 0
-    tasks: Counter[tuple[str, str]] = field(default_factory=Counter)
+    tasks: Counter[tuple[str, str | None]] = field(default_factory=Counter)
+    """Entries by task and the queue that they name; None where the app's routes decide."""
     longest_timeout: float = 0.0
     cost: float | None = None
 
-    def lines(self) -> Iterator[str]:
-        """Yield the preview as lines of plain text."""
+    def lines(self, routed: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+        """Yield the preview as lines of plain text.
+
+        ``routed``: the queue of each task whose entries name none, where the app is at hand.
+        """
         yield f"plan {self.name}: {self.entries} entries in {self.path}"
         width = max((len(task) for task, _ in self.tasks), default=0)
-        for (task, queue), count in sorted(self.tasks.items()):
-            yield f"  {count:>7}  {task:<{width}}  queue {queue}"
+        rows = [
+            (task, f"queue {where}" if where else "queue by the app's routes", count)
+            for (task, queue), count in self.tasks.items()
+            for where in [queue or routed.get(task)]
+        ]
+        for task, where, count in sorted(rows):
+            yield f"  {count:>7}  {task:<{width}}  {where}"
         yield f"  longest timeout {self.longest_timeout:g} s"
         if self.cost is not None:
             yield f"  estimated cost {self.cost:,.4g}"
@@ -267,7 +277,7 @@ def preview(manifest: Manifest) -> Preview:
     timeout: float = Entry.model_fields["timeout"].default
     for entry in manifest.documents():
         result.entries += 1
-        result.tasks[entry["task"], entry.get("queue") or "default"] += 1
+        result.tasks[entry["task"], entry.get("queue")] += 1
         result.longest_timeout = max(result.longest_timeout, entry.get("timeout", timeout))
         cost = entry.get("cost")
         if cost is not None:

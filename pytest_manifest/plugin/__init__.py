@@ -51,7 +51,8 @@ def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, object, object]:
     result = yield  # conftests register options, too
-    if not early_config.known_args_namespace.help:
+    known = early_config.known_args_namespace
+    if not known.help:
         refuse_former_names(parser, args)
     return result
 
@@ -213,10 +214,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     state = known_session(config)
     if state is None or not state.context.options.active:
         return []
-    from pytest_manifest.plugin.lifecycle import manifest_lines
+    from pytest_manifest.plugin.lifecycle import manifest_lines, stack_line
     from pytest_manifest.reporting.terminal import header_lines
 
-    return header_lines(manifest_lines(state.manifests))
+    return header_lines(manifest_lines(state.manifests), stack_line(state))
 
 
 @pytest.hookimpl(trylast=True)

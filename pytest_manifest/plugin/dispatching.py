@@ -6,7 +6,6 @@ Not named ``dispatch``: the package has the fixture of that name.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -37,7 +36,13 @@ from pytest_manifest.plugin.run_history import (
     stack_is_gone,
 )
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
-from pytest_manifest.plugin.stacks import find_stack, nothing_to_resume, stack_for_audit
+from pytest_manifest.plugin.stack_choice import put_root_on_path
+from pytest_manifest.plugin.stacks import (
+    find_stack,
+    nothing_to_resume,
+    stack_choice,
+    stack_for_audit,
+)
 from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
 from pytest_manifest.reporting.github_runner import stop_commands
 from pytest_manifest.text import short_path
@@ -73,9 +78,7 @@ class SessionDispatch:
             return
         self._session_runs.dispatch_begun = True
         refuse_unwritable(context.config, options)
-        root = str(options.root)
-        if root not in sys.path:  # workers import the Celery application from here, too
-            sys.path.insert(0, root)
+        put_root_on_path(options)
         quiet_console()
         with user_errors(), nothing_thrown_away(owns_process=context.owns_process):
             if options.audit:
@@ -346,6 +349,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     stop_commands(session.config)  # not done yet where only a test's marker names a manifest
     state.selection = select(state.manifests, bindings)
     state.session_runs.take_signals()
+    _show_stack(session, state)
     item = synthetic_item(session, "dispatch", do_nothing, "dispatch")
     report, call = set_up(item)
     if call.excinfo is not None:
@@ -370,6 +374,23 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     for notice in state.report.notices.take_new():
         begin_line(reporter)
         reporter.write_line(f"note: {notice}", yellow=True)
+
+
+def _show_stack(session: pytest.Session, state: ManifestSession) -> None:
+    """Write where the jobs go before any goes, where pytest's header has not said it.
+
+    An audit sends none, and mostly asks no stack.
+    """
+    session_runs, options = state.session_runs, state.context.options
+    if session_runs.stack_shown or options.audit:
+        return
+    with user_errors():
+        choice = stack_choice(session_runs, state.manifests)
+    session_runs.stack_shown = True
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        begin_line(reporter)
+        reporter.write_line(f"manifest: {choice.words}")
 
 
 def _open_verdicts(state: ManifestSession) -> None:

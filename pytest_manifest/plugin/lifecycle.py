@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_manifest.plugin.collection import collection_arguments
+from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.coverage import end_before_coverage
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.plans import fixture_name
@@ -170,8 +172,30 @@ def manifest_lines(manifests: ManifestStore) -> Iterator[ManifestLine]:
             yield ManifestLine(name, len(manifest), shard.words, len(manifests.share(manifest)))
 
 
+def stack_line(state: ManifestSession) -> str:
+    """Return the line of pytest's header about where the jobs go; "" where it is not known yet.
+
+    A plan is not dispatched, and an audit sends nothing.
+    """
+    from pytest_manifest.plugin.stack_choice import try_to_choose
+    from pytest_manifest.plugin.stacks import stack_choice
+
+    context, session_runs = state.context, state.session_runs
+    options = context.options
+    if context.role == "worker" or options.audit or (options.plan and not options.plan_run):
+        return ""
+    if not options.may_dispatch:
+        return f"nothing is sent; would go to: {try_to_choose(options, state.manifests)}"
+    if session_runs.stack_choice is None and options.plan:
+        return ""  # decided once there is a plan
+    session_runs.stack_shown = True
+    with user_errors():
+        return stack_choice(session_runs, state.manifests).words
+
+
 def plan_report(state: ManifestSession) -> PlanReport:
     """Return what the session planned, for its summary."""
+    from pytest_manifest.plugin.stack_choice import queues_by_app, try_to_choose
     from pytest_manifest.reporting.run_report import PlanReport
 
     options, plans = state.context.options, state.plans
@@ -181,4 +205,6 @@ def plan_report(state: ManifestSession) -> PlanReport:
         plans.planned,
         plans.known.notes,
         [] if options.may_dispatch else state.resume_lines,
+        partial(try_to_choose, options, state.manifests),
+        partial(queues_by_app, options),
     )

@@ -66,8 +66,11 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
         "--manifest-run names an earlier run; it goes with --manifest-audit or --manifest-resume",
     ),
     (
-        lambda o: o.backend and not o.broker and not o.use_running_stack,
-        "a result store was given without a broker; add --manifest-broker=URL",
+        lambda o: o.backend and o.stack_word == "private" and not o.use_running_stack,
+        (
+            "a private stack keeps its results itself; leave out --manifest-backend (manifest_"
+            "backend), or --manifest-broker=private"
+        ),
     ),
     (
         lambda o: o.audit and o.rerun,

@@ -107,7 +107,7 @@ class Option(Generic[Value]):
         as not given; in the file an empty folder is pytest's root folder.
         """
         given = getattr(config.option, self.dest) if self.help else None
-        if given is not None and (given or self._parse not in (text, upper)):
+        if given is not None and (given or self._parse not in (text, upper, broker)):
             written = f"{self.flag}{' ' if self.ini else '='}{given}"
             return self._parse(Given(given, written, config.invocation_params.dir, config))
         found = str(config.getini(self.dest)) if self.ini else ""
@@ -163,6 +163,16 @@ def text(given: Given) -> str:
 def upper(given: Given) -> str:
     """Return the text in capital letters."""
     return given.text.upper()
+
+
+def broker(given: Given) -> str:
+    """Return a broker's URL, or the word ``app`` or ``private``.
+
+    Anything else would be taken for the name of a host, so it is refused.
+    """
+    if "://" in given.text or given.text in ("app", "private"):
+        return given.text
+    raise given.refused("give a URL like redis://localhost:6379/0, or write app or private")
 
 
 def verbatim(given: Given) -> str:

@@ -18,6 +18,9 @@ import pytest
 from pytest_manifest.plugin import option_values as values
 from pytest_manifest.plugin.option_values import Flag, Option, Repeated
 
+_BROKER_VARIABLES: Final = ("CELERY_BROKER_WRITE_URL", "CELERY_BROKER_URL")
+"""The variables by which Celery is told where to send, the first that is set."""
+
 _LOOKING_ONLY: Final = (
     "collectonly",
     "setuponly",
@@ -35,7 +38,9 @@ class Options:
     """Hold what the user asked for, checked; times in seconds, folders absolute.
 
     ``max_failed`` is a number of entries, or as a float a share of them; ``budget`` is in the
-    entries' unit of cost.
+    entries' unit of cost. ``broker`` is a URL of the command line, the file or the environment,
+    ``broker_named`` whether it is of the first two; ``stack_word`` is what was written instead of
+    a URL. ``environment_source``: the variable that names a broker.
     """
 
     manifests = Repeated(
@@ -207,11 +212,12 @@ class Options:
     )
     repair = Flag("on an existing broker, too, put back what a worker that is gone had taken")
     broker = Option(
-        values.text,
+        values.broker,
         None,
-        "broker of an existing stack (CELERY_BROKER_URL)",
-        metavar="URL",
-        ini="broker URL of an existing stack",
+        "where the jobs go: a broker's URL; app: the broker that the app names; private: a stack "
+        "for this run alone (the app's, where it names one, else private)",
+        metavar="URL|app|private",
+        ini="where the jobs go: a broker's URL, app, or private",
     )
     backend = Option(
         values.text,
@@ -282,6 +288,9 @@ class Options:
     files: tuple[Path, ...]
     plan_options: dict[str, str]
     broker_given: bool
+    broker_named: bool
+    stack_word: Literal["private", "app"] | None
+    environment_source: str
     may_dispatch: bool
     ledgers: Path
     stacks: Path
@@ -290,16 +299,22 @@ class Options:
         """Read all rows. Raises pytest.UsageError where a text is not valid."""
         own = vars(self)
         own.update({attribute: row.read(config) for attribute, row in ROWS.items()})
-        folder, environment = config.invocation_params.dir, os.environ.get("CELERY_BROKER_URL")
-        if environment and not (self.broker or self.backend):
+        folder, word = config.invocation_params.dir, _stack_word(self.broker)
+        named = None if word else self.broker
+        source = next((name for name in _BROKER_VARIABLES if os.environ.get(name)), "")
+        environment = os.environ.get(source) if word != "private" else None
+        if environment and not (named or self.backend):
             # Where the user names a broker, the environment's result store is another stack's.
             own["backend"] = os.environ.get("CELERY_RESULT_BACKEND")
         own.update(
             root=config.rootpath,
             files=tuple((folder / name).resolve() for name in self.manifests),
             plan_options=_plan_options(self.plan_pairs),
-            broker=self.broker or environment,
+            broker=named or environment,
             broker_given=bool(config.option.manifest_broker),
+            broker_named=bool(named),
+            stack_word=word,
+            environment_source=source,
             may_dispatch=not any(getattr(config.option, name, False) for name in _LOOKING_ONLY),
             ledgers=self.folder / "runs",
             stacks=self.folder / "stacks",
@@ -357,6 +372,12 @@ def refuse_former_names(parser: pytest.Parser, arguments: Sequence[str]) -> None
             f"write {', '.join(changes)}: all options of pytest-celery-manifest begin with "
             "--manifest"
         )
+
+
+def _stack_word(broker: str | None) -> Literal["private", "app"] | None:
+    if broker == "private":
+        return "private"
+    return "app" if broker == "app" else None
 
 
 def _plan_options(pairs: list[str]) -> dict[str, str]:

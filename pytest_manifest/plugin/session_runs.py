@@ -15,6 +15,7 @@ from pytest_manifest.plugin.context import PluginContext
 
 if TYPE_CHECKING:
     from pytest_manifest.plugin.interrupts import Interrupts
+    from pytest_manifest.plugin.stack_choice import StackChoice
     from pytest_manifest.reporting.run_report import RunReport
     from pytest_manifest.run import Run, WorkerLoss
     from pytest_manifest.stack.embedded import EmbeddedStack
@@ -28,6 +29,7 @@ class SessionRuns:
     ``changed``: set when a run has recorded verdicts. ``dispatch_begun``: the plugin's own fixture
     ``dispatch`` was evaluated. ``interrupts``: the owner of the signals, where this process handles
     them. ``stack_data_is_old``: an earlier run has left the folder ``stack_data``.
+    ``stack_choice``: where the jobs go, once that is decided; ``stack_shown``: the user knows it.
     """
 
     def __init__(self, context: PluginContext, report: RunReport) -> None:
@@ -39,6 +41,8 @@ class SessionRuns:
         self.dispatch_begun = False
         self.interrupted = False
         self.interrupts: Interrupts | None = None
+        self.stack_choice: StackChoice | None = None
+        self.stack_shown = False
         self.stack: EmbeddedStack | None = None
         self.memory_stack: MemoryStack | None = None
         self.stack_data: Path | None = None

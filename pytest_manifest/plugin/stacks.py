@@ -1,11 +1,12 @@
-"""Choose the stack of a session: the embedded one, one in memory, or an existing one by its URL."""
+"""Make the stack of a session: the embedded one, one in memory, or an existing one by its URL."""
 
 from __future__ import annotations
 
+import os
 import secrets
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -17,19 +18,24 @@ from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.run_history import is_finished, kept_stack_data
 from pytest_manifest.plugin.runtest import OthersLogs
 from pytest_manifest.plugin.session_runs import SessionRuns
+from pytest_manifest.plugin.stack_choice import StackChoice, choose_stack
 
 if TYPE_CHECKING:
     from pytest_manifest.urls import StackAddress
 
-EMBEDDED_START = 60.0
+EMBEDDED_START: Final = 60.0
 """Seconds that the embedded stack may take to start on a slow machine."""
-MEMORY = ("memory://", "memory://localhost", "memory://localhost/")
+NO_STACK: Final = (
+    "this needs a stack that outlives pytest: start one with 'manifest stack up', "
+    "or name yours with --manifest-broker=URL"
+)
 
 
-def wants_embedded_stack(options: Options) -> bool:
-    """Check whether the options name no stack, so that the session starts an embedded one."""
-    outlives = options.dispatch_only or options.audit or options.use_running_stack
-    return options.broker is None and not outlives
+def stack_choice(session_runs: SessionRuns, manifests: ManifestStore) -> StackChoice:
+    """Return where the session's jobs go, decided at the first call."""
+    if session_runs.stack_choice is None:
+        session_runs.stack_choice = choose_stack(manifests.options, manifests)
+    return session_runs.stack_choice
 
 
 def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> None:
@@ -39,14 +45,22 @@ def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> No
     """
     quiet_console()
     options = session_runs.context.options
-    if session_runs.stack is not None or not wants_embedded_stack(options):
+    if session_runs.stack is not None:
         return
+    with user_errors():
+        if stack_choice(session_runs, manifests).kind != "private":
+            return
     from pytest_manifest.stack.embedded import EmbeddedStack
 
     if not options.app:
         raise pytest.UsageError(
             "the embedded stack needs your Celery application: add --manifest-app=module:app, or "
             "the ini option manifest_app; for an existing stack add --manifest-broker=URL"
+        )
+    if options.backend:
+        raise pytest.UsageError(
+            f"a result store was given without a broker, as {options.app} names none; "
+            "add --manifest-broker=URL"
         )
     if nothing_to_resume(manifests):
         return
@@ -100,21 +114,20 @@ def find_stack(
 ) -> tuple[StackAddress, int | None]:
     """Return the stack to use, once it answers, and its number of workers where that is known.
 
-    Raises DispatchError where its results do not outlive this process and have to.
+    Raises DispatchError where its results do not outlive this process and have to, and StackError
+    where it does not answer.
     """
-    options = manifests.options
-    if options.broker in MEMORY and not (options.dispatch_only or options.audit):
+    options, choice = manifests.options, stack_choice(session_runs, manifests)
+    if choice.kind == "memory" and not (options.dispatch_only or options.audit):
         return _memory_stack(session_runs), 1
-    if wants_embedded_stack(options):
+    if choice.kind == "private":
         start_stack_early(session_runs, manifests)
         assert session_runs.stack is not None
         address = session_runs.stack.wait_broker(EMBEDDED_START)
         session_runs.stack.wait_workers(EMBEDDED_START)
         return address, options.workers
-    address = external_address(options)
-    from pytest_manifest.broker.client import load_app
+    address = external_address(options, choice)
     from pytest_manifest.results.backend_results import needs_this_process
-    from pytest_manifest.stack.health import check_stack
 
     later = options.audit or options.dispatch_only or options.resumes
     if needs_this_process(address) and later:
@@ -122,16 +135,36 @@ def find_stack(
             "results of rpc:// come back only to the process that sent the jobs, so nobody "
             "can look at them later; name a Redis or a database with --manifest-backend=URL"
         )
-    check_stack(address, app=load_app(address) if address.app and not address.is_managed else None)
+    reach(address, choice)
     return address, None
+
+
+def reach(address: StackAddress, choice: StackChoice) -> None:
+    """Return when the existing stack has answered; raise StackError with the ways out."""
+    from pytest_manifest.broker.client import load_app
+    from pytest_manifest.stack.health import check_stack
+
+    app = load_app(address) if address.app and not address.is_managed else None
+    if choice.kind != "app":
+        check_stack(address, app=app)
+        return
+    check_stack(
+        address,
+        app=app,
+        broker_hint=(
+            f"it is what {choice.source} names; start it, or run on a private stack with "
+            "--manifest-broker=private, or name another with --manifest-broker=URL"
+        ),
+        store_hint=(
+            "start it, or name another with --manifest-backend=URL, or run on a private stack "
+            "with --manifest-broker=private"
+        ),
+    )
 
 
 def stack_for_audit(session_runs: SessionRuns, manifests: ManifestStore) -> StackAddress | None:
     """Return the stack that an audit queries; None where none is named and none runs."""
-    from pytest_manifest.stack.state import running_stack
-
-    options = manifests.options
-    if options.broker is None and not options.use_running_stack and running_stack() is None:
+    if stack_choice(session_runs, manifests).kind == "none":
         return None
     return find_stack(session_runs, manifests)[0]
 
@@ -151,8 +184,8 @@ def _memory_stack(session_runs: SessionRuns) -> StackAddress:
     return session_runs.memory_stack.address
 
 
-def external_address(options: Options) -> StackAddress:
-    """Return the existing stack that the options name, or the running ``manifest stack``.
+def external_address(options: Options, choice: StackChoice) -> StackAddress:
+    """Return the existing stack that was chosen, or the running ``manifest stack``.
 
     Raises DispatchError where there is none, or it cannot be used from several processes.
     """
@@ -161,38 +194,44 @@ def external_address(options: Options) -> StackAddress:
     from pytest_manifest.urls import StackAddress
 
     running = running_stack()
-    if running is not None and options.broker == running.broker_url and options.backend is None:
-        return replace(running, app=options.app)
-    if options.broker is None or options.use_running_stack:
+    if running is not None and choice.broker == running.broker_url and options.backend is None:
+        return replace(running, app=options.app) if choice.kind != "running" else running
+    if choice.kind in ("running", "none"):
         if running is None:
-            raise DispatchError(
-                "this needs a stack that outlives pytest: start one with 'manifest stack up', "
-                "or name yours with --manifest-broker=URL"
-            )
+            raise DispatchError(NO_STACK)
         return running
-    if options.broker in MEMORY:
+    if choice.kind == "memory":
         raise DispatchError(
             "a stack in memory ends with this pytest, so nobody can look at it later; leave "
             "--manifest-dispatch-only and --manifest-audit out, or name a stack that outlives "
             "pytest"
         )
-    backend = options.backend or _own_store(options)
-    if backend is None and has_stream(options.broker):
-        backend = options.broker
-    if options.broker.startswith("memory:") or (backend or "").startswith("cache+memory:"):
+    backend = options.backend or _own_store(options, choice)
+    if backend is None and has_stream(choice.broker):
+        backend = choice.broker
+    if (backend or "").startswith("cache+memory:"):
         raise DispatchError(
-            "a broker or result store in memory lives in one process, and workers are others; "
+            "a result store in memory lives in one process, and workers are others; "
             "leave the URLs out for the embedded stack"
         )
     if backend is None:
-        raise DispatchError(
+        raise DispatchError(_no_store(choice))
+    return StackAddress(choice.broker, backend, options.app, is_private=False)
+
+
+def _no_store(choice: StackChoice) -> str:
+    if choice.kind != "app":
+        return (
             "the broker is not a Redis that could keep results as well; "
             "name the result store with --manifest-backend=URL"
         )
-    return StackAddress(options.broker, backend, options.app, is_private=False)
+    return (
+        f"{choice.words} is not a Redis that could keep results as well, and the app names no "
+        "result store; set result_backend in its settings, or name one with --manifest-backend=URL"
+    )
 
 
-def _own_store(options: Options) -> str | None:
+def _own_store(options: Options, choice: StackChoice) -> str | None:
     """Return the result store that the app names, None where it names none.
 
     It cannot be found out from the broker, which does not know where results are kept.
@@ -201,7 +240,9 @@ def _own_store(options: Options) -> str | None:
     from pytest_manifest.broker.stores import own_store
     from pytest_manifest.urls import StackAddress
 
-    if options.app is None or options.broker is None or options.broker.startswith("memory:"):
+    if options.app is None:
         return None
-    app = load_app(StackAddress(options.broker, "", options.app, is_private=False))
-    return own_store(app, options.broker)
+    if choice.kind == "app" and (told := os.environ.get("CELERY_RESULT_BACKEND")):
+        return told  # as Celery does; beside another broker it may speak of another stack
+    app = load_app(StackAddress(choice.broker, "", options.app, is_private=False))
+    return own_store(app, choice.broker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
@@ -137,7 +137,8 @@ class PlanReport:
     """The plans of a session. ``notes``: the planners' messages, by the plan's name.
 
     ``empty``: the name of a plan with nothing to do. ``resume_lines``: what resuming a run would
-    do, if the user only asked for that.
+    do, if the user only asked for that. ``stack`` returns where the jobs would go,
+    ``queues`` to which queue the app sends each task of these.
     """
 
     asked_for: str | None
@@ -145,6 +146,8 @@ class PlanReport:
     planned: Sequence[Manifest]
     notes: Mapping[str, Sequence[str]]
     resume_lines: Sequence[str]
+    stack: Callable[[], str]
+    queues: Callable[[Iterable[str]], Mapping[str, str]]
 
 
 # Files

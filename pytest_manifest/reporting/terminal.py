@@ -14,9 +14,9 @@ RUN_AGAIN = ("manifest_entry", "manifest_group")
 """Properties of reports by which a test is one of an entry, or of many."""
 
 
-def header_lines(manifests: Iterable[ManifestLine]) -> list[str]:
-    """Return the lines of pytest's header, one for each manifest."""
-    lines: list[str] = []
+def header_lines(manifests: Iterable[ManifestLine], stack: str) -> list[str]:
+    """Return the lines of pytest's header: where the jobs go, if known, and each manifest."""
+    lines: list[str] = [f"manifest: {stack}"] if stack else []
     for one in manifests:
         if one.entries is None:
             lines.append(f"manifest: {one.name}")
@@ -84,12 +84,15 @@ def _write_previews(
     reporter.write_sep("=", "plan")
     root: Path = report.options.root
     for manifest in plans.planned:
-        for line in preview(manifest).lines():
+        counted = preview(manifest)
+        unnamed = {task for task, queue in counted.tasks if queue is None}
+        for line in counted.lines(plans.queues(unnamed)):
             reporter.write_line(line.replace(f"{root}/", ""))
         _write_notes(reporter, plans, f"{manifest.header.workflow}:{manifest.header.mode}")
         if not report.runs:
             name = short_path(manifest.path, root)
             reporter.write_line(f"nothing was sent; to dispatch it: pytest --manifest={name}")
+            reporter.write_line(f"it would go to: {plans.stack()}")
 
 
 def _write_notes(reporter: pytest.TerminalReporter, plans: PlanReport, plan: str) -> None:

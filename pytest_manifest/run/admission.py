@@ -8,8 +8,9 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.checks import Demand, demand_of
 from pytest_manifest.broker.preflight import Preflight, preflight
 from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.stores import other_store
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import STOCK_WORKERS
+from pytest_manifest.ledger import OWN_STORE, STOCK_WORKERS
 from pytest_manifest.run.budget import without_estimate
 from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
@@ -101,6 +102,8 @@ def _record_stack(
         # These show where a worker runs other code of a task than is here.
         if not is_private:
             record_known_workers(ledger, publisher, set(found.workers) - set(found.stock))
+            if store := other_store(publisher.app, state.address):
+                ledger.info.set_meta(OWN_STORE, store)
         tasks: Iterable[str] = demand.tasks
         if found.unknown_tasks:  # entries of them may be withheld
             tasks = (attempt.entry.task for attempt in state.to_send)

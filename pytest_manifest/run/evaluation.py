@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Final
 
 from loguru import logger
@@ -21,6 +22,7 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError, ManifestToolError
 from pytest_manifest.ledger import (
     OTHER_BROKER,
+    OWN_STORE,
     EntryVerdict,
     Ledger,
     Start,
@@ -173,7 +175,7 @@ class AttemptEvaluator:
         if job.started is None and not self._starts_are_reported():
             return "unknown", UNREPORTED
         if job.started is None:
-            return "lost", "it is in no queue, and no worker has it or has begun it"
+            return "lost", f"no worker has begun it{self._stores}"
         if job.between is not None:
             return "lost", f"started on {job.worker}, {_WAITED_FOR[job.between.how]}"
         if is_alive(job) is False:
@@ -186,6 +188,16 @@ class AttemptEvaluator:
         """Return why a missing job may be on another broker; "" where this is the run's own."""
         broker = self._ledger.info.get_meta(OTHER_BROKER)
         return "" if broker is None else f"this run's jobs were sent to another broker, {broker}"
+
+    @cached_property
+    def _stores(self) -> str:
+        """Name the store that was asked, and the app's own where that is another; "" for ours."""
+        info = self._ledger.info.read()
+        if info.is_private or not info.backend:
+            return ""
+        own = self._ledger.info.get_meta(OWN_STORE)
+        other = f", while the app's own settings keep results in {own}" if own else ""
+        return f"; results were looked for in {info.backend}{other}"
 
     def _starts_are_reported(self) -> bool:
         """Return whether the start of any job would have been reported and kept."""

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -302,7 +302,29 @@ def failure_message(event: Event) -> str:
     if not tail:
         return event["message"]
     shown = "\n".join(f"    {line}" for line in tail[-TAIL_LINES:])
-    return f"{event['message']}: {tail[-1].strip()}\n{shown}"
+    return f"{event['message']}: {_reason(tail)}\n{shown}"
+
+
+ROOT_WITH_PICKLE: Final = "serialized with pickle is a very bad idea"
+AS_ROOT: Final = (
+    "User information: uid=",
+    "Please specify a different user",
+    "You're running the worker with superuser",
+    "absolutely not recommended",
+    "warnings.warn(",
+)
+"""Of the lines with which Celery warns of a worker that root runs, which it runs all the same."""
+
+
+def _reason(log: Sequence[str]) -> str:
+    """Return why a process ended, as its log's last lines have it: the last that says anything."""
+    if any(ROOT_WITH_PICKLE in line for line in log):
+        return (
+            "Celery runs no worker as root (uid 0) for an app that accepts pickle; run pytest as "
+            "another user, take pickle out of accept_content, or set C_FORCE_ROOT=1"
+        )
+    telling = [line for line in log if not any(part in line for part in AS_ROOT)]
+    return (telling or log)[-1].strip()
 
 
 def not_ready(directory: Path, pids: Mapping[str, int | None]) -> list[str]:

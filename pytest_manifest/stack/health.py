@@ -24,18 +24,33 @@ DATABASES: Final = ("db+", "database+")
 NOTHING_TO_REACH: Final = ("", "rpc", "disabled", "cache+memory")
 
 
-def check_stack(address: StackAddress, timeout: float = 5.0, *, app: Celery | None = None) -> None:
+DATABASE_BLOCKED: Final = (
+    "pytest-django blocks Django's database outside of tests that ask for it, and results kept "
+    "there are read between tests; open it for the session by a fixture in conftest.py "
+    "(@pytest.fixture(scope='session', autouse=True), which yields within "
+    "django_db_blocker.unblock()), or have results kept elsewhere"
+)
+
+
+def check_stack(
+    address: StackAddress,
+    timeout: float = 5.0,
+    *,
+    app: Celery | None = None,
+    broker_hint: str = "check --manifest-broker",
+    store_hint: str = "check --manifest-backend",
+) -> None:
     """Return when broker and result store have both answered.
 
     ``app``: whose settings say the rest of how they are reached: a master's name, TLS, a user.
-    StackError, within ``timeout`` seconds, names the one that did not, and why.
+    StackError, within ``timeout`` seconds, names the one that did not, and why; the hints say what
+    to do about each.
     """
     broker, backend = address.broker_url, address.backend_url
-    makers = [("broker", "--manifest-broker", broker, lambda: _broker_probe(broker, timeout, app))]
+    makers = [("broker", broker_hint, broker, lambda: _broker_probe(broker, timeout, app))]
     if backend != broker and _scheme(backend) not in NOTHING_TO_REACH:
-        option = "--manifest-backend"
         store = partial(_backend_probe, address, timeout, app)
-        makers.append(("result store", option, backend, store))
+        makers.append(("result store", store_hint, backend, store))
     attempts = [_ProbeThread(*maker) for maker in makers]
     # Only now: what was imported until here, on a busy machine for seconds, is no peer's silence.
     deadline = time.monotonic() + timeout
@@ -46,7 +61,7 @@ def check_stack(address: StackAddress, timeout: float = 5.0, *, app: Celery | No
         if reason:
             raise StackError(
                 f"{attempt.what} {redact_url(attempt.url)} cannot be used: {reason} "
-                f"(check {attempt.option})"
+                f"({attempt.hint})"
             )
 
 
@@ -58,10 +73,10 @@ class _ProbeThread:
     """
 
     def __init__(
-        self, what: str, option: str, url: str, make: Callable[[], Callable[[], None]]
+        self, what: str, hint: str, url: str, make: Callable[[], Callable[[], None]]
     ) -> None:
         self.what = what
-        self.option = option
+        self.hint = hint
         self.url = url
         self._reason = ""
         self._thread = threading.Thread(target=self._run, name=f"reach {what}", daemon=True)
@@ -161,6 +176,8 @@ def _reason(error: BaseException) -> str:
         return "it did not answer in time"
     if isinstance(cause, ConnectionRefusedError):
         return "the connection was refused"
+    if "Database access not allowed" in str(cause):  # pytest-django's, of a Django result store
+        return DATABASE_BLOCKED
     # str() of a KeyError is its argument's repr.
     text = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -157,8 +157,14 @@ def _crashed(_: Entry, receipt: Receipt) -> tuple[str, str]:
 
 def _ignored(_: Entry, receipt: Receipt) -> tuple[str, str]:
     return (
-        f"The task ended without a result{_where(receipt)}, as it raised Ignore",
-        "let it return a result, or expect the state 'ignored'",
+        (
+            f"The task raised celery.exceptions.Ignore{_where(receipt)}, by which Celery stores no "
+            "state and no result of it"
+        ),
+        (
+            'if that is how it is to end, write "expect": {"state": "ignored"} into the entry, '
+            "else have the task return a value or raise another error"
+        ),
     )
 
 
@@ -220,7 +226,10 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
         f"look at the worker's log and for a lack of memory, then {_RESEND}",
     ),
     "lost": (
-        "The job was sent, but no queue, no worker and no result store has it any more",
+        (
+            "The job was sent and cannot be found: it waits in no queue of the broker, no worker "
+            "has it, and the result store has no result of it"
+        ),
         f"look at the worker's and the broker's logs, then {_RESEND}",
     ),
     "timed_out": (

@@ -158,7 +158,7 @@ def limits_url(settings: TextModelSettings) -> str:
         )
     celery = Settings()
     for url in (celery.broker_url, celery.results_url):
-        if is_redis(url):
+        if url is not None and is_redis(url):
             return url
     raise TextModelError(
         "there is a limit for the language model, and no server that all workers could share it "

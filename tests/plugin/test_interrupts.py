@@ -183,7 +183,7 @@ def test_a_message_that_is_nowhere_is_lost_and_said_so(project: Project) -> None
             client.delete("celery")
         text, _ = process.communicate(timeout=90)
     assert "1 passed, 5 errors" in text
-    assert "no queue, no worker and no result store has it any more" in text
+    assert "it waits in no queue of the broker, no worker has it" in text
 
 
 def test_the_private_broker_restarts_in_the_middle(project: Project) -> None:

@@ -55,7 +55,7 @@ def test_a_plan_is_written_and_previewed_and_not_sent(planned: Project) -> None:
     result.stdout.fnmatch_lines(
         [
             "plan demo:one: 3 entries in manifests/demo_one_01.jsonl",
-            "*3  jobs.double  queue default",
+            "*3  jobs.double  queue celery",
             "*longest timeout 300 s",
             "*estimated cost 1.5",
             "nothing was sent; to dispatch it: pytest --manifest=manifests/demo_one_01.jsonl",

@@ -80,6 +80,8 @@ def follow(key):
     count(f"after {{key}}")
 """
 
+PRIVATE = "--manifest-broker=private"
+
 HOSTILE = """
 from pathlib import Path
 
@@ -164,7 +166,9 @@ def test_everything_by_which_an_app_names_its_broker(
     )
 
     with untouched(broker):
-        project.run("--manifest=m.jsonl", "--manifest-deadline=40").assert_outcomes(passed=3)
+        result = project.run("--manifest=m.jsonl", PRIVATE, "--manifest-deadline=40")
+
+    result.assert_outcomes(passed=3)
 
     assert project.ran().keys() - {"after kept"} == set(tasks)
     assert not list(project.path.glob("production-state*"))
@@ -177,7 +181,7 @@ def test_an_app_whose_broker_is_hard_to_talk_to(project: Project, broker: str) -
     project.doubles(count=3)
 
     with untouched(broker):
-        result = project.run("--manifest=m.jsonl", "--manifest-deadline=40")
+        result = project.run("--manifest=m.jsonl", PRIVATE, "--manifest-deadline=40")
 
     result.assert_outcomes(passed=3)
     result.stdout.no_fnmatch_line("*no worker answered*")

@@ -91,7 +91,11 @@ CONFLICTS = [
     (["--manifest-dispatch-only"], "name the manifest with --manifest=FILE"),
     ([M, "--manifest-stack", "--manifest-broker=redis://x"], "name two stacks; choose one"),
     ([M, "--manifest-run=r"], "it goes with --manifest-audit or --manifest-resume"),
-    ([M, "--manifest-backend=redis://x"], "a result store was given without a broker"),
+    (
+        [M, "--manifest-backend=redis://x", "--manifest-broker=private"],
+        "a private stack keeps its results itself",
+    ),
+    ([M, "--manifest-broker=privat"], "--manifest-broker privat: give a URL like"),
     (
         [M, "--manifest-audit", "--manifest-dispatch-only"],
         "--manifest-audit sends nothing and --manifest-dispatch-only only sends",
@@ -430,6 +434,19 @@ def test_the_environment_names_a_stack_where_nothing_else_does(
     assert not options.broker_given
     options = read(pytester, M, "--manifest-broker=redis://given")
     assert (options.broker, options.backend) == ("redis://given", None)
+
+
+def test_a_word_instead_of_a_url_is_no_broker(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``private`` wins over the environment; ``app`` leaves it, as Celery takes it first."""
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://env/0")
+    private = read(pytester, M, "--manifest-broker=private")
+    assert (private.broker, private.stack_word, private.broker_named) == (None, "private", False)
+    by_file = read(pytester, M, ini="manifest_broker = app")
+    assert (by_file.broker, by_file.stack_word) == ("redis://env/0", "app")
+    unset = read(pytester, M, "--manifest-broker=")
+    assert (unset.broker, unset.stack_word) == ("redis://env/0", None)
 
 
 def test_gates_of_the_configuration_file_do_not_forbid_only_sending(

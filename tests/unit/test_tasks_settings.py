@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.config import configuration, task_modules
-from tasks.settings import LOCAL_REDIS, PROJECT, Settings
+from tasks.settings import PROJECT, Settings
 from tests.crud_load import ROOT, python_path
 
 
@@ -22,9 +22,10 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defaults_need_no_environment() -> None:
-    """Without any variable: Redis on this machine, and a database file in the project's folder."""
+    """Without any variable: no broker, so a private stack, and a database file in the folder."""
     settings = Settings()
-    assert settings.broker_url == settings.results_url == LOCAL_REDIS
+    assert settings.broker_url is None
+    assert settings.results_url is None
     assert settings.database_url == f"sqlite:///{PROJECT}/.manifest/system_test.sqlite3"
 
 
@@ -41,10 +42,10 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``CELERY_BROKER_URL=`` leaves the default, as compose files write it."""
+    """``CELERY_BROKER_URL=`` names no broker, as compose files write it."""
     monkeypatch.setenv("CELERY_BROKER_URL", "")
     monkeypatch.setenv("MANIFEST_RUN_COUNTER", "")
-    assert Settings().broker_url == LOCAL_REDIS
+    assert Settings().broker_url is None
     assert Settings().run_counter is None
 
 

@@ -175,7 +175,7 @@ def test_an_expected_failure_that_succeeds_says_so() -> None:
         ("rejected", "rejected", "The message was rejected"),
         ("expired", "expired", "The job expired before it was started"),
         ("revoked", "revoked", "The job was revoked"),
-        ("ignored", "failed", "ended without a result"),
+        ("ignored", "failed", "raised celery.exceptions.Ignore"),
     ],
 )
 def test_states_become_verdicts_unless_expected(state: str, kind: str, says: str) -> None:
@@ -411,7 +411,7 @@ def test_code_that_is_the_same_or_cannot_be_compared_passes(
     ("kind", "note", "before", "after"),
     [
         ("lost", "started on celery@w1, and nobody has it any more", "in flight", "look at that"),
-        ("lost", "", "no queue, no worker and no result store has it any more", "look at the"),
+        ("lost", "", "no queue of the broker, no worker has it, and the", "look at the"),
         ("skipped", "the canary failed", "held back and never sent", "put right what held it"),
         ("revoked", "the run was interrupted", "revoked before it came to its end", "send it"),
         ("quarantined", "3 starts", "as it killed its worker again and again", "run the task"),

@@ -1,0 +1,135 @@
+"""Where a session's jobs go, and that the user is told before any goes."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from tests.plugin.conftest import Project
+from tests.plugin.outside import INSTRUMENTED, worker
+
+NAMING = '\napp.conf.update(broker_url="{url}", result_backend="{url}")\n'
+UNREACHABLE = "redis://:hunter2@127.0.0.1:1/0"
+
+
+def names(project: Project, url: str) -> None:
+    """Have the project's app name this broker in its settings."""
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", jobs + NAMING.format(url=url))
+    project.doubles(count=2)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("verbosity", ["-v", "-q"])
+def test_an_app_that_names_a_broker_has_its_jobs_there(
+    project: Project, broker: str, verbosity: str
+) -> None:
+    """Its own workers run them; the first lines say so, and how to have a private stack."""
+    names(project, broker)
+    with worker(project, broker, *INSTRUMENTED):
+        result = project.run("--manifest=m.jsonl", verbosity)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["manifest: the app's own broker redis://:*@* (broker_url of jobs:app; *=private *)"]
+    )
+    assert broker not in result.stdout.str()
+    assert result.outlines.index(next(x for x in result.outlines if "own broker" in x)) < 10
+    with redis.Redis.from_url(broker) as client:
+        assert client.exists("_kombu.binding.celery")
+
+
+@pytest.mark.live
+def test_a_private_stack_is_had_for_the_asking(project: Project, broker: str) -> None:
+    """By the option, and by the file; the app's broker is not touched."""
+    names(project, broker)
+    result = project.run("--manifest=m.jsonl", "--manifest-broker=private")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["manifest: private stack (--manifest-broker=private)"])
+    with redis.Redis.from_url(broker) as client:
+        assert not client.keys()
+    ini = (project.path / "pytest.ini").read_text("utf-8")
+    project.write("pytest.ini", ini + "manifest_broker = private\n")
+    shown = project.run("--manifest=m.jsonl", "--collect-only")
+    shown.stdout.fnmatch_lines(["*would go to: private stack (manifest_broker = private)"])
+
+
+def test_an_app_that_names_none_has_a_private_stack(project: Project) -> None:
+    """The reason is said, too; nobody's default broker is taken for the app's choice."""
+    project.doubles(count=1)
+    result = project.run("--manifest=m.jsonl")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["manifest: private stack (the app names no broker)"])
+    refused = project.run("--manifest=m.jsonl", "--manifest-broker=app")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["*=app: the app jobs:app names no broker*set broker_url*"])
+
+
+def test_an_own_broker_that_is_away_is_refused_with_both_ways_out(project: Project) -> None:
+    """Nothing is sent elsewhere instead, and no password is shown."""
+    names(project, UNREACHABLE)
+    result = project.run("--manifest=m.jsonl")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [
+            "*broker redis://:*@127.0.0.1:1/0 cannot be used: *refused*",
+        ]
+    )
+    result.stderr.fnmatch_lines(
+        [
+            "*(it is what broker_url of jobs:app names; start it*=private*--manifest-broker=URL)",
+        ]
+    )
+    assert "hunter2" not in result.stdout.str() + result.stderr.str()
+    assert not project.ledgers()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--manifest=m.jsonl", "--collect-only"), "manifest: nothing is sent; would go to: "),
+        (("--manifest-plan=numbers:all",), "it would go to: "),
+    ],
+    ids=["collect-only", "plan"],
+)
+def test_what_sends_nothing_says_where_it_would_go(
+    project: Project, arguments: tuple[str, ...], line: str
+) -> None:
+    """Before anything is at stake, and without asking the broker."""
+    names(project, UNREACHABLE)
+    project.write("conftest.py", PLAN)
+    result = project.run(*arguments)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [f"{line}the app's own broker redis://:*@127.0.0.1:1/0 (broker_url of jobs:app; *)"]
+    )
+    assert "hunter2" not in result.stdout.str()
+    project.write("jobs.py", "import no_such_module\n")
+    broken = project.run(*arguments)
+    assert broken.ret == 0
+    broken.stdout.fnmatch_lines([f"{line}that cannot be told yet: *no_such_module*"])
+
+
+PLAN = """
+from pytest_manifest import planning_fixture
+
+
+@planning_fixture("numbers:all")
+def numbers(plan):
+    plan.add("jobs.double", id="one", kwargs={"n": 1})
+"""
+
+
+FLAKY = {"id": "f", "task": "jobs.flaky", "kwargs": {"key": "f"}, "idempotent": True}
+
+
+def test_a_run_with_a_private_stack_is_resumed_with_one(project: Project) -> None:
+    """Its jobs are nowhere else, whatever the app has come to name meanwhile."""
+    project.manifest("m.jsonl", [FLAKY])
+    mended = project.break_("f")
+    project.run("--manifest=m.jsonl").assert_outcomes(failed=1)
+    mended.unlink()
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", jobs + NAMING.format(url=UNREACHABLE))
+    result = project.run("--manifest=m.jsonl", "--manifest-resume")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["manifest: private stack (the run to resume had one; *=app *)"])
