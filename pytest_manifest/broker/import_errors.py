@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
+import importlib
 import traceback
 from pathlib import Path
 from typing import Final
+
+import celery
+import kombu
 
 from pytest_manifest.log import redact
 
 _MACHINERY: Final = (
     "<frozen",
-    f"{os.sep}importlib{os.sep}",
-    f"{os.sep}celery{os.sep}app{os.sep}utils.py",
-    f"{os.sep}celery{os.sep}utils{os.sep}imports.py",
-    f"{os.sep}kombu{os.sep}utils{os.sep}imports.py",
+    *(str(Path(package.__file__).parent) for package in (celery, kombu, importlib)),
+    str(Path(__file__).parents[1]),
 )
-"""Of files through which an import goes, and in which nobody has to look for its fault."""
+"""How the names of files begin through which an import goes, and in which no fault of it is."""
 
 
 def import_failure(name: str, error: BaseException) -> str:
@@ -26,31 +27,44 @@ def import_failure(name: str, error: BaseException) -> str:
     if getattr(error, "name", None) == name and isinstance(error.__context__, AttributeError):
         # Celery then looks for a module of the whole name; the first error is the true one.
         cause = error.__context__
-    place = _place(cause)
-    missing = getattr(cause, "name", None) if isinstance(cause, ModuleNotFoundError) else None
+    place, missing = _place(cause), _missing(cause)
     if missing and not place and (module == missing or module.startswith(f"{missing}.")):
         return (
             f"there is no module {missing!r} for the Celery app {name!r}; name the app as "
             f"module:attribute, importable from the folder where pytest is started ({Path.cwd()}) "
             "or from pytest's root folder"
         )
-    if missing:
-        where = place or "what it imports"
-        return (
-            f"the Celery app {name!r} cannot be imported, as {where} imports {missing!r}, and "
-            "this Python has no such module; install what has it, or correct the import"
-        )
     if isinstance(cause, AttributeError) and not place:
         return (
             f"the module {module!r} has no {attribute or 'app'!r}, so {name!r} names no Celery "
             "app; name it as module:attribute, for instance proj.celery:app"
         )
-    reason = redact(f"{type(cause).__name__}: {cause}")
-    at = f" at {place}" if place else ""
+    return f"the Celery app {name!r} cannot be imported: {_reason(cause)}"
+
+
+def tasks_failure(name: str, error: BaseException) -> str:
+    """Word the failed import of the modules of tasks that the app ``name`` lists."""
     return (
-        f"the Celery app {name!r} cannot be imported: {reason}{at}; mend that, or name another app "
-        "as module:attribute"
+        f"a module of tasks that {name} names (by include, imports or autodiscovery) cannot be "
+        f"imported, so its workers do not start either: {_reason(error)}"
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Say what is missing or was raised, where, and what to do."""
+    place, missing = _place(error), _missing(error)
+    if missing:
+        who = f", which {place} imports" if place else ""
+        return (
+            f"there is no module {missing!r}{who}; install what has it into this Python, or "
+            "correct its name"
+        )
+    at = f" at {place}" if place else ""
+    return f"{redact(f'{type(error).__name__}: {error}')}{at}; mend that"
+
+
+def _missing(error: BaseException) -> str | None:
+    return error.name if isinstance(error, ModuleNotFoundError) else None
 
 
 def _place(error: BaseException) -> str:
@@ -58,8 +72,7 @@ def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}:{error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        ours = frame.filename.startswith(str(Path(__file__).parents[1]))
-        if not ours and not any(part in frame.filename for part in _MACHINERY):
+        if not frame.filename.startswith(_MACHINERY):
             return f"{_short(frame.filename)}:{frame.lineno}"
     return ""
 

@@ -1,0 +1,74 @@
+"""What is said where a Celery app cannot be imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.broker.client import load_app
+from pytest_manifest.errors import StackError
+from pytest_manifest.urls import StackAddress
+
+
+def failure(name: str) -> str:
+    """What the user reads."""
+    with pytest.raises(StackError) as caught:
+        load_app(StackAddress("", "", name, is_private=False))
+    return str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory whose modules are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+def test_a_missing_module_is_named_with_the_line_that_imports_it(folder: Path) -> None:
+    """The app's own module is there; what it imports is not."""
+    (folder / "shop_a").mkdir()
+    (folder / "shop_a" / "celery.py").write_text("from shop_a import tasks\n")
+    (folder / "shop_a" / "tasks.py").write_text("\nimport no_such_library.part\n")
+    said = failure("shop_a.celery:app")
+    assert "there is no module 'no_such_library', which shop_a/tasks.py:2 imports" in said
+    assert "install what has it" in said
+    assert "module:attribute" not in said
+
+
+def test_an_app_without_a_module_is_named_wrongly(folder: Path) -> None:
+    """Neither the module nor its package is there."""
+    said = failure("no_such_shop.celery:app")
+    assert "there is no module 'no_such_shop' for the Celery app 'no_such_shop.celery:app'" in said
+    assert f"({folder})" in said
+
+
+def test_a_module_without_the_app_is_not_called_missing(folder: Path) -> None:
+    """Celery looks for a module of the whole name then, whose absence says nothing."""
+    (folder / "shop_b.py").write_text("celery = None\n")
+    assert "the module 'shop_b' has no 'app'" in failure("shop_b:app")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "\nraise RuntimeError('redis://:hunter2@x is wrong')\n",
+            "RuntimeError: redis://:***@x is",
+        ),
+        ("\nimport os\nos.no_such_name\n", "AttributeError: "),
+        ("\n\nx = = 1\n", "SyntaxError: invalid syntax"),
+    ],
+    ids=["raises", "attribute", "syntax"],
+)
+def test_what_a_module_raises_is_told_with_its_line(folder: Path, text: str, reason: str) -> None:
+    """Where to look, and no password."""
+    (folder / "shop_c.py").write_text(text)
+    said = failure("shop_c:app")
+    assert reason in said
+    assert f" at shop_c.py:{2 if 'raise' in text else 3}" in said
