@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,11 +100,28 @@ class Plans:
         __tracebackhide__ = True
         values = convert_options(spec, self._options.get(spec.name, {}))
         with closing(PlanBuilder(spec, values)) as builder:
-            fixtures = [request.getfixturevalue(name) for name in spec.fixtures]
-            spec.function(builder, *fixtures, **values)
+            with _database_explained(spec.name):
+                fixtures = [request.getfixturevalue(name) for name in spec.fixtures]
+                spec.function(builder, *fixtures, **values)
             builder.check_cost(self.budget)
             self.notes[spec.name] = builder.notes
             return builder.freeze(self.target, self.folder, force=self.force)
+
+
+@contextmanager
+def _database_explained(plan: str) -> Iterator[None]:
+    """Raise PlanError where pytest-django blocks the database; its advice is meant for tests."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Database access not allowed" not in str(error):
+            raise
+        raise PlanError(
+            f"plan {plan} reads Django's database, which pytest-django blocks outside of tests; "
+            "no django_db mark helps, as a planning fixture is no test; have it ask for the "
+            "fixture django_db_blocker, and read within 'with django_db_blocker.unblock():' (the "
+            "fixture db would lead it to the test database, which your workers do not use)"
+        ) from error
 
 
 class PlanRunner:

@@ -24,14 +24,6 @@ DATABASES: Final = ("db+", "database+")
 NOTHING_TO_REACH: Final = ("", "rpc", "disabled", "cache+memory")
 
 
-DATABASE_BLOCKED: Final = (
-    "pytest-django blocks Django's database outside of tests that ask for it, and results kept "
-    "there are read between tests; open it for the session by a fixture in conftest.py "
-    "(@pytest.fixture(scope='session', autouse=True), which yields within "
-    "django_db_blocker.unblock()), or have results kept elsewhere"
-)
-
-
 def check_stack(
     address: StackAddress,
     timeout: float = 5.0,
@@ -176,8 +168,6 @@ def _reason(error: BaseException) -> str:
         return "it did not answer in time"
     if isinstance(cause, ConnectionRefusedError):
         return "the connection was refused"
-    if "Database access not allowed" in str(cause):  # pytest-django's, of a Django result store
-        return DATABASE_BLOCKED
     # str() of a KeyError is its argument's repr.
     text = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
