@@ -232,8 +232,8 @@ class SessionDispatch:
                 "name it with --manifest-broker=URL, or start it with 'manifest stack up'"
             )
         self._notices.append(
-            "the run is unfinished and no stack was named, so it is judged by its ledger alone; "
-            "--manifest-broker=URL asks the stack as well"
+            "the run is unfinished and there is no stack to ask, so it is judged by its ledger "
+            "alone; --manifest-broker=URL asks that stack as well"
         )
 
     def _audit_source(self, manifest: Manifest) -> AuditSource:

@@ -182,7 +182,8 @@ def stack_line(state: ManifestSession) -> str:
 
     context, session_runs = state.context, state.session_runs
     options = context.options
-    if context.role == "worker" or options.audit or (options.plan and not options.plan_run):
+    only_plans = options.plan and not options.plan_run
+    if context.role == "worker" or options.audit or only_plans or state.manifests.shard_is_empty:
         return ""
     if not options.may_dispatch:
         return f"nothing is sent; would go to: {try_to_choose(options, state.manifests)}"

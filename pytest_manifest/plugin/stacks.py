@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pytest_manifest.console import quiet_console
-from pytest_manifest.errors import DispatchError
+from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
@@ -163,10 +163,21 @@ def reach(address: StackAddress, choice: StackChoice) -> None:
 
 
 def stack_for_audit(session_runs: SessionRuns, manifests: ManifestStore) -> StackAddress | None:
-    """Return the stack that an audit queries; None where none is named and none runs."""
-    if stack_choice(session_runs, manifests).kind == "none":
+    """Return the stack that an audit queries; None where none is named and none runs.
+
+    An app's own broker that does not answer is no error if nobody asked for it: the ledger alone is
+    judged then, with a notice.
+    """
+    options = manifests.options
+    try:
+        if stack_choice(session_runs, manifests).kind == "none":
+            return None
+        return find_stack(session_runs, manifests)[0]
+    except StackError as error:
+        if options.broker or options.stack_word or options.use_running_stack or options.wait:
+            raise
+        session_runs.notices.append(str(error))
         return None
-    return find_stack(session_runs, manifests)[0]
 
 
 def _memory_stack(session_runs: SessionRuns) -> StackAddress:

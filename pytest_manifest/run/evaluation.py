@@ -47,9 +47,9 @@ INFERRED: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked
 """Verdicts for want of a receipt; a late receipt knows better."""
 
 UNREPORTED: Final = (
-    "it is in no queue and no worker has it, but not every worker says when it begins a job: it "
-    "may have run and left nothing that counts as an end, as it raised Ignore, stored a state of "
-    "its own, or handed the job on"
+    "it is in no queue and no worker has it, but not every worker says when it begins a job, so "
+    "it may have run and left no end that counts: it may have raised Ignore, stored a state of its "
+    "own, or handed the job on; workers started with -I pytest_manifest.worker say it"
 )
 """What may have become of a missing job of stock workers."""
 UNCONFIRMED: Final = (

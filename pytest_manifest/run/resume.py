@@ -205,8 +205,8 @@ class Resume(EarlierRunStrategy):
             taken_out = set(engine.missing.requeue(located))
         except StackError as error:
             raise DispatchError(
-                f"run {state.info.run} was not gone on with: what is still queued cannot be told "
-                f"({error})"
+                f"run {state.info.run} is not resumed and nothing was sent, as the broker does not "
+                f"tell which of its jobs still wait ({error}); try again when it answers"
             ) from error
         requeues = state.address.is_private or state.settings.repair
         return locations_of(

@@ -18,6 +18,7 @@ from loguru import logger
 from typing_extensions import Self
 
 from pytest_manifest.broker.client import load_app
+from pytest_manifest.broker.import_errors import tasks_failure
 from pytest_manifest.compat.older import requests_kept
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
@@ -194,9 +195,7 @@ class MemoryStack:
             app.loader.init_worker()  # imports the modules of tasks that the settings name
             app.finalize()
         except Exception as error:
-            raise StackError(
-                f"the tasks of the Celery app {app.main!r} cannot be imported ({_reason(error)})"
-            ) from error
+            raise StackError(tasks_failure(f"the Celery app {app.main!r}", error)) from error
         parts.enter_context(one_store(app))
         parts.enter_context(requests_kept(app.tasks.values()))
         parts.enter_context(standing_in(app, self._tasks))
@@ -211,7 +210,10 @@ class MemoryStack:
         )
         self._thread.start()
         if not ready.wait(START_SECONDS):
-            raise StackError(f"the in-memory worker was not ready within {START_SECONDS:g} s")
+            raise StackError(
+                f"the in-memory worker was not ready within {START_SECONDS:g} s: see whether the "
+                "app waits for something when it is set up, or whether this machine is overloaded"
+            )
         # The thread of a worker that has failed may be alive for another moment.
         if self._error is not None or self.failure is not None:
             raise StackError(f"the in-memory worker did not start ({_reason(self._error)})")
