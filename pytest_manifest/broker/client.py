@@ -17,9 +17,10 @@ from celery.app.utils import find_app
 
 from pytest_manifest.broker.bounded import SOCKET_TIMEOUT, amqp_limits, redis_limits
 from pytest_manifest.broker.celery_settings import OPTIONS, harmless, is_overridden
-from pytest_manifest.broker.import_errors import import_failure
+from pytest_manifest.broker.import_errors import import_failure, tasks_failure
 from pytest_manifest.compat.celery import setting_names
 from pytest_manifest.errors import StackError
+from pytest_manifest.log import redact
 from pytest_manifest.urls import StackAddress, is_redis, scheme_of
 
 if TYPE_CHECKING:
@@ -71,11 +72,7 @@ def load_tasks(name: str) -> dict[str, object]:
     try:
         app.loader.import_default_modules()
     except Exception as error:  # as above
-        reason = redact(f"{type(error).__name__}: {error}")
-        raise StackError(
-            f"the tasks of {name!r} cannot be imported ({reason}); a worker would fail, too: "
-            "correct the module that it names"
-        ) from error
+        raise StackError(tasks_failure(f"the app {name!r}", error)) from error
     return dict(app.tasks)
 
 

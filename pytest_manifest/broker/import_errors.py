@@ -14,7 +14,7 @@ from pytest_manifest.log import redact
 
 _MACHINERY: Final = (
     "<frozen",
-    *(str(Path(package.__file__).parent) for package in (celery, kombu, importlib)),
+    *(str(Path(str(package.__file__)).parent) for package in (celery, kombu, importlib)),
     str(Path(__file__).parents[1]),
 )
 """How the names of files begin through which an import goes, and in which no fault of it is."""

@@ -25,7 +25,14 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.urls import scheme_of
 
-__all__ = ["Demand", "Preflight", "add_consumers", "demand_of", "preflight"]
+__all__ = [
+    "Demand",
+    "Preflight",
+    "add_consumers",
+    "demand_of",
+    "preflight",
+    "visibility_refusals",
+]
 
 IN_MEMORY: Final = "memory:"
 TIMEOUT: Final = 1.0  # s
@@ -102,6 +109,7 @@ def preflight(
     publisher.limits.update(workers)
     known = [publisher.tasks[name] for name in demand.tasks if name in publisher.tasks]
     elsewhere, perhaps = stores.refusals(publisher.app, address, known, workers)
+    eager = [checks.EAGER] if address.app and publisher.app.conf.task_always_eager else []
     unknown = checks.unknown_tasks(demand.tasks, workers)
     sendable = demand.without(unknown)
     needed = tasks_by_queue({key: queues[key] for key in sendable.samples})
@@ -111,7 +119,7 @@ def preflight(
         workers=[worker.name for worker in workers],
         slots=sum(worker.slots for worker in workers),
         stock=[worker.name for worker in workers if worker.is_stock],
-        refusals=elsewhere + _refusals(publisher, sendable, workers, needed),
+        refusals=eager + elsewhere + visibility_refusals(publisher, sendable, workers, needed),
         notices=checks.acknowledgement_notices(sendable, _acks_late(workers)),
         warnings=perhaps
         + (
@@ -169,9 +177,10 @@ def _answer_warnings(workers: list[Worker], expected: int | None, timeout: float
     return []
 
 
-def _refusals(
+def visibility_refusals(
     publisher: Publisher, demand: Demand, workers: list[Worker], queues: Iterable[str]
 ) -> list[str]:
+    """Refuse jobs whose message the broker may hand out again while a worker holds it."""
     if not hands_out_again(publisher.address.broker_url):
         return []
     conf = publisher.app.conf

@@ -52,6 +52,7 @@ from pytest_manifest.ledger.run_info import (
     has_all_starts,
     may_lack_starts,
     segments_json,
+    stores_asked,
 )
 
 __all__ = [
@@ -95,5 +96,6 @@ __all__ = [
     "next_run_number",
     "run_number_of_lock",
     "segments_json",
+    "stores_asked",
     "utc_now",
 ]

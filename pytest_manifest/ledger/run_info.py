@@ -148,6 +148,17 @@ another; without the password."""
 _PERMANENT: Final = (STORE_EMPTIED, GAVE_UP, STOCK_WORKERS, OTHER_BROKER)
 
 
+def stores_asked(info: RunMetadata) -> str:
+    """Name the store that a run's results were looked for in, and the app's own where that is
+    another, as the end of a sentence; "" for a private stack."""
+    run = info.read()
+    if run.is_private or not run.backend:
+        return ""
+    own = info.get_meta(OWN_STORE)
+    other = f", while the app's own settings keep results in {own}" if own else ""
+    return f"; results were looked for in {run.backend}{other}"
+
+
 def has_all_starts(info: RunMetadata, *, some_start: bool) -> bool:
     """Return whether every worker reports starts and every report was kept.
 

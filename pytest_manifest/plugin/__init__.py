@@ -54,6 +54,10 @@ def pytest_load_initial_conftests(
     known = early_config.known_args_namespace
     if not known.help:
         refuse_former_names(parser, args)
+        if known.manifest_check or known.manifest_check_json:
+            from pytest_manifest.plugin.stack_check import CheckCommand
+
+            early_config.pluginmanager.register(CheckCommand(), "manifest-check")
     return result
 
 

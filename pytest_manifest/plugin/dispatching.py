@@ -40,7 +40,7 @@ from pytest_manifest.plugin.stack_choice import put_root_on_path
 from pytest_manifest.plugin.stacks import (
     find_stack,
     nothing_to_resume,
-    stack_choice,
+    show_stack,
     stack_for_audit,
 )
 from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
@@ -349,7 +349,8 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     stop_commands(session.config)  # not done yet where only a test's marker names a manifest
     state.selection = select(state.manifests, bindings)
     state.session_runs.take_signals()
-    _show_stack(session, state)
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    show_stack(reporter, state.session_runs, state.manifests)
     item = synthetic_item(session, "dispatch", do_nothing, "dispatch")
     report, call = set_up(item)
     if call.excinfo is not None:
@@ -365,7 +366,6 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
         )
     _open_verdicts(state)
     report_unselected(state.selection, state.report.notices)
-    reporter = session.config.pluginmanager.getplugin("terminalreporter")
     if reporter is None or reporter.verbosity < 0:
         return
     for line in state.resume_lines:
@@ -374,23 +374,6 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     for notice in state.report.notices.take_new():
         begin_line(reporter)
         reporter.write_line(f"note: {notice}", yellow=True)
-
-
-def _show_stack(session: pytest.Session, state: ManifestSession) -> None:
-    """Write where the jobs go before any goes, where pytest's header has not said it.
-
-    An audit sends none, and mostly asks no stack.
-    """
-    session_runs, options = state.session_runs, state.context.options
-    if session_runs.stack_shown or options.audit:
-        return
-    with user_errors():
-        choice = stack_choice(session_runs, state.manifests)
-    session_runs.stack_shown = True
-    reporter = session.config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None:
-        begin_line(reporter)
-        reporter.write_line(f"manifest: {choice.words}")
 
 
 def _open_verdicts(state: ManifestSession) -> None:

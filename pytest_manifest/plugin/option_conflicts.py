@@ -26,6 +26,13 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
         "--manifest-plan is empty; write --manifest-plan=WORKFLOW:MODE",
     ),
     (
+        lambda o: (
+            (o.check or o.check_json)
+            and (o.plan is not None or o.audit or o.resumes or o.dispatch_only)
+        ),
+        "--manifest-check sends and judges nothing; give it alone, or with --manifest=FILE",
+    ),
+    (
         lambda o: o.plan_run and not o.plan,
         "--manifest-plan-run needs --manifest-plan=WORKFLOW:MODE",
     ),

@@ -48,6 +48,11 @@ class Options:
         name="",
         metavar="FILE",
     )
+    check = Flag(
+        "check the stack and send nothing: who answers, tasks, queues, limits, stores; with "
+        "--manifest=FILE also what that file needs; ends with 0, or with 4 for an error"
+    )
+    check_json = Flag("check the stack, and print what was found as JSON")
     shard = Option(
         values.shard,
         None,

@@ -8,7 +8,7 @@ unasked. Nothing is connected to here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -19,7 +19,6 @@ from pytest_manifest.log import redact_url
 
 if TYPE_CHECKING:
     from pytest_manifest.broker.own_broker import OwnBroker
-    from pytest_manifest.plugin.manifest_store import ManifestStore
     from pytest_manifest.plugin.options import Options
 
 StackKind = Literal["private", "app", "named", "running", "memory", "none"]
@@ -58,15 +57,17 @@ class StackChoice:
             case "app":
                 return f"the app's own broker {shown}"
             case "running":
-                return f"the stack that 'manifest-stack up' keeps running, {shown}"
+                return f"the stack that 'manifest stack up' keeps running, {shown}"
             case "none":
                 return "no stack"
             case "named":
                 return f"broker {shown}"
 
 
-def choose_stack(options: Options, manifests: ManifestStore) -> StackChoice:
+def choose_stack(options: Options, was_private: Callable[[], bool]) -> StackChoice:
     """Decide by the options, the environment and the app; the app is imported where it counts.
+
+    ``was_private``: whether a run to resume had a private stack, so that its jobs are nowhere else.
 
     Raises DispatchError where ``--manifest-broker=app`` is given and the app names no broker, and
     StackError where the app cannot be imported.
@@ -85,15 +86,15 @@ def choose_stack(options: Options, manifests: ManifestStore) -> StackChoice:
         running = _running("it outlives pytest")
         if running.kind == "running":
             return running
-    if options.resumes and options.stack_word is None and _was_private(options, manifests):
+    if options.resumes and options.stack_word is None and was_private():
         return StackChoice("private", f"the run to resume had one; {_app_instead()}")
     return _by_app(options, _own_broker(options), outlives=outlives)
 
 
-def try_to_choose(options: Options, manifests: ManifestStore) -> str:
+def try_to_choose(options: Options, was_private: Callable[[], bool]) -> str:
     """Say where jobs would go, for a session that sends none and must not fail for that."""
     try:
-        return choose_stack(options, manifests).words
+        return choose_stack(options, was_private).words
     except (ManifestToolError, pytest.UsageError) as error:
         return f"that cannot be told yet: {error}"
 
@@ -129,7 +130,7 @@ def _running(reason: str) -> StackChoice:
 
     running = running_stack()
     if running is None:
-        return StackChoice("none", "'manifest-stack up' starts one")
+        return StackChoice("none", "'manifest stack up' starts one")
     return StackChoice("running", reason, running.broker_url)
 
 
@@ -190,18 +191,6 @@ def _by_app(options: Options, own: OwnBroker | None, *, outlives: bool) -> Stack
     reason = f"{source}, --manifest-broker=app" if insists else f"{source}; {PRIVATE_INSTEAD}"
     kind: StackKind = "memory" if own.url.startswith(IN_MEMORY) else "app"
     return StackChoice(kind, reason, own.url, source)
-
-
-def _was_private(options: Options, manifests: ManifestStore) -> bool:
-    """Check whether a run to resume had a private stack: its jobs are nowhere else."""
-    from pytest_manifest.ledger import Ledger
-    from pytest_manifest.plugin.run_history import ledger_to_resume
-
-    for path in manifests.files:
-        with Ledger.open(ledger_to_resume(options, manifests.load(path))) as ledger:
-            if ledger.info.read().is_private:
-                return True
-    return False
 
 
 def _app_instead() -> str:

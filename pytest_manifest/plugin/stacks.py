@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pytest_manifest.console import quiet_console
+from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.run_history import is_finished, kept_stack_data
+from pytest_manifest.plugin.run_history import is_finished, kept_stack_data, ledger_to_resume
 from pytest_manifest.plugin.runtest import OthersLogs
 from pytest_manifest.plugin.session_runs import SessionRuns
 from pytest_manifest.plugin.stack_choice import StackChoice, choose_stack
@@ -34,8 +35,36 @@ NO_STACK: Final = (
 def stack_choice(session_runs: SessionRuns, manifests: ManifestStore) -> StackChoice:
     """Return where the session's jobs go, decided at the first call."""
     if session_runs.stack_choice is None:
-        session_runs.stack_choice = choose_stack(manifests.options, manifests)
+        session_runs.stack_choice = choose_stack(manifests.options, partial(was_private, manifests))
     return session_runs.stack_choice
+
+
+def was_private(manifests: ManifestStore) -> bool:
+    """Check whether a run to resume had a private stack."""
+    from pytest_manifest.ledger import Ledger
+
+    for path in manifests.files:
+        with Ledger.open(ledger_to_resume(manifests.options, manifests.load(path))) as ledger:
+            if ledger.info.read().is_private:
+                return True
+    return False
+
+
+def show_stack(
+    reporter: pytest.TerminalReporter | None, session_runs: SessionRuns, manifests: ManifestStore
+) -> None:
+    """Write where the jobs go before any goes, where pytest's header has not said it.
+
+    An audit sends none, and mostly asks no stack.
+    """
+    if session_runs.stack_shown or manifests.options.audit:
+        return
+    with user_errors():
+        choice = stack_choice(session_runs, manifests)
+    session_runs.stack_shown = True
+    if reporter is not None:
+        begin_line(reporter)
+        reporter.write_line(f"manifest: {choice.words}")
 
 
 def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> None:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from functools import cached_property
 from typing import Final
 
 from loguru import logger
@@ -22,11 +21,11 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError, ManifestToolError
 from pytest_manifest.ledger import (
     OTHER_BROKER,
-    OWN_STORE,
     EntryVerdict,
     Ledger,
     Start,
     has_all_starts,
+    stores_asked,
     utc_now,
 )
 from pytest_manifest.manifest import Manifest
@@ -47,9 +46,8 @@ INFERRED: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked
 """Verdicts for want of a receipt; a late receipt knows better."""
 
 UNREPORTED: Final = (
-    "it is in no queue and no worker has it, but not every worker says when it begins a job, so "
-    "it may have run and left no end that counts: it may have raised Ignore, stored a state of its "
-    "own, or handed the job on; workers started with -I pytest_manifest.worker say it"
+    "it is in no queue and no worker has it, but stock workers do not say when they begin a job: "
+    "it may have run and raised Ignore, stored a state of its own, or handed the job on"
 )
 """What may have become of a missing job of stock workers."""
 UNCONFIRMED: Final = (
@@ -175,7 +173,7 @@ class AttemptEvaluator:
         if job.started is None and not self._starts_are_reported():
             return "unknown", UNREPORTED
         if job.started is None:
-            return "lost", f"no worker has begun it{self._stores}"
+            return "lost", f"no worker has begun it{stores_asked(self._ledger.info)}"
         if job.between is not None:
             return "lost", f"started on {job.worker}, {_WAITED_FOR[job.between.how]}"
         if is_alive(job) is False:
@@ -188,16 +186,6 @@ class AttemptEvaluator:
         """Return why a missing job may be on another broker; "" where this is the run's own."""
         broker = self._ledger.info.get_meta(OTHER_BROKER)
         return "" if broker is None else f"this run's jobs were sent to another broker, {broker}"
-
-    @cached_property
-    def _stores(self) -> str:
-        """Name the store that was asked, and the app's own where that is another; "" for ours."""
-        info = self._ledger.info.read()
-        if info.is_private or not info.backend:
-            return ""
-        own = self._ledger.info.get_meta(OWN_STORE)
-        other = f", while the app's own settings keep results in {own}" if own else ""
-        return f"; results were looked for in {info.backend}{other}"
 
     def _starts_are_reported(self) -> bool:
         """Return whether the start of any job would have been reported and kept."""

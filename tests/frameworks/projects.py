@@ -170,11 +170,6 @@ class Stranger:
         given = {name: value.format(**places) for name, value in self.project.variables.items()}
         self.environment |= given
 
-    def stack_options(self, broker: str) -> tuple[str, ...]:
-        """Give the options for this broker: none where Celery's own variables name it."""
-        by_celery = self.project.variables is STANDARD
-        return () if by_celery else (f"--manifest-broker={broker}",)
-
     @contextmanager
     def worker(self, *options: str) -> Iterator[None]:
         """Run a ``celery worker`` of the project, which takes jobs within the block."""

@@ -142,4 +142,4 @@ def test_what_keeps_django_from_starting_is_said(shop: Stranger, valkey: str) ->
     assert "shop.settings" in said
 
 
-PRIVATE: tuple[str, ...] = ()
+PRIVATE = ("--manifest-broker=private",)

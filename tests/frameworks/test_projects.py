@@ -9,7 +9,7 @@ import redis
 
 from tests.frameworks.projects import ALL, INSTRUMENTED, Stranger
 
-PRIVATE = ("--manifest-workers=1",)
+PRIVATE = ("--manifest-workers=1", "--manifest-broker=private")
 
 
 @pytest.mark.live
@@ -34,6 +34,6 @@ def test_on_their_own_worker(
     project = Stranger(name, tmp_path)
     project.use(valkey)
     with project.worker(*options):
-        done = project.dispatch(*project.stack_options(valkey))
+        done = project.dispatch()
     assert project.verdicts() == project.expected()
     assert done.status == ("failed" in project.expected().values()), done.text

@@ -49,7 +49,7 @@ def test_what_leaves_no_end_behind_is_unknown_and_not_lost(project: Project, bro
     result.assert_outcomes(passed=len(ENDED), errors=len(NO_TRACE))
     told = {**dict.fromkeys(NO_TRACE, "unknown"), **dict.fromkeys(ENDED, "passed")}
     assert project.verdicts() == told
-    reason = "it may have run and left no end that counts"
+    reason = "it may have run and raised Ignore, stored a state"
     assert result.stdout.str().count(reason) == len(NO_TRACE)
     ran = [*NO_TRACE, *ENDED, "replaced's next hop"]
     assert project.ran() == dict.fromkeys(ran, 1)

@@ -85,6 +85,23 @@ def test_a_failure_ends_with_the_log() -> None:
     assert client.failure_message({"event": "failed", "message": "gone", "tail": []}) == "gone"
 
 
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        ("boom", "boom"),
+        ("Running a worker ... serialized with pickle is a very bad idea!", "no worker as root"),
+    ],
+    ids=["warned", "refused"],
+)
+def test_what_celery_says_to_root_is_no_reason(last: str, reason: str) -> None:
+    """Celery's words of root's ids come last; before them is why, or they mean that it refused."""
+    lines = [last, "You're running the worker with superuser privileges: this is"]
+    lines += ["absolutely not recommended!", "User information: uid=0 euid=0 gid=0 egid=0"]
+    sentence = client.failure_message({"event": "failed", "message": "it ended", "tail": lines})
+    assert reason in sentence.partition("\n")[0]
+    assert "euid" not in sentence.partition("\n")[0]
+
+
 def test_tail_is_bounded(tmp_path: Path) -> None:
     """The tail of a huge log is its last lines, and of a missing one nothing."""
     path = tmp_path / "w.log"

@@ -411,7 +411,7 @@ def test_code_that_is_the_same_or_cannot_be_compared_passes(
     ("kind", "note", "before", "after"),
     [
         ("lost", "started on celery@w1, and nobody has it any more", "in flight", "look at that"),
-        ("lost", "", "no queue of the broker, no worker has it, and the", "look at the"),
+        ("lost", "", "and the result store has no result of it", "look at the"),
         ("skipped", "the canary failed", "held back and never sent", "put right what held it"),
         ("revoked", "the run was interrupted", "revoked before it came to its end", "send it"),
         ("quarantined", "3 starts", "as it killed its worker again and again", "run the task"),

@@ -1,0 +1,193 @@
+"""Check a stack and send nothing: ``pytest --manifest-check``, a lint of a stack for CI.
+
+It acts before a session begins, so neither tests nor fixtures are involved. Nothing is written, on
+the broker or here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_manifest.console import quiet_console
+from pytest_manifest.errors import ManifestToolError, StackError
+from pytest_manifest.log import redact, redact_url
+from pytest_manifest.plugin.manifest_store import ManifestStore
+from pytest_manifest.plugin.option_conflicts import read_options
+from pytest_manifest.plugin.options import Options
+from pytest_manifest.plugin.stack_choice import StackChoice, choose_stack
+from pytest_manifest.plugin.stacks import EMBEDDED_START, external_address, reach
+
+if TYPE_CHECKING:
+    from pytest_manifest.broker.lint import StackCheck
+    from pytest_manifest.broker.publisher import Publisher
+    from pytest_manifest.schema import Entry
+    from pytest_manifest.urls import StackAddress
+
+
+class CheckCommand:
+    """Take the place of pytest's session where the check is asked for."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_cmdline_main(self, config: pytest.Config) -> pytest.ExitCode:
+        """Check, show the findings, and return 0, or 4 where there is an error among them."""
+        from pytest_manifest.reporting.stack_check import document, table
+
+        quiet_console()
+        options = read_options(config)
+        entries = _entries(ManifestStore(options))
+        check, words = check_stack(options, entries)
+        lines = [document(check)] if options.check_json else table(check, words)
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+        return pytest.ExitCode.OK if check.ok else pytest.ExitCode.USAGE_ERROR
+
+
+def _entries(manifests: ManifestStore) -> list[Entry] | None:
+    """Read the manifests that are named; None where none is. Raises pytest.UsageError."""
+    if not manifests.files:
+        return None
+    loaded = map(manifests.load, manifests.files)
+    return [entry for manifest in loaded for entry in manifest]
+
+
+def check_stack(options: Options, entries: Sequence[Entry] | None) -> tuple[StackCheck, str]:
+    """Check the stack that a run with these options would use; return it in words, too."""
+    from pytest_manifest.broker.lint import StackCheck
+
+    try:
+        choice = choose_stack(options, lambda: False)
+    except (ManifestToolError, pytest.UsageError) as error:
+        check = StackCheck("none", "the app's settings could not be read", app=options.app or "")
+        check.add("error", "app", str(error))
+        return check, "no stack (the app's settings could not be read)"
+    check = StackCheck(choice.kind, choice.reason, redact_url(choice.broker), app=options.app or "")
+    if choice.kind == "memory":
+        said = "a stack in memory is in the pytest that runs the jobs, so there is nobody to ask"
+        check.add("unchecked", "workers", said)
+        return check, choice.words
+    try:
+        with _stack(options, choice) as address:
+            _check(check, address, choice, entries)
+    except ManifestToolError as error:
+        private = choice.kind == "private"
+        check.add("error", "workers" if private else "broker", str(error))
+    return check, choice.words
+
+
+@contextmanager
+def _stack(options: Options, choice: StackChoice) -> Iterator[StackAddress]:
+    """Yield the address of an existing stack, or of a private one that ends with the block.
+
+    Raises StackError or DispatchError where there is none.
+    """
+    if choice.kind != "private":
+        yield external_address(options, choice)
+        return
+    from pytest_manifest.stack.embedded import EmbeddedStack
+
+    if not options.app:
+        raise StackError(
+            "there is nothing to check: name your Celery application with --manifest-app=module:app"
+            ", or a stack with --manifest-broker=URL"
+        )
+    stack = EmbeddedStack(
+        app=options.app, workers=1, cwd=options.root, log_format="text", log_level="INFO"
+    )
+    stack.start()
+    try:
+        address = stack.wait_broker(EMBEDDED_START)
+        stack.wait_workers(EMBEDDED_START)
+        yield address
+    finally:
+        stack.stop()
+
+
+def _check(
+    check: StackCheck,
+    address: StackAddress,
+    choice: StackChoice,
+    entries: Sequence[Entry] | None,
+) -> None:
+    from pytest_manifest.broker.lint import eager, lint
+    from pytest_manifest.broker.publisher import Publisher
+
+    check.broker, check.backend = redact_url(address.broker_url), redact_url(address.backend_url)
+    _reach(check, address, choice)
+    with closing(Publisher(address, stream="", ttl=0)) as publisher:
+        if address.app:
+            check.findings += eager(publisher.app.conf.task_always_eager)
+            _import_tasks(check, publisher)
+        if any(one.level == "error" and one.check == "broker" for one in check.findings):
+            return
+        _ask(check, publisher)
+        check.findings += lint(publisher, check.workers, entries)
+
+
+def _reach(check: StackCheck, address: StackAddress, choice: StackChoice) -> None:
+    """Add whether broker and result store answer."""
+    try:
+        reach(address, choice)
+    except StackError as error:
+        check.add(
+            "error", "store" if str(error).startswith("result store") else "broker", f"{error}"
+        )
+        return
+    check.add("ok", "broker", f"{check.broker} answers")
+    if address.backend_url != address.broker_url:
+        check.add("ok", "store", f"{check.backend} answers")
+
+
+def _import_tasks(check: StackCheck, publisher: Publisher) -> None:
+    """Import the modules of tasks that the app names, as its workers do."""
+    from pytest_manifest.broker.import_errors import tasks_failure
+
+    try:
+        publisher.app.loader.import_default_modules()
+    except Exception as error:  # whatever a project's module raises
+        check.add("error", "tasks", tasks_failure(check.app, error))
+
+
+def _ask(check: StackCheck, publisher: Publisher) -> None:
+    """Ask the workers, and add who answered."""
+    from pytest_manifest.broker.lint import ASKING, ask_workers
+    from pytest_manifest.broker.preflight import NO_CONTROL
+    from pytest_manifest.text import plural
+    from pytest_manifest.urls import is_redis, scheme_of
+
+    url = publisher.address.broker_url
+    try:
+        if not publisher.call(publisher.control.is_supported):
+            check.add("unchecked", "workers", NO_CONTROL.format(scheme=scheme_of(url)))
+            return
+        check.workers = ask_workers(publisher)
+        busy = 0
+        if not check.workers and is_redis(url):
+            busy = publisher.call(publisher.control.count_connected)
+    except Exception as error:  # whatever a transport raises
+        reason = redact(f"{type(error).__name__}: {error}")
+        check.add(
+            "error", "workers", f"the workers cannot be asked ({reason}); see the broker's log"
+        )
+        return
+    if check.workers:
+        named = (f"{w.name} ({w.pool}, {plural(w.slots, 'slot')})" for w in check.workers)
+        check.add("ok", "workers", ", ".join(named))
+    elif busy:
+        check.add(
+            "unchecked",
+            "workers",
+            f"{busy} workers listen and none answered within {ASKING:g} s, as all are busy; tasks, "
+            "queues and limits could not be checked, so check again when they are free",
+        )
+    else:
+        check.add(
+            "error",
+            "workers",
+            f"no worker answered within {ASKING:g} s, so jobs would wait in their queue until one "
+            "comes; start one with celery -A APP worker, or see that it uses this broker",
+        )

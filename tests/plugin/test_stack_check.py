@@ -1,0 +1,155 @@
+"""``pytest --manifest-check``: a stack is looked at, nothing is sent, nothing is left."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import redis
+
+from tests.plugin.conftest import Project
+from tests.plugin.outside import INSTRUMENTED, worker
+
+CHECK = "--manifest-check"
+JSON = "--manifest-check-json"
+MORE = """
+
+@app.task(name="jobs.slow", acks_late=True, time_limit=7200)
+def slow():
+    pass
+
+
+app.conf.task_routes = {"jobs.elsewhere": {"queue": "remote"}}
+
+
+@app.task(name="jobs.elsewhere")
+def elsewhere():
+    pass
+"""
+
+
+def contents(url: str) -> dict[bytes, bytes | None]:
+    with redis.Redis.from_url(url) as client:
+        return {key: client.dump(key) for key in client.scan_iter()}
+
+
+def found(result: pytest.RunResult, level: str) -> dict[str, str]:
+    """The findings of a level: check -> message."""
+    document = json.loads(result.stdout.str())
+    return {one["check"]: one["message"] for one in document["findings"] if one["level"] == level}
+
+
+@pytest.mark.live
+def test_a_sound_stack_passes_and_stays_as_it_is(project: Project, broker: str) -> None:
+    """Exit code 0; the broker's keys are the same before and after, and there is no ledger."""
+    with worker(project, broker, *INSTRUMENTED):
+        before = contents(broker)
+        result = project.run(CHECK, f"--manifest-broker={broker}")
+        assert contents(broker) == before
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["manifest: broker redis://*", "ok * workers *outside@localhost*"])
+    result.stdout.fnmatch_lines(["ok * tasks *each known to a worker", "*; nothing was sent"])
+    assert not (project.path / ".manifest").exists()
+    assert not project.ran()
+
+
+@pytest.mark.live
+def test_each_fault_of_a_stack_is_found(project: Project, broker: str) -> None:
+    """A task that was not deployed, a queue nobody consumes, a limit that is too long."""
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", jobs + MORE)
+    with worker(project, broker):
+        project.write("jobs.py", jobs + MORE + "\n\n@app.task(name='jobs.new')\ndef new(): pass\n")
+        result = project.run(JSON, f"--manifest-broker={broker}")
+        document = json.loads(result.stdout.str())
+        errors = found(result, "error")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "jobs.new" in errors["tasks"]
+        assert "'remote'" in errors["queues"]
+        assert "jobs.slow" in errors["limits"]
+        assert "outside@localhost" in found(result, "unchecked")["receipts"]
+        assert document["counts"]["error"] == 3
+        assert broker not in result.stdout.str()
+        project.doubles(count=1)
+        narrow = project.run(JSON, "--manifest=m.jsonl", f"--manifest-broker={broker}")
+    assert narrow.ret == 0, "of a manifest only what it needs counts"
+    assert json.loads(narrow.stdout.str())["ok"] is True
+
+
+@pytest.mark.live
+def test_a_manifest_is_held_against_the_stack(project: Project, broker: str) -> None:
+    """Its tasks, its queues, and how long its messages would be held."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": "a", "task": "jobs.dubble"},
+            {"id": "b", "task": "jobs.double", "queue": "nowhere"},
+            {"id": "c", "task": "jobs.double", "countdown": 7200},
+        ],
+    )
+    with worker(project, broker):
+        result = project.run(JSON, "--manifest=m.jsonl", f"--manifest-broker={broker}")
+    errors = found(result, "error")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "did you mean jobs.double?" in errors["tasks"]
+    assert "'nowhere'" in errors["queues"]
+    assert "entry 'c'" in errors["limits"]
+
+
+@pytest.mark.live
+def test_a_stack_without_workers_or_broker(project: Project, broker: str) -> None:
+    """Nobody answers, and then nobody is there to ask; an own store of another kind is told."""
+    alone = project.run(JSON, f"--manifest-broker={broker}")
+    assert alone.ret == pytest.ExitCode.USAGE_ERROR
+    assert "no worker answered" in found(alone, "error")["workers"]
+    away = project.run(JSON, "--manifest-broker=redis://:hunter2@127.0.0.1:1/0")
+    assert away.ret == pytest.ExitCode.USAGE_ERROR
+    assert "cannot be used" in found(away, "error")["broker"]
+    assert "hunter2" not in away.stdout.str()
+
+
+def test_an_app_without_a_broker_is_checked_on_a_private_stack(project: Project) -> None:
+    """Whether its workers start and know its tasks; the stack is gone afterwards."""
+    result = project.run(JSON)
+    assert result.ret == 0
+    document = json.loads(result.stdout.str())
+    assert document["stack"]["kind"] == "private"
+    assert "jobs.double" in document["workers"][0]["tasks"]
+    assert not (project.path / ".manifest").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "check", "said"),
+    [
+        ("import no_such_module\n", "app", "'no_such_module'"),
+        (
+            "from celery import Celery\napp = Celery('jobs', include=['no_such_tasks'])\n",
+            "tasks",
+            "'no_such_tasks'",
+        ),
+        (
+            "from celery import Celery\napp = Celery('jobs', task_always_eager=True)\n",
+            "app",
+            "task_always_eager",
+        ),
+    ],
+    ids=["missing", "include", "eager"],
+)
+def test_an_app_that_is_no_use_is_an_error(
+    project: Project, text: str, check: str, said: str
+) -> None:
+    """Found without any stack that would have to answer."""
+    project.write("jobs.py", text)
+    result = project.run(JSON, "--manifest-broker=redis://127.0.0.1:1/0")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    messages = [x["message"] for x in json.loads(result.stdout.str())["findings"]]
+    assert any(said in message for message in messages)
+    assert check in found(result, "error")
+
+
+def test_a_check_goes_with_nothing_that_runs_or_judges(project: Project) -> None:
+    """One sentence."""
+    project.doubles(count=1)
+    result = project.run(CHECK, "--manifest=m.jsonl", "--manifest-audit")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--manifest-check sends and judges nothing*"])

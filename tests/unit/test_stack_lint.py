@@ -1,0 +1,114 @@
+"""The rules of ``--manifest-check`` that need no server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pytest_manifest.broker.checks import demand_of
+from pytest_manifest.broker.lint import StackCheck, eager, late_limits, rabbitmq
+from pytest_manifest.broker.workers import Worker
+from pytest_manifest.reporting.stack_check import document, table
+from pytest_manifest.schema import Entry
+
+WHERE = "visibility_timeout"
+
+
+def levels(findings: object) -> list[str]:
+    return [one.level for one in findings]  # type: ignore[attr-defined]  # each is a Finding
+
+
+def test_a_limit_beyond_the_visibility_timeout_is_an_error() -> None:
+    """Late acknowledged, longer than the broker waits: it would run twice."""
+    found = list(late_limits({"a.long": 7200.0, "a.short": 10.0}, 3600.0, WHERE))
+    assert levels(found) == ["error"]
+    assert "task a.long" in found[0].message
+    assert "raise visibility_timeout" in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("late", "level"), [({"a.b": None}, "warning"), ({"a.b": 10.0}, "ok"), ({}, "ok")]
+)
+def test_a_late_task_without_a_limit_is_a_warning(
+    late: dict[str, float | None], level: str
+) -> None:
+    """It may run for ever; one that is short enough, or acknowledged early, is well."""
+    assert levels(late_limits(late, 3600.0, WHERE)) == [level]
+
+
+@pytest.mark.parametrize(
+    ("version", "countdown", "quorum", "said"),
+    [
+        ("3.13.7", 5.0, "", ["older than 4.0.1"]),
+        ("3.13.7", 0.0, "", []),
+        ("3.12.1", 0.0, "q", ["older than 4.0.1"]),
+        ("4.0.5", 5.0, "", []),
+        ("4.0.5", 5.0, "q", ["is a quorum queue"]),
+        ("4.0.5", 1800.0, "", ["consumer_timeout"]),
+        ("unknown", 5.0, "", []),
+    ],
+)
+def test_delayed_messages_on_rabbitmq(
+    version: str, countdown: float, quorum: str, said: list[str]
+) -> None:
+    """By version, kind of queue and the time for which a worker would hold them."""
+    entry = Entry(id="a", task="jobs.a", countdown=countdown or None)
+    found = rabbitmq(version, demand_of([entry]), [], quorum=quorum)
+    assert len(found) == len(said)
+    assert all(text in one.message for text, one in zip(said, found, strict=True))
+
+
+def test_an_eager_app_is_refused_with_a_sentence() -> None:
+    """Nothing of it reaches a worker."""
+    assert not list(eager(always=False))
+    (found,) = eager(always=True)
+    assert found.level == "error"
+    assert "task_always_eager" in found.message
+
+
+def test_the_document_has_what_the_reference_page_lists() -> None:
+    """Every key, also for a stack without anything."""
+    check = StackCheck("app", "why", "redis://b", "redis://s", "jobs:app")
+    check.workers = [
+        Worker("w@h", tasks={"jobs.a": False, "celery.chord": False}, queues=frozenset({"q"}))
+    ]
+    check.add("warning", "limits", "too long")
+    found = json.loads(document(check))
+    assert found == {
+        "schema": "manifest-check/1",
+        "ok": True,
+        "stack": {
+            "kind": "app",
+            "reason": "why",
+            "broker": "redis://b",
+            "backend": "redis://s",
+            "app": "jobs:app",
+        },
+        "workers": [
+            {
+                "name": "w@h",
+                "pool": "",
+                "slots": 1,
+                "queues": ["q"],
+                "tasks": ["jobs.a"],
+                "receipts": False,
+            }
+        ],
+        "findings": [{"level": "warning", "check": "limits", "message": "too long"}],
+        "counts": {"error": 0, "warning": 1, "unchecked": 0, "ok": 0},
+    }
+
+
+def test_the_table_begins_with_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors first, long sentences wrapped below themselves, one line that sums up."""
+    monkeypatch.setenv("COLUMNS", "60")
+    check = StackCheck("app", "why")
+    check.add("ok", "broker", "answers")
+    check.add("error", "queues", "no worker " * 12)
+    lines = list(table(check, "some stack"))
+    assert lines[0] == "manifest: some stack"
+    assert lines[1].startswith("error      queues  no worker no worker")
+    assert lines[2].startswith(" " * 19 + "no worker")
+    assert lines[-2] == "ok         broker  answers"
+    assert lines[-1] == "1 error; nothing was sent"
