@@ -18,6 +18,7 @@ from pytest_manifest.errors import PlanError
 from pytest_manifest.ini import pytest_settings
 
 PLAN: Final = "--manifest-plan=first --manifest-plan-run"
+PRIVATE: Final = "--manifest-broker=private"
 PLUGIN: Final = "workflows.first.plan"
 
 
@@ -70,6 +71,8 @@ def run(folder: Path, app: str | None, *, json: bool) -> None:
     if below_sources:
         _check_installed(made)
     _check_server(made)
+    if made.app != scaffold.OWN_APP:
+        made.command.append(PRIVATE)  # the app may name a broker that others use, too
     made.command += shlex.split(PLAN)
     where = [str(one.path.relative_to(folder)) for one in found if one.name == made.app]
     _report(made, where[0] if where else None, [one.name for one in found], json=json)

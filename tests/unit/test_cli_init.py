@@ -65,7 +65,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert made["kept"] == ["conftest.py"]
     assert made["next"] == (
         "python -m pytest -p workflows.first.plan --manifest-app=shop:app "
-        "--manifest-plan=first --manifest-plan-run"
+        "--manifest-broker=private --manifest-plan=first --manifest-plan-run"
     )
     todo = made["todo"]
     assert isinstance(todo, list)
@@ -78,10 +78,11 @@ def test_a_package_in_src_has_to_be_installed(tmp_path: Path) -> None:
     app = "from celery import Celery\napp = Celery()\n"
     write(tmp_path / "a", {"src/not_there/celery.py": app, "src/not_there/__init__.py": ""})
     made = init(tmp_path / "a")
-    assert made["next"] == "PYTHONPATH=src pytest --manifest-plan=first --manifest-plan-run"
+    private = "pytest --manifest-broker=private --manifest-plan=first --manifest-plan-run"
+    assert made["next"] == f"PYTHONPATH=src {private}"
     assert "pip install -e ." in str(made["todo"])
     write(tmp_path / "b", {"src/pytest/celery.py": app, "src/pytest/__init__.py": ""})
-    assert init(tmp_path / "b")["next"] == "pytest --manifest-plan=first --manifest-plan-run"
+    assert init(tmp_path / "b")["next"] == private
 
 
 def test_a_module_in_the_way_is_refused(tmp_path: Path) -> None:
