@@ -135,7 +135,6 @@ CELLS: Final[Mapping[str, Cell]] = {
             variant="result_extended",
             settings={"result_extended": True},
         ),
-        variant("task_always_eager", task_always_eager=True),
     )
 }
 """All cells, by name."""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import pytest
 
-from pytest_manifest.ledger import OWN_STORE, STOCK_WORKERS, Start, utc_now
+from pytest_manifest.ledger import (
+    OWN_STORE,
+    STOCK_WORKERS,
+    Ledger,
+    Start,
+    stores_asked,
+    utc_now,
+)
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.reevaluation import reevaluate
@@ -158,16 +166,12 @@ def test_another_look_by_other_expectations_asks_whether_it_was_begun(tmp_path: 
 
 
 @pytest.mark.parametrize("own", [None, "redis://other:6379/1"])
-def test_a_lost_job_names_the_store_that_was_asked(own: str | None) -> None:
+def test_a_lost_job_names_the_store_that_was_asked(own: str | None, tmp_path: Path) -> None:
     """And the one that the app's settings name, where that is another: it may be there."""
-    with rig(Plan((Entry(id="a", task="t"),))) as made:
+    info = replace(INFO, is_private=False, backend="redis://asked:6379/0")
+    with Ledger.create(tmp_path / "run.sqlite", info) as ledger:
         if own is not None:
-            made.ledger.info.set_meta(OWN_STORE, own)
-        made.step()
-        made.world.queue.clear()
-        made.run(30)
-        assert made.kinds() == {"a": "lost"}
-        backend = made.ledger.info.read().backend
-        assert f"results were looked for in {backend}" in made.sentence("a")
-        told = "the app's own settings keep results in redis://other" in made.sentence("a")
-        assert told is bool(own)
+            ledger.info.set_meta(OWN_STORE, own)
+        told = stores_asked(ledger.info)
+    assert told.startswith("; results were looked for in redis://asked:6379/0")
+    assert ("the app's own settings keep results in redis://other" in told) is bool(own)
