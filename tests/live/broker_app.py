@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -157,15 +155,3 @@ def sleep(seconds: float) -> float:
 def die() -> None:
     """Kill the process that runs it."""
     os._exit(3)
-
-
-@task("stock.exits_once", acks_late=True, reject_on_worker_lost=True)
-def exits_once(path: str) -> str:
-    """Write a line for each execution, and leave the process in the first."""
-    with Path(path).open("a+") as file:
-        file.write("x\n")
-        file.seek(0)
-        executions = len(file.readlines())
-    if executions == 1:
-        sys.exit(3)
-    return "done"
