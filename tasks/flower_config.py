@@ -8,39 +8,62 @@ environment (``FLOWER_BASIC_AUTH``), for a health check; it fails where the page
 from __future__ import annotations
 
 import base64
+import hmac
 import os
 import sys
 import urllib.request
 
+import prometheus_client
+from flower.app import Flower
+from tornado.web import RequestHandler
 
-def require_password() -> None:
-    """Put the same two pages before Flower's own, with the check that all its other pages have."""
-    from flower.urls import handlers
-    from flower.views import monitor
-    from tornado.web import authenticated
 
-    class Metrics(monitor.Metrics):
-        @authenticated
-        async def get(self) -> None:
-            await super().get()
+class Guarded(RequestHandler):
+    """Answer to the name and password of ``FLOWER_BASIC_AUTH`` alone, as Flower's own do."""
 
-    class Healthcheck(monitor.Healthcheck):
-        @authenticated
-        async def get(self) -> None:
-            await super().get()
+    def prepare(self) -> None:
+        """Refuse a request without them; status 401."""
+        given = self.request.headers.get("Authorization", "").encode()
+        if not hmac.compare_digest(given, authorization().encode()):
+            self.set_status(401)
+            self.set_header("WWW-Authenticate", 'Basic realm="flower"')
+            self.finish()
 
-    handlers[:0] = [("/metrics", Metrics), ("/healthcheck", Healthcheck)]
+
+class Metrics(Guarded):
+    """Show what Prometheus reads of the workers."""
+
+    def get(self) -> None:
+        """Write the metrics of the workers that are there."""
+        flower: Flower = self.application
+        flower.purge_offline_worker_metrics()
+        self.set_header("Content-Type", "text/plain")
+        self.write(prometheus_client.generate_latest())
+
+
+class Healthcheck(Guarded):
+    """Say that Flower answers."""
+
+    def get(self) -> None:
+        """Write OK."""
+        self.write("OK")
+
+
+def authorization() -> str:
+    """Make the header's value of the name and password that the environment has."""
+    both = os.environ["FLOWER_BASIC_AUTH"].encode()
+    return f"Basic {base64.b64encode(both).decode()}"
 
 
 def ask(url: str) -> None:
     """Ask a page with the password; raise OSError where it is refused or nobody answers."""
-    password = base64.b64encode(os.environ["FLOWER_BASIC_AUTH"].encode()).decode()
-    headers = {"Authorization": f"Basic {password}"}
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - compose.yaml's own
+    request = urllib.request.Request(url, headers={"Authorization": authorization()})  # noqa: S310 - compose.yaml's own
     urllib.request.urlopen(request, timeout=3).close()  # noqa: S310
 
 
 if __name__ == "__main__":
     ask(sys.argv[1])
 else:
-    require_password()
+    from flower.urls import handlers
+
+    handlers[:0] = [("/metrics", Metrics), ("/healthcheck", Healthcheck)]

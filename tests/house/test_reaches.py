@@ -62,6 +62,7 @@ BASES: Final = frozenset(
         "sqlalchemy.orm.DeclarativeBase",
         "tenacity.wait.wait_random_exponential",
         "throttled.store.RedisStore",
+        "tornado.web.RequestHandler",
     }
 )
 """Classes that their packages document, and that may be subclassed; pydantic's all are."""

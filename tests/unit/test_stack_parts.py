@@ -235,7 +235,7 @@ def test_a_broken_pyproject_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("MANIFEST_APP", raising=False)
     (tmp_path / "pyproject.toml").write_text("[[[")
 
-    with pytest.raises(StackError, match=r"pyproject\.toml cannot be read: .*give --app"):
+    with pytest.raises(StackError, match=r"pyproject\.toml cannot be read: .*correct it there"):
         background.default_app(tmp_path)
 
 
