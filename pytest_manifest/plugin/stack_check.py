@@ -19,7 +19,7 @@ from pytest_manifest.log import redact, redact_url
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.option_conflicts import read_options
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.stack_choice import StackChoice, choose_stack
+from pytest_manifest.plugin.stack_choice import StackChoice, choose_stack, put_root_on_path
 from pytest_manifest.plugin.stacks import EMBEDDED_START, external_address, reach
 
 if TYPE_CHECKING:
@@ -57,14 +57,19 @@ def _entries(manifests: ManifestStore) -> list[Entry] | None:
 
 def check_stack(options: Options, entries: Sequence[Entry] | None) -> tuple[StackCheck, str]:
     """Check the stack that a run with these options would use; return it in words, too."""
+    from pytest_manifest.broker.client import load_app
     from pytest_manifest.broker.lint import StackCheck
+    from pytest_manifest.urls import StackAddress
 
     try:
         choice = choose_stack(options, lambda: False)
+        if options.app is not None:
+            put_root_on_path(options)
+            load_app(StackAddress("", "", options.app, is_private=False))
     except (ManifestToolError, pytest.UsageError) as error:
-        check = StackCheck("none", "the app's settings could not be read", app=options.app or "")
+        check = StackCheck("none", "the app cannot be used", app=options.app or "")
         check.add("error", "app", str(error))
-        return check, "no stack (the app's settings could not be read)"
+        return check, "no stack (the app cannot be used)"
     check = StackCheck(choice.kind, choice.reason, redact_url(choice.broker), app=options.app or "")
     if choice.kind == "memory":
         said = "a stack in memory is in the pytest that runs the jobs, so there is nobody to ask"

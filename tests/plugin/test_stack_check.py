@@ -29,8 +29,10 @@ def elsewhere():
 
 
 def contents(url: str) -> dict[bytes, bytes | None]:
+    """All keys and values, without the one in which kombu has the time of the last sign of life."""
     with redis.Redis.from_url(url) as client:
-        return {key: client.dump(key) for key in client.scan_iter()}
+        keys = set(client.scan_iter()) - {b"_kombu.binding_deadlines"}
+        return {key: client.dump(key) for key in keys}
 
 
 def found(result: pytest.RunResult, level: str) -> dict[str, str]:
@@ -91,7 +93,7 @@ def test_a_manifest_is_held_against_the_stack(project: Project, broker: str) -> 
         result = project.run(JSON, "--manifest=m.jsonl", f"--manifest-broker={broker}")
     errors = found(result, "error")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "did you mean jobs.double?" in errors["tasks"]
+    assert "did you mean jobs.double" in errors["tasks"]
     assert "'nowhere'" in errors["queues"]
     assert "entry 'c'" in errors["limits"]
 
