@@ -189,7 +189,7 @@ def test_a_preview_counts_by_task_and_queue(tmp_path: Path) -> None:
     manifest = made.freeze(None, tmp_path)
     assert manifest is not None
     seen = preview(manifest)
-    assert dict(seen.tasks) == {("jobs.work", "default"): 2, ("jobs.other", "slow"): 1}
+    assert dict(seen.tasks) == {("jobs.work", None): 2, ("jobs.other", "slow"): 1}
     assert (seen.longest_timeout, seen.cost) == (300.0, 0.5)
     assert preview(builder(1).freeze(None, tmp_path) or manifest).cost is None
 
