@@ -193,7 +193,8 @@ def test_ctrl_c_twice_while_the_stack_starts_is_no_crash(project: Project) -> No
     gate, booting = project.write("gate", ""), project.path / "booting"
     project.write("jobs.py", WAITING_AT_ITS_GATE + (project.path / "jobs.py").read_text("utf-8"))
     project.doubles()
-    with pytest_beside(project, "--manifest=m.jsonl", "--manifest-workers=1") as process:
+    private = ("--manifest-broker=private", "--manifest-workers=1")
+    with pytest_beside(project, "--manifest=m.jsonl", *private) as process:
         eventually(booting.exists, within=100, what="a worker imports its application")
         children = psutil.Process(process.pid).children(recursive=True)
         for _ in range(2):
