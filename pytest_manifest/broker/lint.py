@@ -49,7 +49,7 @@ TRIED_RABBITMQ: Final = (4, 0, 1)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; ``message`` is a sentence for the user, without passwords."""
+    """One check's finding; ``message`` is a sentence for the user, without passwords."""
 
     level: Level
     check: str
@@ -58,7 +58,7 @@ class Finding:
 
 @dataclass(slots=True)
 class StackCheck:
-    """What is known of a stack; addresses without passwords, "" where there is none."""
+    """A stack's workers and findings; addresses without passwords, "" where there is none."""
 
     kind: str
     reason: str

@@ -48,7 +48,7 @@ def _of_queues(publisher: Publisher, queues: Iterable[str]) -> float:
         )
 
 
-def _of_queue(channel: Any, name: str) -> float:
+def _of_queue(channel: Any, name: str) -> float:  # kombu ships no types
     """Ask SQS for one queue's timeout (s); one that is not there yet is made with the app's."""
     try:
         client = channel.sqs(queue=name)
@@ -61,6 +61,6 @@ def _of_queue(channel: Any, name: str) -> float:
         return float(channel.visibility_timeout)
 
 
-def _url(client: Any, name: str) -> str:
+def _url(client: Any, name: str) -> str:  # boto3 makes its clients at run time
     url: str = client.get_queue_url(QueueName=name)["QueueUrl"]
     return url

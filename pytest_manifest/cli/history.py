@@ -43,7 +43,7 @@ _runtime_of: Final = Decoder(_Runtime).decode
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is shown: of the ``last`` runs, these ``ids``, or ``everything``, at most ``limit``."""
+    """The shown part: of the ``last`` runs, these ``ids``, or ``everything``, at most ``limit``."""
 
     last: int
     ids: Collection[str] = ()

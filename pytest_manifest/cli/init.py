@@ -24,7 +24,7 @@ PLUGIN: Final = "workflows.first.plan"
 
 @dataclass
 class _Scaffold:
-    """What is made in ``folder``, what was there already, and what is left to the user."""
+    """The files made in ``folder``, those that were there already, and what is left to the user."""
 
     folder: Path
     app: str

@@ -25,7 +25,7 @@ MOST_FAULTS: Final = 20
 
 @dataclass(frozen=True)
 class Source:
-    """Where entries come from: a CSV file, a query of a database, or neither.
+    """The source of entries: a CSV file, a query of a database, or neither.
 
     ``id_column``: the column with their ids; ``meta``: columns that are no arguments, but are to be
     in reports.

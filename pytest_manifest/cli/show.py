@@ -24,7 +24,7 @@ from pytest_manifest.text import plural, seconds, short
 
 @dataclass
 class Filter:
-    """What is shown: entries with one of the ``statuses``, of a ``task`` (a pattern), with a
+    """The shown entries: with one of the ``statuses``, of a ``task`` (a pattern), with a
     ``tag``; ``limit``: at most so many, 0: all. It counts those that match."""
 
     statuses: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""What the tasks of an app accept: their signatures, and the pydantic models in these."""
+"""Arguments that the tasks of an app accept: their signatures, and the pydantic models in these."""
 
 from __future__ import annotations
 

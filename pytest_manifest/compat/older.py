@@ -1,4 +1,4 @@
-"""What earlier versions of Celery, kombu and redis-py lack, or do otherwise than the newest.
+"""Stand-ins for parts that earlier versions of Celery, kombu and redis-py lack or do otherwise.
 
 Where it can be, what is there is asked for, and no version compared. The packages are imported
 where they are needed, and have no types for what is handed to them: that is ``Any``.

@@ -31,7 +31,7 @@ IN_MEMORY: Final = "memory:"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StackChoice:
-    """Where the jobs of a session go; ``broker``: the URL with its password, "" where not known.
+    """The stack of a session's jobs; ``broker``: the URL with its password, "" where not known.
 
     ``reason``: in a phrase, why this one. ``source``: what named the broker, for error messages.
     """
