@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,7 +12,8 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_typ
 
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from pytest_manifest.errors import PlanError
 from pytest_manifest.schema import Entry
@@ -151,10 +153,11 @@ class TaskSignature:
 
 
 def jsonable(value: object) -> JsonValue:
-    """Return a value as JSON has it; text where it is nothing that JSON knows."""
+    """Return a value as JSON has it; text where it is nothing that JSON knows, as infinity."""
     try:
-        found: JsonValue = to_jsonable_python(value, inf_nan_mode="strings")
-    except PydanticSerializationError:
+        found: JsonValue = to_jsonable_python(value)
+        json.dumps(found, allow_nan=False)
+    except ValueError:
         return str(value)
     return found
 
@@ -197,10 +200,18 @@ def _placeholder(hint: object, depth: int) -> JsonValue:
         return {
             field.alias or name: _placeholder(field.annotation, depth + 1)
             if field.is_required()
-            else jsonable(field.get_default(call_default_factory=True, validated_data={}))
+            else _default(field, depth)
             for name, field in hint.model_fields.items()
         }
     return f"{PLACEHOLDER}: {_type_name(hint)}>"
+
+
+def _default(field: FieldInfo, depth: int) -> JsonValue:
+    """Return a field's default; what stands for it where it is made of other fields' values."""
+    try:
+        return jsonable(field.get_default(call_default_factory=True))
+    except ValueError:
+        return _placeholder(field.annotation, depth + 1)
 
 
 def _type_name(hint: object) -> str:

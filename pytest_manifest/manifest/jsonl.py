@@ -104,7 +104,7 @@ def parse_object(line: Line, faults: Faults) -> dict[str, Any] | None:
 def validate(document: dict[str, Any], model: type[_Doc], line: Line) -> _Doc:
     """Validate a parsed line and return its model; raise pydantic's ValidationError."""
     return model.__pydantic_validator__.validate_python(  # type: ignore[no-any-return]  # typed Any
-        document, context=None if _is_suspect(line.raw) else PARSED, by_alias=True, by_name=False
+        document, context=None if _is_suspect(line.raw) else PARSED
     )
 
 

@@ -230,7 +230,6 @@ class Document(BaseModel):
         frozen=True,
         strict=True,
         extra="forbid",
-        populate_by_name=True,
         protected_namespaces=(),
         serialize_by_alias=True,
     )

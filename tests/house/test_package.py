@@ -12,12 +12,21 @@ import pytest
 import tomllib
 import yaml
 
+from pytest_manifest.schema import generate
+from pytest_manifest.schema.__main__ import main
+
 
 @pytest.fixture(scope="session")
 def project(root: Path) -> dict[str, str]:
     """The [project] table."""
     table: dict[str, str] = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     return table
+
+
+def test_the_json_schemas_are_current() -> None:
+    """What is committed is what the models say, as the locked pydantic words it."""
+    assert generate.stale() == []
+    assert main(["--check"]) == 0
 
 
 def test_the_changelog_starts_with_the_version(root: Path, project: dict[str, str]) -> None:

@@ -53,6 +53,14 @@ def price(item: str, count: int, note: str | None, ratio: float = 0.5) -> None: 
 def anything(first, **others) -> None: ...
 
 
+class Made(BaseModel):
+    number: int = Field(default_factory=partial(int, "none"))
+
+
+@task(name="shop.odd")
+def odd(made: Made, limit: float = float("inf")) -> None: ...
+
+
 @task(name="shop.untold")
 def untold(what: Nothing) -> None: ...
 """
@@ -117,6 +125,12 @@ def test_types_that_are_not_known_are_any_value(folder: Path) -> None:
     for task, name in {"shop.any": "first", "shop.untold": "what"}.items():
         [entry] = lines(manifest("new", f"--from-task={task}"))
         assert entry["kwargs"] == {name: "<fill in: any value>"}
+
+
+def test_defaults_that_cannot_be_written_are_told(folder: Path) -> None:
+    """A number that JSON has not is its name; what a default's maker refuses is to be filled in."""
+    [entry] = lines(manifest("new", "--from-task=shop.odd"))
+    assert entry["kwargs"] == {"made": {"number": "<fill in: int>"}, "limit": "inf"}
 
 
 def test_rows_of_a_csv_file_are_entries(folder: Path) -> None:
@@ -187,7 +201,10 @@ def test_a_table_that_does_not_fit_is_refused(
     ("options", "sentence"),
     [
         (["--from-task=shop.prise"], "cli_shop:app has no task 'shop.prise'; did you mean 'shop.p"),
-        (["--from-task=zzz"], "it has: cli_shop.resize, shop.any, shop.price, shop.untold"),
+        (
+            ["--from-task=zzz"],
+            "it has: cli_shop.resize, shop.any, shop.odd, shop.price",
+        ),
         (
             ["--from-task=shop.any", "--app=none:app"],
             "there is no module 'none'",

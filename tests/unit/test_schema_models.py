@@ -239,8 +239,8 @@ def test_a_null_result_is_more_than_no_result() -> None:
 
 def test_schema_is_its_name_on_the_wire() -> None:
     """Python says result_schema, JSON says schema, also when dumped without asking for it."""
-    expect = Expectations(result_schema={"type": "object"})
-    assert json.loads(expect.model_dump_json())["schema"] == {"type": "object"}
+    expect = Expectations(schema={"type": "object"})
+    assert json.loads(expect.model_dump_json(by_alias=True))["schema"] == {"type": "object"}
 
 
 def test_documents_are_frozen() -> None:

@@ -171,12 +171,12 @@ def write_file(path: str, content: bytes) -> None:
 
 
 def _document(document: Document) -> str:
-    return escape_hidden(document.model_dump_json(indent=2, exclude_defaults=True))
+    return escape_hidden(document.model_dump_json(indent=2, by_alias=True, exclude_defaults=True))
 
 
 def _block(document: Document) -> str:
     """Return a document as a fenced block of JSON, with a line for each main field."""
-    text = escape_hidden(document.model_dump_json(exclude_defaults=True))
+    text = escape_hidden(document.model_dump_json(by_alias=True, exclude_defaults=True))
     return f"```json\n{_BREAK.sub(_AFTER, text)}\n```"
 
 
