@@ -8,7 +8,7 @@ RUN python -m venv --without-pip /opt/venv
 COPY requirements/image.txt /src/requirements/image.txt
 RUN python -m pip --python /opt/venv/bin/python install --require-hashes \
     --requirement /src/requirements/image.txt
-COPY pyproject.toml README.md LICENSE /src/
+COPY pyproject.toml hatch_build.py README.md LICENSE /src/
 COPY pytest_manifest /src/pytest_manifest
 RUN python -m pip --python /opt/venv/bin/python install --no-deps /src
 

@@ -20,11 +20,13 @@ import tarfile
 import tempfile
 import time
 import zipfile
+from email import message_from_bytes, policy
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 TUTORIAL = "docs/tutorial/first-manifest.md"
+LINK = re.compile(r"(?:\]\(|(?:src|srcset|href)=\")([^)\"\s]+)")
 WANTED = {"__init__.py", "py.typed", "plugin/__init__.py"}
 
 
@@ -59,12 +61,27 @@ def check_sdist(sdist: Path) -> None:
     """Exit with a message where the sdist holds more than the plugin and its papers."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    allowed = {"pytest_manifest", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"}
-    strangers = sorted(
-        {name.split("/")[0] for name in names} - allowed - {"", "PKG-INFO", ".gitignore"}
-    )
+    allowed = {"pytest_manifest", "pyproject.toml", "hatch_build.py", "README.md"}
+    allowed |= {"CHANGELOG.md", "LICENSE", "", "PKG-INFO", ".gitignore"}
+    strangers = sorted({name.split("/")[0] for name in names} - allowed)
     if strangers:
         sys.exit(f"{sdist.name} also holds {', '.join(strangers)}")
+
+
+def check_description(wheel: Path) -> None:
+    """Exit with the first link of the wheel's description that leads nowhere on a package index.
+
+    Those into this repository are of files that it has.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = message_from_bytes(archive.read(name), policy=policy.default)
+    for target in LINK.findall(str(metadata.get_content())):
+        if not target.startswith("https://"):
+            sys.exit(f"{wheel.name}: its description leads to {target}, which is in the clone only")
+        _, inside, path = target.partition(f"/v{metadata['Version']}/")
+        if inside and not (ROOT / path.partition("#")[0]).exists():
+            sys.exit(f"{wheel.name}: its description leads to {target}; there is no {path}")
 
 
 def check_papers(wheel: Path, sdist: Path) -> None:
@@ -143,6 +160,7 @@ def main() -> None:
     wheel, sdist = only(given.dist, "*.whl"), only(given.dist, "*.tar.gz")
     check_wheel(wheel)
     check_sdist(sdist)
+    check_description(wheel)
     check_papers(wheel, sdist)
     given.sbom.parent.mkdir(parents=True, exist_ok=True)
     follow_documents(wheel, given.sbom.resolve())

@@ -6,6 +6,8 @@ import runpy
 import shutil
 import subprocess
 import sys
+import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -38,8 +40,6 @@ def test_a_tag_names_a_version_that_is_described(
 
 def test_a_distribution_with_a_stranger_is_refused(tmp_path: Path) -> None:
     """A second top level in the wheel is told by name."""
-    import zipfile
-
     wheel = tmp_path / "pytest_celery_manifest-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("pytest_celery_manifest-1.dist-info/entry_points.txt", "")
@@ -47,4 +47,53 @@ def test_a_distribution_with_a_stranger_is_refused(tmp_path: Path) -> None:
         archive.writestr("tests/__init__.py", "")
     check = runpy.run_path(str(ROOT / ".ci" / "check_wheel.py"))["check_wheel"]
     with pytest.raises(SystemExit, match="also holds tests"):
+        check(wheel)
+
+
+README = (
+    "[how](docs/how.md#so), [what](https://a.example)\n\n"
+    '<p align="center">\n  <img src="docs/one.png" width="840"\n       alt="So">\n</p>\n\nEnd\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("", "how, [what](https://a.example)\n\nEnd\n"),
+        (
+            "https://forge.example/us",
+            README.replace("docs/how.md", "https://forge.example/us/blob/v1.2/docs/how.md").replace(
+                "docs/one.png", "https://forge.example/us/raw/v1.2/docs/one.png"
+            ),
+        ),
+    ],
+)
+def test_links_of_the_description_lead_somewhere(address: str, expected: str) -> None:
+    """To the version's files where the release says where those are; else they are plain text."""
+    described = runpy.run_path(str(ROOT / "hatch_build.py"))["description"]
+    assert described(README, address, "1.2") == expected
+
+
+@pytest.mark.parametrize(
+    ("link", "complaint"),
+    [
+        ("[a](docs/README.md)", "leads to docs/README.md, which is in the clone only"),
+        ('<img src="docs/a.png">', "leads to docs/a.png, which is in the clone only"),
+        ("[a](https://forge.example/blob/v1/gone.md)", "there is no gone.md"),
+        ("[a](https://forge.example/blob/v1/docs/README.md#so)", None),
+    ],
+)
+def test_a_description_with_a_dead_link_is_refused(
+    tmp_path: Path, link: str, complaint: str | None
+) -> None:
+    """An index page has nothing beside it, and no release's page can be mended."""
+    wheel = tmp_path / "pytest_celery_manifest-1-py3-none-any.whl"
+    head = "Metadata-Version: 2.4\nName: pytest-celery-manifest\nVersion: 1\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(
+            "pytest_celery_manifest-1.dist-info/METADATA",
+            f"{head}Description-Content-Type: text/markdown\n\nÜ {link}\n",
+        )
+    check = runpy.run_path(str(ROOT / ".ci" / "check_wheel.py"))["check_description"]
+    with nullcontext() if complaint is None else pytest.raises(SystemExit, match=complaint):
         check(wheel)
