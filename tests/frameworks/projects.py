@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -147,12 +148,16 @@ class Stranger:
         self.project = ALL[name]
         self.folder = folder / name
         shutil.copytree(PROJECTS / name, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
-        self.environment = beside.environment(*self.project.plugins)
         lines = (json.dumps({"id": i, **row}) for i, (row, _) in self.project.entries.items())
         (self.folder / "batch.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
         for command in self.project.prepare if prepared else ():
             done = self.run(*command)
             assert done.status == 0, done.text
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        """The environment of the commands: beside the project's own plugins, and no others."""
+        return beside.environment(*self.project.plugins)
 
     def run(self, *command: str) -> beside.Outcome:
         """Run a command of Python's, like ``pytest ...``, in the project's folder."""
