@@ -15,7 +15,7 @@ from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.cli import ExportFormat
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.stored_run import StoredRun
-from pytest_manifest.errors import PlanError
+from pytest_manifest.cli.target import check_target, make_folder
 from pytest_manifest.manifest import atomic_file, receipt_line, write_receipt_lines
 
 COLUMNS: Final = (
@@ -29,18 +29,15 @@ def run(
     run: StoredRun, form: ExportFormat, target: Path | None, *, force: bool, json: bool
 ) -> None:
     """Write the run in this format to a file, or to stdout where ``target`` is None."""
+    check_target(target, force=force, json=json)
     if target is None:
-        if json:
-            raise PlanError("--json tells of a file that was written; name one with -o FILE")
         with tempfile.TemporaryDirectory(prefix="manifest-export-") as folder:
             path = Path(folder) / "export"
             _WRITERS[form](run, path, Path.cwd())
             with path.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
         return
-    if target.exists() and not force:
-        raise PlanError(f"{target}: is there already; name another file, or add --force")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     _WRITERS[form](run, target, target.parent)
     if json:
         size = target.stat().st_size

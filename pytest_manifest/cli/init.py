@@ -41,11 +41,8 @@ class _Scaffold:
             with path.open("x", encoding="utf-8") as file:
                 file.write(content)
         except FileExistsError:
-            if path.is_file() and path.read_bytes() == content.encode():
-                self.kept.append(name)
-                return True
             self.kept.append(name)
-            return False
+            return path.is_file() and path.read_bytes() == content.encode()
         except OSError as error:
             raise PlanError(
                 f"{path}: cannot be written ({error.strerror}); name a folder that is writable"

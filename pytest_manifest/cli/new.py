@@ -13,6 +13,7 @@ from pydantic import JsonValue, ValidationError
 
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.rows import Row, Rows, csv_rows, sql_rows
+from pytest_manifest.cli.target import check_target, make_folder
 from pytest_manifest.cli.task_arguments import TaskSignature, TaskSignatures, jsonable
 from pytest_manifest.errors import Fault, ManifestError, PlanError
 from pytest_manifest.manifest import atomic_file, dump_entry
@@ -56,10 +57,7 @@ def run(
     task: str, app: str, source: Source, target: Path | None, *, force: bool, json: bool
 ) -> None:
     """Write the task's entries to a file, or to stdout where ``target`` is None."""
-    if target is not None and target.exists() and not force:
-        raise PlanError(f"{target}: is there already; name another file, or add --force")
-    if json and target is None:
-        raise PlanError("--json tells of a file that was written; name one with -o FILE")
+    check_target(target, force=force, json=json)
     signature = TaskSignatures(app).of(task)
     with source.open() as rows:
         lines = map(dump_entry, _entries(signature, rows, source))
@@ -67,7 +65,7 @@ def run(
             for line in lines:
                 sys.stdout.buffer.write(line + b"\n")
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
         with atomic_file(target) as file:
             count = 0
             for count, line in enumerate(lines, 1):  # noqa: B007 - the last number is the count

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pytest_manifest.errors import Fault, ManifestError, PlanError
 from pytest_manifest.log import redact, redact_url
+
+LONGEST_FIELD: Final = 2**31 - 1
+"""The csv module's own limit of 128 KiB is less than a text for a language model may have."""
+QUERY: Final = Path("--sql")
+"""What a query is called in messages."""
 
 
 class Row(NamedTuple):
@@ -35,12 +40,21 @@ def csv_rows(path: Path) -> Iterator[Rows]:
 
     Raises ManifestError, also while rows are read, where it is none.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+    csv.field_size_limit(LONGEST_FIELD)
+    with ExitStack() as stack:
+        with _csv_errors(path):
+            file = stack.enter_context(path.open(encoding="utf-8-sig", newline=""))
             reader = csv.DictReader(file, strict=True)
             columns = list(reader.fieldnames or ())
-            _check_columns(path, columns)
-            yield Rows(path, columns, _csv_rows(path, reader), are_text=True)
+        _check_columns(path, columns)
+        yield Rows(path, columns, _csv_rows(path, reader), are_text=True)
+
+
+@contextmanager
+def _csv_errors(path: Path) -> Iterator[None]:
+    """Turn what reading raises into a ManifestError; what is done with the rows is not in here."""
+    try:
+        yield
     except OSError as error:
         raise _fault(path, 0, f"it cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
@@ -50,11 +64,12 @@ def csv_rows(path: Path) -> Iterator[Rows]:
 
 
 def _csv_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[Row]:
-    for values in reader:
-        line = reader.line_num
-        if None in values or None in values.values():
-            raise _fault(path, line, "the row has not as many values as there are columns")
-        yield Row(line, values)
+    with _csv_errors(path):
+        for values in reader:
+            line = reader.line_num
+            if None in values or None in values.values():
+                raise _fault(path, line, "the row has not as many values as there are columns")
+            yield Row(line, values)
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
@@ -79,25 +94,36 @@ def sql_rows(query: str, url: str) -> Iterator[Rows]:
             "--sql needs SQLAlchemy: pip install 'pytest-celery-manifest[sql]', and the driver of "
             "your database"
         ) from error
-    try:
-        engine = sqlalchemy.create_engine(url)
-        with engine.connect().execution_options(stream_results=True) as connection:
+    with ExitStack() as stack:
+        with _sql_errors(url):
+            engine = sqlalchemy.create_engine(url)
+            stack.callback(engine.dispose)
+            connection = stack.enter_context(engine.connect())
+            connection.execution_options(stream_results=True)
             found = connection.execute(sqlalchemy.text(query))
             columns = list(found.keys())
-            rows = (
-                Row(number, dict(zip(columns, values, strict=True)))
-                for number, values in enumerate(found, 1)
-            )
-            _check_columns(Path("--sql"), columns)
-            yield Rows(Path("--sql"), columns, rows, are_text=False)
+        _check_columns(QUERY, columns)
+        yield Rows(QUERY, columns, _sql_rows(url, columns, found), are_text=False)
+
+
+@contextmanager
+def _sql_errors(url: str) -> Iterator[None]:
+    """Turn what the database raises into a PlanError; what is done with the rows is not in here."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
     except ImportError as error:
         raise PlanError(f"{redact_url(url)}: its driver is not installed ({error})") from error
-    except sqlalchemy.exc.SQLAlchemyError as error:
+    except SQLAlchemyError as error:
         reason = redact(str(getattr(error, "orig", None) or error).splitlines()[0])
         raise PlanError(f"{redact_url(url)}: the query failed ({reason}); correct it") from error
-    finally:
-        if "engine" in locals():
-            engine.dispose()
+
+
+def _sql_rows(url: str, columns: Sequence[str], found: Iterable[Sequence[object]]) -> Iterator[Row]:
+    with _sql_errors(url):
+        for number, values in enumerate(found, 1):
+            yield Row(number, dict(zip(columns, values, strict=True)))
 
 
 def _fault(path: Path, line: int, message: str) -> ManifestError:

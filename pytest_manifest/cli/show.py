@@ -34,11 +34,11 @@ class Filter:
     counts: dict[str, int] = field(default_factory=lambda: {"matching": 0, "shown": 0})
 
     def __post_init__(self) -> None:
-        unknown = sorted(self.statuses - {*get_args(VerdictStatus), "pending"})
+        known = get_args(VerdictStatus)
+        unknown = sorted(self.statuses.difference(known))
         if unknown:
             raise PlanError(
-                f"--status: there is no status {unknown[0]!r}; there are: "
-                f"{', '.join(get_args(VerdictStatus))}"
+                f"--status: there is no status {unknown[0]!r}; there are: {', '.join(known)}"
             )
 
     def accepts(self, task: str) -> bool:

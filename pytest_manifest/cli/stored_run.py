@@ -49,17 +49,18 @@ class StoredRun:
 
 
 def _manifest(path: Path, info: RunInfo) -> Manifest:
-    """Return the manifest's file if it is as it was, else the run's copy, else the file."""
+    """Return the manifest's file if it is as it was, else the run's copy.
+
+    Another version of the file would tell of entries that the run did not have.
+    """
     with suppress(ManifestError):
         if manifest_digest(info.manifest) == info.sha256:
             return read_manifest(info.manifest, lean=True)
     kept = kept_manifest(path, info.sha256)
-    if kept is not None:
-        return kept
-    try:
-        return read_manifest(info.manifest, lean=True)
-    except ManifestError as error:
+    if kept is None:
         raise LedgerError(
-            f"run {info.run}: the manifest that it was made of is neither beside {path.name} nor "
-            f"where it was ({error}); copy it from where the run was made"
-        ) from error
+            f"run {info.run}: the manifest that it was made of is not beside {path.name}, and "
+            f"{info.manifest} is another version of it, or none; copy "
+            f"{RunFiles(path).manifest(info.sha256).name} from where the run was made"
+        )
+    return kept

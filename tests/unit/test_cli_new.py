@@ -197,6 +197,26 @@ def test_a_table_that_does_not_fit_is_refused(
     assert not Path("out.jsonl").exists()
 
 
+@pytest.mark.parametrize("source", ["--csv=o.csv", "--sql=SELECT 1 AS first"])
+def test_a_file_that_cannot_be_written_is_not_the_sources_fault(
+    source: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is done with the rows fails on its own account."""
+    Path("o.csv").write_text("first\n1\n", "utf-8")
+    Path("file").touch()
+    command = ["new", "--from-task=shop.any", source, "-o", "file/out.jsonl"]
+    command += ["--url=sqlite://"] if source.startswith("--sql") else []
+    told = refusal(monkeypatch, capsys, *command)
+    assert told.startswith("manifest: file/out.jsonl: it cannot be written (")
+
+
+def test_a_long_text_is_a_value_like_others(folder: Path) -> None:
+    """As prompts have them; the csv module alone stops at 128 KiB."""
+    Path("o.csv").write_text(f"first\n{'x' * 200_000}\n", "utf-8")
+    [row] = lines(manifest("new", "--from-task=shop.any", "--csv=o.csv"))
+    assert row["kwargs"] == {"first": "x" * 200_000}
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
