@@ -67,6 +67,10 @@ class StackError(ManifestToolError):
     """A broker, result store or worker that does not start, cannot be reached, or died."""
 
 
+class ResultStoreError(StackError):
+    """A result store that cannot be reached."""
+
+
 class DispatchError(ManifestToolError):
     """A run that must not, or could not, be sent."""
 

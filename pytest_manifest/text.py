@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from reprlib import Repr
@@ -185,6 +186,12 @@ def short_path(path: Path, root: Path) -> str:
 
 
 # Counts, durations and rates
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Join the first names, at ``most`` so many, with the number of the others."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def plural(count: int, noun: str) -> str:

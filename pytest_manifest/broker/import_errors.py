@@ -11,6 +11,7 @@ import celery
 import kombu
 
 from pytest_manifest.log import redact
+from pytest_manifest.text import short_path
 
 _MACHINERY: Final = (
     "<frozen",
@@ -70,16 +71,8 @@ def _missing(error: BaseException) -> str | None:
 def _place(error: BaseException) -> str:
     """Return ``file:line`` of the innermost line that is not of the import machinery, or ""."""
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{_short(error.filename)}:{error.lineno}"
+        return f"{short_path(Path(error.filename), Path.cwd())}:{error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith(_MACHINERY):
-            return f"{_short(frame.filename)}:{frame.lineno}"
+            return f"{short_path(Path(frame.filename), Path.cwd())}:{frame.lineno}"
     return ""
-
-
-def _short(filename: str) -> str:
-    """Return a path below the working directory relative to it, any other as it is."""
-    try:
-        return str(Path(filename).relative_to(Path.cwd()))
-    except ValueError:
-        return filename

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_manifest.broker import checks, stores
@@ -22,6 +23,7 @@ from pytest_manifest.broker.workers import (
     QUESTIONS,
     STORE_QUESTION,
     Worker,
+    acks_late,
     pool_warnings,
     workers_of,
 )
@@ -29,7 +31,7 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.log import redact
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import WORKER_MARK
-from pytest_manifest.text import plural
+from pytest_manifest.text import listed, plural
 from pytest_manifest.urls import scheme_of
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ CONSUMER_TIMEOUT: Final = 1800.0
 """Seconds after which RabbitMQ takes back an unacknowledged message, unless it is set otherwise."""
 TRIED_RABBITMQ: Final = (4, 0, 1)
 """The first release of RabbitMQ 4, the oldest with which delayed messages are tried here."""
+
+
+_some: Final = partial(listed, most=SHOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +227,7 @@ def late_tasks(
     publisher: Publisher, demand: Demand, workers: Sequence[Worker]
 ) -> dict[str, float | None]:
     """Map each task that is acknowledged late -> its hard time limit (s), None for no limit."""
-    late = {task for one in workers for task, flag in one.tasks.items() if flag}
+    late = {task for task, flag in acks_late(workers).items() if flag}
     if not workers:
         late = {name for name, task in publisher.tasks.items() if task.acks_late}
     return {
@@ -259,9 +264,8 @@ def late_limits(late: Mapping[str, float | None], timeout: float, where: str) ->
 def _acknowledgement(
     publisher: Publisher, demand: Demand, workers: Sequence[Worker], *, given: bool
 ) -> Iterator[Finding]:
-    late = {task: flag for one in workers for task, flag in one.tasks.items()}
     if given:
-        for sentence in checks.acknowledgement_notices(demand, late):
+        for sentence in checks.acknowledgement_notices(demand, acks_late(workers)):
             yield Finding("warning", "acks_late", sentence)
     elif named := sorted(late_tasks(publisher, demand, workers)):
         yield Finding(
@@ -355,8 +359,3 @@ def rabbitmq(version: str, demand: Demand, late: Iterable[str], *, quorum: str) 
                 )
             )
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -18,6 +18,7 @@ from pytest_manifest.broker.workers import (
     QUESTIONS,
     STORE_QUESTION,
     Worker,
+    acks_late,
     pool_warnings,
     workers_of,
 )
@@ -99,7 +100,7 @@ def preflight(
         answers = publisher.call(
             lambda: publisher.control.call(questions, timeout=timeout, enough=enough)
         )
-        can_answer = bool(any(answers.values())) or publisher.call(publisher.control.is_supported)
+        can_answer = any(answers.values()) or publisher.call(publisher.control.is_supported)
     except Exception as error:
         raise StackError(
             f"the workers at {redact_url(address.broker_url)} cannot be asked "
@@ -120,7 +121,7 @@ def preflight(
         slots=sum(worker.slots for worker in workers),
         stock=[worker.name for worker in workers if worker.is_stock],
         refusals=eager + elsewhere + visibility_refusals(publisher, sendable, workers, needed),
-        notices=checks.acknowledgement_notices(sendable, _acks_late(workers)),
+        notices=checks.acknowledgement_notices(sendable, acks_late(workers)),
         warnings=perhaps
         + (
             _answer_warnings(workers, expected_workers, timeout)
@@ -186,7 +187,7 @@ def visibility_refusals(
     conf = publisher.app.conf
     timeout, where = visibility_of(publisher, workers, queues)
     asked = workers or [Worker("", prefetch=conf.worker_prefetch_multiplier)]
-    late = _acks_late(workers)
+    late = acks_late(workers)
     holding = checks.VisibilityModel(
         timeout=timeout,
         where=where,
@@ -194,14 +195,6 @@ def visibility_refusals(
         late=lambda task: late[task] if task in late else _acks_late_by_app(publisher, task),
     )
     return checks.visibility_refusals(demand, holding)
-
-
-def _acks_late(workers: list[Worker]) -> dict[str, bool]:
-    late: dict[str, bool] = {}
-    for worker in workers:
-        for task, flag in worker.tasks.items():
-            late[task] = late.get(task, False) or flag
-    return late
 
 
 def _acks_late_by_app(publisher: Publisher, task: str) -> bool:

@@ -85,6 +85,15 @@ def workers_of(answers: Answers) -> dict[str, Worker]:
     return {node: _worker(node, answers) for node in sorted(nodes)}
 
 
+def acks_late(workers: Iterable[Worker]) -> dict[str, bool]:
+    """Map each task that a worker has -> whether any of them acknowledges it late."""
+    late: dict[str, bool] = {}
+    for worker in workers:
+        for task, flag in worker.tasks.items():
+            late[task] = late.get(task, False) or flag
+    return late
+
+
 def _worker(node: str, answers: Answers) -> Worker:
     queues = answers["active_queues"].get(node)
     stats = answers["stats"].get(node)

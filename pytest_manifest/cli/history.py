@@ -17,12 +17,7 @@ from pytest_manifest.analysis.history import EntryHistory
 from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.cli.output import say, write_rows_as_json, write_table
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import (
-    Ledger,
-    find_runs,
-    find_runs_by_digest,
-    find_runs_of_manifest,
-)
+from pytest_manifest.ledger import Ledger, find_runs_of_manifest
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
 from pytest_manifest.schema import VerdictStatus
@@ -85,9 +80,7 @@ def run(file: Path, folder: Path, choice: Choice, *, json: bool) -> None:
 
 def _runs(manifest: Manifest, folder: Path, last: int) -> list[Path]:
     """Return the ledgers of the manifest's last runs, oldest first, each job counted once."""
-    ours = {*find_runs_of_manifest(folder, manifest.path)}
-    ours |= {*find_runs_by_digest(folder, manifest.sha256)}
-    paths = [path for path in find_runs(folder) if path in ours]
+    paths = find_runs_of_manifest(folder, manifest.path, manifest.sha256)
     merged: set[str] = set()
     for path in paths:
         with Ledger.open(path) as ledger:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.runs_folder import NAME, runs_folder
+from pytest_manifest.text import plural, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.run.merge import MergedRun
@@ -34,8 +35,7 @@ def run(ledgers: Sequence[Path], into: Path | None, *, json: bool) -> None:
             }
         )
         return
-    runs = "1 run" if merged.runs == 1 else f"{merged.runs} runs"
-    say(f"merged {runs} into {_short(merged.ledger)}")
+    say(f"merged {plural(merged.runs, 'run')} into {_short(merged.ledger)}")
     say(f"  {merged.info.entries:,} entries, {judged:,} of them with a final verdict")
     for remark in merged.warnings:
         say(f"  {remark}")
@@ -65,5 +65,4 @@ def _judging(merged: MergedRun) -> tuple[list[str], list[str]]:
 
 def _short(path: Path) -> str:
     """Shorten the path as a person would type it here."""
-    full, here = path.resolve(), Path.cwd()
-    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
+    return short_path(path.resolve(), Path.cwd())

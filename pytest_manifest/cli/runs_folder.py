@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ini import pytest_setting
+from pytest_manifest.text import listed
 
 NAME: Final = "runs"
 """The folder of runs in pytest's ``manifest_dir``."""
@@ -28,7 +28,7 @@ def find_run(text: str, folder: Path) -> Path:
 
     Raises LedgerError where there is none, or several begin like that.
     """
-    from pytest_manifest.ledger.run_files import RunFiles, ledgers_in
+    from pytest_manifest.ledger.run_files import RunFiles
 
     if text == LAST:
         return _last(folder)
@@ -40,17 +40,19 @@ def find_run(text: str, folder: Path) -> Path:
     exact = RunFiles.of(folder, text).ledger
     if "/" not in text and exact.is_file():
         return exact
-    known = [ledger.stem for ledger in ledgers_in(folder)]
+    known = run_ids(folder)
     found = [run for run in known if text and run.startswith(text)]
     if len(found) == 1:
         return RunFiles.of(folder, found[0]).ledger
     if found:
-        raise LedgerError(f"{text!r} begins several runs ({_some(found)}); write more of the id")
-    raise LedgerError(f"there is no run {text!r} in {folder}; runs there: {_some(known) or 'none'}")
+        some = listed(found, _SHOWN)
+        raise LedgerError(f"{text!r} begins several runs ({some}); write more of the id")
+    there = listed(known, _SHOWN) or "none"
+    raise LedgerError(f"there is no run {text!r} in {folder}; runs there: {there}")
 
 
 def run_ids(folder: Path) -> list[str]:
-    """Return the ids of the runs in a folder, newest first, for completion."""
+    """Return the ids of the runs in a folder, newest first."""
     from pytest_manifest.ledger.run_files import ledgers_in
 
     return [path.stem for path in reversed(ledgers_in(folder))]
@@ -66,10 +68,3 @@ def _last(folder: Path) -> Path:
             "or name another folder with --runs"
         )
     return runs[-1]
-
-
-def _some(runs: Sequence[str]) -> str:
-    """Join the newest of these ids for a message, with the number of the others."""
-    newest = list(reversed(runs))[:_SHOWN]
-    more = len(runs) - len(newest)
-    return ", ".join(newest) + (f" and {more} more" if more > 0 else "")

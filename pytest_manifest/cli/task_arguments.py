@@ -17,6 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from pytest_manifest.errors import PlanError
 from pytest_manifest.schema import Entry
+from pytest_manifest.text import listed
 
 PLACEHOLDER: Final = "<fill in"
 """How a value begins that has been left to be written."""
@@ -50,8 +51,7 @@ class TaskSignatures:
         near = get_close_matches(name, own, n=1)
         if near:
             return f"did you mean {near[0]!r}?"
-        more = f" and {len(own) - _SHOWN} more" if len(own) > _SHOWN else ""
-        return f"it has: {', '.join(own[:_SHOWN])}{more}" if own else "it has none of its own"
+        return f"it has: {listed(own, _SHOWN)}" if own else "it has none of its own"
 
     def problems(self, entry: Entry) -> Iterator[str]:
         """Yield what does not fit: an unknown task, arguments that it does not accept."""

@@ -76,13 +76,18 @@ def find_runs_by_digest(folder: Path, sha256: str) -> list[Path]:
     return [path for path, noted in _runs(folder) if noted.get("sha256") == sha256]
 
 
-def find_runs_of_manifest(folder: Path, manifest: Path) -> list[Path]:
+def find_runs_of_manifest(folder: Path, manifest: Path, sha256: str | None = None) -> list[Path]:
     """Return the ledgers in ``folder`` of runs of the manifest at this path, oldest first.
 
-    The manifest's content then does not matter.
+    The manifest's content then does not matter. With ``sha256`` runs of a manifest with this digest
+    count as well, wherever it was.
     """
     name = str(manifest.resolve())
-    return [path for path, noted in _runs(folder) if noted.get("manifest") == name]
+    return [
+        path
+        for path, noted in _runs(folder)
+        if noted.get("manifest") == name or (sha256 is not None and noted.get("sha256") == sha256)
+    ]
 
 
 def _runs(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:

@@ -6,6 +6,7 @@ Nothing heavy is imported here: an idle plugin must cost nothing.
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -284,14 +285,18 @@ def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]
     finally:
         state = known_session(config)
         if state is not None:
-            if not config.pluginmanager.hasplugin("terminalreporter"):
-                _write_summary_alone(config, state)
-            try:
-                state.close()
-                _resume_commands(config)
-            finally:
-                if state.session_runs.interrupts is not None:
-                    state.session_runs.interrupts.remove()
+            _end(config, state)
+
+
+def _end(config: pytest.Config, state: ManifestSession) -> None:
+    """Write the summary that is not written yet, and end the session's stack whatever fails."""
+    with ExitStack() as ends:
+        if state.session_runs.interrupts is not None:
+            ends.callback(state.session_runs.interrupts.remove)
+        ends.callback(_resume_commands, config)
+        ends.callback(state.close)
+        if not config.pluginmanager.hasplugin("terminalreporter"):
+            _write_summary_alone(config, state)
 
 
 def _write_summary_alone(config: pytest.Config, state: ManifestSession) -> None:

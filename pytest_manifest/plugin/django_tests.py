@@ -23,6 +23,6 @@ def warn_of_test_database(item: pytest.Item) -> None:
                 f"this test looks at Django's test database {of_tests!r}, and the jobs wrote to "
                 f"{of_workers!r} (DATABASES[{alias!r}]): to see what they wrote, give the folder "
                 "of this test a conftest.py with a session fixture 'django_db_setup' that does "
-                "nothing (docs/how-to/django.md)"
+                "nothing"
             )
         )

@@ -16,7 +16,7 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.ledger.run_files import RunFiles, ledgers_in, runs_by_copy
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.text import short_path
+from pytest_manifest.text import listed, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest, Shard
@@ -106,9 +106,9 @@ def _run_to_resume(options: Options, manifest: Manifest) -> Path:
         merged = ledger.info.merged()
     if merged:
         raise DispatchError(
-            f"run {path.stem} was merged of others ({_some(merged)}) and cannot be gone on with; "
-            "go on with each of these, with --manifest-resume and its --manifest-shard, then "
-            "merge their ledgers again"
+            f"run {path.stem} was merged of others ({listed(merged, _SHOWN)}) and cannot be gone "
+            "on with; go on with each of these, with --manifest-resume and its --manifest-shard, "
+            "then merge their ledgers again"
         )
     return path
 
@@ -163,7 +163,7 @@ def _shard(path: Path) -> Shard | None:
 def _refuse_shards(ledgers: Sequence[Path], name: str) -> None:
     """Raise LedgerError where all runs of the manifest are of shards."""
     if ledgers:
-        runs = _some([f"{path.stem} ({_shard(path)})" for path in ledgers])
+        runs = listed([f"{path.stem} ({_shard(path)})" for path in ledgers], _SHOWN)
         raise LedgerError(
             f"{name}: there are only runs of shards of it ({runs}); merge them with "
             "'manifest merge LEDGER...', or name one by --manifest-shard=K/N"
@@ -183,12 +183,6 @@ def _check_shard(path: Path, shard: Shard | None, manifest: Manifest, name: str)
         )
     if shard is not None and own is None:
         raise LedgerError(f"run {info.run} is of no shard; leave out --manifest-shard={shard}")
-
-
-def _some(names: Sequence[str]) -> str:
-    """Join the first names for a message, with the number of the others."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def unreadable_ledgers(options: Options, manifest: Manifest) -> list[tuple[Path, LedgerError]]:

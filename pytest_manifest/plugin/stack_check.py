@@ -1,20 +1,21 @@
 """Check a stack and send nothing: ``pytest --manifest-check``, a lint of a stack for CI.
 
-It acts before a session begins, so neither tests nor fixtures are involved. Nothing is written, on
-the broker or here.
+It acts before a session begins, so neither tests nor fixtures are involved. Nothing is left on the
+broker or here.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_manifest.console import quiet_console
-from pytest_manifest.errors import ManifestToolError, StackError
+from pytest_manifest.errors import ManifestToolError, ResultStoreError, StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.option_conflicts import read_options
@@ -47,15 +48,17 @@ class CheckCommand:
         return pytest.ExitCode.OK if check.ok else pytest.ExitCode.USAGE_ERROR
 
 
-def _entries(manifests: ManifestStore) -> list[Entry] | None:
-    """Read the manifests that are named; None where none is. Raises pytest.UsageError."""
+def _entries(manifests: ManifestStore) -> Iterable[Entry] | None:
+    """Check the manifests that are named, and read their entries as they are asked for.
+
+    None where none is named. Raises pytest.UsageError.
+    """
     if not manifests.files:
         return None
-    loaded = map(manifests.load, manifests.files)
-    return [entry for manifest in loaded for entry in manifest]
+    return chain.from_iterable([manifests.load(path) for path in manifests.files])
 
 
-def check_stack(options: Options, entries: Sequence[Entry] | None) -> tuple[StackCheck, str]:
+def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[StackCheck, str]:
     """Check the stack that a run with these options would use; return it in words, too."""
     from pytest_manifest.broker.client import load_app
     from pytest_manifest.broker.lint import StackCheck
@@ -116,7 +119,7 @@ def _check(
     check: StackCheck,
     address: StackAddress,
     choice: StackChoice,
-    entries: Sequence[Entry] | None,
+    entries: Iterable[Entry] | None,
 ) -> None:
     from pytest_manifest.broker.lint import eager, lint
     from pytest_manifest.broker.publisher import Publisher
@@ -130,7 +133,22 @@ def _check(
         if any(one.level == "error" and one.check == "broker" for one in check.findings):
             return
         _ask(check, publisher)
-        check.findings += lint(publisher, check.workers, entries)
+        with _transport_errors():
+            check.findings += lint(publisher, check.workers, entries)
+
+
+@contextmanager
+def _transport_errors() -> Iterator[None]:
+    """Turn what a transport raises into a StackError."""
+    try:
+        yield
+    except ManifestToolError:
+        raise
+    except Exception as error:  # a transport may raise anything
+        reason = redact(f"{type(error).__name__}: {error}")
+        raise StackError(
+            f"the broker answers no longer ({reason}); see its log, then check again"
+        ) from error
 
 
 def _reach(check: StackCheck, address: StackAddress, choice: StackChoice) -> None:
@@ -138,9 +156,8 @@ def _reach(check: StackCheck, address: StackAddress, choice: StackChoice) -> Non
     try:
         reach(address, choice)
     except StackError as error:
-        check.add(
-            "error", "store" if str(error).startswith("result store") else "broker", f"{error}"
-        )
+        what = "store" if isinstance(error, ResultStoreError) else "broker"
+        check.add("error", what, str(error))
         return
     check.add("ok", "broker", f"{check.broker} answers")
     if address.backend_url != address.broker_url:

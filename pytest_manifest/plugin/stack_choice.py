@@ -1,6 +1,6 @@
 """Decide where a session's jobs go, and say it: the app's own broker, a private stack, or another.
 
-What is named by an option or the configuration file counts first, then ``manifest-stack`` where it
+What is named by an option or the configuration file counts first, then ``manifest stack`` where it
 is asked for, then what the app itself names. Only an app that names no broker gets a private stack
 unasked. Nothing is connected to here.
 """
@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Final, Literal
 import pytest
 
 from pytest_manifest.errors import DispatchError, ManifestToolError, StackError
-from pytest_manifest.log import redact_url
+from pytest_manifest.log import redact, redact_url
 
 if TYPE_CHECKING:
     from pytest_manifest.broker.own_broker import OwnBroker
     from pytest_manifest.plugin.options import Options
 
 StackKind = Literal["private", "app", "named", "running", "memory", "none"]
-"""``named``: by an option, the file or the environment; ``running``: that of ``manifest-stack``;
+"""``named``: by an option, the file or the environment; ``running``: that of ``manifest stack``;
 ``none``: the session needs a stack that outlives it, and there is none."""
 
 PRIVATE_INSTEAD: Final = "--manifest-broker=private for a private stack"
+APP_INSTEAD: Final = "--manifest-broker=app for the app's own broker"
 IN_MEMORY: Final = "memory:"
 
 
@@ -87,7 +88,7 @@ def choose_stack(options: Options, was_private: Callable[[], bool]) -> StackChoi
         if running.kind == "running":
             return running
     if options.resumes and options.stack_word is None and was_private():
-        return StackChoice("private", f"the run to resume had one; {_app_instead()}")
+        return StackChoice("private", f"the run to resume had one; {APP_INSTEAD}")
     return _by_app(options, _own_broker(options), outlives=outlives)
 
 
@@ -159,8 +160,6 @@ def _own_broker(options: Options) -> OwnBroker | None:
     try:
         return own_broker(app)
     except Exception as error:  # of the app's settings, which are read only now
-        from pytest_manifest.log import redact
-
         raise StackError(
             f"the settings of the Celery app {options.app!r} cannot be read "
             f"({redact(f'{type(error).__name__}: {error}')}); mend them, or what they need"
@@ -185,16 +184,11 @@ def _by_app(options: Options, own: OwnBroker | None, *, outlives: bool) -> Stack
             "private",
             "the app's broker memory:// is in one process, where no worker could take jobs",
         )
-    source = f"{own.source} of {options.app}"
-    if own.source.isupper():
-        source = own.source
+    is_variable = own.source.isupper()
+    source = own.source if is_variable else f"{own.source} of {options.app}"
     reason = f"{source}, --manifest-broker=app" if insists else f"{source}; {PRIVATE_INSTEAD}"
     kind: StackKind = "memory" if own.url.startswith(IN_MEMORY) else "app"
     return StackChoice(kind, reason, own.url, source)
-
-
-def _app_instead() -> str:
-    return "--manifest-broker=app for the app's own broker"
 
 
 def put_root_on_path(options: Options) -> None:

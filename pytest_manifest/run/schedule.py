@@ -19,6 +19,7 @@ from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.send_queue import SendQueue, dependents, names_of
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.text import listed
 
 CHAIN_SHOWN = 4
 """Entries of a chain of dependencies that a message names; the others are counted."""
@@ -302,8 +303,5 @@ class Schedule:
             return []
         if self.closed is not None:
             return []
-        names = ", ".join(map(repr, self._canary_failed[:NAMES_SHOWN]))
-        more = len(self._canary_failed) - NAMES_SHOWN
-        return self.close(
-            f"the canary failed: {names}{f' and {more} more' if more > 0 else ''} did not pass"
-        )
+        names = listed([*map(repr, self._canary_failed)], NAMES_SHOWN)
+        return self.close(f"the canary failed: {names} did not pass")

@@ -14,11 +14,12 @@ from celery import Celery
 from celery.app.backends import by_url
 from kombu import Connection
 
-from pytest_manifest.errors import StackError
+from pytest_manifest.errors import ResultStoreError, StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
 from pytest_manifest.urls import SENTINEL, StackAddress, is_redis
 
+BROKER: Final = "broker"
 DATABASES: Final = ("db+", "database+")
 # Result stores that are the broker itself, or none at all.
 NOTHING_TO_REACH: Final = ("", "rpc", "disabled", "cache+memory")
@@ -35,11 +36,11 @@ def check_stack(
     """Return when broker and result store have both answered.
 
     ``app``: whose settings say the rest of how they are reached: a master's name, TLS, a user.
-    StackError, within ``timeout`` seconds, names the one that did not, and why; the hints say what
-    to do about each.
+    StackError, of a result store ResultStoreError, within ``timeout`` seconds, names the one that
+    did not, and why; the hints say what to do about each.
     """
     broker, backend = address.broker_url, address.backend_url
-    makers = [("broker", broker_hint, broker, lambda: _broker_probe(broker, timeout, app))]
+    makers = [(BROKER, broker_hint, broker, lambda: _broker_probe(broker, timeout, app))]
     if backend != broker and _scheme(backend) not in NOTHING_TO_REACH:
         store = partial(_backend_probe, address, timeout, app)
         makers.append(("result store", store_hint, backend, store))
@@ -51,7 +52,8 @@ def check_stack(
     for attempt in attempts:
         reason = attempt.failure(max(0.0, deadline - time.monotonic()), timeout)
         if reason:
-            raise StackError(
+            kind = StackError if attempt.what == BROKER else ResultStoreError
+            raise kind(
                 f"{attempt.what} {redact_url(attempt.url)} cannot be used: {reason} "
                 f"({attempt.hint})"
             )

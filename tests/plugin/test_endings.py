@@ -223,3 +223,39 @@ def test_ctrl_c_after_the_summary_is_no_crash(project: Project) -> None:
     assert "1 passed" in text
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "Traceback" not in text
+
+
+WITHOUT_REPORTER = """
+import pytest
+from pytest_manifest.plugin.session import ManifestSession
+from pytest_manifest.reporting import terminal
+
+close = ManifestSession.close
+
+
+def noted(state):
+    open("closed", "w").close()
+    close(state)
+
+
+def fail(*_):
+    raise OSError("nobody reads this")
+
+
+ManifestSession.close = noted
+terminal.write_summary = fail
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config):
+    config.pluginmanager.unregister(name="terminalreporter")
+"""
+
+
+def test_a_summary_that_cannot_be_written_keeps_nothing_running(project: Project) -> None:
+    """Beside a reporter that asks for none it is written last; all ends the same."""
+    project.doubles(count=1)
+    project.write("conftest.py", WITHOUT_REPORTER)
+    result = project.run("--manifest=m.jsonl", MEMORY)
+    assert "nobody reads this" in result.stderr.str()
+    assert (project.path / "closed").exists()

@@ -100,7 +100,7 @@ def test_a_manifest_is_held_against_the_stack(project: Project, broker: str) -> 
 
 @pytest.mark.live
 def test_a_stack_without_workers_or_broker(project: Project, broker: str) -> None:
-    """Nobody answers, and then nobody is there to ask; an own store of another kind is told."""
+    """No worker answers; then the broker is away, and then the result store alone."""
     alone = project.run(JSON, f"--manifest-broker={broker}")
     assert alone.ret == pytest.ExitCode.USAGE_ERROR
     assert "no worker answered" in found(alone, "error")["workers"]
@@ -108,6 +108,8 @@ def test_a_stack_without_workers_or_broker(project: Project, broker: str) -> Non
     assert away.ret == pytest.ExitCode.USAGE_ERROR
     assert "cannot be used" in found(away, "error")["broker"]
     assert "hunter2" not in away.stdout.str()
+    own = (f"--manifest-broker={broker}", "--manifest-backend=redis://127.0.0.1:1/1")
+    assert "cannot be used" in found(project.run(JSON, *own), "error")["store"]
 
 
 def test_an_app_without_a_broker_is_checked_on_a_private_stack(project: Project) -> None:

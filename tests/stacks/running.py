@@ -107,9 +107,8 @@ def _worker(
     command = [sys.executable, "-m", "celery", "-A", APP, "worker", "-n", name, "-l", "info"]
     command += ["-P", cell.pool, "-Q", queues, *(cell.options or ("-c", "1"))]
     command += ["-I", "pytest_manifest.worker"] if cell.is_instrumented else []
-    if (
-        cell.pool == "solo"
-    ):  # a job that ends its process ends the worker, whose owner starts another
+    if cell.pool == "solo":
+        # A job that ends its process ends the worker, whose owner starts another.
         command = ["sh", "-c", AGAIN, "sh", *command]
     log = folder / "worker.log"
     with processes.child(command, log=log, cwd=ROOT, env=environment) as process:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import pytest
 
 from pytest_manifest.broker.checks import demand_of
-from pytest_manifest.broker.lint import StackCheck, eager, late_limits, rabbitmq
+from pytest_manifest.broker.lint import Finding, StackCheck, eager, late_limits, rabbitmq
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.reporting.stack_check import document, table
 from pytest_manifest.schema import Entry
@@ -15,8 +16,8 @@ from pytest_manifest.schema import Entry
 WHERE = "visibility_timeout"
 
 
-def levels(findings: object) -> list[str]:
-    return [one.level for one in findings]  # type: ignore[attr-defined]  # each is a Finding
+def levels(findings: Iterable[Finding]) -> list[str]:
+    return [one.level for one in findings]
 
 
 def test_a_limit_beyond_the_visibility_timeout_is_an_error() -> None:
