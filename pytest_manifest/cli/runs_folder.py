@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ini import pytest_setting
+from pytest_manifest.ini import pytest_setting, pytest_settings
 from pytest_manifest.text import listed
 
 NAME: Final = "runs"
@@ -20,7 +20,11 @@ def runs_folder(given: Path | None) -> Path:
     """Return the folder of runs: the one given, else where pytest, started here, keeps them."""
     if given is not None:
         return given
-    return Path.cwd() / (pytest_setting(Path.cwd(), "manifest_dir") or ".manifest") / NAME
+    here = Path.cwd()
+    # As pytest does, whose root folder is the nearest that has its configuration.
+    roots = (place for place in (here, *here.parents) if pytest_settings(place)[0] is not None)
+    root = next(roots, here)
+    return root / (pytest_setting(root, "manifest_dir") or ".manifest") / NAME
 
 
 def find_run(text: str, folder: Path) -> Path:

@@ -204,8 +204,11 @@ class Queries(LedgerPart):
         return (row[0] for row in self._db.read(_IN_ORDER))
 
     def runtimes(self) -> Iterator[tuple[str, float]]:
-        """Yield the entries whose receipt has a runtime, with its seconds, in no order."""
-        return ((entry, float(seconds)) for entry, seconds in self._db.read(_RUNTIMES))
+        """Yield the entries whose receipt has a runtime, with its seconds, in no order.
+
+        Raises LedgerError for one that is no number.
+        """
+        return self._db.build_each(lambda row: (str(row[0]), float(row[1])), _RUNTIMES)
 
     def runtime_of(self, entries: Iterable[str]) -> float:
         """Return the sum of these entries' runtimes by their receipts, in seconds."""

@@ -86,23 +86,18 @@ def _parsed(raw: object) -> object:
 
 def broker_lines(url: str) -> list[str]:
     """Describe the broker: a line on whether it answers, and one for each queue."""
-    with redis.Redis.from_url(url, socket_timeout=2.0, decode_responses=True) as client:
-        try:
-            lengths = queue_lengths(client)
-            unacked = int(client.hlen("unacked"))
-        except redis.RedisError as error:
-            return [f"broker does not answer: {error}"]
+    try:
+        lengths, unacked = broker_counts(url)
+    except redis.RedisError as error:
+        return [f"broker does not answer: {error}"]
     lines = [f"queue    {name}  {length} waiting" for name, length in lengths.items()]
     return [*lines, f"unacked  {unacked} with the workers"]
 
 
-def broker_counts(url: str) -> tuple[dict[str, int] | None, int | None]:
-    """Count each queue's waiting messages, and those with workers; None: no answer."""
+def broker_counts(url: str) -> tuple[dict[str, int], int]:
+    """Count each queue's waiting messages, and those with workers. Raises redis.RedisError."""
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT, decode_responses=True) as client:
-        try:
-            return queue_lengths(client), int(client.hlen("unacked"))
-        except redis.RedisError:
-            return None, None
+        return queue_lengths(client), int(client.hlen("unacked"))
 
 
 def queue_lengths(client: redis.Redis) -> dict[str, int]:

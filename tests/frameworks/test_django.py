@@ -102,6 +102,18 @@ def test_a_verification_sees_what_the_job_wrote(shop: Stranger) -> None:
 
 
 @pytest.mark.live
+def test_a_plan_that_may_not_read_the_database_is_told_how(shop: Stranger) -> None:
+    """pytest-django's own advice is for tests, and a planning fixture is none."""
+    plan = shop.folder / "workflows" / "films" / "plan.py"
+    plan.write_text(PLAN.replace("with django_db_blocker.unblock()", "if True"), "utf-8")
+    done = shop.run("pytest", "--manifest-plan=films:slugs", APP)
+    assert done.status == pytest.ExitCode.TESTS_FAILED
+    (said,) = [line for line in done.lines if "reads Django's database" in line]
+    assert said.startswith("plan films:slugs ")
+    assert "django_db_blocker.unblock()" in said
+
+
+@pytest.mark.live
 def test_settings_of_the_session_are_those_of_private_workers(shop: Stranger) -> None:
     """``--ds`` names others: jobs leave the usual database alone."""
     (shop.folder / "shop" / "settings_batch.py").write_text(

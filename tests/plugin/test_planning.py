@@ -260,20 +260,3 @@ def test_work_that_must_not_repeat_is_sent_once(planned: Project) -> None:
     assert planned.ran() == {"x": 1}
     planned.run("--manifest=m.jsonl", "--manifest-rerun").assert_outcomes(passed=1)
     assert planned.ran() == {"x": 2}
-
-
-def test_a_database_that_is_blocked_is_explained(project: Project) -> None:
-    """pytest-django's own advice is for tests, and a planning fixture is none."""
-    project.write(
-        "conftest.py",
-        """
-from pytest_manifest import planning_fixture
-
-
-@planning_fixture("films:all")
-def films(plan):
-    raise RuntimeError('Database access not allowed, use the "django_db" mark, or the "db" fixture')
-""",
-    )
-    result = project.run("--manifest-plan=films:all")
-    result.stdout.fnmatch_lines(["plan films:all reads Django's database*unblock()*"])

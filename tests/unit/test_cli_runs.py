@@ -61,6 +61,15 @@ def test_the_verdicts_of_a_run_are_shown_by_status(file: Path) -> None:
     assert lines[2].split()[:3] == ["failed", "b", "shop.price"]
 
 
+def test_runs_are_found_from_a_folder_below(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pytest's configuration is, its runs are, wherever below it is started."""
+    make_run(file, 1, ["passed", "failed", None])
+    Path("pytest.ini").write_text("[pytest]\n", "utf-8")
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+    assert ids(as_json("show", "last")) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

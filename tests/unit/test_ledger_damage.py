@@ -98,6 +98,7 @@ def read_everything(path: Path) -> None:
         every: list[Iterator[object]] = [
             ledger.attempts.all(),
             ledger.events.all_receipts(),
+            ledger.queries.runtimes(),
             ledger.queries.all_verdicts(),
             ledger.queries.not_passed(NAMES),
             (one.parse() for _, one in ledger.verdicts.stored_from(NAMES[0], 20)),
@@ -173,6 +174,7 @@ def test_what_is_no_document_is_a_sentence(made: Path) -> None:
     """Also where nothing of it is JSON, or of the right type."""
     for statement in (
         "UPDATE settled SET receipt = '{' WHERE entry = 'e-3'",
+        "UPDATE settled SET receipt = json_set(receipt, '$.runtime', 'long') WHERE entry = 'e-3'",
         "UPDATE settled SET verdict = x'ff00' WHERE entry = 'e-3'",
         "UPDATE run SET value = 'x' WHERE key = 'entries'",
         "DELETE FROM run WHERE key = 'broker'",
