@@ -95,7 +95,9 @@ def _client_with(parameters: Mapping[str, Any]) -> Redis:
         del limits["socket_connect_timeout"]
     # No retries: see open_client.
     ours = {"health_check_interval": 30, "retry": Retry(NoBackoff(), 0), "retry_on_timeout": False}
-    return Redis(connection_pool=ConnectionPool(**{**parameters, **limits, **ours}))
+    client = Redis(connection_pool=ConnectionPool(**{**parameters, **limits, **ours}))
+    client.auto_close_connection_pool = True  # as from_url has it: the pool is this client's alone
+    return client
 
 
 def redis_url(backend_url: str) -> str:

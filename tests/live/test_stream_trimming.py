@@ -7,8 +7,10 @@ import json
 import pytest
 import redis
 
-from pytest_manifest.results.stream import StreamReader
+from pytest_manifest.results.stream import StreamReader, open_client_at
 from pytest_manifest.schema.wire import STREAM_FIELD
+from pytest_manifest.urls import StackAddress
+from tests.support import eventually
 from tests.unit.test_results_collector import check_trimming
 
 
@@ -36,3 +38,17 @@ def test_a_reader_learns_what_another_has_taken_out(valkey: str) -> None:
         assert after.is_intact()
         for reader in (first, copy, late, after):
             reader.close()
+
+
+def test_a_client_by_an_apps_settings_is_closed_whole(valkey: str) -> None:
+    """Its pool of connections with it."""
+    address = StackAddress(valkey, valkey, "tests.live.broker_app:app", is_private=False)
+    client = open_client_at(address)
+    ours = client.client_id()
+    client.close()
+    with redis.Redis.from_url(valkey) as other:
+        eventually(
+            lambda: ours not in {int(one["id"]) for one in other.client_list()},
+            within=10,
+            what="the server has seen it end",
+        )
