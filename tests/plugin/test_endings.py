@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -239,7 +240,7 @@ def noted(state):
 
 
 def fail(*_):
-    raise OSError("nobody reads this")
+    raise ValueError("nobody reads this")
 
 
 ManifestSession.close = noted
@@ -256,6 +257,7 @@ def test_a_summary_that_cannot_be_written_keeps_nothing_running(project: Project
     """Beside a reporter that asks for none it is written last; all ends the same."""
     project.doubles(count=1)
     project.write("conftest.py", WITHOUT_REPORTER)
-    result = project.run("--manifest=m.jsonl", MEMORY)
+    command = (sys.executable, "-m", "pytest", "--manifest=m.jsonl", MEMORY)
+    result = project.pytester.run(*command)
     assert "nobody reads this" in result.stderr.str()
     assert (project.path / "closed").exists()
