@@ -122,8 +122,11 @@ def queues_by_app(options: Options, tasks: Iterable[str]) -> dict[str, str]:
 def _named(options: Options) -> StackChoice:
     assert options.broker is not None
     by = "--manifest-broker" if options.broker_given else "manifest_broker in the configuration"
-    kind: StackKind = "memory" if options.broker.startswith(IN_MEMORY) else "named"
-    return StackChoice(kind, by, options.broker, by)
+    return StackChoice(_kind_of(options.broker, "named"), by, options.broker, by)
+
+
+def _kind_of(broker: str, other: StackKind) -> StackKind:
+    return "memory" if broker.startswith(IN_MEMORY) else other
 
 
 def _running(reason: str) -> StackChoice:
@@ -143,7 +146,8 @@ def _without_app(options: Options, *, outlives: bool) -> StackChoice:
         )
     if options.broker:
         by = options.environment_source
-        return StackChoice("named", f"{by}; {PRIVATE_INSTEAD}", options.broker, by)
+        kind = _kind_of(options.broker, "named")
+        return StackChoice(kind, f"{by}; {PRIVATE_INSTEAD}", options.broker, by)
     if outlives:
         return _running("it outlives pytest")
     return StackChoice("private", "no Celery app is named: --manifest-app=module:app")
@@ -187,8 +191,7 @@ def _by_app(options: Options, own: OwnBroker | None, *, outlives: bool) -> Stack
     is_variable = own.source.isupper()
     source = own.source if is_variable else f"{own.source} of {options.app}"
     reason = f"{source}, --manifest-broker=app" if insists else f"{source}; {PRIVATE_INSTEAD}"
-    kind: StackKind = "memory" if own.url.startswith(IN_MEMORY) else "app"
-    return StackChoice(kind, reason, own.url, source)
+    return StackChoice(_kind_of(own.url, "app"), reason, own.url, source)
 
 
 def put_root_on_path(options: Options) -> None:

@@ -119,6 +119,18 @@ def numbers(plan):
 """
 
 
+def test_a_broker_in_memory_by_the_environment_needs_the_app(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No worker elsewhere could take jobs from it, so none is waited for."""
+    project.doubles(count=1)
+    project.write("pytest.ini", "[pytest]\n")
+    monkeypatch.setenv("CELERY_BROKER_URL", "memory://")
+    refused = project.run("--manifest=m.jsonl", "--manifest-deadline=5")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["*the stack in memory needs your Celery application*"])
+
+
 FLAKY = {"id": "f", "task": "jobs.flaky", "kwargs": {"key": "f"}, "idempotent": True}
 
 
