@@ -28,7 +28,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Keep the element's anchor and target."""
         for name, value in attrs:
-            if value and name in ("id", "name"):
+            if value and (name == "id" or (tag, name) == ("a", "name")):
                 self.anchors.add(value)
             elif value and name in ("href", "src"):
                 self.targets.append((tag, value))
