@@ -71,11 +71,12 @@ def test_the_lowest_versions_were_run(project: dict[str, Any], cells: dict[str, 
         for item in [*project["dependencies"], *extras]
         if (found := re.match(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", item))
     }
-    rows = [cell["versions"] for cell in cells.values() if cell["cell"] == "min"]
-    assert rows
-    for versions in rows:
-        had = {name: whole(number) for name, number in versions.items() if name in asked}
-        assert had == {name: whole(asked[name]) for name in had}
+    for cell in cells.values():
+        if cell["cell"] == "min":
+            lowest = {name: whole(number) for name, number in cell["versions"].items()}
+            assert {name: whole(asked[name]) for name in lowest if name in asked} == {
+                name: number for name, number in lowest.items() if name in asked
+            }
 
 
 def whole(version: str) -> tuple[int, ...]:
