@@ -204,7 +204,7 @@ class Queries(LedgerPart):
         return (row[0] for row in self._db.read(_IN_ORDER))
 
     def runtimes(self) -> Iterator[tuple[str, float]]:
-        """Yield entries and the seconds of their receipt, in no order; LedgerError for no number."""
+        """Yield entries and their receipt's seconds, in no order; LedgerError for no number."""
         return self._db.build_each(lambda row: (str(row[0]), float(row[1])), _RUNTIMES)
 
     def runtime_of(self, entries: Iterable[str]) -> float:
