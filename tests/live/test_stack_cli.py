@@ -165,6 +165,9 @@ def test_status_shows_workers_and_queues(run: Run, runtime: Path) -> None:
     assert "celeryev" not in shown.stdout
     assert "***" in shown.stdout
     assert address.broker_url not in shown.stdout
+    document = json.loads(run("status", "--json").stdout)
+    assert (document["queues"], document["unacked"]) == ({"celery": 0, "nobody-listens": 6}, 0)
+    assert address.broker_url not in json.dumps(document)
 
 
 def test_workers_are_restarted_and_shown(run: Run, runtime: Path) -> None:
