@@ -87,7 +87,22 @@ def _choose(found: Sequence[FoundApp], *, ask: bool) -> FoundApp:
     return found[min(max(chosen, 1), len(found)) - 1]
 
 
+def _check_names(folder: Path, *, own: bool) -> None:
+    """Raise PlanError where a module of the project would hide ours, or ours would hide it."""
+    if (folder / "workflows.py").exists():
+        raise PlanError(
+            f"{folder / 'workflows.py'}: the package 'workflows' that is made here would hide it; "
+            "rename it, or name another folder"
+        )
+    if own and (folder / "jobs" / "__init__.py").exists():
+        raise PlanError(
+            f"no Celery app was found, and the package {folder / 'jobs'} would hide the module "
+            "'jobs' of one made here; name yours with --app=MODULE:ATTRIBUTE"
+        )
+
+
 def _make_files(made: _Scaffold, *, own: bool) -> None:
+    _check_names(made.folder, own=own)
     if own and not made.make("jobs.py", scaffold.JOBS):
         raise PlanError(
             f"{made.folder / 'jobs.py'}: is there already, and no Celery app was found in it or "
@@ -171,6 +186,8 @@ def _report(made: _Scaffold, where: str | None, found: Sequence[str], *, json: b
             say(
                 f"  others: {', '.join(one for one in found if one != made.app)}; name one by --app"
             )
+    if "jobs.py" in made.created:
+        say("no Celery app was found, so jobs.py is made; yours is named by --app=MODULE:ATTRIBUTE")
     for name in made.created:
         say(f"created  {name}")
     for name in made.kept:

@@ -133,3 +133,28 @@ def test_settings_are_read_as_pytest_does(file: str, text: str, tmp_path: Path) 
     (tmp_path / file).write_text(text, "utf-8")
     assert pytest_setting(tmp_path, "manifest_app") == "a:b"
     assert pytest_settings(tmp_path)[0] == tmp_path / file
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({"workflows.py": "", "shop.py": "from celery import Celery\napp = Celery()\n"}, "hide it"),
+        ({"jobs/__init__.py": "", "jobs/run.py": "x = 1\n"}, "would hide the module 'jobs'"),
+    ],
+)
+def test_no_module_of_a_project_is_hidden(
+    files: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    """Nor one that would be made."""
+    write(tmp_path, files)
+    done = CliRunner().invoke(app, ["init", str(tmp_path)])
+    assert sentence in str(done.exception)
+    assert {path.name for path in tmp_path.iterdir()} == {name.split("/")[0] for name in files}
+
+
+def test_an_app_that_is_made_is_said_to_be(tmp_path: Path) -> None:
+    """In a project whose own app a function makes, it is not the one to use."""
+    factory = "from celery import Celery\ndef make(): return Celery()\n"
+    write(tmp_path, {"shop/tasks.py": factory})
+    told = CliRunner().invoke(app, ["init", str(tmp_path)]).stdout
+    assert told.startswith("no Celery app was found, so jobs.py is made; yours is named by --app")
