@@ -89,7 +89,7 @@ def _report(target: Path, count: int, *, filled: bool, json: bool) -> None:
 def _entries(signature: TaskSignature, rows: Rows | None, source: Source) -> Iterator[Entry]:
     name = signature.task.rpartition(".")[2]
     if rows is None:
-        yield _entry(f"{name}-1", signature.task, signature.arguments(), {})
+        yield _entry(f"{name}-1", signature, signature.arguments(), {})
         return
     maker = _EntryMaker(signature, rows, source, name)
     faults: list[Fault] = []
@@ -166,7 +166,7 @@ class _EntryMaker:
         if first != row.number:
             raise ValueError(f"id {entry_id!r} is that of row {first}, too; ids must be unique")
         meta = {name: jsonable(row.values[name]) for name in self._source.meta}
-        return _entry(entry_id, self._signature.task, kwargs, meta)
+        return _entry(entry_id, self._signature, kwargs, meta)
 
     def _is_left_out(self, name: str, value: object) -> bool:
         """Return whether an empty cell leaves the argument to its default."""
@@ -185,10 +185,14 @@ class _EntryMaker:
 
 
 def _entry(
-    entry_id: str, task: str, kwargs: Mapping[str, JsonValue], meta: Mapping[str, JsonValue]
+    entry_id: str,
+    signature: TaskSignature,
+    values: Mapping[str, JsonValue],
+    meta: Mapping[str, JsonValue],
 ) -> Entry:
-    fields = {"id": entry_id, "task": task, "kwargs": dict(kwargs), "meta": dict(meta)}
+    args, kwargs = signature.call(values)
+    fields = {"id": entry_id, "task": signature.task, "args": args, "kwargs": kwargs}
     try:
-        return Entry.model_validate(fields)
+        return Entry.model_validate({**fields, "meta": dict(meta)})
     except ValidationError as error:
         raise ValueError("; ".join(problems(error, Entry))) from None

@@ -46,6 +46,7 @@ def csv_rows(path: Path) -> Iterator[Rows]:
             file = stack.enter_context(path.open(encoding="utf-8-sig", newline=""))
             reader = csv.DictReader(file, strict=True)
             columns = list(reader.fieldnames or ())
+        _check_separator(path, columns)
         _check_columns(path, columns)
         yield Rows(path, columns, _csv_rows(path, reader), are_text=True)
 
@@ -70,6 +71,15 @@ def _csv_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[Row]:
             if None in values or None in values.values():
                 raise _fault(path, line, "the row has not as many values as there are columns")
             yield Row(line, values)
+
+
+def _check_separator(path: Path, columns: list[str]) -> None:
+    """Refuse what spreadsheets of many languages save as CSV."""
+    found = next((one for one in ";\t|" if len(columns) == 1 and one in columns[0]), None)
+    if found:
+        raise _fault(
+            path, 1, f"the columns seem to be separated by {found!r}; save it with commas instead"
+        )
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
@@ -99,8 +109,9 @@ def sql_rows(query: str, url: str) -> Iterator[Rows]:
             engine = sqlalchemy.create_engine(url)
             stack.callback(engine.dispose)
             connection = stack.enter_context(engine.connect())
-            connection.execution_options(stream_results=True)
-            found = connection.execute(sqlalchemy.text(query))
+            # As it is written: a colon or a percent sign is none of SQLAlchemy's here.
+            connection.execution_options(stream_results=True, no_parameters=True)
+            found = connection.exec_driver_sql(query)
             columns = list(found.keys())
         _check_columns(QUERY, columns)
         yield Rows(QUERY, columns, _sql_rows(url, columns, found), are_text=False)

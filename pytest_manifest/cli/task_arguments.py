@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from math import isfinite
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from pytest_manifest.errors import PlanError
@@ -87,9 +87,9 @@ class TaskSignature:
 
     @cached_property
     def parameters(self) -> Sequence[inspect.Parameter]:
-        """Return the parameters that an entry can name."""
-        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        return [one for one in self.signature.parameters.values() if one.kind in kinds]
+        """Return the parameters that have a value each."""
+        several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return [one for one in self.signature.parameters.values() if one.kind not in several]
 
     @cached_property
     def takes_any_name(self) -> bool:
@@ -129,13 +129,41 @@ class TaskSignature:
         return f"({', '.join(self.signature.parameters)})"
 
     def arguments(self) -> dict[str, JsonValue]:
-        """Return an argument for each parameter: its default, or a placeholder."""
-        return {
-            one.name: _placeholder(self.hint(one.name), 0)
-            if one.default is _EMPTY
-            else jsonable(one.default)
-            for one in self.parameters
-        }
+        """Return an argument for each parameter: its default, or a placeholder.
+
+        A default that JSON does not have is left to the task, which would be given another value.
+        """
+        found: dict[str, JsonValue] = {}
+        by_position = True
+        for one in self.parameters:
+            if one.default is _EMPTY:
+                found[one.name] = _placeholder(self.hint(one.name), 0)
+            elif one.kind is inspect.Parameter.POSITIONAL_ONLY and not by_position:
+                continue
+            elif _is_json(one.default):
+                found[one.name] = one.default
+            else:
+                by_position = False
+        return found
+
+    def call(self, values: Mapping[str, JsonValue]) -> tuple[list[JsonValue], dict[str, JsonValue]]:
+        """Return values by name as ``args``, where the task takes them by position, and ``kwargs``.
+
+        Raises ValueError where one by position follows one that is left out.
+        """
+        args: list[JsonValue] = []
+        kwargs = dict(values)
+        left_out: str | None = None
+        for one in self.parameters:
+            if one.kind is not inspect.Parameter.POSITIONAL_ONLY:
+                continue
+            if one.name not in kwargs:
+                left_out = left_out or one.name
+            elif left_out:
+                raise ValueError(f"{one.name} has a value, so {left_out} before it needs one, too")
+            else:
+                args.append(kwargs.pop(one.name))
+        return args, kwargs
 
     def convert(self, name: str, value: object) -> JsonValue:
         """Convert a value by the parameter's type to JSON. Raises ValueError where it is none.
@@ -175,6 +203,17 @@ def _adapter(hint: object) -> TypeAdapter[object] | None:
         return None
 
 
+def _is_json(value: object) -> bool:
+    """Return whether a task is given this very value where it is sent as JSON."""
+    if type(value) is list:
+        return all(map(_is_json, value))
+    if type(value) is dict:
+        return all(type(name) is str and _is_json(one) for name, one in value.items())
+    if type(value) is float:
+        return isfinite(value)
+    return value is None or type(value) in (str, int, bool)
+
+
 def _dumped(adapter: TypeAdapter[object], value: object) -> JsonValue:
     found: JsonValue = adapter.dump_python(value, mode="json", by_alias=True)
     return found
@@ -210,21 +249,20 @@ def _placeholder(hint: object, depth: int) -> JsonValue:
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if isinstance(hint, type) and issubclass(hint, BaseModel) and depth < _DEEPEST:
-        return {
-            field.alias or name: _placeholder(field.annotation, depth + 1)
-            if field.is_required()
-            else _default(field, depth)
-            for name, field in hint.model_fields.items()
-        }
+        return dict(_fields(hint, depth + 1))
     return f"{PLACEHOLDER}: {_type_name(hint)}>"
 
 
-def _default(field: FieldInfo, depth: int) -> JsonValue:
-    """Return a field's default; what stands for it where it is made of other fields' values."""
-    try:
-        return jsonable(field.get_default(call_default_factory=True))
-    except ValueError:
-        return _placeholder(field.annotation, depth + 1)
+def _fields(model: type[BaseModel], depth: int) -> Iterator[tuple[str, JsonValue]]:
+    """Yield a model's fields; those whose default JSON does not have, or is made, are left out."""
+    for name, field in model.model_fields.items():
+        shown = field.alias or name
+        if field.is_required():
+            yield shown, _placeholder(field.annotation, depth)
+        elif field.default_factory in (list, dict):
+            yield shown, field.default_factory()
+        elif field.default_factory is None and _is_json(field.default):
+            yield shown, field.default
 
 
 def _type_name(hint: object) -> str:

@@ -53,12 +53,20 @@ def price(item: str, count: int, note: str | None, ratio: float = 0.5) -> None: 
 def anything(first, **others) -> None: ...
 
 
-class Made(BaseModel):
-    number: int = Field(default_factory=partial(int, "none"))
-
-
 @task(name="shop.odd")
-def odd(made: Made, limit: float = float("inf")) -> None: ...
+def odd(
+    first: int, second: int = 2, third=len, /, *rest, when=datetime.date.min, raw=b"\\xff", n=1
+) -> None: ...
+
+
+class Made(BaseModel):
+    at: datetime.datetime = Field(default_factory=datetime.datetime.now)
+    day: datetime.date = datetime.date.min
+    size: Size
+
+
+@task(name="shop.made", pydantic=True)
+def made(what: Made) -> None: ...
 
 
 @task(name="shop.untold")
@@ -127,10 +135,23 @@ def test_types_that_are_not_known_are_any_value(folder: Path) -> None:
         assert entry["kwargs"] == {name: "<fill in: any value>"}
 
 
-def test_defaults_that_cannot_be_written_are_told(folder: Path) -> None:
-    """A number that JSON has not is its name; what a default's maker refuses is to be filled in."""
+def test_a_default_that_json_does_not_have_is_left_to_the_task(folder: Path) -> None:
+    """It would be given a text instead; nor is a value that a model makes anew each time fixed."""
     [entry] = lines(manifest("new", "--from-task=shop.odd"))
-    assert entry["kwargs"] == {"made": {"number": "<fill in: int>"}, "limit": "inf"}
+    assert (entry["args"], entry["kwargs"]) == (["<fill in: int>", 2], {"n": 1})
+    [entry] = lines(manifest("new", "--from-task=shop.made"))
+    size = {"width": "<fill in: int>", "unit": "px"}
+    assert entry["kwargs"] == {"what": {"size": size}}
+
+
+def test_columns_are_arguments_by_position_where_a_task_wants_it(folder: Path) -> None:
+    """As many as have a value; none is taken for another."""
+    Path("p.csv").write_text("n,third,second,first\n4,,,1\n,x,2,1\n", "utf-8")
+    manifest("new", "--from-task=shop.odd", "--csv=p.csv", "-o", "p.jsonl")
+    rows = lines(Path("p.jsonl").read_text("utf-8"))
+    assert [row["args"] for row in rows] == [[1], [1, 2, "x"]]
+    assert [row.get("kwargs") for row in rows] == [{"n": "4"}, None]
+    assert manifest("lint", "p.jsonl", "--app=cli_shop:app") == "p.jsonl: 2 entries, no fault\n"
 
 
 def test_rows_of_a_csv_file_are_entries(folder: Path) -> None:
@@ -164,6 +185,13 @@ def test_rows_of_a_query_are_entries(folder: Path) -> None:
     assert [row["meta"] for row in rows] == [{"at": "2026-11-28"}, {"at": None}]
 
 
+def test_a_query_is_sent_as_it_is(folder: Path) -> None:
+    """A colon or a percent sign in it is the database's."""
+    query = "SELECT ':tea' AS first, '%s' AS second WHERE 'tea' LIKE '%a'"
+    [row] = lines(manifest("new", "--from-task=shop.any", f"--sql={query}", "--url=sqlite://"))
+    assert row["kwargs"] == {"first": ":tea", "second": "%s"}
+
+
 @pytest.mark.parametrize(
     ("text", "options", "sentence"),
     [
@@ -175,6 +203,9 @@ def test_rows_of_a_query_are_entries(folder: Path) -> None:
         ("item,count,note,x\n", [], "shop.price has no argument 'x'; rename the column"),
         ("item,count,note\n", ["--id=no"], "there is no column 'no', but item, count, note"),
         ("item,count,note\n1,2\n", [], "o.csv:2: the row has not as many values"),
+        ("item,first\n", ["--from-task=shop.odd"], "shop.odd has no argument 'item'"),
+        ("first,second,third\n1,,x\n", ["--from-task=shop.odd"], "o.csv:2: third has a value, so"),
+        ("item;count;note\n", [], "o.csv:1: the columns seem to be separated by ';'; save it with"),
         ("item,item\n", [], "column 'item' is there twice"),
         ("", [], "o.csv:1: there is no row with the columns' names"),
         ('item,count,note\n"x', [], "o.csv: it is no CSV file"),
@@ -223,7 +254,7 @@ def test_a_long_text_is_a_value_like_others(folder: Path) -> None:
         (["--from-task=shop.prise"], "cli_shop:app has no task 'shop.prise'; did you mean 'shop.p"),
         (
             ["--from-task=zzz"],
-            "it has: cli_shop.resize, shop.any, shop.odd, shop.price",
+            "it has: cli_shop.resize, shop.any, shop.made, shop.odd, shop.price, shop.untold",
         ),
         (
             ["--from-task=shop.any", "--app=none:app"],
