@@ -21,7 +21,8 @@ def run(before: StoredRun, after: StoredRun, *, json: bool, verbose: bool) -> No
     say(f"run {after.info.run} of {after.info.manifest}")
     terminal = sys.stdout.isatty()
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    sheet = Sheet(shutil.get_terminal_size().columns, terminal, rich=unicode, all=verbose)
+    width = shutil.get_terminal_size().columns
+    sheet = Sheet(width, terminal, rich=unicode, all=verbose)
     if not terminal:
         for line in comparison_lines(found, sheet):
             say(line.text)
@@ -29,7 +30,7 @@ def run(before: StoredRun, after: StoredRun, *, json: bool, verbose: bool) -> No
     from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    console = Console(width=width)
     for line in comparison_lines(found, sheet):
         colours = {"bold": line.bold, "red": line.red, "yellow": line.yellow, "green": line.green}
         style = " ".join(name for name, on in colours.items() if on)

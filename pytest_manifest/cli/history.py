@@ -140,7 +140,10 @@ def _document(history: EntryHistory) -> JsonValue:
 
 
 def _write_runs(file: Path, described: Sequence[dict[str, JsonValue]]) -> None:
-    say(f"{file}: the last {len(described)} runs, oldest first")
+    runs = (
+        "the last run" if len(described) == 1 else f"the last {len(described)} runs, oldest first"
+    )
+    say(f"{file}: {runs}")
     write_table(
         ("run", "began", "status", "#entries", "verdicts"),
         [

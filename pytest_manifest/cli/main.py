@@ -41,17 +41,39 @@ def ledger_main() -> None:
 
 
 def _run(program: typer.Typer, name: str) -> None:
+    _open_streams()
     try:
-        program(prog_name=name)
+        _write_all(program, name)
     except ManifestToolError as error:
         warn(f"{name}: {error}")
         sys.exit(USER_ERROR)
-    except SystemExit as ended:
-        if _was_caused_by(BrokenPipeError, ended) or not _flushed():
+    except OSError as error:
+        _leave_unwritten()
+        if isinstance(error, BrokenPipeError):
             sys.exit(0)  # the reader of a pipe has seen enough
+        what = error.filename or "its output"
+        warn(f"{name}: {what}: {error.strerror or error}; check the place and its free space")
+        sys.exit(USER_ERROR)
+
+
+def _write_all(program: typer.Typer, name: str) -> None:
+    """Run a command until all that it prints is written. Raises OSError where that fails."""
+    try:
+        program(prog_name=name)
+    except SystemExit as ended:
+        if _was_caused_by(BrokenPipeError, ended):
+            sys.exit(0)
+        sys.stdout.flush()
         if _was_caused_by(KeyboardInterrupt, ended):
             sys.exit(INTERRUPTED)
         raise
+
+
+def _open_streams() -> None:
+    """Have stdout and stderr lead nowhere where they are closed, as by cron's ``>&-``."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 
 
 def _was_caused_by(kind: type[BaseException], ended: SystemExit) -> bool:
@@ -62,15 +84,9 @@ def _was_caused_by(kind: type[BaseException], ended: SystemExit) -> bool:
     return cause is not None
 
 
-def _flushed() -> bool:
-    """Write what is still to be printed; return whether somebody reads it."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Nothing more may be written, at exit neither.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+def _leave_unwritten() -> None:
+    """Have what is still to be printed lead nowhere: at exit Python would try again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _renamed(old: str, new: str) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 500
 """Rows whose columns are made equally wide; more are written as they come."""
+NARROW: Final = 40
+"""Columns of a terminal below which a table would leave cells out: rows are long lines there."""
 
 
 def say(line: str = "") -> None:
@@ -68,18 +71,21 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     row.
     """
     left = iter(rows)
-    on_terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns
+    on_terminal = sys.stdout.isatty() and width >= NARROW
     first = True
     while some := [[_shown(cell) for cell in row] for row in islice(left, AT_ONCE)]:
         if on_terminal:
-            _write_rich(columns, some, header=first)
+            _write_rich(columns, some, width, header=first)
         else:
             for line in _aligned(columns, some, header=first):
                 print(line)
         first = False
 
 
-def _write_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], *, header: bool) -> None:
+def _write_rich(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, header: bool
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -94,7 +100,7 @@ def _write_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], *, header
         )
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
+    Console(width=width).print(table)  # rich believes a COLUMNS of 0
 
 
 _STYLES: Final = {

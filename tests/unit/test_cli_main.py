@@ -73,6 +73,55 @@ def test_a_reader_may_leave_early(tmp_path: Path) -> None:
     assert shown.returncode == 0
 
 
+@pytest.mark.parametrize("arguments", [["lint", "m.jsonl"], ["show", "m.jsonl"], ["--help"]])
+@pytest.mark.parametrize(
+    ("stdout", "status", "told"),
+    [
+        ("/dev/full", 2, "manifest: its output: No space left on device; check the place and"),
+        ("&-", 0, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_crash(
+    arguments: list[str], stdout: str, status: int, told: str, tmp_path: Path
+) -> None:
+    """Nor a fault that ``lint`` has found. A closed stdout is nobody who reads."""
+    write_manifest(tmp_path / "m.jsonl", {"id": "e", "task": "t"})
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" >{stdout}', "sh", *COMMAND, *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    assert (done.returncode, done.stderr[: len(told) or None]) == (status, told)
+
+
+@pytest.mark.parametrize(
+    ("reader", "status", "told"),
+    [("| head -1", 0, ""), (">/dev/full", 2, "manifest: its output: No space left on device")],
+)
+def test_what_fails_in_writing_entries_is_no_fault_of_their_table(
+    reader: str, status: int, told: str, tmp_path: Path
+) -> None:
+    """It is read at the same time."""
+    (tmp_path / "k.csv").write_text("x\n" + "1\n" * 20_000, "utf-8")
+    (tmp_path / "app.py").write_text(
+        "from celery import Celery\napp = Celery()\n@app.task\ndef t(x): ...\n", "utf-8"
+    )
+    arguments = ["new", "--from-task=app.t", "--app=app:app", "--csv=k.csv"]
+    done = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "$@" {reader}', "bash", *COMMAND, *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    assert (done.returncode, done.stderr[: len(told) or None]) == (status, told)
+
+
 def test_ctrl_c_ends_it_with_130(tmp_path: Path) -> None:
     """Without a traceback."""
     os.mkfifo(tmp_path / "rows.csv")  # whose rows never come
@@ -126,3 +175,16 @@ def test_long_tables_are_aligned_part_by_part(capsys: pytest.CaptureFixture[str]
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == output.AT_ONCE + 2
     assert (lines[0], lines[1], lines[-1]) == ("a  b", "x  y", "xx  y")
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "20", "40", "100"])
+def test_no_terminal_is_too_narrow_for_what_is_shown(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table as narrow as that would leave cells out."""
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    cells = ("passed", "hedy", "shop.task", "1.5 s", "1", "as expected")
+    output.write_table(("status", "id", "task", "#runtime", "#attempts", "what happened"), [cells])
+    shown = capsys.readouterr().out
+    assert all(shown.count(letter) >= "".join(cells).count(letter) for letter in "phy5x")
