@@ -146,6 +146,12 @@ def test_a_batch_of_github_goes_on_when_it_is_run_again(
     assert f"{ENTRIES} entries passed" in report.summary.read_text("utf-8")
     assert set(github.kept.artifacts) == {"batch-input", "shard-1", "shard-2", "report"}
 
+    # All jobs again: in the same shards, though there are other times by now.
+    github.run("prepare", {"github.run_attempt": "2"})
+    same, folder = github.run("shard", {"matrix.shard": "1", "github.run_attempt": "2"})
+    assert not same.failed, explain(same)
+    assert ran(folder) == []
+
     # The next batch is balanced by this one's times.
     github.run("prepare", {"github.run_id": "8"})
     balanced, _ = github.run("shard", {"matrix.shard": "1", "github.run_id": "8"})
