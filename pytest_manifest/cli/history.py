@@ -82,10 +82,14 @@ def _runs(manifest: Manifest, folder: Path, last: int) -> list[Path]:
     """Return the ledgers of the manifest's last runs, oldest first, each job counted once."""
     paths = find_runs_of_manifest(folder, manifest.path, manifest.sha256)
     merged: set[str] = set()
-    for path in paths:
+    counted: list[Path] = []
+    for path in reversed(paths):
         with Ledger.open(path) as ledger:
-            merged |= {*ledger.info.merged()}
-    return [path for path in paths if path.stem not in merged][-last:]
+            parts = {*ledger.info.merged()}
+        if not parts & merged:  # else these were merged again, as after a shard has gone on
+            counted.append(path)
+            merged |= parts
+    return [path for path in reversed(counted) if path.stem not in merged][-last:]
 
 
 def _described(ledger: Ledger) -> dict[str, JsonValue]:

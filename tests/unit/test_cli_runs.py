@@ -230,3 +230,18 @@ def test_a_run_is_read_with_the_manifest_that_it_had(
     assert "is another version of it, or none; copy" in refusal(
         monkeypatch, capsys, "export", "last", "-f", "summary"
     )
+
+
+def test_a_run_that_is_merged_again_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a shard has gone on; the newest merge stands for its parts."""
+    monkeypatch.chdir(tmp_path)
+    file = write_manifest(tmp_path / "m.jsonl", {"id": "a", "task": "t"})
+    make_run(file, 1, ["failed"])
+    first = as_json("merge", "last")["run"]
+    part = sorted(path.stem for path in (tmp_path / ".manifest/runs").glob("*.sqlite"))
+    second = as_json("merge", next(one for one in part if one != first))["run"]
+    found = as_json("runs", "m.jsonl")["runs"]
+    assert isinstance(found, list)
+    assert [one["run"] for one in found if isinstance(one, dict)] == [second]
