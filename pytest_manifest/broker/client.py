@@ -71,7 +71,7 @@ def load_tasks(name: str) -> dict[str, object]:
     app = load_app(StackAddress("", "", name, is_private=False))
     try:
         app.loader.import_default_modules()
-    except Exception as error:  # as above
+    except (Exception, SystemExit) as error:  # as above
         raise StackError(tasks_failure(f"the app {name!r}", error)) from error
     return dict(app.tasks)
 
@@ -81,8 +81,8 @@ def _import_app(name: str) -> object:
         found = find_app(name)
         if isinstance(found, Celery):
             found.finalize()  # Tasks made with @app.task are registered only now.
-    except Exception as error:
-        # A project's modules can raise anything while they are imported.
+    except (Exception, SystemExit) as error:
+        # A project's modules can raise anything while they are imported, or end the program.
         raise StackError(import_failure(name, error)) from error
     return found
 
@@ -100,7 +100,7 @@ def _set_up_django(name: str) -> None:
 
         if not apps.ready:  # again would configure logging anew
             django.setup()
-    except Exception as error:  # settings and models are the project's own code
+    except (Exception, SystemExit) as error:  # settings and models are the project's own code
         reason = redact(f"{type(error).__name__}: {error}")
         raise StackError(
             f"Django cannot be set up for the Celery app {name!r} ({reason}); look at "

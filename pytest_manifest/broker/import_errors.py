@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sysconfig
 import traceback
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,8 @@ _MACHINERY: Final = (
     str(Path(__file__).parents[1]),
 )
 """How the names of files begin through which an import goes, and in which no fault of it is."""
+_STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib")
+"""Celery reads its settings by way of it; other packages may be installed below."""
 
 
 def import_failure(name: str, error: BaseException) -> str:
@@ -61,6 +64,9 @@ def _reason(error: BaseException) -> str:
             "correct its name"
         )
     at = f" at {place}" if place else ""
+    if isinstance(error, SystemExit):
+        said = "" if error.code is None else f" ({redact(str(error.code))})"
+        return f"it ends the program while it is imported{at}{said}; move that out of the import"
     return f"{redact(f'{type(error).__name__}: {error}')}{at}; mend that"
 
 
@@ -73,6 +79,11 @@ def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{short_path(Path(error.filename), Path.cwd())}:{error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(_MACHINERY):
+        if not _is_machinery(frame.filename):
             return f"{short_path(Path(frame.filename), Path.cwd())}:{frame.lineno}"
     return ""
+
+
+def _is_machinery(filename: str) -> bool:
+    is_python = filename.startswith(_STANDARD_LIBRARY) and "-packages" not in filename
+    return is_python or filename.startswith(_MACHINERY)

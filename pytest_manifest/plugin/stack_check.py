@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -41,11 +41,22 @@ class CheckCommand:
         quiet_console()
         options = read_options(config)
         entries = _entries(ManifestStore(options))
-        check, words = check_stack(options, entries)
+        with _stdout_kept_free(options):
+            check, words = check_stack(options, entries)
         lines = [document(check)] if options.check_json else table(check, words)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
         return pytest.ExitCode.OK if check.ok else pytest.ExitCode.USAGE_ERROR
+
+
+@contextmanager
+def _stdout_kept_free(options: Options) -> Iterator[None]:
+    """Have what a project prints while it is imported go to stderr, where stdout is for JSON."""
+    if not options.check_json:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def _entries(manifests: ManifestStore) -> Iterable[Entry] | None:
@@ -170,7 +181,7 @@ def _import_tasks(check: StackCheck, publisher: Publisher) -> None:
 
     try:
         publisher.app.loader.import_default_modules()
-    except Exception as error:  # whatever a project's module raises
+    except (Exception, SystemExit) as error:  # whatever a project's module raises
         check.add("error", "tasks", tasks_failure(check.app, error))
 
 

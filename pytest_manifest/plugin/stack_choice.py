@@ -163,7 +163,7 @@ def _own_broker(options: Options) -> OwnBroker | None:
     app = load_app(StackAddress("", "", options.app, is_private=False))
     try:
         return own_broker(app)
-    except Exception as error:  # of the app's settings, which are read only now
+    except (Exception, SystemExit) as error:  # of the app's settings, which are read only now
         raise StackError(
             f"the settings of the Celery app {options.app!r} cannot be read "
             f"({redact(f'{type(error).__name__}: {error}')}); mend them, or what they need"

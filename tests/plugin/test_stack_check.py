@@ -136,13 +136,14 @@ def test_an_app_without_a_broker_is_checked_on_a_private_stack(project: Project)
             "app",
             "task_always_eager",
         ),
+        ("import sys\nprint('{')\nsys.exit()\n", "app", "ends the program"),
     ],
-    ids=["missing", "include", "eager"],
+    ids=["missing", "include", "eager", "exits"],
 )
 def test_an_app_that_is_no_use_is_an_error(
     project: Project, text: str, check: str, said: str
 ) -> None:
-    """Found without any stack that would have to answer."""
+    """Found without any stack that would have to answer, whatever it prints."""
     project.write("jobs.py", text)
     result = project.run(JSON, "--manifest-broker=redis://127.0.0.1:1/0")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -72,3 +72,21 @@ def test_what_a_module_raises_is_told_with_its_line(folder: Path, text: str, rea
     said = failure("shop_c:app")
     assert reason in said
     assert f" at shop_c.py:{2 if 'raise' in text else 3}" in said
+
+
+def test_a_module_that_ends_the_program_is_told(folder: Path) -> None:
+    """pytest would end with the module's own status, and a check with 0."""
+    (folder / "shop_d.py").write_text("import sys\nsys.exit('SECRET_KEY is not set')\n")
+    assert failure("shop_d:app") == (
+        "the Celery app 'shop_d:app' cannot be imported: it ends the program while it is imported "
+        "at shop_d.py:2 (SECRET_KEY is not set); move that out of the import"
+    )
+
+
+def test_settings_that_are_missing_are_not_put_down_to_python(folder: Path) -> None:
+    """They are read when they are first asked for, by way of the standard library."""
+    (folder / "shop_e.py").write_text(
+        "from celery import Celery\napp = Celery()\napp.config_from_object('no_such_settings')\n"
+        "app.conf.timezone\n"
+    )
+    assert "no module 'no_such_settings', which shop_e.py:4 imports" in failure("shop_e:app")
