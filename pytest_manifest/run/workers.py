@@ -12,6 +12,7 @@ from loguru import logger
 from pytest_manifest.broker.locating.worker_replies import (
     find_workers,
     may_be_alive,
+    stack_errors,
     unresponsive_nodes,
 )
 from pytest_manifest.broker.preflight import add_consumers
@@ -90,11 +91,19 @@ start, or had ended before the first was sent."""
 
 
 def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collection[str]) -> None:
-    """Record, before anything is sent, the nodes that report starts or have ended already."""
+    """Record, before anything is sent, the nodes that report starts or have ended already.
+
+    Raises StackError where the broker is away.
+    """
+    with stack_errors(publisher):
+        ended = publisher.call(lambda: _ended_nodes(publisher, telling))
+    _write_known(ledger, _read_known(ledger) | frozenset(telling) | ended)
+
+
+def _ended_nodes(publisher: Publisher, telling: Collection[str]) -> frozenset[str]:
     listed = unresponsive_nodes(publisher, telling)
     # A node that is busy now is of unknown kind.
-    ended = frozenset() if may_be_alive(publisher, listed, telling) else listed
-    _write_known(ledger, _read_known(ledger) | frozenset(telling) | ended)
+    return frozenset() if may_be_alive(publisher, listed, telling) else listed
 
 
 def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
