@@ -178,7 +178,7 @@ def stack_line(state: ManifestSession) -> str:
     A plan is not dispatched, and an audit sends nothing.
     """
     from pytest_manifest.plugin.stack_choice import try_to_choose
-    from pytest_manifest.plugin.stacks import stack_choice, was_private
+    from pytest_manifest.plugin.stacks import earlier_stacks, stack_choice
 
     context, session_runs = state.context, state.session_runs
     options = context.options
@@ -186,7 +186,7 @@ def stack_line(state: ManifestSession) -> str:
     if context.role == "worker" or options.audit or only_plans or state.manifests.shard_is_empty:
         return ""
     if not options.may_dispatch:
-        where = try_to_choose(options, partial(was_private, state.manifests))
+        where = try_to_choose(options, partial(earlier_stacks, state.manifests))
         return f"nothing is sent; would go to: {where}"
     if session_runs.stack_choice is None and options.plan:
         return ""  # decided once there is a plan
@@ -198,7 +198,7 @@ def stack_line(state: ManifestSession) -> str:
 def plan_report(state: ManifestSession) -> PlanReport:
     """Return what the session planned, for its summary."""
     from pytest_manifest.plugin.stack_choice import queues_by_app, try_to_choose
-    from pytest_manifest.plugin.stacks import was_private
+    from pytest_manifest.plugin.stacks import earlier_stacks
     from pytest_manifest.reporting.run_report import PlanReport
 
     options, plans = state.context.options, state.plans
@@ -208,6 +208,6 @@ def plan_report(state: ManifestSession) -> PlanReport:
         plans.planned,
         plans.known.notes,
         [] if options.may_dispatch else state.resume_lines,
-        partial(try_to_choose, options, partial(was_private, state.manifests)),
+        partial(try_to_choose, options, partial(earlier_stacks, state.manifests)),
         partial(queues_by_app, options),
     )

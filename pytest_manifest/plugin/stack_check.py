@@ -20,7 +20,12 @@ from pytest_manifest.log import redact, redact_url
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.option_conflicts import read_options
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.stack_choice import StackChoice, choose_stack, put_root_on_path
+from pytest_manifest.plugin.stack_choice import (
+    EarlierStacks,
+    StackChoice,
+    choose_stack,
+    put_root_on_path,
+)
 from pytest_manifest.plugin.stacks import EMBEDDED_START, external_address, reach
 
 if TYPE_CHECKING:
@@ -76,7 +81,7 @@ def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[Stac
     from pytest_manifest.urls import StackAddress
 
     try:
-        choice = choose_stack(options, lambda: False)
+        choice = choose_stack(options, EarlierStacks)
         if options.app is not None:
             put_root_on_path(options)
             load_app(StackAddress("", "", options.app, is_private=False))

@@ -65,10 +65,18 @@ class StackChoice:
                 return f"broker {shown}"
 
 
-def choose_stack(options: Options, was_private: Callable[[], bool]) -> StackChoice:
+@dataclass(frozen=True, slots=True)
+class EarlierStacks:
+    """The stacks of the runs to resume: whether one was private, and brokers without passwords."""
+
+    private: bool = False
+    brokers: frozenset[str] = frozenset()
+
+
+def choose_stack(options: Options, earlier: Callable[[], EarlierStacks]) -> StackChoice:
     """Decide by the options, the environment and the app; the app is imported where it counts.
 
-    ``was_private``: whether a run to resume had a private stack, so that its jobs are nowhere else.
+    ``earlier``: the stacks of the runs to resume, whose jobs are nowhere else.
 
     Raises DispatchError where ``--manifest-broker=app`` is given and the app names no broker, and
     StackError where the app cannot be imported.
@@ -81,21 +89,26 @@ def choose_stack(options: Options, was_private: Callable[[], bool]) -> StackChoi
     if options.stack_word == "private":
         by = "--manifest-broker=private" if options.broker_given else "manifest_broker = private"
         return _running("it outlives pytest") if outlives else StackChoice("private", by)
+    if options.resumes and options.stack_word is None:
+        before = earlier()
+        if before.private and options.app is not None:
+            return StackChoice("private", f"the run to resume had one; {APP_INSTEAD}")
+        running = _running("the run to resume was sent there")
+        if running.broker and before.brokers == {redact_url(running.broker)}:
+            return running
     if options.app is None:
         return _without_app(options, outlives=outlives)
     if outlives and options.stack_word is None and options.broker is None:
         running = _running("it outlives pytest")
         if running.kind == "running":
             return running
-    if options.resumes and options.stack_word is None and was_private():
-        return StackChoice("private", f"the run to resume had one; {APP_INSTEAD}")
     return _by_app(options, _own_broker(options), outlives=outlives)
 
 
-def try_to_choose(options: Options, was_private: Callable[[], bool]) -> str:
+def try_to_choose(options: Options, earlier: Callable[[], EarlierStacks]) -> str:
     """Say where jobs would go, for a session that sends none and must not fail for that."""
     try:
-        return choose_stack(options, was_private).words
+        return choose_stack(options, earlier).words
     except (ManifestToolError, pytest.UsageError) as error:
         return f"that cannot be told yet: {error}"
 

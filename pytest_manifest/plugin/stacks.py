@@ -13,15 +13,17 @@ import pytest
 
 from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, StackError
+from pytest_manifest.log import redact_url
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.run_history import is_finished, kept_stack_data, ledger_to_resume
 from pytest_manifest.plugin.runtest import OthersLogs
 from pytest_manifest.plugin.session_runs import SessionRuns
-from pytest_manifest.plugin.stack_choice import StackChoice, choose_stack
+from pytest_manifest.plugin.stack_choice import EarlierStacks, StackChoice, choose_stack
 
 if TYPE_CHECKING:
+    from pytest_manifest.ledger import RunInfo
     from pytest_manifest.urls import StackAddress
 
 EMBEDDED_START: Final = 60.0
@@ -35,19 +37,49 @@ NO_STACK: Final = (
 def stack_choice(session_runs: SessionRuns, manifests: ManifestStore) -> StackChoice:
     """Return where the session's jobs go, decided at the first call."""
     if session_runs.stack_choice is None:
-        session_runs.stack_choice = choose_stack(manifests.options, partial(was_private, manifests))
+        earlier = partial(earlier_stacks, manifests)
+        session_runs.stack_choice = choose_stack(manifests.options, earlier)
     return session_runs.stack_choice
 
 
-def was_private(manifests: ManifestStore) -> bool:
-    """Check whether a run to resume had a private stack."""
+def earlier_stacks(manifests: ManifestStore) -> EarlierStacks:
+    """Return the stacks that the runs to resume were sent to."""
+    infos = _runs_to_resume(manifests)
+    return EarlierStacks(
+        private=any(info.is_private for info in infos),
+        brokers=frozenset(info.broker for info in infos),
+    )
+
+
+def _runs_to_resume(manifests: ManifestStore) -> list[RunInfo]:
     from pytest_manifest.ledger import Ledger
 
-    for path in manifests.files:
+    found = []
+    for path in manifests.files_with_work:
         with Ledger.open(ledger_to_resume(manifests.options, manifests.load(path))) as ledger:
-            if ledger.info.read().is_private:
-                return True
-    return False
+            found.append(ledger.info.read())
+    return found
+
+
+def _refuse_another_broker(manifests: ManifestStore, address: StackAddress) -> None:
+    """Raise DispatchError where a run to resume was sent elsewhere, and nobody named this broker.
+
+    Its entries would be sent to a stack that they were not meant for.
+    """
+    from pytest_manifest.run.earlier import is_other_broker
+
+    options = manifests.options
+    asked = options.broker_named or options.stack_word or options.use_running_stack
+    if asked or not options.resumes:
+        return
+    for info in _runs_to_resume(manifests):
+        if is_other_broker(info, address):
+            was = "a private stack" if info.is_private else info.broker
+            raise DispatchError(
+                f"nothing was sent: run {info.run} was sent to {was}, and without "
+                f"--manifest-broker it would go on at {redact_url(address.broker_url)}; name the "
+                "one that you mean with --manifest-broker=URL (the app's own: =app)"
+            )
 
 
 def show_stack(
@@ -165,6 +197,7 @@ def find_stack(
             "can look at them later; name a Redis or a database with --manifest-backend=URL"
         )
     reach(address, choice)
+    _refuse_another_broker(manifests, address)
     return address, None
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import redis
 
@@ -145,3 +150,56 @@ def test_a_run_with_a_private_stack_is_resumed_with_one(project: Project) -> Non
     result = project.run("--manifest=m.jsonl", "--manifest-resume")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["manifest: private stack (the run to resume had one; *=app *)"])
+
+
+@pytest.mark.live
+def test_a_run_on_another_broker_is_not_resumed_on_the_apps_own(
+    project: Project, broker: str
+) -> None:
+    """Nobody has named that one for this batch, and it may be the one of production."""
+    own = f"{broker.removesuffix('/0')}/1"
+    names(project, own)
+    project.manifest("m.jsonl", [FLAKY])
+    project.break_("f")
+    with worker(project, broker, *INSTRUMENTED):
+        first = project.run(
+            "--manifest=m.jsonl", f"--manifest-broker={broker}", f"--manifest-backend={broker}"
+        )
+    first.assert_outcomes(failed=1)
+    result = project.run("--manifest=m.jsonl", "--manifest-resume")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*nothing was sent: run * was sent to redis://:*@*/0, and * go on at redis://:*@*/1; *"]
+    )
+    assert own not in result.stderr.str()
+    with redis.Redis.from_url(own) as client:
+        assert not client.llen("celery")
+
+
+@pytest.fixture
+def kept_stack(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """``manifest stack up`` for the project's app, known to this test alone."""
+    runtime: Path = tmp_path_factory.mktemp("runtime")
+    runtime.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    command = (sys.executable, "-m", "pytest_manifest", "stack")
+    up = (*command, "up", "--app=jobs:app", "--workers=1")
+    subprocess.run(up, cwd=project.path, check=True, timeout=150)
+    yield
+    subprocess.run((*command, "down"), cwd=project.path, check=True, timeout=60)
+
+
+@pytest.mark.live
+def test_a_run_on_the_kept_stack_is_resumed_there(project: Project, kept_stack: None) -> None:
+    """Whatever broker the app names itself."""
+    project.manifest("m.jsonl", [FLAKY])
+    mended = project.break_("f")
+    project.run("--manifest=m.jsonl", "--manifest-stack").assert_outcomes(failed=1)
+    mended.unlink()
+    names_only = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", names_only + NAMING.format(url=UNREACHABLE))
+    result = project.run("--manifest=m.jsonl", "--manifest-resume")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["manifest: the stack that * (the run to resume was sent there)"])
