@@ -1,4 +1,8 @@
-"""Warn of tests that look for what jobs wrote where no job writes: in Django's test database."""
+"""Keep Django's databases apart: the one that jobs write to, and the one of tests.
+
+Warn of tests that look for what jobs wrote in the test database, where no job writes, and refuse
+those that would empty the other.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,35 @@ import pytest
 
 USERS: Final = frozenset({"db", "transactional_db", "django_db_reset_sequences"})
 """pytest-django's fixtures that open a database to a test; its mark is ``django_db``."""
+EMPTYING: Final = frozenset({"transactional_db", "live_server", "django_db_reset_sequences"})
+"""Those of them after which Django empties every table."""
+
+
+def refuse_to_empty(request: pytest.FixtureRequest) -> None:
+    """Fail a test that ends with emptied tables, where these are those that workers write to.
+
+    Call it when the session's databases are set up, and before the test's own.
+    """
+    marker = request.node.get_closest_marker("django_db")
+    named = {} if marker is None else marker.kwargs
+    asks = any(named.get(name) for name in ("transaction", "reset_sequences"))
+    by_place = marker is not None and any(marker.args[:2])
+    if not (asks or by_place) and EMPTYING.isdisjoint(request.fixturenames):
+        return
+    from pytest_manifest.results.django_results import databases_before, test_databases
+
+    of_tests = test_databases()
+    chosen = named.get("databases") or ["default"]
+    known = databases_before()
+    for alias in known if chosen == "__all__" else [one for one in chosen if one in known]:
+        if alias not in of_tests:
+            pytest.fail(
+                f"refused: Django empties all tables of {known[alias]!r} (DATABASES[{alias!r}]) "
+                "after a test with transaction=True, transactional_db or live_server, and jobs "
+                "write there; leave that out, or have this test use a test database (a "
+                "django_db_setup that does nothing takes it away)",
+                pytrace=False,
+            )
 
 
 def warn_of_test_database(item: pytest.Item) -> None:

@@ -14,6 +14,8 @@ from pytest_manifest.bindings import binding_of
 
 NAME = "manifest-verifying"
 SHORT = "manifest-short-protocol"
+DJANGO_DATABASE = "_django_db_helper"
+"""pytest-django's fixture that opens a database to one test; the session's is set up before it."""
 LOG = "Captured log "
 """The prefix of the titles of a report's sections that hold the log."""
 
@@ -40,6 +42,15 @@ class Verifying:
 
             assert_verdict(item, "setup")
             fill_builtin(item)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+    ) -> None:
+        if fixturedef.argname == DJANGO_DATABASE:
+            from pytest_manifest.plugin.django_tests import refuse_to_empty
+
+            refuse_to_empty(request)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:

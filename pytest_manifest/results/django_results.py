@@ -34,6 +34,11 @@ def remember_databases() -> None:
         _before.update(copy.deepcopy(conf.settings.DATABASES))
 
 
+def databases_before() -> dict[str, str]:
+    """Map alias -> name of the database that workers use, as far as it was noted."""
+    return {alias: str(one.get("NAME")) for alias, one in _before.items()}
+
+
 def test_databases() -> dict[str, tuple[str, str]]:
     """Map alias -> (name of the test database in use now, name before), for those that differ."""
     conf = sys.modules.get("django.conf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +112,20 @@ def test_a_plan_that_may_not_read_the_database_is_told_how(shop: Stranger) -> No
     beginning = "plan films:slugs reads Django's database"
     (said,) = [line for line in done.lines if line.startswith(beginning)]
     assert "django_db_blocker.unblock()" in said
+
+
+@pytest.mark.live
+@pytest.mark.usefixtures("worker")
+def test_no_verification_empties_the_database_of_the_jobs(shop: Stranger) -> None:
+    """Django empties the tables after a test without a transaction, whosever they are."""
+    (shop.folder / "workflows" / "conftest.py").write_text(NO_TEST_DATABASE, "utf-8")
+    verify = VERIFY.replace("django_db", "django_db(transaction=True)")
+    (shop.folder / "workflows" / "films" / "verify.py").write_text(verify, "utf-8")
+    done = shop.run(*PLAN_AND_RUN, APP, broker(shop))
+    assert done.status == pytest.ExitCode.TESTS_FAILED
+    assert "refused: Django empties all tables of" in done.text, done.text
+    with sqlite3.connect(shop.folder / "db.sqlite3") as database:
+        assert database.execute("SELECT count(*) FROM catalogue_film").fetchone() == (2,)
 
 
 @pytest.mark.live
