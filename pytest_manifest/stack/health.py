@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Final
 
@@ -100,6 +100,23 @@ class _ProbeThread:
 
 
 def _broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], None]:
+    """Make a probe of a broker; of several that a URL names, one that answers is enough."""
+    several = [] if _scheme(url) == SENTINEL else [one for one in url.split(";") if one]
+    if len(several) < 2:
+        return _one_broker_probe(url, timeout, app)
+    probes = [_one_broker_probe(one, timeout / len(several), app) for one in several]
+
+    def probe() -> None:
+        for each in probes[:-1]:
+            with suppress(Exception):  # the next one is tried, as Celery does
+                each()
+                return
+        probes[-1]()
+
+    return probe
+
+
+def _one_broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], None]:
     scheme = _scheme(url)
     if is_redis(url):
         options = {"socket_timeout": timeout, "socket_connect_timeout": timeout}

@@ -120,3 +120,10 @@ def test_a_nonsense_broker(url: str, said: str) -> None:
 def test_a_database_that_cannot_be_opened(valkey: str, tmp_path: Path) -> None:
     """A database's own reason is told."""
     assert "unable to open database file" in failure(valkey, f"db+sqlite:///{tmp_path}/no/x.db")
+
+
+def test_one_of_several_brokers_is_enough(valkey: str, nobody: int) -> None:
+    """As for Celery, which takes the next one; where none answers, the reason is told."""
+    gone = f"redis://:s3cret@127.0.0.1:{nobody}/0"
+    check_stack(StackAddress(f"{gone};{valkey}", "rpc://", None, is_private=False))
+    assert "refused" in failure(f"{gone};{gone}")
