@@ -67,7 +67,7 @@ class StackChoice:
 
 @dataclass(frozen=True, slots=True)
 class EarlierStacks:
-    """The stacks of the runs to resume: whether one was private, and brokers without passwords."""
+    """The stacks of runs to resume or audit: whether one was private; brokers without passwords."""
 
     private: bool = False
     brokers: frozenset[str] = frozenset()
@@ -76,7 +76,7 @@ class EarlierStacks:
 def choose_stack(options: Options, earlier: Callable[[], EarlierStacks]) -> StackChoice:
     """Decide by the options, the environment and the app; the app is imported where it counts.
 
-    ``earlier``: the stacks of the runs to resume, whose jobs are nowhere else.
+    ``earlier``: the stacks of the runs to resume or audit, whose jobs are nowhere else.
 
     Raises DispatchError where ``--manifest-broker=app`` is given and the app names no broker, and
     StackError where the app cannot be imported.
@@ -100,7 +100,9 @@ def choose_stack(options: Options, earlier: Callable[[], EarlierStacks]) -> Stac
         return _without_app(options, outlives=outlives)
     if outlives and options.stack_word is None and options.broker is None:
         running = _running("it outlives pytest")
-        if running.kind == "running":
+        if running.kind == "running" and (
+            not options.audit or redact_url(running.broker) in earlier().brokers
+        ):
             return running
     return _by_app(options, _own_broker(options), outlives=outlives)
 

@@ -17,7 +17,12 @@ from pytest_manifest.log import redact_url
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.run_history import is_finished, kept_stack_data, ledger_to_resume
+from pytest_manifest.plugin.run_history import (
+    is_finished,
+    kept_stack_data,
+    ledger_to_resume,
+    newest_run,
+)
 from pytest_manifest.plugin.runtest import OthersLogs
 from pytest_manifest.plugin.session_runs import SessionRuns
 from pytest_manifest.plugin.stack_choice import EarlierStacks, StackChoice, choose_stack
@@ -43,20 +48,21 @@ def stack_choice(session_runs: SessionRuns, manifests: ManifestStore) -> StackCh
 
 
 def earlier_stacks(manifests: ManifestStore) -> EarlierStacks:
-    """Return the stacks that the runs to resume were sent to."""
-    infos = _runs_to_resume(manifests)
+    """Return the stacks that the runs to resume or audit were sent to."""
+    infos = _earlier_runs(manifests)
     return EarlierStacks(
         private=any(info.is_private for info in infos),
         brokers=frozenset(info.broker for info in infos),
     )
 
 
-def _runs_to_resume(manifests: ManifestStore) -> list[RunInfo]:
+def _earlier_runs(manifests: ManifestStore) -> list[RunInfo]:
     from pytest_manifest.ledger import Ledger
 
-    found = []
+    options, found = manifests.options, []
+    find = newest_run if options.audit else ledger_to_resume
     for path in manifests.files_with_work:
-        with Ledger.open(ledger_to_resume(manifests.options, manifests.load(path))) as ledger:
+        with Ledger.open(find(options, manifests.load(path))) as ledger:
             found.append(ledger.info.read())
     return found
 
@@ -72,7 +78,7 @@ def _refuse_another_broker(manifests: ManifestStore, address: StackAddress) -> N
     asked = options.broker_named or options.stack_word or options.use_running_stack
     if asked or not options.resumes:
         return
-    for info in _runs_to_resume(manifests):
+    for info in _earlier_runs(manifests):
         if is_other_broker(info, address):
             was = "a private stack" if info.is_private else info.broker
             raise DispatchError(

@@ -192,7 +192,8 @@ def kept_stack(
 
 
 @pytest.mark.live
-def test_a_run_on_the_kept_stack_is_resumed_there(project: Project, kept_stack: None) -> None:
+@pytest.mark.usefixtures("kept_stack")
+def test_a_run_on_the_kept_stack_is_resumed_there(project: Project) -> None:
     """Whatever broker the app names itself."""
     project.manifest("m.jsonl", [FLAKY])
     mended = project.break_("f")
@@ -203,3 +204,15 @@ def test_a_run_on_the_kept_stack_is_resumed_there(project: Project, kept_stack: 
     result = project.run("--manifest=m.jsonl", "--manifest-resume")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["manifest: the stack that * (the run to resume was sent there)"])
+
+
+@pytest.mark.live
+@pytest.mark.usefixtures("kept_stack")
+def test_an_audit_asks_the_broker_that_the_run_was_sent_to(project: Project, broker: str) -> None:
+    """A stack that is kept beside has none of its jobs, which is no sign that they are gone."""
+    names(project, broker)
+    with worker(project, broker):
+        sent = ("--manifest=m.jsonl", "--manifest-dispatch-only", "--manifest-broker=app")
+        assert project.run(*sent).ret == 0
+        result = project.run("--manifest=m.jsonl", "--manifest-audit", "--manifest-wait")
+    result.assert_outcomes(passed=2)
