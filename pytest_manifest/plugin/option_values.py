@@ -104,10 +104,11 @@ class Option(Generic[Value]):
         """Return the value of the command line, else of the configuration file, else the default.
 
         Raises pytest.UsageError where the text is not valid. Where any text is, an empty one counts
-        as not given; in the file an empty folder is pytest's root folder.
+        as not given, but for a broker: jobs would go to another than the one that was meant. In
+        the file an empty folder is pytest's root folder.
         """
         given = getattr(config.option, self.dest) if self.help else None
-        if given is not None and (given or self._parse not in (text, upper, broker)):
+        if given is not None and (given or self._parse not in (text, upper)):
             written = f"{self.flag}{' ' if self.ini else '='}{given}"
             return self._parse(Given(given, written, config.invocation_params.dir, config))
         found = str(config.getini(self.dest)) if self.ini else ""
@@ -172,6 +173,10 @@ def broker(given: Given) -> str:
     """
     if "://" in given.text or given.text in ("app", "private"):
         return given.text
+    if not given.text:
+        raise given.refused(
+            "it is empty, like a variable that is not set; give a URL, app or private"
+        )
     raise given.refused("give a URL like redis://localhost:6379/0, or write app or private")
 
 

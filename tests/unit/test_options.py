@@ -95,6 +95,7 @@ CONFLICTS = [
         [M, "--manifest-backend=redis://x", "--manifest-broker=private"],
         "a private stack keeps its results itself",
     ),
+    ([M, "--manifest-broker="], "--manifest-broker : it is empty"),
     ([M, "--manifest-broker=privat"], "--manifest-broker privat: give a URL like"),
     (
         [M, "--manifest-audit", "--manifest-dispatch-only"],
@@ -445,8 +446,6 @@ def test_a_word_instead_of_a_url_is_no_broker(
     assert (private.broker, private.stack_word, private.broker_named) == (None, "private", False)
     by_file = read(pytester, M, ini="manifest_broker = app")
     assert (by_file.broker, by_file.stack_word) == ("redis://env/0", "app")
-    unset = read(pytester, M, "--manifest-broker=")
-    assert (unset.broker, unset.stack_word) == ("redis://env/0", None)
 
 
 def test_gates_of_the_configuration_file_do_not_forbid_only_sending(
