@@ -193,14 +193,15 @@ def kept_stack(
 
 @pytest.mark.live
 @pytest.mark.usefixtures("kept_stack")
-def test_a_run_on_the_kept_stack_is_resumed_there(project: Project) -> None:
+def test_a_run_on_the_kept_stack_is_resumed_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever broker the app names itself."""
     project.manifest("m.jsonl", [FLAKY])
     mended = project.break_("f")
     project.run("--manifest=m.jsonl", "--manifest-stack").assert_outcomes(failed=1)
     mended.unlink()
-    names_only = (project.path / "jobs.py").read_text("utf-8")
-    project.write("jobs.py", names_only + NAMING.format(url=UNREACHABLE))
+    monkeypatch.setenv("CELERY_BROKER_URL", UNREACHABLE)
     result = project.run("--manifest=m.jsonl", "--manifest-resume")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["manifest: the stack that * (the run to resume was sent there)"])
