@@ -181,9 +181,10 @@ def mode_for(reporter: object, report: RunReport) -> Mode:
         return "off"
     if reporter.verbosity < 0 or report.role == "worker":
         return "off"
+    on_terminal = terminal_file(reporter.config).isatty()
     if wanted != "auto":
-        return wanted if wanted == "log" or reporter.isatty() else "log"
-    if not reporter.isatty() or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
+        return wanted if on_terminal else "log"
+    if not on_terminal or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
         return "log"
     if not is_terminal_reporter(reporter, itself=True):
         return "off"
@@ -197,6 +198,6 @@ def _line_view(reporter: pytest.TerminalReporter) -> LineView | None:
     file = terminal_file(reporter.config)
     others = [stream for stream in (sys.stdout, sys.stderr) if stream and stream.isatty()]
     try:
-        return LineView(reporter, Footer(reporter, [file, *others]))
+        return LineView(reporter, Footer([file, *others]))
     except (AttributeError, TypeError):
         return None

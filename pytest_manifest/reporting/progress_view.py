@@ -138,21 +138,14 @@ _MOVES = re.compile(r"[\n\r\v\f\b]|\x1b(?!\[[0-9;]*m|\]9;4;|\\)")
 own signals to a terminal's tab (OSC 9;4) do not."""
 
 
-class RawWriter(Protocol):
-    """Write text unchanged to the terminal, as pytest's reporter does."""
-
-    def write_raw(self, content: str, *, flush: bool = False) -> None: ...
-
-
 class Footer:
-    """Draw the line, and wipe it before anything is written to one of ``files``.
+    """Draw the line on the first of ``files``, and wipe it before anything is written to one.
 
     pytest's own writes, a test's prints under ``-s`` and a warning of another thread all end in
     ``write`` of these files, so the footer wraps that from :meth:`__init__` to :meth:`close`.
     """
 
-    def __init__(self, terminal: RawWriter, files: Sequence[TextIO]) -> None:
-        self._terminal = terminal
+    def __init__(self, files: Sequence[TextIO]) -> None:
         self._lock = threading.RLock()
         self._file = files[0]
         self._watched: list[TextIO] = []
@@ -183,14 +176,16 @@ class Footer:
         with self._lock:
             self.shown = False  # the next write is the footer's own, and must not wipe it
             body = f"{CLEAR}{MAKE_ROOM}{SAVE}{BELOW}{text}{BACK}"
-            self._terminal.write_raw(body, flush=True)
+            self._file.write(body)
+            self._file.flush()
             self.shown = True
 
     def wipe(self) -> None:
         with self._lock:
             if self.shown:
                 self.shown = False
-                self._terminal.write_raw(CLEAR, flush=True)
+                self._file.write(CLEAR)
+                self._file.flush()
 
     def close(self) -> None:
         """Wipe the line, and restore ``write`` of the files."""

@@ -64,8 +64,8 @@ def _sheet(reporter: pytest.TerminalReporter) -> Sheet:
     encoding = (getattr(file, "encoding", None) or "").lower().replace("-", "")
     return Sheet(
         width=max(reporter.config.get_terminal_writer().fullwidth, NARROWEST),
-        terminal=bool(reporter.isatty),
-        rich=bool(reporter.isatty) and encoding == "utf8",
+        terminal=file.isatty(),
+        rich=file.isatty() and encoding == "utf8",
         all=reporter.verbosity > 0,
     )
 

@@ -11,16 +11,6 @@ import pytest
 from pytest_manifest.reporting.progress_view import CLEAR, SAVE, Footer
 
 
-class Raw:
-    """Writes to a file as pytest's reporter does."""
-
-    def __init__(self, file: io.TextIOWrapper) -> None:
-        self._file = file
-
-    def write_raw(self, content: str, *, flush: bool = False) -> None:
-        self._file.write(content)
-
-
 def stream() -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True, newline="")
 
@@ -34,7 +24,7 @@ def written(file: io.TextIOWrapper) -> str:
 def test_whoever_leaves_the_line_has_it_wiped_first(text: str) -> None:
     """A write that ends pytest's line, or moves the cursor, comes after the wiping."""
     out, err = stream(), stream()
-    footer = Footer(Raw(out), [out, err])
+    footer = Footer([out, err])
     footer.draw("far")
     err.write(text)
     assert not footer.shown
@@ -46,7 +36,7 @@ def test_whoever_leaves_the_line_has_it_wiped_first(text: str) -> None:
 def test_a_dot_leaves_it_alone(text: str) -> None:
     """Dots, colours and signals to a tab leave the cursor's line alone, and the one below."""
     out = stream()
-    footer = Footer(Raw(out), [out])
+    footer = Footer([out])
     footer.draw("far")
     before = written(out)
     out.write(text)
@@ -58,7 +48,7 @@ def test_nothing_is_wiped_that_is_not_there() -> None:
     """Without the line, files are written to as ever; and so they are in the end."""
     out = stream()
     plain = out.write
-    footer = Footer(Raw(out), [out, out])
+    footer = Footer([out, out])
     out.write("a\n")
     footer.draw("far")
     footer.wipe()
@@ -73,7 +63,7 @@ def test_nothing_is_wiped_that_is_not_there() -> None:
 def test_prints_of_other_threads_never_get_into_the_middle() -> None:
     """Threads that print while the line is redrawn: each write is whole, wiping comes first."""
     out = stream()
-    footer = Footer(Raw(out), [out])
+    footer = Footer([out])
 
     def shout() -> None:
         for _ in range(300):
@@ -107,6 +97,6 @@ def test_a_file_that_cannot_be_watched_is_told_of() -> None:
     out = stream()
     plain = out.write
     with pytest.raises(AttributeError):
-        Footer(Raw(out), [out, Closed()])  # type: ignore[list-item]  # what it is about
+        Footer([out, Closed()])  # type: ignore[list-item]  # what it is about
     assert out.write == plain
     assert SAVE not in written(out)
