@@ -149,8 +149,12 @@ class DatabaseSource:
     """Read from an SQL database, by one query for the final ones among the ids."""
 
     def __init__(self, backend: DatabaseBackend, flaws: ReadErrors) -> None:
+        from sqlalchemy import PickleType
+
         self._backend = backend
         self._flaws = flaws
+        # Celery before 5.7 pickles all results, whatever the serializer, and SQLAlchemy loads them.
+        self._is_loaded = isinstance(backend.task_cls.__table__.c.result.type, PickleType)
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Give what is stored in a final state, without rows that cannot be read."""
@@ -195,7 +199,7 @@ class DatabaseSource:
             self._backend.session_manager.get_engine(self._backend.url).dispose()
 
     def _meta(self, row: dict[str, object]) -> Meta:
-        return row | {"result": self._backend.decode(row["result"])}
+        return row if self._is_loaded else row | {"result": self._backend.decode(row["result"])}
 
 
 class OtherSource:
