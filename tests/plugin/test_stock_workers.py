@@ -3,6 +3,8 @@ result: of what has left no trace nobody knows whether it ran, and the verdict s
 
 from __future__ import annotations
 
+import billiard
+import celery
 import pytest
 
 from tests.plugin.conftest import Project
@@ -53,3 +55,28 @@ def test_what_leaves_no_end_behind_is_unknown_and_not_lost(project: Project, bro
     assert result.stdout.str().count(reason) == len(NO_TRACE)
     ran = [*NO_TRACE, *ENDED, "replaced's next hop"]
     assert project.ran() == dict.fromkeys(ran, 1)
+
+
+EXITING = """
+@app.task(name="jobs.exit_once", acks_late=True, reject_on_worker_lost=True)
+def exit_once(key):
+    count(key)
+    if Path(__file__).with_name("ran.txt").read_text().count(key) == 1:
+        raise SystemExit(3)
+"""
+DELIVERS_AGAIN = celery.VERSION >= (5, 7) or billiard.VERSION < (4, 3)
+"""Whether a late-acknowledged job that has left its process is delivered again."""
+
+
+@pytest.mark.live
+def test_a_late_job_that_exits_ran_once_on_older_celery(project: Project, broker: str) -> None:
+    """Celery takes it for a failure there, and cannot store it: it leaves no trace, either."""
+    project.write("jobs.py", (project.path / "jobs.py").read_text("utf-8") + EXITING)
+    project.manifest("m.jsonl", [{"id": "a", "task": "jobs.exit_once", "args": ["a"]}])
+    with worker(project, broker):
+        result = project.run("--manifest=m.jsonl", f"--manifest-broker={broker}")
+    found = project.verdicts()["a"], project.ran()["a"]
+    assert found == (("passed", 2) if DELIVERS_AGAIN else ("unknown", 1))
+    assert (
+        "or called sys.exit on a Celery before 5.7" in result.stdout.str()
+    ) is not DELIVERS_AGAIN
