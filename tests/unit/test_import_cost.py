@@ -99,11 +99,3 @@ def test_an_idle_session_imports_nothing_heavy(tmp_path: Path) -> None:
     """A whole pytest run without a manifest loads none of them either."""
     heavy = {"celery", "kombu", "loguru", "pydantic", "redis"}
     assert not modules_after(idle_session(tmp_path)) & heavy
-
-
-def test_a_worker_loads_what_is_heavy_with_the_first_batch_only() -> None:
-    """Nor does a pytest session of the project, whose conftest knows the planning fixtures."""
-    heavy = {"sqlalchemy", "alembic", "google.genai", "google.generativeai", "throttled"}
-    assert not modules_after("import tasks, tasks.rag") & heavy
-    light = {"sqlalchemy", "celery", "tasks"}
-    assert not modules_after("import workflows.gap_fill.plan") & (light | heavy)

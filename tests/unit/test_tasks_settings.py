@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from tasks.config import configuration, task_modules
 from tasks.settings import PROJECT, Settings
 from tests.crud_load import ROOT, python_path
+from tests.unit.test_import_cost import modules_after
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +99,11 @@ def test_importing_tasks_stays_light(module: str) -> None:
         [sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "PYTHONPATH": python_path()}
     )
     assert done.returncode == 0
+
+
+def test_a_worker_loads_what_is_heavy_with_the_first_batch_only() -> None:
+    """Nor does a pytest session of the project, whose conftest knows the planning fixtures."""
+    heavy = {"sqlalchemy", "alembic", "google.genai", "google.generativeai", "throttled"}
+    assert not modules_after("import tasks, tasks.rag") & heavy
+    light = {"sqlalchemy", "celery", "tasks"}
+    assert not modules_after("import workflows.gap_fill.plan") & (light | heavy)
