@@ -57,8 +57,7 @@ chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n; FAULT='name'
 	 $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos$(if $(FAULT),/test_faults.py)
 
 matrix: venv ## the lowest versions, each minor of Celery, each Python (ARGS: as nox takes them)
-	scripts/newer-python 3.14
-	scripts/matrix $(ARGS)
+	MANIFEST_MATRIX_PROCESSES=$(TEST_PROCESSES) $(PY) scripts/matrix.py $(ARGS)
 
 # Hundreds of processes of the tests import what is compiled here, as pytest does it.
 compiled: venv

@@ -86,7 +86,8 @@ def outcome(suite: Mapping[str, int] | None) -> str:
         return "not run"
     if suite["failed"]:
         return f"**{suite['failed']} of {suite['passed'] + suite['failed']} fail**"
-    return f"{suite['passed']} pass"
+    again = suite.get("again")
+    return f"{suite['passed']} pass" + (f", {again} the second time" if again else "")
 
 
 def page(text: str, cells: Collection[Cell]) -> str:

@@ -35,9 +35,9 @@ def script(root: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def chosen(root: Path) -> str:
-    """The script with the chosen cells."""
-    return (root / "scripts" / "matrix").read_text("utf-8")
+def matrix(root: Path) -> dict[str, Any]:
+    """What scripts/matrix.py defines: the chosen cells, and how their Pythons are found."""
+    return runpy.run_path(str(root / "scripts" / "matrix.py"))
 
 
 def test_the_page_has_the_table_of_what_was_run(
@@ -47,36 +47,86 @@ def test_the_page_has_the_table_of_what_was_run(
     assert script["page"](text, cells.values()) == text
 
 
-def test_the_matrix_runs_every_python_that_is_named(project: dict[str, Any], chosen: str) -> None:
-    """The classifiers name each that has a cell of scripts/matrix, and no other."""
+def test_the_matrix_runs_every_python_that_is_named(
+    root: Path, project: dict[str, Any], matrix: dict[str, Any]
+) -> None:
+    """The classifiers name each that has a cell of scripts/matrix.py, and no other."""
     prefix = "Programming Language :: Python :: 3."
-    named = {line.rpartition(" ")[2] for line in project["classifiers"] if line.startswith(prefix)}
-    assert named == set(re.findall(r"^cell -s '?\w+-(3\.\d+)", chosen, re.MULTILINE))
-    oldest = min(named, key=lambda version: int(version.partition(".")[2]))
-    assert project["requires-python"] == f">={oldest}"
+    named = [line.rpartition(" ")[2] for line in project["classifiers"] if line.startswith(prefix)]
+    assert set(named) == {cell.python for cell in matrix["CELLS"]}
+    assert tuple(named) == matrix["SUPPORTED"]
+    assert runpy.run_path(str(root / "noxfile.py"))["PYTHONS"] == named
+    assert project["requires-python"] == f">={named[0]}"
 
 
-def test_the_matrix_runs_the_lowest_versions_and_each_minor_one_of_celery(chosen: str) -> None:
+def test_the_matrix_runs_the_lowest_versions_and_each_minor_one_of_celery(
+    matrix: dict[str, Any],
+) -> None:
     """The newest minor version is the one that is locked, and that the newest cell has."""
-    cells = re.findall(r"^cell -s '?(\w+)-3\.\d+(?:\((5\.\d+)\))?", chosen, re.MULTILINE)
-    assert {kind for kind, _ in cells} == {"min", "celery", "newest"}
-    assert [minor for _, minor in cells if minor] == ["5.3", "5.4", "5.5", "5.6"]
+    assert {cell.versions for cell in matrix["CELLS"]} == {"min", "celery", "newest"}
+    minors = [cell.celery for cell in matrix["CELLS"] if cell.celery]
+    assert minors == ["5.3", "5.4", "5.5", "5.6"]
+
+
+def stub(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_a_python_is_installed_where_it_runs(matrix: dict[str, Any], tmp_path: Path) -> None:
+    """A stand-in that refuses, as pyenv's do, is none; nor is what gives another version."""
+    shims, real, other = tmp_path / "shims", tmp_path / "real", tmp_path / "other"
+    stub(shims, "python3.12", "echo 'pyenv: python3.12: command not found' >&2; exit 127")
+    stub(real, "python3.12", "echo 3.12")
+    stub(real, "python3.9", "echo 3.9")
+    stub(other, "python3.12", "echo 3.12")
+    stub(other, "python3.13", "echo 3.11")
+    stub(other, "python3.10", "echo 3.10")
+    (other / "python3.10").chmod(0o644)
+    places = [str(tmp_path / "none"), str(shims), str(real), str(other)]
+    assert matrix["installed"](places) == {"3.12": str(real)}
+
+
+@pytest.mark.parametrize(
+    ("present", "pythons"),
+    [
+        (["3.10", "3.11", "3.12", "3.13", "3.14"], "3.10 3.11 3.12 3.12 3.13 3.14"),
+        (["3.11", "3.14"], "3.11 3.11 3.11 3.11 3.14 3.14"),
+        (["3.11", "3.13"], "3.11 3.11 3.11 3.11 3.13 3.13"),
+        (["3.13"], "3.13 3.13 3.13 3.13 3.13 3.13"),
+    ],
+)
+def test_a_cell_without_its_python_runs_with_the_nearest(
+    matrix: dict[str, Any], present: list[str], pythons: str
+) -> None:
+    """No cell is left out, and each that has another Python than its own says so."""
+    chosen = matrix["sessions"](present)
+    assert [cell for _, cell, _ in chosen] == list(matrix["CELLS"])
+    assert len({name for name, _, _ in chosen}) == len(chosen)
+    for (name, cell, said), python in zip(chosen, pythons.split(), strict=True):
+        assert name == cell.session(python)
+        assert (f"Python {cell.python} is not here: with {python}" == said) is (
+            python != cell.python
+        )
 
 
 def test_the_lowest_versions_were_run(project: dict[str, Any], cells: dict[str, Cell]) -> None:
-    """What pyproject.toml asks for at least is what the row ``min`` has."""
+    """What pyproject.toml asks for at least is what the row ``min`` has with the oldest Python.
+
+    With newer ones some of them are not published, and the next have been taken.
+    """
     extras = [item for group in project["optional-dependencies"].values() for item in group]
     asked = {
         found[1]: found[2]
         for item in [*project["dependencies"], *extras]
         if (found := re.match(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", item))
     }
-    for cell in cells.values():
-        if cell["cell"] == "min":
-            lowest = {name: whole(number) for name, number in cell["versions"].items()}
-            assert {name: whole(asked[name]) for name in lowest if name in asked} == {
-                name: number for name, number in lowest.items() if name in asked
-            }
+    oldest = project["requires-python"].removeprefix(">=")
+    have = cells[f"min py{oldest}"]["versions"]
+    lowest = {name: whole(number) for name, number in have.items() if name in asked}
+    assert lowest == {name: whole(asked[name]) for name in lowest}
+    assert asked.keys() - have.keys() == {"flower", "hiredis"}  # they are no part of the row
 
 
 def whole(version: str) -> tuple[int, ...]:
@@ -108,5 +158,21 @@ def test_the_table_tells_failures_and_gaps(script: dict[str, Any]) -> None:
     """A cell with a failed test says how many; a suite that did not run says that."""
     outcome = script["outcome"]
     assert outcome({"passed": 8, "failed": 0}) == "8 pass"
+    assert outcome({"passed": 8, "failed": 0, "again": 1}) == "8 pass, 1 the second time"
     assert outcome({"passed": 8, "failed": 2}) == "**2 of 10 fail**"
     assert outcome(None) == "not run"
+
+
+def test_a_test_that_fails_twice_over_is_one(root: Path, tmp_path: Path) -> None:
+    """One with an error at its end, too, and a module that cannot be imported, count once."""
+    report = tmp_path / "report.xml"
+    failed = '<testcase classname="m" name="a"><failure/></testcase>'
+    failed += '<testcase classname="m" name="a"><error/></testcase>'
+    failed += '<testcase classname="" name="n"><error/></testcase>'
+    other = (
+        '<testcase classname="m" name="b"/><testcase classname="m" name="c"><skipped/></testcase>'
+    )
+    report.write_text(f"<testsuites><testsuite>{failed}{other}</testsuite></testsuites>")
+    counted = runpy.run_path(str(root / "noxfile.py"))["_counted"]
+    assert counted(report) == {"passed": 1, "failed": 2, "skipped": 1}
+    assert counted(tmp_path / "none.xml") == {"passed": 0, "failed": 0, "skipped": 0}
