@@ -9,6 +9,7 @@ import functools
 import json
 from typing import Any, Final
 
+import celery
 from celery import states
 from kombu.utils.imports import symbol_by_name
 
@@ -88,7 +89,7 @@ _STORED_AS: Final = {
 class GenericReceipts(ReceiptBackend):
     """Store the receipt with the result; ``wire.unwrap_result`` is the reading side."""
 
-    main_reports_rejections = True
+    main_reports_rejections = celery.VERSION >= (5, 7)  # before, nobody stores one
 
     def store_result(
         self,
