@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
+import celery
 import pytest
 from pydantic import JsonValue
 
@@ -126,6 +127,10 @@ def test_results_are_the_json_that_kombu_made(
     kinds = {entry: verdict.verdict for entry, verdict in verdicts.items()}
     no_number = "its result is not JSON" in verdicts["not_a_number"].sentence
     assert (kinds.pop("not_a_number"), no_number) == ("unknown", True)
+    if celery.VERSION < (5, 7) and store == "sqlite" and not options:
+        # Celery pickles it: of a type that only the worker registers this side knows no JSON.
+        no_json = "its result is not JSON" in verdicts["kinds"].sentence
+        assert (kinds.pop("kinds"), no_json) == ("unknown", True)
     assert set(kinds.values()) == {"passed"}, verdicts
 
 
