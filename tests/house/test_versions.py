@@ -34,6 +34,12 @@ def script(root: Path) -> dict[str, Any]:
     return runpy.run_path(str(root / "scripts" / "versions.py"))
 
 
+@pytest.fixture(scope="module")
+def noxfile(root: Path) -> dict[str, Any]:
+    """What noxfile.py defines; nox registers its sessions, and warns of a second time."""
+    return runpy.run_path(str(root / "noxfile.py"))
+
+
 @pytest.fixture(scope="session")
 def matrix(root: Path) -> dict[str, Any]:
     """What scripts/matrix.py defines: the chosen cells, and how their Pythons are found."""
@@ -48,14 +54,14 @@ def test_the_page_has_the_table_of_what_was_run(
 
 
 def test_the_matrix_runs_every_python_that_is_named(
-    root: Path, project: dict[str, Any], matrix: dict[str, Any]
+    project: dict[str, Any], matrix: dict[str, Any], noxfile: dict[str, Any]
 ) -> None:
     """The classifiers name each that has a cell of scripts/matrix.py, and no other."""
     prefix = "Programming Language :: Python :: 3."
     named = [line.rpartition(" ")[2] for line in project["classifiers"] if line.startswith(prefix)]
     assert set(named) == {cell.python for cell in matrix["CELLS"]}
     assert tuple(named) == matrix["SUPPORTED"]
-    assert runpy.run_path(str(root / "noxfile.py"))["PYTHONS"] == named
+    assert noxfile["PYTHONS"] == named
     assert project["requires-python"] == f">={named[0]}"
 
 
@@ -163,7 +169,7 @@ def test_the_table_tells_failures_and_gaps(script: dict[str, Any]) -> None:
     assert outcome(None) == "not run"
 
 
-def test_a_test_that_fails_twice_over_is_one(root: Path, tmp_path: Path) -> None:
+def test_a_test_that_fails_twice_over_is_one(noxfile: dict[str, Any], tmp_path: Path) -> None:
     """One with an error at its end, too, and a module that cannot be imported, count once."""
     report = tmp_path / "report.xml"
     failed = '<testcase classname="m" name="a"><failure/></testcase>'
@@ -173,6 +179,6 @@ def test_a_test_that_fails_twice_over_is_one(root: Path, tmp_path: Path) -> None
         '<testcase classname="m" name="b"/><testcase classname="m" name="c"><skipped/></testcase>'
     )
     report.write_text(f"<testsuites><testsuite>{failed}{other}</testsuite></testsuites>")
-    counted = runpy.run_path(str(root / "noxfile.py"))["_counted"]
+    counted = noxfile["_counted"]
     assert counted(report) == {"passed": 1, "failed": 2, "skipped": 1}
     assert counted(tmp_path / "none.xml") == {"passed": 0, "failed": 0, "skipped": 0}
