@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from celery import Celery
 from celery.app.backends import by_url
@@ -17,7 +17,11 @@ from kombu import Connection
 from pytest_manifest.errors import ResultStoreError, StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
+from pytest_manifest.results.stream import open_client_at
 from pytest_manifest.urls import SENTINEL, StackAddress, is_redis
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 BROKER: Final = "broker"
 DATABASES: Final = ("db+", "database+")
@@ -140,12 +144,19 @@ def _one_broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[
 def _backend_probe(address: StackAddress, timeout: float, app: Celery | None) -> Callable[[], None]:
     url = address.backend_url
     scheme = _scheme(url)
-    if is_redis(url) and (scheme != SENTINEL or app is None):  # reached like such a broker
+    if is_redis(url) and app is None:  # reached like such a broker
         return _broker_probe(url, timeout, None)
+    if is_redis(url) and scheme != SENTINEL:
+        return partial(_ping, open_client_at(address))
     if scheme.startswith(DATABASES):
         return _database_probe(url.partition("+")[2])
     by_url(url, None if app is None else app.loader)  # imports it
     return lambda: _query_backend(address, app)
+
+
+def _ping(client: Redis) -> None:
+    with client:
+        client.ping()
 
 
 def _database_probe(url: str) -> Callable[[], None]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from pytest_manifest.broker.client import load_app
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.health import check_stack
 from pytest_manifest.urls import StackAddress
+from tests.conftest import missing
+from tests.services import ServiceUnavailableError
+from tests.stacks.servers import redis_tls
 
 # Not an assertion on time: a hang must end the test, not the test run.
 pytestmark = pytest.mark.timeout(30)
@@ -45,6 +50,26 @@ def test_a_stack_that_answers(valkey: str, tmp_path: Path) -> None:
     """Redis as broker, with Redis, the broker itself, a database or nothing as result store."""
     for backend in (valkey, "rpc://", "disabled://", "", f"db+sqlite:///{tmp_path}/results.db"):
         check_stack(StackAddress(valkey, backend, None, is_private=False))
+
+
+def test_a_store_is_reached_by_the_apps_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS that settings alone ask for, as workers have it; the URL does not say so."""
+    monkeypatch.syspath_prepend(tmp_path)
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(redis_tls(by_settings=True))
+        except ServiceUnavailableError as unavailable:
+            missing(str(unavailable))
+        settings = {**server.broker_settings, **server.store_settings}
+        (tmp_path / "tls_shop.py").write_text(
+            "from celery import Celery\napp = Celery('tls_shop', set_as_current=False)\n"
+            f"app.conf.update({settings!r})\n"
+        )
+        store = server.store.replace("rediss://", "redis://")
+        address = StackAddress(server.broker, store, "tls_shop:app", is_private=False)
+        check_stack(address, app=load_app(address))
 
 
 def test_rabbitmq_answers(rabbitmq_url: str) -> None:
