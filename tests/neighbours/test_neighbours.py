@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tests import beside
+from tests.beside import version_of
 from tests.neighbours.conftest import PRIVATE, RAN, VERDICTS, Neighbourhood, report_portal
 from tests.neighbours.table import PAGE, ROWS, Row, page
 from tests.plugin.terminal import terminal
@@ -27,9 +28,13 @@ def session(project: Neighbourhood, name: str, *more: str) -> beside.Outcome:
     "row", [row for row in ROWS if row.name not in OWN_TEST], ids=lambda row: row.name
 )
 def test_the_same_verdicts_beside(row: Row, neighbourhood: Neighbourhood) -> None:
-    """Each row of the page, by its own options."""
+    """Each row of the page, by its own options; the neighbour is there."""
     neighbourhood.ini(row.ini)
     done = neighbourhood.run_beside((row.name, *row.needs), *row.options)
+    loaded = next(line for line in done.lines if line.startswith("plugins: "))
+    name = row.name.removeprefix("pytest-")
+    # A row may also be a setting of pytest's own.
+    assert name == row.name or f" {name}-{version_of(row.name)}" in loaded
     assert "INTERNALERROR" not in done.text
     assert "Traceback (most recent call last)" not in _without_jobs(done.text)
 
