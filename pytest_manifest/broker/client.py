@@ -55,11 +55,20 @@ def load_app(address: StackAddress) -> Celery:
     found = _import_app(address.app)
     _set_up_django(address.app)
     if not isinstance(found, Celery):
-        raise StackError(
-            f"{address.app!r} is a {type(found).__name__}, not a Celery app; "
-            f"name it as module:attribute, for instance proj.celery:app"
-        )
+        raise StackError(_no_app(address.app, found))
     return found
+
+
+def _no_app(name: str, found: object) -> str:
+    """Say what a name leads to in place of a Celery app, and what to name instead."""
+    what = f"{name!r} is a {type(found).__name__}, not a Celery app; "
+    module, _, attribute = name.rpartition(":")
+    if callable(found) and not isinstance(found, type) and module:
+        return what + (
+            f"if it makes one, let a module of yours say 'app = {attribute}()', and name that as "
+            "module:app"
+        )
+    return f"{what}name it as module:attribute, for instance proj.celery:app"
 
 
 def load_tasks(name: str) -> dict[str, object]:

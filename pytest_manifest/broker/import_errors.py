@@ -27,6 +27,9 @@ _STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib")
 def import_failure(name: str, error: BaseException) -> str:
     """Word the failed import of the app ``name`` (``module:attribute``) in a sentence."""
     module, _, attribute = name.partition(":")
+    if module.endswith(".py"):
+        named = module.removesuffix(".py").replace("/", ".")
+        return f"{name!r} names a file; name its module: {named}:{attribute or 'app'}"
     cause = error
     if getattr(error, "name", None) == name and isinstance(error.__context__, AttributeError):
         # Celery then looks for a module of the whole name; the first error is the true one.

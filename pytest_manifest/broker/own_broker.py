@@ -55,7 +55,8 @@ def own_broker(app: Celery) -> OwnBroker | None:
         if not written and not parts and url == Connection().as_uri(include_password=True):
             return None
         url = url.rstrip("/") if is_redis(url) else url
-        source = ", ".join(parts) or ("broker_url" if written else "the app's class")
+        named = "broker_url without a scheme, which Celery takes for RabbitMQ's,"
+        source = ", ".join(parts) or (named if written else "the app's class")
     read = _url(conf.broker_read_url)
     return OwnBroker(url, source, read if read and read != written else "")
 

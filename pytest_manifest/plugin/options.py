@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, NoReturn
 
@@ -299,6 +300,7 @@ class Options:
     may_dispatch: bool
     ledgers: Path
     stacks: Path
+    stack_arguments: str
 
     def __init__(self, config: pytest.Config) -> None:
         """Read all rows. Raises pytest.UsageError where a text is not valid."""
@@ -323,6 +325,7 @@ class Options:
             may_dispatch=not any(getattr(config.option, name, False) for name in _LOOKING_ONLY),
             ledgers=self.folder / "runs",
             stacks=self.folder / "stacks",
+            stack_arguments="".join(_stack_arguments(config.option)),
         )
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -341,6 +344,22 @@ class Options:
 
 ROWS: Final = {name: row for name, row in vars(Options).items() if isinstance(row, Option)}
 """The table, by the attributes of :class:`Options`."""
+
+
+def _stack_arguments(given: argparse.Namespace) -> Iterator[str]:
+    """Yield the options of a command line that name the app and the stack, without passwords.
+
+    A command that goes on with the run needs them, too.
+    """
+    for name in ("app", "broker", "backend"):
+        value = getattr(given, ROWS[name].dest)
+        if value:
+            from pytest_manifest.log import redact_url
+
+            shown = redact_url(value) if "://" in value else value
+            yield f" {ROWS[name].flag}={shlex.quote(shown)}"
+    if getattr(given, ROWS["use_running_stack"].dest):
+        yield f" {ROWS['use_running_stack'].flag}"
 
 
 def add_options(parser: pytest.Parser) -> None:

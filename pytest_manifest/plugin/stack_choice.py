@@ -206,6 +206,8 @@ def _by_app(options: Options, own: OwnBroker | None, *, outlives: bool) -> Stack
     is_variable = own.source.isupper()
     source = own.source if is_variable else f"{own.source} of {options.app}"
     reason = f"{source}, --manifest-broker=app" if insists else f"{source}; {PRIVATE_INSTEAD}"
+    if own.reads_from:
+        reason += f"; the app's workers read from {redact_url(own.reads_from)}"
     return StackChoice(_kind_of(own.url, "app"), reason, own.url, source)
 
 

@@ -130,12 +130,14 @@ def warnings_and_next_steps(run: Run, report: RunReport) -> Iterator[str]:
     blocked = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
     left = entries - sum(counts.values())
     resume = "--manifest-resume --manifest-budget=MORE" if over_budget else "--manifest-resume"
+    stack = report.options.stack_arguments
     if shard is not None:
         name = f"{name} --manifest-shard={shard}"
     if merged:
         yield from _how_to_complete(status, left)
     else:
-        yield from _how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume)
+        how = _how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume)
+        yield from (f"{line}{stack}" if ": pytest --" in line else line for line in how)
     if run.error is not None:
         yield f"  the run gave up: {run.error}"
 

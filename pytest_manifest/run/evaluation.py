@@ -172,7 +172,7 @@ class AttemptEvaluator:
         if reported is not None and is_revocation_notice(reported) and not job.is_running:
             return "revoked", "it was revoked, and nobody has it"
         if job.started is None and not self._starts_are_reported():
-            return "unknown", UNREPORTED
+            return "unknown", f"{UNREPORTED}{stores_asked(self._ledger.info)}"
         if job.started is None:
             return "lost", f"no worker has begun it{stores_asked(self._ledger.info)}"
         if job.between is not None:

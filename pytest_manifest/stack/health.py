@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BROKER: Final = "broker"
 DATABASES: Final = ("db+", "database+")
+_TLS: Final = ("rediss", "valkeys", "amqps")
 # Result stores that are the broker itself, or none at all.
 NOTHING_TO_REACH: Final = ("", "rpc", "disabled", "cache+memory")
 
@@ -93,8 +94,14 @@ class _ProbeThread:
         if self._thread.ident is not None:
             self._thread.join(seconds)
         if self._thread.is_alive():
-            return f"it did not answer within {timeout:g} s"
+            return f"it did not answer within {timeout:g} s{self._without_tls}"
         return self._reason
+
+    @property
+    def _without_tls(self) -> str:
+        scheme = _scheme(self.url)
+        silent = f", which a server without TLS never does to {scheme}://"
+        return silent if scheme in _TLS else ""
 
     def _run(self) -> None:
         try:

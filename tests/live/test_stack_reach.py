@@ -147,6 +147,13 @@ def test_a_database_that_cannot_be_opened(valkey: str, tmp_path: Path) -> None:
     assert "unable to open database file" in failure(valkey, f"db+sqlite:///{tmp_path}/no/x.db")
 
 
+def test_a_server_without_tls_is_thought_of(valkey: str) -> None:
+    """It waits for more of what it does not understand, so nothing but its silence is seen."""
+    assert "which a server without TLS never does to rediss://" in failure(
+        valkey.replace("redis://", "rediss://") + "?ssl_cert_reqs=none", timeout=0.5
+    )
+
+
 def test_one_of_several_brokers_is_enough(valkey: str, nobody: int) -> None:
     """As for Celery, which takes the next one; where none answers, the reason is told."""
     gone = f"redis://:s3cret@127.0.0.1:{nobody}/0"

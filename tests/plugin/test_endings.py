@@ -108,7 +108,9 @@ def test_after_too_many_failures_it_is_said_how_to_go_on(project: Project) -> No
     result = project.run("--manifest=m.jsonl", MEMORY, *limit)
     assert result.parseoutcomes()["failed"] == 2
     assert result.parseoutcomes()["skipped"] == 4
-    result.stdout.fnmatch_lines(["  to go on: pytest --manifest=m.jsonl --manifest-resume"])
+    result.stdout.fnmatch_lines(
+        [f"  to go on: pytest --manifest=m.jsonl --manifest-resume {MEMORY}"]
+    )
 
 
 @pytest.mark.live

@@ -108,6 +108,10 @@ def test_what_sends_nothing_says_where_it_would_go(
         [f"{line}the app's own broker redis://:*@127.0.0.1:1/0 (broker_url of jobs:app; *)"]
     )
     assert "hunter2" not in result.stdout.str()
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", f"{jobs}\napp.conf.broker_read_url = 'redis://127.0.0.1:2/0'\n")
+    result = project.run(*arguments)
+    result.stdout.fnmatch_lines(["*; the app's workers read from redis://127.0.0.1:2/0)"])
     project.write("jobs.py", "import no_such_module\n")
     broken = project.run(*arguments)
     assert broken.ret == 0

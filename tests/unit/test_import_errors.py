@@ -54,6 +54,15 @@ def test_a_module_without_the_app_is_not_called_missing(folder: Path) -> None:
     assert "the module 'shop_b' has no 'app'" in failure("shop_b:app")
 
 
+def test_what_is_no_app_is_told_with_what_to_name_instead(folder: Path) -> None:
+    """The function that makes it; a file in place of its module."""
+    (folder / "shop_f.py").write_text("def create_app(): ...\n\nnumber = 3\n")
+    assert "let a module of yours say 'app = create_app()'" in failure("shop_f:create_app")
+    assert "is a int, not a Celery app; name it as module:attribute" in failure("shop_f:number")
+    assert "name its module: shop_f:app" in failure("shop_f.py")
+    assert "name its module: shops.one:celery" in failure("shops/one.py:celery")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -54,6 +54,7 @@ def test_the_default_of_celery_is_nobodys_choice() -> None:
         (plain(broker_url="amqp://guest@localhost//"), "amqp://guest@localhost//", "broker_url"),
         (plain(broker_write_url=MINE), MINE, "broker_write_url"),
         (plain(broker_write_url=MINE, broker_url="redis://x"), MINE, "broker_write_url"),
+        (plain(broker_url="a.b:7"), "amqp://guest:guest@a.b%3A7:5672//", "without a scheme"),
         (plain(broker_host="rabbit.example"), "amqp://guest:guest@rabbit.example:5672//", "host"),
         (
             plain(broker_transport="redis", broker_host="other", broker_port=7000),
@@ -69,6 +70,7 @@ def test_the_default_of_celery_is_nobodys_choice() -> None:
         "said default",
         "write",
         "write wins",
+        "no scheme",
         "host",
         "parts",
         "class",
