@@ -47,8 +47,7 @@ INFERRED: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked
 
 UNREPORTED: Final = (
     "it is in no queue and no worker has it, but stock workers do not say when they begin a job: "
-    "it may have run and raised Ignore, stored a state of its own, handed the job on, or called "
-    "sys.exit on a Celery before 5.7"
+    "it may have run and raised Ignore, stored a state of its own, handed the job on, or exited"
 )
 """What may have become of a missing job of stock workers."""
 UNCONFIRMED: Final = (
