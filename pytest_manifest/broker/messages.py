@@ -63,6 +63,10 @@ class MessageBuilder:
         self._sent_event: bool = app.conf.task_send_sent_event
         self._routing = routing
         self._headers: Options = {HEADER_STREAM: stream, HEADER_TTL: ttl} if stream else {}
+        if app.conf.task_protocol == 1:
+            # The workers of such an app link a chain's tasks to one another. For a job that has a
+            # root, Task.replace links each of them twice, so that the last one runs several times.
+            self._headers["root_id"] = None
         self._rpc = rpc
         self._origin = anon_nodename()
 

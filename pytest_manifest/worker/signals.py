@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import datetime, timezone
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
@@ -277,20 +277,24 @@ def _ends_unseen(error: BaseException | None) -> bool:
     return type(error).__module__.partition(".")[0] not in GREEN
 
 
-def on_publish(headers: MutableMapping[str, object] | None = None, **_: object) -> None:
+def on_publish(
+    headers: MutableMapping[str, object] | None = None, body: object = None, **_: object
+) -> None:
     """Give our headers to a message that continues our task (a retry, a replacement)."""
     if not isinstance(headers, MutableMapping):
         return
     headers.pop(wire.HEADER_EXECUTION, None)
     headers.pop(wire.HEADER_RECEIVED_AT, None)
     execution = current_execution()
-    if execution is None or headers.get("id") != execution.delivery.task_id:
+    # Celery's protocol 1 has in the body what protocol 2 has in the headers.
+    fields = body if isinstance(body, Mapping) else headers
+    if execution is None or fields.get("id") != execution.delivery.task_id:
         return
     delivery = execution.delivery
-    if headers.get("retries") == delivery.retries + 1:
+    if fields.get("retries") == delivery.retries + 1:
         headers[wire.HEADER_RETRIED] = retries_so_far(execution)
         headers.update(job_headers(delivery, delivery.hop))
-        record_handoff(execution, "retry", due_time(headers.get("eta")))
+        record_handoff(execution, "retry", due_time(fields.get("eta")))
     else:
         headers.update(job_headers(delivery, delivery.hop + 1))
         record_handoff(execution, "task")

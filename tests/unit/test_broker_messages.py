@@ -193,3 +193,13 @@ def test_a_router_that_raises_refuses_what_it_was_asked_for() -> None:
 
     reason = refusal(Entry(id="e", task="t"), app_with(task_routes=(route,)))
     assert reason == "no message for t can be made of it (RuntimeError: no way for t)"
+
+
+@pytest.mark.parametrize(("protocol", "names_root"), [(1, False), (2, True)])
+def test_a_root_is_named_where_workers_can_do_with_one(protocol: int, names_root: bool) -> None:
+    """Workers of protocol 1 would run the last of a chain that replaces the job several times."""
+    outgoing = build(Entry(id="e", task="t"), app_with(task_protocol=protocol))
+    given: Any = outgoing.options["headers"]
+    sent = {**headers(outgoing), **given}
+    assert (sent["root_id"] == outgoing.attempt.task_id) is names_root
+    assert (sent["root_id"] is None) is not names_root
