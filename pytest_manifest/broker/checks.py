@@ -139,9 +139,13 @@ class VisibilityModel:
 
 
 def unknown_tasks(wanted: Iterable[str], workers: Iterable[Worker]) -> dict[str, list[str]]:
-    """Give the tasks that no worker has registered, each with the nearest names that one has."""
-    registered = {name for worker in workers for name in worker.tasks}
-    if not registered:
+    """Give the tasks that no worker has registered, each with the nearest names that one has.
+
+    None where a worker did not say what it has.
+    """
+    asked = list(workers)
+    registered = {name for worker in asked for name in worker.tasks}
+    if not asked or not all(worker.tasks for worker in asked):
         return {}
     return {
         task: similar_tasks(task, registered)

@@ -25,6 +25,7 @@ from pytest_manifest.broker.workers import (
     Worker,
     acks_late,
     pool_warnings,
+    unsaid_warnings,
     workers_of,
 )
 from pytest_manifest.errors import DispatchError
@@ -128,6 +129,7 @@ def lint(
         version = publisher.call(lambda: _server_version(publisher))
         yield from rabbitmq(version, demand, late, quorum=_quorum_queue(publisher))
     yield from (Finding("warning", "pools", said) for said in pool_warnings(workers))
+    yield from (Finding("unchecked", "workers", said) for said in unsaid_warnings(workers))
     yield from _receipts(workers)
 
 
@@ -164,7 +166,7 @@ def _tasks(demand: Demand, workers: Sequence[Worker], *, given: bool) -> Iterato
             f"no worker that answered has the task {task}, so its jobs would not be run{hint}; "
             "start or deploy a worker whose app has it, or correct the name",
         )
-    if not unknown:
+    if not unknown and all(one.tasks for one in workers):
         whose = "the manifest" if given else "the app"
         known = f"{plural(len(demand.tasks), 'task')} of {whose}, each known to a worker"
         yield Finding("ok", "tasks", known)
@@ -190,7 +192,7 @@ def _queues(
         )
     for sentence in checks.misrouted(needed, workers):
         yield Finding("warning", "queues", sentence)
-    if not idle:
+    if not idle and not any(one.queues is None for one in workers):
         yield Finding("ok", "queues", f"{_some(sorted(needed))}: consumed")
 
 
@@ -213,14 +215,16 @@ def _limits(
             f"workers have different visibility timeouts ({named}): the one with the shortest "
             "takes back what another still runs; set one visibility_timeout for all",
         )
-    timeout, where = visibility_of(publisher, list(workers), queues)
+    held_for = visibility_of(publisher, workers, queues)
+    yield from (Finding("warning", "limits", sentence) for sentence in held_for.warnings())
     if not given:
-        yield from late_limits(late_tasks(publisher, demand, workers), timeout, where)
+        late = late_tasks(publisher, demand, workers)
+        yield from late_limits(late, held_for.timeout, held_for.where)
         return
-    refused = visibility_refusals(publisher, demand, list(workers), queues)
+    refused = visibility_refusals(publisher, demand, list(workers), held_for)
     yield from (Finding("error", "limits", sentence) for sentence in refused)
     if not refused:
-        yield Finding("ok", "limits", f"all below the visibility timeout of {timeout:g} s")
+        yield Finding("ok", "limits", f"all below the visibility timeout of {held_for.timeout:g} s")
 
 
 def late_tasks(
@@ -335,6 +339,9 @@ def rabbitmq(version: str, demand: Demand, late: Iterable[str], *, quorum: str) 
                 "Celery's delayed delivery is tried from 4.0.1 on; bring the broker up to date",
             )
         )
+    if (delayed or quorum) and not number:
+        said = "the server does not tell its version; delayed jobs are tried from 4.0.1 on"
+        found.append(Finding("unchecked", "rabbitmq", said))
     if delayed and quorum:
         found.append(
             Finding(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -13,13 +13,14 @@ from pytest_manifest.broker.checks import Demand, demand_of, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.routing import queue_name
-from pytest_manifest.broker.visibility import hands_out_again, visibility_of
+from pytest_manifest.broker.visibility import Visibility, hands_out_again, visibility_of
 from pytest_manifest.broker.workers import (
     QUESTIONS,
     STORE_QUESTION,
     Worker,
     acks_late,
     pool_warnings,
+    unsaid_warnings,
     workers_of,
 )
 from pytest_manifest.errors import StackError
@@ -114,13 +115,16 @@ def preflight(
     unknown = checks.unknown_tasks(demand.tasks, workers)
     sendable = demand.without(unknown)
     needed = tasks_by_queue({key: queues[key] for key in sendable.samples})
+    held_for = None
+    if hands_out_again(address.broker_url):
+        held_for = visibility_of(publisher, workers, needed)
     result = Preflight(
         unknown_tasks=unknown,
         answered=bool(workers),
         workers=[worker.name for worker in workers],
         slots=sum(worker.slots for worker in workers),
         stock=[worker.name for worker in workers if worker.is_stock],
-        refusals=eager + elsewhere + visibility_refusals(publisher, sendable, workers, needed),
+        refusals=eager + elsewhere + visibility_refusals(publisher, sendable, workers, held_for),
         notices=checks.acknowledgement_notices(sendable, acks_late(workers)),
         warnings=perhaps
         + (
@@ -129,6 +133,9 @@ def preflight(
             else [NO_CONTROL.format(scheme=scheme_of(address.broker_url))]
         ),
     )
+    result.warnings.extend(unsaid_warnings(workers))
+    if held_for is not None:
+        result.warnings.extend(held_for.warnings())
     if not publisher.address.broker_url.startswith(IN_MEMORY):  # whose page says it
         result.warnings.extend(pool_warnings(workers))
     result.queues.extend(sorted(needed))
@@ -179,18 +186,20 @@ def _answer_warnings(workers: list[Worker], expected: int | None, timeout: float
 
 
 def visibility_refusals(
-    publisher: Publisher, demand: Demand, workers: list[Worker], queues: Iterable[str]
+    publisher: Publisher, demand: Demand, workers: list[Worker], held_for: Visibility | None
 ) -> list[str]:
-    """Refuse jobs whose message the broker may hand out again while a worker holds it."""
-    if not hands_out_again(publisher.address.broker_url):
+    """Refuse jobs whose message the broker may hand out again while a worker holds it.
+
+    ``held_for``: None where it does not do that.
+    """
+    if held_for is None:
         return []
-    conf = publisher.app.conf
-    timeout, where = visibility_of(publisher, workers, queues)
-    asked = workers or [Worker("", prefetch=conf.worker_prefetch_multiplier)]
+    by_app = Worker("", prefetch=publisher.app.conf.worker_prefetch_multiplier)
+    asked = [one if one.has_stats else by_app for one in workers] or [by_app]
     late = acks_late(workers)
     holding = checks.VisibilityModel(
-        timeout=timeout,
-        where=where,
+        timeout=held_for.timeout,
+        where=held_for.where,
         ahead=max(worker.ahead(demand.count) for worker in asked),
         late=lambda task: late[task] if task in late else _acks_late_by_app(publisher, task),
     )

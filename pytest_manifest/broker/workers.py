@@ -52,6 +52,7 @@ class Worker:
     ``limits``: the time limits that tasks of it set themselves; ``limit``: its own for all others.
     ``pool``: the name of the module of its pool.
     ``store``: its result store's URL without the password; ``broker``: its broker's host and port.
+    ``unsaid``: the questions that it did not answer in time.
     """
 
     name: str
@@ -65,6 +66,12 @@ class Worker:
     pool: str = ""
     store: str | None = None
     broker: tuple[str, int | None] | None = None
+    unsaid: frozenset[str] = frozenset()
+
+    @property
+    def has_stats(self) -> bool:
+        """Tell whether its pool, prefetch, limits and broker are its own, and not merely unsaid."""
+        return "stats" not in self.unsaid
 
     @property
     def is_stock(self) -> bool:
@@ -110,7 +117,13 @@ def _worker(node: str, answers: Answers) -> Worker:
         pool=_pool(figures.get("pool")),
         store=_store(answers.get("report", {}).get(node)),
         broker=_broker(figures.get("broker")),
+        unsaid=frozenset(one for one, said in answers.items() if _is_unsaid(said.get(node))),
     )
+
+
+def _is_unsaid(reply: object) -> bool:
+    """Tell whether a reply is none: it did not come, or is an error."""
+    return reply is None or (isinstance(reply, dict) and "error" in reply)
 
 
 def _tasks(reply: object) -> dict[str, bool]:
@@ -208,6 +221,8 @@ UNENFORCED_POOLS: Final[Mapping[str, str]] = {
     "gevent": "cannot stop a job that computes or blocks",
 }
 """Celery's pools that do not enforce time limits, by the name of their module."""
+TIMED: Final = "which its verdict tells afterwards"
+UNTIMED: Final = "and no verdict tells it, as a worker without our instrumentation times no job"
 
 
 class TaskLimits:
@@ -225,8 +240,8 @@ class TaskLimits:
     def update(self, workers: Collection[Worker]) -> None:
         """Take over the limits that workers reported; the strictest, as any may get the job."""
         self._cache.clear()
-        if workers:
-            self._default = _strictest(worker.limit for worker in workers)
+        if told := [worker.limit for worker in workers if worker.has_stats]:
+            self._default = _strictest(told)
         for name in {name for worker in workers for name in worker.limits}:
             said = (w.limits[name] for w in workers if name in w.limits)
             self._by_task[name] = _strictest(said)
@@ -277,17 +292,37 @@ def message_limits(entry: Entry, own: TaskLimit) -> tuple[float, float | None]:
     return _whole_seconds(hard), None if soft is None else _whole_seconds(soft)
 
 
+PARTS: Final[Mapping[str, str]] = {
+    "registered": "its tasks",
+    "active_queues": "its queues",
+    "stats": "its pool, prefetch and time limits",
+    "report": "its result store",
+}
+"""What each question of preflight asks for."""
+
+
+def unsaid_warnings(workers: Iterable[Worker]) -> list[str]:
+    """Warn of workers that answered some of the questions, and not all."""
+    return [
+        f"worker {worker.name} answered, but did not tell in time "
+        f"{' and '.join(PARTS[one] for one in PARTS if one in worker.unsaid)}; that is unchecked, "
+        "or taken to be as the app here has it, so check again when the worker is less busy"
+        for worker in workers
+        if worker.unsaid
+    ]
+
+
 def pool_warnings(workers: Iterable[Worker]) -> list[str]:
     """Warn of workers whose pool does not enforce time limits."""
-    pools: dict[str, list[str]] = {}
+    pools: dict[tuple[str, bool], list[str]] = {}
     for worker in workers:
         if worker.pool in UNENFORCED_POOLS:
-            pools.setdefault(worker.pool, []).append(worker.name)
+            pools.setdefault((worker.pool, worker.is_stock), []).append(worker.name)
     return [
         f"the pool of {', '.join(sorted(names))} ({pool}) {UNENFORCED_POOLS[pool]}, so "
-        f"nothing ends one that runs beyond its timeout, which its verdict tells afterwards; use a "
+        f"nothing ends one that runs beyond its timeout, {UNTIMED if stock else TIMED}; use a "
         f"prefork pool where that matters"
-        for pool, names in sorted(pools.items())
+        for (pool, stock), names in sorted(pools.items())
     ]
 
 

@@ -214,7 +214,7 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
         "look at the worker's log",
     ),
     "pending": (
-        "No receipt has come yet, as the job is still queued or running",
+        "No receipt has come yet; the job may still be queued or running",
         "look again with --manifest-audit, or wait for it with --manifest-audit --manifest-wait",
     ),
     "unknown": (

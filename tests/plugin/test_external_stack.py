@@ -237,3 +237,17 @@ def test_the_ledger_says_what_was_sent(project: Project, broker: str) -> None:
         assert ledger.info.status == "detached"
     assert [(row.entry, row.state) for row in rows] == [(f"d-{n}", "sent") for n in range(3)]
     assert all(row.sent_at is not None for row in rows)
+
+
+@pytest.mark.live
+def test_an_app_that_is_always_eager_sends_nothing(project: Project, broker: str) -> None:
+    """Its tasks run where they are called, so a batch would say nothing of its workers."""
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", f"{jobs}\n\napp.conf.task_always_eager = True\n")
+    project.doubles(count=2)
+    result = project.run("--manifest=m.jsonl", f"--manifest-broker={broker}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*task_always_eager*switch it off*"])
+    assert not project.ran()
+    with redis.Redis.from_url(broker) as client:
+        assert not client.exists("celery", "unacked")

@@ -63,6 +63,20 @@ def test_the_queue_says_how_long_it_waits(broker: str) -> None:
     assert "raise the VisibilityTimeout of the queue" in refusal
 
 
+def test_a_timeout_that_cannot_be_read_is_told(broker: str) -> None:
+    """The app's own is taken for it, which may be longer than the queue's."""
+    there = {"url": "http://127.0.0.1:1/000000000000/gone", "region": REGION}
+    options = {"region": REGION, "predefined_queues": {"celery": there}}
+    held = Entry(id="one", task="jobs.add", countdown=10)
+    with publishing(StackAddress(broker, "cache+memory://", None, False)) as publisher:
+        publisher.app.conf.broker_transport_options = options
+        found = preflight(publisher, demand_of([held]))
+    assert found.refusals == []
+    [warning] = [one for one in found.warnings if "cannot be read" in one]
+    assert "queue 'celery'" in warning
+    assert "1800 s count here" in warning
+
+
 def test_a_queue_that_is_not_there_is_made_with_the_apps(broker: str) -> None:
     """kombu's default is half an hour."""
     held = Entry(id="one", task="jobs.add", queue="other", countdown=10)
@@ -86,3 +100,4 @@ def test_what_nobody_reports_when_time_is_over_is_pending(
     verdict = verdicts_of(run_work(address, tmp_path, {"one": entry}, deadline=1.0))["one"].verdict
     assert verdict.verdict == "pending"
     assert "no worker can be asked on this broker" in verdict.sentence
+    assert "may still be queued or running" in verdict.sentence

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
+from celery import Celery
 
 from pytest_manifest.broker import checks
 from pytest_manifest.broker.checks import Demand, VisibilityModel, demand_of
 from pytest_manifest.broker.control import Answers
-from pytest_manifest.broker.workers import QUESTIONS, Worker, workers_of
+from pytest_manifest.broker.preflight import visibility_refusals
+from pytest_manifest.broker.visibility import Visibility, visibility_of
+from pytest_manifest.broker.workers import QUESTIONS, Worker, unsaid_warnings, workers_of
 from pytest_manifest.schema import Entry
+from pytest_manifest.urls import StackAddress
+
+if TYPE_CHECKING:
+    from pytest_manifest.broker.publisher import Publisher
 
 NOW = datetime(2026, 11, 24, 15, 0, tzinfo=timezone.utc)
 
@@ -136,6 +145,7 @@ def test_nothing_is_unknown_when_nobody_says_what_is_known() -> None:
     assert checks.unknown_tasks(["a"], []) == {}
     assert checks.unknown_tasks(["a"], [Worker("w")]) == {}
     assert checks.unknown_tasks(["a", "b"], [Worker("w", {"b": False})]) == {"a": []}
+    assert checks.unknown_tasks(["a"], [Worker("w", {"b": False}), Worker("slow")]) == {}
 
 
 def test_idle_queues() -> None:
@@ -235,3 +245,46 @@ def test_replies_that_make_no_sense(reply: object) -> None:
 
     assert (worker.slots, worker.prefetch, worker.visibility) == (1, None, None)
     assert not worker.queues
+
+
+def test_what_a_worker_did_not_say_is_told() -> None:
+    """No reply and an error are none; what was not asked of anyone is not missed."""
+    answers: Answers = {
+        "registered": {"slow": ["t.a"], "well": ["t.a"]},
+        "active_queues": {"slow": {"error": "boom"}, "well": []},
+        "stats": {"well": {"prefetch_count": 4}},
+    }
+    slow, well = workers_of(answers).values()
+    assert slow.unsaid == {"active_queues", "stats"}
+    assert (slow.has_stats, well.has_stats, well.unsaid) == (False, True, frozenset())
+    [said] = unsaid_warnings([slow, well])
+    assert "worker slow" in said
+    assert "its queues and its pool, prefetch and time limits" in said
+
+
+def _held_for(app: Celery, *workers: Worker) -> Visibility:
+    publisher = SimpleNamespace(address=StackAddress("redis://h", "", None, False), app=app)
+    return visibility_of(cast("Publisher", publisher), workers, ["celery"])
+
+
+def test_a_worker_without_stats_is_taken_to_be_as_the_app_here() -> None:
+    """Its timeout and its prefetch: neither kombu's default, nor all the jobs that there are."""
+    app = Celery(set_as_current=False)
+    app.conf.broker_transport_options = {"visibility_timeout": 100}
+    slow, well = Worker("slow", unsaid=frozenset({"stats"})), Worker("well", prefetch=4)
+    assert _held_for(app, slow).timeout == 100
+    assert _held_for(app, well).timeout == checks.VISIBILITY_TIMEOUT
+    publisher = cast("Publisher", SimpleNamespace(app=app, tasks={}))
+    many = demand_of([Entry(id=f"e{n}", task="t", timeout=10) for n in range(100)])
+    assert visibility_refusals(publisher, many, [slow], Visibility(100, "it")) == []
+    assert visibility_refusals(publisher, many, [Worker("all")], Visibility(100, "it"))
+
+
+def test_a_queue_whose_timeout_cannot_be_read_is_told_with_the_reason() -> None:
+    """One sentence for each reason, with the queues and what counts instead."""
+    unread = {"a": "ClientError: no", "b": "ClientError: no", "c": "OSError: gone"}
+    first, second = Visibility(30, "it", unread).warnings()
+    assert "queues 'a', 'b' cannot be read (ClientError: no)" in first
+    assert "30 s count" in first
+    assert "queue 'c' cannot be read (OSError: gone)" in second
+    assert Visibility(30, "it").warnings() == []

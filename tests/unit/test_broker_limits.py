@@ -61,6 +61,16 @@ def test_whose_limit_counts() -> None:
     assert made.limit_for("t", {"time_limit": 3}) == TaskLimit(3, 6)
 
 
+def test_a_worker_that_said_nothing_of_limits_changes_none() -> None:
+    """The app's own hold until one does."""
+    made = limits(task_time_limit=50)
+    slow = Worker("slow", unsaid=frozenset({"stats"}))
+    made.update([slow])
+    assert made.limit_for("t", {}) == TaskLimit(50)
+    made.update([slow, Worker("w", limit=TaskLimit(9))])
+    assert made.limit_for("t", {}) == TaskLimit(9)
+
+
 def test_of_several_workers_the_strictest_counts() -> None:
     """Any of them may get the job; one without a limit sets none."""
     made = limits()
@@ -94,6 +104,9 @@ def test_pools_that_enforce_nothing_are_named_once() -> None:
     gevent, threads = pool_warnings(workers)
     assert "three (gevent)" in gevent
     assert "one, two (thread)" in threads
+    assert "its verdict tells afterwards" in threads
+    [untimed] = pool_warnings([Worker("stock", {"t": False}, pool="solo")])
+    assert "no verdict tells it" in untimed
 
 
 def test_what_a_job_may_occupy_is_by_its_tasks_own_limit() -> None:

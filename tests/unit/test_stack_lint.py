@@ -47,7 +47,8 @@ def test_a_late_task_without_a_limit_is_a_warning(
         ("4.0.5", 5.0, "", []),
         ("4.0.5", 5.0, "q", ["is a quorum queue"]),
         ("4.0.5", 1800.0, "", ["consumer_timeout"]),
-        ("unknown", 5.0, "", []),
+        ("unknown", 5.0, "", ["does not tell its version"]),
+        ("", 0.0, "", []),
     ],
 )
 def test_delayed_messages_on_rabbitmq(
