@@ -104,7 +104,7 @@ class NoSource:
 
 
 class KeyValueSource:
-    """Read from Redis and the like, all ids in one MGET."""
+    """Read from Redis and the like, all ids in one MGET, or one by one where a store has none."""
 
     def __init__(self, backend: BaseKeyValueStoreBackend, flaws: ReadErrors) -> None:
         self._backend = backend
@@ -114,12 +114,19 @@ class KeyValueSource:
         """Give what is stored, without what cannot be decoded."""
         keys = [self._backend.get_key_for_task(task_id) for task_id in task_ids]
         found: dict[str, Meta] = {}
-        for task_id, payload in zip(task_ids, self._backend.mget(keys), strict=True):
+        for task_id, payload in zip(task_ids, self._payloads(keys), strict=True):
             meta = self._decode(task_id, payload) if payload else None
             if meta is not None:
                 found[task_id] = meta
                 self._flaws.results.pop(task_id, None)  # what could not be read was its last word
         return found
+
+    def _payloads(self, keys: Sequence[object]) -> Sequence[object]:
+        try:
+            payloads: Sequence[object] = self._backend.mget(keys)
+        except NotImplementedError:  # S3's, Django's cache: Celery's base class has none
+            return [self._backend.get(key) for key in keys]
+        return payloads
 
     def close(self) -> None:
         """End the connections of the backend's pool."""

@@ -128,20 +128,20 @@ class Engine:
         left = self._schedule.close(note)
         if self._settings.send_only:  # what was sent is the workers', and not judged here
             raise DispatchError(f"{note}, and {plural(len(left), 'entry')} had not been sent yet")
-        self._last_poll()
+        unread = self._last_poll()
         if self._context.is_private:
             back = self._withdrawal.take_back(self._settings.grace)
             self._recorder.commit_inferred(
                 (one, "timed_out", f"{note}; {withdrawn_message(one)}") for one in back
             )
-            self._last_poll()
+            unread = self._last_poll()
         elif self._search is not None and self._search.is_deserted():
             silence = "no worker has answered: is one started?"
             if not self._context.can_ask_workers():
                 silence = "no worker can be asked on this broker"
-            self.record_rest("pending", f"{note}, and {silence}")
+            self.record_rest("pending", f"{note}, and {silence}{unread}")
             return
-        self.record_rest("timed_out", note)
+        self.record_rest("timed_out", f"{note}{unread}")
 
     def record_rest(self, status: VerdictStatus, note: str) -> None:
         """Give every entry that has no verdict this one."""
@@ -207,11 +207,14 @@ class Engine:
 
     # The end
 
-    def _last_poll(self) -> None:
+    def _last_poll(self) -> str:
+        """Read once more; return a phrase that says why that failed, "" where it did not."""
         try:
             self.poll_once()
         except StackError as error:
             self._log.warning("no last look before the deadline: {}", error)
+            return f", and {error}"
+        return ""
 
     def _drain(self) -> None:
         """Wait for messages of ours that are left in our own stack's queues, which would run

@@ -928,6 +928,16 @@ def test_the_broker_of_others_keeps_what_waits_when_time_is_over() -> None:
         assert made.world.has(made.task_id("a"))
 
 
+def test_that_the_store_was_away_at_the_deadline_is_said() -> None:
+    """Else the verdict would speak of workers alone, which may have done it all."""
+    with rig(Plan((entry("a"),), owned=False, deadline=5.0)) as made:
+        made.step()
+        made.world.store_down = made.world.clock.now + 600
+        made.run(10)
+        said = made.sentence("a")
+        assert "deadline of 5 s is over, and the result store cannot be reached" in said
+
+
 def test_an_entry_whose_own_time_is_over_is_not_begun_later() -> None:
     with rig(Plan((entry("a", deadline=20.0), entry("b")))) as made:
         made.step()
