@@ -129,7 +129,8 @@ def lint(
         version = publisher.call(lambda: _server_version(publisher))
         yield from rabbitmq(version, demand, late, quorum=_quorum_queue(publisher))
     yield from (Finding("warning", "pools", said) for said in pool_warnings(workers))
-    yield from (Finding("unchecked", "workers", said) for said in unsaid_warnings(workers))
+    unsaid = unsaid_warnings(workers, publisher.app.conf.task_serializer)
+    yield from (Finding("unchecked", "workers", said) for said in unsaid)
     yield from _receipts(workers)
 
 

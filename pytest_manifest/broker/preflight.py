@@ -133,7 +133,7 @@ def preflight(
             else [NO_CONTROL.format(scheme=scheme_of(address.broker_url))]
         ),
     )
-    result.warnings.extend(unsaid_warnings(workers))
+    result.warnings.extend(unsaid_warnings(workers, publisher.app.conf.task_serializer))
     if held_for is not None:
         result.warnings.extend(held_for.warnings())
     if not publisher.address.broker_url.startswith(IN_MEMORY):  # whose page says it

@@ -301,12 +301,18 @@ PARTS: Final[Mapping[str, str]] = {
 """What each question of preflight asks for."""
 
 
-def unsaid_warnings(workers: Iterable[Worker]) -> list[str]:
-    """Warn of workers that answered some of the questions, and not all."""
+def unsaid_warnings(workers: Iterable[Worker], serializer: str) -> list[str]:
+    """Warn of workers that answered some of the questions, and not all.
+
+    ``serializer``: in which they write their answers. Celery has some that YAML cannot hold.
+    """
+    why = "is busy"
+    if serializer != "json":
+        why += f", or cannot write that as {serializer}, the app's task_serializer"
     return [
         f"worker {worker.name} answered, but did not tell in time "
-        f"{' and '.join(PARTS[one] for one in PARTS if one in worker.unsaid)}; that is unchecked, "
-        "or taken to be as the app here has it, so check again when the worker is less busy"
+        f"{' and '.join(PARTS[one] for one in PARTS if one in worker.unsaid)} (it {why}): that is "
+        "unchecked, or taken to be as the app here has it"
         for worker in workers
         if worker.unsaid
     ]

@@ -257,8 +257,10 @@ def test_what_a_worker_did_not_say_is_told() -> None:
     slow, well = workers_of(answers).values()
     assert slow.unsaid == {"active_queues", "stats"}
     assert (slow.has_stats, well.has_stats, well.unsaid) == (False, True, frozenset())
-    [said] = unsaid_warnings([slow, well])
+    [said] = unsaid_warnings([slow, well], "json")
     assert "worker slow" in said
+    assert "(it is busy)" in said
+    assert "cannot write that as yaml" in unsaid_warnings([slow], "yaml")[0]
     assert "its queues and its pool, prefetch and time limits" in said
 
 
