@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,7 +32,7 @@ class FoundApp:
 def find_apps(folder: Path) -> list[FoundApp]:
     """Return the Celery apps that modules of this folder define, the likeliest first.
 
-    An app that a function makes is not found.
+    An app that a function makes is not found; see ``unnamed_app``.
     """
     found = [
         app
@@ -40,6 +41,15 @@ def find_apps(folder: Path) -> list[FoundApp]:
         for app in _apps(path, *module)
     ]
     return sorted(found, key=_likelihood)
+
+
+def unnamed_app(folder: Path) -> Path | None:
+    """Return the first file that makes a Celery app somewhere, be it in a function; else None."""
+    for path in islice(_python_files(folder), MOST_FILES):
+        calls = (node for node in ast.walk(_parsed(path)) if isinstance(node, ast.Call))
+        if any(_is_celery(call.func) for call in calls):
+            return path
+    return None
 
 
 def _likelihood(app: FoundApp) -> tuple[bool, bool, int, str]:
@@ -84,14 +94,7 @@ def _apps(path: Path, module: str, below_sources: bool) -> Iterator[FoundApp]:
 
 def _assigned_apps(path: Path) -> Iterator[str]:
     """Yield the names of a module that a call of ``Celery`` is assigned to."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            return
-        text = path.read_text(encoding="utf-8")
-        body = ast.parse(text).body if "Celery(" in text else []
-    except (OSError, ValueError, SyntaxError, RecursionError):
-        return  # not ours to complain of
-    for statement in body:
+    for statement in _parsed(path).body:
         if isinstance(statement, ast.Assign):
             targets, value = statement.targets, statement.value
         elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
@@ -100,6 +103,14 @@ def _assigned_apps(path: Path) -> Iterator[str]:
             continue
         if isinstance(value, ast.Call) and _is_celery(value.func):
             yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _parsed(path: Path) -> ast.Module:
+    """Return a file's syntax tree: an empty one where it calls no ``Celery``, or is no Python."""
+    with suppress(OSError, ValueError, SyntaxError, RecursionError):  # not ours to complain of
+        if path.stat().st_size <= MOST_BYTES and "Celery(" in (text := path.read_text("utf-8")):
+            return ast.parse(text)
+    return ast.Module([], [])
 
 
 def _is_celery(function: ast.expr) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_manifest.cli import scaffold
-from pytest_manifest.cli.find_app import SOURCES, FoundApp, find_apps
+from pytest_manifest.cli.find_app import SOURCES, FoundApp, find_apps, unnamed_app
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ini import pytest_settings
@@ -59,6 +59,12 @@ def run(folder: Path, app: str | None, *, json: bool) -> None:
     found = [] if app or configured else find_apps(folder)
     chosen = app or (configured if isinstance(configured, str) and configured else None)
     below_sources = False
+    if chosen is None and not found and (path := unnamed_app(folder)) is not None:
+        raise PlanError(
+            f"{path.relative_to(folder)}: makes a Celery app, in a function or under a name that "
+            "cannot be read from the file; name the app as `celery -A` has it: "
+            "manifest init --app=MODULE:ATTRIBUTE"
+        )
     if chosen is None and found:
         one = _choose(found, ask=not json)
         chosen, below_sources = one.name, one.below_sources

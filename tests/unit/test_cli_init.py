@@ -95,6 +95,24 @@ def test_a_module_in_the_way_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("shop/__init__.py", "def create_app():\n    return Celery('shop')\n"),
+        ("app.py", "apps = [celery.Celery()]\n"),
+    ],
+)
+def test_an_app_without_a_name_has_to_be_named(file: str, text: str, tmp_path: Path) -> None:
+    """A factory's app is the project's own: a second one beside it would know none of its tasks."""
+    write(tmp_path, {file: text})
+    done = CliRunner().invoke(app, ["init", str(tmp_path)])
+    assert done.exit_code == 1
+    assert f"{file}: makes a Celery app" in str(done.exception)
+    assert "manifest init --app=MODULE:ATTRIBUTE" in str(done.exception)
+    assert not (tmp_path / "workflows").exists()
+    assert init(tmp_path, "--app=shop.worker:app")["app"] == "shop.worker:app"
+
+
+@pytest.mark.parametrize(
     ("files", "name"),
     [
         ({"proj/celery.py": "app = Celery('p')", "proj/__init__.py": ""}, "proj.celery:app"),
