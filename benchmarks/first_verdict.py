@@ -32,6 +32,18 @@ NEEDS = {
     "fastapi_pydantic": ("fastapi", "celery[pydantic]"),
 }
 """What a project has installed before, beside Celery and pytest."""
+ABOUT = {
+    "flat": "flat module",
+    "package": "package with autodiscovery and routes",
+    "django_results": "Django with django-celery-results and pytest-django",
+    "flask_factory": "Flask factory",
+    "fastapi_pydantic": "FastAPI with pydantic models",
+    "celery_app": "Celery's example `app`",
+    "celery_next_steps": "Celery's example `next-steps`",
+    "celery_periodic": "Celery's example `periodic-tasks`",
+    "celery_django": "Celery's example `django`",
+}
+"""What the page calls a project."""
 SESSION_SECONDS = 120
 INTRODUCTION = """\
 # To the first verdict
@@ -76,7 +88,7 @@ class Measured:
     def row(self) -> str:
         """A line of the table."""
         seconds = (self.install, self.first, self.together, self.session)
-        cells = (self.project, "2", *(f"{one:.1f}" for one in seconds), str(self.verdicts))
+        cells = (ABOUT[self.project], "2", *(f"{one:.1f}" for one in seconds), str(self.verdicts))
         return f"| {' | '.join(cells)} |\n"
 
 
@@ -164,7 +176,7 @@ def table(found: Sequence[Measured]) -> str:
 def page(found: Sequence[Measured]) -> str:
     """The text of the page."""
     middle = statistics.median(one.together for one in found)
-    load = f"load average {os.getloadavg()[2]:.1f}"
+    load = f"load average {os.getloadavg()[1]:.1f}"
     machine = (
         f"Measured by `python -m benchmarks.first_verdict --write` on {os.cpu_count()} cores "
         f"({platform.system()}, {platform.machine()}; {load}), with Python "
