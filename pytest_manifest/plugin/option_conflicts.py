@@ -172,7 +172,8 @@ def _refuse_conflicts(options: Options) -> None:
             raise pytest.UsageError(f"{path}: is a folder; name a manifest in it")
         if not path.is_file():
             raise pytest.UsageError(
-                f"{path}: there is no such manifest; plan one with --manifest-plan=WORKFLOW:MODE"
+                f"{path}: there is no such manifest; correct its name, or plan one with "
+                "--manifest-plan=WORKFLOW:MODE"
             )
 
 

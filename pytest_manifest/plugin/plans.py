@@ -66,10 +66,11 @@ class Plans:
         if not self._known:
             raise PlanError(
                 f"there is no plan {name!r}: no planning fixture is known; make them known in the "
-                "root conftest.py, for example with pytest_plugins = ['workflows.NAME.plan']"
+                "root conftest.py, for example with pytest_plugins = ['workflows.NAME.plan'], or "
+                "have 'manifest init' write a first one"
             )
         near = get_close_matches(name, self._known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
         known = ", ".join(sorted(self._known))
         raise PlanError(f"there is no plan {name!r}{hint} known plans: {known}")
 

@@ -106,6 +106,7 @@ def test_a_different_manifest_is_not_overwritten(planned: Project) -> None:
     ("arguments", "sentence"),
     [
         (("--manifest-plan=demo",), "*workflow 'demo' has several modes; choose one:*"),
+        (("--manifest-plan=zzz",), "*there is no plan 'zzz'; known plans: demo:*"),
         (("--manifest-plan=demo:oen",), "*there is no plan 'demo:oen'; did you mean 'demo:one'*"),
         (
             ("--manifest-plan=demo:one", "--manifest-plan-opt", "cuont=1"),

@@ -159,7 +159,7 @@ CONFLICTS = [
         "nobody stays to count what the jobs cost",
     ),
     (["--manifest=folder"], "folder: is a folder; name a manifest in it"),
-    (["--manifest=none.jsonl"], "none.jsonl: there is no such manifest; plan one with"),
+    (["--manifest=none.jsonl"], "none.jsonl: there is no such manifest; correct its name"),
     ([M, "--manifest-canary=0"], "--manifest-canary 0: give a whole number from 1"),
     ([M, "--manifest-canary=few"], "--manifest-canary few: give a whole number from 1"),
     ([M, "--manifest-kills=-1"], "--manifest-kills -1: give a whole number from 1"),
