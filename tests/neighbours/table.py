@@ -93,7 +93,9 @@ ROWS = (
     Row(
         "pytest-rich",
         "--rich",
-        "Its live display is its own; our progress line is off beside it.",
+        "Its live display is its own; our progress line is off beside it. Its panel of a failure "
+        "stays empty, our summary below has the cause. It ends with an internal error beside `-n` "
+        "of pytest-xdist, with this plugin or without.",
     ),
     Row(
         "pytest-split",
