@@ -171,8 +171,7 @@ def test_no_module_of_a_project_is_hidden(
 
 
 def test_an_app_that_is_made_is_said_to_be(tmp_path: Path) -> None:
-    """In a project whose own app a function makes, it is not the one to use."""
-    factory = "from celery import Celery\ndef make(): return Celery()\n"
-    write(tmp_path, {"shop/tasks.py": factory})
+    """In a project that has its own, made by other means, it is not the one to use."""
+    write(tmp_path, {"shop/tasks.py": "from company.queues import app\n"})
     told = CliRunner().invoke(app, ["init", str(tmp_path)]).stdout
     assert told.startswith("no Celery app was found, so jobs.py is made; yours is named by --app")
