@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.contract.app import ROUTED
+from tests.contract.stacks import OTHER_QUEUE
+
 PREFORK: Final = "prefork"
 NAMES: Final[Mapping[str, str]] = {
     "valkey": "Valkey",
@@ -36,7 +39,7 @@ class Cell:
 
     ``settings``: those of the app, beyond what the servers need. ``options``: of the worker's
     command. ``variant``: a word for what these are about. ``beat``: whether Celery's beat runs
-    beside, and sends jobs of its own.
+    beside, and sends jobs of its own. ``seconds``: for its run, where the broker's are too few.
     """
 
     broker: str
@@ -47,6 +50,7 @@ class Cell:
     settings: Mapping[str, object] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     beat: bool = False
+    seconds: float = 0.0
 
     @property
     def worker(self) -> str:
@@ -82,6 +86,16 @@ TOPIC: Final[Mapping[str, object]] = {
     "task_default_exchange_type": "topic",
     "task_default_routing_key": "contract.default",
 }
+SEVERAL: Final[Mapping[str, object]] = {
+    "task_create_missing_queues": False,
+    "task_queues": {
+        name: {"exchange": "jobs", "exchange_type": "direct", "routing_key": f"jobs.{name}"}
+        for name in ("celery", ROUTED, OTHER_QUEUE)
+    },
+}
+"""An app that declares each of its queues, behind one exchange, and lets nobody add any."""
+RENEWING: Final = 200.0
+"""Seconds for a run where each job is one process's last, which billiard ends after a second."""
 POOLS: Final = ("threads", "solo", "gevent", "eventlet")
 CELLS: Final[Mapping[str, Cell]] = {
     cell.name: cell
@@ -95,10 +109,12 @@ CELLS: Final[Mapping[str, Cell]] = {
         *both("sentinel", "sentinel"),
         *both("cluster", "cluster"),
         *both("rabbitmq", "valkey"),
+        Cell("rabbitmq", "redis"),
         *both("rabbitmq", "rpc"),
         *both("rabbitmq", "postgresql"),
         *both("rabbitmq", "mariadb"),
         *both("rabbitmq-quorum", "valkey"),
+        Cell("rabbitmq-quorum", "redis"),
         *both("rabbitmq-quorum", "rpc"),
         *both("rabbitmq-quorum", "postgresql"),
         *both("rabbitmq-quorum", "mariadb"),
@@ -115,12 +131,19 @@ CELLS: Final[Mapping[str, Cell]] = {
         *(cell for pool in POOLS for cell in both("valkey", "valkey", pool)),
         *(cell for pool in POOLS for cell in both("rabbitmq", "postgresql", pool)),
         variant("autoscale", "--autoscale=3,1"),
-        variant("max-tasks-per-child", "-c", "1", "--max-tasks-per-child=1"),
+        Cell(
+            "valkey",
+            "valkey",
+            variant="max-tasks-per-child",
+            options=("-c", "1", "--max-tasks-per-child=1"),
+            seconds=RENEWING,
+        ),
         variant("rate limits", task_annotations={"*": {"rate_limit": "20/s"}}),
         variant("priorities", broker_transport_options={"queue_order_strategy": "priority"}),
         Cell("rabbitmq", "valkey", variant="priorities", settings={"task_queue_max_priority": 10}),
         Cell("valkey", "valkey", variant="topic exchange", settings=TOPIC),
         Cell("rabbitmq", "valkey", variant="topic exchange", settings=TOPIC),
+        Cell("rabbitmq", "valkey", variant="several queues", settings=SEVERAL),
         variant("task protocol 1", task_protocol=1),
         serialized("yaml"),
         serialized("msgpack"),
@@ -128,6 +151,7 @@ CELLS: Final[Mapping[str, Cell]] = {
         variant("acks_late", task_acks_late=True),
         variant("soft shutdown", worker_soft_shutdown_timeout=5),
         variant("beat beside", beat=True, beat_schedule=TICK),
+        variant("result_extended", result_extended=True),
         Cell(
             "valkey",
             "valkey",

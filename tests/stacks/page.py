@@ -26,6 +26,9 @@ and writes this page.
 
 **✓**: each of its jobs has the verdict that it should have. Another word is the verdict that some
 had instead; [why](#where-a-verdict-is-another-one) stands below. **-**: it could not be asked for.
+An app that sets `task_always_eager` has no row: [it is refused][eager].
+
+[eager]: ../how-to/external-stack.md#tls-a-user-sentinel-sqs-and-others
 """
 LACKS: Final = """
 ## What else a receipt tells
@@ -36,7 +39,9 @@ only a prefork pool has.
 WHY: Final = """
 ## Where a verdict is another one
 
-The sentence that its user reads, once for each kind of job:
+The sentence that its user reads, once for each kind of job. Where no start of a job can be seen,
+one that is replaced by others is `unknown` when these wait for some seconds behind other jobs:
+another run on the same stack may have it passed.
 """
 SAID: Final = """
 ## What is said before anything is sent

@@ -61,7 +61,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
             "store": up.store.store,
             "folder": str(up.folder / "run"),
             "has_remote_control": up.broker.has_remote_control,
-            "seconds": up.broker.seconds,
+            "seconds": max(up.broker.seconds, cell.seconds),
         }
         (up.folder / "run").mkdir()
         (up.folder / "job.json").write_text(json.dumps(job))

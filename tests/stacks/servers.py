@@ -53,7 +53,7 @@ class Server:
     store_settings: Settings = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     has_remote_control: bool = True
-    seconds: float = 45.0
+    seconds: float = 90.0
 
 
 @dataclass(frozen=True)
