@@ -2,7 +2,7 @@
 # No secret is needed to build it, and none is in it: passwords come with the environment at start.
 
 FROM python:3.13-slim-trixie AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 # This stage's own pip installs into the environment, which then has none.
 RUN python -m venv --without-pip /opt/venv
 COPY requirements/image.txt /src/requirements/image.txt
@@ -19,7 +19,7 @@ ENV PATH="/opt/venv/bin:$PATH" \
     HOME=/home/manifest \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-RUN ! python -m pip --version || python -m pip uninstall --yes pip
+RUN ! python -m pip --version || python -m pip uninstall --yes pip --root-user-action=ignore
 # The id of whoever plans in a container, so that the manifests it writes belong to them outside too.
 # It may be one that the image has already, 0 as well: root outside, without any of root's
 # capabilities in here.
@@ -37,5 +37,5 @@ COPY --chown=$USER_ID manifests manifests
 USER $USER_ID
 # A worker that hangs is not healthy, whatever its process list says: ask it.
 HEALTHCHECK --interval=30s --timeout=15s --start-period=60s --start-interval=2s --retries=3 \
-    CMD ["sh", "-c", "celery -A tasks inspect ping --timeout 5 -d celery@$(hostname)"]
+    CMD ["python", "-m", "tasks.ping"]
 CMD ["celery", "-A", "tasks", "worker", "-I", "pytest_manifest.worker", "--loglevel", "INFO"]

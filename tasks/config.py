@@ -40,6 +40,7 @@ def configuration(settings: Settings) -> dict[str, object]:
         "broker_connection_retry_on_startup": True,
         # Without it, a broker that is away at a task's end makes a success a failure.
         "result_backend_always_retry": True,
+        "result_backend_max_sleep_between_retries_ms": 1000,
         "broker_transport_options": _transport_options(),
         "redis_socket_connect_timeout": CONNECT_SECONDS,
         "redis_socket_timeout": REPLY_SECONDS,

@@ -1,21 +1,18 @@
 """Have Flower ask for its password everywhere: the file that ``FLOWER_CONF`` names in compose.yaml.
 
 Flower itself leaves ``/metrics`` and ``/healthcheck`` open, and the metrics name tasks and workers.
-As a command, ``python tasks/flower_config.py URL`` asks such a page with the password of the
-environment (``FLOWER_BASIC_AUTH``), for a health check; it fails where the page does not answer.
 """
 
 from __future__ import annotations
 
-import base64
 import hmac
-import os
-import sys
-import urllib.request
 
 import prometheus_client
 from flower.app import Flower
+from flower.urls import handlers
 from tornado.web import RequestHandler
+
+from tasks.flower_check import authorization
 
 
 class Guarded(RequestHandler):
@@ -49,21 +46,4 @@ class Healthcheck(Guarded):
         self.write("OK")
 
 
-def authorization() -> str:
-    """Make the header's value of the name and password that the environment has."""
-    both = os.environ["FLOWER_BASIC_AUTH"].encode()
-    return f"Basic {base64.b64encode(both).decode()}"
-
-
-def ask(url: str) -> None:
-    """Ask a page with the password; raise OSError where it is refused or nobody answers."""
-    request = urllib.request.Request(url, headers={"Authorization": authorization()})  # noqa: S310 - compose.yaml's own
-    urllib.request.urlopen(request, timeout=3).close()  # noqa: S310
-
-
-if __name__ == "__main__":
-    ask(sys.argv[1])
-else:
-    from flower.urls import handlers
-
-    handlers[:0] = [("/metrics", Metrics), ("/healthcheck", Healthcheck)]
+handlers[:0] = [("/metrics", Metrics), ("/healthcheck", Healthcheck)]

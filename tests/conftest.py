@@ -73,4 +73,5 @@ def postgres_url() -> Iterator[str]:
     yield from given_or_started("MANIFEST_TEST_POSTGRES_URL", services.postgres_server())
 
 
-collect_ignore = ["projects"]  # other people's, with tests of their own
+# Other people's projects, with tests of their own; and what needs an engine: make test-compose.
+collect_ignore = ["projects", "compose"]

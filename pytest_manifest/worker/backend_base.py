@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         client: Any
         serializer: str
         exception_safe_to_retry: Callable[[Exception], bool]
+        on_connection_error: Callable[..., float]
         set: Callable[..., object]
         always_retry: bool
         max_retries: float
@@ -163,6 +164,10 @@ class ReceiptBackend(Backend):
     ) -> object:
         with store_waits.waiting():
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Let Celery store a result again after what it retries, while this worker may wait."""
+        return not store_waits.has_given_up() and super().exception_safe_to_retry(exc)
 
     def report(self, request: object, outcome: TaskResult) -> None:
         """Send the receipt of a task for which Celery stores nothing."""

@@ -101,6 +101,7 @@ def connect() -> None:
         (celery_signals.worker_process_init, measuring.on_process_init),
         (celery_signals.worker_process_shutdown, measuring.on_process_shutdown),
         (celery_signals.worker_process_shutdown, store_waits.remove_wait_file),
+        (celery_signals.worker_shutting_down, store_waits.begin_stop),
     ):
         signal.connect(receiver, dispatch_uid=f"{receiver.__module__}.{receiver.__name__}")
     if log_capture.sets_up_logging():

@@ -7,6 +7,9 @@ a limit is exceeded, the main process reads that file and extends the limit.
 
 This concerns Celery's prefork pool, the only one that kills processes. It needs the worker's event
 loop, as with Redis and RabbitMQ; where a transport has none, Celery's limits stay unchanged.
+
+A worker that stops waits for ``STOP_SECONDS`` only, in all pools: where its store has stopped with
+it, it would wait until it is killed.
 """
 
 from __future__ import annotations
@@ -31,7 +34,12 @@ _WAIT: Final = struct.Struct("<16sdd")
 """The execution, seconds waited in it so far, and when its present wait began (0: none)."""
 CHECK_INTERVAL: Final = 0.5
 """Seconds between checks of a process that waits."""
+STOP_SECONDS: Final = 5.0
+"""Seconds for which a process of a worker that stops waits for its store, in all its jobs."""
 _PREFIX: Final = "waits-"
+_STOP: Final = struct.Struct("<d")
+_stop = mmap.mmap(-1, _STOP.size)
+"""When this worker began to stop (0: it has not); processes that are forked later share it."""
 
 
 class _WaitFile:
@@ -41,6 +49,7 @@ class _WaitFile:
         self._memory: mmap.mmap | None = None
         self._execution = b""
         self._waited = self._since = 0.0
+        self._waited_stopping = 0.0
         self._depth = 0
 
     def open(self) -> None:
@@ -71,9 +80,17 @@ class _WaitFile:
     def leave(self) -> None:
         self._depth -= 1
         if self._depth == 0:
+            self._waited_stopping = self.waited_stopping()
             self._waited += time.monotonic() - self._since
             self._since = 0.0
             self._write()
+
+    def waited_stopping(self) -> float:
+        """Return the seconds that this process has waited since its worker began to stop."""
+        began: float = _STOP.unpack(_stop)[0]
+        if not (began and self._since):
+            return self._waited_stopping
+        return self._waited_stopping + time.monotonic() - max(began, self._since)
 
     def _write(self) -> None:
         if self._memory is not None:
@@ -101,6 +118,16 @@ def waiting() -> Iterator[None]:
         yield
     finally:
         _wait_file.leave()
+
+
+def begin_stop(**_: object) -> None:
+    """Record, in the main process, that this worker stops; its pool's processes see it."""
+    _STOP.pack_into(_stop, 0, time.monotonic())
+
+
+def has_given_up() -> bool:
+    """Return whether this worker stops, and has waited for its store for as long as it may."""
+    return _wait_file.waited_stopping() > STOP_SECONDS
 
 
 def remove_wait_file(**_: object) -> None:

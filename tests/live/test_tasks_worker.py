@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tasks.database import Database
 from tasks.settings import Settings
 from tests.crud_load import ROOT, run_together
 from tests.processes import child, tail, temporary_directory
+from tests.services import valkey_server
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
@@ -28,6 +30,8 @@ Job = tuple[str, dict[str, JsonValue]]
 
 class Worker:
     """A running worker, as a client that knows nothing of our code sees it."""
+
+    process: subprocess.Popen[bytes]
 
     def __init__(self, url: str) -> None:
         # A queue of its own: tests share one Valkey.
@@ -50,8 +54,14 @@ class Worker:
         """How many task runs the worker itself has counted."""
         return int(self._redis.get(self.counter) or 0)
 
+    def send(self, jobs: Sequence[Job]) -> None:
+        """Send all jobs at once."""
+        for name, kwargs in jobs:
+            self._app.send_task(name, kwargs=kwargs, queue=self.queue)
+
     def close(self) -> None:
-        self._redis.delete(self.counter)
+        with suppress(redis.ConnectionError):  # a test may have stopped it
+            self._redis.delete(self.counter)
         self._redis.close()
         self._app.close()
 
@@ -72,6 +82,7 @@ def worker_on(url: str, database: str) -> Iterator[Worker]:
     with temporary_directory() as folder:
         log = folder / "worker.log"
         with child(command, log=log, cwd=ROOT, env=environment) as process:
+            worker.process = process
 
             def ready() -> bool:
                 assert process.poll() is None, tail(log)
@@ -166,3 +177,31 @@ def test_tables_that_several_create_at_once(
         lines = run_together(postgres_url, processes=6, cycles=1)
         assert len({identity for _, identity, *_ in lines}) == 1
     opened.close()
+
+
+def test_the_health_check_asks_the_worker_itself(valkey: str, sqlite_url: str) -> None:
+    """It is content with a worker that answers, and not with one that is not there."""
+    program = "import sys; from tasks import ping; ping.TRY_SECONDS, ping.TRIES = 5.0, 1; "
+    program += "sys.exit(not ping.answers(sys.argv[1]))"
+    environment = os.environ | {"CELERY_BROKER_URL": valkey}
+
+    def asked(node: str) -> int:
+        command = [sys.executable, "-c", program, node]
+        return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+    with worker_on(valkey, sqlite_url) as worker:
+        assert asked(worker.node) == 0
+        assert asked("celery@nowhere") == 1
+
+
+def test_it_ends_where_its_broker_and_store_have_ended_before_it(tmp_path: Path) -> None:
+    """A finished job whose result no store takes keeps it for seconds, not until it is killed."""
+    with ExitStack() as stack:
+        server = stack.enter_context(ExitStack())
+        url = server.enter_context(valkey_server())
+        worker = stack.enter_context(worker_on(url, f"sqlite:///{tmp_path}/tasks.sqlite3"))
+        worker.send([("tasks.diagnostics.sleep_task", {"sec": 2})] * 2)
+        eventually(lambda: worker.runs() == 2, within=30, what="both jobs run")
+        server.close()
+        worker.process.terminate()
+        assert worker.process.wait(timeout=40) == 0

@@ -1,0 +1,1 @@
+"""compose.yaml and Dockerfile as they are, on a real engine (``make test-compose``)."""
