@@ -235,14 +235,20 @@ def _how_to_complete(status: str, unjudged: int) -> Iterator[str]:
         )
 
 
+def stopped(unsent: int, running: int) -> str:
+    """Return the line on the entries that a stopped run has no verdict of."""
+    shares = [f"{unsent} not sent"] if unsent else []
+    if running > 0:
+        shares.append(f"{running} that {'was' if running == 1 else 'were'} running")
+    entries = plural(unsent + max(running, 0), "entry")
+    return f"  stopped: {entries} without a verdict ({', '.join(shares)})"
+
+
 def _how_to_go_on(
     run: Run, name: str, status: str, unsent: int, unjudged: int, *, blocked: bool, resume: str
 ) -> Iterator[str]:
     if status == "stopped" and unjudged:
-        running = unjudged - unsent
-        shares = [f"{unsent} not sent"] if unsent else []
-        shares += [f"{running} that were running"] if running > 0 else []
-        yield f"  stopped: {plural(unjudged, 'entry')} without a verdict ({', '.join(shares)})"
+        yield stopped(unsent, unjudged - unsent)
     if status == "stopped" or (status == "finished" and blocked):
         yield f"  to go on: pytest --manifest={name} {resume}"
     if status == "detached":
