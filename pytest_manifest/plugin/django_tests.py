@@ -12,6 +12,7 @@ import pytest
 
 USERS: Final = frozenset({"db", "transactional_db", "django_db_reset_sequences"})
 """pytest-django's fixtures that open a database to a test; its mark is ``django_db``."""
+_WARNED: Final = pytest.StashKey[set[str]]()
 EMPTYING: Final = frozenset({"transactional_db", "live_server", "django_db_reset_sequences"})
 """Those of them after which Django empties every table."""
 
@@ -44,12 +45,20 @@ def refuse_to_empty(request: pytest.FixtureRequest) -> None:
 
 
 def warn_of_test_database(item: pytest.Item) -> None:
-    """Warn where the test of an entry has a database that is not the one that workers write to."""
+    """Warn where the test of an entry has a database that is not the one that workers write to.
+
+    Once for each function, which may be the test of a million entries.
+    """
     names: set[str] = set(getattr(item, "fixturenames", ()))
     if USERS.isdisjoint(names) and item.get_closest_marker("django_db") is None:
         return
     from pytest_manifest.results.django_results import test_databases
 
+    warned = item.config.stash.setdefault(_WARNED, set())
+    function = item.nodeid.partition("[")[0]
+    if function in warned:
+        return
+    warned.add(function)
     for alias, (of_tests, of_workers) in test_databases().items():
         item.warn(
             pytest.PytestWarning(
