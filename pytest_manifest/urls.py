@@ -41,6 +41,12 @@ def is_redis_server(url: str) -> bool:
     return is_redis(url) and scheme_of(url) not in (SENTINEL, *SOCKETS)
 
 
+def is_tls(url: str) -> bool:
+    """Tell whether the scheme of a URL asks for TLS."""
+    scheme = scheme_of(url)
+    return scheme == "amqps" or REDIS_SCHEMES.get(scheme) == "rediss"
+
+
 def with_redis_scheme(url: str) -> str:
     """Give the URL of a Redis with the scheme that redis-py has for it, else unchanged."""
     known = REDIS_SCHEMES.get(scheme_of(url))

@@ -23,7 +23,8 @@ from pytest_manifest.plugin.fixtures import (  # fixtures are found by their nam
     manifest_run,
     receipt,
 )
-from pytest_manifest.plugin.options import add_options, any_given, refuse_former_names
+from pytest_manifest.plugin.former_names import refuse_former_names
+from pytest_manifest.plugin.options import add_options, any_given
 from pytest_manifest.plugin.runtest import NAME, SHORT, Verifying, stop_verifying
 from pytest_manifest.plugin.session import known_session, manifest_session
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NoReturn
 
@@ -376,26 +376,6 @@ def any_given(options: argparse.Namespace) -> bool:
     """
     given = (getattr(options, row.dest, None) for row in ROWS.values())
     return any(value is not None and value is not False and value != [] for value in given)
-
-
-def refuse_former_names(parser: pytest.Parser, arguments: Sequence[str]) -> None:
-    """Raise pytest.UsageError that names the new option for each former name on the command line.
-
-    Names that another plugin has registered are left to it, so call this when all plugins and
-    initial conftests are loaded. pytest allows no abbreviations of options, so none are looked for.
-    """
-    rows = [row for row in ROWS.values() if row.renamed]
-    renamed = {row.flag.replace("--manifest-", "--"): row.flag for row in rows}
-    if not any(argument.partition("=")[0] in renamed for argument in arguments):
-        return  # without parsing once more
-    _, unknown = parser.parse_known_and_unknown_args(arguments)
-    former = dict.fromkeys(argument.partition("=")[0] for argument in unknown)
-    changes = [f"{renamed[name]} for {name}" for name in former if name in renamed]
-    if changes:
-        raise pytest.UsageError(
-            f"write {', '.join(changes)}: all options of pytest-celery-manifest begin with "
-            "--manifest"
-        )
 
 
 def _stack_word(broker: str | None) -> Literal["private", "app"] | None:

@@ -18,14 +18,13 @@ from pytest_manifest.errors import ResultStoreError, StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
 from pytest_manifest.results.stream import open_client_at
-from pytest_manifest.urls import SENTINEL, StackAddress, is_redis
+from pytest_manifest.urls import SENTINEL, StackAddress, is_redis, is_tls
 
 if TYPE_CHECKING:
     from redis import Redis
 
 BROKER: Final = "broker"
 DATABASES: Final = ("db+", "database+")
-_TLS: Final = ("rediss", "valkeys", "amqps")
 # Result stores that are the broker itself, or none at all.
 NOTHING_TO_REACH: Final = ("", "rpc", "disabled", "cache+memory")
 
@@ -99,9 +98,9 @@ class _ProbeThread:
 
     @property
     def _without_tls(self) -> str:
-        scheme = _scheme(self.url)
-        silent = f", which a server without TLS never does to {scheme}://"
-        return silent if scheme in _TLS else ""
+        if not is_tls(self.url):
+            return ""
+        return f", which a server without TLS never does to {_scheme(self.url)}://"
 
     def _run(self) -> None:
         try:
