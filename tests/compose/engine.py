@@ -91,7 +91,7 @@ def _own_engine() -> Iterator[str]:
             "no container engine answers `docker info`; root on Debian gets one started here"
         )
     _install()
-    with _network_as_before(), temporary_directory() as folder, _without_mounts_at_end(folder):
+    with temporary_directory() as folder, _network_as_before(), _without_mounts_at_end(folder):
         socket = f"unix://{folder}/docker.sock"
         command = ["dockerd", "--host", socket, "--data-root", f"{folder}/data"]
         command += ["--exec-root", f"{folder}/run", "--pidfile", f"{folder}/pid"]
