@@ -14,8 +14,8 @@ from pytest_manifest.bindings import binding_of
 
 NAME = "manifest-verifying"
 SHORT = "manifest-short-protocol"
-DJANGO_DATABASE = "_django_db_helper"
-"""pytest-django's fixture that opens a database to one test; the session's is set up before it."""
+DJANGO_DATABASES = "django_db_setup"
+"""pytest-django's fixture that sets the session's databases up, before a test's own is opened."""
 LOG = "Captured log "
 """The prefix of the titles of a report's sections that hold the log."""
 
@@ -25,6 +25,9 @@ class Verifying:
 
     The session unregisters it where no test is of an entry.
     """
+
+    def __init__(self) -> None:
+        self._has_databases = False
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -47,7 +50,9 @@ class Verifying:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
     ) -> None:
-        if fixturedef.argname == DJANGO_DATABASE:
+        if fixturedef.argname == DJANGO_DATABASES:
+            self._has_databases = True
+        elif self._has_databases and fixturedef.scope == "function":
             from pytest_manifest.plugin.django_tests import refuse_to_empty
 
             refuse_to_empty(request)

@@ -48,6 +48,7 @@ LIGHT = {
         for name in (
             "context",
             "fixtures",
+            "former_names",
             "hookspecs",
             "option_values",
             "options",
