@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery.backends.database.session import SessionManager
 from pydantic import JsonValue
 
 from pytest_manifest.schema import Receipt
@@ -49,6 +50,8 @@ def bench(
 ) -> Iterator[Bench]:
     """A worker with Redis as its broker only."""
     store: Path = tmp_path_factory.mktemp("store") / "results.sqlite"
+    # A process with Celery 5.3 makes the tables of its first database alone.
+    SessionManager().session_factory(f"sqlite:///{store}").close()
     with running_worker(valkey, f"db+sqlite:///{store}", request.param) as running:
         yield running
 
