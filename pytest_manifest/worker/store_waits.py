@@ -34,8 +34,11 @@ _WAIT: Final = struct.Struct("<16sdd")
 """The execution, seconds waited in it so far, and when its present wait began (0: none)."""
 CHECK_INTERVAL: Final = 0.5
 """Seconds between checks of a process that waits."""
-STOP_SECONDS: Final = 5.0
-"""Seconds for which a process of a worker that stops waits for its store, in all its jobs."""
+STOP_SECONDS: Final = 15.0
+"""Seconds for which a process of a worker that stops waits for its store, in all its jobs.
+
+Long enough for a store that is restarted, and less than the 30 seconds that Kubernetes gives.
+"""
 _PREFIX: Final = "waits-"
 _STOP: Final = struct.Struct("<d")
 _stop = mmap.mmap(-1, _STOP.size)
