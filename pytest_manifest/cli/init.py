@@ -107,8 +107,20 @@ def _check_names(folder: Path, *, own: bool) -> None:
         )
 
 
+def _check_places(folder: Path) -> None:
+    """Raise PlanError where a folder of ours cannot be made, before a first file is."""
+    place = folder / "workflows" / "first"
+    while not (place.exists() or place.is_symlink()):
+        place = place.parent
+    if not place.is_dir():
+        raise PlanError(f"{place}: is no folder; rename it, or name another folder")
+    if not os.access(place, os.W_OK):
+        raise PlanError(f"{place}: cannot be written to; name a folder that is writable")
+
+
 def _make_files(made: _Scaffold, *, own: bool) -> None:
     _check_names(made.folder, own=own)
+    _check_places(made.folder)
     if own and not made.make("jobs.py", scaffold.JOBS):
         raise PlanError(
             f"{made.folder / 'jobs.py'}: is there already, and no Celery app was found in it or "
@@ -118,11 +130,39 @@ def _make_files(made: _Scaffold, *, own: bool) -> None:
     made.make("workflows/first/__init__.py", "")
     made.make("workflows/first/plan.py", scaffold.PLAN if own else scaffold.PLAN_FOR_APP)
     made.make("workflows/first/verify.py", scaffold.VERIFY if own else scaffold.VERIFY_FOR_APP)
-    if not made.make("conftest.py", scaffold.CONFTEST) and not _is_known(made.folder):
+    _name_plan(made)
+
+
+def _name_plan(made: _Scaffold) -> None:
+    """Have pytest know the plan: by a new conftest.py, else by an option, and say so."""
+    if (made.folder / "conftest.py").exists() and _is_known(made.folder):
+        made.kept.append("conftest.py")
+        return
+    above = _tested_above(made.folder)
+    if above is not None:
+        made.todo.append(
+            f"give -p {PLUGIN} with each command: pytest is used in {above}, too, and where it is "
+            "started there it takes no pytest_plugins of a conftest.py below"
+        )
+    elif made.make("conftest.py", scaffold.CONFTEST):
+        return
+    else:
         made.todo.append(
             f'add "{PLUGIN}" to pytest_plugins in conftest.py; until then: -p {PLUGIN}'
         )
-        made.command = ["python", "-m", "pytest", "-p", PLUGIN]
+    made.command = ["python", "-m", "pytest", "-p", PLUGIN]
+
+
+def _tested_above(folder: Path) -> Path | None:
+    """Return the nearest folder above which pytest's settings, or a conftest.py, are in."""
+    return next(
+        (
+            one
+            for one in folder.parents
+            if (one / "conftest.py").is_file() or pytest_settings(one)[0] is not None
+        ),
+        None,
+    )
 
 
 def _is_ours(path: Path) -> bool:

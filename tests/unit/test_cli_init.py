@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from pytest_manifest.cli.find_app import find_apps
+from pytest_manifest.cli.init import PLUGIN
 from pytest_manifest.cli.main import app
 from pytest_manifest.ini import pytest_setting, pytest_settings
 
@@ -175,3 +179,34 @@ def test_an_app_that_is_made_is_said_to_be(tmp_path: Path) -> None:
     write(tmp_path, {"shop/tasks.py": "from company.queues import app\n"})
     told = CliRunner().invoke(app, ["init", str(tmp_path)]).stdout
     assert told.startswith("no Celery app was found, so jobs.py is made; yours is named by --app")
+
+
+@pytest.mark.parametrize(
+    ("above", "text"), [("pyproject.toml", "[tool.pytest.ini_options]\n"), ("conftest.py", "")]
+)
+def test_the_tests_of_a_folder_above_still_run(above: str, text: str, tmp_path: Path) -> None:
+    """pytest ends there where a conftest.py below names plugins; each command names the plan."""
+    write(tmp_path, {above: text, "test_one.py": "def test_one(): ...\n"})
+    made = init(tmp_path / "svc")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    following = shlex.split(str(made["next"]))
+    assert following[:5] == ["python", "-m", "pytest", "-p", "workflows.first.plan"]
+    plan = [*command, *following[3:5], "--manifest-plan=first"]
+    done = subprocess.run(plan, cwd=tmp_path / "svc", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    [told] = [one for one in made["todo"] if PLUGIN in one]  # type: ignore[attr-defined]  # JSON
+    assert str(tmp_path) in told
+    again = init(tmp_path / "svc")
+    assert (again["created"], again["next"]) == ([], made["next"])
+
+
+def test_nothing_is_made_where_not_all_can_be(tmp_path: Path) -> None:
+    """A file in the way of the last folder leaves the first file unwritten."""
+    (tmp_path / "workflows").touch()
+    done = CliRunner().invoke(app, ["init", str(tmp_path)])
+    assert str(done.exception) == (
+        f"{tmp_path / 'workflows'}: is no folder; rename it, or name another folder"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["workflows"]
