@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipelines.github import workflow
 from tests.pipelines.machine import ROOT
 
 SCRIPT = ROOT / ".ci" / "check_version.py"
@@ -48,6 +49,25 @@ def test_a_distribution_with_a_stranger_is_refused(tmp_path: Path) -> None:
     check = runpy.run_path(str(ROOT / ".ci" / "check_wheel.py"))["check_wheel"]
     with pytest.raises(SystemExit, match="also holds tests"):
         check(wheel)
+
+
+def test_nothing_is_released_that_was_not_tested() -> None:
+    """Whatever writes, or has an environment, waits for all that tests a change."""
+    folder = ROOT / ".github" / "workflows"
+    assert "workflow_call" in workflow(folder / "ci.yml")["on"]
+    jobs = workflow(folder / "release.yml")["jobs"]
+
+    def before(name: str) -> set[str]:
+        needed = jobs[name].get("needs", [])
+        direct = {needed} if isinstance(needed, str) else set(needed)
+        return direct.union(*(before(one) for one in direct))
+
+    tested = {name for name, job in jobs.items() if job.get("uses") == "./.github/workflows/ci.yml"}
+    for name, job in jobs.items():
+        if "environment" in job or "write" in job["permissions"].values():
+            assert before(name) & tested, name
+    assert before("publish") > tested
+    assert not any("if" in job for job in jobs.values())  # it would go on after a failed one
 
 
 README = (
