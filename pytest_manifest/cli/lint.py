@@ -14,12 +14,17 @@ from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.task_arguments import PLACEHOLDER, TaskSignatures
 from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.manifest.jsonl import open_regular
 from pytest_manifest.schema import Entry
 from pytest_manifest.text import plural
 
 
 def run(files: Sequence[Path], app: str | None, *, json: bool) -> None:
-    """Print every fault with its place; end with status FOUND where there is one."""
+    """Print every fault with its place; end with status FOUND where there is one.
+
+    Raises ManifestError, before any is printed, where a file cannot be read.
+    """
+    _check_readable(files)
     signatures = None if app is None else TaskSignatures(app)
     results = [(path, *_check(path, signatures)) for path in files]
     total = sum(len(faults) for _, _, faults in results)
@@ -33,6 +38,18 @@ def run(files: Sequence[Path], app: str | None, *, json: bool) -> None:
                 say(f"{path}: {plural(entries, 'entry')}, no fault")
     if total:
         raise typer.Exit(FOUND)
+
+
+def _check_readable(files: Sequence[Path]) -> None:
+    """Raise ManifestError that names each file that cannot be opened."""
+    faults: list[Fault] = []
+    for path in files:
+        try:
+            open_regular(path).close()
+        except ManifestError as error:
+            faults += error.faults
+    if faults:
+        raise ManifestError(faults)
 
 
 def _document(path: Path, entries: int, faults: Sequence[Fault]) -> dict[str, JsonValue]:
