@@ -95,7 +95,7 @@ SEVERAL: Final[Mapping[str, object]] = {
 }
 """An app that declares each of its queues, behind one exchange, and lets nobody add any."""
 RENEWING: Final = 200.0
-"""Seconds for a run where each job is one process's last, which billiard ends after a second."""
+"""Seconds for a run whose processes are renewed; billiard ends each after a second."""
 POOLS: Final = ("threads", "solo", "gevent", "eventlet")
 CELLS: Final[Mapping[str, Cell]] = {
     cell.name: cell
@@ -135,7 +135,7 @@ CELLS: Final[Mapping[str, Cell]] = {
             "valkey",
             "valkey",
             variant="max-tasks-per-child",
-            options=("-c", "1", "--max-tasks-per-child=1"),
+            options=("-c", "1", "--max-tasks-per-child=5"),
             seconds=RENEWING,
         ),
         variant("rate limits", task_annotations={"*": {"rate_limit": "20/s"}}),
