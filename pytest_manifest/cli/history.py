@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from pytest_manifest.analysis.history import EntryHistory
 from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.cli.output import say, write_rows_as_json, write_table
-from pytest_manifest.errors import LedgerError
+from pytest_manifest.errors import LedgerError, PlanError
 from pytest_manifest.ledger import Ledger, find_runs_of_manifest
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
@@ -56,6 +56,7 @@ class Choice:
 def run(file: Path, folder: Path, choice: Choice, *, json: bool) -> None:
     """Print the runs, and the entries that failed last, are flaky or are getting slower."""
     manifest = read_manifest(file, lean=True)
+    _check_ids(manifest, choice.ids)
     with ExitStack() as opened:
         ledgers = [
             opened.enter_context(Ledger.open(path)) for path in _runs(manifest, folder, choice.last)
@@ -75,7 +76,20 @@ def run(file: Path, folder: Path, choice: Choice, *, json: bool) -> None:
         _write_runs(file, described)
         say()
         write_table(("id", "task", "runs", "#last", "remark"), map(_cells, histories))
-    _say_totals(counts, choice)
+    _say_totals(counts)
+
+
+def _check_ids(manifest: Manifest, ids: Collection[str]) -> None:
+    """Raise PlanError where an entry is asked for that the manifest does not have."""
+    if not ids:
+        return
+    with manifest.open() as file:
+        missing = set(ids).difference(id_and_task(raw)[0] for raw in file)
+    if missing:
+        raise PlanError(
+            f"{manifest.path}: there is no entry {min(missing)!r}; its ids are shown by "
+            f"manifest show {manifest.path}"
+        )
 
 
 def _runs(manifest: Manifest, folder: Path, last: int) -> list[Path]:
@@ -180,9 +194,9 @@ def _cells(history: EntryHistory) -> tuple[str, ...]:
     return history.id, history.task, letters, last, ", ".join(remarks)
 
 
-def _say_totals(counts: dict[str, int], choice: Choice) -> None:
+def _say_totals(counts: dict[str, int]) -> None:
     left = counts["matching"] - counts["shown"]
     if left:
         say(f"and {left:,} more; --limit=0 shows all")
     elif not counts["matching"]:
-        say("no such entry" if choice.ids else "no entry fails, is flaky or is getting slower")
+        say("no entry fails, is flaky or is getting slower")

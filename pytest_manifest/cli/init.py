@@ -141,8 +141,8 @@ def _name_plan(made: _Scaffold) -> None:
     above = _tested_above(made.folder)
     if above is not None:
         made.todo.append(
-            f"give -p {PLUGIN} with each command: pytest is used in {above}, too, and where it is "
-            "started there it takes no pytest_plugins of a conftest.py below"
+            f"give -p {PLUGIN} with each command: pytest, where it is started in {above}, takes no "
+            "pytest_plugins of a conftest.py below"
         )
     elif made.make("conftest.py", scaffold.CONFTEST):
         return

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pytest_manifest.cli import INTERRUPTED, USER_ERROR, ExportFormat, stack
-from pytest_manifest.cli.output import warn
+from pytest_manifest.cli.output import say, warn
 from pytest_manifest.errors import ManifestToolError
 
 app = typer.Typer(
@@ -117,6 +117,26 @@ Force = Annotated[bool, typer.Option("--force", help="replace a file that is the
 Limit = Annotated[int, typer.Option(min=0, metavar="N", help="show so many at most; 0: all")]
 
 app.add_typer(stack.app, name="stack")
+
+
+def _show_version(*, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        say(f"manifest {version('pytest-celery-manifest')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="show the version and stop"
+        ),
+    ] = False,
+) -> None: ...
 
 
 @app.command()

@@ -6,13 +6,21 @@ import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_manifest.errors import Fault, ManifestError, PlanError
 from pytest_manifest.log import redact, redact_url
 
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
 LONGEST_FIELD: Final = 2**31 - 1
 """The csv module's own limit of 128 KiB is less than a text for a language model may have."""
+READ_ONLY: Final = {
+    "sqlite": "PRAGMA query_only = ON",
+    **dict.fromkeys(("postgresql", "mysql", "mariadb", "oracle"), "SET TRANSACTION READ ONLY"),
+}
+"""What has a database refuse to write; on others a transaction is rolled back."""
 QUERY: Final = Path("--sql")
 """What a query is called in messages."""
 
@@ -92,7 +100,7 @@ def _check_columns(path: Path, columns: list[str]) -> None:
 
 @contextmanager
 def sql_rows(query: str, url: str) -> Iterator[Rows]:
-    """Run a query; its rows are fetched as they are asked for.
+    """Run a query that changes nothing; its rows are fetched as they are asked for.
 
     Raises PlanError where SQLAlchemy or the database's driver is not installed, or the database
     refuses the query.
@@ -107,14 +115,25 @@ def sql_rows(query: str, url: str) -> Iterator[Rows]:
     with ExitStack() as stack:
         with _sql_errors(url):
             engine = sqlalchemy.create_engine(url)
+            _check_file(engine.url)
             stack.callback(engine.dispose)
             connection = stack.enter_context(engine.connect())
+            if engine.dialect.name in READ_ONLY:
+                connection.exec_driver_sql(READ_ONLY[engine.dialect.name])
             # As it is written: a colon or a percent sign is none of SQLAlchemy's here.
             connection.execution_options(stream_results=True, no_parameters=True)
             found = connection.exec_driver_sql(query)
             columns = list(found.keys())
         _check_columns(QUERY, columns)
         yield Rows(QUERY, columns, _sql_rows(url, columns, found), are_text=False)
+
+
+def _check_file(url: URL) -> None:
+    """Raise PlanError where SQLite would make a new database."""
+    name = (url.database or "").removeprefix("file:")
+    in_memory = name in ("", ":memory:") or url.query.get("mode") == "memory"
+    if url.get_backend_name() == "sqlite" and not in_memory and not Path(name).exists():
+        raise PlanError(f"{name}: there is no such database; check the path")
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def find_run(text: str, folder: Path) -> Path:
 
     Raises LedgerError where there is none, or several begin like that.
     """
-    from pytest_manifest.ledger.run_files import RunFiles
+    from pytest_manifest.ledger.run_files import find_ledger
 
     if text == LAST:
         return _last(folder)
@@ -41,18 +41,13 @@ def find_run(text: str, folder: Path) -> Path:
         return path
     if path.suffix == ".sqlite":
         raise LedgerError(f"{path}: there is no such ledger; check the path")
-    exact = RunFiles.of(folder, text).ledger
-    if "/" not in text and exact.is_file():
-        return exact
-    known = run_ids(folder)
-    found = [run for run in known if text and run.startswith(text)]
-    if len(found) == 1:
-        return RunFiles.of(folder, found[0]).ledger
-    if found:
-        some = listed(found, _SHOWN)
-        raise LedgerError(f"{text!r} begins several runs ({some}); write more of the id")
-    there = listed(known, _SHOWN) or "none"
-    raise LedgerError(f"there is no run {text!r} in {folder}; runs there: {there}")
+    found = find_ledger(folder, text)
+    if found is not None:
+        return found
+    there = listed(run_ids(folder), _SHOWN) or "none"
+    raise LedgerError(
+        f"there is no file {text!r}, and no run of that name in {folder}; runs there: {there}"
+    )
 
 
 def run_ids(folder: Path) -> list[str]:

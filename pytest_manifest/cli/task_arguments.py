@@ -6,10 +6,13 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property
 from math import isfinite
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -25,6 +28,8 @@ _EMPTY: Final = inspect.Parameter.empty
 _DEEPEST: Final = 5
 """Levels of models within models that placeholders are made for."""
 _SHOWN: Final = 10
+_AS_TEXT: Final = (int, float, Decimal, date, time, UUID)
+"""Types of a database's values that a CSV file has as texts."""
 
 
 class TaskSignatures:
@@ -168,7 +173,8 @@ class TaskSignature:
     def convert(self, name: str, value: object) -> JsonValue:
         """Convert a value by the parameter's type to JSON. Raises ValueError where it is none.
 
-        A text is read as JSON where a model, an object or a list is wanted.
+        A text is read as JSON where a model, an object or a list is wanted; a number or a moment of
+        a database is a text where only that fits, as it would be in a CSV file.
         """
         adapter = self._adapters.get(name)
         if adapter is None:
@@ -176,12 +182,16 @@ class TaskSignature:
         try:
             return _dumped(adapter, adapter.validate_python(value))
         except ValidationError as error:
-            if not (isinstance(value, str) and value.startswith(("{", "["))):
-                raise ValueError(_first(error)) from None
+            refused = error
         try:
-            return _dumped(adapter, adapter.validate_json(value))
+            if isinstance(value, _AS_TEXT):
+                return _dumped(adapter, adapter.validate_python(str(jsonable(value))))
+            if isinstance(value, str) and value.startswith(("{", "[")):
+                return _dumped(adapter, adapter.validate_json(value))
         except ValidationError as error:
-            raise ValueError(_first(error)) from None
+            if isinstance(value, str):
+                refused = error
+        raise ValueError(_first(refused)) from None
 
 
 def jsonable(value: object) -> JsonValue:

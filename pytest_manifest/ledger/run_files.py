@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.text import listed
+
 WORKER_LOGS = "worker-*.log"
 """The pattern of the workers' logs in the folder of a stack."""
 
@@ -74,6 +77,21 @@ class RunFiles:
 def ledgers_in(folder: Path) -> list[Path]:
     """Return the ledgers in a folder, sorted by name, which is by age."""
     return sorted(folder.glob("*.sqlite"))
+
+
+def find_ledger(folder: Path, run: str) -> Path | None:
+    """Return the ledger of the run with this id, or of the only one whose id begins like that.
+
+    None where there is none in the folder. Raises LedgerError where several begin like that.
+    """
+    exact = RunFiles.of(folder, run).ledger
+    if "/" not in run and exact.is_file():
+        return exact
+    found = [path for path in reversed(ledgers_in(folder)) if run and path.stem.startswith(run)]
+    if len(found) > 1:
+        some = listed([path.stem for path in found], 5)
+        raise LedgerError(f"{run!r} begins several runs ({some}); write more of the id")
+    return found[0] if found else None
 
 
 def runs_by_copy(folder: Path, sha256: str) -> list[Path]:

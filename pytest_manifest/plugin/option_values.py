@@ -250,10 +250,7 @@ def aggregate(given: Given) -> GroupRule:
 
 
 def shard(given: Given) -> Shard:
-    """Return the part of the manifests that this session is for.
-
-    ``2/8@RUN`` is balanced by the times of an earlier run.
-    """
+    """Return this session's part of the manifests; ``2/8@RUN``: balanced by that run's times."""
     from pytest_manifest.manifest import Shard
 
     part, at, run = given.text.partition("@")
@@ -273,8 +270,8 @@ def _balance(given: Given, run: str) -> Balance:
     path = _ledger_of(given, run)
     if path is None:
         raise given.refused(
-            f"there is no run {run!r}, and no such file; after the @ give the id of an earlier "
-            "run, or the file of its ledger"
+            f"there is no run {run!r}, and no such file; after the @ give the id of an earlier run "
+            "(not 'last', which each shard is when it ends), or the file of its ledger"
         )
     try:
         with Ledger.open(path) as ledger:
@@ -285,12 +282,17 @@ def _balance(given: Given, run: str) -> Balance:
 
 
 def _ledger_of(given: Given, run: str) -> Path | None:
-    """Return the ledger of a run, given by its id or as a file; None where there is none."""
-    from pytest_manifest.ledger.run_files import RunFiles
+    """Return the ledger of a run, given as a file or by its id; None where there is none."""
+    from pytest_manifest.errors import LedgerError
+    from pytest_manifest.ledger.run_files import find_ledger
 
-    runs = given.config.rootpath / given.config.getini("manifest_dir") / "runs"
-    candidates: list[Path] = [RunFiles.of(runs, run).ledger, given.beside(run)]
-    return next((path.resolve() for path in candidates if path.is_file()), None)
+    if given.beside(run).is_file():
+        return given.beside(run)
+    try:
+        runs = given.config.rootpath / given.config.getini("manifest_dir") / "runs"
+        return find_ledger(runs.resolve(), run)
+    except LedgerError as error:
+        raise given.refused(str(error)) from error
 
 
 def run_name(given: Given) -> str:

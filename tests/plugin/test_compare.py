@@ -170,6 +170,7 @@ def test_quietly_it_is_a_phrase(project: Project) -> None:
     [
         (["--manifest-compare=nowhere"], "*nowhere: there is no such run, and no such file*"),
         (["--manifest-compare=jobs.py"], "*jobs.py: this is not a ledger that can be read*"),
+        (["--manifest-compare=2"], "*'2' begins several runs (2b, 2a); write more of the id*"),
         ([LAST, "--manifest-dispatch-only"], "*is told at a run's end*"),
     ],
 )
@@ -177,6 +178,8 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_sent(
     project: Project, arguments: list[str], sentence: str
 ) -> None:
     project.doubles(count=1)
+    for name in ("2a", "2b"):
+        project.write(f".manifest/runs/{name}.sqlite", "")
     result = project.run("--manifest=m.jsonl", MEMORY, *arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([sentence])

@@ -285,7 +285,7 @@ def test_giving_up_a_shard_leaves_its_sisters(project: Project) -> None:
 
 
 def test_an_earlier_run_balances_the_shards(project: Project) -> None:
-    """The job that ran long has a shard for itself; the run is named by its id, or by its file."""
+    """The job that ran long has a shard for itself; the run is named by its id or file."""
     naps = {"n-0": 1.5, "n-1": 0, "n-2": 0, "n-3": 0}
     rows = [
         {"id": key, "task": "jobs.nap", "kwargs": {"sec": sec, "key": key}, "idempotent": True}
@@ -296,7 +296,9 @@ def test_an_earlier_run_balances_the_shards(project: Project) -> None:
     (past,) = project.ledgers()
     elsewhere = project.path / "past.sqlite"
     elsewhere.write_bytes(past.read_bytes())
-    first = shard(project, f"1/2@{past.stem}", MEMORY, "--manifest-rerun", "-n", "1", "-v")
+    none = shard(project, "1/2@last", MEMORY)
+    none.stderr.fnmatch_lines(["*there is no run 'last'*(not 'last', which each shard is when*"])
+    first = shard(project, f"1/2@{past.stem[:-1]}", MEMORY, "--manifest-rerun", "-n", "1", "-v")
     first.assert_outcomes(passed=1)
     first.stdout.fnmatch_lines(
         [f"manifest: m.jsonl, shard 1 of 2 by the times of run {past.stem}: 1 of 4 entries"]

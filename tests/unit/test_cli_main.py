@@ -11,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from pytest_manifest.cli import output
-from pytest_manifest.cli.main import stack_main
+from pytest_manifest.cli.main import app, stack_main
 from tests.unit.cli_support import make_run, write_manifest
 
 COMMAND = (sys.executable, "-m", "pytest_manifest")
@@ -41,6 +42,12 @@ def test_help_imports_nothing_that_is_slow(arguments: list[str]) -> None:
     imported = set(re.findall(r"\| +(\w+)[.\n]", done.stderr))
     assert "typer" in imported
     assert imported & HEAVY == set()
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    """As a report of a fault has it."""
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"manifest {version('pytest-celery-manifest')}\n")
 
 
 def test_the_former_name_says_that_it_is_one(

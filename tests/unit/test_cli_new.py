@@ -185,6 +185,46 @@ def test_rows_of_a_query_are_entries(folder: Path) -> None:
     assert [row["meta"] for row in rows] == [{"at": "2026-11-28"}, {"at": None}]
 
 
+def test_a_number_of_a_database_is_a_text_where_one_is_wanted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a CSV file; no value is still none."""
+    query = "SELECT 7 AS item, 2 AS count, 0.5 AS note"
+    command = ["new", "--from-task=shop.price", "--url=sqlite://"]
+    [row] = lines(manifest(*command, f"--sql={query}"))
+    assert row["kwargs"] == {"item": "7", "count": 2, "note": "0.5"}
+    told = refusal(monkeypatch, capsys, *command, f"--sql={query.replace('7', 'NULL')}")
+    assert "item=None: Input should be a valid string" in told
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE s", "DELETE FROM s RETURNING n AS first"])
+def test_a_query_changes_nothing(
+    statement: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is told in the database's words; what is there stays."""
+    with closing(sqlite3.connect("s.db")) as db:
+        db.execute("CREATE TABLE s (n INTEGER)")
+        db.execute("INSERT INTO s VALUES (1)")
+        db.commit()
+        command = ["new", "--from-task=shop.any", f"--sql={statement}", "--url=sqlite:///s.db"]
+        told = refusal(monkeypatch, capsys, *command)
+        assert "the query failed (attempt to write a readonly database)" in told
+        assert db.execute("SELECT n FROM s").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("url", ["sqlite:///none.db", "sqlite:///file:none.db?uri=true"])
+def test_no_database_is_made(
+    url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SQLite would make an empty one."""
+    command = ["new", "--from-task=shop.any", "--sql=SELECT 1 AS first", f"--url={url}"]
+    assert "none.db: there is no such database" in refusal(monkeypatch, capsys, *command)
+    assert not Path("none.db").exists()
+
+
 def test_a_query_is_sent_as_it_is(folder: Path) -> None:
     """A colon or a percent sign in it is the database's."""
     query = "SELECT ':tea' AS first, '%s' AS second WHERE 'tea' LIKE '%a'"
@@ -298,6 +338,18 @@ def test_every_fault_of_a_manifest_is_named(folder: Path) -> None:
     assert found[-1] == "30: unknown field 'timout'; did you mean 'timeout'?"
     first = manifest("lint", "m.jsonl", status=1).splitlines()[0]
     assert first.startswith("m.jsonl:1: unknown field")
+
+
+def test_a_file_that_cannot_be_read_has_no_faults(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That is status 2, and nothing is said of the others; each such file is named."""
+    Path("m.jsonl").write_text("{}\n", "utf-8")
+    told = refusal(monkeypatch, capsys, "lint", "a.jsonl", "m.jsonl", ".", "--json")
+    assert told.splitlines() == [
+        "manifest: a.jsonl: there is no such file; check the path",
+        ".: it is a folder; name a file in it",
+    ]
 
 
 def test_what_an_app_does_not_accept_is_a_fault(folder: Path) -> None:

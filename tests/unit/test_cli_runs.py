@@ -74,12 +74,17 @@ def test_runs_are_found_from_a_folder_below(file: Path, monkeypatch: pytest.Monk
     ("arguments", "sentence"),
     [
         (["show", "20261128T0300"], "'20261128T0300' begins several runs (20261128T030002-"),
-        (["show", "nothing"], "there is no run 'nothing' in"),
+        (
+            ["show", "nothing"],
+            "there is no file 'nothing', and no run of that name in",
+        ),
+        (["show", "typo.jsonl"], "there is no file 'typo.jsonl', and no run of that name in"),
         (["show", "x.sqlite"], "x.sqlite: there is no such ledger"),
         (["show", "last", "--status=bad"], "--status: there is no status 'bad'; there are: passed"),
         (["show", "m.jsonl", "--status=failed"], "a manifest has no statuses"),
         (["show", "last", "--runs=other"], "there is no run in other"),
         (["runs", "m.jsonl", "--runs=other"], "m.jsonl: there is no run of it in other"),
+        (["runs", "m.jsonl", "--entry=a", "--entry=zz"], "m.jsonl: there is no entry 'zz'; its"),
         (["runs", "none.jsonl"], "none.jsonl: there is no such file"),
         (["export", "last", "--json"], "--json tells of a file that was written"),
         (["export", "last", "-o", "m.jsonl"], "m.jsonl: is there already"),
@@ -239,6 +244,8 @@ def test_a_run_that_is_merged_again_counts_once(
     monkeypatch.chdir(tmp_path)
     file = write_manifest(tmp_path / "m.jsonl", {"id": "a", "task": "t"})
     make_run(file, 1, ["failed"])
+    ids = iter(("20261128T040000-00000001", "20261128T040001-00000000"))
+    monkeypatch.setattr("pytest_manifest.run.merge.new_run_id", lambda: next(ids))
     first = as_json("merge", "last")["run"]
     part = sorted(path.stem for path in (tmp_path / ".manifest/runs").glob("*.sqlite"))
     second = as_json("merge", next(one for one in part if one != first))["run"]
