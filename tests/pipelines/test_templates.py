@@ -24,6 +24,10 @@ ALLURE = """#!/bin/bash
 [ "$1 $2" = "--yes allure@{version}" ] || exit 99
 exec node "{tool}/node_modules/allure/cli.js" "${{@:3}}"
 """
+A_DAY_LATER = """#!/bin/bash
+exec /bin/date "${@/16 hours ago/8 hours}"
+"""
+"""A clock on which the evening before has sent nothing."""
 
 
 @pytest.fixture
@@ -196,7 +200,8 @@ def test_a_night_of_github_is_sent_and_judged(tmp_path: Path, stack: dict[str, s
         sent, _ = github.run("send", {"github.event.schedule": "0 22 * * *"})
         assert not sent.failed, explain(sent)
         gh = {"gh": '#!/bin/sh\n[ "$1 $2 $4" = "run list nightly.yml" ] && echo 7\n'}
-        judged, folder = github.run("judge", {"github.event.schedule": "0 6 * * *"}, tools=gh)
+        morning = {"github.event_name": "schedule", "github.event.schedule": "0 6 * * *"}
+        judged, folder = github.run("judge", morning, tools=gh)
         assert judged.failed
         assert numbers(folder / "report.xml") == {"tests": ENTRIES, "failures": 1, "errors": 0}
         assert ran(workers.folder) == [0, 1, 3]
@@ -205,6 +210,10 @@ def test_a_night_of_github_is_sent_and_judged(tmp_path: Path, stack: dict[str, s
         assert not resumed.failed, explain(resumed)
         assert numbers(folder / "report.xml") == {"tests": ENTRIES, "failures": 0, "errors": 0}
         assert ran(workers.folder) == [0, 1, 2, 3]
+        late, _ = github.run("judge", morning, tools=gh | {"date": A_DAY_LATER})
+        refused = [one.name for one in late.done if one.failed]
+        assert refused == ["Was it sent this night?"], explain(late)
+        assert "Judge" not in {one.name for one in late.done}
 
 
 @pytest.mark.parametrize(
