@@ -253,6 +253,8 @@ def unwrap_result(
     receipt: dict[str, JsonValue] | None = None
     if isinstance(result, Mapping) and isinstance(result.get(RESULT_RECEIPT), dict):
         receipt, result = dict(result[RESULT_RECEIPT]), result.get(RESULT_VALUE)
+    elif isinstance(beside := meta.get(RESULT_RECEIPT), dict):
+        receipt = dict(beside)
     else:
         traceback = meta.get("traceback")
         if isinstance(traceback, str) and TRACEBACK_MARK in traceback:

@@ -5,8 +5,10 @@ Celery looks backend classes up as "module:name": ``backends:redis`` is made her
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+from collections.abc import Iterator
 from typing import Any, Final
 
 import celery
@@ -123,9 +125,26 @@ class GenericReceipts(ReceiptBackend):
         else:
             # An exception keeps only its type and arguments; the traceback is free text.
             text = (traceback or "") + wire.TRACEBACK_MARK + _trailer(receipt)
-            super().store_result(task_id, result, state, text, request, **kwargs)
+            with self._receipt_in_meta(request, receipt):
+                super().store_result(task_id, result, state, text, request, **kwargs)
         pending.mark_sent()
         return result
+
+    @contextlib.contextmanager
+    def _receipt_in_meta(self, request: Any, receipt: Document) -> Iterator[None]:
+        """Have django-celery-results keep the receipt with what a request's ``meta`` holds.
+
+        It keeps no traceback unless the app has ``result_extended``. Other stores know no ``meta``.
+        """
+        if request is None or not hasattr(self, "TaskModel"):
+            yield
+            return
+        before = getattr(request, "meta", None) or {}
+        request.meta = {**before, wire.RESULT_RECEIPT: receipt}
+        try:
+            yield
+        finally:
+            request.meta = before
 
     def deliver(self, pending: PendingReceipt) -> None:
         outcome = pending.outcome

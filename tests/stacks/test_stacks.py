@@ -21,6 +21,7 @@ SAMPLE = (
     "valkey/valkey/gevent/instrumented",
     "sqs/valkey/prefork/instrumented",
     "valkey/django-db/prefork/stock",
+    "valkey/django-db/prefork/instrumented",
 )
 """The cells that differ most from one another, and from the contract's own stacks."""
 

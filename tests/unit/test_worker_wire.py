@@ -117,6 +117,8 @@ def test_receipt_behind_a_traceback() -> None:
     traceback = "Traceback\nValueError: no" + wire.TRACEBACK_MARK + json.dumps({"state": "failed"})
     meta = {"result": ValueError("no"), "traceback": traceback}
     assert wire.unwrap_result(meta) == ({"state": "failed"}, None)
+    beside = {"result": ValueError("x"), "manifest_receipt": {"state": "failed"}}
+    assert wire.unwrap_result(beside) == ({"state": "failed"}, None)
     assert wire.plain_traceback(traceback) == "Traceback\nValueError: no"
 
 
