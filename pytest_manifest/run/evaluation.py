@@ -44,12 +44,12 @@ RESENDABLE: Final = frozenset({"lost", "crashed", "unknown"})
 EMPTIED_MEANWHILE: Final = "the broker or the result store was emptied while it was out"
 INFERRED: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked"})
 """Verdicts for want of a receipt; a late receipt knows better."""
-
 UNREPORTED: Final = (
-    "it is in no queue and no worker has it, but stock workers do not say when they begin a job: "
-    "it may have run and raised Ignore, stored a state of its own, handed the job on, or exited"
+    "it is in no queue and no worker has it, but only instrumented workers with a Redis as store "
+    "tell a job's start: it may have raised Ignore, stored a state of its own, been handed on, or "
+    "exited"
 )
-"""What may have become of a missing job of stock workers."""
+"""What may have become of a missing job whose start nobody would tell."""
 UNCONFIRMED: Final = (
     "the result store has an end of it that its worker has not told, and that a task can store "
     "before it ends"
