@@ -178,15 +178,18 @@ def test_several_manifests_in_one_session(project: Project) -> None:
 
 
 def test_tests_run_as_completed(project: Project) -> None:
-    """A slow first entry does not hold back the verdicts of the quick ones behind it."""
+    """A slow first entry does not hold back the verdicts of the quick ones behind it.
+
+    Before Celery 5.6 its worker may keep one of them until it is done.
+    """
     project.workers(2)
-    naps = [("slow", 3.0), ("quick-1", 0.0), ("quick-2", 0.0)]
+    naps = [("slow", 3.0), ("quick-1", 0.0), ("quick-2", 0.0), ("quick-3", 0.0)]
     project.manifest(
         "m.jsonl",
         [{"id": i, "task": "jobs.nap", "kwargs": {"sec": s, "key": i}} for i, s in naps],
     )
     result = project.run("--manifest=m.jsonl", "-v")
-    result.stdout.fnmatch_lines(["*quick-1] PASSED*", "*quick-2] PASSED*", "*slow] PASSED*"])
+    result.stdout.fnmatch_lines(["*quick-*] PASSED*", "*quick-*] PASSED*", "*slow] PASSED*"])
 
 
 def test_first_failure_stops_at_once(project: Project) -> None:
@@ -202,7 +205,8 @@ def test_first_failure_stops_at_once(project: Project) -> None:
     result = project.run("--manifest=m.jsonl", "-x")
     assert result.parseoutcomes()["failed"] == 1
     assert sum(project.ran().values()) < len(entries)
-    result.stdout.fnmatch_lines(["*stopped:*"])
+    # Those that a worker has taken in advance may come to an end before the summary, as revoked.
+    result.stdout.re_match_lines([r"  stopped: |.* \d+ revoked"])
 
 
 @pytest.mark.usefixtures("in_memory")
