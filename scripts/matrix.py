@@ -2,6 +2,7 @@
 
 Each minor version of Celery is with another Python, so that every Python has its cell. Where a
 cell's Python is not installed, the cell runs with the nearest one that is, and a line says so.
+``matrix.py --in-turn``: the lowest, the newest, and one minor version, another one each day.
 ``matrix.py -s NAME -- SUITES``: nox with these arguments, and every Python that is found here.
 """
 
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -41,6 +43,7 @@ CELLS: Final = (
     Cell("celery", "3.13", ("contract",), "5.6"),
     Cell("newest", "3.14", ("contract",)),
 )
+TURN: Final = "--in-turn"
 SUPPORTED: Final = ("3.10", "3.11", "3.12", "3.13", "3.14")
 NOT_YET_IN_DEBIAN: Final = "3.14"
 
@@ -87,10 +90,17 @@ def minor(version: str) -> int:
     return int(version.partition(".")[2])
 
 
-def sessions(present: Collection[str]) -> list[tuple[str, Cell, str]]:
+def in_turn(day: int) -> list[Cell]:
+    """Return the lowest and the newest versions, and the minor version whose day it is."""
+    between = [cell for cell in CELLS if cell.celery]
+    chosen = between[day % len(between)]
+    return [cell for cell in CELLS if not cell.celery or cell is chosen]
+
+
+def sessions(present: Collection[str], cells: Iterable[Cell]) -> list[tuple[str, Cell, str]]:
     """Return nox's name of each cell, the cell, and what is to be said of its Python."""
     found = []
-    for cell in CELLS:
+    for cell in cells:
         python = nearest(cell.python, present)
         said = f"Python {cell.python} is not here: with {python}" if python != cell.python else ""
         found.append((cell.session(python), cell, said))
@@ -113,10 +123,12 @@ def main() -> int:
         return 1
     environment = {**os.environ, "PATH": os.pathsep.join([*present.values(), *folders()])}
     nox = [sys.executable, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py")]
-    if len(sys.argv) > 1:
-        return subprocess.run([*nox, *sys.argv[1:]], env=environment, check=False).returncode
+    arguments = sys.argv[1:]
+    if arguments and arguments != [TURN]:
+        return subprocess.run([*nox, *arguments], env=environment, check=False).returncode
     failed = []
-    for name, cell, said in sessions(present):
+    cells = in_turn(datetime.now(timezone.utc).toordinal()) if arguments else CELLS
+    for name, cell, said in sessions(present, cells):
         print(f"{name}: {said or 'begins'}", flush=True)
         began = time.monotonic()
         done = subprocess.run([*nox, "-s", name, "--", *cell.suites], env=environment, check=False)

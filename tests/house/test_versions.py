@@ -80,6 +80,13 @@ def stub(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
+def test_minor_versions_take_turns(matrix: dict[str, Any]) -> None:
+    """The lowest and the newest run each day, each of the others on one day of some."""
+    days = [[cell.celery for cell in matrix["in_turn"](day)] for day in range(739_000, 739_004)]
+    assert sorted(one[1] for one in days) == ["5.3", "5.4", "5.5", "5.6"]
+    assert all((one[0], *one[2:]) == ("", "") for one in days)
+
+
 def test_a_python_is_installed_where_it_runs(matrix: dict[str, Any], tmp_path: Path) -> None:
     """A stand-in that refuses, as pyenv's do, is none; nor is what gives another version."""
     shims, real, other = tmp_path / "shims", tmp_path / "real", tmp_path / "other"
@@ -107,7 +114,7 @@ def test_a_cell_without_its_python_runs_with_the_nearest(
     matrix: dict[str, Any], present: list[str], pythons: str
 ) -> None:
     """No cell is left out, and each that has another Python than its own says so."""
-    chosen = matrix["sessions"](present)
+    chosen = matrix["sessions"](present, matrix["CELLS"])
     assert [cell for _, cell, _ in chosen] == list(matrix["CELLS"])
     assert len({name for name, _, _ in chosen}) == len(chosen)
     for (name, cell, said), python in zip(chosen, pythons.split(), strict=True):
