@@ -204,4 +204,4 @@ def test_it_ends_where_its_broker_and_store_have_ended_before_it(tmp_path: Path)
         eventually(lambda: worker.runs() == 2, within=30, what="both jobs run")
         server.close()
         worker.process.terminate()
-        assert worker.process.wait(timeout=40) == 0
+        assert worker.process.wait(timeout=90) == 0
