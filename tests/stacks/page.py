@@ -41,7 +41,9 @@ WHY: Final = """
 
 The sentence that its user reads, once for each kind of job. Where no start of a job can be seen,
 one that is replaced by others is `unknown` when these wait for some seconds behind other jobs:
-another run on the same stack may have it passed.
+another run on the same stack may have it passed. On brokers for which Celery has no event loop (a
+folder, SQLAlchemy) it looks at time limits once a second, so a job beyond its limit that is over
+before has passed on a stock worker, which tells no runtime.
 """
 SAID: Final = """
 ## What is said before anything is sent
