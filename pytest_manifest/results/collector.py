@@ -18,7 +18,7 @@ from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.read_errors import ReadErrors, receipt_from
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.wire import (
+from pytest_manifest.schema.stream_records import (
     FinishedRecord,
     HandedOnRecord,
     StartedRecord,

@@ -17,7 +17,7 @@ from pytest_manifest.broker.client import load_app, result_backend
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact_url
 from pytest_manifest.results.read_errors import ReadErrors
-from pytest_manifest.schema.wire import STREAM_FIELD
+from pytest_manifest.schema.stream_records import STREAM_FIELD
 from pytest_manifest.urls import SENTINEL, is_redis, scheme_of, with_redis_scheme
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -45,6 +45,37 @@ class ExpectedError(Document):
         return value
 
 
+class CountRange(Document):
+    """A number, by its bounds."""
+
+    min: Count = 0
+    """The smallest that is allowed."""
+    max: Count | None = None
+    """The largest that is allowed."""
+
+    @model_validator(mode="after")
+    def _has_an_inside(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise PydanticCustomError("empty_range", "'max' is smaller than 'min'")
+        return self
+
+
+DescendantsOutcome = Literal["succeeded", "finished", "ignored"]
+"""What must become of the tasks that a job starts: each succeeds, once; each comes to an end; it
+does not matter."""
+
+
+class ExpectedDescendants(Document):
+    """What must become of the tasks that a job starts, and of those that these start."""
+
+    outcome: DescendantsOutcome = "succeeded"
+    """"succeeded": each of them, once; "finished": each comes to an end; "ignored"."""
+    count: Count | CountRange | None = None
+    """How many there must be, or from how many to how many."""
+    tasks: list[Name] | None = None
+    """The names of their tasks: each of these, and no other, must be among them."""
+
+
 class Expectations(Document):
     """What an entry's receipt must look like."""
 
@@ -62,6 +93,16 @@ class Expectations(Document):
     """The longest that the task may wait before it starts, in seconds from its sending."""
     executions: Annotated[int, Field(ge=1)] = 1
     """How often the job may run; Celery's own retries of the task are not counted."""
+    descendants: DescendantsOutcome | ExpectedDescendants = "succeeded"
+    """What must become of the tasks that the job starts, and of those that these start."""
+
+    @property
+    def of_descendants(self) -> ExpectedDescendants:
+        """Return what is expected of the tasks that the job starts, in its long form."""
+        given = self.descendants
+        if isinstance(given, ExpectedDescendants):
+            return given
+        return ExpectedDescendants(outcome=given)
 
     @field_validator("result_schema")
     @classmethod

@@ -106,6 +106,8 @@ class Receipt(Document):
     """The tries before the last one: the latest of them, where there were many."""
     replaced: bool = False
     """Whether the task gave its job to another one (Celery's ``Task.replace``), which ended it."""
+    children: Count | None = None
+    """How many tasks this one started itself; null: not told."""
     code: Text | None = None
     """``py3.11:`` and the SHA-256 of the syntax tree of the module that defines the task."""
     args_sha256: Sha256 | None = None

@@ -1,4 +1,6 @@
-"""Define what dispatching side and workers exchange: headers, stream records, wrapped results.
+"""Define what dispatching side and workers exchange: headers, times, digests, wrapped results.
+
+The records of a run's stream: see ``stream_records``.
 
 Both sides import this module, so it imports neither Celery nor any client.
 """
@@ -10,7 +12,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
 
@@ -35,13 +36,13 @@ HEADER_HOP: Final = "manifest_hop"
 """Added by the worker in which a task hands its job on (``Task.replace``): how often that was done
 before. The message that carries the job to its end has it, whichever process sends it."""
 
-_FRACTION: Final = re.compile(r"(?<=:\d\d[.,])\d+")
+HEADER_ROOT: Final = "manifest_root"
+"""The task id of the job that a message belongs to: its own, or of the job it descends from. Given
+by the dispatcher, it asks the worker to tell of every task that the job starts."""
+HEADER_PARENT: Final = "manifest_parent"
+"""Added by the worker in which a task of the job starts another one: the starting task's id."""
 
-STREAM_FIELD: Final = "r"
-"""The one field of a stream record; it holds a JSON document."""
-KIND_STARTED: Final = "started"
-KIND_FINISHED: Final = "finished"
-KIND_HANDED_ON: Final = "handed_on"
+_FRACTION: Final = re.compile(r"(?<=:\d\d[.,])\d+")
 
 RESULT_RECEIPT: Final = "manifest_receipt"
 RESULT_VALUE: Final = "manifest_result"
@@ -53,63 +54,10 @@ WORKER_MARK: Final = "pytest_manifest.receipts"
 
 RUN8_LENGTH: Final = 8
 
-_INT64: Final = 1 << 63
-
 # json.dumps would make a new encoder for every call with such options.
 _CANONICAL: Final = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
 )
-
-
-@dataclass(frozen=True, slots=True)
-class StartedRecord:
-    """The start of an execution; times are UTC, ``execution`` is unique among all executions."""
-
-    run: str
-    entry: str
-    attempt: int
-    task_id: str
-    task: str
-    execution: str
-    worker: str | None
-    host: str | None
-    pid: int | None
-    queue: str | None
-    sent_at: datetime | None
-    received_at: datetime | None
-    started_at: datetime | None
-    redelivered: bool
-    retries: int
-    boot: str | None = None
-    pid_namespace: str | None = None
-    hop: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class HandedOnRecord:
-    """The end of an execution whose job goes on, in a next try or in the task that replaces it.
-
-    ``how``: "retry"; "task", one that has the job's own task id; "canvas", several, of which only
-    the last one has. ``next_at`` is when the next try is due.
-    """
-
-    task_id: str
-    execution: str
-    how: str
-    ended_at: datetime | None
-    next_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedRecord:
-    """The end of an execution; ``receipt`` has the fields of ``schema.Receipt``, not validated yet.
-
-    ``start`` is the record of its start, where that could not be told when it was.
-    """
-
-    execution: str
-    receipt: dict[str, JsonValue]
-    start: StartedRecord | None = None
 
 
 def stream_key(run: str) -> str:
@@ -173,66 +121,6 @@ def arguments_sha256(args: object, kwargs: object) -> str | None:
     return json_sha256([args, kwargs])
 
 
-Record = StartedRecord | HandedOnRecord | FinishedRecord
-
-
-def parse_record(record: Mapping[str, object]) -> Record | None:
-    """Parse a stream record; return None for kinds that only a newer worker sends."""
-    kind = record.get("kind")
-    if kind == KIND_STARTED:
-        return started_record(record)
-    if kind == KIND_FINISHED:
-        return finished_record(record)
-    if kind == KIND_HANDED_ON:
-        return handed_on_record(record)
-    return None
-
-
-def started_record(record: Mapping[str, object]) -> StartedRecord:
-    """Parse a ``started`` document; raises ValueError where it names no attempt."""
-    return StartedRecord(
-        run=_text(record, "run"),
-        entry=_text(record, "entry"),
-        attempt=_integer(record, "attempt") or 0,
-        task_id=_text(record, "task_id"),
-        task=_text(record, "task"),
-        execution=_text(record, "execution"),
-        worker=_optional_text(record, "worker"),
-        host=_optional_text(record, "host"),
-        pid=_integer(record, "pid"),
-        queue=_optional_text(record, "queue"),
-        sent_at=parse_timestamp(record.get("sent_at")),
-        received_at=parse_timestamp(record.get("received_at")),
-        started_at=parse_timestamp(record.get("started_at")),
-        redelivered=record.get("redelivered") is True,
-        retries=_integer(record, "retries") or 0,
-        boot=_optional_text(record, "boot"),
-        pid_namespace=_optional_text(record, "pid_namespace"),
-        hop=_integer(record, "hop") or 0,
-    )
-
-
-def handed_on_record(record: Mapping[str, object]) -> HandedOnRecord:
-    """Parse a ``handed_on`` document; raises ValueError where it names no execution."""
-    return HandedOnRecord(
-        task_id=_text(record, "task_id"),
-        execution=_text(record, "execution"),
-        how=_text(record, "how"),
-        ended_at=parse_timestamp(record.get("ended_at")),
-        next_at=parse_timestamp(record.get("next_at")),
-    )
-
-
-def finished_record(record: Mapping[str, object]) -> FinishedRecord:
-    """Parse a ``finished`` document; raises ValueError where there is no receipt in it."""
-    receipt = record.get("receipt")
-    if not isinstance(receipt, dict):
-        raise ValueError("a finished record without a receipt")  # noqa: TRY004 - bad data, not a bug
-    execution, start = _text(record, "execution"), record.get("start")
-    told = started_record(start) if isinstance(start, Mapping) else None
-    return FinishedRecord(execution, receipt, told)
-
-
 def json_or_none(value: object) -> JsonValue:
     """Copy a JSON value; return None for what JSON cannot hold."""
     data = canonical(value)
@@ -279,27 +167,3 @@ def _receipt_behind(traceback: str) -> dict[str, JsonValue] | None:
     except ValueError:
         return None
     return receipt if isinstance(receipt, dict) else None
-
-
-def _text(record: Mapping[str, object], name: str) -> str:
-    value = record.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"a record of a worker without a text for {name!r}")  # noqa: TRY004
-    return _whole(value)
-
-
-def _optional_text(record: Mapping[str, object], name: str) -> str | None:
-    value = record.get(name)
-    return _whole(value) if isinstance(value, str) else None
-
-
-def _whole(text: str) -> str:
-    """Replace lone surrogates in a text, which could not be stored."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _integer(record: Mapping[str, object], name: str) -> int | None:
-    value = record.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        return None
-    return value if -_INT64 <= value < _INT64 else None  # no pid or count is larger

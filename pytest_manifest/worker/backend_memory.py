@@ -13,7 +13,7 @@ from typing import Final
 
 from celery.backends.base import KeyValueStoreBackend
 
-from pytest_manifest.schema import wire
+from pytest_manifest.schema import stream_records
 from pytest_manifest.worker.backend_base import ReceiptBackend, current_receipt
 from pytest_manifest.worker.receipt import PendingReceipt
 
@@ -159,7 +159,7 @@ class MemoryBackend(ReceiptBackend, KeyValueStoreBackend):
 
     def announce(self, stream: str | None, ttl: int, record: bytes) -> None:  # noqa: ARG002
         if stream:
-            store.xadd(stream, {wire.STREAM_FIELD: record})
+            store.xadd(stream, {stream_records.STREAM_FIELD: record})
 
 
 MemoryBackend.original_class = MemoryBackend

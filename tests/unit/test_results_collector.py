@@ -16,7 +16,7 @@ from pytest_manifest.results.stream import StreamReader, redis_url
 from pytest_manifest.run.context import OUTAGE_LIMIT, FailureWindow
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.wire import STREAM_FIELD
+from pytest_manifest.schema.stream_records import STREAM_FIELD
 from pytest_manifest.worker.backend_memory import store
 
 RUN = "20261124T150000-0123abcd"

@@ -15,7 +15,8 @@ from pytest_manifest import PlanBuilder, planning_fixture
 from pytest_manifest.errors import ManifestError, PlanError, StackError
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.schema import Entry, ErrorInfo, Expectations, Header, State
-from pytest_manifest.schema.wire import STREAM_FIELD, arguments_sha256, json_sha256
+from pytest_manifest.schema.stream_records import STREAM_FIELD
+from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.testing import MemoryStack, make_receipt, plan, run
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.worker.backend_memory import MemoryBackend, MemoryStore

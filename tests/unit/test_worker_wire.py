@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from pytest_manifest.schema import wire
+from pytest_manifest.schema import stream_records, wire
 
 
 def test_stream_key_carries_the_runs_eight_characters() -> None:
@@ -67,8 +67,8 @@ STARTED = {
 
 def test_started_record() -> None:
     """A start is read into typed fields, its times as datetimes."""
-    record = wire.parse_record(STARTED)
-    assert isinstance(record, wire.StartedRecord)
+    record = stream_records.parse_record(STARTED)
+    assert isinstance(record, stream_records.StartedRecord)
     assert (record.execution, record.pid, record.retries) == ("abc", 7, 2)
     assert record.started_at == datetime(2026, 11, 24, 15, 0, 1, tzinfo=timezone.utc)
     assert record.received_at is None
@@ -77,13 +77,15 @@ def test_started_record() -> None:
 
 def test_finished_record() -> None:
     """An end is its execution and its receipt."""
-    record = wire.parse_record({"kind": "finished", "execution": "abc", "receipt": {"run": "r"}})
-    assert record == wire.FinishedRecord("abc", {"run": "r"})
+    record = stream_records.parse_record(
+        {"kind": "finished", "execution": "abc", "receipt": {"run": "r"}}
+    )
+    assert record == stream_records.FinishedRecord("abc", {"run": "r"})
 
 
 def test_records_of_a_later_release_are_passed_over() -> None:
     """A kind that is not known is None, not an error."""
-    assert wire.parse_record({"kind": "heartbeat"}) is None
+    assert stream_records.parse_record({"kind": "heartbeat"}) is None
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_records_of_a_later_release_are_passed_over() -> None:
 def test_broken_records_are_refused(record: dict[str, object]) -> None:
     """A record that says of nothing what it says is a ValueError."""
     with pytest.raises(ValueError, match="record"):
-        wire.parse_record(record)
+        stream_records.parse_record(record)
 
 
 def test_receipt_around_a_result() -> None:

@@ -17,14 +17,13 @@ import redis
 from celery import Celery
 
 from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.wire import (
+from pytest_manifest.schema.stream_records import (
     FinishedRecord,
     Record,
     StartedRecord,
     parse_record,
-    stream_key,
-    timestamp,
 )
+from pytest_manifest.schema.wire import stream_key, timestamp
 from tests.processes import child, tail, temporary_directory, wait_until
 from tests.support import eventually
 

@@ -1,0 +1,287 @@
+"""Define the records of a run's stream: starts, ends, and tasks that other tasks start.
+
+Workers write them and the dispatching side parses them, so this imports neither Celery nor any
+client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from pydantic import JsonValue
+
+from pytest_manifest.schema.wire import parse_timestamp
+
+STREAM_FIELD: Final = "r"
+"""The one field of a stream record; it holds a JSON document."""
+KIND_STARTED: Final = "started"
+KIND_FINISHED: Final = "finished"
+KIND_HANDED_ON: Final = "handed_on"
+KIND_SPAWNED: Final = "spawned"
+
+HOW: Final = ("call", "group", "chain", "chord", "chord_body", "link", "errback", "replace")
+"""How a task can be started by another: called, as a member of a group, as the next of a chain, in
+a chord's header, as its body, by ``link``, by ``link_error``, as a part of a replacement."""
+
+_INT64: Final = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a descendant comes from: the task ids of its entry's job and of what started it."""
+
+    root: str
+    parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A task that another one starts; ``how`` is one of :data:`HOW`.
+
+    ``fulfils``: the key of the announcement that it comes by (see :class:`Announcement`).
+    """
+
+    task_id: str
+    task: str
+    how: str
+    fulfils: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnedRecord:
+    """The tasks that an execution is about to start, told before their messages are sent.
+
+    ``run``, ``entry``, ``attempt`` and ``root`` are of the job that they descend from, ``parent``
+    is the task id of what starts them.
+    """
+
+    run: str
+    entry: str
+    attempt: int
+    root: str
+    parent: str
+    execution: str
+    spawned_at: datetime | None
+    children: tuple[Child, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Messages that Celery sends after a task's end is stored: a chord's body, errbacks.
+
+    ``count`` of them, with these ``task_ids`` where they are known. Each member of a chord's header
+    announces the same body, by the same ``key``; ``is_off``: this end is one after which it will
+    not be sent at all.
+    """
+
+    key: str
+    how: str
+    count: int
+    task_ids: tuple[str, ...] = ()
+    is_off: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRecord:
+    """The start of an execution; times are UTC, ``execution`` is unique among all executions."""
+
+    run: str
+    entry: str
+    attempt: int
+    task_id: str
+    task: str
+    execution: str
+    worker: str | None
+    host: str | None
+    pid: int | None
+    queue: str | None
+    sent_at: datetime | None
+    received_at: datetime | None
+    started_at: datetime | None
+    redelivered: bool
+    retries: int
+    boot: str | None = None
+    pid_namespace: str | None = None
+    hop: int = 0
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOnRecord:
+    """The end of an execution whose job goes on, in a next try or in the task that replaces it.
+
+    ``how``: "retry"; "task", one that has the job's own task id; "canvas", several, of which only
+    the last one has. ``next_at`` is when the next try is due. ``unsent`` as in FinishedRecord.
+    """
+
+    task_id: str
+    execution: str
+    how: str
+    ended_at: datetime | None
+    next_at: datetime | None
+    unsent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRecord:
+    """The end of an execution; ``receipt`` has the fields of ``schema.Receipt``, not validated yet.
+
+    ``start`` is the record of its start, and ``spawned`` are records of the tasks that it started,
+    where those could not be told when it was. ``unsent``: task ids among those of which no broker
+    confirmed the message. ``announced``: what is yet to be sent on account of this end.
+    """
+
+    execution: str
+    receipt: dict[str, JsonValue]
+    start: StartedRecord | None = None
+    origin: Origin | None = None
+    spawned: tuple[SpawnedRecord, ...] = ()
+    unsent: tuple[str, ...] = ()
+    announced: tuple[Announcement, ...] = ()
+
+
+Record = StartedRecord | HandedOnRecord | FinishedRecord | SpawnedRecord
+
+
+def parse_record(record: Mapping[str, object]) -> Record | None:
+    """Parse a stream record; return None for kinds that only a newer worker sends."""
+    kind = record.get("kind")
+    if kind == KIND_STARTED:
+        return started_record(record)
+    if kind == KIND_FINISHED:
+        return finished_record(record)
+    if kind == KIND_HANDED_ON:
+        return handed_on_record(record)
+    if kind == KIND_SPAWNED:
+        return spawned_record(record)
+    return None
+
+
+def started_record(record: Mapping[str, object]) -> StartedRecord:
+    """Parse a ``started`` document; raises ValueError where it names no attempt."""
+    return StartedRecord(
+        run=_text(record, "run"),
+        entry=_text(record, "entry"),
+        attempt=_integer(record, "attempt") or 0,
+        task_id=_text(record, "task_id"),
+        task=_text(record, "task"),
+        execution=_text(record, "execution"),
+        worker=_optional_text(record, "worker"),
+        host=_optional_text(record, "host"),
+        pid=_integer(record, "pid"),
+        queue=_optional_text(record, "queue"),
+        sent_at=parse_timestamp(record.get("sent_at")),
+        received_at=parse_timestamp(record.get("received_at")),
+        started_at=parse_timestamp(record.get("started_at")),
+        redelivered=record.get("redelivered") is True,
+        retries=_integer(record, "retries") or 0,
+        boot=_optional_text(record, "boot"),
+        pid_namespace=_optional_text(record, "pid_namespace"),
+        hop=_integer(record, "hop") or 0,
+        origin=_origin(record),
+    )
+
+
+def spawned_record(record: Mapping[str, object]) -> SpawnedRecord:
+    """Parse a ``spawned`` document; raises ValueError where it names no task."""
+    children = [
+        Child(
+            task_id=_text(one, "task_id"),
+            task=_text(one, "task"),
+            how=_text(one, "how"),
+            fulfils=_optional_text(one, "fulfils"),
+        )
+        for one in _documents(record, "children")
+    ]
+    return SpawnedRecord(
+        run=_text(record, "run"),
+        entry=_text(record, "entry"),
+        attempt=_integer(record, "attempt") or 0,
+        root=_text(record, "root"),
+        parent=_text(record, "parent"),
+        execution=_text(record, "execution"),
+        spawned_at=parse_timestamp(record.get("spawned_at")),
+        children=tuple(children),
+    )
+
+
+def _origin(record: Mapping[str, object]) -> Origin | None:
+    root, parent = _optional_text(record, "root"), _optional_text(record, "parent")
+    return None if root is None or parent is None else Origin(root, parent)
+
+
+def _announcement(record: Mapping[str, object]) -> Announcement:
+    return Announcement(
+        key=_text(record, "key"),
+        how=_text(record, "how"),
+        count=_integer(record, "count") or 0,
+        task_ids=_texts(record, "task_ids"),
+        is_off=record.get("is_off") is True,
+    )
+
+
+def handed_on_record(record: Mapping[str, object]) -> HandedOnRecord:
+    """Parse a ``handed_on`` document; raises ValueError where it names no execution."""
+    return HandedOnRecord(
+        task_id=_text(record, "task_id"),
+        execution=_text(record, "execution"),
+        how=_text(record, "how"),
+        ended_at=parse_timestamp(record.get("ended_at")),
+        next_at=parse_timestamp(record.get("next_at")),
+        unsent=_texts(record, "unsent"),
+    )
+
+
+def finished_record(record: Mapping[str, object]) -> FinishedRecord:
+    """Parse a ``finished`` document; raises ValueError where there is no receipt in it."""
+    receipt = record.get("receipt")
+    if not isinstance(receipt, dict):
+        raise ValueError("a finished record without a receipt")  # noqa: TRY004 - bad data, not a bug
+    execution, start = _text(record, "execution"), record.get("start")
+    return FinishedRecord(
+        execution,
+        receipt,
+        started_record(start) if isinstance(start, Mapping) else None,
+        _origin(record),
+        tuple(map(spawned_record, _documents(record, "spawned"))),
+        _texts(record, "unsent"),
+        tuple(map(_announcement, _documents(record, "announced"))),
+    )
+
+
+def _text(record: Mapping[str, object], name: str) -> str:
+    value = record.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"a record of a worker without a text for {name!r}")  # noqa: TRY004
+    return _whole(value)
+
+
+def _optional_text(record: Mapping[str, object], name: str) -> str | None:
+    value = record.get(name)
+    return _whole(value) if isinstance(value, str) else None
+
+
+def _texts(record: Mapping[str, object], name: str) -> tuple[str, ...]:
+    value = record.get(name)
+    found = value if isinstance(value, list) else ()
+    return tuple(_whole(one) for one in found if isinstance(one, str))
+
+
+def _documents(record: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
+    value = record.get(name)
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+def _whole(text: str) -> str:
+    """Replace lone surrogates in a text, which could not be stored."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _integer(record: Mapping[str, object], name: str) -> int | None:
+    value = record.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if -_INT64 <= value < _INT64 else None  # no pid or count is larger
