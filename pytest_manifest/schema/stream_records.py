@@ -41,12 +41,14 @@ class Origin:
 class Child:
     """A task that another one starts; ``how`` is one of :data:`HOW`.
 
-    ``fulfils``: the key of the announcement that it comes by (see :class:`Announcement`).
+    ``queue``: where its message goes, as far as the publishing process can tell. ``fulfils``: the
+    key of the announcement that it comes by (see :class:`Announcement`).
     """
 
     task_id: str
     task: str
     how: str
+    queue: str | None = None
     fulfils: str | None = None
 
 
@@ -192,6 +194,7 @@ def spawned_record(record: Mapping[str, object]) -> SpawnedRecord:
             task_id=_text(one, "task_id"),
             task=_text(one, "task"),
             how=_text(one, "how"),
+            queue=_optional_text(one, "queue"),
             fulfils=_optional_text(one, "fulfils"),
         )
         for one in _documents(record, "children")
