@@ -4,6 +4,7 @@ One process writes (the one that dispatches or audits); any number may read at t
 record is committed before anything is done about it, so a reader sees nothing that a crash undoes.
 """
 
+from pytest_manifest.ledger.descendants import Announced, Descendant
 from pytest_manifest.ledger.files import (
     LEDGER_VERSION,
     NETWORK_FILE_SYSTEMS,
@@ -71,8 +72,10 @@ __all__ = [
     "STOCK_WORKERS",
     "STORE_EMPTIED",
     "UNVERIFIED_WORKERS",
+    "Announced",
     "AttemptCost",
     "AttemptRow",
+    "Descendant",
     "EntryVerdict",
     "HandedOn",
     "History",

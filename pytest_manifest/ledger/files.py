@@ -158,7 +158,7 @@ def _unescaped(escaped: re.Match[str]) -> str:
     return chr(int(escaped[1], 8))
 
 
-LEDGER_VERSION = 3
+LEDGER_VERSION = 4
 
 _HANDED_ON = """
     CREATE TABLE handed_on (
@@ -166,6 +166,23 @@ _HANDED_ON = """
         next_at TEXT, PRIMARY KEY (task_id, execution)
     ) WITHOUT ROWID
 """
+
+_DESCENDANTS = (
+    """
+    CREATE TABLE descendants (
+        task_id TEXT PRIMARY KEY, root TEXT NOT NULL, parent TEXT NOT NULL, task TEXT NOT NULL,
+        how TEXT NOT NULL, queue TEXT, fulfils TEXT, spawned_at TEXT, kind TEXT, verdict TEXT
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX descendants_by_root ON descendants (root, kind)",
+    """
+    CREATE TABLE announced (
+        root TEXT NOT NULL, key TEXT NOT NULL, announcer TEXT NOT NULL, how TEXT NOT NULL,
+        task TEXT NOT NULL, number INTEGER NOT NULL, task_ids TEXT NOT NULL,
+        is_off INTEGER NOT NULL, PRIMARY KEY (root, key, announcer)
+    ) WITHOUT ROWID
+    """,
+)
 
 TABLES: Sequence[str] = (
     "CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -200,6 +217,7 @@ TABLES: Sequence[str] = (
         kind TEXT NOT NULL, verdict TEXT NOT NULL, receipt TEXT, settled_at TEXT NOT NULL
     )
     """,
+    *_DESCENDANTS,
 )
 
 _STEPS: Mapping[int, Sequence[str]] = {
@@ -214,6 +232,7 @@ _STEPS: Mapping[int, Sequence[str]] = {
         "ALTER TABLE starts ADD COLUMN hop INTEGER NOT NULL DEFAULT 0",
         _HANDED_ON,
     ),
+    3: _DESCENDANTS,
 }
 """Statements that migrate a ledger from a version to the next one."""
 

@@ -11,6 +11,7 @@ from typing_extensions import Self
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.database import Database, unreadable, unwritable
+from pytest_manifest.ledger.descendants import Descendants
 from pytest_manifest.ledger.events import WorkerEvents
 from pytest_manifest.ledger.files import (
     DAMAGE_ERRORS,
@@ -32,9 +33,10 @@ class Ledger:
     """A run's ledger; see :meth:`create` and :meth:`open`. Use one instance per thread.
 
     Its parts are ``info`` (the run's metadata), ``attempts``, ``events`` (what arrives from
-    workers), ``verdicts`` and ``queries`` (of many entries at once). A method of a part that writes
-    does so atomically: in the caller's :meth:`transaction`, or in its own. All raise LedgerError
-    where the file cannot be read or written.
+    workers), ``descendants`` (tasks that jobs start), ``verdicts`` and ``queries`` (of many entries
+    at once). A method of a part that writes does so atomically: in the caller's
+    :meth:`transaction`, or in its own. All raise LedgerError where the file cannot be read or
+    written.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -43,6 +45,7 @@ class Ledger:
         self.info = RunMetadata(self._db)
         self.attempts = Attempts(self._db)
         self.events = WorkerEvents(self._db)
+        self.descendants = Descendants(self._db)
         self.verdicts = Verdicts(self._db)
         self.queries = Queries(self._db)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.database import placeholders
+from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS, DESCENDANT_COLUMNS
 from pytest_manifest.ledger.files import TABLES, refuse_network, sqlite_uri
 from pytest_manifest.ledger.rows import START_COLUMNS
 from pytest_manifest.manifest import sync
@@ -25,6 +26,8 @@ _COLUMNS: Final = {
     "handed_on": "task_id, execution, how, ended_at, next_at",
     "receipts": "task_id, execution, receipt, arrived_at",
     "settled": "entry, attempt, kind, verdict, receipt, settled_at",
+    "descendants": DESCENDANT_COLUMNS,
+    "announced": ANNOUNCED_COLUMNS,
 }
 _ORDER: Final = {"receipts": "ORDER BY arrived_at", "settled": "ORDER BY settled_at"}
 """Tables whose rows are numbered by arrival; they are numbered anew by time."""

@@ -13,7 +13,7 @@ from loguru import logger
 
 from pytest_manifest.broker.bounded import BoundedCaller, PeerTimeoutError
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import HandedOn, Start
+from pytest_manifest.ledger import Announced, Descendant, HandedOn, Start
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.read_errors import ReadErrors, receipt_from
 from pytest_manifest.results.stream import StreamReader
@@ -21,6 +21,7 @@ from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.stream_records import (
     FinishedRecord,
     HandedOnRecord,
+    SpawnedRecord,
     StartedRecord,
     parse_record,
 )
@@ -43,8 +44,14 @@ class AwaitedAttempt(Protocol):
 
 @dataclass(slots=True)
 class ReceiptBatch:
-    """The news of one poll; the stream's next poll begins at ``position``."""
+    """The news of one poll; the stream's next poll begins at ``position``.
 
+    ``unsent``: task ids of descendants whose message no broker took.
+    """
+
+    descendants: list[Descendant] = field(default_factory=list)
+    announced: list[Announced] = field(default_factory=list)
+    unsent: list[str] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     handed_on: list[HandedOn] = field(default_factory=list)
     finals: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
@@ -53,7 +60,7 @@ class ReceiptBatch:
     """Whether anything was read of the stream, be it of no use: it need not be read again."""
 
     def __bool__(self) -> bool:
-        return bool(self.starts or self.handed_on or self.finals)
+        return bool(self.starts or self.handed_on or self.finals or self.descendants)
 
 
 class ReceiptCollector:
@@ -268,15 +275,45 @@ def _add_record(raw: Mapping[str, object], batch: ReceiptBatch) -> None:
     """Add a record of the stream to the batch; raises ValueError where it is malformed."""
     record = parse_record(raw)
     if isinstance(record, StartedRecord):
-        batch.starts.append(_start(record))
+        _add_start(record, batch)
+    elif isinstance(record, SpawnedRecord):
+        _add_spawned(record, batch)
     elif isinstance(record, FinishedRecord):
         receipt = _worker_receipt(record.receipt)
-        if record.start is not None:  # which could not be told when it was
-            batch.starts.append(_start(record.start))
+        for spawned in record.spawned:  # which could not be told when it was
+            _add_spawned(spawned, batch)
+        if record.start is not None:
+            _add_start(record.start, batch)
+        batch.unsent += record.unsent
+        root = receipt.task_id if record.origin is None else record.origin.root
+        batch.announced += [
+            Announced(root, a.key, receipt.task_id, a.how, a.task, a.count, a.task_ids, a.is_off)
+            for a in record.announced
+        ]
         batch.finals.append((receipt.task_id, record.execution, receipt))
     elif isinstance(record, HandedOnRecord):
         end = record.task_id, record.execution, record.how, record.ended_at, record.next_at
+        batch.unsent += record.unsent
         batch.handed_on.append(HandedOn(*end))
+
+
+def _add_start(record: StartedRecord, batch: ReceiptBatch) -> None:
+    if record.origin is not None:  # known already, unless the record of its starting is gone
+        where = record.origin.root, record.origin.parent
+        batch.descendants.append(
+            Descendant(record.task_id, *where, record.task, "call", record.queue)
+        )
+    batch.starts.append(_start(record))
+
+
+def _add_spawned(record: SpawnedRecord, batch: ReceiptBatch) -> None:
+    batch.descendants += [
+        Descendant(
+            *(one.task_id, record.root, record.parent, one.task, one.how, one.queue, one.fulfils),
+            record.spawned_at,
+        )
+        for one in record.children
+    ]
 
 
 def _worker_receipt(document: Mapping[str, object]) -> Receipt:

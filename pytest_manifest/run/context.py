@@ -10,6 +10,7 @@ from loguru import logger
 
 from pytest_manifest.broker.bounded import WaitBudget
 from pytest_manifest.broker.locating import Locator
+from pytest_manifest.broker.preflight import add_consumers
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger
@@ -45,6 +46,21 @@ class EngineContext:
     wait_budget: WaitBudget = field(default_factory=WaitBudget)
     record_unknown_workers: Callable[[], None] = lambda: None
     """Records workers that may have started a job unreported; raises StackError."""
+
+    def search_queue(self, name: str) -> None:
+        """Count a queue among those that the run's jobs wait in; on our own stack, serve it."""
+        if name in self.queues:
+            return
+        self.queues = [*self.queues, name]
+        if self.locator is not None:
+            self.locator.add_queues([name])
+        publisher = self.publisher
+        if publisher is None or not self.is_private:
+            return
+        try:
+            add_consumers(publisher, [name])
+        except Exception as error:  # of a transport; a worker that starts later is told again
+            logger.bind(run=self.run).warning("no worker was asked to serve {!r}: {}", name, error)
 
     @property
     def moves_orphans(self) -> bool:

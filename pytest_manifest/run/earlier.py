@@ -15,9 +15,10 @@ from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, ut
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.evaluation import INFERRED, AttemptEvaluator
-from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.pending import PendingAttempts, pending_descendant
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits
+from pytest_manifest.run.trees import Trees
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import is_revocation_notice
@@ -83,6 +84,7 @@ def evaluate_kept_receipts(
     A session that follows some entries reads the whole run's stream and keeps the receipts of the
     others; so does one that is killed between keeping a receipt and judging by it.
     """
+    trees = Trees(ledger, evaluator, pending)
     with ledger.transaction():
         for job in list(pending.by_task_id.values()):
             kept = [
@@ -90,8 +92,10 @@ def evaluate_kept_receipts(
                 for _, one in ledger.events.receipts(job.task_id)
                 if not is_revocation_notice(one)
             ]
-            if kept:
-                pending.complete(job.task_id)
+            if not kept or job.origin is not None:
+                continue
+            pending.complete(job.task_id)
+            if not trees.holds(job, *evaluator.evaluate_itself(job, kept[0])):
                 ledger.verdicts.record([evaluator.evaluate(job, kept[0])])
 
 
@@ -166,9 +170,18 @@ def track(
     """Track one attempt, as old as it is."""
     attempt = Attempt(info.run, entry, row.attempt, row.task_id)
     pending.track(attempt, _monotonic(row.sent_at), row.sent_at)
-    for start in ledger.events.starts(row.task_id):
+    _track_events(pending, ledger, row.task_id)
+    job, entries = pending.by_task_id[row.task_id], dict[str, Entry]()
+    ledger.descendants.reopen([row.task_id])
+    for one in ledger.descendants.of_root(row.task_id, open_only=True):
+        pending.track_descendant(pending_descendant(one, job, entries))
+        _track_events(pending, ledger, one.task_id)
+
+
+def _track_events(pending: PendingAttempts, ledger: Ledger, task_id: str) -> None:
+    for start in ledger.events.starts(task_id):
         pending.started(start, _monotonic(start.started_at))
-    for end in ledger.events.handed_on(row.task_id):
+    for end in ledger.events.handed_on(task_id):
         pending.handed_on(end)
 
 

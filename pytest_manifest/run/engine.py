@@ -71,7 +71,7 @@ class Engine:
     def _finished(self) -> bool:
         if self._settings.send_only:
             return not self._schedule.has_ready
-        return self._schedule.exhausted and not self.pending
+        return self._schedule.exhausted and not (self.pending or self.pending.held)
 
     def work(self) -> None:
         """Send and poll until every entry has its verdict, time is over, or it is stopped.
@@ -90,9 +90,10 @@ class Engine:
         """Sort what is to be sent; before the first :meth:`step`."""
         self._deadline = time.monotonic() + self._settings.deadline
         self._context.wait_budget.end_at(self._deadline)
-        underway = [job.entry.id for job in self.pending.by_task_id.values()]
-        self._schedule.count_in_flight(job.attempt for job in self.pending.by_task_id.values())
-        self._recorder.record_blocked(self._schedule.start(underway))
+        attempts = self.pending.attempts()
+        self._schedule.count_in_flight(attempts)
+        self._recorder.record_blocked(self._schedule.start([one.entry.id for one in attempts]))
+        self._recorder.record_complete_trees()
 
     def step(self) -> bool:
         """Go round once: send, poll, handle what is missing; return whether the work is done."""
@@ -145,12 +146,12 @@ class Engine:
 
     def record_rest(self, status: VerdictStatus, note: str) -> None:
         """Give every entry that has no verdict this one."""
-        unread = [
+        own = [
             one
             for one in self.pending.by_task_id.values()
-            if self._recorder.unread.reason(one.task_id)
+            if one.origin is not None or self._recorder.unread.reason(one.task_id)
         ]
-        self._recorder.commit_inferred((one, status, note) for one in unread)
+        self._recorder.commit_inferred((one, status, note) for one in own)
         evaluated = self._evaluator.remaining(status, note)
         self._left += len(self.pending)
         self.pending.clear()

@@ -8,8 +8,7 @@ ends the run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -18,7 +17,7 @@ from typing import Final
 from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
-from pytest_manifest.errors import ManifestError, ManifestToolError
+from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import (
     OTHER_BROKER,
     EntryVerdict,
@@ -34,6 +33,8 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.task_metadata import OwnLimits
+from pytest_manifest.run.tree_evaluation import TreeEvaluator
+from pytest_manifest.run.unforeseen import failure_ignored, unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import Costs, evaluate, is_revocation_notice
 
@@ -103,6 +104,7 @@ class AttemptEvaluator:
         self._kills = kills
         self._lifetime = lifetime
         self.evidence = EvidenceEvaluator(run, ledger)
+        self.trees = TreeEvaluator(run, manifest, ledger)
         self._with_own_limit = OwnLimits.read(ledger)
         self._costs = Costs(ledger, manifest)
         self._resent: Counter[str] = Counter()
@@ -113,7 +115,17 @@ class AttemptEvaluator:
     def evaluate(
         self, job: PendingAttempt, receipt: Receipt, starts: Sequence[Start] | None = None
     ) -> Evaluated:
-        """Return the verdict by a final receipt; without ``starts``, by all that the ledger has."""
+        """Return the verdict by a final receipt; without ``starts``, by all that the ledger has.
+
+        What became of its descendants counts, as far as the ledger has it.
+        """
+        verdict, whole = self.evaluate_itself(job, receipt, starts)
+        return self.trees.with_tree(job.entry, job.task_id, verdict, whole), whole
+
+    def evaluate_itself(
+        self, job: PendingAttempt, receipt: Receipt, starts: Sequence[Start] | None = None
+    ) -> Evaluated:
+        """Return the verdict as :meth:`evaluate` does, but whatever became of its descendants."""
         if starts is not None:
             return self.evaluate_evidence(job, [(None, receipt)], starts)
         reported = self._ledger.events.receipts(job.task_id) or [(None, receipt)]
@@ -348,6 +360,7 @@ class AttemptEvaluator:
         verdict, receipt = self.evidence.evaluate(
             self._manifest[name], task_id, number, reported, starts, sent_at, exact_message=False
         )
+        verdict = self.trees.with_tree(self._manifest[name], task_id, verdict, receipt)
         if verdict == settled.verdict and receipt == settled.receipt:
             return []
         return self._correct(settled, verdict, receipt)
@@ -370,31 +383,3 @@ class AttemptEvaluator:
             )
             self.corrections.append(Correction(before, verdict))
         return [(verdict, receipt)]
-
-
-def unforeseen_failure(
-    entry: Entry, attempt: int, receipt: Receipt, error: Exception
-) -> tuple[Verdict, Receipt]:
-    """Return the verdict on an attempt whose receipt could not be judged.
-
-    With the receipt: the job ran, so that it is not sent again for it. Raises ManifestToolError
-    again, which concerns the whole run: the ledger, say, cannot be read.
-    """
-    if isinstance(error, ManifestToolError):
-        raise error
-    logger.bind(entry=entry.id).opt(exception=error).error("{!r} could not be judged", entry.id)
-    note = f"its receipt could not be judged ({type(error).__name__}: {error})"
-    reported = note.encode("utf-8", "replace").decode()
-    verdict = evaluate(entry, None, attempt=attempt, problem="unknown", note=reported)
-    return verdict, receipt
-
-
-@contextmanager
-def failure_ignored(what: str) -> Iterator[None]:
-    """Let a late receipt that cannot be judged change nothing."""
-    try:
-        yield
-    except ManifestToolError:
-        raise  # the ledger's, which are everybody's affair
-    except Exception as error:  # the verdict that stands is as true as it was
-        logger.opt(exception=error).error("{} could not be judged", what)

@@ -144,7 +144,7 @@ class MissingJobs:
 
     def _resend(self, job: PendingAttempt) -> bool:
         """Publish again a message that got lost on its way, and that no worker can have started."""
-        if self._sender is None:
+        if self._sender is None or job.origin is not None:  # whose message is its parent's
             return False
         if self._recorder.unread.reason(job.task_id):
             return False

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.ledger import HandedOn, Start
+from pytest_manifest.ledger import Descendant, HandedOn, Start
 from pytest_manifest.run.settings import WorkerLoss
-from pytest_manifest.schema import Entry, Receipt, VerdictStatus
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.stream_records import Origin
 
 TIMEOUT_GRACE = 5.0
 """Seconds to wait for an overdue job's own receipt before the run judges it."""
@@ -21,7 +22,9 @@ SPARE = 1000
 
 @dataclass(slots=True)
 class PendingAttempt:
-    """Hold an attempt without a final receipt; ``sent`` and ``started`` by the monotonic clock (s).
+    """Hold an attempt, or a descendant of one, without a final receipt.
+
+    ``sent`` and ``started`` are by the monotonic clock (s).
 
     ``pid`` is of the process that started it, and valid where ``host``, ``boot`` and
     ``pid_namespace`` are the same; ``loss`` is how its worker ended. ``unconfirmed``: an end that
@@ -29,6 +32,11 @@ class PendingAttempt:
     and no worker that answers has it. ``only_start``: its single start; None where only the ledger
     knows. ``execution`` started last, and ``between`` is its end, where the job goes on after it:
     no process runs the job then.
+
+    Of a descendant ``origin`` and ``how`` say where it comes from, and the ``entry`` has its task
+    and the limits of the attempt's. ``was_sent``: whether a broker took its message, as far as its
+    parent could tell. ``announcers``: the tasks that announced it, where nobody has told yet that
+    it is sent.
     """
 
     run: str
@@ -49,6 +57,10 @@ class PendingAttempt:
     only_start: Start | None = None
     execution: str | None = None
     between: HandedOn | None = None
+    origin: Origin | None = None
+    how: str = ""
+    was_sent: bool = True
+    announcers: frozenset[str] = frozenset()
 
     @property
     def is_running(self) -> bool:
@@ -63,6 +75,15 @@ class PendingAttempt:
     @property
     def attempt(self) -> Attempt:
         return Attempt(self.run, self.entry, self.number, self.task_id)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldVerdict:
+    """Hold an attempt that has come to its own end, while descendants of it have not."""
+
+    job: PendingAttempt
+    verdict: Verdict
+    receipt: Receipt | None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -91,6 +112,8 @@ class PendingAttempts:
         self.with_own_limit: Callable[[Entry], Entry] = lambda entry: entry
         """Gives an entry with the limit that holds for its job as its ``timeout``."""
         self.by_task_id: dict[str, PendingAttempt] = {}
+        self.held: dict[str, HeldVerdict] = {}
+        """Attempts that wait for their descendants, by task id: no message carries them."""
         self._due: list[_Due] = []
         self._postponed_until = float("-inf")
 
@@ -107,6 +130,15 @@ class PendingAttempts:
             note = f"its deadline of {entry.deadline:g} s from dispatch is over"
             when = sent + entry.deadline
             heapq.heappush(self._due, _Due(when, attempt.task_id, "timed_out", note))
+
+    def track_descendant(self, job: PendingAttempt) -> None:
+        """Wait for a descendant; the deadline of its attempt's entry holds for it, too."""
+        self.by_task_id[job.task_id] = job
+        deadline = job.entry.deadline
+        if deadline is not None:
+            note = f"the deadline of {deadline:g} s from dispatch is over"
+            due = _Due(job.sent + deadline, job.task_id, "timed_out", note)
+            heapq.heappush(self._due, due)
 
     def started(self, start: Start, now: float) -> None:
         """Note that a worker started it: its timeout counts from now."""
@@ -148,6 +180,11 @@ class PendingAttempts:
             if job.between is None and node_of(job.worker) == loss.worker:
                 job.loss = loss
 
+    def attempts(self) -> list[Attempt]:
+        """Return the attempts that are under way, by themselves or by descendants."""
+        own = (job.attempt for job in self.by_task_id.values() if job.origin is None)
+        return [*own, *(held.job.attempt for held in self.held.values())]
+
     def entries(self) -> list[Entry]:
         return [job.entry for job in self.by_task_id.values()]
 
@@ -171,6 +208,13 @@ class PendingAttempts:
     def complete_all(self, task_ids: Iterable[str]) -> list[PendingAttempt]:
         return [job for job in map(self.complete, task_ids) if job is not None]
 
+    def drop_all_but(self, entries: Container[str]) -> None:
+        """Track only what is of these entries from here on."""
+        for task_id in [i for i, job in self.by_task_id.items() if job.entry.id not in entries]:
+            del self.by_task_id[task_id]
+        for task_id in [i for i, one in self.held.items() if one.job.entry.id not in entries]:
+            del self.held[task_id]
+
     def overdue(self, now: float) -> dict[str, Overdue]:
         """Return what time is over for, by task id; each once, and it stays in flight."""
         found: dict[str, Overdue] = {}
@@ -189,13 +233,44 @@ class PendingAttempts:
         """Postpone timeouts: no receipt can arrive now."""
         self._postponed_until = now + TIMEOUT_GRACE
 
+    def announcers(self) -> frozenset[str]:
+        """Return the task ids of what has announced a descendant that nobody has told of yet."""
+        return frozenset().union(*(job.announcers for job in self.by_task_id.values()))
+
     def clear(self) -> None:
         self.by_task_id.clear()
+        self.held.clear()
         self._due.clear()
 
 
 def _still_runs(job: PendingAttempt, since: float) -> bool:
     return job.started == since and job.between is None
+
+
+def pending_descendant(
+    one: Descendant, attempt: PendingAttempt, entries: dict[str, Entry]
+) -> PendingAttempt:
+    """Return what is awaited of a descendant; ``entries`` keeps what is the same for its task."""
+    if one.task not in entries:
+        entries[one.task] = entry_of_descendant(one.task, attempt)
+    return PendingAttempt(
+        attempt.run,
+        entries[one.task],
+        attempt.number,
+        one.task_id,
+        attempt.sent,
+        one.spawned_at,
+        origin=Origin(one.root, one.parent),
+        how=one.how,
+    )
+
+
+def entry_of_descendant(task: str, attempt: PendingAttempt) -> Entry:
+    """Return an entry for a descendant: with its own task, and the limits of its attempt's."""
+    entry = attempt.entry
+    return Entry.model_construct(
+        id=entry.id, task=task, timeout=entry.timeout, deadline=entry.deadline
+    )
 
 
 def node_of(worker: str | None) -> str | None:

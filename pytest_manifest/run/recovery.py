@@ -76,10 +76,14 @@ class JobSearch:
 
     def search_now(self) -> JobLocations:
         """Take both snapshots, waiting for the gap. Raises StackError where the broker is away."""
-        ids = frozenset(self._pending.by_task_id)
-        first = self._locator.snapshot(ids)
+        ids, wanted = frozenset(self._pending.by_task_id), self._wanted()
+        first = self._locator.snapshot(wanted)
         time.sleep(SNAPSHOT_GAP)
-        return self._compare(first, self._locator.snapshot(ids), ids)
+        return self._compare(first, self._locator.snapshot(wanted), ids)
+
+    def _wanted(self) -> frozenset[str]:
+        """Return the task ids to look for: of what is pending, and what may yet start more."""
+        return self._pending.announcers() | self._pending.by_task_id.keys()
 
     def is_deserted(self) -> bool:
         """Return whether all pending jobs wait in their queues, and no worker at all answers.
@@ -106,7 +110,7 @@ class JobSearch:
 
     def _take_first(self) -> None:
         ids = frozenset(self._pending.by_task_id)
-        look = self._snapshot(ids)
+        look = self._snapshot(self._wanted())
         if look is not None:
             self._first = (time.monotonic(), look, ids)
 
@@ -115,7 +119,7 @@ class JobSearch:
         _, first, seen = self._first
         self._first = None
         ids = frozenset(self._pending.by_task_id) & seen
-        look = self._snapshot(ids)
+        look = self._snapshot(self._wanted())
         return None if look is None else self._compare(first, look, ids)
 
     def _compare(
@@ -129,14 +133,30 @@ class JobSearch:
         second = replace(second, unresponsive=second.unresponsive - gone)
         elsewhere = self._pending.elsewhere() & ids
         located = compare(first, second, ids - elsewhere, started=self._starts(ids))
-        # Other messages carry these, under unknown ids.
-        located = replace(located, unknown=located.unknown | elsewhere)
+        # Other messages carry these, under unknown ids; or what announced them may send them yet.
+        to_come = self._to_come(located.missing, first, second)
+        located = replace(
+            located,
+            missing=located.missing - to_come,
+            unknown=located.unknown | elsewhere | to_come,
+        )
         if first.answered and second.answered:
             return located
         # Where no worker answers at all, it is unknown what they hold.
         silent = located.missing | frozenset(located.unacked_by_dead)
         return replace(
             located, missing=frozenset(), unacked_by_dead={}, unknown=located.unknown | silent
+        )
+
+    def _to_come(
+        self, missing: Iterable[str], first: BrokerSnapshot, second: BrokerSnapshot
+    ) -> frozenset[str]:
+        """Return those of what is missing that a task which announced them may be about to send."""
+        jobs = (self._pending.by_task_id[task_id] for task_id in missing)
+        return frozenset(
+            job.task_id
+            for job in jobs
+            if any(first.contains(one) or second.contains(one) for one in job.announcers)
         )
 
     def _with_starters(self, look: BrokerSnapshot, ids: frozenset[str]) -> BrokerSnapshot:

@@ -42,6 +42,7 @@ from pytest_manifest.run.resume_rules import (
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
+from pytest_manifest.run.trees import locations_with_trees
 from pytest_manifest.run.unconfirmed import UnreadableResults
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.urls import StackAddress
@@ -179,9 +180,7 @@ class Resume(EarlierRunStrategy):
             ledger.verdicts.reopen(waiting)
             # It was not withdrawn after all, and any worker may run it from here on.
             ledger.attempts.mark((row.task_id for row in back), "sent")
-        for job in list(state.pending.by_task_id.values()):
-            if job.entry.id not in waiting:
-                state.pending.complete(job.task_id)
+        state.pending.drop_all_but(waiting)
         digest = state.info.sha256
         if state.manifest.sha256 != digest:
             applied = {d.entry for d in state.decisions if d.action != "leave"}
@@ -198,7 +197,7 @@ class Resume(EarlierRunStrategy):
         state = self.state
         locator = self.connections.locator
         if locator is None or not state.pending:
-            return {}
+            return locations_with_trees({}, state.pending)
         try:
             located = JobSearch(locator, state.pending).search_now()
             engine.missing.confirm(located.missing)
@@ -209,13 +208,11 @@ class Resume(EarlierRunStrategy):
                 f"tell which of its jobs still wait ({error}); try again when it answers"
             ) from error
         requeues = state.address.is_private or state.settings.repair
-        return locations_of(
-            located,
-            state.pending,
-            taken_out,
-            requeues=requeues,
-            not_requeued=engine.missing.not_requeued,
+        not_requeued = engine.missing.not_requeued
+        found = locations_of(
+            located, state.pending, taken_out, requeues=requeues, not_requeued=not_requeued
         )
+        return locations_with_trees(found, state.pending)
 
     def _record_left(self, ledger: Ledger, unread: UnreadableResults, *, emptied: bool) -> None:
         """Record a verdict for what is not sent again and has none."""

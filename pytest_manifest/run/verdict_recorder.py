@@ -17,6 +17,7 @@ from pytest_manifest.run.evidence import ReportedEnd
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.schedule import Skipped
+from pytest_manifest.run.trees import Trees
 from pytest_manifest.run.unconfirmed import FinalReceipt, UnconfirmedEnds, UnreadableResults
 from pytest_manifest.run.workers import WorkerDeaths
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
@@ -44,6 +45,7 @@ class VerdictRecorder:
         self.unread = UnreadableResults(context.collector)
         self.unconfirmed = UnconfirmedEnds(context.pending, search)
         self.deaths = WorkerDeaths(context)
+        self.trees = Trees(context.ledger, context.evaluator, context.pending, context.search_queue)
         self._quarantined: list[str] = []
         self._dropped: list[str] = []
         self._remind_at = 0.0
@@ -58,7 +60,7 @@ class VerdictRecorder:
     def record_batch(self, batch: ReceiptBatch) -> None:
         """Commit a batch of receipts and the verdicts that follow at once; then report them."""
         finals = self.unconfirmed.confirmed(batch.finals, batch.starts)
-        if not (batch.starts or batch.handed_on or finals):
+        if not (batch.descendants or batch.starts or batch.handed_on or finals):
             if (
                 batch.moved and batch.position is not None
             ):  # so that --manifest-resume does not read it again
@@ -69,6 +71,7 @@ class VerdictRecorder:
             self._search.reset_quiet(now)
         evaluated: list[Evaluated] = []
         with self._ledger.transaction():
+            self.trees.add(batch.descendants)
             self._ledger.events.add_starts(batch.starts)
             repeated: list[str] = []
             for start in batch.starts:
@@ -82,12 +85,16 @@ class VerdictRecorder:
             for end in batch.handed_on:
                 self._pending.handed_on(end)
             self._ledger.events.add_receipts(finals)
+            self.trees.announce(batch.announced)
+            self.trees.mark_unsent(batch.unsent)
             known = self._starts_of(finals)
             for task_id, reported in _by_attempt(finals).items():
                 job = self._pending.complete(task_id)
                 if job is None:
-                    evaluated += self._evaluator.late_receipt(task_id)
-                    self._uncharged.append(task_id)
+                    evaluated += self._handle_late_receipt(task_id)
+                elif job.origin is not None:
+                    starts = known.get(task_id, ())
+                    self.trees.end(job, self.trees.evaluate(job, reported, starts))
                 else:
                     starts = known.get(task_id, ())
                     evaluated += self._conclude(
@@ -95,6 +102,7 @@ class VerdictRecorder:
                     )
             for task_id in repeated:
                 evaluated += self._handle_repeated_start(task_id)
+            evaluated += self._conclude_trees()
             self._ledger.verdicts.record(evaluated)
             self._charge_budget()
             if batch.position is not None:
@@ -115,6 +123,7 @@ class VerdictRecorder:
                 if receipt is not None and job.unconfirmed is not None:  # it counts now
                     self._ledger.events.add_receipts([(job.task_id, None, job.unconfirmed)])
                 evaluated += self._conclude(job, verdict, receipt)
+            evaluated += self._conclude_trees()
             self._ledger.verdicts.record(evaluated)
             self._charge_budget()
         self._report([verdict for verdict, _ in evaluated])
@@ -142,11 +151,21 @@ class VerdictRecorder:
             self._report([verdict for verdict, _ in evaluated])
 
     def commit_inferred(self, ends: Iterable[InferredEnd]) -> None:
-        """Record and report verdicts for want of a receipt, of attempts that end with the run."""
-        self.commit(
-            (self._evaluator.infer(job, *self.unread.adjust(job, status, note)), None)
-            for job, status, note in ends
-        )
+        """Record and report verdicts for want of a receipt, of attempts that end with the run.
+
+        An attempt whose descendants have all ended by it gets its verdict, too.
+        """
+        evaluated: list[Evaluated] = []
+        with self._ledger.transaction():
+            for job, status, note in ends:
+                verdict = self._evaluator.infer(job, *self.unread.adjust(job, status, note))
+                if job.origin is not None:
+                    self.trees.end(job, verdict)
+                elif not self.trees.holds(job, verdict, None):
+                    evaluated.append((verdict, None))
+            evaluated += self._conclude_trees()
+            self._ledger.verdicts.record(evaluated)
+        self._report([verdict for verdict, _ in evaluated])
 
     def commit(self, evaluated: Iterable[Evaluated]) -> None:
         """Record verdicts, then report them."""
@@ -171,10 +190,40 @@ class VerdictRecorder:
     def _conclude(
         self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None
     ) -> list[Evaluated]:
-        """Return what follows from an attempt's verdict: the entry's verdict, or another attempt.
+        """Return what follows from a verdict: the entry's verdict, another attempt, or nothing yet.
 
-        Call it within a transaction, for an attempt that is no longer pending.
+        Nothing follows from a descendant's, nor from an attempt's before its descendants have
+        ended. Call it within a transaction, for what is no longer pending.
         """
+        if job.origin is not None:
+            self.trees.end(job, verdict)
+            return []
+        if self.trees.holds(job, verdict, receipt):
+            return []
+        return self._conclude_whole(job, verdict, receipt)
+
+    def record_complete_trees(self) -> None:
+        """Record the verdicts of attempts whose descendants had all ended before this pass."""
+        with self._ledger.transaction():
+            evaluated = self._conclude_trees()
+            self._ledger.verdicts.record(evaluated)
+        self._report([verdict for verdict, _ in evaluated])
+
+    def _conclude_trees(self) -> list[Evaluated]:
+        """Return what follows for the attempts whose last descendant has ended."""
+        evaluated: list[Evaluated] = []
+        for one in self.trees.completed():
+            if isinstance(one, str):  # it had its verdict before the last of its descendants
+                evaluated += self._evaluator.late_receipt(one)
+            else:
+                evaluated += self._conclude_whole(one.job, one.verdict, one.receipt)
+        return evaluated
+
+    def _conclude_whole(
+        self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None
+    ) -> list[Evaluated]:
+        """Return what follows from the end of an attempt and of all its descendants."""
+        verdict = self._evaluator.trees.with_tree(job.entry, job.task_id, verdict, receipt)
         self._uncharged.append(job.task_id)
         if not self._signals.stop.is_set() and self._schedule.closed is None:
             another = self._evaluator.next_attempt(job, verdict, receipt)
@@ -202,11 +251,22 @@ class VerdictRecorder:
             if budget is not None and cost is not None:
                 budget.charge(task_id, cost)
 
+    def _handle_late_receipt(self, task_id: str) -> list[Evaluated]:
+        """Judge again what had ended before this receipt came."""
+        again = self.trees.corrected([task_id])
+        if again:
+            return again
+        self._uncharged.append(task_id)
+        return self._evaluator.late_receipt(task_id)
+
     def _handle_repeated_start(self, task_id: str) -> list[Evaluated]:
         """Judge a job that started a second time: after its end, or as it kills its workers."""
         job = self._pending.by_task_id.get(task_id)
         if job is None:
             self._uncharged.append(task_id)
+            again = self.trees.corrected([task_id])
+            if again:
+                return again
             if self._evaluator.keeps_crashing(task_id):  # no other job would get a turn
                 self._quarantined.append(task_id)
             return self._evaluator.started_after_end(task_id)

@@ -74,13 +74,14 @@ class SpawnedRecord:
 class Announcement:
     """Messages that Celery sends after a task's end is stored: a chord's body, errbacks.
 
-    ``count`` of them, with these ``task_ids`` where they are known. Each member of a chord's header
-    announces the same body, by the same ``key``; ``is_off``: this end is one after which it will
-    not be sent at all.
+    ``count`` of them, with these ``task_ids`` where they are known; the first is of ``task``. Each
+    member of a chord's header announces the same body, by the same ``key``; ``is_off``: this end is
+    one after which it will not be sent at all.
     """
 
     key: str
     how: str
+    task: str
     count: int
     task_ids: tuple[str, ...] = ()
     is_off: bool = False
@@ -220,6 +221,7 @@ def _announcement(record: Mapping[str, object]) -> Announcement:
     return Announcement(
         key=_text(record, "key"),
         how=_text(record, "how"),
+        task=_text(record, "task"),
         count=_integer(record, "count") or 0,
         task_ids=_texts(record, "task_ids"),
         is_off=record.get("is_off") is True,

@@ -80,6 +80,9 @@ class FakeLocator:
         self.discarded: list[str] = []
         self.restored: list[str] = []
 
+    def add_queues(self, names: Iterable[str]) -> None:
+        """Change nothing: all places are looked into."""
+
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         world = self.world
         world.asked()

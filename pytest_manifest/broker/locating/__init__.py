@@ -77,6 +77,10 @@ class BoundedLocator:
         self._publisher = publisher
         self._inner = inner
 
+    def add_queues(self, names: Iterable[str]) -> None:
+        """Look into these queues, too; see :class:`Locator`."""
+        self._inner.add_queues(names)
+
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Take a snapshot within bounded time; see :class:`Locator`."""
         wanted = frozenset(task_ids)

@@ -6,7 +6,7 @@ broker itself gives to others what a consumer held whose connection has ended.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_manifest.broker.control import NOT_FOUND
@@ -29,8 +29,12 @@ class AmqpLocator(WorkerLocator):
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         super().__init__(publisher, nodes)
-        self._queues = queues
+        self._queues = list(queues)
         self._consumers: dict[str, int] = {}
+
+    def add_queues(self, names: Iterable[str]) -> None:
+        """Look into these queues, too; see :class:`Locator`."""
+        self._queues += [name for name in names if name not in self._queues]
 
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
         """Count the waiting messages: none can be seen, and nothing is hidden where none waits."""

@@ -71,6 +71,9 @@ class JobLocations:
 class Locator(Protocol):
     """Look for jobs on one kind of broker. For one thread at a time, the publisher's."""
 
+    def add_queues(self, names: Iterable[str]) -> None:
+        """Look into these queues, too, from now on."""
+
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Take a snapshot of these task ids: queues, unacknowledged messages, workers.
 

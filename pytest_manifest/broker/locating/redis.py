@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -46,8 +46,12 @@ class RedisLocator:
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         self._publisher = publisher
-        self._queues = queues
+        self._queues = list(queues)
         self._workers = WorkerPoller(publisher, nodes)
+
+    def add_queues(self, names: Iterable[str]) -> None:
+        """Look into these queues, too; see :class:`Locator`."""
+        self._queues += [name for name in names if name not in self._queues]
 
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Take a snapshot in the order in which a job moves, so that none slips by."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pytest_manifest.broker.locating.worker_replies import (
     WorkerLocator,
@@ -46,7 +46,11 @@ class MemoryLocator(WorkerLocator):
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         super().__init__(publisher, nodes)
-        self._queues = queues
+        self._queues = list(queues)
+
+    def add_queues(self, names: Iterable[str]) -> None:
+        """Look into these queues, too; see :class:`Locator`."""
+        self._queues += [name for name in names if name not in self._queues]
 
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:
         """Map task id -> queue for what waits; all of it can be seen."""

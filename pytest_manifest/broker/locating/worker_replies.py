@@ -9,7 +9,7 @@ this is not needed there.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -134,6 +134,9 @@ class WorkerLocator:
     def __init__(self, publisher: Publisher, nodes: Collection[str]) -> None:
         self.publisher = publisher
         self._workers = WorkerPoller(publisher, nodes)
+
+    def add_queues(self, names: Iterable[str]) -> None:
+        """Change nothing: this broker shows no queue."""
 
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Read the queues, as far as they can be seen, before and after the workers."""

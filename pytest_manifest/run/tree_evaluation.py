@@ -1,0 +1,120 @@
+"""Evaluate descendants of attempts, and attempts by what became of their descendants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_manifest.errors import ManifestError
+from pytest_manifest.ledger import Ledger, Start
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.evidence import (
+    ReportedEnd,
+    complete_receipt,
+    contradiction_with_starts,
+    decisive_end,
+    disagreement,
+)
+from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.task_metadata import OwnLimits
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.verdict import evaluate
+from pytest_manifest.verdict.descendants import (
+    FailedDescendant,
+    TreeEnds,
+    unexpected,
+    with_descendants,
+)
+
+STOCK: str = "its worker sends no receipts"
+OLDER: str = "its worker tells nothing of them"
+
+
+class TreeEvaluator:
+    """Evaluate the trees of one run's attempts, by the ledger."""
+
+    def __init__(self, run: str, manifest: Manifest, ledger: Ledger) -> None:
+        self._run = run
+        self._manifest = manifest
+        self._ledger = ledger
+        self._with_own_limit = OwnLimits.read(ledger)
+
+    def attempt_with(self, task_id: str) -> PendingAttempt | None:
+        """Return the run's attempt with this task id; None where it has none."""
+        row = self._ledger.attempts.get(task_id)
+        try:
+            if row is None or row.entry not in self._manifest:
+                return None
+            entry = self._manifest[row.entry]
+        except ManifestError:
+            return None
+        return PendingAttempt(self._run, entry, row.attempt, task_id, 0.0, row.sent_at)
+
+    def evaluate_descendant(
+        self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
+    ) -> Verdict:
+        """Return the verdict on a descendant: it is to succeed, once."""
+        _, receipt = decisive_end(reported)
+        lie = disagreement(reported) or contradiction_with_starts(reported, starts)
+        if lie:
+            return evaluate(job.entry, None, attempt=job.number, problem="forged", note=lie)
+        whole = complete_receipt(receipt, starts)
+        return evaluate(self._with_own_limit(job.entry), whole, attempt=job.number)
+
+    def with_tree(
+        self, entry: Entry, task_id: str, verdict: Verdict, receipt: Receipt | None
+    ) -> Verdict:
+        """Return the verdict on an attempt, given what became of its descendants."""
+        if verdict.verdict != "passed":
+            return verdict
+        started = receipt is not None and receipt.children
+        given = "descendants" in entry.expect.model_fields_set
+        if not (started or given or self._ledger.descendants.any()):
+            return verdict
+        return with_descendants(entry, verdict, self._ends(entry, task_id, receipt))
+
+    def _ends(self, entry: Entry, root: str, receipt: Receipt | None) -> TreeEnds:
+        part = self._ledger.descendants
+        counts = part.statuses(root)
+        expected = entry.expect.of_descendants
+        first = None
+        for status in unexpected(expected, counts):
+            one = part.first(root, status)
+            if one is not None:
+                open_ends = "nothing was heard of its end"
+                said = one.verdict or evaluate(
+                    Entry.model_construct(id=entry.id, task=one.task, timeout=entry.timeout),
+                    None,
+                    attempt=verdict_attempt(receipt),
+                    problem="pending",
+                    note=open_ends,
+                )
+                first = FailedDescendant(
+                    one.task_id, one.task, self._task_of(one.parent, entry, root), said
+                )
+                break
+        tasks = () if expected.tasks is None else part.tasks(root)
+        return TreeEnds(counts, tasks, first, self._untold(root, receipt))
+
+    def _task_of(self, parent: str, entry: Entry, root: str) -> str:
+        if parent == root:
+            return entry.task
+        one = self._ledger.descendants.get(parent)
+        return parent if one is None else one.task
+
+    def _untold(self, root: str, receipt: Receipt | None) -> str:
+        """Return a phrase for what the workers could not tell of an attempt's descendants."""
+        if receipt is None:
+            return ""
+        if receipt.source == "backend":
+            return STOCK
+        if receipt.children is None:
+            return OLDER
+        told = self._ledger.descendants.number_of_children(root, root)
+        if told < receipt.children:
+            return f"it started {receipt.children}, and {told} of them were told of"
+        return ""
+
+
+def verdict_attempt(receipt: Receipt | None) -> int | None:
+    """Return the attempt that a receipt is of."""
+    return None if receipt is None else receipt.attempt

@@ -1,0 +1,312 @@
+"""Follow the tasks that jobs start: an attempt is judged when its whole tree has ended.
+
+A tree is an attempt with its descendants. Workers tell of each of these before its message is sent,
+and announce in a task's end what Celery sends only after it. So whether a tree is complete is a
+question of what was told: all of it has come to an end, and all that was announced has come.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from loguru import logger
+
+from pytest_manifest.broker.locating.base import Location
+from pytest_manifest.ledger import Announced, Descendant, Ledger, Start
+from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
+from pytest_manifest.run.evidence import ReportedEnd
+from pytest_manifest.run.pending import (
+    HeldVerdict,
+    PendingAttempt,
+    PendingAttempts,
+    entry_of_descendant,
+    pending_descendant,
+)
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.stream_records import Origin
+from pytest_manifest.verdict.descendants import NOT_SENT
+
+UNSENT = "its parent could not send it"
+"""The reason of a verdict on a descendant whose message never left."""
+
+
+@dataclass(slots=True)
+class _Expected:
+    """Hold what is announced under one key of a tree, and whether it is looked for already."""
+
+    how: str
+    task: str
+    number: int
+    task_ids: set[str] = field(default_factory=set)
+    announcers: set[str] = field(default_factory=set)
+    is_off: bool = False
+    is_awaited: bool = False
+
+
+@dataclass(slots=True)
+class _Tree:
+    """Hold an attempt's descendants without an end, and what is announced of more.
+
+    ``came``: how many of the announced ones were told of, by the announcement's key. ``failed``:
+    whether some descendant has not succeeded.
+    """
+
+    attempt: PendingAttempt
+    open: set[str] = field(default_factory=set)
+    expected: dict[str, _Expected] = field(default_factory=dict)
+    came: Counter[str] = field(default_factory=Counter)
+    failed: bool = False
+    entries: dict[str, Entry] = field(default_factory=dict)
+    """What is awaited of a descendant, by its task."""
+
+    def unfulfilled(self) -> list[tuple[str, _Expected]]:
+        """Return what was announced, has not come, and is not off."""
+        return [
+            (key, one)
+            for key, one in self.expected.items()
+            if not one.is_off and self.came[key] < one.number
+        ]
+
+
+class Trees:
+    """Keep the trees of the attempts in flight. Use it from the run's thread, in transactions."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        evaluator: AttemptEvaluator,
+        pending: PendingAttempts,
+        on_queue: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._ledger = ledger
+        self._evaluator = evaluator
+        self._pending = pending
+        self._on_queue = on_queue
+        """Called with each queue that a descendant's message goes to."""
+        self._trees: dict[str, _Tree] = {}
+        self._touched: set[str] = set(pending.held)
+        # An earlier part of the run may have written down trees that are not complete.
+        self._stored = ledger.descendants.any()
+
+    # What workers tell
+
+    def add(self, descendants: Sequence[Descendant]) -> None:
+        """Track the descendants that are new; those of no attempt of this run are left out."""
+        if not descendants:
+            return
+        known = self._ledger.descendants.known([one.task_id for one in descendants])
+        new: list[Descendant] = []
+        for one in descendants:
+            tree = None if one.task_id in known else self._tree(one.root)
+            if tree is None:
+                continue
+            known.add(one.task_id)
+            new.append(one)
+            self._touched.add(one.root)
+            if one.fulfils is not None:
+                tree.came[one.fulfils] += 1
+                self._drop_placeholders(tree, one.fulfils)
+            tree.open.add(one.task_id)
+            self._pending.track_descendant(pending_descendant(one, tree.attempt, tree.entries))
+            if one.queue is not None:
+                self._on_queue(one.queue)
+        self._ledger.descendants.add(new)
+
+    def announce(self, announced: Sequence[Announced]) -> None:
+        """Note what is to come of trees of this run."""
+        kept: list[Announced] = []
+        for one in announced:
+            tree = self._tree(one.root)
+            if tree is not None:
+                kept.append(one)
+                self._touched.add(one.root)
+                _expect(tree, one)
+        self._ledger.descendants.announce(kept)
+
+    def mark_unsent(self, task_ids: Iterable[str]) -> None:
+        """Note descendants whose message no broker took, as far as their parent could tell."""
+        for task_id in task_ids:
+            job = self._pending.by_task_id.get(task_id)
+            if job is not None and job.started is None:
+                job.was_sent = False
+
+    # Ends
+
+    def evaluate(
+        self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
+    ) -> Verdict:
+        """Return the verdict on a descendant by its ends and starts."""
+        return self._evaluator.trees.evaluate_descendant(job, reported, starts)
+
+    def end(self, job: PendingAttempt, verdict: Verdict) -> None:
+        """Record a descendant's verdict; it is no longer pending."""
+        assert job.origin is not None
+        root = job.origin.root
+        if job.announcers:  # nobody has told of it
+            self._ledger.descendants.add([_row_of(job)])
+        if not job.was_sent and verdict.verdict in ("lost", "unknown"):
+            verdict = verdict.model_copy(update={"verdict": NOT_SENT, "sentence": UNSENT})
+        self._ledger.descendants.end({job.task_id: verdict})
+        self._touched.add(root)
+        tree = self._tree(root)
+        if tree is not None:
+            tree.open.discard(job.task_id)
+            tree.failed = tree.failed or verdict.verdict != "passed"
+
+    def holds(self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None) -> bool:
+        """Keep the verdict on an attempt until its descendants have ended; False: they have."""
+        tree = self._tree(job.task_id, only_known=True)
+        if tree is None or not (tree.open or tree.unfulfilled()):
+            self._trees.pop(job.task_id, None)
+            return False
+        self._pending.held[job.task_id] = HeldVerdict(job, verdict, receipt)
+        self._touched.add(job.task_id)
+        return True
+
+    def completed(self) -> list[HeldVerdict | str]:
+        """Return the attempts whose trees are complete now, once each.
+
+        By task id alone those that had their verdict before more was told of their trees.
+        """
+        found: list[HeldVerdict | str] = []
+        touched, self._touched = self._touched, set()
+        for root in touched:
+            if root in self._pending.by_task_id:
+                continue  # the job itself has not ended
+            tree = self._tree(root, only_known=True)
+            if tree is not None and (tree.open or self._awaits(root, tree)):
+                continue
+            self._trees.pop(root, None)
+            if root in self._pending.held:
+                found.append(self._pending.held.pop(root))
+            elif tree is not None:
+                found.append(root)
+        return found
+
+    def corrected(self, task_ids: Iterable[str]) -> list[Evaluated]:
+        """Judge descendants again of which more was told after their end, and their entries."""
+        changed: set[str] = set()
+        for task_id in task_ids:
+            one = self._ledger.descendants.get(task_id)
+            if one is None or one.verdict is None:
+                continue
+            attempt = self._attempt(one.root)
+            reported = self._ledger.events.receipts(task_id)
+            if attempt is None or not reported:
+                continue
+            starts = self._ledger.events.starts(task_id)
+            verdict = self.evaluate(pending_descendant(one, attempt, {}), reported, starts)
+            if verdict.verdict != one.verdict.verdict:
+                self._ledger.descendants.end({task_id: verdict})
+                changed.add(one.root)
+        return [again for root in changed for again in self._evaluator.late_receipt(root)]
+
+    # Trees
+
+    def _tree(self, root: str, *, only_known: bool = False) -> _Tree | None:
+        """Return an attempt's tree; None for no attempt of this run, or where it has none yet."""
+        tree = self._trees.get(root)
+        if tree is not None:
+            return tree
+        is_new = root in self._pending.by_task_id and not self._stored
+        if only_known and is_new:
+            return None
+        attempt = self._attempt(root)
+        if attempt is None:
+            logger.debug("a task tells that it descends from {}, which is not of this run", root)
+            return None
+        tree = _Tree(attempt)
+        if not is_new:
+            self._load(root, tree)
+            if only_known and not (tree.open or tree.expected):
+                return None
+        self._trees[root] = tree
+        return tree
+
+    def _load(self, root: str, tree: _Tree) -> None:
+        part = self._ledger.descendants
+        tree.open = {one.task_id for one in part.of_root(root, open_only=True)}
+        for one in part.announced(root):
+            _expect(tree, one)
+        tree.came.update(part.fulfilled(root))
+        tree.failed = any(status not in (None, "passed") for status in part.statuses(root))
+
+    def _attempt(self, root: str) -> PendingAttempt | None:
+        held = self._pending.held.get(root)
+        if held is not None:
+            return held.job
+        return self._pending.by_task_id.get(root) or self._evaluator.trees.attempt_with(root)
+
+    # What was announced and does not come
+
+    def _awaits(self, root: str, tree: _Tree) -> bool:
+        """Return whether something announced is still to come; have it looked for, if so.
+
+        Where a descendant has failed Celery drops the body of its chord, and of those around it.
+        """
+        missing = [(key, one) for key, one in tree.unfulfilled() if not self._is_dropped(tree, one)]
+        for key, one in missing:
+            if one.is_awaited:
+                continue
+            one.is_awaited = True
+            for job in _placeholders(root, tree, key, one):
+                tree.open.add(job.task_id)
+                self._pending.track_descendant(job)
+        return bool(tree.open)
+
+    def _is_dropped(self, tree: _Tree, one: _Expected) -> bool:
+        return one.how == "chord_body" and tree.failed
+
+    def _drop_placeholders(self, tree: _Tree, key: str) -> None:
+        expected = tree.expected.get(key)
+        if expected is None or not expected.is_awaited or tree.came[key] < expected.number:
+            return
+        for task_id in list(tree.open):
+            job = self._pending.by_task_id.get(task_id)
+            if job is not None and job.announcers == frozenset(expected.announcers):
+                self._pending.complete(task_id)
+                tree.open.discard(task_id)
+
+
+def _expect(tree: _Tree, one: Announced) -> None:
+    expected = tree.expected.setdefault(one.key, _Expected(one.how, one.task, one.number))
+    expected.number = max(expected.number, one.number)
+    expected.task_ids.update(one.task_ids)
+    expected.announcers.add(one.announcer)
+    expected.is_off = expected.is_off or one.is_off
+
+
+def _placeholders(root: str, tree: _Tree, key: str, one: _Expected) -> Iterator[PendingAttempt]:
+    """Yield what is awaited of an announcement: under the ids that it names, or one of our own."""
+    announcers = frozenset(one.announcers)
+    parent = min(announcers)
+    for task_id in sorted(one.task_ids) or [f"{key}:{one.how}"]:
+        yield PendingAttempt(
+            tree.attempt.run,
+            entry_of_descendant(one.task, tree.attempt),
+            tree.attempt.number,
+            task_id,
+            tree.attempt.sent,
+            origin=Origin(root, parent),
+            how=one.how,
+            announcers=announcers,
+        )
+
+
+def locations_with_trees(
+    locations: Mapping[str, Location], pending: PendingAttempts
+) -> dict[str, Location]:
+    """Return where attempts are, by task id: with a worker, too, while a descendant may go on."""
+    roots = {
+        job.origin.root
+        for task_id, job in pending.by_task_id.items()
+        if job.origin is not None and locations.get(task_id, "unknown") != "missing"
+    }
+    return {**locations, **dict.fromkeys({*roots, *pending.held}, "with_worker")}
+
+
+def _row_of(job: PendingAttempt) -> Descendant:
+    assert job.origin is not None
+    return Descendant(job.task_id, job.origin.root, job.origin.parent, job.entry.task, job.how)

@@ -1,0 +1,40 @@
+"""Keep a failure of the evaluation itself to the one entry that it concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from loguru import logger
+
+from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.verdict import evaluate
+
+
+def unforeseen_failure(
+    entry: Entry, attempt: int, receipt: Receipt, error: Exception
+) -> tuple[Verdict, Receipt]:
+    """Return the verdict on an attempt whose receipt could not be judged.
+
+    With the receipt: the job ran, so that it is not sent again for it. Raises ManifestToolError
+    again, which concerns the whole run: the ledger, say, cannot be read.
+    """
+    if isinstance(error, ManifestToolError):
+        raise error
+    logger.bind(entry=entry.id).opt(exception=error).error("{!r} could not be judged", entry.id)
+    note = f"its receipt could not be judged ({type(error).__name__}: {error})"
+    reported = note.encode("utf-8", "replace").decode()
+    verdict = evaluate(entry, None, attempt=attempt, problem="unknown", note=reported)
+    return verdict, receipt
+
+
+@contextmanager
+def failure_ignored(what: str) -> Iterator[None]:
+    """Let a late receipt that cannot be judged change nothing."""
+    try:
+        yield
+    except ManifestToolError:
+        raise  # the ledger's, which are everybody's affair
+    except Exception as error:  # the verdict that stands is as true as it was
+        logger.opt(exception=error).error("{} could not be judged", what)

@@ -1,0 +1,184 @@
+"""Hold the tasks that a job started against what its entry expects of them; pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_manifest.schema import Entry, Mismatch, Verdict, VerdictStatus
+from pytest_manifest.schema.models import CountRange, ExpectedDescendants
+from pytest_manifest.text import listed, plural, printable, short
+
+NOT_SENT: Final[VerdictStatus] = "skipped"
+"""The status of a descendant whose message never left: its parent saw that, and it did not run."""
+CERTAIN_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
+    {
+        *("passed", "failed", "crashed", "revoked", "expired", "rejected", "unknown_task"),
+        *("quarantined", NOT_SENT),
+    }
+)
+"""Statuses of what has come to an end, whichever, once."""
+DOUBTFUL: Final[frozenset[VerdictStatus]] = frozenset({"unknown", "pending"})
+_NAMES_SHOWN: Final = 3
+_WORDS: Final[Mapping[VerdictStatus, str]] = {
+    "failed": "failed",
+    "timed_out": "timed out",
+    "crashed": "crashed",
+    "lost": "was lost",
+    "duplicated": "ran more than once",
+    "revoked": "was revoked",
+    "expired": "expired",
+    "rejected": "was rejected",
+    "unknown_task": "is of a task that no worker knows",
+    "quarantined": "was quarantined",
+    "forged": "has a receipt that is not to be believed",
+    "pending": "has not ended",
+    "unknown": "came to an end that cannot be told",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FailedDescendant:
+    """A descendant that did not end as expected: its task, what started it, and its verdict."""
+
+    task_id: str
+    task: str
+    parent_task: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class TreeEnds:
+    """The ends of an attempt's descendants.
+
+    ``counts``: how many there are by status, None: without a verdict. ``tasks``: the names of their
+    tasks. ``first``: the first that counts among those with a status that is not expected, None
+    where there is none. ``untold``: a phrase for what the workers could not tell, "" where they
+    could.
+    """
+
+    counts: Mapping[VerdictStatus | None, int]
+    tasks: Collection[str] = ()
+    first: FailedDescendant | None = None
+    untold: str = ""
+
+    @property
+    def total(self) -> int:
+        """Return how many descendants ran, or should have."""
+        return sum(number for status, number in self.counts.items() if status != NOT_SENT)
+
+
+def expects_something(entry: Entry) -> bool:
+    """Return whether the entry itself says what must become of its descendants."""
+    given = "descendants" in entry.expect.model_fields_set
+    return given and entry.expect.of_descendants != ExpectedDescendants(outcome="ignored")
+
+
+def unexpected(
+    expected: ExpectedDescendants, counts: Mapping[VerdictStatus | None, int]
+) -> list[VerdictStatus]:
+    """Return which of these statuses are not expected, those first that leave no doubt."""
+    if expected.outcome == "ignored":
+        return []
+    allowed = {"passed", NOT_SENT} if expected.outcome == "succeeded" else CERTAIN_ENDS
+    found = [status or "pending" for status in counts if (status or "pending") not in allowed]
+    return sorted(set(found), key=lambda status: (status in DOUBTFUL, status))
+
+
+def with_descendants(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:
+    """Return an attempt's verdict, given the ends of its descendants.
+
+    ``verdict`` is on the job itself: where that has not passed, it stands.
+    """
+    if verdict.verdict != "passed":
+        return verdict
+    expected = entry.expect.of_descendants
+    if ends.first is not None:
+        return _by_descendant(verdict, expected, ends, ends.first)
+    if ends.untold and expects_something(entry):
+        sentence = (
+            f"The job passed, but what became of the tasks that it started cannot be told "
+            f"({ends.untold}); use workers with receipts and a Redis as result store, or take "
+            "'descendants' out of 'expect'."
+        )
+        return verdict.model_copy(update={"verdict": "unknown", "sentence": sentence})
+    differences = list(_differences(expected, ends))
+    if differences:
+        first = differences[0]
+        sentence = (
+            f"The job passed, but {first.path} is {first.actual} where {first.expected} was "
+            "expected; find out whether the task or the plan's 'expect' is wrong, and correct it."
+        )
+        return verdict.model_copy(
+            update={"verdict": "failed", "sentence": sentence, "mismatches": differences}
+        )
+    if not ends.total or expected.outcome == "ignored":
+        return verdict
+    did = "succeeded" if expected.outcome == "succeeded" else "ended"
+    its = "its descendant" if ends.total == 1 else f"its {ends.total:,} descendants"
+    sentence = f"{verdict.sentence.removesuffix('.')}; {its} {did}."
+    return verdict.model_copy(update={"sentence": sentence})
+
+
+def _by_descendant(
+    verdict: Verdict, expected: ExpectedDescendants, ends: TreeEnds, first: FailedDescendant
+) -> Verdict:
+    others = (
+        sum(
+            ends.counts.get(status, 0) + (ends.counts.get(None, 0) if status == "pending" else 0)
+            for status in unexpected(expected, ends.counts)
+        )
+        - 1
+    )
+    total = plural(ends.total, "descendant")
+    did = "did not succeed" if expected.outcome == "succeeded" else "did not end"
+    rest = f"{others:,} more of its {total} {did}" if others > 0 else f"it has {total}"
+    status = first.verdict.verdict
+    sentence = (
+        f"The job passed, but its descendant {printable(first.task)!r} "
+        f"({printable(first.task_id)}), started by {printable(first.parent_task)!r}, "
+        f"{_WORDS.get(status, status)}: {first.verdict.sentence} ({rest})"
+    )
+    wanted = "each succeeded" if expected.outcome == "succeeded" else "each ended"
+    mismatch = Mismatch(
+        path="descendants", expected=wanted, actual=f"{others + 1:,} of {ends.total:,} {did}"
+    )
+    return verdict.model_copy(
+        update={
+            "verdict": status,
+            "sentence": sentence,
+            "mismatches": [mismatch, *first.verdict.mismatches],
+        }
+    )
+
+
+def _differences(expected: ExpectedDescendants, ends: TreeEnds) -> Iterator[Mismatch]:
+    count = expected.count
+    if count is not None and not _is_in(count, ends.total):
+        yield Mismatch(
+            path="descendants.count", expected=_range_text(count), actual=str(ends.total)
+        )
+    if expected.tasks is None:
+        return
+    wanted, found = set(expected.tasks), set(ends.tasks)
+    if wanted != found:
+        yield Mismatch(
+            path="descendants.tasks",
+            expected=listed([short(name) for name in sorted(wanted)], _NAMES_SHOWN) or "none",
+            actual=listed([short(name) for name in sorted(found)], _NAMES_SHOWN) or "none",
+        )
+
+
+def _is_in(count: int | CountRange, number: int) -> bool:
+    if isinstance(count, int):
+        return number == count
+    return count.min <= number and (count.max is None or number <= count.max)
+
+
+def _range_text(count: int | CountRange) -> str:
+    if isinstance(count, int):
+        return str(count)
+    if count.max is None:
+        return f"at least {count.min}"
+    return f"{count.min} to {count.max}"
