@@ -27,6 +27,7 @@ from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import recovery
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.earlier import evaluate_kept_receipts, track_unsettled
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import INFERRED, AttemptEvaluator
 from pytest_manifest.run.pending import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
@@ -144,6 +145,15 @@ class Rig:
             queues=["celery"],
             warnings=self.findings,
         )
+
+    def start_again(self) -> None:
+        """Have another engine take up what the ledger says is under way, as a resumed run does."""
+        pending = PendingAttempts()
+        track_unsettled(pending, self.ledger, self.manifest, self.ledger.info.read())
+        evaluate_kept_receipts(self.ledger, pending, self.bench)
+        self.schedule = Schedule(())
+        self.engine = Engine(replace(self._parts(), pending=pending))
+        self.engine.begin()
 
     # Driving
 

@@ -537,6 +537,7 @@ def receipt_of(execution: Execution, state: State, now: datetime) -> Receipt:
         sent_at=message.sent_at,
         started_at=execution.started_at,
         finished_at=now,
+        children=0,
         runtime=0.1,
         evidence=costs,
         executions=1,

@@ -1,0 +1,433 @@
+"""An attempt and the tasks that it starts, in the simulated world: one verdict on all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Literal
+
+import pytest
+from pydantic import JsonValue
+
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.run.pending import TIMEOUT_GRACE
+from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.schema.wire import timestamp
+from tests.unit.run_rig import RUN, Plan, Rig, rig
+from tests.unit.run_world import Delivery, Message, Record, Worker, _started, finished, receipt_of
+
+
+def entry(name: str = "a", **fields: object) -> Entry:
+    return Entry.model_validate({"id": name, "task": "t", "timeout": 30.0, **fields})
+
+
+class Family:
+    """One entry's job and what it starts, moved by hand."""
+
+    def __init__(self, made: Rig, name: str = "a") -> None:
+        self.made = made
+        self.world = made.world
+        self.name = name
+        self.root = made.task_id(name)
+
+    @property
+    def worker(self) -> Worker:
+        return self.world.workers["w1@box"]
+
+    def spawn(
+        self, *names: str, parent: str = "", how: str = "call", fulfils: str | None = None
+    ) -> None:
+        """A running task tells what it is about to start."""
+        self.world.tell(
+            {
+                "kind": "spawned",
+                "run": RUN,
+                "entry": self.name,
+                "attempt": 1,
+                "root": self.root,
+                "parent": parent or self.root,
+                "execution": "x",
+                "spawned_at": timestamp(self.world.clock.utc_now()),
+                "children": [
+                    {"task_id": one, "task": f"task.{one}", "how": how, "fulfils": fulfils}
+                    for one in names
+                ],
+            }
+        )
+
+    def send(self, *names: str) -> None:
+        """Their messages come to the broker."""
+        for one in names:
+            attempt = Attempt(RUN, entry(self.name, task=f"task.{one}"), 1, one)
+            self.world.queue.append(Message(attempt, self.world.clock.utc_now()))
+
+    def begin(self) -> Delivery:
+        """The next message is taken and begun."""
+        self.world.take(self.worker)
+        delivery = self.world.begin(self.worker)
+        assert delivery is not None
+        return delivery
+
+    def end(
+        self,
+        delivery: Delivery,
+        how: Literal["succeeded", "failed"] = "succeeded",
+        facts: Mapping[str, JsonValue] = MappingProxyType({}),
+    ) -> None:
+        """A running task ends; ``facts`` are what its record says beside the receipt."""
+        execution = delivery.execution
+        assert execution is not None
+        self.worker.running.remove(delivery)
+        self.world.unacked.pop(delivery.tag, None)
+        receipt = receipt_of(execution, how, self.world.clock.utc_now())
+        self.world.tell({**finished(execution.name, receipt), **facts})
+
+    def run(self, *hows: Literal["succeeded", "failed"]) -> None:
+        """The next messages are run to these ends, one after the other."""
+        for how in hows:
+            self.end(self.begin(), how)
+
+    def started_children(self, *names: str) -> Delivery:
+        """The entry's job begins, and starts these; it runs still."""
+        self.made.step()
+        job = self.begin()
+        self.spawn(*names)
+        self.send(*names)
+        return job
+
+    def status(self) -> VerdictStatus | None:
+        self.made.step(2)
+        return self.made.kind(self.name)
+
+
+@pytest.fixture
+def family() -> Iterator[Family]:
+    with rig(Plan((entry(),))) as made:
+        yield Family(made)
+
+
+def test_a_job_has_passed_when_all_that_it_started_has(family: Family) -> None:
+    """Not before, though its own receipt is there."""
+    family.end(family.started_children("c1", "c2"))
+    assert family.status() is None
+    family.run("succeeded")
+    assert family.status() is None
+    family.run("succeeded")
+    assert family.status() == "passed"
+    assert "its 2 descendants succeeded" in family.made.sentence("a")
+    assert family.made.done
+
+
+def test_a_job_without_descendants_is_judged_at_once(family: Family) -> None:
+    """And nothing is said of any."""
+    family.end(family.started_children())
+    assert family.status() == "passed"
+    assert "descendant" not in family.made.sentence("a")
+
+
+def test_the_children_of_children_count_as_well(family: Family) -> None:
+    """To any depth, and also when each is told of only while the one above it runs."""
+    family.end(family.started_children("c1"))
+    middle = family.begin()
+    family.spawn("c2", parent="c1")
+    family.send("c2")
+    family.end(middle)
+    assert family.status() is None
+    family.run("failed")
+    assert family.status() == "failed"
+    said = family.made.sentence("a")
+    assert "descendant 'task.c2' (c2), started by 'task.c1', failed" in said
+    assert "1 more" not in said
+
+
+def test_the_first_that_failed_is_named_and_the_others_counted(family: Family) -> None:
+    """With its own sentence."""
+    family.end(family.started_children("c1", "c2", "c3"))
+    family.run("succeeded", "failed", "failed")
+    assert family.status() == "failed"
+    said = family.made.sentence("a")
+    assert "'task.c2' (c2), started by 't', failed: The task raised Boom: no" in said
+    assert "1 more of its 3 descendants did not succeed" in said
+
+
+def test_a_message_taken_out_of_the_queue_is_lost(family: Family) -> None:
+    """It is looked for in all places, like an entry's job."""
+    family.end(family.started_children("c1"))
+    family.made.step()
+    family.world.queue.clear()
+    family.made.run(30)
+    assert family.made.kind("a") == "lost"
+    assert "'task.c1' (c1), started by 't', was lost" in family.made.sentence("a")
+
+
+def test_a_descendant_that_was_running_when_its_worker_died_has_crashed(family: Family) -> None:
+    """Its entry has, too."""
+    family.end(family.started_children("c1"))
+    family.begin()
+    family.made.step()
+    family.world.kill(family.worker, restart=1.0)
+    family.made.run(60)
+    assert family.made.kind("a") == "crashed"
+
+
+def test_a_descendant_that_runs_twice_makes_its_entry_duplicated(family: Family) -> None:
+    """Before its end, or after it: then the verdict that was given is corrected."""
+    family.end(family.started_children("c1"))
+    first = family.begin()
+    assert first.execution is not None
+    family.end(first)
+    assert family.status() == "passed"
+    again = replace(first.execution, name="another", pid=first.execution.pid + 1)
+    family.world._append(Record(0, _started(again), "c1", started=True))
+    family.made.look()
+    assert family.made.kind("a") == "duplicated"
+    assert "ran more than once" in family.made.sentence("a")
+
+
+def test_a_descendant_that_never_ends_is_timed_out(family: Family) -> None:
+    """By its entry's limit, counted from its own start."""
+    family.end(family.started_children("c1"))
+    family.begin()
+    family.made.run(30 + TIMEOUT_GRACE + 5)
+    assert family.made.kind("a") == "timed_out"
+    assert "'task.c1' (c1), started by 't', timed out" in family.made.sentence("a")
+
+
+def test_the_deadline_of_the_entry_bounds_its_tree() -> None:
+    """It counts from the entry's dispatch, whatever waits."""
+    with rig(Plan((entry(deadline=10.0),))) as made:
+        family = Family(made)
+        family.end(family.started_children("c1"))
+        made.run(12)
+        assert made.kind("a") == "timed_out"
+        assert "deadline of 10 s" in made.sentence("a")
+
+
+def test_what_waits_for_an_entry_waits_for_its_tree() -> None:
+    """``after`` is about all the work that was started."""
+    with rig(Plan((entry(), entry("b", after=["a"])))) as made:
+        family = Family(made)
+        family.end(family.started_children("c1"))
+        made.step(3)
+        assert set(made.world.published) == {family.root}
+        family.run("succeeded")
+        made.step(3)
+        assert set(made.world.published) == {family.root, made.task_id("b")}
+
+
+def test_a_job_that_failed_has_its_own_verdict(family: Family) -> None:
+    """When its tree has ended, whatever that came to."""
+    family.end(family.started_children("c1"), "failed")
+    assert family.status() is None
+    family.run("failed")
+    assert family.status() == "failed"
+    assert "descendant" not in family.made.sentence("a")
+
+
+@pytest.mark.parametrize(
+    ("expected", "status"),
+    [
+        ("finished", "passed"),
+        ("ignored", "passed"),
+        ("succeeded", "failed"),
+        ({"outcome": "finished", "count": 2}, "passed"),
+        ({"outcome": "finished", "count": 3}, "failed"),
+        ({"outcome": "finished", "count": {"min": 3}}, "failed"),
+        ({"outcome": "finished", "tasks": ["task.c1", "task.c2"]}, "passed"),
+        ({"outcome": "finished", "tasks": ["task.c1"]}, "failed"),
+        ({"outcome": "ignored", "count": 1}, "failed"),
+    ],
+)
+def test_what_is_expected_of_descendants(
+    expected: str | Mapping[str, object], status: VerdictStatus
+) -> None:
+    """Of one that succeeded, and one that failed."""
+    with rig(Plan((entry(expect={"descendants": expected}),))) as made:
+        family = Family(made)
+        family.end(family.started_children("c1", "c2"))
+        family.run("succeeded", "failed")
+        assert family.status() == status
+
+
+def test_a_message_that_its_parent_could_not_send_is_no_descendant(family: Family) -> None:
+    """Its parent saw that, and ended well all the same."""
+    made = family.made
+    made.step()
+    job = family.begin()
+    family.spawn("c1")
+    family.end(job, facts={"unsent": ["c1"]})
+    made.run(30)
+    assert made.kind("a") == "passed"
+    assert "descendant" not in made.sentence("a")
+
+
+def test_a_message_that_went_although_its_parent_thought_otherwise_counts(family: Family) -> None:
+    """The connection broke after the broker had taken it."""
+    made = family.made
+    made.step()
+    job = family.begin()
+    family.spawn("c1")
+    family.send("c1")
+    family.end(job, facts={"unsent": ["c1"]})
+    made.step(2)
+    family.run("failed")
+    assert family.status() == "failed"
+
+
+def test_a_start_tells_of_a_descendant_that_nobody_had_told_of(family: Family) -> None:
+    """The record of its starting is gone with the store, say."""
+    made = family.made
+    made.step()
+    job = family.begin()
+    family.send("c1")
+    made.step()
+    family.world.take(family.worker)
+    child = family.world.begin(family.worker)
+    assert child is not None
+    assert child.execution is not None
+    told = {**_started(child.execution), "root": family.root, "parent": family.root}
+    family.world.stream.pop()
+    family.world._append(Record(0, told, "c1", started=True))
+    made.step()
+    family.end(job)
+    assert family.status() is None
+    family.end(child, "failed")
+    assert family.status() == "failed"
+
+
+def test_what_descends_from_another_run_is_left_alone(family: Family) -> None:
+    """Nobody can make an entry of this run wait for it."""
+    job = family.started_children()
+    root, family.root = family.root, "nobody"
+    family.spawn("c1")
+    family.root = root
+    family.end(job)
+    assert family.status() == "passed"
+    assert not family.made.ledger.descendants.any()
+
+
+# Chords: what is sent only after an end was stored
+
+
+def announced(key: str, *ids: str, is_off: bool = False) -> list[JsonValue]:
+    return [
+        {
+            "key": key,
+            "how": "chord_body",
+            "task": "task.body",
+            "count": 1,
+            "task_ids": list(ids),
+            "is_off": is_off,
+        }
+    ]
+
+
+def chord(family: Family) -> tuple[Delivery, Delivery]:
+    """A job that has started a chord of two and ended; both run."""
+    job = family.started_children("h1", "h2")
+    family.end(job)
+    return family.begin(), family.begin()
+
+
+def with_announced(family: Family, told: list[JsonValue]) -> dict[str, JsonValue]:
+    return {"root": family.root, "parent": family.root, "announced": told}
+
+
+def test_the_body_of_a_chord_is_waited_for(family: Family) -> None:
+    """It is sent only when the last member's end has been stored."""
+    h1, h2 = chord(family)
+    facts = with_announced(family, announced("g", "body"))
+    family.end(h1, facts=facts)
+    family.end(h2, facts=facts)
+    assert family.status() is None
+    family.spawn("body", parent="h2", how="chord_body", fulfils="g")
+    family.send("body")
+    assert family.status() is None
+    family.run("failed")
+    assert family.status() == "failed"
+    assert "'task.body' (body), started by 'task.h2', failed" in family.made.sentence("a")
+
+
+def test_a_body_that_never_comes_is_lost(family: Family) -> None:
+    """The worker that should have sent it died between the two."""
+    h1, h2 = chord(family)
+    facts = with_announced(family, announced("g", "body"))
+    family.end(h1, facts=facts)
+    family.end(h2, facts=facts)
+    family.made.run(30)
+    assert family.made.kind("a") == "lost"
+    assert "'task.body' (body)" in family.made.sentence("a")
+
+
+def test_a_body_is_not_lost_while_a_member_may_still_send_it(family: Family) -> None:
+    """The member's end is stored, and its process goes on."""
+    h1, h2 = chord(family)
+    facts = with_announced(family, announced("g", "body"))
+    family.end(h1, facts=facts)
+    execution = h2.execution
+    assert execution is not None
+    receipt = receipt_of(execution, "succeeded", family.world.clock.utc_now())
+    family.world.tell({**finished(execution.name, receipt), **facts})
+    family.made.run(60)
+    assert family.made.kind("a") is None
+    family.worker.running.remove(h2)
+    family.spawn("body", parent="h2", how="chord_body", fulfils="g")
+    family.send("body")
+    family.made.step()
+    family.run("succeeded")
+    assert family.status() == "passed"
+
+
+def test_the_body_of_a_chord_whose_member_failed_is_not_waited_for(family: Family) -> None:
+    """Celery sends none then."""
+    h1, h2 = chord(family)
+    family.end(h1, facts=with_announced(family, announced("g", "body")))
+    off = announced("g", "body", is_off=True)
+    family.end(h2, "failed", with_announced(family, off))
+    assert family.status() == "failed"
+    assert "'task.h2' (h2), started by 't', failed" in family.made.sentence("a")
+
+
+# Stops, and what is taken up again
+
+
+def test_a_run_that_is_stopped_takes_descendants_back(family: Family) -> None:
+    """Those that wait; an entry of which one was taken back did not pass."""
+    family.end(family.started_children("c1"))
+    family.made.step(2)
+    family.made.stop(by_a_person=False)
+    family.made.engine.wind_down()
+    assert not family.world.queue
+    assert family.made.kind("a") == "revoked"
+
+
+def test_the_end_of_time_names_the_descendant_that_has_not_ended() -> None:
+    """The deadline of the run, on a stack of others: nothing is taken back there."""
+    with rig(Plan((entry(timeout=500.0),), deadline=20.0, owned=False)) as made:
+        family = Family(made)
+        family.end(family.started_children("c1"))
+        family.begin()
+        made.run(30)
+        assert made.kind("a") == "timed_out"
+        assert "'task.c1' (c1), started by 't', timed out" in made.sentence("a")
+
+
+def test_a_second_pass_goes_on_where_the_first_one_was_killed(family: Family) -> None:
+    """The tree is in the ledger: who takes the run up waits for the same tasks."""
+    family.end(family.started_children("c1"))
+    assert family.status() is None
+    family.made.start_again()
+    family.made.step(2)
+    assert family.made.kind("a") is None
+    family.run("failed")
+    assert family.status() == "failed"
+
+
+def test_a_second_pass_concludes_a_tree_that_was_complete(family: Family) -> None:
+    """The end of the last descendant is the first thing that it reads."""
+    family.end(family.started_children("c1"))
+    assert family.status() is None
+    family.run("succeeded")
+    family.made.start_again()
+    assert family.status() == "passed"
