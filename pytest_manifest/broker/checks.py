@@ -15,6 +15,7 @@ from typing import Final
 from pytest_manifest.broker.workers import Worker, with_effective_timeout
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.schema.wire import WORKER_MARK
+from pytest_manifest.verdict.descendants import expects_something
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class TaskDemand:
     ``unretried`` are those that are idempotent and would not be sent again (no ``retries``).
     ``delayed`` and ``occupied`` are the entries whose message is unacknowledged the longest for
     their own sake: by countdown or eta alone, and with their own timeout added.
+    ``judges_descendants``: the id of one that says what must become of the tasks that it starts.
     """
 
     count: int = 0
@@ -34,6 +36,7 @@ class TaskDemand:
     longest_delay: float = 0.0
     occupied: Entry | None = None
     longest_occupation: float = 0.0
+    judges_descendants: str | None = None
 
 
 @dataclass(slots=True)
@@ -100,6 +103,8 @@ def delay_of(entry: Entry, now: datetime) -> float:
 def _add(task: TaskDemand, entry: Entry, delay: float) -> None:
     task.count += 1
     task.idempotent += entry.idempotent
+    if task.judges_descendants is None and expects_something(entry):
+        task.judges_descendants = entry.id
     task.unretried += entry.idempotent and not entry.retries
     task.longest_timeout = max(task.longest_timeout, entry.timeout)
     if task.delayed is None or delay > task.longest_delay:

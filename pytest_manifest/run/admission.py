@@ -11,6 +11,7 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.stores import other_store
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import OWN_STORE, STOCK_WORKERS
+from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
 from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
@@ -18,9 +19,12 @@ from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
 from pytest_manifest.run.workers import record_known_workers
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.text import listed
 from pytest_manifest.verdict import evaluate
 
 NO_WORKER = "no worker that answered"
+SHOWN = 3
+"""Names that a message lists."""
 
 
 def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None) -> None:
@@ -33,11 +37,36 @@ def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None
     demand = demand_of(entries, own_limit=publisher.own_limit)
     found = preflight(publisher, demand, expected_workers=expected_workers)
     _take_over(strategy, found)
-    if found.refusals:
-        raise DispatchError("nothing was sent: " + " ".join(found.refusals))
+    refusals = [*found.refusals, *_descendants_refusal(strategy, found, demand)]
+    if refusals:
+        raise DispatchError("nothing was sent: " + " ".join(refusals))
     if found.unknown_tasks:
         _handle_unknown_tasks(strategy, found.unknown_tasks)
     _record_stack(strategy, publisher, found, demand)
+
+
+def _descendants_refusal(strategy: Strategy, found: Preflight, demand: Demand) -> list[str]:
+    """Refuse entries that say what must become of the tasks they start, where nobody can tell."""
+    judging = [name for task in demand.tasks.values() if (name := task.judges_descendants)]
+    if not judging:
+        return []
+    why = ""
+    if found.stock:
+        why = (
+            f"{listed(sorted(found.stock), SHOWN)} send no receipts: start your workers with "
+            "-I pytest_manifest.worker"
+        )
+    elif not has_stream(strategy.state.address.backend_url):
+        why = "only a Redis (or Valkey) as result store can be told of them while they come"
+    if not why:
+        return []
+    names = listed(list(map(repr, judging)), SHOWN)
+    sentence = (
+        f"{names}: 'expect' says what must become of the tasks that the job starts "
+        f"('descendants'), and here nobody tells of them, as {why}; or take 'descendants' out of "
+        "'expect'."
+    )
+    return [sentence]
 
 
 def _take_over(strategy: Strategy, found: Preflight) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
@@ -56,7 +56,7 @@ class CountRange(Document):
     @model_validator(mode="after")
     def _has_an_inside(self) -> Self:
         if self.max is not None and self.max < self.min:
-            raise PydanticCustomError("empty_range", "'max' is smaller than 'min'")
+            raise PydanticCustomError("empty_range", "has a 'max' below its 'min'")
         return self
 
 
@@ -65,12 +65,34 @@ DescendantsOutcome = Literal["succeeded", "finished", "ignored"]
 does not matter."""
 
 
+def _form(value: object) -> str | None:
+    """Return which of its forms a field is written in: "(short)", "(long)", None: neither."""
+    if isinstance(value, (dict, Document)):
+        return "(long)"
+    return "(short)" if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+
+
+_Short, _Long = Tag("(short)"), Tag("(long)")
+_OF_COUNT = Discriminator(
+    _form,
+    custom_error_type="no_count",
+    custom_error_message='must be a number, or an object with "min" and "max"',
+)
+_OF_DESCENDANTS = Discriminator(
+    _form,
+    custom_error_type="no_descendants",
+    custom_error_message='must be one of "succeeded", "finished" or "ignored", or an object',
+)
+
+
 class ExpectedDescendants(Document):
     """What must become of the tasks that a job starts, and of those that these start."""
 
     outcome: DescendantsOutcome = "succeeded"
     """"succeeded": each of them, once; "finished": each comes to an end; "ignored"."""
-    count: Count | CountRange | None = None
+    count: Annotated[Annotated[Count, _Short] | Annotated[CountRange, _Long], _OF_COUNT] | None = (
+        None
+    )
     """How many there must be, or from how many to how many."""
     tasks: list[Name] | None = None
     """The names of their tasks: each of these, and no other, must be among them."""
@@ -93,7 +115,10 @@ class Expectations(Document):
     """The longest that the task may wait before it starts, in seconds from its sending."""
     executions: Annotated[int, Field(ge=1)] = 1
     """How often the job may run; Celery's own retries of the task are not counted."""
-    descendants: DescendantsOutcome | ExpectedDescendants = "succeeded"
+    descendants: Annotated[
+        Annotated[DescendantsOutcome, _Short] | Annotated[ExpectedDescendants, _Long],
+        _OF_DESCENDANTS,
+    ] = "succeeded"
     """What must become of the tasks that the job starts, and of those that these start."""
 
     @property

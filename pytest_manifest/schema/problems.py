@@ -34,7 +34,8 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "literal_error": lambda ctx: f"must be one of {ctx['expected'].replace(chr(39), chr(34))}",
     "string_pattern_mismatch": lambda _: "must be 64 lower-case hex digits",
 }
-_OWN = "json_value", "unprintable", "json_schema", "regex", "time_naive"
+_FORMS = "(short)", "(long)"
+_OWN = "json_value", "empty_range", "unprintable", "json_schema", "regex", "time_naive"
 """Our own errors whose sentence already says what is wrong with the value."""
 
 
@@ -44,7 +45,9 @@ def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 def _phrase(details: ErrorDetails, model: type[BaseModel]) -> str:
-    kind, loc = details["type"], details["loc"]
+    kind = details["type"]
+    # Where a field has a short and a long form, pydantic names the form, too.
+    loc = tuple(part for part in details["loc"] if part not in _FORMS)
     if kind == "extra_forbidden":
         return _unknown_field(loc, model)
     if kind == "missing":
