@@ -30,6 +30,7 @@ from pytest_manifest.run.reevaluation import manifest_lines, reevaluate
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
+from pytest_manifest.run.trees import waiting_phrases
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import evaluate
@@ -109,7 +110,7 @@ class Audit(EarlierRunStrategy):
             engine.work()
             found: dict[str, str] = {}
         else:
-            found = self._locate(engine)
+            found = self._locate(engine) | waiting_phrases(self.state.pending)
         self._close(ledger, found)
 
     def _keep_inferred_verdicts(self, ledger: Ledger) -> None:

@@ -26,6 +26,7 @@ from pytest_manifest.run.pending import (
 )
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.stream_records import Origin
+from pytest_manifest.text import plural
 from pytest_manifest.verdict.descendants import NOT_SENT
 
 UNSENT = "its parent could not send it"
@@ -305,6 +306,18 @@ def locations_with_trees(
         if job.origin is not None and locations.get(task_id, "unknown") != "missing"
     }
     return {**locations, **dict.fromkeys({*roots, *pending.held}, "with_worker")}
+
+
+def waiting_phrases(pending: PendingAttempts) -> dict[str, str]:
+    """Return a phrase for each attempt that has ended while descendants of it have not."""
+    open_ends = Counter(
+        job.origin.root for job in pending.by_task_id.values() if job.origin is not None
+    )
+    return {
+        root: f"it has ended itself, and {plural(open_ends[root], 'task')} that it started "
+        f"{'has' if open_ends[root] == 1 else 'have'} not"
+        for root in pending.held
+    }
 
 
 def _row_of(job: PendingAttempt) -> Descendant:
