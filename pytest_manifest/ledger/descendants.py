@@ -144,6 +144,11 @@ class Descendants(LedgerPart):
         query = "SELECT kind, count(*) FROM descendants WHERE root = ? GROUP BY kind"
         return {kind: int(count) for kind, count in self._db.read(query, (root,))}
 
+    def counts(self) -> Mapping[VerdictStatus | None, int]:
+        """Count all descendants by status; None: without a verdict."""
+        rows = self._db.read("SELECT kind, count(*) FROM descendants GROUP BY kind")
+        return {kind: int(count) for kind, count in rows}
+
     def number_of_children(self, parent: str, root: str) -> int:
         """Count the tasks that one task of an attempt's tree has started."""
         query = "SELECT count(*) FROM descendants WHERE root = ? AND parent = ?"
