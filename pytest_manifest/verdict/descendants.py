@@ -148,9 +148,13 @@ def _by_descendant(
         update={
             "verdict": status,
             "sentence": sentence,
-            "mismatches": [mismatch, *first.verdict.mismatches],
+            "mismatches": [mismatch, *map(_of_descendant, first.verdict.mismatches)],
         }
     )
+
+
+def _of_descendant(mismatch: Mismatch) -> Mismatch:
+    return mismatch.model_copy(update={"path": f"descendant.{mismatch.path}"})
 
 
 def _differences(expected: ExpectedDescendants, ends: TreeEnds) -> Iterator[Mismatch]:
