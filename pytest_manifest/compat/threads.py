@@ -1,0 +1,63 @@
+"""Threads that tasks start in a worker whose pool is one of threads.
+
+The standard library hands nothing on to a new thread, or can be asked to from Python 3.14 on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any
+
+from pytest_manifest.compat.celery import _once
+
+
+def hand_on_to_threads(capture: Callable[[], Callable[[], AbstractContextManager[None]]]) -> None:
+    """Have what threads are given to do run in the context of who gives it.
+
+    ``capture`` is called there and returns what makes that context. Doing it again changes nothing.
+    Relies on ``Thread.start`` having the new thread call the object's ``run``, and on what
+    ``ThreadPoolExecutor.submit`` is given being called once (Python 3.14).
+    Test: ``test_compat_threads.py::test_threads_run_in_the_context_of_who_starts_them``.
+    """
+    given_start, given_submit = threading.Thread.start, ThreadPoolExecutor.submit
+
+    def start(thread: threading.Thread) -> None:
+        context, run, own = capture(), thread.run, vars(thread)
+        before = {"run": own["run"]} if "run" in own else {}
+
+        def run_within() -> None:
+            del own["run"]  # else the thread would hold itself
+            own.update(before)
+            with context():
+                run()
+
+        own["run"] = run_within
+        given_start(thread)
+
+    def submit(pool: Any, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        context = capture()
+
+        def call_within() -> Any:
+            with context():
+                return call(*args, **kwargs)
+
+        return given_submit(pool, call_within)
+
+    threading.Thread.start = _once(given_start, start)  # type: ignore[method-assign]
+    ThreadPoolExecutor.submit = _once(given_submit, submit)  # type: ignore[method-assign]
+
+
+def is_pool_of_threads(worker_pool: object) -> bool:
+    """Return whether a worker runs its tasks in threads of its own process, several at a time.
+
+    Relies on Celery's other pools being subclasses of those of ``prefork`` and ``solo``, or
+    ``is_green`` (Celery 5.7).
+    Test: ``test_compat_threads.py::test_a_pool_of_threads_is_known``.
+    """
+    from celery.concurrency import prefork, solo
+
+    others = (prefork.TaskPool, solo.TaskPool)
+    return not isinstance(worker_pool, others) and not getattr(worker_pool, "is_green", False)

@@ -1,0 +1,107 @@
+"""What is relied on of Celery's canvas: each test fails where Celery has changed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from functools import partial
+
+import pytest
+from celery import Celery, chain, chord, group
+
+from pytest_manifest.compat import canvas
+
+
+def nothing(*_: object) -> None:
+    """Be a task."""
+
+
+@pytest.fixture
+def app() -> Celery:
+    """An app of no broker, which nothing but its test knows."""
+    one = Celery("canvas", broker="memory://", backend="cache+memory://", set_as_current=False)
+    for name in ("a", "b", "c"):
+        one.task(nothing, name=name, shared=False)
+    return one
+
+
+def tasks(sig: object) -> list[str]:
+    return [one.task for one in canvas.first_messages(sig)]
+
+
+def test_what_a_signature_begins_with(app: Celery) -> None:
+    """Also as it is in a message, and once Celery has given its parts their ids."""
+    a, b, c = (app.tasks[name].si() for name in "abc")
+    two = group(a, b, app=app)
+    assert tasks(a) == ["a"]
+    assert tasks(chain(a, b, c, app=app)) == ["a"]
+    assert tasks(two) == ["a", "b"]
+    assert tasks(chord([a, b], c, app=app)) == ["a", "b"]
+    assert tasks(chain(two, c, app=app)) == ["a", "b"]
+    assert tasks(chord([], c, app=app)) == ["c"]
+    assert tasks(group(chain(a, c, app=app), chord([b, b], c, app=app), app=app)) == ["a", "b", "b"]
+
+    frozen = chain(b, c, app=app)
+    frozen.freeze("last")
+    assert [one.task_id for one in canvas.first_messages(frozen)] == [frozen.tasks[0].id]
+    assert canvas.is_one_message(a)
+    assert not any(map(canvas.is_one_message, (frozen, two, chord([a], c, app=app))))
+    assert not canvas.is_one_message(app.tasks["a"].starmap([(1,)]))
+    assert not canvas.is_one_message(app.tasks["a"].chunks([(1,)], 1))
+
+
+def test_chords_that_wait_for_a_signature(app: Celery) -> None:
+    """Its own, those behind its body, and those of later tasks of a chain."""
+    a, b, c = (app.tasks[name].si() for name in "abc")
+    inner, outer = chord([a], b, app=app), chain(a, b, app=app)
+    inner.freeze("inner", group_id="outer", chord=c)
+    assert [(key, body.task) for key, body in canvas.chords_behind(inner)] == [("outer", "c")]
+    outer.freeze("last", group_id="group", chord=c)
+    (member,) = inner.tasks.tasks
+    found = [key for key, _ in canvas.chords_behind(member)]
+    assert found == [] or found == [member.options["group_id"], "outer"]
+    assert list(canvas.chords_behind(a)) == []
+
+
+def test_errbacks_that_are_sent(app: Celery) -> None:
+    """Those that take a task's id alone, are bound, or that this process does not know."""
+
+    def by_id(task_id: str) -> None: ...
+
+    def in_place(request: object, error: object, traceback: object) -> None: ...
+
+    app.task(by_id, name="by_id", shared=False)
+    app.task(in_place, name="in_place", shared=False)
+    app.tasks["c"].__class__.__header__ = staticmethod(partial(in_place, 1))
+    given = [app.signature(name) for name in ("by_id", "in_place", "unknown", "c")]
+    found = canvas.sent_errbacks(app, given)
+    assert [one.task for one in found] == ["by_id", "unknown", "c"]
+
+
+def test_members_of_a_group_are_prepared() -> None:
+    """Before the first of them is sent, with their ids; doing it twice prepares them once."""
+    program = """
+        from celery import Celery, group
+        from celery.signals import before_task_publish
+        from pytest_manifest.compat.canvas import before_group_is_sent
+
+        def prepare(members, options):
+            members = list(members)
+            print([(sig.task, sig.id == result.id) for sig, result, _ in members], options["extra"])
+            yield from members
+
+        before_group_is_sent(prepare)
+        before_group_is_sent(lambda members, options: print("twice"))
+        before_task_publish.connect(lambda sender, **_: print(sender), weak=False)
+        app = Celery("a", broker="memory://", backend="cache+memory://")
+        @app.task(name="t")
+        def task(number):
+            return number
+
+        group(task.s(1), task.s(2)).apply_async(extra=3)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["[('t', True), ('t', True)] 3", "t", "t"]

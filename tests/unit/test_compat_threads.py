@@ -1,0 +1,78 @@
+"""Threads that tasks start: what is relied on of the standard library's, and of Celery's pools."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+from celery.concurrency import get_implementation
+
+from pytest_manifest.compat.threads import is_pool_of_threads
+
+
+def test_threads_run_in_the_context_of_who_starts_them() -> None:
+    """Also in a pool whose threads somebody else has started; doing it twice does it once."""
+    program = """
+        import gc, threading, weakref
+        from concurrent.futures import ThreadPoolExecutor
+        from contextlib import contextmanager
+        from pytest_manifest.compat.threads import hand_on_to_threads
+
+        here = threading.local()
+
+        def capture():
+            of = getattr(here, "name", None)
+            @contextmanager
+            def context():
+                before = getattr(here, "name", None)
+                here.name = of
+                yield
+                here.name = before
+            return context
+
+        hand_on_to_threads(capture)
+        hand_on_to_threads(lambda: print("twice"))
+
+        class Own(threading.Thread):
+            def run(self):
+                print("own", here.name)
+
+        def give(number):
+            print("given", number, here.name)
+            return number
+
+        pool = ThreadPoolExecutor(1)
+        for name in ("first", "second", None):
+            here.name = name
+            print(list(pool.map(give, [1])))
+            for thread in (threading.Thread(target=give, args=(2,)), Own()):
+                thread.start()
+                thread.join()
+        pool.shutdown()
+        gc.disable()
+        gone = weakref.ref(thread)
+        del thread
+        print(gone())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    told = [
+        line
+        for name in ("first", "second", "None")
+        for line in (f"given 1 {name}", "[1]", f"given 2 {name}", f"own {name}")
+    ]
+    assert done.stdout.splitlines() == [*told, "None"]
+
+
+def test_a_pool_of_threads_is_known() -> None:
+    """By what it is not."""
+
+    def made(name: str) -> object:
+        pool: type = get_implementation(name)
+        one: object = object.__new__(pool)
+        return one
+
+    found = {name: is_pool_of_threads(made(name)) for name in ("prefork", "solo", "threads")}
+    assert found == {"prefork": False, "solo": False, "threads": True}
