@@ -21,6 +21,7 @@ from pytest_manifest.schema.models import Entry
 from pytest_manifest.schema.wire import (
     HEADER_ATTEMPT,
     HEADER_ENTRY,
+    HEADER_ROOT,
     HEADER_RUN,
     HEADER_SENT_AT,
     HEADER_STREAM,
@@ -106,6 +107,7 @@ class MessageBuilder:
             HEADER_RUN: attempt.run,
             HEADER_ENTRY: entry.id,
             HEADER_ATTEMPT: attempt.number,
+            HEADER_ROOT: attempt.task_id,
         }
         return Outgoing(attempt, message, options)
 

@@ -12,6 +12,8 @@ from celery.exceptions import Reject
 from loguru import logger
 
 from pytest_manifest.worker import store_waits
+from pytest_manifest.worker.announcements import End, announce_rest
+from pytest_manifest.worker.descendants import children_of, sending_for, wants_children
 from pytest_manifest.worker.outcome import (
     TaskResult,
     failed,
@@ -24,6 +26,7 @@ from pytest_manifest.worker.receipt import PendingReceipt, prepare_receipt
 if TYPE_CHECKING:
     # The part of Celery's backend that the mixins call; celery has no types.
     class Backend:
+        app: Any
         mark_as_done: Callable[..., None]
         mark_as_failure: Callable[..., None]
         mark_as_revoked: Callable[..., None]
@@ -89,6 +92,8 @@ class ReceiptBackend(Backend):
     original_class: type
     main_reports_rejections = False
     """Whether the main process, which stores a rejection, also reports a task's own ``Reject``."""
+    has_stream = False
+    """Whether records can be sent at any time, and not only with a result."""
 
     def mark_as_done(
         self,
@@ -98,7 +103,7 @@ class ReceiptBackend(Backend):
         store_result: bool = True,
         state: str = states.SUCCESS,
     ) -> None:
-        pending = prepare_receipt(request, lambda: succeeded(result))
+        pending = self._prepare(request, End.SUCCESS, lambda: succeeded(result))
         if pending is None:
             with marking_by_celery():
                 super().mark_as_done(task_id, result, request, store_result, state)
@@ -119,8 +124,9 @@ class ReceiptBackend(Backend):
     ) -> None:
         pending = None
         if self.main_reports_rejections or not isinstance(exc, Reject):
-            pending = prepare_receipt(
+            pending = self._prepare(
                 request,
+                End.FAILURE,
                 lambda: failed(exc, traceback),
                 lambda: failed_in_main_process(exc, traceback),
             )
@@ -129,7 +135,7 @@ class ReceiptBackend(Backend):
                 super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)
             return
         try:
-            with sending_with_result(pending):
+            with sending_with_result(pending), sending_for(pending.children):
                 super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)
         finally:
             self.deliver_quietly(pending)
@@ -142,13 +148,13 @@ class ReceiptBackend(Backend):
         *args: object,
         **kwargs: object,
     ) -> None:
-        pending = prepare_receipt(request, lambda: revoked(reason))
+        pending = self._prepare(request, End.OTHER, lambda: revoked(reason))
         if pending is None:
             with marking_by_celery():
                 super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
             return
         try:
-            with sending_with_result(pending):
+            with sending_with_result(pending), sending_for(pending.children):
                 super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
         finally:
             self.deliver_quietly(pending)
@@ -171,9 +177,25 @@ class ReceiptBackend(Backend):
 
     def report(self, request: object, outcome: TaskResult) -> None:
         """Send the receipt of a task for which Celery stores nothing."""
-        pending = prepare_receipt(request, lambda: outcome)
+        pending = self._prepare(request, End.OTHER, lambda: outcome)
         if pending is not None:
             self.deliver_quietly(pending)
+
+    def _prepare(
+        self,
+        request: object,
+        end: End,
+        outcome: Callable[[], TaskResult],
+        outside: Callable[[], TaskResult] | None = None,
+    ) -> PendingReceipt | None:
+        """Prepare the receipt of a task, and what is sent after its end."""
+        pending = prepare_receipt(request, outcome, outside)
+        if pending is None or not (self.has_stream and wants_children(pending.delivery)):
+            return pending
+        if pending.children is None:  # another process has run it, or none
+            pending.children = children_of(pending.delivery, self.announce)
+        announce_rest(pending.children, self.app, request, end)
+        return pending
 
     def deliver_quietly(self, pending: PendingReceipt) -> None:
         """Send a receipt that went with no result; a failure of the store is only logged."""

@@ -125,6 +125,7 @@ class MemoryBackend(ReceiptBackend, KeyValueStoreBackend):
     """Keep Celery's results in :data:`store`; a receipt is written before its result."""
 
     supports_autoexpire = True
+    has_stream = True
     implements_incr = True
     original_class: type
 

@@ -56,6 +56,8 @@ _expiries = _Expiries()
 class RedisReceipts(WithoutLook, ReceiptBackend):
     """Add the record to the transaction that stores and publishes the result."""
 
+    has_stream = True
+
     def needs_no_look(self, task_id: str) -> bool:
         # The write succeeds only where nothing is stored yet (NX).
         return current_receipt_for(task_id) is not None

@@ -24,9 +24,9 @@ from pytest_manifest.worker.backend_base import (
     sending_with_result,
 )
 from pytest_manifest.worker.backend_redis import RedisReceipts
+from pytest_manifest.worker.children import Document
 from pytest_manifest.worker.job import Execution, current_execution
 from pytest_manifest.worker.receipt import (
-    Document,
     PendingReceipt,
     encode,
     execution_of,

@@ -9,6 +9,7 @@ may send much later: so the headers are kept in the signature.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from celery import Signature
 from loguru import logger
 from pydantic import JsonValue
 
+from pytest_manifest.compat.canvas import first_messages
 from pytest_manifest.compat.celery import before_replacing
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.wire import parse_moment, timestamp
@@ -44,7 +46,13 @@ def announce(execution: Execution, record: bytes, what: str) -> None:
 def record_handoff(execution: Execution, how: str, next_at: str | None = None) -> None:
     """Record that this execution is not its job's last, before the next message is sent."""
     execution.replaced = True
-    announce(execution, handed_on_record(execution.delivery, how, next_at), "handing on")
+    unsent: Sequence[str] = ()
+    if execution.children is not None:
+        execution.children.replaces = how == "canvas"
+        execution.children.tell_again()
+        unsent = execution.children.unsent()
+    record = handed_on_record(execution.delivery, how, next_at, unsent)
+    announce(execution, record, "handing on")
 
 
 def job_headers(delivery: Delivery, hop: int) -> dict[str, object]:
@@ -57,6 +65,8 @@ def job_headers(delivery: Delivery, hop: int) -> dict[str, object]:
         wire.HEADER_STREAM: delivery.stream,
         wire.HEADER_TTL: delivery.ttl,
         wire.HEADER_HOP: hop,
+        wire.HEADER_ROOT: delivery.root,
+        wire.HEADER_PARENT: delivery.parent,
     }
     return {name: value for name, value in headers.items() if value is not None}
 
@@ -73,15 +83,27 @@ def _carry(task: Any, sig: Any) -> None:
 
 
 def _prepare(request: Any, execution: Execution, sig: Any) -> None:
-    delivery, last = execution.delivery, _last_of(sig)
+    delivery = execution.delivery
+    last = _part_of(sig, delivery.task_id) or _last_of(sig)
     # With the rpc backend the result would go to the worker's own queue.
     to = {"reply_to": request.reply_to} if request.reply_to else {}
     last.set(
         headers={**(last.options.get("headers") or {}), **job_headers(delivery, delivery.hop + 1)}
     )
     last.set(**to)
-    if last is not sig:  # else it is recorded when the message is published, like a retry
+    if [first.task_id for first in first_messages(sig)] != [delivery.task_id]:
         record_handoff(execution, "canvas")
+    # Else it is recorded when the message is published, like a retry.
+
+
+def _part_of(sig: Any, task_id: str) -> Signature | None:
+    """Return the part of a frozen signature that has this id: more of a chain may come after it."""
+    if sig.subtask_type == "chord":
+        return _part_of(sig.body, task_id)
+    if sig.subtask_type in ("chain", "group"):
+        parts = (_part_of(one, task_id) for one in reversed(sig.tasks))
+        return next((one for one in parts if one is not None), None)
+    return sig if sig.options.get("task_id") == task_id else None
 
 
 def _last_of(sig: Any) -> Signature:

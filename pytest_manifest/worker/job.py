@@ -12,8 +12,8 @@ import resource
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -26,6 +26,7 @@ from pytest_manifest.log import redact
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.schema.wire import arguments_sha256, parse_moment, timestamp
+from pytest_manifest.worker.children import Children
 from pytest_manifest.worker.spool import Lines, Spool, TaskOutput
 
 DEFAULT_TTL = 7 * 24 * 3600
@@ -34,7 +35,11 @@ EXECUTION_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One delivery of one message, named by ``execution``; ``ttl`` in seconds, times as text."""
+    """One delivery of one message, named by ``execution``; ``ttl`` in seconds, times as text.
+
+    ``root``: the task id of its entry's job, where all that this starts is asked for. ``parent``:
+    that of the task that started it, where it is a descendant.
+    """
 
     run: str
     entry: str
@@ -53,6 +58,8 @@ class Delivery:
     replaced: bool
     retried: Sequence[Mapping[str, JsonValue]] = ()
     hop: int = 0
+    root: str | None = None
+    parent: str | None = None
 
 
 def is_of_manifest(request: object) -> bool:
@@ -115,6 +122,8 @@ def _delivery(fields: Mapping[str, object]) -> Delivery:
         replaced=hop > 0,
         retried=_documents(fields.get(wire.HEADER_RETRIED)),
         hop=hop,
+        root=_text(fields.get(wire.HEADER_ROOT)),
+        parent=_text(fields.get(wire.HEADER_PARENT)),
     )
 
 
@@ -169,6 +178,9 @@ class Execution:
         self.lines = Lines()
         self.evidence: dict[str, JsonValue] = {}
         self.replaced = False
+        self.has_ended = False
+        self.children: Children | None = None
+        """The tasks that it starts, where the run wants to know of them and can be told."""
         self.announce: Callable[[bytes], None] | None = None
         """Sends a record to the run's stream, where there is one."""
         self.store_own_state: Callable[[], object] | None = None
@@ -206,6 +218,7 @@ class Execution:
 
     def end(self, *, killed: bool) -> None:
         """End the task. ``killed``: its process ends too, and the main process reports it."""
+        self.has_ended = True
         _process.running = None
         if self._token is not None:
             _current.reset(self._token)
@@ -276,7 +289,20 @@ def current_execution() -> Execution | None:
 
     Where a process runs one task at a time, threads that the task started belong to it too.
     """
-    return _current.get() or _process.running
+    execution = _current.get()
+    if execution is None:
+        return _process.running
+    return None if execution.has_ended else execution  # a thread may outlive its task
+
+
+@contextmanager
+def running_within(execution: Execution | None) -> Iterator[None]:
+    """Have what this thread does belong to an execution that another thread runs."""
+    token = _current.set(execution)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def run_one_task_at_a_time(*, is_pool_child: bool) -> None:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -23,6 +23,7 @@ from pytest_manifest.processes import boot_id, pid_namespace
 from pytest_manifest.schema import MAX_DEPTH, stream_records, wire
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.schema.wire import arguments_sha256, timestamp
+from pytest_manifest.worker.children import Children, Document
 from pytest_manifest.worker.job import (
     RESULT_LIMIT_VARIABLE,
     Delivery,
@@ -36,7 +37,6 @@ from pytest_manifest.worker.job import (
 from pytest_manifest.worker.outcome import TaskResult
 from pytest_manifest.worker.spool import TaskOutput, take_output
 
-Document = dict[str, JsonValue]
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 # A key that may have been a number, true, false or null: sorted in another order than its text is.
 _OTHER_KEY = re.compile(rb'"(?:[-0-9][-+.0-9e]*|true|false|null)":')
@@ -67,12 +67,22 @@ def started_record(execution: Execution) -> bytes:
             "retries": delivery.retries,
             "hop": delivery.hop,
             "execution": delivery.execution,
+            **origin(delivery),
         }
     )
 
 
-def handed_on_record(delivery: Delivery, how: str, next_at: str | None = None) -> bytes:
-    """Return the record of an execution whose job goes on; ``how`` as ``wire`` defines it."""
+def origin(delivery: Delivery) -> Document:
+    """Return what a descendant's records say of where it comes from; nothing of other tasks."""
+    if delivery.root is None or delivery.parent is None:
+        return {}
+    return {"root": delivery.root, "parent": delivery.parent}
+
+
+def handed_on_record(
+    delivery: Delivery, how: str, next_at: str | None = None, unsent: Sequence[str] = ()
+) -> bytes:
+    """Return the record of an execution whose job goes on; see ``HandedOnRecord``."""
     return encode(
         {
             "kind": stream_records.KIND_HANDED_ON,
@@ -84,16 +94,23 @@ def handed_on_record(delivery: Delivery, how: str, next_at: str | None = None) -
             "how": how,
             "ended_at": wire.timestamp(datetime.now(timezone.utc)),
             "next_at": next_at,
+            **({"unsent": [*unsent]} if unsent else {}),
         }
     )
 
 
-def finished_record(execution: str, receipt: Document, start: bytes | None = None) -> bytes:
-    """Return the record of an execution that ended; ``start``: its started record, if unsent."""
+def finished_record(
+    execution: str, receipt: Document, start: bytes | None = None, rest: Document | None = None
+) -> bytes:
+    """Return the record of an execution that ended; ``start``: its started record, if unsent.
+
+    ``rest``: what else it says, of where the task comes from and what it has started.
+    """
     record: Document = {
         "kind": stream_records.KIND_FINISHED,
         "execution": execution,
         "receipt": receipt,
+        **(rest or {}),
     }
     if start is not None:
         record["start"] = json.loads(start)
@@ -145,6 +162,7 @@ def receipt_document(
         "retries": delivery.retries,
         "retried": [dict(one) for one in delivery.retried],
         "replaced": delivery.replaced,
+        "children": None,
         "code": code,
         "args_sha256": args_sha256,
         "result_sha256": digest,
@@ -230,7 +248,7 @@ _taken_requests: WeakValueDictionary[str, Any] = WeakValueDictionary()
 class PendingReceipt:
     """The receipt of the task that ``request`` belongs to, sent or not sent yet."""
 
-    __slots__ = ("_record", "delivery", "outcome", "receipt", "request", "sent")
+    __slots__ = ("_record", "children", "delivery", "outcome", "receipt", "request", "sent")
 
     def __init__(
         self, delivery: Delivery, outcome: TaskResult, receipt: Document, request: object
@@ -240,6 +258,8 @@ class PendingReceipt:
         self.receipt = receipt
         self.sent = False
         self.request: object = request
+        self.children: Children | None = None
+        """The tasks that it starts, where the run wants to know of them and can be told."""
         self._record: bytes | None = None
 
     def record(self) -> bytes:
@@ -247,7 +267,10 @@ class PendingReceipt:
         if self._record is None:
             execution = execution_of(self.request)
             start = None if execution is None else execution.unsent_start
-            self._record = finished_record(self.delivery.execution, self.receipt, start)
+            rest = origin(self.delivery)
+            if self.children is not None:
+                rest |= self.children.at_end()
+            self._record = finished_record(self.delivery.execution, self.receipt, start, rest)
         return self._record
 
     def belongs_to(self, key: bytes) -> bool:
@@ -294,7 +317,11 @@ def _prepare(
         receipt = receipt_document(delivery, end, execution.ran(), execution.output(), *digests)
     else:
         receipt = _receipt_from_outside(delivery, end, request)
-    return PendingReceipt(delivery, end, receipt, request)
+    pending = PendingReceipt(delivery, end, receipt, request)
+    if execution is not None and execution.children is not None:
+        pending.children = execution.children
+        receipt["children"] = execution.children.count
+    return pending
 
 
 def execution_of(request: object) -> Execution | None:

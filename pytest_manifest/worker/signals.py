@@ -22,13 +22,22 @@ from loguru import logger
 
 from pytest_manifest import variables
 from pytest_manifest.compat.billiard import is_recycled, sleep_by
+from pytest_manifest.compat.canvas import before_group_is_sent
 from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
+from pytest_manifest.compat.threads import hand_on_to_threads, is_pool_of_threads
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.code_digest import told_digest
 from pytest_manifest.schema.fields import State
 from pytest_manifest.worker import backends, log_capture, measuring, store_waits
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
+from pytest_manifest.worker.descendants import (
+    children_of,
+    current_children,
+    message_of,
+    tell_group,
+    wants_children,
+)
 from pytest_manifest.worker.handoff import (
     START,
     announce,
@@ -46,6 +55,7 @@ from pytest_manifest.worker.job import (
     is_of_manifest,
     new_execution,
     run_one_task_at_a_time,
+    running_within,
     runs_in_pool_child,
 )
 from pytest_manifest.worker.log_capture import catch_stdlib
@@ -90,6 +100,7 @@ def enter_process(*, is_pool_child: bool) -> None:
 def connect() -> None:
     """Connect the signals; a second call changes nothing."""
     follow_replacements()
+    before_group_is_sent(tell_group)
     for signal, receiver in (
         (celery_signals.task_received, on_received),
         (celery_signals.task_unknown, on_unknown),
@@ -98,6 +109,7 @@ def connect() -> None:
         (celery_signals.task_prerun, on_prerun),
         (celery_signals.task_postrun, on_postrun),
         (celery_signals.before_task_publish, on_publish),
+        (celery_signals.after_task_publish, on_published),
         (celery_signals.worker_process_init, measuring.on_process_init),
         (celery_signals.worker_process_shutdown, measuring.on_process_shutdown),
         (celery_signals.worker_process_shutdown, store_waits.remove_wait_file),
@@ -123,6 +135,8 @@ def _on_ready(sender: Any, **_: object) -> None:
     sweep_stale()
     store_waits.sweep()
     store_waits.extend_time_limits(sender.pool, getattr(sender, "hub", None))
+    if is_pool_of_threads(sender.pool):
+        hand_on_to_threads(lambda: partial(running_within, current_execution()))
 
 
 def _on_set_up(conf: Any, **_: object) -> None:
@@ -234,6 +248,10 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
     execution.begin()
     if isinstance(backend, ReceiptBackend):
         execution.announce = partial(backend.announce, delivery.stream, delivery.ttl)
+        if backend.has_stream and wants_children(delivery):
+            following = request.chain[-1] if request.chain else None
+            links = request.callbacks or ()
+            execution.children = children_of(delivery, backend.announce, links, following)
         announce(execution, started_record(execution), START)
     execution.start_clocks()
 
@@ -279,17 +297,26 @@ def _ends_unseen(error: BaseException | None) -> bool:
 
 
 def on_publish(
-    headers: MutableMapping[str, object] | None = None, body: object = None, **_: object
+    headers: MutableMapping[str, object] | None = None,
+    body: object = None,
+    routing_key: object = None,
+    declare: object = None,
+    **_: object,
 ) -> None:
-    """Give our headers to a message that continues our task (a retry, a replacement)."""
+    """Give our headers to a message that continues our task, or that it starts another one by."""
     if not isinstance(headers, MutableMapping):
         return
-    headers.pop(wire.HEADER_EXECUTION, None)
+    # A task that hands on all headers of its own message starts another one all the same.
+    are_copied = headers.pop(wire.HEADER_EXECUTION, None) is not None
     headers.pop(wire.HEADER_RECEIVED_AT, None)
     execution = current_execution()
     # Celery's protocol 1 has in the body what protocol 2 has in the headers.
     fields = body if isinstance(body, Mapping) else headers
     if execution is None or fields.get("id") != execution.delivery.task_id:
+        children = current_children()
+        # One that has our headers carries a job to its end: see ``handoff``.
+        if children is not None and (are_copied or wire.HEADER_RUN not in headers):
+            children.adopt(message_of(headers, body, routing_key, declare), headers)
         return
     delivery = execution.delivery
     if fields.get("retries") == delivery.retries + 1:
@@ -299,6 +326,15 @@ def on_publish(
     else:
         headers.update(job_headers(delivery, delivery.hop + 1))
         record_handoff(execution, "task")
+
+
+def on_published(headers: object = None, body: object = None, **_: object) -> None:
+    """Note that the broker has taken the message of a task that ours starts."""
+    children = current_children()
+    if children is not None:
+        fields = body if isinstance(body, Mapping) else headers
+        if isinstance(fields, Mapping):
+            children.confirm(str(fields.get("id")))
 
 
 # At their end Celery and billiard sleep where there is nothing left to wait for, and pytest waits

@@ -82,6 +82,7 @@ def test_message_carries_everything_that_a_worker_needs(broker: str) -> None:
         "manifest_sent_at": "2026-11-24T15:00:00.123456+00:00",
         "manifest_stream": "manifest:abc:receipts",
         "manifest_ttl": 600,
+        "manifest_root": attempt.task_id,
     }
 
 

@@ -93,6 +93,7 @@ def test_our_headers() -> None:
         "manifest_sent_at": "2026-11-24T15:00:00.000000+00:00",
         "manifest_stream": "s",
         "manifest_ttl": 60,
+        "manifest_root": attempt_of(RUN, Entry(id="é", task="t"), 2).task_id,
     }
 
 

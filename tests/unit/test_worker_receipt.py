@@ -24,6 +24,7 @@ from pytest_manifest.schema import Receipt, stream_records, wire
 from pytest_manifest.schema.code_digest import code_digest
 from pytest_manifest.worker import backends, evidence, instrument, signals
 from pytest_manifest.worker.backends import ensure_receipts, with_receipts
+from pytest_manifest.worker.children import Document
 from pytest_manifest.worker.job import (
     Execution,
     RunMeasures,
@@ -40,7 +41,6 @@ from pytest_manifest.worker.outcome import (
     succeeded,
 )
 from pytest_manifest.worker.receipt import (
-    Document,
     encode,
     finished_record,
     prepare_receipt,

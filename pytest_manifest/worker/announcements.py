@@ -1,0 +1,110 @@
+"""Announce what Celery sends after a task's end is stored: the bodies of chords, and errbacks.
+
+All else that a task starts is sent, and told of, before its end is. See ``Announcement``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any
+
+from loguru import logger
+
+from pytest_manifest.compat.canvas import (
+    FirstMessage,
+    chords_behind,
+    first_messages,
+    sent_errbacks,
+)
+from pytest_manifest.schema import wire
+from pytest_manifest.worker.children import Children, Document, Expected
+
+
+class End(Enum):
+    """How a task has ended, as far as it makes a difference to what Celery does then.
+
+    After a failure it runs errbacks. After any other end (a task that is revoked, rejected or
+    ignored) it does not.
+    """
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    OTHER = "other"
+
+
+def announce_rest(children: Children, app: Any, request: Any, end: End) -> None:
+    """Set what is announced, and expected, after the end of the task of ``request``."""
+    try:
+        announced, expected = [], []
+        for one, messages in _after(app, request, end):
+            if one is not None:
+                announced.append(one)
+            expected += messages
+    except Exception:
+        # The task's outcome must not change for it.
+        logger.exception("what follows {} could not be announced", request.__dict__.get("id"))
+    else:
+        children.announced, children.expected = announced, expected
+
+
+def _after(app: Any, request: Any, end: End) -> Iterator[tuple[Document | None, list[Expected]]]:
+    """Yield announcements, each with the messages that it is about; None: nothing is due."""
+    fields = request.__dict__
+    group, chord, execution = fields.get("group"), fields.get("chord"), _execution(fields)
+    if chord and group:
+        yield _body(group, chord, is_off=end is not End.SUCCESS)
+        # Where a member has failed, the last one to end calls the errbacks of the body.
+        announced, expected = _errbacks(
+            app, chord.get("options", {}).get("link_error"), f"{group}/errbacks", _id_of(chord)
+        )
+        yield (None if end is End.SUCCESS else announced), expected
+    if end is End.SUCCESS:
+        return
+    # Of what never runs no chord gets its part.
+    waiting = list(chords_behind(chord)) if chord else []
+    for later in fields.get("chain") or ():
+        waiting += chords_behind(later)
+    if group and not chord and "args" not in fields:  # turned away unread
+        yield {"key": group, "how": "chord_body", "count": 0, "is_off": True}, []
+    for key, body in dict(waiting).items():
+        yield _body(key, body, is_off=True)
+    if end is End.FAILURE:
+        yield _errbacks(app, fields.get("errbacks"), execution, fields.get("id"))
+
+
+def _body(key: str, body: Any, *, is_off: bool) -> tuple[Document | None, list[Expected]]:
+    # A message that carries a job that was handed on is no child.
+    due = [one for one in first_messages(body) if wire.HEADER_RUN not in one.headers]
+    return _announcement(key, "chord_body", due, is_off=is_off), [
+        Expected(key, "chord_body", one.task_id, one.task) for one in due
+    ]
+
+
+def _errbacks(
+    app: Any, errbacks: Any, key: str, task_id: str | None
+) -> tuple[Document | None, list[Expected]]:
+    given = [errbacks] if isinstance(errbacks, dict) else errbacks or ()
+    due = [one for sig in sent_errbacks(app, given) for one in first_messages(sig)]
+    return _announcement(key, "errback", due), [
+        Expected(key, "errback", one.task_id, one.task, task_id) for one in due
+    ]
+
+
+def _announcement(
+    key: str, how: str, due: list[FirstMessage], *, is_off: bool = False
+) -> Document | None:
+    if not due:
+        return None
+    ids = [one.task_id for one in due if one.task_id is not None]
+    document: Document = {"key": key, "how": how, "count": len(due), "task_ids": [*ids]}
+    return {**document, "is_off": True} if is_off else document
+
+
+def _execution(fields: dict[str, Any]) -> str:
+    return str(fields.get(wire.HEADER_EXECUTION))
+
+
+def _id_of(sig: Any) -> str | None:
+    task_id: str | None = (sig.get("options") or {}).get("task_id")
+    return task_id

@@ -1,0 +1,183 @@
+"""Keep the tasks that one execution starts, and tell of them before their messages are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, Final, NamedTuple
+
+from loguru import logger
+from pydantic import JsonValue
+
+from pytest_manifest.compat.canvas import first_messages, is_one_message
+from pytest_manifest.schema import stream_records, wire
+
+Document = dict[str, JsonValue]
+
+OF_ITS_OWN: Final = (
+    wire.HEADER_EXECUTION,
+    wire.HEADER_RECEIVED_AT,
+    wire.HEADER_RETRIED,
+    wire.HEADER_HOP,
+)
+"""Headers of one task's message, which a task that copies its headers gives to others."""
+
+
+class Expected(NamedTuple):
+    """A message that Celery may send after a task's end, and the announcement that it fulfils.
+
+    ``task_id``, and ``parent_id`` (Celery's header), are None where they are not known.
+    """
+
+    key: str
+    how: str
+    task_id: str | None
+    task: str
+    parent_id: str | None = None
+
+
+class Message(NamedTuple):
+    """What is known of a message that is about to be sent."""
+
+    task_id: str
+    task: str
+    queue: str | None
+    parent_id: object
+    group: object
+    chord: object
+
+
+class Children:
+    """The tasks that one execution starts; ``send`` puts a record into its run's stream.
+
+    ``origin`` are the fields by which records name the execution, ``headers`` those of its
+    children's messages. ``links`` and ``following`` are what its own message has to be called after
+    it: signatures.
+    """
+
+    def __init__(
+        self,
+        origin: Document,
+        headers: Mapping[str, object],
+        send: Callable[[Document], None],
+        links: Iterable[Any] = (),
+        following: Any = None,
+    ) -> None:
+        self.count = 0
+        self.replaces = False
+        """Whether all that is sent from now on replaces the task."""
+        self.expected: list[Expected] = []
+        self.announced: list[Document] = []
+        self.untold: list[Document] = []
+        """Records that could not be sent."""
+        self._origin = origin
+        self._headers = headers
+        self._send = send
+        self._links = links
+        self._following = following
+        self._ahead: set[str] = set()
+        self._unconfirmed: dict[str, None] = {}
+
+    def adopt(self, message: Message, headers: MutableMapping[str, object]) -> None:
+        """Give a message the headers of this job's, and tell of its task where that was not yet."""
+        for name in OF_ITS_OWN:
+            headers.pop(name, None)
+        headers.update(self._headers)
+        headers[wire.HEADER_SENT_AT] = wire.timestamp(datetime.now(timezone.utc))
+        if message.task_id in self._ahead:
+            self._ahead.discard(message.task_id)
+        else:
+            self._tell([message])
+
+    def tell_ahead(self, messages: Sequence[Message]) -> None:
+        """Tell of tasks whose messages are sent next."""
+        self._ahead.update(message.task_id for message in messages)
+        self._tell(messages)
+
+    def confirm(self, task_id: str) -> None:
+        """Note that the broker has taken a task's message."""
+        self._unconfirmed.pop(task_id, None)
+
+    def tell_again(self) -> None:
+        """Send the records that could not be sent, where there is no receipt to take them."""
+        records, self.untold = self.untold, []
+        for record in records:
+            self._put(record)
+
+    def unsent(self) -> list[str]:
+        """Return the ids of tasks that were told of and whose messages no broker has taken."""
+        return list(self._unconfirmed)
+
+    def at_end(self) -> Document:
+        """Return what the record of the execution's end says of them."""
+        told: dict[str, list[JsonValue]] = {
+            "spawned": [*self.untold],
+            "unsent": [*self.unsent()],
+            "announced": [*self.announced],
+        }
+        return {name: value for name, value in told.items() if value}
+
+    def _tell(self, messages: Sequence[Message]) -> None:
+        self.count += len(messages)
+        self._unconfirmed.update(dict.fromkeys(message.task_id for message in messages))
+        self._put(
+            {
+                "kind": stream_records.KIND_SPAWNED,
+                **self._origin,
+                "spawned_at": wire.timestamp(datetime.now(timezone.utc)),
+                "children": [self._child(message) for message in messages],
+            }
+        )
+
+    def _put(self, record: Document) -> None:
+        try:
+            self._send(record)
+        except Exception as error:  # the store may be back when the task ends
+            self.untold.append(record)
+            parent = self._origin["parent"]
+            logger.warning("the tasks that {} starts were not recorded: {}", parent, error)
+
+    def _child(self, message: Message) -> Document:
+        expected = self._take_expected(message)
+        how = self._how(message) if expected is None else expected.how
+        child: Document = {"task_id": message.task_id, "task": message.task, "how": how}
+        if message.queue is not None:
+            child["queue"] = message.queue
+        if expected is not None:
+            child["fulfils"] = expected.key
+        return child
+
+    def _take_expected(self, message: Message) -> Expected | None:
+        for one in self.expected:
+            if one.task_id is None:
+                is_it = one.task == message.task and one.parent_id in (None, message.parent_id)
+            else:
+                is_it = one.task_id == message.task_id
+            if is_it:
+                self.expected.remove(one)
+                return one
+        return None
+
+    def _how(self, message: Message) -> str:
+        """Return how a task that is started before its parent's end is; see ``HOW``.
+
+        A link has no id before it is sent, so a call of the same task is told as one, too.
+        """
+        if self.replaces:
+            return "replace"
+        if message.chord and not self._follows(message):
+            return "chord"
+        if self._follows(message):
+            return "chain"
+        if any(message.task == first.task for sig in self._links for first in first_messages(sig)):
+            return "link"
+        return "group" if message.group else "call"
+
+    def _follows(self, message: Message) -> bool:
+        """Return whether this is the next task of the chain that the parent is in."""
+        sig = self._following
+        return (
+            sig is not None
+            and is_one_message(sig)
+            and (sig.get("options") or {}).get("task_id") == message.task_id
+        )
