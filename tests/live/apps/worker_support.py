@@ -65,6 +65,7 @@ class Bench:
         self.log = log
         self.directory = directory
         self.spool = directory / "spool"
+        self.truth = directory / "truth"
         self.app = Celery(broker=broker, backend=backend)
         self.process_id = 0
         self._broker, self.backend = broker, backend
@@ -85,6 +86,8 @@ class Bench:
             "CELERY_BROKER_URL": self._broker,
             "CELERY_RESULT_BACKEND": self.backend,
             "MANIFEST_SPOOL": str(self.spool),
+            "MANIFEST_TEST_QUEUE": self.queue,
+            "MANIFEST_TEST_TRUTH": str(self.truth),
             **self.flavour.environment,
         }
 
@@ -150,7 +153,11 @@ class Bench:
 
     def settle(self) -> None:
         """Return when the worker has run one more task: whatever it had to say before is said."""
-        self.receipt(self.send("empty"))
+        self.settle_with("empty")
+
+    def settle_with(self, task: str) -> None:
+        """Do that with a task of this name."""
+        self.receipt(self.send(task, task_id=f"settle-{uuid.uuid4()}"))
 
     def answers(self) -> bool:
         return bool(self.app.control.ping(destination=[self.node], timeout=0.5))
