@@ -12,6 +12,7 @@ from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.text import middle, printable
 from pytest_manifest.verdict import reason_of
+from pytest_manifest.verdict.descendants import PATH
 
 EXAMPLES = 3
 _MESSAGE_LIMIT = 400
@@ -203,6 +204,8 @@ def _title(key: _Key, mismatch: Mismatch | None) -> str:
         return f"{before}{error} at {place}" if place else f"{before}{error}"
     if mismatch is None or path is None:
         return kind
+    if path == PATH:
+        return f"{before}a descendant did not end as expected"
     if path == "state":
         return kind if mismatch.actual == kind else f"{before}ended as {_name(mismatch.actual)}"
     return f"{before}{path} is not as expected"

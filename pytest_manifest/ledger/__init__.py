@@ -55,6 +55,7 @@ from pytest_manifest.ledger.run_info import (
     segments_json,
     stores_asked,
 )
+from pytest_manifest.ledger.tree_queries import SlowestTree, Statuses, TreeStep, TreeTotals
 
 __all__ = [
     "BAD_ROW_ERRORS",
@@ -84,9 +85,13 @@ __all__ = [
     "RunSegment",
     "RunStatus",
     "SendState",
+    "SlowestTree",
     "Start",
+    "Statuses",
     "StoredVerdict",
     "TaskRuns",
+    "TreeStep",
+    "TreeTotals",
     "damaged",
     "file_system",
     "find_runs",

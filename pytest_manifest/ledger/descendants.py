@@ -15,7 +15,7 @@ from pytest_manifest.schema import Verdict, VerdictStatus
 DESCENDANT_COLUMNS: Final = (
     "task_id, root, parent, task, how, queue, fulfils, spawned_at, kind, verdict"
 )
-"""Columns in the order of :func:`_descendant_of_row`."""
+"""Columns in the order of :func:`descendant_of_row`."""
 ANNOUNCED_COLUMNS: Final = "root, key, announcer, how, task, number, task_ids, is_off"
 _DESCENDANTS = f"SELECT {DESCENDANT_COLUMNS} FROM descendants "  # noqa: S608 - fixed text
 _ANNOUNCED = f"SELECT {ANNOUNCED_COLUMNS} FROM announced "  # noqa: S608 - fixed text
@@ -130,14 +130,14 @@ class Descendants(LedgerPart):
 
     def get(self, task_id: str) -> Descendant | None:
         query = _DESCENDANTS + "WHERE task_id = ?"
-        return next(self._db.build_each(_descendant_of_row, query, (task_id,)), None)
+        return next(self._db.build_each(descendant_of_row, query, (task_id,)), None)
 
     def of_root(self, root: str, *, open_only: bool = False) -> Iterator[Descendant]:
         """Yield an attempt's descendants in the order of their starting; ``open_only``: those
         without a verdict."""
         which = "AND kind IS NULL " if open_only else ""
         query = f"{_DESCENDANTS} WHERE root = ? {which}ORDER BY spawned_at, task_id"
-        return self._db.build_each(_descendant_of_row, query, (root,))
+        return self._db.build_each(descendant_of_row, query, (root,))
 
     def statuses(self, root: str) -> Mapping[VerdictStatus | None, int]:
         """Count an attempt's descendants by status; None: without a verdict."""
@@ -177,14 +177,15 @@ class Descendants(LedgerPart):
             f"{_DESCENDANTS} WHERE root = ? AND coalesce(kind, 'pending') = ? "
             "ORDER BY spawned_at, task_id LIMIT 1"
         )
-        return next(self._db.build_each(_descendant_of_row, query, (root, status)), None)
+        return next(self._db.build_each(descendant_of_row, query, (root, status)), None)
 
     def announced(self, root: str) -> Iterator[Announced]:
         """Yield what was announced of an attempt's tree."""
         return self._db.build_each(_announced_of_row, _ANNOUNCED + "WHERE root = ?", (root,))
 
 
-def _descendant_of_row(row: Row) -> Descendant:
+def descendant_of_row(row: Row) -> Descendant:
+    """Build a descendant from the columns of :data:`DESCENDANT_COLUMNS`."""
     task_id, root, parent, task, how, queue, fulfils, spawned_at, kind, verdict = row
     judged = None if verdict is None else Verdict.model_validate_json(verdict)
     began = moment(spawned_at)

@@ -26,6 +26,7 @@ from pytest_manifest.ledger.files import (
 from pytest_manifest.ledger.queries import Queries
 from pytest_manifest.ledger.rows import RunInfo, info_rows
 from pytest_manifest.ledger.run_info import RunMetadata
+from pytest_manifest.ledger.tree_queries import TreeQueries
 from pytest_manifest.ledger.verdicts import Verdicts
 
 
@@ -33,10 +34,10 @@ class Ledger:
     """A run's ledger; see :meth:`create` and :meth:`open`. Use one instance per thread.
 
     Its parts are ``info`` (the run's metadata), ``attempts``, ``events`` (what arrives from
-    workers), ``descendants`` (tasks that jobs start), ``verdicts`` and ``queries`` (of many entries
-    at once). A method of a part that writes does so atomically: in the caller's
-    :meth:`transaction`, or in its own. All raise LedgerError where the file cannot be read or
-    written.
+    workers), ``descendants`` (tasks that jobs start), ``verdicts``, ``queries`` (of many entries at
+    once) and ``trees`` (of many descendants at once). A method of a part that writes does so
+    atomically: in the caller's :meth:`transaction`, or in its own. All raise LedgerError where the
+    file cannot be read or written.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -48,6 +49,7 @@ class Ledger:
         self.descendants = Descendants(self._db)
         self.verdicts = Verdicts(self._db)
         self.queries = Queries(self._db)
+        self.trees = TreeQueries(self._db)
 
     @classmethod
     def create(cls, path: Path, info: RunInfo) -> Self:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import pytest
+from pydantic import JsonValue
 from pydantic_core import from_json
 
 from pytest_manifest.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
@@ -19,7 +20,7 @@ from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.groups import Tally
-    from pytest_manifest.ledger import AttemptRow, StoredVerdict
+    from pytest_manifest.ledger import AttemptRow, Ledger, StoredVerdict
     from pytest_manifest.verdict import AttemptLine
 
 
@@ -96,7 +97,9 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
     assert state.verdicts is not None
     if when == "setup":
         run = state.verdicts.run_of(binding)
-        record_properties(item, properties_of(binding.entry, stored, run))
+        record_properties(
+            item, properties_of(binding.entry, stored, run, state.verdicts.ledger_of(binding))
+        )
     if stored.status != "passed":
         _fail_or_skip(state, binding, stored, when)
 
@@ -118,7 +121,12 @@ def _fail_or_skip(
         entry = state.manifests.load(binding.manifest)[binding.entry]
         attempts = state.verdicts.attempts(binding)
         lines = [line for row in attempts if (line := _attempt_line(row)) is not None]
-        text = explain(entry, recorded.receipt, recorded.verdict, lines)
+        ledger, tree = state.verdicts.ledger_of(binding), None
+        if ledger is not None and stored.task_id is not None:
+            from pytest_manifest.reporting.descendants import tree_text
+
+            tree = tree_text(ledger, entry, stored.task_id, recorded.verdict, recorded.receipt)
+        text = explain(entry, recorded.receipt, recorded.verdict, lines, tree)
         pytest.fail(text, pytrace=False)
 
 
@@ -168,11 +176,13 @@ def fill_builtin(item: pytest.Item) -> None:
         item.funcargs[BUILTIN_ENTRY] = None
 
 
-def properties_of(entry: str, stored: StoredVerdict, run: str) -> list[tuple[str, object]]:
+def properties_of(
+    entry: str, stored: StoredVerdict, run: str, ledger: Ledger | None = None
+) -> list[tuple[str, object]]:
     """Return an entry's properties for JUnit reports and other readers of ``user_properties``.
 
     Times are in s and RFC 3339. The run and the attempt are the ledger's: a forged receipt may name
-    others.
+    others. ``ledger``: has its descendants, None: they are not shown.
     """
     values: dict[str, object] = {
         "manifest_entry": entry,
@@ -188,11 +198,24 @@ def properties_of(entry: str, stored: StoredVerdict, run: str) -> list[tuple[str
         values.update((shown, receipt.get(name)) for name, shown in RECEIPT_PROPERTIES.items())
         started = receipt.get("started_at")
         values["manifest_started_at"] = started and parse_moment(started).isoformat()
+        if ledger is not None and stored.task_id is not None and _may_have_tree(receipt):
+            from pytest_manifest.reporting.descendants import properties_of_tree
+
+            values.update(properties_of_tree(ledger, stored.task_id, receipt))
     return [
         (name, value) if name in _OF_ITS_OWN or type(value) not in (str, int) else _row(name, value)
         for name, value in values.items()
         if value is not None
     ]
+
+
+def _may_have_tree(receipt: Mapping[str, JsonValue]) -> bool:
+    """Return whether the ledger must be asked for an attempt's descendants.
+
+    Not where its one execution says that it started nothing, as nearly all do.
+    """
+    others = receipt.get("retries") or receipt.get("replaced")
+    return receipt.get("children") != 0 or receipt.get("executions") != 1 or bool(others)
 
 
 def record_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:

@@ -23,6 +23,12 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest.writer import atomic_file
+from pytest_manifest.reporting.descendants import (
+    RunTrees,
+    read_trees,
+    summary_of_trees,
+    trees_of,
+)
 from pytest_manifest.reporting.github_runner import FailingEntries, keep_failing, step_summary_file
 from pytest_manifest.reporting.run_report import (
     ReportedRun,
@@ -90,7 +96,7 @@ def _write_summaries(report: RunReport, run: Run, comparison: Comparison | None)
         found = statistics(_collected(records, writer, failing), run.info, segments)
         keep_statistics(run, report.config, found)
         keep_failing(report.config, run, failing)
-        writer.finish(found, comparison)
+        writer.finish(found, comparison, trees_of(run, report.config))
         if run.ledger_path.parent == report.options.ledgers:
             _write_summary(report, run, writer, summary_path(run), private=True)
         if (copy := _copy_for(report, run)) is not None:
@@ -195,14 +201,17 @@ class SummaryWriter:
         self._started.add(group)
         self._spools[group].write(comma + to_json(summary_fields(record)))
 
-    def finish(self, stats: Statistics, comparison: Comparison | None) -> None:
-        """Take the statistics and the comparison, which are known after the last entry."""
+    def finish(
+        self, stats: Statistics, comparison: Comparison | None, trees: RunTrees | None = None
+    ) -> None:
+        """Take what is known after the last entry; ``trees``: None, they are read here."""
         run = self._run
         with run.read() as ledger:
             about, cost = _run(run, ledger, self._root), _cost(ledger, stats)
+            trees = trees or read_trees(ledger)
         document = Summary(
             run=about,
-            statistics=_statistics(stats),
+            statistics=_statistics(stats, trees),
             cost=cost,
             comparison=None if comparison is None else comparison_document(comparison),
             files=list(_files(run, self._root)),
@@ -270,7 +279,7 @@ def _spread(spread: Distribution | None) -> SummarySpread | None:
     )
 
 
-def _statistics(found: Statistics) -> SummaryStatistics:
+def _statistics(found: Statistics, trees: RunTrees) -> SummaryStatistics:
     return SummaryStatistics(
         entries=found.entries,
         verdicts={str(kind): count for kind, count in found.verdicts.items()},
@@ -291,6 +300,7 @@ def _statistics(found: Statistics) -> SummaryStatistics:
         causes=list(_causes(found)),
         slowest=[SummaryEntry.model_validate(summary_fields(one)) for one in found.slowest],
         advice=list(found.advice),
+        descendants=summary_of_trees(trees),
     )
 
 

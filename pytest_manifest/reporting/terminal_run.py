@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,13 @@ import pytest
 
 from pytest_manifest.console import terminal_file
 from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.reporting.descendants import (
+    many,
+    path_lines,
+    run_phrase,
+    trees_of,
+    untold_lines,
+)
 from pytest_manifest.reporting.run_report import RunReport, artifacts
 from pytest_manifest.reporting.run_statistics import comparison_of, statistics_of
 from pytest_manifest.reporting.terminal_layout import BLANK, NARROWEST, Line, Sheet
@@ -75,16 +82,18 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
     name = short_path(run.manifest.path, report.options.root)
     with run.read() as ledger:
         counts, entries = ledger.verdicts.counts(), ledger.attempts.count_entries()
-        origin = _origin(ledger)
+        about = _heading(run, name, ledger)
         cost, reasons = _cost_line(ledger, run), ledger.attempts.reasons()
     good = counts.get("passed", 0) == entries
-    for line in _whole(_heading(run, name, origin, entries, counts), sheet):
+    for line in _whole(about, sheet):
         yield Line(line, bold=True, red=not good, green=good)
     if cost is not None:
         yield Line(cost)
     if reasons:
         again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         yield Line(f"  further sendings: {again}")
+    for text in untold_lines(trees_of(run, report.config), entries):
+        yield from map(Line, _whole(text, sheet))
     yield from _statistics_lines(run, report, sheet)
     for text in warnings_and_next_steps(run, report):
         yield from map(Line, _whole(text, sheet))
@@ -142,11 +151,11 @@ def warnings_and_next_steps(run: Run, report: RunReport) -> Iterator[str]:
         yield f"  the run gave up: {run.error}"
 
 
-def _heading(run: Run, name: str, origin: str, entries: int, counts: Mapping[str, int]) -> str:
-    verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    return (
-        f"{name}: run {run.info.run}{origin}, {plural(entries, 'entry')}: {verdicts or 'none yet'}"
-    )
+def _heading(run: Run, name: str, ledger: Ledger) -> str:
+    counts = sorted(ledger.verdicts.counts().items())
+    verdicts = ", ".join(f"{count} {kind}" for kind, count in counts) or "none yet"
+    jobs = many(ledger.attempts.count_entries(), "entry") + run_phrase(ledger)
+    return f"{name}: run {run.info.run}{_origin(ledger)}, {jobs}: {verdicts}"
 
 
 def _origin(ledger: Ledger) -> str:
@@ -161,8 +170,7 @@ def run_line(run: Run, report: RunReport) -> str:
     """Return the line that stands for a run with ``-q``."""
     name = short_path(run.manifest.path, report.options.root)
     with run.read() as ledger:
-        counts = ledger.verdicts.counts()
-        heading = _heading(run, name, _origin(ledger), ledger.attempts.count_entries(), counts)
+        heading = _heading(run, name, ledger)
     comparison = comparison_of(run, report.config)
     more = [] if comparison is None else [comparison_phrase(comparison)]
     return "; ".join([heading, *(" ".join(one.split()) for one in more)])
@@ -175,6 +183,8 @@ def _statistics_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Lin
         lines += statistics_lines(statistics_of(run, report.config), sheet)
     except ManifestToolError as error:
         lines.append(Line(f"  its figures cannot be told: {error}", yellow=True))
+    if path := list(path_lines(trees_of(run, report.config), sheet)):
+        lines += [BLANK, *path]
     comparison = comparison_of(run, report.config)
     if comparison is not None:
         lines += [BLANK, *comparison_lines(comparison, sheet)]

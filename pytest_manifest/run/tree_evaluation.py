@@ -22,11 +22,9 @@ from pytest_manifest.verdict.descendants import (
     FailedDescendant,
     TreeEnds,
     unexpected,
+    untold,
     with_descendants,
 )
-
-STOCK: str = "its worker sends no receipts"
-OLDER: str = "its worker tells nothing of them"
 
 
 class TreeEvaluator:
@@ -105,14 +103,8 @@ class TreeEvaluator:
         """Return a phrase for what the workers could not tell of an attempt's descendants."""
         if receipt is None:
             return ""
-        if receipt.source == "backend":
-            return STOCK
-        if receipt.children is None:
-            return OLDER
-        told = self._ledger.descendants.number_of_children(root, root)
-        if told < receipt.children:
-            return f"it started {receipt.children}, and {told} of them were told of"
-        return ""
+        told = self._ledger.descendants.number_of_children(root, root) if receipt.children else 0
+        return untold(receipt.source, receipt.children, told)
 
 
 def verdict_attempt(receipt: Receipt | None) -> int | None:

@@ -162,6 +162,50 @@ class SummaryEntry(Document):
     """Seconds from the start to the end."""
 
 
+class SummaryStep(Document):
+    """A task of the slowest tree."""
+
+    task: Name
+    """The task's name."""
+    task_id: Name
+    """Celery's id of it."""
+    status: VerdictStatus | None
+    """How it ended; null: not told, or the entry's own job."""
+    start: Number | None
+    """Seconds from the start of the entry's job to this one's."""
+    runtime: Number | None
+    """Seconds from its start to its end."""
+
+
+class SummaryTree(Document):
+    """The entry whose job and descendants took longest together."""
+
+    entry: Name
+    """The entry's id."""
+    seconds: Number
+    """From the start of its job to the last end."""
+    path: list[SummaryStep]
+    """From its job to the descendant that ended last; of a long path the first and last six."""
+    left_out: Count
+    """How many steps in the middle of the path are not listed."""
+
+
+class SummaryDescendants(Document):
+    """The tasks that the entries' jobs started, to any depth."""
+
+    number: Count
+    """How many there are."""
+    statuses: dict[str, Count]
+    """How many of them ended how; ``skipped``: its parent could not send it, and it counts
+    nowhere."""
+    entries: Count
+    """How many entries have some."""
+    not_known: Count
+    """Of how many entries they are not known, as their workers tell nothing of them."""
+    slowest: SummaryTree | None
+    """The slowest tree; null: no descendant has ended."""
+
+
 class SummaryStatistics(Document):
     """The run in figures; durations in seconds."""
 
@@ -204,6 +248,8 @@ class SummaryStatistics(Document):
     """The five entries that ran longest."""
     advice: list[Text]
     """What would help, where a bottleneck shows."""
+    descendants: SummaryDescendants
+    """The tasks that the entries' jobs started."""
 
 
 class SummaryCost(Document):

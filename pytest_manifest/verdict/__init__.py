@@ -8,13 +8,20 @@ from pytest_manifest.verdict.evidence import (
     may_have_run,
 )
 from pytest_manifest.verdict.expectations import Outcome, differences, evaluate, outcome
-from pytest_manifest.verdict.explanation import AttemptLine, brief, explain, reason_of
+from pytest_manifest.verdict.explanation import (
+    AttemptLine,
+    TreeText,
+    brief,
+    explain,
+    reason_of,
+)
 
 __all__ = [
     "NEVER_STARTED_STATES",
     "AttemptLine",
     "Costs",
     "Outcome",
+    "TreeText",
     "brief",
     "contradiction",
     "cost_of_verdict",

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_manifest.schema import Entry, Mismatch, Verdict, VerdictStatus
+from pytest_manifest.schema import Entry, Mismatch, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.models import CountRange, ExpectedDescendants
 from pytest_manifest.text import listed, plural, printable, short
 
@@ -20,6 +20,10 @@ CERTAIN_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
 )
 """Statuses of what has come to an end, whichever, once."""
 DOUBTFUL: Final[frozenset[VerdictStatus]] = frozenset({"unknown", "pending"})
+PATH: Final = "descendants"
+"""The path of a verdict's first mismatch where a descendant has not ended as expected."""
+_STOCK: Final = "its worker sends no receipts"
+_OLDER: Final = "its worker tells nothing of them"
 _NAMES_SHOWN: Final = 3
 _WORDS: Final[Mapping[VerdictStatus, str]] = {
     "failed": "failed",
@@ -66,7 +70,33 @@ class TreeEnds:
     @property
     def total(self) -> int:
         """Return how many descendants ran, or should have."""
-        return sum(number for status, number in self.counts.items() if status != NOT_SENT)
+        return number_of(self.counts)
+
+
+def number_of(counts: Mapping[VerdictStatus | None, int]) -> int:
+    """Return how many descendants ran, or should have, by their numbers by status."""
+    return sum(number for status, number in counts.items() if status != NOT_SENT)
+
+
+def failed_of(counts: Mapping[VerdictStatus | None, int]) -> int:
+    """Return how many descendants have an end that is no success, by their numbers by status."""
+    others = (None, "passed", "pending", NOT_SENT)
+    return sum(number for status, number in counts.items() if status not in others)
+
+
+def untold(source: Source, children: int | None, told: int) -> str:
+    """Return a phrase for what the workers could not tell of an attempt's descendants, or "".
+
+    ``source`` and ``children`` are those of its receipt, ``told``: how many of its own children
+    were told of.
+    """
+    if source == "backend":
+        return _STOCK
+    if children is None:
+        return _OLDER
+    if told < children:
+        return f"it started {children:,}, and {told:,} of them were told of"
+    return ""
 
 
 def expects_something(entry: Entry) -> bool:
@@ -142,7 +172,7 @@ def _by_descendant(
     )
     wanted = "each succeeded" if expected.outcome == "succeeded" else "each ended"
     mismatch = Mismatch(
-        path="descendants", expected=wanted, actual=f"{others + 1:,} of {ends.total:,} {did}"
+        path=PATH, expected=wanted, actual=f"{others + 1:,} of {ends.total:,} {did}"
     )
     return verdict.model_copy(
         update={

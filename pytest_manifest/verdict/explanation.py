@@ -9,6 +9,7 @@ from typing import Final
 
 from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict
 from pytest_manifest.text import middle, plural, printable, seconds, short
+from pytest_manifest.verdict.descendants import PATH
 from pytest_manifest.verdict.evidence import NEVER_STARTED_STATES
 from pytest_manifest.verdict.messages import SCHEMA_PATH
 
@@ -36,15 +37,31 @@ class AttemptLine:
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TreeText:
+    """What is known of an attempt's descendants, in a phrase, and the one that made it fail.
+
+    ``task`` and ``task_id`` are that one's, "" where there is none, ``receipt`` is what its worker
+    sent, None where nothing came.
+    """
+
+    phrase: str
+    task: str = ""
+    task_id: str = ""
+    receipt: Receipt | None = None
+
+
 def explain(
     entry: Entry,
     receipt: Receipt | None,
     verdict: Verdict,
     attempts: Sequence[AttemptLine] = (),
+    tree: TreeText | None = None,
 ) -> str:
     """Return several lines for a terminal or a report, without colours and control codes.
 
-    ``attempts``, oldest first, are shown where there is more than one.
+    ``attempts``, oldest first, are shown where there is more than one. ``tree``: None where the
+    attempt has no descendants.
     """
     parts = [verdict.sentence]
     if verdict.mismatches:
@@ -52,12 +69,35 @@ def explain(
     fields = list(_fields(entry, receipt))
     if receipt is not None and verdict.verdict == "forged":
         fields.insert(2, ("receipt", "what follows is what it says, believed or not"))
-    parts.append("\n".join(f"  {name:<10}{value}" for name, value in fields))
+    if tree is not None:
+        fields.append(("tree", tree.phrase))
+    parts.append(_table_of(fields))
     if len(attempts) > 1:
         parts.append("\n".join(["Attempts:", *_attempts(attempts)]))
     if receipt is not None:
         parts.extend("\n".join(block) for block in (_traceback(receipt), _log(receipt)) if block)
+    if tree is not None and tree.task_id:
+        parts.extend(_descendant(tree))
     return "\n\n".join(parts)
+
+
+def _table_of(fields: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"  {name:<10}{value}" for name, value in fields)
+
+
+def _descendant(tree: TreeText) -> Iterator[str]:
+    """Yield the blocks about the descendant that made its entry fail."""
+    fields = [("task id", printable(tree.task_id))]
+    if tree.receipt is None:
+        fields.append(("receipt", "none came"))
+    else:
+        fields += _course(tree.receipt)
+    yield f"The descendant {printable(tree.task)!r}:\n{_table_of(fields)}"
+    if tree.receipt is not None:
+        of = "The descendant's "
+        for block in (_traceback(tree.receipt, of), _log(tree.receipt, of)):
+            if block:
+                yield "\n".join(block)
 
 
 def _table(mismatches: Sequence[Mismatch]) -> Iterator[str]:
@@ -130,7 +170,7 @@ def _death(receipt: Receipt) -> str:
     return f"began {began:%H:%M:%S.%f}, was found dead {noticed:%H:%M:%S.%f} UTC"
 
 
-def _traceback(receipt: Receipt) -> list[str]:
+def _traceback(receipt: Receipt, of: str = "The worker's ") -> list[str]:
     if receipt.error is None or not receipt.error.traceback:
         return []
     lines = task_traceback(printable(receipt.error.traceback))
@@ -138,7 +178,7 @@ def _traceback(receipt: Receipt) -> list[str]:
         half = _TRACEBACK_LINES // 2
         left_out = len(lines) - 2 * half
         lines = [*lines[:half], f"  ... {plural(left_out, 'line')} left out ...", *lines[-half:]]
-    return ["The worker's traceback:", *(f"  {line}".rstrip() for line in lines)]
+    return [f"{of}traceback:", *(f"  {line}".rstrip() for line in lines)]
 
 
 def task_traceback(text: str) -> list[str]:
@@ -185,14 +225,14 @@ def _frame_text(frame: re.Match[str]) -> str:
     return f"{name}:{frame[2]}{within}"
 
 
-def _log(receipt: Receipt) -> list[str]:
+def _log(receipt: Receipt, of: str = "The task's ") -> list[str]:
     if not receipt.log:
         return []
     shown = receipt.log[-_LOG_LINES:]
     earlier = receipt.log_dropped + len(receipt.log) - len(shown)
     before = f" ({plural(earlier, 'earlier one')} not shown)" if earlier else ""
     lines = (middle(_one_line(line), 2 * _WIDTH) for line in shown)
-    return [f"The task's last log lines{before}:", *(f"  {line}" for line in lines)]
+    return [f"{of}last log lines{before}:", *(f"  {line}" for line in lines)]
 
 
 def _one_line(text: str) -> str:
@@ -220,7 +260,7 @@ def reason_of(verdict: Verdict, receipt: Receipt | None) -> Mismatch | ErrorInfo
     if receipt is not None and verdict.verdict not in _BY_MESSAGE:
         error = receipt.error
     mismatch = verdict.mismatches[0] if verdict.mismatches else None
-    if mismatch is None or mismatch.path in ("code", SCHEMA_PATH):
+    if mismatch is None or mismatch.path in ("code", SCHEMA_PATH, PATH):
         return error
     if mismatch.path == "state" and (verdict.verdict != "failed" or error is not None):
         return error

@@ -1,0 +1,221 @@
+"""Read the trees of many attempts at once, by SQL: memory does not grow with their number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+from typing import NamedTuple
+
+from pytest_manifest.ledger.database import LedgerPart
+from pytest_manifest.ledger.descendants import DESCENDANT_COLUMNS, Descendant, descendant_of_row
+from pytest_manifest.ledger.rows import Row
+from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.wire import parse_timestamp
+
+Statuses = Mapping[VerdictStatus | None, int]
+"""Numbers of descendants by status; None: without a verdict."""
+
+_NEWEST = "a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry)"
+_STATUSES = f"""
+    SELECT t.kind, sum(t.number) FROM (
+        SELECT root, kind, count(*) AS number FROM descendants GROUP BY root, kind
+    ) t JOIN attempts a ON a.task_id = t.root WHERE {_NEWEST} GROUP BY t.kind
+"""  # noqa: S608 - fixed text
+_WITH_SOME = f"""
+    SELECT count(*) FROM (SELECT DISTINCT root FROM descendants) t
+    JOIN attempts a ON a.task_id = t.root WHERE {_NEWEST}
+"""  # noqa: S608 - fixed text
+_BY_ROOT = """
+    SELECT d.root, d.kind, count(*) FROM json_each(?) j JOIN descendants d ON d.root = j.value
+    GROUP BY d.root, d.kind
+"""
+_BY_ENTRY = f"""
+    SELECT a.entry, t.kind, t.number FROM attempts a JOIN (
+        SELECT root, kind, count(*) AS number FROM descendants GROUP BY root, kind
+    ) t ON t.root = a.task_id WHERE {_NEWEST} ORDER BY a.entry, t.kind
+"""  # noqa: S608 - fixed text
+
+# Only the process that ran a job can say what it started; of others all was told that there is.
+_UNTOLD = """
+    SELECT CASE WHEN source = 'backend' THEN 'stock' WHEN children IS NULL THEN 'older'
+        ELSE 'fewer' END, count(*)
+    FROM (
+        SELECT entry, attempt, coalesce(json_extract(receipt, '$.source'), 'worker') AS source,
+            json_extract(receipt, '$.state') AS state,
+            json_extract(receipt, '$.children') AS children
+        FROM settled WHERE receipt IS NOT NULL
+    ) s
+    WHERE source <> 'harness' AND state IN ('succeeded', 'failed', 'ignored') AND (
+        source = 'backend' OR children IS NULL OR (children > 0 AND children > (
+            SELECT count(*) FROM attempts a
+            JOIN descendants d ON d.root = a.task_id AND d.parent = a.task_id
+            WHERE a.entry = s.entry AND a.attempt = s.attempt
+        ))
+    ) GROUP BY 1
+"""
+
+# Times as days. Those of a forged receipt are not credible.
+_END = "julianday(json_extract(r.receipt, '$.finished_at'))"
+_SLOWEST = f"""
+    SELECT root, entry, 86400 * (ended - coalesce(
+        (SELECT min(julianday(started_at)) FROM starts WHERE task_id = root),
+        (SELECT min(julianday(json_extract(r.receipt, '$.started_at'))) FROM receipts r
+            WHERE r.task_id = root),
+        julianday(sent_at)
+    )) AS took
+    FROM (
+        SELECT d.root AS root, max({_END}) AS ended
+        FROM descendants d JOIN receipts r ON r.task_id = d.task_id
+        WHERE d.kind IS NOT 'forged' GROUP BY d.root
+    ) JOIN attempts a ON a.task_id = root
+    WHERE {_NEWEST} AND took IS NOT NULL ORDER BY took DESC, root LIMIT 1
+"""  # noqa: S608 - fixed text
+_LAST_END = f"""
+    SELECT d.task_id FROM descendants d JOIN receipts r ON r.task_id = d.task_id
+    WHERE d.root = ? AND d.kind IS NOT 'forged' AND {_END} IS NOT NULL
+    ORDER BY {_END} DESC, d.task_id LIMIT 1
+"""  # noqa: S608 - fixed text
+_PARENT = "SELECT parent FROM descendants WHERE root = ? AND task_id = ?"
+_STARTED = "SELECT min(started_at) FROM starts WHERE task_id = ?"
+_RECEIVED = """
+    SELECT json_extract(receipt, '$.started_at'), json_extract(receipt, '$.finished_at'),
+        json_extract(receipt, '$.task') FROM receipts WHERE task_id = ? ORDER BY seq DESC LIMIT 1
+"""
+_OF_TASK = "SELECT task, kind FROM descendants WHERE task_id = ?"
+
+_PREFIXED = ", ".join(f"d.{name}" for name in DESCENDANT_COLUMNS.split(", "))
+# SQLite takes the row of the queue with the greatest depth next: so children follow their parent.
+# The limit keeps it from reading the table anew for each parent: it copies and indexes these rows.
+_WALK = f"""
+    WITH RECURSIVE
+    mine AS (SELECT task_id, parent, spawned_at FROM descendants WHERE root = ?1 LIMIT -1),
+    tree(task_id, depth, began) AS (
+        SELECT ?1, 0, ''
+        UNION ALL
+        SELECT m.task_id, tree.depth + 1, m.spawned_at FROM tree
+        JOIN mine m ON m.parent = tree.task_id AND m.task_id <> ?1
+        ORDER BY 2 DESC, 3, 1
+    )
+    SELECT tree.depth, {_PREFIXED} FROM tree JOIN descendants d ON d.task_id = tree.task_id
+    WHERE tree.depth > 0 LIMIT ?2
+"""  # noqa: S608 - fixed text
+_JUDGED = f"""
+    SELECT a.entry, a.attempt, {_PREFIXED} FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN descendants d ON d.root = a.task_id ORDER BY s.seq, d.kind, d.task_id
+"""  # noqa: S608 - fixed text
+
+
+@dataclass(frozen=True, slots=True)
+class TreeTotals:
+    """The descendants of a run's newest attempts.
+
+    ``statuses``: how many there are by status; ``entries``: how many entries have some. ``untold``:
+    of how many entries the descendants are not known, by the reason: "stock" (their workers send no
+    receipts), "older" (they tell nothing of descendants), "fewer" (not of all that were started).
+    """
+
+    statuses: Statuses = field(default_factory=dict)
+    entries: int = 0
+    untold: Mapping[str, int] = field(default_factory=dict)
+
+
+class SlowestTree(NamedTuple):
+    """The attempt whose tree took longest: from its start to the last end, ``seconds``."""
+
+    root: str
+    entry: str
+    seconds: float
+
+
+class TreeStep(NamedTuple):
+    """A task of a tree: its times, as far as they are known, and how it ended."""
+
+    task_id: str
+    task: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    status: VerdictStatus | None
+
+
+class TreeQueries(LedgerPart):
+    """Queries of many trees, or of the whole of one."""
+
+    def totals(self) -> TreeTotals:
+        """Count the descendants of the run, and the entries of which they are not known."""
+        untold = {reason: int(number) for reason, number in self._db.read(_UNTOLD)}
+        with_some = self._db.read_one(_WITH_SOME)
+        entries = 0 if with_some is None else int(with_some[0])
+        if not entries:
+            return TreeTotals(untold=untold)
+        statuses = {kind: int(number) for kind, number in self._db.read(_STATUSES)}
+        return TreeTotals(statuses, entries, untold)
+
+    def statuses(self) -> Statuses:
+        """Count the descendants of the run's newest attempts by status."""
+        return {kind: int(number) for kind, number in self._db.read(_STATUSES)}
+
+    def statuses_of(self, roots: Sequence[str]) -> dict[str, Statuses]:
+        """Count the descendants of these attempts by status; those without any are left out."""
+        rows = self._db.read(_BY_ROOT, (json.dumps(roots, ensure_ascii=False),))
+        return {
+            root: {kind: int(number) for _, kind, number in some}
+            for root, some in groupby(rows, key=lambda row: str(row[0]))
+        }
+
+    def by_entry(self) -> Iterator[tuple[str, Statuses]]:
+        """Yield each entry whose newest attempt has descendants, and these by status.
+
+        In the order of the ids.
+        """
+        for entry, some in groupby(self._db.read(_BY_ENTRY), key=lambda row: str(row[0])):
+            yield entry, {kind: int(number) for _, kind, number in some}
+
+    def slowest(self) -> SlowestTree | None:
+        """Return the tree that took longest; None where there is none with times."""
+        row = self._db.read_one(_SLOWEST)
+        return None if row is None else SlowestTree(str(row[0]), str(row[1]), float(row[2]))
+
+    def path(self, root: str) -> list[str]:
+        """Return the task ids from an attempt to that of its descendants which ended last."""
+        row = self._db.read_one(_LAST_END, (root,))
+        found: list[str] = []
+        while row is not None and row[0] != root and row[0] not in found:
+            found.append(str(row[0]))
+            row = self._db.read_one(_PARENT, (root, row[0]))
+        return [root, *reversed(found)]
+
+    def step(self, task_id: str) -> TreeStep:
+        """Return what is known of one task of a tree, or of the attempt itself."""
+        known = self._db.read_one(_OF_TASK, (task_id,)) or (None, None)
+        began = self._db.read_one(_STARTED, (task_id,)) or (None,)
+        started, finished, task = self._db.read_one(_RECEIVED, (task_id,)) or (None, None, None)
+        return TreeStep(
+            task_id,
+            known[0] or task or task_id,
+            parse_timestamp(began[0]) or parse_timestamp(started),
+            parse_timestamp(finished),
+            known[1],
+        )
+
+    def walk(self, root: str, limit: int) -> Iterator[tuple[int, Descendant]]:
+        """Yield an attempt's descendants with their depth, from 1, each after what started it.
+
+        At most ``limit``, all where that is 0. One whose parent is not known is left out.
+        """
+        return self._db.build_each(_with_depth, _WALK, (root, limit or -1))
+
+    def judged(self) -> Iterator[tuple[str, int, Descendant]]:
+        """Yield entry, attempt and each descendant of the attempts that have the verdicts."""
+        return self._db.build_each(_with_attempt, _JUDGED)
+
+
+def _with_depth(row: Row) -> tuple[int, Descendant]:
+    return int(row[0]), descendant_of_row(row[1:])
+
+
+def _with_attempt(row: Row) -> tuple[str, int, Descendant]:
+    return str(row[0]), int(row[1]), descendant_of_row(row[2:])

@@ -1,0 +1,248 @@
+"""Show the tasks that jobs started: of a failed entry, and of a run as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from pydantic import JsonValue
+
+from pytest_manifest.ledger import Ledger, SlowestTree, Statuses, TreeStep, TreeTotals
+from pytest_manifest.reporting.terminal_layout import Line, Sheet, table_lines
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.summary import SummaryDescendants, SummaryStep, SummaryTree
+from pytest_manifest.text import plural, printable, seconds_cell
+from pytest_manifest.verdict import TreeText
+from pytest_manifest.verdict.descendants import PATH, failed_of, number_of, unexpected, untold
+
+if TYPE_CHECKING:
+    from pytest_manifest.run import Run
+
+NOT_KNOWN: Final = "not known"
+_REASONS: Final[Mapping[str, str]] = {
+    "stock": "their workers send no receipts",
+    "older": "their workers tell nothing of them",
+    "fewer": "their workers did not tell of all",
+}
+_OF_ITS_PROCESS: Final = ("succeeded", "failed", "ignored")
+_ENDS_SHOWN: Final = 6
+"""Steps of a long path that are shown from each of its ends."""
+_TREES: Final = pytest.StashKey[dict[Path, "RunTrees"]]()
+
+
+# Of an entry
+
+
+def many(count: int, noun: str) -> str:
+    """Format a count that may be large: ``1 entry``, ``100,000 entries``."""
+    return plural(count, noun).replace(str(count), f"{count:,}", 1)
+
+
+def counts_text(counts: Statuses) -> str:
+    """Return in words how many descendants there are, and how they ended."""
+    number = number_of(counts)
+    ends = sorted((status or "pending", count) for status, count in counts.items())
+    return f"{many(number, 'descendant')}: {', '.join(f'{n:,} {one}' for one, n in ends)}"
+
+
+def tree_text(
+    ledger: Ledger, entry: Entry, root: str, verdict: Verdict, receipt: Receipt | None
+) -> TreeText | None:
+    """Return what to tell of an attempt's descendants; None where it has none.
+
+    The first that failed is among that if it is what the ``verdict`` rests on.
+    """
+    counts = ledger.trees.statuses_of([root]).get(root, {})
+    phrases = [counts_text(counts)] if number_of(counts) else []
+    said = {} if receipt is None else receipt.model_dump(include={"source", "state", "children"})
+    if reason := _untold(ledger, root, said):
+        phrases.append(f"descendants: {NOT_KNOWN} ({reason})")
+    if not phrases:
+        return None
+    phrase = "; ".join(phrases)
+    if not (verdict.mismatches and verdict.mismatches[0].path == PATH):
+        return TreeText(phrase)
+    for status in unexpected(entry.expect.of_descendants, counts):
+        one = ledger.descendants.first(root, status)
+        if one is not None:
+            return TreeText(phrase, one.task, one.task_id, received(ledger, one.task_id))
+    return TreeText(phrase)
+
+
+def properties_of_tree(
+    ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]
+) -> dict[str, object]:
+    """Return the properties of an attempt's descendants; ``receipt``: its fields."""
+    if _untold(ledger, root, receipt):
+        return {"manifest_descendants": NOT_KNOWN}
+    counts = ledger.trees.statuses_of([root]).get(root, {})
+    number = number_of(counts)
+    if not number:
+        return {}
+    return {"manifest_descendants": number, "manifest_descendants_failed": failed_of(counts)}
+
+
+def _untold(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
+    """Return why an attempt's descendants are not known; "" where they are.
+
+    Only the process that ran a job can say what it started; of others all was told that there is.
+    """
+    source, children = receipt.get("source"), receipt.get("children")
+    if source == "harness" or receipt.get("state") not in _OF_ITS_PROCESS:
+        return ""
+    known = children if isinstance(children, int) else None
+    told = ledger.descendants.number_of_children(root, root) if known else 0
+    return untold("backend" if source == "backend" else "worker", known, told)
+
+
+def received(ledger: Ledger, task_id: str) -> Receipt | None:
+    """Return a descendant's receipt that counts, with what its starts add; None: none came."""
+    from pytest_manifest.run.evidence import complete_receipt, decisive_end
+
+    reported = ledger.events.receipts(task_id)
+    if not reported:
+        return None
+    return complete_receipt(decisive_end(reported)[1], ledger.events.starts(task_id))
+
+
+# Of a run
+
+
+@dataclass(frozen=True, slots=True)
+class RunTrees:
+    """The descendants of a run: their numbers, and the slowest tree.
+
+    ``steps``: from the slowest tree's root to what ended last; ``left_out``: how many in the middle
+    of them are not listed.
+    """
+
+    totals: TreeTotals
+    slowest: SlowestTree | None = None
+    steps: Sequence[TreeStep] = ()
+    left_out: int = 0
+
+    @property
+    def number(self) -> int:
+        """Return how many descendants the run has."""
+        return number_of(self.totals.statuses)
+
+    @property
+    def not_known(self) -> int:
+        """Return of how many entries the descendants are not known."""
+        return sum(self.totals.untold.values())
+
+
+def read_trees(ledger: Ledger) -> RunTrees:
+    """Read what reports show of a run's trees."""
+    totals = ledger.trees.totals()
+    slowest = ledger.trees.slowest() if totals.entries else None
+    if slowest is None:
+        return RunTrees(totals)
+    ids = ledger.trees.path(slowest.root)
+    left_out = max(len(ids) - 2 * _ENDS_SHOWN, 0)
+    shown = [*ids[:_ENDS_SHOWN], *ids[_ENDS_SHOWN + left_out :]]
+    return RunTrees(totals, slowest, [ledger.trees.step(one) for one in shown], left_out)
+
+
+def trees_of(run: Run, config: pytest.Config) -> RunTrees:
+    """Return the trees of a run that is over, read at the first call."""
+    known = config.stash.setdefault(_TREES, {})
+    if run.ledger_path not in known:
+        with run.read() as ledger:
+            known[run.ledger_path] = read_trees(ledger)
+    return known[run.ledger_path]
+
+
+def run_phrase(ledger: Ledger) -> str:
+    """Return ", 100,000 descendants" for the line about a run, "" where it has none."""
+    number = number_of(ledger.trees.statuses()) if ledger.descendants.any() else 0
+    return f", {many(number, 'descendant')}" if number else ""
+
+
+def untold_lines(trees: RunTrees, entries: int) -> Iterator[str]:
+    """Yield the line on entries of which the descendants are not known."""
+    if trees.not_known:
+        reasons = ", ".join(
+            _REASONS[one] if len(trees.totals.untold) == 1 else f"{count:,}: {_REASONS[one]}"
+            for one, count in sorted(trees.totals.untold.items())
+        )
+        of = f"{trees.not_known:,} of {many(entries, 'entry')}"
+        yield f"  descendants: {NOT_KNOWN} of {of} ({reasons})"
+
+
+def path_lines(trees: RunTrees, sheet: Sheet) -> Iterator[Line]:
+    """Yield the slowest tree's path: its job, and each task down to what ended last."""
+    slowest, steps = trees.slowest, trees.steps
+    if slowest is None:
+        return
+    name = sheet.cut(slowest.entry, sheet.width // 2)
+    took = f"{seconds_cell(slowest.seconds)} s from its start to the last end"
+    yield Line(f"  slowest path: {name}, {took}", bold=True)
+    rows = [("  task", "start, s", "run, s")]
+    room = sheet.width - 24
+    for step in steps:
+        failed = "" if step.status in (None, "passed") else f" ({step.status})"
+        rows.append((f"  {sheet.cut(step.task, room - len(failed))}{failed}", *_times(step, steps)))
+    if trees.left_out:
+        rows.insert(_ENDS_SHOWN + 1, (f"  ... {trees.left_out:,} more ...", "", ""))
+    yield from table_lines(rows, 2)
+
+
+def _times(step: TreeStep, steps: Sequence[TreeStep]) -> tuple[str, str]:
+    start, runtime = offset(step, steps), runtime_of(step)
+    return tuple("-" if one is None else seconds_cell(one) for one in (start, runtime))  # type: ignore[return-value]  # two of them
+
+
+def offset(step: TreeStep, steps: Sequence[TreeStep]) -> float | None:
+    """Return when a step of a path started, in s since the path's first; None: not known."""
+    began = steps[0].started_at
+    if began is None or step.started_at is None:
+        return None
+    return max((step.started_at - began).total_seconds(), 0.0)
+
+
+def runtime_of(step: TreeStep) -> float | None:
+    """Return how long a step ran, in s; None where that is not known."""
+    if step.finished_at is None or step.started_at is None:
+        return None
+    return max((step.finished_at - step.started_at).total_seconds(), 0.0)
+
+
+def path_text(trees: RunTrees) -> str:
+    """Return the slowest tree's path on one line, like ``jobs.a -> jobs.b``."""
+    names = [printable(step.task) for step in trees.steps]
+    if trees.left_out:
+        names.insert(_ENDS_SHOWN, f"... {trees.left_out:,} more ...")
+    return " -> ".join(names)
+
+
+def summary_of_trees(trees: RunTrees) -> SummaryDescendants:
+    """Return the part of ``summary.json`` about descendants."""
+    slowest = None
+    if trees.slowest is not None:
+        path = [
+            SummaryStep(
+                task=step.task,
+                task_id=step.task_id,
+                status=step.status,
+                start=offset(step, trees.steps),
+                runtime=runtime_of(step),
+            )
+            for step in trees.steps
+        ]
+        slowest = SummaryTree(
+            entry=trees.slowest.entry,
+            seconds=max(round(trees.slowest.seconds, 3), 0.0),
+            path=path,
+            left_out=trees.left_out,
+        )
+    return SummaryDescendants(
+        number=trees.number,
+        statuses={status or "pending": n for status, n in trees.totals.statuses.items()},
+        entries=trees.totals.entries,
+        not_known=trees.not_known,
+        slowest=slowest,
+    )

@@ -1,0 +1,203 @@
+"""What terminal, JUnit and summary say of the tasks that jobs started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic_core import from_json
+
+from pytest_manifest.ledger import StoredVerdict
+from pytest_manifest.plugin.outcome import properties_of
+from pytest_manifest.reporting.descendants import (
+    path_lines,
+    path_text,
+    read_trees,
+    run_phrase,
+    summary_of_trees,
+    tree_text,
+    untold_lines,
+)
+from pytest_manifest.reporting.terminal_layout import Sheet
+from pytest_manifest.schema import Entry, Mismatch, Verdict
+from pytest_manifest.verdict import brief, explain
+from tests.unit.ledger_support import INFO
+from tests.unit.tree_support import Trees, times
+
+TRACEBACK = 'Traceback (most recent call last):\n  File "/srv/jobs.py", line 3, in work\nBoom: no\n'
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> Iterator[Trees]:
+    made = Trees(tmp_path / "run.sqlite")
+    yield made
+    made.ledger.close()
+
+
+def failed(trees: Trees) -> tuple[Entry, Verdict]:
+    """An entry of which a descendant has failed."""
+    root = trees.entry("a", "failed", children=1)
+    trees.child(root, "c1", received=times(1, 2))
+    error = {"type": "Boom", "message": "no", "traceback": TRACEBACK}
+    told = {**times(2, 3), "state": "failed", "error": error, "log": ["tried", "gave up"]}
+    trees.child(root, "c2", "c1", kind="failed", received={**told, "worker": "w2@box"})
+    mismatch = Mismatch(path="descendants", expected="each succeeded", actual="1 of 2 did not")
+    found = trees.verdict("a").model_copy(
+        update={"sentence": "The job passed, but c2 failed.", "mismatches": [mismatch]}
+    )
+    return Entry.model_validate({"id": "a", "task": "t"}), found
+
+
+def explained(trees: Trees, entry: Entry, verdict: Verdict) -> str:
+    settled = trees.ledger.verdicts.of_entry(entry.id)
+    assert settled is not None
+    tree = tree_text(trees.ledger, entry, f"t-{entry.id}", verdict, settled.receipt)
+    return explain(entry, settled.receipt, verdict, (), tree)
+
+
+def properties(trees: Trees, entry: str) -> dict[str, object]:
+    """The entry's properties that are about descendants."""
+    (_, stored), *_ = trees.ledger.verdicts.stored_from(entry, 1)
+    found = dict(properties_of(entry, stored, INFO.run, trees.ledger))
+    return {name: value for name, value in found.items() if "descendants" in name}
+
+
+def test_a_failure_shows_the_descendant_that_it_rests_on(trees: Trees) -> None:
+    """Its place, its traceback and its log lines, as an entry's own."""
+    text = explained(trees, *failed(trees))
+    assert "  tree      2 descendants: 1 failed, 1 passed\n" in text
+    assert "The descendant 'task.c2':\n  task id   c2\n  ran on    w2@box" in text
+    assert (
+        "The descendant's traceback:\n  Traceback (most recent call last):\n    File \"/srv" in text
+    )
+    assert "The descendant's last log lines:\n  tried\n  gave up" in text
+
+
+def test_a_failure_of_the_job_itself_shows_no_descendant(trees: Trees) -> None:
+    """Only how many there were."""
+    entry, verdict = failed(trees)
+    text = explained(trees, entry, verdict.model_copy(update={"mismatches": []}))
+    assert "2 descendants" in text
+    assert "The descendant" not in text
+
+
+def test_a_descendant_without_a_receipt_is_named_all_the_same(trees: Trees) -> None:
+    """It was lost, say."""
+    entry, verdict = failed(trees)
+    root = trees.entry("b", "lost", children=1)
+    trees.child(root, "c3", kind="lost")
+    text = explained(trees, entry.model_copy(update={"id": "b"}), verdict)
+    assert "The descendant 'task.c3':\n  task id   c3\n  receipt   none came" in text
+
+
+def test_a_failure_in_one_line_is_its_sentence(trees: Trees) -> None:
+    """Not how many succeeded where each was to."""
+    assert brief(failed(trees)[1], None) == "The job passed, but c2 failed."
+
+
+def test_details_say_where_descendants_are_not_known(trees: Trees) -> None:
+    """With the reason; nothing of one that has none."""
+    for name, more, said in (
+        ("a", {"source": "backend", "children": None}, "its worker sends no receipts"),
+        ("b", {"children": None}, "its worker tells nothing of them"),
+        ("c", {"children": 3}, "it started 3, and 0 of them were told of"),
+        ("d", {}, ""),
+        ("e", {"state": "crashed", "children": None}, ""),
+    ):
+        trees.entry(name, "failed", **more)
+        entry = Entry.model_validate({"id": name, "task": "t"})
+        line = f"  tree      descendants: not known ({said})"
+        assert (line in explained(trees, entry, trees.verdict(name))) == bool(said)
+
+
+def test_properties_count_descendants(trees: Trees) -> None:
+    """Of entries that have some; elsewhere only where they are not known."""
+    failed(trees)
+    assert properties(trees, "a") == {"manifest_descendants": 2, "manifest_descendants_failed": 1}
+    trees.entry("b", executions=1)
+    assert properties(trees, "b") == {}
+    trees.entry("c", children=None)
+    assert properties(trees, "c") == {"manifest_descendants": "not known"}
+    trees.child(trees.entry("d", retries=1, executions=1), "c3")
+    assert properties(trees, "d")["manifest_descendants"] == 1
+
+
+def test_a_job_that_started_nothing_costs_no_query(trees: Trees) -> None:
+    """Which nearly all are."""
+    trees.entry("a", executions=1)
+    (_, stored), *_ = trees.ledger.verdicts.stored_from("a", 1)
+    trees.ledger.close()
+    assert isinstance(stored, StoredVerdict)
+    assert properties_of("a", stored, INFO.run, trees.ledger)
+
+
+def test_the_line_of_a_run_counts_descendants(trees: Trees) -> None:
+    """And says nothing where there are none."""
+    trees.entry("a")
+    assert run_phrase(trees.ledger) == ""
+    for number in range(1234):
+        trees.child("t-a", f"c{number}", kind=None)
+    assert run_phrase(trees.ledger) == ", 1,234 descendants"
+
+
+def test_one_line_says_of_how_many_entries_they_are_not_known(trees: Trees) -> None:
+    """With the reasons; none where all are known."""
+    trees.entry("a")
+    assert list(untold_lines(read_trees(trees.ledger), 1)) == []
+    trees.entry("b", source="backend", children=None)
+    assert list(untold_lines(read_trees(trees.ledger), 2)) == [
+        "  descendants: not known of 1 of 2 entries (their workers send no receipts)"
+    ]
+    trees.entry("c", children=None)
+    (line,) = untold_lines(read_trees(trees.ledger), 3)
+    said = "(1: their workers tell nothing of them, 1: their workers send no receipts)"
+    assert line == f"  descendants: not known of 2 of 3 entries {said}"
+
+
+def test_the_slowest_path_is_a_table(trees: Trees) -> None:
+    """When each began, and how long it ran."""
+    failed(trees)
+    lines = [line.text for line in path_lines(read_trees(trees.ledger), Sheet())]
+    assert lines == [
+        "  slowest path: a, 3.000 s from its start to the last end",
+        "    task              start, s  run, s",
+        "    t                    0.000   1.000",
+        "    task.c1              1.000   1.000",
+        "    task.c2 (failed)     2.000   1.000",
+    ]
+    assert path_text(read_trees(trees.ledger)) == "t -> task.c1 -> task.c2"
+
+
+def test_a_long_path_is_cut_in_its_middle(trees: Trees) -> None:
+    """Six steps of each end are shown."""
+    root = parent = trees.entry("a", children=1)
+    for number in range(20):
+        trees.child(root, f"c{number}", parent, received=times(number + 1, number + 2))
+        parent = f"c{number}"
+    found = read_trees(trees.ledger)
+    lines = [line.text.strip().split("  ")[0] for line in path_lines(found, Sheet())]
+    assert lines[2:] == [
+        *("t", "task.c0", "task.c1", "task.c2", "task.c3", "task.c4", "... 9 more ..."),
+        *("task.c14", "task.c15", "task.c16", "task.c17", "task.c18", "task.c19"),
+    ]
+    assert summary_of_trees(found).slowest is not None
+
+
+def test_the_summary_counts_descendants(trees: Trees) -> None:
+    """By status, with the slowest tree."""
+    failed(trees)
+    trees.child("t-a", "c3", kind="skipped")
+    trees.entry("b", children=None)
+    document = from_json(summary_of_trees(read_trees(trees.ledger)).model_dump_json())
+    slowest = document.pop("slowest")
+    assert document == {
+        "number": 2,
+        "statuses": {"passed": 1, "failed": 1, "skipped": 1},
+        "entries": 1,
+        "not_known": 1,
+    }
+    assert (slowest["entry"], slowest["seconds"], slowest["left_out"]) == ("a", 3.0, 0)
+    assert [(one["task"], one["start"], one["runtime"]) for one in slowest["path"]] == [
+        *(("t", 0.0, 1.0), ("task.c1", 1.0, 1.0), ("task.c2", 2.0, 1.0)),
+    ]
