@@ -221,7 +221,7 @@ def _announcement(record: Mapping[str, object]) -> Announcement:
     return Announcement(
         key=_text(record, "key"),
         how=_text(record, "how"),
-        task=_optional_text(record, "task") or "",
+        task=_optional_text(record, "task") or "",  # of what is off there need be none
         count=_integer(record, "count") or 0,
         task_ids=_texts(record, "task_ids"),
         is_off=record.get("is_off") is True,

@@ -97,7 +97,8 @@ def _announcement(
     if not due:
         return None
     ids = [one.task_id for one in due if one.task_id is not None]
-    document: Document = {"key": key, "how": how, "count": len(due), "task_ids": [*ids]}
+    document: Document = {"key": key, "how": how, "task": due[0].task, "count": len(due)}
+    document["task_ids"] = [*ids]
     return {**document, "is_off": True} if is_off else document
 
 
