@@ -4,7 +4,7 @@ One process writes (the one that dispatches or audits); any number may read at t
 record is committed before anything is done about it, so a reader sees nothing that a crash undoes.
 """
 
-from pytest_manifest.ledger.descendants import Announced, Descendant
+from pytest_manifest.ledger.descendants import Announced, Descendant, ToldDescendant
 from pytest_manifest.ledger.files import (
     LEDGER_VERSION,
     NETWORK_FILE_SYSTEMS,
@@ -90,6 +90,7 @@ __all__ = [
     "Statuses",
     "StoredVerdict",
     "TaskRuns",
+    "ToldDescendant",
     "TreeStep",
     "TreeTotals",
     "damaged",

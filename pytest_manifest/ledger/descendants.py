@@ -19,6 +19,15 @@ DESCENDANT_COLUMNS: Final = (
 ANNOUNCED_COLUMNS: Final = "root, key, announcer, how, task, number, task_ids, is_off"
 _DESCENDANTS = f"SELECT {DESCENDANT_COLUMNS} FROM descendants "  # noqa: S608 - fixed text
 _ANNOUNCED = f"SELECT {ANNOUNCED_COLUMNS} FROM announced "  # noqa: S608 - fixed text
+_TOLD = """
+    SELECT d.task_id, d.parent, d.task, d.how, d.spawned_at, d.kind,
+        CASE WHEN d.kind IS NOT 'passed' THEN d.verdict END,
+        (SELECT receipt FROM receipts r WHERE r.task_id = d.task_id ORDER BY r.seq DESC LIMIT 1),
+        s.started_at, s.worker, s.host, s.pid, s.retries
+    FROM descendants d LEFT JOIN starts s ON s.task_id = d.task_id AND s.execution = (
+        SELECT execution FROM starts t WHERE t.task_id = d.task_id ORDER BY started_at DESC LIMIT 1
+    )
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,28 @@ class Announced:
     number: int
     task_ids: Sequence[str]
     is_off: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToldDescendant:
+    """A descendant with the last start and the last receipt that workers told of it.
+
+    ``verdict`` and ``receipt`` are JSON, not parsed; a verdict of those that passed is left out.
+    """
+
+    task_id: str
+    parent: str
+    task: str
+    how: str
+    spawned_at: datetime | None
+    status: VerdictStatus | None
+    verdict: str | None
+    receipt: str | None
+    started_at: datetime | None
+    worker: str | None
+    host: str | None
+    pid: int | None
+    retries: int | None
 
 
 class Descendants(LedgerPart):
@@ -139,6 +170,28 @@ class Descendants(LedgerPart):
         query = f"{_DESCENDANTS} WHERE root = ? {which}ORDER BY spawned_at, task_id"
         return self._db.build_each(descendant_of_row, query, (root,))
 
+    def sizes(self) -> Iterator[int]:
+        """Yield how many descendants each attempt has that has some, in no order."""
+        rows = self._db.read("SELECT count(*) FROM descendants GROUP BY root")
+        return (int(row[0]) for row in rows)
+
+    def roots(self, roots: Sequence[str]) -> set[str]:
+        """Return those of these attempts' task ids that have descendants."""
+        found: set[str] = set()
+        for some in chunks(roots):
+            query = f"SELECT DISTINCT root FROM descendants WHERE root IN ({placeholders(some)})"  # noqa: S608 - question marks
+            found.update(str(row[0]) for row in self._db.read(query, some))
+        return found
+
+    def told(self, root: str) -> Iterator[ToldDescendant]:
+        """Yield an attempt's descendants with what was told of each, in no order."""
+        return self._db.build_each(_told_of_row, f"{_TOLD} WHERE d.root = ?", (root,))
+
+    def told_of(self, task_id: str) -> ToldDescendant | None:
+        """Return a descendant with what was told of it; None for any other task."""
+        query = f"{_TOLD} WHERE d.task_id = ?"
+        return next(self._db.build_each(_told_of_row, query, (task_id,)), None)
+
     def statuses(self, root: str) -> Mapping[VerdictStatus | None, int]:
         """Count an attempt's descendants by status; None: without a verdict."""
         query = "SELECT kind, count(*) FROM descendants WHERE root = ? GROUP BY kind"
@@ -190,6 +243,14 @@ def descendant_of_row(row: Row) -> Descendant:
     judged = None if verdict is None else Verdict.model_validate_json(verdict)
     began = moment(spawned_at)
     return Descendant(task_id, root, parent, task, how, queue, fulfils, began, kind, judged)
+
+
+def _told_of_row(row: Row) -> ToldDescendant:
+    task_id, parent, task, how, spawned_at, kind, verdict, receipt, started_at, *where = row
+    spawned, started = moment(spawned_at), moment(started_at)
+    return ToldDescendant(
+        task_id, parent, task, how, spawned, kind, verdict, receipt, started, *where
+    )
 
 
 def _announced_of_row(row: Row) -> Announced:

@@ -1,0 +1,326 @@
+"""Read attempts' trees for reports, each in one pass and in bounded memory.
+
+Of a tree with more descendants than a report shows, those that did not pass are kept, the critical
+path, and the slowest.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+from msgspec.json import Decoder
+from pydantic_core import from_json
+
+from pytest_manifest.analysis.reading import outcome_of
+from pytest_manifest.analysis.records import AttemptRecord, Outcome
+from pytest_manifest.analysis.trees import critical_path, last_known, nested
+from pytest_manifest.ledger import Ledger, ToldDescendant
+from pytest_manifest.schema import State, VerdictStatus
+from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
+from pytest_manifest.schema.wire import parse_moment
+
+LONGEST_PATH: Final = 1000
+"""Tasks of a critical path that are looked up one by one, from its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """What a task raised, and the last lines of its log; ``error``: its type and message."""
+
+    error: str | None
+    traceback: str | None
+    log: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DescendantRecord:
+    """A task that an attempt's job started, or another of its descendants; a ``TreeTask``.
+
+    Times are UTC, ``runtime`` seconds; unknown values are None. ``status``: None without a verdict;
+    ``sentence`` and ``failure``: only of one that did not pass.
+    """
+
+    task_id: str
+    parent: str
+    task: str
+    how: str
+    status: VerdictStatus | None
+    sentence: str | None
+    spawned_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    runtime: float | None
+    worker: str | None
+    host: str | None
+    pid: int | None
+    retries: int
+    failure: TaskFailure | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        return outcome_of(self.status)
+
+    @property
+    def place(self) -> str | None:
+        """Return worker and pid as ``worker#pid``, or None where no worker began it."""
+        name = self.worker or self.host
+        return name if name is None or self.pid is None else f"{name}#{self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRecord:
+    """An attempt's descendants: all of them, or of many those that matter most.
+
+    ``counts``: how many of the tree have which status, None: no verdict. ``tasks``: depth and
+    descendant, each before those that it started; what the root has started has depth 0. ``path``:
+    task ids of the descendants on the critical path, from the root on. ``ended_at``: the last
+    moment that is known of the tree.
+    """
+
+    root: str
+    counts: Mapping[VerdictStatus | None, int]
+    tasks: Sequence[tuple[int, DescendantRecord]]
+    path: Sequence[str]
+    ended_at: datetime | None
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def left_out(self) -> int:
+        """Return how many descendants are not among ``tasks``."""
+        return self.total - len(self.tasks)
+
+
+def read_trees(
+    ledger: Ledger, attempts: Sequence[AttemptRecord], limit: int
+) -> dict[str, TreeRecord]:
+    """Return the trees of those of these attempts that have descendants, by the root's task id.
+
+    Each has ``limit`` descendants at most, and its critical path. Raises LedgerError where they
+    cannot be read.
+    """
+    known = ledger.descendants.roots([one.task_id for one in attempts])
+    return {one.task_id: _read(ledger, one, limit) for one in attempts if one.task_id in known}
+
+
+def tree_of(
+    root: AttemptRecord, descendants: Iterable[DescendantRecord], limit: int | None = None
+) -> TreeRecord:
+    """Return the tree of these descendants, which are all that the attempt has."""
+    chosen = _Choice(limit)
+    for one in descendants:
+        chosen.add(one)
+    return chosen.tree(root, {one.task_id: one for one in chosen.every})
+
+
+def _read(ledger: Ledger, root: AttemptRecord, limit: int) -> TreeRecord:
+    chosen = _Choice(limit)
+    for told in ledger.descendants.told(root.task_id):
+        chosen.add(descendant_record(told))
+    return chosen.tree(root, _Ancestors(ledger, chosen.every))
+
+
+@dataclass(slots=True)
+class _RootTask:
+    """An attempt as the first task of its tree."""
+
+    task_id: str
+    spawned_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    parent: None = None
+
+
+class _Ancestors(dict[str, DescendantRecord]):
+    """Descendants by task id; those that are not kept are read from the ledger."""
+
+    def __init__(self, ledger: Ledger, kept: Iterable[DescendantRecord]) -> None:
+        super().__init__((one.task_id, one) for one in kept)
+        self._ledger = ledger
+
+    def __missing__(self, task_id: str) -> DescendantRecord:
+        told = self._ledger.descendants.told_of(task_id)
+        if told is None:
+            raise KeyError(task_id)
+        return descendant_record(told)
+
+
+@dataclass(slots=True)
+class _Choice:
+    """Choose the descendants of a tree that are shown, while they come; None: all are."""
+
+    limit: int | None
+    counts: Counter[VerdictStatus | None] = field(default_factory=Counter)
+    every: list[DescendantRecord] = field(default_factory=list)
+    _bad: list[tuple[float, str, DescendantRecord]] = field(default_factory=list)
+    _slow: list[tuple[float, str, DescendantRecord]] = field(default_factory=list)
+    _last: DescendantRecord | None = None
+
+    def add(self, one: DescendantRecord) -> None:
+        self.counts[one.status] += 1
+        limit = self.limit
+        if limit is None or len(self.every) <= limit:
+            self.every.append(one)  # one more than the limit: then there are too many
+        if limit is None:
+            return
+        began = one.spawned_at or one.started_at
+        if one.status != "passed":
+            rank = 0.0 if began is None else -began.timestamp()
+            _keep(self._bad, (rank, one.task_id, one), (limit + 1) // 2)
+        if one.runtime is not None:
+            _keep(self._slow, (one.runtime, one.task_id, one), limit)
+        if self._last is None or _key(one) > _key(self._last):
+            self._last = one
+
+    def tree(self, root: AttemptRecord, known: Mapping[str, DescendantRecord]) -> TreeRecord:
+        first = _RootTask(root.task_id, root.sent_at, root.started_at, root.ended_at)
+        if self.limit is None or len(self.every) <= self.limit:
+            every: list[_RootTask | DescendantRecord] = [first, *self.every]
+            return self._made(first, self.every, critical_path(root.task_id, every))
+        last = self._last
+        assert last is not None
+        chain = list(_chain(last, known))
+        path: list[_RootTask | DescendantRecord] = [first, *chain[::-1]]
+        if _key(first) > _key(last):
+            path, chain = [first], []
+        shown = {one.task_id: one for one in chain[: self.limit]}
+        shown |= {one.task_id: one for _, _, one in self._bad}
+        for _, _, one in sorted(self._slow, reverse=True, key=lambda slow: slow[0]):
+            if len(shown) >= self.limit:
+                break
+            shown[one.task_id] = one
+        return self._made(first, shown.values(), path)
+
+    def _made(
+        self,
+        first: _RootTask,
+        shown: Iterable[DescendantRecord],
+        path: Sequence[_RootTask | DescendantRecord],
+    ) -> TreeRecord:
+        return TreeRecord(
+            root=first.task_id,
+            counts=dict(self.counts),
+            tasks=nested(first.task_id, shown),
+            path=[one.task_id for one in path if one.task_id != first.task_id],
+            ended_at=last_known(path[-1]) if path else None,
+        )
+
+
+def _chain(
+    last: DescendantRecord, known: Mapping[str, DescendantRecord]
+) -> Iterator[DescendantRecord]:
+    """Yield a descendant and what led to it, up to what the root started."""
+    seen: set[str] = set()
+    one = last
+    while one.task_id not in seen and len(seen) < LONGEST_PATH:
+        seen.add(one.task_id)
+        yield one
+        try:
+            one = known[one.parent]
+        except KeyError:
+            return
+
+
+def _keep(
+    heap: list[tuple[float, str, DescendantRecord]],
+    item: tuple[float, str, DescendantRecord],
+    most: int,
+) -> None:
+    """Keep the largest in a heap; task ids differ, so that records are never compared."""
+    if len(heap) < most:
+        heapq.heappush(heap, item)
+    elif heap and item[:2] > heap[0][:2]:
+        heapq.heapreplace(heap, item)
+
+
+def _key(one: _RootTask | DescendantRecord) -> float:
+    moment = last_known(one)
+    return float("-inf") if moment is None else moment.timestamp()
+
+
+class _Error(Struct, gc=False):
+    type: str
+    message: str
+    traceback: str | None = None
+
+
+class _Fields(Struct, gc=False):
+    """The fields of a stored receipt that a tree shows; the others are skipped, not built."""
+
+    state: State
+    worker: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    runtime: float | None = None
+    retries: int = 0
+    error: _Error | None = None
+    log: list[str] = []
+
+
+_decode: Final = Decoder(_Fields).decode
+
+
+def descendant_record(told: ToldDescendant) -> DescendantRecord:
+    """Return the record of a descendant; a receipt that cannot be read counts as none."""
+    fields = None
+    if told.receipt is not None and told.status != "forged":  # whose times are not credible
+        try:
+            fields = _decode(told.receipt)
+        except MSGSPEC_ERRORS:
+            fields = None
+    sentence = None if told.verdict is None else from_json(told.verdict).get("sentence")
+    base = {
+        name: getattr(told, name)
+        for name in ("task_id", "parent", "task", "how", "status", "spawned_at")
+    }
+    if fields is None:
+        return DescendantRecord(
+            **base,
+            sentence=sentence,
+            started_at=told.started_at,
+            ended_at=None,
+            runtime=None,
+            worker=told.worker,
+            host=told.host,
+            pid=told.pid,
+            retries=told.retries or 0,
+        )
+    # When a process died is unknown; the receipt has the time at which that was noticed.
+    died = fields.state == "crashed"
+    by_receipt = fields.worker is not None
+    failed = told.status != "passed"
+    return DescendantRecord(
+        **base,
+        sentence=sentence,
+        started_at=told.started_at
+        if fields.started_at is None
+        else parse_moment(fields.started_at),
+        ended_at=None if died or fields.finished_at is None else parse_moment(fields.finished_at),
+        runtime=None if died else fields.runtime,
+        worker=fields.worker if by_receipt else told.worker,
+        host=fields.host if by_receipt else told.host,
+        pid=fields.pid if by_receipt else told.pid,
+        retries=max(fields.retries, told.retries or 0),
+        failure=_failure(fields) if failed else None,
+    )
+
+
+def _failure(fields: _Fields) -> TaskFailure | None:
+    error = fields.error
+    if error is None and not fields.log:
+        return None
+    return TaskFailure(
+        None if error is None else f"{error.type}: {error.message}",
+        None if error is None else error.traceback,
+        tuple(fields.log),
+    )
