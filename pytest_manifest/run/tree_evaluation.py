@@ -21,6 +21,7 @@ from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.descendants import (
     FailedDescendant,
     TreeEnds,
+    may_have_started_tasks,
     unexpected,
     untold,
     with_descendants,
@@ -64,9 +65,12 @@ class TreeEvaluator:
         """Return the verdict on an attempt, given what became of its descendants."""
         if verdict.verdict != "passed":
             return verdict
-        started = receipt is not None and receipt.children
         given = "descendants" in entry.expect.model_fields_set
-        if not (started or given or self._ledger.descendants.any()):
+        # Nearly no entry has any, and a look into the ledger for each would be felt.
+        if not given and (
+            (receipt is not None and not may_have_started_tasks(receipt))
+            or not self._ledger.descendants.any()
+        ):
             return verdict
         return with_descendants(entry, verdict, self._ends(entry, task_id, receipt))
 

@@ -211,9 +211,9 @@ class Trees:
         tree = self._trees.get(root)
         if tree is not None:
             return tree
-        is_new = root in self._pending.by_task_id and not self._stored
-        if only_known and is_new:
+        if only_known and not self._stored:
             return None
+        is_new = root in self._pending.by_task_id and not self._stored
         attempt = self._attempt(root)
         if attempt is None:
             logger.debug("a task tells that it descends from {}, which is not of this run", root)

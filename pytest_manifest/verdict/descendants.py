@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_manifest.schema import Entry, Mismatch, Source, Verdict, VerdictStatus
+from pytest_manifest.schema import Entry, Mismatch, Receipt, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.models import CountRange, ExpectedDescendants
 from pytest_manifest.text import listed, plural, printable, short
 
@@ -103,6 +103,16 @@ def expects_something(entry: Entry) -> bool:
     """Return whether the entry itself says what must become of its descendants."""
     given = "descendants" in entry.expect.model_fields_set
     return given and entry.expect.of_descendants != ExpectedDescendants(outcome="ignored")
+
+
+def may_have_started_tasks(receipt: Receipt) -> bool:
+    """Return whether the job may have started tasks, by what its receipt says.
+
+    It counts those of its last execution; where it says nothing, it may.
+    """
+    if receipt.children != 0:
+        return True
+    return receipt.executions > 1 or receipt.retries > 0 or receipt.replaced
 
 
 def unexpected(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -30,6 +31,7 @@ class Family:
         self.world = made.world
         self.name = name
         self.root = made.task_id(name)
+        self.children: Counter[str] = Counter()
 
     @property
     def worker(self) -> Worker:
@@ -39,6 +41,7 @@ class Family:
         self, *names: str, parent: str = "", how: str = "call", fulfils: str | None = None
     ) -> None:
         """A running task tells what it is about to start."""
+        self.children[parent or self.root] += len(names)
         self.world.tell(
             {
                 "kind": "spawned",
@@ -81,7 +84,9 @@ class Family:
         self.worker.running.remove(delivery)
         self.world.unacked.pop(delivery.tag, None)
         receipt = receipt_of(execution, how, self.world.clock.utc_now())
-        self.world.tell({**finished(execution.name, receipt), **facts})
+        number = self.children[receipt.task_id]
+        counted = receipt.model_copy(update={"children": number})
+        self.world.tell({**finished(execution.name, counted), **facts})
 
     def run(self, *hows: Literal["succeeded", "failed"]) -> None:
         """The next messages are run to these ends, one after the other."""
@@ -287,6 +292,7 @@ def test_a_start_tells_of_a_descendant_that_nobody_had_told_of(family: Family) -
     assert child is not None
     assert child.execution is not None
     told = {**_started(child.execution), "root": family.root, "parent": family.root}
+    family.children[family.root] += 1
     family.world.stream.pop()
     family.world._append(Record(0, told, "c1", started=True))
     made.step()
