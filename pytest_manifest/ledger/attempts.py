@@ -57,6 +57,14 @@ class Attempts(LedgerPart):
             )
         }
 
+    def known(self, task_ids: Sequence[str]) -> set[str]:
+        """Return those of these task ids that are attempts'."""
+        found: set[str] = set()
+        for some in chunks(task_ids):
+            query = f"SELECT task_id FROM attempts WHERE task_id IN ({placeholders(some)})"  # noqa: S608 - question marks
+            found.update(str(row[0]) for row in self._db.read(query, some))
+        return found
+
     def mark(
         self,
         task_ids: Iterable[str],

@@ -24,6 +24,7 @@ from pytest_manifest.run.pending import (
     entry_of_descendant,
     pending_descendant,
 )
+from pytest_manifest.run.unforeseen import unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.stream_records import Origin
 from pytest_manifest.text import plural
@@ -97,7 +98,9 @@ class Trees:
         """Track the descendants that are new; those of no attempt of this run are left out."""
         if not descendants:
             return
-        known = self._ledger.descendants.known([one.task_id for one in descendants])
+        ids = [one.task_id for one in descendants]
+        # The id of an attempt is nobody's descendant, whatever a record says.
+        known = self._ledger.descendants.known(ids) | self._ledger.attempts.known(ids)
         new: list[Descendant] = []
         for one in descendants:
             tree = None if one.task_id in known else self._tree(one.root)
@@ -139,7 +142,10 @@ class Trees:
         self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
     ) -> Verdict:
         """Return the verdict on a descendant by its ends and starts."""
-        return self._evaluator.trees.evaluate_descendant(job, reported, starts)
+        try:
+            return self._evaluator.trees.evaluate_descendant(job, reported, starts)
+        except Exception as error:  # one unforeseen receipt must not end the run for all
+            return unforeseen_failure(job.entry, job.number, reported[0][1], error)[0]
 
     def end(self, job: PendingAttempt, verdict: Verdict) -> None:
         """Record a descendant's verdict; it is no longer pending."""

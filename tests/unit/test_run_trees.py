@@ -313,6 +313,22 @@ def test_what_descends_from_another_run_is_left_alone(family: Family) -> None:
     assert not family.made.ledger.descendants.any()
 
 
+def test_an_attempt_is_nobodys_descendant() -> None:
+    """A record that says so changes nothing: each of the two has its own verdict."""
+    with rig(Plan((entry(), entry("b")))) as made:
+        family = Family(made)
+        made.step()
+        job, other = family.begin(), family.begin()
+        family.spawn(made.task_id("b"))
+        made.step()
+        family.end(job)
+        made.step(2)
+        assert made.kinds() == {"a": "passed"}
+        family.end(other, "failed")
+        made.step(2)
+        assert made.kinds() == {"a": "passed", "b": "failed"}
+
+
 # Chords: what is sent only after an end was stored
 
 
