@@ -47,7 +47,7 @@ def test_reports_show_no_time_that_nobody_has_seen() -> None:
     subject, own = SimpleNamespace(live=False), SimpleNamespace(start=0, stop=0)
     shown = times(dead, subject, own)  # type: ignore[arg-type]  # not asked for what is known
     assert shown["start"] == shown["stop"]
-    assert "found dead: crashed" in str(steps_of([dead], START))
+    assert "found dead: crashed" in str(steps_of([dead], START, {}))
     entry = Entry(id="e", task="t")
     receipt = Receipt(
         run="r",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,8 @@ from typing import Final
 import pytest
 
 from pytest_manifest.analysis.reading import read_some
-from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.analysis.tree_reading import read_trees
 from pytest_manifest.bindings import BUILTIN_GROUP, Binding
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
@@ -26,6 +27,7 @@ from pytest_manifest.reporting.allure.content import (
     small_documents,
     write_attachments,
 )
+from pytest_manifest.reporting.allure.descendants import MOST, step_of_tree
 from pytest_manifest.reporting.allure.finished_test import (
     AllureResult,
     FinishedTest,
@@ -93,13 +95,20 @@ class Entries:
             context = self._context(path)
             ids = dict.fromkeys(test.entry for test in some)
             records = self._ledgers.records(context.manifest, list(ids))
+            roots = self._ledgers.roots(path, records.values())
             for test in some:
-                yield from self._results(test, context, records[test.entry])
+                yield from self._results(test, context, records[test.entry], roots)
 
     def _results(
-        self, test: FinishedTest, context: _ManifestContext, record: EntryRecord
+        self,
+        test: FinishedTest,
+        context: _ManifestContext,
+        record: EntryRecord,
+        roots: Container[str],
     ) -> Iterator[tuple[str, Json]]:
-        subject = self._subject(test, context, record)
+        started = [one for one in record.attempts if one.task_id in roots]
+        trees = self._ledgers.trees(test.binding.manifest, started) if started else {}
+        subject = replace(self._subject(test, context, record), trees=trees)
         report = own_report(test)
         last = last_sent(record)
         documents = small_documents(record)
@@ -263,6 +272,20 @@ class Ledgers:
         opened = self._opened(manifest)
         found = [] if opened is None else opened.ledger.events.receipts(task_id)
         return found[-1][1] if found else None
+
+    def roots(self, manifest: Path, records: Iterable[EntryRecord]) -> Container[str]:
+        """Return the task ids of those of these entries' attempts that have descendants."""
+        opened = self._opened(manifest)
+        if opened is None:
+            return ()
+        attempts = [one.task_id for record in records for one in record.attempts]
+        return opened.ledger.descendants.roots(attempts)
+
+    def trees(self, manifest: Path, attempts: Sequence[AttemptRecord]) -> dict[str, Json]:
+        """Return the step of each attempt's descendants, by the attempt's task id."""
+        opened = self._opened(manifest)
+        found = {} if opened is None else read_trees(opened.ledger, attempts, MOST)
+        return {root: step_of_tree(tree) for root, tree in found.items()}
 
     def _opened(self, manifest: Path) -> _OpenLedger | None:
         if manifest not in self._ledgers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
@@ -42,7 +42,8 @@ class Subject:
     ``hierarchy``: workflow, mode and task, without missing ones; ``location``: the manifest and the
     line; ``title``: the name that is shown; ``builtin``: the test verifies the verdict alone;
     ``planned_at``: when the run was made; ``live``: this session has waited for the verdict;
-    ``others``: further parameters of the test.
+    ``others``: further parameters of the test; ``trees``: the step of each attempt's descendants,
+    by the attempt's task id.
     """
 
     history: str
@@ -55,6 +56,7 @@ class Subject:
     live: bool
     others: Sequence[tuple[str, str]]
     run: str | None
+    trees: Mapping[str, Json] = field(default_factory=dict)
 
 
 def sent_attempts(record: EntryRecord) -> list[AttemptRecord]:
@@ -243,7 +245,7 @@ def _message_and_trace(
 def all_steps(record: EntryRecord, subject: Subject, report: OwnReport) -> list[Json]:
     """Return the job's steps, and the test's if it has some or fails in spite of a good verdict."""
     attempts = sent_attempts(record) or list(record.attempts[-1:])
-    steps = steps_of(attempts, subject.planned_at) if attempts else []
+    steps = steps_of(attempts, subject.planned_at, subject.trees) if attempts else []
     complains = record.kind == "passed" and report.status in ("failed", "broken")
     if report.steps or complains:
         step: Json = {"name": VERIFIED, "status": report.status, "stage": "finished"}
@@ -273,7 +275,7 @@ def earlier_results(
             "parameters": parameters(record, subject, one),
             "labels": [*kept, *_attempt_labels(record, one)],
             "links": final["links"],
-            "steps": steps_of([one], subject.planned_at),
+            "steps": steps_of([one], subject.planned_at, subject.trees),
         }
         if status != "passed":
             message = visible(message_of(one.kind, one.sentence))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from pytest_manifest.analysis.records import AttemptRecord, TryRecord
@@ -17,18 +17,32 @@ def milliseconds(moment: datetime | None) -> int | None:
     return None if moment is None else int(moment.timestamp() * 1000)
 
 
-def steps_of(attempts: Sequence[AttemptRecord], planned_at: datetime | None) -> list[Json]:
-    """Return the steps of one attempt, or of several one step each with its own steps inside."""
+def steps_of(
+    attempts: Sequence[AttemptRecord], planned_at: datetime | None, trees: Mapping[str, Json]
+) -> list[Json]:
+    """Return the steps of one attempt, or of several one step each with its own steps inside.
+
+    ``trees``: the step of an attempt's descendants, which comes last, by the attempt's task id.
+    """
     if len(attempts) == 1:
-        return list(_way(attempts[0], planned_at))
-    return [_attempt(one, planned_at) for one in attempts]
+        return _whole_way(attempts[0], planned_at, trees)
+    return [_attempt(one, planned_at, trees) for one in attempts]
 
 
-def _attempt(one: AttemptRecord, planned_at: datetime | None) -> Json:
+def _whole_way(
+    one: AttemptRecord, planned_at: datetime | None, trees: Mapping[str, Json]
+) -> list[Json]:
+    steps = list(_way(one, planned_at))
+    if one.task_id in trees:
+        steps.append(trees[one.task_id])
+    return steps
+
+
+def _attempt(one: AttemptRecord, planned_at: datetime | None, trees: Mapping[str, Json]) -> Json:
     name = f"attempt {one.number}: {one.kind or 'pending'}"
     status = status_of(one.kind)
-    step = _step(name, one.sent_at, one.finished_at or one.started_at, status)
-    step["steps"] = list(_way(one, planned_at))
+    step = step_between(name, one.sent_at, one.finished_at or one.started_at, status)
+    step["steps"] = _whole_way(one, planned_at, trees)
     if status != "passed":
         step["statusDetails"] = {"message": visible(message_of(one.kind, one.sentence))}
     return step
@@ -37,28 +51,28 @@ def _attempt(one: AttemptRecord, planned_at: datetime | None) -> Json:
 def _way(one: AttemptRecord, planned_at: datetime | None) -> Iterator[Json]:
     """Yield an attempt's steps, each until the next one; the last says how far the attempt came."""
     if one.reason:
-        yield _step(f"planned again: {visible(one.reason)}", None, one.sent_at)
+        yield step_between(f"planned again: {visible(one.reason)}", None, one.sent_at)
     else:
-        yield _step("planned", planned_at if one.number == 1 else None, one.sent_at)
+        yield step_between("planned", planned_at if one.number == 1 else None, one.sent_at)
     last = "sent"
     if one.sent_at is not None:
         queue = f" to the queue {visible(one.queue)}" if one.queue else ""
         tried = next((a_try.started_at for a_try in one.tries if a_try.started_at), None)
-        yield _step(f"sent{queue}", one.sent_at, tried or one.received_at or one.started_at)
+        yield step_between(f"sent{queue}", one.sent_at, tried or one.received_at or one.started_at)
         last = "started" if one.received_at else "received"
     yield from map(_tried, one.tries)
     if one.received_at is not None:
         by = f" by {visible(one.worker)}" if one.worker else ""
-        yield _step(f"received{by}", one.received_at, one.started_at)
+        yield step_between(f"received{by}", one.received_at, one.started_at)
     if one.started_at is not None:
         yield _started(one)
         last = "finished"
     status = status_of(one.kind)
     if one.finished_at is not None:
         name = "found dead" if one.was_found_dead else "finished"
-        end = _step(name, one.finished_at, one.finished_at, status)
+        end = step_between(name, one.finished_at, one.finished_at, status)
     else:
-        end = _step(f"not {last}", None, None, status)
+        end = step_between(f"not {last}", None, None, status)
     if status != "passed":
         end["name"] = f"{end['name']}: {one.kind or 'pending'}"
     yield end
@@ -68,7 +82,7 @@ def _tried(one: TryRecord) -> Json:
     pid = "" if one.pid is None else f" in process {one.pid}"
     host = f" on {visible(one.host)}" if one.host else ""
     name = f"try {one.retries + 1}{pid}{host}: to be retried"
-    step = _step(name, one.started_at, one.ended_at, "broken")
+    step = step_between(name, one.started_at, one.ended_at, "broken")
     if one.error is not None:
         step["statusDetails"] = {"message": visible(one.error)}
     step["parameters"] = [{"name": "retries", "value": str(one.retries)}]
@@ -79,7 +93,7 @@ def _started(one: AttemptRecord) -> Json:
     pid = "" if one.pid is None else f" in process {one.pid}"
     host = f" on {visible(one.host)}" if one.host else ""
     until = one.started_at if one.was_found_dead else one.finished_at
-    step = _step(f"started{pid}{host}", one.started_at, until)
+    step = step_between(f"started{pid}{host}", one.started_at, until)
     counts = {
         "executions": one.executions if one.executions > 1 else 0,
         "retries": one.retries,
@@ -91,7 +105,7 @@ def _started(one: AttemptRecord) -> Json:
     return step
 
 
-def _step(
+def step_between(
     name: str, start: datetime | None, stop: datetime | None, status: Status = "passed"
 ) -> Json:
     """Return a step; of two times, one that is not known equals the other, or both are left out."""

@@ -1,0 +1,105 @@
+"""The tasks that a job starts are steps of its entry's result, nested as one started the other."""
+
+from __future__ import annotations
+
+import json
+
+from tests.plugin import allure_support as allure
+from tests.plugin.allure_support import Result
+from tests.plugin.conftest import Project
+
+TREE = """
+
+
+@app.task(name="jobs.leaf")
+def leaf(n, fails=False):
+    if fails:
+        raise ValueError(f"leaf {n} breaks")
+    return n
+
+
+@app.task(name="jobs.branch")
+def branch(count):
+    for n in range(count):
+        leaf.delay(n)
+
+
+@app.task(name="jobs.tree")
+def tree(branches, fails=False):
+    for count in branches:
+        branch.delay(count)
+    if fails:
+        leaf.delay(0, fails=True)
+"""
+
+
+def grow(project: Project, *entries: dict[str, object]) -> allure.Results:
+    """The results of entries whose jobs start others."""
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", jobs + TREE)
+    project.manifest("m.jsonl", [{"task": "jobs.tree", "timeout": 60, **one} for one in entries])
+    return allure.run(project)
+
+
+def tree_step(result: Result) -> Result:
+    """The step of a result that has the descendants in it; it comes after the job's own end."""
+    steps: list[Result] = result["steps"]
+    assert steps[-2]["name"].startswith("finished")
+    return steps[-1]
+
+
+def values(step: Result) -> dict[str, str]:
+    return {one["name"]: one["value"] for one in step["parameters"]}
+
+
+def test_descendants_are_steps_within_the_step_of_what_started_them(project: Project) -> None:
+    """With the times, the worker and the task id that workers have told of each."""
+    result = grow(project, {"id": "a", "kwargs": {"branches": [2, 1]}}).of("a")
+    assert result["status"] == "passed"
+    step = tree_step(result)
+    assert (step["name"], step["status"]) == ("5 descendants: 5 passed", "passed")
+    first, second = step["steps"]
+    names = [one["name"].removesuffix(" (critical path)") for one in (first, *first["steps"])]
+    assert names == ["jobs.branch", "jobs.leaf", "jobs.leaf"]
+    assert len(second["steps"]) == 1
+    everything = [first, second, *first["steps"], *second["steps"]]
+    path = [one for one in everything if one["name"].endswith(" (critical path)")]
+    assert path
+    assert max(one["stop"] for one in everything) == path[-1]["stop"] == step["stop"]
+    for one in everything:
+        assert result["start"] <= one["start"] <= one["stop"]
+        told = values(one)
+        assert told["started as"] == "call"
+        assert told["worker"].rpartition("#")[2].isdigit()
+        assert len(told["task id"]) == 36
+
+
+def test_a_descendant_that_failed_has_its_message_and_its_trace(project: Project) -> None:
+    """Its entry has failed, and the step says where and why."""
+    result = grow(project, {"id": "a", "kwargs": {"branches": [1], "fails": True}}).of("a")
+    assert result["status"] == "failed"
+    step = tree_step(result)
+    assert (step["name"], step["status"]) == ("3 descendants: 2 passed, 1 failed", "failed")
+    broken = step["steps"][-1]
+    assert broken["name"].startswith("jobs.leaf: failed")
+    assert broken["status"] == "failed"
+    assert "leaf 0 breaks" in broken["statusDetails"]["message"]
+    assert "raise ValueError" in broken["statusDetails"]["trace"]
+    assert "statusDetails" not in step["steps"][0]
+
+
+def test_of_many_descendants_some_are_steps_and_the_rest_is_counted(project: Project) -> None:
+    """A result stays small: what failed, what was slow, and a count."""
+    entry: dict[str, object] = {"id": "a", "kwargs": {"branches": [210], "fails": True}}
+    step = tree_step(grow(project, entry).of("a"))
+    assert step["name"] == "212 descendants: 211 passed, 1 failed"
+    text = json.dumps(step)
+    assert text.count('"task id"') == 200
+    assert "leaf 0 breaks" in text
+    assert step["steps"][-1]["name"] == "and 12 more: 12 passed"
+
+
+def test_a_job_that_starts_no_other_has_no_such_step(project: Project) -> None:
+    """Its way ends with its own end."""
+    result = grow(project, {"id": "a", "kwargs": {"branches": []}}).of("a")
+    assert result["steps"][-1]["name"].startswith("finished")
