@@ -14,6 +14,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from pytest_manifest.analysis.records import EntryRecord, Outcome
+from pytest_manifest.analysis.tree_comparison import TreeChange
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.receipts import exact
 from pytest_manifest.schema.wire import json_sha256
@@ -70,6 +71,7 @@ class Comparison:
 
     ``failing`` covers failed expectations and errors alike. ``newly_failing`` includes added
     entries (their ``before`` is None). ``slower``: largest ratio first, ``faster``: smallest first.
+    ``changed_trees``: entries of both runs whose descendants differ in number or ends.
     Costs None: no receipt of that run reports one. ``before_run`` and ``after_run``: ids, "" where
     the caller did not name them.
     """
@@ -92,6 +94,7 @@ class Comparison:
     cost_after: float | None
     threshold: float
     samples: int
+    changed_trees: tuple[TreeChange, ...] = ()
 
 
 def compare(
@@ -104,11 +107,14 @@ def compare(
     after_run: str = "",
     known_before: Container[str] = (),
     known_after: Container[str] = (),
+    trees: Iterable[TreeChange] = (),
 ) -> Comparison:
     """Return what changed between two runs; each is read once, a digest is kept of the earlier.
 
     ``known_before`` and ``known_after`` are the entries of the two manifests: one that was only not
     selected in a run was neither added nor removed.
+
+    ``trees``: how descendants differ, read after the entries.
 
     A task is slower or faster where its median runtime changed by more than the factor
     ``threshold`` and by at least 10 ms, both runs have ``samples`` entries of it that passed, and
@@ -140,6 +146,7 @@ def compare(
         cost_after=later.reported_cost(),
         threshold=threshold,
         samples=samples,
+        changed_trees=tuple(one for one in trees if one.id in fold.seen),
     )
 
 
@@ -317,6 +324,7 @@ def comparison_document(comparison: Comparison) -> dict[str, JsonValue]:
         "slower": _rows(comparison.slower),
         "faster": _rows(comparison.faster),
         "changed_results": _rows(comparison.changed_results),
+        "changed_trees": _rows(comparison.changed_trees),
         "threshold": comparison.threshold,
         "samples": comparison.samples,
     }
@@ -326,7 +334,7 @@ def _side(run: str, entries: int, passed: int, cost: float | None) -> dict[str, 
     return {"run": run, "entries": entries, "passed": passed, "cost": cost}
 
 
-def _rows(rows: tuple[Change | TimeChange | ResultChange, ...]) -> list[JsonValue]:
+def _rows(rows: tuple[Change | TimeChange | ResultChange | TreeChange, ...]) -> list[JsonValue]:
     return [asdict(row) for row in rows]
 
 

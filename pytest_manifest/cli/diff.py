@@ -6,6 +6,7 @@ import shutil
 import sys
 
 from pytest_manifest.analysis.comparison import Comparison, compare, comparison_document
+from pytest_manifest.analysis.tree_comparison import compare_trees
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.reporting.terminal_layout import Sheet
@@ -38,7 +39,12 @@ def run(before: StoredRun, after: StoredRun, *, json: bool, verbose: bool) -> No
 
 
 def _compared(before: StoredRun, after: StoredRun) -> Comparison:
-    with before.records() as earlier, after.records() as later:
+    with (
+        before.records() as earlier,
+        after.records() as later,
+        before.read() as old,
+        after.read() as new,
+    ):
         return compare(
             earlier,
             later,
@@ -46,4 +52,5 @@ def _compared(before: StoredRun, after: StoredRun) -> Comparison:
             after_run=after.info.run,
             known_before=before.manifest.ids,
             known_after=after.manifest.ids,
+            trees=compare_trees(old.trees.by_entry(), new.trees.by_entry()),
         )

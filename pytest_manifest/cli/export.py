@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +17,16 @@ from pytest_manifest.cli import ExportFormat
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.cli.target import check_target, make_folder
-from pytest_manifest.manifest import atomic_file, receipt_line, write_receipt_lines
+from pytest_manifest.ledger import Statuses
+from pytest_manifest.ledger.queries import BATCH
+from pytest_manifest.manifest import atomic_file, write_receipt_lines
+from pytest_manifest.run.exported_trees import exported_lines
+from pytest_manifest.verdict.descendants import failed_of, number_of
 
 COLUMNS: Final = (
     *("id", "task", "line", "verdict", "sentence", "task_id", "attempts", "wait", "runtime"),
     *("worker", "sent_at", "started_at", "finished_at", "cost", "tags"),
+    *("descendants", "descendants_failed"),
 )
 """The columns of the CSV file; times are UTC, durations seconds."""
 
@@ -48,14 +54,17 @@ def run(
 
 def _write_receipts(run: StoredRun, path: Path, _home: Path) -> None:
     with run.read() as ledger:
-        write_receipt_lines(path, map(receipt_line, ledger.queries.raw_receipts()))
+        write_receipt_lines(path, exported_lines(ledger))
 
 
 def _write_csv(run: StoredRun, path: Path, _home: Path) -> None:
-    with run.records() as records, atomic_file(path) as file:
+    with run.records() as records, run.read() as ledger, atomic_file(path) as file:
         rows = csv.DictWriter(_Text(file.write), COLUMNS)
         rows.writeheader()
-        rows.writerows(map(_row, records))
+        while some := list(islice(records, BATCH)):
+            roots = [one.last.task_id for one in some if one.last is not None]
+            trees = ledger.trees.statuses_of(roots) if ledger.descendants.any() else {}
+            rows.writerows(_row(one, trees) for one in some)
 
 
 class _Text:
@@ -69,13 +78,16 @@ class _Text:
         self._write(text.encode("utf-8", "surrogatepass"))
 
 
-def _row(record: EntryRecord) -> Mapping[str, object]:
+def _row(record: EntryRecord, trees: Mapping[str, Statuses]) -> Mapping[str, object]:
     last = record.last
     row: dict[str, object] = {**summary_fields(record), "tags": " ".join(record.entry.tags)}
     if last is not None:
         moments = {name: getattr(last, name) for name in ("sent_at", "started_at", "finished_at")}
         row |= {name: moment and moment.isoformat() for name, moment in moments.items()}
         row |= {"worker": last.worker, "cost": last.cost}
+        if last.task_id in trees:
+            counts = trees[last.task_id]
+            row |= {"descendants": number_of(counts), "descendants_failed": failed_of(counts)}
     return row
 
 

@@ -23,6 +23,7 @@ from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 from pytest_manifest.text import rate_text, seconds
+from pytest_manifest.verdict.descendants import number_of
 
 LETTERS: Final = {"passed": ".", "failed": "F", "error": "E", "skipped": "s", "pending": "?"}
 """How pytest abbreviates an outcome."""
@@ -114,6 +115,7 @@ def _described(ledger: Ledger) -> dict[str, JsonValue]:
         "status": ledger.info.status,
         "entries": info.entries,
         "verdicts": {str(kind): count for kind, count in ledger.verdicts.counts().items()},
+        "descendants": number_of(ledger.trees.statuses()) if ledger.descendants.any() else 0,
     }
 
 
@@ -162,14 +164,17 @@ def _write_runs(file: Path, described: Sequence[dict[str, JsonValue]]) -> None:
         "the last run" if len(described) == 1 else f"the last {len(described)} runs, oldest first"
     )
     say(f"{file}: {runs}")
+    with_trees = any(one["descendants"] for one in described)
+    more = ("#descendants",) if with_trees else ()
     write_table(
-        ("run", "began", "status", "#entries", "verdicts"),
+        ("run", "began", "status", "#entries", *more, "verdicts"),
         [
             (
                 str(one["run"]),
                 str(one["created_at"])[:19],
                 str(one["status"]),
                 str(one["entries"]),
+                *((str(one["descendants"]),) if with_trees else ()),
                 _counts(one["verdicts"]),
             )
             for one in described

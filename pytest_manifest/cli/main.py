@@ -233,6 +233,10 @@ def show(
         str | None, typer.Option(metavar="NAME", help="only this task; * stands for anything")
     ] = None,
     tag: Annotated[str | None, typer.Option(metavar="TAG", help="only with this tag")] = None,
+    tree: Annotated[
+        str | None,
+        typer.Option(metavar="ENTRY", help="the tasks that the job of this entry of a run started"),
+    ] = None,
     limit: Limit = 50,
     folder: Runs = None,
     json: Json = False,
@@ -245,7 +249,7 @@ def show(
     from pytest_manifest.cli.runs_folder import runs_folder
 
     chosen = command.Filter(frozenset(status or ()), task, tag, limit)
-    command.run(what, runs_folder(folder), chosen, json=json)
+    command.run(what, runs_folder(folder), chosen, tree, json=json)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from pytest_manifest.cli.runs_folder import find_run
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import PlanError
 from pytest_manifest.manifest import dump_entry, read_manifest
+from pytest_manifest.reporting.descendants import counts_text
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.text import plural, seconds, short
 
@@ -58,9 +59,15 @@ class Filter:
         return f"and {left:,} more; --limit=0 shows all" if left else None
 
 
-def run(what: str, folder: Path, chosen: Filter, *, json: bool) -> None:
-    """Print the manifest's entries, or the run's verdicts."""
+def run(what: str, folder: Path, chosen: Filter, tree: str | None = None, *, json: bool) -> None:
+    """Print the manifest's entries, or the run's verdicts, or what one of its entries started."""
     path = Path(what)
+    if tree is not None:
+        from pytest_manifest.cli import tree as command
+
+        stored = StoredRun.open(find_run(what, folder))
+        command.run(stored, tree, chosen.limit, json=json)
+        return
     if path.is_file() and path.suffix != ".sqlite":
         if chosen.statuses:
             raise PlanError(
@@ -109,6 +116,7 @@ def _arguments(entry: Entry) -> str:
 def _show_run(run: StoredRun, chosen: Filter, *, json: bool) -> None:
     with run.read() as ledger:
         counts, status = ledger.verdicts.counts(), ledger.info.status
+        trees = ledger.trees.statuses() if ledger.descendants.any() else {}
     with _matching(run, chosen) as records:
         if json:
             head: dict[str, JsonValue] = {
@@ -117,12 +125,14 @@ def _show_run(run: StoredRun, chosen: Filter, *, json: bool) -> None:
                 "created_at": run.info.created_at.isoformat(),
                 "status": status,
                 "verdicts": dict(counts),
+                "descendants": {one or "pending": number for one, number in trees.items()},
             }
             rows = (summary_fields(record) for record in records)
             write_rows_as_json(head, "entries", rows, chosen.counts)
             return
         said = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-        say(f"run {run.info.run} of {run.info.manifest} ({status}): {said or 'no verdict yet'}")
+        said = f"{said or 'no verdict yet'}{'; ' + counts_text(trees) if trees else ''}"
+        say(f"run {run.info.run} of {run.info.manifest} ({status}): {said}")
         columns = ("status", "id", "task", "#runtime", "#attempts", "what happened")
         write_table(columns, map(_cells, records))
     _say_rest(chosen)

@@ -87,9 +87,10 @@ _RECEIVED = """
 _OF_TASK = "SELECT task, kind FROM descendants WHERE task_id = ?"
 
 _PREFIXED = ", ".join(f"d.{name}" for name in DESCENDANT_COLUMNS.split(", "))
-# SQLite takes the row of the queue with the greatest depth next: so children follow their parent.
-# The limit keeps it from reading the table anew for each parent: it copies and indexes these rows.
-_WALK = f"""
+# SQLite takes the row of the queue with the greatest depth next, so children follow their parent;
+# it drops that order where the result is joined. The first limit keeps it from reading the table
+# anew for each parent: it copies and indexes these rows.
+_WALK = """
     WITH RECURSIVE
     mine AS (SELECT task_id, parent, spawned_at FROM descendants WHERE root = ?1 LIMIT -1),
     tree(task_id, depth, began) AS (
@@ -99,9 +100,9 @@ _WALK = f"""
         JOIN mine m ON m.parent = tree.task_id AND m.task_id <> ?1
         ORDER BY 2 DESC, 3, 1
     )
-    SELECT tree.depth, {_PREFIXED} FROM tree JOIN descendants d ON d.task_id = tree.task_id
-    WHERE tree.depth > 0 LIMIT ?2
-"""  # noqa: S608 - fixed text
+    SELECT depth, task_id FROM tree WHERE depth > 0 LIMIT ?2
+"""
+_ONE = f"SELECT {DESCENDANT_COLUMNS} FROM descendants WHERE task_id = ?"  # noqa: S608 - fixed text
 _JUDGED = f"""
     SELECT a.entry, a.attempt, {_PREFIXED} FROM settled s
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
@@ -206,15 +207,18 @@ class TreeQueries(LedgerPart):
 
         At most ``limit``, all where that is 0. One whose parent is not known is left out.
         """
-        return self._db.build_each(_with_depth, _WALK, (root, limit or -1))
+        for depth, task_id in self._db.read(_WALK, (root, limit or -1)):
+            yield int(depth), next(self._db.build_each(descendant_of_row, _ONE, (task_id,)))
+
+    def version(self) -> str:
+        """Return a text that changes when descendants come or end; "" where there are none."""
+        query = "SELECT count(*), count(kind), total(kind = 'passed') FROM descendants"
+        row = self._db.read_one(query) or (0, 0, 0)
+        return f" {row[0]}/{row[1]}/{row[2]:.0f}" if row[0] else ""
 
     def judged(self) -> Iterator[tuple[str, int, Descendant]]:
         """Yield entry, attempt and each descendant of the attempts that have the verdicts."""
         return self._db.build_each(_with_attempt, _JUDGED)
-
-
-def _with_depth(row: Row) -> tuple[int, Descendant]:
-    return int(row[0]), descendant_of_row(row[1:])
 
 
 def _with_attempt(row: Row) -> tuple[str, int, Descendant]:

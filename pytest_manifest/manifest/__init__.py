@@ -12,7 +12,7 @@ from pytest_manifest.manifest.partition import (
     overlap,
 )
 from pytest_manifest.manifest.reader import Manifest, Outline, read_manifest
-from pytest_manifest.manifest.receipts import read_receipts, receipt_line
+from pytest_manifest.manifest.receipts import descendant_line, read_receipts, receipt_line
 from pytest_manifest.manifest.scan import Summary, check_manifest, manifest_digest
 from pytest_manifest.manifest.writer import (
     Draft,
@@ -39,6 +39,7 @@ __all__ = [
     "Summary",
     "atomic_file",
     "check_manifest",
+    "descendant_line",
     "dump_document",
     "dump_entry",
     "dump_header",

@@ -1,4 +1,7 @@
-"""Read, index and write the receipts file: one receipt a line, without a header."""
+"""Read, index and write the receipts file: one receipt a line, without a header.
+
+The lines of tasks that jobs started stand among them; their first field is ``descendant``.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from typing_extensions import Self
 
 from pytest_manifest.manifest.jsonl import Faults, Line, open_regular, parse_document, read_lines
 from pytest_manifest.schema import RULE, Receipt, is_identifier
+from pytest_manifest.schema.receipts import ExportedDescendant
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -24,7 +28,7 @@ _NUMBERS: Final = ("wait", "runtime", "cpu")
 
 
 def read_receipts(path: Path) -> Iterator[Receipt]:
-    """Stream the receipts in the file's order; an empty file is valid.
+    """Stream the receipts of entries in the file's order; an empty file is valid.
 
     After the first fault the rest of the file is only checked; then ManifestError is raised with
     every fault (at most 20, and the number of the others).
@@ -32,6 +36,9 @@ def read_receipts(path: Path) -> Iterator[Receipt]:
     faults = Faults(path)
     with open_regular(path) as file:
         for line in read_lines(file, faults):
+            if _OF_DESCENDANT(line.raw):
+                parse_document(line, ExportedDescendant, faults)
+                continue
             receipt = parse_document(line, Receipt, faults)
             if receipt is not None and not faults:
                 yield receipt
@@ -61,6 +68,11 @@ def receipt_line(kept: str) -> bytes:
     return _dumps(lean).encode()
 
 
+def descendant_line(one: ExportedDescendant) -> bytes:
+    """Return the line of a task that a job started, without its newline."""
+    return b'{"descendant":1,' + one.model_dump_json(exclude_defaults=True).encode()[1:]
+
+
 def _told(fields: dict[str, Any]) -> dict[str, Any]:
     """Return an object without its null fields, at every level of nested objects."""
     return {
@@ -73,6 +85,7 @@ def _told(fields: dict[str, Any]) -> dict[str, Any]:
 _AS_WE_WRITE: Final = re.compile(
     rb'\{"receipt": 1, "run": "([^"\\]*)", "entry": "([^"\\]*)", "attempt": ([0-9]{1,9}),'
 ).match
+_OF_DESCENDANT: Final = re.compile(rb'\s*\{\s*"descendant"\s*:').match
 _BATCH: Final = 500
 _TABLES: Final = """
     CREATE TABLE places (
@@ -82,6 +95,7 @@ _TABLES: Final = """
     CREATE TABLE others (
         entry TEXT NOT NULL, same INTEGER NOT NULL, line INTEGER NOT NULL, start INTEGER NOT NULL
     );
+    CREATE TABLE descendants (start INTEGER PRIMARY KEY, line INTEGER NOT NULL);
 """
 _TAKE: Final = (
     "DELETE FROM places WHERE entry IN (SELECT value FROM json_each(?)) "
@@ -130,6 +144,10 @@ class ReceiptIndex:
     def _find_places(self) -> None:
         places: list[_Place] = []
         for line in read_lines(self._file, self._faults):
+            if _OF_DESCENDANT(line.raw):
+                rows = "INSERT INTO descendants VALUES (?, ?)"
+                self._db.execute(rows, (line.offset, line.number))
+                continue
             place = self._place(line)
             if place is not None:
                 places.append(place)
@@ -158,6 +176,15 @@ class ReceiptIndex:
         for entry in entries:
             place = places.get(entry)
             yield None if place is None else self._read(*place)
+
+    def descendants(self) -> Iterator[ExportedDescendant]:
+        """Yield the tasks that jobs started, in the file's order, without invalid ones."""
+        for start, number in self._db.execute("SELECT start, line FROM descendants ORDER BY start"):
+            self._file.seek(start)
+            line = Line(number, start, self._file.readline())
+            one = parse_document(line, ExportedDescendant, self._faults)
+            if one is not None:
+                yield one
 
     def finish(self) -> tuple[int, int]:
         """Count, after all entries were taken, the receipts of other entries and the duplicates.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.ledger import Ledger, SlowestTree, Statuses, TreeStep, TreeTotals
+from pytest_manifest.ledger import AttemptRow, Ledger, SlowestTree, Statuses, TreeStep, TreeTotals
 from pytest_manifest.reporting.terminal_layout import Line, Sheet, table_lines
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.summary import SummaryDescendants, SummaryStep, SummaryTree
@@ -57,8 +57,7 @@ def tree_text(
     """
     counts = ledger.trees.statuses_of([root]).get(root, {})
     phrases = [counts_text(counts)] if number_of(counts) else []
-    said = {} if receipt is None else receipt.model_dump(include={"source", "state", "children"})
-    if reason := _untold(ledger, root, said):
+    if reason := _untold(ledger, root, _said(receipt)):
         phrases.append(f"descendants: {NOT_KNOWN} ({reason})")
     if not phrases:
         return None
@@ -96,6 +95,22 @@ def _untold(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
     known = children if isinstance(children, int) else None
     told = ledger.descendants.number_of_children(root, root) if known else 0
     return untold("backend" if source == "backend" else "worker", known, told)
+
+
+def not_known_of(ledger: Ledger, attempt: AttemptRow) -> str:
+    """Return "not known" with the reason, "" where an attempt's descendants are known."""
+    settled = ledger.verdicts.of_entry(attempt.entry)
+    if settled is None or settled.receipt is None or settled.verdict.attempt != attempt.attempt:
+        return ""
+    reason = _untold(ledger, attempt.task_id, _said(settled.receipt))
+    return f"{NOT_KNOWN} ({reason})" if reason else ""
+
+
+def _said(receipt: Receipt | None) -> dict[str, JsonValue]:
+    """Return the fields of a receipt that tell whether descendants are known."""
+    if receipt is None:
+        return {"source": "harness"}
+    return receipt.model_dump(include={"source", "state", "children"})
 
 
 def received(ledger: Ledger, task_id: str) -> Receipt | None:

@@ -95,6 +95,7 @@ def _compare(run: Run, report: RunReport) -> Comparison | None:
     if report.options.compare is None:
         return None
     from pytest_manifest.analysis.comparison import compare
+    from pytest_manifest.analysis.tree_comparison import compare_trees
     from pytest_manifest.ledger import Ledger
 
     path = _earlier(run, report)
@@ -103,7 +104,7 @@ def _compare(run: Run, report: RunReport) -> Comparison | None:
     with Ledger.open(path) as ledger:
         info = ledger.info.read()
         manifest = _manifest_of(path, info, run)
-        with _reading(ledger, manifest) as before, records_of(run) as after:
+        with _reading(ledger, manifest) as before, records_of(run) as after, run.read() as now:
             return compare(
                 before,
                 after,
@@ -111,6 +112,7 @@ def _compare(run: Run, report: RunReport) -> Comparison | None:
                 after_run=run.info.run,
                 known_before=manifest.ids,
                 known_after=run.manifest.ids,
+                trees=compare_trees(ledger.trees.by_entry(), now.trees.by_entry()),
             )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_manifest.analysis.quantiles import Distribution
     from pytest_manifest.analysis.records import EntryRecord
     from pytest_manifest.analysis.statistics import Statistics, TaskRow, WorkerRow
+    from pytest_manifest.analysis.tree_comparison import TreeChange
 
 
 FEW = 4
@@ -284,6 +285,7 @@ def comparison_lines(found: Comparison, sheet: Sheet) -> Iterator[Line]:
         *_times("slower", found.slower, sheet),
         *_times("faster", found.faster, sheet),
         *_named("other results", [change.id for change in found.changed_results], sheet),
+        *_trees(found.changed_trees, sheet),
         *_cost(found),
     ]
     if not lines:
@@ -298,6 +300,7 @@ def comparison_phrase(found: Comparison) -> str:
         "fixed": len(found.fixed),
         "slower": len(found.slower),
         "with other results": len(found.changed_results),
+        "with other descendants": len(found.changed_trees),
     }
     listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     return f"{listed or 'nothing changed'} since run {found.before_run}"
@@ -338,6 +341,22 @@ def _times(title: str, changes: Sequence[TimeChange], sheet: Sheet) -> Iterator[
         text = f"{title}: {change.task} {times} ({change.ratio:.2g} times, median of {of})"
         for line in sheet.wrapped(text, indent=4, hanging=2):
             yield Line(line, yellow=title == "slower")
+
+
+def _trees(changes: Sequence[TreeChange], sheet: Sheet) -> Iterator[Line]:
+    if not changes:
+        return
+    yield Line(f"    {len(changes)} with other descendants")
+    shown = changes if sheet.all else changes[:_LISTED]
+    for change in shown:
+        before, after = (
+            ", ".join(f"{count} {status}" for status, count in sorted(side.items())) or "none"
+            for side in (change.before, change.after)
+        )
+        text = f"  {before} -> {after}"
+        yield Line(f"      {sheet.cut(change.id, max(sheet.width - 6 - len(text), 8))}{text}")
+    if len(shown) < len(changes):
+        yield Line(f"      and {len(changes) - len(shown)} more (-v shows all)")
 
 
 def _cost(found: Comparison) -> Iterator[Line]:

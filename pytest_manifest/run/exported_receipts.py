@@ -15,6 +15,7 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.exported_trees import TreeImport
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry
 from pytest_manifest.verdict import evaluate
@@ -36,6 +37,9 @@ def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[P
             ledger.disable_journal()
             judging = _ReceiptsEvaluation(run, manifest, index, file.name, ledger)
             several = len(index.runs) > 1
+            trees = TreeImport(run, manifest, ledger, judging.evaluator)
+            if not several:
+                trees.add_all(index)
             for passages in () if several else judging.passages():
                 with ledger.transaction():
                     ledger.queries.import_entries(passages)
@@ -49,6 +53,8 @@ def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[P
     notes = []
     if strange:
         notes.append(f"{file.name}: {strange} receipts are of entries that are not in the manifest")
+    if trees.strange:
+        notes.append(f"{file.name}: {trees.strange} lines of descendants are of no attempt of it")
     if doubled:
         notes.append(f"{file.name}: {doubled} receipts are of an attempt that has another one")
     return path, notes
@@ -80,22 +86,22 @@ class _ReceiptsEvaluation:
     name: str
     ledger: Ledger
 
+    def __post_init__(self) -> None:
+        self.evaluator = AttemptEvaluator(self.run, self.manifest, self.ledger, kills=1, lifetime=0)
+
     def passages(self) -> Iterator[list[ImportedEntry]]:
         """Yield the outcome of the entries in batches, in the manifest's order."""
-        evaluator = AttemptEvaluator(self.run, self.manifest, self.ledger, kills=1, lifetime=0)
         number = 0
         entries = iter(self.manifest)
         while some := list(islice(entries, BATCH)):
             received = self.index.take([entry.id for entry in some])
             yield [
-                self._passage(evaluator, number + place, entry, exported)
+                self._passage(number + place, entry, exported)
                 for place, (entry, exported) in enumerate(zip(some, received, strict=True))
             ]
             number += len(some)
 
-    def _passage(
-        self, evaluator: AttemptEvaluator, ordinal: int, entry: Entry, exported: Exported | None
-    ) -> ImportedEntry:
+    def _passage(self, ordinal: int, entry: Entry, exported: Exported | None) -> ImportedEntry:
         if exported is None:
             note = f"{self.name} has no receipt of it"
             verdict = evaluate(entry, None, attempt=None, problem="unknown", note=note)
@@ -107,7 +113,7 @@ class _ReceiptsEvaluation:
         if not is_of_attempt(task_id, self.run, entry.id, attempt):
             task_id = task_id_for(self.run, entry.id, attempt, ordinal)
         job = PendingAttempt(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
-        verdict, counted = evaluator.evaluate(job, receipt, ())
+        verdict, counted = self.evaluator.evaluate(job, receipt, ())
         text = exported.text
         return ImportedEntry(
             task_id,

@@ -16,10 +16,11 @@ from loguru import logger
 
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
 from pytest_manifest.ledger import GAVE_UP, OVER_BUDGET, Ledger
-from pytest_manifest.manifest import receipt_line, write_receipt_lines
+from pytest_manifest.manifest import write_receipt_lines
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import Correction
+from pytest_manifest.run.exported_trees import exported_lines, exported_version
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.resume_rules import Decision
 from pytest_manifest.run.settings import WorkerLoss
@@ -246,10 +247,10 @@ class Run:
         """
         path = self.files.receipts
         with self.read() as ledger:
-            mark, known = ledger.queries.verdicts_version(), ledger.info.get_meta(RECEIPTS_EXPORTED)
+            mark, known = exported_version(ledger), ledger.info.get_meta(RECEIPTS_EXPORTED)
             if known == f"{mark} {_stamp(path)}":
                 return path
-            write_receipt_lines(path, map(receipt_line, ledger.queries.raw_receipts()))
+            write_receipt_lines(path, exported_lines(ledger))
         path.chmod(0o600)
         with contextlib.suppress(LedgerError):  # what is not noted is exported again
             self.set_meta(RECEIPTS_EXPORTED, f"{mark} {_stamp(path)}")

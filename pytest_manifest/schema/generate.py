@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import Entry, Header
-from pytest_manifest.schema.receipts import Receipt, Verdict
+from pytest_manifest.schema.receipts import ExportedDescendant, Receipt, Verdict
 from pytest_manifest.schema.summary import Summary
 
 FOLDER: Final = Path(__file__).parent
@@ -24,6 +24,10 @@ _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "manifest-header": (Header, "Manifest header: the optional first line of a manifest"),
     "run-summary": (Summary, "Run summary: what a run came to, and which files it has left"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),
+    "receipt-descendant": (
+        ExportedDescendant,
+        "Descendant: a task that a job started, in a file of receipts",
+    ),
     "verdict": (Verdict, "Verdict: a receipt held against its entry's expectations"),
 }
 

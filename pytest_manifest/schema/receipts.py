@@ -152,6 +152,35 @@ class Verdict(Document):
     """Where the receipt differs from the expectations."""
 
 
+class ExportedDescendant(Document):
+    """A task that a job has started, or another descendant of it, in an exported receipts file."""
+
+    descendant: Version = 1
+    """The version of this format."""
+    run: Identifier
+    """The run's id."""
+    entry: Name
+    """The id of the entry whose job it descends from."""
+    attempt: Count
+    """Which sending of the entry that was."""
+    root: Name
+    """Celery's id of that attempt."""
+    parent: Name
+    """Celery's id of the task that started it: the root, or another descendant."""
+    task_id: Name
+    """Celery's id of it."""
+    task: Name
+    """The task's name."""
+    how: Text
+    """How it was started."""
+    spawned_at: Time | None = None
+    """When its parent told that it was about to send it."""
+    verdict: Verdict | None = None
+    """How the run judged it; null: it has not ended."""
+    receipt: Receipt | None = None
+    """What its worker said of its end; null: nothing came."""
+
+
 _DIGITS = 9
 
 

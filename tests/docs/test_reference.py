@@ -17,6 +17,7 @@ import tasks.text_model.failures
 from pytest_manifest.planning import PlanSpec
 from pytest_manifest.schema import Entry, Expectations, Header, Receipt, summary
 from pytest_manifest.schema.fields import State, VerdictStatus
+from pytest_manifest.schema.receipts import ExportedDescendant
 from tasks.filling.answers import ProblemKind
 from tasks.filling.gaps import SAYINGS
 from tasks.filling.settings import FillingSettings
@@ -100,6 +101,7 @@ def test_every_field_of_a_manifest_is_listed(heading: str, model: type[BaseModel
 def test_every_field_of_a_receipt_is_listed() -> None:
     """receipt-format.md has every field, in the model's order."""
     assert list(rows("receipt-format.md", "Receipt format")) == list(Receipt.model_fields)
+    assert list(rows("receipt-format.md", "Descendants")) == list(ExportedDescendant.model_fields)
 
 
 def test_every_field_of_a_summary_is_listed() -> None:

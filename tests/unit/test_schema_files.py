@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from pytest_manifest.schema import Document, Entry, Header, Receipt, Verdict, generate
 from pytest_manifest.schema.__main__ import main
+from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.summary import Summary
 from tests.unit.test_schema_models import ENTRY, RECEIPT
 
@@ -20,6 +21,7 @@ MODELS: dict[str, type[Document]] = {
     "manifest-entry": Entry,
     "manifest-header": Header,
     "receipt": Receipt,
+    "receipt-descendant": ExportedDescendant,
     "verdict": Verdict,
     "run-summary": Summary,
 }

@@ -1,0 +1,123 @@
+"""Export the tasks that jobs started beside the receipts of these, and read them again.
+
+A receipts file has a line for each descendant of the attempts that have the verdicts, after those
+of the entries: what started it, how the run judged it, and its receipt. So an audit of the file
+alone judges trees as the run did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+
+from pytest_manifest.broker.attempt import is_of_attempt
+from pytest_manifest.ledger import Descendant, Ledger, TaskRuns
+from pytest_manifest.ledger.queries import BATCH
+from pytest_manifest.manifest import Manifest, descendant_line, receipt_line
+from pytest_manifest.manifest.receipts import ReceiptIndex
+from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.evidence import complete_receipt, decisive_end
+from pytest_manifest.run.pending import PendingAttempt, entry_of_descendant
+from pytest_manifest.schema import Entry, Verdict
+from pytest_manifest.schema.receipts import ExportedDescendant
+from pytest_manifest.verdict import evaluate
+
+_NO_RECEIPT = "it is said to have passed, and no receipt says so"
+_OTHER_TASK = "its receipt is of another task"
+
+
+def exported_lines(ledger: Ledger) -> Iterator[bytes]:
+    """Yield the lines of a run's receipts file: of entries, then of their descendants."""
+    return chain(map(receipt_line, ledger.queries.raw_receipts()), _descendant_lines(ledger))
+
+
+def exported_version(ledger: Ledger) -> str:
+    """Return a text that changes whenever a verdict, also on a descendant, does."""
+    return f"{ledger.queries.verdicts_version()}{ledger.trees.version()}"
+
+
+def _descendant_lines(ledger: Ledger) -> Iterator[bytes]:
+    if not ledger.descendants.any():
+        return
+    runs = TaskRuns(ledger.info.read().run, ledger.info.merged())
+    judged = ledger.trees.judged()
+    while some := list(islice(judged, BATCH)):
+        starts = ledger.events.starts_of([one.task_id for _, _, one in some])
+        for entry, attempt, one in some:
+            reported = ledger.events.receipts(one.task_id)
+            receipt = None
+            if reported:
+                last = decisive_end(reported)[1]
+                receipt = complete_receipt(last, starts.get(one.task_id, ()))
+            yield descendant_line(
+                ExportedDescendant(
+                    run=runs.run_of(one.root),
+                    entry=entry,
+                    attempt=attempt,
+                    root=one.root,
+                    parent=one.parent,
+                    task_id=one.task_id,
+                    task=one.task,
+                    how=one.how,
+                    spawned_at=one.spawned_at,
+                    verdict=one.verdict,
+                    receipt=receipt,
+                )
+            )
+
+
+@dataclass
+class TreeImport:
+    """Record the descendants of a receipts file in a ledger that is made of it."""
+
+    run: str
+    manifest: Manifest
+    ledger: Ledger
+    evaluator: AttemptEvaluator
+    strange: int = 0
+    """How many are of no attempt of the run, and left out."""
+    _entry: Entry | None = field(default=None, init=False)
+
+    def add_all(self, index: ReceiptIndex) -> None:
+        """Record all of them, with their receipts and verdicts, in batches."""
+        lines = index.descendants()
+        while some := list(islice(lines, BATCH)):
+            ours = [one for one in some if self._is_ours(one)]
+            self.strange += len(some) - len(ours)
+            with self.ledger.transaction():
+                self._add(ours)
+
+    def _is_ours(self, one: ExportedDescendant) -> bool:
+        of_run = one.run == self.run and one.entry in self.manifest
+        return of_run and is_of_attempt(one.root, self.run, one.entry, one.attempt)
+
+    def _add(self, some: list[ExportedDescendant]) -> None:
+        self.ledger.descendants.add(
+            Descendant(
+                *(one.task_id, one.root, one.parent, one.task, one.how), spawned_at=one.spawned_at
+            )
+            for one in some
+        )
+        self.ledger.events.add_receipts(
+            (one.task_id, None, one.receipt) for one in some if one.receipt is not None
+        )
+        verdicts = ((one.task_id, self._verdict(one)) for one in some)
+        self.ledger.descendants.end(
+            {task_id: verdict for task_id, verdict in verdicts if verdict is not None}
+        )
+
+    def _verdict(self, one: ExportedDescendant) -> Verdict | None:
+        """Judge a descendant by its receipt; that it has not passed is believed without one."""
+        if one.verdict is None or one.verdict.verdict != "passed":
+            return one.verdict
+        if self._entry is None or self._entry.id != one.entry:
+            self._entry = self.manifest[one.entry]
+        attempt = PendingAttempt(self.run, self._entry, one.attempt, one.root, 0.0)
+        entry = entry_of_descendant(one.task, attempt)
+        if one.receipt is None:
+            return evaluate(entry, None, attempt=one.attempt, problem="unknown", note=_NO_RECEIPT)
+        if (one.receipt.run, one.receipt.task_id) != (one.run, one.task_id):
+            return evaluate(entry, None, attempt=one.attempt, problem="forged", note=_OTHER_TASK)
+        job = PendingAttempt(self.run, entry, one.attempt, one.task_id, 0.0)
+        return self.evaluator.trees.evaluate_descendant(job, [(None, one.receipt)], ())

@@ -1,0 +1,96 @@
+"""``manifest show``, ``runs`` and ``export`` of runs whose jobs started other tasks."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.ledger import Descendant, Ledger
+from pytest_manifest.schema import VerdictStatus
+from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
+from tests.unit.ledger_support import MOMENT, verdict
+from tests.unit.tree_support import descendant_receipt, times
+
+
+def add_tree(path: Path, entry: str, ends: dict[str, VerdictStatus]) -> str:
+    """Have an entry's job start a task, which starts the others; returns the attempt's task id."""
+    with Ledger.open(path, write=True) as ledger:
+        root = ledger.attempts.of_entry(entry)[0].task_id
+        parent = root
+        for task_id, status in ends.items():
+            one = Descendant(task_id, root, parent, f"shop.{task_id}", "call", spawned_at=MOMENT)
+            ledger.descendants.add([one])
+            ledger.descendants.end({task_id: verdict(entry, status)})
+            found = descendant_receipt(one, entry, times(0, 2))
+            ledger.events.add_receipts([(task_id, None, found)])
+            parent = next(iter(ends))
+    return root
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of two entries, the second with a tree."""
+    monkeypatch.chdir(tmp_path)
+    file = write_manifest(Path("m.jsonl"), {"id": "a", "task": "t"}, {"id": "b", "task": "t"})
+    path = make_run(file, 1, ["passed", "failed"])
+    add_tree(path, "b", {"c1": "passed", "c2": "failed", "c3": "passed"})
+    return path
+
+
+def test_an_entrys_tree_is_shown(run: Path) -> None:
+    """Each task below what started it, no more than wanted."""
+    lines = manifest("show", "last", "--tree=b").splitlines()
+    assert "(failed): 3 descendants: 1 failed, 2 passed" in lines[0]
+    assert [line.split()[:2] for line in lines[2:]] == [
+        *(["passed", "shop.c1"], ["failed", "shop.c2"], ["passed", "shop.c3"]),
+    ]
+    assert lines[3].index("shop.c2") == lines[2].index("shop.c1") + 2
+    assert manifest("show", "last", "--tree=b", "--limit=1").splitlines()[-1] == (
+        "and 2 more; --limit=0 shows all"
+    )
+    shown = as_json("show", run.stem, "--tree=b")
+    assert (shown["matching"], shown["shown"], shown["verdict"]) == (3, 3, "failed")
+    assert isinstance(shown["descendants"], list)
+    first = shown["descendants"][0]
+    assert isinstance(first, dict)
+    assert (first["depth"], first["task"], first["runtime"]) == (1, "shop.c1", 2.0)
+
+
+def test_a_tree_says_where_it_is_not_known(run: Path) -> None:
+    """And what cannot be meant is refused."""
+    assert "(passed): descendants: not known (its worker" in manifest("show", "last", "--tree=a")
+
+
+def test_a_tree_of_no_entry_is_refused(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a sentence."""
+    told = refusal(monkeypatch, capsys, "show", "last", "--tree=x")
+    assert f"run {run.stem}: there is no entry 'x' in it" in told
+
+
+def test_a_run_and_a_history_count_descendants(run: Path) -> None:
+    """Where there are some."""
+    assert "1 failed, 1 passed; 3 descendants: 1 failed, 2 passed" in manifest("show", "last")
+    assert as_json("show", "last")["descendants"] == {"passed": 2, "failed": 1}
+    make_run(Path("m.jsonl"), 2, ["passed", "passed"])
+    assert "descendants: " not in manifest("show", "last")
+    lines = manifest("runs", "m.jsonl").splitlines()
+    assert lines[1].split() == ["run", "began", "status", "entries", "descendants", "verdicts"]
+    runs = as_json("runs", "m.jsonl")["runs"]
+    assert isinstance(runs, list)
+    assert [one["descendants"] for one in runs if isinstance(one, dict)] == [3, 0]
+
+
+def test_an_export_has_descendants(run: Path) -> None:
+    """The table their numbers, the receipts a line each, the summary all counts."""
+    rows = list(csv.DictReader(io.StringIO(manifest("export", "last", "--format=csv"))))
+    assert [(row["descendants"], row["descendants_failed"]) for row in rows] == [
+        *(("", ""), ("3", "1")),
+    ]
+    lines = manifest("export", "last").splitlines()
+    assert [line.startswith('{"descendant":1,') for line in lines] == [False] * 2 + [True] * 3
+    assert '"number": 3' in manifest("export", "last", "--format=summary")
