@@ -28,7 +28,14 @@ from pytest_manifest.stack.services import (
 )
 from pytest_manifest.stack.settings import READY_LINE, STOP_AND_KEEP_LINE, STOP_LINE, Settings
 from pytest_manifest.stack.state import EventWriter, failure_message, refuse
-from pytest_manifest.stack.valkey import DataFolder, delete_queued, free_port, ping, unblock_clients
+from pytest_manifest.stack.valkey import (
+    DataFolder,
+    delete_nodes,
+    delete_queued,
+    free_port,
+    ping,
+    unblock_clients,
+)
 from pytest_manifest.stack.watchdog import FLUSH_SECONDS, Watchdog, remove_path
 
 BROKER_SECONDS = 10.0
@@ -107,6 +114,7 @@ class Supervisor:
         if self.data is not None and not self.stopping:
             if self.data.may_be_truncated:
                 delete_queued(self.port, self.password)
+            delete_nodes(self.port, self.password)
             self.data.begin()
         url = broker_url(self.port, self.password)
         self.report.broker_answers(url)

@@ -37,6 +37,12 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
 end
 return redis.status_reply('forgotten')
 """
+FORGET_NODES = """\
+for _, key in ipairs(redis.call('KEYS', '*_kombu.binding.*.pidbox')) do
+  redis.call('DEL', key)
+end
+return redis.status_reply('forgotten')
+"""
 BLOCKED = re.compile(rb"^id=(\d+) .* flags=\w*b", re.MULTILINE)
 CONFIGURATION = """\
 bind {host}
@@ -155,13 +161,26 @@ def delete_queued(port: int, password: str) -> None:
     For data that may lack their end: what waits there may have been taken and begun. Results and
     receipts stay. Raises ConnectionError where the server hangs up.
     """
+    _evaluate(port, password, FORGET)
+
+
+def delete_nodes(port: int, password: str) -> None:
+    """Remove the names of the workers that listened for questions.
+
+    For data of a stack that has ended: none of them lives, and the search for a job would wait for
+    the answer of each. Raises ConnectionError where the server hangs up.
+    """
+    _evaluate(port, password, FORGET_NODES)
+
+
+def _evaluate(port: int, password: str, text: str) -> None:
     with socket.create_connection((HOST, port), timeout=LONGEST_SECONDS) as connection:
-        script = FORGET.encode()
+        script = text.encode()
         order = b"*3\r\n$4\r\nEVAL\r\n$%d\r\n%s\r\n$1\r\n0\r\n" % (len(script), script)
         connection.sendall(f"AUTH {password}\r\n".encode() + order + b"PING\r\n")
         reply = _read_until(connection, b"+PONG\r\n")
     if b"+forgotten" not in reply:
-        raise ConnectionError(f"the server did not forget what was queued: {reply!r}")
+        raise ConnectionError(f"the server did not forget what it was to forget: {reply!r}")
 
 
 def _read_until(connection: socket.socket, end: bytes) -> bytes:

@@ -164,6 +164,28 @@ def test_a_stop_can_keep_the_data(folder: Path, data: Path) -> None:
         assert has(stack, "kept")
 
 
+def test_a_stack_knows_no_worker_of_the_one_before(folder: Path, data: Path) -> None:
+    """Names of killed workers, under any prefix and namespace: what they held would wait for them.
+
+    Other bindings stay: of queues whose jobs are yet to be run.
+    """
+    names = [f"{prefix}_kombu.binding.{{}}" for prefix in ("", "app:")]
+    boxes = [name.format(box) for name in names for box in ("celery.pidbox", "own.pidbox")]
+    queue = names[1].format("celery")
+    with embedded(folder, data=data) as stack:
+        url = stack.wait_broker(READY_SECONDS).broker_url
+        with redis.Redis.from_url(url) as broker:
+            for key in (*boxes, queue):
+                broker.sadd(key, "\x06\x16\x06\x16gone@host.celery.pidbox")
+        stack.stop(keep_data=True)
+
+    with embedded(folder, data=data) as stack:
+        url = stack.wait_broker(READY_SECONDS).broker_url
+        with redis.Redis.from_url(url) as broker:
+            assert not [key for key in boxes if b"gone@" in b"".join(broker.smembers(key))]
+            assert broker.scard(queue) == 1
+
+
 @pytest.mark.parametrize("guard_too", [False, True])
 def test_a_killed_keeper_leaves_the_data(guard_too: bool, folder: Path, data: Path) -> None:
     """kill -9 of the supervisor ends all, keeps the folder, and the next stack waits for that."""
