@@ -131,6 +131,7 @@ class Engine:
             raise DispatchError(f"{note}, and {plural(len(left), 'entry')} had not been sent yet")
         unread = self._last_poll()
         if self._context.is_private:
+            self._recorder.unconfirmed.hold_revoked()
             back = self._withdrawal.take_back(self._settings.grace)
             self._recorder.commit_inferred(
                 (one, "timed_out", f"{note}; {withdrawn_message(one)}") for one in back

@@ -31,6 +31,15 @@ class UnconfirmedEnds:
         self._pending = pending
         self._search = search
         self._confirmed: set[str] = set()
+        self._holds_revoked = False
+
+    def hold_revoked(self) -> None:
+        """Hold back from here on also what a worker itself says that it revoked before it began it.
+
+        The run takes back what waits, as its time is over: then that is why the job did not run. A
+        worker drops a job that it has taken in advance once it could begin it.
+        """
+        self._holds_revoked = True
 
     def confirm_missing(self, nowhere: Iterable[str]) -> None:
         """Count what the store reports of these from here on: no worker has them any more.
@@ -67,6 +76,8 @@ class UnconfirmedEnds:
         task_id, _, receipt = final
         if is_revocation_notice(receipt):
             return True
+        if self._holds_revoked and job is not None and receipt.state == "revoked":
+            return not (job.is_running or task_id in started)
         if receipt.source != "backend" or job is None or self._search is None:
             return False
         return (job.is_running or task_id in started) and task_id not in self._confirmed

@@ -16,6 +16,7 @@ from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.verdict import is_revocation_notice
 
 POLL_PERIOD = 0.05
 """Seconds from one poll to the next while running jobs are waited for."""
@@ -65,7 +66,7 @@ class Withdrawal:
         removed = self._withdraw(self._pending.waiting())
         if seconds:
             self._await_running(seconds)
-        started = self._started_or_unknown() - removed
+        started = self._started_or_unknown() - removed - self._dropped()
         completed = self._pending.complete_all(self._pending.waiting() - started)
         if (
             self._is_private
@@ -88,6 +89,16 @@ class Withdrawal:
         except StackError as error:
             logger.warning("what is queued could not be removed: {}", error)
             return set()
+
+    def _dropped(self) -> set[str]:
+        """Return what the worker that had it says that it revoked, before it began it."""
+        return {
+            task_id
+            for task_id, job in self._pending.by_task_id.items()
+            if job.unconfirmed is not None
+            and job.unconfirmed.state == "revoked"
+            and not is_revocation_notice(job.unconfirmed)
+        }
 
     def _mark_withdrawn(self, task_ids: Iterable[str]) -> None:
         with self._ledger.transaction():

@@ -899,6 +899,26 @@ def test_nothing_begins_after_the_verdict_of_a_run_whose_time_is_over() -> None:
         assert [run.message.entry.id for run in made.world.executions] == ["a"]
 
 
+def test_what_a_worker_had_taken_in_advance_is_taken_back_too() -> None:
+    """It drops it when it could begin it, and says so: as it was told to by the run."""
+    with rig(Plan((entry("a"), entry("b")), deadline=5.0)) as made:
+        made.step()
+        running = begun(made)
+        made.world.take(first(made))
+
+        def end() -> None:
+            made.world.end(first(made), running, "succeeded")
+            assert made.world.begin(first(made)) is None
+
+        made.world.later(8.0, end)
+        made.run(30)
+        assert made.done
+        assert made.kinds() == {"a": "passed", "b": "timed_out"}
+        assert "it was taken back before a worker had begun it" in made.sentence("b")
+        states = {row.entry: row.state for row in made.ledger.attempts.all()}
+        assert states == {"a": "sent", "b": "withdrawn"}
+
+
 def test_what_does_not_end_in_its_grace_is_timed_out() -> None:
     with rig(Plan((entry("a"), entry("b")), deadline=5.0)) as made:
         made.step()
