@@ -5,14 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from celery import Celery
-from celery.worker import state
 from kombu.transport.memory import Channel
 from loguru import logger
 from typing_extensions import Self
@@ -179,7 +178,10 @@ class MemoryStack:
 
     def children_left(self) -> Counter[str]:
         """Count unfinished jobs that other jobs have sent, by the names of their tasks."""
-        return _count_children() if self._parts is not None else Counter()
+        if self._parts is None or self._worker is None:
+            return Counter()
+        held = (getattr(one, "request_dict", None) for one in self._worker.held().values())
+        return _count_children([*_queued_headers(), *held])
 
     # Parts
 
@@ -244,14 +246,11 @@ class MemoryStack:
             )
 
 
-def _count_children() -> Counter[str]:
-    """Count unfinished jobs, by task, in this process's queues and in its worker's hands.
-
-    Jobs of a manifest's entries are left out.
-    """
+def _count_children(jobs: Iterable[object]) -> Counter[str]:
+    """Count jobs, given by their headers, by task; those of a manifest's entries are left out."""
     return Counter(
         str(headers["task"])
-        for headers in (*_queued_headers(), *_held_headers())
+        for headers in jobs
         if isinstance(headers, dict) and headers.get("task") and HEADER_RUN not in headers
     )
 
@@ -260,15 +259,6 @@ def _queued_headers() -> Iterator[object]:
     for queue in list(Channel.queues.values()):
         for message in list(queue.queue):
             yield message.get("headers") if isinstance(message, dict) else None
-
-
-def _held_headers() -> Iterator[object]:
-    """Yield the headers of jobs that the worker holds, also those that wait for their ETA.
-
-    The worker takes a job with an ETA out of its queue at once.
-    """
-    for request in list(state.requests.values()):
-        yield getattr(request, "request_dict", None)
 
 
 def _reason(error: BaseException | None) -> str:

@@ -244,6 +244,31 @@ def test_it_looks_like_an_embedded_stack() -> None:
     assert stack.failure is None
 
 
+class ConsumerWithoutPromptAcks:
+    """As Celery's own before 5.7: the loop does later what it is asked for."""
+
+    def call_soon(self, *_: object) -> None:
+        raise AssertionError("it was put off")
+
+
+class ConsumerWithPromptAcks(ConsumerWithoutPromptAcks):
+    def call_soon_ack(self) -> None: ...
+
+
+def test_messages_are_acknowledged_at_once_whatever_the_version(caplog_loguru: list[str]) -> None:
+    """The class that the app names is kept; what fails is logged, and the job goes on."""
+    done: list[int] = []
+    app = make_app(worker_consumer=f"{__name__}:ConsumerWithoutPromptAcks")
+    prompt = worker.consumer_class(app)
+    assert issubclass(prompt, ConsumerWithoutPromptAcks)
+    prompt().call_soon(done.append, 1)
+    prompt().call_soon(done.index, 2)
+    assert done == [1]
+    assert "ValueError" in caplog_loguru[-1]
+    app = make_app(worker_consumer=f"{__name__}:ConsumerWithPromptAcks")
+    assert worker.consumer_class(app) is ConsumerWithPromptAcks
+
+
 @pytest.mark.parametrize("app", ["no.such.module:app", "tests.support:eventually"])
 def test_an_app_that_is_none_is_named(app: str) -> None:
     """The sentence says which name was wrong, and another stack can be started."""
