@@ -41,8 +41,8 @@ KEPT += ("flower", "sqlalchemy", "tomli", "typer", "typing-extensions", "valkeyl
 """The packages whose versions are kept of a cell: what pyproject.toml asks for, and billiard."""
 BEYOND = re.compile(
     r"^\s*(?:from|import) (?:tasks|workflows|sqlalchemy|markdown_it|playwright|yaml|flower|django"
-    r"|gevent|eventlet|moto|pymysql|trustme|benchmarks"
-    r"|tests\.(?:movie_bible|gemini_server|text_requests|crud_load|browser|neighbours"
+    r"|gevent|eventlet|moto|boto3|pymysql|trustme|benchmarks"
+    r"|tests\.(?:stacks\.servers|movie_bible|gemini_server|text_requests|crud_load|browser|neighbours"
     r"|unit\.filling_support|live\.gemini_support))\b",
     re.MULTILINE,
 )
@@ -146,6 +146,8 @@ def _run_suite(
     if counts["failed"]:
         session.log("Once more, one at a time: what has failed above")
         once_more = ["--last-failed", "--last-failed-no-failures=none", *always]
+        # Without xdist a file that cannot be imported keeps the others from their second try.
+        once_more.append("--continue-on-collection-errors")
         second = _pytest(session, suite, report.with_suffix(".again.xml"), once_more)
         if second["passed"] + second["failed"] == counts["failed"]:
             counts = {

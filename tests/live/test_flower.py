@@ -140,7 +140,9 @@ def test_runs_are_shown_with_names_and_arguments(
     assert HOSTILE not in fetch(known, f"/task/{sent[HOSTILE]}")
     table = fetch(known, "/tasks")
     heads = [head.strip().lower() for head in re.findall(r"<th[^>]*>([^<]*)</th>", table)]
-    assert heads[:3] == ["name", "kwargs", "args"]
+    # In Flower 2.0 a script hides the others, in an order of its own.
+    named = re.findall(r"""value="([^"]*)" id='columns'""", table)
+    assert (named[0].split(",") if named else heads)[:3] == ["name", "kwargs", "args"]
 
 
 def test_a_run_that_names_the_broker_is_led_there_too(command: Command, runtime: Path) -> None:

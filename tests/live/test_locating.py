@@ -111,6 +111,11 @@ def waiting_in(where: StackAddress, key: str) -> list[str]:
     return [json.loads(one)["headers"]["id"] for one in reversed(raw)]
 
 
+def put_back_in(where: StackAddress, queue: str) -> list[str]:
+    """Task ids in the queue, of priority 2; earlier versions of kombu put back without priority."""
+    return waiting_in(where, f"{queue}\x06\x162") + waiting_in(where, queue)
+
+
 def test_queued_jobs_are_found_at_every_priority(where: StackAddress) -> None:
     """In every queue and step, under the app's key prefix; only what was asked for is there."""
     work = [Entry(id=f"p{n}", task="stock.echo", priority=n) for n in range(10)]
@@ -336,7 +341,7 @@ def test_of_several_copies_one_goes_back(where: StackAddress) -> None:
         taken = locator.snapshot([attempt.task_id]).unacked
         assert len(taken[attempt.task_id]) == 2
         assert locator.restore(taken) == [attempt.task_id]
-        assert waiting_in(where, "standard\x06\x162") == [attempt.task_id]
+        assert put_back_in(where, "standard") == [attempt.task_id]
         assert taken_in(where) == {}
 
 
@@ -367,7 +372,7 @@ def test_two_that_restore_at_once_restore_once(where: StackAddress) -> None:
             thread.join(30)
     assert failures == []
     assert sorted(restored) == sorted(ids_of(sent))
-    assert sorted(waiting_in(where, "standard\x06\x162")) == sorted(ids_of(sent))
+    assert sorted(put_back_in(where, "standard")) == sorted(ids_of(sent))
     assert taken_in(where) == {}
 
 

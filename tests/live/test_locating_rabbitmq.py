@@ -10,6 +10,7 @@ import pytest
 from kombu import Connection
 
 from pytest_manifest.broker.locating import BrokerSnapshot, compare, open_locator
+from pytest_manifest.compat.kombu import delaying_queues
 from pytest_manifest.schema import Entry
 from tests.live.broker_support import (
     APP,
@@ -77,6 +78,7 @@ def test_with_empty_queues_the_workers_know(broker: str, tmp_path: Path) -> None
         signal_worker(node, signal.SIGKILL)
 
 
+@pytest.mark.skipif(not delaying_queues(), reason="this kombu has no such queues")
 def test_messages_that_wait_for_their_time_are_counted(broker: str) -> None:
     """Those of quorum queues with a countdown wait in queues of their own."""
     with Connection(broker) as connection:

@@ -358,10 +358,9 @@ def test_flower_is_behind_a_password(run: Run, runtime: Path) -> None:
 
     pids = family(known["keeper"])
     assert password not in command_lines(pids)
-    ports = {
-        connection.laddr
-        for pid in pids
-        for connection in psutil.Process(pid).net_connections()
-        if connection.status == psutil.CONN_LISTEN
+    addresses = {
+        connection.laddr.ip
+        for connection in psutil.net_connections("tcp")
+        if connection.pid in pids and connection.status == psutil.CONN_LISTEN and connection.laddr
     }
-    assert {address.ip for address in ports} == {"127.0.0.1"}
+    assert addresses == {"127.0.0.1"}

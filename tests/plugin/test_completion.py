@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from pytest_manifest.schema.generate import FOLDER
 from pytest_manifest.schema.summary import Summary
+from pytest_manifest.schema.wire import parse_moment
 from tests.plugin.conftest import Project
 from tests.plugin.test_run_page import data_of
 
@@ -51,7 +51,7 @@ def test_a_pause_is_no_part_of_a_runs_duration(project: Project) -> None:
     result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", *reports)
 
     told = newest(project)["statistics"]
-    whole = datetime.fromisoformat(told["ended"]) - datetime.fromisoformat(told["began"])
+    whole = parse_moment(told["ended"]) - parse_moment(told["began"])
     assert told["parts"] == 2
     assert 0 < told["pauses"] < whole.total_seconds()
     assert told["duration"] == pytest.approx(whole.total_seconds() - told["pauses"])

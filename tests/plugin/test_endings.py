@@ -256,10 +256,13 @@ def pytest_configure(config):
 
 
 def test_a_summary_that_cannot_be_written_keeps_nothing_running(project: Project) -> None:
-    """Beside a reporter that asks for none it is written last; all ends the same."""
+    """Beside a reporter that asks for none it is written last; all ends the same.
+
+    Versions of pytest that keep their reporter to themselves have none written.
+    """
     project.doubles(count=1)
     project.write("conftest.py", WITHOUT_REPORTER)
     command = (sys.executable, "-m", "pytest", "--manifest=m.jsonl", MEMORY)
     result = project.pytester.run(*command)
-    assert "nobody reads this" in result.stderr.str()
+    assert ("nobody reads this" in result.stderr.str()) == hasattr(pytest, "TerminalReporter")
     assert (project.path / "closed").exists()

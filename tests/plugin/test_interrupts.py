@@ -179,10 +179,12 @@ def test_a_message_that_is_nowhere_is_lost_and_said_so(project: Project) -> None
     with running(project, "--manifest-workers=1") as process:
         workers = [p for p in family(process) if "celery" in p.cmdline()]
         with redis.Redis.from_url(workers[0].environ()["CELERY_BROKER_URL"]) as client:
-            eventually(lambda: client.llen("celery") == 5, what="the others wait in the queue")
-            client.delete("celery")
+            eventually(lambda: client.llen("celery") >= 4, what="the others wait in the queue")
+            with client.pipeline() as both:
+                lost, _ = both.llen("celery").delete("celery").execute()
         text, _ = process.communicate(timeout=90)
-    assert "1 passed, 5 errors" in text
+    assert lost in (4, 5)  # before Celery 5.6 the worker has taken one of them
+    assert f"{6 - lost} passed, {lost} errors" in text
     assert "it waits in no queue of the broker, no worker has it" in text
 
 

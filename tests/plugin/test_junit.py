@@ -138,10 +138,12 @@ def test_any_text_leaves_a_report_that_can_be_read(
     cases = list(root.iter("testcase"))
     assert len(cases) == 2
     if family == "xunit2":  # where two brackets would end the value, a blank parts them
-        assert lines(cases[0])["entry"] == "a] ]>b <c> & [d]::e [ [ATTACHMENT|/x] ] / é 🎬 |`"
+        found, entry = lines(cases[0])["entry"], "a] ]>b <c> & [d]::e [ [ATTACHMENT|/x] ] / é 🎬 |`"
     else:
-        told = properties(cases[0])
-        assert told["manifest_entry"] == "a]]>b <c> & [d]::e [[ATTACHMENT|/x]] / é 🎬 |`"
+        found = properties(cases[0])["manifest_entry"]
+        entry = "a]]>b <c> & [d]::e [[ATTACHMENT|/x]] / é 🎬 |`"
+    # pytest 8.0 escapes what is beyond 16 bits, too.
+    assert found in (entry, entry.replace("🎬", "#x1F3AC"))
     assert all(one.find("failure") is not None for one in cases)
 
 

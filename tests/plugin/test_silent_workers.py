@@ -90,8 +90,8 @@ def test_what_a_stock_worker_had_that_nobody_saw_is_not_sent_again(
 def strangers_connections(broker: str) -> Iterator[None]:
     """Idle ones that have waited for a message, as a worker's, or listen to something else."""
     with (
-        redis.Redis.from_url(broker, single_connection_client=True) as waited,
         redis.Redis.from_url(broker) as client,
+        client.client() as waited,  # it keeps one connection
         client.pubsub() as listens,
     ):
         waited.brpop(["nothing"], timeout=0.01)
