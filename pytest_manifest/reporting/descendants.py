@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.ledger import AttemptRow, Ledger, SlowestTree, Statuses, TreeStep, TreeTotals
@@ -18,9 +16,6 @@ from pytest_manifest.text import plural, printable, seconds_cell
 from pytest_manifest.verdict import TreeText
 from pytest_manifest.verdict.descendants import PATH, failed_of, number_of, unexpected, untold
 
-if TYPE_CHECKING:
-    from pytest_manifest.run import Run
-
 NOT_KNOWN: Final = "not known"
 _REASONS: Final[Mapping[str, str]] = {
     "stock": "their workers send no receipts",
@@ -30,7 +25,6 @@ _REASONS: Final[Mapping[str, str]] = {
 _OF_ITS_PROCESS: Final = ("succeeded", "failed", "ignored")
 _ENDS_SHOWN: Final = 6
 """Steps of a long path that are shown from each of its ends."""
-_TREES: Final = pytest.StashKey[dict[Path, "RunTrees"]]()
 
 
 # Of an entry
@@ -160,15 +154,6 @@ def read_trees(ledger: Ledger) -> RunTrees:
     left_out = max(len(ids) - 2 * _ENDS_SHOWN, 0)
     shown = [*ids[:_ENDS_SHOWN], *ids[_ENDS_SHOWN + left_out :]]
     return RunTrees(totals, slowest, [ledger.trees.step(one) for one in shown], left_out)
-
-
-def trees_of(run: Run, config: pytest.Config) -> RunTrees:
-    """Return the trees of a run that is over, read at the first call."""
-    known = config.stash.setdefault(_TREES, {})
-    if run.ledger_path not in known:
-        with run.read() as ledger:
-            known[run.ledger_path] = read_trees(ledger)
-    return known[run.ledger_path]
 
 
 def run_phrase(ledger: Ledger) -> str:

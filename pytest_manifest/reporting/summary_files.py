@@ -27,7 +27,6 @@ from pytest_manifest.reporting.descendants import (
     RunTrees,
     read_trees,
     summary_of_trees,
-    trees_of,
 )
 from pytest_manifest.reporting.github_runner import FailingEntries, keep_failing, step_summary_file
 from pytest_manifest.reporting.run_report import (
@@ -37,6 +36,7 @@ from pytest_manifest.reporting.run_report import (
     run_files,
 )
 from pytest_manifest.reporting.run_statistics import comparison_of, keep_statistics, records_of
+from pytest_manifest.reporting.run_trees import trees_of
 from pytest_manifest.schema.summary import (
     Summary,
     SummaryCause,

@@ -15,11 +15,11 @@ from pytest_manifest.reporting.descendants import (
     many,
     path_lines,
     run_phrase,
-    trees_of,
     untold_lines,
 )
 from pytest_manifest.reporting.run_report import RunReport, artifacts
 from pytest_manifest.reporting.run_statistics import comparison_of, statistics_of
+from pytest_manifest.reporting.run_trees import trees_of
 from pytest_manifest.reporting.terminal_layout import BLANK, NARROWEST, Line, Sheet
 from pytest_manifest.reporting.terminal_statistics import (
     comparison_lines,
