@@ -30,12 +30,14 @@ class Binding:
     the manifest itself.
 
     ``whole_run``: it must wait until every selected entry of the manifest has its verdict.
+    ``builtin``: it is a test of ours, which holds a receipt against the entry's expectations alone.
     """
 
     manifest: Path
     entry: str | None
     whole_run: bool = False
     group: str | None = None
+    builtin: bool = False
 
     @property
     def subject(self) -> str | None:
@@ -53,9 +55,11 @@ class EntryId(str):
     binding: Binding
     tags: Sequence[str]
 
-    def __new__(cls, entry: str, manifest: Path, tags: Sequence[str] = ()) -> Self:
+    def __new__(
+        cls, entry: str, manifest: Path, tags: Sequence[str] = (), *, builtin: bool = False
+    ) -> Self:
         self = super().__new__(cls, entry)
-        self.binding = Binding(manifest, entry)
+        self.binding = Binding(manifest, entry, builtin=builtin)
         self.tags = tags
         return self
 
@@ -67,7 +71,7 @@ class GroupName(EntryId):
 
     def __new__(cls, group: str, manifest: Path) -> Self:
         self = super().__new__(cls, group, manifest)
-        self.binding = Binding(manifest, None, group=group)
+        self.binding = Binding(manifest, None, group=group, builtin=True)
         return self
 
 

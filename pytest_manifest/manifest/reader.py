@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from pytest_manifest.errors import ManifestError
+from pytest_manifest.manifest.fast_path import expects_nothing
 from pytest_manifest.manifest.jsonl import (
     MAX_FAULTS,
     Faults,
@@ -22,6 +24,7 @@ from pytest_manifest.manifest.jsonl import (
 )
 from pytest_manifest.manifest.scan import Places, Summary, digest_of, scan, stamp_of
 from pytest_manifest.schema import Entry, Header
+from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 
 
 def read_manifest(path: Path, *, lean: bool = False, most_faults: int = MAX_FAULTS) -> Manifest:
@@ -143,6 +146,25 @@ class Manifest:
                 if _may_have(b'"after"', raw) and (entry := self.parse(raw, number)).after:
                     yield index, entry
 
+    def expecting_nothing(
+        self, among: Set[str] | None = None, *, most: int
+    ) -> tuple[int, Sequence[str]]:
+        """Count the entries, of these or of all, that expect no more than the default does.
+
+        Returns their number, and the ids of the first ``most`` of them.
+        """
+        count, first = 0, list[str]()
+        ids: Iterable[str | None] = repeat(None) if among is None else self.ids
+        with self.open() as file:
+            for entry_id, raw in zip(ids, file):  # noqa: B905 - ids may go on without end
+                if among is not None and entry_id not in among:
+                    continue
+                if self._expects_nothing(raw):
+                    count += 1
+                    if count <= most:
+                        first.append(self._id_and_task(raw)[0])
+        return count, first
+
     def __getitem__(self, entry_id: str) -> Entry:
         """Return the entry with this id; raise KeyError where there is none."""
         offset = self.offset_of(entry_id)
@@ -238,6 +260,12 @@ class Manifest:
         try:
             return id_and_task(raw)
         except (ValueError, KeyError, TypeError):  # only a change under an open file can do that
+            raise self._changed() from None
+
+    def _expects_nothing(self, raw: bytes) -> bool:
+        try:
+            return expects_nothing(raw)
+        except MSGSPEC_ERRORS:  # only a change under an open file can do that
             raise self._changed() from None
 
     def _changed(self) -> ManifestError:

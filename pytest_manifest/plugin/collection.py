@@ -21,8 +21,8 @@ from pytest_manifest.bindings import (
 from pytest_manifest.compat.pytest import fixtures_of_definition, turn_into
 from pytest_manifest.plugin import builtin_tests
 from pytest_manifest.plugin.coordination import Collection
-from pytest_manifest.plugin.manifest_store import ManifestStore
-from pytest_manifest.plugin.option_values import refuse_name
+from pytest_manifest.plugin.manifest_store import ManifestStore, select
+from pytest_manifest.plugin.option_conflicts import refuse_name
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.plugin.synthetic import do_nothing
 from pytest_manifest.text import short_path
@@ -154,6 +154,11 @@ def record_collection(session: pytest.Session, state: ManifestSession) -> None:
         from pytest_manifest.plugin.dispatching import preview_resume
 
         preview_resume(session, state)
+    if session.config.option.collectonly and session.config.option.verbose >= 0:
+        from pytest_manifest.plugin.weak_evidence import preview_weak_evidence
+
+        selected = [binding for item in session.items if (binding := binding_of(item)) is not None]
+        preview_weak_evidence(select(state.manifests, selected), state.report.notices)
 
 
 def _unseen_override(session: pytest.Session) -> str | None:

@@ -105,7 +105,10 @@ class Coordination:
 
     def publish_collection(self, worker: str, collection: Collection) -> None:
         """Tell the controller, from an xdist worker, what the worker collected."""
-        rows = [b and (str(b.manifest), b.entry, b.whole_run, b.group) for b in collection.bindings]
+        rows = [
+            b and (str(b.manifest), b.entry, b.whole_run, b.group, b.builtin)
+            for b in collection.bindings
+        ]
         document = {"rows": rows, "problem": collection.problem}
         _write(self.folder / f"collection-{worker}.json", json.dumps(document))
 

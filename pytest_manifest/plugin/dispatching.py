@@ -44,6 +44,7 @@ from pytest_manifest.plugin.stacks import (
     stack_for_audit,
 )
 from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
+from pytest_manifest.plugin.weak_evidence import refuse_weak_evidence, warn_of_weak_evidence
 from pytest_manifest.reporting.github_runner import stop_commands
 from pytest_manifest.text import short_path
 
@@ -90,6 +91,7 @@ class SessionDispatch:
                 self._resume()
             else:
                 self._dispatch()
+            warn_of_weak_evidence(self._selection, self.runs)
 
     def end(self) -> None:
         """Tell the runs that still go on to stop, without waiting for them."""
@@ -100,12 +102,15 @@ class SessionDispatch:
     def _work(self) -> list[tuple[Manifest, Sequence[str]]]:
         """Return the manifests with selected entries, each with the ids of these.
 
-        Raises DispatchError under --manifest-dispatch-only where one of them waits for others.
+        Raises DispatchError under --manifest-dispatch-only where one of them waits for others, and
+        under --manifest-strict where evidence is weak.
         """
         selection = self._selection
         work = [(self._manifests.load(path), selection.entries(path)) for path in selection.files]
         for manifest, entries in work if self._options.dispatch_only else ():
             _refuse_dependencies(manifest, entries)
+        if self._options.strict:
+            refuse_weak_evidence(selection)
         return work
 
     def _dispatch(self) -> None:

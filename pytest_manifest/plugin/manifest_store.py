@@ -142,10 +142,14 @@ class Selection:
     """The entries that the collected tests verify.
 
     ``subjects``: by manifest, the entries or groups that were selected; an empty set means all.
+    ``verified``: those of them that tests of the user's verify; ``verified_whole``: the manifests
+    whose whole run such a test is given.
     """
 
     manifests: ManifestStore
     subjects: dict[Path, set[str]]
+    verified: dict[Path, set[str]]
+    verified_whole: Set[Path]
 
     @property
     def files(self) -> Collection[Path]:
@@ -164,13 +168,16 @@ def select(manifests: ManifestStore, bindings: Sequence[Binding]) -> Selection:
     all.
     """
     chosen: dict[Path, set[str]] = {}
+    verified: dict[Path, set[str]] = {}
     for binding in bindings:
         subjects = chosen.setdefault(binding.manifest, set())
         if binding.subject is not None:
             subjects.add(binding.subject)
+            if not binding.builtin:
+                verified.setdefault(binding.manifest, set()).add(binding.subject)
     whole = {binding.manifest for binding in bindings if binding.whole_run}
     selected = {path: found for path, found in chosen.items() if found or path in whole}
-    return Selection(manifests, selected)
+    return Selection(manifests, selected, verified, whole)
 
 
 def report_unselected(selection: Selection, notices: Notices) -> None:

@@ -10,7 +10,6 @@ from typing import Final
 
 import pytest
 
-from pytest_manifest.plugin.option_values import refuse_name
 from pytest_manifest.plugin.options import Options
 
 CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
@@ -175,6 +174,18 @@ def _refuse_conflicts(options: Options) -> None:
                 f"{path}: there is no such manifest; correct its name, or plan one with "
                 "--manifest-plan=WORKFLOW:MODE"
             )
+
+
+def refuse_name(path: Path) -> None:
+    """Raise pytest.UsageError for a file name that is not UTF-8: pytest could not write it down."""
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        raise pytest.UsageError(
+            f"{shown}: the file's name is not UTF-8, which pytest cannot write down; rename it"
+        ) from error
 
 
 def _only_plans(options: Options) -> bool:

@@ -126,14 +126,26 @@ class Flag(Option[bool]):
         help: str,  # noqa: A002 - as argparse calls it
         *,
         name: str | None = None,
+        ini: str = "",
         renamed: bool = False,
     ) -> None:
-        super().__init__(lambda _: True, False, help, name=name, renamed=renamed)
+        super().__init__(lambda _: True, False, help, name=name, ini=ini, renamed=renamed)
         self.keywords = {"action": "store_true"}
 
+    def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
+        """Declare the option to pytest; in the configuration file it is true or false."""
+        group.addoption(self.flag, help=self.help, **self.keywords)
+        if self.ini:
+            parser.addini(self.dest, self.ini, type="bool", default=False)
+
     def read(self, config: pytest.Config) -> bool:
-        """Return whether the option is given."""
-        return bool(getattr(config.option, self.dest))
+        """Return whether the option is given, or true in the configuration file."""
+        if getattr(config.option, self.dest):
+            return True
+        try:
+            return bool(self.ini) and bool(config.getini(self.dest))
+        except (pytest.UsageError, TypeError, ValueError) as error:  # by pytest's version
+            raise pytest.UsageError(f"{self.dest}: {error}; write true or false") from error
 
 
 class Repeated(Option[list[str]]):
@@ -385,15 +397,3 @@ def one_of(*words: Word) -> Callable[[Given], Word]:
 
 interruption: Final[Callable[[Given], Literal["revoke", "detach"]]] = one_of("revoke", "detach")
 """Return what becomes of sent jobs on Ctrl-C."""
-
-
-def refuse_name(path: Path) -> None:
-    """Raise pytest.UsageError for a file name that is not UTF-8: pytest could not write it down."""
-    name = str(path)
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        shown = name.encode("utf-8", "backslashreplace").decode()
-        raise pytest.UsageError(
-            f"{shown}: the file's name is not UTF-8, which pytest cannot write down; rename it"
-        ) from error

@@ -111,7 +111,11 @@ class Options:
         metavar="RUN|last",
     )
     rerun = Flag("dispatch although an earlier run is unfinished or must not be repeated")
-    strict = Flag("refuse the run when a task is unknown to every worker")
+    strict = Flag(
+        "send nothing when a task is unknown to every worker, or an entry expects nothing but an "
+        "end and no test looks at its receipt",
+        ini="send nothing for unknown tasks and weak evidence",
+    )
     window = Option(
         values.positive,
         None,

@@ -88,7 +88,7 @@ def _by_entry(metafunc: pytest.Metafunc, argument: str, *, builtin: bool) -> Non
             if builtin and entry.id in covered:
                 continue
             tags = _tags(metafunc.config, tuple(entry.tags)) if entry.tags else ()
-            values.append(EntryId(entry.id, path, tags))
+            values.append(EntryId(entry.id, path, tags, builtin=builtin))
             ids.append(RawId(f"{path.stem}:{entry.id}" if several else entry.id))
             if not builtin:
                 covered.add(entry.id)

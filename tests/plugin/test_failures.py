@@ -105,11 +105,12 @@ def test_whole(manifest_run):
 
 def test_a_strict_run_is_refused_for_an_unknown_task(project: Project) -> None:
     """--manifest-strict sends nothing when a task is unknown."""
+    sound = {"expect": {"result": {"n": 2}}}
     project.manifest(
         "m.jsonl",
         [
-            {"id": "a", "task": "jobs.double", "kwargs": {"n": 1, "key": "a"}},
-            {"id": "b", "task": "jobs.duoble", "kwargs": {"n": 1}},
+            {"id": "a", "task": "jobs.double", "kwargs": {"n": 1, "key": "a"}, **sound},
+            {"id": "b", "task": "jobs.duoble", "kwargs": {"n": 1}, **sound},
         ],
     )
     result = project.run("--manifest=m.jsonl", "--manifest-strict")

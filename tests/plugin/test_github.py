@@ -168,7 +168,8 @@ def test_commands_are_resumed_however_pytest_ends(
     """What follows pytest in the same step may have commands of its own."""
     project.doubles(count=1)
     if fault == "dispatch":
-        project.manifest("m.jsonl", [{"id": "x", "task": "jobs.nobody"}])
+        expect = {"result": None}
+        project.manifest("m.jsonl", [{"id": "x", "task": "jobs.nobody", "expect": expect}])
     else:
         project.write("conftest.py", "def pytest_runtest_logfinish(): raise OSError('x')")
     result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-strict")

@@ -292,9 +292,10 @@ def test_a_small_window_sends_everything_in_the_end(project: Project) -> None:
 def test_a_refused_manifest_keeps_the_others_from_being_sent(project: Project) -> None:
     """All runs are looked over before the first one sends."""
     project.doubles("a.jsonl", count=2)
-    project.manifest("b.jsonl", [{"id": "x", "task": "jobs.nobody", "kwargs": {}}])
+    project.manifest("b.jsonl", [{"id": "x", "task": "jobs.nobody", "expect": {"result": None}}])
     result = project.run("--manifest=a.jsonl", "--manifest=b.jsonl", "--manifest-strict")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*no worker knows the task 'jobs.nobody'*"])
     assert not project.ran()
     project.run("--manifest=a.jsonl").assert_outcomes(passed=2)
 

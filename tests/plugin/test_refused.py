@@ -12,6 +12,9 @@ from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
 from tests.plugin.test_resume import MEMORY, change, double, flaky
 
+SOUND = {"expect": {"schema": {"type": "object"}}}
+"""An expectation: without one --manifest-strict would refuse an entry for that."""
+
 
 def ledgers_as_they_are(project: Project) -> Mapping[str, bytes]:
     """Every file of a run that tells what became of it, by name; each ledger in its one file."""
@@ -31,7 +34,7 @@ def bought(project: Project) -> Project:
     """Two passed entries and a failed one, each of an estimated cost of 1."""
     project.break_("c")
     rows = [double("a", 1), double("b", 2), flaky("c", idempotent=True)]
-    project.manifest("m.jsonl", [{**row, "cost": 1} for row in rows])
+    project.manifest("m.jsonl", [{**row, **SOUND, "cost": 1} for row in rows])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
     return project
 
@@ -59,12 +62,12 @@ def test_what_the_budget_refuses_leaves_the_ledger_as_it_was(bought: Project) ->
 def test_one_run_that_is_refused_stops_all_of_the_session(bought: Project) -> None:
     """The first manifest could be gone on with; the second one's task is known to nobody."""
     project = bought
-    project.manifest("n.jsonl", [flaky("x", idempotent=True)])
+    project.manifest("n.jsonl", [{**flaky("x", idempotent=True), **SOUND}])
     project.break_("x")
     project.run("--manifest=n.jsonl", MEMORY).assert_outcomes(failed=1)
     change(project.path / "n.jsonl", "x", {"task": "jobs.nobody"})
     before = ledgers_as_they_are(project)
-    refused(
+    result = refused(
         project,
         "--manifest=m.jsonl",
         "--manifest=n.jsonl",
@@ -72,6 +75,7 @@ def test_one_run_that_is_refused_stops_all_of_the_session(bought: Project) -> No
         "--manifest-resume-changed",
         "--manifest-strict",
     )
+    result.stderr.fnmatch_lines(["*no worker knows the task 'jobs.nobody'*"])
     assert ledgers_as_they_are(project) == before
     assert project.ran() == {"a": 1, "b": 1, "c": 1, "x": 1}
 
@@ -79,13 +83,14 @@ def test_one_run_that_is_refused_stops_all_of_the_session(bought: Project) -> No
 def test_a_dispatch_that_is_refused_never_was(bought: Project) -> None:
     """A second run that is refused, be it with --manifest-rerun, is not gone on with instead."""
     project = bought
-    project.manifest("n.jsonl", [{"id": "x", "task": "jobs.nobody"}])
+    project.manifest("n.jsonl", [{"id": "x", "task": "jobs.nobody", **SOUND}])
     (ledger,) = project.ledgers()
     with Ledger.open(ledger, write=True) as writing:
         writing.info.set_status("running")  # its pytest was killed
     before = ledgers_as_they_are(project)
     arguments = ("--manifest=m.jsonl", "--manifest=n.jsonl", "--manifest-strict")
-    refused(project, *arguments, "--manifest-rerun")
+    result = refused(project, *arguments, "--manifest-rerun")
+    result.stderr.fnmatch_lines(["*no worker knows the task 'jobs.nobody'*"])
     assert ledgers_as_they_are(project) == before
     assert list(ledger.parent.glob("2*.lock")) == [ledger.with_suffix(".lock")]
     (project.path / "broken-c").unlink()

@@ -25,7 +25,7 @@ def test_what_is_told_is_what_is_heard(coordination: Coordination, tmp_path: Pat
         Binding(Path("/m.jsonl"), "é[0]::x"),
         None,
         Binding(Path("/m.jsonl"), None, whole_run=True),
-        Binding(Path("/m.jsonl"), None, group="00001-01000"),
+        Binding(Path("/m.jsonl"), None, group="00001-01000", builtin=True),
     ]
     coordination.publish_collection("gw0", Collection(bindings, problem=None))
     assert coordination.collection("gw0") == Collection(bindings, None)

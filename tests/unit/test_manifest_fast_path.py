@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import dump_entry, entry_line, read_manifest
-from pytest_manifest.manifest.fast_path import check_lines, parse_quickly
+from pytest_manifest.manifest.fast_path import check_lines, expects_nothing, parse_quickly
 from pytest_manifest.manifest.jsonl import Faults, Line, check_document, parse_object
 from pytest_manifest.planning import PlanBuilder, plan_spec
 from pytest_manifest.schema import Entry
@@ -98,6 +98,22 @@ def test_what_is_written_fast_is_what_the_models_write(given: dict[str, Any]) ->
     line = entry_line(dict(given))
     if line is not None:
         assert line == dump_entry(Entry.model_validate(given))
+
+
+@relaxed
+@given(given=fields, expect=expectations, escaped=st.booleans())
+def test_an_entry_expects_nothing_where_the_models_write_no_expectations(
+    given: dict[str, Any], expect: dict[str, Any], escaped: bool
+) -> None:
+    """Defaults that are spelled out are no expectations; a result of null is one."""
+    try:
+        raw = json.dumps(given | {"expect": expect}, ensure_ascii=escaped).encode()
+    except (TypeError, ValueError):
+        reject()
+    entry, _ = by_the_models(raw)
+    if entry is None:
+        reject()
+    assert expects_nothing(raw + b"\n") == ("expect" not in json.loads(dump_entry(entry)))
 
 
 @relaxed

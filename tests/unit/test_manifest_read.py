@@ -376,6 +376,25 @@ def test_outlines_parse_the_lines_that_may_have_tags_alone(
     assert [one.id for one in manifest.outlines(["d", "a"])] == ["d", "a"]
 
 
+@pytest.mark.parametrize("lean", [True, False], ids=["lean", "indexed"])
+def test_entries_that_expect_nothing_are_counted(
+    save: Callable[[bytes], Path], *, lean: bool
+) -> None:
+    """Of all, or among some; what is called ``expect`` elsewhere in a line is no expectation."""
+    body = A + line(id="r", expect={"result": None})
+    body += line(id="d", expect={"state": "succeeded", "executions": 1, "error": None})
+    body += line(id="k", kwargs={"expect": {"result": 1}}) + line(
+        id="s", expect={"state": "failed"}
+    )
+    body += b'{"id": "e", "task": "t", "\\u0065xpect": {"max_wait": 1}}\n'
+    for data in (body, with_header(body)):
+        manifest = read_manifest(save(data), lean=lean)
+        assert manifest.expecting_nothing(most=9) == (3, ["a", "d", "k"])
+        assert manifest.expecting_nothing(most=1) == (3, ["a"])
+        assert manifest.expecting_nothing({"r", "k", "e", "s"}, most=9) == (1, ["k"])
+        assert manifest.expecting_nothing(set(), most=9) == (0, [])
+
+
 def test_ids_with_the_same_hash_are_told_apart(
     save: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -366,6 +366,31 @@ def test_the_configuration_file_sets_what_is_not_given(pytester: pytest.Pytester
     assert not options.broker_given
 
 
+@pytest.mark.parametrize(
+    ("arguments", "ini", "strict"),
+    [
+        ([], "", False),
+        (["--manifest-strict"], "", True),
+        ([], "manifest_strict = true", True),
+        ([], "manifest_strict = 0", False),
+        (["--manifest-strict"], "manifest_strict = false", True),
+        (["-o", "manifest_strict=no"], "manifest_strict = true", False),
+    ],
+)
+def test_a_flag_may_stand_in_the_configuration_file(
+    pytester: pytest.Pytester, arguments: list[str], ini: str, strict: bool
+) -> None:
+    """There it is true or false, and the command line can only add it, or override the file."""
+    assert read(pytester, M, *arguments, ini=ini).strict is strict
+
+
+def test_a_flag_that_is_neither_true_nor_false_is_refused(pytester: pytest.Pytester) -> None:
+    with pytest.raises(
+        pytest.UsageError, match=r"^manifest_strict: .*maybe.*; write true or false"
+    ):
+        read(pytester, M, ini="manifest_strict = maybe")
+
+
 def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pytester) -> None:
     """What is given on the command line counts."""
     options = read(
