@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.descendants import DESCENDANT_COLUMNS, Descendant, descendant_of_row
-from pytest_manifest.ledger.rows import Row
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.wire import parse_timestamp
 
@@ -86,7 +85,6 @@ _RECEIVED = """
 """
 _OF_TASK = "SELECT task, kind FROM descendants WHERE task_id = ?"
 
-_PREFIXED = ", ".join(f"d.{name}" for name in DESCENDANT_COLUMNS.split(", "))
 # SQLite takes the row of the queue with the greatest depth next, so children follow their parent;
 # it drops that order where the result is joined. The first limit keeps it from reading the table
 # anew for each parent: it copies and indexes these rows.
@@ -103,11 +101,15 @@ _WALK = """
     SELECT depth, task_id FROM tree WHERE depth > 0 LIMIT ?2
 """
 _ONE = f"SELECT {DESCENDANT_COLUMNS} FROM descendants WHERE task_id = ?"  # noqa: S608 - fixed text
-_JUDGED = f"""
-    SELECT a.entry, a.attempt, {_PREFIXED} FROM settled s
+_JUDGED = """
+    SELECT a.entry, a.attempt, d.root, d.parent, d.task_id, d.task, d.how, d.spawned_at, d.kind,
+        d.verdict, (SELECT count(*) FROM starts t WHERE t.task_id = d.task_id),
+        (SELECT count(*) FROM receipts r WHERE r.task_id = d.task_id),
+        (SELECT r.receipt FROM receipts r WHERE r.task_id = d.task_id LIMIT 1)
+    FROM settled s
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
     JOIN descendants d ON d.root = a.task_id ORDER BY s.seq, d.kind, d.task_id
-"""  # noqa: S608 - fixed text
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,28 @@ class TreeStep(NamedTuple):
     started_at: datetime | None
     finished_at: datetime | None
     status: VerdictStatus | None
+
+
+class JudgedDescendant(NamedTuple):
+    """A descendant of an attempt that has its entry's verdict, as it is stored.
+
+    ``spawned_at``, ``verdict`` and ``receipt`` are texts, not parsed; ``receipt`` is one of
+    ``receipts``.
+    """
+
+    entry: str
+    attempt: int
+    root: str
+    parent: str
+    task_id: str
+    task: str
+    how: str
+    spawned_at: str | None
+    status: VerdictStatus | None
+    verdict: str | None
+    starts: int
+    receipts: int
+    receipt: str | None
 
 
 class TreeQueries(LedgerPart):
@@ -216,10 +240,6 @@ class TreeQueries(LedgerPart):
         row = self._db.read_one(query) or (0, 0, 0)
         return f" {row[0]}/{row[1]}/{row[2]:.0f}" if row[0] else ""
 
-    def judged(self) -> Iterator[tuple[str, int, Descendant]]:
-        """Yield entry, attempt and each descendant of the attempts that have the verdicts."""
-        return self._db.build_each(_with_attempt, _JUDGED)
-
-
-def _with_attempt(row: Row) -> tuple[str, int, Descendant]:
-    return str(row[0]), int(row[1]), descendant_of_row(row[2:])
+    def judged(self) -> Iterator[JudgedDescendant]:
+        """Yield each descendant of the attempts that have the verdicts, unparsed."""
+        return (JudgedDescendant(*row) for row in self._db.read(_JUDGED))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -68,9 +68,19 @@ def receipt_line(kept: str) -> bytes:
     return _dumps(lean).encode()
 
 
-def descendant_line(one: ExportedDescendant) -> bytes:
-    """Return the line of a task that a job started, without its newline."""
-    return b'{"descendant":1,' + one.model_dump_json(exclude_defaults=True).encode()[1:]
+def descendant_line(
+    fields: Mapping[str, str | int | None], verdict: str | None, receipt: str | None
+) -> bytes:
+    """Return the line of a task that a job started, without its newline.
+
+    ``fields``: of an ``ExportedDescendant``; its ``verdict`` and ``receipt`` as the ledger's JSON.
+    """
+    parts = [_dumps({"descendant": 1, **fields})[:-1].encode()]
+    if verdict is not None:
+        parts.append(b', "verdict": ' + verdict.encode())
+    if receipt is not None:
+        parts.append(b', "receipt": ' + receipt_line(receipt))
+    return b"".join([*parts, b"}"])
 
 
 def _told(fields: dict[str, Any]) -> dict[str, Any]:

@@ -41,30 +41,30 @@ def _descendant_lines(ledger: Ledger) -> Iterator[bytes]:
     if not ledger.descendants.any():
         return
     runs = TaskRuns(ledger.info.read().run, ledger.info.merged())
-    judged = ledger.trees.judged()
-    while some := list(islice(judged, BATCH)):
-        starts = ledger.events.starts_of([one.task_id for _, _, one in some])
-        for entry, attempt, one in some:
-            reported = ledger.events.receipts(one.task_id)
-            receipt = None
-            if reported:
-                last = decisive_end(reported)[1]
-                receipt = complete_receipt(last, starts.get(one.task_id, ()))
-            yield descendant_line(
-                ExportedDescendant(
-                    run=runs.run_of(one.root),
-                    entry=entry,
-                    attempt=attempt,
-                    root=one.root,
-                    parent=one.parent,
-                    task_id=one.task_id,
-                    task=one.task,
-                    how=one.how,
-                    spawned_at=one.spawned_at,
-                    verdict=one.verdict,
-                    receipt=receipt,
-                )
-            )
+    for one in ledger.trees.judged():
+        receipt = None
+        if one.receipt is not None:
+            if one.status == "passed" and one.receipts == 1 and one.starts <= 1:
+                receipt = one.receipt  # nothing else is known of it
+            else:
+                last = decisive_end(ledger.events.receipts(one.task_id))[1]
+                whole = complete_receipt(last, ledger.events.starts(one.task_id))
+                receipt = whole.model_dump_json()
+        yield descendant_line(
+            {
+                "run": runs.run_of(one.root),
+                "entry": one.entry,
+                "attempt": one.attempt,
+                "root": one.root,
+                "parent": one.parent,
+                "task_id": one.task_id,
+                "task": one.task,
+                "how": one.how,
+                "spawned_at": one.spawned_at,
+            },
+            one.verdict,
+            receipt,
+        )
 
 
 @dataclass

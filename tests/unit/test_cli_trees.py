@@ -92,5 +92,5 @@ def test_an_export_has_descendants(run: Path) -> None:
         *(("", ""), ("3", "1")),
     ]
     lines = manifest("export", "last").splitlines()
-    assert [line.startswith('{"descendant":1,') for line in lines] == [False] * 2 + [True] * 3
+    assert [line.startswith('{"descendant": 1,') for line in lines] == [False] * 2 + [True] * 3
     assert '"number": 3' in manifest("export", "last", "--format=summary")

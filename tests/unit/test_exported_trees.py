@@ -115,13 +115,13 @@ def test_a_pass_that_no_receipt_shows_is_not_believed(tmp_path: Path) -> None:
         manifest, receipts = exported(family, tmp_path)
     whole = receipts.read_text()
     root, first, second = whole.splitlines()
-    before, _, _ = first.partition(',"receipt":')
-    _, separator, others = second.partition(',"receipt":')
+    before, _, _ = first.partition(', "receipt":')
+    _, separator, others = second.partition(', "receipt":')
     for number, (line, status, notes_of_it) in enumerate(
         [
             (before + "}", "unknown", 0),
             (before + separator + others, "forged", 0),
-            (first.replace(f'"root":"{family.root}"', '"root":"other"'), "passed", 1),
+            (first.replace(f'"root": "{family.root}"', '"root": "other"'), "passed", 1),
         ]
     ):
         receipts.write_text("\n".join([root, line, second]) + "\n")
