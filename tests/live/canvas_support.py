@@ -1,0 +1,228 @@
+"""Whole runs of ``apps.canvas``: a worker of some pool, a run, and what the tasks noted of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from celery import Celery
+from kombu import Connection, Exchange, Queue
+
+from pytest_manifest.ledger import Descendant, EntryVerdict, Ledger
+from pytest_manifest.manifest import write_manifest
+from pytest_manifest.run import RunSettings, dispatch_run
+from pytest_manifest.schema import Entry, Header
+from pytest_manifest.urls import StackAddress
+from tests import processes
+from tests.live.apps import canvas
+
+ROOT = Path(__file__).parents[2]
+MODULE = "tests.live.apps.canvas"
+DEADLINE = 90.0
+SLOTS: Mapping[str, int] = {"prefork": 24, "threads": 64, "solo": 1}
+"""How many jobs the worker of each pool runs at once; so many can wait for their end together."""
+
+
+class Bench:
+    """A broker with a queue of our own, a result store, and a worker of one pool."""
+
+    def __init__(self, broker: str, backend: str, pool: str, folder: Path) -> None:
+        self.pool = pool
+        self.queue = f"canvas-{secrets.token_hex(4)}"
+        self.address = StackAddress(broker, backend, None, is_private=False)
+        self.truth, self.gate, self.log = folder / "truth", folder / "gate", folder / "worker.log"
+        self.folder = folder
+        self._stack = ExitStack()
+        self._node = f"{self.queue}@localhost"
+        self._process: psutil.Process | None = None
+
+    def start_worker(self) -> None:
+        """Start one, in the place of the last; it answers on return."""
+        command = [*(sys.executable, "-m", "celery", "-A", MODULE, "worker", "-l", "info")]
+        command += [*("-I", "pytest_manifest.worker", "-Q", self.queue, "-n", self._node)]
+        command += [*("-P", self.pool, "-c", str(SLOTS[self.pool]))]
+        command += [*("--without-gossip", "--without-mingle")]
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("MANIFEST_")} | {
+            "CELERY_BROKER_URL": self.address.broker_url,
+            "CELERY_RESULT_BACKEND": self.address.backend_url,
+            canvas.QUEUE: self.queue,
+            canvas.TRUTH: str(self.truth),
+            canvas.GATE: str(self.gate),
+        }
+        child = processes.child(command, log=self.log, cwd=ROOT, env=environment)
+        process = self._stack.enter_context(child)
+        processes.wait_until(self._answers, process, log=self.log, name="the worker")
+        self._process = psutil.Process(process.pid)
+
+    def _answers(self) -> bool:
+        with (
+            suppress(Exception),
+            Celery(broker=self.address.broker_url, set_as_current=False) as app,
+            app.connection_for_write() as connection,
+        ):
+            replies = app.control.ping([self._node], timeout=0.3, limit=1, connection=connection)
+            return bool(replies)
+        return False
+
+    def kill_worker(self) -> None:
+        """kill -9 of the worker and of its pool, at once."""
+        assert self._process is not None
+        family = [self._process, *self._process.children(recursive=True)]
+        for one in family:
+            with suppress(psutil.Error):
+                one.send_signal(signal.SIGKILL)
+        psutil.wait_procs(family[1:], timeout=10)
+
+    def close(self) -> None:
+        """End the worker, and leave no queue on the broker."""
+        self.gate.touch()
+        self._stack.close()
+        with Connection(self.address.broker_url) as connection:
+            for name in (self.queue, *(canvas.queue_of(self.queue, f) for f in canvas.ASIDE)):
+                connection.default_channel.queue_delete(name)
+
+    def noted(self) -> list[tuple[str, ...]]:
+        """Every line that tasks have written so far."""
+        if not self.truth.exists():
+            return []
+        return [tuple(line.split("\t")) for line in self.truth.read_text().splitlines()]
+
+
+@contextmanager
+def bench(broker: str, backend: str, pool: str) -> Iterator[Bench]:
+    """Give one whose worker answers."""
+    with processes.temporary_directory() as folder:
+        made = Bench(broker, backend, pool, folder)
+        try:
+            made.start_worker()
+            yield made
+        finally:
+            made.close()
+
+
+@dataclass
+class Played:
+    """What a run made of its entries: verdicts and trees by entry id, by the ledger, and the truth.
+
+    ``told`` and ``noted`` are the numbers of executions by task id: those that are in the ledger,
+    and those that the tasks noted themselves.
+    """
+
+    entries: Mapping[str, Entry]
+    verdicts: Mapping[str, EntryVerdict]
+    trees: Mapping[str, Mapping[str, Descendant]]
+    roots: Mapping[str, str]
+    told: Counter[str]
+    noted: Counter[str]
+    log: str = field(repr=False, default="")
+
+    def statuses(self) -> dict[str, str]:
+        return {name: one.verdict.verdict for name, one in self.verdicts.items()}
+
+    def sentence(self, name: str) -> str:
+        return self.verdicts[name].verdict.sentence
+
+
+def play(
+    where: Bench, entries: list[Entry], meanwhile: Callable[[], None] = lambda: None
+) -> Played:
+    """Run these entries to their verdicts; ``meanwhile`` is called once the run has begun."""
+    before = len(where.noted())
+    folder = where.folder / secrets.token_hex(4)
+    folder.mkdir()
+    manifest = write_manifest(folder / "canvas.jsonl", Header(), entries)
+    settings = RunSettings(folder=folder / "runs", deadline=DEADLINE)
+    run = dispatch_run(manifest, manifest.ids, where.address, settings)
+    run.prepare(expected_workers=1)
+    try:
+        run.start()
+        meanwhile()
+        run.ended.wait()
+    finally:
+        run.stop()
+    assert run.error is None, run.error
+    with run.read() as ledger:
+        return _played(where, {one.id: one for one in entries}, ledger, before)
+
+
+def _played(where: Bench, entries: Mapping[str, Entry], ledger: Ledger, before: int) -> Played:
+    verdicts = {one.verdict.entry: one for one in ledger.queries.all_verdicts()}
+    roots = {one.entry: one.task_id for one in ledger.attempts.all()}
+    trees = {
+        name: {one.task_id: one for one in ledger.descendants.of_root(root)}
+        for name, root in roots.items()
+    }
+    ids = [*roots.values(), *(task_id for tree in trees.values() for task_id in tree)]
+    told = Counter({i: len(some) for i, some in ledger.events.starts_of(ids).items()})
+    lines = where.noted()[before:]
+    noted = Counter(line[1] for line in lines if line[0] == canvas.EXECUTION)
+    log = processes.tail(where.log, 60)
+    return Played(entries, verdicts, trees, roots, told, noted, log)
+
+
+@contextmanager
+def in_background(work: Callable[[], None]) -> Iterator[None]:
+    """Call it again and again, in a thread, while the block runs; raise what it raised."""
+    stop, raised = threading.Event(), list[BaseException]()
+
+    def loop() -> None:
+        try:
+            while not stop.wait(0.05):
+                work()
+        except BaseException as error:  # for the thread that waits
+            raised.append(error)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if raised:
+        raise raised[0]
+
+
+@contextmanager
+def tampering(where: Bench) -> Iterator[None]:
+    """Have the messages that are put aside for it lost, or sent twice, while the block runs."""
+    names = {fate: canvas.queue_of(where.queue, fate) for fate in canvas.ASIDE}
+    with Connection(where.address.broker_url) as connection:
+        channel = connection.channel()
+        producer = connection.Producer(channel)
+        for name in names.values():
+            Queue(name, Exchange(name), routing_key=name).bind(channel).declare()
+
+        def work() -> None:
+            for fate, name in names.items():
+                while (message := channel.basic_get(name, no_ack=True)) is not None:
+                    for _ in range(2 if fate == "twice" else 0):
+                        _send(producer, message, where.queue)
+
+        with in_background(work):
+            yield
+
+
+def _send(producer: Any, message: Any, queue: str) -> None:
+    """Send a message as it is to another queue."""
+    kept = ("correlation_id", "reply_to", "priority", "expiration")
+    options = {name: message.properties.get(name) for name in kept}
+    producer.publish(
+        message.body,
+        exchange="",
+        routing_key=queue,
+        headers=message.headers,
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        **{name: value for name, value in options.items() if value is not None},
+    )
