@@ -109,9 +109,12 @@ class GenericReceipts(ReceiptBackend):
             if pending is None and (execution := _running_execution(request, task_id)):
                 # The task may still fail, and Celery would keep this success and drop the failure.
                 store = super().store_result
-                execution.store_own_state = functools.partial(
-                    store, task_id, result, state, traceback, request, **kwargs
-                )
+
+                def store_own_state() -> str:
+                    store(task_id, result, state, traceback, request, **kwargs)
+                    return state
+
+                execution.store_own_state = store_own_state
                 return result
         if pending is None:
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
@@ -149,12 +152,15 @@ class GenericReceipts(ReceiptBackend):
     def deliver(self, pending: PendingReceipt) -> None:
         outcome = pending.outcome
         execution = execution_of(pending.request)
+        store_own_state = execution.store_own_state if execution is not None else None
+        # With Ignore the state that the task set is final. Not every store keeps a success whatever
+        # comes after it: SQL does so from Celery 5.7 on.
         if (
             outcome.state == "ignored"
-            and execution is not None
-            and execution.store_own_state is not None
+            and store_own_state is not None
+            and store_own_state() == states.SUCCESS
         ):
-            execution.store_own_state()  # with Ignore the state that the task set is final
+            return
         state = _STORED_AS.get(outcome.state, states.FAILURE)
         result = outcome.value
         if outcome.error is not None and state in states.EXCEPTION_STATES:

@@ -183,8 +183,8 @@ class Execution:
         """The tasks that it starts, where the run wants to know of them and can be told."""
         self.announce: Callable[[bytes], None] | None = None
         """Sends a record to the run's stream, where there is one."""
-        self.store_own_state: Callable[[], object] | None = None
-        """Stores, at its end, a final state that the task has given itself."""
+        self.store_own_state: Callable[[], str] | None = None
+        """Stores, at its end, a final state that the task has given itself, and returns it."""
         self.unsent_start: bytes | None = None
         """The started record where it could not be sent: it goes with the receipt."""
         self.started = datetime.now(timezone.utc)
