@@ -7,7 +7,7 @@ import json
 import pytest
 import redis
 
-from pytest_manifest.results.stream import StreamReader, open_client_at
+from pytest_manifest.results.stream import StreamReader, close_client, open_client_at
 from pytest_manifest.schema.stream_records import STREAM_FIELD
 from pytest_manifest.urls import StackAddress
 from tests.support import eventually
@@ -45,7 +45,7 @@ def test_a_client_by_an_apps_settings_is_closed_whole(valkey: str) -> None:
     address = StackAddress(valkey, valkey, "tests.live.broker_app:app", is_private=False)
     client = open_client_at(address)
     ours = client.client_id()
-    client.close()
+    close_client(client)
     with redis.Redis.from_url(valkey) as other:
         eventually(
             lambda: ours not in {int(one["id"]) for one in other.client_list()},
