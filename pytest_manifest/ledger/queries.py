@@ -276,8 +276,8 @@ class Queries(LedgerPart):
 
             starts, receipts = _MergeJoin(rows(_STARTS)), _MergeJoin(rows(_RECEIPTS))
             for key, entry, attempt, state, kind in rows(_ATTEMPTS):
-                begun = [execution for _, execution in starts.of(key)]
                 try:
+                    begun = [execution for _, execution in starts.of(key)]
                     said = [
                         (x, Receipt.model_validate_json(text)) for _, x, text in receipts.of(key)
                     ]
