@@ -119,8 +119,9 @@ class GenericReceipts(ReceiptBackend):
         if pending is None:
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
         receipt = json.loads(encode(pending.receipt))
-        # A chord's body gets results as they are stored, so those stay unwrapped.
-        if pending.outcome.error is None and not getattr(request, "chord", None):
+        # A chord's body, or a parent that waits, gets results as stored: those stay unwrapped.
+        is_read = getattr(request, "chord", None) or pending.delivery.parent is not None
+        if pending.outcome.error is None and not is_read:
             if self.serializer == "json":  # the only one that restores the digested value
                 receipt = _without_result(receipt)
             wrapped = {wire.RESULT_RECEIPT: receipt, wire.RESULT_VALUE: result}

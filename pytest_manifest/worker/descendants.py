@@ -23,6 +23,8 @@ from pytest_manifest.worker.receipt import encode
 
 MOST_AT_ONCE: Final = 500
 """Members of a group that one record tells of."""
+ROUTING: Final = ("queue", "exchange", "routing_key")
+"""Options by which a message finds its queue."""
 
 _outside: ContextVar[Children | None] = ContextVar("manifest_children", default=None)
 
@@ -89,14 +91,12 @@ def message_of(
         fields, embedded = body, body
     else:
         fields, embedded = headers, body[2] if isinstance(body, (tuple, list)) else {}
-    queue: object = (
-        getattr(declare[0], "name", None) if isinstance(declare, list) and declare else None
-    )
-    queue = queue or routing_key
+    declared = declare[0] if isinstance(declare, list) and declare else None
+    queue = _name_of(declared) or _name_of(routing_key)
     return Message(
         str(fields.get("id")),
         str(fields.get("task")),
-        queue if isinstance(queue, str) else None,
+        queue,
         fields.get("parent_id"),
         fields.get("group"),
         embedded.get("chord"),
@@ -131,6 +131,18 @@ def _ahead(members: Iterable[Any], options: Mapping[str, Any]) -> Iterator[Messa
         if is_one_message(sig) and own.get("task_id") and not is_job:
             chord = options.get("chord") or own.get("chord")
             parent = options.get("parent_id") or own.get("parent_id")
-            queue = options.get("queue") or own.get("queue")
-            name = queue if isinstance(queue, str) else getattr(queue, "name", None)
-            yield Message(own["task_id"], sig.task, name, parent, group, chord)
+            yield Message(own["task_id"], sig.task, _queue_of(sig, options), parent, group, chord)
+
+
+def _queue_of(sig: Any, options: Mapping[str, Any]) -> str | None:
+    """Return the queue that a signature goes to, as Celery will find it."""
+    kind = sig.app.tasks.get(sig.task)
+    given = ({name: getattr(kind, name, None) for name in ROUTING}, sig.options, options)
+    chosen = {name: one[name] for one in given for name in ROUTING if one.get(name)}
+    routed = sig.app.amqp.router.route(chosen, sig.task, sig.args, sig.kwargs)
+    return _name_of(routed.get("queue")) or routed.get("routing_key")
+
+
+def _name_of(queue: object) -> str | None:
+    name = queue if isinstance(queue, str) else getattr(queue, "name", None)
+    return name if isinstance(name, str) else None

@@ -71,6 +71,7 @@ def test_a_tree_is_told(bench: Bench, task: str, args: tuple[int, ...], hows: Ho
     tree = grown(bench, task, *args)
     assert tree.hows() == Counter(hows)
     assert tree.states() == {"succeeded": 1 + sum(hows.values())}
+    assert tree.unsent() == set()
 
 
 def test_members_of_a_group_are_told_in_one_record(bench: Bench) -> None:
@@ -82,7 +83,9 @@ def test_members_of_a_group_are_told_in_one_record(bench: Bench) -> None:
 def test_children_know_their_queue(bench: Bench) -> None:
     """As far as the message says."""
     tree = grown(bench, "loop", 1)
-    assert [one.child.queue for one in tree.spawned.values()] == [bench.queue]
+    tree_of_group = grown(bench, "grouped", 2)
+    children = [*tree.spawned.values(), *tree_of_group.spawned.values()]
+    assert [one.child.queue for one in children] == [bench.queue] * 3
 
 
 @pytest.mark.parametrize(
@@ -124,6 +127,21 @@ def test_a_chord_with_a_failing_member(bench: Bench) -> None:
         "chord_body": True,
         "errback": False,
     }
+
+
+def test_a_chord_in_a_chord_with_a_failing_member(bench: Bench) -> None:
+    """Neither body is sent."""
+    tree = grown(bench, "nested_failing_chord", 2)
+    assert tree.hows() == Counter({("leaf", "chord"): 3, ("boom", "chord"): 1})
+    assert [one.is_off for one in tree.announced.values()] == [True, True]
+
+
+def test_a_member_of_a_chord_that_is_replaced_by_a_chord(bench: Bench) -> None:
+    """The body of the latter is the member, under its own id."""
+    tree = grown(bench, "chord_of_replaced", 2)
+    assert tree.states() == {"succeeded": 8}
+    replaced = [one for one in tree.spawned.values() if one.child.task == "replaced_by_chord"]
+    assert tree.ends[replaced[0].child.task_id].receipt["result"] == 3
 
 
 def test_a_chord_of_chains_with_one_that_fails(bench: Bench) -> None:

@@ -225,6 +225,7 @@ def canvas() -> Canvas:
 def test_a_group_is_told_of_in_one_record(running: Running, canvas: Canvas) -> None:
     """Plain members; others when they are sent, and none twice."""
     before_group_is_sent(tell_group)
+    canvas.app.conf.task_routes = {"a": {"queue": "own"}}
     one = canvas.a.clone()
     members = [one.clone() for _ in range(3)]
     sig = group(*members, chain(canvas.b, canvas.c, app=canvas.app), app=canvas.app)
@@ -236,7 +237,7 @@ def test_a_group_is_told_of_in_one_record(running: Running, canvas: Canvas) -> N
     [record] = running.records
     ids = [member.id for member in sig.tasks[:3]]
     assert [one["task_id"] for one in record["children"]] == ids
-    assert {one["how"] for one in record["children"]} == {"group"}
+    assert {(one["how"], one["queue"]) for one in record["children"]} == {("group", "own")}
     for task_id in ids:
         publish(2, task_id, group_id="group")
     assert len(running.records) == 1
@@ -289,7 +290,8 @@ def test_a_chords_body_is_announced(
     body = make(canvas)
     body.freeze("body")
     [one] = after(running, canvas, End.SUCCESS, group="g", chord=body)
-    assert (one["key"], one["how"], one["count"]) == ("g", "chord_body", len(names))
+    told = one["key"], one["how"], one["task"], one["count"]
+    assert told == ("g", "chord_body", names[0], len(names))
     assert "is_off" not in one
     for task_id in one["task_ids"]:
         publish(2, task_id)

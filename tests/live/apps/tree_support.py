@@ -79,9 +79,12 @@ class Tree:
     def fulfilled(self, key: str) -> set[str]:
         return {name for name, one in self.spawned.items() if one.child.fulfils == key}
 
+    def unsent(self) -> set[str]:
+        ends = [one for one in self.records if isinstance(one, (FinishedRecord, HandedOnRecord))]
+        return {name for end in ends for name in end.unsent}
+
     def is_complete(self) -> bool:
-        unsent = {name for end in self.ends.values() for name in end.unsent}
-        ended = (self.spawned.keys() | {self.root}) - unsent <= self.ends.keys()
+        ended = (self.spawned.keys() | {self.root}) - self.unsent() <= self.ends.keys()
         return ended and all(
             one.is_off or len(self.fulfilled(one.key)) >= one.count
             for one in self.announced.values()
@@ -95,6 +98,7 @@ class Tree:
             if not one.is_off:
                 assert len(self.fulfilled(one.key)) == one.count
                 assert set(one.task_ids) <= self.fulfilled(one.key)
+                assert one.task == self.spawned[min(self.fulfilled(one.key))].child.task
 
     def _check_origins(self) -> None:
         for start in self.starts:

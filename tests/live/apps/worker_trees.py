@@ -148,6 +148,19 @@ def chord_of_failing_chains(self: Any, count: int) -> None:
 
 
 @task
+def nested_failing_chord(self: Any, count: int) -> None:
+    """The inner chord's body is a member of the outer one, and never runs."""
+    inner = chord([leaf.s(1), boom.s()], total.s())
+    chord([inner, *(leaf.s(number) for number in range(count))], total.s()).delay()
+
+
+@task
+def chord_of_replaced(self: Any, count: int) -> None:
+    header = [leaf.s(number) for number in range(count)]
+    chord([*header, app.tasks["replaced_by_chord"].si()], total.s()).delay()
+
+
+@task
 def replaced_by_task(self: Any) -> None:
     raise self.replace(leaf.s(7))
 
