@@ -51,7 +51,7 @@ def _descendants_refusal(strategy: Strategy, found: Preflight, demand: Demand) -
     if not judging:
         return []
     why = ""
-    if found.stock:
+    if found.stock and not strategy.state.address.is_private:  # whose workers are ours, all of them
         why = (
             f"{listed(sorted(found.stock), SHOWN)} send no receipts: start your workers with "
             "-I pytest_manifest.worker"

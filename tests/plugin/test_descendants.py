@@ -84,7 +84,10 @@ def test_an_entry_is_judged_with_all_that_it_started(
     assert descendants(project) == {"passed": 10, "failed": 1}
 
 
-def test_what_is_expected_of_descendants_decides(project: Project) -> None:
+@pytest.mark.parametrize("options", [(), ("--manifest-broker=memory://",)])
+def test_what_is_expected_of_descendants_decides(
+    project: Project, options: tuple[str, ...]
+) -> None:
     """They may fail where that is said; their number and their tasks may be said as well."""
     children = ("fail", "no", "c1"), ("double", 1, "c2")
     names = ["jobs.fail", "jobs.double"]
@@ -103,7 +106,7 @@ def test_what_is_expected_of_descendants_decides(project: Project) -> None:
             ),
         ],
     )
-    result = project.run("--manifest=m.jsonl")
+    result = project.run("--manifest=m.jsonl", *options)
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(["*but descendants.count is 2 where 3 was expected*"])
     assert project.verdicts()["fewer"] == "failed"
