@@ -1,8 +1,9 @@
 """Make the pictures of the documents anew: ``python -m scripts.screenshots [NAME...]``.
 
 ``first-run`` is what README's first command prints, run for the picture; ``run-page`` the page of a
-made-up run of 400 jobs; ``allure`` the report of README's batch, made by ``scripts/report`` (npm).
-They go to docs/images. Chromium takes them; it has to be installed (Debian's package chromium).
+made-up run of 400 jobs, ``run-page-tree`` an entry of it whose job started others; ``allure`` the
+report of README's batch, made by ``scripts/report`` (npm). They go to docs/images. Chromium takes
+them; it has to be installed (Debian's package chromium).
 """
 
 # ruff: noqa: T201  (a command speaks on its standard output)
@@ -35,7 +36,7 @@ from PIL import Image
 from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
 from tests.browser import chromium
 from tests.docs.blocks import blocks, steps
-from tests.run_page_sample import run_info, sample_records
+from tests.run_page_sample import run_info, sample_records, sample_trees
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -160,6 +161,19 @@ def run_page(browser: Browser, folder: Path) -> None:
         save("run-page", shown.screenshot())
 
 
+def run_page_tree(browser: Browser, folder: Path) -> None:
+    """Take an entry that is opened, with the tree of what its job started unfolded."""
+    count, every = 400, 20
+    file = folder / "run.html"
+    metadata = PageMetadata(run_info(count), "finished", count, trees=sample_trees(every))
+    write_page(file, metadata, sample_records(count, workers=8, seed=1))
+    with page(browser, width=1000, height=1110) as shown:
+        shown.goto(file.as_uri() + "#entry=thumbnail-00040")
+        shown.locator(".tree-part summary").click()
+        shown.locator(".tree-part").evaluate("part => part.closest('section').scrollIntoView()")
+        save("run-page-tree", shown.locator("#details").screenshot())
+
+
 def allure(browser: Browser, folder: Path) -> None:
     """Take an entry in Allure, of the report that scripts/report makes of README's batch."""
     results, report = folder / "allure-results", folder / "allure-report"
@@ -221,6 +235,7 @@ def served(folder: Path) -> Iterator[str]:
 PICTURES: Final[dict[str, Callable[[Browser, Path], None]]] = {
     "first-run": first_run,
     "run-page": run_page,
+    "run-page-tree": run_page_tree,
     "allure": allure,
 }
 

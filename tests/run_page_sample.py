@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
+from uuid import NAMESPACE_OID, uuid5
 
 from pydantic import JsonValue
 
 from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.analysis.tree_reading import (
+    DescendantRecord,
+    TaskFailure,
+    TreeRecord,
+    tree_of,
+)
 from pytest_manifest.ledger import RunInfo
+from pytest_manifest.reporting.run_page.trees import TreeSource
 from pytest_manifest.schema import (
     Entry,
     ErrorInfo,
@@ -284,3 +292,94 @@ def _log(number: int, lasted: float, nasty: str) -> list[str]:
         f"21:40:07 INFO jobs.thumbnails: {nasty or f'item {number}'} opened, 2.1 MB",
         f"21:40:07 INFO jobs.thumbnails: scaled to 640 x 360 in {lasted * 1000:.0f} ms",
     ]
+
+
+# Trees
+
+BRANCHES: Final = ("pages.render", "pages.ocr", "pages.join")
+
+
+def sample_tree(attempt: AttemptRecord, count: int = 30, seed: int = 1) -> TreeRecord:
+    """What an attempt's job started: a chord of pages, of each a chain, then a body; one failed.
+
+    ``count`` descendants; the same for the same seed.
+    """
+    rng = random.Random(f"{attempt.task_id} {seed}")
+    assert attempt.started_at is not None
+    made: list[DescendantRecord] = []
+    free = [0.0, 0.0, 0.0]
+
+    def grow(parent: str, task: str, how: str, sent: float, status: VerdictStatus) -> float:
+        worker = free.index(min(free))
+        start = max(free[worker], sent) + 0.003
+        lasted = rng.lognormvariate(-2.2, 0.6)
+        free[worker] = start + lasted
+        made.append(
+            _descendant(
+                attempt, (len(made), worker), parent, task, how, (sent, start, lasted), status
+            )
+        )
+        return start + lasted
+
+    ends: list[tuple[float, str]] = []
+    while len(made) < count - 4:
+        bad = len(made) == count // 2
+        end = grow(attempt.task_id, "pages.render", "chord", len(ends) * 0.01, "passed")
+        if len(made) < count - 4:
+            kind: VerdictStatus = "failed" if bad or len(made) == count // 2 else "passed"
+            end = grow(made[-1].task_id, "pages.ocr", "chain", end - 0.002, kind)
+        ends.append((end, made[-1].task_id))
+    while len(made) < count:
+        end, last = max(ends)
+        ends.append((grow(last, "pages.join", "chord_body", end, "passed"), made[-1].task_id))
+    return tree_of(attempt, made)
+
+
+def _descendant(
+    attempt: AttemptRecord,
+    where: tuple[int, int],
+    parent: str,
+    task: str,
+    how: str,
+    times: tuple[float, float, float],
+    status: VerdictStatus,
+) -> DescendantRecord:
+    sent, start, lasted = times
+    number, process = where
+    assert attempt.started_at is not None
+    began = attempt.started_at
+    failed = status == "failed"
+    worker = f"celery@pages-{process + 1}"
+    message = f"page {number}: no text layer"
+    return DescendantRecord(
+        task_id=str(uuid5(NAMESPACE_OID, f"{attempt.task_id} {number}")),
+        parent=parent,
+        task=task,
+        how=how,
+        status=status,
+        sentence=f"The task raised ValueError: {message} on {worker}." if failed else None,
+        spawned_at=began + timedelta(seconds=sent),
+        started_at=began + timedelta(seconds=start),
+        ended_at=began + timedelta(seconds=start + lasted),
+        runtime=lasted,
+        worker=worker,
+        host="pages",
+        pid=5200 + process,
+        retries=0,
+        failure=TaskFailure(f"ValueError: {message}", TRACEBACK.replace("{message}", message), ())
+        if failed
+        else None,
+    )
+
+
+def sample_trees(every: int = 1, count: int = 30) -> TreeSource:
+    """Trees of attempts that started, of every so-many-th one."""
+
+    def read(attempts: Sequence[AttemptRecord], _limit: int) -> dict[str, TreeRecord]:
+        return {
+            one.task_id: sample_tree(one, count)
+            for one in attempts
+            if one.started_at is not None and int(one.task_id.split("-")[1]) % every == 0
+        }
+
+    return TreeSource(read)

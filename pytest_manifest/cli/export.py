@@ -122,12 +122,16 @@ def _write_markdown(run: StoredRun, path: Path, home: Path) -> None:
 
 def _write_page(run: StoredRun, path: Path, _home: Path) -> None:
     from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
+    from pytest_manifest.reporting.run_page.trees import trees_of
 
-    with run.read() as ledger:
-        status, segments = ledger.info.status, ledger.info.segments()
-        expected = ledger.attempts.count_entries()
-    metadata = PageMetadata(run.info, status, expected, segments=segments)
-    with run.records() as records:
+    with run.read() as ledger, run.records() as records:
+        metadata = PageMetadata(
+            run.info,
+            ledger.info.status,
+            ledger.attempts.count_entries(),
+            segments=ledger.info.segments(),
+            trees=trees_of(ledger),
+        )
         write_page(path, metadata, records)
 
 

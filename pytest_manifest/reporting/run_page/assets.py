@@ -19,6 +19,7 @@ SCRIPTS: Final = (
     "names.js",
     "clocks.js",
     "details.js",
+    "trees.js",
     "plots.js",
     "timeline.js",
     "summary.js",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Final
 
 from pytest_manifest.analysis.causes import Cause, CauseNumbers
@@ -58,6 +60,8 @@ class Columns:
             name: [] for name in ("row", "place", "outcome", "number")
         }
         self.spans: dict[str, list[float | None]] = {"start": [], "end": []}
+        self._others = array("d"), array("d")
+        """Starts and ends of what else the timeline has."""
 
     def add(self, record: EntryRecord) -> None:
         """Append an entry as a row, and its attempts as bars."""
@@ -98,6 +102,12 @@ class Columns:
         ended = None if attempt.runtime is None else attempt.finished_at
         self.spans["end"].append(self.since(ended))
 
+    def note_span(self, start: float, end: float | None) -> None:
+        """Have the timeline reach over a bar that is not among its first ones."""
+        starts, ends = self._others
+        starts.append(start)
+        ends.append(start if end is None else max(start, end))
+
     def number_causes(self, causes: Sequence[Cause]) -> None:
         """Replace the rows' numbers of causes by positions in ``causes``, after the last row."""
         places = self._causes.positions(causes)
@@ -127,11 +137,13 @@ class Columns:
             "tags": self.tags.texts,
             "outcomes": list(OUTCOMES),
         }
-        spans = self.spans
+        starts, ends = self._others
+        reach = [min(starts), max(ends)] if starts else None
+        paused = pauses(chain(self.spans["start"], starts), chain(self.spans["end"], ends))
         return {
             "names": names,
             "rows": {"id": self.ids, **self.rows, **numbers},
-            "bars": {**self.marks, **spans, "pauses": pauses(spans["start"], spans["end"])},
+            "bars": {**self.marks, **self.spans, "pauses": paused, "reach": reach},
         }
 
 
@@ -160,7 +172,7 @@ MOST: Final = 20
 
 
 def pauses(
-    starts: Sequence[float | None], ends: Sequence[float | None]
+    starts: Iterable[float | None], ends: Iterable[float | None]
 ) -> list[tuple[float, float]]:
     """Return start and end of each pause, in order, from the bars' starts and ends in seconds.
 
@@ -187,7 +199,7 @@ def pauses(
 
 
 def _spans(
-    starts: Sequence[float | None], ends: Sequence[float | None]
+    starts: Iterable[float | None], ends: Iterable[float | None]
 ) -> Iterator[tuple[float, float]]:
     for start, end in zip(starts, ends, strict=True):
         if start is not None:

@@ -27,6 +27,7 @@ from pytest_manifest.reporting.run_page.documents import (
     run_document,
     statistics_document,
 )
+from pytest_manifest.reporting.run_page.trees import TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_report import RunReport, add_artifact
 from pytest_manifest.reporting.run_statistics import comparison_of, records_of
 from pytest_manifest.text import pictured
@@ -56,6 +57,7 @@ class PageMetadata:
     warnings: Sequence[str] = ()
     comparison: Comparison | None = None
     segments: Sequence[RunSegment] = ()
+    trees: TreeSource | None = None
     written: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
@@ -88,6 +90,8 @@ class _Body:
         self._metadata = metadata
         self._columns = Columns(metadata.info.created_at)
         self._block: list[dict[str, object]] = []
+        source = metadata.trees
+        self._trees = None if source is None else TreeColumns(self._columns, source)
         self._blocks = 0
         self._limit = _limit_at_first(metadata.expected)
         self._spent = 0
@@ -97,20 +101,30 @@ class _Body:
         for record in records:
             self._columns.add(record)
             self._block.append(details(record, self._columns.since, self._limit))
+            if self._trees is not None:
+                self._trees.add(len(self._block) - 1, record)
             if len(self._block) == BLOCK:
                 self._close_block()
             yield record
 
     def _close_block(self) -> None:
-        packed = gzip.compress(script_json(self._block).encode(), compresslevel=6, mtime=0)
-        block = base64.b64encode(packed)
-        self._file.write(b'<script type="text/plain" id="details-%d">' % self._blocks)
-        self._file.write(block)
-        self._file.write(b"</script>\n")
+        self._spent += self._write_packed(f"details-{self._blocks}", self._block)
+        if self._trees is not None:
+            trees = self._trees.close_block(self._blocks)
+            if trees:
+                self._write_packed(f"trees-{self._blocks}", trees)
         self._blocks += 1
-        self._spent += len(block)
         self._limit = self._next_limit(len(self._block))
         self._block = []
+
+    def _write_packed(self, name: str, value: object) -> int:
+        """Write a value that the page unpacks when it is asked for; return its bytes."""
+        packed = gzip.compress(script_json(value).encode(), compresslevel=6, mtime=0)
+        block = base64.b64encode(packed)
+        self._file.write(b'<script type="text/plain" id="%b">' % name.encode())
+        self._file.write(block)
+        self._file.write(b"</script>\n")
+        return len(block)
 
     def _next_limit(self, just_now: int) -> int:
         """Return the limit at which the entries left would use the bytes left, within bounds.
@@ -135,6 +149,7 @@ class _Body:
             "figures": statistics_document(found),
             "comparison": None if about.comparison is None else changes_document(about.comparison),
             "details": {"size": BLOCK, "blocks": self._blocks},
+            "trees": None if self._trees is None else self._trees.document(),
             **self._columns.document(),
         }
         self._file.write(b'<script type="application/json" id="data">')
@@ -157,17 +172,19 @@ def write_run_page(report: RunReport, run: Run) -> None:
     path = page_path(report.options.report, run.info.run, alone=len(report.runs) == 1)
     with report.writing("the run page was not written", run):
         comparison = _comparison(report, run)
-        with run.read() as ledger:
-            status, entries, segments = (
-                ledger.info.status,
-                ledger.attempts.count_entries(),
-                ledger.info.segments(),
-            )
         warnings = list(run.warnings)
         if run.error is not None:
             warnings.append(f"The run gave up: {run.error}")
-        metadata = PageMetadata(run.info, status, entries, warnings, comparison, segments)
-        with records_of(run) as records:
+        with run.read() as ledger, records_of(run) as records:
+            metadata = PageMetadata(
+                run.info,
+                ledger.info.status,
+                ledger.attempts.count_entries(),
+                warnings,
+                comparison,
+                ledger.info.segments(),
+                trees_of(ledger),
+            )
             write_page(path, metadata, records)
         add_artifact(report.config, "page", path, run.info.run)
 

@@ -16,8 +16,9 @@ const DRAWN_PAUSE = drawnPause();
 function extent() {
   const starts = bounds(BARS.start);
   const ends = bounds(BARS.end);
-  const low = Math.min(starts.low, ends.low);
-  return { low, high: Math.max(starts.high, ends.high, low + 0.01) };
+  const [first, last] = BARS.reach || [Infinity, -Infinity]; // of bars that come later
+  const low = Math.min(starts.low, ends.low, first);
+  return { low, high: Math.max(starts.high, ends.high, last, low + 0.01) };
 }
 
 function drawnPause() {

@@ -20,13 +20,14 @@ async function unpack(text) {
   return JSON.parse(await new Response(stream).text());
 }
 
-async function openEntry(row) {
+/** Open an entry; ``wanted``: the task id of a descendant of it that is to be seen. */
+async function openEntry(row, wanted) {
   if (opened < 0) cameFrom = document.activeElement;
   opened = row;
   let found = {};
   let problem = null;
   try {
-    found = await detailsOf(row);
+    found = { ...await detailsOf(row), trees: await treesOf(row) };
   } catch (error) {
     problem = `This browser cannot unpack the details (${error}); a newer one can.`;
   }
@@ -40,6 +41,7 @@ async function openEntry(row) {
   coverAll();
   followHash(row);
   markRow(row);
+  if (wanted) revealTask(wanted);
 }
 
 function closeEntry() {
@@ -93,6 +95,7 @@ function panelOf(row, found, problem) {
     errorPart(found, left),
     block('Log', found.log, left.log, found.dropped ? `${many(found.dropped, 'earlier line')} not kept` : null),
     attempts(found),
+    ...trees(found),
     sideBySide(found, left),
     block('Arguments', found.args, left.args),
     block('Keyword arguments', found.kwargs, left.kwargs),

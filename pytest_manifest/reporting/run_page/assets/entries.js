@@ -64,7 +64,7 @@ function entries() {
     if (filter.task >= 0 && ROWS.task[row] !== filter.task) return false;
     if (!filter.text) return true;
     hay[row] ??= haystack(row);
-    return filter.words.every((word) => hay[row].includes(word));
+    return filter.words.every((word) => hay[row].includes(word) || treeTexts?.get(row)?.includes(word));
   };
   filters();
 }
@@ -197,6 +197,7 @@ function clearFilter() {
 function applyFilter() {
   for (const chip of byId('kinds').children) chip.setAttribute('aria-pressed', String(filter.kinds.has(chip.dataset.kind)));
   filter.words = filter.text.split(/\s+/);
+  if (filter.text) readTreeTexts();
   const some = Boolean(filter.text || filter.kinds.size || filter.task >= 0 || filter.cause);
   byId('cause').hidden = !filter.cause;
   byId('cause').replaceChildren(...(filter.cause ? [badge(filter.cause.outcome, filter.cause.title), ' ', el('span', { class: 'muted' }, '✕')] : []));

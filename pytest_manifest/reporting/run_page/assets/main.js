@@ -92,6 +92,7 @@ const STAGES = [
   timeline,
   times,
   entries,
+  () => { if (TREES && TREES.shown <= SHOWN_AT_ONCE) showDescendants(true); },
 ];
 
 function nextStage() {

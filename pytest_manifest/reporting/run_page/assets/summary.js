@@ -80,6 +80,7 @@ function facts(run, figures) {
     figures.runtime ? [name[1], ...spread(figures.runtime)] : null,
     figures.workers.length ? [figures.workers.length === 1 ? 'Worker' : 'Workers', number(figures.workers.length), `${run.stack} stack`] : null,
     ...again,
+    TREES ? ['Descendants', number(TREES.total), treeCounts(TREES.counts)] : null,
     figures.cost === null ? null : ['Cost', significant(figures.cost), 'as the receipts tell']].filter(Boolean);
   byId('facts').hidden = !list.length;
   byId('facts').replaceChildren(...list.map(([title, value, note]) =>

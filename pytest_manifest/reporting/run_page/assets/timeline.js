@@ -12,13 +12,19 @@ let lanes = [];
 let bands = [];
 let pointed = -1;
 let gantt = null;
+/** Bars that are descendants' come behind the others, with their tree and their place in it. */
+const OWN_BARS = BARS.row.length;
+const NODES = [];
+const SHOWN_AT_ONCE = 5000;
+let barsRead = null;
+let shownBars = OWN_BARS;
 const BAR_FROM = BARS.start.map(drawn);
 const BAR_TO = BARS.end.map((end, bar) => (end === null ? BAR_FROM[bar] : drawn(end)));
 
 /** Bars by lane: where a process runs several jobs at once (threads), it has several lanes. */
 function makeLanes() {
   const byPlace = NAMES.places.map(() => []);
-  BARS.place.forEach((place, bar) => byPlace[place].push(bar));
+  BARS.place.forEach((place, bar) => { if (bar < shownBars) byPlace[place].push(bar); });
   const order = NAMES.places.map((_, place) => place).filter((place) => byPlace[place].length)
     .sort((one, other) => natural(sortKey(NAMES.places[one]), sortKey(NAMES.places[other])));
   const made = [];
@@ -52,19 +58,16 @@ function timeline() {
   const high = drawn(EXTENT.high);
   const margin = (high - low) * 0.01;
   const whole = { min: low - margin, max: high + margin };
-  const onTop = lanes.length * laneHeight() > TALLEST;
   const height = () => lanes.length * laneHeight() + 36;
-  describe('gantt', `Timeline of ${many(BARS.row.length, 'attempt')} by ${many(bands.length, 'worker process', 'worker processes')}; the table below has the same entries`);
-  byId('timeline-legend').replaceChildren(...legend());
-  laneLabels(onTop);
+  labelTimeline();
   gantt = plot('gantt', height, (_, made) => ({
     data: [[whole.min, whole.max], [0, 0]],
-    padding: onTop ? [0, 26, 8, 26] : [8, 26, 0, 26],
+    padding: axisOnTop() ? [0, 26, 8, 26] : [8, 26, 0, 26],
     scales: {
       x: { time: false, min: whole.min, max: whole.max },
       y: { range: () => [0, lanes.length], dir: -1 },
     },
-    axes: [axis({ side: onTop ? 0 : 2, size: 28, space: 90, ...timeAxis() }), { show: false }],
+    axes: [axis({ side: axisOnTop() ? 0 : 2, size: 28, space: 90, ...timeAxis() }), { show: false }],
     cursor: { y: false, drag: { x: true, y: false, dist: 5 }, points: { show: false } },
     series: [{}, { show: true, paths: () => null, points: { show: false } }],
     hooks: {
@@ -80,7 +83,7 @@ function timeline() {
       ready: [(u) => {
         u.over.append(made.mark = el('div', { class: 'bar-mark', hidden: true }));
         u.over.addEventListener('click', () => {
-          if (pointed >= 0) openEntry(BARS.row[pointed]);
+          if (pointed >= 0) openBar(pointed);
         });
       }],
     },
@@ -91,11 +94,68 @@ function timeline() {
   };
 }
 
+const axisOnTop = () => lanes.length * laneHeight() > TALLEST;
+
+/** What stands around the bars: the workers, what the bars mean, how many there are. */
+function labelTimeline() {
+  const others = shownBars > OWN_BARS ? ` and ${many(shownBars - OWN_BARS, 'descendant')}` : '';
+  describe('gantt', `Timeline of ${many(OWN_BARS, 'attempt')}${others} by ${many(bands.length, 'worker process', 'worker processes')}; the table below has the same entries`);
+  byId('timeline-legend').replaceChildren(...legend());
+  const button = byId('with-descendants');
+  button.hidden = !TREES;
+  button.textContent = TREES ? many(TREES.shown, 'descendant') : '';
+  button.setAttribute('aria-pressed', String(shownBars > OWN_BARS));
+  button.onclick = () => showDescendants(shownBars === OWN_BARS);
+  laneLabels(axisOnTop());
+}
+
+/** Draw the descendants' bars too, which are unpacked for it, or take them away. */
+async function showDescendants(on) {
+  if (on) {
+    barsRead ??= readDescendantBars();
+    try {
+      await barsRead;
+    } catch { return; } // a browser that cannot unpack them
+  }
+  if (!gantt) return;
+  shownBars = on ? BARS.row.length : OWN_BARS;
+  point(gantt.drawn, -1);
+  lanes = makeLanes();
+  labelTimeline();
+  gantt.draw();
+}
+
+async function readDescendantBars() {
+  for (const [row, some] of await everyTree()) {
+    for (const tree of some) {
+      tree.start.forEach((start, at) => {
+        if (start === null || tree.place[at] < 0) return;
+        BARS.row.push(row);
+        BARS.place.push(tree.place[at]);
+        BARS.outcome.push(TREES.outcomes[tree.kind[at]]);
+        BARS.number.push(tree.attempt);
+        BARS.start.push(start);
+        BARS.end.push(tree.stop[at]);
+        BAR_FROM.push(drawn(start));
+        BAR_TO.push(drawn(tree.stop[at] ?? start));
+        NODES.push([tree, at]);
+      });
+    }
+  }
+}
+
+/** A descendant's bar opens its entry, too, with that task in sight. */
+function openBar(bar) {
+  const node = bar < OWN_BARS ? null : NODES[bar - OWN_BARS];
+  openEntry(BARS.row[bar], node ? node[0].id[node[1]] : null);
+}
+
 /** What kinds of bars there are; the sign of an unknown end and of a pause only where there is one. */
 function legend() {
   const item = (name, text) => el('li', {}, el('span', { class: `swatch ${name}`, 'aria-hidden': 'true' }), text);
   return [
-    ...OUTCOMES.filter((_, outcome) => BARS.outcome.includes(outcome)).map((outcome) => item(outcome, outcome)),
+    ...OUTCOMES.filter((_, outcome) => BARS.outcome.slice(0, shownBars).includes(outcome)).map((outcome) => item(outcome, outcome)),
+    shownBars > OWN_BARS ? item('descendant', 'descendant') : null,
     BARS.end.includes(null) ? item('stub', 'end not known') : null,
     PAUSES.length ? item('pause', 'nothing ran') : null,
   ].filter(Boolean);
@@ -107,10 +167,14 @@ function laneLabels(onTop) {
   const tall = laneHeight();
   const busy = new Map(DATA.figures.workers.map((worker) => [worker.place, worker]));
   holder.style.paddingTop = onTop ? '28px' : '8px';
-  holder.replaceChildren(...bands.map(({ place, count, first }, band) => {
+  holder.replaceChildren(...bands.map(({ place, bars, count, first }, band) => {
     const name = NAMES.places[place];
     const worker = busy.get(name);
-    const told = [many(worker ? worker.jobs : 0, 'job'), worker ? `${seconds(worker.busy)} busy` : null].filter(Boolean).join(', ');
+    const others = bars.reduce((sum, bar) => sum + Number(bar >= OWN_BARS), 0);
+    const told = [
+      worker || !others ? many(worker ? worker.jobs : 0, 'job') : null, worker ? `${seconds(worker.busy)} busy` : null,
+      others ? many(others, 'descendant') : null,
+    ].filter(Boolean).join(', ');
     const button = el('button', {
       type: 'button', class: band % 2 ? 'lane' : 'lane striped', tabindex: band ? '-1' : '0', 'aria-label': `${name}: ${told}`,
       onclick: () => searchFor(name), onkeydown: (event) => laneKey(event, band),
@@ -164,7 +228,7 @@ function laneKey(event, band) {
   } else if (bar !== undefined) {
     bands[band].at = bar;
     pointByKey(bars[bar]);
-  } else if (event.key === 'Enter' && pointed >= 0) openEntry(BARS.row[pointed]);
+  } else if (event.key === 'Enter' && pointed >= 0) openBar(pointed);
   else if (event.key === 'Escape' && pointed >= 0) { point(gantt.drawn, -1); showTip(null); }
   else return;
   event.preventDefault();
@@ -222,24 +286,24 @@ function drawBars(u) {
         const left = u.valToPos(BAR_FROM[bar], 'x', true);
         const right = stub ? left + stubbed : u.valToPos(BAR_TO[bar], 'x', true);
         const wide = Math.max(ratio, right - left - (right - left > 4 * ratio ? 0.75 * ratio : 0));
-        drawBar(ctx, { left, top, wide, tall, outcome, stub, ratio, fill: fills[outcome], soft: softs[outcome], surface });
+        drawBar(ctx, { left, top, wide, tall, outcome, below: bar >= OWN_BARS, stub, ratio, fill: fills[outcome], soft: softs[outcome], surface });
       }
     });
   }
   ctx.restore();
 }
 
-function drawBar(ctx, { left, top, wide, tall, outcome, stub, ratio, fill, soft, surface }) {
-  const inset = outcome === 0 ? tall * 0.22 : tall * 0.08;
+function drawBar(ctx, { left, top, wide, tall, outcome, below, stub, ratio, fill, soft, surface }) {
+  const inset = tall * ((outcome === 0 ? 0.22 : 0.08) + (below ? 0.14 : 0)); // a descendant's is slimmer
   const y = top + inset;
   const height = tall - 2 * inset;
   if (stub) {
     drawStub(ctx, left, y, wide, height, fill, ratio);
     return;
   }
-  ctx.fillStyle = outcome < 2 ? fill : soft;
+  ctx.fillStyle = outcome < 2 && !(below && outcome === 0) ? fill : soft;
   ctx.fillRect(left, y, wide, height);
-  if (outcome === 0) return;
+  if (outcome === 0 && !below) return;
   if (outcome === 2) {
     ctx.fillStyle = hatch(fill);
     ctx.fillRect(left, y, wide, height);
@@ -313,6 +377,7 @@ function hover(u) {
 
 /** What a bar stands for. */
 function told(bar) {
+  if (bar >= OWN_BARS) return toldOfTask(...NODES[bar - OWN_BARS], BARS.row[bar]);
   const row = BARS.row[bar];
   const tries = ROWS.tries[row] > 1 ? `, attempt ${BARS.number[bar]} of ${ROWS.tries[row]}` : '';
   const last = BARS.number[bar] === ROWS.tries[row] && BARS.end[bar] !== null && ROWS.runtime;
