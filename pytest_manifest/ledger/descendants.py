@@ -19,6 +19,9 @@ DESCENDANT_COLUMNS: Final = (
 ANNOUNCED_COLUMNS: Final = "root, key, announcer, how, task, number, task_ids, is_off"
 _DESCENDANTS = f"SELECT {DESCENDANT_COLUMNS} FROM descendants "  # noqa: S608 - fixed text
 _ANNOUNCED = f"SELECT {ANNOUNCED_COLUMNS} FROM announced "  # noqa: S608 - fixed text
+_WAS_SPLIT = (
+    "EXISTS (SELECT 1 FROM handed_on h WHERE h.task_id = descendants.task_id AND h.how = 'canvas')"
+)
 _TOLD = """
     SELECT d.task_id, d.parent, d.task, d.how, d.spawned_at, d.kind,
         CASE WHEN d.kind IS NOT 'passed' THEN d.verdict END,
@@ -224,11 +227,12 @@ class Descendants(LedgerPart):
     def first(self, root: str, status: VerdictStatus) -> Descendant | None:
         """Return the first started of an attempt's descendants with this status.
 
-        Those without a verdict are pending ones, too.
+        Those without a verdict are pending ones, too. One that was handed on to other tasks comes
+        after these.
         """
         query = (
             f"{_DESCENDANTS} WHERE root = ? AND coalesce(kind, 'pending') = ? "
-            "ORDER BY spawned_at, task_id LIMIT 1"
+            f"ORDER BY {_WAS_SPLIT}, spawned_at, task_id LIMIT 1"
         )
         return next(self._db.build_each(descendant_of_row, query, (root, status)), None)
 

@@ -36,7 +36,8 @@ class PendingAttempt:
     Of a descendant ``origin`` and ``how`` say where it comes from, and the ``entry`` has its task
     and the limits of the attempt's. ``was_sent``: whether a broker took its message, as far as its
     parent could tell. ``announcers``: the tasks that announced it, where nobody has told yet that
-    it is sent.
+    it is sent. ``parts``: the tasks of its tree that have succeeded, where it was handed on to some
+    of them, and all others have ended: one of these sends its own message then, or nobody does.
     """
 
     run: str
@@ -61,6 +62,7 @@ class PendingAttempt:
     how: str = ""
     was_sent: bool = True
     announcers: frozenset[str] = frozenset()
+    parts: frozenset[str] | None = None
 
     @property
     def is_running(self) -> bool:
@@ -70,7 +72,17 @@ class PendingAttempt:
     @property
     def is_elsewhere(self) -> bool:
         """Return whether messages under other task ids carry it now: no search can find it."""
+        return self.was_split and self.parts is None
+
+    @property
+    def was_split(self) -> bool:
+        """Return whether it was handed on to several tasks, the last of which has not begun."""
         return self.between is not None and self.between.how == "canvas"
+
+    @property
+    def senders(self) -> frozenset[str]:
+        """Return the task ids of what may yet send its message."""
+        return self.announcers | (self.parts or frozenset())
 
     @property
     def attempt(self) -> Attempt:
@@ -152,7 +164,7 @@ class PendingAttempts:
         job.started, job.execution, job.between = now, start.execution, None
         job.worker, job.host, job.pid = start.worker, start.host, start.pid
         job.boot, job.pid_namespace = start.boot, start.pid_namespace
-        job.loss = None
+        job.loss, job.parts = None, None
         timeout = self.with_own_limit(job.entry).timeout
         note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"
         when = now + timeout + TIMEOUT_GRACE
@@ -167,7 +179,7 @@ class PendingAttempts:
         """
         job = self.by_task_id.get(end.task_id)
         if job is not None and job.execution == end.execution:
-            job.between, job.loss = end, None
+            job.between, job.loss, job.parts = end, None, None
 
     def _forget_completed(self) -> None:
         """Drop the deadlines of completed attempts: of a million jobs nearly all are by then."""
@@ -233,9 +245,9 @@ class PendingAttempts:
         """Postpone timeouts: no receipt can arrive now."""
         self._postponed_until = now + TIMEOUT_GRACE
 
-    def announcers(self) -> frozenset[str]:
-        """Return the task ids of what has announced a descendant that nobody has told of yet."""
-        return frozenset().union(*(job.announcers for job in self.by_task_id.values()))
+    def senders(self) -> frozenset[str]:
+        """Return the task ids of what may yet send the message of a pending job."""
+        return frozenset().union(*(job.senders for job in self.by_task_id.values()))
 
     def clear(self) -> None:
         self.by_task_id.clear()

@@ -83,7 +83,7 @@ class JobSearch:
 
     def _wanted(self) -> frozenset[str]:
         """Return the task ids to look for: of what is pending, and what may yet start more."""
-        return self._pending.announcers() | self._pending.by_task_id.keys()
+        return self._pending.senders() | self._pending.by_task_id.keys()
 
     def is_deserted(self) -> bool:
         """Return whether all pending jobs wait in their queues, and no worker at all answers.
@@ -133,7 +133,7 @@ class JobSearch:
         second = replace(second, unresponsive=second.unresponsive - gone)
         elsewhere = self._pending.elsewhere() & ids
         located = compare(first, second, ids - elsewhere, started=self._starts(ids))
-        # Other messages carry these, under unknown ids; or what announced them may send them yet.
+        # Other messages carry these, under unknown ids; or another task may send them yet.
         to_come = self._to_come(located.missing, first, second)
         located = replace(
             located,
@@ -151,12 +151,12 @@ class JobSearch:
     def _to_come(
         self, missing: Iterable[str], first: BrokerSnapshot, second: BrokerSnapshot
     ) -> frozenset[str]:
-        """Return those of what is missing that a task which announced them may be about to send."""
+        """Return those of what is missing that a task may be about to send; see ``senders``."""
         jobs = (self._pending.by_task_id[task_id] for task_id in missing)
         return frozenset(
             job.task_id
             for job in jobs
-            if any(first.contains(one) or second.contains(one) for one in job.announcers)
+            if any(first.contains(i) or second.contains(i) for i in job.senders)
         )
 
     def _with_starters(self, look: BrokerSnapshot, ids: frozenset[str]) -> BrokerSnapshot:

@@ -17,11 +17,15 @@ from pytest_manifest.run.evidence import (
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.models import ExpectedDescendants
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.descendants import (
+    DOUBTFUL,
     FailedDescendant,
     TreeEnds,
+    by_part,
     may_have_started_tasks,
+    of_part,
     unexpected,
     untold,
     with_descendants,
@@ -64,6 +68,8 @@ class TreeEvaluator:
     ) -> Verdict:
         """Return the verdict on an attempt, given what became of its descendants."""
         if verdict.verdict != "passed":
+            if self._ended_by_others(task_id, receipt):
+                return by_part(entry, verdict, self._ends(entry, task_id, receipt))
             return verdict
         given = "descendants" in entry.expect.model_fields_set
         # Nearly no entry has any, and a look into the ledger for each would be felt.
@@ -73,6 +79,28 @@ class TreeEvaluator:
         ):
             return verdict
         return with_descendants(entry, verdict, self._ends(entry, task_id, receipt))
+
+    def by_others(self, root: str, verdict: Verdict) -> Verdict:
+        """Return the verdict on a descendant that was handed on to other tasks of its tree.
+
+        Where one of these did not succeed, that is its end, too.
+        """
+        part = self._ledger.descendants
+        found = unexpected(ExpectedDescendants(), part.statuses(root))
+        if verdict.verdict == "passed" or not found or found[0] in DOUBTFUL:
+            return verdict
+        one = part.first(root, found[0])
+        if one is None or one.verdict is None:
+            return verdict
+        return verdict.model_copy(
+            update={"verdict": found[0], "sentence": of_part(one.task, one.task_id, one.verdict)}
+        )
+
+    def _ended_by_others(self, task_id: str, receipt: Receipt | None) -> bool:
+        """Return whether a job was handed on to several tasks, and no worker ended it itself."""
+        if receipt is not None and receipt.source == "worker":
+            return False
+        return any(end.how == "canvas" for end in self._ledger.events.handed_on(task_id))
 
     def _ends(self, entry: Entry, root: str, receipt: Receipt | None) -> TreeEnds:
         part = self._ledger.descendants

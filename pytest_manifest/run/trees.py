@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from loguru import logger
 
@@ -60,6 +61,8 @@ class _Tree:
     expected: dict[str, _Expected] = field(default_factory=dict)
     came: Counter[str] = field(default_factory=Counter)
     failed: bool = False
+    searched: list[PendingAttempt] = field(default_factory=list)
+    """Those that were handed on to tasks which have all ended."""
     entries: dict[str, Entry] = field(default_factory=dict)
     """What is awaited of a descendant, by its task."""
 
@@ -87,6 +90,8 @@ class Trees:
         self._pending = pending
         self._on_queue = on_queue
         """Called with each queue that a descendant's message goes to."""
+        self.wants_search = False
+        """Whether there is a job that is sure to be nowhere."""
         self._trees: dict[str, _Tree] = {}
         self._touched: set[str] = set(pending.held)
         # An earlier part of the run may have written down trees that are not complete.
@@ -109,6 +114,9 @@ class Trees:
             known.add(one.task_id)
             new.append(one)
             self._touched.add(one.root)
+            for job in tree.searched:  # there is more that may carry them
+                job.parts = None
+            tree.searched.clear()
             if one.fulfils is not None:
                 tree.came[one.fulfils] += 1
                 self._drop_placeholders(tree, one.fulfils)
@@ -155,6 +163,8 @@ class Trees:
             self._ledger.descendants.add([_row_of(job)])
         if not job.was_sent and verdict.verdict in ("lost", "unknown"):
             verdict = verdict.model_copy(update={"verdict": NOT_SENT, "sentence": UNSENT})
+        if job.was_split:
+            verdict = self._evaluator.trees.by_others(root, verdict)
         self._ledger.descendants.end({job.task_id: verdict})
         self._touched.add(root)
         tree = self._tree(root)
@@ -180,9 +190,11 @@ class Trees:
         found: list[HeldVerdict | str] = []
         touched, self._touched = self._touched, set()
         for root in touched:
+            tree = self._tree(root, only_known=True)
+            if tree is not None:
+                self._search_split(root, tree)
             if root in self._pending.by_task_id:
                 continue  # the job itself has not ended
-            tree = self._tree(root, only_known=True)
             if tree is not None and (tree.open or self._awaits(root, tree)):
                 continue
             self._trees.pop(root, None)
@@ -246,7 +258,27 @@ class Trees:
             return held.job
         return self._pending.by_task_id.get(root) or self._evaluator.trees.attempt_with(root)
 
-    # What was announced and does not come
+    # What does not come
+
+    def _search_split(self, root: str, tree: _Tree) -> None:
+        """Have jobs looked for that were handed on to other tasks, where all those have ended.
+
+        The last of these sends a job's own message; where one has failed there will be none.
+        """
+        pending = self._pending.by_task_id
+        open_ends = filter(pending.__contains__, chain((root,), tree.open))
+        if tree.searched or not all(pending[name].was_split for name in open_ends):
+            return
+        before = len(tree.open)
+        self._awaits(root, tree)
+        if len(tree.open) > before:
+            return
+        told = self._ledger.descendants.of_root(root)
+        parts = frozenset(one.task_id for one in told if one.status == "passed")
+        tree.searched = [pending[i] for i in chain((root,), tree.open) if i in pending]
+        for job in tree.searched:
+            job.parts = parts
+        self.wants_search = self.wants_search or tree.failed
 
     def _awaits(self, root: str, tree: _Tree) -> bool:
         """Return whether something announced is still to come; have it looked for, if so.

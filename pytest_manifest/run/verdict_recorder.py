@@ -212,7 +212,11 @@ class VerdictRecorder:
     def _conclude_trees(self) -> list[Evaluated]:
         """Return what follows for the attempts whose last descendant has ended."""
         evaluated: list[Evaluated] = []
-        for one in self.trees.completed():
+        completed = self.trees.completed()
+        if self.trees.wants_search and self._search is not None:
+            self.trees.wants_search = False
+            self._search.schedule(time.monotonic())
+        for one in completed:
             if isinstance(one, str):  # it had its verdict before the last of its descendants
                 evaluated += self._evaluator.late_receipt(one)
             else:

@@ -161,8 +161,33 @@ def with_descendants(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:
     return verdict.model_copy(update={"sentence": sentence})
 
 
+def by_part(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:
+    """Return the verdict on an attempt that was handed on to other tasks, and did not pass.
+
+    Where one of its descendants has not ended as expected, that is why.
+    """
+    first = ends.first
+    if first is None or first.verdict.verdict in DOUBTFUL:
+        return verdict
+    expected = entry.expect.of_descendants
+    return _by_descendant(verdict, expected, ends, first, "The job was handed on to others, and")
+
+
+def of_part(task: str, task_id: str, verdict: Verdict) -> str:
+    """Return the sentence on a task that was handed on to others, of which this one failed it."""
+    status = verdict.verdict
+    return (
+        f"The task was handed on to others, and {printable(task)!r} ({printable(task_id)}) "
+        f"{_WORDS.get(status, status)}: {verdict.sentence}"
+    )
+
+
 def _by_descendant(
-    verdict: Verdict, expected: ExpectedDescendants, ends: TreeEnds, first: FailedDescendant
+    verdict: Verdict,
+    expected: ExpectedDescendants,
+    ends: TreeEnds,
+    first: FailedDescendant,
+    itself: str = "The job passed, but",
 ) -> Verdict:
     others = (
         sum(
@@ -176,7 +201,7 @@ def _by_descendant(
     rest = f"{others:,} more of its {total} {did}" if others > 0 else f"it has {total}"
     status = first.verdict.verdict
     sentence = (
-        f"The job passed, but its descendant {printable(first.task)!r} "
+        f"{itself} its descendant {printable(first.task)!r} "
         f"({printable(first.task_id)}), started by {printable(first.parent_task)!r}, "
         f"{_WORDS.get(status, status)}: {first.verdict.sentence} ({rest})"
     )

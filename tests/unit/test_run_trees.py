@@ -411,6 +411,82 @@ def test_the_body_of_a_chord_whose_member_failed_is_not_waited_for(family: Famil
     assert "'task.h2' (h2), started by 't', failed" in family.made.sentence("a")
 
 
+# Jobs that are handed on to several others, the last of which has their own id
+
+
+def split(family: Family, *names: str) -> None:
+    """The entry's job has itself replaced by these, and then one under its own id."""
+    hand_on(family, family.started_children(*names), family.root)
+
+
+def hand_on(family: Family, job: Delivery, task_id: str) -> None:
+    """A task has itself replaced by what it has just started."""
+    execution = job.execution
+    assert execution is not None
+    family.worker.running.remove(job)
+    family.world.unacked.pop(job.tag, None)
+    family.world.tell(
+        {
+            "kind": "handed_on",
+            "task_id": task_id,
+            "execution": execution.name,
+            "how": "canvas",
+            "ended_at": timestamp(family.world.clock.utc_now()),
+            "next_at": None,
+        }
+    )
+    family.made.step(2)
+
+
+def test_a_job_that_was_handed_on_ends_as_a_part_that_was_lost(family: Family) -> None:
+    """Nothing will ever be heard of it, which is known long before its time is over."""
+    split(family, "p1", "p2")
+    family.run("succeeded")
+    family.world.queue.clear()
+    family.made.run(30)
+    assert family.made.kind("a") == "lost"
+    assert "handed on to others, and its descendant 'task.p2' (p2)" in family.made.sentence("a")
+
+
+def test_a_job_that_was_handed_on_is_lost_with_its_own_message(family: Family) -> None:
+    """All parts have succeeded, and what they were to send is nowhere."""
+    split(family, "p1")
+    family.run("succeeded")
+    family.made.run(60)
+    assert family.made.kind("a") == "lost"
+    assert "descendant" not in family.made.sentence("a")
+
+
+def test_a_job_that_was_handed_on_is_no_loss_while_a_part_may_send_its_message(
+    family: Family,
+) -> None:
+    """The end of the part is stored, and its process goes on."""
+    split(family, "p1")
+    part = family.begin()
+    execution = part.execution
+    assert execution is not None
+    receipt = receipt_of(execution, "succeeded", family.world.clock.utc_now())
+    family.world.tell(finished(execution.name, receipt))
+    family.made.run(60)
+    assert family.made.kind("a") is None
+
+
+def test_a_descendant_that_was_handed_on_ends_as_its_part_does(family: Family) -> None:
+    """And the sentence names the part."""
+    family.end(family.started_children("c1"))
+    family.made.step(2)
+    job = family.begin()
+    family.spawn("p1", parent="c1", how="replace")
+    family.send("p1")
+    hand_on(family, job, "c1")
+    family.run("failed")
+    family.made.run(30)
+    statuses = family.made.ledger.descendants.statuses(family.root)
+    assert (family.made.kind("a"), statuses) == ("failed", {"failed": 2})
+    assert "'task.p1' (p1)" in family.made.sentence("a")
+    assert "1 more of its 2 descendants" in family.made.sentence("a")
+
+
 # Stops, and what is taken up again
 
 
