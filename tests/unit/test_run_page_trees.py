@@ -140,3 +140,21 @@ def test_the_trees_of_a_ledger_are_those_that_it_has(tmp_path: Path) -> None:
     source = trees_of(ledger.ledger)
     assert source is not None
     assert source.limit == MOST
+
+
+def test_the_most_frequent_end_is_told_first(tmp_path: Path) -> None:
+    """Of each tree as of the whole run."""
+
+    def read(attempts: Any, limit: int) -> Any:
+        found = sample_trees(1, 8).read(attempts, limit)
+        return {
+            root: replace(tree, counts={"failed": 1, "passed": 7}) for root, tree in found.items()
+        }
+
+    page = written(tmp_path, 1, TreeSource(read))
+    kinds = page.data["trees"]["kinds"]
+    [[_, [tree]]] = block_of(page, 0)
+    assert [[kinds[kind], count] for kind, count in tree["counts"]] == [
+        ["passed", 7],
+        ["failed", 1],
+    ]

@@ -106,7 +106,9 @@ class TreeColumns:
         path = [place_of[task_id] for task_id in tree.path if task_id in place_of]
         return {
             "attempt": attempt.number,
-            "counts": [[self._kind(status), count] for status, count in tree.counts.items()],
+            "counts": [
+                [self._kind(status), count] for status, count in Counter(tree.counts).most_common()
+            ],
             "total": tree.total,
             "root": [since(attempt.sent_at), since(attempt.started_at), since(attempt.ended_at)],
             "end": since(tree.ended_at),
