@@ -1,4 +1,4 @@
-"""Threads that tasks start in a worker whose pool is one of threads.
+"""Threads that tasks start in a worker.
 
 The standard library hands nothing on to a new thread, or can be asked to from Python 3.14 on.
 """
@@ -48,16 +48,3 @@ def hand_on_to_threads(capture: Callable[[], Callable[[], AbstractContextManager
 
     threading.Thread.start = _once(given_start, start)  # type: ignore[method-assign]
     ThreadPoolExecutor.submit = _once(given_submit, submit)  # type: ignore[method-assign]
-
-
-def is_pool_of_threads(worker_pool: object) -> bool:
-    """Return whether a worker runs its tasks in threads of its own process, several at a time.
-
-    Relies on Celery's other pools being subclasses of those of ``prefork`` and ``solo``, or
-    ``is_green`` (Celery 5.7).
-    Test: ``test_compat_threads.py::test_a_pool_of_threads_is_known``.
-    """
-    from celery.concurrency import prefork, solo
-
-    others = (prefork.TaskPool, solo.TaskPool)
-    return not isinstance(worker_pool, others) and not getattr(worker_pool, "is_green", False)

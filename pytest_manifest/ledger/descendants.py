@@ -18,6 +18,7 @@ DESCENDANT_COLUMNS: Final = (
 """Columns in the order of :func:`descendant_of_row`."""
 ANNOUNCED_COLUMNS: Final = "root, key, announcer, how, task, number, task_ids, is_off"
 _DESCENDANTS = f"SELECT {DESCENDANT_COLUMNS} FROM descendants "  # noqa: S608 - fixed text
+_UNTOLD = "NOT EXISTS (SELECT 1 FROM receipts r WHERE r.task_id = descendants.task_id)"
 _ANNOUNCED = f"SELECT {ANNOUNCED_COLUMNS} FROM announced "  # noqa: S608 - fixed text
 _WAS_SPLIT = (
     "EXISTS (SELECT 1 FROM handed_on h WHERE h.task_id = descendants.task_id AND h.how = 'canvas')"
@@ -224,17 +225,28 @@ class Descendants(LedgerPart):
         query = "SELECT DISTINCT task FROM descendants WHERE root = ?"
         return {str(row[0]) for row in self._db.read(query, (root,))}
 
-    def first(self, root: str, status: VerdictStatus) -> Descendant | None:
-        """Return the first started of an attempt's descendants with this status.
+    def number_without_end(self, root: str, status: VerdictStatus) -> int:
+        """Count an attempt's descendants with a status of which no worker told the end."""
+        query = f"SELECT count(*) FROM descendants WHERE root = ? AND kind = ? AND {_UNTOLD}"  # noqa: S608 - fixed text
+        row = self._db.read_one(query, (root, status))
+        return 0 if row is None else int(row[0])
 
-        Those without a verdict are pending ones, too. One that was handed on to other tasks comes
-        after these.
+    def first(
+        self, root: str, statuses: Sequence[VerdictStatus], *, untold: VerdictStatus | None = None
+    ) -> Descendant | None:
+        """Return the first started of an attempt's descendants with one of these statuses.
+
+        Those without a verdict are pending ones, too. With the status ``untold`` only those count
+        of which no worker told the end. One that was handed on to other tasks comes after these.
         """
         query = (
-            f"{_DESCENDANTS} WHERE root = ? AND coalesce(kind, 'pending') = ? "
+            f"{_DESCENDANTS} WHERE root = ? "
+            f"AND coalesce(kind, 'pending') IN ({placeholders(statuses)}) "
+            f"AND (kind IS NOT ? OR {_UNTOLD}) "
             f"ORDER BY {_WAS_SPLIT}, spawned_at, task_id LIMIT 1"
         )
-        return next(self._db.build_each(descendant_of_row, query, (root, status)), None)
+        values = (root, *statuses, untold or "")
+        return next(self._db.build_each(descendant_of_row, query, values), None)
 
     def announced(self, root: str) -> Iterator[Announced]:
         """Yield what was announced of an attempt's tree."""

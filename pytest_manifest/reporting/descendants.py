@@ -14,7 +14,14 @@ from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.summary import SummaryDescendants, SummaryStep, SummaryTree
 from pytest_manifest.text import plural, printable, seconds_cell
 from pytest_manifest.verdict import TreeText
-from pytest_manifest.verdict.descendants import PATH, failed_of, number_of, unexpected, untold
+from pytest_manifest.verdict.descendants import (
+    PATH,
+    ends_as_expected,
+    failed_of,
+    first_unexpected,
+    number_of,
+    untold,
+)
 
 NOT_KNOWN: Final = "not known"
 _REASONS: Final[Mapping[str, str]] = {
@@ -58,11 +65,12 @@ def tree_text(
     phrase = "; ".join(phrases)
     if not (verdict.mismatches and verdict.mismatches[0].path == PATH):
         return TreeText(phrase)
-    for status in unexpected(entry.expect.of_descendants, counts):
-        one = ledger.descendants.first(root, status)
-        if one is not None:
-            return TreeText(phrase, one.task, one.task_id, received(ledger, one.task_id))
-    return TreeText(phrase)
+    expected = entry.expect.of_descendants
+    ends = ends_as_expected(ledger.descendants, expected, root)
+    one = first_unexpected(ledger.descendants, expected, root, ends)
+    if one is None:
+        return TreeText(phrase)
+    return TreeText(phrase, one.task, one.task_id, received(ledger, one.task_id))
 
 
 def properties_of_tree(

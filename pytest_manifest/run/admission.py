@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.checks import Demand, demand_of
@@ -18,7 +19,7 @@ from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
 from pytest_manifest.run.workers import record_known_workers
-from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.text import listed
 from pytest_manifest.verdict import evaluate
 
@@ -137,10 +138,19 @@ def _record_stack(
         if found.unknown_tasks:  # entries of them may be withheld
             tasks = (attempt.entry.task for attempt in state.to_send)
         record_code(ledger, tasks, publisher.tasks)
-        samples = demand.samples.values()
-        limits = {one.task: own for one in samples if (own := publisher.own_limit(one))}
-        record_own_limits(ledger, limits)
+        record_own_limits(ledger, _own_limits(publisher, demand))
         state.pending.with_own_limit = OwnLimits.read(ledger)
+
+
+def _own_limits(publisher: Publisher, demand: Demand) -> dict[str, float]:
+    """Return the limits (s) that tasks set themselves, also of those that only jobs may start."""
+    others = [Entry.model_construct(id=name, task=name) for name in publisher.tasks]
+    found: dict[str, float] = {}
+    for one in [*others, *demand.samples.values()]:
+        with suppress(DispatchError):  # where it is routed to a queue that the app does not have
+            own = publisher.own_limit(one)
+            found.update({} if own is None else {one.task: own})
+    return found
 
 
 def _without_receipt(attempt: Attempt, status: VerdictStatus, note: str) -> Evaluated:

@@ -22,6 +22,7 @@ from pytest_manifest.run.trees import Trees
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import is_revocation_notice
+from pytest_manifest.verdict.descendants import is_ignored
 
 
 class EarlierRunStrategy(Strategy):
@@ -172,6 +173,8 @@ def track(
     pending.track(attempt, _monotonic(row.sent_at), row.sent_at)
     _track_events(pending, ledger, row.task_id)
     job, entries = pending.by_task_id[row.task_id], dict[str, Entry]()
+    if is_ignored(entry):
+        return
     ledger.descendants.reopen([row.task_id])
     for one in ledger.descendants.of_root(row.task_id, open_only=True):
         pending.track_descendant(pending_descendant(one, job, entries))

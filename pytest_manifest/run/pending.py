@@ -278,10 +278,14 @@ def pending_descendant(
 
 
 def entry_of_descendant(task: str, attempt: PendingAttempt) -> Entry:
-    """Return an entry for a descendant: with its own task, and the limits of its attempt's."""
+    """Return an entry for a descendant: with its own task, and the limits of its attempt's.
+
+    The timeout is as by default: a limit of the task's own comes before it.
+    """
     entry = attempt.entry
+    own: set[str] = {"id", "task", "deadline"}
     return Entry.model_construct(
-        id=entry.id, task=task, timeout=entry.timeout, deadline=entry.deadline
+        own, id=entry.id, task=task, timeout=entry.timeout, deadline=entry.deadline
     )
 
 

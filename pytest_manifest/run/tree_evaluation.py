@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.ledger import Ledger, Start
+from pytest_manifest.ledger import Descendant, Ledger, Start
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.evidence import (
     ReportedEnd,
@@ -24,6 +24,8 @@ from pytest_manifest.verdict.descendants import (
     FailedDescendant,
     TreeEnds,
     by_part,
+    ends_as_expected,
+    first_unexpected,
     may_have_started_tasks,
     of_part,
     unexpected,
@@ -55,13 +57,16 @@ class TreeEvaluator:
     def evaluate_descendant(
         self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
     ) -> Verdict:
-        """Return the verdict on a descendant: it is to succeed, once."""
+        """Return the verdict on a descendant: it is to succeed, once, in whatever time it took."""
         _, receipt = decisive_end(reported)
         lie = disagreement(reported) or contradiction_with_starts(reported, starts)
         if lie:
             return evaluate(job.entry, None, attempt=job.number, problem="forged", note=lie)
         whole = complete_receipt(receipt, starts)
-        return evaluate(self._with_own_limit(job.entry), whole, attempt=job.number)
+        entry = self._with_own_limit(job.entry)
+        if whole.runtime is not None and whole.runtime > entry.timeout:
+            entry = entry.model_copy(update={"timeout": whole.runtime})
+        return evaluate(entry, whole, attempt=job.number)
 
     def with_tree(
         self, entry: Entry, task_id: str, verdict: Verdict, receipt: Receipt | None
@@ -89,7 +94,7 @@ class TreeEvaluator:
         found = unexpected(ExpectedDescendants(), part.statuses(root))
         if verdict.verdict == "passed" or not found or found[0] in DOUBTFUL:
             return verdict
-        one = part.first(root, found[0])
+        one = part.first(root, found[:1])
         if one is None or one.verdict is None:
             return verdict
         return verdict.model_copy(
@@ -103,27 +108,21 @@ class TreeEvaluator:
         return any(end.how == "canvas" for end in self._ledger.events.handed_on(task_id))
 
     def _ends(self, entry: Entry, root: str, receipt: Receipt | None) -> TreeEnds:
-        part = self._ledger.descendants
-        counts = part.statuses(root)
-        expected = entry.expect.of_descendants
-        first = None
-        for status in unexpected(expected, counts):
-            one = part.first(root, status)
-            if one is not None:
-                open_ends = "nothing was heard of its end"
-                said = one.verdict or evaluate(
-                    Entry.model_construct(id=entry.id, task=one.task, timeout=entry.timeout),
-                    None,
-                    attempt=verdict_attempt(receipt),
-                    problem="pending",
-                    note=open_ends,
-                )
-                first = FailedDescendant(
-                    one.task_id, one.task, self._task_of(one.parent, entry, root), said
-                )
-                break
+        part, expected = self._ledger.descendants, entry.expect.of_descendants
+        counts = ends_as_expected(part, expected, root)
+        first, one = None, first_unexpected(part, expected, root, counts)
+        if one is not None:
+            parent = self._task_of(one.parent, entry, root)
+            said = one.verdict or self._not_ended(entry, one, receipt)
+            first = FailedDescendant(one.task_id, one.task, parent, said)
         tasks = () if expected.tasks is None else part.tasks(root)
         return TreeEnds(counts, tasks, first, self._untold(root, receipt))
+
+    def _not_ended(self, entry: Entry, one: Descendant, receipt: Receipt | None) -> Verdict:
+        awaited = Entry.model_construct(id=entry.id, task=one.task, timeout=entry.timeout)
+        number = None if receipt is None else receipt.attempt
+        note = "nothing was heard of its end"
+        return evaluate(awaited, None, attempt=number, problem="pending", note=note)
 
     def _task_of(self, parent: str, entry: Entry, root: str) -> str:
         if parent == root:
@@ -137,8 +136,3 @@ class TreeEvaluator:
             return ""
         told = self._ledger.descendants.number_of_children(root, root) if receipt.children else 0
         return untold(receipt.source, receipt.children, told)
-
-
-def verdict_attempt(receipt: Receipt | None) -> int | None:
-    """Return the attempt that a receipt is of."""
-    return None if receipt is None else receipt.attempt

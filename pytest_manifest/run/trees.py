@@ -29,7 +29,7 @@ from pytest_manifest.run.unforeseen import unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.stream_records import Origin
 from pytest_manifest.text import plural
-from pytest_manifest.verdict.descendants import NOT_SENT
+from pytest_manifest.verdict.descendants import NOT_SENT, is_ignored
 
 UNSENT = "its parent could not send it"
 """The reason of a verdict on a descendant whose message never left."""
@@ -52,11 +52,11 @@ class _Expected:
 class _Tree:
     """Hold an attempt's descendants without an end, and what is announced of more.
 
-    ``came``: how many of the announced ones were told of, by the announcement's key. ``failed``:
-    whether some descendant has not succeeded.
+    ``came``: how many of the announced ones were told of, by the announcement's key.
     """
 
     attempt: PendingAttempt
+    is_ignored: bool
     open: set[str] = field(default_factory=set)
     expected: dict[str, _Expected] = field(default_factory=dict)
     came: Counter[str] = field(default_factory=Counter)
@@ -113,6 +113,8 @@ class Trees:
                 continue
             known.add(one.task_id)
             new.append(one)
+            if tree.is_ignored:
+                continue  # it is written down, and nobody waits for it
             self._touched.add(one.root)
             for job in tree.searched:  # there is more that may carry them
                 job.parts = None
@@ -131,7 +133,7 @@ class Trees:
         kept: list[Announced] = []
         for one in announced:
             tree = self._tree(one.root)
-            if tree is not None:
+            if tree is not None and not tree.is_ignored:
                 kept.append(one)
                 self._touched.add(one.root)
                 _expect(tree, one)
@@ -209,7 +211,7 @@ class Trees:
         changed: set[str] = set()
         for task_id in task_ids:
             one = self._ledger.descendants.get(task_id)
-            if one is None or one.verdict is None:
+            if one is None:
                 continue
             attempt = self._attempt(one.root)
             reported = self._ledger.events.receipts(task_id)
@@ -217,8 +219,10 @@ class Trees:
                 continue
             starts = self._ledger.events.starts(task_id)
             verdict = self.evaluate(pending_descendant(one, attempt, {}), reported, starts)
-            if verdict.verdict != one.verdict.verdict:
-                self._ledger.descendants.end({task_id: verdict})
+            if one.verdict is not None and verdict.verdict == one.verdict.verdict:
+                continue
+            self._ledger.descendants.end({task_id: verdict})
+            if one.verdict is not None:
                 changed.add(one.root)
         return [again for root in changed for again in self._evaluator.late_receipt(root)]
 
@@ -236,7 +240,7 @@ class Trees:
         if attempt is None:
             logger.debug("a task tells that it descends from {}, which is not of this run", root)
             return None
-        tree = _Tree(attempt)
+        tree = _Tree(attempt, is_ignored(attempt.entry))
         if not is_new:
             self._load(root, tree)
             if only_known and not (tree.open or tree.expected):
@@ -246,11 +250,12 @@ class Trees:
 
     def _load(self, root: str, tree: _Tree) -> None:
         part = self._ledger.descendants
+        if tree.is_ignored:
+            return
         tree.open = {one.task_id for one in part.of_root(root, open_only=True)}
         for one in part.announced(root):
             _expect(tree, one)
         tree.came.update(part.fulfilled(root))
-        tree.failed = any(status not in (None, "passed") for status in part.statuses(root))
 
     def _attempt(self, root: str) -> PendingAttempt | None:
         held = self._pending.held.get(root)
@@ -281,12 +286,8 @@ class Trees:
         self.wants_search = self.wants_search or tree.failed
 
     def _awaits(self, root: str, tree: _Tree) -> bool:
-        """Return whether something announced is still to come; have it looked for, if so.
-
-        Where a descendant has failed Celery drops the body of its chord, and of those around it.
-        """
-        missing = [(key, one) for key, one in tree.unfulfilled() if not self._is_dropped(tree, one)]
-        for key, one in missing:
+        """Return whether something announced is still to come; have it looked for, if so."""
+        for key, one in tree.unfulfilled():
             if one.is_awaited:
                 continue
             one.is_awaited = True
@@ -294,9 +295,6 @@ class Trees:
                 tree.open.add(job.task_id)
                 self._pending.track_descendant(job)
         return bool(tree.open)
-
-    def _is_dropped(self, tree: _Tree, one: _Expected) -> bool:
-        return one.how == "chord_body" and tree.failed
 
     def _drop_placeholders(self, tree: _Tree, key: str) -> None:
         expected = tree.expected.get(key)

@@ -21,10 +21,10 @@ from pytest_manifest.broker.import_errors import tasks_failure
 from pytest_manifest.compat.older import requests_kept
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
-from pytest_manifest.schema.wire import HEADER_RUN
 from pytest_manifest.stack.client import WorkerExit
 from pytest_manifest.stack.in_memory_app import URL, borrowed, one_store, plain_app, standing_in
 from pytest_manifest.stack.in_memory_worker import END, STOP_SECONDS, Worker, make_worker
+from pytest_manifest.stack.queues import is_of_no_entry
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker import instrument
 
@@ -251,7 +251,7 @@ def _count_children(jobs: Iterable[object]) -> Counter[str]:
     return Counter(
         str(headers["task"])
         for headers in jobs
-        if isinstance(headers, dict) and headers.get("task") and HEADER_RUN not in headers
+        if isinstance(headers, dict) and headers.get("task") and is_of_no_entry(headers)
     )
 
 

@@ -1,14 +1,14 @@
 """The queues of a stack's own broker: how long they are, and jobs of no manifest left in them.
 
-A job may send others, and pass before these have run. No entry waits for them, so they are at least
-reported before their broker is removed.
+A job may send others, and its entry say that these do not matter. Nobody waits for them, so they
+are at least reported before their broker is removed.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -17,7 +17,7 @@ from loguru import logger
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pytest_manifest.schema.wire import HEADER_RUN
+from pytest_manifest.schema.wire import HEADER_PARENT, HEADER_RUN
 
 LIMIT: Final = 20_000
 """Messages that are looked at: a number beyond is as good as any."""
@@ -73,8 +73,13 @@ def _messages(client: redis.Redis) -> Iterator[object]:
 def _tasks(messages: Iterable[object]) -> Iterator[str]:
     for message in messages:
         headers = message.get("headers") if isinstance(message, dict) else None
-        if isinstance(headers, dict) and headers.get("task") and HEADER_RUN not in headers:
+        if isinstance(headers, dict) and headers.get("task") and is_of_no_entry(headers):
             yield str(headers["task"])
+
+
+def is_of_no_entry(headers: Mapping[str, object]) -> bool:
+    """Return whether a message carries another task than an entry's own job."""
+    return HEADER_RUN not in headers or HEADER_PARENT in headers
 
 
 def _parsed(raw: object) -> object:

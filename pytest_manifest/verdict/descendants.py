@@ -1,4 +1,4 @@
-"""Hold the tasks that a job started against what its entry expects of them; pure functions."""
+"""Hold the tasks that a job started against what its entry expects of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_manifest.ledger.descendants import Descendant, Descendants
 from pytest_manifest.schema import Entry, Mismatch, Receipt, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.models import CountRange, ExpectedDescendants
 from pytest_manifest.text import listed, plural, printable, short
@@ -101,8 +102,12 @@ def untold(source: Source, children: int | None, told: int) -> str:
 
 def expects_something(entry: Entry) -> bool:
     """Return whether the entry itself says what must become of its descendants."""
-    given = "descendants" in entry.expect.model_fields_set
-    return given and entry.expect.of_descendants != ExpectedDescendants(outcome="ignored")
+    return "descendants" in entry.expect.model_fields_set and not is_ignored(entry)
+
+
+def is_ignored(entry: Entry) -> bool:
+    """Return whether nothing about its descendants matters to the entry: none is awaited."""
+    return entry.expect.of_descendants == ExpectedDescendants(outcome="ignored")
 
 
 def may_have_started_tasks(receipt: Receipt) -> bool:
@@ -124,6 +129,45 @@ def unexpected(
     allowed = {"passed", NOT_SENT} if expected.outcome == "succeeded" else CERTAIN_ENDS
     found = [status or "pending" for status in counts if (status or "pending") not in allowed]
     return sorted(set(found), key=lambda status: (status in DOUBTFUL, status))
+
+
+def ends_as_expected(
+    part: Descendants, expected: ExpectedDescendants, root: str
+) -> Mapping[VerdictStatus | None, int]:
+    """Count an attempt's descendants by status, as its entry's expectation sees them.
+
+    A task that its worker stopped at a time limit has come to an end; where nobody tells of one,
+    it has not. Only the latter are ``timed_out`` where ends are all that is expected.
+    """
+    counts = dict(part.statuses(root))
+    number = counts.pop("timed_out", 0)
+    if not number:
+        return counts
+    without = number
+    if expected.outcome == "finished":
+        without = part.number_without_end(root, "timed_out")
+        counts["failed"] = counts.get("failed", 0) + number - without
+    return {**counts, "timed_out": without} if without else counts
+
+
+def first_unexpected(
+    part: Descendants,
+    expected: ExpectedDescendants,
+    root: str,
+    counts: Mapping[VerdictStatus | None, int],
+) -> Descendant | None:
+    """Return the first started of an attempt's descendants that did not end as expected.
+
+    What leaves no doubt comes before what does. ``counts``: see :func:`ends_as_expected`.
+    """
+    found = unexpected(expected, counts)
+    untold: VerdictStatus | None = "timed_out" if expected.outcome == "finished" else None
+    doubtful = [status for status in found if status in DOUBTFUL]
+    for some in ([status for status in found if status not in DOUBTFUL], doubtful):
+        one = part.first(root, some, untold=untold) if some else None
+        if one is not None:
+            return one
+    return None
 
 
 def with_descendants(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:

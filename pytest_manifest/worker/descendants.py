@@ -18,7 +18,7 @@ from pytest_manifest.compat.canvas import is_one_message
 from pytest_manifest.schema import wire
 from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.children import Children, Document, Message
-from pytest_manifest.worker.job import Delivery, current_execution
+from pytest_manifest.worker.job import Delivery, own_execution
 from pytest_manifest.worker.receipt import encode
 
 MOST_AT_ONCE: Final = 500
@@ -41,7 +41,7 @@ def sending_for(children: Children | None) -> Iterator[None]:
 
 def current_children() -> Children | None:
     """Return the children of the task that the caller belongs to, where they are to be told of."""
-    execution = current_execution()
+    execution = own_execution()
     return _outside.get() if execution is None else execution.children
 
 

@@ -295,6 +295,15 @@ def current_execution() -> Execution | None:
     return None if execution.has_ended else execution  # a thread may outlive its task
 
 
+def own_execution() -> Execution | None:
+    """Return the execution of this thread, or the one that gave it what it does; none that ended.
+
+    A thread of a pool that an earlier task made belongs to nobody by itself.
+    """
+    execution = _current.get()
+    return None if execution is None or execution.has_ended else execution
+
+
 @contextmanager
 def running_within(execution: Execution | None) -> Iterator[None]:
     """Have what this thread does belong to an execution that another thread runs."""

@@ -10,7 +10,8 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +25,7 @@ from pytest_manifest import variables
 from pytest_manifest.compat.billiard import is_recycled, sleep_by
 from pytest_manifest.compat.canvas import before_group_is_sent
 from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
-from pytest_manifest.compat.threads import hand_on_to_threads, is_pool_of_threads
+from pytest_manifest.compat.threads import hand_on_to_threads
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.code_digest import told_digest
 from pytest_manifest.schema.fields import State
@@ -54,6 +55,7 @@ from pytest_manifest.worker.job import (
     delivery_of_message,
     is_of_manifest,
     new_execution,
+    own_execution,
     run_one_task_at_a_time,
     running_within,
     runs_in_pool_child,
@@ -92,6 +94,7 @@ def instrument_app(app: Celery) -> None:
 def enter_process(*, is_pool_child: bool) -> None:
     """Set up a new process of a prefork pool, or the one process of a solo worker."""
     run_one_task_at_a_time(is_pool_child=is_pool_child)
+    hand_on_to_threads(_captured)
     if is_pool_child:
         store_waits.open_wait_file()
     log_capture.catch_loguru()
@@ -135,8 +138,12 @@ def _on_ready(sender: Any, **_: object) -> None:
     sweep_stale()
     store_waits.sweep()
     store_waits.extend_time_limits(sender.pool, getattr(sender, "hub", None))
-    if is_pool_of_threads(sender.pool):
-        hand_on_to_threads(lambda: partial(running_within, current_execution()))
+    hand_on_to_threads(_captured)
+
+
+def _captured() -> Callable[[], AbstractContextManager[None]]:
+    """Return what makes a thread belong to the task of the thread that gives it its work."""
+    return partial(running_within, own_execution())
 
 
 def _on_set_up(conf: Any, **_: object) -> None:

@@ -227,10 +227,11 @@ def order(n):
 def test_children_that_go_with_the_stack_are_told(
     project: Project, options: tuple[str, ...]
 ) -> None:
-    """Jobs that passed jobs have sent, and nobody has run: by name and number, at the end."""
+    """Jobs that passed jobs have sent, and nobody waits for: by name and number, at the end."""
     project.write("children.py", CHILDREN)
     project.write("jobs.py", (project.path / "jobs.py").read_text("utf-8") + "\nimport children\n")
-    rows = [{"id": "a", "task": "jobs.order", "kwargs": {"n": 1}}]
+    ignored = {"descendants": "ignored"}
+    rows = [{"id": "a", "task": "jobs.order", "kwargs": {"n": 1}, "expect": ignored}]
     project.manifest("m.jsonl", [*rows, {"id": "b", "task": "jobs.double", "kwargs": {"n": 1}}])
 
     result = project.run("--manifest=m.jsonl", "-q", *options)

@@ -6,10 +6,6 @@ import subprocess
 import sys
 import textwrap
 
-from celery.concurrency import get_implementation
-
-from pytest_manifest.compat.threads import is_pool_of_threads
-
 
 def test_threads_run_in_the_context_of_who_starts_them() -> None:
     """Also in a pool whose threads somebody else has started; doing it twice does it once."""
@@ -64,15 +60,3 @@ def test_threads_run_in_the_context_of_who_starts_them() -> None:
         for line in (f"given 1 {name}", "[1]", f"given 2 {name}", f"own {name}")
     ]
     assert done.stdout.splitlines() == [*told, "None"]
-
-
-def test_a_pool_of_threads_is_known() -> None:
-    """By what it is not."""
-
-    def made(name: str) -> object:
-        pool: type = get_implementation(name)
-        one: object = object.__new__(pool)
-        return one
-
-    found = {name: is_pool_of_threads(made(name)) for name in ("prefork", "solo", "threads")}
-    assert found == {"prefork": False, "solo": False, "threads": True}
