@@ -35,7 +35,12 @@ def hand_on_to_threads(capture: Callable[[], Callable[[], AbstractContextManager
                 run()
 
         own["run"] = run_within
-        given_start(thread)
+        try:
+            given_start(thread)
+        except RuntimeError:  # no more threads can be had
+            del own["run"]
+            own.update(before)
+            raise
 
     def submit(pool: Any, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         context = capture()

@@ -231,6 +231,16 @@ class Descendants(LedgerPart):
         row = self._db.read_one(query, (root, status))
         return 0 if row is None else int(row[0])
 
+    def number_silent(self, root: str) -> int:
+        """Count an attempt's descendants whose workers told nothing of what they started."""
+        query = (
+            "SELECT count(*) FROM descendants d JOIN receipts r ON r.task_id = d.task_id "
+            "WHERE d.root = ? AND json_extract(r.receipt, '$.children') IS NULL "
+            "AND json_extract(r.receipt, '$.state') IN ('succeeded', 'failed', 'ignored')"
+        )
+        row = self._db.read_one(query, (root,))
+        return 0 if row is None else int(row[0])
+
     def first(
         self, root: str, statuses: Sequence[VerdictStatus], *, untold: VerdictStatus | None = None
     ) -> Descendant | None:

@@ -51,6 +51,8 @@ class ReceiptBatch:
 
     descendants: list[Descendant] = field(default_factory=list)
     announced: list[Announced] = field(default_factory=list)
+    closed: list[tuple[str, str]] = field(default_factory=list)
+    """Root and key of announcements of which nothing more comes."""
     unsent: list[str] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     handed_on: list[HandedOn] = field(default_factory=list)
@@ -60,7 +62,8 @@ class ReceiptBatch:
     """Whether anything was read of the stream, be it of no use: it need not be read again."""
 
     def __bool__(self) -> bool:
-        return bool(self.starts or self.handed_on or self.finals or self.descendants)
+        told = self.starts or self.handed_on or self.finals
+        return bool(told or self.descendants or self.closed)
 
 
 class ReceiptCollector:
@@ -307,6 +310,8 @@ def _add_start(record: StartedRecord, batch: ReceiptBatch) -> None:
 
 
 def _add_spawned(record: SpawnedRecord, batch: ReceiptBatch) -> None:
+    if record.closes is not None:
+        batch.closed.append((record.root, record.closes))
     batch.descendants += [
         Descendant(
             *(one.task_id, record.root, record.parent, one.task, one.how, one.queue, one.fulfils),

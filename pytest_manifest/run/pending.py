@@ -35,9 +35,10 @@ class PendingAttempt:
 
     Of a descendant ``origin`` and ``how`` say where it comes from, and the ``entry`` has its task
     and the limits of the attempt's. ``was_sent``: whether a broker took its message, as far as its
-    parent could tell. ``announcers``: the tasks that announced it, where nobody has told yet that
-    it is sent. ``parts``: the tasks of its tree that have succeeded, where it was handed on to some
-    of them, and all others have ended: one of these sends its own message then, or nobody does.
+    parent could tell. ``announcers``: the tasks that announced it, by the key ``announcement``,
+    where nobody has told yet that it is sent. ``parts``: the tasks of its tree that have succeeded,
+    where it was handed on to some of them, and all others have ended: one of these sends its own
+    message then, or nobody does.
     """
 
     run: str
@@ -63,6 +64,7 @@ class PendingAttempt:
     was_sent: bool = True
     announcers: frozenset[str] = frozenset()
     parts: frozenset[str] | None = None
+    announcement: str = ""
 
     @property
     def is_running(self) -> bool:
@@ -82,7 +84,8 @@ class PendingAttempt:
     @property
     def senders(self) -> frozenset[str]:
         """Return the task ids of what may yet send its message."""
-        return self.announcers | (self.parts or frozenset())
+        parent = {self.origin.parent} if self.origin is not None else set()
+        return (self.announcers or frozenset(parent)) | (self.parts or frozenset())
 
     @property
     def attempt(self) -> Attempt:
@@ -247,7 +250,9 @@ class PendingAttempts:
 
     def senders(self) -> frozenset[str]:
         """Return the task ids of what may yet send the message of a pending job."""
-        return frozenset().union(*(job.senders for job in self.by_task_id.values()))
+        pending = self.by_task_id.values()
+        jobs = (job for job in pending if job.parts or (job.origin and job.started is None))
+        return frozenset().union(*(job.senders for job in jobs))
 
     def clear(self) -> None:
         self.by_task_id.clear()

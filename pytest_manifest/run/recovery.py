@@ -156,7 +156,7 @@ class JobSearch:
         return frozenset(
             job.task_id
             for job in jobs
-            if any(first.contains(i) or second.contains(i) for i in job.senders)
+            if any(first.contains(one) or second.contains(one) for one in job.senders)
         )
 
     def _with_starters(self, look: BrokerSnapshot, ids: frozenset[str]) -> BrokerSnapshot:

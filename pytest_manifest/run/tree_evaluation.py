@@ -18,6 +18,7 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.models import ExpectedDescendants
+from pytest_manifest.text import plural
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.descendants import (
     DOUBTFUL,
@@ -26,7 +27,6 @@ from pytest_manifest.verdict.descendants import (
     by_part,
     ends_as_expected,
     first_unexpected,
-    may_have_started_tasks,
     of_part,
     unexpected,
     untold,
@@ -42,6 +42,8 @@ class TreeEvaluator:
         self._manifest = manifest
         self._ledger = ledger
         self._with_own_limit = OwnLimits.read(ledger)
+        self.has_trees = ledger.descendants.any()
+        """Whether some job has started a task: a look into the ledger for each would be felt."""
 
     def attempt_with(self, task_id: str) -> PendingAttempt | None:
         """Return the run's attempt with this task id; None where it has none."""
@@ -77,11 +79,8 @@ class TreeEvaluator:
                 return by_part(entry, verdict, self._ends(entry, task_id, receipt))
             return verdict
         given = "descendants" in entry.expect.model_fields_set
-        # Nearly no entry has any, and a look into the ledger for each would be felt.
-        if not given and (
-            (receipt is not None and not may_have_started_tasks(receipt))
-            or not self._ledger.descendants.any()
-        ):
+        counted = receipt is not None and receipt.children
+        if not (given or counted or self.has_trees):
             return verdict
         return with_descendants(entry, verdict, self._ends(entry, task_id, receipt))
 
@@ -116,7 +115,9 @@ class TreeEvaluator:
             said = one.verdict or self._not_ended(entry, one, receipt)
             first = FailedDescendant(one.task_id, one.task, parent, said)
         tasks = () if expected.tasks is None else part.tasks(root)
-        return TreeEnds(counts, tasks, first, self._untold(root, receipt))
+        children = None if receipt is None else receipt.children
+        short = bool(children) and part.number_of_children(root, root) < (children or 0)
+        return TreeEnds(counts, tasks, first, self._untold(root, receipt), is_short=short)
 
     def _not_ended(self, entry: Entry, one: Descendant, receipt: Receipt | None) -> Verdict:
         awaited = Entry.model_construct(id=entry.id, task=one.task, timeout=entry.timeout)
@@ -134,5 +135,10 @@ class TreeEvaluator:
         """Return a phrase for what the workers could not tell of an attempt's descendants."""
         if receipt is None:
             return ""
-        told = self._ledger.descendants.number_of_children(root, root) if receipt.children else 0
-        return untold(receipt.source, receipt.children, told)
+        part = self._ledger.descendants
+        told = part.number_of_children(root, root) if receipt.children else 0
+        reason = untold(receipt.source, receipt.children, told)
+        number = 0 if reason or not self.has_trees else part.number_silent(root)
+        if number:
+            return f"of what {plural(number, 'descendant')} started in turn nothing was told"
+        return reason

@@ -27,7 +27,7 @@ from pytest_manifest.run.pending import (
 )
 from pytest_manifest.run.unforeseen import unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict
-from pytest_manifest.schema.stream_records import Origin
+from pytest_manifest.schema.stream_records import HOW_AFTER, Origin
 from pytest_manifest.text import plural
 from pytest_manifest.verdict.descendants import NOT_SENT, is_ignored
 
@@ -65,6 +65,11 @@ class _Tree:
     """Those that were handed on to tasks which have all ended."""
     entries: dict[str, Entry] = field(default_factory=dict)
     """What is awaited of a descendant, by its task."""
+
+    def key_of(self, task_id: str) -> str | None:
+        """Return the key under which a task was announced; None: it was not."""
+        found = (key for key, one in self.expected.items() if task_id in one.task_ids)
+        return next(found, None)
 
     def unfulfilled(self) -> list[tuple[str, _Expected]]:
         """Return what was announced, has not come, and is not off."""
@@ -119,14 +124,16 @@ class Trees:
             for job in tree.searched:  # there is more that may carry them
                 job.parts = None
             tree.searched.clear()
-            if one.fulfils is not None:
-                tree.came[one.fulfils] += 1
-                self._drop_placeholders(tree, one.fulfils)
+            key = one.fulfils or tree.key_of(one.task_id)
+            if key is not None:
+                tree.came[key] += 1
+                self._drop_placeholders(tree, key)
             tree.open.add(one.task_id)
             self._pending.track_descendant(pending_descendant(one, tree.attempt, tree.entries))
             if one.queue is not None:
                 self._on_queue(one.queue)
         self._ledger.descendants.add(new)
+        self._evaluator.trees.has_trees = self._evaluator.trees.has_trees or bool(new)
 
     def announce(self, announced: Sequence[Announced]) -> None:
         """Note what is to come of trees of this run."""
@@ -138,6 +145,15 @@ class Trees:
                 self._touched.add(one.root)
                 _expect(tree, one)
         self._ledger.descendants.announce(kept)
+
+    def close(self, closed: Iterable[tuple[str, str]]) -> None:
+        """Note announcements, by root and key, of which nothing more comes."""
+        for root, key in closed:
+            tree = self._tree(root)
+            if tree is not None and not tree.is_ignored:
+                tree.came[key] += 1
+                self._touched.add(root)
+                self._drop_placeholders(tree, key)
 
     def mark_unsent(self, task_ids: Iterable[str]) -> None:
         """Note descendants whose message no broker took, as far as their parent could tell."""
@@ -161,7 +177,7 @@ class Trees:
         """Record a descendant's verdict; it is no longer pending."""
         assert job.origin is not None
         root = job.origin.root
-        if job.announcers:  # nobody has told of it
+        if job.announcers and job.how != HOW_AFTER:  # nobody has told of it
             self._ledger.descendants.add([_row_of(job)])
         if not job.was_sent and verdict.verdict in ("lost", "unknown"):
             verdict = verdict.model_copy(update={"verdict": NOT_SENT, "sentence": UNSENT})
@@ -302,7 +318,7 @@ class Trees:
             return
         for task_id in list(tree.open):
             job = self._pending.by_task_id.get(task_id)
-            if job is not None and job.announcers == frozenset(expected.announcers):
+            if job is not None and job.announcement == key:
                 self._pending.complete(task_id)
                 tree.open.discard(task_id)
 
@@ -329,6 +345,7 @@ def _placeholders(root: str, tree: _Tree, key: str, one: _Expected) -> Iterator[
             origin=Origin(root, parent),
             how=one.how,
             announcers=announcers,
+            announcement=key,
         )
 
 

@@ -60,7 +60,8 @@ class VerdictRecorder:
     def record_batch(self, batch: ReceiptBatch) -> None:
         """Commit a batch of receipts and the verdicts that follow at once; then report them."""
         finals = self.unconfirmed.confirmed(batch.finals, batch.starts)
-        if not (batch.descendants or batch.starts or batch.handed_on or finals):
+        told = batch.descendants or batch.closed or batch.starts or batch.handed_on
+        if not (told or finals):
             if (
                 batch.moved and batch.position is not None
             ):  # so that --manifest-resume does not read it again
@@ -86,6 +87,7 @@ class VerdictRecorder:
                 self._pending.handed_on(end)
             self._ledger.events.add_receipts(finals)
             self.trees.announce(batch.announced)
+            self.trees.close(batch.closed)
             self.trees.mark_unsent(batch.unsent)
             known = self._starts_of(finals)
             for task_id, reported in _by_attempt(finals).items():

@@ -62,10 +62,17 @@ class Withdrawal:
         A job that no worker has started, now that all of them know that it is revoked, never will
         be.
         """
-        self._revoke(list(self._pending.waiting()))
-        removed = self._withdraw(self._pending.waiting())
+        revoked = self._pending.waiting()
+        self._revoke(list(revoked))
+        removed = self._withdraw(revoked)
         if seconds:
             self._await_running(seconds)
+            # What runs may have started others meanwhile.
+            while fresh := self._pending.waiting() - revoked:
+                revoked |= fresh
+                self._revoke(list(fresh))
+                removed |= self._withdraw(fresh)
+                self._poll()
         started = self._started_or_unknown() - removed - self._dropped()
         completed = self._pending.complete_all(self._pending.waiting() - started)
         if (

@@ -22,6 +22,8 @@ KIND_FINISHED: Final = "finished"
 KIND_HANDED_ON: Final = "handed_on"
 KIND_SPAWNED: Final = "spawned"
 
+HOW_AFTER: Final = "after"
+"""How an announcement is about whatever a task's own handlers start once its end is stored."""
 HOW: Final = ("call", "group", "chain", "chord", "chord_body", "link", "errback", "replace")
 """How a task can be started by another: called, as a member of a group, as the next of a chain, in
 a chord's header, as its body, by ``link``, by ``link_error``, as a part of a replacement."""
@@ -57,7 +59,8 @@ class SpawnedRecord:
     """The tasks that an execution is about to start, told before their messages are sent.
 
     ``run``, ``entry``, ``attempt`` and ``root`` are of the job that they descend from, ``parent``
-    is the task id of what starts them.
+    is the task id of what starts them. ``closes``: the key of an announcement of
+    :data:`HOW_AFTER`, after which nothing more comes of this execution.
     """
 
     run: str
@@ -68,6 +71,7 @@ class SpawnedRecord:
     execution: str
     spawned_at: datetime | None
     children: tuple[Child, ...]
+    closes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,7 @@ def spawned_record(record: Mapping[str, object]) -> SpawnedRecord:
         execution=_text(record, "execution"),
         spawned_at=parse_timestamp(record.get("spawned_at")),
         children=tuple(children),
+        closes=_optional_text(record, "closes"),
     )
 
 

@@ -67,6 +67,7 @@ class TreeEnds:
     tasks: Collection[str] = ()
     first: FailedDescendant | None = None
     untold: str = ""
+    is_short: bool = False
 
     @property
     def total(self) -> int:
@@ -180,7 +181,7 @@ def with_descendants(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:
     expected = entry.expect.of_descendants
     if ends.first is not None:
         return _by_descendant(verdict, expected, ends, ends.first)
-    if ends.untold and expects_something(entry):
+    if ends.untold and (expects_something(entry) or (ends.is_short and not is_ignored(entry))):
         sentence = (
             f"The job passed, but what became of the tasks that it started cannot be told "
             f"({ends.untold}); use workers with receipts and a Redis as result store, or take "

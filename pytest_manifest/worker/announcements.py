@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
+from celery import Task, signals
 from loguru import logger
 
 from pytest_manifest.compat.canvas import (
@@ -17,7 +18,7 @@ from pytest_manifest.compat.canvas import (
     first_messages,
     sent_errbacks,
 )
-from pytest_manifest.schema import wire
+from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.worker.children import Children, Document, Expected
 
 
@@ -51,6 +52,10 @@ def announce_rest(children: Children, app: Any, request: Any, end: End) -> None:
 def _after(app: Any, request: Any, end: End) -> Iterator[tuple[Document | None, list[Expected]]]:
     """Yield announcements, each with the messages that it is about; None: nothing is due."""
     fields = request.__dict__
+    if speaks_after_its_end(app.tasks.get(fields.get("task"))):
+        key = f"{_execution(fields)}/{stream_records.HOW_AFTER}"
+        after: Document = {"key": key, "how": stream_records.HOW_AFTER, "count": 1}
+        yield {**after, "task": str(fields.get("task"))}, []
     group, chord, execution = fields.get("group"), fields.get("chord"), _execution(fields)
     if chord and group:
         yield _body(group, chord, is_off=end is not End.SUCCESS)
@@ -71,6 +76,20 @@ def _after(app: Any, request: Any, end: End) -> Iterator[tuple[Document | None, 
         yield _body(key, body, is_off=True)
     if end is End.FAILURE:
         yield _errbacks(app, fields.get("errbacks"), execution, fields.get("id"))
+
+
+def speaks_after_its_end(task: Any) -> bool:
+    """Return whether handlers of a task, or of all tasks, are called once its end is stored.
+
+    They may start others.
+    """
+    own = any(
+        getattr(type(task), name, None) is not getattr(Task, name)
+        for name in ("on_success", "on_failure", "after_return")
+    )
+    return task is not None and (
+        own or bool(signals.task_success.receivers or signals.task_failure.receivers)
+    )
 
 
 def _body(key: str, body: Any, *, is_off: bool) -> tuple[Document | None, list[Expected]]:

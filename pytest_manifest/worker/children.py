@@ -104,6 +104,12 @@ class Children:
         for record in records:
             self._put(record)
 
+    def close(self) -> None:
+        """Tell that nothing more comes of this execution, where that was announced."""
+        keys = [one["key"] for one in self.announced if one["how"] == stream_records.HOW_AFTER]
+        for key in keys:
+            self._put({**self._spawned([]), "closes": key})
+
     def unsent(self) -> list[str]:
         """Return the ids of tasks that were told of and whose messages no broker has taken."""
         return list(self._unconfirmed)
@@ -120,14 +126,15 @@ class Children:
     def _tell(self, messages: Sequence[Message]) -> None:
         self.count += len(messages)
         self._unconfirmed.update(dict.fromkeys(message.task_id for message in messages))
-        self._put(
-            {
-                "kind": stream_records.KIND_SPAWNED,
-                **self._origin,
-                "spawned_at": wire.timestamp(datetime.now(timezone.utc)),
-                "children": [self._child(message) for message in messages],
-            }
-        )
+        self._put(self._spawned([self._child(message) for message in messages]))
+
+    def _spawned(self, children: Sequence[Document]) -> Document:
+        return {
+            "kind": stream_records.KIND_SPAWNED,
+            **self._origin,
+            "spawned_at": wire.timestamp(datetime.now(timezone.utc)),
+            "children": [*children],
+        }
 
     def _put(self, record: Document) -> None:
         try:

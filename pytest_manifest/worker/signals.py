@@ -274,6 +274,8 @@ def on_postrun(task: Any, state: str | None = None, retval: object = None, **_: 
     backend = task.backend
     left_to_main = state == states.REJECTED and getattr(backend, "main_reports_rejections", False)
     # No state: a BaseException that is no Exception is propagating, and ends a pool's process.
+    if execution.children is not None:
+        execution.children.close()
     execution.end(killed=state is None or left_to_main)
     if not isinstance(backend, ReceiptBackend):
         return

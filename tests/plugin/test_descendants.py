@@ -34,6 +34,15 @@ def spread(key, number):
     count(key)
     chord([double.s(n, f"{key}/{n}") for n in range(number)], total.s(f"{key}/body")).delay()
 
+class Speaking(app.Task):
+    def after_return(self, status, retval, task_id, args, kwargs, einfo):
+        for name, *args in args[1:]:
+            app.send_task(f"jobs.{name}", args)
+
+@app.task(name="jobs.speak", base=Speaking)
+def speak(key, *children):
+    count(key)
+
 @app.task(name="jobs.elsewhere")
 def elsewhere(key, queue):
     count(key)
@@ -110,6 +119,24 @@ def test_what_is_expected_of_descendants_decides(
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(["*but descendants.count is 2 where 3 was expected*"])
     assert project.verdicts()["fewer"] == "failed"
+
+
+@pytest.mark.parametrize("options", [(), ("--manifest-broker=memory://",)])
+def test_what_handlers_start_after_the_end_is_followed(
+    project: Project, options: tuple[str, ...]
+) -> None:
+    """Celery calls them when the result is stored, so that its receipt knows of nothing yet."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": "good", "task": "jobs.speak", "args": ["good", ["double", 1, "g1"]]},
+            {"id": "bad", "task": "jobs.speak", "args": ["bad", ["fail", "no", "b1"]]},
+            {"id": "none", "task": "jobs.speak", "args": ["none"]},
+        ],
+    )
+    project.run("--manifest=m.jsonl", *options).assert_outcomes(passed=2, failed=1)
+    assert project.verdicts()["bad"] == "failed"
+    assert project.ran() == dict.fromkeys(["good", "g1", "bad", "b1", "none"], 1)
 
 
 def test_a_child_in_a_queue_of_its_own_is_run_and_followed(project: Project) -> None:

@@ -121,7 +121,7 @@ def test_a_pass_that_no_receipt_shows_is_not_believed(tmp_path: Path) -> None:
         [
             (before + "}", "unknown", 0),
             (before + separator + others, "forged", 0),
-            (first.replace(f'"root": "{family.root}"', '"root": "other"'), "passed", 1),
+            (first.replace(f'"root": "{family.root}"', '"root": "other"'), "unknown", 1),
         ]
     ):
         receipts.write_text("\n".join([root, line, second]) + "\n")

@@ -38,7 +38,12 @@ class Family:
         return self.world.workers["w1@box"]
 
     def spawn(
-        self, *names: str, parent: str = "", how: str = "call", fulfils: str | None = None
+        self,
+        *names: str,
+        parent: str = "",
+        how: str = "call",
+        fulfils: str | None = None,
+        closes: str | None = None,
     ) -> None:
         """A running task tells what it is about to start."""
         self.children[parent or self.root] += len(names)
@@ -52,6 +57,7 @@ class Family:
                 "parent": parent or self.root,
                 "execution": "x",
                 "spawned_at": timestamp(self.world.clock.utc_now()),
+                "closes": closes,
                 "children": [
                     {"task_id": one, "task": f"task.{one}", "how": how, "fulfils": fulfils}
                     for one in names
@@ -314,7 +320,7 @@ def test_what_descends_from_another_run_is_left_alone(family: Family) -> None:
 
 
 def test_an_attempt_is_nobodys_descendant() -> None:
-    """A record that says so changes nothing: each of the two has its own verdict."""
+    """Each of the two has its own verdict; what the one has started nobody can tell then."""
     with rig(Plan((entry(), entry("b")))) as made:
         family = Family(made)
         made.step()
@@ -323,10 +329,73 @@ def test_an_attempt_is_nobodys_descendant() -> None:
         made.step()
         family.end(job)
         made.step(2)
-        assert made.kinds() == {"a": "passed"}
+        assert made.kinds() == {"a": "unknown"}
+        assert "it started 1, and 0 of them were told of" in made.sentence("a")
         family.end(other, "failed")
         made.step(2)
-        assert made.kinds() == {"a": "passed", "b": "failed"}
+        assert made.kinds() == {"a": "unknown", "b": "failed"}
+
+
+def test_an_id_that_is_used_twice_is_no_proof(family: Family) -> None:
+    """A user may give ids to tasks: of the second one of that name nobody tells the end."""
+    family.end(family.started_children("c1", "c1"))
+    family.run("succeeded")
+    assert family.status() == "unknown"
+
+
+def test_what_a_handler_starts_after_the_end_counts(family: Family) -> None:
+    """It is announced that there may be some, and told when there is no more."""
+    job = family.started_children()
+    key: list[JsonValue] = [{"key": "x/after", "how": "after", "task": "t", "count": 1}]
+    family.end(job, facts={"announced": key})
+    assert family.status() is None
+    family.spawn("c1")
+    family.send("c1")
+    family.spawn(closes="x/after")
+    assert family.status() is None
+    family.run("failed")
+    assert family.status() == "failed"
+
+
+def test_a_handler_of_a_worker_that_died_starts_nothing_more(family: Family) -> None:
+    """Where that is no longer told, what was told of decides."""
+    job = family.started_children()
+    key: list[JsonValue] = [{"key": "x/after", "how": "after", "task": "t", "count": 1}]
+    family.end(job, facts={"announced": key})
+    family.made.run(30)
+    assert family.made.kind("a") == "passed"
+    assert "descendant" not in family.made.sentence("a")
+
+
+def test_a_descendant_is_not_lost_while_its_parent_may_be_sending_it(family: Family) -> None:
+    """A group is told of before its first message; a slow broker takes the last one much later."""
+    job = family.started_children("c1")
+    family.world.queue.clear()
+    family.made.run(25)
+    assert not family.made.ledger.descendants.counts().get("lost")
+    family.send("c1")
+    family.end(job)
+    family.run("succeeded")
+    assert family.status() == "passed"
+
+
+def test_a_body_that_only_its_start_tells_of_is_the_announced_one(family: Family) -> None:
+    """The record of its sending was lost with the store."""
+    h1, h2 = chord(family)
+    facts = with_announced(family, announced("g", "body"))
+    family.end(h1, facts=facts)
+    family.end(h2, facts=facts)
+    assert family.status() is None
+    family.send("body")
+    family.world.take(family.worker)
+    body = family.world.begin(family.worker)
+    assert body is not None
+    assert body.execution is not None
+    family.world.stream.pop()
+    told = {**_started(body.execution), "root": family.root, "parent": "h2"}
+    family.world._append(Record(0, told, "body", started=True))
+    family.end(body)
+    assert family.status() == "passed"
 
 
 # Chords: what is sent only after an end was stored
