@@ -142,15 +142,6 @@ class Descendants(LedgerPart):
                 ),
             )
 
-    def reopen(self, roots: Iterable[str]) -> None:
-        """Withdraw those verdicts on these attempts' descendants that are not final."""
-        with self._db.writing() as db:
-            db.executemany(
-                "UPDATE descendants SET kind = NULL, verdict = NULL "
-                "WHERE root = ? AND kind IN ('pending', 'unknown')",
-                ((root,) for root in roots),
-            )
-
     def known(self, task_ids: Sequence[str]) -> set[str]:
         """Return those of these task ids that are descendants'."""
         found: set[str] = set()
@@ -195,6 +186,14 @@ class Descendants(LedgerPart):
         """Return a descendant with what was told of it; None for any other task."""
         query = f"{_TOLD} WHERE d.task_id = ?"
         return next(self._db.build_each(_told_of_row, query, (task_id,)), None)
+
+    def without_end(self, root: str) -> Iterator[Descendant]:
+        """Yield those of an attempt's descendants of which no worker told the end.
+
+        They have no verdict yet, or one for want of it.
+        """
+        query = f"{_DESCENDANTS} WHERE root = ? AND {_UNTOLD} ORDER BY spawned_at, task_id"
+        return self._db.build_each(descendant_of_row, query, (root,))
 
     def statuses(self, root: str) -> Mapping[VerdictStatus | None, int]:
         """Count an attempt's descendants by status; None: without a verdict."""

@@ -84,6 +84,7 @@ class Audit(EarlierRunStrategy):
             pending.clear()
         else:
             track_inferred(pending, ledger, state.manifest, state.info)
+            evaluate_kept_receipts(ledger, pending, evaluator)  # of those with descendants
             publisher = self.connections.open_publisher()
             self.connections.open_locator(publisher, pending.entries())
             self._poll_first(ledger)
@@ -118,11 +119,14 @@ class Audit(EarlierRunStrategy):
 
         Only jobs that were given up as overdue may still be waited for.
         """
-        for job in list(self.state.pending.by_task_id.values()):
-            settled = ledger.verdicts.of_entry(job.entry.id)
+        pending = self.state.pending
+        waited_for = set()
+        for entry in {job.entry.id for job in pending.attempts()}:
+            settled = ledger.verdicts.of_entry(entry)
             overdue = settled is not None and settled.verdict.verdict == "timed_out"
-            if settled is not None and not (overdue and self._wait):
-                self.state.pending.complete(job.task_id)
+            if settled is None or (overdue and self._wait):
+                waited_for.add(entry)
+        pending.drop_all_but(waited_for)
 
     def _locate(self, engine: Engine) -> dict[str, str]:
         """Locate the jobs without a verdict: task id -> a phrase; judge missing ones lost."""

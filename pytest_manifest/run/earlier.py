@@ -22,7 +22,7 @@ from pytest_manifest.run.trees import Trees
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import is_revocation_notice
-from pytest_manifest.verdict.descendants import is_ignored
+from pytest_manifest.verdict.descendants import NOT_SENT, PATH, is_ignored
 
 
 class EarlierRunStrategy(Strategy):
@@ -151,14 +151,15 @@ def track_inferred(
     info: RunInfo,
     only: Container[str] | None = None,
 ) -> None:
-    """Track attempts judged for want of a receipt: they may still be queued."""
+    """Track attempts judged for want of a receipt, or of a descendant's: they may go on."""
     last = {row.entry: row for row in ledger.attempts.newest()}
     for settled in ledger.queries.all_verdicts():
         row = last.get(settled.verdict.entry)
         if only is not None and settled.verdict.entry not in only:
             continue
         has_receipt = settled.receipt is not None and not is_revocation_notice(settled.receipt)
-        if has_receipt or settled.verdict.verdict not in INFERRED:
+        by_tree = [one.path for one in settled.verdict.mismatches[:1]] == [PATH]
+        if (has_receipt and not by_tree) or settled.verdict.verdict not in INFERRED:
             continue
         if row is None or row.state in ("planned", "withheld") or row.entry not in manifest:
             continue
@@ -175,8 +176,9 @@ def track(
     job, entries = pending.by_task_id[row.task_id], dict[str, Entry]()
     if is_ignored(entry):
         return
-    ledger.descendants.reopen([row.task_id])
-    for one in ledger.descendants.of_root(row.task_id, open_only=True):
+    for one in ledger.descendants.without_end(row.task_id):
+        if one.status == NOT_SENT:
+            continue
         pending.track_descendant(pending_descendant(one, job, entries))
         _track_events(pending, ledger, one.task_id)
 

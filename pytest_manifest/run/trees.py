@@ -99,6 +99,11 @@ class Trees:
         """Whether there is a job that is sure to be nowhere."""
         self._trees: dict[str, _Tree] = {}
         self._touched: set[str] = set(pending.held)
+        self._tracked: dict[str, set[str]] = {}
+        """Descendants that an earlier part of the run has given up, by root: they may go on."""
+        for job in pending.by_task_id.values():
+            if job.origin is not None:
+                self._tracked.setdefault(job.origin.root, set()).add(job.task_id)
         # An earlier part of the run may have written down trees that are not complete.
         self._stored = ledger.descendants.any()
 
@@ -269,6 +274,7 @@ class Trees:
         if tree.is_ignored:
             return
         tree.open = {one.task_id for one in part.of_root(root, open_only=True)}
+        tree.open |= self._tracked.pop(root, set()) & self._pending.by_task_id.keys()
         for one in part.announced(root):
             _expect(tree, one)
         tree.came.update(part.fulfilled(root))
@@ -353,12 +359,13 @@ def locations_with_trees(
     locations: Mapping[str, Location], pending: PendingAttempts
 ) -> dict[str, Location]:
     """Return where attempts are, by task id: with a worker, too, while a descendant may go on."""
-    roots = {
-        job.origin.root
-        for task_id, job in pending.by_task_id.items()
-        if job.origin is not None and locations.get(task_id, "unknown") != "missing"
-    }
-    return {**locations, **dict.fromkeys({*roots, *pending.held}, "with_worker")}
+    alive: dict[str, bool] = dict.fromkeys(pending.held, True)
+    jobs = [(i, job.origin.root) for i, job in pending.by_task_id.items() if job.origin is not None]
+    alive.update(dict.fromkeys((root for _, root in jobs), False))
+    for task_id, root in jobs:
+        alive[root] = alive[root] or locations.get(task_id, "unknown") != "missing"
+    found: dict[str, Location] = {root: "with_worker" for root, goes_on in alive.items() if goes_on}
+    return {**locations, **found}
 
 
 def waiting_phrases(pending: PendingAttempts) -> dict[str, str]:

@@ -229,3 +229,22 @@ def test_what_waits_for_an_entry_waits_for_its_descendants(project: Project) -> 
     )
     project.run("--manifest=m.jsonl").assert_outcomes(passed=2)
     assert project.order()[-1] == "then"
+
+
+def test_who_goes_on_after_the_deadline_waits_for_what_still_runs(
+    project: Project, broker: str
+) -> None:
+    """Nothing is sent a second time while a descendant of the first attempt goes on."""
+    held = project.hold("c1")
+    entry = starting("e", ("hold", "c1"), idempotent=True, timeout=90)
+    project.manifest("m.jsonl", [entry])
+    options = "--manifest=m.jsonl", f"--manifest-broker={broker}"
+    with worker(project, broker, *INSTRUMENTED):
+        project.run(*options, "--manifest-deadline=4").assert_outcomes(failed=1)
+        assert project.verdicts() == {"e": "timed_out"}
+        with pytest_beside(project, *options, "--manifest-resume") as process:
+            eventually(lambda: not project.verdicts(), within=60, what="it is awaited again")
+            held.unlink()
+            process.communicate(timeout=60)
+    assert project.verdicts() == {"e": "passed"}
+    assert project.ran() == {"e": 1, "c1": 1}

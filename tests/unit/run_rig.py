@@ -27,7 +27,11 @@ from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import recovery
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.context import EngineContext
-from pytest_manifest.run.earlier import evaluate_kept_receipts, track_unsettled
+from pytest_manifest.run.earlier import (
+    evaluate_kept_receipts,
+    track_inferred,
+    track_unsettled,
+)
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import INFERRED, AttemptEvaluator
 from pytest_manifest.run.pending import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
@@ -149,10 +153,13 @@ class Rig:
     def start_again(self) -> None:
         """Have another engine take up what the ledger says is under way, as a resumed run does."""
         pending = PendingAttempts()
-        track_unsettled(pending, self.ledger, self.manifest, self.ledger.info.read())
+        info = self.ledger.info.read()
+        track_unsettled(pending, self.ledger, self.manifest, info)
+        track_inferred(pending, self.ledger, self.manifest, info)
         evaluate_kept_receipts(self.ledger, pending, self.bench)
         self.schedule = Schedule(())
         self.engine = Engine(replace(self._parts(), pending=pending))
+        self.told.clear()  # another session tells of them
         self.engine.begin()
 
     # Driving

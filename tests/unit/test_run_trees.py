@@ -598,3 +598,18 @@ def test_a_second_pass_concludes_a_tree_that_was_complete(family: Family) -> Non
     family.run("succeeded")
     family.made.start_again()
     assert family.status() == "passed"
+
+
+def test_a_descendant_that_outlived_the_run_is_found_by_the_next_one() -> None:
+    """Its entry was timed out for it; who takes the run up waits for it, and knows better then."""
+    with rig(Plan((entry(timeout=500.0),), deadline=20.0, owned=False)) as made:
+        family = Family(made)
+        family.end(family.started_children("c1"))
+        child = family.begin()
+        made.run(30)
+        assert made.kind("a") == "timed_out"
+        made.done = False
+        made.start_again()
+        family.end(child)
+        made.step(2)
+        assert made.kind("a") == "passed"
