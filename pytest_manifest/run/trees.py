@@ -278,6 +278,9 @@ class Trees:
         for one in part.announced(root):
             _expect(tree, one)
         tree.came.update(part.fulfilled(root))
+        for key, expected in tree.expected.items():
+            told = part.known(sorted(expected.task_ids))
+            tree.came[key] = max(tree.came[key], len(told))
 
     def _attempt(self, root: str) -> PendingAttempt | None:
         held = self._pending.held.get(root)
@@ -293,8 +296,10 @@ class Trees:
         The last of these sends a job's own message; where one has failed there will be none.
         """
         pending = self._pending.by_task_id
+        if tree.searched or not (tree.open or root in pending):
+            return
         open_ends = filter(pending.__contains__, chain((root,), tree.open))
-        if tree.searched or not all(pending[name].was_split for name in open_ends):
+        if not all(pending[name].was_split for name in open_ends):
             return
         before = len(tree.open)
         self._awaits(root, tree)
