@@ -151,28 +151,27 @@ def test_a_chord_of_chains_with_one_that_fails(bench: Bench) -> None:
     assert [one.is_off for one in tree.announced.values()] == [True]
 
 
-@pytest.mark.parametrize(
-    ("task", "failed", "errbacks"),
-    [
-        ("errback_by_id", "boom", 2),
-        ("errback_in_place", "boom", 0),
-        ("errback_of_dying", "dying", 1),
-    ],
-)
-def test_errbacks(bench: Bench, task: str, failed: str, errbacks: int) -> None:
+@pytest.mark.parametrize(("task", "errbacks"), [("errback_by_id", 2), ("errback_in_place", 0)])
+def test_errbacks(bench: Bench, task: str, errbacks: int) -> None:
     """Those that Celery sends are announced with the failure; others run within it."""
-    if failed == "dying" and bench.flavour.name != "prefork":
-        pytest.skip("a task that ends its process ends the worker")
-    tree = grown(bench, task)
+    check_errbacks(grown(bench, task), "boom", errbacks)
+
+
+@pytest.mark.parametrize("bench", POOLS[:1], ids=["prefork"], indirect=True)
+def test_errbacks_of_a_task_that_ends_its_process(bench: Bench) -> None:
+    """The worker's main process sends them; in other pools the worker ends with the task."""
+    check_errbacks(grown(bench, "errback_of_dying"), "dying", 1)
+
+
+def check_errbacks(tree: Tree, failed: str, errbacks: int) -> None:
     expected = Counter({(failed, "call"): 1, ("told_by_id", "errback"): errbacks})
     assert tree.hows() == +expected
     assert [one.count for one in tree.announced.values()] == [errbacks] * bool(errbacks)
 
 
+@pytest.mark.parametrize("bench", POOLS[:2], ids=["prefork", "threads"], indirect=True)
 def test_a_task_that_waits_for_its_children(bench: Bench) -> None:
-    """It gets their results as ever."""
-    if bench.flavour.name == "solo":
-        pytest.skip("a worker that runs one task cannot wait for another")
+    """It gets their results as ever; a solo worker could not run them meanwhile."""
     tree = grown(bench, "joining", 3)
     assert tree.hows() == {("leaf", "call"): 3}
     assert tree.ends[tree.root].receipt["result"] == 3
