@@ -182,8 +182,9 @@ def test_the_password_is_told_once(command: Command, runtime: Path) -> None:
     assert password not in again.stdout + stack(command, "status").stdout
     assert password not in command_lines(family(known["keeper"]))
     assert stat.S_IMODE(state.state_file(runtime).stat().st_mode) == 0o600
-    with pytest.raises(urllib.error.HTTPError, match="401"):
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
         urllib.request.urlopen(f"{known['flower_url']}/api/tasks", timeout=READY_SECONDS)
+    refused.value.close()
 
 
 def test_the_port_can_be_chosen(command: Command, runtime: Path) -> None:

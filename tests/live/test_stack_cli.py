@@ -349,8 +349,9 @@ def test_flower_is_behind_a_password(run: Run, runtime: Path) -> None:
     assert url in up.stdout
     assert url.startswith("http://127.0.0.1:")
 
-    with pytest.raises(urllib.error.HTTPError, match="401"):
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
         urllib.request.urlopen(url, timeout=READY_SECONDS)
+    refused.value.close()
     token = base64.b64encode(f"manifest:{password}".encode()).decode()
     request = urllib.request.Request(url, headers={"Authorization": f"Basic {token}"})
     with urllib.request.urlopen(request, timeout=READY_SECONDS) as page:
