@@ -20,7 +20,7 @@ from pytest_manifest.verdict.descendants import (
     failed_of,
     first_unexpected,
     number_of,
-    untold,
+    untold_of,
 )
 
 NOT_KNOWN: Final = "not known"
@@ -95,8 +95,11 @@ def _untold(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
     if source == "harness" or receipt.get("state") not in _OF_ITS_PROCESS:
         return ""
     known = children if isinstance(children, int) else None
-    told = ledger.descendants.number_of_children(root, root) if known else 0
-    return untold("backend" if source == "backend" else "worker", known, told)
+    if known == 0:  # as of nearly all, which must cost no look into the ledger
+        return ""
+    return untold_of(
+        ledger.descendants, root, "backend" if source == "backend" else "worker", known
+    )
 
 
 def not_known_of(ledger: Ledger, attempt: AttemptRow) -> str:

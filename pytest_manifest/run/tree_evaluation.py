@@ -18,7 +18,6 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.models import ExpectedDescendants
-from pytest_manifest.text import plural
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.descendants import (
     DOUBTFUL,
@@ -29,7 +28,7 @@ from pytest_manifest.verdict.descendants import (
     first_unexpected,
     of_part,
     unexpected,
-    untold,
+    untold_of,
     with_descendants,
 )
 
@@ -135,10 +134,4 @@ class TreeEvaluator:
         """Return a phrase for what the workers could not tell of an attempt's descendants."""
         if receipt is None:
             return ""
-        part = self._ledger.descendants
-        told = part.number_of_children(root, root) if receipt.children else 0
-        reason = untold(receipt.source, receipt.children, told)
-        number = 0 if reason or not self.has_trees else part.number_silent(root)
-        if number:
-            return f"of what {plural(number, 'descendant')} started in turn nothing was told"
-        return reason
+        return untold_of(self._ledger.descendants, root, receipt.source, receipt.children)

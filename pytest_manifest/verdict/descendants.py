@@ -86,6 +86,19 @@ def failed_of(counts: Mapping[VerdictStatus | None, int]) -> int:
     return sum(number for status, number in counts.items() if status not in others)
 
 
+def untold_of(part: Descendants, root: str, source: Source, children: int | None) -> str:
+    """Return why an attempt's descendants are not all known, by its ledger; "" where they are.
+
+    ``source`` and ``children`` are of the attempt's receipt.
+    """
+    told = part.number_of_children(root, root) if children else 0
+    reason = untold(source, children, told)
+    silent = 0 if reason else part.number_silent(root)
+    if silent:
+        return f"of what {plural(silent, 'descendant')} started in turn nothing was told"
+    return reason
+
+
 def untold(source: Source, children: int | None, told: int) -> str:
     """Return a phrase for what the workers could not tell of an attempt's descendants, or "".
 
