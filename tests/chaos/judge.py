@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from tests.chaos.executions import Counted
 from tests.chaos.record import Announced, Told, outcome_of
-from tests.chaos.workload import Group, Kinds, kinds
+from tests.chaos.workload import PASSED, Group, Kinds, kinds
 
 GRAZE_SECONDS = 0.5
 """A process killed so soon after a task's end may not have handed in the receipt any more."""
@@ -65,6 +65,9 @@ def judge(fault: str, seed: int, evidence: Evidence) -> Outcome:
     outcome = Outcome(fault, seed)
     outcome.verdicts = dict(sorted(Counter(t.kind for t in evidence.verdicts.values()).items()))
     for name, group in evidence.members.items():
+        if group.shape:
+            _judge_tree(name, group, evidence, outcome)
+            continue
         counted = evidence.counted.get(name, Counted())
         told = evidence.verdicts.get(name)
         if told is None or told.kind == "pending":
@@ -85,6 +88,67 @@ def judge(fault: str, seed: int, evidence: Evidence) -> Outcome:
     if last is not None and evidence.injected is not None:
         outcome.seconds = max(0.0, last - evidence.injected)
     return outcome
+
+
+NAMED = re.compile(r"descendant '[^']+' \(([^)]+)\)")
+"""What a verdict's sentence says of the descendant that it is about."""
+
+
+def _judge_tree(name: str, group: Group, evidence: Evidence, outcome: Outcome) -> None:
+    """Hold an entry's verdict against what its job and all that this has started counted."""
+    told = evidence.verdicts.get(name)
+    counts = {key: evidence.counted.get(key, Counted()) for key in group.keys(name)}
+    figures = ", ".join(f"{key}: {_figures(one)}" for key, one in counts.items())
+    if told is None or told.kind == "pending":
+        outcome.lost.append(f"{name} has no verdict ({figures})")
+        return
+    allowed = allowed_of_tree(name, group, counts, evidence)
+    flaw = contradiction_of_tree(told, group, counts, evidence, aimed=name in evidence.aimed)
+    if told.kind not in allowed or flaw:
+        expected = " or ".join(sorted(allowed)) or "no verdict that fits"
+        outcome.wrong.append(
+            f"{name} is {told.kind!r}, not {expected} ({figures}{flaw}): {told.sentence}"
+        )
+    if any(is_undeclared(group, one, told.kind, forced=evidence.forced) for one in counts.values()):
+        outcome.doubles.append(f"{name} is {told.kind!r} ({figures})")
+
+
+def allowed_of_tree(
+    name: str, group: Group, counts: Mapping[str, Counted], evidence: Evidence
+) -> Kinds:
+    """The verdicts that an entry may have: those of its jobs that are not sound, if there are any.
+
+    What never began may be waiting for what did not end: that alone allows nothing.
+    """
+    if name in evidence.aimed and group.allowed.aimed is not None:
+        return group.allowed.aimed
+    found = [allowed_kinds(name, group, one, evidence) for one in counts.values()]
+    others = kinds().union(*found) - group.allowed.done
+    return others if any(not is_sound(one) for one in counts.values()) else kinds().union(*found)
+
+
+def is_sound(counted: Counted) -> bool:
+    """Whether a job ran to its end, and never twice."""
+    return bool(counted.ends) and counted.most <= 1
+
+
+def contradiction_of_tree(
+    told: Told, group: Group, counts: Mapping[str, Counted], evidence: Evidence, *, aimed: bool
+) -> str:
+    """Where a verdict cannot be true by the counts of all the entry's jobs: why."""
+    unsound = [key for key, one in counts.items() if not is_sound(one)]
+    if told.kind == "passed":
+        return f"; {unsound[0]} has no end, or two" if unsound and not group.is_idempotent else ""
+    if told.kind in PROOF_OF_NOTHING and not unsound and not aimed:
+        return "; all came to their end"
+    named = NAMED.search(told.sentence)
+    if named is None:
+        return ""
+    for key, one in counts.items():
+        if named[1] in {start.task_id for start in one.starts}:
+            fits = key in unsound or group.allowed.done != PASSED or _is_grazed(one, evidence)
+            return "" if fits or aimed else f"; {key}, which it names, ran as it should"
+    return ""
 
 
 def allowed_kinds(name: str, group: Group, counted: Counted, evidence: Evidence) -> Kinds:

@@ -19,19 +19,23 @@ if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 0 end
 for n = 2, #ARGV do redis.call('LPUSH', KEYS[1], ARGV[n]) end
 return 1
 """
+HEADER_PARENT = b'"manifest_parent"'
 Message = dict[str, Any]
 Change = Callable[[Message], list[Message]]
 
 
-def change_messages(change: Change, most: int = 3) -> Fault:
-    """Take some messages that wait, at a random moment, and put back what ``change`` gives."""
+def change_messages(change: Change, most: int = 3, *, descendants: bool = False) -> Fault:
+    """Take some messages that wait, at a random moment, and put back what ``change`` gives.
+
+    ``descendants``: only of jobs that other jobs have started.
+    """
 
     def fault(stage: Stage) -> None:
         stage.moment(1, len(stage.members) // 4)
         wanted = stage.rng.randint(1, most)
 
         def enough() -> bool:
-            return len(stage.aimed) >= wanted or not _change_one(stage, change)
+            return len(stage.aimed) >= wanted or not _change_one(stage, change, descendants)
 
         stage.until(enough, f"{wanted} messages are changed")
         assert stage.aimed, "no message waited any more"
@@ -39,14 +43,18 @@ def change_messages(change: Change, most: int = 3) -> Fault:
     return fault
 
 
-def _change_one(stage: Stage, change: Change) -> bool:
+def _change_one(stage: Stage, change: Change, descendants: bool) -> bool:
     """Change one in the middle of what waits: there is time to do so, and for what follows.
 
     False where none waits.
     """
     with closing(stage.client()) as client:
         waiting: list[bytes] = client.lrange(QUEUE, 0, -1)  # type: ignore[assignment]  # not awaited
-        fresh = [raw for raw in waiting if _entry_of(raw) not in stage.aimed]
+        fresh = [
+            raw
+            for raw in waiting
+            if _entry_of(raw) not in stage.aimed and (not descendants or HEADER_PARENT in raw)
+        ]
         if not fresh:
             return False
         raw = stage.rng.choice(fresh[len(fresh) // 4 : len(fresh) * 3 // 4 + 1])

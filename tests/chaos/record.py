@@ -45,9 +45,14 @@ class Announced:
 
 
 def read_starts(ledgers: Iterable[Path]) -> list[Announced]:
-    """Every start that workers announced, of all runs, where they gave its time and process."""
+    """Every start that workers announced, of all runs, where they gave its time and process.
+
+    Those of what an entry's job has started are the entry's.
+    """
     query = (
-        "SELECT entry, starts.task_id, pid, started_at FROM starts JOIN attempts USING (task_id) "
+        "SELECT entry, s.task_id, pid, started_at FROM starts s "
+        "LEFT JOIN descendants d ON d.task_id = s.task_id "
+        "JOIN attempts a ON a.task_id = coalesce(d.root, s.task_id) "
         "WHERE pid IS NOT NULL AND started_at IS NOT NULL"
     )
     found: list[Announced] = []

@@ -21,6 +21,8 @@ LONG = frozenset(
         *("store frozen", "PostgreSQL frozen", "RabbitMQ frozen", "worker killed, rabbitmq"),
         *("worker killed, stock worker", "message removed, stock worker"),
         "pytest killed, worker in another namespace",
+        *("trees, worker killed, late", "trees, worker killed, rabbitmq", "trees, broker killed"),
+        "trees, pytest killed",
         *(f"ended by a signal, {phase}" for phase in PHASES),
     }
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.chaos import executions, report
 from tests.chaos.executions import Counted, Execution
 from tests.chaos.judge import Evidence, Outcome, judge, unlike_reports
 from tests.chaos.record import Announced, Told
-from tests.chaos.workload import build, kinds, late, late_safe, plain, safe
+from tests.chaos.workload import Allowed, Group, build, kinds, late, late_safe, plain, safe
 
 PLAIN = {"e": plain(1)}
 
@@ -132,6 +133,64 @@ def test_a_redelivered_job_must_be_called_so() -> None:
     assert judged("passed", TWICE, {"members": {"e": late(1)}}).doubles
     assert not judged("duplicated", TWICE, {"members": {"e": late(1)}}).flaws
     assert not judged("passed", TWICE, {"members": {"e": late_safe(1)}}).flaws
+
+
+TREE = Group("tree", 1, Allowed(never=kinds("lost"), cut=kinds("crashed")), shape="loop")
+NAMES_TWIG = (
+    "The job passed, but its descendant 'chaos.twig' (id of e/2), started by 'it', crashed: ..."
+)
+
+
+def of_tree(*twigs: Counted) -> dict[str, Counted]:
+    """What an entry's job counted, once, and each of what it started."""
+    found = {"e": once(), **{f"e/{number}": one for number, one in enumerate(twigs, 1)}}
+    for key, one in found.items():
+        one.starts = [replace(line, task_id=f"id of {key}") for line in one.starts]
+    return found
+
+
+def judged_tree(
+    kind: str, twigs: Sequence[Counted], sentence: str = "Why.", **evidence: object
+) -> Outcome:
+    """The outcome of an entry that starts three, with this verdict and these counts."""
+    fields: dict[str, object] = {"members": {"e": TREE}} | evidence
+    verdicts = {"e": Told(kind, sentence, 5.0)}
+    return judge("fault", 1, Evidence(verdicts=verdicts, counted=of_tree(*twigs), **fields))  # type: ignore[arg-type]  # fields by name
+
+
+def once() -> Counted:
+    return counted("start", "end")
+
+
+def test_a_tree_passes_where_all_of_it_ran_once() -> None:
+    """Not where one was cut off or never began, nor is it then anything else."""
+    assert not judged_tree("passed", [once(), once(), once()]).flaws
+    for other in (counted("start"), counted()):
+        assert judged_tree("passed", [once(), other, once()]).wrong
+    assert judged_tree("crashed", [once(), once(), once()]).wrong
+    assert judged_tree("lost", [once(), once(), once()]).wrong
+
+
+def test_a_tree_is_what_became_of_one_that_did_not_run_as_it_should() -> None:
+    """The sentence must not name another one."""
+    cut = [once(), counted("start"), once()]
+    assert not judged_tree("crashed", cut, NAMES_TWIG).flaws
+    assert judged_tree("lost", cut).wrong
+    assert judged_tree("crashed", [counted("start"), once(), once()], NAMES_TWIG).wrong
+    assert not judged_tree("lost", [once(), counted(), once()]).flaws
+
+
+def test_one_of_a_tree_that_ran_twice_is_a_double_run() -> None:
+    """It must be called so, and its fault must have made it."""
+    twice = [once(), counted("start", "end", "start", "end"), once()]
+    assert judged_tree("duplicated", twice).doubles
+    assert not judged_tree("duplicated", twice, forced=True).flaws
+    assert judged_tree("passed", twice, forced=True).doubles
+
+
+def test_a_tree_without_a_verdict_is_lost() -> None:
+    """A pending one is none."""
+    assert judged_tree("pending", [once(), once(), once()]).lost
 
 
 def test_more_damage_than_the_fault_can_do_is_wrong() -> None:

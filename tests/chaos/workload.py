@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from tests.chaos import trees
+
 APP = '''
 import json
 import os
@@ -117,6 +119,7 @@ def memory(self, key, sec):
 
 
 import chaosextra  # noqa
+import chaostrees  # noqa
 '''
 EXTRA = """
 from celery import shared_task
@@ -164,7 +167,9 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Entries of one kind: ``count`` of them, each running for a time within ``sec`` (seconds)."""
+    """Entries of one kind: ``count`` of them, each running for a time within ``sec`` (seconds).
+
+    ``shape``: of the tree of jobs that each starts; see ``trees``."""
 
     name: str
     count: int
@@ -172,6 +177,11 @@ class Group:
     task: str = "chaos.work"
     sec: tuple[float, float] = (0.05, 0.2)
     fields: Mapping[str, Json] = field(default_factory=dict)
+    shape: str = ""
+
+    def keys(self, entry: str) -> list[str]:
+        """Under what the jobs of an entry count themselves, its own first."""
+        return [entry, *(trees.keys(entry, self.shape) if self.shape else ())]
 
     @property
     def is_idempotent(self) -> bool:
@@ -180,7 +190,7 @@ class Group:
     @property
     def is_late(self) -> bool:
         """Whether the broker itself may hand the job out again."""
-        return self.task in ("chaos.late", "chaos.poison")
+        return self.task in ("chaos.late", "chaos.poison") or self.shape == "late"
 
     @property
     def executions(self) -> int:
@@ -213,6 +223,20 @@ def late_safe(count: int, **allowed: Kinds) -> Group:
     return Group("late_safe", count, Allowed(**allowed), task="chaos.late", fields=fields)
 
 
+def grown(shapes: Iterable[str] = trees.SOUND, **allowed: Kinds) -> tuple[Group, ...]:
+    """An entry of each shape that starts others, plain ones and safe ones.
+
+    What the fault was aimed at is sent again where it is safe, with all that it starts.
+    """
+    again: dict[str, Json] = {"idempotent": True, "retries": 2}
+    safe_ = allowed | ({"aimed": PASSED} if "aimed" in allowed else {})
+    return tuple(
+        Group(f"{kind}-{shape}", 1, Allowed(**rules), trees.TASK, (0.05, 0.2), fields, shape)
+        for shape in shapes
+        for kind, rules, fields in (("tree", allowed, {}), ("safe", safe_, again))
+    )
+
+
 def build(
     folder: Path,
     groups: Iterable[Group],
@@ -226,6 +250,7 @@ def build(
     (folder / "chaosapp.py").write_text(APP, encoding="utf-8")
     conf: dict[str, Json] = {"task_default_queue": QUEUE, **(app or {})}
     (folder / "chaosextra.py").write_text(EXTRA, encoding="utf-8")
+    (folder / "chaostrees.py").write_text(trees.APP, encoding="utf-8")
     (folder / "app.json").write_text(json.dumps(conf), encoding="utf-8")
     (folder / "pytest.ini").write_text(INI, encoding="utf-8")
     members = {f"{group.name}-{n}": group for group in groups for n in range(group.count)}
@@ -245,4 +270,6 @@ def manifest_names(count: int) -> list[str]:
 def entry(name: str, group: Group, rng: random.Random) -> dict[str, Json]:
     """One line of the manifest."""
     kwargs: dict[str, Json] = {"key": name, "sec": round(rng.uniform(*group.sec), 3)}
+    if group.shape:
+        kwargs["shape"] = group.shape
     return {"id": name, "task": group.task, "kwargs": kwargs, "timeout": 40, **group.fields}
