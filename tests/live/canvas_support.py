@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from tests.live.apps import canvas
 ROOT = Path(__file__).parents[2]
 MODULE = "tests.live.apps.canvas"
 DEADLINE = 90.0
-SLOTS: Mapping[str, int] = {"prefork": 24, "threads": 64, "solo": 1}
-"""How many jobs the worker of each pool runs at once; so many can wait for their end together."""
+SLOTS: Mapping[str, int] = {"prefork": 10, "threads": 64, "solo": 1}
+"""How many jobs the worker of each pool runs at once; so many can wait at the gate together."""
+LONGEST: Mapping[str, str] = {"prefork": "60", "threads": "60", "solo": "15"}
+"""Seconds for which they wait there: longer than any timeout, and not for ever where it is one."""
 
 
 class Bench:
@@ -58,6 +60,7 @@ class Bench:
             canvas.QUEUE: self.queue,
             canvas.TRUTH: str(self.truth),
             canvas.GATE: str(self.gate),
+            "MANIFEST_TEST_LONGEST": LONGEST[self.pool],
         }
         child = processes.child(command, log=self.log, cwd=ROOT, env=environment)
         process = self._stack.enter_context(child)
@@ -97,6 +100,10 @@ class Bench:
             return []
         return [tuple(line.split("\t")) for line in self.truth.read_text().splitlines()]
 
+    def waiting(self) -> int:
+        """How many tasks have come to the gate so far."""
+        return sum(line[0] == canvas.WAITS for line in self.noted())
+
 
 @contextmanager
 def bench(broker: str, backend: str, pool: str) -> Iterator[Bench]:
@@ -124,7 +131,6 @@ class Played:
     roots: Mapping[str, str]
     told: Counter[str]
     noted: Counter[str]
-    log: str = field(repr=False, default="")
 
     def statuses(self) -> dict[str, str]:
         return {name: one.verdict.verdict for name, one in self.verdicts.items()}
@@ -136,7 +142,11 @@ class Played:
 def play(
     where: Bench, entries: list[Entry], meanwhile: Callable[[], None] = lambda: None
 ) -> Played:
-    """Run these entries to their verdicts; ``meanwhile`` is called once the run has begun."""
+    """Run these entries to their verdicts; ``meanwhile`` is called once the run has begun.
+
+    What waits at the gate goes on when the run has ended.
+    """
+    where.gate.unlink(missing_ok=True)
     before = len(where.noted())
     folder = where.folder / secrets.token_hex(4)
     folder.mkdir()
@@ -148,26 +158,27 @@ def play(
         run.start()
         meanwhile()
         run.ended.wait()
+        lines = where.noted()[before:]
     finally:
         run.stop()
+        where.gate.touch()
     assert run.error is None, run.error
     with run.read() as ledger:
-        return _played(where, {one.id: one for one in entries}, ledger, before)
+        return _played({one.id: one for one in entries}, ledger, lines)
 
 
-def _played(where: Bench, entries: Mapping[str, Entry], ledger: Ledger, before: int) -> Played:
+def _played(entries: Mapping[str, Entry], ledger: Ledger, lines: list[tuple[str, ...]]) -> Played:
     verdicts = {one.verdict.entry: one for one in ledger.queries.all_verdicts()}
     roots = {one.entry: one.task_id for one in ledger.attempts.all()}
     trees = {
         name: {one.task_id: one for one in ledger.descendants.of_root(root)}
         for name, root in roots.items()
     }
-    ids = [*roots.values(), *(task_id for tree in trees.values() for task_id in tree)]
-    told = Counter({i: len(some) for i, some in ledger.events.starts_of(ids).items()})
-    lines = where.noted()[before:]
-    noted = Counter(line[1] for line in lines if line[0] == canvas.EXECUTION)
-    log = processes.tail(where.log, 60)
-    return Played(entries, verdicts, trees, roots, told, noted, log)
+    ids = {*roots.values(), *(task_id for tree in trees.values() for task_id in tree)}
+    told = Counter({i: len(some) for i, some in ledger.events.starts_of(list(ids)).items()})
+    # What waited at the gate in the run before may have gone on since, and have started more.
+    noted = Counter(line[1] for line in lines if line[0] == canvas.EXECUTION and line[1] in ids)
+    return Played(entries, verdicts, trees, roots, told, noted)
 
 
 @contextmanager

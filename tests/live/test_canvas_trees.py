@@ -6,14 +6,15 @@ that one says so, and no other. What ran is counted by the tasks themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 
-from pytest_manifest.schema import Entry
+from pytest_manifest.schema import Entry, VerdictStatus
 from tests.live.apps.canvas import SHAPES
 from tests.live.broker_support import database
-from tests.live.canvas_support import Bench, bench, play
+from tests.live.canvas_support import Bench, Played, bench, play, tampering
+from tests.support import eventually
 
 NUMBERS = {
     "loop": 3,
@@ -41,6 +42,38 @@ NUMBERS = {
     "get": 2,
 }
 """How many tasks each shape starts, itself or by what it starts."""
+VERDICTS: dict[str, VerdictStatus] = {
+    "": "passed",
+    "fail": "failed",
+    "exit": "crashed",
+    "killed": "crashed",
+    "stuck": "timed_out",
+    "lost": "lost",
+    "twice": "duplicated",
+}
+"""What becomes of an entry by the fate of one of its descendants."""
+VICTIMS = {
+    "starmap": "celery.starmap",
+    "chunks": "celery.starmap",
+    "retries": "retrying",
+    "link_error": "told",
+    "child replaced by a task": "replacing",
+}
+"""The task of which a sentence must speak, where that is not ``victim``."""
+ITSELF = {
+    "replaced by a task": VERDICTS.keys(),
+    "replaced by a chain": {"twice"},
+    "get": {"killed"},
+}
+"""Where the entry's own job meets the fate: it has been replaced by what does, is sent by it, or
+waits for it."""
+SOME = ("loop", "chain", "chord", "chord body", "replaced by a group", "threads")
+SHAPES_IN: Mapping[str, Iterable[str]] = {"prefork": SHAPES, "threads": SHAPES, "solo": SOME}
+"""Shapes that meet each fate, by the worker's pool."""
+HELD_IN: Mapping[str, Iterable[str]] = {"prefork": SOME, "threads": SHAPES, "solo": ("chord",)}
+"""Those of which one takes a place in the pool until the run has ended."""
+FINISHED = {"link_error": {"fail", "exit", "killed"}}
+"""Where any end is enough, and this is one."""
 
 
 def planted(name: str, shape: str, fate: str = "", **fields: object) -> Entry:
@@ -74,6 +107,71 @@ def test_all_succeed(where: Bench) -> None:
         for name, one in played.verdicts.items()
         if one.verdict.verdict != "passed"
     ]
-    assert not wrong, played.log
+    assert not wrong
     assert {name: len(tree) for name, tree in played.trees.items()} == NUMBERS
+    assert played.told == played.noted
+
+
+def as_fated(played: Played, verdicts: Mapping[str, VerdictStatus] = VERDICTS) -> Iterable[str]:
+    """Yield what is not as it must be by the fates of descendants, a line for each entry."""
+    for name, one in played.verdicts.items():
+        shape, fate = name.split(", ")
+        kind, sentence = one.verdict.verdict, one.verdict.sentence
+        expected = "passed" if fate in FINISHED.get(shape, ()) else verdicts[fate]
+        if kind != expected:
+            yield f"{name!r} is {kind}, not {expected}: {sentence}"
+        elif kind != "passed":
+            named = [one for one in played.trees[name].values() if f"({one.task_id})" in sentence]
+            told = [(one.task, one.status) for one in named]
+            victim = (VICTIMS.get(shape, "victim"), kind)
+            if told != ([] if fate in ITSELF.get(shape, ()) else [victim]):
+                yield f"{name!r} names {told}, not {victim}: {sentence}"
+
+
+def test_one_that_meets_its_fate(where: Bench) -> None:
+    """Of each shape an entry for each fate, in one run: each is told, and none of another."""
+    fates = {"", "fail", "exit", "stuck", "lost", "twice"}
+    if where.pool != "prefork":  # where a task ends its process the worker has ended
+        fates.remove("exit")
+    entries = [
+        planted(f"{shape}, {fate}", shape, fate, queue=where.queue, timeout=3 if stuck else 60)
+        for shape in SHAPES_IN[where.pool]
+        for fate in sorted(fates)
+        if not (stuck := fate == "stuck") or shape in HELD_IN[where.pool]
+    ]
+    with tampering(where):
+        played = play(where, entries)
+    assert not list(as_fated(played))
+    assert played.told == played.noted
+
+
+def test_a_worker_that_dies_while_it_runs_one(where: Bench) -> None:
+    """Of each shape one that runs when it does; what had ended before is as it was.
+
+    A solo worker acknowledges a message to RabbitMQ once its task has ended, whatever the task
+    says: its successor gets the message again.
+    """
+    shapes = list(HELD_IN[where.pool])
+    sound = [planted(f"{shape}, ", shape, queue=where.queue) for shape in ("chord", "link")]
+    after = [one.id for one in sound]
+    fated = [
+        planted(f"{shape}, killed", shape, "killed", queue=where.queue, after=after)
+        for shape in shapes
+    ]
+    before = where.waiting()
+
+    def end_it() -> None:
+        eventually(
+            lambda: where.waiting() == before + len(shapes), within=60, what="all of them run"
+        )
+        if where.pool == "prefork":
+            where.kill_worker()
+        else:
+            where.gate.touch()  # it ends itself
+        where.start_worker()
+
+    played = play(where, [*sound, *fated], end_it)
+    is_given_again = where.pool == "solo" and where.address.broker_url.startswith("amqp")
+    verdicts = VERDICTS | ({"killed": "duplicated"} if is_given_again else {})
+    assert not list(as_fated(played, verdicts))
     assert played.told == played.noted
