@@ -21,6 +21,7 @@ from pytest_manifest.schema.models import ExpectedDescendants
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.descendants import (
     DOUBTFUL,
+    SILENT_ENDS,
     FailedDescendant,
     TreeEnds,
     by_part,
@@ -98,6 +99,17 @@ class TreeEvaluator:
         return verdict.model_copy(
             update={"verdict": found[0], "sentence": of_part(one.task, one.task_id, one.verdict)}
         )
+
+    def is_dropped(self, job: PendingAttempt, verdict: Verdict) -> bool:
+        """Return whether a chord's body is nowhere because its chord cannot be complete.
+
+        Celery sends none where a member has no end, or one that no worker stored.
+        """
+        if job.how != "chord_body" or not job.announcers or verdict.verdict != "lost":
+            return False
+        assert job.origin is not None
+        statuses = self._ledger.descendants.statuses(job.origin.root)
+        return not SILENT_ENDS.isdisjoint(statuses)
 
     def _ended_by_others(self, task_id: str, receipt: Receipt | None) -> bool:
         """Return whether a job was handed on to several tasks, and no worker ended it itself."""

@@ -33,6 +33,8 @@ from pytest_manifest.verdict.descendants import NOT_SENT, is_ignored
 
 UNSENT = "its parent could not send it"
 """The reason of a verdict on a descendant whose message never left."""
+DROPPED = "it is the body of a chord that was not completed"
+"""The same of what was not sent as another task came to no end that a worker could tell."""
 
 
 @dataclass(slots=True)
@@ -186,6 +188,8 @@ class Trees:
             self._ledger.descendants.add([_row_of(job)])
         if not job.was_sent and verdict.verdict in ("lost", "unknown"):
             verdict = verdict.model_copy(update={"verdict": NOT_SENT, "sentence": UNSENT})
+        if self._evaluator.trees.is_dropped(job, verdict):
+            verdict = verdict.model_copy(update={"verdict": NOT_SENT, "sentence": DROPPED})
         if job.was_split:
             verdict = self._evaluator.trees.by_others(root, verdict)
         self._ledger.descendants.end({job.task_id: verdict})

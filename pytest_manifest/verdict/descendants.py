@@ -21,6 +21,10 @@ CERTAIN_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
 )
 """Statuses of what has come to an end, whichever, once."""
 DOUBTFUL: Final[frozenset[VerdictStatus]] = frozenset({"unknown", "pending"})
+SILENT_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
+    {"lost", "crashed", "timed_out", "unknown", "quarantined"}
+)
+"""Statuses that no worker may have told of: nobody says then that a chord has no body any more."""
 PATH: Final = "descendants"
 """The path of a verdict's first mismatch where a descendant has not ended as expected."""
 _STOCK: Final = "its worker sends no receipts"

@@ -480,6 +480,19 @@ def test_the_body_of_a_chord_whose_member_failed_is_not_waited_for(family: Famil
     assert "'task.h2' (h2), started by 't', failed" in family.made.sentence("a")
 
 
+def test_the_body_of_a_chord_whose_member_was_lost_is_not_what_was_lost(family: Family) -> None:
+    """Nobody could say that it is off; the entry is what became of the member."""
+    job = family.started_children("h1", "h2")
+    family.end(job)
+    h1 = family.begin()
+    family.world.queue.clear()
+    family.end(h1, facts=with_announced(family, announced("g", "body")))
+    family.made.run(60)
+    statuses = family.made.ledger.descendants.statuses(family.root)
+    assert (family.made.kind("a"), statuses) == ("lost", {"passed": 1, "lost": 1, "skipped": 1})
+    assert "'task.h2' (h2)" in family.made.sentence("a")
+
+
 # Jobs that are handed on to several others, the last of which has their own id
 
 
