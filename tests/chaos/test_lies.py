@@ -100,7 +100,7 @@ def test_workers_on_other_code(tmp_path: Path, request: pytest.FixtureRequest) -
 
 def deploy(stage: Stage, folder: Path) -> None:
     """Give the workers the same app, and another edition of one module."""
-    for name in ("chaosapp.py", "app.json"):
+    for name in ("chaosapp.py", "chaostrees.py", "app.json"):
         (folder / name).write_text((stage.folder / name).read_text("utf-8"), encoding="utf-8")
     other = EXTRA.replace("return run(self, key, sec)", "return {**run(self, key, sec)}")
     (folder / "chaosextra.py").write_text(other, encoding="utf-8")
