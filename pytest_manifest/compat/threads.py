@@ -51,5 +51,5 @@ def hand_on_to_threads(capture: Callable[[], Callable[[], AbstractContextManager
 
         return given_submit(pool, call_within)
 
-    threading.Thread.start = _once(given_start, start)  # type: ignore[method-assign]
-    ThreadPoolExecutor.submit = _once(given_submit, submit)  # type: ignore[method-assign]
+    threading.Thread.start = _once(given_start, start)  # type: ignore[method-assign]  # replaced
+    ThreadPoolExecutor.submit = _once(given_submit, submit)  # type: ignore[method-assign]  # replaced
