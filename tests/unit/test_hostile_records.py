@@ -208,7 +208,7 @@ def test_a_row_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
     app = Celery("rows", backend=url, set_as_current=False)
     for number, task_id in enumerate(ids):
         app.backend.store_result(task_id, {"n": number}, "SUCCESS")
-    with sqlite3.connect(tmp_path / "results.db") as db:
+    with closing(sqlite3.connect(tmp_path / "results.db")) as db, db:
         for task_id, column, value in (
             (ids[2], "result", b"no pickle"),
             (ids[4], "date_done", "yesterday"),
