@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
-from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
+from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import AttemptRow, SendState, attempt_of_row, text
 
 PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
@@ -48,22 +48,11 @@ class Attempts(LedgerPart):
 
     def known_entries(self, entries: Sequence[str]) -> set[str]:
         """Return those of these entries that have attempts."""
-        return {
-            str(entry)
-            for part in chunks(entries)
-            for (entry,) in self._db.read(
-                f"SELECT DISTINCT entry FROM attempts WHERE entry IN ({placeholders(part)})",  # noqa: S608
-                part,
-            )
-        }
+        return self._present("SELECT DISTINCT entry FROM attempts WHERE entry IN ({})", entries)
 
     def known(self, task_ids: Sequence[str]) -> set[str]:
         """Return those of these task ids that are attempts'."""
-        found: set[str] = set()
-        for some in chunks(task_ids):
-            query = f"SELECT task_id FROM attempts WHERE task_id IN ({placeholders(some)})"  # noqa: S608 - question marks
-            found.update(str(row[0]) for row in self._db.read(query, some))
-        return found
+        return self._present("SELECT task_id FROM attempts WHERE task_id IN ({})", task_ids)
 
     def mark(
         self,

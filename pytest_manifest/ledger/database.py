@@ -152,6 +152,14 @@ class LedgerPart:
     def __init__(self, database: Database) -> None:
         self._db = database
 
+    def _present(self, query: str, values: Sequence[str]) -> set[str]:
+        """Return those of these texts that a query finds; ``{}`` in it stands for them."""
+        return {
+            str(row[0])
+            for some in chunks(values)
+            for row in self._db.read(query.format(placeholders(some)), some)
+        }
+
 
 def unreadable(path: Path, error: Exception) -> LedgerError:
     if isinstance(error, OSError) or str(error) in _ENVIRONMENT_ERRORS:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
+from pytest_manifest.ledger.database import LedgerPart, placeholders
 from pytest_manifest.ledger.rows import Row, moment, text
 from pytest_manifest.schema import Verdict, VerdictStatus
 
@@ -144,11 +144,7 @@ class Descendants(LedgerPart):
 
     def known(self, task_ids: Sequence[str]) -> set[str]:
         """Return those of these task ids that are descendants'."""
-        found: set[str] = set()
-        for some in chunks(task_ids):
-            query = f"SELECT task_id FROM descendants WHERE task_id IN ({placeholders(some)})"  # noqa: S608 - question marks
-            found.update(str(row[0]) for row in self._db.read(query, some))
-        return found
+        return self._present("SELECT task_id FROM descendants WHERE task_id IN ({})", task_ids)
 
     def any(self) -> bool:
         """Return whether any job has started a task."""
@@ -172,11 +168,7 @@ class Descendants(LedgerPart):
 
     def roots(self, roots: Sequence[str]) -> set[str]:
         """Return those of these attempts' task ids that have descendants."""
-        found: set[str] = set()
-        for some in chunks(roots):
-            query = f"SELECT DISTINCT root FROM descendants WHERE root IN ({placeholders(some)})"  # noqa: S608 - question marks
-            found.update(str(row[0]) for row in self._db.read(query, some))
-        return found
+        return self._present("SELECT DISTINCT root FROM descendants WHERE root IN ({})", roots)
 
     def told(self, root: str) -> Iterator[ToldDescendant]:
         """Yield an attempt's descendants with what was told of each, in no order."""

@@ -80,9 +80,12 @@ class TreeEvaluator:
             return verdict
         given = "descendants" in entry.expect.model_fields_set
         counted = receipt is not None and receipt.children
-        if not (given or counted or self.has_trees):
+        if not (given or counted or (self.has_trees and self._has_tree(task_id))):
             return verdict
         return with_descendants(entry, verdict, self._ends(entry, task_id, receipt))
+
+    def _has_tree(self, root: str) -> bool:
+        return bool(self._ledger.descendants.roots([root]))
 
     def by_others(self, root: str, verdict: Verdict) -> Verdict:
         """Return the verdict on a descendant that was handed on to other tasks of its tree.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_manifest.ledger.descendants import Descendant, Descendants
-from pytest_manifest.schema import Entry, Mismatch, Receipt, Source, Verdict, VerdictStatus
+from pytest_manifest.schema import Entry, Mismatch, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.models import CountRange, ExpectedDescendants
 from pytest_manifest.text import listed, plural, printable, short
 
@@ -64,7 +64,7 @@ class TreeEnds:
     ``counts``: how many there are by status, None: without a verdict. ``tasks``: the names of their
     tasks. ``first``: the first that counts among those with a status that is not expected, None
     where there is none. ``untold``: a phrase for what the workers could not tell, "" where they
-    could.
+    could. ``is_short``: whether fewer were told of than the job's receipt counts.
     """
 
     counts: Mapping[VerdictStatus | None, int]
@@ -126,16 +126,6 @@ def expects_something(entry: Entry) -> bool:
 def is_ignored(entry: Entry) -> bool:
     """Return whether nothing about its descendants matters to the entry: none is awaited."""
     return entry.expect.of_descendants == ExpectedDescendants(outcome="ignored")
-
-
-def may_have_started_tasks(receipt: Receipt) -> bool:
-    """Return whether the job may have started tasks, by what its receipt says.
-
-    It counts those of its last execution; where it says nothing, it may.
-    """
-    if receipt.children != 0:
-        return True
-    return receipt.executions > 1 or receipt.retries > 0 or receipt.replaced
 
 
 def unexpected(
