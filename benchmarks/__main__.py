@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.page import PLOTS, Results, plot, write_page
+from benchmarks.page import PLOTS, Document, Results, plot, write_page
 from benchmarks.side_by_side import environment, machine
 
 ROOT: Final = Path(__file__).parents[1]
@@ -32,6 +32,8 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "report_memory": (),
     "growth": (),
     "stream_replay": (),
+    "trees": (),
+    "tree_worker": (),
     "codec": (),
     "audit": (),
     "startup": (),
@@ -46,6 +48,8 @@ QUICK: Final[dict[str, tuple[str, ...]]] = {
     "report_memory": ("--entries=2000",),
     "growth": ("--sizes", "300", "1000"),
     "stream_replay": ("--entries=5000",),
+    "trees": ("--tasks=2020", "--rounds=1"),
+    "tree_worker": ("--jobs=300", "--rounds=1"),
     "codec": ("--sizes=1000,3000", "--rounds=3"),
     "audit": ("--sizes", "2000", "10000"),
     "startup": ("--rounds=1", "--tests=500"),
@@ -69,13 +73,29 @@ def run(name: str, arguments: Sequence[str]) -> tuple[Results, Sequence[str]]:
     return [{**row, "benchmark": name} for row in figures], document["left_out"]
 
 
+def with_figures(
+    document: Document, name: str, found: Results, left_out: Sequence[str]
+) -> dict[str, object]:
+    """Return the results with these of one benchmark, in place of those that it had."""
+    figures = [row for row in document["figures"] if row["benchmark"] != name] + list(found)
+    reasons = {**document.get("left_out", {}), name: list(left_out)}
+    order = list(BENCHMARKS)
+    return {
+        "machine": machine(),
+        "figures": sorted(figures, key=lambda row: order.index(row["benchmark"])),
+        "left_out": {one: reasons[one] for one in order if reasons.get(one)},
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing is written")
     parser.add_argument("--only", nargs="+", choices=tuple(BENCHMARKS))
     parser.add_argument("--page", action="store_true", help="only plots and page")
     options = parser.parse_args(arguments)
-    document = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"figures": []}
+    document: Document = {"figures": []}
+    if RESULTS.exists():
+        document = json.loads(RESULTS.read_text("utf-8"))
     names = [] if options.page else options.only or BENCHMARKS
     missing: list[str] = []
     for name in names:
@@ -83,11 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing += left_out
         if options.quick:
             continue
-        kept = [row for row in document["figures"] if row["benchmark"] != name]
-        order = list(BENCHMARKS)
-        kept += found
-        kept.sort(key=lambda row: order.index(row["benchmark"]))
-        document = {"machine": machine(), "figures": kept, "left_out": missing}
+        document = with_figures(document, name, found, left_out)
         RESULTS.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     if not options.quick:
         write_page(document, PAGE)

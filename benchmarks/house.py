@@ -58,6 +58,7 @@ NO_VERBS: Final = frozenset(
         "nothing",
         "of",
         "on",
+        "once",
         "one",
         "only",
         "or",
@@ -70,17 +71,21 @@ NO_VERBS: Final = frozenset(
         "the",
         "their",
         "them",
+        "there",
         "these",
+        "they",
         "this",
         "those",
         "to",
         "under",
         "until",
         "what",
+        "whatever",
         "when",
         "where",
         "whether",
         "which",
+        "while",
         "who",
         "whoever",
         "whom",
@@ -105,7 +110,7 @@ CLAUSES: Final = frozenset(
         "which",
     }
 )
-"""First words of what is no noun phrase either, which classes and modules may have."""
+"""First words of what is no noun phrase either: classes and modules may begin with one."""
 SESSION: Final = ("face.session", "plugin.session")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -116,7 +121,7 @@ def measure(package: Path) -> dict[str, int]:
     sources = {path: path.read_text("utf-8") for path in sorted(package.rglob("*.py"))}
     lines = {path: len(text.splitlines()) for path, text in sources.items()}
     trees = {path: ast.parse(text) for path, text in sources.items()}
-    functions = [one for tree in trees.values() for one in _functions(tree)]
+    functions = [one for tree in trees.values() for one in functions_of(tree)]
     return {
         "modules": len(sources),
         "lines": sum(lines.values()),
@@ -125,30 +130,33 @@ def measure(package: Path) -> dict[str, int]:
         "modules of more than 400 lines": sum(count > 400 for count in lines.values()),
         "lines of the longest function": max(map(_length, functions)),
         "docstrings of functions": sum(ast.get_docstring(one) is not None for one in functions),
-        "docstrings that begin with no verb": sum(map(_is_clause, functions)),
+        "docstrings that begin with no verb": sum(map(begins_with_no_verb, functions)),
         "docstrings of classes and modules that are clauses": sum(
-            _first_word(one) in CLAUSES
-            for tree in trees.values()
-            for one in ast.walk(tree)
-            if isinstance(one, ast.ClassDef | ast.Module)
+            first_word(one) in CLAUSES for tree in trees.values() for one in named_things(tree)
         ),
         "importers of the session's state": sum(map(_imports_session, trees.values())),
     }
 
 
-def _functions(tree: ast.AST) -> Iterator[Function]:
+def functions_of(tree: ast.AST) -> Iterator[Function]:
     return (one for one in ast.walk(tree) if isinstance(one, Function))
+
+
+def named_things(tree: ast.AST) -> Iterator[ast.ClassDef | ast.Module]:
+    """The module itself and its classes, whose docstrings name them."""
+    return (one for one in ast.walk(tree) if isinstance(one, ast.ClassDef | ast.Module))
 
 
 def _length(function: Function) -> int:
     return (function.end_lineno or function.lineno) - function.lineno + 1
 
 
-def _is_clause(function: Function) -> bool:
-    return _first_word(function) in NO_VERBS
+def begins_with_no_verb(function: Function) -> bool:
+    """Whether a function's docstring says no deed; one without a docstring has nothing to say."""
+    return first_word(function) in NO_VERBS
 
 
-def _first_word(documented: Function | ast.ClassDef | ast.Module) -> str:
+def first_word(documented: Function | ast.ClassDef | ast.Module) -> str:
     """Return the first word of a docstring in small letters; "" where there is none."""
     words = (ast.get_docstring(documented) or "").split(None, 1)
     return words[0].strip("\"'(`,.:").lower() if words else ""

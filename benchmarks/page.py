@@ -26,8 +26,9 @@ MET, MISSED, FREE = "#2a7f5f", "#c2571a", "#5b6b7b"
 
 
 def page(document: Document) -> str:
-    """The page as Markdown."""
-    left_out = "".join(f"Left out: {reason}.\n\n" for reason in document.get("left_out", ()))
+    """The page as Markdown; ``left_out`` has, by benchmark, what could not be measured and why."""
+    reasons = [reason for some in document.get("left_out", {}).values() for reason in some]
+    left_out = "".join(f"Left out: {reason}.\n\n" for reason in reasons)
     table = _table(document["figures"])
     return HEAD + _machine(document["machine"]) + table + left_out + _pictures()
 

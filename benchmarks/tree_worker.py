@@ -127,15 +127,15 @@ def measured(jobs: int, rounds: int) -> list[Figure]:
                 spread.append(alone / told)
     return [
         figure(
-            "jobs without children whose tree is asked for",
-            "those of an earlier dispatcher (rate)",
+            "rate of a worker, jobs that start no other",
+            "those of a dispatcher that asks for no tree",
             plain,
             0.98,
             jobs=jobs,
         ),
         figure(
-            f"jobs that start {CHILDREN} tasks each, all of them told of",
-            "children that nobody is told of (rate)",
+            f"rate of a worker, jobs that start {CHILDREN} others each",
+            "those of a dispatcher that asks for no tree",
             spread,
             tasks=few * (CHILDREN + 1),
         ),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import dispatch
-from benchmarks.__main__ import BENCHMARKS, PAGE, QUICK, RESULTS
+from benchmarks.__main__ import BENCHMARKS, PAGE, QUICK, RESULTS, with_figures
 from benchmarks.guard import worse_ratios
 from benchmarks.page import nearness, page
 from benchmarks.side_by_side import figure
@@ -54,7 +54,19 @@ def test_the_page_shows_the_newest_results() -> None:
     """It was not written by hand, nor forgotten when they were taken anew."""
     document = json.loads(RESULTS.read_text("utf-8"))
     assert PAGE.read_text("utf-8") == page(document)
-    assert {one["benchmark"] for one in document["figures"]} == set(BENCHMARKS) == set(QUICK)
+    told = {one["benchmark"] for one in document["figures"]} | set(document["left_out"])
+    assert told == set(BENCHMARKS) == set(QUICK)
+
+
+def test_figures_of_one_benchmark_leave_the_others_as_they_were() -> None:
+    """In their order, and with what the others have left out; its own reasons are the new ones."""
+    old, new = row(1.0, benchmark="trees"), row(2.0, benchmark="trees")
+    other = row(1.0, benchmark="audit")
+    document = {"figures": [old, other], "left_out": {"audit": ["no disk"], "trees": ["no time"]}}
+    found = with_figures(document, "trees", [new], [])
+    assert (found["figures"], found["left_out"]) == ([new, other], {"audit": ["no disk"]})
+    found = with_figures(found, "dispatch", [], ["no server"])
+    assert found["left_out"] == {"dispatch": ["no server"], "audit": ["no disk"]}
 
 
 def test_the_page_says_which_goals_are_missed() -> None:
@@ -90,4 +102,4 @@ def test_what_a_machine_lacks_is_left_out_and_named(
     assert document["left_out"] == [reason]
     assert [one["name"] for one in document["figures"]] == ["valkey"]
     assert f"left out: {reason}" in capsys.readouterr().out
-    assert f"Left out: {reason}." in page(document)
+    assert f"Left out: {reason}." in page(document | {"left_out": {"dispatch": [reason]}})
