@@ -74,7 +74,7 @@ class LifeCycleError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class LifeCycle:
-    """What was read back on the way: the row after its update, and the rows left with its id."""
+    """The rows read back on the way: the row after its update, and the rows left with its id."""
 
     row_id: int
     title: str

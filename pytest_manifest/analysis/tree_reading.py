@@ -31,7 +31,7 @@ LONGEST_PATH: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class TaskFailure:
-    """What a task raised, and the last lines of its log; ``error``: its type and message."""
+    """The error of a task, and the last lines of its log; ``error``: its type and message."""
 
     error: str | None
     traceback: str | None

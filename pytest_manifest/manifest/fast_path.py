@@ -62,7 +62,7 @@ class EntryLine(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _ExpectOnly(Struct, gc=False):
-    """What an entry's line has under ``expect``, as it is written."""
+    """The part of an entry's line under ``expect``, as it is written."""
 
     expect: Raw | UnsetType = UNSET
 

@@ -28,7 +28,7 @@ _ID_LIMIT: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class WeakEvidence:
-    """How many of a manifest's selected entries expect nothing, unseen by any test.
+    """The number of a manifest's selected entries that expect nothing, unseen by any test.
 
     ``first``: the ids of the first of them.
     """

@@ -175,7 +175,7 @@ class DatabaseSource:
         return self.read(ids[:half]) | self.read(ids[half:]) if ids else {}
 
     def _one(self, task_id: str, status: str) -> dict[str, Meta]:
-        """Once more: it may have been the database, and that has answered since."""
+        """Read one row again: it may have been the database, and that has answered since."""
         try:
             return self._rows([task_id])
         except Exception as error:

@@ -86,7 +86,7 @@ _OF_DESCENDANTS = Discriminator(
 
 
 class ExpectedDescendants(Document):
-    """What must become of the tasks that a job starts, and of those that these start."""
+    """The demands on the tasks that a job starts, and on those that these start."""
 
     outcome: DescendantsOutcome = "succeeded"
     """"succeeded": each of them, once; "finished": each comes to an end; "ignored"."""
@@ -99,7 +99,7 @@ class ExpectedDescendants(Document):
 
 
 class Expectations(Document):
-    """What an entry's receipt must look like."""
+    """The demands on an entry's receipt."""
 
     state: State = "succeeded"
     """How the task must end."""

@@ -26,7 +26,7 @@ from pytest_manifest.schema.fields import (
 
 
 class ErrorInfo(Document):
-    """What a task raised."""
+    """An error that a task raised."""
 
     type: Text
     """The exception's class name."""
@@ -50,7 +50,7 @@ class Retried(Document):
 
 
 class Receipt(Document):
-    """What became of one attempt. Times are UTC.
+    """The account of one attempt. Times are UTC.
 
     Older workers leave out the newer fields; a client older than the worker refuses them.
     """

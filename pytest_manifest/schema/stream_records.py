@@ -33,7 +33,7 @@ _INT64: Final = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a descendant comes from: the task ids of its entry's job and of what started it."""
+    """The origin of a descendant: the task ids of its entry's job and of what started it."""
 
     root: str
     parent: str

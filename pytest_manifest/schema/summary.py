@@ -23,7 +23,7 @@ FileKind = Literal["manifest", "ledger", "receipts", "log", "worker-log"]
 
 
 class SummaryRun(Document):
-    """What was run, and where."""
+    """The run: its plan, its status, its stack."""
 
     run: Name
     """The run's id."""
@@ -58,7 +58,7 @@ class SummaryRun(Document):
 
 
 class SummarySpread(Document):
-    """How times are spread, in seconds."""
+    """The spread of times, in seconds."""
 
     count: Count
     """How many were measured."""
@@ -98,7 +98,7 @@ class SummaryTask(Document):
 
 
 class SummaryWorker(Document):
-    """What one worker process did."""
+    """The work of one worker process."""
 
     worker: Text
     """Celery's name of the worker."""
@@ -253,7 +253,7 @@ class SummaryStatistics(Document):
 
 
 class SummaryCost(Document):
-    """What the run has cost, in the entries' unit."""
+    """The cost of the run, in the entries' unit."""
 
     total: Number | None
     """All attempts together; null: no receipt tells a cost."""

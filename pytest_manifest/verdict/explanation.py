@@ -39,7 +39,7 @@ class AttemptLine:
 
 @dataclass(frozen=True, slots=True)
 class TreeText:
-    """What is known of an attempt's descendants, in a phrase, and the one that made it fail.
+    """All that is known of an attempt's descendants, in a phrase, and the one that failed it.
 
     ``task`` and ``task_id`` are that one's, "" where there is none, ``receipt`` is what its worker
     sent, None where nothing came.

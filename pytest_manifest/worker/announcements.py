@@ -23,7 +23,7 @@ from pytest_manifest.worker.children import Children, Document, Expected
 
 
 class End(Enum):
-    """How a task has ended, as far as it makes a difference to what Celery does then.
+    """The end of a task, as far as it makes a difference to what Celery does then.
 
     After a failure it runs errbacks. After any other end (a task that is revoked, rejected or
     ignored) it does not.

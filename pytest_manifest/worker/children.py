@@ -37,7 +37,7 @@ class Expected(NamedTuple):
 
 
 class Message(NamedTuple):
-    """What is known of a message that is about to be sent."""
+    """The facts of a message that is about to be sent."""
 
     task_id: str
     task: str

@@ -61,7 +61,7 @@ class Values(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one passage's part of an answer."""
+    """A fault of one passage's part of an answer."""
 
     kind: ProblemKind
     message: str

@@ -47,7 +47,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a group: a reading, or a failure, or neither where it was given up.
+    """The outcome of a group: a reading, or a failure, or neither where it was given up.
 
     ``spent`` is all that was paid, ``for_answer`` the part of the answer that was read.
     """

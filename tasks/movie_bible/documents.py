@@ -20,7 +20,7 @@ LATEST_YEAR: Final = 9999
 
 @dataclass(frozen=True, slots=True)
 class FilmFacts:
-    """What is known of a film; None and an empty cast mean that it is not known.
+    """The known facts of a film; None and an empty cast mean that it is not known.
 
     Raises ValueError, with a sentence, for what cannot be stored.
     """

@@ -65,7 +65,7 @@ class _Rows:
 
 
 class _Changes:
-    """What a batch of documents changes in the three tables."""
+    """The changes of a batch of documents to the three tables."""
 
     def __init__(self, films: _Rows, passages: _Rows, given: _Rows) -> None:
         self.films, self.passages, self.given = films, passages, given

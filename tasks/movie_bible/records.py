@@ -81,7 +81,7 @@ class NewAnnotation:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a row: its revision (1 when new), and the digest of all its values."""
+    """A row as it was written: its revision (1 when new), and the digest of all its values."""
 
     action: Literal["inserted", "updated"]
     revision: int
@@ -126,7 +126,7 @@ class ScannedPassage:
 
 @dataclass(frozen=True, slots=True)
 class LoadCounts:
-    """How many documents were new, changed something, or were there already as they are."""
+    """The numbers of documents that were new, changed something, or were there as they are."""
 
     inserted: int = 0
     updated: int = 0

@@ -34,7 +34,7 @@ class Chunk:
 
 
 class GeminiModel(ABC):
-    """What both SDKs do alike. A subclass retries nothing, and follows no redirect."""
+    """A model reached by either SDK. A subclass retries nothing, and follows no redirect."""
 
     provider: ClassVar[str]
 

@@ -19,7 +19,7 @@ from tasks.text_model.settings import TextModelSettings
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how patiently to ask: ``attempts`` in all, waits in seconds."""
+    """The number of tries, and the patience between them: ``attempts`` in all, waits in seconds."""
 
     attempts: int = 6
     first_wait: float = 0.5
@@ -33,7 +33,7 @@ class RetryPolicy:
 
 @dataclass(slots=True)
 class CallCounts:
-    """What the calls of a batch came to; any number of threads may count at once.
+    """The calls of a batch, counted; any number of threads may count at once.
 
     ``failures`` counts by ``ModelFailure.kind``; tokens include what failed calls were billed;
     ``latencies`` are the seconds of each call of the model, ``waited`` those before its turn.

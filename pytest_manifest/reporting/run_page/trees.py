@@ -35,7 +35,7 @@ ReadTrees = Callable[[Sequence[AttemptRecord], int], Mapping[str, TreeRecord]]
 
 @dataclass(frozen=True, slots=True)
 class TreeSource:
-    """Where a page's trees come from, and how many descendants each has at most."""
+    """The origin of a page's trees, and the most descendants that each has."""
 
     read: ReadTrees
     limit: int = MOST
